@@ -1,0 +1,20 @@
+"""Steps: each turns a model into a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from paretune.registry import Registry
+
+if TYPE_CHECKING:
+    from paretune.compression.base import Step
+
+STEPS: Registry[Step] = Registry(
+    "step",
+    {
+        "prune": "paretune.compression.prune:Prune",
+        "finetune": "paretune.compression.finetune:Finetune",
+        "export": "paretune.compression.export:Export",
+        "quantize": "paretune.compression.quantize:Quantize",
+    },
+)

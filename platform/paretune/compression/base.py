@@ -1,0 +1,50 @@
+"""What a step must do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from paretune.detectors.base import Detector
+from paretune.model import Format, Model
+from paretune.spec import Spec
+from paretune.structures import Data
+from paretune.training.settings import Training
+
+
+def _silent(_: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that a step may use besides the model."""
+
+    detector: Detector
+    data: Data
+    training: Training
+    """How the baseline was trained: what a fine-tuning does unless told otherwise."""
+    workdir: Path
+    """The trial's own folder, for files the step makes."""
+    seed: int = 0
+    device: str = "cpu"
+    """Where a step trains: a torch device."""
+    progress: Callable[[str], None] = _silent
+    """Called with a short line while something long goes on."""
+
+
+class Step(Spec, ABC):
+    """One model → model change. Importing its file must not import torch."""
+
+    accepts: ClassVar[Format] = "torch"
+    produces: ClassVar[Format] = "torch"
+
+    @abstractmethod
+    def apply(self, model: Model, context: Context) -> Model:
+        """Return the changed model; the one given stays as it was.
+
+        A step that changed nothing says so in the model's notes.
+        """

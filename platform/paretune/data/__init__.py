@@ -1,0 +1,18 @@
+"""Datasets: where images and annotations come from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from paretune.registry import Registry
+
+if TYPE_CHECKING:
+    from paretune.data.base import Dataset
+
+DATASETS: Registry[Dataset] = Registry(
+    "dataset",
+    {
+        "shapes": "paretune.data.shapes:Shapes",
+        "voc": "paretune.data.voc:Voc",
+    },
+)

@@ -1,0 +1,31 @@
+"""What a dataset must do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from paretune.spec import Spec
+from paretune.structures import Data
+
+
+class Dataset(Spec, ABC):
+    """Images with annotations, in splits.
+
+    Importing a dataset's file and calling ``problems`` must stay cheap (no torch): ``paretune check``
+    does both.
+    """
+
+    @abstractmethod
+    def problems(self) -> list[str]:
+        """Return what is wrong with the files in a quick look (folder missing or empty), one line each."""
+
+    @abstractmethod
+    def open(self, cache: Path) -> Data:
+        """Open the dataset, making what it generates (images, splits) under ``cache``.
+
+        Opening twice, also from two processes at once, gives the same and makes it only once.
+
+        Raises:
+            UserError: an annotation without its image, an unreadable file: file and reason named.
+        """

@@ -1,0 +1,90 @@
+"""From an image to the network's input: one code path for training, evaluation and the artefact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from paretune.structures import Floats, Image, InputSize
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies in the network's input: scaled, top left corner on top left corner."""
+
+    scale_x: float
+    scale_y: float
+    width: int
+    height: int
+    """Size of the image itself, in pixels."""
+
+    def to_input(self, boxes: Floats) -> Floats:
+        """Turn boxes (N, 4) from image pixels into input pixels."""
+        return boxes * self._scales()
+
+    def to_image(self, boxes: Floats) -> Floats:
+        """Turn boxes (N, 4) from input pixels into image pixels, cut off at the image's edges."""
+        limits = np.array([self.width, self.height, self.width, self.height], np.float32)
+        return np.clip(boxes / self._scales(), 0, limits)
+
+    def _scales(self) -> Floats:
+        return np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y], np.float32)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize and channel order of one detector family."""
+
+    resize: Literal["letterbox", "stretch"]
+    """letterbox keeps the proportions and fills the rest; stretch does not."""
+    fill: int = 114
+    """Grey level of the rest."""
+    order: Literal["rgb", "bgr"] = "rgb"
+    scale: float = 1 / 255
+    """What pixel values are multiplied by."""
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Subtracted and divided by after scaling, in the order of the channels."""
+
+    def fit(self, image: Image, size: InputSize) -> tuple[Image, Placement]:
+        """Resize an RGB image (H, W, 3) uint8 to the input size: still uint8 RGB, (height, width, 3)."""
+        import cv2
+
+        height, width = image.shape[:2]
+        if self.resize == "stretch":
+            new_width, new_height = size.width, size.height
+        else:
+            ratio = min(size.width / width, size.height / height)
+            new_width, new_height = max(1, round(width * ratio)), max(1, round(height * ratio))
+        # INTER_AREA averages, which keeps small objects when shrinking; bilinear would skip pixels
+        shrinking = new_width < width
+        mode = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+        resized = (
+            image
+            if (new_width, new_height) == (width, height)
+            else cv2.resize(image, (new_width, new_height), interpolation=mode)
+        )
+        placement = Placement(new_width / width, new_height / height, width, height)
+        if (new_width, new_height) == (size.width, size.height):
+            return np.asarray(resized, np.uint8), placement
+        canvas = np.full((size.height, size.width, 3), self.fill, np.uint8)
+        canvas[:new_height, :new_width] = resized
+        return canvas, placement
+
+    def tensor(self, fitted: Image) -> Floats:
+        """Turn a fitted image (H, W, 3) uint8 RGB into the network's input (3, H, W) float32."""
+        channels = fitted[..., ::-1] if self.order == "bgr" else fitted
+        planes = np.ascontiguousarray(channels.transpose(2, 0, 1)).astype(np.float32)
+        if self.scale != 1:
+            planes *= np.float32(self.scale)
+        if any(self.mean) or self.std != (1.0, 1.0, 1.0):
+            planes -= np.asarray(self.mean, np.float32)[:, None, None]
+            planes /= np.asarray(self.std, np.float32)[:, None, None]
+        return planes
+
+    def __call__(self, image: Image, size: InputSize) -> tuple[Floats, Placement]:
+        """Do both: image → ((3, H, W) float32, where it lies)."""
+        fitted, placement = self.fit(image, size)
+        return self.tensor(fitted), placement

@@ -1,0 +1,64 @@
+"""What a detector family must do.
+
+One network has three views. ``core`` (the module's forward: images → raw maps) is what is exported,
+quantized and run. ``decode`` (raw maps → detections) is numpy, outside the graph and shared by every
+runtime and precision. ``prune_view`` is what torch-pruning traces.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from paretune.data.preprocess import Preprocess
+from paretune.spec import Spec
+from paretune.structures import Annotations, Detections, Floats, InputSize, Thresholds
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Detector(Spec, ABC):
+    """One family; its fields choose the member. Importing its file must not import torch."""
+
+    @property
+    @abstractmethod
+    def preprocess(self) -> Preprocess:
+        """How an image becomes the network's input: in training, evaluation and the deployed artefact alike."""
+
+    @abstractmethod
+    def size_problem(self, size: InputSize) -> str | None:
+        """Return why the network cannot take this input size and what would be right, or None."""
+
+    @abstractmethod
+    def build(self, num_classes: int) -> nn.Module:
+        """Build the network with fresh weights.
+
+        Its forward is the core: images (B, 3, H, W) float32 → tuple of raw maps, in the order of
+        ``raw_names``.
+        """
+
+    @abstractmethod
+    def raw_names(self) -> tuple[str, ...]:
+        """Name the raw maps in their order: the output names of an exported file."""
+
+    @abstractmethod
+    def decode(self, raw: Sequence[Floats], size: InputSize, thresholds: Thresholds) -> list[Detections]:
+        """Turn raw maps, each (B, ...), into detections per image, boxes in pixels of the network's input."""
+
+    @abstractmethod
+    def loss(self, raw: Sequence[Tensor], annotations: Sequence[Annotations]) -> dict[str, Tensor]:
+        """Return the terms of the training loss, scalars whose sum is minimised.
+
+        Boxes of ``annotations`` are in pixels of the network's input; entries to ignore are already
+        taken out.
+        """
+
+    @abstractmethod
+    def prune_view(self, network: nn.Module) -> nn.Module:
+        """Return a module over the same parameters that ends at the predictor convolutions."""
+
+    @abstractmethod
+    def protected(self, network: nn.Module) -> list[nn.Module]:
+        """Return the modules whose outputs must keep their channels (the predictors)."""

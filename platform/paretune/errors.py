@@ -1,0 +1,39 @@
+"""What goes wrong because of what a person wrote: printed without a traceback, exit code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: the message says what, where, and what would be right."""
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One mistake in one file."""
+
+    file: str
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        """Give the form editors can jump to: ``file:line: message``."""
+        return f"{self.file}:{self.line}: {self.message}"
+
+
+class UserErrors(UserError):
+    """Several mistakes found in one reading, all of them told at once."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        """Keep the problems in the order of their lines, each once."""
+        self.problems = tuple(sorted(set(problems)))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for the nearest known word, or an empty string."""
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,45 @@
+"""Model: what goes through the steps of a recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from paretune.structures import InputSize
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Format = Literal["torch", "onnx"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network on its way: first a torch module, after export a file.
+
+    A step returns a new Model and leaves the one it was given as it was.
+    """
+
+    network: nn.Module | None
+    """The torch network, in eval mode on the CPU; None once exported."""
+    file: Path | None
+    """The exported file; None before."""
+    input_size: InputSize
+    history: tuple[str, ...] = ()
+    """Names of the steps done, in order."""
+    notes: tuple[str, ...] = ()
+    """What a reader must know: a step that changed nothing, a small calibration set."""
+    params: int | None = None
+    """Number of parameters of the network (kept when it is exported)."""
+    flops: int | None = None
+    """Floating-point operations of one inference, 2 x multiply-adds (kept when it is exported)."""
+
+    @property
+    def format(self) -> Format:
+        """Return what the model is now."""
+        return "torch" if self.file is None else "onnx"
+
+    def noted(self, *notes: str) -> Model:
+        """Return the same model with more notes."""
+        return replace(self, notes=(*self.notes, *notes))

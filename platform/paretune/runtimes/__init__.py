@@ -1,0 +1,18 @@
+"""Runtimes: what runs a model on a target."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from paretune.registry import Registry
+
+if TYPE_CHECKING:
+    from paretune.runtimes.base import Runtime
+
+RUNTIMES: Registry[Runtime] = Registry(
+    "runtime",
+    {
+        "eager": "paretune.runtimes.eager:Eager",
+        "onnxruntime": "paretune.runtimes.onnxruntime:OnnxRuntime",
+    },
+)

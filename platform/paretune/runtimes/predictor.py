@@ -1,0 +1,60 @@
+"""Predictor: a loaded artefact, from an image to boxes. What is evaluated is what is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from paretune.data.preprocess import Placement, Preprocess
+from paretune.detectors import DETECTORS
+from paretune.detectors.base import Detector
+from paretune.runtimes import RUNTIMES
+from paretune.runtimes.base import Core
+from paretune.spec import parse_plugin
+from paretune.store import Artefact, read_artefact
+from paretune.structures import Detections, Floats, Image
+from paretune.target import Target
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """The three stages of one inference, callable apart so that they can be timed apart."""
+
+    artefact: Artefact
+    detector: Detector
+    core: Core
+
+    @property
+    def facts(self) -> dict[str, str | int]:
+        """What really runs, read back from the runtime."""
+        return self.core.facts
+
+    def preprocess(self, image: Image) -> tuple[Floats, Placement]:
+        """Image (H, W, 3) uint8 RGB → network input (1, 3, H, W) float32, and where the image lies in it."""
+        how: Preprocess = self.detector.preprocess
+        planes, placement = how(image, self.artefact.input_size)
+        return planes[None], placement
+
+    def postprocess(self, raw: tuple[Floats, ...], placement: Placement) -> Detections:
+        """Raw maps of one image → detections in pixels of the image."""
+        artefact = self.artefact
+        (found,) = self.detector.decode(raw, artefact.input_size, artefact.thresholds)
+        return Detections(placement.to_image(found.boxes), found.scores, found.labels)
+
+    def __call__(self, image: Image) -> Detections:
+        """Image → detections."""
+        batch, placement = self.preprocess(image)
+        return self.postprocess(self.core(batch), placement)
+
+
+def load_predictor(folder: Path, target: Target) -> Predictor:
+    """Load an artefact on the runtime it names, with the target's threads.
+
+    Raises:
+        UserError: the artefact is damaged, or its runtime is not installed.
+        RuntimeError: what really runs is not what was asked for.
+    """
+    artefact = read_artefact(folder)
+    detector: Detector = parse_plugin(artefact.detector, DETECTORS)
+    runtime = parse_plugin(artefact.runtime, RUNTIMES)
+    return Predictor(artefact, detector, runtime.load(artefact, target))

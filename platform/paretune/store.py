@@ -1,0 +1,156 @@
+"""Artefacts on disk: a folder with one manifest, complete or absent, checked when it is read.
+
+An artefact carries all that is needed to use it: the model file, preprocessing, thresholds, class
+names, recipe and hashes. No pickle anywhere: networks are safetensors or ONNX.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paretune.errors import UserError
+from paretune.structures import InputSize, Thresholds
+
+MANIFEST = "artefact.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A deployable detector in a folder; plain data, so that reading it imports no library."""
+
+    folder: Path
+    format: str
+    """``torch`` (safetensors + structure manifest) or ``onnx``."""
+    detector: dict[str, Any]
+    """``{name: {fields}}``."""
+    runtime: dict[str, Any]
+    """``{name: {fields}}``: what the artefact was evaluated and measured on."""
+    recipe: dict[str, Any]
+    classes: tuple[str, ...]
+    input_size: InputSize
+    thresholds: Thresholds
+    params: int | None = None
+    flops: int | None = None
+    notes: tuple[str, ...] = ()
+
+    def file(self, name: str) -> Path:
+        """Return the path of one of the artefact's files."""
+        return self.folder / name
+
+    @property
+    def size_mib(self) -> float:
+        """Size of the model files on disk, without the manifest."""
+        files = [path for path in self.folder.iterdir() if path.name != MANIFEST]
+        return sum(path.stat().st_size for path in files) / 2**20
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder that becomes ``folder`` when the block ends, and vanishes if it fails.
+
+    A folder that stands there already is replaced.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    try:
+        yield draft
+        for path in draft.rglob("*"):
+            if path.is_file():
+                sync(path)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+        sync(folder.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all (temporary file, fsync, rename, fsync of the folder)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    draft.write_text(text)
+    sync(draft)
+    draft.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """Return the hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(draft: Path, artefact: Artefact) -> None:
+    """Write the manifest of the files that lie in ``draft``, with their sizes and hashes: the commit mark."""
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(draft.iterdir())}
+    thresholds = artefact.thresholds
+    body = {
+        "paretune_artefact": VERSION,
+        "format": artefact.format,
+        "detector": artefact.detector,
+        "runtime": artefact.runtime,
+        "recipe": artefact.recipe,
+        "classes": list(artefact.classes),
+        "input_size": str(artefact.input_size),
+        "thresholds": vars(thresholds),
+        "params": artefact.params,
+        "flops": artefact.flops,
+        "notes": list(artefact.notes),
+        "files": files,
+    }
+    (draft / MANIFEST).write_text(json.dumps(body, indent=1))
+
+
+def read_artefact(folder: Path) -> Artefact:
+    """Read an artefact and check every file of it against its hash.
+
+    Raises:
+        UserError: no artefact there, one of another version, or a damaged one.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{folder}: not an artefact (a folder with {MANIFEST} is expected)")
+    try:
+        body = json.loads(path.read_text())
+        if body["paretune_artefact"] != VERSION:
+            raise UserError(f"{path}: artefact version {body['paretune_artefact']}; this Paretune reads {VERSION}")
+        for name, facts in body["files"].items():
+            file = folder / name
+            if not file.is_file() or file.stat().st_size != facts["bytes"] or sha256(file) != facts["sha256"]:
+                raise UserError(f"{file}: damaged or missing (its sha256 is not the one in {MANIFEST})")
+        width_height = body["input_size"]
+        return Artefact(
+            folder=folder,
+            format=body["format"],
+            detector=body["detector"],
+            runtime=body["runtime"],
+            recipe=body["recipe"],
+            classes=tuple(body["classes"]),
+            input_size=InputSize.parse(int(width_height) if width_height.isdigit() else width_height),
+            thresholds=Thresholds(**body["thresholds"]),
+            params=body["params"],
+            flops=body["flops"],
+            notes=tuple(body["notes"]),
+        )
+    except (KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
+        raise UserError(f"{path}: not a readable manifest ({type(error).__name__}: {error})") from error

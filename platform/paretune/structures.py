@@ -1,0 +1,117 @@
+"""The conventions every part shares: images, boxes, annotations, detections.
+
+Images are uint8 arrays (H, W, 3) in RGB. Boxes are float32 (N, 4), x1 y1 x2 y2, in pixels of the
+image they belong to. Labels are int64 (N,), an index into the dataset's class names. All of it is
+numpy: a deployed artefact needs no torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, order=True)
+class InputSize:
+    """What the network sees, in pixels; written ``192x144`` (width x height), or one number for a square."""
+
+    width: int
+    height: int
+
+    @classmethod
+    def parse(cls, text: int | str) -> InputSize:
+        """Read ``320`` or ``"192x144"``.
+
+        Raises:
+            ValueError: anything else.
+        """
+        if isinstance(text, int) and not isinstance(text, bool) and text > 0:
+            return cls(text, text)
+        match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", str(text))
+        if match is None:
+            raise ValueError("expected one number (square) or WIDTHxHEIGHT such as 192x144")
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        """Give the form it is written in."""
+        return str(self.width) if self.width == self.height else f"{self.width}x{self.height}"
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The ground truth of one image."""
+
+    boxes: Floats
+    """(N, 4) in pixels of the image."""
+    labels: NDArray[np.int64]
+    """(N,) index of the class."""
+    ignore: NDArray[np.bool_]
+    """(N,) crowd (COCO) or difficult (VOC): neither a hit nor a miss, never trained on."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a detector found in one image, best score first."""
+
+    boxes: Floats
+    """(N, 4)."""
+    scores: Floats
+    """(N,) in [0, 1]."""
+    labels: NDArray[np.int64]
+    """(N,)."""
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What postprocessing keeps."""
+
+    score: float = 0.01
+    """Smallest score kept; accuracy is evaluated and latency measured at this one."""
+    iou: float = 0.65
+    """Overlap (intersection over union) above which the weaker of two boxes of a class goes."""
+    candidates: int = 400
+    """Boxes of an image, best first, that non-maximum suppression sees."""
+    detections: int = 100
+    """Most boxes kept in an image (COCO's own limit)."""
+
+
+class Split(Protocol):
+    """One part (train, val, test) of a dataset; reading an image may be slow, the rest is not."""
+
+    classes: tuple[str, ...]
+    ids: Sequence[str]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def image(self, index: int) -> Image:
+        """Read one image, (H, W, 3) uint8 RGB."""
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return (width, height) of one image in pixels, without decoding it."""
+
+    def annotations(self, index: int) -> Annotations:
+        """Return the ground truth of one image."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """An opened dataset."""
+
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    """``train`` and ``val`` always; ``test`` where there is one: no search ever looks at it."""
+    fingerprint: str
+    """Changes when an image list, a split or a generated picture changes."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the results must know: images skipped, splits made here."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Counts for the log: images and boxes in each split."""

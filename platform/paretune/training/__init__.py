@@ -1,0 +1,1 @@
+"""Training: one loop, on one device or, by Ray Train, on several."""
