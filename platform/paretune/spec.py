@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, ValidationError, WithJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from paretune.errors import UserError
@@ -75,16 +76,23 @@ def _prefixed(error: ValidationError, name: str) -> ValidationError:
     return ValidationError.from_exception_data(error.title, details)
 
 
+@dataclass(frozen=True)
+class PluginOf:
+    """Marks a field that holds a plug-in, so that others can tell which table it comes from."""
+
+    registry: Registry[Any]
+
+
 def plugin(registry: Registry[Any]) -> Any:
     """Return the annotation for a field that holds one plug-in of a table.
 
     Use it as ``Annotated[Detector, *plugin(DETECTORS)]``.
     """
     return (
-        BeforeValidator(lambda value: parse_plugin(value, registry)),
+        PluginOf(registry),
+        PlainValidator(lambda value: parse_plugin(value, registry)),
         PlainSerializer(lambda spec: spec.named(), return_type=dict),
         WithJsonSchema({"title": registry.kind, "enum": registry.names}),
-        Field(strict=False),
     )
 
 
@@ -118,3 +126,35 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             leaves[place] = value
     return leaves
+
+
+def fields_at(cls: type[Spec], loc: tuple[str | int, ...]) -> list[str]:
+    """Return the field names of the record that stands at a location, following plug-ins by their name."""
+    current: type[Spec] | None = cls
+    registry: Registry[Any] | None = None
+    for part in loc:
+        if registry is not None and part in registry.rows:
+            current, registry = registry.load(str(part)), None
+        elif current is not None and part in current.model_fields:
+            current, registry = _inside(current, str(part))
+    return sorted(current.model_fields) if current is not None else []
+
+
+def _inside(cls: type[Spec], field: str) -> tuple[type[Spec] | None, Registry[Any] | None]:
+    """Return the class of records, or the table of plug-ins, that one field holds."""
+    for found in _walk(cls.model_fields[field].annotation, cls.model_fields[field].metadata):
+        if isinstance(found, Registry):
+            return None, found
+        if isinstance(found, type) and issubclass(found, Spec) and not getattr(found, "__abstractmethods__", None):
+            return found, None
+    return None, None
+
+
+def _walk(annotation: Any, metadata: Any = ()) -> list[Any]:
+    """Return every class in an annotation and every Registry in its metadata."""
+    found = [m.registry for m in metadata if isinstance(m, PluginOf)]
+    found += [annotation] if isinstance(annotation, type) else []
+    found += [m.registry for m in getattr(annotation, "__metadata__", ()) if isinstance(m, PluginOf)]
+    for inner in get_args(annotation):
+        found += _walk(inner)
+    return found

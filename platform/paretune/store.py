@@ -138,7 +138,6 @@ def read_artefact(folder: Path) -> Artefact:
             file = folder / name
             if not file.is_file() or file.stat().st_size != facts["bytes"] or sha256(file) != facts["sha256"]:
                 raise UserError(f"{file}: damaged or missing (its sha256 is not the one in {MANIFEST})")
-        width_height = body["input_size"]
         return Artefact(
             folder=folder,
             format=body["format"],
@@ -146,7 +145,7 @@ def read_artefact(folder: Path) -> Artefact:
             runtime=body["runtime"],
             recipe=body["recipe"],
             classes=tuple(body["classes"]),
-            input_size=InputSize.parse(int(width_height) if width_height.isdigit() else width_height),
+            input_size=InputSize.parse(body["input_size"]),
             thresholds=Thresholds(**body["thresholds"]),
             params=body["params"],
             flops=body["flops"],

@@ -33,12 +33,10 @@ class InputSize:
         Raises:
             ValueError: anything else.
         """
-        if isinstance(text, int) and not isinstance(text, bool) and text > 0:
-            return cls(text, text)
-        match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", str(text))
+        match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", str(text))
         if match is None:
             raise ValueError("expected one number (square) or WIDTHxHEIGHT such as 192x144")
-        return cls(int(match[1]), int(match[2]))
+        return cls(int(match[1]), int(match[2] or match[1]))
 
     def __str__(self) -> str:
         """Give the form it is written in."""

@@ -1,1 +1,1 @@
-"""Executors."""
+"""Where functions run: Ray, on this machine or on a cluster."""

@@ -1,0 +1,61 @@
+# The two commands of the README are `make demo` and `make test`; each sets up what it needs.
+SHELL := /bin/bash
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+NAME ?= demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check format bench ui constraints clean
+
+help: ## show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+setup: $(READY) ## make .venv with the pinned versions
+
+# Made anew only when what is to be installed changes. uv installs in seconds; pip is the fallback.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (python3-venv included)" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the pinned packages into $(VENV) …"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv 2>/dev/null || true
+	@$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[dev]' \
+		|| $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## train, compress, measure on the built-in dataset: the first front
+	@if [ -e runs/quickstart/sweep.json ]; then $(BIN)/paretune resume quickstart; \
+		else $(BIN)/paretune sweep jobs/quickstart.yaml; fi
+
+check: $(READY) ## format, lint, types, imports, fast tests
+	@$(BIN)/ruff format --check -q . || { echo "run: make format" >&2; exit 1; }
+	@$(BIN)/ruff check -q .
+	@$(BIN)/mypy --config-file pyproject.toml
+	@$(BIN)/lint-imports --no-logo 2>/dev/null | tail -n +1
+	@$(BIN)/python -m pytest -q -m "not slow and not full and not gpu"
+
+test: $(READY) ## the tests
+	@$(BIN)/python -m pytest -q -m "not full"
+
+test-all: $(READY) ## the tests and the long ones
+	@$(BIN)/python -m pytest -q
+
+format: $(READY) ## format the code
+	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix . || true
+
+bench: $(READY) ## run one benchmark: make bench NAME=demo [ARGS=--json]
+	@$(BIN)/python tests/benchmarks/$(NAME).py $(ARGS)
+
+ui: $(READY) ## open the MLflow UI
+	@$(BIN)/paretune ui
+
+constraints: ## pin the newest versions that fit together
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
+	@$(BIN)/uv pip compile -q --upgrade --universal --no-header --no-annotate --python-version 3.11 \
+		--extra dev --extra openvino pyproject.toml -o constraints.txt
+
+clean: ## remove the environment and the caches, not the runs
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,96 @@
+"""YOLOX, as a detector: anchor-free, a decoupled head at strides 8, 16 and 32 (arXiv:2107.08430)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+
+from pydantic import Field
+
+from paretune.data.preprocess import Preprocess
+from paretune.detectors.base import Detector
+from paretune.structures import Annotations, Detections, Floats, InputSize, Thresholds
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_STRIDES = (8, 16, 32)
+_SMALLEST = 32
+
+
+class _Shape(NamedTuple):
+    depth: float
+    width: float
+    depthwise: bool
+
+
+_VARIANTS = {
+    "nano": _Shape(0.33, 0.25, True),
+    "tiny": _Shape(0.33, 0.375, False),
+    "s": _Shape(0.33, 0.5, False),
+}
+
+
+class Yolo(Detector):
+    """YOLOX; parameters have the names and shapes of the official checkpoints."""
+
+    name: ClassVar[str] = "yolo"
+
+    variant: Literal["nano", "tiny", "s"] = "nano"
+    """Size of the network: 0.9, 5.1 or 9.0 million parameters."""
+    depth: float | None = Field(default=None, gt=0, le=4)
+    """Layers, in place of the variant's 0.33."""
+    width: float | None = Field(default=None, ge=0.0625, le=4)
+    """Channels (64 x width in the first layer), in place of the variant's 0.25, 0.375 or 0.5."""
+    depthwise: bool | None = None
+    """Separable 3x3 convolutions, in place of the variant's (nano: true): fewer parameters, but slower to
+    train on a CPU than dense ones."""
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """Letterbox on grey, BGR, values 0 to 255 as they are."""
+        return Preprocess(resize="letterbox", fill=114, order="bgr", scale=1.0)
+
+    def size_problem(self, size: InputSize) -> str | None:
+        """Ask for even sides of at least one cell of the coarsest level."""
+        if size.width % 2 or size.height % 2 or min(size.width, size.height) < _SMALLEST:
+            return f"both sides must be even and at least {_SMALLEST} (multiples of 32 waste nothing)"
+        return None
+
+    def build(self, num_classes: int) -> nn.Module:
+        """Build the network with torch's random state; forward gives nine maps, see ``raw_names``."""
+        from paretune.detectors.yolox_network import YoloxNetwork
+
+        shape = _VARIANTS[self.variant]
+        return YoloxNetwork(
+            depth=shape.depth if self.depth is None else self.depth,
+            width=shape.width if self.width is None else self.width,
+            depthwise=shape.depthwise if self.depthwise is None else self.depthwise,
+            num_classes=num_classes,
+        )
+
+    def raw_names(self) -> tuple[str, ...]:
+        """Per stride: box (B, 4, h, w), objectness logits (B, 1, h, w), class logits (B, C, h, w)."""
+        return tuple(f"{kind}_{stride}" for stride in _STRIDES for kind in ("box", "objectness", "class"))
+
+    def decode(self, raw: Sequence[Floats], size: InputSize, thresholds: Thresholds) -> list[Detections]:  # noqa: ARG002 the maps tell the size
+        """Score = objectness x class; several classes may be found in one cell."""
+        from paretune.detectors.yolox_decode import decode
+
+        return decode(raw, _STRIDES, thresholds)
+
+    def loss(self, raw: Sequence[Tensor], annotations: Sequence[Annotations]) -> dict[str, Tensor]:
+        """Return the terms ``box``, ``objectness`` and ``class``."""
+        from paretune.detectors.yolox_loss import yolox_loss
+
+        return yolox_loss(raw, _STRIDES, annotations)
+
+    def prune_view(self, network: nn.Module) -> nn.Module:
+        """Return the network itself: its forward already ends at the predictor convolutions."""
+        return network
+
+    def protected(self, network: nn.Module) -> list[nn.Module]:
+        """Return the three predictor convolutions of each level."""
+        head = network.get_submodule("head")
+        kinds = (head.get_submodule(kind) for kind in ("cls_preds", "reg_preds", "obj_preds"))
+        return [convolution for kind in kinds for convolution in kind.children()]

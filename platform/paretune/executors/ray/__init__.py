@@ -1,0 +1,1 @@
+"""Ray: a session (`session`), Tune's trials (`trials`), jobs on a cluster (`jobs`)."""

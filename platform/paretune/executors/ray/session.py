@@ -1,0 +1,139 @@
+"""A Ray session: a private one on this machine, or a cluster joined."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from paretune.errors import UserError
+
+SESSION_MARK = ".ray-session"
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a trial without a GPU share keeps CUDA_VISIBLE_DEVICES as it was
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_worker_niceness": "0",  # workers run at nice 15 otherwise: anything on the machine outranks a measurement
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # else ray.train.report blocks for up to two seconds
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # Tune's own state is never read
+}
+
+
+@contextmanager
+def session(runs: Path, address: str | None = None) -> Iterator[None]:
+    """Start a private Ray on this machine, or join a cluster; end it, or leave it, with the block.
+
+    A private Ray keeps its files in a short temporary folder (socket paths over 107 bytes fail) that is
+    removed at the end, and its token under ``runs``: nothing is written to the home folder.
+    """
+    import ray
+
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    os.environ["PYTHONWARNINGS"] = os.environ.get("PYTHONWARNINGS", "ignore::FutureWarning")
+    if address is not None:  # a submitted job: its runtime environment carries our code already
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        try:
+            yield
+        finally:
+            ray.shutdown()
+        return
+    use_token(runs)
+    _remove_left_session(runs)
+    folder = Path(tempfile.mkdtemp(prefix="pt-"))
+    (runs / SESSION_MARK).write_text(f"{os.getpid()} {folder}")
+    try:
+        ray.init(
+            address="local",
+            _temp_dir=str(folder),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": {"PYTHONPATH": python_path(), **QUIET}},
+            object_store_memory=256 * 2**20,  # only small messages pass through it
+        )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+        (runs / SESSION_MARK).unlink(missing_ok=True)
+
+
+def python_path() -> str:
+    """Return a PYTHONPATH with which a worker finds this very package."""
+    import paretune
+
+    ours = str(Path(next(iter(paretune.__path__))).parent)
+    return os.pathsep.join(dict.fromkeys([ours, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))
+
+
+def use_token(runs: Path) -> None:
+    """Make the random token that a private Ray asks of its clients, readable by its owner only."""
+    path = runs / ".ray-token"
+    if not path.exists():
+        handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(32))
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(path.resolve())
+
+
+def _remove_left_session(runs: Path) -> None:
+    """Remove the session folder of a run that was killed."""
+    mark = runs / SESSION_MARK
+    if not mark.exists():
+        return
+    pid, _, folder = mark.read_text().partition(" ")
+    left = Path(folder)
+    if not Path(f"/proc/{pid}").exists() and left.name.startswith("pt-") and left.parent == Path(tempfile.gettempdir()):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def refuse_impossible(wanted: Mapping[str, float], what: str) -> None:
+    """Refuse resources that no node of the session has.
+
+    Raises:
+        UserError: as ``refuse_unless_fits``.
+    """
+    import ray
+
+    refuse_unless_fits(wanted, what, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+
+
+def refuse_unless_fits(wanted: Mapping[str, float], what: str, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Refuse resources that no single node has: Ray would wait for them for ever, silently.
+
+    Raises:
+        UserError: says what is wanted and what the nodes have.
+    """
+    if any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
+        return
+    names = sorted({name for node in nodes for name in node if not name.startswith(("node:", "memory", "object_store"))})
+    has = "; ".join(", ".join(f"{name}: {node.get(name, 0):g}" for name in names) for node in nodes) or "no nodes"
+    asks = ", ".join(f"{name}: {amount:g}" for name, amount in wanted.items() if amount)
+    raise UserError(f"{what} asks for {asks} on one node; the cluster's nodes have: {has}")
+
+
+@contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does."""
+
+    def forward(_signum: int, _frame: FrameType | None) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, forward)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,165 @@
+"""The folders of sweeps: what lies where under the output folder, and who may write it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from paretune import __version__
+from paretune.errors import UserError
+from paretune.job import Job, Plan, checked_space
+from paretune.search.space import Space
+from paretune.store import new_folder, write_text
+from paretune.yamlfile import read_yaml
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One sweep's folder."""
+
+    runs: Path
+    """The output folder, which all its sweeps share with one MLflow database."""
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """Return the sweep's own folder."""
+        return self.runs / self.name
+
+    @property
+    def baseline(self) -> Path:
+        """Return the folder of the trained baseline."""
+        return self.folder / "baseline"
+
+    @property
+    def cache(self) -> Path:
+        """Return the folder of generated datasets, shared by all sweeps."""
+        return self.runs / "datasets"
+
+    @property
+    def comparison(self) -> Path:
+        """Return the file of the interleaved measurement of the front."""
+        return self.folder / "comparison.json"
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether all of it is done."""
+        return (self.folder / "finished").exists()
+
+    def mark_finished(self) -> None:
+        """Note that all of it is done."""
+        write_text(self.folder / "finished", f"{time.time()}\n")
+
+    @property
+    def exhausted(self) -> bool:
+        """Tell whether the space held fewer recipes than the budget."""
+        return (self.folder / "exhausted").exists()
+
+    def mark_exhausted(self) -> None:
+        """Note that the space holds nothing more to try."""
+        write_text(self.folder / "exhausted", f"{time.time()}\n")
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What was written when the sweep was made: job, version, time."""
+        facts: dict[str, Any] = json.loads((self.folder / "sweep.json").read_text())
+        return facts
+
+    @cached_property
+    def job(self) -> Job:
+        """The job, every field with its value.
+
+        Raises:
+            UserError: it was written by a Paretune whose jobs this one cannot read.
+        """
+        try:
+            return Job.model_validate(self.facts["job"])
+        except (ValidationError, KeyError) as error:
+            version = self.facts.get("paretune", "unknown")
+            raise UserError(f"{self.folder}: made by Paretune {version}, this is {__version__}: {error}") from error
+
+    @cached_property
+    def space(self) -> Space:
+        """The space, as it was when the sweep was made."""
+        return checked_space(read_yaml(self.folder / "space.yaml"), self.job)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only one who runs this sweep; the kernel lets go when the holder dies.
+
+        Raises:
+            UserError: somebody else is running it.
+        """
+        handle = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"sweep {self.name!r} is being run by another process") from None
+            yield
+        finally:
+            os.close(handle)
+
+
+def checked_name(name: str) -> str:
+    """Return a sweep's name.
+
+    Raises:
+        UserError: it could lead out of its folder.
+    """
+    if not NAME.fullmatch(name):
+        raise UserError(f"sweep name {name!r}: letters, digits, '.', '_' and '-' are allowed, beginning with a letter or digit")
+    return name
+
+
+def new_sweep(plan: Plan, name: str) -> Sweep:
+    """Make the folder of a new sweep, whole or not at all.
+
+    Raises:
+        UserError: the name is taken or unfit, or the output folder cannot be written.
+    """
+    sweep = Sweep(Path(os.path.expandvars(plan.job.output)).expanduser(), checked_name(name))
+    if sweep.folder.exists():
+        raise UserError(
+            f"a sweep {name!r} exists already in {sweep.runs}: `paretune resume {name}` goes on with it, --name gives another name"
+        )
+    facts = {
+        "paretune": __version__,
+        "name": name,
+        "created": time.time(),
+        "job": {**plan.job.tree(), "space": "space.yaml"},
+    }
+    try:
+        with new_folder(sweep.folder) as draft:
+            (draft / "sweep.json").write_text(json.dumps(facts, indent=1))
+            (draft / "space.yaml").write_text(plan.space_text)
+    except OSError as error:
+        raise UserError(f"output folder {sweep.runs} cannot be written: {error.strerror}") from error
+    return sweep
+
+
+def find_sweep(runs: Path, name: str) -> Sweep:
+    """Find a sweep that is there.
+
+    Raises:
+        UserError: there is none of that name; says which there are.
+    """
+    sweep = Sweep(runs, checked_name(name))
+    if not (sweep.folder / "sweep.json").is_file():
+        found = sorted(path.parent.name for path in runs.glob("*/sweep.json"))
+        there = f"there are: {', '.join(found)}" if found else "there is none"
+        raise UserError(f"no sweep {name!r} in {runs}; {there}")
+    return sweep

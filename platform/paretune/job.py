@@ -1,0 +1,293 @@
+"""Job: all that a user submits, as one YAML file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from paretune.data import DATASETS
+from paretune.data.base import Dataset
+from paretune.detectors import DETECTORS
+from paretune.detectors.base import Detector
+from paretune.errors import Problem, UserError, UserErrors, did_you_mean
+from paretune.recipe import Recipe
+from paretune.search.samplers import SAMPLERS, Gp, Sampler
+from paretune.search.space import Sample, Space, read_space
+from paretune.spec import Spec, plugin
+from paretune.structures import InputSize
+from paretune.target import Target
+from paretune.training.settings import Training
+from paretune.yamlfile import Document, Place, problems_of, read_yaml, validate
+
+METRICS = {
+    "map": "COCO mean average precision, IoU 0.50:0.95",
+    "map50": "mean average precision at IoU 0.50",
+    "precision": "at the confidence of the best F1, IoU 0.50",
+    "recall": "at the confidence of the best F1, IoU 0.50",
+    "f1": "the best one over all confidences, IoU 0.50",
+    "latency_ms_p50": "median of preprocess + network + postprocess",
+    "latency_ms_p90": "90th percentile of the same",
+    "network_ms_p50": "median of the network alone",
+    "memory_mib_peak": "peak resident memory of a process that only predicts",
+    "size_mib": "model files on disk",
+    "params": "number of parameters",
+    "flops": "operations of one inference, 2 x multiply-adds",
+}
+"""Metrics an objective or a constraint may name."""
+
+
+def known_metric(metric: str) -> str:
+    """Return the metric.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"unknown metric {metric!r}{did_you_mean(metric, METRICS)}; known: {', '.join(METRICS)}")
+    return metric
+
+
+class Constraint(Spec):
+    """What a version must keep to be accurate or cheap enough; exactly one of the fields."""
+
+    min: float | None = None
+    """Smallest allowed value."""
+    max: float | None = None
+    """Largest allowed value."""
+    max_drop: float | None = Field(default=None, ge=0)
+    """Largest allowed loss against the eager baseline, in the metric's own unit."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Constraint:
+        given = [value for value in (self.min, self.max, self.max_drop) if value is not None]
+        if len(given) != 1:
+            raise ValueError("give one of min, max, max_drop")
+        return self
+
+    def violation(self, value: float, baseline: float | None) -> float:
+        """Return by how much a value breaks the constraint; 0 or less is feasible.
+
+        Infinite when the value itself, or the baseline's for ``max_drop``, is unknown.
+        """
+        if not math.isfinite(value):
+            return math.inf
+        if self.min is not None:
+            return self.min - value
+        if self.max is not None:
+            return value - self.max
+        return math.inf if baseline is None or self.max_drop is None else baseline - self.max_drop - value
+
+
+class Search(Spec):
+    """How the space is searched."""
+
+    trials: int = Field(default=24, ge=2, le=100_000)
+    """Trials in all, the two baselines included."""
+    sampler: Annotated[Sampler, *plugin(SAMPLERS)] = Gp()
+    """Who proposes points once the first points of the space are used up."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the sampler and of everything random in a trial."""
+    concurrent: int = Field(default=1, ge=1, le=1024)
+    """Trials at once. Latency is measured by one of them at a time."""
+
+
+class Resources(Spec):
+    """What one trial asks of a Ray cluster."""
+
+    cpu: float = Field(default=1, gt=0)
+    """CPU cores."""
+    gpu: float = Field(default=0, ge=0)
+    """GPUs."""
+    custom: dict[str, float] = Field(default_factory=dict)
+    """Custom resources, such as the one that marks a target's nodes."""
+
+    def by_ray_name(self) -> dict[str, float]:
+        """Return them by Ray's names, without those not asked for."""
+        asked = {"CPU": self.cpu, "GPU": self.gpu, **self.custom}
+        return {name: amount for name, amount in asked.items() if amount}
+
+
+class Tracking(Spec):
+    """Where MLflow keeps the runs."""
+
+    uri: str | None = None
+    """Tracking server; None keeps a database under the output folder."""
+    experiment: str = Field(default="paretune", min_length=1)
+    """Experiment the runs belong to."""
+
+
+class Job(Spec):
+    """A dataset, a detector, how it is trained, and how its versions are searched."""
+
+    dataset: Annotated[Dataset, *plugin(DATASETS)]
+    detector: Annotated[Detector, *plugin(DETECTORS)]
+    input_size: int | str = 320
+    """Input size of the baseline: one number, or WIDTHxHEIGHT such as 192x144."""
+    training: Training = Training()
+    """Training of the baseline."""
+    space: str
+    """Search space: a file, its path relative to the job's."""
+    targets: dict[str, Target] = Field(default_factory=lambda: {"local": Target()})
+    """Where latency is measured: one target by its name."""
+    objectives: dict[str, Literal["maximize", "minimize"]] = Field(
+        default_factory=lambda: {"map": "maximize", "latency_ms_p50": "minimize"}
+    )
+    """What the front is made of: two metrics, each with its direction."""
+    constraints: dict[str, Constraint] = Field(default_factory=dict)
+    """What a point on the front must keep."""
+    search: Search = Search()
+    resources: Resources = Resources()
+    tracking: Tracking = Tracking()
+    output: str = "runs"
+    """Folder under which everything is written."""
+
+    @field_validator("input_size")
+    @classmethod
+    def _readable_size(cls, value: int | str) -> int | str:
+        InputSize.parse(value)
+        return value
+
+    @field_validator("objectives", "constraints")
+    @classmethod
+    def _known_metrics(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for metric in value:
+            known_metric(metric)
+        return value
+
+    @field_validator("objectives")
+    @classmethod
+    def _two(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if len(value) != 2:
+            raise ValueError(f"two objectives are expected, such as map and latency_ms_p50; got {len(value)}")
+        return value
+
+    @field_validator("targets")
+    @classmethod
+    def _one_target(cls, value: dict[str, Target]) -> dict[str, Target]:
+        if len(value) != 1:
+            raise ValueError(f"one target is expected; got {len(value)} (run one sweep for each)")
+        return value
+
+    @model_validator(mode="after")
+    def _fitting_size(self) -> Job:
+        problem = self.detector.size_problem(self.size)
+        if problem:
+            raise ValueError(f"input_size: {problem}")
+        return self
+
+    @property
+    def size(self) -> InputSize:
+        """Return the parsed input size of the baseline."""
+        return InputSize.parse(self.input_size)
+
+    @property
+    def target(self) -> Target:
+        """Return the target."""
+        return next(iter(self.targets.values()))
+
+    @property
+    def target_name(self) -> str:
+        """Return the target's name."""
+        return next(iter(self.targets))
+
+    def recipe_problem(self, recipe: Recipe) -> str | None:
+        """Return why this job's detector or target cannot do a recipe that is right by itself, or None."""
+        if problem := self.detector.size_problem(recipe.size):
+            return f"input_size: {problem}"
+        if self.target.device not in recipe.runtime.devices:
+            devices = ", ".join(recipe.runtime.devices)
+            return f"runtime: {recipe.runtime.name!r} runs on {devices}; target {self.target_name!r} is a {self.target.device}"
+        return None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked job with its checked space."""
+
+    job: Job
+    space: Space
+    space_text: str
+    """The space's file as it is, to be kept with the sweep."""
+
+
+def read_plan(path: Path, overrides: Mapping[str, Any] | None = None) -> Plan:
+    """Read a job and the space it names, and check all that can be checked without running anything.
+
+    Args:
+        path: the job's file.
+        overrides: dotted place → value, set before the job is checked.
+
+    Raises:
+        UserErrors: every mistake in both files at once.
+        UserError: a file or the dataset's folder is missing.
+    """
+    document = _overridden(read_yaml(path), overrides or {})
+    job = validate(Job, document)
+    problems = [Problem(document.file, document.line(("dataset",)), f"dataset: {p}") for p in job.dataset.problems()]
+    space_path = path.parent / job.space
+    if not space_path.is_file():
+        line = document.line(("space",))
+        problems.append(Problem(document.file, line, f"space: no such file: {space_path} (paths are relative to the job's file)"))
+        raise UserErrors(problems)
+    try:
+        space = checked_space(read_yaml(space_path), job)
+    except UserErrors as error:
+        raise UserErrors([*problems, *error.problems]) from None
+    if problems:
+        raise UserErrors(problems)
+    return Plan(job, space, space_path.read_text())
+
+
+def checked_space(document: Document, job: Job | None = None) -> Space:
+    """Read a space and check that every corner of it is a recipe, one the job can do if there is a job.
+
+    Raises:
+        UserErrors: every mistake, with its line.
+    """
+    space = read_space(document)
+    problems: list[Problem] = []
+    for sample in space.corners():
+        problems += _sample_problems(sample, document, job)
+    if problems:
+        raise UserErrors(problems)
+    return space
+
+
+def _sample_problems(sample: Sample, document: Document, job: Job | None) -> list[Problem]:
+    at_sample = Document(document.file, sample.value, sample.lines)
+    try:
+        recipe = Recipe.model_validate(sample.value)
+    except ValidationError as error:
+        return problems_of(error, Recipe, at_sample)
+    problem = job.recipe_problem(recipe) if job else None
+    if problem is None:
+        return []
+    place = (problem.partition(":")[0],)
+    return [Problem(document.file, at_sample.line(place), problem)]
+
+
+def _overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
+    """Set values at dotted places in a document's data."""
+    if not isinstance(document.data, dict):
+        return document
+    data: dict[str, Any] = document.data
+    lines: dict[Place, int] = dict(document.lines)
+    for dotted, value in overrides.items():
+        *parents, last = dotted.split(".")
+        node = data
+        for key in parents:
+            child = node.get(key)
+            if child is None:
+                child = node[key] = {}
+            elif isinstance(child, str):  # a plug-in written as `name`
+                child = node[key] = {child: {}}
+            if not isinstance(child, dict):
+                raise UserError(f"--set {dotted}: {key!r} holds no fields")
+            node = child
+        node[last] = value
+    return Document(document.file, data, lines)

@@ -1,0 +1,196 @@
+"""The search of one sweep: an Optuna study in SQLite, kept in step with the trial records.
+
+The study and the records are the truth; what a crash left between the two is put right when the
+study is opened again. Trials 0 and 1 are the two baselines: they lie outside the space and are
+records only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paretune.search.samplers import Sampler
+from paretune.search.space import Choices, Range, Scalar, Space
+from paretune.spec import fingerprint
+
+if TYPE_CHECKING:
+    import optuna
+
+    from paretune.records import Record
+
+NUMBER = "paretune.trial"
+SAME_AS = "paretune.same_as"
+UNKNOWN_VIOLATION = 1e6  # Optuna takes finite numbers only
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to be run: its number in the sweep, its recipe, where the recipe comes from."""
+
+    number: int
+    recipe: Mapping[str, Any]
+    origin: str
+
+
+class SpaceExhausted(Exception):  # noqa: N818 - nothing went wrong
+    """The sampler finds no recipe that has not been run."""
+
+
+class Study:
+    """Proposes recipes and takes records.
+
+    Args:
+        file: the SQLite database; made if it is not there.
+        name: the sweep's name.
+        space: what is searched.
+        objectives: metric → "maximize" or "minimize".
+        violations: record → constraint → by how much it is broken; 0 or less is feasible.
+        sampler: who proposes.
+        seed: of the sampler.
+        normal: raw sample → recipe with every field filled in, as records hold it.
+        fixed: recipes of the first trials (the baselines), numbered from 0.
+        records: what has been done already.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        name: str,
+        *,
+        space: Space,
+        objectives: Mapping[str, str],
+        violations: Callable[[Record], Mapping[str, float]],
+        sampler: Sampler,
+        seed: int,
+        normal: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        fixed: Sequence[Mapping[str, Any]],
+        records: Sequence[Record],
+    ) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.space = space
+        self._objectives = dict(objectives)
+        self._violations = violations
+        self._normal = normal
+        self._study = optuna.create_study(
+            storage=f"sqlite:///{file}",
+            study_name=name,
+            directions=list(objectives.values()),
+            # a sampler that has seen n trials goes on differently from one that starts anew
+            sampler=sampler.build(seed + len(records)),
+            load_if_exists=True,
+        )
+        for point in space.first:
+            self._study.enqueue_trial(dict(point), user_attrs={"origin": "enqueued"}, skip_if_exists=True)
+        self._records = {record.number: record for record in records}
+        self._waiting = [Proposal(i, recipe, "baseline") for i, recipe in enumerate(fixed) if i not in self._records]
+        self._fixed = len(fixed)
+        self._open: dict[int, int] = {}
+        """Trial number → Optuna's id, of trials that are proposed and not yet told."""
+        self._unfinished: list[int] = []
+        self._reconcile()
+
+    def _reconcile(self) -> None:
+        """Tell what was recorded but not told before a crash; take up what was begun and not recorded."""
+        import optuna
+
+        for frozen in self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+            number = frozen.user_attrs.get(NUMBER)
+            if number is None:
+                self._unfinished.append(frozen._trial_id)  # noqa: SLF001 - the id is what Trial() takes
+                continue
+            self._open[number] = frozen._trial_id  # noqa: SLF001
+            if number in self._records:
+                self.tell(self._records[number])
+            else:
+                del self._open[number]
+                self._unfinished.append(frozen._trial_id)  # noqa: SLF001
+
+    @property
+    def numbers(self) -> set[int]:
+        """Numbers of the trials that are done, told or proposed."""
+        told = {t.user_attrs[NUMBER] for t in self._study.get_trials(deepcopy=False) if NUMBER in t.user_attrs}
+        return told | set(self._records) | set(range(self._fixed))
+
+    def propose(self) -> Proposal | None:
+        """Return the next trial, or None while the eager baseline, on which the rest depends, is not done.
+
+        Raises:
+            SpaceExhausted: 64 proposals in a row had been run before.
+        """
+        if self._waiting:
+            return self._waiting.pop(0) if self._waiting[0].number == 0 or 0 in self._records else None
+        if 0 not in self._records:
+            return None
+        for _ in range(64):
+            trial = self._ask()
+            recipe = self._normal(self.space.sample(_Suggest(trial)).value)
+            twin = self._twin(recipe)
+            if twin is None:
+                return self._proposal(trial, recipe)
+            trial.set_user_attr(SAME_AS, twin.number)
+            self._tell(trial, twin)
+        raise SpaceExhausted
+
+    def _ask(self) -> optuna.Trial:
+        import optuna
+
+        if self._unfinished:
+            return optuna.Trial(self._study, self._unfinished.pop(0))
+        return self._study.ask()
+
+    def _proposal(self, trial: optuna.Trial, recipe: Mapping[str, Any]) -> Proposal:
+        number = trial.user_attrs.get(NUMBER)
+        if number is None:
+            number = max(self.numbers, default=-1) + 1
+            trial.set_user_attr(NUMBER, number)
+        self._open[number] = trial._trial_id  # noqa: SLF001
+        return Proposal(number, recipe, trial.user_attrs.get("origin", "sampled"))
+
+    def _twin(self, recipe: Mapping[str, Any]) -> Record | None:
+        """Return the record of a trial that has run the same recipe."""
+        key = fingerprint(recipe)
+        return next((r for r in self._records.values() if r.number >= self._fixed and fingerprint(r.recipe) == key), None)
+
+    def tell(self, record: Record) -> None:
+        """Take what came of a trial; telling twice does nothing."""
+        import optuna
+
+        self._records[record.number] = record
+        trial_id = self._open.pop(record.number, None)
+        if trial_id is not None:
+            self._tell(optuna.Trial(self._study, trial_id), record)
+
+    def _tell(self, trial: optuna.Trial, record: Record) -> None:
+        import optuna
+
+        values = [record.metrics.get(metric) for metric in self._objectives]
+        if record.state != "complete" or any(value is None or not math.isfinite(value) for value in values):
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            return
+        for key, violation in self._violations(record).items():
+            trial.set_constraint(key, min(violation, UNKNOWN_VIOLATION))
+        self._study.tell(trial, [float(value) for value in values if value is not None])
+
+
+class _Suggest:
+    """A chooser that asks Optuna."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self._trial = trial
+
+    def number(self, space: Range) -> float:
+        if space.whole:
+            step = 1 if space.log or space.step is None else int(space.step)
+            return self._trial.suggest_int(space.name, int(space.low), int(space.high), step=step, log=space.log)
+        value = self._trial.suggest_float(space.name, space.low, space.high, step=space.step, log=space.log)
+        return float(f"{value:.12g}")  # a step of 0.05 yields 0.15000000000000002
+
+    def option(self, space: Choices) -> Scalar:
+        chosen: Scalar = self._trial.suggest_categorical(space.name, list(space.options))
+        return chosen

@@ -1,0 +1,179 @@
+"""One sweep from its job to its front: the only place where trials, Ray, Optuna and MLflow meet."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paretune.errors import UserError
+from paretune.folders import Sweep
+from paretune.job import Job
+from paretune.recipe import Recipe
+from paretune.records import Record, read_record, read_records, write_record
+from paretune.reporter import Reporter
+from paretune.trial import Bench, compare_front, run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of a sweep ended."""
+
+    finished: bool
+    """False when Ctrl-C stopped it: ``paretune resume`` goes on."""
+    records: tuple[Record, ...]
+
+
+def run_sweep(sweep: Sweep, *, address: str | None = None) -> Outcome:
+    """Carry out what of a sweep is not done yet: baseline, trials, comparison of the front, log.
+
+    Args:
+        sweep: made by ``folders.new_sweep`` or found by ``folders.find_sweep``.
+        address: the Ray cluster to join; None starts a private Ray on this machine.
+
+    Raises:
+        UserError: somebody else runs it, the cluster cannot give what the job asks for, or the eager
+            baseline failed, so that there is nothing to compare with.
+    """
+    from paretune.executors.ray import session
+
+    with sweep.lock(), session.terminated_like_interrupted():
+        reporter = Reporter(sweep)
+        try:
+            if not sweep.finished:
+                with session.session(sweep.runs, address):
+                    session.refuse_impossible(sweep.job.resources.by_ray_name(), "a trial")
+                    train_baseline(sweep, reporter)
+                    reporter.started()
+                    run_trials(sweep, reporter)
+                if len(read_records(sweep.folder)) < sweep.job.search.trials and not sweep.exhausted:
+                    return Outcome(finished=False, records=tuple(read_records(sweep.folder)))
+                reporter.say("measuring the front once more, interleaved with both baselines")
+                compare_front(bench_of(sweep))
+                sweep.mark_finished()
+            reporter.finished()
+        except KeyboardInterrupt:
+            return Outcome(finished=False, records=tuple(read_records(sweep.folder)))
+        return Outcome(finished=True, records=tuple(read_records(sweep.folder)))
+
+
+def bench_of(sweep: Sweep) -> Bench:
+    """Open what the trials of a sweep share."""
+    return Bench(sweep.job, sweep.job.dataset.open(sweep.cache), sweep.folder, sweep.baseline)
+
+
+def train_baseline(sweep: Sweep, reporter: Reporter) -> None:
+    """Train the detector by Ray Train; an unfinished training goes on from its last checkpoint."""
+    from paretune.training.ddp import train_with_ray
+
+    job = sweep.job
+    train_with_ray(
+        job.detector,
+        job.dataset,
+        sweep.cache,
+        job.size,
+        job.training,
+        folder=sweep.baseline,
+        progress=reporter.say,
+    )
+
+
+def baselines(job: Job) -> list[dict[str, Any]]:
+    """Return the recipes of trials 0 and 1: the baseline in eager, and unchanged on ONNX Runtime in fp32."""
+    size = str(job.size)
+    return [
+        Recipe.model_validate({"input_size": size, "runtime": runtime}).tree() for runtime in ("eager", "onnxruntime")
+    ]
+
+
+def normal_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a drawn recipe with every field filled in."""
+    return Recipe.model_validate(raw).tree()
+
+
+def violations(job: Job, folder: Path, record: Record) -> dict[str, float]:
+    """Return for each constraint by how much a record breaks it; 0 or less is feasible."""
+    eager = read_record(folder, 0)
+    base = eager.metrics if eager is not None else {}
+    return {
+        metric: constraint.violation(record.metrics.get(metric, float("nan")), base.get(metric))
+        for metric, constraint in job.constraints.items()
+    }
+
+
+def run_trials(sweep: Sweep, reporter: Reporter) -> None:
+    """Let Tune run what is left of the budget.
+
+    Raises:
+        UserError: the eager baseline failed.
+    """
+    from paretune.executors.ray.trials import run_trials as tune_trials
+    from paretune.search.searcher import StudySearcher
+    from paretune.search.study import Study
+
+    job, records = sweep.job, read_records(sweep.folder)
+    _refuse_failed_baseline(records)
+    left = job.search.trials - len(records)
+    if left <= 0:
+        return
+    study = Study(
+        sweep.folder / "study.db",
+        sweep.name,
+        space=sweep.space,
+        objectives=job.objectives,
+        violations=functools.partial(violations, job, sweep.folder),
+        sampler=job.search.sampler,
+        seed=job.search.seed,
+        normal=normal_recipe,
+        fixed=baselines(job),
+        records=records,
+    )
+    searcher = StudySearcher(study, functools.partial(record_of, sweep.folder), reporter.trial_done)
+    tune_trials(
+        functools.partial(run_in_worker, str(sweep.runs.resolve()), sweep.name),
+        searcher,
+        count=left,
+        concurrent=job.search.concurrent,
+        resources=job.resources.by_ray_name(),
+        folder=sweep.folder,
+    )
+    if searcher.exhausted:
+        sweep.mark_exhausted()
+    _refuse_failed_baseline(read_records(sweep.folder))
+
+
+def _refuse_failed_baseline(records: Sequence[Record]) -> None:
+    failed = next((r for r in records if r.number == 0 and r.state == "failed"), None)
+    if failed is not None:
+        raise UserError(f"trial 0, the eager baseline, failed, so there is nothing to compare with: {failed.failure}")
+
+
+def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> None:
+    """Run one trial in a Ray worker; called by Tune."""
+    from ray import tune
+
+    bench = _bench_in_worker(runs, name)
+    recipe = Recipe.model_validate(proposal["recipe"])
+    record = run(bench, proposal["number"], recipe, origin=proposal["origin"])
+    tune.report({"number": record.number, "state": record.state})
+
+
+@functools.lru_cache(maxsize=1)
+def _bench_in_worker(runs: str, name: str) -> Bench:
+    """Open dataset and job once in a worker that runs many trials."""
+    return bench_of(Sweep(Path(runs), name))
+
+
+def record_of(folder: Path, proposal: Mapping[str, Any]) -> Record:
+    """Return a finished trial's record; one whose worker died before writing it gets a failed one."""
+    number = proposal["number"]
+    record = read_record(folder, number)
+    if record is None:
+        recipe = Recipe.model_validate(proposal["recipe"])
+        record = Record.failed(
+            number, recipe.tree(), recipe.params(), proposal["origin"], "the worker died (out of memory, or killed)"
+        )
+        write_record(folder, record)
+    return record

@@ -1,0 +1,176 @@
+"""One trial: a recipe carried out, evaluated and measured. Knows neither Ray nor Optuna nor MLflow."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paretune.compression.base import Context
+from paretune.device_lock import sharing
+from paretune.job import Job
+from paretune.model import Model
+from paretune.recipe import Recipe
+from paretune.records import Record, write_record
+from paretune.store import Artefact
+from paretune.structures import Data
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every trial of a sweep shares."""
+
+    job: Job
+    data: Data
+    folder: Path
+    """The sweep's folder; trials lie in ``trials/NNNN`` in it."""
+    baseline: Path
+    """Folder with the trained network (safetensors + structure manifest)."""
+
+    def trial_folder(self, number: int) -> Path:
+        """Return the folder of one trial."""
+        return self.folder / "trials" / f"{number:04d}"
+
+
+@dataclass
+class _Clock:
+    """Seconds spent in each stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0) + time.monotonic() - start, 3)
+
+
+def run(
+    bench: Bench, number: int, recipe: Recipe, *, origin: str, progress: Callable[[str], None] = lambda _: None
+) -> Record:
+    """Build, evaluate and measure one recipe, and write the record of it, also when that fails.
+
+    Returns:
+        The record; ``state`` is "failed", with the reason, when anything went wrong.
+    """
+    started, clock = time.time(), _Clock()
+    common = {
+        "number": number,
+        "recipe": recipe.tree(),
+        "params": recipe.params(),
+        "started": started,
+        "origin": origin,
+    }
+    try:
+        result = _carry_out(bench, number, recipe, clock, progress)
+    except Exception as error:  # noqa: BLE001 - a trial may fail in any way, and the sweep goes on
+        folder = bench.trial_folder(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "failure.txt").write_text(traceback.format_exc())
+        failure = f"{type(error).__name__}: {error}".strip()
+        record = Record(state="failed", failure=failure, seconds=clock.seconds, **_nothing(), **common)
+    else:
+        record = Record(state="complete", failure=None, seconds=clock.seconds, **result, **common)
+    write_record(bench.folder, record)
+    return record
+
+
+def _nothing() -> dict[str, Any]:
+    return {"metrics": {}, "reasons": {}, "notes": (), "artefact": None}
+
+
+def _carry_out(
+    bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    artefact, notes = _build(bench, number, recipe, clock, progress)
+    with clock.stage("evaluate"):
+        progress("evaluating")
+        accuracy = _evaluate(bench, artefact)
+    with clock.stage("measure"):
+        progress("measuring")
+        cost, reasons, measured_notes = _measure(bench, number, artefact)
+    metrics: Mapping[str, float | None] = {
+        **accuracy,
+        **cost,
+        "size_mib": artefact.size_mib,
+        "params": artefact.params,
+        "flops": artefact.flops,
+    }
+    return {
+        "metrics": {name: float(value) for name, value in metrics.items() if value is not None},
+        "reasons": reasons,
+        "notes": (*notes, *measured_notes),
+        "artefact": str(artefact.folder.relative_to(bench.folder)),
+    }
+
+
+def _build(
+    bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: Callable[[str], None]
+) -> tuple[Artefact, tuple[str, ...]]:
+    """Take the baseline through the recipe's steps and write the artefact."""
+    from paretune.compression.artefact import write_artefact
+    from paretune.detectors.structure import count, load_network
+    from paretune.training.loop import pick_device
+
+    job = bench.job
+    workdir = bench.trial_folder(number) / "work"
+    workdir.mkdir(parents=True, exist_ok=True)
+    with clock.stage("load"):
+        network = load_network(job.detector, len(bench.data.classes), bench.baseline)
+        params, flops = count(network, recipe.size)
+    model = Model(network, None, recipe.size, params=params, flops=flops)
+    context = Context(
+        detector=job.detector,
+        data=bench.data,
+        training=job.training,
+        workdir=workdir,
+        seed=job.search.seed,
+        device=pick_device(job.training.device),
+        progress=progress,
+    )
+    for step in recipe.chain:
+        progress(step.name)
+        with clock.stage(step.name):
+            model = step.apply(model, context)
+    artefact = write_artefact(
+        bench.trial_folder(number) / "artefact",
+        model,
+        detector=job.detector,
+        runtime=recipe.runtime,
+        recipe_tree=recipe.tree(),
+        classes=bench.data.classes,
+    )
+    return artefact, model.notes
+
+
+def _evaluate(bench: Bench, artefact: Artefact) -> dict[str, float | None]:
+    """Evaluate the artefact on its runtime over the validation split."""
+    from paretune.evaluation import evaluate
+    from paretune.runtimes.predictor import load_predictor
+
+    target = bench.job.target
+    with sharing(target.device):
+        return evaluate(load_predictor(artefact.folder, target), bench.data.splits["val"]).metrics()
+
+
+def _measure(
+    bench: Bench, number: int, artefact: Artefact
+) -> tuple[dict[str, float | None], dict[str, str], tuple[str, ...]]:
+    """Measure the artefact alone on the target; raw samples are kept beside it."""
+    from paretune.profiling import measure
+
+    latency = measure(artefact.folder, measuring_images(bench), bench.job.target)
+    latency.save_samples(bench.trial_folder(number) / "samples.npz")
+    return latency.metrics(), latency.reasons, latency.notes
+
+
+def measuring_images(bench: Bench, count: int = 100) -> list[Any]:
+    """Return the fixed images on which every artefact of a sweep is measured: the first of ``val``."""
+    split = bench.data.splits["val"]
+    return [split.image(index) for index in range(min(count, len(split)))]

@@ -1,0 +1,149 @@
+"""Jobs: what is right, and every mistake told at once with its line."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+
+import pytest
+
+from paretune.cli import main
+from paretune.errors import UserErrors
+from paretune.job import Constraint, Job, read_plan
+from paretune.recipe import Recipe
+from tests_support import ROOT
+
+JOB = """\
+dataset: {shapes: {}}
+detector: {yolo: {variant: nano}}
+input_size: 160
+space: space.yaml
+search: {trials: 4}
+"""
+SPACE = """\
+input_size: {choices: [128, 160]}
+steps:
+  - prune: {ratio: {low: 0.1, high: 0.5}}
+runtime: onnxruntime
+"""
+
+
+@pytest.fixture
+def plan(tmp_path):
+    def read(job=JOB, space=SPACE, **overrides):
+        (tmp_path / "job.yaml").write_text(textwrap.dedent(job))
+        (tmp_path / "space.yaml").write_text(textwrap.dedent(space))
+        return read_plan(tmp_path / "job.yaml", {k.replace("__", "."): v for k, v in overrides.items()})
+
+    return read
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_job_of_ours_is_right_but_for_folders_it_does_not_have(path):
+    try:
+        read_plan(path)
+    except UserErrors as error:
+        assert all("dataset: " in problem.message for problem in error.problems), str(error)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda p: p.name)
+def test_every_space_of_ours_is_right(path, capsys):
+    assert main(["check", str(path)]) == 0
+    assert "right" in capsys.readouterr().out
+
+
+def test_a_job_survives_its_tree(plan):
+    job = plan().job
+    assert Job.model_validate(job.tree()) == job
+
+
+def test_overrides_reach_plugins_written_as_a_word(plan):
+    read = plan(JOB.replace("{shapes: {}}", "shapes"), dataset__shapes__seed=7, search__trials=9)
+    assert read.job.dataset.seed == 7
+    assert read.job.search.trials == 9
+
+
+@pytest.mark.parametrize(
+    ("job", "space", "expected"),
+    [
+        ({"variant: nano": "variant: nan"}, {}, ["job.yaml:2: detector.yolo.variant"]),
+        ({"search: {trials: 4}": "serch: {trials: 4}"}, {}, ["job.yaml:5: serch: unknown field (did you mean 'search'?)"]),
+        ({"shapes": "shape"}, {}, ["job.yaml:1: dataset: unknown dataset 'shape' (did you mean 'shapes'?)"]),
+        ({"trials: 4": "trials: 4.5"}, {}, ["job.yaml:5: search.trials:", "(got 4.5)"]),
+        ({"space: space.yaml": "space: none.yaml"}, {}, ["job.yaml:4: space: no such file"]),
+        ({}, {"0.5": "1.3"}, ["space.yaml:3: steps.0.prune.ratio:", "(got 1.3)"]),
+        ({}, {"ratio": "ration"}, ["space.yaml:3: steps.0.prune.ration: unknown field (did you mean 'ratio'?)"]),
+        ({}, {"onnxruntime": "onnxruntim"}, ["space.yaml:4: runtime: unknown runtime 'onnxruntim' (did you mean 'onnxruntime'?)"]),
+        ({}, {"[128, 160]": "[128, 161]"}, ["space.yaml:1: input_size:"]),
+        ({}, {"onnxruntime": "eager", "- prune": "- quantize: {}\n  - prune"}, ["takes a torch model, but gets onnx"]),
+        ({"search": "objectives: {mop: maximize, map: maximize}\nsearch"}, {}, ["unknown metric 'mop' (did you mean 'map'?)"]),
+        ({"search": "objectives: {map: maximize}\nsearch"}, {}, ["two objectives are expected"]),
+        ({"search": "constraints: {map: {max: 1, min: 0}}\nsearch"}, {}, ["job.yaml:5: constraints.map: give one of min"]),
+        ({"input_size: 160": "input_size: 16x"}, {}, ["job.yaml:3: input_size: expected one number"]),
+    ],
+)
+def test_mistakes(plan, job, space, expected):
+    def changed(text, changes):
+        for old, new in changes.items():
+            assert old in text
+            text = text.replace(old, new)
+        return text
+
+    with pytest.raises(UserErrors) as caught:
+        plan(changed(JOB, job), changed(SPACE, space))
+    for part in expected:
+        assert part in str(caught.value)
+
+
+def test_many_mistakes_are_told_at_once(plan):
+    bad = "dataset: {shapes: {sed: 1}}\ndetector: yola\ninput_size: 160\nspace: space.yaml\nserch: {}\n"
+    with pytest.raises(UserErrors) as caught:
+        plan(bad)
+    assert [problem.line for problem in caught.value.problems] == [1, 2, 5]
+
+
+@pytest.mark.parametrize(
+    ("constraint", "value", "base", "violation"),
+    [
+        (Constraint(min=0.5), 0.4, None, 0.1),
+        (Constraint(max=10), 7, None, -3),
+        (Constraint(max_drop=0.02), 0.69, 0.70, -0.01),
+        (Constraint(max_drop=0.02), 0.60, 0.70, 0.08),
+        (Constraint(max_drop=0.02), 0.60, None, math.inf),
+        (Constraint(min=0.5), math.nan, None, math.inf),
+    ],
+)
+def test_violations(constraint, value, base, violation):
+    assert constraint.violation(value, base) == pytest.approx(violation)
+
+
+def test_recipes_get_the_export_they_need():
+    recipe = Recipe.model_validate({"steps": ["quantize"], "runtime": "onnxruntime"})
+    assert [step.name for step in recipe.chain] == ["export", "quantize"]
+    plain = Recipe.model_validate({"runtime": "onnxruntime"})
+    assert [step.name for step in plain.chain] == ["export"]
+    assert Recipe.model_validate({"runtime": "eager"}).chain == ()
+    assert Recipe.model_validate(recipe.tree()) == recipe
+
+
+def test_a_step_that_stands_twice_keeps_its_params_apart():
+    recipe = Recipe.model_validate({"steps": [{"finetune": {"epochs": 2}}, {"finetune": {"epochs": 3}}], "runtime": "eager"})
+    params = recipe.params()
+    assert (params["finetune.epochs"], params["finetune_2.epochs"]) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "none.yaml"], "none.yaml:1: cannot be read"),
+        (["sweep", "none.yaml"], "none.yaml: cannot be read"),
+        (["front", "../x"], "sweep name '../x'"),
+        (["front", "nothing-of-that-name"], "no sweep 'nothing-of-that-name'"),
+        (["plugins", "stp"], "unknown kind 'stp' (did you mean 'step'?)"),
+    ],
+)
+def test_bad_arguments_end_with_2_and_one_clear_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

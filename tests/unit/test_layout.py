@@ -1,0 +1,57 @@
+"""The repository's own rules."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from tests_support import ROOT
+
+PACKAGE = ROOT / "platform" / "paretune"
+ORCHESTRATORS = {"sweep.py": 200, "trial.py": 200, "cli.py": 240}
+
+
+def test_platform_is_the_standard_library():
+    assert Path(platform.__file__).parent == Path(sysconfig.get_path("stdlib"))
+
+
+def test_platform_stays_the_standard_library_from_the_repository_root():
+    code = "import platform, uuid, torch; print(platform.system())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == platform.system()
+
+
+def test_platform_folder_holds_only_packages():
+    assert sorted(p.name for p in (ROOT / "platform").glob("*.py")) == []
+    assert {p.name for p in (ROOT / "platform").iterdir() if p.is_dir() and p.name != "__pycache__"} == {"paretune"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_stay_short(path):
+    lines = path.read_text().count("\n")
+    assert lines <= ORCHESTRATORS.get(str(path.relative_to(PACKAGE)), 320), f"{path.name} has {lines} lines"
+
+
+@pytest.mark.parametrize(
+    ("command", "forbidden"),
+    [
+        (["--help"], {"torch", "ray", "mlflow", "optuna", "pydantic"}),
+        (["check", "jobs/quickstart.yaml"], {"torch", "ray", "mlflow", "optuna", "cv2", "onnxruntime"}),
+        (["plugins"], {"torch", "ray", "mlflow", "optuna", "onnxruntime"}),
+    ],
+)
+def test_quick_verbs_import_nothing_heavy(command, forbidden):
+    code = (
+        "import sys; from paretune.cli import main\n"
+        "try:\n    code = main(sys.argv[1:])\nexcept SystemExit as stop:\n    code = stop.code or 0\n"
+        "print('\\nMODULES', code, *{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *command], cwd=ROOT, capture_output=True, text=True, check=True)
+    exit_code, *modules = done.stdout.rpartition("MODULES ")[2].split()
+    assert exit_code == "0", done.stdout + done.stderr
+    assert forbidden & set(modules) == set()

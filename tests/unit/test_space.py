@@ -1,0 +1,142 @@
+"""The grammar of search spaces."""
+
+from __future__ import annotations
+
+import itertools
+
+import optuna
+import pytest
+
+from paretune.errors import UserErrors
+from paretune.search.space import Choices, Range, read_space
+from paretune.search.study import _Suggest
+from paretune.yamlfile import read_yaml
+
+SPACE = """\
+input_size: {choices: [128, 192x144]}
+steps:
+  - name: slim
+    choices:
+      none: null
+      pruned:
+        - prune: {ratio: {low: 0.1, high: 0.3, step: 0.1}, round_to: 8}
+        - finetune: {epochs: {low: 2, high: 4}, lr: {low: 1e-4, high: 1e-2, log: true}}
+  - name: precision
+    choices: {fp32: null, int8: {quantize: {images: 64}}}
+runtime: onnxruntime
+first:
+  - {slim: pruned, slim.pruned.prune.ratio: 0.2}
+"""
+
+
+@pytest.fixture
+def space(tmp_path):
+    def reader(text=SPACE):
+        path = tmp_path / "s.yaml"
+        path.write_text(text)
+        return read_space(read_yaml(path, "s.yaml"))
+
+    return reader
+
+
+def test_parameters_are_named_by_their_place(space):
+    parameters = space().parameters
+    assert list(parameters) == [
+        "input_size",
+        "slim",
+        "slim.pruned.prune.ratio",
+        "slim.pruned.finetune.epochs",
+        "slim.pruned.finetune.lr",
+        "precision",
+    ]
+    assert parameters["slim.pruned.finetune.epochs"].whole
+    assert not parameters["slim.pruned.prune.ratio"].whole
+
+
+def test_corners_meet_every_option_and_both_ends(space):
+    corners = [sample.value for sample in space().corners()]
+    text = str(corners)
+    for part in ("128", "'192x144'", "0.1", "0.3", "'epochs': 2", "'epochs': 4", "0.0001", "0.01", "quantize"):
+        assert part in text
+    assert len(corners) == 1 + 5 + 1  # six parameters of two alternatives; the first corner
+
+
+def test_null_options_vanish_and_lists_are_spliced(space):
+    for corner in space().corners():
+        assert all(isinstance(step, dict) for step in corner.value["steps"])
+    assert max(len(corner.value["steps"]) for corner in space().corners()) == 2
+
+
+class _Fixed:
+    """Takes the alternatives told, in order."""
+
+    def __init__(self, picks):
+        self.picks = picks
+
+    def number(self, node: Range):
+        return self.picks[node.name]
+
+    def option(self, node: Choices):
+        return self.picks[node.name]
+
+
+def test_every_combination_draws_what_was_picked(space):
+    grid = itertools.product([128, "192x144"], [0.1, 0.2], [2, 3], ["fp32", "int8"])
+    for size, ratio, epochs, precision in grid:
+        picks = {
+            "input_size": size,
+            "slim": "pruned",
+            "slim.pruned.prune.ratio": ratio,
+            "slim.pruned.finetune.epochs": epochs,
+            "slim.pruned.finetune.lr": 1e-3,
+            "precision": precision,
+        }
+        drawn = space().sample(_Fixed(picks)).value
+        steps = [{"prune": {"ratio": ratio, "round_to": 8}}, {"finetune": {"epochs": epochs, "lr": 1e-3}}]
+        steps += [{"quantize": {"images": 64}}] if precision == "int8" else []
+        assert drawn == {"input_size": size, "steps": steps, "runtime": "onnxruntime"}
+
+
+def test_lines_follow_the_drawn_places(space):
+    sample = space().sample(_Fixed({"input_size": 128, "slim": "none", "precision": "int8"}))
+    assert sample.lines[("steps", 0, "quantize", "images")] == 10
+    assert sample.lines[("runtime",)] == 11
+
+
+def test_optuna_stays_inside_the_space(space):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    seen = set()
+    for _ in range(60):
+        value = space().sample(_Suggest(study.ask())).value
+        steps = {name: fields for step in value["steps"] for name, fields in step.items()}
+        if "prune" in steps:
+            assert steps["prune"]["ratio"] in (0.1, 0.2, 0.3)
+            assert steps["finetune"]["epochs"] in (2, 3, 4)
+            assert 1e-4 <= steps["finetune"]["lr"] <= 1e-2
+        seen.add((value["input_size"], *sorted(steps)))
+    assert len(seen) == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("runtime: {choices: []}", "s.yaml:1: choices are a list of values or a mapping"),
+        ("input_size: {low: 5, high: 1}\nruntime: eager", "s.yaml:1: low (5) is above high (1)"),
+        ("input_size: {low: 5}\nruntime: eager", "high must be a number (got None)"),
+        ("input_size: {low: 0, high: 1, log: true}\nruntime: eager", "a log range starts above 0"),
+        ("input_size: {low: 1, high: 2, stp: 1}\nruntime: eager", "unknown key 'stp' in a range (did you mean 'step'?)"),
+        ("input_size: {choices: [1, 1]}\nruntime: eager", "the option 1 stands twice"),
+        ("steps:\n  - {choices: {a: null}}\nruntime: eager", "s.yaml:2: a choice between steps needs a `name`"),
+        (
+            "steps:\n  - prune: {ratio: {low: 0, high: 1}}\n  - prune: {ratio: {low: 0, high: 1}}\nruntime: eager",
+            "s.yaml:3: a parameter 'prune.ratio' stands in line 2 already",
+        ),
+        ("input_size: {choices: [1, 2]}\nruntime: eager\nfirst:\n  - {inputsize: 1}", "s.yaml:4: no parameter 'inputsize'"),
+        ("input_size: {choices: [1, 2]}\nruntime: eager\nfirst:\n  - {input_size: 3}", "3 is not one of 1, 2"),
+        ("- 1", "expected the fields of a recipe"),
+    ],
+)
+def test_mistakes_are_told_with_their_line(space, text, message):
+    with pytest.raises(UserErrors) as caught:
+        space(text)
+    assert message in str(caught.value)

@@ -1,0 +1,85 @@
+"""Reading YAML with lines."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paretune.errors import UserError, UserErrors
+from paretune.yamlfile import read_value, read_yaml
+
+
+@pytest.fixture
+def read(tmp_path):
+    def reader(text):
+        path = tmp_path / "a.yaml"
+        path.write_text(text)
+        return read_yaml(path, "a.yaml")
+
+    return reader
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("4e3", 4000.0),
+        (".5", 0.5),
+        ("no", "no"),
+        ("on", "on"),
+        ("true", True),
+        ("012", "012"),
+        ("1:30", "1:30"),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("192x144", "192x144"),
+        ("-3", -3),
+        ("2026-11-23", "2026-11-23"),
+        ("'7'", "7"),
+    ],
+)
+def test_scalars_follow_yaml_1_2(read, text, value):
+    found = read(f"a: {text}").data["a"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_float_python_writes_is_read_as_that_float(number):
+    assert read_value(repr(number), "x") == number
+
+
+def test_lines_of_nested_places(read):
+    document = read("a: 1\nb:\n  - c: 2\n  - d:\n      e: 3\n")
+    assert document.line(("a",)) == 1
+    assert document.line(("b", 1, "d", "e")) == 5
+    assert document.line(("b", 1, "d", "missing", "deeper")) == 4
+
+
+def test_every_equal_key_is_told(read):
+    with pytest.raises(UserErrors) as caught:
+        read("a: 1\nb: {c: 1, c: 2}\na: 2\n")
+    assert [str(p) for p in caught.value.problems] == [
+        "a.yaml:2: 'c' stands twice (first in line 2)",
+        "a.yaml:3: 'a' stands twice (first in line 1)",
+    ]
+
+
+def test_broken_yaml_names_the_line(read):
+    with pytest.raises(UserErrors, match=r"a\.yaml:3: not valid YAML"):
+        read("a: 1\nb: [1, 2\n")
+
+
+def test_python_objects_are_refused(read):
+    with pytest.raises(UserErrors, match="not readable"):
+        read("a: !!python/object/apply:os.getcwd []\nb: !!python/name:os.system x\n")
+
+
+def test_missing_file_and_binary_file(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        read_yaml(tmp_path / "none.yaml")
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not UTF-8"):
+        read_yaml(tmp_path / "b.yaml")
