@@ -151,7 +151,7 @@ def _build(
 
 def _evaluate(bench: Bench, artefact: Artefact) -> dict[str, float | None]:
     """Evaluate the artefact on its runtime over the validation split."""
-    from paretune.evaluation import evaluate
+    from paretune.evaluation.accuracy import evaluate
     from paretune.runtimes.predictor import load_predictor
 
     target = bench.job.target

@@ -72,7 +72,9 @@ def load_network(detector: Detector, num_classes: int, folder: Path) -> nn.Modul
         weights = load_file(folder / WEIGHTS)
     except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
         raise UserError(f"{folder}: not a readable network ({type(error).__name__}: {error})") from error
-    with torch.random.fork_rng(devices=[]):  # the fresh weights are thrown away: do not use up the caller's random numbers
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # the fresh weights are thrown away: do not use up the caller's random numbers
         network = detector.build(num_classes)
     try:
         _resize(network, saved)

@@ -45,7 +45,7 @@ class Separable(nn.Module):
         return self.pconv(self.dconv(x))  # type: ignore[no-any-return]
 
 
-def _spatial(depthwise: bool) -> type[ConvBnAct] | type[Separable]:
+def _spatial(depthwise: bool) -> type[ConvBnAct | Separable]:
     """Return what a 3x3 convolution is made of."""
     return Separable if depthwise else ConvBnAct
 
@@ -193,7 +193,7 @@ class Head(nn.Module):
         self.obj_preds = nn.ModuleList(nn.Conv2d(hidden, 1, 1) for _ in STRIDES)
         self.stems = nn.ModuleList(ConvBnAct(base * channels, hidden, 1) for channels in (4, 8, 16))
         for conv_out in (*self.cls_preds, *self.obj_preds):
-            nn.init.constant_(conv_out.bias, math.log(PRIOR / (1 - PRIOR)))  # type: ignore[arg-type]
+            nn.init.constant_(conv_out.bias, math.log(PRIOR / (1 - PRIOR)))
 
     def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Features of three levels → box (B, 4, h, w), objectness (B, 1, h, w), class logits (B, C, h, w) of each."""

@@ -60,7 +60,7 @@ class Batches:
         ValueError: the split is empty.
     """
 
-    def __init__(  # noqa: PLR0913 - the settings one by one, so that a test or a step can use it without a job
+    def __init__(
         self,
         split: Split,
         preprocess: Preprocess,

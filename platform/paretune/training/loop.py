@@ -104,7 +104,7 @@ def train(
     *,
     device: str = "cpu",
     on_epoch: Callable[[Epoch], None] | None = None,
-    options: Options = Options(),  # noqa: B008 - frozen
+    options: Options = Options(),
 ) -> TrainResult:
     """Train a network; it is changed, and returned.
 
@@ -138,7 +138,7 @@ def train(
             rank=options.rank,
             world=options.world,
         )
-        made_by = fingerprint(detector.named(), str(size), settings.tree(), options.world)
+        made_by = _fingerprint(detector, size, settings, options.world)
         start = run.resume(options.resume, made_by, len(batches)) if options.resume else 0
         history: list[dict[str, Any]] = []
         for number in range(start, settings.epochs):
@@ -175,11 +175,11 @@ class _Run:
         self.network.train()
         sums: dict[str, float] = {}
         lr = self.settings.lr
-        for index, (images, annotations) in enumerate(batches.epoch(number)):
+        for index, (images, boxes) in enumerate(batches.epoch(number)):
             lr = learning_rate(number * len(batches) + index, len(batches), self.settings)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-            terms = self.step(images.to(self.device), annotations, f"epoch {number + 1}, step {index + 1}, lr {lr:.2g}")
+            terms = self.step(images.to(self.device), boxes, f"epoch {number + 1}, step {index + 1}, lr {lr:.2g}")
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value / len(batches)
         return sums, lr
@@ -191,7 +191,7 @@ class _Run:
             FloatingPointError: loss or gradient is not finite; the weights are as they were.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        amp = torch.autocast(self.device.split(":")[0], torch.bfloat16) if self.settings.amp else nullcontext()
+        amp = torch.autocast(_kind(self.device), torch.bfloat16) if self.settings.amp else nullcontext()
         with amp:
             raw = self.forward(images)
         terms = self.loss(images, raw, annotations)
@@ -234,7 +234,13 @@ class _Run:
         if self.average is not None:
             self.network.load_state_dict(self.average.network.state_dict())
         self.optimizer.zero_grad(set_to_none=True)
-        return self.network.to(device="cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload,no-any-return]
+        return self.network.to(device="cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[no-any-return]
+
+
+def _fingerprint(detector: Detector, size: InputSize, settings: Training, world: int) -> str:
+    """Return what makes a training this one; where it runs does not."""
+    what = {key: value for key, value in settings.tree().items() if key not in ("device", "threads")}
+    return fingerprint(detector.named(), str(size), what, world)
 
 
 @contextmanager
@@ -256,12 +262,17 @@ def _sharing(device: str, options: Options) -> Iterator[float]:
     Of several workers on a machine one holds it for all: were each to ask by itself, one could wait
     for a measurement that waits for another, which waits for the first to join in.
     """
-    with sharing(device.split(":")[0]) if options.leader else nullcontext(0.0) as waited:
+    with sharing(_kind(device)) if options.leader else nullcontext(0.0) as waited:
         if options.world > 1:
             dist.barrier()
         yield waited
         if options.world > 1:
             dist.barrier()
+
+
+def _kind(device: str) -> str:
+    """Return ``cuda`` for ``cuda:1``."""
+    return device.partition(":")[0]
 
 
 def _gpus(device: str) -> list[str]:

@@ -1,0 +1,137 @@
+"""Pareto front and hypervolume: the one place where they are computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from paretune.records import Record
+
+METRICS = (
+    "map",
+    "map50",
+    "precision",
+    "recall",
+    "f1",
+    "latency_ms_p50",
+    "latency_ms_p90",
+    "network_ms_p50",
+    "size_mib",
+    "params",
+    "flops",
+)
+"""Metrics every point of a printed front has, null where unknown."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric and which way is better."""
+
+    metric: str
+    direction: Literal["maximize", "minimize"]
+
+    def gain(self, metrics: Mapping[str, float]) -> float:
+        """Return the value so that more is better; NaN when unknown."""
+        value = metrics.get(self.metric)
+        if value is None or not math.isfinite(value):
+            return math.nan
+        return value if self.direction == "maximize" else -value
+
+
+def pareto_front(points: Sequence[Mapping[str, float]], objectives: Sequence[Objective]) -> list[int]:
+    """Return the indices of the points that no other point dominates, in their order.
+
+    A point dominates another when it is nowhere worse and somewhere better. Of equal points the first
+    stays; a point with an unknown objective never enters.
+    """
+    gains = [tuple(objective.gain(point) for objective in objectives) for point in points]
+    known = [i for i, gain in enumerate(gains) if not any(map(math.isnan, gain))]
+
+    def beaten(i: int) -> bool:
+        return any(_dominates(gains[j], gains[i]) or (gains[j] == gains[i] and j < i) for j in known if j != i)
+
+    return [i for i in known if not beaten(i)]
+
+
+def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return all(a >= b for a, b in zip(one, other, strict=True)) and one != other
+
+
+def hypervolume_2d(points: Sequence[tuple[float, float]], reference: tuple[float, float]) -> float:
+    """Return the area that points dominate above a reference point; in both coordinates more is better.
+
+    Zitzler and Thiele, Multiobjective optimization using evolutionary algorithms, PPSN 1998. Points that
+    are not above the reference in both coordinates add nothing.
+    """
+    above = sorted(((x, y) for x, y in points if x > reference[0] and y > reference[1]), reverse=True)
+    area, height = 0.0, reference[1]
+    for x, y in above:
+        if y > height:
+            area += (x - reference[0]) * (y - height)
+            height = y
+    return area
+
+
+def hypervolume(
+    points: Sequence[Mapping[str, float]], objectives: Sequence[Objective], baseline: Mapping[str, float]
+) -> float | None:
+    """Return the hypervolume of points: quality against log(baseline's cost / cost).
+
+    The reference point is (0, the eager baseline's cost): a candidate dearer than the baseline, or of no
+    quality, adds nothing. None when the objectives are not one to maximize and one to minimize, or the
+    baseline's cost is unknown.
+    """
+    up = [o for o in objectives if o.direction == "maximize"]
+    down = [o for o in objectives if o.direction == "minimize"]
+    if len(up) != 1 or len(down) != 1 or not baseline.get(down[0].metric, 0) > 0:
+        return None
+    quality, cost, base = up[0].metric, down[0].metric, baseline[down[0].metric]
+    known = [p for p in points if p.get(quality) is not None and p.get(cost, 0) > 0]
+    return hypervolume_2d([(p[quality], math.log(base / p[cost])) for p in known], (0.0, 0.0))
+
+
+def front_object(
+    sweep: str,
+    target: str,
+    records: Sequence[Record],
+    objectives: Sequence[Objective],
+    feasible: Callable[[Record], bool],
+) -> dict[str, Any]:
+    """Return what ``paretune front --json`` prints.
+
+    Args:
+        sweep: its name.
+        target: the target's name.
+        records: of all trials; trial 0 is the eager baseline.
+        objectives: what the front is made of.
+        feasible: whether a record keeps every constraint.
+    """
+    complete = [record for record in records if record.state == "complete"]
+    eager = next((record for record in complete if record.number == 0), None)
+    allowed = [record for record in complete if feasible(record)]
+    chosen = [allowed[i] for i in pareto_front([r.metrics for r in allowed], objectives)]
+    cheapest = next((o for o in objectives if o.direction == "minimize"), objectives[0])
+    chosen.sort(key=lambda record: (-cheapest.gain(record.metrics), record.number))
+    base = dict(eager.metrics) if eager else {}
+    return {
+        "sweep": sweep,
+        "target": target,
+        "baseline": point_of(eager) if eager else None,
+        "front": [point_of(record) for record in chosen],
+        "objectives": {objective.metric: objective.direction for objective in objectives},
+        "hypervolume": hypervolume([r.metrics for r in allowed], objectives, base),
+        "reference": {o.metric: 0 if o.direction == "maximize" else base.get(o.metric) for o in objectives},
+    }
+
+
+def point_of(record: Record) -> dict[str, Any]:
+    """Return one point of a front as it is printed."""
+    known = {name: record.metrics.get(name) for name in METRICS}
+    return {
+        "trial": record.number,
+        "recipe": dict(record.recipe),
+        "metrics": {**known, **record.metrics},
+        "artefact": record.artefact,
+    }
