@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import re
 import time
@@ -19,6 +20,7 @@ from pydantic import ValidationError
 from paretune import __version__
 from paretune.errors import UserError
 from paretune.job import Job, Plan, checked_space
+from paretune.records import Record, read_record
 from paretune.search.space import Space
 from paretune.store import new_folder, write_text
 from paretune.yamlfile import read_yaml
@@ -95,6 +97,32 @@ class Sweep:
     def space(self) -> Space:
         """The space, as it was when the sweep was made."""
         return checked_space(read_yaml(self.folder / "space.yaml"), self.job)
+
+    def violations(self, record: Record) -> dict[str, float]:
+        """Return for each constraint by how much a record breaks it; 0 or less is feasible."""
+        eager = read_record(self.folder, 0)
+        base = eager.metrics if eager is not None else {}
+        return {
+            metric: constraint.violation(record.metrics.get(metric, math.nan), base.get(metric))
+            for metric, constraint in self.job.constraints.items()
+        }
+
+    def feasible(self, record: Record) -> bool:
+        """Tell whether a record keeps every constraint."""
+        return all(violation <= 0 for violation in self.violations(record).values())
+
+    @property
+    def floors(self) -> dict[str, float]:
+        """Return the smallest value that the constraints allow of each metric they bound from below."""
+        eager = read_record(self.folder, 0)
+        found = {}
+        for metric, constraint in self.job.constraints.items():
+            base = eager.metrics.get(metric) if eager is not None else None
+            if constraint.min is not None:
+                found[metric] = constraint.min
+            elif constraint.max_drop is not None and base is not None:
+                found[metric] = base - constraint.max_drop
+        return found
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -69,6 +69,10 @@ class Constraint(Spec):
             raise ValueError("give one of min, max, max_drop")
         return self
 
+    def __str__(self) -> str:
+        words = {"min": "at least", "max": "at most", "max_drop": "at most below the eager baseline by"}
+        return next(f"{said} {getattr(self, name):g}" for name, said in words.items() if getattr(self, name) is not None)
+
     def violation(self, value: float, baseline: float | None) -> float:
         """Return by how much a value breaks the constraint; 0 or less is feasible.
 

@@ -62,6 +62,14 @@ class Record:
             **more,
         )
 
+    @classmethod
+    def complete(
+        cls, number: int, recipe: Mapping[str, Any], params: Mapping[str, Any], origin: str, **result: Any
+    ) -> Record:
+        """Make the record of a trial that succeeded."""
+        what = {"number": number, "recipe": recipe, "params": params, "origin": origin}
+        return cls(state="complete", failure=None, **what, **result)
+
     @property
     def finished(self) -> float:
         """Return when it ended, in seconds since 1970."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,19 +13,18 @@ from paretune.errors import UserError
 from paretune.folders import Sweep
 from paretune.front import Objective, front_object
 from paretune.records import Record, read_records
+from paretune.spec import flat
+from paretune.tracking.mlflow import MlflowTracker
 
 
 class Reporter:
     """Tells of one sweep. MLflow is a view of the records: losing it loses nothing."""
 
     def __init__(self, sweep: Sweep) -> None:
-        """Nothing is told yet."""
-        from paretune.tracking.mlflow import MlflowTracker
-
         self.sweep = sweep
         self._start = time.monotonic()
-        self._done_before = len(read_records(sweep.folder))
-        self._tracker = MlflowTracker(sweep.runs, sweep.name, sweep.job.tracking.uri, sweep.job.tracking.experiment)
+        tracking = sweep.job.tracking
+        self._tracker = MlflowTracker(sweep.runs, sweep.name, tracking.uri, tracking.experiment)
 
     def say(self, text: str) -> None:
         """Print one line with the time since the start."""
@@ -35,39 +33,99 @@ class Reporter:
 
     def started(self) -> None:
         """Open the sweep's run in the log, or go on with it."""
-        self._tracker.start(log_params(self.sweep))
-        self._sync()
+        params = flat({**self.sweep.job.tree(), "paretune": self.sweep.facts["paretune"]})
+        self._tracker.start(params, self.sweep.facts["created"])
+        self._update()
 
     def trial_done(self, record: Record) -> None:
         """Tell of one trial, and bring the log and the front's files up to date."""
         records = read_records(self.sweep.folder)
-        job = self.sweep.job
-        line = display.trial_line(
-            record,
-            records,
-            budget=job.search.trials,
-            objectives=objectives(self.sweep),
-            seconds=time.monotonic() - self._start,
-            before=self._done_before,
-        )
-        self.say(line)
-        self._sync()
+        budget = self.sweep.job.search.trials
+        line = display.trial_line(record, records, objectives(self.sweep), budget)
+        self.say(line + display.time_left(records, budget))
+        self._update()
 
     def finished(self) -> None:
         """Print the front, where its pictures are, and what to type next."""
-        self._sync()
+        self.started()
+        for trial, rows in (comparison_of(self.sweep) or {"trials": {}})["trials"].items():
+            values = {f"speedup_vs_{name}": row["speedup"] for name, row in rows.items()}
+            self._tracker.metrics(int(trial), values)
         self._tracker.finish()
         print(front_text(self.sweep))
 
-    def _sync(self) -> None:
+    def _update(self) -> None:
         records = read_records(self.sweep.folder)
-        if not any(r.number == 0 and r.state == "complete" for r in records):
-            return
-        front = front_of(self.sweep, records)
-        files = write_front(self.sweep, front, records)
-        self._tracker.sync(records, self.sweep.folder, front, files)
+        if any(r.number == 0 and r.state == "complete" for r in records):
+            front = front_of(self.sweep, records)
+            files = write_front(self.sweep, front, records)
+            aims = objectives(self.sweep)
+            self._tracker.sync(records, self.sweep.folder, front, aims, self.sweep.feasible, files)
 
 
 def objectives(sweep: Sweep) -> list[Objective]:
     """Return the sweep's objectives."""
     return [Objective(metric, direction) for metric, direction in sweep.job.objectives.items()]
+
+
+def front_of(sweep: Sweep, records: Sequence[Record]) -> dict[str, Any]:
+    """Return the front of a sweep's records."""
+    return front_object(sweep.name, sweep.job.target_name, records, objectives(sweep), sweep.feasible)
+
+
+def comparison_of(sweep: Sweep) -> dict[str, Any] | None:
+    """Return the interleaved measurement of the front; None before the end of the sweep."""
+    if not sweep.comparison.exists():
+        return None
+    found: dict[str, Any] = json.loads(sweep.comparison.read_text())
+    return found
+
+
+def write_front(sweep: Sweep, front: dict[str, Any], records: Sequence[Record]) -> list[Path]:
+    """Write the front's pictures and tables into the sweep's folder; returns the files."""
+    from paretune.tracking.figures import Picture, front_csv, front_html, front_png
+
+    picture = Picture(front, records, objectives(sweep), comparison_of(sweep), sweep.floors)
+    folder = sweep.folder / "front"
+    folder.mkdir(exist_ok=True)
+    (folder / "front.json").write_text(json.dumps(front, indent=1))
+    (folder / "front.csv").write_text(front_csv(picture))
+    (folder / "front.html").write_text(front_html(picture))
+    front_png(picture, folder / "front.png")
+    return sorted(folder.iterdir())
+
+
+def checked_front(sweep: Sweep, target: str | None) -> dict[str, Any]:
+    """Return the front of a sweep for one of its targets.
+
+    Raises:
+        UserError: the sweep has no such target, or its eager baseline is not done.
+    """
+    if target not in (None, *sweep.job.targets):
+        raise UserError(f"sweep {sweep.name!r} has no target {target!r}; it has {', '.join(sweep.job.targets)}")
+    front = front_of(sweep, read_records(sweep.folder))
+    if front["baseline"] is None:
+        raise UserError(f"sweep {sweep.name!r} has no front yet: its eager baseline is not measured")
+    return front
+
+
+def front_json(sweep: Sweep, target: str | None = None) -> str:
+    """Return the front as ``paretune front --json`` prints it."""
+    return json.dumps(checked_front(sweep, target))
+
+
+def front_text(sweep: Sweep, target: str | None = None) -> str:
+    """Return the front as a person reads it, with what to type next."""
+    front = checked_front(sweep, target)
+    where = "" if str(sweep.runs) == "runs" else f" --runs {sweep.runs}"
+    volume = front["hypervolume"]
+    kept = "; ".join(f"{metric} {constraint}" for metric, constraint in sweep.job.constraints.items())
+    lines = [display.front_table(front, comparison_of(sweep))]
+    if kept:
+        lines.append(f"every point keeps: {kept}")
+    if volume is not None:
+        lines.append(f"hypervolume {volume:.4f}, reference {json.dumps(front['reference'])}")
+    if front["front"]:
+        lines.append(f"fastest that is accurate enough: {sweep.folder / front['front'][0]['artefact']}")
+    lines.append(f"pictures: {sweep.folder / 'front'}    next: paretune ui{where}")
+    return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from paretune.folders import Sweep
 from paretune.job import Job
 from paretune.recipe import Recipe
 from paretune.records import Record, read_record, read_records, write_record
-from paretune.reporter import Reporter
+from paretune.reporter import Reporter, front_of
+from paretune.store import write_text
 from paretune.trial import Bench, compare_front, run
 
 
@@ -50,8 +52,7 @@ def run_sweep(sweep: Sweep, *, address: str | None = None) -> Outcome:
                     run_trials(sweep, reporter)
                 if len(read_records(sweep.folder)) < sweep.job.search.trials and not sweep.exhausted:
                     return Outcome(finished=False, records=tuple(read_records(sweep.folder)))
-                reporter.say("measuring the front once more, interleaved with both baselines")
-                compare_front(bench_of(sweep))
+                compare(sweep, reporter)
                 sweep.mark_finished()
             reporter.finished()
         except KeyboardInterrupt:
@@ -70,14 +71,23 @@ def train_baseline(sweep: Sweep, reporter: Reporter) -> None:
 
     job = sweep.job
     train_with_ray(
-        job.detector,
-        job.dataset,
-        sweep.cache,
-        job.size,
-        job.training,
+        detector=job.detector,
+        dataset=job.dataset,
+        cache=sweep.cache,
+        size=job.size,
+        settings=job.training,
         folder=sweep.baseline,
         progress=reporter.say,
     )
+
+
+def compare(sweep: Sweep, reporter: Reporter) -> None:
+    """Measure the front once more, interleaved with both baselines: single latencies flatter whoever was lucky."""
+    reporter.say("measuring the front once more, interleaved with both baselines")
+    records = read_records(sweep.folder)
+    wanted = {0, 1, *(point["trial"] for point in front_of(sweep, records)["front"])}
+    artefacts = {r.number: r.artefact for r in records if r.number in wanted and r.artefact is not None}
+    write_text(sweep.comparison, json.dumps(compare_front(bench_of(sweep), artefacts)))
 
 
 def baselines(job: Job) -> list[dict[str, Any]]:
@@ -91,16 +101,6 @@ def baselines(job: Job) -> list[dict[str, Any]]:
 def normal_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return a drawn recipe with every field filled in."""
     return Recipe.model_validate(raw).tree()
-
-
-def violations(job: Job, folder: Path, record: Record) -> dict[str, float]:
-    """Return for each constraint by how much a record breaks it; 0 or less is feasible."""
-    eager = read_record(folder, 0)
-    base = eager.metrics if eager is not None else {}
-    return {
-        metric: constraint.violation(record.metrics.get(metric, float("nan")), base.get(metric))
-        for metric, constraint in job.constraints.items()
-    }
 
 
 def run_trials(sweep: Sweep, reporter: Reporter) -> None:
@@ -123,7 +123,7 @@ def run_trials(sweep: Sweep, reporter: Reporter) -> None:
         sweep.name,
         space=sweep.space,
         objectives=job.objectives,
-        violations=functools.partial(violations, job, sweep.folder),
+        violations=sweep.violations,
         sampler=job.search.sampler,
         seed=job.search.seed,
         normal=normal_recipe,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paretune.compression.base import Context
 from paretune.device_lock import sharing
@@ -17,7 +17,13 @@ from paretune.model import Model
 from paretune.recipe import Recipe
 from paretune.records import Record, write_record
 from paretune.store import Artefact
-from paretune.structures import Data
+from paretune.structures import Data, Image
+
+if TYPE_CHECKING:
+    from paretune.profiling.latency import Latency
+
+MEASURED_IMAGES = 100
+"""Images that inferences take in turn while they are timed."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +66,7 @@ def run(
         The record; ``state`` is "failed", with the reason, when anything went wrong.
     """
     started, clock = time.time(), _Clock()
-    common = {
-        "number": number,
-        "recipe": recipe.tree(),
-        "params": recipe.params(),
-        "started": started,
-        "origin": origin,
-    }
+    what = (number, recipe.tree(), recipe.params(), origin)
     try:
         result = _carry_out(bench, number, recipe, clock, progress)
     except Exception as error:  # noqa: BLE001 - a trial may fail in any way, and the sweep goes on
@@ -74,45 +74,43 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "failure.txt").write_text(traceback.format_exc())
         failure = f"{type(error).__name__}: {error}".strip()
-        record = Record(state="failed", failure=failure, seconds=clock.seconds, **_nothing(), **common)
+        record = Record.failed(*what, failure, started=started, seconds=clock.seconds)
     else:
-        record = Record(state="complete", failure=None, seconds=clock.seconds, **result, **common)
+        record = Record.complete(*what, started=started, seconds=clock.seconds, **result)
     write_record(bench.folder, record)
     return record
-
-
-def _nothing() -> dict[str, Any]:
-    return {"metrics": {}, "reasons": {}, "notes": (), "artefact": None}
 
 
 def _carry_out(
     bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    artefact, notes = _build(bench, number, recipe, clock, progress)
+    artefact = _build(bench, number, recipe, clock, progress)
     with clock.stage("evaluate"):
         progress("evaluating")
         accuracy = _evaluate(bench, artefact)
     with clock.stage("measure"):
         progress("measuring")
-        cost, reasons, measured_notes = _measure(bench, number, artefact)
-    metrics: Mapping[str, float | None] = {
+        latency = _measure(bench, number, artefact)
+    metrics: dict[str, float | None] = {
         **accuracy,
-        **cost,
+        **latency.metrics(),
         "size_mib": artefact.size_mib,
         "params": artefact.params,
         "flops": artefact.flops,
     }
+    unknown = {name: "no ground truth in the split" for name, value in accuracy.items() if value is None}
     return {
         "metrics": {name: float(value) for name, value in metrics.items() if value is not None},
-        "reasons": reasons,
-        "notes": (*notes, *measured_notes),
+        "reasons": {**unknown, **latency.reasons},
+        "notes": (*artefact.notes, *latency.notes),
         "artefact": str(artefact.folder.relative_to(bench.folder)),
+        "facts": dict(latency.facts),
     }
 
 
 def _build(
     bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: Callable[[str], None]
-) -> tuple[Artefact, tuple[str, ...]]:
+) -> Artefact:
     """Take the baseline through the recipe's steps and write the artefact."""
     from paretune.compression.artefact import write_artefact
     from paretune.detectors.structure import count, load_network
@@ -138,7 +136,7 @@ def _build(
         progress(step.name)
         with clock.stage(step.name):
             model = step.apply(model, context)
-    artefact = write_artefact(
+    return write_artefact(
         bench.trial_folder(number) / "artefact",
         model,
         detector=job.detector,
@@ -146,7 +144,6 @@ def _build(
         recipe_tree=recipe.tree(),
         classes=bench.data.classes,
     )
-    return artefact, model.notes
 
 
 def _evaluate(bench: Bench, artefact: Artefact) -> dict[str, float | None]:
@@ -159,18 +156,49 @@ def _evaluate(bench: Bench, artefact: Artefact) -> dict[str, float | None]:
         return evaluate(load_predictor(artefact.folder, target), bench.data.splits["val"]).metrics()
 
 
-def _measure(
-    bench: Bench, number: int, artefact: Artefact
-) -> tuple[dict[str, float | None], dict[str, str], tuple[str, ...]]:
+def _measure(bench: Bench, number: int, artefact: Artefact) -> Latency:
     """Measure the artefact alone on the target; raw samples are kept beside it."""
-    from paretune.profiling import measure
+    from paretune.profiling.latency import measure
 
     latency = measure(artefact.folder, measuring_images(bench), bench.job.target)
     latency.save_samples(bench.trial_folder(number) / "samples.npz")
-    return latency.metrics(), latency.reasons, latency.notes
+    return latency
 
 
-def measuring_images(bench: Bench, count: int = 100) -> list[Any]:
+def measuring_images(bench: Bench) -> list[Image]:
     """Return the fixed images on which every artefact of a sweep is measured: the first of ``val``."""
     split = bench.data.splits["val"]
-    return [split.image(index) for index in range(min(count, len(split)))]
+    return [split.image(index) for index in range(min(MEASURED_IMAGES, len(split)))]
+
+
+def compare_front(bench: Bench, artefacts: Mapping[int, str]) -> dict[str, Any]:
+    """Measure artefacts again, interleaved in one run, against trials 0 and 1.
+
+    Args:
+        bench: the sweep's.
+        artefacts: trial → its artefact's folder, relative to the sweep's; both baselines among them.
+
+    Returns:
+        ``{"mode", "trials": {trial: {"eager" | "onnxruntime": {"speedup", "low", "high", "verdict",
+        "network_speedup"}}}}``; a speed-up is the baseline's latency divided by the trial's.
+    """
+    from paretune.profiling.comparison import compare
+
+    numbers = sorted(artefacts)
+    folders = [bench.folder / artefacts[number] for number in numbers]
+    found = compare(folders, measuring_images(bench), bench.job.target)
+    bases = {name: numbers.index(n) for n, name in enumerate(("eager", "onnxruntime")) if n in numbers}
+    trials: dict[str, Any] = {}
+    for index, number in enumerate(numbers):
+        rows = {}
+        for name, base in bases.items():
+            ratio, network = found.ratio(index, base), found.ratio(index, base, network=True)
+            rows[name] = {
+                "speedup": 1 / ratio.ratio,
+                "low": 1 / ratio.high,
+                "high": 1 / ratio.low,
+                "verdict": ratio.verdict,
+                "network_speedup": 1 / network.ratio,
+            }
+        trials[str(number)] = rows
+    return {"mode": found.mode, "images": MEASURED_IMAGES, "trials": trials}

@@ -27,7 +27,7 @@ class Placement:
     def to_image(self, boxes: Floats) -> Floats:
         """Turn boxes (N, 4) from input pixels into image pixels, cut off at the image's edges."""
         limits = np.array([self.width, self.height, self.width, self.height], np.float32)
-        return np.clip(boxes / self._scales(), 0, limits)
+        return np.asarray(np.clip(boxes / self._scales(), 0, limits))
 
     def _scales(self) -> Floats:
         return np.array([self.scale_x, self.scale_y, self.scale_x, self.scale_y], np.float32)
@@ -50,22 +50,13 @@ class Preprocess:
 
     def fit(self, image: Image, size: InputSize) -> tuple[Image, Placement]:
         """Resize an RGB image (H, W, 3) uint8 to the input size: still uint8 RGB, (height, width, 3)."""
-        import cv2
-
         height, width = image.shape[:2]
         if self.resize == "stretch":
             new_width, new_height = size.width, size.height
         else:
             ratio = min(size.width / width, size.height / height)
             new_width, new_height = max(1, round(width * ratio)), max(1, round(height * ratio))
-        # INTER_AREA averages, which keeps small objects when shrinking; bilinear would skip pixels
-        shrinking = new_width < width
-        mode = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
-        resized = (
-            image
-            if (new_width, new_height) == (width, height)
-            else cv2.resize(image, (new_width, new_height), interpolation=mode)
-        )
+        resized = _resized(image, new_width, new_height)
         placement = Placement(new_width / width, new_height / height, width, height)
         if (new_width, new_height) == (size.width, size.height):
             return np.asarray(resized, np.uint8), placement
@@ -88,3 +79,18 @@ class Preprocess:
         """Do both: image → ((3, H, W) float32, where it lies)."""
         fitted, placement = self.fit(image, size)
         return self.tensor(fitted), placement
+
+
+def _resized(image: Image, width: int, height: int) -> Image:
+    """Resize by halving as often as it goes, then bilinearly.
+
+    Bilinear alone skips pixels when an image shrinks to less than half, and small objects with them;
+    averaging straight to the final size takes eight times as long as this.
+    """
+    import cv2
+
+    while image.shape[1] >= 2 * width and image.shape[0] >= 2 * height:
+        image = np.asarray(cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA))
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -147,7 +147,7 @@ def _resize(network: nn.Module, saved: dict[str, dict[str, Any]]) -> None:
 
 
 def _empty(module: nn.Module) -> None:
-    """Give a layer uninitialised tensors of the shapes its channel counts ask for."""
+    """Give a layer tensors without memory, of the shapes its channel counts ask for; the weights replace them."""
     if isinstance(module, nn.Conv2d):
         shapes = {"weight": (module.out_channels, module.in_channels // module.groups, *module.kernel_size)}
         shapes["bias"] = (module.out_channels,)
@@ -160,5 +160,5 @@ def _empty(module: nn.Module) -> None:
     for name, shape in shapes.items():
         old = getattr(module, name)
         if old is not None:
-            fresh = torch.empty(shape)
+            fresh = torch.empty(shape, device="meta")
             setattr(module, name, nn.Parameter(fresh) if isinstance(old, nn.Parameter) else fresh)

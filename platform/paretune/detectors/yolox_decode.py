@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from paretune.structures import Detections, Floats, Thresholds
 
 LARGEST = 10.0
-"""Largest logarithm of a box's side in cells: beyond any picture, and exp() of it is still finite."""
+"""Largest logarithm, up or down, of a box's side in cells: beyond any picture, and exp() stays finite."""
 
 
 def decode(raw: Sequence[Floats], strides: Sequence[int], thresholds: Thresholds) -> list[Detections]:
@@ -83,13 +83,13 @@ def _corners(boxes: Floats, grid: Floats) -> Floats:
     """Turn (4, N) offsets and log sizes in cells, at (3, N) places, into (N, 4) corners in pixels."""
     stride = grid[2]
     centre = (boxes[:2] + grid[:2]) * stride
-    half = np.exp(np.minimum(boxes[2:], np.float32(LARGEST))) * (stride / 2)
+    half = np.exp(np.clip(boxes[2:], np.float32(-LARGEST), np.float32(LARGEST))) * (stride / 2)
     return np.ascontiguousarray(np.concatenate((centre - half, centre + half)).T)
 
 
 def _sigmoid(logits: Floats) -> Floats:
-    """1 / (1 + exp(-x)), without overflow: beyond 80 float32 cannot tell it from 0."""
-    return np.reciprocal(np.float32(1) + np.exp(np.minimum(-logits, np.float32(80))))
+    """1 / (1 + exp(-x)); beyond 80 float32 would overflow, or cannot tell the result from 0 or 1."""
+    return np.reciprocal(np.float32(1) + np.exp(-np.clip(logits, np.float32(-80), np.float32(80))))
 
 
 def _logit(score: float) -> float:

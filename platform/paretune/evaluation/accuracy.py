@@ -3,58 +3,97 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from paretune.structures import Annotations, Detections, Image, Split
+
+METRICS = ("map", "map50", "map75", "precision", "recall", "f1", "confidence")
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How well a predictor finds a split's objects; None where there is nothing to find."""
+    """How well a predictor finds a split's objects; a figure that is not defined is None, and has a reason."""
 
     map: float | None
-    """COCO mean average precision, IoU 0.50:0.95, at most 100 detections an image."""
+    """COCO mean average precision: IoU 0.50:0.95, at most 100 detections of a class in an image."""
     map50: float | None
     """The same at IoU 0.50."""
+    map75: float | None
+    """The same at IoU 0.75."""
     precision: float | None
-    """At ``confidence``, IoU 0.50."""
+    """Share of the detections that are right: of all classes together, at ``confidence``, IoU 0.50."""
     recall: float | None
+    """Share of the objects that are found, at the same point."""
     f1: float | None
+    """Harmonic mean of precision and recall: the best that any confidence gives."""
     confidence: float | None
-    """The score threshold of the best F1."""
+    """The score at which detections were cut off for precision, recall and F1."""
     images: int
+    """Images that were evaluated."""
     per_class: Mapping[str, float | None]
-    """Average precision (0.50:0.95) of each class."""
+    """Average precision (0.50:0.95) of each class; None for a class without objects in the split."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why a metric is None."""
 
     def metrics(self) -> dict[str, float | None]:
         """Return the figures by the names they are logged under."""
-        names = ("map", "map50", "precision", "recall", "f1", "confidence")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in METRICS}
 
 
-def evaluate(predictor: Callable[[Image], Detections], split: Split) -> Accuracy:
-    """Run a predictor over every image of a split and compare with the annotations."""
-    detections = [predictor(split.image(index)) for index in range(len(split))]
-    annotations = [split.annotations(index) for index in range(len(split))]
-    return accuracy_of(detections, annotations, split.classes)
+def evaluate(
+    predictor: Callable[[Image], Detections],
+    split: Split,
+    progress: Callable[[int, int], None] | None = None,
+    limit: int | None = None,
+) -> Accuracy:
+    """Run a predictor over the images of a split, in their order, and compare with the annotations.
+
+    Args:
+        predictor: image (H, W, 3) uint8 RGB → detections in pixels of that image.
+        split: what to evaluate on.
+        progress: called after each image with the number done and the number of all.
+        limit: evaluate the first so many images only.
+    """
+    count = len(split) if limit is None else min(limit, len(split))
+    detections = []
+    for index in range(count):
+        detections.append(predictor(split.image(index)))
+        if progress is not None:
+            progress(index + 1, count)
+    return accuracy_of(detections, [split.annotations(index) for index in range(count)], split.classes)
 
 
 def accuracy_of(
     detections: Sequence[Detections], annotations: Sequence[Annotations], classes: Sequence[str]
 ) -> Accuracy:
-    """Compare detections with annotations, image by image."""
+    """Compare detections with annotations, image by image.
+
+    Args:
+        detections: of each image.
+        annotations: of the same images, in the same order.
+        classes: names of the classes.
+
+    Raises:
+        ValueError: not as many detections as annotations.
+    """
     from paretune.evaluation.coco import average_precisions
     from paretune.evaluation.matching import best_f1
 
     found = average_precisions(detections, annotations, len(classes))
     point = best_f1(detections, annotations)
+    figures = {
+        "map": found.map,
+        "map50": found.map50,
+        "map75": found.map75,
+        "precision": point.precision,
+        "recall": point.recall,
+        "f1": point.f1,
+        "confidence": point.confidence,
+    }
+    why = "the images hold no objects to find" if point.objects == 0 else "nothing was detected"
     return Accuracy(
-        map=found.map,
-        map50=found.map50,
-        precision=point.precision if point else None,
-        recall=point.recall if point else None,
-        f1=point.f1 if point else None,
-        confidence=point.confidence if point else None,
+        **figures,
         images=len(annotations),
         per_class=dict(zip(classes, found.per_class, strict=True)),
+        reasons={name: why for name, value in figures.items() if value is None},
     )

@@ -1,4 +1,8 @@
-"""Precision, recall and F1 at IoU 0.50, by COCO's greedy matching."""
+"""Precision, recall and F1 at IoU 0.50, by the greedy matching of COCO's evaluation.
+
+Lin et al., Microsoft COCO, ECCV 2014. F1 is van Rijsbergen's, Information Retrieval, 1979: the
+harmonic mean of precision and recall. All classes are counted together (micro-averaged).
+"""
 
 from __future__ import annotations
 
@@ -17,10 +21,16 @@ IOU = 0.5
 class Operating:
     """One operating point: what comes of keeping detections of at least this confidence."""
 
-    confidence: float
-    precision: float
-    recall: float
-    f1: float
+    confidence: float | None
+    """None when there is nothing to choose it by."""
+    precision: float | None
+    """None when nothing is kept."""
+    recall: float | None
+    """None when there are no objects."""
+    f1: float | None
+    """None when there are no objects."""
+    objects: int
+    """Objects to be found."""
 
 
 @dataclass(frozen=True)
@@ -34,43 +44,46 @@ class Matched:
     objects: int
 
 
-def best_f1(detections: Sequence[Detections], annotations: Sequence[Annotations]) -> Operating | None:
-    """Return the operating point of the best F1 over all confidences; None when there are no objects."""
+def best_f1(detections: Sequence[Detections], annotations: Sequence[Annotations]) -> Operating:
+    """Return the operating point of the best F1 over all confidences; of several, that of the highest confidence."""
     matched = match(detections, annotations)
     if matched.objects == 0:
-        return None
+        return Operating(None, None, None, None, 0)
     if matched.scores.size == 0:
-        return Operating(1.0, 0.0, 0.0, 0.0)
+        return _point(None, 0, 0, matched.objects)
     hits = np.cumsum(matched.hits)
     kept = np.arange(1, hits.size + 1)
-    # F1 = 2 hits / (detections + objects); only between different scores can one cut
-    last = np.append(matched.scores[1:] != matched.scores[:-1], True)
-    f1 = np.where(last, 2 * hits / (kept + matched.objects), -1)
+    last_of_score = np.append(matched.scores[1:] != matched.scores[:-1], True)  # one cuts between scores only
+    f1 = np.where(last_of_score, 2 * hits / (kept + matched.objects), -1)
     best = int(f1.argmax())
     return _point(float(matched.scores[best]), int(hits[best]), int(kept[best]), matched.objects)
 
 
-def at_confidence(
-    detections: Sequence[Detections], annotations: Sequence[Annotations], confidence: float
-) -> Operating | None:
-    """Return the operating point at a given confidence; None when there are no objects."""
+def at_confidence(detections: Sequence[Detections], annotations: Sequence[Annotations], confidence: float) -> Operating:
+    """Return the operating point at a given confidence."""
     matched = match(detections, annotations)
-    if matched.objects == 0:
-        return None
-    kept = matched.scores >= confidence
+    kept = matched.scores >= np.float32(confidence)
     return _point(confidence, int(matched.hits[kept].sum()), int(kept.sum()), matched.objects)
 
 
-def _point(confidence: float, hits: int, kept: int, objects: int) -> Operating:
-    f1 = 2 * hits / (kept + objects)
-    return Operating(confidence, hits / kept if kept else 0.0, hits / objects, f1)
+def _point(confidence: float | None, hits: int, kept: int, objects: int) -> Operating:
+    return Operating(
+        confidence=confidence,
+        precision=hits / kept if kept else None,
+        recall=hits / objects if objects else None,
+        f1=2 * hits / (kept + objects) if objects else None,
+        objects=objects,
+    )
 
 
 def match(detections: Sequence[Detections], annotations: Sequence[Annotations]) -> Matched:
     """Match detections with objects: best score first, each with the free object of its class it overlaps most.
 
-    A detection whose best match is an annotation to ignore counts neither as hit nor as miss; as in COCO,
-    such an annotation takes any number of detections, by the share of the detection inside it.
+    A detection that finds no free object but lies on an annotation to ignore counts neither as hit nor as
+    miss; as in COCO, such an annotation takes any number of detections, by the share of each inside it.
+
+    Raises:
+        ValueError: not as many detections as annotations.
     """
     scores, hits, objects = [np.zeros(0, np.float32)], [np.zeros(0, bool)], 0
     for found, truth in zip(detections, annotations, strict=True):
@@ -92,25 +105,28 @@ def _match_class(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return for each detection, best first, whether it is a hit and whether it counts."""
     hit, counts = np.zeros(len(boxes), bool), np.ones(len(boxes), bool)
-    if not len(truth):
-        return hit, counts
     overlaps = overlap(boxes, truth, ignore)
     free = ~ignore
-    for index, row in enumerate(overlaps):
-        real = np.where(free, row, -1)
-        best = int(real.argmax())
-        if real[best] >= IOU:
+    # only a detection that overlaps something enough can be anything but a miss: few are left for the loop
+    for index in np.flatnonzero((overlaps >= IOU).any(axis=1)):
+        row = overlaps[index]
+        objects = np.flatnonzero(free & (row >= IOU))
+        if objects.size:
+            best = objects[row[objects] == row[objects].max()][-1]  # of equal ones the last, as pycocotools does
             hit[index], free[best] = True, False
-        elif (row[ignore] >= IOU).any():
-            counts[index] = False
+        else:
+            counts[index] = not (row[ignore] >= IOU).any()
     return hit, counts
 
 
 def overlap(boxes: Floats, truth: Floats, crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return intersection over union (N, M); for crowds over the area of the detection alone."""
+    """Return the intersection over union (N, M) of boxes (N, 4) and (M, 4).
+
+    For crowds (M,) it is the intersection over the area of the first alone.
+    """
     ones, others = boxes.astype(np.float64)[:, None], truth.astype(np.float64)[None]
     sides = np.minimum(ones[..., 2:], others[..., 2:]) - np.maximum(ones[..., :2], others[..., :2])
     shared = np.clip(sides, 0, None).prod(-1)
     area = (ones[..., 2:] - ones[..., :2]).prod(-1)
     union = np.where(crowd, area, area + (others[..., 2:] - others[..., :2]).prod(-1) - shared)
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))

@@ -37,11 +37,12 @@ def session(runs: Path, address: str | None = None) -> Iterator[None]:
     A private Ray keeps its files in a short temporary folder (socket paths over 107 bytes fail) that is
     removed at the end, and its token under ``runs``: nothing is written to the home folder.
     """
-    import ray
-
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
-    os.environ["PYTHONWARNINGS"] = os.environ.get("PYTHONWARNINGS", "ignore::FutureWarning")
+    if address is None:
+        use_token(runs)  # Ray reads it when it is imported
+    import ray
+
     if address is not None:  # a submitted job: its runtime environment carries our code already
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         try:
@@ -49,7 +50,6 @@ def session(runs: Path, address: str | None = None) -> Iterator[None]:
         finally:
             ray.shutdown()
         return
-    use_token(runs)
     _remove_left_session(runs)
     folder = Path(tempfile.mkdtemp(prefix="pt-"))
     (runs / SESSION_MARK).write_text(f"{os.getpid()} {folder}")

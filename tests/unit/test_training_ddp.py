@@ -1,0 +1,169 @@
+"""Ray Train around the loop: the network arrives, a dead worker resumes, mistakes come back as what they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from paretune.data.base import Dataset
+from paretune.detectors.structure import load_network
+from paretune.detectors.yolo import Yolo
+from paretune.errors import UserError
+from paretune.structures import Annotations, Data, Image, InputSize
+from paretune.training.ddp import HISTORY, train_with_ray
+from paretune.training.loop import train
+from paretune.training.settings import Training
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+ray = pytest.importorskip("ray")
+
+TINY = Yolo(width=0.0625, depthwise=False)
+SIZE = InputSize(64, 64)
+SETTINGS = Training(epochs=3, batch_size=4, lr=4e-3, threads=1, device="cpu")
+
+
+class Pictures:
+    """Noise, each picture with one box."""
+
+    classes = ("a", "b")
+    ids: ClassVar[list[str]] = [str(number) for number in range(8)]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return 64, 64
+
+    def image(self, index: int) -> Image:
+        return np.random.default_rng(index).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+
+    def annotations(self, index: int) -> Annotations:
+        return Annotations(np.array([[8, 8, 40, 40]], np.float32), np.array([index % 2]), np.zeros(1, bool))
+
+
+class Noise(Dataset):
+    """A dataset that can go wrong in the worker."""
+
+    name: ClassVar[str] = "noise"
+    mistake: str | None = None
+    """What the dataset says is wrong."""
+    kill_once: str | None = None
+    """A file; where it is missing, the worker that opens the dataset makes it and is killed."""
+
+    def problems(self) -> list[str]:
+        return []
+
+    def open(self, cache: Path) -> Data:
+        if self.mistake:
+            raise UserError(self.mistake)
+        split = Pictures()
+        if self.kill_once:
+            return Data(Pictures.classes, {"train": Deadly(Path(self.kill_once))}, "x")
+        return Data(Pictures.classes, {"train": split}, "x")
+
+
+class Deadly(Pictures):
+    """Kills the process that begins an epoch when one has been saved."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __len__(self) -> int:
+        if not self.mark.exists() and (self.mark.parent / "baseline" / "unfinished" / "state.pt").exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__len__()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    root = Path(__file__).parent.parent.parent
+    environment = {"PYTHONPATH": os.pathsep.join([str(root / "platform"), str(Path(__file__).parent)])}
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": environment})
+    yield
+    ray.shutdown()
+
+
+def carried_by_value() -> None:
+    """This file is no module that a worker could import: its classes travel with the order."""
+    import sys
+
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+def run(
+    folder: Path, dataset: Dataset, settings: Training = SETTINGS, workers: int = 1, lines: list[str] | None = None
+) -> Path:
+    carried_by_value()
+    return train_with_ray(
+        detector=TINY,
+        dataset=dataset,
+        cache=folder.parent / "cache",
+        size=SIZE,
+        settings=settings,
+        folder=folder,
+        workers=workers,
+        progress=(lines if lines is not None else []).append,
+    )
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_network_is_that_of_the_plain_loop_and_is_not_trained_twice(tmp_path: Path) -> None:
+    lines: list[str] = []
+    handler = signal.getsignal(signal.SIGINT)
+    folder = run(tmp_path / "baseline", Noise(), lines=lines)
+    torch.manual_seed(SETTINGS.seed)
+    plain = train(TINY.build(2), TINY, Pictures(), SIZE, SETTINGS).network
+    trained = load_network(TINY, 2, folder)
+    for (name, a), b in zip(plain.state_dict().items(), trained.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=name)
+    assert [line.split(":")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert [entry["number"] for entry in json.loads((folder / HISTORY).read_text())] == [1, 2, 3]
+    assert sorted(path.name for path in folder.iterdir()) == ["structure.json", "training.json", "weights.safetensors"]
+    assert signal.getsignal(signal.SIGINT) is handler
+    before = (folder / "weights.safetensors").stat().st_mtime_ns
+    run(folder, Noise())
+    assert (folder / "weights.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_killed_worker_goes_on_after_its_last_epoch(tmp_path: Path) -> None:
+    mark = tmp_path / "killed"
+    folder = run(tmp_path / "baseline", Noise(kill_once=str(mark)))
+    assert mark.exists()
+    assert [entry["number"] for entry in json.loads((folder / HISTORY).read_text())] == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_mistakes_come_back_as_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^annotations/7\.xml is missing$"):
+        run(tmp_path / "a", Noise(mistake="annotations/7.xml is missing"))
+    with pytest.raises(FloatingPointError, match="step"):
+        run(tmp_path / "b", Noise(), SETTINGS.model_copy(update={"lr": 10.0, "optimizer": "SGD", "clip": 0.0}))
+    with pytest.raises(UserError, match="no room"):
+        run(tmp_path / "c", Noise(), SETTINGS.model_copy(update={"threads": 64}))
+    with pytest.raises(UserError, match="GPU"):
+        run(tmp_path / "d", Noise(), SETTINGS.model_copy(update={"device": "cuda"}))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_two_workers_agree_on_one_network(tmp_path: Path) -> None:
+    lines: list[str] = []
+    settings = SETTINGS.model_copy(update={"batch_size": 2})
+    folder = run(tmp_path / "baseline", Noise(), settings, workers=2, lines=lines)
+    history = json.loads((folder / HISTORY).read_text())
+    assert [entry["number"] for entry in history] == [1, 2, 3]
+    assert {entry["workers"] for entry in history} == {2}
+    assert len(lines) == 3
+    trained = load_network(TINY, 2, folder)
+    assert all(torch.isfinite(parameter).all() for parameter in trained.parameters())
