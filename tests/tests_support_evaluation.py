@@ -9,9 +9,7 @@ from paretune.structures import Annotations, Detections
 
 def truth_of(boxes, labels, ignore=None):
     ignore = [False] * len(labels) if ignore is None else ignore
-    return Annotations(
-        np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64), np.array(ignore, bool)
-    )
+    return Annotations(np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64), np.array(ignore, bool))
 
 
 def perfect(truth: Annotations, score: float = 0.9) -> Detections:

@@ -37,7 +37,8 @@ def check_files(files: Sequence[Path]) -> str:
     Raises:
         UserErrors: every mistake of every file.
     """
-    said, problems = [], []
+    said: list[str] = []
+    problems: list[Problem] = []
     for file in files:
         try:
             said.append(_check_file(file))

@@ -101,7 +101,9 @@ def _job_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sweep", metavar="SWEEP")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="output folder (default: runs)")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="output folder (default: runs)"
+    )
 
 
 def _overrides(given: argparse.Namespace) -> dict[str, Any]:

@@ -35,7 +35,9 @@ def trial_line(record: Record, records: Sequence[Record], objectives: Sequence[O
     if record.state == "failed":
         return f"{head}: {recipe}: FAILED: {(record.failure or '').splitlines()[0][:160]}"
     m = record.metrics
-    figures = f"map {_number(m.get('map'), 3)}, map50 {_number(m.get('map50'), 3)}, {_number(m.get('latency_ms_p50'), 2)} ms"
+    figures = (
+        f"map {_number(m.get('map'), 3)}, map50 {_number(m.get('map50'), 3)}, {_number(m.get('latency_ms_p50'), 2)} ms"
+    )
     complete = [r for r in records if r.state == "complete"]
     front = [complete[i].number for i in pareto_front([r.metrics for r in complete], objectives)]
     base = next((r.metrics.get("latency_ms_p50") for r in complete if r.number == 0), None)
@@ -61,8 +63,22 @@ def front_table(front: Mapping[str, Any], comparison: Mapping[str, Any] | None) 
     baseline = front["baseline"]
     said = ", ".join(f"{metric} ({direction})" for metric, direction in front["objectives"].items())
     table = Table(title=f"front of {front['sweep']} on target {front['target']}: {said}", title_justify="left")
-    for name in ("trial", "recipe", "map", "Δ map", "map50", "Δ map50", "ms p50", "x eager", "x ONNX RT", "MiB", "params"):
-        table.add_column(name, justify="left" if name == "recipe" else "right", overflow="fold", no_wrap=name != "recipe")
+    for name in (
+        "trial",
+        "recipe",
+        "map",
+        "Δ map",
+        "map50",
+        "Δ map50",
+        "ms p50",
+        "x eager",
+        "x ONNX RT",
+        "MiB",
+        "params",
+    ):
+        table.add_column(
+            name, justify="left" if name == "recipe" else "right", overflow="fold", no_wrap=name != "recipe"
+        )
     for point in front["front"]:
         table.add_row(*_row(point, baseline, comparison))
     if baseline is not None and baseline["trial"] not in [p["trial"] for p in front["front"]]:
@@ -73,7 +89,9 @@ def front_table(front: Mapping[str, Any], comparison: Mapping[str, Any] | None) 
     return buffer.getvalue().rstrip()
 
 
-def _row(point: Mapping[str, Any], baseline: Mapping[str, Any] | None, comparison: Mapping[str, Any] | None) -> list[str]:
+def _row(
+    point: Mapping[str, Any], baseline: Mapping[str, Any] | None, comparison: Mapping[str, Any] | None
+) -> list[str]:
     m = point["metrics"]
     base = baseline["metrics"] if baseline else {}
     gains = ((comparison or {}).get("trials") or {}).get(str(point["trial"]), {})

@@ -24,7 +24,7 @@ class Problem:
         return f"{self.file}:{self.line}: {self.message}"
 
 
-class UserErrors(UserError):
+class UserErrors(UserError):  # noqa: N818 - the plural of UserError
     """Several mistakes found in one reading, all of them told at once."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:

@@ -149,7 +149,9 @@ def checked_name(name: str) -> str:
         UserError: it could lead out of its folder.
     """
     if not NAME.fullmatch(name):
-        raise UserError(f"sweep name {name!r}: letters, digits, '.', '_' and '-' are allowed, beginning with a letter or digit")
+        raise UserError(
+            f"sweep name {name!r}: letters, digits, '.', '_' and '-' are allowed, beginning with a letter or digit"
+        )
     return name
 
 
@@ -162,7 +164,8 @@ def new_sweep(plan: Plan, name: str) -> Sweep:
     sweep = Sweep(Path(os.path.expandvars(plan.job.output)).expanduser(), checked_name(name))
     if sweep.folder.exists():
         raise UserError(
-            f"a sweep {name!r} exists already in {sweep.runs}: `paretune resume {name}` goes on with it, --name gives another name"
+            f"a sweep {name!r} exists already in {sweep.runs}: "
+            f"`paretune resume {name}` goes on with it, --name gives another name"
         )
     facts = {
         "paretune": __version__,

@@ -16,8 +16,9 @@ from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.errors import Problem, UserError, UserErrors, did_you_mean
 from paretune.recipe import Recipe
+from paretune.search.reading import read_space
 from paretune.search.samplers import SAMPLERS, Gp, Sampler
-from paretune.search.space import Sample, Space, read_space
+from paretune.search.space import Sample, Space
 from paretune.spec import Spec, plugin
 from paretune.structures import InputSize
 from paretune.target import Target
@@ -71,7 +72,9 @@ class Constraint(Spec):
 
     def __str__(self) -> str:
         words = {"min": "at least", "max": "at most", "max_drop": "at most below the eager baseline by"}
-        return next(f"{said} {getattr(self, name):g}" for name, said in words.items() if getattr(self, name) is not None)
+        return next(
+            f"{said} {getattr(self, name):g}" for name, said in words.items() if getattr(self, name) is not None
+        )
 
     def violation(self, value: float, baseline: float | None) -> float:
         """Return by how much a value breaks the constraint; 0 or less is feasible.
@@ -139,7 +142,7 @@ class Job(Spec):
     targets: dict[str, Target] = Field(default_factory=lambda: {"local": Target()})
     """Where latency is measured: one target by its name."""
     objectives: dict[str, Literal["maximize", "minimize"]] = Field(
-        default_factory=lambda: {"map": "maximize", "latency_ms_p50": "minimize"}
+        default={"map": "maximize", "latency_ms_p50": "minimize"}
     )
     """What the front is made of: two metrics, each with its direction."""
     constraints: dict[str, Constraint] = Field(default_factory=dict)
@@ -205,7 +208,8 @@ class Job(Spec):
             return f"input_size: {problem}"
         if self.target.device not in recipe.runtime.devices:
             devices = ", ".join(recipe.runtime.devices)
-            return f"runtime: {recipe.runtime.name!r} runs on {devices}; target {self.target_name!r} is a {self.target.device}"
+            runtime, device = recipe.runtime.name, self.target.device
+            return f"runtime: {runtime!r} runs on {devices}; target {self.target_name!r} is a {device}"
         return None
 
 
@@ -236,7 +240,9 @@ def read_plan(path: Path, overrides: Mapping[str, Any] | None = None) -> Plan:
     space_path = path.parent / job.space
     if not space_path.is_file():
         line = document.line(("space",))
-        problems.append(Problem(document.file, line, f"space: no such file: {space_path} (paths are relative to the job's file)"))
+        problems.append(
+            Problem(document.file, line, f"space: no such file: {space_path} (paths are relative to the job's file)")
+        )
         raise UserErrors(problems)
     try:
         space = checked_space(read_yaml(space_path), job)

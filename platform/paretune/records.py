@@ -43,7 +43,7 @@ class Record:
     """What really ran, read back: runtime, threads, precision, environment."""
 
     @classmethod
-    def failed(  # noqa: PLR0913 - what identifies a trial, and the reason
+    def failed(
         cls, number: int, recipe: Mapping[str, Any], params: Mapping[str, Any], origin: str, failure: str, **more: Any
     ) -> Record:
         """Make the record of a trial that failed."""
@@ -67,8 +67,7 @@ class Record:
         cls, number: int, recipe: Mapping[str, Any], params: Mapping[str, Any], origin: str, **result: Any
     ) -> Record:
         """Make the record of a trial that succeeded."""
-        what = {"number": number, "recipe": recipe, "params": params, "origin": origin}
-        return cls(state="complete", failure=None, **what, **result)
+        return cls(number, "complete", recipe, params, failure=None, origin=origin, **result)
 
     @property
     def finished(self) -> float:

@@ -14,7 +14,6 @@ from typing import Generic, TypeVar
 
 from paretune.errors import UserError, did_you_mean
 
-
 T = TypeVar("T")
 
 

@@ -119,10 +119,9 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         place = f"{prefix}{key}"
-        if isinstance(value, list | tuple):
-            value = dict(enumerate(value))
-        if isinstance(value, Mapping) and value:
-            leaves |= flat({str(k): v for k, v in value.items()}, f"{place}.")
+        inner = dict(enumerate(value)) if isinstance(value, list | tuple) else value
+        if isinstance(inner, Mapping) and inner:
+            leaves |= flat({str(k): v for k, v in inner.items()}, f"{place}.")
         else:
             leaves[place] = value
     return leaves
@@ -152,7 +151,7 @@ def _inside(cls: type[Spec], field: str) -> tuple[type[Spec] | None, Registry[An
 
 def _walk(annotation: Any, metadata: Any = ()) -> list[Any]:
     """Return every class in an annotation and every Registry in its metadata."""
-    found = [m.registry for m in metadata if isinstance(m, PluginOf)]
+    found: list[Any] = [m.registry for m in metadata if isinstance(m, PluginOf)]
     found += [annotation] if isinstance(annotation, type) else []
     found += [m.registry for m in getattr(annotation, "__metadata__", ()) if isinstance(m, PluginOf)]
     for inner in get_args(annotation):

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paretune.bench import Bench
 from paretune.errors import UserError
+from paretune.finalists import compare_front
 from paretune.folders import Sweep
 from paretune.job import Job
 from paretune.recipe import Recipe
 from paretune.records import Record, read_record, read_records, write_record
 from paretune.reporter import Reporter, front_of
 from paretune.store import write_text
-from paretune.trial import Bench, compare_front, run
+from paretune.trial import run
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def run_sweep(sweep: Sweep, *, address: str | None = None) -> Outcome:
         reporter = Reporter(sweep)
         try:
             if not sweep.finished:
+                reporter.say(f"sweep {sweep.name}: {sweep.job.search.trials} trials; starting Ray")
                 with session.session(sweep.runs, address):
                     session.refuse_impossible(sweep.job.resources.by_ray_name(), "a trial")
                     train_baseline(sweep, reporter)
@@ -70,6 +73,7 @@ def train_baseline(sweep: Sweep, reporter: Reporter) -> None:
     from paretune.training.ddp import train_with_ray
 
     job = sweep.job
+    reporter.say(f"baseline: {job.training.epochs} epochs at {job.size}")
     train_with_ray(
         detector=job.detector,
         dataset=job.dataset,
@@ -82,7 +86,7 @@ def train_baseline(sweep: Sweep, reporter: Reporter) -> None:
 
 
 def compare(sweep: Sweep, reporter: Reporter) -> None:
-    """Measure the front once more, interleaved with both baselines: single latencies flatter whoever was lucky."""
+    """Measure the front once more, interleaved with both baselines."""
     reporter.say("measuring the front once more, interleaved with both baselines")
     records = read_records(sweep.folder)
     wanted = {0, 1, *(point["trial"] for point in front_of(sweep, records)["front"])}
@@ -111,16 +115,14 @@ def run_trials(sweep: Sweep, reporter: Reporter) -> None:
     """
     from paretune.executors.ray.trials import run_trials as tune_trials
     from paretune.search.searcher import StudySearcher
-    from paretune.search.study import Study
+    from paretune.search.study import Setup, Study
 
     job, records = sweep.job, read_records(sweep.folder)
     _refuse_failed_baseline(records)
     left = job.search.trials - len(records)
     if left <= 0:
         return
-    study = Study(
-        sweep.folder / "study.db",
-        sweep.name,
+    setup = Setup(
         space=sweep.space,
         objectives=job.objectives,
         violations=sweep.violations,
@@ -128,8 +130,8 @@ def run_trials(sweep: Sweep, reporter: Reporter) -> None:
         seed=job.search.seed,
         normal=normal_recipe,
         fixed=baselines(job),
-        records=records,
     )
+    study = Study(sweep.folder / "study.db", sweep.name, setup, records)
     searcher = StudySearcher(study, functools.partial(record_of, sweep.folder), reporter.trial_done)
     tune_trials(
         functools.partial(run_in_worker, str(sweep.runs.resolve()), sweep.name),

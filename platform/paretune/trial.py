@@ -4,42 +4,21 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paretune.bench import Bench, measuring_images
 from paretune.compression.base import Context
 from paretune.device_lock import sharing
-from paretune.job import Job
 from paretune.model import Model
 from paretune.recipe import Recipe
 from paretune.records import Record, write_record
 from paretune.store import Artefact
-from paretune.structures import Data, Image
 
 if TYPE_CHECKING:
     from paretune.profiling.latency import Latency
-
-MEASURED_IMAGES = 100
-"""Images that inferences take in turn while they are timed."""
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What every trial of a sweep shares."""
-
-    job: Job
-    data: Data
-    folder: Path
-    """The sweep's folder; trials lie in ``trials/NNNN`` in it."""
-    baseline: Path
-    """Folder with the trained network (safetensors + structure manifest)."""
-
-    def trial_folder(self, number: int) -> Path:
-        """Return the folder of one trial."""
-        return self.folder / "trials" / f"{number:04d}"
 
 
 @dataclass
@@ -108,9 +87,7 @@ def _carry_out(
     }
 
 
-def _build(
-    bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: Callable[[str], None]
-) -> Artefact:
+def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: Callable[[str], None]) -> Artefact:
     """Take the baseline through the recipe's steps and write the artefact."""
     from paretune.compression.artefact import write_artefact
     from paretune.detectors.structure import count, load_network
@@ -163,42 +140,3 @@ def _measure(bench: Bench, number: int, artefact: Artefact) -> Latency:
     latency = measure(artefact.folder, measuring_images(bench), bench.job.target)
     latency.save_samples(bench.trial_folder(number) / "samples.npz")
     return latency
-
-
-def measuring_images(bench: Bench) -> list[Image]:
-    """Return the fixed images on which every artefact of a sweep is measured: the first of ``val``."""
-    split = bench.data.splits["val"]
-    return [split.image(index) for index in range(min(MEASURED_IMAGES, len(split)))]
-
-
-def compare_front(bench: Bench, artefacts: Mapping[int, str]) -> dict[str, Any]:
-    """Measure artefacts again, interleaved in one run, against trials 0 and 1.
-
-    Args:
-        bench: the sweep's.
-        artefacts: trial → its artefact's folder, relative to the sweep's; both baselines among them.
-
-    Returns:
-        ``{"mode", "trials": {trial: {"eager" | "onnxruntime": {"speedup", "low", "high", "verdict",
-        "network_speedup"}}}}``; a speed-up is the baseline's latency divided by the trial's.
-    """
-    from paretune.profiling.comparison import compare
-
-    numbers = sorted(artefacts)
-    folders = [bench.folder / artefacts[number] for number in numbers]
-    found = compare(folders, measuring_images(bench), bench.job.target)
-    bases = {name: numbers.index(n) for n, name in enumerate(("eager", "onnxruntime")) if n in numbers}
-    trials: dict[str, Any] = {}
-    for index, number in enumerate(numbers):
-        rows = {}
-        for name, base in bases.items():
-            ratio, network = found.ratio(index, base), found.ratio(index, base, network=True)
-            rows[name] = {
-                "speedup": 1 / ratio.ratio,
-                "low": 1 / ratio.high,
-                "high": 1 / ratio.low,
-                "verdict": ratio.verdict,
-                "network_speedup": 1 / network.ratio,
-            }
-        trials[str(number)] = rows
-    return {"mode": found.mode, "images": MEASURED_IMAGES, "trials": trials}

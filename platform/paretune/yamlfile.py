@@ -33,7 +33,11 @@ for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("int", r"[-+]?(0|[1-9][0-9_]*)", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+.0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
 ):
     _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
 
@@ -133,7 +137,9 @@ def validate(cls: type[S], document: Document, at: Place = ()) -> S:
         UserErrors: every mistake, each with its line.
     """
     if not isinstance(document.data, Mapping):
-        raise UserErrors([Problem(document.file, 1, f"expected fields of a {cls.__name__.lower()}, `name: value` lines")])
+        raise UserErrors(
+            [Problem(document.file, 1, f"expected fields of a {cls.__name__.lower()}, `name: value` lines")]
+        )
     try:
         return cls.model_validate(document.data)
     except ValidationError as error:
@@ -156,7 +162,6 @@ def problems_of(error: ValidationError, cls: type[Spec], document: Document, at:
         dotted = ".".join(map(str, e["loc"]))
         problems.append(Problem(document.file, document.line(place), f"{dotted}: {message}" if dotted else message))
     return problems
-
 
 
 def read_value(text: str, shown: str) -> Any:

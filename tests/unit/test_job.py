@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import textwrap
 
@@ -40,10 +41,14 @@ def plan(tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_job_of_ours_is_right_but_for_folders_it_does_not_have(path):
-    try:
-        read_plan(path)
-    except UserErrors as error:
-        assert all("dataset: " in problem.message for problem in error.problems), str(error)
+    problems = ()
+    with contextlib.suppress(UserErrors):
+        try:
+            read_plan(path)
+        except UserErrors as error:
+            problems = error.problems
+            raise
+    assert [p for p in problems if not p.message.startswith("dataset: no such folder")] == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda p: p.name)
@@ -67,18 +72,34 @@ def test_overrides_reach_plugins_written_as_a_word(plan):
     ("job", "space", "expected"),
     [
         ({"variant: nano": "variant: nan"}, {}, ["job.yaml:2: detector.yolo.variant"]),
-        ({"search: {trials: 4}": "serch: {trials: 4}"}, {}, ["job.yaml:5: serch: unknown field (did you mean 'search'?)"]),
+        (
+            {"search: {trials: 4}": "serch: {trials: 4}"},
+            {},
+            ["job.yaml:5: serch: unknown field (did you mean 'search'?)"],
+        ),
         ({"shapes": "shape"}, {}, ["job.yaml:1: dataset: unknown dataset 'shape' (did you mean 'shapes'?)"]),
         ({"trials: 4": "trials: 4.5"}, {}, ["job.yaml:5: search.trials:", "(got 4.5)"]),
         ({"space: space.yaml": "space: none.yaml"}, {}, ["job.yaml:4: space: no such file"]),
         ({}, {"0.5": "1.3"}, ["space.yaml:3: steps.0.prune.ratio:", "(got 1.3)"]),
         ({}, {"ratio": "ration"}, ["space.yaml:3: steps.0.prune.ration: unknown field (did you mean 'ratio'?)"]),
-        ({}, {"onnxruntime": "onnxruntim"}, ["space.yaml:4: runtime: unknown runtime 'onnxruntim' (did you mean 'onnxruntime'?)"]),
+        (
+            {},
+            {"onnxruntime": "onnxruntim"},
+            ["space.yaml:4: runtime: unknown runtime 'onnxruntim' (did you mean 'onnxruntime'?)"],
+        ),
         ({}, {"[128, 160]": "[128, 161]"}, ["space.yaml:1: input_size:"]),
         ({}, {"onnxruntime": "eager", "- prune": "- quantize: {}\n  - prune"}, ["takes a torch model, but gets onnx"]),
-        ({"search": "objectives: {mop: maximize, map: maximize}\nsearch"}, {}, ["unknown metric 'mop' (did you mean 'map'?)"]),
+        (
+            {"search": "objectives: {mop: maximize, map: maximize}\nsearch"},
+            {},
+            ["unknown metric 'mop' (did you mean 'map'?)"],
+        ),
         ({"search": "objectives: {map: maximize}\nsearch"}, {}, ["two objectives are expected"]),
-        ({"search": "constraints: {map: {max: 1, min: 0}}\nsearch"}, {}, ["job.yaml:5: constraints.map: give one of min"]),
+        (
+            {"search": "constraints: {map: {max: 1, min: 0}}\nsearch"},
+            {},
+            ["job.yaml:5: constraints.map: give one of min"],
+        ),
         ({"input_size: 160": "input_size: 16x"}, {}, ["job.yaml:3: input_size: expected one number"]),
     ],
 )
@@ -127,7 +148,9 @@ def test_recipes_get_the_export_they_need():
 
 
 def test_a_step_that_stands_twice_keeps_its_params_apart():
-    recipe = Recipe.model_validate({"steps": [{"finetune": {"epochs": 2}}, {"finetune": {"epochs": 3}}], "runtime": "eager"})
+    recipe = Recipe.model_validate(
+        {"steps": [{"finetune": {"epochs": 2}}, {"finetune": {"epochs": 3}}], "runtime": "eager"}
+    )
     params = recipe.params()
     assert (params["finetune.epochs"], params["finetune_2.epochs"]) == (2, 3)
 

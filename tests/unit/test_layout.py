@@ -28,7 +28,7 @@ def test_platform_stays_the_standard_library_from_the_repository_root():
 
 def test_platform_folder_holds_only_packages():
     assert sorted(p.name for p in (ROOT / "platform").glob("*.py")) == []
-    assert {p.name for p in (ROOT / "platform").iterdir() if p.is_dir() and p.name != "__pycache__"} == {"paretune"}
+    assert {p.name for p in (ROOT / "platform").iterdir() if p.is_dir() and p.name[0] not in "._"} == {"paretune"}
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -8,7 +8,8 @@ import optuna
 import pytest
 
 from paretune.errors import UserErrors
-from paretune.search.space import Choices, Range, read_space
+from paretune.search.reading import read_space
+from paretune.search.space import Choices, Range
 from paretune.search.study import _Suggest
 from paretune.yamlfile import read_yaml
 
@@ -124,14 +125,20 @@ def test_optuna_stays_inside_the_space(space):
         ("input_size: {low: 5, high: 1}\nruntime: eager", "s.yaml:1: low (5) is above high (1)"),
         ("input_size: {low: 5}\nruntime: eager", "high must be a number (got None)"),
         ("input_size: {low: 0, high: 1, log: true}\nruntime: eager", "a log range starts above 0"),
-        ("input_size: {low: 1, high: 2, stp: 1}\nruntime: eager", "unknown key 'stp' in a range (did you mean 'step'?)"),
+        (
+            "input_size: {low: 1, high: 2, stp: 1}\nruntime: eager",
+            "unknown key 'stp' in a range (did you mean 'step'?)",
+        ),
         ("input_size: {choices: [1, 1]}\nruntime: eager", "the option 1 stands twice"),
         ("steps:\n  - {choices: {a: null}}\nruntime: eager", "s.yaml:2: a choice between steps needs a `name`"),
         (
             "steps:\n  - prune: {ratio: {low: 0, high: 1}}\n  - prune: {ratio: {low: 0, high: 1}}\nruntime: eager",
             "s.yaml:3: a parameter 'prune.ratio' stands in line 2 already",
         ),
-        ("input_size: {choices: [1, 2]}\nruntime: eager\nfirst:\n  - {inputsize: 1}", "s.yaml:4: no parameter 'inputsize'"),
+        (
+            "input_size: {choices: [1, 2]}\nruntime: eager\nfirst:\n  - {inputsize: 1}",
+            "s.yaml:4: no parameter 'inputsize'",
+        ),
         ("input_size: {choices: [1, 2]}\nruntime: eager\nfirst:\n  - {input_size: 3}", "3 is not one of 1, 2"),
         ("- 1", "expected the fields of a recipe"),
     ],

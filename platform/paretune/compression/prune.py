@@ -51,9 +51,7 @@ class Prune(Step):
         if self.ratio > 0:
             self._prune(network, model, context)
         params, flops = count(network, model.input_size)
-        pruned = replace(
-            model, network=network.eval(), params=params, flops=flops, history=(*model.history, self.name)
-        )
+        pruned = replace(model, network=network.eval(), params=params, flops=flops, history=(*model.history, self.name))
         if params == before:
             return pruned.noted(f"prune changed nothing: ratio {self.ratio} with round_to {self.round_to}")
         return pruned

@@ -107,7 +107,9 @@ def compare(
                     worker = stack.enter_context(Worker(artefact, file, target, protocol.limit, loader))
                     worker.warm_up(protocol)
                     workers.append(worker)
-                runs.append([_block(workers, rng.permutation(len(workers)), block_seconds, protocol) for _ in range(blocks)])
+                runs.append(
+                    [_block(workers, rng.permutation(len(workers)), block_seconds, protocol) for _ in range(blocks)]
+                )
     mode = _mode(runs, target.threads)
     return Comparison(_medians(runs, "latency_ns", mode), _medians(runs, "network_ns", mode), mode)
 

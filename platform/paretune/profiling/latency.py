@@ -107,7 +107,9 @@ class Latency:
         """Say what a reader of the figures must know."""
         notes = []
         if self.contended:
-            notes.append(f"contended: {self.foreign:.0%} of a core was used by others, {self.steal:.0%} taken by the hypervisor")
+            notes.append(
+                f"contended: {self.foreign:.0%} of a core was used by others, {self.steal:.0%} taken by the hypervisor"
+            )
         if not self.steady:
             notes.append("no_steady_state: the warm-up reached no plateau")
         if self.facts.get("nice", 0) > 0:
@@ -168,7 +170,11 @@ def measure(
 def environment() -> dict[str, Any]:
     """Return what two measurements must share to be comparable."""
     cpu = next(
-        (line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.processor(),
     )
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")

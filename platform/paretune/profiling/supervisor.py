@@ -11,11 +11,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +73,9 @@ def choose_cores(threads: int) -> list[int]:
     """
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < threads:
-        raise RuntimeError(f"the target wants {threads} threads, each on a core of its own; this process may use {len(allowed)}")
+        raise RuntimeError(
+            f"the target wants {threads} threads, each on a core of its own; this process may use {len(allowed)}"
+        )
     return allowed[-threads:]
 
 
@@ -82,7 +84,8 @@ def saved_images(images: Sequence[Image]) -> Iterator[Path]:
     """Give a file with the images, which every worker reads."""
     with tempfile.TemporaryDirectory(prefix="paretune-measure-") as folder:
         file = Path(folder) / "images.npz"
-        np.savez(file, **{f"{index:05d}": image for index, image in enumerate(images)})
+        named: dict[str, Any] = {f"{index:05d}": image for index, image in enumerate(images)}
+        np.savez(file, **named)
         yield file
 
 
@@ -97,7 +100,7 @@ class Worker:
         """
         self._limit = limit
         self._threads = target.threads
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
         threads = {f"{library}_NUM_THREADS": str(target.threads) for library in ("OMP", "MKL", "OPENBLAS")}
         package = Path(__file__).parents[2]
         path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -123,19 +126,19 @@ class Worker:
             self.stop()
             raise
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """End the process and all that it started."""
         self.stop()
 
     def stop(self) -> None:
         """End the process and all that it started."""
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:

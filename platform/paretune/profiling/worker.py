@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -72,10 +73,8 @@ def _die_with_parent(parent: int) -> None:
 def _settle(cores: Sequence[int]) -> dict[str, Any]:
     """Pin to the cores, ask for normal priority; both are read back."""
     os.sched_setaffinity(0, cores)
-    try:
+    with suppress(PermissionError):  # a parent at nice 15 hands it down, and only root may go back
         os.setpriority(os.PRIO_PROCESS, 0, 0)
-    except PermissionError:  # a parent at nice 15 hands it down, and only root may go back
-        pass
     return {"cores": sorted(os.sched_getaffinity(0)), "nice": os.getpriority(os.PRIO_PROCESS, 0)}
 
 

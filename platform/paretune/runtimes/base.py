@@ -15,8 +15,9 @@ from paretune.target import Target
 class Core(Protocol):
     """A loaded network: input (1, 3, H, W) float32 → raw maps, numpy in and out."""
 
-    facts: dict[str, str | int]
-    """What really runs, read back from the library: version, device or provider, threads, precision."""
+    @property
+    def facts(self) -> dict[str, str | int]:
+        """What really runs, read back from the library: version, device or provider, threads, precision."""
 
     def __call__(self, batch: Floats) -> tuple[Floats, ...]:
         """Run the network once."""

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the portable runtime, fast on CPUs. https://onnxruntime.ai"""
+"""ONNX Runtime (https://onnxruntime.ai): the portable runtime, fast on CPUs."""
 
 from __future__ import annotations
 

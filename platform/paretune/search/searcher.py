@@ -16,7 +16,7 @@ from paretune.records import Record
 from paretune.search.study import SpaceExhausted, Study
 
 
-class StudySearcher(Searcher):
+class StudySearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
     """Hands out the study's proposals as Tune configurations.
 
     Args:
@@ -53,7 +53,7 @@ class StudySearcher(Searcher):
         self._running[trial_id] = config
         return config
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002 - Tune's signature
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell the study what the trial's record says; a trial that was interrupted stays open."""
         proposal = self._running.pop(trial_id, None)
         if proposal is None or (result is None and not error):

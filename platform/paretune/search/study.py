@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from paretune.search.samplers import Sampler
 from paretune.search.space import Choices, Range, Scalar, Space
@@ -40,56 +40,51 @@ class SpaceExhausted(Exception):  # noqa: N818 - nothing went wrong
     """The sampler finds no recipe that has not been run."""
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What is searched, and how."""
+
+    space: Space
+    objectives: Mapping[str, Literal["maximize", "minimize"]]
+    """Metric → "maximize" or "minimize"."""
+    violations: Callable[[Record], Mapping[str, float]]
+    """Record → constraint → by how much it is broken; 0 or less is feasible."""
+    sampler: Sampler
+    seed: int
+    """Of the sampler."""
+    normal: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    """Drawn recipe → recipe with every field filled in, as records hold it."""
+    fixed: Sequence[Mapping[str, Any]]
+    """Recipes of the first trials (the baselines), numbered from 0."""
+
+
 class Study:
     """Proposes recipes and takes records.
 
     Args:
         file: the SQLite database; made if it is not there.
         name: the sweep's name.
-        space: what is searched.
-        objectives: metric → "maximize" or "minimize".
-        violations: record → constraint → by how much it is broken; 0 or less is feasible.
-        sampler: who proposes.
-        seed: of the sampler.
-        normal: raw sample → recipe with every field filled in, as records hold it.
-        fixed: recipes of the first trials (the baselines), numbered from 0.
+        setup: what is searched.
         records: what has been done already.
     """
 
-    def __init__(
-        self,
-        file: Path,
-        name: str,
-        *,
-        space: Space,
-        objectives: Mapping[str, str],
-        violations: Callable[[Record], Mapping[str, float]],
-        sampler: Sampler,
-        seed: int,
-        normal: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-        fixed: Sequence[Mapping[str, Any]],
-        records: Sequence[Record],
-    ) -> None:
+    def __init__(self, file: Path, name: str, setup: Setup, records: Sequence[Record]) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.space = space
-        self._objectives = dict(objectives)
-        self._violations = violations
-        self._normal = normal
+        self._setup = setup
         self._study = optuna.create_study(
             storage=f"sqlite:///{file}",
             study_name=name,
-            directions=list(objectives.values()),
+            directions=list(setup.objectives.values()),
             # a sampler that has seen n trials goes on differently from one that starts anew
-            sampler=sampler.build(seed + len(records)),
+            sampler=setup.sampler.build(setup.seed + len(records)),
             load_if_exists=True,
         )
-        for point in space.first:
+        for point in setup.space.first:
             self._study.enqueue_trial(dict(point), user_attrs={"origin": "enqueued"}, skip_if_exists=True)
         self._records = {record.number: record for record in records}
-        self._waiting = [Proposal(i, recipe, "baseline") for i, recipe in enumerate(fixed) if i not in self._records]
-        self._fixed = len(fixed)
+        self._waiting = [Proposal(i, r, "baseline") for i, r in enumerate(setup.fixed) if i not in self._records]
         self._open: dict[int, int] = {}
         """Trial number → Optuna's id, of trials that are proposed and not yet told."""
         self._unfinished: list[int] = []
@@ -115,7 +110,7 @@ class Study:
     def numbers(self) -> set[int]:
         """Numbers of the trials that are done, told or proposed."""
         told = {t.user_attrs[NUMBER] for t in self._study.get_trials(deepcopy=False) if NUMBER in t.user_attrs}
-        return told | set(self._records) | set(range(self._fixed))
+        return told | set(self._records) | set(range(len(self._setup.fixed)))
 
     def propose(self) -> Proposal | None:
         """Return the next trial, or None while the eager baseline, on which the rest depends, is not done.
@@ -129,7 +124,7 @@ class Study:
             return None
         for _ in range(64):
             trial = self._ask()
-            recipe = self._normal(self.space.sample(_Suggest(trial)).value)
+            recipe = self._setup.normal(self._setup.space.sample(_Suggest(trial)).value)
             twin = self._twin(recipe)
             if twin is None:
                 return self._proposal(trial, recipe)
@@ -155,7 +150,10 @@ class Study:
     def _twin(self, recipe: Mapping[str, Any]) -> Record | None:
         """Return the record of a trial that has run the same recipe."""
         key = fingerprint(recipe)
-        return next((r for r in self._records.values() if r.number >= self._fixed and fingerprint(r.recipe) == key), None)
+        return next(
+            (r for r in self._records.values() if r.number >= len(self._setup.fixed) and fingerprint(r.recipe) == key),
+            None,
+        )
 
     def tell(self, record: Record) -> None:
         """Take what came of a trial; telling twice does nothing."""
@@ -169,11 +167,11 @@ class Study:
     def _tell(self, trial: optuna.Trial, record: Record) -> None:
         import optuna
 
-        values = [record.metrics.get(metric) for metric in self._objectives]
+        values = [record.metrics.get(metric) for metric in self._setup.objectives]
         if record.state != "complete" or any(value is None or not math.isfinite(value) for value in values):
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return
-        for key, violation in self._violations(record).items():
+        for key, violation in self._setup.violations(record).items():
             trial.set_constraint(key, min(violation, UNKNOWN_VIOLATION))
         self._study.tell(trial, [float(value) for value in values if value is not None])
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from paretune.display import recipe_line
@@ -104,12 +105,16 @@ def front_png(picture: Picture, file: Path) -> None:
     for kind, (marker, colour, label) in styles.items():
         mine = [p for p in picture.points if p["kind"] == kind]
         if mine:
-            axes.scatter([p["x"] for p in mine], [p["y"] for p in mine], marker=marker, c=colour, label=label, s=48, zorder=3)
+            axes.scatter(
+                [p["x"] for p in mine], [p["y"] for p in mine], marker=marker, c=colour, label=label, s=48, zorder=3
+            )
     chosen = sorted((p for p in picture.points if p["chosen"]), key=lambda p: p["x"])
     if chosen:
         axes.step([p["x"] for p in chosen], [p["y"] for p in chosen], where="post", c=FRONT, lw=1.4, zorder=2)
     for point in chosen:
-        axes.annotate(str(point["trial"]), (point["x"], point["y"]), xytext=(4, 5), textcoords="offset points", fontsize=8)
+        axes.annotate(
+            str(point["trial"]), (point["x"], point["y"]), xytext=(4, 5), textcoords="offset points", fontsize=8
+        )
     floor = (picture.floors or {}).get(y_name)
     if floor is not None:
         axes.axhline(floor, c=BAD, lw=1, ls="--", label="smallest allowed")
@@ -135,7 +140,8 @@ def front_html(picture: Picture) -> str:
     volume = picture.front.get("hypervolume")
     said = "unknown" if volume is None else f"{volume:.4f}"
     data = json.dumps(picture.points).replace("<", "\\u003c")
-    return _PAGE.format(
+    page = Template((Path(__file__).parent / "front_page.html").read_text(encoding="utf-8"))
+    return page.substitute(
         sweep=sweep,
         target=target,
         svg=_svg(picture),
@@ -151,7 +157,7 @@ def _html_row(picture: Picture, point: Mapping[str, Any]) -> str:
     gains = _speedups(picture.comparison, point["trial"])
 
     def cell(value: float | None, form: str) -> str:
-        return "<td class=n>–</td>" if value is None else f"<td class=n>{value:{form}}</td>"
+        return "<td class=n>-</td>" if value is None else f"<td class=n>{value:{form}}</td>"
 
     drop = None if m.get("map50") is None or base.get("map50") is None else m["map50"] - base["map50"]
     return (
@@ -180,7 +186,11 @@ def _svg(picture: Picture) -> str:
     lows, highs = math.log10(min(p["x"] for p in points)), math.log10(max(p["x"] for p in points))
     pad = max(0.05, (highs - lows) * 0.06)
     y_high = max(p["y"] for p in points) * 1.06 or 1.0
-    y_low = min(0.0, *(p["y"] for p in points)) if min(p["y"] for p in points) < y_high * 0.5 else min(p["y"] for p in points) * 0.95
+    y_low = (
+        min(0.0, *(p["y"] for p in points))
+        if min(p["y"] for p in points) < y_high * 0.5
+        else min(p["y"] for p in points) * 0.95
+    )
 
     def at(x: float, y: float) -> tuple[float, float]:
         share = (math.log10(x) - lows + pad) / (highs - lows + 2 * pad)
@@ -222,33 +232,3 @@ def _log_ticks(low: float, high: float) -> list[float]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 1.5, 2, 3, 5, 7) if high / low < 20 else (1, 2, 5)
     return [m * 10.0**d for d in decades for m in steps if low <= m * 10.0**d <= high]
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>front of {sweep}</title><style>
-body {{ font: 14px system-ui, sans-serif; margin: 20px auto; max-width: 1080px; padding: 0 16px; background: #fff; color: #202124 }}
-svg {{ width: 100%; height: auto }} svg text {{ font-size: 12px; fill: #5f6368 }} .g {{ stroke: #e8eaed }}
-polyline.front {{ fill: none; stroke: #1a73e8; stroke-width: 2 }} .floor {{ stroke: #d93025; stroke-dasharray: 5 4 }}
-.p {{ fill: #9aa0a6; stroke: #fff; stroke-width: 1.5; cursor: pointer }} .p.front {{ fill: #1a73e8 }}
-.p.eager {{ fill: #b06000 }} .p.onnxruntime {{ fill: #137333 }} .p:hover {{ stroke: #202124 }}
-table {{ border-collapse: collapse; width: 100% }} td, th {{ padding: 5px 8px; border-bottom: 1px solid #e8eaed; text-align: left }}
-.n, th.n {{ text-align: right; font-variant-numeric: tabular-nums }} #said {{ min-height: 2.6em; color: #5f6368 }}
-.key i {{ display: inline-block; width: 10px; height: 10px; border-radius: 5px; margin: 0 4px 0 14px }}
-</style></head><body>
-<h2>{sweep} on {target}</h2>
-<p class=key><i style="background:#1a73e8"></i>front<i style="background:#9aa0a6"></i>other trials
-<i style="background:#b06000"></i>baseline, eager<i style="background:#137333"></i>baseline, ONNX Runtime fp32</p>
-{svg}
-<p id=said>Point at a trial to read it.</p>
-<table><tr><th class=n>trial</th><th>recipe</th><th class=n>map</th><th class=n>map50</th><th class=n>Δ map50</th>
-<th class=n>ms p50</th><th class=n>x eager</th><th class=n>x ONNX RT</th><th class=n>MiB</th><th class=n>M params</th></tr>
-{rows}</table>
-<p>Speed-ups are ratios of latencies measured interleaved in one run. Hypervolume {hypervolume}, reference {reference}.</p>
-<script>
-const points = {data}, said = document.getElementById("said");
-for (const circle of document.querySelectorAll("circle")) circle.addEventListener("mouseenter", () => {{
-  const p = points.find(p => p.trial == circle.dataset.trial);
-  said.textContent = `trial ${{p.trial}}: ${{p.recipe}} | ${{p.y.toFixed(4)}} at ${{p.x.toFixed(3)}} | map50 ${{(p.map50 ?? NaN).toFixed(3)}} | ${{(p.size ?? NaN).toFixed(2)}} MiB`;
-}});
-</script></body></html>
-"""

@@ -118,7 +118,10 @@ class MlflowTracker:
         except (MlflowException, OSError) as error:
             if not self._warned:
                 reason = str(error).splitlines()[0]
-                print(f"MLflow cannot be written ({reason}); the records are kept, `paretune resume` logs them", file=sys.stderr)
+                print(
+                    f"MLflow cannot be written ({reason}); the records are kept, `paretune resume` logs them",
+                    file=sys.stderr,
+                )
             self._warned = True
 
     def _open(self) -> MlflowClient:
@@ -188,7 +191,12 @@ class MlflowTracker:
 
     def _log_trial(self, record: Record, sweep_folder: Path) -> None:
         client = self._open()
-        tags = {SWEEP: self._sweep, TRIAL: str(record.number), PARENT: self._parent_id, "paretune.origin": record.origin}
+        tags = {
+            SWEEP: self._sweep,
+            TRIAL: str(record.number),
+            PARENT: self._parent_id,
+            "paretune.origin": record.origin,
+        }
         left = self._find(f"tags.`{PARENT}` = '{self._parent_id}' and tags.`{TRIAL}` = '{record.number}'")
         run_id = (
             left[0].info.run_id
@@ -272,7 +280,9 @@ def view_state(sweep: str, objectives: Sequence[Objective]) -> dict[str, str]:
     The format is MLflow's own and not documented: where it is not understood, the view is not offered.
     """
     key = fingerprint("view", sweep)
-    x, y = (next((o.metric for o in objectives if o.direction == d), objectives[0].metric) for d in ("minimize", "maximize"))
+    x, y = (
+        next((o.metric for o in objectives if o.direction == d), objectives[0].metric) for d in ("minimize", "maximize")
+    )
     section = {"uuid": "front", "name": "Pareto front", "display": True, "isReordered": True, "isGenerated": False}
     chart = {
         "uuid": "scatter",

@@ -26,7 +26,7 @@ AUTH_HELP = (
 )
 
 
-def submit(  # noqa: PLR0913 - one argument for each thing that travels
+def submit(
     job: Mapping[str, Any],
     space_text: str,
     name: str,

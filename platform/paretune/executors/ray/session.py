@@ -119,7 +119,9 @@ def refuse_unless_fits(wanted: Mapping[str, float], what: str, nodes: Sequence[M
     """
     if any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
         return
-    names = sorted({name for node in nodes for name in node if not name.startswith(("node:", "memory", "object_store"))})
+    names = sorted(
+        {name for node in nodes for name in node if not name.startswith(("node:", "memory", "object_store"))}
+    )
     has = "; ".join(", ".join(f"{name}: {node.get(name, 0):g}" for name in names) for node in nodes) or "no nodes"
     asks = ", ".join(f"{name}: {amount:g}" for name, amount in wanted.items() if amount)
     raise UserError(f"{what} asks for {asks} on one node; the cluster's nodes have: {has}")

@@ -1,0 +1,41 @@
+"""The front, measured once more: single latencies flatter whichever trial was lucky."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from paretune.bench import MEASURED_IMAGES, Bench, measuring_images
+
+
+def compare_front(bench: Bench, artefacts: Mapping[int, str]) -> dict[str, Any]:
+    """Measure artefacts again, interleaved in one run, against trials 0 and 1.
+
+    Args:
+        bench: the sweep's.
+        artefacts: trial → its artefact's folder, relative to the sweep's; both baselines among them.
+
+    Returns:
+        ``{"mode", "trials": {trial: {"eager" | "onnxruntime": {"speedup", "low", "high", "verdict",
+        "network_speedup"}}}}``; a speed-up is the baseline's latency divided by the trial's.
+    """
+    from paretune.profiling.comparison import compare
+
+    numbers = sorted(artefacts)
+    folders = [bench.folder / artefacts[number] for number in numbers]
+    found = compare(folders, measuring_images(bench), bench.job.target)
+    bases = {name: numbers.index(n) for n, name in enumerate(("eager", "onnxruntime")) if n in numbers}
+    trials: dict[str, Any] = {}
+    for index, number in enumerate(numbers):
+        rows = {}
+        for name, base in bases.items():
+            ratio, network = found.ratio(index, base), found.ratio(index, base, network=True)
+            rows[name] = {
+                "speedup": 1 / ratio.ratio,
+                "low": 1 / ratio.high,
+                "high": 1 / ratio.low,
+                "verdict": ratio.verdict,
+                "network_speedup": 1 / network.ratio,
+            }
+        trials[str(number)] = rows
+    return {"mode": found.mode, "images": MEASURED_IMAGES, "trials": trials}
