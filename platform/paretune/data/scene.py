@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.data.surface import background, camera, colour_against, lit, noise
+from paretune.data.surface import background, camera, colour_against, lit, noise, paint_of_hue
 from paretune.structures import Annotations, Floats, Image, InputSize
 
-SMALLEST, LARGEST = 0.11, 0.60
+SMALLEST, LARGEST = 0.13, 0.50
 """Diameters of objects, as a share of the picture's shorter side; drawn evenly on a logarithmic scale."""
-MOST_OBJECTS = 6
+FEWEST_OBJECTS, MOST_OBJECTS = 2, 9
 HIDDEN = 0.25
 """An object of which less than this share is seen is to be ignored."""
 CROWDED = 0.3
@@ -56,6 +56,8 @@ class Thing:
     """An outline inside, through which one sees what lies below."""
     label: int | None = None
     """Index of its class; None for what is not annotated."""
+    colour: Floats | None = None
+    """(3,) RGB; None takes any that differs from what lies below."""
 
     @property
     def extent(self) -> Floats:
@@ -94,11 +96,11 @@ def _things(random: np.random.Generator, size: InputSize, difficulty: float) -> 
     """Choose objects, lookalikes and clutter, in the order in which they lie on each other."""
     things: list[Thing] = []
     boxes: list[Floats] = []
-    objects = int(random.integers(1, MOST_OBJECTS + 1))
+    objects = int(random.integers(FEWEST_OBJECTS, MOST_OBJECTS + 1))
     lookalikes = int(random.binomial(3, 0.5 * difficulty))
     for index in range(objects + lookalikes):
         for _ in range(8):  # tries to find room
-            thing = _shape(random, size, lookalike=index >= objects)
+            thing = _shape(random, size, difficulty, lookalike=index >= objects)
             if all(_overlap(thing.extent, box) < CROWDED for box in boxes):
                 things.append(thing)
                 boxes.append(thing.extent)
@@ -107,8 +109,12 @@ def _things(random: np.random.Generator, size: InputSize, difficulty: float) -> 
     return [things[i] for i in random.permutation(len(things))]
 
 
-def _shape(random: np.random.Generator, size: InputSize, *, lookalike: bool) -> Thing:
-    """Make an object, or what nearly is one: a shape that is drawn out or has a hole."""
+def _shape(random: np.random.Generator, size: InputSize, difficulty: float, *, lookalike: bool) -> Thing:
+    """Make an object, or what nearly is one: a shape that is drawn out or has a hole.
+
+    Most have the usual colour of their class, lookalikes too: it is a hint that is learnt early, and
+    that alone does not do.
+    """
     label = int(random.integers(len(CLASSES)))
     holed = lookalike and random.random() < 0.5
     longer = random.uniform(1.6, 2.2) if lookalike and not holed else random.uniform(1.0, 1.15)
@@ -124,7 +130,9 @@ def _shape(random: np.random.Generator, size: InputSize, *, lookalike: bool) -> 
         np.array([size.width, size.height]) - diameter
     )
     hole = outline * random.uniform(0.4, 0.6) + centre if holed else None
-    return Thing((outline + centre).astype(np.float32), hole, None if lookalike else label)
+    usual = random.random() > 0.6 * difficulty
+    colour = paint_of_hue(random, label / len(CLASSES)) if usual else None
+    return Thing((outline + centre).astype(np.float32), hole, None if lookalike else label, colour)
 
 
 def _clutter(random: np.random.Generator, size: InputSize) -> Thing:
@@ -156,6 +164,8 @@ def _lay(random: np.random.Generator, canvas: Floats, owner: NDArray[np.uint8], 
         _shadow(random, canvas, cover, left, top)
     below = canvas[here]
     colour, other = colour_against(random, below), random.uniform(-45, 45, 3)
+    if thing.colour is not None:
+        colour = thing.colour
     slope = random.uniform(-1, 1, 2).astype(np.float32)  # the shading runs in this direction
     across = np.linspace(-1, 1, right - left, dtype=np.float32) * slope[0]
     down = np.linspace(-1, 1, bottom - top, dtype=np.float32) * slope[1]

@@ -64,6 +64,14 @@ def colour_against(random: np.random.Generator, ground: Floats) -> Floats:
     return colour
 
 
+def paint_of_hue(random: np.random.Generator, hue: float) -> Floats:
+    """Return a colour (3,) near a hue in [0, 1): 0 is red, 1/3 green, 2/3 blue; more or less bright and pale."""
+    around = (hue + random.uniform(-0.05, 0.05) + np.array([0, 2 / 3, 1 / 3])) % 1
+    pure = np.clip(np.abs(around * 6 - 3) - 1, 0, 1)  # the hexagonal colour wheel
+    pale, bright = random.uniform(0.0, 0.5), random.uniform(110, 255)
+    return np.asarray((pure + (1 - pure) * pale) * bright, np.float32)
+
+
 def lit(random: np.random.Generator, canvas: Floats, difficulty: float) -> Floats:
     """Return the canvas under uneven light, perhaps with a shadow cast over a part of it."""
     height, width = canvas.shape[:2]

@@ -1,0 +1,82 @@
+"""A small real sweep that several tests look at."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+JOB = """\
+dataset: {shapes: {train: 48, val: 24, size: 96x64}}
+detector: {yolo: {variant: nano, depthwise: false, width: 0.125}}
+input_size: 96x64
+training: {epochs: 2, batch_size: 8, lr: 4e-3}
+space: space.yaml
+search: {trials: 6, sampler: random}
+"""
+SPACE = """\
+input_size: 96x64
+steps:
+  - name: slim
+    choices:
+      none: null
+      pruned:
+        - prune: {ratio: {low: 0.2, high: 0.6, step: 0.1}, round_to: 4}
+        - finetune: {epochs: 1}
+  - name: precision
+    choices: {fp32: null, int8: {quantize: {images: 8}}}
+runtime: onnxruntime
+first:
+  - {slim: pruned, slim.pruned.prune.ratio: 0.5, precision: fp32}
+  - {slim: none, precision: int8}
+"""
+
+
+class Place:
+    """A folder with a job, a home of its own, and the command line."""
+
+    def __init__(self, folder: Path, job: str = JOB, space: str = SPACE) -> None:
+        self.folder = folder
+        self.runs = folder / "runs"
+        self.home = folder / "home"
+        self.home.mkdir(parents=True)
+        (folder / "tiny.yaml").write_text(job)
+        (folder / "space.yaml").write_text(space)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "HOME": str(self.home), "MPLCONFIGDIR": str(self.folder / "mpl")}
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "paretune", *words]
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(self, *words: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        process = self.start(*words)
+        out, err = process.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+@pytest.fixture
+def place(tmp_path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory) -> Place:
+    """A place where the tiny sweep has run to its end."""
+    place = Place(tmp_path_factory.mktemp("swept"))
+    done = place.run("sweep", "tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (place.folder / "out.txt").write_text(done.stdout)
+    return place

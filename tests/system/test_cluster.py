@@ -1,0 +1,155 @@
+"""`paretune submit` against a real Ray head with a token, on its own ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from test_sweep import runs_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+class Head:
+    """A Ray head of our own, ended by its processes' ids."""
+
+    def __init__(self, folder: Path) -> None:
+        self.temp = Path(tempfile.mkdtemp(prefix="rh-"))  # short: socket paths are limited
+        self.token = folder / "token"
+        self.token.write_text("a" * 64)
+        self.token.chmod(0o600)
+        gcs, dashboard, client, agent, metrics = free_ports(5)
+        self.address = f"http://127.0.0.1:{dashboard}"
+        self.environment = {
+            **os.environ,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.token),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "HOME": str(folder),
+        }
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus", "2"),
+                *("--node-ip-address", "127.0.0.1", "--port", str(gcs), "--include-dashboard", "true"),
+                *("--dashboard-host", "127.0.0.1", "--dashboard-port", str(dashboard)),
+                *("--ray-client-server-port", str(client), "--dashboard-agent-listen-port", str(agent)),
+                *("--metrics-export-port", str(metrics), "--temp-dir", str(self.temp)),
+                *("--object-store-memory", str(200 * 2**20)),
+            ],
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def wait(self) -> None:
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            probe = subprocess.run(
+                [sys.executable, "-m", "paretune", "status", "--address", self.address],
+                env=self.environment,
+                capture_output=True,
+                text=True,
+            )
+            if probe.returncode == 0:
+                return
+            assert self.process.poll() is None, "the head ended"
+            time.sleep(1)
+        raise AssertionError(probe.stderr)
+
+    def stop(self) -> None:
+        mine = [p for p in psutil.process_iter(["cmdline"]) if str(self.temp) in " ".join(p.info["cmdline"] or [])]
+        self.process.terminate()
+        for process in [*mine, psutil.Process(self.process.pid)]:
+            with_group = [process, *process.children(recursive=True)] if process.is_running() else []
+            for one in with_group:
+                if one.is_running():
+                    one.kill()
+        self.process.wait(timeout=30)
+        shutil.rmtree(self.temp, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory):
+    ours = Head(tmp_path_factory.mktemp("head"))
+    try:
+        ours.wait()
+        yield ours
+    finally:
+        ours.stop()
+
+
+def submit(place, head, *words, token=True):
+    keep = {k: v for k, v in place.environment.items() if not k.startswith("RAY_")}
+    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(head.token)} if token else {}
+    command = [sys.executable, "-m", "paretune", *words, "--address", head.address]
+    return subprocess.run(command, cwd=place.folder, env={**keep, **secret}, capture_output=True, text=True, timeout=800)
+
+
+def test_a_submitted_sweep_ends_where_the_job_says(place, head):
+    done = submit(place, head, "submit", "tiny.yaml", "--set", f"output={place.runs}", "--trials", "3")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "3/3 done" in done.stdout  # its log was followed
+    assert "front of tiny" in done.stdout
+    front = json.loads(place.run("front", "tiny", "--json").stdout)
+    assert front["baseline"]["trial"] == 0
+    _, parent, children = runs_of(place)
+    assert parent.info.status == "FINISHED"
+    assert len(children) == 3
+    listed = submit(place, head, "status")
+    assert "tiny" in listed.stdout
+    assert "succeeded" in listed.stdout
+    one = submit(place, head, "status", listed.stdout.split()[0])
+    assert "front of tiny" in one.stdout
+
+
+def test_what_the_cluster_does_not_have_is_refused_at_once(place, head):
+    start = time.monotonic()
+    words = ("submit", "tiny.yaml", "--set", f"output={place.runs}", "--set", "resources={cpu: 64, gpu: 1}")
+    done = submit(place, head, *words)
+    assert done.returncode == 2
+    assert "CPU: 64" in done.stderr
+    assert "CPU: 2" in done.stderr  # what it has
+    assert time.monotonic() - start < 60
+    assert not place.runs.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "token", "message"),
+    [
+        (("submit", "tiny.yaml", "--set", "output=/tmp/never"), False, "asks for a token"),
+        (("submit", "tiny.yaml"), True, "would lie in a folder that ends with the job"),
+        (("status", "raysubmit_none"), True, "knows no sweep"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(place, head, words, token, message):
+    done = submit(place, head, *words, token=token)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nobody_answers(place):
+    (port,) = free_ports(1)
+    done = place.run("status", "--address", f"http://127.0.0.1:{port}")
+    assert done.returncode == 2
+    assert "no Ray dashboard answers" in done.stderr

@@ -1,0 +1,173 @@
+"""A whole sweep, from the command line, looked at from outside."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+from mlflow import MlflowClient
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def runs_of(place, name="tiny"):
+    """The parent run and the trials' runs as a stranger finds them in MLflow."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{place.runs / 'mlflow.db'}")
+    (experiment,) = [e for e in client.search_experiments() if e.name == "paretune"]
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    (parent,) = [r for r in runs if r.info.run_name == name]
+    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    return client, parent, sorted(children, key=lambda r: int(r.data.tags["paretune.trial"]))
+
+
+def front_of(place):
+    return json.loads(place.run("front", "tiny", "--json").stdout)
+
+
+def brute_force_front(points):
+    """Names of the points that no other is at least as good as and better than somewhere."""
+    best = set()
+    for name, (quality, cost) in points.items():
+        others = [p for n, p in points.items() if n != name]
+        if not any(q >= quality and c <= cost and (q, c) != (quality, cost) for q, c in others):
+            best.add(name)
+    return best
+
+
+def test_the_front_is_the_one_a_reader_recomputes_from_mlflow(swept):
+    _, parent, children = runs_of(swept)
+    points = {
+        int(run.data.tags["paretune.trial"]): (run.data.metrics["map"], run.data.metrics["latency_ms_p50"])
+        for run in children
+        if run.info.status == "FINISHED"
+    }
+    front = front_of(swept)
+    printed = {p["trial"]: (p["metrics"]["map"], p["metrics"]["latency_ms_p50"]) for p in front["front"]}
+    assert {points[trial] for trial in brute_force_front(points)} == set(printed.values())
+    assert list(printed.values()) == sorted(printed.values(), key=lambda p: p[1])
+    tagged = {int(r.data.tags["paretune.trial"]) for r in children if r.data.tags["paretune.front"] == "true"}
+    assert tagged == set(printed)
+    assert parent.info.status == "FINISHED"
+
+
+def test_the_promised_keys(swept):
+    front = front_of(swept)
+    assert {"sweep", "target", "baseline", "front"} <= set(front)
+    promised = "map map50 precision recall f1 latency_ms_p50 latency_ms_p90 network_ms_p50 size_mib params flops".split()
+    for point in [front["baseline"], *front["front"]]:
+        assert set(point) == {"trial", "recipe", "metrics", "artefact"}
+        assert set(promised) <= set(point["metrics"])
+    assert front["baseline"]["trial"] == 0
+    assert next(iter(front["baseline"]["recipe"]["runtime"])) == "eager"
+
+
+def test_hypervolume_after_each_trial_is_on_the_parent_and_never_falls(swept):
+    client, parent, children = runs_of(swept)
+    history = sorted(client.get_metric_history(parent.info.run_id, "hypervolume"), key=lambda m: m.step)
+    assert [m.step for m in history] == list(range(1, len(children) + 1))
+    values = [m.value for m in history]
+    assert all(b >= a for a, b in zip(values, values[1:], strict=False))
+    # the oracle: a sum over the front's rectangles, from the runs alone
+    base = children[0].data.metrics["latency_ms_p50"]
+    points = [(r.data.metrics["map"], math.log(base / r.data.metrics["latency_ms_p50"])) for r in children]
+    area, height = 0.0, 0.0
+    for quality, gain in sorted((p for p in points if p[1] > 0), key=lambda p: -p[1]):
+        if quality > height:
+            area, height = area + gain * (quality - height), quality
+    assert values[-1] == pytest.approx(area, rel=1e-9)
+
+
+def test_trials_are_what_was_asked_for(swept):
+    _, _, children = runs_of(swept)
+    assert [int(r.data.tags["paretune.trial"]) for r in children] == list(range(6))
+    assert [r.data.tags["paretune.origin"] for r in children] == ["baseline"] * 2 + ["enqueued"] * 2 + ["sampled"] * 2
+    assert children[0].data.params["runtime"] == "eager"
+    assert children[1].data.params["runtime"] == "onnxruntime"
+    dense, pruned = children[0].data.metrics["params"], children[2].data.metrics["params"]
+    assert children[2].data.params["prune.ratio"] == "0.5"
+    assert pruned < dense / 2
+    assert children[3].data.metrics["size_mib"] < children[1].data.metrics["size_mib"] / 2
+    # the unchanged baseline is as accurate on ONNX Runtime as in eager
+    assert children[1].data.metrics["map"] == pytest.approx(children[0].data.metrics["map"], abs=1e-6)
+
+
+def test_artefacts_and_pictures_are_in_mlflow(swept):
+    client, parent, children = runs_of(swept)
+    names = {f.path for f in client.list_artifacts(parent.info.run_id, "front")}
+    assert names == {f"front/front.{kind}" for kind in ("html", "png", "csv", "json")}
+    for run in children:
+        files = {f.path for f in client.list_artifacts(run.info.run_id, "artefact")}
+        assert "artefact/artefact.json" in files
+    page = (swept.runs / "tiny" / "front" / "front.html").read_text()
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_every_artefact_of_the_front_reloads_elsewhere_with_the_accuracy_it_was_logged_with(swept):
+    front = front_of(swept)
+    code = """
+import json, sys
+from pathlib import Path
+from paretune.evaluation import evaluate
+from paretune.folders import Sweep
+from paretune.runtimes.predictor import load_predictor
+from paretune.target import Target
+sweep = Sweep(Path(sys.argv[1]), "tiny")
+split = sweep.job.dataset.open(sweep.cache).splits["val"]
+print(json.dumps([evaluate(load_predictor(Path(p), Target()), split).map for p in sys.argv[2:]]))
+"""
+    folders = [str(swept.runs / "tiny" / point["artefact"]) for point in front["front"]]
+    command = [sys.executable, "-c", code, str(swept.runs), *folders]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == pytest.approx([p["metrics"]["map"] for p in front["front"]], abs=1e-9)
+
+
+def test_the_end_says_what_to_know_and_what_to_type(swept):
+    said = (swept.folder / "out.txt").read_text()
+    for part in ("x eager", "x ONNX RT", "Δ map50", "hypervolume", "paretune ui", "6/6 done"):
+        assert part in said
+
+
+def test_nothing_is_written_to_the_home_folder(swept):
+    assert sorted(p.relative_to(swept.home).as_posix() for p in swept.home.rglob("*") if p.is_file()) == []
+
+
+def test_the_token_is_private(swept):
+    assert (swept.runs / ".ray-token").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_finished_sweep_is_shown_again_and_its_name_is_taken(swept):
+    again = swept.run("resume", "tiny")
+    assert again.returncode == 0
+    assert "front of tiny" in again.stdout
+    taken = swept.run("sweep", "tiny.yaml")
+    assert taken.returncode == 2
+    assert "exists already" in taken.stderr
+    other = swept.run("front", "tiny", "--target", "t4")
+    assert other.returncode == 2
+    assert "no target 't4'; it has local" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "dataset={voc: {root: nowhere}}"], "no such folder"),
+        (["--set", "training.epocs=3"], "did you mean 'epochs'"),
+        (["--set", "search.trials=1"], "greater than or equal to 2"),
+        (["--name", "../out"], "sweep name '../out'"),
+        (["--set", "output=file/in/the/way"], "cannot be written"),
+        (["--set", "training"], "expected a.b=value"),
+    ],
+)
+def test_bad_input_ends_with_2_and_leaves_nothing(place, words, message):
+    (place.folder / "file").write_text("")
+    before = sorted(p.name for p in place.folder.rglob("*"))
+    done = place.run("sweep", "tiny.yaml", *words)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(p.name for p in place.folder.rglob("*")) == before

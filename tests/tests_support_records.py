@@ -1,0 +1,132 @@
+"""A sweep that never ran: records as a sweep writes them, for the tests of what is made from records."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from paretune.front import Objective, front_object
+from paretune.records import Record, write_record
+from paretune.spec import flat
+
+OBJECTIVES = (Objective("map", "maximize"), Objective("latency_ms_p50", "minimize"))
+FLOOR = 0.72
+"""Smallest map50 that the sweep allows."""
+
+
+def feasible(record: Record) -> bool:
+    return record.metrics.get("map50", 0.0) >= FLOOR
+
+
+def recipe(size: int | str, *steps: dict[str, Any], runtime: str = "onnxruntime") -> dict[str, Any]:
+    return {"input_size": size, "steps": list(steps), "runtime": {runtime: {}}}
+
+
+def prune(ratio: float, importance: str = "l1") -> dict[str, Any]:
+    return {"prune": {"ratio": ratio, "importance": importance, "round_to": 8}}
+
+
+def finetune(epochs: int) -> dict[str, Any]:
+    return {"finetune": {"epochs": epochs, "lr": 2e-3}}
+
+
+INT8 = {"quantize": {"scheme": "int8", "images": 64}}
+
+
+def complete(number: int, what: dict[str, Any], quality: float, latency: float, **more: Any) -> Record:
+    metrics = {
+        "map": quality,
+        "map50": min(1.0, quality * 1.62),
+        "precision": 0.81,
+        "recall": 0.74,
+        "f1": 0.773,
+        "latency_ms_p50": latency,
+        "latency_ms_p90": latency * 1.12,
+        "network_ms_p50": latency * 0.8,
+        "size_mib": 3.5 * latency / 9,
+        "params": 910_000.0 * latency / 9,
+        "flops": 3.1e8 * latency / 9,
+    }
+    return Record(
+        number=number,
+        state="complete",
+        recipe=what,
+        params={"input_size": str(what["input_size"]), "runtime": next(iter(what["runtime"]))}
+        | flat({name: fields for step in what["steps"] for name, fields in step.items()}),
+        metrics=metrics | more.pop("metrics", {}),
+        reasons={"latency_ms_p99": "662 samples are needed, there are 300"},
+        notes=(),
+        failure=None,
+        artefact=f"trials/{number:04d}/artefact",
+        origin="baseline" if number < 2 else ("enqueued" if number < 6 else "sampled"),
+        started=1_790_000_000.0 + 40 * number,
+        seconds={"finetune": 25.0, "evaluate": 4.0, "measure": 6.0},
+        facts={"threads": 1},
+        **more,
+    )
+
+
+def fake_records() -> list[Record]:
+    """Fourteen trials: both baselines, a front of five, dominated, infeasible and failed ones."""
+    rows = [
+        complete(0, recipe(160, runtime="eager"), 0.512, 9.1),
+        complete(1, recipe(160), 0.512, 4.3),
+        complete(2, recipe(160, INT8), 0.503, 3.1),
+        complete(3, recipe(160, prune(0.3), finetune(6)), 0.517, 3.4),
+        complete(4, recipe(160, prune(0.5), finetune(8)), 0.498, 2.6),
+        complete(5, recipe(128, prune(0.3), finetune(8), INT8), 0.47, 1.7),
+        complete(6, recipe(160, prune(0.45, "l2"), finetune(4), INT8), 0.482, 2.2),
+        complete(7, recipe(160, prune(0.2), finetune(3)), 0.495, 3.9),
+        complete(8, recipe(128, prune(0.55), finetune(8), INT8), 0.449, 1.25),
+        complete(9, recipe(128, prune(0.6, "l2"), finetune(3), INT8), 0.31, 1.1),
+        complete(11, recipe(128), 0.462, 2.9),
+        complete(12, recipe("160x128", prune(0.4), finetune(7), INT8), 0.479, 1.95),
+        complete(13, recipe(128, prune(0.35), finetune(5)), 0.468, 2.05),
+    ]
+    broken = Record.failed(
+        10,
+        recipe(128, prune(0.6), finetune(8), INT8),
+        {"input_size": "128", "prune.ratio": 0.6},
+        "sampled",
+        "RuntimeError: calibration saw <no> images & gave up",
+        started=1_790_000_400.0,
+        seconds={"prune": 1.5},
+    )
+    return sorted([*rows, broken], key=lambda record: record.number)
+
+
+def write_sweep(folder: Path, records: list[Record]) -> None:
+    """Write records with artefacts and samples beside them, as trials do."""
+    for record in records:
+        write_record(folder, record)
+        if record.artefact is not None:
+            (folder / record.artefact).mkdir(parents=True, exist_ok=True)
+            (folder / record.artefact / "model.onnx").write_bytes(b"onnx" * 10)
+            (folder / record.artefact / "artefact.json").write_text("{}")
+            (folder / "trials" / f"{record.number:04d}" / "samples.npz").write_bytes(b"samples")
+        else:
+            (folder / "trials" / f"{record.number:04d}" / "failure.txt").write_text("Traceback …")
+
+
+def front_of(records: list[Record], name: str = "demo") -> dict[str, Any]:
+    return front_object(name, "laptop", records, OBJECTIVES, feasible)
+
+
+def comparison() -> dict[str, Any]:
+    """Speed-ups as ``trial.compare_front`` returns them."""
+    trials = {}
+    for record in fake_records():
+        if record.state == "complete":
+            rows = {}
+            for name, base in (("eager", 9.1), ("onnxruntime", 4.3)):
+                gain = base / record.metrics["latency_ms_p50"]
+                verdict = "tied" if abs(gain - 1) < 0.03 else ("faster" if gain > 1 else "slower")
+                rows[name] = {"speedup": gain, "low": gain * 0.97, "high": gain * 1.04, "verdict": verdict}
+                rows[name]["network_speedup"] = gain
+            trials[str(record.number)] = rows
+    return {"mode": "clean", "images": 100, "trials": trials}
+
+
+def changed(record: Record, **fields: Any) -> Record:
+    return dataclasses.replace(record, **fields)

@@ -1,0 +1,320 @@
+"""Pascal VOC folders: boxes, splits, and a clear line for everything that can be wrong."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torchvision
+from pydantic import ValidationError
+
+from paretune.data.voc import Voc
+from paretune.errors import UserError
+
+OBJECT = (
+    "<object><name>{name}</name><difficult>{difficult}</difficult>"
+    "<bndbox><xmin>{box[0]}</xmin><ymin>{box[1]}</ymin><xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox></object>"
+)
+SIZE = "<size><width>{0}</width><height>{1}</height><depth>3</depth></size>"
+
+
+def annotate(root: Path, stem: str, objects=(("cat", (11, 21, 30, 40)),), size=(64, 48), suffix=".png"):
+    """Write one image and its annotation; an object is (name, box[, difficult])."""
+    for part in ("Annotations", "JPEGImages"):
+        (root / part).mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(root / "JPEGImages" / f"{stem}{suffix}"), np.full((size[1], size[0], 3), (10, 100, 200), np.uint8))
+    rows = "".join(OBJECT.format(name=o[0], box=o[1], difficult=int(len(o) > 2)) for o in objects)
+    (root / "Annotations" / f"{stem}.xml").write_text(f"<annotation>{SIZE.format(*size)}{rows}</annotation>")
+
+
+def listed(root: Path, **lists: str):
+    folder = root / "ImageSets" / "Main"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, ids in lists.items():
+        (folder / f"{name}.txt").write_text("\n".join(ids.split()) + "\n")
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "voc"
+    annotate(root, "a", [("cat", (1, 1, 64, 48)), ("dog", (5, 6, 20, 21), "difficult")])
+    annotate(root, "b", [("dog", (11, 21, 30, 40))])
+    annotate(root, "c", [])
+    listed(root, train="a", val="b c")
+    return root
+
+
+def opened(root, **fields):
+    return Voc(root=str(root), **fields).open(root.parent / "cache")
+
+
+def mistake(root, **fields):
+    with pytest.raises(UserError) as caught:
+        opened(root, **fields)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_boxes_cover_both_of_their_corner_pixels(root):
+    train = opened(root).splits["train"].annotations(0)
+    # counted from 1: pixels 1 to 64 are the whole width, 0 to 64 in continuous coordinates
+    np.testing.assert_array_equal(train.boxes, [[0, 0, 64, 48], [4, 5, 20, 21]])
+    assert train.boxes.dtype == np.float32
+    assert train.labels.tolist() == [0, 1]
+    assert train.ignore.tolist() == [False, True]
+
+
+def test_an_image_without_objects_is_kept(root):
+    val = opened(root).splits["val"]
+    assert list(val.ids) == ["b", "c"]
+    assert val.annotations(1).boxes.shape == (0, 4)
+    assert val.annotations(1).labels.dtype == np.int64
+
+
+def test_images_are_rgb_and_sizes_known_without_decoding(root):
+    train = opened(root).splits["train"]
+    assert train.size(0) == (64, 48)
+    assert train.image(0).shape == (48, 64, 3)
+    assert train.image(0)[0, 0].tolist() == [200, 100, 10]
+
+
+def test_facts_count_what_can_be_found(root):
+    data = opened(root)
+    assert data.classes == ("cat", "dog")
+    assert data.facts["images_train"] == 1
+    assert (data.facts["boxes_train"], data.facts["boxes_train_cat"], data.facts["boxes_train_dog"]) == (1, 1, 0)
+    assert data.facts["boxes_val_dog"] == 1
+
+
+def test_classes_given_fix_the_order(root):
+    data = opened(root, classes=["dog", "horse", "cat"])
+    assert data.classes == ("dog", "horse", "cat")
+    assert data.splits["train"].annotations(0).labels.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("box", [(5, 5, 5, 9), (9, 5, 5, 9), (5, 9, 9, 9), (70, 5, 90, 9)])
+def test_boxes_without_area_are_left_out_and_counted(root, box):
+    annotate(root, "a", [("cat", box), ("dog", (1, 1, 9, 9))])
+    data = opened(root)
+    assert data.splits["train"].annotations(0).labels.tolist() == [1 - ("cat" not in data.classes)]
+    assert data.notes == ("1 boxes without area were left out",)
+
+
+def test_boxes_are_cut_off_at_the_edges(root):
+    annotate(root, "a", [("cat", (0, -3, 80, 20))])
+    np.testing.assert_array_equal(opened(root).splits["train"].annotations(0).boxes, [[0, 0, 64, 20]])
+
+
+def test_without_lists_a_hash_of_the_name_decides(tmp_path):
+    root = tmp_path / "voc"
+    for number in range(60):
+        annotate(root, f"image{number}", size=(8, 8), objects=[("cat", (1, 1, 8, 8))])
+    first = opened(root, val_share=0.3, test_share=0.2)
+    sizes = {name: len(split) for name, split in first.splits.items()}
+    assert sum(sizes.values()) == 60
+    assert 10 <= sizes["val"] <= 26
+    assert 5 <= sizes["test"] <= 20
+    assert "shared out by a hash" in first.notes[0]
+    annotate(root, "one_more", size=(8, 8), objects=[("cat", (1, 1, 8, 8))])
+    second = opened(root, val_share=0.3, test_share=0.2)
+    for name, split in first.splits.items():
+        assert set(split.ids) <= set(second.splits[name].ids)
+    assert second.fingerprint != first.fingerprint
+
+
+def test_lists_may_have_flags_and_names_with_spaces(root):
+    annotate(root, "two words")
+    listed(root)
+    (root / "ImageSets/Main/train.txt").write_text("a -1\n\ntwo words\n")
+    assert list(opened(root).splits["train"].ids) == ["a", "two words"]
+
+
+def test_other_lists_can_be_named(root):
+    listed(root, mine="c a", holdout="b")
+    data = opened(root, train="mine", val="holdout")
+    assert {name: list(split.ids) for name, split in data.splits.items()} == {"train": ["c", "a"], "val": ["b"]}
+
+
+def test_a_variable_and_a_tilde_in_the_root_are_filled_in(root, monkeypatch):
+    monkeypatch.setenv("PHOTOS", str(root.parent))
+    monkeypatch.setenv("HOME", str(root.parent))
+    assert Voc(root="$PHOTOS/voc").problems() == []
+    assert Voc(root="~/voc").problems() == []
+    (line,) = Voc(root="$UNSET_PHOTOS/voc").problems()
+    assert "$UNSET_PHOTOS" in line
+    assert "not set" in line
+
+
+def test_the_fingerprint_changes_with_what_matters_and_only_then(root):
+    first = opened(root).fingerprint
+    assert opened(root).fingerprint == first
+    for path in root.rglob("*"):
+        path.touch()
+    assert opened(root).fingerprint == first
+    listed(root, train="c", val="b a")
+    second = opened(root).fingerprint
+    annotate(root, "a", [("cat", (1, 1, 63, 48))])
+    third = opened(root).fingerprint
+    annotate(root, "b", [("dog", (11, 21, 30, 40))], size=(65, 48))
+    assert len({first, second, third, opened(root).fingerprint, opened(root, classes=["dog", "cat"]).fingerprint}) == 5
+
+
+def test_what_stands_beside_the_data_does_no_harm(root):
+    (root / "JPEGImages/a.txt").write_text("0 0.5 0.5 1 1")
+    (root / "JPEGImages/Thumbs.db").write_bytes(b"\0")
+    (root / "Annotations/._a.xml").write_bytes(b"\0\5\26\7")
+    annotate(root, "unwanted")
+    (root / "Annotations/unwanted.xml").unlink()
+    data = opened(root)
+    assert data.splits["train"].image(0).shape == (48, 64, 3)
+    assert data.notes == ("1 images without annotation were left out",)
+
+
+def test_a_size_that_differs_from_the_annotations_is_told(root):
+    cv2.imwrite(str(root / "JPEGImages/a.png"), np.zeros((96, 128, 3), np.uint8))
+    assert opened(root).notes == ("1 images do not have the size that their annotations give",)
+
+
+def test_a_split_can_be_sent_to_another_process(root):
+    train = pickle.loads(pickle.dumps(opened(root).splits["train"]))  # noqa: S301 - made here
+    assert train.image(0).shape == (48, 64, 3)
+    assert len(train.annotations(0).labels) == 2
+
+
+# --- mistakes ---------------------------------------------------------------------------------------
+
+
+def test_missing_and_empty_folders(tmp_path):
+    root = tmp_path / "voc"
+    assert "no such folder" in mistake(root)
+    root.mkdir()
+    assert len(Voc(root=str(root)).problems()) == 2
+    (root / "Annotations").mkdir()
+    assert "no JPEGImages/ in it" in mistake(root)
+    (root / "JPEGImages").mkdir()
+    assert [line.count("files in it") for line in Voc(root=str(root)).problems()] == [1, 1]
+
+
+def test_a_missing_image_is_found_without_opening(root):
+    (root / "JPEGImages/b.png").unlink()
+    (line,) = Voc(root=str(root)).problems()
+    assert line.startswith(f"{root}/Annotations/b.xml: no image b.jpg")
+    assert mistake(root) == line
+
+
+def test_many_missing_images_are_summed_up(root):
+    for number in range(30):
+        shutil.copy(root / "Annotations/a.xml", root / f"Annotations/lost{number:02d}.xml")
+    lines = Voc(root=str(root)).problems()
+    assert len(lines) == 21
+    assert "10 more" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"<annotation><object>", "no element found"),
+        (b"\xff\xfe\x00garbage", "not a readable VOC annotation"),
+        (b"<html></html>", "<html>"),
+        (b"", "no element found"),
+        (b'<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>', "document type"),
+        ('<?xml version="1.0" encoding="utf-16"?><!DOCTYPE a []><annotation/>'.encode("utf-16"), "document type"),
+        (b"<annotation><object><bndbox/></object></annotation>", "no <name>"),
+        (b"<annotation><object><name>cat</name></object></annotation>", "<bndbox/xmin>"),
+        (b"<annotation>" + OBJECT.format(name="cat", difficult=0, box=(1, "x", 3, 4)).encode() + b"</annotation>", "'x'"),
+        (b"<annotation>" + OBJECT.format(name="cat", difficult=0, box=(1, "nan", 3, 4)).encode() + b"</annotation>", "'nan'"),
+        (b" " * 10_000_001, "larger than 10 MB"),
+    ],
+)  # fmt: skip
+def test_unreadable_annotations(root, content, why):
+    (root / "Annotations/b.xml").write_bytes(content)
+    text = mistake(root)
+    assert text.startswith(f"{root}/Annotations/b.xml: ")
+    assert why in text
+
+
+def test_a_listed_image_without_annotation(root):
+    listed(root, val="b zebra")
+    text = mistake(root)
+    assert text.startswith(f"{root}/ImageSets/Main/val.txt:2: 'zebra' has no annotation")
+
+
+def test_an_image_listed_twice(root):
+    listed(root, val="b c b")
+    assert "val.txt:3: 'b' is in this list already, on line 1" in mistake(root)
+
+
+def test_an_image_in_two_splits(root):
+    listed(root, val="b a")
+    assert "1 images are in train and in val (the first: 'a')" in mistake(root)
+
+
+def test_an_empty_split(root):
+    listed(root, val="")
+    assert "the split 'val' holds no images" in mistake(root)
+
+
+@pytest.mark.parametrize("fields", [{"val": "vla"}, {"test": "extra"}])
+def test_a_list_that_is_not_there(root, fields):
+    text = mistake(root, **fields)
+    assert f"{next(iter(fields.values()))}.txt: no such list; lists there: train, val" in text
+
+
+def test_one_list_alone_is_not_made_up_for(root):
+    (root / "ImageSets/Main/val.txt").unlink()
+    assert "val.txt: no such list; lists there: train" in mistake(root)
+
+
+def test_an_unknown_class(root):
+    text = mistake(root, classes=["cat", "dogs"])
+    assert text.startswith(f"{root}/Annotations/a.xml: class 'dog' is not in `classes`: cat, dogs (did you mean 'dogs'?)")
+
+
+def test_no_objects_at_all(root):
+    for stem in "abc":
+        annotate(root, stem, [])
+    assert "no objects in any annotation" in mistake(root)
+
+
+def test_a_file_that_is_no_image(root):
+    (root / "JPEGImages/b.png").write_bytes(b"not an image")
+    assert mistake(root).startswith(f"{root}/JPEGImages/b.png: not an image")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"classes": ["a", "a"]}, {"classes": []}, {"val_share": 0.6, "test_share": 0.5}, {"val_share": 0.0}]
+)
+def test_fields_out_of_range(fields):
+    with pytest.raises(ValidationError):
+        Voc(root="x", **fields)
+
+
+# --- real photographs -------------------------------------------------------------------------------
+
+
+@pytest.mark.photos
+def test_blood_cells_against_torchvision_and_the_coco_file(photographs, tmp_path):
+    root = photographs / "bccd" / "BCCD"
+    data = Voc(root=str(root)).open(tmp_path)
+    assert data.classes == ("Platelets", "RBC", "WBC")
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 205, "val": 87, "test": 72}
+    assert data.notes == ("2 boxes without area were left out",)
+    assert sum(data.facts[f"boxes_{name}"] for name in data.splits) == 4886
+
+    annotations = root / "Annotations"
+    val = data.splits["val"]
+    parse = torchvision.datasets.VOCDetection.parse_voc_xml
+    for index in range(0, len(val), 9):
+        tree = parse(ET.parse(annotations / f"{val.ids[index]}.xml").getroot())["annotation"]  # noqa: S314 - our own files
+        corners = [[int(o["bndbox"][k]) for k in ("xmin", "ymin", "xmax", "ymax")] for o in tree["object"]]
+        expected = [(max(x1 - 1, 0), max(y1 - 1, 0), x2, y2) for x1, y1, x2, y2 in corners if x2 > x1 and y2 > y1]
+        np.testing.assert_array_equal(val.annotations(index).boxes, expected)
+        names = [o["name"] for o in tree["object"]]
+        assert [data.classes[label] for label in val.annotations(index).labels] == names
+        assert val.image(index).shape == (480, 640, 3)

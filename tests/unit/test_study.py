@@ -1,0 +1,158 @@
+"""The study and the records stay in step, whatever happens between them."""
+
+from __future__ import annotations
+
+import time
+
+import optuna
+import pytest
+
+from paretune.records import Record
+from paretune.search.reading import read_space
+from paretune.search.samplers import SAMPLERS, Random
+from paretune.search.study import Setup, SpaceExhausted, Study
+from paretune.yamlfile import read_yaml
+
+SPACE = """\
+input_size: {choices: [64, 96, 128, 160, 192, 224, 256, 288]}
+steps:
+  - prune: {ratio: {low: 0.0, high: 0.6, step: 0.1}}
+runtime: onnxruntime
+first:
+  - {input_size: 96, prune.ratio: 0.3}
+"""
+
+
+def record(proposal, state="complete", **metrics):
+    values = {"map": 0.5, "latency_ms_p50": 3.0, **metrics}
+    return Record(
+        number=proposal.number,
+        state=state,
+        recipe=proposal.recipe,
+        params={},
+        metrics=values if state == "complete" else {},
+        reasons={},
+        notes=(),
+        failure=None,
+        artefact=None,
+        origin=proposal.origin,
+        started=time.time(),
+    )
+
+
+@pytest.fixture
+def study(tmp_path):
+    def make(records=(), text=SPACE, sampler=None, violations=lambda _: {}):
+        (tmp_path / "s.yaml").write_text(text)
+        setup = Setup(
+            space=read_space(read_yaml(tmp_path / "s.yaml")),
+            objectives={"map": "maximize", "latency_ms_p50": "minimize"},
+            violations=violations,
+            sampler=sampler or Random(),
+            seed=0,
+            normal=lambda raw: raw,
+            fixed=[{"runtime": "eager"}, {"runtime": "onnxruntime"}],
+        )
+        return Study(tmp_path / "study.db", "s", setup, records)
+
+    return make
+
+
+def trials(tmp_path):
+    return optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 'study.db'}").trials
+
+
+def test_baselines_first_then_known_points_then_the_sampler(study):
+    asked = study()
+    eager = asked.propose()
+    assert (eager.number, eager.origin, eager.recipe) == (0, "baseline", {"runtime": "eager"})
+    assert asked.propose() is None  # all else waits for it
+    asked.tell(record(eager))
+    assert [asked.propose().origin for _ in range(4)] == ["baseline", "enqueued", "sampled", "sampled"]
+
+
+def test_numbers_are_never_used_twice(study):
+    asked = study()
+    done = [asked.propose()]
+    asked.tell(record(done[0]))
+    for _ in range(8):
+        done.append(asked.propose())
+        asked.tell(record(done[-1]))
+    assert [p.number for p in done] == list(range(9))
+
+
+def test_failed_and_not_finite_trials_are_told_as_failed(study, tmp_path):
+    asked = study()
+    asked.tell(record(asked.propose()))
+    asked.propose()
+    states = optuna.trial.TrialState
+    for metrics, expected in (
+        ({"map": float("nan")}, states.FAIL),
+        ({"map": float("inf")}, states.FAIL),
+        ({}, states.COMPLETE),
+    ):
+        asked.tell(record(asked.propose(), **metrics))
+        assert trials(tmp_path)[-1].state == expected
+    asked.tell(record(asked.propose(), state="failed"))
+    assert trials(tmp_path)[-1].state == states.FAIL
+
+
+def test_constraints_reach_optuna_and_keep_points_off_its_front(study, tmp_path):
+    asked = study(violations=lambda r: {"map": 0.4 - r.metrics["map"]})
+    asked.tell(record(asked.propose()))
+    asked.propose()
+    asked.tell(record(asked.propose(), map=0.3, latency_ms_p50=1.0))
+    asked.tell(record(asked.propose(), map=0.5, latency_ms_p50=2.0))
+    loaded = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    assert [t.values for t in loaded.best_trials] == [[0.5, 2.0]]
+
+
+def test_after_a_crash_the_unfinished_trial_keeps_its_number_and_its_recipe(study):
+    asked = study()
+    first = asked.propose()
+    asked.tell(record(first))
+    second, third, fourth = asked.propose(), asked.propose(), asked.propose()
+    written = [record(first), record(third)]  # the third was recorded, but we died before it was told
+    again = study(written)
+    told = [again.propose() for _ in range(3)]
+    assert told[0].number == second.number
+    assert (told[1].number, told[1].recipe) == (fourth.number, fourth.recipe)
+    assert told[2].number == fourth.number + 1
+
+
+def test_what_was_recorded_but_not_told_is_told_on_opening(study, tmp_path):
+    asked = study()
+    first = asked.propose()
+    asked.tell(record(first))
+    asked.propose()
+    third = asked.propose()
+    study([record(first), record(third, map=0.7)])
+    told = [t for t in trials(tmp_path) if t.user_attrs.get("paretune.trial") == third.number]
+    assert [t.state for t in told] == [optuna.trial.TrialState.COMPLETE]
+    assert told[0].values == [0.7, 3.0]
+
+
+def test_a_recipe_that_was_run_is_not_run_again_and_a_space_can_be_used_up(study):
+    small = "input_size: {choices: [64, 96]}\nruntime: onnxruntime\n"
+    asked = study(text=small)
+    asked.tell(record(asked.propose()))
+    asked.tell(record(asked.propose()))
+    seen = []
+    with pytest.raises(SpaceExhausted):
+        for _ in range(5):
+            seen.append(asked.propose())
+            asked.tell(record(seen[-1]))
+    assert sorted(p.recipe["input_size"] for p in seen) == [64, 96]
+
+
+@pytest.mark.parametrize("name", SAMPLERS.names)
+def test_every_sampler_proposes_inside_the_space(study, name):
+    asked = study(sampler=SAMPLERS.load(name)())
+    asked.tell(record(asked.propose()))
+    asked.propose()
+    for index in range(12):
+        proposal = asked.propose()
+        ratio = proposal.recipe["steps"][0]["prune"]["ratio"]
+        assert min(abs(ratio - k / 10) for k in range(7)) < 1e-12
+        assert proposal.recipe["input_size"] in range(64, 289, 32)
+        asked.tell(record(proposal, map=0.5 - ratio / 3, latency_ms_p50=10 - index / 4))
