@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,7 @@ def run_sweep(sweep: Sweep, *, address: str | None = None) -> Outcome:
                     return Outcome(finished=False, records=tuple(read_records(sweep.folder)))
                 compare(sweep, reporter)
                 sweep.mark_finished()
+                shutil.rmtree(sweep.folder / "tune", ignore_errors=True)  # Tune's own files; nobody reads them
             reporter.finished()
         except KeyboardInterrupt:
             return Outcome(finished=False, records=tuple(read_records(sweep.folder)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -57,6 +58,7 @@ def run(
     else:
         record = Record.complete(*what, started=started, seconds=clock.seconds, **result)
     write_record(bench.folder, record)
+    shutil.rmtree(bench.trial_folder(number) / "work", ignore_errors=True)  # the artefact holds what is of use
     return record
 
 

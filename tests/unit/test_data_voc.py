@@ -273,7 +273,9 @@ def test_one_list_alone_is_not_made_up_for(root):
 
 def test_an_unknown_class(root):
     text = mistake(root, classes=["cat", "dogs"])
-    assert text.startswith(f"{root}/Annotations/a.xml: class 'dog' is not in `classes`: cat, dogs (did you mean 'dogs'?)")
+    assert text.startswith(
+        f"{root}/Annotations/a.xml: class 'dog' is not in `classes`: cat, dogs (did you mean 'dogs'?)"
+    )
 
 
 def test_no_objects_at_all(root):
