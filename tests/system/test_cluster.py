@@ -102,7 +102,8 @@ def submit(place, head, *words, token=True):
     keep = {k: v for k, v in place.environment.items() if not k.startswith("RAY_")}
     secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(head.token)} if token else {}
     command = [sys.executable, "-m", "paretune", *words, "--address", head.address]
-    return subprocess.run(command, cwd=place.folder, env={**keep, **secret}, capture_output=True, text=True, timeout=800)
+    environment = {**keep, **secret}
+    return subprocess.run(command, cwd=place.folder, env=environment, capture_output=True, text=True, timeout=800)
 
 
 def test_a_submitted_sweep_ends_where_the_job_says(place, head):

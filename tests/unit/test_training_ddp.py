@@ -22,7 +22,7 @@ from paretune.training.ddp import HISTORY, train_with_ray
 from paretune.training.loop import train
 from paretune.training.settings import Training
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ray = pytest.importorskip("ray")
 
 TINY = Yolo(width=0.0625, depthwise=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -125,7 +124,7 @@ def train(
         FloatingPointError: the loss or the gradient is not finite; the states of the epochs before are good.
         UserError: no such optimizer, or the state is another training's.
     """
-    with _threads(settings.threads if device == "cpu" else None), torch.random.fork_rng(_gpus(device)):
+    with _threads(settings.threads if device == "cpu" else 0), torch.random.fork_rng(_gpus(device)):
         torch.manual_seed(settings.seed)
         run = _Run(network, detector, settings, device, options)
         batches = Batches(
@@ -244,11 +243,11 @@ def _fingerprint(detector: Detector, size: InputSize, settings: Training, world:
 
 
 @contextmanager
-def _threads(wanted: int | None) -> Iterator[None]:
-    """Give torch this many threads (0: one per core), and its own number back afterwards; None changes nothing."""
+def _threads(wanted: int) -> Iterator[None]:
+    """Give torch this many threads, and its own number back afterwards; 0 leaves it as it is."""
     before = torch.get_num_threads()
-    if wanted is not None:
-        torch.set_num_threads(wanted or len(os.sched_getaffinity(0)))
+    if wanted:
+        torch.set_num_threads(wanted)
     try:
         yield
     finally:

@@ -37,4 +37,4 @@ class Training(Spec):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """What to train on; auto takes a GPU where there is one."""
     threads: int = Field(default=0, ge=0, le=1024)
-    """Threads of torch on a CPU; 0 uses every core."""
+    """Threads of torch on a CPU; 0 takes what there is: every core, or those that Ray gave the process."""
