@@ -122,7 +122,8 @@ def comparison() -> dict[str, Any]:
             for name, base in (("eager", 9.1), ("onnxruntime", 4.3)):
                 gain = base / record.metrics["latency_ms_p50"]
                 verdict = "tied" if abs(gain - 1) < 0.03 else ("faster" if gain > 1 else "slower")
-                rows[name] = {"speedup": gain, "low": gain * 0.97, "high": gain * 1.04, "verdict": verdict}
+                low, high = (1.0, 1.0) if gain == 1 else (gain * 0.97, gain * 1.04)
+                rows[name] = {"speedup": gain, "low": low, "high": high, "verdict": verdict}
                 rows[name]["network_speedup"] = gain
             trials[str(record.number)] = rows
     return {"mode": "clean", "images": 100, "trials": trials}

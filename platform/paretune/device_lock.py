@@ -3,24 +3,44 @@
 Training holds it shared, measuring exclusive, so that no latency is taken while something else of
 ours runs on the device, whichever sweep, job or hand-started command it belongs to. A second lock,
 the gate, is taken first: a measurer that waits at the gate keeps new trainers out, so a stream of
-short trainings cannot starve it. The kernel frees both when their holder dies.
+short trainings cannot starve it. The kernel frees both when their holder dies, however it dies.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+
+_mine = threading.local()
+"""``devices``: those that this thread holds now."""
+_open: set[int] = set()
+"""Lock files that this process has open."""
 
 
 def lock_folder() -> Path:
-    """Return the folder of the lock files: one per user and machine, empty files only."""
-    folder = Path(tempfile.gettempdir()) / f"paretune-locks-{os.getuid()}"
+    """Return the folder of the lock files: one per user and machine, empty files only.
+
+    It lies in ``/tmp`` whatever TMPDIR says: batch systems give each job a TMPDIR of its own, and two
+    jobs on one machine must meet at the same file.
+
+    Raises:
+        RuntimeError: somebody else's folder, or something else, stands in its place.
+    """
+    shared = Path("/tmp")  # noqa: S108 - a fixed place is the point; whose it is, is checked below
+    root = shared if os.access(shared, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
+    folder = root / f"paretune-locks-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise RuntimeError(f"{folder} is not a folder of this user: remove it, devices are locked there")
     return folder
 
 
@@ -40,18 +60,63 @@ def alone_on(device: str) -> Iterator[float]:
 
 @contextmanager
 def _held(device: str, mode: int) -> Iterator[float]:
-    name = device.replace(":", "-")
-    flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
+    """Pass the gate, take the lock, leave the gate to the next.
+
+    Raises:
+        RuntimeError: this thread holds the device already and would wait for itself for ever.
+    """
+    held: set[str] = _mine.__dict__.setdefault("devices", set())
+    if device in held:
+        raise RuntimeError(f"this thread holds {device!r} already and would wait for itself for ever")
+    _close_in_children()
+    name = device.replace(":", "-").replace("/", "-")
     start = time.monotonic()
-    gate = os.open(lock_folder() / f"{name}.gate", flags, 0o600)
+    gate = _lock(lock_folder() / f"{name}.gate", fcntl.LOCK_EX)
     try:
-        lock = os.open(lock_folder() / f"{name}.lock", flags, 0o600)
-        try:
-            fcntl.flock(gate, fcntl.LOCK_EX)
-            fcntl.flock(lock, mode)
-            fcntl.flock(gate, fcntl.LOCK_UN)
-            yield time.monotonic() - start
-        finally:
-            os.close(lock)
+        lock = _lock(lock_folder() / f"{name}.lock", mode)
     finally:
-        os.close(gate)
+        _unlock(gate)
+    held.add(device)
+    try:
+        yield time.monotonic() - start
+    finally:
+        held.discard(device)
+        _unlock(lock)
+
+
+def _lock(path: Path, mode: int) -> int:
+    """Open and lock a file; again when a cleaner of temporary files took it away meanwhile."""
+    while True:
+        handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        _open.add(handle)
+        try:
+            fcntl.flock(handle, mode)
+            os.utime(handle)  # cleaners go by age
+            with suppress(FileNotFoundError):
+                if path.stat().st_ino == os.fstat(handle).st_ino:
+                    return handle
+        except BaseException:
+            _unlock(handle)
+            raise
+        _unlock(handle)
+
+
+def _unlock(handle: int) -> None:
+    """Close the file: the lock goes with the last handle on it. In a forked child it is closed already."""
+    if handle in _open:
+        _open.discard(handle)
+        os.close(handle)
+
+
+@cache
+def _close_in_children() -> None:
+    """Keep forked processes (data loaders) from holding the lock on after this one has died."""
+    os.register_at_fork(after_in_child=_forget)
+
+
+def _forget() -> None:
+    for handle in _open:
+        with suppress(OSError):
+            os.close(handle)
+    _open.clear()
+    _mine.__dict__.clear()

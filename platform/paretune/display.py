@@ -3,66 +3,102 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from paretune.front import Objective, pareto_front
 from paretune.records import Record
 
+WIDTH = 120
+"""Columns where nobody looks: a file, a pipe."""
+UNKNOWN = "-"
+
 
 def recipe_line(recipe: Mapping[str, Any]) -> str:
-    """Return a recipe in a few words: ``160 prune 0.3 → finetune 6 → int8 → onnxruntime``."""
-    words = [str(recipe["input_size"])]
+    """Return a recipe in a few words: ``160 prune 0.3 l1 → finetune 6 → int8 → onnxruntime``."""
+    words = []
     for step in recipe["steps"]:
         name, fields = next(iter(step.items()))
-        match name:
-            case "prune":
-                words.append(f"prune {fields['ratio']:g} {fields['importance']}")
-            case "finetune":
-                words.append(f"finetune {fields['epochs']}")
-            case "quantize":
-                words.append(str(fields["scheme"]))
+        match name, fields:
+            case "prune", {"ratio": ratio, "importance": importance}:
+                words.append(f"prune {ratio:g} {importance}")
+            case "finetune", {"epochs": epochs}:
+                words.append(f"finetune {epochs}")
+            case "quantize", {"scheme": scheme}:
+                words.append(str(scheme))
             case _:
-                words.append(name)
-    return " → ".join([*words, *recipe["runtime"]])
+                words.append(str(name))
+    return f"{recipe['input_size']} {' → '.join([*words, *recipe['runtime']])}"
 
 
-def trial_line(record: Record, records: Sequence[Record], objectives: Sequence[Objective], budget: int) -> str:
-    """Return what one finished trial says: how far the sweep is, what came of it, the best so far."""
+def trial_line(
+    record: Record,
+    records: Sequence[Record],
+    objectives: Sequence[Objective],
+    budget: int,
+    feasible: Callable[[Record], bool] = lambda _: True,
+) -> str:
+    """Return what one finished trial says: how far the sweep is, what came of it, whether it is on the front.
+
+    Args:
+        record: of the trial.
+        records: of all trials so far.
+        objectives: what the front is made of.
+        budget: trials of the whole sweep.
+        feasible: whether a record keeps every constraint.
+    """
     failed = sum(r.state == "failed" for r in records)
     head = f"trial {record.number} ({len(records)}/{budget} done{f', {failed} failed' if failed else ''})"
     recipe = recipe_line(record.recipe)
     if record.state == "failed":
-        return f"{head}: {recipe}: FAILED: {(record.failure or '').splitlines()[0][:160]}"
+        reason = next(iter((record.failure or "").splitlines()), "unknown reason")
+        return f"{head}: {recipe}: FAILED: {reason[:160]}"
     m = record.metrics
     figures = (
         f"map {_number(m.get('map'), 3)}, map50 {_number(m.get('map50'), 3)}, {_number(m.get('latency_ms_p50'), 2)} ms"
     )
-    complete = [r for r in records if r.state == "complete"]
-    front = [complete[i].number for i in pareto_front([r.metrics for r in complete], objectives)]
-    base = next((r.metrics.get("latency_ms_p50") for r in complete if r.number == 0), None)
+    allowed = [r for r in records if r.state == "complete" and feasible(r)]
+    front = [allowed[i].number for i in pareto_front([r.metrics for r in allowed], objectives)]
+    base = next((r.metrics.get("latency_ms_p50") for r in records if r.number == 0), None)
     gain = f" ({base / m['latency_ms_p50']:.1f}x eager)" if base and record.number and m.get("latency_ms_p50") else ""
     mark = f"; on the front of {len(front)}" if record.number in front else ""
+    mark = mark if feasible(record) else "; breaks a constraint"
     return f"{head}: {recipe}: {figures}{gain}{mark}"
 
 
 def time_left(records: Sequence[Record], budget: int) -> str:
-    """Return an estimate of the time that is left, from the trials done, the two baselines apart."""
-    mine = [sum(r.seconds.values()) for r in records if r.origin != "baseline"]
+    """Return an estimate of the time that is left, from the trials done, the two baselines apart.
+
+    Counted is the time in which any trial ran: trials at the same time share it, and a pause is none.
+    """
+    mine = sorted((r.started, r.finished) for r in records if r.origin != "baseline")
     left = budget - len(records)
     if not mine or left <= 0:
         return ""
-    return f", about {max(1, round(left * sum(mine) / len(mine) / 60))} min left"
+    busy, until = 0.0, 0.0
+    for start, end in mine:
+        busy += max(0.0, end - max(start, until))
+        until = max(until, end)
+    minutes = left * busy / len(mine) / 60
+    return f", about {minutes:.0f} min left" if minutes >= 1.5 else ", about a minute left"
 
 
 def front_table(front: Mapping[str, Any], comparison: Mapping[str, Any] | None) -> str:
-    """Render a front as a table, with speed-ups against both baselines and map differences."""
+    """Render a front as a table, with speed-ups against both baselines and map differences.
+
+    Args:
+        front: as ``front.front_object`` returns it.
+        comparison: as ``trial.compare_front`` returns it; None before the end of a sweep.
+    """
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     baseline = front["baseline"]
-    said = ", ".join(f"{metric} ({direction})" for metric, direction in front["objectives"].items())
-    table = Table(title=f"front of {front['sweep']} on target {front['target']}: {said}", title_justify="left")
+    said = ", ".join(f"{direction} {metric}" for metric, direction in front["objectives"].items())
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in (
         "trial",
         "recipe",
@@ -76,17 +112,22 @@ def front_table(front: Mapping[str, Any], comparison: Mapping[str, Any] | None) 
         "MiB",
         "params",
     ):
-        table.add_column(
-            name, justify="left" if name == "recipe" else "right", overflow="fold", no_wrap=name != "recipe"
-        )
+        recipe = name == "recipe"
+        table.add_column(name, justify="left" if recipe else "right", no_wrap=not recipe, overflow="fold")
     for point in front["front"]:
         table.add_row(*_row(point, baseline, comparison))
     if baseline is not None and baseline["trial"] not in [p["trial"] for p in front["front"]]:
         table.add_section()
-        table.add_row(*_row(baseline, baseline, comparison), style="dim")
+        table.add_row(*_row(baseline, baseline, comparison))
     buffer = io.StringIO()
-    Console(file=buffer, width=140, color_system=None).print(table)
-    return buffer.getvalue().rstrip()
+    Console(file=buffer, width=terminal_width(), color_system=None, markup=False, highlight=False).print(table)
+    rows = [line.rstrip() for line in buffer.getvalue().splitlines()]
+    return "\n".join([f"front of {front['sweep']} on target {front['target']}: {said}", *rows]).rstrip()
+
+
+def terminal_width() -> int:
+    """Return the terminal's columns, or 120 where the output is none; narrower than 100 makes no table."""
+    return max(100, shutil.get_terminal_size((WIDTH, 24)).columns) if sys.stdout.isatty() else WIDTH
 
 
 def _row(
@@ -106,25 +147,27 @@ def _row(
         _gain(gains.get("eager")),
         _gain(gains.get("onnxruntime")),
         _number(m["size_mib"], 2),
-        _thousands(m["params"]),
+        _millions(m["params"]),
     ]
 
 
 def _gain(row: Mapping[str, Any] | None) -> str:
-    """Return a speed-up with its interval; a tie is called one."""
+    """Return a speed-up with its interval; ``=`` before it says that it is a tie."""
     if row is None:
-        return "-"
-    tie = " tied" if row["verdict"] == "tied" else ""
-    return f"{row['speedup']:.2f} [{row['low']:.2f}, {row['high']:.2f}]{tie}"
+        return UNKNOWN
+    if row["low"] == row["high"]:  # the baseline itself
+        return f"{row['speedup']:.2f}"
+    tie = "= " if row["verdict"] == "tied" else ""
+    return f"{tie}{row['speedup']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    return UNKNOWN if value is None else f"{value:.{digits}f}"
 
 
 def _difference(value: float | None, base: float | None) -> str:
-    return "-" if value is None or base is None else f"{value - base:+.3f}"
+    return UNKNOWN if value is None or base is None else f"{value - base:+.3f}"
 
 
-def _thousands(value: float | None) -> str:
-    return "-" if value is None else f"{value / 1e6:.2f} M"
+def _millions(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value / 1e6:.2f} M"

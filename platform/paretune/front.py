@@ -32,15 +32,15 @@ class Objective:
     metric: str
     direction: Literal["maximize", "minimize"]
 
-    def gain(self, metrics: Mapping[str, float]) -> float:
-        """Return the value so that more is better; NaN when unknown."""
+    def gain(self, metrics: Mapping[str, float | None]) -> float:
+        """Return the value so that more is better; NaN when unknown or not finite."""
         value = metrics.get(self.metric)
         if value is None or not math.isfinite(value):
             return math.nan
         return value if self.direction == "maximize" else -value
 
 
-def pareto_front(points: Sequence[Mapping[str, float]], objectives: Sequence[Objective]) -> list[int]:
+def pareto_front(points: Sequence[Mapping[str, float | None]], objectives: Sequence[Objective]) -> list[int]:
     """Return the indices of the points that no other point dominates, in their order.
 
     A point dominates another when it is nowhere worse and somewhere better. Of equal points the first
@@ -75,21 +75,32 @@ def hypervolume_2d(points: Sequence[tuple[float, float]], reference: tuple[float
 
 
 def hypervolume(
-    points: Sequence[Mapping[str, float]], objectives: Sequence[Objective], baseline: Mapping[str, float]
+    points: Sequence[Mapping[str, float | None]],
+    objectives: Sequence[Objective],
+    baseline: Mapping[str, float | None],
 ) -> float | None:
     """Return the hypervolume of points: quality against log(baseline's cost / cost).
 
     The reference point is (0, the eager baseline's cost): a candidate dearer than the baseline, or of no
-    quality, adds nothing. None when the objectives are not one to maximize and one to minimize, or the
-    baseline's cost is unknown.
+    quality, adds nothing; nor does one with an unknown value. None where ``no_hypervolume`` gives a reason.
     """
-    up = [o for o in objectives if o.direction == "maximize"]
-    down = [o for o in objectives if o.direction == "minimize"]
-    if len(up) != 1 or len(down) != 1 or not baseline.get(down[0].metric, 0) > 0:
+    if no_hypervolume(objectives, baseline) is not None:
         return None
-    quality, cost, base = up[0].metric, down[0].metric, baseline[down[0].metric]
-    known = [p for p in points if p.get(quality) is not None and p.get(cost, 0) > 0]
-    return hypervolume_2d([(p[quality], math.log(base / p[cost])) for p in known], (0.0, 0.0))
+    up, down = sorted(objectives, key=lambda objective: objective.direction)
+    base = -down.gain(baseline)
+    values = [(up.gain(point), -down.gain(point)) for point in points]
+    # NaN compares false: unknown values, and costs no measurement can give, are left out
+    return hypervolume_2d([(quality, math.log(base / cost)) for quality, cost in values if cost > 0], (0.0, 0.0))
+
+
+def no_hypervolume(objectives: Sequence[Objective], baseline: Mapping[str, float | None]) -> str | None:
+    """Return why fronts of these objectives have no hypervolume; None if they have one."""
+    if sorted(objective.direction for objective in objectives) != ["maximize", "minimize"]:
+        return "it needs two objectives, one to maximize and one to minimize"
+    cost = next(objective for objective in objectives if objective.direction == "minimize")
+    if not -cost.gain(baseline) > 0:
+        return f"the eager baseline's {cost.metric} is not known"
+    return None
 
 
 def front_object(
@@ -114,7 +125,7 @@ def front_object(
     chosen = [allowed[i] for i in pareto_front([r.metrics for r in allowed], objectives)]
     cheapest = next((o for o in objectives if o.direction == "minimize"), objectives[0])
     chosen.sort(key=lambda record: (-cheapest.gain(record.metrics), record.number))
-    base = dict(eager.metrics) if eager else {}
+    base: dict[str, float | None] = dict(eager.metrics) if eager else {}
     return {
         "sweep": sweep,
         "target": target,
@@ -122,6 +133,7 @@ def front_object(
         "front": [point_of(record) for record in chosen],
         "objectives": {objective.metric: objective.direction for objective in objectives},
         "hypervolume": hypervolume([r.metrics for r in allowed], objectives, base),
+        "hypervolume_unknown": no_hypervolume(objectives, base),
         "reference": {o.metric: 0 if o.direction == "maximize" else base.get(o.metric) for o in objectives},
     }
 

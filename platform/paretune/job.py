@@ -28,6 +28,7 @@ from paretune.yamlfile import Document, Place, problems_of, read_yaml, validate
 METRICS = {
     "map": "COCO mean average precision, IoU 0.50:0.95",
     "map50": "mean average precision at IoU 0.50",
+    "map75": "mean average precision at IoU 0.75",
     "precision": "at the confidence of the best F1, IoU 0.50",
     "recall": "at the confidence of the best F1, IoU 0.50",
     "f1": "the best one over all confidences, IoU 0.50",

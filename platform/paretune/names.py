@@ -1,9 +1,12 @@
 """Names that come from libraries, so that ``paretune check`` knows them without importing the libraries.
 
-``python -m paretune.names`` prints what the installed libraries have; a test holds this file equal to it.
+``python -m paretune.names`` writes ``OPTIMIZERS`` anew from the torch that is installed; a test holds both
+tables equal to the libraries.
 """
 
 from __future__ import annotations
+
+from paretune.errors import did_you_mean
 
 OPTIMIZERS = (
     "ASGD",
@@ -19,7 +22,7 @@ OPTIMIZERS = (
     "Rprop",
     "SGD",
 )
-"""Classes of torch.optim that take one learning rate and dense gradients."""
+"""Classes of torch.optim that train any network when given nothing but a learning rate."""
 
 IMPORTANCES = {
     "l1": "MagnitudeImportance",
@@ -29,22 +32,53 @@ IMPORTANCES = {
     "bn_scale": "BNScaleImportance",
     "random": "RandomImportance",
 }
-"""Our name of a criterion → torch-pruning's class."""
+"""Our name of a criterion of pruning → torch-pruning's class."""
+
+
+def known_optimizer(name: str) -> str:
+    """Return the name when it is an optimizer's: a validator for pydantic.
+
+    Raises:
+        ValueError: it is none; the nearest is told.
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(f"no such optimizer{did_you_mean(name, OPTIMIZERS)}; known: {', '.join(OPTIMIZERS)}")
+    return name
 
 
 def installed_optimizers() -> tuple[str, ...]:
-    """Return the names of torch.optim's classes that fit any network.
+    """Return the names of torch.optim's classes that do a step on weights of 4 dimensions and of 1.
 
-    SparseAdam wants sparse gradients, LBFGS a closure, Muon matrices only.
+    Tried, not told by their names: some want sparse gradients, matrices only, or the loss several times a step.
     """
     import inspect
+    from typing import Any
 
     import torch
+    from torch import nn
 
-    unfit = {"Optimizer", "SparseAdam", "LBFGS", "Muon"}
-    classes = inspect.getmembers(torch.optim, inspect.isclass)
-    return tuple(name for name, cls in classes if issubclass(cls, torch.optim.Optimizer) and name not in unfit)
+    found = []
+    classes: list[tuple[str, Any]] = inspect.getmembers(torch.optim, inspect.isclass)
+    for name, cls in classes:
+        layer = nn.Conv2d(2, 2, 3)
+        layer(torch.ones(1, 2, 3, 3)).sum().backward()
+        try:
+            cls(layer.parameters(), lr=1e-3).step()
+        except (TypeError, ValueError, RuntimeError, NotImplementedError):
+            continue
+        found.append(name)
+    return tuple(found)
+
+
+def rewritten(source: str, optimizers: tuple[str, ...]) -> str:
+    """Return this file's text with another tuple of optimizers."""
+    head, opening, rest = source.partition("OPTIMIZERS = (\n")
+    _, closing, tail = rest.partition("\n)\n")
+    return head + opening + "\n".join(f'    "{name}",' for name in optimizers) + closing + tail
 
 
 if __name__ == "__main__":
-    print("OPTIMIZERS =", installed_optimizers())
+    from pathlib import Path
+
+    here = Path(__file__)
+    here.write_text(rewritten(here.read_text(), installed_optimizers()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -42,6 +43,18 @@ class Record:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What really ran, read back: runtime, threads, precision, environment."""
 
+    def __post_init__(self) -> None:
+        """Refuse what a record cannot say.
+
+        Raises:
+            ValueError: an unknown state, or a metric that is no finite number.
+        """
+        if self.state not in ("complete", "failed"):
+            raise ValueError(f"state {self.state!r}: 'complete' or 'failed' is expected")
+        wrong = [name for name, value in self.metrics.items() if not math.isfinite(value)]
+        if wrong:
+            raise ValueError(f"not finite: {', '.join(wrong)}; unknown metrics are left out and have a reason")
+
     @classmethod
     def failed(
         cls, number: int, recipe: Mapping[str, Any], params: Mapping[str, Any], origin: str, failure: str, **more: Any
@@ -66,7 +79,11 @@ class Record:
     def complete(
         cls, number: int, recipe: Mapping[str, Any], params: Mapping[str, Any], origin: str, **result: Any
     ) -> Record:
-        """Make the record of a trial that succeeded."""
+        """Make the record of a trial that succeeded; a metric that is not finite becomes an unknown one."""
+        given = result["metrics"]
+        odd = {name: f"the measurement gave {value}" for name, value in given.items() if not math.isfinite(value)}
+        result["metrics"] = {name: value for name, value in given.items() if name not in odd}
+        result["reasons"] = {**odd, **result["reasons"]}
         return cls(number, "complete", recipe, params, failure=None, origin=origin, **result)
 
     @property
@@ -98,17 +115,25 @@ def read_record(sweep_folder: Path, number: int) -> Record | None:
         return None
     try:
         body = json.loads(file.read_text())
-        return Record(**{**body, "notes": tuple(body["notes"])})
-    except (ValueError, TypeError, KeyError) as error:
+        record = Record(**{**body, "notes": tuple(body["notes"])})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{file}: damaged record ({error}); remove its folder to run the trial again") from error
+    if record.number != number:
+        raise UserError(f"{file}: the record of trial {record.number}; remove its folder to run trial {number} again")
+    return record
 
 
 def read_records(sweep_folder: Path) -> list[Record]:
     """Read all records of a sweep, by number.
 
     Raises:
-        UserError: one of them is damaged; the file is named.
+        UserError: one of them is damaged or lies in a folder that is no trial's; the file is named.
     """
-    numbers = sorted(int(file.parent.name) for file in (sweep_folder / "trials").glob(f"[0-9]*/{RECORD}"))
-    records = (read_record(sweep_folder, number) for number in numbers)
-    return [record for record in records if record is not None]
+    found = []
+    for file in (sweep_folder / "trials").glob(f"*/{RECORD}"):
+        if not file.parent.name.isdecimal() or file != record_file(sweep_folder, int(file.parent.name)):
+            raise UserError(f"{file}: in a folder that is no trial's (0003 would be one); move it elsewhere")
+        record = read_record(sweep_folder, int(file.parent.name))
+        if record is not None:
+            found.append(record)
+    return sorted(found, key=lambda record: record.number)

@@ -19,6 +19,7 @@ from paretune.records import Record, write_record
 from paretune.store import Artefact
 
 if TYPE_CHECKING:
+    from paretune.evaluation import Accuracy
     from paretune.profiling.latency import Latency
 
 
@@ -73,16 +74,15 @@ def _carry_out(
         progress("measuring")
         latency = _measure(bench, number, artefact)
     metrics: dict[str, float | None] = {
-        **accuracy,
+        **accuracy.metrics(),
         **latency.metrics(),
         "size_mib": artefact.size_mib,
         "params": artefact.params,
         "flops": artefact.flops,
     }
-    unknown = {name: "no ground truth in the split" for name, value in accuracy.items() if value is None}
     return {
         "metrics": {name: float(value) for name, value in metrics.items() if value is not None},
-        "reasons": {**unknown, **latency.reasons},
+        "reasons": {**accuracy.reasons, **latency.reasons},
         "notes": (*artefact.notes, *latency.notes),
         "artefact": str(artefact.folder.relative_to(bench.folder)),
         "facts": dict(latency.facts),
@@ -125,14 +125,14 @@ def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: C
     )
 
 
-def _evaluate(bench: Bench, artefact: Artefact) -> dict[str, float | None]:
+def _evaluate(bench: Bench, artefact: Artefact) -> Accuracy:
     """Evaluate the artefact on its runtime over the validation split."""
-    from paretune.evaluation.accuracy import evaluate
+    from paretune.evaluation import evaluate
     from paretune.runtimes.predictor import load_predictor
 
     target = bench.job.target
     with sharing(target.device):
-        return evaluate(load_predictor(artefact.folder, target), bench.data.splits["val"]).metrics()
+        return evaluate(load_predictor(artefact.folder, target), bench.data.splits["val"])
 
 
 def _measure(bench: Bench, number: int, artefact: Artefact) -> Latency:

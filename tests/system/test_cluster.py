@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_sweep import runs_of
+
+from tests_support import runs_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -67,6 +68,7 @@ class Head:
             probe = subprocess.run(
                 [sys.executable, "-m", "paretune", "status", "--address", self.address],
                 env=self.environment,
+                check=False,
                 capture_output=True,
                 text=True,
             )
@@ -103,7 +105,9 @@ def submit(place, head, *words, token=True):
     secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(head.token)} if token else {}
     command = [sys.executable, "-m", "paretune", *words, "--address", head.address]
     environment = {**keep, **secret}
-    return subprocess.run(command, cwd=place.folder, env=environment, capture_output=True, text=True, timeout=800)
+    return subprocess.run(
+        command, cwd=place.folder, env=environment, check=False, capture_output=True, text=True, timeout=800
+    )
 
 
 def test_a_submitted_sweep_ends_where_the_job_says(place, head):

@@ -8,7 +8,8 @@ import time
 
 import optuna
 import pytest
-from test_sweep import runs_of
+
+from tests_support import runs_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -216,6 +216,10 @@ def test_many_missing_images_are_summed_up(root):
     assert "10 more" in lines[-1]
 
 
+def boxed(*box) -> bytes:
+    return f"<annotation>{OBJECT.format(name='cat', difficult=0, box=box)}</annotation>".encode()
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
@@ -227,8 +231,8 @@ def test_many_missing_images_are_summed_up(root):
         ('<?xml version="1.0" encoding="utf-16"?><!DOCTYPE a []><annotation/>'.encode("utf-16"), "document type"),
         (b"<annotation><object><bndbox/></object></annotation>", "no <name>"),
         (b"<annotation><object><name>cat</name></object></annotation>", "<bndbox/xmin>"),
-        (b"<annotation>" + OBJECT.format(name="cat", difficult=0, box=(1, "x", 3, 4)).encode() + b"</annotation>", "'x'"),
-        (b"<annotation>" + OBJECT.format(name="cat", difficult=0, box=(1, "nan", 3, 4)).encode() + b"</annotation>", "'nan'"),
+        (boxed(1, "x", 3, 4), "'x'"),
+        (boxed(1, "nan", 3, 4), "'nan'"),
         (b" " * 10_000_001, "larger than 10 MB"),
     ],
 )  # fmt: skip

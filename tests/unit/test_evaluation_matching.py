@@ -127,7 +127,7 @@ def test_unknown_is_none():
 
 
 def test_lists_of_other_lengths_are_refused():
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         match([none_found()], [])
 
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
 
@@ -23,6 +23,7 @@ def as_metrics(points):
     return [{"map": quality, "latency_ms_p50": cost} for quality, cost in points]
 
 
+@settings(deadline=None)  # the first example imports, and machines are shared
 @given(points_of)
 def test_the_front_is_what_brute_force_finds(points):
     found = pareto_front(as_metrics(points), AIMS)
@@ -33,6 +34,7 @@ def test_the_front_is_what_brute_force_finds(points):
     assert [points[i] for i in found] == list(dict.fromkeys(p for p in points if not dominated(p)))
 
 
+@settings(deadline=None)  # the first example imports, and machines are shared
 @given(points_of, st.randoms())
 def test_the_front_does_not_depend_on_the_order(points, random):
     shuffled = random.sample(points, len(points))
@@ -46,6 +48,7 @@ def test_unknown_values_never_enter(bad):
     assert pareto_front([*points, {"map": 0.5, "latency_ms_p50": 2.0}], AIMS) == [3]
 
 
+@settings(deadline=None)  # the first example imports, and machines are shared
 @given(points_of)
 def test_hypervolume_agrees_with_optuna(points):
     mine = hypervolume_2d(points, (0.0, 0.0))

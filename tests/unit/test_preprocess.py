@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretune.data.preprocess import Placement, Preprocess
@@ -19,6 +19,7 @@ def boxes_in(width, height, random, count=5):
     return np.concatenate([ends.min(0), ends.max(0)], axis=1).astype(np.float32)
 
 
+@settings(deadline=None)
 @given(resize=resizes, width=sides, height=sides, to=st.tuples(sides, sides), seed=st.integers(0, 99))
 def test_boxes_come_back(resize, width, height, to, seed):
     image = np.zeros((height, width, 3), np.uint8)
@@ -38,6 +39,7 @@ def test_boxes_outside_are_cut_off_at_the_edges():
     np.testing.assert_array_equal(placement.to_image(outside), [[0, 0, 100, 60], [80, 40, 100, 60]])
 
 
+@settings(deadline=None)
 @given(width=sides, height=sides, to=st.tuples(sides, sides))
 def test_letterbox_keeps_proportions_and_fills_one_side_only(width, height, to):
     image = np.full((height, width, 3), 200, np.uint8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -70,6 +70,13 @@ class Noise(Dataset):
         return Data(Pictures.classes, {"train": split}, "x")
 
 
+class Diverging(Yolo):
+    """Its loss is not a number."""
+
+    def loss(self, raw: Sequence[torch.Tensor], annotations: Sequence[Annotations]) -> dict[str, torch.Tensor]:
+        return {name: term * torch.nan for name, term in super().loss(raw, annotations).items()}
+
+
 class Deadly(Pictures):
     """Kills the process that begins an epoch when one has been saved."""
 
@@ -102,11 +109,17 @@ def carried_by_value() -> None:
 
 
 def run(
-    folder: Path, dataset: Dataset, settings: Training = SETTINGS, workers: int = 1, lines: list[str] | None = None
+    folder: Path,
+    dataset: Dataset,
+    settings: Training = SETTINGS,
+    *,
+    workers: int = 1,
+    lines: list[str] | None = None,
+    detector: Yolo = TINY,
 ) -> Path:
     carried_by_value()
     return train_with_ray(
-        detector=TINY,
+        detector=detector,
         dataset=dataset,
         cache=folder.parent / "cache",
         size=SIZE,
@@ -148,8 +161,10 @@ def test_a_killed_worker_goes_on_after_its_last_epoch(tmp_path: Path) -> None:
 def test_mistakes_come_back_as_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^annotations/7\.xml is missing$"):
         run(tmp_path / "a", Noise(mistake="annotations/7.xml is missing"))
+    folder = run(tmp_path / "a", Noise(), SETTINGS.model_copy(update={"epochs": 1}))  # mended, and tried again
+    assert (folder / HISTORY).exists()
     with pytest.raises(FloatingPointError, match="step"):
-        run(tmp_path / "b", Noise(), SETTINGS.model_copy(update={"lr": 10.0, "optimizer": "SGD", "clip": 0.0}))
+        run(tmp_path / "b", Noise(), detector=Diverging(width=0.0625, depthwise=False))
     with pytest.raises(UserError, match="no room"):
         run(tmp_path / "c", Noise(), SETTINGS.model_copy(update={"threads": 64}))
     with pytest.raises(UserError, match="GPU"):

@@ -10,6 +10,7 @@ from typing import Any
 from paretune.detectors.base import Detector
 from paretune.model import Model
 from paretune.runtimes.base import Runtime
+from paretune.runtimes.onnxruntime import MODEL
 from paretune.store import Artefact, new_folder, read_artefact, write_manifest
 from paretune.structures import Thresholds
 
@@ -24,14 +25,25 @@ def write_artefact(
     classes: Sequence[str],
     thresholds: Thresholds = Thresholds(),  # noqa: B008 - frozen
 ) -> Artefact:
-    """Write a model as an artefact, whole or not at all; returns it as it was read back."""
+    """Write a model as an artefact, whole or not at all; an artefact that stands there is replaced.
+
+    Returns:
+        The artefact as it was read back.
+
+    Raises:
+        ValueError: the model is not what the runtime loads, or a weight is not finite.
+    """
     from paretune.detectors.structure import save_network
 
+    if model.format != runtime.accepts:
+        raise ValueError(f"runtime {runtime.name!r} loads a {runtime.accepts} model, this one is {model.format}")
     with new_folder(folder) as draft:
-        if model.network is not None:
+        if model.file is not None:
+            shutil.copyfile(model.file, draft / MODEL)
+        elif model.network is not None:
             save_network(model.network, draft)
-        elif model.file is not None:
-            shutil.copyfile(model.file, draft / "model.onnx")
+        else:
+            raise ValueError("the model has neither a network nor a file")
         written = Artefact(
             folder=draft,
             format=model.format,

@@ -16,6 +16,7 @@ from pydantic import Field
 from paretune.compression.base import Context, Step
 from paretune.errors import UserError
 from paretune.model import Model
+from paretune.names import IMPORTANCES
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,13 +27,13 @@ class Prune(Step):
 
     name: ClassVar[str] = "prune"
 
-    ratio: float = Field(default=0.3, ge=0, le=0.95)
+    ratio: float = Field(default=0.3, ge=0, lt=0.95)
     """Share of the channels to remove."""
     importance: Literal["l1", "l2", "lamp", "fpgm", "bn_scale", "random"] = "l1"
     """What makes a channel important."""
     round_to: int = Field(default=8, ge=1, le=256)
-    """Channels that are left are a multiple of this: odd widths make a network slower, not faster (16 suits
-    AVX-512 CPUs, 8 small networks)."""
+    """Channels that are left are the nearest multiple of this, and never none: odd widths make a network
+    slower, not faster (16 suits AVX-512 CPUs, 8 small networks)."""
     scope: Literal["local", "global"] = "local"
     """local: every layer loses the share; global: the network does, its least important layers more."""
 
@@ -43,17 +44,22 @@ class Prune(Step):
             UserError: the criterion does not fit the network.
             RuntimeError: the network could not be traced.
         """
+        from paretune.compression.frozen_norms import thawed
         from paretune.detectors.structure import copy_network, count
 
         assert model.network is not None  # noqa: S101 - the recipe's formats meet
-        network = copy_network(model.network)
+        network = copy_network(model.network).eval()
         before = sum(parameter.numel() for parameter in network.parameters())
         if self.ratio > 0:
-            self._prune(network, model, context)
+            wanted = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
+            with thawed(network):
+                self._prune(network, model, context)
+            for name, parameter in network.named_parameters():
+                parameter.requires_grad_(wanted[name])
         params, flops = count(network, model.input_size)
-        pruned = replace(model, network=network.eval(), params=params, flops=flops, history=(*model.history, self.name))
+        pruned = replace(model, network=network, params=params, flops=flops, history=(*model.history, self.name))
         if params == before:
-            return pruned.noted(f"prune changed nothing: ratio {self.ratio} with round_to {self.round_to}")
+            return pruned.noted(f"prune changed nothing: ratio {self.ratio:g} with round_to {self.round_to}")
         return pruned
 
     def _prune(self, network: nn.Module, model: Model, context: Context) -> None:
@@ -61,49 +67,60 @@ class Prune(Step):
         import torch
         import torch_pruning as tp
 
-        network.eval()
-        trainable = [(p, p.requires_grad) for p in network.parameters()]
-        for parameter, _ in trainable:
-            parameter.requires_grad_(True)  # the tracer does not see frozen parameters
-        view = context.detector.prune_view(network)
+        criterion = self._criterion(network)
+        network.requires_grad_(True)  # the tracer does not see frozen parameters
         example = torch.zeros(1, 3, model.input_size.height, model.input_size.width)
-        with torch.random.fork_rng([]):
+        with torch.random.fork_rng([]), torch.enable_grad():
             torch.manual_seed(context.seed)
-            pruner = tp.BasePruner(
-                view,
+            pruner = _rounding_pruner(tp.BasePruner)(
+                context.detector.prune_view(network),
                 (example,),  # a bare tensor would be taken apart along its batch
-                importance=self._criterion(network),
+                importance=criterion,
                 global_pruning=self.scope == "global",
                 pruning_ratio=self.ratio,
-                max_pruning_ratio=0.95,
+                max_pruning_ratio=1.0,  # the rounding sees to it that every layer keeps channels
                 ignored_layers=context.detector.protected(network),
                 round_to=self.round_to,
                 in_channel_groups={},  # the defaults are shared between calls, and changed
                 out_channel_groups={},
                 num_heads={},
             )
-            groups = list(pruner.DG.get_all_groups(root_module_types=pruner.root_module_types))
+            groups = list(pruner.DG.get_all_groups(pruner.ignored_layers, pruner.root_module_types))
             if not groups:
                 raise RuntimeError("prune: no prunable layer was traced in the network")
             pruner.step()
-        for parameter, wanted in trainable:
-            parameter.requires_grad_(wanted)
 
     def _criterion(self, network: nn.Module) -> Any:
+        """Return torch-pruning's class for the criterion, made.
+
+        Raises:
+            UserError: it does not fit the network.
+        """
         import torch_pruning as tp
         from torch import nn
 
         has_norm = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
         if self.importance == "bn_scale" and not has_norm:
             raise UserError("prune: importance bn_scale needs batch norms, and this network has none; l1 fits any")
-        match self.importance:
-            case "l1" | "l2":
-                return tp.importance.MagnitudeImportance(p=int(self.importance[1]))
-            case "lamp":
-                return tp.importance.LAMPImportance(p=2)
-            case "fpgm":
-                return tp.importance.FPGMImportance(p=2)
-            case "bn_scale":
-                return tp.importance.BNScaleImportance()
-            case "random":
-                return tp.importance.RandomImportance()
+        options = {"p": 1} if self.importance == "l1" else {}
+        return getattr(tp.importance, IMPORTANCES[self.importance])(**options)
+
+
+def _rounding_pruner(base: type[Any]) -> type[Any]:
+    """Return torch-pruning's pruner with widths rounded to the nearest multiple.
+
+    Its own rounding goes down always, and a layer that comes to nothing is then left as wide as it
+    was: at ratio 0.9 a narrow network would keep more channels than at 0.5.
+    """
+
+    class Pruner(base):  # type: ignore[misc]
+        def _round_to(self, n_pruned: int, current_channels: int, round_to: int) -> int:
+            return channels_removed(n_pruned, current_channels, round_to)
+
+    return Pruner
+
+
+def channels_removed(asked: int, channels: int, multiple: int) -> int:
+    """Return how many of ``channels`` go, when ``asked`` should: the nearest to it that leaves a multiple, not 0."""
+    left = max(1, (channels - asked + multiple // 2) // multiple) * multiple
+    return max(0, channels - left)

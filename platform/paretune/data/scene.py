@@ -1,7 +1,8 @@
 """Painting one picture of flat shapes with the difficulties of a photograph, and its annotations.
 
-Only additions, multiplications and integer image operations touch the pixels (no sine, no float sum),
-so that every machine paints the same picture from the same random numbers.
+Pixels come from additions, multiplications and OpenCV's integer operations alone, without sines and
+long floating-point sums, whose last digit differs between processors: the same random numbers give the
+same picture.
 """
 
 from __future__ import annotations
@@ -16,22 +17,28 @@ from numpy.typing import NDArray
 from paretune.data.surface import background, camera, colour_against, lit, noise, paint_of_hue
 from paretune.structures import Annotations, Floats, Image, InputSize
 
-SMALLEST, LARGEST = 0.13, 0.50
-"""Diameters of objects, as a share of the picture's shorter side; drawn evenly on a logarithmic scale."""
+SMALLEST, LARGEST = 0.15, 0.48
+"""Objects have the area of circles whose diameter is this share of the picture's shorter side; the share is
+drawn evenly on a logarithmic scale."""
 FEWEST_OBJECTS, MOST_OBJECTS = 2, 9
 HIDDEN = 0.25
 """An object of which less than this share is seen is to be ignored."""
-CROWDED = 0.3
-"""Objects are not put where they would overlap another by more than this (intersection over union)."""
+CROWDED = 0.45
+"""Objects are not put where more than this share of the smaller one's box would lie in another's."""
 _FINE = 4
 """Shapes are drawn this many times larger and averaged, which smooths their edges."""
 
 
 def _regular(corners: int, inner: float = 1.0) -> Floats:
-    """Return a regular polygon of radius 1; with ``inner`` below 1 every second corner lies there: a star."""
+    """Return a regular polygon with the area of a circle of radius 1.
+
+    With ``inner`` below 1 every second corner lies nearer to the centre, by that factor: a star.
+    """
     turns = np.arange(corners) * (2 * math.pi / corners)
     radii = np.where(np.arange(corners) % 2, inner, 1.0)
-    return np.asarray(radii[:, None] * np.stack([np.cos(turns), np.sin(turns)], axis=1), np.float32)
+    area = corners / 2 * inner * math.sin(2 * math.pi / corners)  # as many triangles as corners
+    points = radii[:, None] * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+    return np.asarray(points * (math.pi / area) ** 0.5, np.float32)
 
 
 OUTLINES: dict[str, Floats] = {
@@ -42,7 +49,7 @@ OUTLINES: dict[str, Floats] = {
     "star": _regular(10, 0.5),
     "triangle": _regular(3),
 }
-"""Every class and its outline: (corners, 2), radius 1, centre 0."""
+"""Every class and its outline: (corners, 2), centre 0, all of the same area."""
 CLASSES = tuple(OUTLINES)
 
 
@@ -121,11 +128,9 @@ def _shape(random: np.random.Generator, size: InputSize, difficulty: float, *, l
     shorter_side = min(size.width, size.height)
     diameter = shorter_side * SMALLEST * (LARGEST / SMALLEST) ** random.random()
     stretch = np.array([longer**0.5, longer**-0.5]) * diameter / 2
-    turn = random.uniform(0, 2 * math.pi)
-    cosine, sine = math.cos(turn), math.sin(turn)
-    # drawn out along any direction of the shape, not only along its first corner
+    # turned before it is drawn out too: the corners lie anywhere on the longer axis
     unit = OUTLINES[CLASSES[label]] @ _rotation(random.uniform(0, 2 * math.pi))
-    outline = (unit * stretch) @ np.array([[cosine, sine], [-sine, cosine]])
+    outline = (unit * stretch) @ _rotation(random.uniform(0, 2 * math.pi))
     centre = random.uniform(0.2, 0.8, 2) * diameter + random.random(2) * (
         np.array([size.width, size.height]) - diameter
     )
@@ -163,9 +168,8 @@ def _lay(random: np.random.Generator, canvas: Floats, owner: NDArray[np.uint8], 
     if random.random() < 0.4:
         _shadow(random, canvas, cover, left, top)
     below = canvas[here]
-    colour, other = colour_against(random, below), random.uniform(-45, 45, 3)
-    if thing.colour is not None:
-        colour = thing.colour
+    colour = colour_against(random, below) if thing.colour is None else thing.colour
+    other = random.uniform(-45, 45, 3)
     slope = random.uniform(-1, 1, 2).astype(np.float32)  # the shading runs in this direction
     across = np.linspace(-1, 1, right - left, dtype=np.float32) * slope[0]
     down = np.linspace(-1, 1, bottom - top, dtype=np.float32) * slope[1]
@@ -209,8 +213,7 @@ def _annotations(things: list[Thing], owner: NDArray[np.uint8]) -> Annotations:
 
 
 def _overlap(one: Floats, other: Floats) -> float:
-    """Return the intersection over union of two boxes (4,)."""
+    """Return which share of the smaller of two boxes (4,) lies in the larger."""
     sides = np.clip(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0, None)
-    shared = float(sides[0] * sides[1])
     areas = [float((box[2] - box[0]) * (box[3] - box[1])) for box in (one, other)]
-    return shared / (sum(areas) - shared)
+    return float(sides[0] * sides[1]) / min(areas)

@@ -20,7 +20,7 @@ from paretune.spec import fingerprint
 from paretune.store import new_folder, sha256
 from paretune.structures import Annotations, Data, Image, InputSize, Split
 
-PAINTER = 1
+PAINTER = 2
 """Raised when the painting changes, so that pictures of an older one are not used."""
 _DONE = "pictures.json"
 
@@ -40,7 +40,7 @@ class Shapes(Dataset):
     """Pictures that no search looks at."""
     size: str = "192x144"
     """Width x height of the pictures, in pixels; one number for a square."""
-    difficulty: float = Field(default=0.5, ge=0, le=1)
+    difficulty: float = Field(default=0.3, ge=0, le=1)
     """0: clean pictures; 1: many lookalikes, much clutter, hard light, strong blur and noise."""
 
     @field_validator("size")

@@ -1,5 +1,13 @@
 """Cost of a predictor, measured so that others get the same figures.
 
-`latency` measures one artefact, `comparison` several of them interleaved; `worker` is the process that
-both start, `supervisor` the one that waits for it.
+``measure`` measures one artefact, ``compare`` several of them interleaved in one run. ``worker`` is the
+process that both start, ``supervisor`` the one that waits for it, ``cores`` picks the cores and watches
+who else uses them, ``samples`` holds what was timed and the statistics of it. Linux only: it needs
+``/proc``, affinity masks and a kernel that ends children with their parent.
 """
+
+from paretune.profiling.comparison import Comparison, Ratio, compare
+from paretune.profiling.latency import Latency, measure
+from paretune.profiling.samples import Protocol
+
+__all__ = ["Comparison", "Latency", "Protocol", "Ratio", "compare", "measure"]

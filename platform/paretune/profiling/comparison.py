@@ -1,30 +1,49 @@
 """Comparing artefacts: interleaved in one run, so that what drifts drifts for all of them.
 
 Single absolute times of two runs differ by far more than the artefacts do. Here all artefacts are
-loaded, each in a process of its own, and run in short blocks in random order while the others sleep;
-the ratio of two of them is taken block by block.
+loaded, each in a process of its own, and run in short blocks while the others sleep; the ratio of two
+of them is taken block by block, on the same images. Every order of a block row is followed by its
+reverse (A B B A), which cancels a steady drift.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paretune.device_lock import alone_on
-from paretune.profiling.supervisor import COLUMNS, LOADER, Batch, Protocol, Worker, saved_images
+from paretune.profiling.cores import contention, shares
+from paretune.profiling.environment import environment
+from paretune.profiling.samples import (
+    COLUMNS,
+    Batch,
+    Mode,
+    Protocol,
+    Rows,
+    Stage,
+    column,
+    is_clean,
+    is_short,
+    milliseconds,
+)
+from paretune.profiling.supervisor import LOADER, Worker, saved_images
 from paretune.structures import Image
 from paretune.target import Target
 
-TOLERANCE = 0.03
-"""Differences under 3 % are ties on a CPU."""
-SHORT_MS = 20.0
-Mode = Literal["clean", "cpu", "wall"]
+TOLERANCE = {"cpu": 0.03, "cuda": 0.01}
+"""Differences below this are ties, however sure."""
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""97.5 % quantile of Student's t for 1, 2, ... degrees of freedom; beyond, the last one is wide enough."""
+CLEAN_IN_BLOCK = 3
+"""Undisturbed inferences without which a block counts as disturbed."""
+CLEAN_BLOCKS = 2 / 3
+"""Share of undisturbed blocks that each process needs: any two then have a third of their rows in common."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +53,15 @@ class Ratio:
     ratio: float
     low: float
     high: float
-    """95 % interval, by bootstrap over processes and blocks."""
+    """95 % interval."""
+    tolerance: float = TOLERANCE["cpu"]
 
     @property
     def verdict(self) -> Literal["faster", "slower", "tied"]:
-        """Tell which is faster; tied when the interval holds 1 or the difference is under 3 %."""
-        if self.high < 1 and self.ratio < 1 - TOLERANCE:
+        """Tell which is faster; tied when the interval holds 1 or the difference is below the tolerance."""
+        if self.high < 1 and self.ratio < 1 - self.tolerance:
             return "faster"
-        if self.low > 1 and self.ratio > 1 + TOLERANCE:
+        if self.low > 1 and self.ratio > 1 + self.tolerance:
             return "slower"
         return "tied"
 
@@ -50,100 +70,170 @@ class Ratio:
 class Comparison:
     """Medians of every block of every artefact."""
 
+    rows: Rows
+    """(N, 11) raw samples, the columns of ``samples.COLUMNS``."""
+    place: NDArray[np.int64]
+    """(N, 3) round, block and artefact of each sample."""
     latency: NDArray[np.float64]
-    """(rounds, blocks, artefacts) milliseconds end to end."""
+    """(rounds, blocks, artefacts) milliseconds end to end; NaN for a block that was disturbed throughout."""
     network: NDArray[np.float64]
     """The same of the network alone."""
     mode: Mode
-    """What the medians are of: undisturbed samples, CPU time, or all samples."""
+    """What the medians are of, for all artefacts alike: undisturbed samples, CPU time, or all samples."""
+    baseline: int = 0
+    """The artefact that others are compared with."""
+    tolerance: float = TOLERANCE["cpu"]
+    steady: bool = True
+    """Whether every warm-up reached its plateau."""
+    elsewhere: Mapping[str, float] = field(default_factory=dict)
+    """What else used the cores, as shares (see ``cores.reading``)."""
+    facts: tuple[Mapping[str, Any], ...] = ()
+    """What really ran, read back, per artefact, and the environment."""
 
-    def ratio(self, index: int, base: int, *, network: bool = False) -> Ratio:
-        """Return the latency of one artefact as a share of another's."""
+    def ratio(self, index: int, base: int | None = None, *, network: bool = False) -> Ratio:
+        """Return the latency of one artefact as a share of another's (by default the baseline's).
+
+        The interval is Student's, of the rounds' log ratios: blocks of one process depend on each other,
+        processes do not. (A bootstrap over 3 to 5 processes claims 95 % and holds 77 to 92 %.)
+        """
         values = self.network if network else self.latency
-        logs = np.log(values[:, :, index] / values[:, :, base])
-        rng = np.random.default_rng(0)
-        rounds, blocks = logs.shape
-        draws = np.empty(2000)
-        for draw in range(len(draws)):
-            chosen = logs[rng.integers(rounds, size=rounds)]
-            draws[draw] = np.median(np.take_along_axis(chosen, rng.integers(blocks, size=(rounds, blocks)), axis=1))
-        low, high = np.percentile(draws, [2.5, 97.5])
-        return Ratio(float(np.exp(np.median(logs))), float(np.exp(low)), float(np.exp(high)))
+        logs = np.log(values[:, :, index] / values[:, :, self.baseline if base is None else base])
+        rounds = np.nanmedian(logs, axis=1)
+        centre = float(rounds.mean())
+        quantile = STUDENT[min(len(rounds) - 1, len(STUDENT)) - 1]
+        half = quantile * float(rounds.std(ddof=1)) / len(rounds) ** 0.5
+        low, high = np.exp([centre - half, centre + half])
+        return Ratio(float(np.exp(centre)), float(low), float(high), self.tolerance)
+
+    def ratios(self, *, network: bool = False) -> list[Ratio]:
+        """Return every artefact's latency as a share of the baseline's, in their order."""
+        return [self.ratio(index, network=network) for index in range(self.latency.shape[2])]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Say what a reader of the ratios must know; each begins with its flag."""
+        told = contention(self.elsewhere)
+        notes = [f"contended: {'; '.join(told)}"] if told else []
+        if not self.steady:
+            notes.append("no_steady_state: a warm-up reached no plateau")
+        return tuple(notes)
+
+    def save_samples(self, file: Path) -> None:
+        """Keep the raw samples, one array per column, each sample with its round, block and artefact (npz)."""
+        columns: dict[str, Any] = {name: column(self.rows, name) for name in COLUMNS}
+        columns |= {name: self.place[:, n] for n, name in enumerate(("round", "block", "artefact"))}
+        np.savez_compressed(file, **columns, clean=is_clean(self.rows))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return medians (ms), ratios, intervals and verdicts, as plain data."""
+
+        def told(ratio: Ratio) -> dict[str, Any]:
+            return {"ratio": ratio.ratio, "low": ratio.low, "high": ratio.high, "verdict": ratio.verdict}
+
+        return {
+            "mode": self.mode,
+            "baseline": self.baseline,
+            "rounds": self.latency.shape[0],
+            "notes": list(self.notes),
+            "elsewhere": dict(self.elsewhere),
+            "artefacts": [
+                {
+                    "latency_ms_p50": float(np.nanmedian(self.latency[:, :, index])),
+                    "network_ms_p50": float(np.nanmedian(self.network[:, :, index])),
+                    "latency": told(self.ratio(index)),
+                    "network": told(self.ratio(index, network=True)),
+                    "facts": dict(facts),
+                }
+                for index, facts in enumerate(self.facts)
+            ],
+        }
 
 
 def compare(
     artefacts: Sequence[Path],
-    images: Sequence[Image],
+    images: Sequence[Image] | Path,
     target: Target,
     *,
-    rounds: int = 3,
-    blocks: int = 12,
-    block_seconds: float = 0.1,
+    baseline: int = 0,
+    rounds: int = 5,
+    blocks: int = 8,
     protocol: Protocol = Protocol(),  # noqa: B008 - frozen
     loader: str = LOADER,
 ) -> Comparison:
     """Measure artefacts interleaved, alone on the target's device.
 
     Args:
-        artefacts: their folders.
-        images: RGB uint8; inferences take them in turn.
+        artefacts: their folders; all are in memory at once.
+        images: RGB uint8, or an npz file of them; inferences take them in turn.
         target: device and threads.
-        rounds: times that all processes are started afresh.
-        blocks: blocks of each artefact in a round.
-        block_seconds: length of a block, at least 5 inferences.
-        protocol: warm-up and limits.
+        baseline: index of the one that others are compared with.
+        rounds: times that all processes are started afresh; at least 2, for an interval.
+        blocks: blocks of each artefact in a round; an even number, each order comes with its reverse.
+        protocol: warm-up, length of a block, limits.
         loader: as in ``measure``.
 
     Raises:
+        ValueError: too few rounds, or an odd number of blocks.
         RuntimeError: one of the processes died or hung; nothing is concluded then.
     """
+    if rounds < 2 or blocks < 2 or blocks % 2:
+        raise ValueError(f"at least 2 rounds and an even number of blocks are needed, not {rounds} and {blocks}")
     rng = np.random.default_rng(0)
     runs: list[list[list[Batch]]] = []  # (round, block, artefact)
-    with saved_images(images) as file, alone_on(target.device):
+    facts: list[dict[str, Any]] = []
+    steady = True
+    with alone_on(target.device), saved_images(images) as file:
+        surroundings = environment(target)
         for _ in range(rounds):
             with ExitStack() as stack:
-                workers = []
-                for artefact in artefacts:
-                    worker = stack.enter_context(Worker(artefact, file, target, protocol.limit, loader))
-                    worker.warm_up(protocol)
-                    workers.append(worker)
-                runs.append(
-                    [_block(workers, rng.permutation(len(workers)), block_seconds, protocol) for _ in range(blocks)]
-                )
-    mode = _mode(runs, target.threads)
-    return Comparison(_medians(runs, "latency_ns", mode), _medians(runs, "network_ns", mode), mode)
+                workers = [stack.enter_context(Worker(folder, file, target, protocol, loader)) for folder in artefacts]
+                plateaus = [worker.warm_up() for worker in workers]  # each of them, whatever the first says
+                steady = steady and all(plateaus)
+                orders = [rng.permutation(len(workers)) for _ in range(blocks // 2)]
+                rows = [order for pair in orders for order in (pair, pair[::-1])]
+                runs.append([_row(workers, order, protocol.block_seconds, 5 * n) for n, order in enumerate(rows)])
+                facts = facts or [{**surroundings, **worker.facts} for worker in workers]
+    mode = _mode(runs, target)
+    flat = [(place, runs[place[0]][place[1]][place[2]]) for place in np.ndindex(rounds, blocks, len(artefacts))]
+    return Comparison(
+        rows=np.concatenate([batch.rows for _, batch in flat]),
+        place=np.concatenate([np.tile(place, (len(batch.rows), 1)) for place, batch in flat]),
+        latency=_medians(runs, "latency", mode),
+        network=_medians(runs, "network", mode),
+        mode=mode,
+        baseline=baseline,
+        tolerance=TOLERANCE[target.device],
+        steady=steady,
+        elsewhere=shares([batch.elsewhere for _, batch in flat]),
+        facts=tuple(facts),
+    )
 
 
-def _block(workers: Sequence[Worker], order: NDArray[np.int64], seconds: float, protocol: Protocol) -> list[Batch]:
-    """Let each worker run once, in the order given; the answers are in the workers' own order."""
-    found = {int(index): workers[int(index)].sample(seconds, 5, protocol.cap) for index in order}
+def _row(workers: Sequence[Worker], order: NDArray[np.int64], seconds: float, image: int) -> list[Batch]:
+    """Let each worker run one block, in the order given; the answers are in the workers' own order.
+
+    Two inferences before each block do not count: the worker has just slept, and its caches are others'.
+    """
+    found = {int(index): workers[int(index)].sample(seconds, 5, lead_in=2, image=image) for index in order}
     return [found[index] for index in range(len(workers))]
 
 
-def _mode(runs: Sequence[Sequence[Sequence[Batch]]], threads: int) -> Mode:
-    """Choose what medians are taken of, the same for every artefact.
-
-    Samples without an involuntary switch hold for short inferences even on a busy machine; of long ones
-    there are none, and the CPU time of a single thread holds.
-    """
-    batches = [batch for blocks in runs for row in blocks for batch in row]
-    short = all(np.median(batch.rows[:, COLUMNS.index("latency_ns")]) < SHORT_MS * 1e6 for batch in batches)
-    clean = all((batch.rows[:, COLUMNS.index("switches")] == 0).sum() >= 3 for batch in batches)
-    if short and clean:
+def _mode(runs: Sequence[Sequence[Sequence[Batch]]], target: Target) -> Mode:
+    """Choose what medians are taken of (see ``samples.trusted``), by blocks here, not by samples."""
+    if target.device != "cpu":
+        return "wall"
+    clean = np.array([[[is_clean(b.rows).sum() >= CLEAN_IN_BLOCK for b in row] for row in blocks] for blocks in runs])
+    rounds = [[np.concatenate([b.rows for b in column_]) for column_ in zip(*blocks, strict=True)] for blocks in runs]
+    short = all(is_short(rows, target.threads) for artefacts in rounds for rows in artefacts)
+    if short and clean.mean(axis=1).min() >= CLEAN_BLOCKS:
         return "clean"
-    return "cpu" if threads == 1 else "wall"
+    return "cpu" if target.threads == 1 else "wall"
 
 
-def _medians(runs: Sequence[Sequence[Sequence[Batch]]], column: str, mode: Mode) -> NDArray[np.float64]:
+def _medians(runs: Sequence[Sequence[Sequence[Batch]]], stage: Stage, mode: Mode) -> NDArray[np.float64]:
     def median(batch: Batch) -> float:
-        rows = batch.rows
-        if mode == "clean":
-            rows = rows[rows[:, COLUMNS.index("switches")] == 0]
-        if mode == "cpu" and column == "latency_ns":
-            return float(np.median(rows[:, COLUMNS.index("cpu_ns")])) / 1e6
-        if mode == "cpu":  # the network's share of the wall time, of the CPU time
-            share = rows[:, COLUMNS.index(column)] / rows[:, COLUMNS.index("latency_ns")]
-            return float(np.median(share * rows[:, COLUMNS.index("cpu_ns")])) / 1e6
-        return float(np.median(rows[:, COLUMNS.index(column)])) / 1e6
+        times = milliseconds(batch.rows, stage, mode)
+        enough = CLEAN_IN_BLOCK if mode == "clean" else 1
+        return float(np.median(times)) if len(times) >= enough else float("nan")
 
     return np.array([[[median(batch) for batch in row] for row in blocks] for blocks in runs])

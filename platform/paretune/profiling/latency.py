@@ -1,134 +1,188 @@
 """The latency of one artefact, on a device that nothing else of ours uses meanwhile.
 
-Rules followed (MLPerf loadgen, nvbench, Barrett et al. OOPSLA 2017): fresh process per repetition,
-warm-up until a plateau, real images in turn, stages timed apart, raw samples kept and none dropped,
-percentiles only from enough samples, what else ran on the cores is told.
+Fresh processes, a warm-up that ends on a plateau, real images in turn, stages timed apart, every raw
+sample kept, percentiles only from enough samples, and what else ran on the cores told.
+
+Sources of the rules: MLPerf loadgen (Reddi et al., arXiv:1911.02549); Barrett et al., Virtual Machine
+Warmup Blows Hot and Cold, OOPSLA 2017; Kalibera and Jones, Rigorous Benchmarking in Reasonable Time,
+ISMM 2013.
 """
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paretune.device_lock import alone_on
-from paretune.profiling.supervisor import COLUMNS, LOADER, Batch, Protocol, Worker, saved_images
+from paretune.profiling.cores import contention, shares
+from paretune.profiling.environment import environment
+from paretune.profiling.samples import (
+    CLEAN_SAMPLES,
+    COLUMNS,
+    P50_SAMPLES,
+    P90_SAMPLES,
+    P99_SAMPLES,
+    Batch,
+    Mode,
+    Protocol,
+    Rows,
+    Stage,
+    column,
+    is_clean,
+    milliseconds,
+    trusted,
+)
+from paretune.profiling.supervisor import LOADER, Worker, saved_images
 from paretune.structures import Image
 from paretune.target import Target
 
-P50_SAMPLES, P90_SAMPLES, CLEAN_SAMPLES = 11, 64, 30
-"""Fewest samples for a percentile at 99 % confidence (MLPerf's early-stopping bound)."""
-FOREIGN, STEAL = 0.05, 0.02
-"""Cores' worth of other work from which a measurement is called contended."""
+STRETCH, UNDISTURBED = 1.05, 0.9
+"""Contention seen from inside: wall time this much above CPU time, and fewer inferences than this undisturbed."""
+SPREAD = 0.10
+"""Repetitions whose medians lie farther apart than this share of them are unstable."""
+STAGES: tuple[Stage, ...] = ("preprocess", "network", "postprocess")
+COLD = ("load_ms", "first_inference_ms")
 
 
 @dataclass(frozen=True)
 class Latency:
     """What was measured of one artefact on one target."""
 
-    rows: NDArray[np.int64]
-    """(N, 6) raw samples in their order: nanoseconds of each stage, CPU time, involuntary switches."""
+    rows: Rows
+    """(N, 11) raw samples in their order, the columns of ``samples.COLUMNS``."""
     repetition: NDArray[np.int64]
     """(N,) which process each sample comes from."""
-    threads: int
+    target: Target
     memory_mib_peak: float
-    foreign: float
-    """Cores' worth of other processes' work on our cores, mean."""
-    steal: float
+    """Peak resident memory of a process that only predicts, without the images it was measured on."""
+    elsewhere: Mapping[str, float]
+    """What else used the cores, as shares (see ``cores.reading``)."""
     steady: bool
     """Whether every warm-up reached its plateau."""
+    cold: Mapping[str, float]
+    """``load_ms`` and ``first_inference_ms``, medians over the processes."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What really ran, read back, and the environment."""
 
-    def column(self, name: str) -> NDArray[np.int64]:
-        """Return one column of the samples."""
-        return self.rows[:, COLUMNS.index(name)]
-
-    @property
+    @cached_property
     def clean(self) -> NDArray[np.bool_]:
-        """Return which samples ran without an involuntary context switch."""
-        return np.asarray(self.column("switches") == 0)
+        """Which samples ran without an involuntary context switch."""
+        return is_clean(self.rows)
+
+    @cached_property
+    def contended(self) -> tuple[str, ...]:
+        """Why others disturbed the measurement; empty when nobody did."""
+        reasons = contention(self.elsewhere)
+        stretch = self.stretch
+        if stretch is not None and stretch > STRETCH and self.clean.mean() < UNDISTURBED:
+            reasons.append(f"wall time was {stretch:.2f} times CPU time")
+        return tuple(reasons)
 
     @property
-    def contended(self) -> bool:
-        """Tell whether something else ran on our cores."""
-        return self.foreign > FOREIGN or self.steal > STEAL
+    def stretch(self) -> float | None:
+        """Wall time over CPU time; None unless one thread of a CPU does all the work."""
+        if self.target.threads != 1 or self.target.device != "cpu":
+            return None
+        return float(column(self.rows, "latency_ns").sum() / max(1, column(self.rows, "latency_cpu_ns").sum()))
 
-    @property
-    def spread(self) -> tuple[float, float]:
-        """Return the smallest and largest median (ms, end to end) of the repetitions."""
-        total = self.column("latency_ns")
-        medians = [np.median(total[self.repetition == r]) / 1e6 for r in np.unique(self.repetition)]
-        return float(min(medians)), float(max(medians))
+    @cached_property
+    def mode(self) -> Mode:
+        """Which samples to rank by: all when nobody disturbed them, else the ones that hold (``samples.trusted``)."""
+        if not self.contended:
+            return "wall"
+        return trusted(self._repetitions(), self.target.threads, self.target.device)
 
-    def metrics(self) -> dict[str, float | None]:
-        """Return the figures by the names they are logged under; None where ``reasons`` says why."""
-        total = self.column("latency_ns")
-        low, high = self.spread
-        enough_clean = int(self.clean.sum()) >= CLEAN_SAMPLES
+    def _repetitions(self) -> list[Rows]:
+        return [self.rows[self.repetition == number] for number in np.unique(self.repetition)]
+
+    def spread(self, mode: Mode = "wall") -> tuple[float, float]:
+        """Return the smallest and largest median (ms, end to end) of the repetitions.
+
+        The interval holds the true median with probability 1 - 2^(1-k) for k processes: 75 % for 3, 94 % for 5.
+        """
+        medians = [float(np.median(milliseconds(rows, "latency", mode))) for rows in self._repetitions()]
+        return min(medians), max(medians)
+
+    def _figures(self) -> dict[str, float | str]:
+        """Return every figure, or why it is not known."""
+        total, cpu = milliseconds(self.rows, "latency", "wall"), milliseconds(self.rows, "latency", "cpu")
+        single = "CPU time is latency only where one thread of a CPU does all the work"
+        low, high = self.spread()
         return {
             "latency_ms_p50": _percentile(total, 50, P50_SAMPLES),
             "latency_ms_p90": _percentile(total, 90, P90_SAMPLES),
-            "latency_ms_p50_clean": _percentile(total[self.clean], 50, CLEAN_SAMPLES) if enough_clean else None,
-            "latency_ms_p50_cpu": _percentile(self.column("cpu_ns"), 50, P50_SAMPLES) if self.threads == 1 else None,
+            "latency_ms_p99": _percentile(total, 99, P99_SAMPLES),
+            "latency_ms_p50_clean": _percentile(total[self.clean], 50, CLEAN_SAMPLES, "undisturbed samples"),
+            "latency_ms_p50_cpu": single if self.stretch is None else _percentile(cpu, 50, P50_SAMPLES),
             "latency_ms_p50_low": low,
             "latency_ms_p50_high": high,
-            "network_ms_p50": _percentile(self.column("network_ns"), 50, P50_SAMPLES),
-            "preprocess_ms_p50": _percentile(self.column("preprocess_ns"), 50, P50_SAMPLES),
-            "postprocess_ms_p50": _percentile(self.column("postprocess_ns"), 50, P50_SAMPLES),
-            "load_ms": self.facts.get("load_ms"),
-            "first_inference_ms": self.facts.get("first_inference_ms"),
+            **{f"{s}_ms_p50": _percentile(milliseconds(self.rows, s, "wall"), 50, P50_SAMPLES) for s in STAGES},
+            **self.cold,
             "memory_mib_peak": self.memory_mib_peak,
             "clean_fraction": float(self.clean.mean()),
-            "latency_samples": float(len(self.rows)),
+            "latency_samples": float(len(total)),
         }
+
+    def metrics(self) -> dict[str, float]:
+        """Return the figures by the names they are logged under; what is not known is in ``reasons``."""
+        return {name: value for name, value in self._figures().items() if not isinstance(value, str)}
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Say for each figure that is None why it is."""
-        count = len(self.rows)
-        why = {
-            "latency_ms_p50": f"{count} samples, {P50_SAMPLES} are needed",
-            "network_ms_p50": f"{count} samples, {P50_SAMPLES} are needed",
-            "latency_ms_p90": f"{count} samples, {P90_SAMPLES} are needed",
-            "latency_ms_p50_clean": f"{int(self.clean.sum())} undisturbed samples, {CLEAN_SAMPLES} are needed",
-            "latency_ms_p50_cpu": f"CPU time is latency for one thread only, not {self.threads}",
-        }
-        return {name: why.get(name, "not measured") for name, value in self.metrics().items() if value is None}
+        """Say for each figure that ``metrics`` lacks why it does."""
+        return {name: value for name, value in self._figures().items() if isinstance(value, str)}
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Say what a reader of the figures must know."""
+        """Say what a reader of the figures must know; each begins with its flag."""
         notes = []
         if self.contended:
-            notes.append(
-                f"contended: {self.foreign:.0%} of a core was used by others, {self.steal:.0%} taken by the hypervisor"
-            )
+            notes.append(f"contended: {'; '.join(self.contended)}")
+        if "foreign" not in self.elsewhere:
+            notes.append("contention unknown: the kernel does not tell what else ran on the cores")
+        if self.target.device != "cpu":
+            notes.append("contention unknown: other processes on the GPU are not watched")
         if not self.steady:
-            notes.append("no_steady_state: the warm-up reached no plateau")
+            notes.append("no_steady_state: a warm-up reached no plateau")
+        low, high = self.spread(self.mode)
+        if (apart := (high - low) / low) > SPREAD:
+            notes.append(f"unstable: medians of the processes ({self.mode} time) lie {apart:.0%} apart")
         if self.facts.get("nice", 0) > 0:
-            notes.append(f"measured at nice {self.facts['nice']}: everything else on the machine went first")
+            notes.append(f"nice: measured at priority {self.facts['nice']}, everything else on the machine went first")
         return tuple(notes)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the raw samples, as plain data."""
+        low, high = self.spread(self.mode)
+        return {
+            "metrics": self.metrics(),
+            "reasons": self.reasons,
+            "notes": list(self.notes),
+            "ranking": {"mode": self.mode, "low_ms": low, "high_ms": high},
+            "elsewhere": dict(self.elsewhere),
+            "facts": dict(self.facts),
+        }
+
     def save_samples(self, file: Path) -> None:
-        """Keep the raw samples, each with its clean flag, as a compressed npz."""
-        columns = {name: self.column(name) for name in COLUMNS}
-        np.savez_compressed(file, **columns, repetition=self.repetition, clean=self.clean)  # type: ignore[arg-type]
+        """Keep the raw samples, one array per column, each sample with its process and clean flag (compressed npz)."""
+        columns: dict[str, Any] = {name: column(self.rows, name) for name in COLUMNS}
+        np.savez_compressed(file, **columns, repetition=self.repetition, clean=self.clean)
 
 
-def _percentile(values: NDArray[np.int64], percent: float, at_least: int) -> float | None:
-    return float(np.percentile(values, percent)) / 1e6 if len(values) >= at_least else None
+def _percentile(times: NDArray[np.float64], percent: int, needed: int, what: str = "samples") -> float | str:
+    return float(np.percentile(times, percent)) if len(times) >= needed else f"{len(times)} {what}, {needed} are needed"
 
 
 def measure(
     artefact: Path,
-    images: Sequence[Image],
+    images: Sequence[Image] | Path,
     target: Target,
     protocol: Protocol = Protocol(),  # noqa: B008 - frozen
     *,
@@ -138,51 +192,37 @@ def measure(
 
     Args:
         artefact: its folder.
-        images: RGB uint8; inferences take them in turn.
+        images: RGB uint8, or an npz file of them; inferences take them in turn, each repetition from another on.
         target: device and threads.
         protocol: how long.
         loader: ``module:function`` (folder, target) → predictor.
 
     Raises:
-        RuntimeError: the measuring process died or hung; no figure is given then.
+        UserError: the artefact is damaged, or the machine has fewer cores than the target's threads.
+        RuntimeError: the measuring process died or hung, or two of them did not run the same; no figure
+            is given then.
     """
     batches: list[Batch] = []
-    facts: dict[str, Any] = {}
+    facts: list[dict[str, Any]] = []
     steady = True
-    with saved_images(images) as file, alone_on(target.device):
-        for _ in range(protocol.repetitions):
-            with Worker(artefact, file, target, protocol.limit, loader) as worker:
-                steady = worker.warm_up(protocol) and steady
-                batches.append(worker.sample(protocol.seconds, protocol.samples, protocol.cap))
-                facts = facts or worker.facts
+    with alone_on(target.device), saved_images(images) as file:
+        surroundings = environment(target)
+        for repetition in range(protocol.repetitions):
+            with Worker(artefact, file, target, protocol, loader) as worker:
+                steady = worker.warm_up() and steady
+                first = repetition * protocol.samples
+                batches.append(worker.sample(protocol.seconds, protocol.samples, image=first))
+                facts.append(worker.facts)
+    cold = {name: median(found.pop(name) for found in facts) for name in COLD}
+    if any(found != facts[0] for found in facts):
+        raise RuntimeError(f"the repetitions did not run the same: {facts}")
     return Latency(
         rows=np.concatenate([batch.rows for batch in batches]),
         repetition=np.repeat(np.arange(len(batches)), [len(batch.rows) for batch in batches]),
-        threads=target.threads,
+        target=target,
         memory_mib_peak=max(batch.peak_bytes for batch in batches) / 2**20,
-        foreign=float(np.mean([batch.foreign for batch in batches])),
-        steal=float(np.mean([batch.steal for batch in batches])),
+        elsewhere=shares([batch.elsewhere for batch in batches]),
         steady=steady,
-        facts={**environment(), **facts},
+        cold=cold,
+        facts={**surroundings, **facts[0]},
     )
-
-
-def environment() -> dict[str, Any]:
-    """Return what two measurements must share to be comparable."""
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
-    governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-    return {
-        "cpu": cpu,
-        "machine_cores": os.cpu_count(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "governor": governor.read_text().strip() if governor.exists() else "unknown",
-        "load_average": round(os.getloadavg()[0], 2),
-    }

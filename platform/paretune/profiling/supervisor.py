@@ -12,113 +12,86 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from paretune.errors import UserError
+from paretune.profiling.cores import choose_cores
+from paretune.profiling.samples import COLUMNS, Batch, Protocol, steady
 from paretune.structures import Image
 from paretune.target import Target
 
 LOADER = "paretune.runtimes.predictor:load_predictor"
-COLUMNS = ("preprocess_ns", "network_ns", "postprocess_ns", "latency_ns", "cpu_ns", "switches")
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How long is measured. Times are in seconds."""
-
-    repetitions: int = 3
-    """Fresh processes; the spread between them is part of the result."""
-    seconds: float = 1.0
-    """Sampling in each of them, at least."""
-    samples: int = 30
-    """Inferences in each of them, at least: 64 in all give a 90th percentile."""
-    warmup_seconds: float = 0.5
-    """At least, in windows of half of it; ends when two window medians agree to 3 %."""
-    warmup_cap: float = 10.0
-    cap: float = 30.0
-    """Sampling ends here even without enough samples."""
-    limit: float = 180.0
-    """A worker that does not answer for so long is killed."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Inferences that a worker ran in one go."""
-
-    rows: NDArray[np.int64]
-    """(N, 6): the columns of COLUMNS."""
-    foreign: float
-    """Cores' worth of other processes' work on our cores meanwhile."""
-    steal: float
-    """Cores' worth of time the hypervisor took from them."""
-    peak_bytes: int
-    """Peak resident memory so far, without the images."""
-
-    def medians(self, threads: int) -> float:
-        """Return the median by which a plateau is found: CPU time of one thread, which others disturb least."""
-        column = "cpu_ns" if threads == 1 else "latency_ns"
-        return float(np.median(self.rows[:, COLUMNS.index(column)]))
-
-
-def choose_cores(threads: int) -> list[int]:
-    """Return as many of the cores we may use: the last ones, since the first serve interrupts.
-
-    Raises:
-        RuntimeError: there are fewer.
-    """
-    allowed = sorted(os.sched_getaffinity(0))
-    if len(allowed) < threads:
-        raise RuntimeError(
-            f"the target wants {threads} threads, each on a core of its own; this process may use {len(allowed)}"
-        )
-    return allowed[-threads:]
+COUNTS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB")
+"""Libraries that take their number of threads from ``…_NUM_THREADS`` when they are imported."""
+PLACES = ("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "OMP_PLACES", "OMP_PROC_BIND")
+"""Variables that would move threads away from the cores the worker is pinned to."""
 
 
 @contextmanager
-def saved_images(images: Sequence[Image]) -> Iterator[Path]:
-    """Give a file with the images, which every worker reads."""
+def saved_images(images: Sequence[Image] | Path) -> Iterator[Path]:
+    """Give a file (npz) with the images, which every worker reads.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if isinstance(images, Path):
+        yield images
+        return
+    if not len(images):
+        raise ValueError("at least one image is needed to measure on")
     with tempfile.TemporaryDirectory(prefix="paretune-measure-") as folder:
         file = Path(folder) / "images.npz"
-        named: dict[str, Any] = {f"{index:05d}": image for index, image in enumerate(images)}
+        named: dict[str, Any] = {f"{index:06d}": image for index, image in enumerate(images)}
         np.savez(file, **named)
         yield file
 
 
 class Worker:
-    """A process that has loaded one artefact; use it in a ``with`` block."""
+    """A process that has loaded one artefact; use it in a ``with`` block.
 
-    def __init__(self, artefact: Path, images: Path, target: Target, limit: float, loader: str = LOADER) -> None:
+    It dies with the thread that started it, and with it all that it started itself.
+    """
+
+    def __init__(self, artefact: Path, images: Path, target: Target, protocol: Protocol, loader: str = LOADER) -> None:
         """Start the process and wait until it has loaded the artefact and run it once.
 
+        Args:
+            artefact: the artefact's folder.
+            images: file of ``saved_images``.
+            target: device and threads.
+            protocol: how it is warmed up, and how long an answer may take.
+            loader: ``module:function``, of (folder, target); what it returns has ``facts``, ``preprocess``,
+                ``core`` and ``postprocess`` as ``runtimes.predictor.Predictor`` has. It is imported with this
+                process's own ``sys.path``.
+
         Raises:
-            RuntimeError: it died or did not answer; what it said last is in the message.
+            UserError: the artefact is damaged, or the machine has not so many cores.
+            RuntimeError: the process died or did not answer; what it said last is in the message.
         """
-        self._limit = limit
-        self._threads = target.threads
+        cores = choose_cores(target.threads)
+        self._target, self._protocol = target, protocol
+        self._unread = b""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
-        threads = {f"{library}_NUM_THREADS": str(target.threads) for library in ("OMP", "MKL", "OPENBLAS")}
-        package = Path(__file__).parents[2]
-        path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "paretune.profiling.worker"],
+            [sys.executable, "-P", "-m", "paretune.profiling.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             start_new_session=True,
-            env={**os.environ, **threads, "PYTHONPATH": path},
+            env=_environment(target.threads),
         )
         try:
             request = {
                 "parent": os.getpid(),
+                "path": [str(Path(folder).absolute()) for folder in sys.path],
                 "artefact": str(artefact),
                 "images": str(images),
                 "target": target.tree(),
-                "cores": choose_cores(target.threads),
+                "cores": cores,
                 "loader": loader,
             }
             self.facts: dict[str, Any] = self._ask(request)["facts"]
@@ -137,51 +110,94 @@ class Worker:
 
     def stop(self) -> None:
         """End the process and all that it started."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._kill()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with suppress(BrokenPipeError):
+                    pipe.close()
         self._errors.close()
 
-    def warm_up(self, protocol: Protocol) -> bool:
-        """Run until two windows agree to 3 %; returns False when the cap came first."""
-        window, start, last = protocol.warmup_seconds / 2, time.monotonic(), 0.0
+    def warm_up(self) -> bool:
+        """Run until two windows in a row agree; returns False when the cap came first (Barrett et al., OOPSLA 2017)."""
+        protocol, target = self._protocol, self._target
+        window = protocol.warmup_seconds / 2
+        start, last = time.monotonic(), self.sample(window, 5)
         while time.monotonic() - start < protocol.warmup_cap:
-            now = self.sample(window, 5, protocol.cap).medians(self._threads)
-            if last and abs(now - last) <= 0.03 * last:
+            now = self.sample(window, 5)
+            if steady(last.rows, now.rows, protocol, target.threads, target.device):
                 return True
             last = now
         return False
 
-    def sample(self, seconds: float, at_least: int, at_most_seconds: float) -> Batch:
-        """Run for at least so long and so often."""
-        answer = self._ask({"seconds": seconds, "at_least": at_least, "at_most_seconds": at_most_seconds})
+    def sample(self, seconds: float, at_least: int, *, lead_in: int = 0, image: int | None = None) -> Batch:
+        """Run for at least so long and so often, from this image on; ``lead_in`` inferences before that do not count.
+
+        Raises:
+            RuntimeError: the process died or did not answer.
+        """
+        order = {"seconds": seconds, "at_least": at_least, "cap": self._protocol.cap}
+        answer = self._ask({**order, "lead_in": lead_in, "image": image})
         rows = np.array(answer.pop("rows"), np.int64).reshape(-1, len(COLUMNS))
         return Batch(rows, **answer)
 
     def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
         """Send one line and wait for one line."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None  # noqa: S101 - pipes were asked for
-        assert stdout is not None  # noqa: S101
+        stdin = self._process.stdin
+        assert stdin is not None  # noqa: S101 - a pipe was asked for
         try:
             stdin.write((json.dumps(command) + "\n").encode())
             stdin.flush()
         except BrokenPipeError:
             raise RuntimeError(self._last_words()) from None
-        ready, _, _ = select.select([stdout], [], [], self._limit)
-        if not ready:
-            raise RuntimeError(f"the measuring process did not answer within {self._limit:g} s")
-        line = stdout.readline()
-        if not line:
-            raise RuntimeError(self._last_words())
-        answer: dict[str, Any] = json.loads(line)
+        answer: dict[str, Any] = json.loads(self._line())
+        if "error" in answer:
+            failure = f"the measuring process failed: {answer['error']}"
+            raise UserError(failure) if answer["by_user"] else RuntimeError(failure)
         return answer
 
+    def _line(self) -> bytes:
+        """Wait for a whole line, but not for ever."""
+        stdout, limit = self._process.stdout, self._protocol.limit
+        assert stdout is not None  # noqa: S101 - a pipe was asked for
+        waiting = select.poll()  # select() cannot take the high file numbers of a large parent
+        waiting.register(stdout, select.POLLIN)
+        deadline = time.monotonic() + limit
+        while b"\n" not in self._unread:
+            if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise RuntimeError(f"the measuring process did not answer within {limit:g} s")
+            if not (chunk := os.read(stdout.fileno(), 1 << 20)):
+                raise RuntimeError(self._last_words())
+            self._unread += chunk
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line
+
+    def _kill(self) -> None:
+        """Kill the whole group; its number is ours until the process is waited for, not longer."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
     def _last_words(self) -> str:
-        code = self._process.wait()
+        """Say how it ended, now that it answers no more."""
+        ended = select.poll()
+        process = os.pidfd_open(self._process.pid)
+        try:
+            ended.register(process, select.POLLIN)
+            ended.poll(1000)  # it is about to end; what it says of that is better than "killed"
+        finally:
+            os.close(process)
+        self._kill()
+        code = self._process.returncode
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()
-        return f"the measuring process ended with {code}: {said[-1] if said else 'it said nothing'}"
+        return f"the measuring process {how}: {said[-1] if said else 'it said nothing'}"
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Return the environment of a worker: threads as asked for, this package importable."""
+    kept = {name: value for name, value in os.environ.items() if name not in PLACES}
+    counts = {f"{library}_NUM_THREADS": str(threads) for library in COUNTS}
+    places = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**kept, **counts, "PYTHONPATH": os.pathsep.join(places)}

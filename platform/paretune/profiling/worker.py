@@ -2,7 +2,7 @@
 
 Started by ``supervisor.Worker`` as ``python -m paretune.profiling.worker``; commands come as JSON lines
 on standard input, answers go as JSON lines to the standard output it was given. Between commands it
-sleeps in a read. Nothing but the artefact's own libraries is imported.
+sleeps in a read.
 """
 
 from __future__ import annotations
@@ -16,44 +16,37 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-Row = tuple[int, int, int, int, int, int]
-"""Nanoseconds of preprocess, network, postprocess, end to end, CPU time; involuntary context switches."""
+from paretune.errors import UserError
+from paretune.profiling.cores import passed, reading, siblings
 
 PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Load what the first line asks for, then obey."""
+    """Load what the first line asks for, then obey; a failure is told and ends the process."""
     answers = _private_stdout()
-    request = json.loads(sys.stdin.readline())
-    _die_with_parent(request["parent"])
-    facts = _settle(request["cores"])
-    start = time.perf_counter_ns()
-    module, _, function = request["loader"].partition(":")
-    from paretune.target import Target
-
-    predictor = getattr(importlib.import_module(module), function)(
-        Path(request["artefact"]), Target.model_validate(request["target"])
-    )
-    loaded = time.perf_counter_ns()
-    images = _images(Path(request["images"]))
-    run = _Runner(predictor, images, request["cores"])
-    first = run.once()
-    facts |= predictor.facts | {"load_ms": (loaded - start) / 1e6, "first_inference_ms": first[3] / 1e6}
-    _answer(answers, {"facts": facts})
-    for line in sys.stdin:
-        command = json.loads(line)
-        _answer(answers, run.sample(command["seconds"], command["at_least"], command["at_most_seconds"]))
+    try:
+        request = json.loads(sys.stdin.readline())
+        _die_with_parent(request["parent"])
+        runner, facts = _prepare(request)
+        _answer(answers, {"facts": facts})
+        for line in sys.stdin:
+            _answer(answers, runner.sample(**json.loads(line)))
+    except Exception as error:  # noqa: BLE001 - whatever a runtime may raise goes to the supervisor
+        traceback.print_exc()
+        _answer(answers, {"error": f"{type(error).__name__}: {error}", "by_user": isinstance(error, UserError)})
+        sys.exit(1)
 
 
 def _private_stdout() -> TextIO:
     """Return the standard output for answers; whatever libraries print goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return answers
 
@@ -70,85 +63,112 @@ def _die_with_parent(parent: int) -> None:
         sys.exit(1)
 
 
+def _prepare(request: dict[str, Any]) -> tuple[_Runner, dict[str, Any]]:
+    """Settle on the cores, load the artefact and run it once.
+
+    Returns:
+        What runs inferences, and what was read back: priority, cores, threads, the runtime's own facts, and
+        the two cold figures. ``load_ms`` begins when the interpreter is up: imports of libraries are in it.
+    """
+    facts = _settle(request["cores"])
+    sys.path += [folder for folder in request["path"] if folder not in sys.path]
+    start = time.perf_counter_ns()
+    module, _, function = request["loader"].partition(":")
+    import cv2
+
+    from paretune.target import Target
+
+    target = Target.model_validate(request["target"])
+    cv2.setNumThreads(target.threads)
+    predictor = getattr(importlib.import_module(module), function)(Path(request["artefact"]), target)
+    loaded = time.perf_counter_ns()
+    runner = _Runner(predictor, Path(request["images"]), request["cores"])
+    runner.once()
+    facts |= {"opencv_threads": cv2.getNumThreads(), **predictor.facts}
+    if facts.get("threads", target.threads) != target.threads:
+        raise RuntimeError(f"the runtime uses {facts['threads']} threads, and {target.threads} were asked for")
+    return runner, facts | {"load_ms": (loaded - start) / 1e6, "first_inference_ms": runner.rows[-1][5] / 1e6}
+
+
 def _settle(cores: Sequence[int]) -> dict[str, Any]:
-    """Pin to the cores, ask for normal priority; both are read back."""
+    """Pin to the cores, ask for normal priority; both are read back.
+
+    Raises:
+        RuntimeError: the kernel gave other cores.
+    """
     os.sched_setaffinity(0, cores)
-    with suppress(PermissionError):  # a parent at nice 15 hands it down, and only root may go back
-        os.setpriority(os.PRIO_PROCESS, 0, 0)
-    return {"cores": sorted(os.sched_getaffinity(0)), "nice": os.getpriority(os.PRIO_PROCESS, 0)}
-
-
-def _images(file: Path) -> list[Any]:
-    import numpy as np
-
-    with np.load(file) as arrays:
-        return [arrays[name] for name in sorted(arrays.files)]
+    if (got := sorted(os.sched_getaffinity(0))) != sorted(cores):
+        raise RuntimeError(f"asked to run on cores {sorted(cores)}, and the kernel gave {got}")
+    if os.getpriority(os.PRIO_PROCESS, 0) > 0:  # a Ray worker runs at 15 and hands it down
+        with suppress(PermissionError):  # only root may go back; the figures are labelled
+            os.setpriority(os.PRIO_PROCESS, 0, 0)
+    return {"cores": got, "nice": os.getpriority(os.PRIO_PROCESS, 0)}
 
 
 class _Runner:
     """Runs inferences over the images in turn."""
 
-    def __init__(self, predictor: Any, images: list[Any], cores: Sequence[int]) -> None:
+    def __init__(self, predictor: Any, images: Path, cores: Sequence[int]) -> None:
+        import numpy as np
+
         self._predictor = predictor
-        self._images = images
-        self._cores = cores
+        self._cores = siblings(cores)
+        self._peak_of_loading = _peak_bytes()
+        with np.load(images) as arrays:
+            self._images = [arrays[name] for name in sorted(arrays.files)]
+        self._bytes = sum(image.nbytes for image in self._images)
         self._next = 0
-        self._bytes = sum(image.nbytes for image in images)
+        self.rows: list[tuple[int, ...]] = []
+        """What ``samples.COLUMNS`` names, one row per inference."""
 
-    def once(self) -> Row:
+    def once(self) -> None:
         """Run one inference and time its stages."""
-        image = self._images[self._next]
-        self._next = (self._next + 1) % len(self._images)
-        predictor = self._predictor
-        clock: Callable[[], int] = time.perf_counter_ns
+        index = self._next
+        image = self._images[index]
+        self._next = (index + 1) % len(self._images)
+        predictor, clock, cpu = self._predictor, time.perf_counter_ns, time.process_time_ns
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-        cpu = time.process_time_ns()
-        t0 = clock()
+        c0, t0 = cpu(), clock()
         batch, placement = predictor.preprocess(image)
-        t1 = clock()
+        t1, c1 = clock(), cpu()
         raw = predictor.core(batch)
-        t2 = clock()
+        t2, c2 = clock(), cpu()
         predictor.postprocess(raw, placement)
-        t3 = clock()
-        cpu = time.process_time_ns() - cpu
+        t3, c3 = clock(), cpu()
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches
-        return t1 - t0, t2 - t1, t3 - t2, t3 - t0, cpu, switches
+        times = (t1 - t0, t2 - t1, t3 - t2, t3 - t0, c1 - c0, c2 - c1, c3 - c2, c3 - c0)
+        self.rows.append((t0, index, *times, switches))
 
-    def sample(self, seconds: float, at_least: int, at_most_seconds: float) -> dict[str, Any]:
-        """Run for so long and so often, and say what else ran on our cores meanwhile."""
-        rows: list[Row] = []
+    def sample(self, seconds: float, at_least: int, cap: float, lead_in: int, image: int | None) -> dict[str, Any]:
+        """Run for so long and so often.
+
+        Args:
+            seconds: at least.
+            at_least: inferences.
+            cap: seconds after which it ends even without so many.
+            lead_in: inferences before the first that counts, which wake caches and threads.
+            image: the index to begin with (of the first that counts, modulo their number), None to go on.
+
+        Returns:
+            ``rows``, what ``elsewhere`` happened on the cores meanwhile, and ``peak_bytes``.
+        """
+        if image is not None:
+            self._next = (image - lead_in) % len(self._images)
         gc.collect()
         gc.disable()
-        before, own, start = _busy(self._cores), time.process_time(), time.monotonic()
         try:
-            while (passed := time.monotonic() - start) < at_most_seconds:
-                if passed >= seconds and len(rows) >= at_least:
-                    break
-                rows.append(self.once())
+            for _ in range(lead_in):
+                self.once()
+            self.rows = []
+            before, start = reading(self._cores, time.process_time()), time.monotonic()
+            while (spent := time.monotonic() - start) < cap and (spent < seconds or len(self.rows) < at_least):
+                self.once()
         finally:
             gc.enable()
-        passed, own, after = time.monotonic() - start, time.process_time() - own, _busy(self._cores)
-        busy, steal = (b - a for a, b in zip(before, after, strict=True))
-        return {
-            "rows": rows,
-            "foreign": max(0.0, busy - own) / passed,
-            "steal": steal / passed,
-            "peak_bytes": _peak_bytes() - self._bytes,
-        }
-
-
-def _busy(cores: Sequence[int]) -> tuple[float, float]:
-    """Return (seconds these cores worked, seconds the hypervisor took from them) since the machine started."""
-    tick = os.sysconf("SC_CLK_TCK")
-    wanted = {f"cpu{core}" for core in cores}
-    work = steal = 0
-    for line in Path("/proc/stat").read_text().splitlines():
-        name, *ticks = line.split()
-        if name in wanted:
-            user, nice, system, _idle, _wait, irq, softirq, stolen = map(int, ticks[:8])
-            work += user + nice + system + irq + softirq
-            steal += stolen
-    return work / tick, steal / tick
+        elsewhere = passed(before, reading(self._cores, time.process_time()))
+        elsewhere["seconds"] = time.monotonic() - start
+        peak = max(self._peak_of_loading, _peak_bytes() - self._bytes)
+        return {"rows": self.rows, "elsewhere": elsewhere, "peak_bytes": peak}
 
 
 def _peak_bytes() -> int:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from paretune.detectors import DETECTORS
+from paretune.detectors.base import Detector
 from paretune.model import Format
 from paretune.runtimes.base import Core, Runtime
+from paretune.spec import parse_plugin
 from paretune.store import Artefact
 from paretune.structures import Floats
 from paretune.target import Target
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 
 MODEL = "model.onnx"
 INPUT = "images"
+PROVIDER = "CPUExecutionProvider"
 
 
 class OnnxRuntime(Runtime):
@@ -31,38 +36,72 @@ class OnnxRuntime(Runtime):
         """Load ``model.onnx`` with all graph optimizations and the target's threads.
 
         Raises:
-            RuntimeError: another provider, or another number of threads, than asked for.
+            RuntimeError: another device, provider or number of threads than asked for, or a file whose
+                inputs and outputs are not those of the detector.
         """
         import onnxruntime as ort
 
-        session = open_session(artefact.file(MODEL), target.threads)
-        provider, threads = session.get_providers()[0], session.get_session_options().intra_op_num_threads
-        if provider != "CPUExecutionProvider" or threads != target.threads:
-            raise RuntimeError(f"ONNX Runtime runs on {provider} with {threads} threads, not as asked for")
+        if target.device not in self.devices:
+            raise RuntimeError(f"onnxruntime runs on {', '.join(self.devices)} here, not on {target.device}")
+        file = artefact.file(MODEL)
+        session = open_session(file, target.threads)
+        threads, providers = session.get_session_options().intra_op_num_threads, session.get_providers()
+        if providers != [PROVIDER] or threads != target.threads:
+            raise RuntimeError(f"ONNX Runtime runs on {', '.join(providers)} with {threads} threads, not as asked for")
+        detector: Detector = parse_plugin(artefact.detector, DETECTORS)
+        size = artefact.input_size
+        _check_interface(session, (1, 3, size.height, size.width), detector.raw_names())
         facts: dict[str, str | int] = {
             "runtime": f"onnxruntime {ort.__version__}",
-            "provider": provider,
+            "provider": providers[0],
+            "device": target.device,
             "threads": threads,
-            "precision": "int8" if _is_quantized(artefact) else "fp32",
+            "precision": precision(file),
         }
-        return _Session(session, [output.name for output in session.get_outputs()], facts)
+        return _Session(session, list(detector.raw_names()), facts)
 
 
 def open_session(file: Path, threads: int) -> InferenceSession:
-    """Open an ONNX file on the CPU with all graph optimizations."""
+    """Open an ONNX file on the CPU with all graph optimizations.
+
+    Threads of the pool spin only while an inference runs: by default they spin on for tens of
+    milliseconds after it, on cores that by then belong to somebody else.
+    """
     import onnxruntime as ort
 
     ort.set_default_logger_severity(3)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return ort.InferenceSession(str(file), options, providers=[PROVIDER])
 
 
-def _is_quantized(artefact: Artefact) -> bool:
-    """Tell by the recipe whether the file holds INT8 weights; the file itself need not be parsed twice."""
-    return any("quantize" in step for step in artefact.recipe.get("steps", []))
+def precision(file: Path) -> str:
+    """Tell by its operators what an ONNX file computes in: ``int8`` or ``fp32``.
+
+    Looks for the operator's name as a node carries it (NodeProto.op_type: field 4, length, text), so that
+    a process that only predicts needs no ``onnx`` package.
+    """
+    content = file.read_bytes()
+    quantizing = (b"QuantizeLinear", b"DynamicQuantizeLinear", b"QLinearConv", b"ConvInteger", b"MatMulInteger")
+    return "int8" if any(b"\x22" + bytes([len(name)]) + name in content for name in quantizing) else "fp32"
+
+
+def _check_interface(session: InferenceSession, shape: tuple[int, ...], names: Sequence[str]) -> None:
+    """Compare a file's input and outputs with the detector's.
+
+    Raises:
+        RuntimeError: they differ.
+    """
+    given = [(entry.name, entry.type, tuple(entry.shape)) for entry in session.get_inputs()]
+    if given != [(INPUT, "tensor(float)", shape)]:
+        raise RuntimeError(f"{MODEL} takes {given}, expected one float input {INPUT!r} of shape {shape}")
+    made = {entry.name for entry in session.get_outputs()}
+    if missing := [name for name in names if name not in made]:
+        raise RuntimeError(f"{MODEL} has no output {missing[0]!r}; it has {', '.join(sorted(made))}")
 
 
 @dataclass(frozen=True)
@@ -71,7 +110,7 @@ class _Session:
 
     session: InferenceSession
     outputs: list[str]
-    facts: dict[str, str | int] = field(default_factory=dict)
+    facts: dict[str, str | int]
 
     def __call__(self, batch: Floats) -> tuple[Floats, ...]:
         raw: list[Any] = self.session.run(self.outputs, {INPUT: batch})

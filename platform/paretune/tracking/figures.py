@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import html
 import io
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +12,22 @@ from string import Template
 from typing import Any
 
 from paretune.display import recipe_line
-from paretune.front import Objective
+from paretune.front import Objective, point_of
 from paretune.records import Record
+from paretune.tracking.plot import Frame, Mark, frame_of, svg
 
-GREY, FRONT, EAGER, RUNTIME, BAD = "#9aa0a6", "#1a73e8", "#b06000", "#137333", "#d93025"
+STYLES = {
+    "other": ("o", "#a8adb4", "other trials"),
+    "unfit": ("o", "#a8adb4", "break a constraint"),
+    "front": ("o", "#1a73e8", "front"),
+    "eager": ("s", "#b06000", "baseline, eager"),
+    "onnxruntime": ("D", "#137333", "baseline, ONNX Runtime fp32"),
+}
+LINE, FLOOR = "#1a73e8", "#d93025"
+BASELINES = {0: "eager", 1: "onnxruntime"}
+"""Trial → which baseline it is."""
+MOST_FAILED = 20
+"""Failed trials that a page lists."""
 
 
 @dataclass(frozen=True)
@@ -42,36 +52,44 @@ class Picture:
         return (down or metrics)[0], (up or metrics[::-1])[0]
 
     @property
-    def points(self) -> list[dict[str, Any]]:
-        """Return every complete trial with its place and how it is to be drawn."""
+    def marks(self) -> list[Mark]:
+        """Return every complete trial that has a place on the axes."""
         x, y = self.axes
-        chosen = {point["trial"] for point in self.front["front"]}
-        rows = []
-        for record in self.records:
-            m = record.metrics
-            if record.state != "complete" or x not in m or y not in m:
-                continue
-            kind = "front" if record.number in chosen else "other"
-            kind = {0: "eager", 1: "onnxruntime"}.get(record.number, kind) if record.origin == "baseline" else kind
-            rows.append(
-                {
-                    "trial": record.number,
-                    "x": m[x],
-                    "y": m[y],
-                    "kind": kind,
-                    "chosen": record.number in chosen,
-                    "recipe": recipe_line(record.recipe),
-                    "map50": m.get("map50"),
-                    "size": m.get("size_mib"),
-                    "speedups": _speedups(self.comparison, record.number),
-                }
-            )
-        return rows
+        return [
+            self._mark(record, record.metrics[x], record.metrics[y])
+            for record in self.records
+            if record.state == "complete" and y in record.metrics and record.metrics.get(x, 0) > 0
+        ]
 
+    @property
+    def frame(self) -> Frame | None:
+        """Return what part of the plane is shown; None when there is nothing to show."""
+        return frame_of(self.marks, self.axes, (self.floors or {}).get(self.axes[1])) if self.marks else None
 
-def _speedups(comparison: Mapping[str, Any] | None, trial: int) -> dict[str, float]:
-    rows = ((comparison or {}).get("trials") or {}).get(str(trial), {})
-    return {name: row["speedup"] for name, row in rows.items()}
+    @property
+    def failed(self) -> list[Record]:
+        """Return the trials that failed."""
+        return [record for record in self.records if record.state == "failed"]
+
+    def gains(self, trial: int) -> Mapping[str, Mapping[str, Any]]:
+        """Return a trial's speed-ups against the baselines, as they were measured interleaved."""
+        found: Mapping[str, Any] = (self.comparison or {}).get("trials", {}).get(str(trial), {})
+        return found
+
+    def _mark(self, record: Record, x: float, y: float) -> Mark:
+        m = record.metrics
+        chosen = record.number in {point["trial"] for point in self.front["front"]}
+        fit = all(m.get(metric, floor) >= floor for metric, floor in (self.floors or {}).items())
+        kind = "front" if chosen else ("other" if fit else "unfit")
+        if record.origin == "baseline":
+            kind = BASELINES.get(record.number, kind)
+        cost, quality = self.axes
+        lines = [f"trial {record.number}: {recipe_line(record.recipe)}", f"{quality} {y:.4f}, {cost} {x:.4g}"]
+        lines += [f"{name} {m[name]:.4g}" for name in ("map50", "size_mib", "params") if name in m]
+        lines += [f"{gain['speedup']:.2f} x {name}" for name, gain in self.gains(record.number).items()]
+        low, high = m.get(f"{cost}_low", 0.0), m.get(f"{cost}_high", 0.0)
+        spread = (low, high) if 0 < low <= high else None
+        return Mark(record.number, x, y, kind, chosen, "\n".join(lines), spread)
 
 
 def front_csv(picture: Picture) -> str:
@@ -90,145 +108,131 @@ def front_png(picture: Picture, file: Path) -> None:
     """Draw all trials, the front as a step line and both baselines."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-    x_name, y_name = picture.axes
-    figure = Figure(figsize=(9, 5.5), dpi=120, layout="constrained")
+    from paretune.tracking.plot import log_ticks
+
+    figure = Figure(figsize=(9, 5), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    styles = {
-        "other": ("o", GREY, "trial"),
-        "front": ("o", FRONT, "front"),
-        "eager": ("s", EAGER, "baseline, eager"),
-        "onnxruntime": ("D", RUNTIME, "baseline, ONNX Runtime fp32"),
-    }
-    for kind, (marker, colour, label) in styles.items():
-        mine = [p for p in picture.points if p["kind"] == kind]
-        if mine:
-            axes.scatter(
-                [p["x"] for p in mine], [p["y"] for p in mine], marker=marker, c=colour, label=label, s=48, zorder=3
-            )
-    chosen = sorted((p for p in picture.points if p["chosen"]), key=lambda p: p["x"])
-    if chosen:
-        axes.step([p["x"] for p in chosen], [p["y"] for p in chosen], where="post", c=FRONT, lw=1.4, zorder=2)
-    for point in chosen:
-        axes.annotate(
-            str(point["trial"]), (point["x"], point["y"]), xytext=(4, 5), textcoords="offset points", fontsize=8
-        )
-    floor = (picture.floors or {}).get(y_name)
-    if floor is not None:
-        axes.axhline(floor, c=BAD, lw=1, ls="--", label="smallest allowed")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_formatter(ScalarFormatter() if _narrow(picture) else NullFormatter())
-    axes.set_xlabel(f"{x_name} (log)")
-    axes.set_ylabel(y_name)
-    axes.set_title(f"{picture.front['sweep']} on {picture.front['target']}")
-    axes.grid(visible=True, which="both", alpha=0.25)
-    axes.legend(loc="lower right", fontsize=8)
+    axes.set_title(f"{picture.front['sweep']} on {picture.front['target']}", loc="left", fontsize=12, fontweight="bold")
+    axes.spines[["top", "right"]].set_visible(False)
+    frame = picture.frame
+    if frame is not None:
+        axes.set_xscale("log")
+        axes.set(xlim=frame.x, ylim=frame.y, xlabel=f"{frame.names[0]}, log scale", ylabel=frame.names[1])
+        ticks = log_ticks(*frame.x)
+        axes.xaxis.set_major_locator(FixedLocator(ticks))
+        axes.xaxis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in ticks]))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.grid(visible=True, color="#e3e6ea")
+        axes.set_axisbelow(True)
+        _draw(axes, picture.marks, frame)
+        axes.legend(loc="lower right", fontsize=8, framealpha=0.9)
+    else:
+        axes.text(0.5, 0.5, "no complete trial yet", ha="center", transform=axes.transAxes)
     figure.savefig(file)
 
 
-def _narrow(picture: Picture) -> bool:
-    values = [p["x"] for p in picture.points if p["x"] > 0]
-    return bool(values) and max(values) / min(values) < 20
+def _draw(axes: Any, marks: Sequence[Mark], frame: Frame) -> None:
+    """Draw marks into matplotlib axes; what lies below the frame becomes a triangle on its edge."""
+    chosen = sorted((mark for mark in marks if mark.chosen), key=lambda mark: mark.x)
+    axes.step([m.x for m in chosen], [m.y for m in chosen], where="post", c=LINE, lw=1.6, zorder=2)
+    for mark in chosen:
+        axes.annotate(str(mark.trial), (mark.x, mark.y), xytext=(4, 5), textcoords="offset points", fontsize=8)
+        if mark.spread is not None:
+            axes.plot(mark.spread, [mark.y, mark.y], c=LINE, lw=3, alpha=0.35, zorder=2)
+    for kind, (marker, colour, label) in STYLES.items():
+        mine = [mark for mark in marks if mark.kind == kind and mark.y >= frame.y[0]]
+        below = [mark for mark in marks if mark.kind == kind and mark.y < frame.y[0]]
+        style = {"s": 46, "c": "white" if kind == "unfit" else colour, "edgecolors": colour, "zorder": 3}
+        if mine or below:
+            axes.scatter([m.x for m in mine], [m.y for m in mine], marker=marker, label=label, **style)
+        edge = [frame.y[0]] * len(below)
+        axes.scatter([m.x for m in below], edge, marker="v", clip_on=False, **style)
+    if frame.floor is not None:
+        axes.axhline(frame.floor, c=FLOOR, lw=1, ls="--", label="smallest allowed")
 
 
 def front_html(picture: Picture) -> str:
     """Return a page with the plot and the table, that needs nothing from anywhere."""
-    sweep, target = html.escape(picture.front["sweep"]), html.escape(picture.front["target"])
-    volume = picture.front.get("hypervolume")
-    said = "unknown" if volume is None else f"{volume:.4f}"
-    data = json.dumps(picture.points).replace("<", "\\u003c")
-    page = Template((Path(__file__).parent / "front_page.html").read_text(encoding="utf-8"))
-    return page.substitute(
-        sweep=sweep,
-        target=target,
-        svg=_svg(picture),
-        rows="\n".join(_html_row(picture, point) for point in picture.front["front"]),
-        hypervolume=said,
-        reference=html.escape(json.dumps(picture.front.get("reference"))),
-        data=data,
+    front, frame = picture.front, picture.frame
+    template = Template((Path(__file__).parent / "front_page.html").read_text(encoding="utf-8"))
+    chosen = [point["trial"] for point in front["front"]]
+    bases = [point_of(r) for r in picture.records if r.number in BASELINES and r.state == "complete"]
+    rows = [_row(picture, point, "") for point in front["front"]]
+    rows += [_row(picture, point, "base") for point in bases if point["trial"] not in chosen]
+    return template.substitute(
+        sweep=html.escape(str(front["sweep"])),
+        target=html.escape(str(front["target"])),
+        summary=html.escape(_summary(picture)),
+        plot="<p>no complete trial yet</p>" if frame is None else svg(picture.marks, frame),
+        rows="\n".join(rows),
+        footnote=html.escape(_footnote(picture)),
+        failed=_failed(picture),
     )
 
 
-def _html_row(picture: Picture, point: Mapping[str, Any]) -> str:
+def _summary(picture: Picture) -> str:
+    aims = ", ".join(f"{objective.direction} {objective.metric}" for objective in picture.objectives)
+    kept = "".join(f"; {metric} at least {floor:.4g}" for metric, floor in (picture.floors or {}).items())
+    points, trials = len(picture.front["front"]), len(picture.records)
+    return f"{points} of {trials} trials are on the front ({len(picture.failed)} failed): {aims}{kept}"
+
+
+def _footnote(picture: Picture) -> str:
+    front = picture.front
+    volume, reference = front.get("hypervolume"), front.get("reference") or {}
+    beyond = ", ".join(
+        f"{metric} {'unknown' if value is None else f'{value:.4g}'}" for metric, value in reference.items()
+    )
+    said = "not defined" if volume is None else f"{volume:.4f} (cost on a log scale; reference {beyond})"
+    speed = "Speed-ups: measured interleaved in one run, with 95 % intervals."
+    if picture.comparison is None:
+        speed = "Speed-ups are measured interleaved, at the end of the sweep."
+    return f"Δ: difference to the eager baseline. {speed} Hypervolume {said}."
+
+
+def _row(picture: Picture, point: Mapping[str, Any], kind: str) -> str:
     m, base = point["metrics"], (picture.front["baseline"] or {"metrics": {}})["metrics"]
-    gains = _speedups(picture.comparison, point["trial"])
+    gains = picture.gains(point["trial"])
 
     def cell(value: float | None, form: str) -> str:
-        return "<td class=n>-</td>" if value is None else f"<td class=n>{value:{form}}</td>"
+        return "<td>–</td>" if value is None else f"<td>{value:{form}}</td>"  # noqa: RUF001 - an empty cell
 
-    drop = None if m.get("map50") is None or base.get("map50") is None else m["map50"] - base["map50"]
-    return (
-        f"<tr><td class=n>{point['trial']}</td><td>{html.escape(recipe_line(point['recipe']))}</td>"
-        + cell(m.get("map"), ".3f")
-        + cell(m.get("map50"), ".3f")
-        + cell(drop, "+.3f")
-        + cell(m.get("latency_ms_p50"), ".2f")
-        + cell(gains.get("eager"), ".2f")
-        + cell(gains.get("onnxruntime"), ".2f")
-        + cell(m.get("size_mib"), ".2f")
-        + cell(None if m.get("params") is None else m["params"] / 1e6, ".2f")
-        + "</tr>"
-    )
+    def change(metric: str) -> str:
+        known = m.get(metric) is not None and base.get(metric) is not None
+        return cell(m[metric] - base[metric] if known else None, "+.3f")
 
+    def gain(name: str) -> str:
+        if name not in gains:
+            return cell(None, "")
+        row = gains[name]
+        if row["low"] == row["high"]:  # the baseline itself
+            return cell(row["speedup"], ".2f")
+        tied = "tied, " if row["verdict"] == "tied" else ""
+        return f"<td>{row['speedup']:.2f}<br><small>{tied}{row['low']:.2f} to {row['high']:.2f}</small></td>"
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 860, 430, 64, 46, 14, 18
-
-
-def _svg(picture: Picture) -> str:
-    """Draw the plot as SVG; circles carry the trial's number for the script."""
-    points = [p for p in picture.points if p["x"] > 0]
-    x_name, y_name = (html.escape(name) for name in picture.axes)
-    if not points:
-        return "<p>no complete trial yet</p>"
-    lows, highs = math.log10(min(p["x"] for p in points)), math.log10(max(p["x"] for p in points))
-    pad = max(0.05, (highs - lows) * 0.06)
-    y_high = max(p["y"] for p in points) * 1.06 or 1.0
-    y_low = (
-        min(0.0, *(p["y"] for p in points))
-        if min(p["y"] for p in points) < y_high * 0.5
-        else min(p["y"] for p in points) * 0.95
-    )
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        share = (math.log10(x) - lows + pad) / (highs - lows + 2 * pad)
-        up = (y - y_low) / (y_high - y_low)
-        return LEFT + share * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - BOTTOM - TOP)
-
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">']
-    for tick in _log_ticks(10 ** (lows - pad), 10 ** (highs + pad)):
-        px, _ = at(tick, y_low)
-        parts.append(f'<line x1="{px:.1f}" x2="{px:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" class=g />')
-        parts.append(f'<text x="{px:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:g}</text>')
-    for index in range(6):
-        value = y_low + (y_high - y_low) * index / 5
-        _, py = at(10**lows, value)
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py:.1f}" y2="{py:.1f}" class=g />')
-        parts.append(f'<text x="{LEFT - 6}" y="{py + 4:.1f}" text-anchor="end">{value:.3g}</text>')
-    floor = (picture.floors or {}).get(picture.axes[1])
-    if floor is not None and y_low <= floor <= y_high:
-        _, py = at(10**lows, floor)
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py:.1f}" y2="{py:.1f}" class=floor />')
-    chosen = sorted((p for p in points if p["chosen"]), key=lambda p: p["x"])
-    if chosen:
-        steps = [at(chosen[0]["x"], chosen[0]["y"])]
-        for point in chosen[1:]:
-            px, py = at(point["x"], point["y"])
-            steps += [(px, steps[-1][1]), (px, py)]
-        parts.append('<polyline class=front points="' + " ".join(f"{a:.1f},{b:.1f}" for a, b in steps) + '"/>')
-    for point in points:
-        px, py = at(point["x"], point["y"])
-        kind = "front" if point["chosen"] and point["kind"] == "other" else point["kind"]
-        parts.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="6" class="p {kind}" data-trial="{point["trial"]}"/>')
-    parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 8}" text-anchor="middle">{x_name} (log)</text>')
-    parts.append(f'<text transform="translate(14 {HEIGHT / 2}) rotate(-90)" text-anchor="middle">{y_name}</text></svg>')
-    return "".join(parts)
+    params = m.get("params")
+    cells = [cell(m.get("map"), ".3f"), change("map"), cell(m.get("map50"), ".3f"), change("map50")]
+    cells += [cell(m.get("latency_ms_p50"), ".2f"), gain("eager"), gain("onnxruntime"), cell(m.get("size_mib"), ".2f")]
+    cells += [cell(None if params is None else params / 1e6, ".2f")]
+    recipe = html.escape(recipe_line(point["recipe"]))
+    head = f'<tr class="{kind}" data-trial="{point["trial"]}"><td>{point["trial"]}</td><td class="r">{recipe}</td>'
+    return "".join([head, *cells, "</tr>"])
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Return 1, 2, 5 of every decade that lie in a range."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 1.5, 2, 3, 5, 7) if high / low < 20 else (1, 2, 5)
-    return [m * 10.0**d for d in decades for m in steps if low <= m * 10.0**d <= high]
+def _failed(picture: Picture) -> str:
+    if not picture.failed:
+        return ""
+    rows = [
+        f"<li>trial {record.number}: {html.escape(recipe_line(record.recipe))}: {html.escape(_first_line(record))}</li>"
+        for record in picture.failed[:MOST_FAILED]
+    ]
+    more = len(picture.failed) - MOST_FAILED
+    rows += [f"<li>and {more} more</li>"] if more > 0 else []
+    return f"<details><summary>{len(picture.failed)} failed</summary><ul>{''.join(rows)}</ul></details>"
+
+
+def _first_line(record: Record) -> str:
+    return next(iter((record.failure or "unknown reason").splitlines()), "")[:300]

@@ -1,0 +1,46 @@
+"""Frozen batch norms, made visible to torch-pruning while it works.
+
+torchvision's pretrained backbones keep their norms as ``FrozenBatchNorm2d``, whose tensors are buffers of
+a class that torch-pruning does not know: it would narrow the convolution and leave the norm wide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+_TENSORS = ("weight", "bias", "running_mean", "running_var")
+
+
+@contextmanager
+def thawed(network: nn.Module) -> Iterator[None]:
+    """Put a ``BatchNorm2d`` in eval mode in place of every frozen one; what is left of it is frozen again after.
+
+    In eval mode the two compute the same.
+    """
+    found = [
+        (name, module)
+        for name, module in network.named_modules()
+        # by name: torchvision's and detectron2's are alike, and neither need be installed
+        if type(module).__name__ == "FrozenBatchNorm2d"
+    ]
+    thawn = [(name, frozen, _ordinary(frozen)) for name, frozen in found]
+    for name, _, ordinary in thawn:
+        network.set_submodule(name, ordinary)
+    try:
+        yield
+    finally:
+        for name, frozen, ordinary in thawn:
+            for tensor in _TENSORS:
+                setattr(frozen, tensor, getattr(ordinary, tensor).detach())
+            network.set_submodule(name, frozen)
+
+
+def _ordinary(frozen: nn.Module) -> nn.BatchNorm2d:
+    """Return a batch norm in eval mode with the tensors of a frozen one."""
+    values: dict[str, nn.Parameter] = {name: getattr(frozen, name) for name in _TENSORS}
+    norm = nn.BatchNorm2d(len(values["weight"]), eps=float(frozen.eps))  # type: ignore[arg-type]
+    norm.load_state_dict(values, strict=False)
+    return norm.eval()

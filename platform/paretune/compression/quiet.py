@@ -1,0 +1,29 @@
+"""Silence for libraries that print, warn and log while they convert a network."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+
+
+@contextmanager
+def quiet(*loggers: str) -> Iterator[None]:
+    """Keep prints, warnings and the named loggers' messages under ERROR back; errors are raised as ever.
+
+    Args:
+        loggers: names; an empty one is the root logger.
+    """
+    found = [logging.getLogger(name or None) for name in loggers]
+    levels = [logger.level for logger in found]
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in found:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(found, levels, strict=True):
+                logger.setLevel(level)

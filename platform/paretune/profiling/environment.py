@@ -1,0 +1,56 @@
+"""Where a measurement was taken: what two of them must share to be comparable."""
+
+from __future__ import annotations
+
+import os
+import platform
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from paretune.spec import fingerprint
+from paretune.target import Target
+
+LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "torch")
+CPUINFO = Path("/proc/cpuinfo")
+GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+
+
+def environment(target: Target) -> dict[str, Any]:
+    """Return the machine's facts; ``machine`` is the same for two measurements that may be compared.
+
+    Load and pressure are those of the moment; what the kernel does not tell is ``unknown``.
+    """
+    machine = {
+        "cpu": _cpu(),
+        "machine_cores": os.cpu_count(),
+        "architecture": platform.machine(),
+        "governor": GOVERNOR.read_text().strip() if GOVERNOR.exists() else "unknown",
+        "device": target.device,
+        "target_threads": target.threads,
+    }
+    return {
+        **machine,
+        "machine": fingerprint(machine),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
+        "load_average": round(os.getloadavg()[0], 2),
+    }
+
+
+def _cpu() -> str:
+    with suppress(OSError):
+        for line in CPUINFO.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() in {"model name", "Hardware", "cpu model"}:
+                return value.strip()
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

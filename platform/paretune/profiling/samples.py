@@ -1,0 +1,116 @@
+"""What is timed, for how long, and which statistic of it can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.int64]
+"""(N, 11): one inference a row, the columns of COLUMNS."""
+COLUMNS = (
+    "start_ns",  # of the monotonic clock
+    "image",  # its index
+    "preprocess_ns",
+    "network_ns",
+    "postprocess_ns",
+    "latency_ns",  # all three, end to end
+    "preprocess_cpu_ns",  # CPU time of the whole process in that stage
+    "network_cpu_ns",
+    "postprocess_cpu_ns",
+    "latency_cpu_ns",
+    "switches",  # times that the kernel took the core away from one of the process's threads
+)
+Stage = Literal["latency", "preprocess", "network", "postprocess"]
+Mode = Literal["clean", "cpu", "wall"]
+"""``clean``: wall time of inferences during which no core was taken away. ``cpu``: CPU time of a single thread.
+``wall``: wall time of all."""
+
+SHORT_MS = 20.0
+"""Inferences below this are often undisturbed even on a busy machine; of longer ones hardly any is."""
+P50_SAMPLES, P90_SAMPLES, P99_SAMPLES = 11, 64, 662
+"""Fewest samples for a percentile at 99 % confidence (MLPerf loadgen's early-stopping bound)."""
+CLEAN_SAMPLES = 30
+"""Fewest undisturbed samples whose median is given."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How long is measured. Times are in seconds."""
+
+    repetitions: int = 3
+    """Fresh processes; the spread between them is part of the result (3 in a search, 5 for finalists)."""
+    seconds: float = 1.0
+    """Sampling in each of them, at least."""
+    samples: int = 30
+    """Inferences in each of them, at least: 64 in all give a 90th percentile."""
+    warmup_seconds: float = 0.5
+    """At least, in windows of half of it and of 5 inferences; it ends when two window medians in a row agree
+    to ``plateau``."""
+    warmup_cap: float = 10.0
+    """Without a plateau until then there is none, and the result says so."""
+    plateau: float = 0.03
+    block_seconds: float = 0.05
+    """Length of one artefact's turn when several are compared, at least 5 inferences."""
+    cap: float = 30.0
+    """Sampling ends here even without enough samples."""
+    limit: float = 180.0
+    """A process that does not answer for so long is killed, with all that it started."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inferences that a process ran in one go."""
+
+    rows: Rows
+    elsewhere: Mapping[str, float]
+    """``seconds`` it took, and what else used the cores meanwhile (see ``cores.reading``)."""
+    peak_bytes: int
+    """Peak resident memory so far, without the images."""
+
+
+def column(rows: Rows, name: str) -> Rows:
+    """Return one column."""
+    return np.asarray(rows[:, COLUMNS.index(name)])
+
+
+def is_clean(rows: Rows) -> NDArray[np.bool_]:
+    """Tell which inferences ran without losing a core."""
+    return np.asarray(column(rows, "switches") == 0)
+
+
+def milliseconds(rows: Rows, stage: Stage, mode: Mode) -> NDArray[np.float64]:
+    """Return the times of a stage, of those inferences that the mode counts."""
+    if mode == "clean":
+        rows = rows[is_clean(rows)]
+    return column(rows, f"{stage}_cpu_ns" if mode == "cpu" else f"{stage}_ns") / 1e6
+
+
+def is_short(rows: Rows, threads: int) -> bool:
+    """Tell whether inferences are short enough for undisturbed ones to be found."""
+    mode: Mode = "cpu" if threads == 1 else "wall"  # on a busy machine wall time says how busy it is
+    return bool(np.median(milliseconds(rows, "latency", mode)) < SHORT_MS)
+
+
+def trusted(groups: Sequence[Rows], threads: int, device: str, at_least: int = P50_SAMPLES) -> Mode:
+    """Choose what to look at when others used the cores too, the same for all groups.
+
+    Measured on two shared cores: of short inferences the undisturbed ones hold to 5 %, of long ones the CPU
+    time to 4 %, where wall time is off by a factor of two to nine. CPU time means nothing when several threads
+    spin for one another, nor when a GPU does the work.
+    """
+    if device != "cpu":
+        return "wall"
+    if all(is_short(rows, threads) and is_clean(rows).sum() >= at_least for rows in groups):
+        return "clean"
+    return "cpu" if threads == 1 else "wall"
+
+
+def steady(before: Rows, now: Rows, protocol: Protocol, threads: int, device: str) -> bool:
+    """Tell whether two windows of a warm-up have the same median."""
+    mode = trusted([before, now], threads, device, at_least=5)
+    first, second = (float(np.median(milliseconds(rows, "latency", mode))) for rows in (before, now))
+    return abs(second - first) <= protocol.plateau * first

@@ -1,0 +1,220 @@
+"""The runs of one sweep in MLflow: a parent for the sweep, a nested run for each trial.
+
+Everything logged comes from the trial records, is keyed by tags and carries the records' own times, so
+logging it twice, or again after a crash, changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paretune.display import recipe_line
+from paretune.front import Objective, hypervolume, pareto_front
+from paretune.records import Record
+from paretune.tracking.client import NOTE, ON_FRONT, PARENT, SWEEP, TRIAL, Place
+from paretune.tracking.views import offer_view
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+LONGEST = 5000
+"""Characters of a param or tag; MLflow takes 6000 and 8000."""
+PARAMS_IN_BATCH = 90
+"""MLflow takes 100 params, and 100 tags, at once."""
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A trial's run."""
+
+    run_id: str
+    started: int
+    """Milliseconds since 1970."""
+    ended: int | None
+    """None: it was being written when its writer died."""
+
+
+class SweepRuns:
+    """Reads what the log has of a sweep, and adds what it lacks.
+
+    Every method raises ``MlflowException`` or ``OSError`` when the log cannot be written.
+
+    Args:
+        place: where the sweep is logged.
+        params: the job, flat.
+        started: when the sweep was made, in seconds since 1970.
+    """
+
+    def __init__(self, place: Place, params: Mapping[str, Any], started: float) -> None:
+        self._sweep = place.sweep
+        self._client = place.connect()
+        self._experiment_id = place.experiment_id(self._client)
+        parent = self._parent(started)
+        self._parent_id: str = parent.info.run_id
+        self._log(self._parent_id, params={k: v for k, v in params.items() if _key(k) not in parent.data.params})
+        self._steps = int(parent.data.metrics.get("trials_done", 0))
+        self._ended = _ms(started)
+        self._view_offered = False
+        self._children: dict[int, _Child] = {}
+        self._on_front: dict[int, bool] = {}
+        for run in self._find(f"tags.`{PARENT}` = '{self._parent_id}'"):
+            number, running = int(run.data.tags[TRIAL]), run.info.status == "RUNNING"
+            self._children[number] = _Child(
+                run.info.run_id, run.info.start_time, None if running else run.info.end_time
+            )
+            if ON_FRONT in run.data.tags:
+                self._on_front[number] = run.data.tags[ON_FRONT] == "true"
+
+    def _parent(self, started: float) -> Run:
+        found = self._find(f"tags.`{SWEEP}` = '{self._sweep}' and tags.`{TRIAL}` = 'all'")
+        if found:
+            return found[0]
+        return self._client.create_run(
+            self._experiment_id,
+            start_time=_ms(started),
+            run_name=self._sweep,
+            tags={SWEEP: self._sweep, TRIAL: "all"},
+        )
+
+    def _find(self, wanted: str) -> list[Run]:
+        return list(self._client.search_runs([self._experiment_id], wanted, max_results=50_000))
+
+    def resume(self) -> None:
+        """Mark the sweep's run as running."""
+        self._client.update_run(self._parent_id, status="RUNNING")
+
+    def finish(self) -> None:
+        """Mark the sweep's run as finished when its last trial was."""
+        self._client.set_terminated(self._parent_id, "FINISHED", end_time=self._ended)
+
+    def log_trials(self, records: Sequence[Record], sweep_folder: Path) -> None:
+        """Log the trials that are not in the log yet, each whole."""
+        for record in records:
+            child = self._children.get(record.number)
+            if child is not None and child.started != _ms(record.started):
+                # its damaged record was removed and the trial run again: the log follows the records
+                self._client.delete_run(child.run_id)
+                self._on_front.pop(record.number, None)
+                child = None
+            if child is None or child.ended is None:
+                self._children[record.number] = self._log_trial(record, sweep_folder, child)
+        self._ended = max([self._ended, *(_ms(record.finished) for record in records)])
+
+    def _log_trial(self, record: Record, sweep_folder: Path, begun: _Child | None) -> _Child:
+        started, ended = _ms(record.started), _ms(record.finished)
+        run_id = begun.run_id if begun is not None else self._new_child(record)
+        seconds = {f"seconds_{stage}": value for stage, value in record.seconds.items()}
+        tags = {f"paretune.unknown.{name}": reason for name, reason in record.reasons.items()}
+        tags |= {"paretune.recipe": recipe_line(record.recipe), "paretune.origin": record.origin}
+        if record.failure is not None:
+            tags |= {"paretune.failure": record.failure, NOTE: f"Failed: {record.failure}"}
+        elif record.notes:
+            tags[NOTE] = "\n\n".join(record.notes)
+        self._log(run_id, metrics={**record.metrics, **seconds}, params=record.params, tags=tags, stamp=ended)
+        if record.facts:
+            self._client.log_dict(run_id, dict(record.facts), "environment.json")
+        folder = sweep_folder / "trials" / f"{record.number:04d}"
+        for file in (folder / "samples.npz", folder / "failure.txt"):
+            if file.exists():
+                self._client.log_artifact(run_id, str(file))
+        if record.artefact is not None:
+            self._client.log_artifacts(run_id, str(sweep_folder / record.artefact), "artefact")
+        status = "FINISHED" if record.state == "complete" else "FAILED"
+        self._client.set_terminated(run_id, status, end_time=ended)
+        return _Child(run_id, started, ended)
+
+    def _new_child(self, record: Record) -> str:
+        tags = {SWEEP: self._sweep, TRIAL: str(record.number), PARENT: self._parent_id}
+        run = self._client.create_run(
+            self._experiment_id, start_time=_ms(record.started), run_name=f"t{record.number:04d}", tags=tags
+        )
+        return str(run.info.run_id)
+
+    def mark_front(self, trials: Collection[int]) -> None:
+        """Tag every trial with whether it is on the front; only changes are written."""
+        for number, child in self._children.items():
+            now = number in trials
+            if self._on_front.get(number) != now:
+                self._client.set_tag(child.run_id, ON_FRONT, str(now).lower())
+                self._on_front[number] = now
+
+    def log_steps(
+        self,
+        records: Sequence[Record],
+        front: Mapping[str, Any],
+        objectives: Sequence[Objective],
+        feasible: Callable[[Record], bool],
+    ) -> None:
+        """Log the front's size and hypervolume after each trial; the step is the number of trials done."""
+        baseline = (front["baseline"] or {"metrics": {}})["metrics"]
+        ordered = sorted(records, key=lambda record: (record.finished, record.number))
+        for step in range(self._steps + 1, len(ordered) + 1):
+            points = [r.metrics for r in ordered[:step] if r.state == "complete" and feasible(r)]
+            values = {
+                "front_size": float(len(pareto_front(points, objectives))),
+                "trials_done": float(step),
+                "trials_failed": float(sum(r.state == "failed" for r in ordered[:step])),
+            }
+            volume = hypervolume(points, objectives, baseline)
+            if volume is not None:
+                values["hypervolume"] = volume
+            self._log(self._parent_id, metrics=values, stamp=_ms(ordered[step - 1].finished), step=step)
+            self._steps = step
+        if front["hypervolume"] is not None:
+            self._client.set_tag(self._parent_id, "paretune.hypervolume_reference", json.dumps(front["reference"]))
+
+    def log_front_files(self, files: Sequence[Path]) -> None:
+        """Put the front's pictures and tables into the sweep's run, over the older ones."""
+        for file in files:
+            self._client.log_artifact(self._parent_id, str(file), "front")
+
+    def add_metrics(self, trial: int, values: Mapping[str, float]) -> None:
+        """Add figures to a trial that is in the log; they get the time of its end."""
+        child = self._children.get(trial)
+        if child is not None:
+            self._log(child.run_id, metrics=values, stamp=child.ended or child.started)
+
+    def offer_view(self, objectives: Sequence[Objective]) -> None:
+        """Add the saved view and the links to the experiment's page, once."""
+        if not self._view_offered:
+            offer_view(self._client, self._experiment_id, self._sweep, objectives)
+            self._view_offered = True
+
+    def _log(
+        self,
+        run_id: str,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        stamp: int | None = None,
+        step: int = 0,
+    ) -> None:
+        """Write to a run in as few requests as MLflow allows; values that are not finite are left out."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        time_of = int(time.time() * 1000) if stamp is None else stamp
+        rows = [Metric(_key(k), float(v), time_of, step) for k, v in (metrics or {}).items() if math.isfinite(v)]
+        leaves = [Param(_key(k), str(v)[:LONGEST]) for k, v in (params or {}).items()]
+        labels = [RunTag(_key(k), v[:LONGEST]) for k, v in (tags or {}).items()]
+        if rows or labels or leaves:
+            self._client.log_batch(run_id, metrics=rows, params=leaves[:PARAMS_IN_BATCH], tags=labels)
+        for begin in range(PARAMS_IN_BATCH, len(leaves), PARAMS_IN_BATCH):
+            self._client.log_batch(run_id, params=leaves[begin : begin + PARAMS_IN_BATCH])
+
+
+def _ms(seconds: float) -> int:
+    """Return milliseconds since 1970, as MLflow wants them."""
+    return int(seconds * 1000)
+
+
+def _key(name: str) -> str:
+    """Return a name that MLflow takes: letters, digits, ``_-. :``, at most 250."""
+    return re.sub(r"[^\w.\- :]", "_", name)[:250]

@@ -1,0 +1,248 @@
+"""The lock, with real processes; /proc and flock itself are the oracle."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from tests_support import ROOT
+
+from paretune import device_lock
+from paretune.device_lock import alone_on, lock_folder, sharing
+
+HOLD = """
+import sys, time
+from paretune.device_lock import alone_on, sharing
+with {"alone": alone_on, "share": sharing}[sys.argv[1]](sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.readline()
+print("free", flush=True)
+"""
+TRAIN = """
+import sys, time
+from paretune.device_lock import sharing
+print("go", flush=True)
+while True:
+    with sharing(sys.argv[1]):
+        time.sleep(0.05)
+"""
+FORK = """
+import os, sys, time
+from paretune.device_lock import alone_on
+with alone_on(sys.argv[1]):
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    print(child, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def device():
+    name = f"test:{uuid.uuid4().hex}"
+    yield name
+    for path in lock_folder().glob(f"{name.replace(':', '-')}.*"):
+        path.unlink()
+
+
+@contextmanager
+def process(code, *arguments):
+    started = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "platform")},
+    )
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.wait()
+        started.stdin.close()
+        started.stdout.close()
+
+
+def heard(holder):
+    """Return a list to which the process's next line will be added."""
+    said = []
+    threading.Thread(target=lambda: said.append(holder.stdout.readline()), daemon=True).start()
+    return said
+
+
+def let_go(holder):
+    holder.stdin.write("\n")
+    holder.stdin.flush()
+
+
+def is_free(device, mode=fcntl.LOCK_EX, part="lock"):
+    """Ask the kernel, not our own code."""
+    with (lock_folder() / f"{device.replace(':', '-')}.{part}").open("a") as file:
+        try:
+            fcntl.flock(file, mode | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def becomes(condition, seconds=10.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_alone_keeps_everybody_out(device):
+    with alone_on(device):
+        assert not is_free(device)
+        assert not is_free(device, fcntl.LOCK_SH)
+    assert is_free(device)
+
+
+def test_several_share_and_none_is_alone(device):
+    with process(HOLD, "share", device) as other, sharing(device):
+        assert other.stdout.readline() == "held\n"
+        assert is_free(device, fcntl.LOCK_SH)
+        assert not is_free(device)
+
+
+def test_a_waiting_measurer_goes_before_a_later_trainer(device):
+    with process(HOLD, "share", device) as trainer:
+        assert trainer.stdout.readline() == "held\n"
+        with process(HOLD, "alone", device) as measurer:
+            assert becomes(lambda: not is_free(device, part="gate"))
+            with process(HOLD, "share", device) as late:
+                said = heard(late)
+                time.sleep(0.5)
+                assert said == []  # though it could share with the first trainer at once
+                let_go(trainer)
+                assert measurer.stdout.readline() == "held\n"
+                assert said == []
+                let_go(measurer)
+                assert becomes(lambda: said == ["held\n"])
+
+
+def test_a_stream_of_trainers_does_not_starve_a_measurer(device):
+    with process(TRAIN, device) as one, process(TRAIN, device) as two, process(TRAIN, device) as three:
+        for trainer in (one, two, three):
+            assert trainer.stdout.readline() == "go\n"
+        for _ in range(3):
+            start = time.monotonic()
+            with alone_on(device) as waited:
+                assert time.monotonic() - start < 10
+                assert 0 <= waited < 10
+                assert not is_free(device, fcntl.LOCK_SH)
+
+
+@pytest.mark.parametrize("mode", ["alone", "share"])
+def test_killing_the_holder_frees_the_device(device, mode):
+    with process(HOLD, mode, device) as holder:
+        assert holder.stdout.readline() == "held\n"
+        assert not is_free(device)
+        holder.kill()
+        assert becomes(lambda: is_free(device), 1.0)
+
+
+def test_forked_children_do_not_keep_the_lock_of_a_killed_parent(device):
+    with process(FORK, device) as holder:
+        child = int(holder.stdout.readline())
+        try:
+            assert not is_free(device)
+            holder.kill()
+            holder.wait()
+            assert Path(f"/proc/{child}").exists()  # it lives on
+            assert becomes(lambda: is_free(device), 1.0)
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+
+
+def test_a_fork_leaves_the_parents_lock_alone(device):
+    with alone_on(device):
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert not is_free(device)
+
+
+def test_waiting_for_oneself_is_an_error_and_for_another_thread_is_not(device):
+    got = threading.Event()
+
+    def other():
+        with alone_on(device):
+            got.set()
+
+    with sharing(device):
+        with pytest.raises(RuntimeError, match="wait for itself"), alone_on(device):
+            pass
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert not got.wait(0.2)
+    assert got.wait(10)
+    thread.join()
+    assert is_free(device)
+
+
+def test_an_error_inside_frees_the_device(device):
+    with pytest.raises(ZeroDivisionError), alone_on(device):
+        _ = 1 / 0
+    assert is_free(device)
+    with alone_on(device):  # and the thread may take it again
+        assert not is_free(device)
+
+
+def test_devices_are_independent(device):
+    with alone_on(device), alone_on(f"{device}-1") as waited:
+        assert waited < 5
+    for path in lock_folder().glob(f"{device.replace(':', '-')}-1.*"):
+        path.unlink()
+
+
+def test_a_file_that_a_cleaner_took_away_is_not_mistaken_for_the_lock(device):
+    path = lock_folder() / f"{device.replace(':', '-')}.lock"
+    with process(HOLD, "alone", device) as first:
+        assert first.stdout.readline() == "held\n"
+        with process(HOLD, "alone", device) as second:
+            assert becomes(lambda: not is_free(device, part="gate"))  # the second waits on the old file
+            path.unlink()
+            with path.open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # a third holds the new one
+                let_go(first)
+                assert first.stdout.readline() == "free\n"
+                answer = heard(second)
+                time.sleep(0.3)
+                assert answer == []
+            assert becomes(lambda: answer == ["held\n"])
+
+
+def test_somebody_elses_folder_is_refused(monkeypatch):
+    monkeypatch.setattr(device_lock.os, "getuid", lambda: 2_000_000_000)
+    folder = None
+    try:
+        with pytest.raises(RuntimeError, match="not a folder of this user"):
+            folder = lock_folder()
+        assert folder is None
+    finally:
+        for path in Path("/tmp").glob("paretune-locks-2000000000"):  # noqa: S108
+            path.rmdir()
+
+
+def test_jobs_with_a_tmpdir_of_their_own_meet(monkeypatch, tmp_path):
+    usual = lock_folder()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(device_lock.tempfile, "tempdir", None)
+    assert lock_folder() == usual

@@ -1,0 +1,123 @@
+"""What a terminal shows."""
+
+from __future__ import annotations
+
+import pytest
+
+from paretune import display
+from paretune.records import Record
+from tests_support_records import (
+    INT8,
+    OBJECTIVES,
+    changed,
+    comparison,
+    fake_records,
+    feasible,
+    finetune,
+    front_of,
+    prune,
+    recipe,
+)
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        (recipe("192x144", prune(0.4), finetune(8), INT8), "192x144 prune 0.4 l1 → finetune 8 → int8 → onnxruntime"),
+        (recipe(160, runtime="eager"), "160 eager"),
+        (recipe(160, {"cluster": {"clusters": 16}}), "160 cluster → onnxruntime"),
+        (recipe(160, {"prune": {"flops": 0.5}}), "160 prune → onnxruntime"),
+    ],
+)
+def test_a_recipe_in_one_line(what, expected):
+    assert display.recipe_line(what) == expected
+
+
+def test_the_line_of_a_trial():
+    records = fake_records()
+    line = display.trial_line(records[8], records, OBJECTIVES, 20, feasible)
+    assert line == (
+        "trial 8 (14/20 done, 1 failed): 128 prune 0.55 l1 → finetune 8 → int8 → onnxruntime: "
+        "map 0.449, map50 0.727, 1.25 ms (7.3x eager); on the front of 7"
+    )
+    assert display.trial_line(records[9], records, OBJECTIVES, 20, feasible).endswith(
+        "(8.3x eager); breaks a constraint"
+    )
+    assert display.trial_line(records[7], records, OBJECTIVES, 20, feasible).endswith("3.90 ms (2.3x eager)")
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"), [("Boom: a\nb", "Boom: a"), ("", "unknown reason"), (None, "unknown reason")]
+)
+def test_the_line_of_a_failed_trial(failure, said):
+    record = changed(fake_records()[10], failure=failure)
+    assert display.trial_line(record, [record], OBJECTIVES, 5).endswith(f"FAILED: {said}")
+
+
+def test_a_line_without_figures():
+    bare = Record(5, "complete", recipe(160), {}, {}, {}, (), None, None, "sampled", 0.0)
+    assert display.trial_line(bare, [bare], OBJECTIVES, 5).endswith("map -, map50 -, - ms")
+
+
+def times(*spans, origin="sampled"):
+    one = fake_records()[5]
+    return [
+        changed(one, number=i, started=float(start), seconds={"all": float(end - start)}, origin=origin)
+        for i, (start, end) in enumerate(spans)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spans", "budget", "said"),
+    [
+        ([(0, 120), (120, 240)], 6, ", about 8 min left"),  # one after another
+        ([(0, 120), (0, 120)], 6, ", about 4 min left"),  # two at a time
+        ([(0, 120), (7200, 7320)], 6, ", about 8 min left"),  # a night between them
+        ([(0, 10), (10, 20)], 6, ", about a minute left"),
+        ([(0, 10)], 1, ""),
+        ([], 6, ""),
+    ],
+)
+def test_the_time_that_is_left(spans, budget, said):
+    assert display.time_left(times(*spans), budget) == said
+
+
+def test_baselines_do_not_tell_how_long_trials_take():
+    assert display.time_left(times((0, 3000), (3000, 6000), origin="baseline"), 8) == ""
+
+
+def test_the_table_of_a_front():
+    text = display.front_table(front_of(fake_records()), comparison())
+    lines = text.splitlines()
+    assert lines[0] == "front of demo on target laptop: maximize map, minimize latency_ms_p50"
+    assert max(map(len, lines)) <= display.WIDTH
+    assert "\x1b" not in text
+    numbers = [line.split()[0] for line in lines if line.strip() and line.split()[0].isdecimal()]
+    assert numbers == ["8", "5", "12", "6", "4", "2", "3", "0"]
+    fastest = next(line for line in lines if line.startswith("     8"))
+    figures = "0.449 -0.063 0.727 -0.102 1.25 7.28 [7.06, 7.57] 3.44 [3.34, 3.58] 0.49 0.13 M"
+    assert " ".join(fastest.split("→")[-1].split()) == figures
+
+
+def test_before_the_comparison_no_speed_up_is_shown():
+    text = display.front_table(front_of(fake_records()), None)
+    row = next(line for line in text.splitlines() if line.startswith("     2"))
+    assert row.split()[-5:] == ["-", "-", "1.21", "0.31", "M"]
+
+
+def test_a_tie_is_marked_and_the_baseline_has_no_interval():
+    rows = comparison()
+    rows["trials"]["3"]["onnxruntime"] |= {"speedup": 1.01, "low": 0.99, "high": 1.03, "verdict": "tied"}
+    text = display.front_table(front_of(fake_records()), rows)
+    assert "= 1.01 [0.99, 1.03]" in text
+    assert next(line for line in text.splitlines() if line.startswith("     0")).split()[7:9] == ["9.10", "1.00"]
+
+
+def test_unknown_values_and_markup_are_shown_as_they_are():
+    front = front_of(fake_records())
+    front["front"][0]["metrics"] |= {"map50": None, "params": None}
+    front["front"][0]["recipe"]["input_size"] = "[red]160[/red]"
+    text = display.front_table(front, None)
+    assert "[red]160[/red]" in text
+    empty = display.front_table({**front, "front": [], "baseline": None}, None)
+    assert empty.startswith("front of demo")

@@ -1,0 +1,302 @@
+"""The log in MLflow: complete, the same however often it is written, and never in the way of a sweep."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+
+import pytest
+
+from paretune.front import hypervolume, pareto_front
+from paretune.spec import fingerprint
+from paretune.tracking.client import database_uri
+from paretune.tracking.mlflow import MlflowTracker
+from paretune.tracking.views import view_key
+from tests_support_records import OBJECTIVES, changed, fake_records, feasible, front_of, write_sweep
+
+START = 1_790_000_000.0
+JOB = {"dataset.shapes.seed": 0, "objectives.map": "maximize", "search.trials": 14, "odd, name": "x" * 9000}
+slow = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory):
+    """A new database; making one takes some seconds, so it is made once and copied."""
+    runs = tmp_path_factory.mktemp("empty")
+    MlflowTracker(runs, "demo", None, "nothing").start({}, 0.0)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=database_uri(runs))
+    client.delete_experiment(client.get_experiment_by_name("nothing").experiment_id)
+    return runs / "mlflow.db"
+
+
+@pytest.fixture
+def runs(tmp_path, empty_database):
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    shutil.copy(empty_database, folder)
+    write_sweep(folder / "demo", fake_records())
+    return folder
+
+
+def tracker_of(runs, name="demo"):
+    tracker = MlflowTracker(runs, name, None, "paretune")
+    tracker.start(JOB, START)
+    return tracker
+
+
+def sync(tracker, runs, records, name="demo"):
+    files = runs / name / "front"
+    files.mkdir(parents=True, exist_ok=True)
+    (files / "front.csv").write_text(f"{len(records)} trials")
+    tracker.sync(records, runs / "demo", front_of(records, name), OBJECTIVES, feasible, [files / "front.csv"])
+
+
+def client_of(runs):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=database_uri(runs))
+
+
+def experiment_of(runs):
+    return client_of(runs).get_experiment_by_name("paretune")
+
+
+def runs_in(runs):
+    found = client_of(runs).search_runs([experiment_of(runs).experiment_id], max_results=1000)
+    parents = [run for run in found if run.data.tags["paretune.trial"] == "all"]
+    children = {int(r.data.tags["paretune.trial"]): r for r in found if r.data.tags["paretune.trial"] != "all"}
+    assert len(children) + len(parents) == len(found)
+    return parents, children
+
+
+def snapshot(runs):
+    """All that the log says, without the ids that MLflow draws."""
+    client = client_of(runs)
+    parents, children = runs_in(runs)
+    said = {}
+    for run in [*parents, *children.values()]:
+        tags = {k: v for k, v in run.data.tags.items() if k != "mlflow.parentRunId"}
+        histories = {
+            name: sorted((m.step, m.timestamp, m.value) for m in client.get_metric_history(run.info.run_id, name))
+            for name in run.data.metrics
+        }
+        times = (run.info.start_time, run.info.end_time)
+        files = sorted(files_of(client, run.info.run_id))
+        said[run.info.run_name] = (run.data.params, histories, tags, run.info.status, times, files)
+    return said
+
+
+def files_of(client, run_id, path=None):
+    for file in client.list_artifacts(run_id, path):
+        yield from files_of(client, run_id, file.path) if file.is_dir else [file.path]
+
+
+@slow
+def test_everything_of_the_records_is_in_the_log(runs):
+    records = fake_records()
+    tracker = tracker_of(runs)
+    sync(tracker, runs, records)
+    tracker.finish()
+    (parent,), children = runs_in(runs)
+    assert (parent.info.run_name, parent.info.status) == ("demo", "FINISHED")
+    assert (parent.info.start_time, parent.info.end_time) == (START * 1000, records[-1].finished * 1000)
+    assert parent.data.params["objectives.map"] == "maximize"
+    assert len(parent.data.params["odd_ name"]) == 5000
+    assert json.loads(parent.data.tags["paretune.hypervolume_reference"]) == {"map": 0, "latency_ms_p50": 9.1}
+    assert sorted(children) == [record.number for record in records]
+    for record in records:
+        run = children[record.number]
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.metrics.items() >= record.metrics.items()
+        assert run.data.params == {name: str(value) for name, value in record.params.items()}
+        assert (run.info.start_time, run.info.end_time) == (record.started * 1000, record.finished * 1000)
+        assert run.info.status == ("FINISHED" if record.state == "complete" else "FAILED")
+        files = set(files_of(client_of(runs), run.info.run_id))
+        assert files == (
+            {"artefact/artefact.json", "artefact/model.onnx", "environment.json", "samples.npz"}
+            if record.state == "complete"
+            else {"failure.txt"}
+        )
+    assert children[2].data.metrics["seconds_finetune"] == 25.0
+    assert children[2].data.tags["paretune.unknown.latency_ms_p99"].startswith("662 samples")
+    assert children[10].data.tags["paretune.failure"] == records[10].failure
+    front = {number for number, run in children.items() if run.data.tags["paretune.front"] == "true"}
+    assert front == {8, 5, 12, 6, 4, 2, 3}
+
+
+@slow
+def test_steps_are_the_front_after_each_trial(runs):
+    records = fake_records()
+    tracker = tracker_of(runs)
+    for count in (1, 5, 6, 14):
+        sync(tracker, runs, records[:count])
+    (parent,), _ = runs_in(runs)
+    client = client_of(runs)
+    history = {
+        name: {m.step: m.value for m in client.get_metric_history(parent.info.run_id, name)}
+        for name in ("hypervolume", "front_size", "trials_done", "trials_failed")
+    }
+    for step in range(1, 15):
+        points = [r.metrics for r in records[:step] if r.state == "complete" and feasible(r)]
+        volume = hypervolume(points, OBJECTIVES, records[0].metrics)
+        assert history["hypervolume"][step] == pytest.approx(volume)
+        assert history["front_size"][step] == len(pareto_front(points, OBJECTIVES))
+        assert history["trials_done"][step] == step
+        assert history["trials_failed"][step] == (step > 10)
+    assert all(len(values) == 14 for values in history.values())
+
+
+@slow
+def test_writing_again_changes_nothing_and_a_rebuilt_log_is_the_same(runs, tmp_path, empty_database):
+    records = fake_records()
+    tracker = tracker_of(runs)
+    for count in range(1, 15):
+        sync(tracker, runs, records[:count])
+    tracker.metrics(8, {"speedup_vs_eager": 7.28, "speedup_vs_nothing": math.inf})
+    tracker.finish()
+    first = snapshot(runs)
+    assert first["t0008"][1]["speedup_vs_eager"] == [(0, records[8].finished * 1000, 7.28)]
+    assert "speedup_vs_nothing" not in first["t0008"][1]
+    for _ in range(2):  # a new process each time
+        again = tracker_of(runs)
+        sync(again, runs, records)
+        sync(again, runs, records)
+        again.metrics(8, {"speedup_vs_eager": 7.28})
+        again.finish()
+    assert snapshot(runs) == first
+    rebuilt = tmp_path / "rebuilt"
+    rebuilt.mkdir()
+    shutil.copy(empty_database, rebuilt)
+    shutil.copytree(runs / "demo", rebuilt / "demo")
+    fresh = tracker_of(rebuilt)
+    sync(fresh, rebuilt, records)
+    fresh.metrics(8, {"speedup_vs_eager": 7.28})
+    fresh.finish()
+    assert snapshot(rebuilt) == first
+
+
+@slow
+@pytest.mark.parametrize("broken", ["create_run", "log_batch", "log_artifacts", "set_terminated", "set_tag"])
+def test_a_writer_killed_anywhere_is_carried_on_without_doubles(runs, monkeypatch, capsys, broken):
+    from mlflow import MlflowClient
+
+    records = fake_records()
+    sync(tracker_of(runs), runs, records[:4])
+    tracker = tracker_of(runs)
+    calls = []
+
+    def breaks(*_, **__):
+        calls.append(1)
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, broken, breaks)
+        sync(tracker, runs, records[:8])
+        sync(tracker, runs, records[:9])  # not tried again so soon
+    assert len(calls) == 1
+    warning = capsys.readouterr().err
+    assert warning.count("\n") == 1
+    assert "OSError: the disk is full" in warning
+    assert "`paretune resume demo` logs them" in warning
+    for count in (9, 14):
+        sync(tracker_of(runs), runs, records[:count])
+    parents, children = runs_in(runs)
+    assert (len(parents), sorted(children)) == (1, list(range(14)))
+    assert {run.info.status for run in children.values()} == {"FINISHED", "FAILED"}
+    history = client_of(runs).get_metric_history(parents[0].info.run_id, "trials_done")
+    assert [m.value for m in sorted(history, key=lambda m: m.step)] == list(range(1, 15))
+
+
+@slow
+def test_a_trial_that_was_run_again_replaces_its_run(runs):
+    records = fake_records()
+    sync(tracker_of(runs), runs, records)
+    anew = changed(records[10], started=records[10].started + 5000, failure="RuntimeError: another reason")
+    records[10] = anew
+    sync(tracker_of(runs), runs, records)
+    _, children = runs_in(runs)
+    assert children[10].data.tags["paretune.failure"] == "RuntimeError: another reason"
+    assert len(children) == 14
+
+
+@slow
+def test_sweeps_share_an_experiment_and_each_has_its_view_and_its_link(runs):
+    records = fake_records()
+    for name in ("demo", "other"):
+        sync(tracker_of(runs, name), runs, records[:3], name)
+    parents, _ = runs_in_experiment(runs)
+    assert sorted(run.info.run_name for run in parents) == ["demo", "other"]
+    tags = experiment_of(runs).tags
+    for name in ("demo", "other"):
+        view = json.loads(tags[f"mlflow.sharedViewState.{view_key(name)}"])
+        assert view["name"] == f"front of {name}"
+        state = json.loads(view["state"])
+        assert f"tags.`paretune.sweep` = '{name}'" in state["searchFilter"]
+        assert state["compareRunCharts"][0]["xaxis"]["key"] == "latency_ms_p50"
+        run_id = next(run.info.run_id for run in parents if run.info.run_name == name)
+        assert f"{run_id}/artifacts/front/front.html" in tags["mlflow.note.content"]
+        # MLflow itself understands the view's filter
+        found = client_of(runs).search_runs([experiment_of(runs).experiment_id], state["searchFilter"])
+        chosen = {point["trial"] for point in front_of(records[:3])["front"]}
+        assert {int(run.data.tags["paretune.trial"]) for run in found} == chosen
+
+
+def runs_in_experiment(runs):
+    found = client_of(runs).search_runs([experiment_of(runs).experiment_id], max_results=1000)
+    parents = [run for run in found if run.data.tags["paretune.trial"] == "all"]
+    return parents, [run for run in found if run not in parents]
+
+
+@slow
+def test_somebodys_own_description_stays(runs):
+    sync(tracker_of(runs), runs, fake_records()[:2])
+    client_of(runs).set_experiment_tag(experiment_of(runs).experiment_id, "mlflow.note.content", "mine")
+    sync(tracker_of(runs), runs, fake_records()[:3])
+    assert experiment_of(runs).tags["mlflow.note.content"] == "mine"
+
+
+@slow
+def test_a_log_that_cannot_be_opened_costs_one_line_and_is_caught_up(tmp_path, empty_database, capsys):
+    runs = tmp_path / "runs"
+    (runs / "mlflow.db").mkdir(parents=True)
+    records = fake_records()
+    write_sweep(runs / "demo", records)
+    tracker = tracker_of(runs)
+    for count in (3, 4):
+        sync(tracker, runs, records[:count])
+    tracker.metrics(2, {"speedup_vs_eager": 2.0})
+    tracker.finish()
+    assert capsys.readouterr().err.count("\n") == 1
+    (runs / "mlflow.db").rmdir()
+    shutil.copy(empty_database, runs)
+    tracker.start(JOB, START)
+    sync(tracker, runs, records)
+    tracker.finish()
+    (parent,), children = runs_in(runs)
+    assert (parent.info.status, len(children)) == ("FINISHED", 14)
+    assert capsys.readouterr().err == ""
+
+
+@slow
+def test_a_dead_server_does_not_hold_a_sweep_up(tmp_path, capsys):
+    tracker = MlflowTracker(tmp_path, "demo", "http://127.0.0.1:9", "paretune")  # port 9 discards, nothing listens
+    began = time.monotonic()
+    tracker.start(JOB, START)
+    first = time.monotonic() - began
+    for count in range(1, 15):
+        sync(tracker, tmp_path, fake_records()[:count])
+    tracker.finish()
+    assert time.monotonic() - began - first < 2
+    assert first < 30
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("MLflow cannot be written (MlflowException")
+
+
+def test_the_key_of_a_view_is_the_sweeps():
+    assert view_key("demo") == f"paretune-{fingerprint('view', 'demo')}"
+    assert view_key("demo") != view_key("other")
