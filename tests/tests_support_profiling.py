@@ -91,7 +91,11 @@ def onnx_of(network, size: InputSize, file: Path, outputs=("scores", "boxes")) -
         helper.make_node("Conv", ["b", "scores.weight", "scores.bias"], ["scores"], name="scores"),
     ]
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, size.height, size.width])
-    made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+    channels = {"boxes": 4, "scores": network.scores.out_channels}
+    made = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels[name], size.height // 4, size.width // 4])
+        for name in outputs
+    ]
     graph = helper.make_graph(nodes, "fake", [images], made, weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
     model.ir_version = 10

@@ -67,7 +67,7 @@ def _prefixed(error: ValidationError, name: str) -> ValidationError:
     """Put a plug-in's name before the place of each of its errors: pydantic knows only field names."""
     details = [
         InitErrorDetails(
-            type=PydanticCustomError(e["type"], "{message}", {"message": e["msg"]}),  # type: ignore[arg-type]
+            type=PydanticCustomError(e["type"], "{message}", {"message": e["msg"]}),
             loc=(name, *e["loc"]),
             input=e["input"],
         )

@@ -14,10 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from tests_support import ROOT
 
 from paretune import device_lock
 from paretune.device_lock import alone_on, lock_folder, sharing
+from tests_support import ROOT
 
 HOLD = """
 import sys, time

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from tests_support_profiling import BUSY, fake_artefact, images, quick
 
+from paretune import device_lock
 from paretune.profiling import compare
 from paretune.profiling.samples import COLUMNS
 from paretune.target import Target
+from tests_support_profiling import BUSY, fake_artefact, images, quick
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def locks(tmp_path_factory):
+    """Locks of this file's own: a sweep that runs on the machine keeps its device."""
+    folder = tmp_path_factory.mktemp("locks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device_lock, "lock_folder", lambda: folder)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +66,7 @@ def test_artefacts_take_turns(three, tmp_path):
         blocks.append((start[mine].min(), (start + took)[mine].max(), *place))
         assert seen[mine][0] == 5 * place[1] % 3  # all artefacts begin a block with the same image
     blocks.sort()
-    assert all(end <= next_start for (_, end, *_), (next_start, *_) in zip(blocks, blocks[1:], strict=False))
+    assert all(end <= next_start for (_, end, *_), (next_start, *_) in pairwise(blocks))
     order = [artefact for *_, artefact in blocks]
     rows = [order[n : n + 3] for n in range(0, len(order), 3)]
     assert len(rows) == 3 * 6

@@ -122,5 +122,7 @@ def _rounding_pruner(base: type[Any]) -> type[Any]:
 
 def channels_removed(asked: int, channels: int, multiple: int) -> int:
     """Return how many of ``channels`` go, when ``asked`` should: the nearest to it that leaves a multiple, not 0."""
+    if asked == 0:
+        return 0
     left = max(1, (channels - asked + multiple // 2) // multiple) * multiple
     return max(0, channels - left)

@@ -85,6 +85,10 @@ class Quantize(Step):
     def _quantize(self, source: Path, file: Path, reader: _Reader) -> None:
         """Write the quantized file."""
         import onnx
+
+        from paretune.runtimes.onnxruntime import library
+
+        library()
         from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process
 

@@ -110,7 +110,14 @@ def trusted(groups: Sequence[Rows], threads: int, device: str, at_least: int = P
 
 
 def steady(before: Rows, now: Rows, protocol: Protocol, threads: int, device: str) -> bool:
-    """Tell whether two windows of a warm-up have the same median."""
-    mode = trusted([before, now], threads, device, at_least=5)
-    first, second = (float(np.median(milliseconds(rows, "latency", mode))) for rows in (before, now))
+    """Tell whether two windows of a warm-up have the same median.
+
+    By the CPU time of a single thread, which others disturb least, unless it mostly waits for something;
+    undisturbed samples would not do: those of two windows may be neighbours.
+    """
+    rows = np.concatenate([before, now])
+    undisturbed = rows[is_clean(rows)]
+    waits = column(undisturbed, "latency_ns").sum() > 2 * column(undisturbed, "latency_cpu_ns").sum()
+    mode: Mode = "cpu" if device == "cpu" and threads == 1 and not waits else "wall"
+    first, second = (float(np.median(milliseconds(window, "latency", mode))) for window in (before, now))
     return abs(second - first) <= protocol.plateau * first

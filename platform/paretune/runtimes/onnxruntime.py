@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +40,6 @@ class OnnxRuntime(Runtime):
             RuntimeError: another device, provider or number of threads than asked for, or a file whose
                 inputs and outputs are not those of the detector.
         """
-        import onnxruntime as ort
-
         if target.device not in self.devices:
             raise RuntimeError(f"onnxruntime runs on {', '.join(self.devices)} here, not on {target.device}")
         file = artefact.file(MODEL)
@@ -52,7 +51,7 @@ class OnnxRuntime(Runtime):
         size = artefact.input_size
         _check_interface(session, (1, 3, size.height, size.width), detector.raw_names())
         facts: dict[str, str | int] = {
-            "runtime": f"onnxruntime {ort.__version__}",
+            "runtime": f"onnxruntime {library().__version__}",
             "provider": providers[0],
             "device": target.device,
             "threads": threads,
@@ -61,14 +60,21 @@ class OnnxRuntime(Runtime):
         return _Session(session, list(detector.raw_names()), facts)
 
 
+def library() -> Any:
+    """Import ONNX Runtime with its telemetry off: it would write a device id into the home folder."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
 def open_session(file: Path, threads: int) -> InferenceSession:
     """Open an ONNX file on the CPU with all graph optimizations.
 
     Threads of the pool spin only while an inference runs: by default they spin on for tens of
     milliseconds after it, on cores that by then belong to somebody else.
     """
-    import onnxruntime as ort
-
+    ort = library()
     ort.set_default_logger_severity(3)
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads

@@ -63,7 +63,9 @@ class Place:
         """Open the log; the first use of a new database takes some seconds."""
         quiet()
         from mlflow import MlflowClient
+        from mlflow.store.db import utils
 
+        utils.MAX_RETRY_COUNT = 4  # a database that cannot be opened is tried for 100 s by default
         self.runs.mkdir(parents=True, exist_ok=True)
         return MlflowClient(tracking_uri=self.uri)
 

@@ -22,7 +22,6 @@ QUIET = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a trial without a GPU share keeps CUDA_VISIBLE_DEVICES as it was
     "RAY_DEDUP_LOGS": "1",
-    "ORT_DISABLE_TELEMETRY": "1",  # else ONNX Runtime writes a device id into the home folder
     "RAY_worker_niceness": "0",  # workers run at nice 15 otherwise: anything on the machine outranks a measurement
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # else ray.train.report blocks for up to two seconds
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

@@ -1,0 +1,156 @@
+"""What every runtime must do; a new row in the table is tested without another line here."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from paretune.compression.artefact import write_artefact
+from paretune.detectors import DETECTORS
+from paretune.errors import UserError
+from paretune.model import Model
+from paretune.runtimes import RUNTIMES
+from paretune.runtimes.predictor import load_predictor
+from paretune.structures import InputSize
+from paretune.target import Target
+from tests_support import ROOT
+from tests_support_profiling import FAKE_ROW, FakeDetector, images, onnx_of
+
+SIZE = InputSize(16, 12)
+REQUIRED = {"runtime", "threads", "precision"}
+
+
+@pytest.fixture(params=RUNTIMES.names)
+def runtime(request):
+    cls = RUNTIMES.load(request.param)
+    for library in cls.libraries:
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
+    return cls()
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return FakeDetector().build(2).eval()
+
+
+@pytest.fixture
+def artefact(runtime, network, tmp_path, monkeypatch):
+    """The same fake network for every runtime, in the format it accepts."""
+    monkeypatch.setitem(DETECTORS.rows, "fake", FAKE_ROW)
+    if runtime.accepts == "torch":
+        model = Model(network, None, SIZE)
+    else:
+        model = Model(None, onnx_of(network, SIZE, tmp_path / "made.onnx"), SIZE)
+    return write_artefact(
+        tmp_path / "artefact", model, detector=FakeDetector(), runtime=runtime, recipe_tree={}, classes=("a", "b")
+    )
+
+
+@pytest.fixture
+def predictor(artefact):
+    before = torch.get_num_threads()
+    yield load_predictor(artefact.folder, Target())
+    torch.set_num_threads(before)
+
+
+def test_runs_the_network_of_the_artefact(predictor, network):
+    batch = np.random.default_rng(0).random((1, 3, SIZE.height, SIZE.width), np.float32)
+    raw = predictor.core(batch)
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(batch))
+    assert isinstance(raw, tuple)
+    for got, tensor in zip(raw, wanted, strict=True):
+        assert isinstance(got, np.ndarray)
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, tensor.numpy(), atol=1e-5)
+
+
+def test_is_deterministic_and_keeps_its_outputs(predictor):
+    """An output must not be a buffer that the next inference overwrites."""
+    rng = np.random.default_rng(0)
+    one, two = (rng.random((1, 3, SIZE.height, SIZE.width), np.float32) for _ in range(2))
+    first = predictor.core(one)
+    kept = [raw.copy() for raw in first]
+    predictor.core(two)
+    again = predictor.core(one)
+    for raw, copy, repeated in zip(first, kept, again, strict=True):
+        np.testing.assert_array_equal(raw, copy)
+        np.testing.assert_array_equal(raw, repeated)
+
+
+def test_leaves_its_input_alone(predictor):
+    batch = np.random.default_rng(0).random((1, 3, SIZE.height, SIZE.width), np.float32)
+    copy = batch.copy()
+    predictor.core(batch)
+    np.testing.assert_array_equal(batch, copy)
+
+
+def test_tells_what_really_runs(predictor, runtime):
+    facts = predictor.facts
+    assert facts.keys() >= REQUIRED
+    assert facts["threads"] == 1
+    assert facts["precision"] in {"fp32", "bf16", "fp16", "int8"}
+    assert all(isinstance(value, str | int) for value in facts.values())
+    assert any(character.isdigit() for character in str(facts["runtime"]))  # the version
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_takes_the_threads_of_the_target(artefact, threads):
+    before = torch.get_num_threads()
+    try:
+        assert load_predictor(artefact.folder, Target(threads=threads)).facts["threads"] == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_finds_boxes_in_pixels_of_the_image(predictor):
+    image = images(side=40)[0]
+    found = predictor(image)
+    assert found.boxes.shape == (len(found.scores), 4)
+    assert (found.boxes >= 0).all()
+    assert (found.boxes <= 40).all()
+    stepwise_batch, placement = predictor.preprocess(image)
+    stepwise = predictor.postprocess(predictor.core(stepwise_batch), placement)
+    np.testing.assert_array_equal(stepwise.boxes, found.boxes)
+
+
+def test_refuses_a_device_it_has_not(artefact, runtime):
+    """Either it does not run on GPUs at all, or there is none here."""
+    if "cuda" in runtime.devices and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(RuntimeError):
+        load_predictor(artefact.folder, Target(device="cuda"))
+
+
+def test_a_damaged_artefact_is_not_run(artefact):
+    file = next(path for path in artefact.folder.iterdir() if path.suffix in {".onnx", ".safetensors"})
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(UserError, match="damaged"):
+        load_predictor(artefact.folder, Target())
+
+
+@pytest.mark.parametrize("name", RUNTIMES.names)
+def test_its_file_imports_no_library(name):
+    """`paretune check` reads every plug-in's fields in about a second."""
+    code = (
+        "import sys; from paretune.runtimes import RUNTIMES; cls = RUNTIMES.load(sys.argv[1]);"
+        "loaded = [lib for lib in (*cls.libraries, 'torch', 'onnx', 'cv2') if lib in sys.modules];"
+        "sys.exit(f'{cls}: {loaded}' if loaded else 0)"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code, name],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(ROOT / "platform")},
+    )
+    assert said.returncode == 0, said.stderr

@@ -1,0 +1,115 @@
+"""What every step must do, asked of every row of the table."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paretune.compression import STEPS
+from paretune.compression.base import Step
+from paretune.compression.export import Export
+from paretune.model import Model
+from paretune.spec import parse_plugin
+from tests_support_compression import context, model, same_state, state
+
+NAMES = STEPS.names
+QUICK: dict[str, dict[str, Any]] = {"finetune": {"epochs": 1}, "quantize": {"images": 4}}
+"""Fields with which a step is quick; the defaults where there are none."""
+IDLE: dict[str, dict[str, Any]] = {"finetune": {"epochs": 0}, "prune": {"ratio": 0.0}}
+"""Fields with which a step does nothing, where there are such."""
+
+
+@pytest.fixture(params=NAMES)
+def step(request: pytest.FixtureRequest) -> Step:
+    found: Step = parse_plugin({request.param: QUICK.get(request.param, {})}, STEPS)
+    return found
+
+
+def given(step: Step, workdir: Path) -> Model:
+    """The model in the format that the step takes."""
+    before = model()
+    return before if step.accepts == "torch" else Export().apply(before, context(workdir / "before"))
+
+
+def content(found: Model) -> dict[str, Any] | bytes:
+    """All that a model computes with."""
+    if found.network is not None:
+        return state(found.network)
+    assert found.file is not None
+    return found.file.read_bytes()
+
+
+def same(a: Model, b: Model) -> bool:
+    one, other = content(a), content(b)
+    if isinstance(one, bytes) or isinstance(other, bytes):
+        return one == other
+    return same_state(one, other)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_importing_its_file_imports_no_heavy_library(name: str) -> None:
+    code = (
+        f"import sys; from paretune.compression import STEPS; STEPS.load({name!r})(); "
+        "print([m for m in ('torch', 'torch_pruning', 'onnx', 'onnxruntime', 'cv2') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_is_documented_and_survives_json(step: Step) -> None:
+    assert step.name in NAMES
+    assert type(step).__doc__
+    assert all(field.description for field in type(step).model_fields.values())
+    for written in (step, type(step)()):
+        assert parse_plugin(json.loads(json.dumps(written.named())), STEPS) == written
+
+
+def test_every_field_has_a_default(step: Step) -> None:
+    assert type(step)() == parse_plugin(step.name, STEPS)
+
+
+def test_makes_what_it_says_and_leaves_what_it_was_given(step: Step, tmp_path: Path) -> None:
+    before = given(step, tmp_path)
+    kept = content(before)
+    lines: list[str] = []
+    after = step.apply(before, context(tmp_path / "work", progress=lines.append))
+    assert after.format == step.produces
+    assert after.history == (*before.history, step.name)
+    assert after.input_size == before.input_size
+    assert after.params and after.flops
+    again = content(before)
+    assert kept == again if isinstance(kept, bytes) else same_state(kept, again)
+    if after.network is not None:
+        assert not after.network.training
+        assert after.network is not before.network
+        assert all(tensor.device.type == "cpu" for tensor in after.network.state_dict().values())
+    if after.file is not None:
+        assert after.file.parent == tmp_path / "work"
+    assert all(isinstance(line, str) and "\n" not in line for line in lines)
+
+
+def test_the_same_seed_gives_the_same(step: Step, tmp_path: Path) -> None:
+    before = given(step, tmp_path)
+    first, second = (step.apply(before, context(tmp_path / folder, seed=5)) for folder in ("a", "b"))
+    assert same(first, second)
+    assert first.notes == second.notes
+
+
+def test_changes_something_or_says_so(step: Step, tmp_path: Path) -> None:
+    before = given(step, tmp_path)
+    for fields in (QUICK.get(step.name, {}), IDLE.get(step.name)):
+        if fields is None:
+            continue
+        after = type(step).model_validate(fields).apply(before, context(tmp_path / "work"))
+        idle = after.format == before.format and same(before, after)
+        assert idle == any(f"{step.name} changed nothing" in note for note in after.notes)
+
+
+def test_every_row_that_can_do_nothing_is_asked_to() -> None:
+    assert set(IDLE) <= set(NAMES)
+    assert set(QUICK) <= set(NAMES)

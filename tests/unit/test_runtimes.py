@@ -1,0 +1,228 @@
+"""What is particular to one runtime; what all must do is in the contract tests."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from paretune.compression.artefact import write_artefact
+from paretune.detectors import DETECTORS
+from paretune.model import Model
+from paretune.runtimes import eager, onnxruntime
+from paretune.runtimes.eager import Eager
+from paretune.runtimes.onnxruntime import OnnxRuntime, open_session, precision
+from paretune.structures import InputSize
+from paretune.target import Target
+from tests_support import ROOT
+from tests_support_profiling import FAKE_ROW, FakeDetector, images, onnx_of
+
+SIZE = InputSize(16, 12)
+
+
+@pytest.fixture(autouse=True)
+def _fake_detector(monkeypatch):
+    monkeypatch.setitem(DETECTORS.rows, "fake", FAKE_ROW)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return FakeDetector().build(2).eval()
+
+
+@pytest.fixture
+def model_file(network, tmp_path):
+    return onnx_of(network, SIZE, tmp_path / "made.onnx")
+
+
+def artefact_of(folder, *, network=None, file=None, size=SIZE):
+    runtime = Eager() if file is None else OnnxRuntime()
+    model = Model(network if file is None else None, file, size)
+    return write_artefact(folder, model, detector=FakeDetector(), runtime=runtime, recipe_tree={}, classes=("a", "b"))
+
+
+class Reader:
+    """One random image to take ranges from."""
+
+    def __init__(self):
+        self.left = [np.random.default_rng(0).random((1, 3, 12, 16), np.float32)]
+
+    def get_next(self):
+        return {"images": self.left.pop()} if self.left else None
+
+
+def quantized(file, out, form="QDQ"):
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
+
+    if form == "dynamic":
+        quantize_dynamic(str(file), str(out), weight_type=QuantType.QUInt8)
+    else:
+        quantize_static(str(file), str(out), Reader(), quant_format=QuantFormat[form])
+    return out
+
+
+@pytest.mark.parametrize("form", ["QDQ", "QOperator", "dynamic"])
+def test_precision_is_read_from_the_operators_of_the_file(model_file, tmp_path, form):
+    """One of the float file's nodes is *named* QuantizeLinear: a name is not an operator."""
+    assert b"QuantizeLinear" in model_file.read_bytes()
+    assert precision(model_file) == "fp32"
+    assert precision(quantized(model_file, tmp_path / "quantized.onnx", form)) == "int8"
+
+
+def test_onnxruntime_tells_the_precision_of_an_artefact(model_file, tmp_path):
+    file = quantized(model_file, tmp_path / "int8.onnx")
+    core = OnnxRuntime().load(artefact_of(tmp_path / "artefact", file=file), Target())
+    assert core.facts["precision"] == "int8"
+
+
+def test_onnxruntime_gives_the_maps_in_the_detectors_order(network, model_file, tmp_path):
+    """The file has them the other way round."""
+    assert [output.name for output in open_session(model_file, 1).get_outputs()] == ["scores", "boxes"]
+    core = OnnxRuntime().load(artefact_of(tmp_path / "artefact", file=model_file), Target())
+    batch = np.random.default_rng(0).random((1, 3, 12, 16), np.float32)
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(batch))
+    for got, raw in zip(core(batch), wanted, strict=True):
+        np.testing.assert_allclose(got, raw.numpy(), atol=1e-5)
+
+
+def test_onnxruntime_session_is_set_as_asked(model_file):
+    options = open_session(model_file, 2).get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 1)
+    assert options.execution_mode.name == "ORT_SEQUENTIAL"
+    assert options.graph_optimization_level.name == "ORT_ENABLE_ALL"
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+
+
+def test_onnxruntime_with_other_threads_than_asked_for_is_refused(model_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "open_session", lambda file, _: open_session(file, 1))
+    with pytest.raises(RuntimeError, match="with 1 threads, not as asked for"):
+        OnnxRuntime().load(artefact_of(tmp_path / "artefact", file=model_file), Target(threads=2))
+
+
+def test_onnxruntime_has_no_gpu_here(model_file, tmp_path):
+    with pytest.raises(RuntimeError, match="not on cuda"):
+        OnnxRuntime().load(artefact_of(tmp_path / "artefact", file=model_file), Target(device="cuda"))
+
+
+def test_a_file_of_another_input_size_is_refused(model_file, tmp_path):
+    artefact = artefact_of(tmp_path / "artefact", file=model_file, size=InputSize(32))
+    with pytest.raises(RuntimeError, match=r"expected one float input 'images' of shape \(1, 3, 32, 32\)"):
+        OnnxRuntime().load(artefact, Target())
+
+
+def test_a_file_without_one_of_the_maps_is_refused(network, tmp_path):
+    file = onnx_of(network, SIZE, tmp_path / "half.onnx", outputs=("boxes",))
+    with pytest.raises(RuntimeError, match="has no output 'scores'; it has boxes"):
+        OnnxRuntime().load(artefact_of(tmp_path / "artefact", file=file), Target())
+
+
+def test_eager_reads_its_threads_back(network, tmp_path, monkeypatch):
+    before = torch.get_num_threads()
+    artefact = artefact_of(tmp_path / "artefact", network=network)
+    try:
+        assert Eager().load(artefact, Target(threads=2)).facts["threads"] == torch.get_num_threads() == 2
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+        with pytest.raises(RuntimeError, match="torch runs 7 threads, not 2"):
+            Eager().load(artefact, Target(threads=2))
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_eager_needs_the_gpu_it_was_asked_for(network, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeError, match="torch finds none"):
+        Eager().load(artefact_of(tmp_path / "artefact", network=network), Target(device="cuda"))
+
+
+def test_eager_is_float32_only(network, tmp_path, monkeypatch):
+    artefact = artefact_of(tmp_path / "artefact", network=network)
+    monkeypatch.setattr("paretune.detectors.structure.load_network", lambda *_: network.half())
+    with pytest.raises(RuntimeError, match="weights are float16"):
+        Eager().load(artefact, Target())
+
+
+def test_eager_keeps_tf32_away():
+    """torch lets convolutions run in TF32 unless told: that is not float32."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    try:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+        eager._forbid_tf32()
+        precisions = torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+        assert "tf32" not in precisions
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def test_eager_leaves_no_gradients(network, tmp_path):
+    core = Eager().load(artefact_of(tmp_path / "artefact", network=network), Target())
+    assert not any(parameter.requires_grad for parameter in core.network.parameters())
+    assert not core.network.training
+
+
+def test_a_deployed_onnx_artefact_needs_no_torch(model_file, tmp_path):
+    artefact = artefact_of(tmp_path / "artefact", file=model_file)
+    np.save(tmp_path / "image.npy", images()[0])
+    assert _imported_by_predicting(artefact.folder, tmp_path / "image.npy").isdisjoint(HEAVY)
+
+
+@pytest.mark.slow
+def test_a_deployed_yolo_needs_no_torch(tmp_path):
+    """The real detector: its decoding is numpy and OpenCV."""
+    from paretune.detectors.yolo import Yolo
+
+    torch.manual_seed(0)
+    detector, size = Yolo(depth=0.33, width=0.0625), InputSize(64)
+    file = tmp_path / "yolo.onnx"
+    with torch.no_grad():
+        torch.onnx.export(
+            detector.build(2).eval(),
+            (torch.zeros(1, 3, 64, 64),),
+            file,
+            input_names=["images"],
+            output_names=list(detector.raw_names()),
+            opset_version=20,
+            dynamo=True,
+            external_data=False,
+        )
+    model = Model(None, file, size)
+    write_artefact(
+        tmp_path / "artefact",
+        model,
+        detector=detector,
+        runtime=OnnxRuntime(),
+        recipe_tree={},
+        classes=("a", "b"),
+    )
+    np.save(tmp_path / "image.npy", images(side=50)[0])
+    assert _imported_by_predicting(tmp_path / "artefact", tmp_path / "image.npy").isdisjoint(HEAVY)
+
+
+HEAVY = {"torch", "torchvision", "onnx", "ray", "mlflow", "optuna", "matplotlib", "scipy", "torch_pruning"}
+
+
+def _imported_by_predicting(folder, image):
+    """Load an artefact and predict in a fresh process; returns the top-level modules it imported."""
+    code = f"""
+import json, sys
+sys.path += [{str(ROOT / "platform")!r}, {str(ROOT / "tests")!r}]
+import numpy as np
+from pathlib import Path
+from paretune.detectors import DETECTORS
+from paretune.runtimes.predictor import load_predictor
+from paretune.target import Target
+DETECTORS.rows["fake"] = {FAKE_ROW!r}
+found = load_predictor(Path({str(folder)!r}), Target())(np.load({str(image)!r}))
+assert found.boxes.shape == (len(found.scores), 4)
+print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    modules = set(json.loads(said.stdout))
+    assert {"onnxruntime", "cv2", "numpy"} <= modules
+    return modules

@@ -1,0 +1,116 @@
+"""``paretune ui``: serves what is there, to this machine only, and takes its processes with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from paretune.errors import UserError
+from paretune.tracking.mlflow import MlflowTracker
+from paretune.tracking.ui import open_ui
+from tests_support_records import OBJECTIVES, fake_records, feasible, front_of, write_sweep
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_folder_without_a_log_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"holds no mlflow\.db"):
+        open_ui(tmp_path, free_port())
+
+
+def test_a_taken_port_is_refused(tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(b"")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(UserError, match=r"port \d+ is taken"):
+            open_ui(tmp_path, other.getsockname()[1])
+
+
+def group_of(parent):
+    """Processes whose group is one of a process's children."""
+    rows = subprocess.run(["ps", "-eo", "pid,ppid,pgid,stat"], capture_output=True, text=True, check=True).stdout
+    table = [line.split() for line in rows.splitlines()[1:]]
+    leaders = {pid for pid, ppid, *_ in table if int(ppid) == parent}
+    return {int(pid) for pid, _, pgid, state in table if pgid in leaders and not state.startswith("Z")}
+
+
+def alive(pids):
+    rows = subprocess.run(["ps", "-eo", "pid,stat"], capture_output=True, text=True, check=True).stdout
+    return pids & {int(pid) for pid, state in map(str.split, rows.splitlines()[1:]) if not state.startswith("Z")}
+
+
+def get(address, host=None):
+    request = urllib.request.Request(address, headers={"Host": host} if host else {})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return answer.read().decode()
+
+
+def wait_for(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.2)
+    return condition()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_the_ui_shows_the_newest_front_and_leaves_nothing_behind(tmp_path, how):
+    runs, home, here = (tmp_path / name for name in ("runs", "home", "here"))
+    home.mkdir()
+    here.mkdir()
+    write_sweep(runs / "demo", fake_records()[:3])
+    page = tmp_path / "front.html"
+    page.write_text("<h1>the front</h1>")
+    tracker = MlflowTracker(runs, "demo", None, "paretune")
+    tracker.start({}, 1_790_000_000.0)
+    tracker.sync(fake_records()[:3], runs / "demo", front_of(fake_records()[:3]), OBJECTIVES, feasible, [page])
+    port = free_port()
+    code = f"from pathlib import Path; from paretune.tracking.ui import open_ui; open_ui(Path({str(runs)!r}), {port})"
+    ui = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=here,
+        env={**os.environ, "HOME": str(home), "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    group = set()
+    try:
+        assert ui.stdout.readline().startswith("starting MLflow on ")
+        link = ui.stdout.readline().strip()
+        group = group_of(ui.pid)
+        assert len(group) >= 2
+        assert link.startswith(f"http://127.0.0.1:{port}/#/experiments/1/runs/")
+        run_id = link.split("/runs/")[1].split("/")[0]
+        found = get(f"http://127.0.0.1:{port}/get-artifact?path=front/front.html&run_uuid={run_id}")
+        assert found == "<h1>the front</h1>"
+        assert get(f"http://127.0.0.1:{port}/version", f"localhost:{port}").startswith("3.")
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            get(f"http://127.0.0.1:{port}/ajax-api/2.0/mlflow/experiments/get?experiment_id=1", "evil.example")
+        ui.send_signal(how)
+        assert ui.wait(30) == 0
+        assert ui.stdout.read() == "Ctrl-C ends it\n"
+        assert wait_for(lambda: not alive(group), 10)
+    finally:
+        if ui.poll() is None:
+            ui.kill()
+        for pid in alive(group):
+            os.kill(pid, signal.SIGKILL)
+    written = [path for folder in (home, here) for path in folder.rglob("*") if path.is_file()]
+    assert written == []
+    assert sorted(path.name for path in runs.iterdir()) == ["demo", "mlartifacts", "mlflow-server.log", "mlflow.db"]
