@@ -41,7 +41,7 @@ class Reporter:
         """Tell of one trial, and bring the log and the front's files up to date."""
         records = read_records(self.sweep.folder)
         budget = self.sweep.job.search.trials
-        line = display.trial_line(record, records, objectives(self.sweep), budget)
+        line = display.trial_line(record, records, objectives(self.sweep), budget, self.sweep.feasible)
         self.say(line + display.time_left(records, budget))
         self._update()
 

@@ -81,7 +81,8 @@ def test_makes_what_it_says_and_leaves_what_it_was_given(step: Step, tmp_path: P
     assert after.format == step.produces
     assert after.history == (*before.history, step.name)
     assert after.input_size == before.input_size
-    assert after.params and after.flops
+    assert after.params
+    assert after.flops
     again = content(before)
     assert kept == again if isinstance(kept, bytes) else same_state(kept, again)
     if after.network is not None:

@@ -111,7 +111,7 @@ def test_onnxruntime_has_no_gpu_here(model_file, tmp_path):
 
 
 def test_a_file_of_another_input_size_is_refused(model_file, tmp_path):
-    artefact = artefact_of(tmp_path / "artefact", file=model_file, size=InputSize(32))
+    artefact = artefact_of(tmp_path / "artefact", file=model_file, size=InputSize(32, 32))
     with pytest.raises(RuntimeError, match=r"expected one float input 'images' of shape \(1, 3, 32, 32\)"):
         OnnxRuntime().load(artefact, Target())
 
@@ -177,7 +177,7 @@ def test_a_deployed_yolo_needs_no_torch(tmp_path):
     from paretune.detectors.yolo import Yolo
 
     torch.manual_seed(0)
-    detector, size = Yolo(depth=0.33, width=0.0625), InputSize(64)
+    detector, size = Yolo(depth=0.33, width=0.0625), InputSize(64, 64)
     file = tmp_path / "yolo.onnx"
     with torch.no_grad():
         torch.onnx.export(

@@ -53,8 +53,8 @@ def alive(pids):
 
 
 def get(address, host=None):
-    request = urllib.request.Request(address, headers={"Host": host} if host else {})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    request = urllib.request.Request(address, headers={"Host": host} if host else {})  # noqa: S310 - ours
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - ours
         return answer.read().decode()
 
 
@@ -65,19 +65,27 @@ def wait_for(condition, seconds):
     return condition()
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A log with one sweep; making the database takes some seconds."""
+    folder = tmp_path_factory.mktemp("log") / "runs"
+    records = fake_records()[:3]
+    write_sweep(folder / "demo", records)
+    page = folder / "demo" / "front.html"
+    page.write_text("<h1>the front</h1>")
+    tracker = MlflowTracker(folder, "demo", None, "paretune")
+    tracker.start({}, 1_790_000_000.0)
+    tracker.sync(records, folder / "demo", front_of(records), OBJECTIVES, feasible, [page])
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_the_ui_shows_the_newest_front_and_leaves_nothing_behind(tmp_path, how):
-    runs, home, here = (tmp_path / name for name in ("runs", "home", "here"))
+def test_the_ui_shows_the_newest_front_and_leaves_nothing_behind(runs, tmp_path, how):
+    home, here = tmp_path / "home", tmp_path / "here"
     home.mkdir()
     here.mkdir()
-    write_sweep(runs / "demo", fake_records()[:3])
-    page = tmp_path / "front.html"
-    page.write_text("<h1>the front</h1>")
-    tracker = MlflowTracker(runs, "demo", None, "paretune")
-    tracker.start({}, 1_790_000_000.0)
-    tracker.sync(fake_records()[:3], runs / "demo", front_of(fake_records()[:3]), OBJECTIVES, feasible, [page])
     port = free_port()
     code = f"from pathlib import Path; from paretune.tracking.ui import open_ui; open_ui(Path({str(runs)!r}), {port})"
     ui = subprocess.Popen(

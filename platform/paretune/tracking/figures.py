@@ -85,7 +85,8 @@ class Picture:
             kind = BASELINES.get(record.number, kind)
         cost, quality = self.axes
         lines = [f"trial {record.number}: {recipe_line(record.recipe)}", f"{quality} {y:.4f}, {cost} {x:.4g}"]
-        lines += [f"{name} {m[name]:.4g}" for name in ("map50", "size_mib", "params") if name in m]
+        lines += [f"{name} {m[name]:.4g}" for name in ("map50", "size_mib") if name in m]
+        lines += [f"params {m['params']:,.0f}"] if "params" in m else []
         lines += [f"{gain['speedup']:.2f} x {name}" for name, gain in self.gains(record.number).items()]
         low, high = m.get(f"{cost}_low", 0.0), m.get(f"{cost}_high", 0.0)
         spread = (low, high) if 0 < low <= high else None
