@@ -9,14 +9,14 @@ from paretune.bench import MEASURED_IMAGES, Bench, measuring_images
 
 
 def compare_front(bench: Bench, artefacts: Mapping[int, str]) -> dict[str, Any]:
-    """Measure artefacts again, interleaved in one run, against trials 0 and 1.
+    """Measure artefacts again, interleaved in one run, against trials 0 and 1; raw samples are kept.
 
     Args:
         bench: the sweep's.
         artefacts: trial → its artefact's folder, relative to the sweep's; both baselines among them.
 
     Returns:
-        ``{"mode", "trials": {trial: {"eager" | "onnxruntime": {"speedup", "low", "high", "verdict",
+        ``{"mode", "notes", "trials": {trial: {"eager" | "onnxruntime": {"speedup", "low", "high", "verdict",
         "network_speedup"}}}}``; a speed-up is the baseline's latency divided by the trial's.
     """
     from paretune.profiling.comparison import compare
@@ -38,4 +38,5 @@ def compare_front(bench: Bench, artefacts: Mapping[int, str]) -> dict[str, Any]:
                 "network_speedup": 1 / network.ratio,
             }
         trials[str(number)] = rows
-    return {"mode": found.mode, "images": MEASURED_IMAGES, "trials": trials}
+    found.save_samples(bench.folder / "comparison.npz")
+    return {"mode": found.mode, "notes": list(found.notes), "images": MEASURED_IMAGES, "trials": trials}

@@ -156,6 +156,10 @@ def test_a_plateau_is_two_windows_that_agree():
     stretched = samples([30.0] * 9, cpu_ms=10.1, switches=2)
     assert steady(samples([10.0] * 9), stretched, same, 1, "cpu")  # others came in, the process did not change
     assert not steady(samples([10.0] * 9), stretched, same, 2, "cpu")
+    waiting = [samples([wall] * 9, cpu_ms=0.1) for wall in (10.0, 11.0)]
+    assert not steady(*waiting, same, 1, "cpu")  # of one that mostly waits, CPU time tells nothing
+    robbed = [samples([wall] * 9, cpu_ms=cpu, switches=[0] * 2 + [1] * 7) for wall, cpu in ((30, 3), (30, 2.5))]
+    assert not steady(*robbed, same, 1, "cpu")  # and the wall time of a busy machine nothing either
 
 
 def test_everything_survives_on_disk(tmp_path):

@@ -172,6 +172,7 @@ def test_a_deployed_onnx_artefact_needs_no_torch(model_file, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_a_deployed_yolo_needs_no_torch(tmp_path):
     """The real detector: its decoding is numpy and OpenCV."""
     from paretune.detectors.yolo import Yolo

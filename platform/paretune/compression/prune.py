@@ -72,7 +72,7 @@ class Prune(Step):
         example = torch.zeros(1, 3, model.input_size.height, model.input_size.width)
         with torch.random.fork_rng([]), torch.enable_grad():
             torch.manual_seed(context.seed)
-            pruner = tp.BasePruner(
+            pruner = _rounding_pruner(tp.BasePruner)(
                 context.detector.prune_view(network),
                 (example,),  # a bare tensor would be taken apart along its batch
                 importance=criterion,

@@ -93,9 +93,9 @@ class Quantize(Step):
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
         percentile = self.method == "percentile"
-        # Of |x|, its default, would give half of the levels to negative values that most activations lack.
-        # The stride works for every method in spite of its name: without it, every activation of every
-        # image is held in memory at once.
+        # Its default takes the histogram of |x|, which fails on an activation that hardly varies around a
+        # large value. The stride works for every method in spite of its name: without it, every activation
+        # of every image is held in memory at once.
         options = {
             "CalibPercentile": _PERCENTILE,
             "CalibTensorRangeSymmetric": False,

@@ -117,7 +117,8 @@ def steady(before: Rows, now: Rows, protocol: Protocol, threads: int, device: st
     """
     rows = np.concatenate([before, now])
     undisturbed = rows[is_clean(rows)]
-    waits = column(undisturbed, "latency_ns").sum() > 2 * column(undisturbed, "latency_cpu_ns").sum()
+    stretch = column(undisturbed, "latency_ns") / np.maximum(1, column(undisturbed, "latency_cpu_ns"))
+    waits = 2 * len(undisturbed) >= len(rows) and bool(np.median(stretch) > 2)
     mode: Mode = "cpu" if device == "cpu" and threads == 1 and not waits else "wall"
     first, second = (float(np.median(milliseconds(window, "latency", mode))) for window in (before, now))
     return abs(second - first) <= protocol.plateau * first

@@ -43,11 +43,11 @@ def saved_images(images: Sequence[Image] | Path) -> Iterator[Path]:
         return
     if not len(images):
         raise ValueError("at least one image is needed to measure on")
-    with tempfile.TemporaryDirectory(prefix="paretune-measure-") as folder:
-        file = Path(folder) / "images.npz"
+    with tempfile.TemporaryFile() as file:  # it has no name: nothing is left behind, however this process ends
         named: dict[str, Any] = {f"{index:06d}": image for index, image in enumerate(images)}
         np.savez(file, **named)
-        yield file
+        file.flush()
+        yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
 
 
 class Worker:
