@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes with two threads each spin ten times as long
+
 import pytest
 from hypothesis import settings
 

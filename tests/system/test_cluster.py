@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +14,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests_support import runs_of
@@ -79,14 +80,16 @@ class Head:
         raise AssertionError(probe.stderr)
 
     def stop(self) -> None:
-        mine = [p for p in psutil.process_iter(["cmdline"]) if str(self.temp) in " ".join(p.info["cmdline"] or [])]
         self.process.terminate()
-        for process in [*mine, psutil.Process(self.process.pid)]:
-            with_group = [process, *process.children(recursive=True)] if process.is_running() else []
-            for one in with_group:
-                if one.is_running():
-                    one.kill()
-        self.process.wait(timeout=30)
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(timeout=20)
+        for command in Path("/proc").glob("[0-9]*/cmdline"):  # its children, known by its folder
+            with contextlib.suppress(OSError):
+                if str(self.temp) in command.read_text():
+                    os.kill(int(command.parent.name), signal.SIGKILL)
         shutil.rmtree(self.temp, ignore_errors=True)
 
 

@@ -71,6 +71,7 @@ def write(folder: Path, finished: Model, runtime: Runtime) -> Artefact:
     )
 
 
+@pytest.mark.slow
 def test_another_process_computes_the_same(finished: Model, pruned: Model, runtime: Runtime, tmp_path: Path) -> None:
     import torch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -25,6 +26,15 @@ DENSE, SEPARABLE = Yolo(width=0.25, depthwise=False), Yolo(width=0.25, depthwise
 HALF = Yolo(width=0.125, depthwise=False)
 MIXED, FROZEN, BARE = MixedDetector(), MixedDetector(norm="frozen"), MixedDetector(norm="none")
 IDS = {"argvalues": [DENSE, SEPARABLE, MIXED, FROZEN], "ids": ["dense", "separable", "mixed", "frozen"]}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors: a second thread waits more than it works, for very long where others use the cores too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def zeroed(dense: nn.Module, pruned: nn.Module) -> tuple[nn.Module, int]:
@@ -128,6 +138,7 @@ def test_the_smallest_filters_go(importance: str, order: int, tmp_path: Path) ->
     assert sizes[kept].min() > sizes[~kept].max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("detector", "scope"), [(DENSE, "global"), (HALF, "local")], ids=["nano-global", "half of it-local"]
 )
@@ -145,6 +156,7 @@ def test_a_higher_ratio_leaves_less_and_what_is_left_is_a_multiple(
     assert sizes[0] < dense.params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ratio", [0.1, 0.3, 0.6])
 def test_the_share_that_goes_is_the_one_asked_for(ratio: float, tmp_path: Path) -> None:
     dense = model(DENSE)

@@ -177,20 +177,21 @@ def test_last_convolutions_of_a_graph_that_joins_its_outputs() -> None:
     assert sorted(last_convolutions(graph)) == ["join", "left", "right", "squash"]
 
 
+@pytest.mark.parametrize("method", ["minmax", "percentile"])
 def test_pictures_are_drawn_by_the_seed_from_the_training_split_only_and_named_in_the_file(
-    source: Model, tmp_path: Path
+    source: Model, tmp_path: Path, method: str
 ) -> None:
     chosen = []
     for seed in (0, 0, 1):
-        train = pictures(12)
+        train = pictures(16)
         used: Context = context(tmp_path, train=train, seed=seed)
-        found = Quantize(images=5).apply(source, used)
+        found = Quantize.model_validate({"images": 11, "method": method}).apply(source, used)
         facts = {entry.key: entry.value for entry in onnx.load(found.file).metadata_props}
         told = json.loads(facts[CALIBRATION])
         chosen.append(told["images"])
         assert {f"train-{index}" for index in train.read} == set(told["images"])
-        assert len(set(told["images"])) == 5
-        assert (told["seed"], told["method"]) == (seed, "minmax")
+        assert len(set(told["images"])) == 11
+        assert (told["seed"], told["method"]) == (seed, method)
         assert used.data.splits["val"].read == []
     assert chosen[0] == chosen[1] != chosen[2]
 

@@ -148,12 +148,9 @@ class Study:
         return Proposal(number, recipe, trial.user_attrs.get("origin", "sampled"))
 
     def _twin(self, recipe: Mapping[str, Any]) -> Record | None:
-        """Return the record of a trial that has run the same recipe."""
+        """Return the record of a trial that has run the same recipe, a baseline perhaps."""
         key = fingerprint(recipe)
-        return next(
-            (r for r in self._records.values() if r.number >= len(self._setup.fixed) and fingerprint(r.recipe) == key),
-            None,
-        )
+        return next((r for r in self._records.values() if fingerprint(r.recipe) == key), None)
 
     def tell(self, record: Record) -> None:
         """Take what came of a trial; telling twice does nothing."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from paretune.names import known_optimizer
 from paretune.spec import Spec
 
 
@@ -16,7 +17,7 @@ class Training(Spec):
     """Passes over the training split."""
     batch_size: int = Field(default=8, ge=1, le=4096)
     """Images in one optimizer step."""
-    optimizer: str = "AdamW"
+    optimizer: Annotated[str, AfterValidator(known_optimizer)] = "AdamW"
     """A class of torch.optim, by name."""
     lr: float = Field(default=2e-3, gt=0, le=10)
     """Highest learning rate: reached after the warm-up, then lowered along a cosine to 1 % of it."""
