@@ -75,7 +75,7 @@ def int8_trials(clone: Path) -> int:
 def difference(clone: Path, front: dict[str, Any]) -> int:
     """Recompute the front from MLflow by brute force, with the job's constraint; count what differs."""
     done = [r for r in trials_of(clone) if r.info.status == "FINISHED"]
-    floor = next(r.data.metrics["map50"] for r in done if r.data.tags["paretune.trial"] == "0") - 0.05
+    floor = next(r.data.metrics["map50"] for r in done if r.data.tags["paretune.trial"] == "0") - 0.1
     points = {
         int(r.data.tags["paretune.trial"]): (r.data.metrics["map"], r.data.metrics["latency_ms_p50"])
         for r in done
