@@ -7,6 +7,9 @@ from typing import Any
 
 from paretune.bench import MEASURED_IMAGES, Bench, measuring_images
 
+ROUNDS = 4
+"""Times that all artefacts are started afresh."""
+
 
 def compare_front(bench: Bench, artefacts: Mapping[int, str]) -> dict[str, Any]:
     """Measure artefacts again, interleaved in one run, against trials 0 and 1; raw samples are kept.
@@ -23,7 +26,7 @@ def compare_front(bench: Bench, artefacts: Mapping[int, str]) -> dict[str, Any]:
 
     numbers = sorted(artefacts)
     folders = [bench.folder / artefacts[number] for number in numbers]
-    found = compare(folders, measuring_images(bench), bench.job.target)
+    found = compare(folders, measuring_images(bench), bench.job.target, rounds=ROUNDS)
     bases = {name: numbers.index(n) for n, name in enumerate(("eager", "onnxruntime")) if n in numbers}
     trials: dict[str, Any] = {}
     for index, number in enumerate(numbers):

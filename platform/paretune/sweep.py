@@ -53,7 +53,7 @@ def run_sweep(sweep: Sweep, *, address: str | None = None) -> Outcome:
                     session.refuse_impossible(sweep.job.resources.by_ray_name(), "a trial")
                     train_baseline(sweep, reporter)
                     reporter.started()
-                    run_trials(sweep, reporter)
+                    run_trials(sweep, reporter, share=session.cores() if address is None else 0)
                 if len(read_records(sweep.folder)) < sweep.job.search.trials and not sweep.exhausted:
                     return Outcome(finished=False, records=tuple(read_records(sweep.folder)))
                 compare(sweep, reporter)
@@ -109,8 +109,8 @@ def normal_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
     return Recipe.model_validate(raw).tree()
 
 
-def run_trials(sweep: Sweep, reporter: Reporter) -> None:
-    """Let Tune run what is left of the budget.
+def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
+    """Let Tune run what is left of the budget; the trials share that many cores between them if they ask for fewer.
 
     Raises:
         UserError: the eager baseline failed.
@@ -135,12 +135,14 @@ def run_trials(sweep: Sweep, reporter: Reporter) -> None:
     )
     study = Study(sweep.folder / "study.db", sweep.name, setup, records)
     searcher = StudySearcher(study, functools.partial(record_of, sweep.folder), reporter.trial_done)
+    resources = job.resources.by_ray_name()
+    resources["CPU"] = max(resources["CPU"], share // job.search.concurrent)
     tune_trials(
         functools.partial(run_in_worker, str(sweep.runs.resolve()), sweep.name),
         searcher,
         count=left,
         concurrent=job.search.concurrent,
-        resources=job.resources.by_ray_name(),
+        resources=resources,
         folder=sweep.folder,
     )
     if searcher.exhausted:

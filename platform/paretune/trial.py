@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 import traceback
@@ -105,7 +106,7 @@ def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: C
     context = Context(
         detector=job.detector,
         data=bench.data,
-        training=job.training,
+        training=job.training.model_copy(update={"threads": job.training.threads or _threads()}),
         workdir=workdir,
         seed=job.search.seed,
         device=pick_device(job.training.device),
@@ -123,6 +124,14 @@ def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: C
         recipe_tree=recipe.tree(),
         classes=bench.data.classes,
     )
+
+
+def _threads() -> int:
+    """Return the threads to train with: the share of the machine that Ray gives this trial, else every core.
+
+    Said explicitly, since evaluating on eager leaves torch with the target's number.
+    """
+    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
 
 def _evaluate(bench: Bench, artefact: Artefact) -> Accuracy:

@@ -100,6 +100,13 @@ def _remove_left_session(runs: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
+def cores() -> float:
+    """Return the CPU cores of the session."""
+    import ray
+
+    return float(ray.cluster_resources().get("CPU", 1))
+
+
 def refuse_impossible(wanted: Mapping[str, float], what: str) -> None:
     """Refuse resources that no node of the session has.
 
