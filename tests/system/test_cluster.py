@@ -43,6 +43,8 @@ class Head:
         self.address = f"http://127.0.0.1:{dashboard}"
         self.environment = {
             **os.environ,
+            # as in an activated environment: a job's `python` is the one that the head finds first
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token),
             "RAY_USAGE_STATS_ENABLED": "0",

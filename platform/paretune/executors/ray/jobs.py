@@ -20,6 +20,8 @@ from paretune.executors.ray.session import QUIET, refuse_unless_fits
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
+NODES_WAIT_S = 20.0
+
 AUTH_HELP = (
     "this cluster asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE (or RAY_AUTH_TOKEN) "
     "to the one its head was started with"
@@ -115,10 +117,15 @@ def _client(address: str) -> Iterator[JobSubmissionClient]:
 
 
 def _nodes(address: str) -> list[Mapping[str, float]]:
-    """Return the resources of each living node."""
+    """Return the resources of each living node; a head that has just started knows of none for a moment."""
     from ray.util.state import list_nodes
 
-    return [node.resources_total for node in list_nodes(address=address, detail=True) if node.state == "ALIVE"]
+    end = time.monotonic() + NODES_WAIT_S
+    while True:
+        nodes = [node for node in list_nodes(address=address, detail=True) if node.state == "ALIVE"]
+        if nodes or time.monotonic() > end:
+            return [node.resources_total for node in nodes]
+        time.sleep(0.5)
 
 
 @contextmanager
