@@ -113,6 +113,7 @@ def test_loss_is_finite_and_reaches_every_parameter(detector: Detector, counts: 
     assert [name for name, grad in gradients.items() if grad is None or not torch.isfinite(grad).all()] == []
 
 
+@pytest.mark.slow
 def test_loss_falls_when_trained_on_one_batch(detector: Detector) -> None:
     torch.manual_seed(0)
     network = detector.build(3).train()

@@ -27,6 +27,7 @@ def killed_after(number: int, workdir: Path) -> Context:
     return context(workdir, progress=progress)
 
 
+@pytest.mark.slow
 def test_is_the_training_loop_with_these_epochs_and_this_learning_rate(tmp_path: Path) -> None:
     tuned = Finetune(epochs=2, lr=5e-4).apply(model(), context(tmp_path, seed=3))
     used = context(tmp_path)

@@ -66,6 +66,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one.keys() | other.keys())
 
 
+@pytest.mark.slow
 def test_the_same_settings_give_the_same_weights_and_another_seed_does_not() -> None:
     runs = [
         weights(train(fresh(), TINY, Squares(8), SIZE, QUICK.model_copy(update={"epochs": 2, "seed": seed})).network)

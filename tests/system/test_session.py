@@ -1,0 +1,43 @@
+"""The private Ray session: its workers, its files, its end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import pytest
+from tests_support import ROOT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+CODE = """
+import json, sys
+from pathlib import Path
+from paretune.executors.ray.session import cores, session
+with session(Path(sys.argv[1])):
+    import ray
+
+    @ray.remote
+    def look():
+        import os, platform, paretune
+        return platform.__file__, paretune.__file__, os.getpriority(os.PRIO_PROCESS, 0)
+
+    print("SEEN", json.dumps([*ray.get(look.remote()), cores()]))
+"""
+
+
+def test_a_worker_has_the_standard_librarys_platform_our_package_and_normal_priority(tmp_path):
+    before = set(Path(tempfile.gettempdir()).glob("pt-*"))
+    command = [sys.executable, "-c", CODE, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    platform, package, niceness, cores = json.loads(done.stdout.partition("SEEN ")[2])
+    assert Path(platform).parent == Path(sysconfig.get_path("stdlib"))
+    assert Path(package).parent == ROOT / "platform" / "paretune"
+    assert niceness == 0
+    assert cores >= 1
+    assert set(Path(tempfile.gettempdir()).glob("pt-*")) <= before  # its folder is removed
+    assert [p.name for p in tmp_path.iterdir()] == [".ray-token"]
