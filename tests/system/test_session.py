@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
 from tests_support import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
