@@ -15,7 +15,7 @@ from paretune.data.base import Dataset
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.errors import Problem, UserError, UserErrors, did_you_mean
-from paretune.recipe import Recipe
+from paretune.recipe import Recipe, WrittenSize
 from paretune.search.reading import read_space
 from paretune.search.samplers import SAMPLERS, Gp, Sampler
 from paretune.search.space import Sample, Space
@@ -134,7 +134,7 @@ class Job(Spec):
 
     dataset: Annotated[Dataset, *plugin(DATASETS)]
     detector: Annotated[Detector, *plugin(DETECTORS)]
-    input_size: int | str = 320
+    input_size: WrittenSize = 320
     """Input size of the baseline: one number, or WIDTHxHEIGHT such as 192x144."""
     training: Training = Training()
     """Training of the baseline."""
@@ -153,12 +153,6 @@ class Job(Spec):
     tracking: Tracking = Tracking()
     output: str = "runs"
     """Folder under which everything is written."""
-
-    @field_validator("input_size")
-    @classmethod
-    def _readable_size(cls, value: int | str) -> int | str:
-        InputSize.parse(value)
-        return value
 
     @field_validator("objectives", "constraints")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from paretune.compression import STEPS
 from paretune.compression.base import Step
@@ -16,21 +16,24 @@ from paretune.spec import Spec, flat, plugin
 from paretune.structures import InputSize
 
 
+def _readable_size(value: int | str) -> int | str:
+    InputSize.parse(value)
+    return value
+
+
+WrittenSize = Annotated[int | str, AfterValidator(_readable_size)]
+"""An input size as people write it."""
+
+
 class Recipe(Spec):
     """Input size, steps in order, runtime."""
 
-    input_size: int | str = 320
+    input_size: WrittenSize = 320
     """Pixels of the network's input: one number for a square, or WIDTHxHEIGHT such as 192x144."""
     steps: Annotated[tuple[Annotated[Step, *plugin(STEPS)], ...], Field(strict=False)] = ()
     """Steps the baseline goes through, in order; export is put in where what follows needs it."""
     runtime: Annotated[Runtime, *plugin(RUNTIMES)]
     """What runs the result."""
-
-    @field_validator("input_size")
-    @classmethod
-    def _readable_size(cls, value: int | str) -> int | str:
-        InputSize.parse(value)
-        return value
 
     @model_validator(mode="after")
     def _formats_meet(self) -> Recipe:
