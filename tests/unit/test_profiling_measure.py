@@ -69,7 +69,7 @@ def competitor(core):
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     try:
         process.stdout.readline()
-        yield
+        yield process
     finally:
         process.kill()
         process.wait()
@@ -158,14 +158,30 @@ def test_no_plateau_is_said(tmp_path):
 def test_a_competitor_on_the_core_is_noticed_and_cpu_time_holds(tmp_path):
     folder = fake_artefact(tmp_path, network=5)
     with competitor(choose_cores(1)[0]):
-        latency = run(folder, seconds=0.6)
+        latency = run(folder, seconds=0.6, spare=1)
     metrics = latency.metrics()
     assert latency.elsewhere["foreign"] > 0.25
     assert metrics["clean_fraction"] < 0.9
     assert "contended" in latency.notes[0]
+    assert latency.retaken == 1
     assert latency.mode in {"clean", "cpu"}
     assert 5 <= metrics["latency_ms_p50_cpu"] < 6
     assert metrics["latency_ms_p50_cpu"] < column(latency.rows, "latency_ns").mean() / 1e6
+
+
+@pytest.mark.slow
+def test_a_disturbed_repetition_is_taken_again(tmp_path):
+    """The competitor ends during the first repetitions; what it disturbed is not among the samples."""
+    folder = fake_artefact(tmp_path, network=5)
+    with competitor(choose_cores(1)[0]) as process:
+        timer = threading.Timer(1.5, process.kill)
+        timer.start()
+        latency = run(folder, seconds=0.6, spare=6)
+        timer.join()
+    assert latency.retaken >= 1
+    assert not latency.contended
+    assert any(note.startswith("retaken: ") for note in latency.notes)
+    assert latency.metrics()["latency_ms_p50"] < 6
 
 
 @pytest.mark.slow

@@ -70,6 +70,8 @@ class Latency:
     """``load_ms`` and ``first_inference_ms``, medians over the processes."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What really ran, read back, and the environment."""
+    retaken: int = 0
+    """Repetitions that others disturbed and that were measured again; they are not among the samples."""
 
     @cached_property
     def clean(self) -> NDArray[np.bool_]:
@@ -79,18 +81,7 @@ class Latency:
     @cached_property
     def contended(self) -> tuple[str, ...]:
         """Why others disturbed the measurement; empty when nobody did."""
-        reasons = contention(self.elsewhere)
-        stretch = self.stretch
-        if stretch is not None and stretch > STRETCH and self.clean.mean() < UNDISTURBED:
-            reasons.append(f"wall time was {stretch:.2f} times CPU time")
-        return tuple(reasons)
-
-    @property
-    def stretch(self) -> float | None:
-        """Wall time over CPU time; None unless one thread of a CPU does all the work."""
-        if self.target.threads != 1 or self.target.device != "cpu":
-            return None
-        return float(column(self.rows, "latency_ns").sum() / max(1, column(self.rows, "latency_cpu_ns").sum()))
+        return tuple(_disturbance(self.rows, self.elsewhere, self.target))
 
     @cached_property
     def mode(self) -> Mode:
@@ -107,8 +98,7 @@ class Latency:
 
         The interval holds the true median with probability 1 - 2^(1-k) for k processes: 75 % for 3, 94 % for 5.
         """
-        medians = [float(np.median(milliseconds(rows, "latency", mode))) for rows in self._repetitions()]
-        return min(medians), max(medians)
+        return _spread(self._repetitions(), mode)
 
     def _figures(self) -> dict[str, float | str]:
         """Return every figure, or why it is not known."""
@@ -120,7 +110,7 @@ class Latency:
             "latency_ms_p90": _percentile(total, 90, P90_SAMPLES),
             "latency_ms_p99": _percentile(total, 99, P99_SAMPLES),
             "latency_ms_p50_clean": _percentile(total[self.clean], 50, CLEAN_SAMPLES, "undisturbed samples"),
-            "latency_ms_p50_cpu": single if self.stretch is None else _percentile(cpu, 50, P50_SAMPLES),
+            "latency_ms_p50_cpu": single if _stretch(self.rows, self.target) is None else _percentile(cpu, 50, P50_SAMPLES),
             "latency_ms_p50_low": low,
             "latency_ms_p50_high": high,
             **{f"{s}_ms_p50": _percentile(milliseconds(self.rows, s, "wall"), 50, P50_SAMPLES) for s in STAGES},
@@ -152,6 +142,8 @@ class Latency:
         if not self.steady:
             notes.append("no_steady_state: a warm-up reached no plateau")
         low, high = self.spread(self.mode)
+        if self.retaken:
+            notes.append(f"retaken: {self.retaken} repetitions that others disturbed were measured again")
         if (apart := (high - low) / low) > SPREAD:
             notes.append(f"unstable: medians of the processes ({self.mode} time) lie {apart:.0%} apart")
         if self.facts.get("nice", 0) > 0:
@@ -176,6 +168,32 @@ class Latency:
         np.savez_compressed(file, **columns, repetition=self.repetition, clean=self.clean)
 
 
+def _stretch(rows: Rows, target: Target) -> float | None:
+    """Return wall time over CPU time; None unless one thread of a CPU does all the work."""
+    if target.threads != 1 or target.device != "cpu":
+        return None
+    return float(column(rows, "latency_ns").sum() / max(1, column(rows, "latency_cpu_ns").sum()))
+
+
+def _disturbance(rows: Rows, elsewhere: Mapping[str, float], target: Target) -> list[str]:
+    """Say how others disturbed these samples; nothing when they did not."""
+    reasons = contention(elsewhere)
+    stretch = _stretch(rows, target)
+    if stretch is not None and stretch > STRETCH and is_clean(rows).mean() < UNDISTURBED:
+        reasons.append(f"wall time was {stretch:.2f} times CPU time")
+    return reasons
+
+
+def _spread(repetitions: Sequence[Rows], mode: Mode = "wall") -> tuple[float, float]:
+    medians = [float(np.median(milliseconds(rows, "latency", mode))) for rows in repetitions]
+    return min(medians), max(medians)
+
+
+def _disagree(batches: Sequence[Batch]) -> bool:
+    low, high = _spread([batch.rows for batch in batches])
+    return high - low > SPREAD * low
+
+
 def _percentile(times: NDArray[np.float64], percent: int, needed: int, what: str = "samples") -> float | str:
     return float(np.percentile(times, percent)) if len(times) >= needed else f"{len(times)} {what}, {needed} are needed"
 
@@ -189,6 +207,9 @@ def measure(
     loader: str = LOADER,
 ) -> Latency:
     """Measure one artefact, alone on the target's device.
+
+    A repetition that others disturbed is taken again, and further ones are taken while they disagree, as far
+    as ``protocol.spare`` goes. Chosen by what else ran on the cores, never by how fast it was.
 
     Args:
         artefact: its folder.
@@ -204,15 +225,21 @@ def measure(
     """
     batches: list[Batch] = []
     facts: list[dict[str, Any]] = []
-    steady = True
+    steady, retaken, spare = True, 0, protocol.spare
     with alone_on(target.device), saved_images(images) as file:
         surroundings = environment(target)
-        for repetition in range(protocol.repetitions):
+        while (missing := len(batches) < protocol.repetitions) or (spare and _disagree(batches)):
             with Worker(artefact, file, target, protocol, loader) as worker:
-                steady = worker.warm_up() and steady
-                first = repetition * protocol.samples
-                batches.append(worker.sample(protocol.seconds, protocol.samples, image=first))
-                facts.append(worker.facts)
+                plateau = worker.warm_up()
+                batch = worker.sample(protocol.seconds, protocol.samples, image=len(batches) * protocol.samples)
+            disturbed = spare > 0 and bool(_disturbance(batch.rows, shares([batch.elsewhere]), target))
+            spare -= disturbed or not missing
+            if disturbed:
+                retaken += 1
+                continue
+            steady = plateau and steady
+            batches.append(batch)
+            facts.append(worker.facts)
     cold = {name: median(found.pop(name) for found in facts) for name in COLD}
     if any(found != facts[0] for found in facts):
         raise RuntimeError(f"the repetitions did not run the same: {facts}")
@@ -225,4 +252,5 @@ def measure(
         steady=steady,
         cold=cold,
         facts={**surroundings, **facts[0]},
+        retaken=retaken,
     )

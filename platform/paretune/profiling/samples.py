@@ -43,6 +43,8 @@ class Protocol:
 
     repetitions: int = 3
     """Fresh processes; the spread between them is part of the result (3 in a search, 5 for finalists)."""
+    spare: int = 3
+    """Further processes, in place of repetitions that others disturbed, or added when repetitions disagree."""
     seconds: float = 1.0
     """Sampling in each of them, at least."""
     samples: int = 30
