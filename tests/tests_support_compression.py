@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from paretune.compression.base import Context
 from paretune.compression.export import Export
 from paretune.data.preprocess import Preprocess
-from paretune.detectors.base import Detector
+from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Detector, Losses
 from paretune.detectors.structure import count
 from paretune.model import Model
 from paretune.structures import Annotations, Data, Detections, Floats, Image, InputSize, Thresholds
@@ -48,6 +48,8 @@ class MixedDetector(Detector):
     """A detector around ``Mixed``: nothing that it finds means anything."""
 
     name: ClassVar[str] = "mixed"
+    box_losses: ClassVar[tuple[BoxLoss, ...]] = ()
+    class_losses: ClassVar[tuple[ClassLoss, ...]] = ()
 
     norm: Literal["batch", "frozen", "none"] = "batch"
     """What normalises."""
@@ -71,7 +73,9 @@ class MixedDetector(Detector):
     def decode(self, raw: Sequence[Floats], size: InputSize, thresholds: Thresholds) -> list[Detections]:
         return []
 
-    def loss(self, raw: Sequence[Tensor], annotations: Sequence[Annotations]) -> dict[str, Tensor]:
+    def loss(
+        self, raw: Sequence[Tensor], annotations: Sequence[Annotations], losses: Losses = OWN
+    ) -> dict[str, Tensor]:
         return {"box": raw[0].square().mean(), "score": (raw[1] - 1).square().mean()}
 
     def prune_view(self, network: nn.Module) -> nn.Module:

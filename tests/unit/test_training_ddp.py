@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from paretune.data.base import Dataset
+from paretune.detectors.base import OWN, Losses
 from paretune.detectors.structure import load_network
 from paretune.detectors.yolo import Yolo
 from paretune.errors import UserError
@@ -73,7 +74,9 @@ class Noise(Dataset):
 class Diverging(Yolo):
     """Its loss is not a number."""
 
-    def loss(self, raw: Sequence[torch.Tensor], annotations: Sequence[Annotations]) -> dict[str, torch.Tensor]:
+    def loss(
+        self, raw: Sequence[torch.Tensor], annotations: Sequence[Annotations], losses: Losses = OWN
+    ) -> dict[str, torch.Tensor]:
         return {name: term * torch.nan for name, term in super().loss(raw, annotations).items()}
 
 

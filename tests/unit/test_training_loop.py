@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,7 +130,8 @@ def test_a_damaged_or_hostile_state_is_refused(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_weights() -> None:
     network, calls = fresh(), []
 
-    def loss(_: Tensor, raw: Sequence[Tensor], __: Sequence[Annotations]) -> dict[str, Tensor]:
+    def loss(forward: Callable[..., Any], images: Tensor, _: Sequence[Annotations]) -> dict[str, Tensor]:
+        raw = forward(images)
         calls.append(weights(network))
         return {"box": raw[0].square().mean() * (math.nan if len(calls) == 4 else 1)}
 
@@ -146,7 +148,8 @@ def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_weights() -> Non
 def test_a_gradient_that_is_not_finite_is_caught_before_it_reaches_the_weights() -> None:
     network = fresh()
 
-    def loss(_: Tensor, raw: Sequence[Tensor], __: Sequence[Annotations]) -> dict[str, Tensor]:
+    def loss(forward: Callable[..., Any], images: Tensor, _: Sequence[Annotations]) -> dict[str, Tensor]:
+        raw = forward(images)
         return {"box": (raw[0] - raw[0].detach()).abs().sqrt().sum()}  # 0, but its slope is infinite
 
     with pytest.raises(FloatingPointError, match="gradient"):
@@ -300,9 +303,9 @@ def test_a_gpu_that_is_not_there_is_said_to_be_missing(monkeypatch: pytest.Monke
 def test_preprocessing_of_training_is_the_detectors_own() -> None:
     seen: list[Tensor] = []
 
-    def loss(images: Tensor, raw: Sequence[Tensor], _: Sequence[Annotations]) -> dict[str, Tensor]:
+    def loss(forward: Callable[..., Any], images: Tensor, _: Sequence[Annotations]) -> dict[str, Tensor]:
         seen.append(images.clone())
-        return {"box": raw[0].square().mean()}
+        return {"box": forward(images)[0].square().mean()}
 
     split = Squares(4)
     settings = QUICK.model_copy(update={"epochs": 1, "flip": 0.0})

@@ -8,8 +8,9 @@ runtime and precision. ``prune_view`` is what torch-pruning traces.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from paretune.data.preprocess import Preprocess
 from paretune.spec import Spec
@@ -19,8 +20,28 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+BoxLoss = Literal["iou", "giou", "diou", "ciou", "smooth_l1"]
+ClassLoss = Literal["bce", "cross_entropy", "focal"]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Loss functions in place of the family's own; None keeps those."""
+
+    box: BoxLoss | None = None
+    classes: ClassLoss | None = None
+
+
+OWN = Losses()
+
+
 class Detector(Spec, ABC):
     """One family; its fields choose the member. Importing its file must not import torch."""
+
+    box_losses: ClassVar[tuple[BoxLoss, ...]]
+    """What ``Losses.box`` may be."""
+    class_losses: ClassVar[tuple[ClassLoss, ...]]
+    """What ``Losses.classes`` may be."""
 
     @property
     @abstractmethod
@@ -48,12 +69,28 @@ class Detector(Spec, ABC):
         """Turn raw maps, each (B, ...), into detections per image, boxes in pixels of the network's input."""
 
     @abstractmethod
-    def loss(self, raw: Sequence[Tensor], annotations: Sequence[Annotations]) -> dict[str, Tensor]:
+    def loss(
+        self, raw: Sequence[Tensor], annotations: Sequence[Annotations], losses: Losses = OWN
+    ) -> dict[str, Tensor]:
         """Return the terms of the training loss, scalars whose sum is minimised.
 
         Boxes of ``annotations`` are in pixels of the network's input; entries to ignore are already
         taken out.
         """
+
+    def training_loss(
+        self, forward: Callable[..., Any], images: Tensor, annotations: Sequence[Annotations], losses: Losses = OWN
+    ) -> dict[str, Tensor]:
+        """Run the network on one batch and return the terms of its loss.
+
+        Args:
+            forward: the network's forward (mixed precision and data parallelism around it); a family whose
+                training takes more than raw maps overrides this, and may pass its own further arguments.
+            images: (B, 3, H, W) float32.
+            annotations: as for ``loss``.
+            losses: in place of the family's own.
+        """
+        return self.loss(forward(images), annotations, losses)
 
     @abstractmethod
     def prune_view(self, network: nn.Module) -> nn.Module:

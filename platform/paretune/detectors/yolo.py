@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from paretune.data.preprocess import Preprocess
-from paretune.detectors.base import Detector
+from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Detector, Losses
 from paretune.structures import Annotations, Detections, Floats, InputSize, Thresholds
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ class Yolo(Detector):
     """YOLOX; parameters have the names and shapes of the official checkpoints."""
 
     name: ClassVar[str] = "yolo"
+    box_losses: ClassVar[tuple[BoxLoss, ...]] = ("iou", "giou", "diou", "ciou")
+    class_losses: ClassVar[tuple[ClassLoss, ...]] = ("bce", "focal")
 
     variant: Literal["nano", "tiny", "s"] = "nano"
     """Size of the network: 0.9, 5.1 or 9.0 million parameters."""
@@ -79,11 +81,13 @@ class Yolo(Detector):
 
         return decode(raw, _STRIDES, thresholds)
 
-    def loss(self, raw: Sequence[Tensor], annotations: Sequence[Annotations]) -> dict[str, Tensor]:
-        """Return the terms ``box``, ``objectness`` and ``class``."""
+    def loss(
+        self, raw: Sequence[Tensor], annotations: Sequence[Annotations], losses: Losses = OWN
+    ) -> dict[str, Tensor]:
+        """Return the terms ``box``, ``objectness`` and ``class``; YOLOX's own are 1 - IoU², BCE and BCE."""
         from paretune.detectors.yolox_loss import yolox_loss
 
-        return yolox_loss(raw, _STRIDES, annotations)
+        return yolox_loss(raw, _STRIDES, annotations, losses)
 
     def prune_view(self, network: nn.Module) -> nn.Module:
         """Return the network itself: its forward already ends at the predictor convolutions."""

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from paretune.detectors.base import OWN, Losses
+from paretune.detectors.losses import aligned_iou, box_loss, class_loss
 from paretune.detectors.yolox_decode import LARGEST
 from paretune.structures import Annotations
 
@@ -55,13 +57,16 @@ class Assigned:
     """(P,) overlap of the predicted box with the true one: how sure the class should be."""
 
 
-def yolox_loss(raw: Sequence[Tensor], strides: Sequence[int], annotations: Sequence[Annotations]) -> dict[str, Tensor]:
+def yolox_loss(
+    raw: Sequence[Tensor], strides: Sequence[int], annotations: Sequence[Annotations], losses: Losses = OWN
+) -> dict[str, Tensor]:
     """Return the terms ``box``, ``objectness`` and ``class``, each per responsible cell.
 
     Args:
         raw: per level: box (B, 4, h, w), objectness (B, 1, h, w), class logits (B, C, h, w).
         strides: pixels between the cells of each level.
         annotations: of the B images, boxes in pixels of the input; an image may have none.
+        losses: in place of 1 - IoU² for boxes and binary cross-entropy for classes.
     """
     found = predictions(raw, strides)
     boxes, labels, real = padded(annotations, found.boxes.device)
@@ -70,13 +75,17 @@ def yolox_loss(raw: Sequence[Tensor], strides: Sequence[int], annotations: Seque
     count = max(len(given.image), 1)
     wanted = torch.zeros_like(found.objectness)
     wanted[given.image, given.cell] = 1
-    overlap = aligned_iou(found.boxes[given.image, given.cell], boxes[given.image, given.box])
+    chosen, wanted_boxes = found.boxes[given.image, given.cell], boxes[given.image, given.box]
+    if losses.box is None:
+        off = 1 - aligned_iou(chosen, wanted_boxes).square()
+    else:
+        off = box_loss(losses.box, chosen, wanted_boxes)
     logits = found.classes[given.image, given.cell]
     certainty = F.one_hot(labels[given.image, given.box], logits.shape[-1]) * given.iou[:, None]
     return {
-        "box": BOX_WEIGHT * (1 - overlap.square()).sum() / count,
+        "box": BOX_WEIGHT * off.sum() / count,
         "objectness": F.binary_cross_entropy_with_logits(found.objectness, wanted, reduction="sum") / count,
-        "class": F.binary_cross_entropy_with_logits(logits, certainty, reduction="sum") / count,
+        "class": class_loss(losses.classes or "bce", logits, certainty).sum() / count,
     }
 
 
@@ -164,11 +173,6 @@ def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
     low = torch.maximum(boxes[:, :, None, :2], others[:, None, :, :2])
     high = torch.minimum(boxes[:, :, None, 2:], others[:, None, :, 2:])
     return _ratio(low, high, boxes[:, :, None], others[:, None])
-
-
-def aligned_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """Return (P,), the intersection over union of boxes (P, 4) with others (P, 4), pair by pair."""
-    return _ratio(torch.maximum(boxes[:, :2], others[:, :2]), torch.minimum(boxes[:, 2:], others[:, 2:]), boxes, others)
 
 
 def _ratio(low: Tensor, high: Tensor, boxes: Tensor, others: Tensor) -> Tensor:

@@ -23,8 +23,8 @@ from paretune.training.optimizing import Average, learning_rate, make_optimizer
 from paretune.training.settings import Training
 from paretune.training.state import State
 
-Loss = Callable[[Tensor, Sequence[Tensor], Sequence[Annotations]], dict[str, Tensor]]
-"""(images, raw maps in float32 or bfloat16, annotations) → the terms that are added up."""
+Loss = Callable[[Callable[..., Any], Tensor, Sequence[Annotations]], dict[str, Tensor]]
+"""(the network's forward, images, annotations) → the terms that are added up."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class _Run:
     ) -> None:
         self.network = network.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.settings, self.device = settings, device
-        self.loss: Loss = options.loss or (lambda _, raw, annotations: detector.loss(raw, annotations))
+        self.loss: Loss = options.loss or detector.training_loss
         self.optimizer = make_optimizer(network, settings)
         self.average = Average(network, settings.ema) if settings.ema else None
         self.forward: nn.Module = self.network
@@ -190,10 +190,7 @@ class _Run:
             FloatingPointError: loss or gradient is not finite; the weights are as they were.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        amp = torch.autocast(_kind(self.device), torch.bfloat16) if self.settings.amp else nullcontext()
-        with amp:
-            raw = self.forward(images)
-        terms = self.loss(images, raw, annotations)
+        terms = self.loss(self._forward, images, annotations)
         values = {name: float(term.detach()) for name, term in terms.items()}
         if not all(map(math.isfinite, values.values())):
             raise FloatingPointError(f"{where}: the loss is {values}; a lower training.lr or training.clip may help")
@@ -205,6 +202,11 @@ class _Run:
         if self.average is not None:
             self.average.update()
         return values
+
+    def _forward(self, *arguments: Any) -> Any:
+        """Run the network, in mixed precision if that is wanted; the loss is computed outside of it."""
+        with torch.autocast(_kind(self.device), torch.bfloat16) if self.settings.amp else nullcontext():
+            return self.forward(*arguments)
 
     def state(self, epoch: int, made_by: str) -> State:
         """Return where the training stands; the tensors are the live ones."""

@@ -1,0 +1,44 @@
+"""Arguments that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from paretune.errors import UserError
+
+
+def job_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the job's file, and what changes it."""
+    parser.add_argument("job", type=Path, metavar="JOB.yaml")
+    parser.add_argument("--name", help="of the sweep (default: the job's file name)")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="change one field of the job")
+    parser.add_argument("--trials", type=int, metavar="N", help="the same as --set search.trials=N")
+
+
+def sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the name of a sweep, and where it lies."""
+    parser.add_argument("sweep", metavar="SWEEP")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="output folder (default: runs)"
+    )
+
+
+def overrides(given: argparse.Namespace) -> dict[str, Any]:
+    """Read ``--set a.b=value`` as YAML reads values.
+
+    Raises:
+        UserError: not of that form.
+    """
+    from paretune.yamlfile import read_value
+
+    found: dict[str, Any] = {}
+    for text in given.set:
+        place, equals, value = text.partition("=")
+        if not equals or not all(place.split(".")):
+            raise UserError(f"--set {text}: expected a.b=value, such as --set training.epochs=40")
+        found[place] = read_value(value, f"--set {place}")
+    if given.trials is not None:
+        found["search.trials"] = given.trials
+    return found

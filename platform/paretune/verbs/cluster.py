@@ -1,0 +1,39 @@
+"""``submit`` and ``status``: sweeps on a Ray cluster."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from paretune.verbs.arguments import job_arguments, overrides
+
+
+def add(verbs: Any) -> None:
+    """Add the verbs to the parser."""
+    submit = verbs.add_parser("submit", help="run a sweep on a Ray cluster")
+    job_arguments(submit)
+    submit.add_argument("--address", required=True, help="of the cluster's head, such as http://HEAD:8265")
+    submit.add_argument("--no-wait", action="store_true", help="do not follow the log")
+    submit.set_defaults(run=_submit)
+    status = verbs.add_parser("status", help="show the sweeps submitted to a Ray cluster")
+    status.add_argument("submission", nargs="?", metavar="ID", help="one of them, with the end of its log")
+    status.add_argument("--address", required=True, help="of the cluster's head, such as http://HEAD:8265")
+    status.set_defaults(run=_status)
+
+
+def _submit(given: argparse.Namespace) -> int:
+    from paretune.executors.ray.jobs import submit
+    from paretune.folders import checked_name
+    from paretune.job import read_plan
+
+    plan = read_plan(given.job, overrides(given))
+    name = checked_name(given.name or given.job.stem)
+    asks = plan.job.resources.by_ray_name()
+    return submit(plan.job.tree(), plan.space_text, name, given.address, asks, wait=not given.no_wait)
+
+
+def _status(given: argparse.Namespace) -> int:
+    from paretune.executors.ray.jobs import status
+
+    print(status(given.address, given.submission))
+    return 0
