@@ -94,6 +94,7 @@ def test_makes_what_it_says_and_leaves_what_it_was_given(step: Step, tmp_path: P
     assert all(isinstance(line, str) and "\n" not in line for line in lines)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same(step: Step, tmp_path: Path) -> None:
     before = given(step, tmp_path)
     first, second = (step.apply(before, context(tmp_path / folder, seed=5)) for folder in ("a", "b"))

@@ -64,6 +64,7 @@ def test_the_network_stays_as_it_was_and_nothing_is_printed(tmp_path: Path, capf
     assert "".join(capfd.readouterr()) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["frozen", "none"])
 def test_other_norms_are_exported_too(norm: str, tmp_path: Path) -> None:
     detector = MixedDetector.model_validate({"norm": norm})

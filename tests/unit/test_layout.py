@@ -20,6 +20,7 @@ def test_platform_is_the_standard_library():
     assert Path(platform.__file__).parent == Path(sysconfig.get_path("stdlib"))
 
 
+@pytest.mark.slow
 def test_platform_stays_the_standard_library_from_the_repository_root():
     code = "import platform, uuid, torch; print(platform.system())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -217,6 +217,7 @@ def test_a_process_that_fails_says_why(tmp_path):
     assert device_is_free()
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_killed_with_all_that_it_started(tmp_path):
     with pytest.raises(RuntimeError, match="did not answer within 3 s"):
         run(fake_artefact(tmp_path, hang=True), limit=3)
@@ -277,6 +278,7 @@ def test_priority_of_a_ray_worker_is_left_behind_or_told(tmp_path):
     assert json.loads(said)["nice"] == (0 if os.getuid() == 0 else 15)
 
 
+@pytest.mark.slow
 def test_the_supervisor_sleeps_while_it_waits(tmp_path):
     fake_artefact(tmp_path, network=1)
     with saved_images(images()) as file, Worker(tmp_path, file, Target(), quick(), BUSY) as worker:
@@ -294,6 +296,7 @@ def test_lead_in_does_not_count_and_images_start_where_told(tmp_path):
     assert column(batch.rows, "image").tolist() == [1, 2, 0, 1]
 
 
+@pytest.mark.slow
 def test_measuring_waits_for_the_device(tmp_path):
     """Nothing is started while somebody else uses the device."""
     held, released = threading.Event(), []

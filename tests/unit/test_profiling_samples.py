@@ -63,6 +63,7 @@ def test_percentiles_are_numpys_on_the_pooled_samples(times, parts):
     assert metrics["latency_ms_p50_high"] >= metrics["latency_ms_p50"] * (1 - 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("percent", "needed"), [(50, P50_SAMPLES), (90, P90_SAMPLES), (99, P99_SAMPLES)])
 def test_percentiles_need_as_many_samples_as_mlperf_asks_for(percent, needed):
     """The fewest of which at most one exceeds the true percentile with a chance of 1 % or less."""

@@ -214,6 +214,7 @@ def test_a_network_without_anything_to_prune_is_an_error(tmp_path: Path) -> None
         Prune().apply(model(), context(tmp_path, Shut()))
 
 
+@pytest.mark.slow
 def test_one_pruning_leaves_nothing_behind_for_the_next(tmp_path: Path) -> None:
     first = state(Prune(ratio=0.5).apply(model(), context(tmp_path)).network)
     Prune(ratio=0.5).apply(model(DENSE), context(tmp_path, DENSE))

@@ -129,6 +129,7 @@ def test_percentile_leaves_out_one_value_in_ten_thousand_and_spends_no_levels_be
         assert high <= widest[name][1] + 2 * step
 
 
+@pytest.mark.slow
 def test_percentile_stands_nearly_constant_activations(tmp_path: Path) -> None:
     """As the outputs of a fresh network are: a large bias, hardly a signal."""
     fresh = model()

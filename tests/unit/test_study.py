@@ -131,6 +131,7 @@ def test_what_was_recorded_but_not_told_is_told_on_opening(study, tmp_path):
     assert told[0].values == [0.7, 3.0]
 
 
+@pytest.mark.slow
 def test_a_recipe_that_was_run_is_not_run_again_and_a_space_can_be_used_up(study):
     small = "input_size: {choices: [64, 96]}\nruntime: onnxruntime\n"
     asked = study(text=small)
@@ -145,6 +146,7 @@ def test_a_recipe_that_was_run_is_not_run_again_and_a_space_can_be_used_up(study
     assert sorted(p.recipe["input_size"] for p in seen) == [64, 96]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS.names)
 def test_every_sampler_proposes_inside_the_space(study, name):
     asked = study(sampler=SAMPLERS.load(name)())

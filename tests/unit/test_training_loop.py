@@ -77,7 +77,7 @@ def test_the_same_settings_give_the_same_weights_and_another_seed_does_not() -> 
     assert not equal(runs[0], runs[2])
 
 
-@pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
+@pytest.mark.parametrize("optimizer", ["AdamW", pytest.param("SGD", marks=pytest.mark.slow)])
 def test_an_interrupted_training_ends_exactly_where_an_undisturbed_one_does(optimizer: str, tmp_path: Path) -> None:
     settings = QUICK.model_copy(update={"optimizer": optimizer})
     whole = train(fresh(), TINY, Squares(8), SIZE, settings)
@@ -101,6 +101,7 @@ def test_an_interrupted_training_ends_exactly_where_an_undisturbed_one_does(opti
     assert [epoch["number"] for epoch in resumed.epochs] == [3, 4]
 
 
+@pytest.mark.slow
 def test_a_finished_state_is_not_trained_again(tmp_path: Path) -> None:
     whole = train(fresh(), TINY, Squares(8), SIZE, QUICK, on_epoch=lambda epoch: save_state(epoch.state, tmp_path))
     again = train(fresh(5), TINY, Squares(8), SIZE, QUICK, options=Options(resume=load_state(tmp_path)))
@@ -108,6 +109,7 @@ def test_a_finished_state_is_not_trained_again(tmp_path: Path) -> None:
     assert equal(weights(whole.network), weights(again.network))
 
 
+@pytest.mark.slow
 def test_the_state_of_another_training_is_refused_but_not_of_another_place(tmp_path: Path) -> None:
     train(fresh(), TINY, Squares(8), SIZE, QUICK, on_epoch=lambda epoch: save_state(epoch.state, tmp_path))
     resume = Options(resume=load_state(tmp_path))
@@ -188,6 +190,7 @@ def test_each_epoch_is_reported() -> None:
     assert next(result.network.parameters()).grad is None
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_too() -> None:
     result = train(fresh(), TINY, Squares(8), SIZE, QUICK.model_copy(update={"amp": True}))
     assert result.epochs[-1]["losses"]["box"] < result.epochs[0]["losses"]["box"]

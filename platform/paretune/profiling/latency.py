@@ -110,7 +110,9 @@ class Latency:
             "latency_ms_p90": _percentile(total, 90, P90_SAMPLES),
             "latency_ms_p99": _percentile(total, 99, P99_SAMPLES),
             "latency_ms_p50_clean": _percentile(total[self.clean], 50, CLEAN_SAMPLES, "undisturbed samples"),
-            "latency_ms_p50_cpu": single if _stretch(self.rows, self.target) is None else _percentile(cpu, 50, P50_SAMPLES),
+            "latency_ms_p50_cpu": single
+            if _stretch(self.rows, self.target) is None
+            else _percentile(cpu, 50, P50_SAMPLES),
             "latency_ms_p50_low": low,
             "latency_ms_p50_high": high,
             **{f"{s}_ms_p50": _percentile(milliseconds(self.rows, s, "wall"), 50, P50_SAMPLES) for s in STAGES},
