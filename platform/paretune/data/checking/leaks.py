@@ -1,0 +1,85 @@
+"""Images that are there twice: in two splits, or in one."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from paretune.data.checking.findings import Finding, RawImage
+from paretune.data.checking.images import Look
+
+_ROWS = 512
+"""Hashes compared with all others at a time: bounds the memory."""
+
+
+def check_repeated(images: Sequence[RawImage], looks: Mapping[Path, Look], near: int) -> list[Finding]:
+    """Tell images of the same content, and of nearly the same between splits.
+
+    Args:
+        images: of all splits.
+        looks: by file.
+        near: bits (of 256) in which the difference hashes of two images may differ to be told as nearly the same.
+    """
+    return [*_in_two_splits(images), *_same_content(images, looks), *_nearly_same(images, looks, near)]
+
+
+def _in_two_splits(images: Sequence[RawImage]) -> Iterator[Finding]:
+    for image in images:
+        if len(image.splits) > 1:
+            yield Finding("leak", str(image.file), "", f"it is in the splits {' and '.join(image.splits)}")
+
+
+def _same_content(images: Sequence[RawImage], looks: Mapping[Path, Look]) -> Iterator[Finding]:
+    groups: dict[str, list[RawImage]] = defaultdict(list)
+    for image in images:
+        if digest := looks[image.file].content:
+            groups[digest].append(image)
+    for group in groups.values():
+        first, *others = group
+        for other in others:
+            if _apart(first, other):
+                message = f"in {_splits(other)}: the same content as {first.file} in {_splits(first)}"
+                yield Finding("leak", str(other.file), "", message)
+            elif other.file != first.file:
+                yield Finding("duplicate-image", str(other.file), "", f"the same content as {first.file}")
+
+
+def _nearly_same(images: Sequence[RawImage], looks: Mapping[Path, Look], near: int) -> Iterator[Finding]:
+    known = [image for image in images if looks[image.file].grey is not None and image.splits]
+    for one, other, bits in _near_pairs([looks[image.file].grey or b"" for image in known], near):
+        first, second = known[one], known[other]
+        if _apart(first, second) and looks[first.file].content != looks[second.file].content:
+            message = f"in {_splits(second)}: nearly the same as {first.file} in {_splits(first)} ({bits} of 256 bits)"
+            yield Finding("near-leak", str(second.file), "", message)
+
+
+def _near_pairs(hashes: Sequence[bytes], near: int) -> Iterator[tuple[int, int, int]]:
+    """Give (one, other, bits that differ) of all pairs that differ in at most ``near`` bits."""
+    if near == 0:
+        groups: dict[bytes, list[int]] = defaultdict(list)
+        for index, value in enumerate(hashes):
+            groups[value].append(index)
+        for group in groups.values():
+            yield from ((one, other, 0) for one, other in itertools.combinations(group, 2))
+        return
+    words = np.frombuffer(b"".join(hashes), np.uint64).reshape(len(hashes), -1)
+    for start in range(0, len(words), _ROWS):
+        rows, rest = words[start : start + _ROWS], words[start:]
+        apart = np.zeros((len(rows), len(rest)), np.uint16)
+        for word in range(words.shape[1]):
+            apart += np.bitwise_count(rows[:, word, None] ^ rest[None, :, word])
+        for one, other in np.argwhere(apart <= near):
+            if other > one:
+                yield start + int(one), start + int(other), int(apart[one, other])
+
+
+def _apart(one: RawImage, other: RawImage) -> bool:
+    return bool(one.splits and other.splits and set(one.splits) != set(other.splits))
+
+
+def _splits(image: RawImage) -> str:
+    return " and ".join(image.splits)

@@ -1,0 +1,67 @@
+"""``data check`` and ``data download``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+DEFECTS = 1
+"""Exit code of a check that found what hinders training."""
+
+
+def add(verbs: Any) -> None:
+    """Add the subverbs to the parser."""
+    check = verbs.add_parser(
+        "check",
+        help="find every defect of a dataset before any compute is spent",
+        epilog="exit code: 0 nothing hinders training, 1 something does, 2 no such dataset",
+    )
+    check.add_argument("source", type=Path, metavar="JOB.yaml|FOLDER", help="a job, or the folder of a dataset")
+    check.add_argument("--from", dest="format", metavar="FORMAT", help="of the folder (default: told by its layout)")
+    check.add_argument("--json", action="store_true", help="one JSON object with every defect")
+    check.add_argument("--picture", type=Path, metavar="FILE.png", help="classes, box sizes and samples as a picture")
+    check.add_argument(
+        "--near",
+        type=int,
+        default=0,
+        choices=range(65),
+        metavar="BITS",
+        help="images of two splits are nearly the same when their hashes differ in at most so many of 256 bits (0)",
+    )
+    check.set_defaults(run=_check)
+
+
+def _check(given: argparse.Namespace) -> int:
+    from paretune.data.checking.report import check_dataset
+    from paretune.data.checking.source import dataset_of_folder
+
+    dataset = _of_job(given.source) if given.source.is_file() else dataset_of_folder(given.source, given.format)
+    report = check_dataset(dataset, given.near, _progress)
+    if given.picture:
+        from paretune.data.checking.picture import draw
+
+        draw(report, given.picture)
+    if given.json:
+        import json
+
+        print(json.dumps(report.tree(), indent=1))
+    else:
+        from paretune.data.checking.text import report_text
+
+        print(report_text(report))
+    return DEFECTS if report.hinders else 0
+
+
+def _of_job(file: Path) -> Any:
+    from paretune.job import Job
+    from paretune.yamlfile import read_yaml, validate
+
+    return validate(Job, read_yaml(file)).dataset
+
+
+def _progress(done: int, of: int) -> None:
+    """Overwrite one line of the terminal; silent where nobody looks."""
+    if sys.stderr.isatty() and (done % 16 == 0 or done == of):
+        print(f"\r{done}/{of} images", end="\n" if done == of else "", file=sys.stderr, flush=True)
