@@ -31,6 +31,20 @@ def add(verbs: Any) -> None:
         help="images of two splits are nearly the same when their hashes differ in at most so many of 256 bits (0)",
     )
     check.set_defaults(run=_check)
+    download = verbs.add_parser("download", help="fetch the official archives of a public dataset, and unpack them")
+    download.add_argument("dataset", metavar="coco|voc")
+    download.add_argument("folder", type=Path, metavar="FOLDER", help="where it is to lie")
+    download.add_argument(
+        "--part",
+        action="append",
+        metavar="PART",
+        help="only this one, perhaps several times (an unknown one lists all)",
+    )
+    download.add_argument(
+        "--from", dest="base", metavar="URL", help="fetch the archives from below this address instead"
+    )
+    download.add_argument("--keep", action="store_true", help="keep the archives once they are unpacked")
+    download.set_defaults(run=_download)
 
 
 def _check(given: argparse.Namespace) -> int:
@@ -59,6 +73,21 @@ def _of_job(file: Path) -> Any:
     from paretune.yamlfile import read_yaml, validate
 
     return validate(Job, read_yaml(file)).dataset
+
+
+def _download(given: argparse.Namespace) -> int:
+    from paretune.data.download.fetch import Fetcher
+    from paretune.data.download.install import download
+
+    fetcher = Fetcher(progress=_bytes)
+    download(given.dataset, given.folder, given.part, given.base, given.keep, fetcher=fetcher, tell=print)
+    return 0
+
+
+def _bytes(name: str, done: int, of: int) -> None:
+    if sys.stderr.isatty():
+        end = "\n" if done == of else ""
+        print(f"\r{name}: {done / 1e6:.0f} of {of / 1e6:.0f} MB", end=end, file=sys.stderr, flush=True)
 
 
 def _progress(done: int, of: int) -> None:
