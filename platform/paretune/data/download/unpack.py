@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -70,9 +71,9 @@ def _members(archive: Path, most: int) -> Iterator[list[_Member]]:
         tarfile.TarError,
         zlib.error,
         EOFError,
-        NotImplementedError,  # a compression that zipfile lacks
-        RuntimeError,  # encrypted
-        UnicodeError,
+        NotImplementedError,  # features of zip that zipfile lacks
+        RuntimeError,  # encrypted after all
+        struct.error,
         ValueError,
         OverflowError,
     )
@@ -103,6 +104,8 @@ def _of_zip(archive: Path, opened: zipfile.ZipFile, info: zipfile.ZipInfo) -> _M
         raise _refused(archive, info.orig_filename, "neither a file nor a folder")
     if info.flag_bits & 1:
         raise _refused(archive, info.orig_filename, "encrypted")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise _refused(archive, info.orig_filename, "an unusual compression")
     return _Member(_name(archive, info.orig_filename), info.file_size, info.is_dir(), lambda: opened.open(info))
 
 
@@ -161,14 +164,23 @@ def _check(archive: Path, members: list[_Member], most_bytes: int) -> None:
 
 def _write(archive: Path, member: _Member, place: Path) -> None:
     written = 0
-    with member.open() as source, place.open("xb") as file:
-        while block := source.read(_BLOCK):
+    with place.open("xb") as file:
+        for block in _blocks(archive, member):
             written += len(block)
             if written > member.bytes:
                 break
             file.write(block)
     if written != member.bytes:
         raise _refused(archive, member.name, f"it holds another number of bytes than the {member.bytes} announced")
+
+
+def _blocks(archive: Path, member: _Member) -> Iterator[bytes]:
+    try:
+        with member.open() as source:
+            while block := source.read(_BLOCK):
+                yield block
+    except OSError as error:  # a header that points out of the file
+        raise _refused(archive, member.name, f"it cannot be read ({error.strerror or error})") from error
 
 
 def _refused(archive: Path, name: str, why: str) -> UserError:
