@@ -118,8 +118,7 @@ def header(path: Path, file: IO[bytes], exif: bool = False) -> Header:
     """
     from PIL import Image as Pillow
 
-    # A picture of more than MOST_PIXELS is refused below, with a line of our own.
-    warnings.filterwarnings("ignore", category=Pillow.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what hinders reading is told here, in one line
     try:
         with Pillow.open(file, formats=list(KINDS)) as picture:
             (width, height), kind = picture.size, "JPEG" if picture.format == "MPO" else str(picture.format)

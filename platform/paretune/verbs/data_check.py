@@ -26,9 +26,9 @@ def add(verbs: Any) -> None:
         "--near",
         type=int,
         default=0,
-        choices=range(65),
+        choices=range(17),
         metavar="BITS",
-        help="images of two splits are nearly the same when their hashes differ in at most so many of 256 bits (0)",
+        help="images of two splits are nearly the same when their hashes differ in at most so many of 64 bits (0)",
     )
     check.set_defaults(run=_check)
     download = verbs.add_parser("download", help="fetch the official archives of a public dataset, and unpack them")

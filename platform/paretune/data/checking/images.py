@@ -17,8 +17,8 @@ from paretune.data.images import KINDS, content_of, decoded, header
 from paretune.errors import UserError
 from paretune.structures import Image
 
-_GRID = 16
-"""The small grey version has 16 x 16 differences: a hash of 256 bits."""
+_GRID = 8
+"""The small grey version has 8 x 8 differences: a hash of 64 bits."""
 _FLAT = 8.0
 """Grey levels that a small version must span: the hash of a uniform picture is only noise."""
 _MOST_THREADS = 8
@@ -88,7 +88,7 @@ def look(file: Path) -> Look:
 
 
 def difference_hash(image: Image) -> bytes | None:
-    """Return whether each cell of a 16 x 17 grey version is brighter than its left neighbour, as 32 bytes.
+    """Return whether each cell of a 8 x 9 grey version is brighter than its left neighbour, as 8 bytes.
 
     Source: the difference hash (dHash) of Neal Krawetz, 2013. Scaling, recompression and brightness leave
     it nearly as it is. None for a picture that is uniform at that scale.

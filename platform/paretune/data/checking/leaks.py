@@ -22,7 +22,7 @@ def check_repeated(images: Sequence[RawImage], looks: Mapping[Path, Look], near:
     Args:
         images: of all splits.
         looks: by file.
-        near: bits (of 256) in which the difference hashes of two images may differ to be told as nearly the same.
+        near: bits (of 64) in which the difference hashes of two images may differ to be told as nearly the same.
     """
     return [*_in_two_splits(images), *_same_content(images, looks), *_nearly_same(images, looks, near)]
 
@@ -39,13 +39,12 @@ def _same_content(images: Sequence[RawImage], looks: Mapping[Path, Look]) -> Ite
         if digest := looks[image.file].content:
             groups[digest].append(image)
     for group in groups.values():
-        first, *others = group
-        for other in others:
-            if _apart(first, other):
+        for index, other in enumerate(group[1:], start=1):
+            if first := next((image for image in group[:index] if _apart(image, other)), None):
                 message = f"in {_splits(other)}: the same content as {first.file} in {_splits(first)}"
                 yield Finding("leak", str(other.file), "", message)
-            elif other.file != first.file:
-                yield Finding("duplicate-image", str(other.file), "", f"the same content as {first.file}")
+            elif other.file != group[0].file:
+                yield Finding("duplicate-image", str(other.file), "", f"the same content as {group[0].file}")
 
 
 def _nearly_same(images: Sequence[RawImage], looks: Mapping[Path, Look], near: int) -> Iterator[Finding]:
@@ -53,12 +52,14 @@ def _nearly_same(images: Sequence[RawImage], looks: Mapping[Path, Look], near: i
     for one, other, bits in _near_pairs([looks[image.file].grey or b"" for image in known], near):
         first, second = known[one], known[other]
         if _apart(first, second) and looks[first.file].content != looks[second.file].content:
-            message = f"in {_splits(second)}: nearly the same as {first.file} in {_splits(first)} ({bits} of 256 bits)"
+            message = f"in {_splits(second)}: nearly the same as {first.file} in {_splits(first)} ({bits} of 64 bits)"
             yield Finding("near-leak", str(second.file), "", message)
 
 
 def _near_pairs(hashes: Sequence[bytes], near: int) -> Iterator[tuple[int, int, int]]:
     """Give (one, other, bits that differ) of all pairs that differ in at most ``near`` bits."""
+    if not hashes:
+        return
     if near == 0:
         groups: dict[bytes, list[int]] = defaultdict(list)
         for index, value in enumerate(hashes):

@@ -71,7 +71,7 @@ def check_dataset(dataset: Dataset, near: int = 0, progress: Callable[[int, int]
 
     Args:
         dataset: to look at.
-        near: bits (of 256) in which the hashes of two images may differ to count as nearly the same.
+        near: bits (of 64) in which the hashes of two images may differ to count as nearly the same.
         progress: told how many images are done, of how many.
 
     Raises:

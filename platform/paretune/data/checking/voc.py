@@ -116,7 +116,7 @@ def _splits(
 
 def _list(file: Path, known: Mapping[str, Path], findings: list[Finding]) -> list[str]:
     ids: dict[str, int] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
         name = line.strip() if line.strip() in known else line.split()[0]
