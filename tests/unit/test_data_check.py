@@ -13,11 +13,10 @@ from PIL import Image as Pillow
 from paretune import cli
 from paretune.data.checking.findings import KINDS
 from paretune.data.checking.images import difference_hash
-from paretune.data.checking.report import check_dataset
-from paretune.data.checking.source import dataset_of_folder
+from paretune.data.checking.report import check_dataset, check_survey
+from paretune.data.checking.source import survey_of_folder
 from paretune.data.shapes import Shapes
 from paretune.data.voc import Voc
-from paretune.errors import UserError
 
 BOX = "<bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox>"
 
@@ -282,18 +281,13 @@ def test_mistakes_on_the_command_line(tmp_path, monkeypatch, capsys, made, given
     assert said in capsys.readouterr().err
 
 
-def test_a_format_that_has_no_folder(tmp_path):
-    with pytest.raises(UserError, match="give a job"):
-        dataset_of_folder(tmp_path, "shapes")
-
-
 # --- real photographs --------------------------------------------------------------------------------
 
 
 @pytest.mark.photos
 @pytest.mark.slow
 def test_blood_cells(photographs):
-    report = check_dataset(dataset_of_folder(photographs / "bccd/BCCD"))
+    report = check_survey(survey_of_folder(photographs / "bccd/BCCD"))
     tree = report.tree()
     assert (tree["images"], tree["boxes"]) == (364, 4888)
     assert tree["splits"] == {

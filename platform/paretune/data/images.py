@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import stat
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +11,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from paretune.data.files import check_file, read_file
 from paretune.errors import UserError
 from paretune.structures import Image
 
@@ -50,19 +50,7 @@ def content_of(path: Path) -> bytes:
     Raises:
         UserError: no such file, no regular file (reading a pipe would wait for ever), or too large.
     """
-    try:
-        _check_file(path)
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _check_file(path: Path) -> None:
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"{path}: cannot be read (not a regular file)")
-    if status.st_size > MOST_BYTES:
-        raise UserError(f"{path}: {status.st_size} bytes; at most {MOST_BYTES} are read")
+    return read_file(path, MOST_BYTES)
 
 
 def decoded(path: Path, content: bytes) -> Image:
@@ -91,7 +79,7 @@ def image_size(path: Path) -> tuple[int, int]:
         UserError: the file is missing, no image, or too large.
     """
     try:
-        _check_file(path)
+        check_file(path, MOST_BYTES)
         with path.open("rb") as file:
             return header(path, file).size
     except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -12,6 +11,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 from numpy.typing import NDArray
 
+from paretune.data.files import read_file
 from paretune.errors import UserError
 from paretune.structures import Floats
 
@@ -54,7 +54,7 @@ def read_annotation(path: Path, image: Path, size: tuple[int, int]) -> VocImage:
     Raises:
         UserError: not readable as a VOC annotation: file and reason named.
     """
-    content = read_content(path)
+    content = read_file(path, MOST_BYTES)
     try:
         root = parse_root(content)
         rows = [_object(node) for node in root.findall("object")]
@@ -77,23 +77,6 @@ def read_annotation(path: Path, image: Path, size: tuple[int, int]) -> VocImage:
         other_size=all(told) and tuple(told) != size,
         digest=hashlib.sha256(content + f"{image.name} {image.stat().st_size}".encode()).hexdigest()[:16],
     )
-
-
-def read_content(path: Path) -> bytes:
-    """Read an annotation's bytes.
-
-    Raises:
-        UserError: cannot be read, or larger than any annotation.
-    """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
-            raise UserError(f"{path}: cannot be read (not a regular file)")
-        if status.st_size > MOST_BYTES:
-            raise UserError(f"{path}: larger than {MOST_BYTES // 10**6} MB, not a VOC annotation")
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def parse_root(content: bytes) -> ET.Element:

@@ -48,11 +48,13 @@ def add(verbs: Any) -> None:
 
 
 def _check(given: argparse.Namespace) -> int:
-    from paretune.data.checking.report import check_dataset
-    from paretune.data.checking.source import dataset_of_folder
+    from paretune.data.checking.report import check_dataset, check_survey
+    from paretune.data.checking.source import survey_of_folder
 
-    dataset = _of_job(given.source) if given.source.is_file() else dataset_of_folder(given.source, given.format)
-    report = check_dataset(dataset, given.near, _progress)
+    if given.source.is_file():
+        report = check_dataset(_of_job(given.source), given.near, _progress)
+    else:
+        report = check_survey(survey_of_folder(given.source, given.format), given.near, _progress)
     if given.picture:
         from paretune.data.checking.picture import draw
 

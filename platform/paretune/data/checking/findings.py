@@ -54,11 +54,16 @@ class Finding:
 
     def __str__(self) -> str:
         place = f": {self.where}" if self.where else ""
-        return f"{self.file}{place}: {self.message}"
+        return printable(f"{self.file}{place}: {self.message}")
 
     def tree(self) -> dict[str, Any]:
         """Return plain data."""
         return {**vars(self), "hinders": self.hinders}
+
+
+def printable(text: str) -> str:
+    """Return a text as it is if a terminal can show it; else with escapes, for names come out of foreign files."""
+    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 class RawBox(NamedTuple):

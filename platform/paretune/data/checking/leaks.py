@@ -41,8 +41,8 @@ def _same_content(images: Sequence[RawImage], looks: Mapping[Path, Look]) -> Ite
     for group in groups.values():
         for index, other in enumerate(group[1:], start=1):
             if first := next((image for image in group[:index] if _apart(image, other)), None):
-                message = f"in {_splits(other)}: the same content as {first.file} in {_splits(first)}"
-                yield Finding("leak", str(other.file), "", message)
+                same = "the same file" if first.file == other.file else f"the same content as {first.file}"
+                yield Finding("leak", str(other.file), "", f"in {_splits(other)}: {same} in {_splits(first)}")
             elif other.file != group[0].file:
                 yield Finding("duplicate-image", str(other.file), "", f"the same content as {group[0].file}")
 

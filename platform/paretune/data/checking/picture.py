@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from paretune.data.checking.boxes import in_pixels
-from paretune.data.checking.findings import RawImage
+from paretune.data.checking.findings import RawImage, printable
 from paretune.data.checking.report import Report
 from paretune.data.images import read_image
 from paretune.errors import UserError
@@ -36,9 +36,9 @@ def draw(report: Report, file: Path) -> None:
     FigureCanvasAgg(figure)
     top, bottom = figure.subfigures(2, 1, height_ratios=(2, 3))
     left, right = top.subplots(1, 2)
-    _draw_classes(left, report)
-    _draw_sizes(right, report)
     colours = _colours(list(report.classes))
+    _draw_classes(left, report, colours)
+    _draw_sizes(right, report)
     axes = bottom.subplots(2, SAMPLES // 2).flat
     for ax in axes:
         ax.set_axis_off()
@@ -50,9 +50,11 @@ def draw(report: Report, file: Path) -> None:
         raise UserError(f"--picture {file}: cannot be written ({error.strerror})") from error
 
 
-def _draw_classes(ax: Any, report: Report) -> None:
+def _draw_classes(ax: Any, report: Report, colours: dict[str, Any]) -> None:
     shown = Counter(report.classes).most_common(MOST_CLASSES)[::-1]
-    bars = ax.barh([name for name, _ in shown], [count for _, count in shown], color="tab:blue")
+    names = [printable(name)[:40].replace("$", r"\$") for name, _ in shown]
+    bars = ax.barh(range(len(shown)), [count for _, count in shown], color=[colours[name] for name, _ in shown])
+    ax.set_yticks(range(len(shown)), names)
     ax.bar_label(bars, padding=3)
     ax.margins(x=0.12)
     rest = len(report.classes) - len(shown)
@@ -60,6 +62,8 @@ def _draw_classes(ax: Any, report: Report) -> None:
 
 
 def _draw_sizes(ax: Any, report: Report) -> None:
+    from matplotlib.ticker import FormatStrFormatter
+
     sides = []
     for image in report.survey.images:
         size = report.looks[image.file].size or image.told_size
@@ -73,8 +77,11 @@ def _draw_sizes(ax: Any, report: Report) -> None:
         ax.text(0.5, 0.5, "no boxes", ha="center", transform=ax.transAxes)
         return
     low, high = max(min(sides), 0.5), max(*sides, 1.0)
-    ax.hist(sides, bins=np.geomspace(low * 0.999, high * 1.001, 40), color="tab:orange")
+    ax.hist(sides, bins=np.geomspace(low * 0.999, high * 1.001, 40), color="tab:gray")
     ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    ax.xaxis.set_minor_formatter(FormatStrFormatter("%g"))
+    ax.tick_params(axis="x", which="minor", labelsize=7)
     for limit, name in ((32, "small | medium"), (96, "medium | large")):  # COCO's ranges
         if low < limit < high:
             ax.axvline(limit, color="0.4", linestyle="--", linewidth=1)
@@ -106,7 +113,8 @@ def _draw_sample(ax: Any, report: Report, image: RawImage, colours: dict[str, An
             ax.add_patch(Rectangle(corner, x2 - x1, y2 - y1, fill=False, color=colours[box.name], linewidth=1.2))
     split = f" ({', '.join(image.splits)})" if image.splits else ""
     names = ", ".join(f"{name} {count}" for name, count in Counter(box.name for box in image.boxes).most_common(3))
-    ax.set_title(f"{image.file.name}{split}\n{names}", fontsize=8)
+    title = f"{printable(image.file.name)}{split}\n{printable(names)[:60]}"
+    ax.set_title(title.replace("$", r"\$"), fontsize=8)
 
 
 def _shrunk(image: Image) -> tuple[Image, float]:

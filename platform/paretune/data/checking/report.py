@@ -77,21 +77,24 @@ def check_dataset(dataset: Dataset, near: int = 0, progress: Callable[[int, int]
     Raises:
         UserError: its folder is not there, or of another format.
     """
-    with tempfile.TemporaryDirectory() as cache:
-        survey = _survey(dataset, Path(cache))
-        looks = look_at([image.file for image in survey.images], survey.pixels, progress)
+    with tempfile.TemporaryDirectory() as cache:  # what is generated must be there until it was looked at
+        if dataset.name in SURVEYS.rows:
+            read: Callable[[Dataset], Survey] = SURVEYS.load(dataset.name)
+            survey = read(dataset)
+        else:
+            survey = opened.survey(dataset, Path(cache))
+        return check_survey(survey, near, progress)
+
+
+def check_survey(survey: Survey, near: int = 0, progress: Callable[[int, int], None] = lambda *_: None) -> Report:
+    """Find every defect of a dataset that was read leniently; see ``check_dataset``."""
+    looks = look_at([image.file for image in survey.images], survey.pixels, progress)
     found = [*survey.findings, *check_repeated(survey.images, looks, near), *_of_images(survey, looks)]
     if survey.images and not any(image.boxes for image in survey.images):
-        found.append(Finding("no-objects", dataset.name, "", "no annotation holds an object that can be read"))
+        where = str(survey.images[0].annotation.parent)
+        found.append(Finding("no-objects", where, "", "no annotation holds an object that can be read"))
     rank = {kind: number for number, kind in enumerate(KINDS)}
     return Report(survey, looks, sorted(set(found), key=lambda f: (not f.hinders, rank[f.kind], f.file, f.where)))
-
-
-def _survey(dataset: Dataset, cache: Path) -> Survey:
-    if dataset.name not in SURVEYS.rows:
-        return opened.survey(dataset, cache)
-    read: Callable[[Dataset], Survey] = SURVEYS.load(dataset.name)
-    return read(dataset)
 
 
 def _of_images(survey: Survey, looks: Mapping[Path, Look]) -> Iterator[Finding]:

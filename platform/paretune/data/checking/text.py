@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 
-from paretune.data.checking.findings import KINDS
+from paretune.data.checking.findings import KINDS, printable
 from paretune.data.checking.report import Report
 from paretune.display import terminal_width
 
@@ -36,7 +36,7 @@ def _summary(report: Report) -> str:
     tree = report.tree()
     splits = ", ".join(f"{name} {part['images']}" for name, part in report.splits.items()) or "none"
     common = Counter(report.classes).most_common(MOST_CLASSES)
-    classes = ", ".join(f"{name} {count}" for name, count in common)
+    classes = ", ".join(f"{printable(name)} {count}" for name, count in common)
     more = f", {len(report.classes) - len(common)} more" if len(report.classes) > len(common) else ""
     head = f"{tree['images']} images, {tree['boxes']} boxes, {len(report.classes)} classes"
     return f"{head}\nsplits: {splits}\nclasses: {classes}{more}"

@@ -8,11 +8,15 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from paretune.data.checking.findings import Finding, RawBox, RawImage, Survey
+from paretune.data.files import read_file
 from paretune.data.images import SUFFIXES
 from paretune.data.voc import Voc
 from paretune.data.voclists import share_out
-from paretune.data.vocxml import CORNERS, class_of, number_at, parse_root, read_content
+from paretune.data.vocxml import CORNERS, MOST_BYTES, class_of, number_at, parse_root
 from paretune.errors import UserError
+
+FLAT = ("train", "val", "valid", "test")
+"""Folders that are splits."""
 
 
 def survey(dataset: Voc) -> Survey:
@@ -41,6 +45,28 @@ def survey(dataset: Voc) -> Survey:
     return Survey(images, findings, splits, dataset.classes)
 
 
+def survey_flat(root: Path) -> Survey:
+    """Read images with their annotations beside them (a.jpg, a.xml), as many tools write them.
+
+    Folders named train, val, valid or test are the splits; without them there are none.
+    """
+    parts = {name: root / name for name in FLAT if (root / name).is_dir()} or {"": root}
+    images: list[RawImage] = []
+    findings: list[Finding] = []
+    for split, folder in parts.items():
+        files = _by_stem(folder, SUFFIXES, findings)
+        annotations = _by_stem(folder, frozenset({".xml"}), findings)
+        for stem in sorted({*files, *annotations}):
+            file = files.get(stem, folder / f"{stem}.jpg")
+            if (path := annotations.get(stem)) is None:
+                findings.append(Finding("no-annotation", str(file), "", f"no {stem}.xml beside it"))
+                images.append(RawImage(file, file))
+                continue
+            told, boxes = _read(path, findings)
+            images.append(RawImage(file, path, boxes, told, splits=(split,) if split else ()))
+    return Survey(images, findings, [split for split in parts if split])
+
+
 def _by_stem(folder: Path, ends: frozenset[str], findings: list[Finding]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -56,7 +82,7 @@ def _by_stem(folder: Path, ends: frozenset[str], findings: list[Finding]) -> dic
 def _read(path: Path, findings: list[Finding]) -> tuple[tuple[int, int] | None, tuple[RawBox, ...]]:
     """Return the size told and the boxes; what cannot be read becomes a finding."""
     try:
-        root = parse_root(read_content(path))
+        root = parse_root(read_file(path, MOST_BYTES))
     except (UserError, ValueError) as error:
         findings.append(Finding("unreadable-annotation", str(path), "", str(error).removeprefix(f"{path}: ")))
         return None, ()
