@@ -7,6 +7,7 @@ are written apart, and must agree on what hinders training.
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
 import re
@@ -19,7 +20,9 @@ import pytest
 from PIL import Image as Pillow
 
 from paretune.data.checking.images import look
-from paretune.data.checking.report import check_dataset
+from paretune.data.checking.report import check_dataset, check_survey
+from paretune.data.checking.source import survey_of_folder
+from paretune.data.checking.text import report_text
 from paretune.data.images import image_size, read_image
 from paretune.data.voc import Voc
 from paretune.errors import UserError
@@ -198,6 +201,104 @@ def test_nasty_xml(tmp_path, nasty):
     assert len(said) < 1000
     assert check_dataset(dataset).hinders
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # KiB
+
+
+# --- COCO and YOLO: no row of theirs may be lost in the check ---------------------------------------
+
+
+def coco(root):
+    """A COCO folder of two splits; returns the file to be broken."""
+    (root / "annotations").mkdir(parents=True)
+    for split, ids in (("train", [1, 2]), ("val", [3])):
+        (root / split).mkdir()
+        for number in ids:
+            photograph(number).save(root / split / f"{number}.png")
+        content = {
+            "images": [{"id": n, "file_name": f"{n}.png", "width": WIDTH, "height": HEIGHT} for n in ids],
+            "annotations": [
+                {"id": 10 * n + k, "image_id": n, "category_id": k, "bbox": [k, 2.5, 30, 20], "iscrowd": 0}
+                for n in ids
+                for k in (1, 2, 3)
+            ],
+            "categories": [{"id": k, "name": name} for k, name in enumerate(("cat", "dog", "eel"), start=1)],
+        }
+        (root / f"annotations/instances_{split}.json").write_text(json.dumps(content))
+    return root / "annotations/instances_train.json"
+
+
+def rows_of_coco(content):
+    try:
+        rows = json.loads(content)["annotations"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return None
+    return [f"annotations[{index}]" for index in range(len(rows))] if isinstance(rows, list) else None
+
+
+def yolo(root):
+    """A YOLO folder of two splits; returns the file to be broken."""
+    for split, stems in (("train", "ab"), ("val", "c")):
+        for part in ("images", "labels"):
+            (root / part / split).mkdir(parents=True)
+        for stem in stems:
+            photograph(ord(stem)).save(root / f"images/{split}/{stem}.png")
+            (root / f"labels/{split}/{stem}.txt").write_text("0 0.5 0.5 0.25 0.25\n1 0.3 0.4 0.5 0.5\n2 .5 .5 .1 1\n")
+    (root / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat, dog, eel]\n")
+    return root / "labels/train/a.txt"
+
+
+def rows_of_yolo(content):
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        return None
+    return [f"line {number}" for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+FOLDERS = {"coco": (coco, rows_of_coco), "yolo": (yolo, rows_of_yolo)}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("damage", TEXT)
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_check_accounts_for_every_row(tmp_path, name, damage):
+    make, rows_of = FOLDERS[name]
+    file = make(tmp_path / "data")
+    good = file.read_bytes()
+    hindered = 0
+    for seed in range(CASES):
+        content = damage(random.Random(f"{name} {damage.__name__} {seed}"), good)
+        file.write_bytes(content)
+        report = check_survey(survey_of_folder(tmp_path / "data", name))
+        rows = rows_of(content)
+        told = {finding.where for finding in report.findings if finding.file == str(file)}
+        read = {box.where for image in report.survey.images if image.annotation == file for box in image.boxes}
+        if rows is None:
+            assert report.hinders, content
+        else:
+            assert set(rows) <= told | read, content
+        assert report_text(report).replace("\n", "").isprintable()
+        json.dumps(report.tree(), allow_nan=False)
+        hindered += report.hinders
+    assert hindered > 0
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("damage", TEXT)
+def test_a_broken_description_of_a_yolo_folder(tmp_path, damage):
+    yolo(tmp_path / "data")
+    file = tmp_path / "data/data.yaml"
+    good = file.read_bytes()
+    for seed in range(CASES):
+        file.write_bytes(damage(random.Random(f"{damage.__name__} {seed}"), good))
+        try:
+            report = check_survey(survey_of_folder(tmp_path / "data", "yolo"))
+        except UserError as error:
+            refused = str(error)
+        else:
+            refused = f"{file}:"
+            report_text(report)
+        assert all(line.startswith(f"{file}:") for line in refused.splitlines())
 
 
 # --- images ------------------------------------------------------------------------------------------

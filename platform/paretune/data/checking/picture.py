@@ -34,7 +34,8 @@ def draw(report: Report, file: Path) -> None:
 
     figure = Figure(figsize=(13, 10), layout="constrained")
     FigureCanvasAgg(figure)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(2, 3))
+    halves: Any = figure.subfigures(2, 1, height_ratios=(2, 3))
+    top, bottom = halves
     left, right = top.subplots(1, 2)
     colours = _colours(list(report.classes))
     _draw_classes(left, report, colours)

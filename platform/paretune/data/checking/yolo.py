@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -123,8 +124,8 @@ def _names(root: Path, told: Any) -> list[str] | None:
     if isinstance(told, list):
         return [str(name) for name in told]
     if isinstance(told, Mapping):
-        keys = [key for key in told if isinstance(key, int) and 0 <= key < 100_000]
-        return [str(told.get(index, f"class {index}")) for index in range(max(keys, default=-1) + 1)]
+        numbered = {int(key): str(name) for key, name in told.items() if re.fullmatch(r"\d{1,5}", str(key), re.ASCII)}
+        return [numbered.get(index, f"class {index}") for index in range(max(numbered, default=-1) + 1)]
     for file in (root / "classes.txt", root / "labels" / "classes.txt"):
         if file.is_file():
             return file.read_text(encoding="utf-8-sig", errors="replace").split("\n")[:100_000]

@@ -181,8 +181,8 @@ def _check_length(answer: Any, archive: Archive, url: str) -> None:
 
 def _validator(answer: Any) -> str:
     """Return what tells this version of the file from others; empty where the server gives nothing reliable."""
-    tag = answer.headers.get("ETag", "")
-    return tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
+    tag = str(answer.headers.get("ETag", ""))
+    return tag if tag.startswith('"') else str(answer.headers.get("Last-Modified", ""))
 
 
 def _fault(archive: Archive, path: Path, file: Path | None = None) -> str | None:

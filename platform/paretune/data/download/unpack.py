@@ -24,7 +24,8 @@ _DEEPEST = 16
 
 class _Member(NamedTuple):
     name: str
-    bytes: int
+    size: int
+    """Bytes as announced."""
     folder: bool
     open: Callable[[], IO[bytes]]
 
@@ -51,7 +52,7 @@ def unpack(archive: Path, folder: Path, most_bytes: int, most_files: int) -> lis
     with _members(archive, most_files) as members:
         _check(archive, members, most_bytes)
         free = shutil.disk_usage(folder).free
-        if (wanted := sum(member.bytes for member in members)) > free:
+        if (wanted := sum(member.size for member in members)) > free:
             raise UserError(f"{folder}: {wanted} bytes are needed to unpack {archive.name}, {free} are free")
         for member in members:
             place = folder / member.name
@@ -147,7 +148,7 @@ def _name(archive: Path, name: str) -> str:
 
 def _check(archive: Path, members: list[_Member], most_bytes: int) -> None:
     """Look at all members together."""
-    if (total := sum(member.bytes for member in members)) > most_bytes:
+    if (total := sum(member.size for member in members)) > most_bytes:
         raise UserError(f"{archive}: {total} bytes unpacked, at most {most_bytes} are expected")
     files: set[str] = set()
     folders: set[str] = set()
@@ -167,11 +168,11 @@ def _write(archive: Path, member: _Member, place: Path) -> None:
     with place.open("xb") as file:
         for block in _blocks(archive, member):
             written += len(block)
-            if written > member.bytes:
+            if written > member.size:
                 break
             file.write(block)
-    if written != member.bytes:
-        raise _refused(archive, member.name, f"it holds another number of bytes than the {member.bytes} announced")
+    if written != member.size:
+        raise _refused(archive, member.name, f"it holds another number of bytes than the {member.size} announced")
 
 
 def _blocks(archive: Path, member: _Member) -> Iterator[bytes]:
