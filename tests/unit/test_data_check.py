@@ -11,6 +11,8 @@ import pytest
 from PIL import Image as Pillow
 
 from paretune import cli
+from paretune.data import DATASETS
+from paretune.data.checking import SURVEYS
 from paretune.data.checking.findings import KINDS
 from paretune.data.checking.images import difference_hash
 from paretune.data.checking.report import check_dataset, check_survey
@@ -142,6 +144,17 @@ def test_no_objects_at_all(root):
     for stem in "abcdef":
         annotate(root, stem)
     assert check(root).counts == {"no-objects": 1, "no-boxes": 6}
+
+
+def test_nothing_at_all(tmp_path):
+    for part in ("Annotations", "JPEGImages"):
+        (tmp_path / part).mkdir()
+    assert check(tmp_path).counts == {"no-objects": 1}
+
+
+def test_every_lenient_reader_belongs_to_a_dataset():
+    assert set(SURVEYS.names) <= set(DATASETS.names)
+    assert all(callable(SURVEYS.load(name)) for name in SURVEYS.names)
 
 
 def test_every_kind_is_planted_here():

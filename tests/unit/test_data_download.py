@@ -385,6 +385,7 @@ def test_the_command_from_end_to_end(server, tmp_path, monkeypatch, capsys, arch
     assert "unpacked into" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_table_agrees_with_torchvision():
     from torchvision.datasets.voc import DATASET_YEAR_DICT
 

@@ -24,7 +24,7 @@ def survey_folder(root: Path) -> Survey:
     files = annotation_files(root)
     near = {split: [root / split, root / "images" / split, root / "images"] for split in files}
     return survey_files(
-        {split: (file, [*near[split], file.parent, root, root.parent]) for split, file in files.items()}
+        root, {split: (file, [*near[split], file.parent, root, root.parent]) for split, file in files.items()}
     )
 
 
@@ -42,10 +42,11 @@ def annotation_files(root: Path) -> dict[str, Path]:
     return {}
 
 
-def survey_files(parts: Mapping[str, tuple[Path, Sequence[Path]]]) -> Survey:
+def survey_files(root: Path, parts: Mapping[str, tuple[Path, Sequence[Path]]]) -> Survey:
     """Read annotation files.
 
     Args:
+        root: of the dataset, for messages.
         parts: split → its JSON file, and the folders that its file names may be relative to: the first one in
             which an image lies is it.
     """
@@ -65,7 +66,7 @@ def survey_files(parts: Mapping[str, tuple[Path, Sequence[Path]]]) -> Survey:
         alone = [path for path in there if path.suffix.lower() in SUFFIXES and path not in known]
         findings += [Finding("no-annotation", str(path), "", "no annotation file lists it") for path in alone]
         images += [RawImage(path, path) for path in alone]
-    return Survey(images, findings, list(parts), list(classes))
+    return Survey(str(root), images, findings, list(parts), list(classes))
 
 
 @dataclass

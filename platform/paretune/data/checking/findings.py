@@ -96,6 +96,8 @@ class RawImage:
 class Survey:
     """A dataset read leniently: all that could be read, and a finding for what could not."""
 
+    root: str
+    """What was read: a folder, or the name of a generated dataset."""
     images: Sequence[RawImage]
     findings: Sequence[Finding]
     splits: Sequence[str]

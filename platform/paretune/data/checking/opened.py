@@ -21,7 +21,9 @@ def survey(dataset: Dataset, cache: Path) -> Survey:
         data = dataset.open(cache)
     except UserError as error:
         lines = str(error).splitlines()
-        return Survey([], [Finding("unreadable-annotation", dataset.name, "", line) for line in lines], [])
+        return Survey(
+            dataset.name, [], [Finding("unreadable-annotation", dataset.name, "", line) for line in lines], []
+        )
     images, pixels = [], {}
     for name, split in data.splits.items():
         for index, image_id in enumerate(split.ids):
@@ -33,4 +35,4 @@ def survey(dataset: Dataset, cache: Path) -> Survey:
             )
             images.append(RawImage(file, file, boxes, split.size(index), splits=(name,)))
             pixels[file] = partial(split.image, index)
-    return Survey(images, [], list(data.splits), data.classes, pixels)
+    return Survey(dataset.name, images, [], list(data.splits), data.classes, pixels)

@@ -90,9 +90,8 @@ def check_survey(survey: Survey, near: int = 0, progress: Callable[[int, int], N
     """Find every defect of a dataset that was read leniently; see ``check_dataset``."""
     looks = look_at([image.file for image in survey.images], survey.pixels, progress)
     found = [*survey.findings, *check_repeated(survey.images, looks, near), *_of_images(survey, looks)]
-    if survey.images and not any(image.boxes for image in survey.images):
-        where = str(survey.images[0].annotation.parent)
-        found.append(Finding("no-objects", where, "", "no annotation holds an object that can be read"))
+    if not any(image.boxes for image in survey.images):
+        found.append(Finding("no-objects", survey.root, "", "no annotation holds an object that can be read"))
     rank = {kind: number for number, kind in enumerate(KINDS)}
     return Report(survey, looks, sorted(set(found), key=lambda f: (not f.hinders, rank[f.kind], f.file, f.where)))
 

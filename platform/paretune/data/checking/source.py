@@ -64,4 +64,7 @@ def survey_of_folder(folder: Path, name: str | None = None) -> Survey:
     _, fits, read = FORMATS[found]
     if found != "voc" and not fits(folder):
         raise UserError(f"{folder}: not the layout of {found}: {FORMATS[found][0]}")
-    return read(folder)
+    try:
+        return read(folder)
+    except OSError as error:  # a folder that may not be read
+        raise UserError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error

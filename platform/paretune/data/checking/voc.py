@@ -42,7 +42,7 @@ def survey(dataset: Voc) -> Survey:
     alone = [file for stem, file in files.items() if stem not in annotations]
     findings += [Finding("no-annotation", str(file), "", f"no {file.stem}.xml in Annotations/") for file in alone]
     images += [RawImage(file, file) for file in alone]
-    return Survey(images, findings, splits, dataset.classes)
+    return Survey(str(root), images, findings, splits, dataset.classes)
 
 
 def survey_flat(root: Path) -> Survey:
@@ -64,7 +64,7 @@ def survey_flat(root: Path) -> Survey:
                 continue
             told, boxes = _read(path, findings)
             images.append(RawImage(file, path, boxes, told, splits=(split,) if split else ()))
-    return Survey(images, findings, [split for split in parts if split])
+    return Survey(str(root), images, findings, [split for split in parts if split])
 
 
 def _by_stem(folder: Path, ends: frozenset[str], findings: list[Finding]) -> dict[str, Path]:

@@ -31,7 +31,7 @@ def survey_folder(root: Path) -> Survey:
     fields = fields if isinstance(fields, Mapping) else {}
     names = _names(root, fields.get("names"))
     parts = _of_yaml(described, fields, findings) if described else _of_layout(root)
-    return survey_parts(parts, names, findings)
+    return survey_parts(root, parts, names, findings)
 
 
 def data_file(root: Path) -> Path | None:
@@ -42,10 +42,13 @@ def data_file(root: Path) -> Path | None:
     return None
 
 
-def survey_parts(parts: Mapping[str, Sequence[Path]], names: Sequence[str] | None, found: list[Finding]) -> Survey:
+def survey_parts(
+    root: Path, parts: Mapping[str, Sequence[Path]], names: Sequence[str] | None, found: list[Finding]
+) -> Survey:
     """Read the images of each split with their labels.
 
     Args:
+        root: of the dataset, for messages.
         parts: split → its images; the label of images/a.jpg is labels/a.txt, of another a.jpg a.txt.
         names: of the classes, in their order; None where nobody tells them.
         found: findings to go on with.
@@ -55,7 +58,7 @@ def survey_parts(parts: Mapping[str, Sequence[Path]], names: Sequence[str] | Non
     labels: set[Path] = set()
     for split, files in parts.items():
         if not files:
-            findings.append(Finding("bad-list", split, "", f"the split {split} holds no images"))
+            findings.append(Finding("bad-list", str(root), "", f"the split {split} holds no images"))
         for file in files:
             label = label_of(file)
             labels.add(label)
@@ -70,7 +73,7 @@ def survey_parts(parts: Mapping[str, Sequence[Path]], names: Sequence[str] | Non
         there = folder.glob("*.txt") if folder.is_dir() else ()
         lost = sorted(path for path in there if path not in labels and path.name != "classes.txt")
         findings += [Finding("missing-image", str(path), "", "no image belongs to it") for path in lost]
-    return Survey(images, findings, [split for split in parts if split], names)
+    return Survey(str(root), images, findings, [split for split in parts if split], names)
 
 
 def label_of(image: Path) -> Path:
