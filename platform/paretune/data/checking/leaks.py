@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,43 +38,53 @@ def _same_content(images: Sequence[RawImage], looks: Mapping[Path, Look]) -> Ite
         if digest := looks[image.file].content:
             groups[digest].append(image)
     for group in groups.values():
-        for index, other in enumerate(group[1:], start=1):
-            if first := next((image for image in group[:index] if _apart(image, other)), None):
+        for other, first in _with_first_apart(group):
+            if first is not None:
                 same = "the same file" if first.file == other.file else f"the same content as {first.file}"
                 yield Finding("leak", str(other.file), "", f"in {_splits(other)}: {same} in {_splits(first)}")
             elif other.file != group[0].file:
                 yield Finding("duplicate-image", str(other.file), "", f"the same content as {group[0].file}")
 
 
+def _with_first_apart(group: Sequence[RawImage]) -> Iterator[tuple[RawImage, RawImage | None]]:
+    """Give each image with the first one before it that is in another split: of many equal ones not all pairs."""
+    first_of: dict[tuple[str, ...], RawImage] = {}
+    for image in group:
+        yield image, next((other for other in first_of.values() if _apart(other, image)), None)
+        first_of.setdefault(image.splits, image)
+
+
 def _nearly_same(images: Sequence[RawImage], looks: Mapping[Path, Look], near: int) -> Iterator[Finding]:
     known = [image for image in images if looks[image.file].grey is not None and image.splits]
-    for one, other, bits in _near_pairs([looks[image.file].grey or b"" for image in known], near):
-        first, second = known[one], known[other]
+    hashes = [looks[image.file].grey or b"" for image in known]
+    pairs = _near_pairs(known, hashes, near) if near else _equal_pairs(known, hashes)
+    for first, second, bits in pairs:
         if _apart(first, second) and looks[first.file].content != looks[second.file].content:
             message = f"in {_splits(second)}: nearly the same as {first.file} in {_splits(first)} ({bits} of 64 bits)"
             yield Finding("near-leak", str(second.file), "", message)
 
 
-def _near_pairs(hashes: Sequence[bytes], near: int) -> Iterator[tuple[int, int, int]]:
+def _equal_pairs(images: Sequence[RawImage], hashes: Sequence[bytes]) -> Iterator[tuple[RawImage, RawImage, int]]:
+    groups: dict[bytes, list[RawImage]] = defaultdict(list)
+    for image, value in zip(images, hashes, strict=True):
+        groups[value].append(image)
+    for group in groups.values():
+        yield from ((first, image, 0) for image, first in _with_first_apart(group) if first is not None)
+
+
+def _near_pairs(
+    images: Sequence[RawImage], hashes: Sequence[bytes], near: int
+) -> Iterator[tuple[RawImage, RawImage, int]]:
     """Give (one, other, bits that differ) of all pairs that differ in at most ``near`` bits."""
-    if not hashes:
+    if not images:
         return
-    if near == 0:
-        groups: dict[bytes, list[int]] = defaultdict(list)
-        for index, value in enumerate(hashes):
-            groups[value].append(index)
-        for group in groups.values():
-            yield from ((one, other, 0) for one, other in itertools.combinations(group, 2))
-        return
-    words = np.frombuffer(b"".join(hashes), np.uint64).reshape(len(hashes), -1)
+    words = np.frombuffer(b"".join(hashes), np.uint64)
     for start in range(0, len(words), _ROWS):
         rows, rest = words[start : start + _ROWS], words[start:]
-        apart = np.zeros((len(rows), len(rest)), np.uint16)
-        for word in range(words.shape[1]):
-            apart += np.bitwise_count(rows[:, word, None] ^ rest[None, :, word])
+        apart = np.bitwise_count(rows[:, None] ^ rest[None, :])
         for one, other in np.argwhere(apart <= near):
             if other > one:
-                yield start + int(one), start + int(other), int(apart[one, other])
+                yield images[start + int(one)], images[start + int(other)], int(apart[one, other])
 
 
 def _apart(one: RawImage, other: RawImage) -> bool:
