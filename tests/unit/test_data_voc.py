@@ -151,6 +151,16 @@ def test_a_variable_and_a_tilde_in_the_root_are_filled_in(root, monkeypatch):
     assert "not set" in line
 
 
+def test_a_home_that_is_nobodys_is_a_missing_folder():
+    (line,) = Voc(root="~nobody-of-this-name/voc").problems()
+    assert "no such folder: ~nobody-of-this-name/voc" in line
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(root):
+    (root / "ImageSets/Main/train.txt").write_text("\ufeffa\n", encoding="utf-8")
+    assert list(opened(root).splits["train"].ids) == ["a"]
+
+
 def test_the_fingerprint_changes_with_what_matters_and_only_then(root):
     first = opened(root).fingerprint
     assert opened(root).fingerprint == first

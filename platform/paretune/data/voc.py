@@ -67,7 +67,11 @@ class Voc(Dataset):
     @property
     def folder(self) -> Path:
         """The root with ~ and variables filled in."""
-        return Path(os.path.expandvars(self.root)).expanduser()
+        folder = Path(os.path.expandvars(self.root))
+        try:
+            return folder.expanduser()
+        except RuntimeError:  # ~name without such a user: told as missing
+            return folder
 
     def problems(self) -> list[str]:
         """Look at the folders: missing, empty, annotations without their images."""

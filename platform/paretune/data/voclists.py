@@ -16,12 +16,12 @@ def read_list(file: Path, known: set[str]) -> list[str]:
         UserError: an id without annotation, or twice in the list.
     """
     ids: dict[str, int] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
         name = line.strip() if line.strip() in known else line.split()[0]
         if name not in known:
-            raise UserError(f"{file}:{number}: {name!r} has no annotation (expected {name}.xml in Annotations/)")
+            raise UserError(f"{file}:{number}: {name!r} has no annotation (expected {f'{name}.xml'!r} in Annotations/)")
         if name in ids:
             raise UserError(f"{file}:{number}: {name!r} is in this list already, on line {ids[name]}")
         ids[name] = number

@@ -11,10 +11,14 @@ from xml.etree import ElementTree as ET
 import numpy as np
 from numpy.typing import NDArray
 
+from paretune.data.files import read_file
 from paretune.errors import UserError
 from paretune.structures import Floats
 
 MOST_BYTES = 10_000_000
+FARTHEST = 1e9
+"""No pixel lies so far away: a larger coordinate is a mistake, and too much for float32."""
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,12 @@ def read_annotation(path: Path, image: Path, size: tuple[int, int]) -> VocImage:
     Raises:
         UserError: not readable as a VOC annotation: file and reason named.
     """
-    if path.stat().st_size > MOST_BYTES:
-        raise UserError(f"{path}: larger than {MOST_BYTES // 10**6} MB, not a VOC annotation")
-    content = path.read_bytes()
+    content = read_file(path, MOST_BYTES)
     try:
-        root = _parse(content)
+        root = parse_root(content)
         rows = [_object(node) for node in root.findall("object")]
         told = [int(_number(root, f"size/{side}", default="0")) for side in ("width", "height")]
-    except (ET.ParseError, ValueError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not a readable VOC annotation: {error}") from error
     told_boxes = np.array([box for _, box, _ in rows], np.float32).reshape(-1, 4)
     # VOC's corners are pixels counted from 1, both inside; here edges, and pixel k spans k to k + 1
@@ -77,11 +79,18 @@ def read_annotation(path: Path, image: Path, size: tuple[int, int]) -> VocImage:
     )
 
 
-def _parse(content: bytes) -> ET.Element:
-    """Return the root element; definitions of entities (a few can grow to gigabytes) are refused."""
+def parse_root(content: bytes) -> ET.Element:
+    """Return the root element; definitions of entities (a few can grow to gigabytes) are refused.
+
+    Raises:
+        ValueError: no XML, or not a VOC annotation.
+    """
     if b"<!DOCTYPE" in content.replace(b"\0", b""):  # also in UTF-16
         raise ValueError("it has a document type definition, which none needs")
-    root = ET.fromstring(content)  # noqa: S314 - see above; ElementTree reads no external entities
+    try:
+        root = ET.fromstring(content)  # noqa: S314 - see above; ElementTree reads no external entities
+    except (ET.ParseError, LookupError) as error:  # the latter: an encoding that Python does not know
+        raise ValueError(str(error)) from error
     if root.tag != "annotation":
         raise ValueError(f"its root is <{root.tag}>, expected <annotation>")
     return root
@@ -89,11 +98,16 @@ def _parse(content: bytes) -> ET.Element:
 
 def _object(node: ET.Element) -> tuple[str, list[float], bool]:
     """Return class, box and whether it is difficult."""
-    name = (node.findtext("name") or "").strip()
+    name = class_of(node)
     if not name:
         raise ValueError("an object has no <name>")
-    box = [_number(node, f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")]
+    box = [_number(node, f"bndbox/{corner}") for corner in CORNERS]
     return name, box, (node.findtext("difficult") or "").strip() == "1"
+
+
+def class_of(node: ET.Element) -> str:
+    """Return an object's class; empty where it names none."""
+    return (node.findtext("name") or "").strip()
 
 
 def _sides(boxes: Floats) -> Floats:
@@ -101,11 +115,17 @@ def _sides(boxes: Floats) -> Floats:
 
 
 def _number(node: ET.Element, place: str, default: str | None = None) -> float:
-    text = node.findtext(place) or default
-    try:
-        number = float(text or "")
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
+    number = number_at(node, place, default)
+    if math.isnan(number):
+        text = node.findtext(place) or default
         raise ValueError(f"<{place}> of an {node.tag} is {text!r}, expected a number")
     return number
+
+
+def number_at(node: ET.Element, place: str, default: str | None = None) -> float:
+    """Return the number at a place below a node; NaN where there is none, or an absurd one."""
+    try:
+        number = float(node.findtext(place) or default or "")
+    except ValueError:
+        return math.nan
+    return number if abs(number) <= FARTHEST else math.nan

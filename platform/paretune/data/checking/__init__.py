@@ -1,0 +1,15 @@
+"""Checking a dataset before any compute is spent: every defect, with its file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from paretune.registry import Registry
+
+SURVEYS: Registry[Any] = Registry(
+    "survey",
+    {
+        "voc": "paretune.data.checking.voc:survey",
+    },
+)
+"""The lenient reader of each dataset, by the dataset's name; others are opened, and told as far as that goes."""

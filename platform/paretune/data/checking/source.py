@@ -1,0 +1,70 @@
+"""From a folder to what is in it: the format is told by the layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from paretune.data.checking import coco, voc, yolo
+from paretune.data.checking.findings import Survey
+from paretune.data.voc import Voc
+from paretune.errors import UserError, did_you_mean
+
+
+def _voc(root: Path) -> Survey:
+    devkits = sorted(path.parent for path in root.glob("VOC20??/Annotations"))
+    if len(devkits) == 1 and not (root / "Annotations").is_dir():
+        root = devkits[0]
+    return voc.survey(Voc(root=str(root)))
+
+
+FORMATS: dict[str, tuple[str, Callable[[Path], bool], Callable[[Path], Survey]]] = {
+    "voc": (
+        "Annotations/ and JPEGImages/",
+        lambda root: (root / "Annotations").is_dir() or len(list(root.glob("VOC20??/Annotations"))) == 1,
+        _voc,
+    ),
+    "yolo": (
+        "data.yaml, or images/ and labels/",
+        lambda root: yolo.data_file(root) is not None or bool([*root.glob("labels"), *root.glob("*/labels")]),
+        yolo.survey_folder,
+    ),
+    "coco": (
+        "annotations/instances_<split>.json",
+        lambda root: bool(coco.annotation_files(root)),
+        coco.survey_folder,
+    ),
+    "voc-flat": (
+        ".xml files beside the images",
+        lambda root: any([*root.glob("*.xml"), *(path for name in voc.FLAT for path in root.glob(f"{name}/*.xml"))]),
+        voc.survey_flat,
+    ),
+}
+"""Format → what its layout is, whether a folder has it, how it is read; the first that fits is taken."""
+
+
+def survey_of_folder(folder: Path, name: str | None = None) -> Survey:
+    """Read the dataset that lies in a folder.
+
+    Args:
+        folder: its root.
+        name: of its format; None tells it by the layout.
+
+    Raises:
+        UserError: no such folder, no known layout, or no such format.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder or job file")
+    if name is not None and name not in FORMATS:
+        raise UserError(f"--from {name}: no such format{did_you_mean(name, FORMATS)}; known: {', '.join(FORMATS)}")
+    found = name or next((name for name, (_, fits, _) in FORMATS.items() if fits(folder)), None)
+    if found is None:
+        expected = "; ".join(f"{layout} ({name})" for name, (layout, _, _) in FORMATS.items())
+        raise UserError(f"{folder}: no layout of a known format in it; expected {expected}")
+    _, fits, read = FORMATS[found]
+    if found != "voc" and not fits(folder):
+        raise UserError(f"{folder}: not the layout of {found}: {FORMATS[found][0]}")
+    try:
+        return read(folder)
+    except OSError as error:  # a folder that may not be read
+        raise UserError(f"{error.filename or folder}: cannot be read ({error.strerror})") from error

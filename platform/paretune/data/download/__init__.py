@@ -1,0 +1,1 @@
+"""Official archives of public datasets: fetched, checked and unpacked, each whole or not at all."""

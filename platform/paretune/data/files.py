@@ -1,0 +1,35 @@
+"""Reading files that come from anywhere."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from paretune.errors import UserError
+
+
+def read_file(path: Path, most: int) -> bytes:
+    """Read a whole file of at most ``most`` bytes.
+
+    Raises:
+        UserError: no such file, no regular file (reading a pipe would wait for ever), or a larger one.
+    """
+    try:
+        check_file(path, most)
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # the latter: a name that no file can have
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', error)})") from error
+
+
+def check_file(path: Path, most: int) -> None:
+    """Refuse what is no regular file of at most ``most`` bytes.
+
+    Raises:
+        OSError: no such file.
+        UserError: another kind of file, or a larger one.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path}: cannot be read (not a regular file)")
+    if status.st_size > most:
+        raise UserError(f"{path}: larger than {most // 10**6} MB")

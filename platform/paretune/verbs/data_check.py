@@ -1,0 +1,98 @@
+"""``data check`` and ``data download``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+DEFECTS = 1
+"""Exit code of a check that found what hinders training."""
+
+
+def add(verbs: Any) -> None:
+    """Add the subverbs to the parser."""
+    check = verbs.add_parser(
+        "check",
+        help="find every defect of a dataset before any compute is spent",
+        epilog="exit code: 0 nothing hinders training, 1 something does, 2 no such dataset",
+    )
+    check.add_argument("source", type=Path, metavar="JOB.yaml|FOLDER", help="a job, or the folder of a dataset")
+    check.add_argument("--from", dest="format", metavar="FORMAT", help="of the folder (default: told by its layout)")
+    check.add_argument("--json", action="store_true", help="one JSON object with every defect")
+    check.add_argument("--picture", type=Path, metavar="FILE.png", help="classes, box sizes and samples as a picture")
+    check.add_argument(
+        "--near",
+        type=int,
+        default=0,
+        choices=range(17),
+        metavar="BITS",
+        help="images of two splits are nearly the same when their hashes differ in at most so many of 64 bits (0)",
+    )
+    check.set_defaults(run=_check)
+    download = verbs.add_parser("download", help="fetch the official archives of a public dataset, and unpack them")
+    download.add_argument("dataset", metavar="coco|voc")
+    download.add_argument("folder", type=Path, metavar="FOLDER", help="where it is to lie")
+    download.add_argument(
+        "--part",
+        action="append",
+        metavar="PART",
+        help="only this one, perhaps several times (an unknown one lists all)",
+    )
+    download.add_argument(
+        "--from", dest="base", metavar="URL", help="fetch the archives from below this address instead"
+    )
+    download.add_argument("--keep", action="store_true", help="keep the archives once they are unpacked")
+    download.set_defaults(run=_download)
+
+
+def _check(given: argparse.Namespace) -> int:
+    from paretune.data.checking.report import check_dataset, check_survey
+    from paretune.data.checking.source import survey_of_folder
+
+    if given.source.is_file():
+        report = check_dataset(_of_job(given.source), given.near, _progress)
+    else:
+        report = check_survey(survey_of_folder(given.source, given.format), given.near, _progress)
+    if given.picture:
+        from paretune.data.checking.picture import draw
+
+        draw(report, given.picture)
+    if given.json:
+        import json
+
+        print(json.dumps(report.tree(), indent=1))
+    else:
+        from paretune.data.checking.text import report_text
+
+        print(report_text(report))
+    return DEFECTS if report.hinders else 0
+
+
+def _of_job(file: Path) -> Any:
+    from paretune.job import Job
+    from paretune.yamlfile import read_yaml, validate
+
+    return validate(Job, read_yaml(file)).dataset
+
+
+def _download(given: argparse.Namespace) -> int:
+    from paretune.data.download.fetch import Fetcher
+    from paretune.data.download.install import download
+
+    fetcher = Fetcher(progress=_bytes)
+    download(given.dataset, given.folder, given.part, given.base, given.keep, fetcher=fetcher, tell=print)
+    return 0
+
+
+def _bytes(name: str, done: int, of: int) -> None:
+    if sys.stderr.isatty():
+        end = "\n" if done == of else ""
+        print(f"\r{name}: {done / 1e6:.0f} of {of / 1e6:.0f} MB", end=end, file=sys.stderr, flush=True)
+
+
+def _progress(done: int, of: int) -> None:
+    """Overwrite one line of the terminal; silent where nobody looks."""
+    if sys.stderr.isatty() and (done % 16 == 0 or done == of):
+        print(f"\r{done}/{of} images", end="\n" if done == of else "", file=sys.stderr, flush=True)
