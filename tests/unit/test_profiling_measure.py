@@ -21,6 +21,7 @@ import pytest
 from paretune import device_lock
 from paretune.device_lock import alone_on, sharing
 from paretune.errors import UserError
+from paretune.profiling import latency as latency_module
 from paretune.profiling import measure
 from paretune.profiling.cores import choose_cores
 from paretune.profiling.samples import COLUMNS, column
@@ -170,18 +171,29 @@ def test_a_competitor_on_the_core_is_noticed_and_cpu_time_holds(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_disturbed_repetition_is_taken_again(tmp_path):
-    """The competitor ends during the first repetitions; what it disturbed is not among the samples."""
-    folder = fake_artefact(tmp_path, network=5)
-    with competitor(choose_cores(1)[0]) as process:
-        timer = threading.Timer(1.5, process.kill)
-        timer.start()
-        latency = run(folder, seconds=0.6, spare=6)
-        timer.join()
-    assert latency.retaken >= 1
-    assert not latency.contended
-    assert any(note.startswith("retaken: ") for note in latency.notes)
-    assert latency.metrics()["latency_ms_p50"] < 6
+def test_a_disturbed_repetition_is_taken_again(tmp_path, monkeypatch):
+    """The first two processes are told to have been disturbed, there is room for one more: the second is kept."""
+    told, started = [], []
+    monkeypatch.setattr(
+        latency_module, "contention", lambda _: ["others"] if len(told) < 2 and not told.append(1) else []
+    )
+    real = latency_module.Worker
+    monkeypatch.setattr(latency_module, "Worker", lambda *given: started.append(1) or real(*given))
+    latency = run(fake_artefact(tmp_path, network=5), spare=1)
+    assert len(started) == 3
+    assert latency.retaken == 1
+    assert set(latency.repetition) == {0, 1}
+    assert any(note.startswith("retaken: 1 ") for note in latency.notes)
+
+
+@pytest.mark.slow
+def test_repetitions_that_disagree_are_joined_by_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(latency_module, "contention", lambda _: [])
+    monkeypatch.setattr(latency_module, "UNDISTURBED", 0.0)
+    monkeypatch.setattr(latency_module, "SPREAD", -1.0)
+    latency = run(fake_artefact(tmp_path, network=1), spare=2)
+    assert latency.retaken == 0
+    assert set(latency.repetition) == {0, 1, 2, 3}
 
 
 @pytest.mark.slow
