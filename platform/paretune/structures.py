@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -98,6 +99,9 @@ class Split(Protocol):
 
     def annotations(self, index: int) -> Annotations:
         """Return the ground truth of one image."""
+
+    def file(self, index: int) -> Path | None:
+        """Return the image's file, or None for one that is made."""
 
 
 @dataclass(frozen=True)

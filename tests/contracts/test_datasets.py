@@ -14,6 +14,7 @@ import pytest
 
 from paretune.data import DATASETS
 from paretune.data.base import Dataset
+from paretune.data.writing import write_dataset
 from paretune.errors import UserError
 from paretune.structures import Data
 from tests_support import ROOT
@@ -46,7 +47,36 @@ def voc_fields(folder):
     return {"root": str(folder)}
 
 
-EXAMPLES = {"shapes": shapes_fields, "voc": voc_fields}
+def written(form):
+    """Write the VOC folder in another format."""
+
+    def fields(folder):
+        source = DATASETS.load("voc").model_validate(voc_fields(folder / "voc")).open(folder)
+        write_dataset(source, folder / form, form)
+        return {"root": str(folder / form)}
+
+    return fields
+
+
+def flat_fields(folder):
+    """Put the annotations of the VOC folder beside its images."""
+    voc_fields(folder / "voc")
+    for split, ids in (("train", range(6)), ("val", range(6, 10)), ("test", range(10, 12))):
+        (folder / "flat" / split).mkdir(parents=True)
+        for part, end in (("JPEGImages", "jpg"), ("Annotations", "xml")):
+            for number in ids:
+                name = f"p{number}.{end}"
+                (folder / "voc" / part / name).rename(folder / "flat" / split / name)
+    return {"root": str(folder / "flat")}
+
+
+EXAMPLES = {
+    "coco": written("coco"),
+    "shapes": shapes_fields,
+    "voc": voc_fields,
+    "voc_flat": flat_fields,
+    "yolo": written("yolo"),
+}
 
 
 def test_every_row_has_an_example_here():

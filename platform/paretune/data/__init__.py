@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 DATASETS: Registry[Dataset] = Registry(
     "dataset",
     {
+        "coco": "paretune.data.coco:Coco",
         "shapes": "paretune.data.shapes:Shapes",
         "voc": "paretune.data.voc:Voc",
+        "voc_flat": "paretune.data.vocflat:VocFlat",
+        "yolo": "paretune.data.yolo:Yolo",
     },
 )

@@ -105,7 +105,7 @@ class _Pictures(Split):
 
     classes: tuple[str, ...]
     ids: Sequence[str]
-    file: Path
+    pictures: Path
     shape: tuple[int, int]
     """Width and height of every picture."""
     truth: tuple[Annotations, ...]
@@ -123,7 +123,7 @@ class _Pictures(Split):
 
     def image(self, index: int) -> Image:
         """Read one picture; the file is opened each time, so that a split can be sent to another process."""
-        return np.array(np.load(self.file, mmap_mode="r")[index])
+        return np.array(np.load(self.pictures, mmap_mode="r")[index])
 
     def size(self, index: int) -> tuple[int, int]:  # noqa: ARG002 - all are alike
         """Return (width, height)."""
@@ -132,6 +132,9 @@ class _Pictures(Split):
     def annotations(self, index: int) -> Annotations:
         """Return the ground truth of one picture."""
         return self.truth[index]
+
+    def file(self, index: int) -> None:
+        """Return None: the pictures lie in one array."""
 
 
 def _save(file: Path, truth: Sequence[Annotations]) -> None:

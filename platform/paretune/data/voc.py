@@ -6,79 +6,49 @@ where pixel k spans k to k + 1, that is x1 - 1, y1 - 1, x2, y2: what detectron2 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from pydantic import Field, ValidationInfo, field_validator
 
-from paretune.data.base import Dataset
-from paretune.data.images import SUFFIXES, image_size, read_image
+from paretune.data.foldered import MOST_PROBLEMS, Foldered
+from paretune.data.images import SUFFIXES, image_size
+from paretune.data.photographs import Photographs
 from paretune.data.summary import facts
 from paretune.data.voclists import check_lists, read_list, share_out
 from paretune.data.vocxml import VocImage, read_annotation
 from paretune.errors import UserError, did_you_mean
 from paretune.spec import fingerprint
-from paretune.structures import Annotations, Data, Image, Split
+from paretune.structures import Annotations, Data, Split
 
 _XML = frozenset({".xml"})
-MOST_PROBLEMS = 20
-"""Problems of one kind that are told one by one."""
 
 
-class Voc(Dataset):
+class Voc(Foldered):
     """Photographs annotated in Pascal VOC's format."""
 
     name: ClassVar[str] = "voc"
 
-    root: str
-    """The folder that holds Annotations/ and JPEGImages/; ~ and variables such as $HOME are filled in."""
     train: str = "train"
     """List in ImageSets/Main (without .txt) to train on; also where calibration images come from."""
     val: str = "val"
     """List that versions are chosen by."""
     test: str = "test"
     """List that no search looks at; there may be none."""
-    classes: list[str] | None = Field(default=None, min_length=1)
-    """Class names in their order; without them, all that occur, sorted."""
-    val_share: float = Field(default=0.2, gt=0, lt=1)
-    """Share of the images for val where there are no lists; a hash of its name decides for each image."""
-    test_share: float = Field(default=0.0, ge=0, lt=1)
-    """The same for test."""
-
-    @field_validator("classes")
-    @classmethod
-    def _check_classes(cls, classes: list[str] | None) -> list[str] | None:
-        if classes is not None and len(set(classes)) < len(classes):
-            raise ValueError("a class is named twice")
-        return classes
-
-    @field_validator("test_share")
-    @classmethod
-    def _check_shares(cls, share: float, info: ValidationInfo) -> float:
-        val = info.data.get("val_share", 0)  # not there when it is wrong itself
-        if share + val >= 1:
-            raise ValueError(f"val_share + test_share is {val + share:g}: nothing is left for train")
-        return share
 
     @property
     def folder(self) -> Path:
-        """The root with ~ and variables filled in."""
-        folder = Path(os.path.expandvars(self.root))
-        try:
-            return folder.expanduser()
-        except RuntimeError:  # ~name without such a user: told as missing
-            return folder
+        """The root; of a VOCdevkit that holds one year, that year's folder."""
+        root = super().folder
+        years = sorted(path.parent for path in root.glob("VOC20??/Annotations"))
+        return years[0] if len(years) == 1 and not (root / "Annotations").is_dir() else root
 
     def problems(self) -> list[str]:
         """Look at the folders: missing, empty, annotations without their images."""
         root = self.folder
-        if not root.is_dir():
-            unset = "; a variable in it is not set" if "$" in str(root) else ""
-            return [f"no such folder: {root} (expected one that holds Annotations/ and JPEGImages/{unset})"]
+        if missing := self.missing("one that holds Annotations/ and JPEGImages/"):
+            return [missing]
         parts = {"Annotations": _XML, "JPEGImages": SUFFIXES}
         if lacking := [part for part in parts if not (root / part).is_dir()]:
             return [f"{root}: no {part}/ in it (expected Annotations/ and JPEGImages/)" for part in lacking]
@@ -105,7 +75,7 @@ class Voc(Dataset):
         read = {stem: read_annotation(path, images[stem], image_size(images[stem])) for stem, path in paths.items()}
         classes = self._classes(read)
         lists, notes = self._lists(list(read))
-        splits: dict[str, Split] = {name: _Photographs.make(classes, ids, read) for name, ids in lists.items()}
+        splits: dict[str, Split] = {name: _photographs(classes, ids, read) for name, ids in lists.items()}
         used = {stem: read[stem] for ids in lists.values() for stem in ids}
         return Data(
             classes=classes,
@@ -153,43 +123,19 @@ class Voc(Dataset):
         return lists, notes
 
 
-@dataclass(frozen=True)
-class _Photographs(Split):
-    """The images of one list."""
-
-    classes: tuple[str, ...]
-    ids: Sequence[str]
-    images: tuple[VocImage, ...]
-    truth: tuple[Annotations, ...]
-
-    @classmethod
-    def make(cls, classes: tuple[str, ...], ids: Sequence[str], images: Mapping[str, VocImage]) -> _Photographs:
-        """Put class numbers for class names."""
-        chosen = tuple(images[stem] for stem in ids)
-        truth = tuple(
-            Annotations(
-                boxes=image.boxes,
-                labels=np.array([classes.index(name) for name in image.names], np.int64),
-                ignore=image.difficult,
-            )
-            for image in chosen
+def _photographs(classes: tuple[str, ...], ids: Sequence[str], images: Mapping[str, VocImage]) -> Photographs:
+    """Return the images of one list, with class numbers for class names."""
+    chosen = [images[stem] for stem in ids]
+    truth = [
+        Annotations(
+            boxes=image.boxes,
+            labels=np.array([classes.index(name) for name in image.names], np.int64),
+            ignore=image.difficult,
         )
-        return cls(classes, tuple(ids), chosen, truth)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def image(self, index: int) -> Image:
-        """Read one photograph."""
-        return read_image(self.images[index].file)
-
-    def size(self, index: int) -> tuple[int, int]:
-        """Return (width, height) as the file says."""
-        return self.images[index].size
-
-    def annotations(self, index: int) -> Annotations:
-        """Return the ground truth of one photograph."""
-        return self.truth[index]
+        for image in chosen
+    ]
+    files, sizes = tuple(image.file for image in chosen), tuple(image.size for image in chosen)
+    return Photographs(classes, tuple(ids), files, sizes, tuple(truth))
 
 
 def _files(folder: Path, ends: frozenset[str]) -> dict[str, Path]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from paretune.verbs import data_check
+from paretune.verbs import data_check, data_convert
 
 
 def add(verbs: Any) -> None:
     """Add the verb and its subverbs to the parser."""
-    data = verbs.add_parser("data", help="check and download datasets")
+    data = verbs.add_parser("data", help="check, download, convert, split and annotate datasets")
     subverbs = data.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for module in (data_check,):
+    for module in (data_check, data_convert):
         module.add(subverbs)

@@ -9,7 +9,10 @@ from paretune.registry import Registry
 SURVEYS: Registry[Any] = Registry(
     "survey",
     {
+        "coco": "paretune.data.surveyed:survey",
         "voc": "paretune.data.checking.voc:survey",
+        "voc_flat": "paretune.data.surveyed:survey",
+        "yolo": "paretune.data.surveyed:survey",
     },
 )
 """The lenient reader of each dataset, by the dataset's name; others are opened, and told as far as that goes."""

@@ -58,7 +58,7 @@ def survey_files(root: Path, parts: Mapping[str, tuple[Path, Sequence[Path]]]) -
         reader = _Reader(file, folders, split)
         images += (read := reader.read())
         findings += reader.findings
-        classes |= dict.fromkeys(reader.names.values())
+        classes |= dict.fromkeys(name for _, name in sorted(reader.names.items(), key=_order))
         for image in read:
             listed[image.file.parent].add(image.file)
     for folder, known in listed.items():
@@ -155,7 +155,8 @@ class _Reader:
                 x, y, width, height = map(_number, box)
                 name = self.names.get(category) if _is_id(category) else None
                 corners = (x, y, x + width, y + height)
-                boxes[image].append(RawBox(name or f"category {category!r}", corners, where))
+                crowd = entry.get("iscrowd") == 1
+                boxes[image].append(RawBox(name or f"category {category!r}", corners, where, crowd))
         return boxes
 
     def _entries(self, content: Mapping[str, Any], key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -179,6 +180,11 @@ class _Reader:
 
     def _tell(self, kind: str, where: str, message: str) -> None:
         self.findings.append(Finding(kind, str(self.file), where, message))
+
+
+def _order(category: tuple[Any, str]) -> tuple[bool, Any]:
+    """Sort numbers before texts."""
+    return isinstance(category[0], str), category[0]
 
 
 def _is_id(value: Any) -> bool:

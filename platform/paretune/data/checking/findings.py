@@ -75,6 +75,8 @@ class RawBox(NamedTuple):
     """x1 y1 x2 y2 in pixels, or in shares of the image where ``RawImage.relative``; perhaps NaN."""
     where: str
     """Place in the annotation's file."""
+    ignore: bool = False
+    """A crowd (COCO) or difficult (VOC): neither a hit nor a miss."""
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,6 @@ from paretune.errors import UserError, did_you_mean
 
 
 def _voc(root: Path) -> Survey:
-    devkits = sorted(path.parent for path in root.glob("VOC20??/Annotations"))
-    if len(devkits) == 1 and not (root / "Annotations").is_dir():
-        root = devkits[0]
     return voc.survey(Voc(root=str(root)))
 
 
@@ -43,8 +40,8 @@ FORMATS: dict[str, tuple[str, Callable[[Path], bool], Callable[[Path], Survey]]]
 """Format → what its layout is, whether a folder has it, how it is read; the first that fits is taken."""
 
 
-def survey_of_folder(folder: Path, name: str | None = None) -> Survey:
-    """Read the dataset that lies in a folder.
+def format_of_folder(folder: Path, name: str | None = None) -> str:
+    """Return the format of the dataset that lies in a folder.
 
     Args:
         folder: its root.
@@ -61,9 +58,14 @@ def survey_of_folder(folder: Path, name: str | None = None) -> Survey:
     if found is None:
         expected = "; ".join(f"{layout} ({name})" for name, (layout, _, _) in FORMATS.items())
         raise UserError(f"{folder}: no layout of a known format in it; expected {expected}")
-    _, fits, read = FORMATS[found]
-    if found != "voc" and not fits(folder):
+    if found != "voc" and not FORMATS[found][1](folder):
         raise UserError(f"{folder}: not the layout of {found}: {FORMATS[found][0]}")
+    return found
+
+
+def survey_of_folder(folder: Path, name: str | None = None) -> Survey:
+    """Read the dataset that lies in a folder leniently; arguments and errors as of ``format_of_folder``."""
+    _, _, read = FORMATS[format_of_folder(folder, name)]
     try:
         return read(folder)
     except OSError as error:  # a folder that may not be read

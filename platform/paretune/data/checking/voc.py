@@ -110,7 +110,8 @@ def _boxes(path: Path, nodes: list[ET.Element], findings: list[Finding]) -> Iter
         x1, y1, x2, y2 = corners
         # equal corners are one pixel wide by VOC's counting, and left out by the reader: told as they are written
         shift = 1 if x2 > x1 and y2 > y1 else 0
-        yield RawBox(name, (x1 - shift, y1 - shift, x2, y2), where)
+        difficult = (node.findtext("difficult") or "").strip() == "1"
+        yield RawBox(name, (x1 - shift, y1 - shift, x2, y2), where, difficult)
 
 
 def _splits(

@@ -1,0 +1,50 @@
+"""New annotations for images: what a deployed detector finds in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from paretune.data.images import SUFFIXES, image_size, read_image
+from paretune.data.photographs import Photographs
+from paretune.errors import UserError
+from paretune.runtimes.predictor import load_predictor
+from paretune.store import sha256
+from paretune.structures import Annotations, Data
+from paretune.target import Target
+
+
+def annotate(
+    folder: Path, artefact: Path, score: float, progress: Callable[[int, int], None] = lambda *_: None
+) -> Data:
+    """Run an artefact over the images of a folder and take what it finds for their annotations.
+
+    Args:
+        folder: of images; subfolders are not looked into.
+        artefact: folder of the artefact; it brings preprocessing, class names and runtime.
+        score: smallest score that counts.
+        progress: called after each image with the number done and of all.
+
+    Returns:
+        A dataset of one split, ``train``.
+
+    Raises:
+        UserError: no images, or a damaged artefact.
+    """
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    if not files:
+        raise UserError(f"{folder}: no such folder, or no images in it ({', '.join(sorted(SUFFIXES))})")
+    predictor = load_predictor(artefact, Target())
+    truth = []
+    for index, file in enumerate(files):
+        found = predictor(read_image(file))
+        sides = found.boxes[:, 2:] - found.boxes[:, :2]
+        kept = (found.scores >= score) & (sides > 0).all(axis=1)
+        truth.append(Annotations(found.boxes[kept], found.labels[kept], np.zeros(int(kept.sum()), bool)))
+        progress(index + 1, len(files))
+    classes = predictor.artefact.classes
+    sizes = tuple(image_size(file) for file in files)
+    split = Photographs(classes, tuple(file.stem for file in files), tuple(files), sizes, tuple(truth))
+    return Data(classes, {"train": split}, sha256(artefact / "artefact.json"))

@@ -1,0 +1,57 @@
+"""What all datasets that lie in a folder have in common."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from paretune.data.base import Dataset
+
+MOST_PROBLEMS = 20
+"""Problems of one kind that are told one by one."""
+
+
+class Foldered(Dataset):
+    """A dataset in a folder of files."""
+
+    root: str
+    """Its folder; ~ and variables such as $HOME are filled in."""
+    classes: list[str] | None = Field(default=None, min_length=1)
+    """Class names in their order; without them, those the files tell, or all that occur, sorted."""
+    val_share: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the images for val where there is no such split; a hash of its name decides for each image."""
+    test_share: float = Field(default=0.0, ge=0, lt=1)
+    """The same for test, where there are no splits at all."""
+
+    @field_validator("classes")
+    @classmethod
+    def _check_classes(cls, classes: list[str] | None) -> list[str] | None:
+        if classes is not None and len(set(classes)) < len(classes):
+            raise ValueError("a class is named twice")
+        return classes
+
+    @field_validator("test_share")
+    @classmethod
+    def _check_shares(cls, share: float, info: ValidationInfo) -> float:
+        val = info.data.get("val_share", 0)  # not there when it is wrong itself
+        if share + val >= 1:
+            raise ValueError(f"val_share + test_share is {val + share:g}: nothing is left for train")
+        return share
+
+    @property
+    def folder(self) -> Path:
+        """The root with ~ and variables filled in."""
+        folder = Path(os.path.expandvars(self.root))
+        try:
+            return folder.expanduser()
+        except RuntimeError:  # ~name without such a user: told as missing
+            return folder
+
+    def missing(self, expected: str) -> str | None:
+        """Say that the folder is not there, or return None."""
+        if self.folder.is_dir():
+            return None
+        unset = "; a variable in it is not set" if "$" in str(self.folder) else ""
+        return f"no such folder: {self.folder} (expected {expected}{unset})"

@@ -1,0 +1,32 @@
+"""YOLO's text files: a line ``class cx cy w h`` for each object, in shares of the image (Redmon's Darknet)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from paretune.data.checking import yolo
+from paretune.data.checking.findings import Survey
+from paretune.data.surveyed import Surveyed
+from paretune.errors import UserError
+
+
+class Yolo(Surveyed):
+    """Photographs annotated in YOLO's text format: images/<split>/a.jpg with labels/<split>/a.txt, and data.yaml."""
+
+    name: ClassVar[str] = "yolo"
+
+    def problems(self) -> list[str]:
+        """Look at the folder: missing, or without labels."""
+        if missing := self.missing("one that holds data.yaml, or images/ and labels/"):
+            return [missing]
+        try:
+            described = yolo.data_file(self.folder) is not None
+        except UserError as error:
+            return [str(error)]
+        if not described and next(self.folder.rglob("*.txt"), None) is None:
+            return [f"{self.folder}: neither data.yaml nor label files (.txt) in it"]
+        return []
+
+    def survey(self) -> Survey:
+        """Read every label file."""
+        return yolo.survey_folder(self.folder)

@@ -1,0 +1,122 @@
+"""``data convert``, ``data split`` and ``data annotate``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from paretune.errors import UserError
+
+FORMATS = ("coco", "voc", "yolo")
+
+
+def add(verbs: Any) -> None:
+    """Add the subverbs to the parser."""
+    convert = verbs.add_parser("convert", help="write a dataset in another format, saying what is lost")
+    _source(convert)
+    convert.add_argument("--to", required=True, choices=FORMATS, help="format to write")
+    _images(convert)
+    convert.set_defaults(run=_convert)
+    split = verbs.add_parser("split", help="share the images of a dataset out anew, the same for the same seed")
+    _source(split)
+    split.add_argument("--to", choices=FORMATS, help="format to write (default: the source's)")
+    split.add_argument("--val", type=float, default=0.2, metavar="SHARE", help="for choosing by (default: 0.2)")
+    split.add_argument(
+        "--test", type=float, default=0.1, metavar="SHARE", help="that no search looks at (default: 0.1)"
+    )
+    split.add_argument("--seed", type=int, default=0)
+    _images(split)
+    split.set_defaults(run=_split)
+    annotate = verbs.add_parser("annotate", help="write annotations for images: by a detector, or from a table")
+    annotate.add_argument("images_in", type=Path, metavar="IMAGES", help="folder of images")
+    annotate.add_argument("folder", type=Path, metavar="FOLDER", help="new folder of the dataset")
+    annotate.add_argument("--to", required=True, choices=FORMATS, help="format to write")
+    way = annotate.add_mutually_exclusive_group(required=True)
+    way.add_argument("--with", dest="artefact", type=Path, metavar="ARTEFACT", help="folder of a deployed detector")
+    way.add_argument(
+        "--from-csv", type=Path, metavar="FILE", help="filename, class, xmin, ymin, xmax, ymax in a header"
+    )
+    annotate.add_argument("--score", type=float, default=0.5, help="smallest score that counts (default: 0.5)")
+    _images(annotate)
+    annotate.set_defaults(run=_annotate)
+
+
+def _source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="JOB.yaml|FOLDER", help="a job, or the folder of a dataset")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="new folder of the dataset")
+    parser.add_argument("--from", dest="format", metavar="FORMAT", help="of the source (default: told by its layout)")
+    parser.add_argument("--policy", choices=("strict", "skip"), help="what to do with broken entries (default: strict)")
+
+
+def _images(parser: argparse.ArgumentParser) -> None:
+    text = "what to do with the image files (default: copy)"
+    parser.add_argument("--images", choices=("copy", "link", "none"), default="copy", help=text)
+
+
+def _convert(given: argparse.Namespace) -> int:
+    dataset = _dataset(given)
+    return _write(dataset.open(_cache()), given, given.to)
+
+
+def _split(given: argparse.Namespace) -> int:
+    from paretune.data.sharing import shared_out
+
+    dataset = _dataset(given)
+    form = given.to or {"voc_flat": "voc"}.get(dataset.name, dataset.name)
+    if form not in FORMATS:
+        raise UserError(f"{dataset.name} cannot be written; name a format with --to {'|'.join(FORMATS)}")
+    return _write(shared_out(dataset.open(_cache()), given.val, given.test, given.seed), given, form)
+
+
+def _annotate(given: argparse.Namespace) -> int:
+    if given.from_csv:
+        from paretune.data.tables import read_table
+
+        data = read_table(given.from_csv, given.images_in)
+    else:
+        from paretune.annotate import annotate
+
+        data = annotate(given.images_in, given.artefact, given.score, _progress)
+    return _write(data, given, given.to)
+
+
+def _dataset(given: argparse.Namespace) -> Any:
+    if given.source.is_file():
+        from paretune.job import Job
+        from paretune.yamlfile import read_yaml, validate
+
+        dataset: Any = validate(Job, read_yaml(given.source)).dataset
+    else:
+        from paretune.data import DATASETS
+        from paretune.data.checking.source import format_of_folder
+
+        row = DATASETS.load(format_of_folder(given.source, given.format).replace("-", "_"))
+        dataset = row.model_validate({"root": str(given.source)})
+    if given.policy and hasattr(dataset, "policy"):
+        dataset = dataset.model_copy(update={"policy": given.policy})
+    return dataset
+
+
+def _write(data: Any, given: argparse.Namespace, form: str) -> int:
+    from paretune.data.writing import write_dataset
+
+    lost = write_dataset(data, given.folder, form, given.images)
+    for note in data.notes:
+        print(note)
+    for line in lost:
+        print(f"lost: {line}")
+    counts = ", ".join(f"{name} {len(split)}" for name, split in data.splits.items())
+    print(f"{given.folder}: {form}, images: {counts}")
+    return 0
+
+
+def _cache() -> Path:
+    """Return where a generated dataset may be made."""
+    return Path("runs") / "datasets"
+
+
+def _progress(done: int, of: int) -> None:
+    if sys.stderr.isatty() and (done % 16 == 0 or done == of):
+        print(f"\r{done}/{of} images", end="\n" if done == of else "", file=sys.stderr, flush=True)

@@ -1,0 +1,293 @@
+"""Reading and writing every format: what goes in comes out, and what cannot is said."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+
+from paretune.cli import main
+from paretune.data import DATASETS
+from paretune.data.writing import WRITERS, write_dataset
+from paretune.errors import UserError
+from paretune.structures import Annotations, Data
+from tests_support import ROOT
+
+CLASSES = ("zebra", "ape", "bear")
+SIZE = (64, 48)
+
+
+class Made:
+    """A split that lies nowhere."""
+
+    classes = CLASSES
+
+    def __init__(self, name, truth):
+        self.ids = tuple(f"{name}{index}" for index in range(len(truth)))
+        self.truth = truth
+
+    def __len__(self):
+        return len(self.ids)
+
+    def image(self, index):
+        return np.random.default_rng(index).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
+
+    def size(self, index):
+        return SIZE
+
+    def annotations(self, index):
+        return self.truth[index]
+
+    def file(self, index):
+        return None
+
+
+def truth_of(rows):
+    boxes = np.array([row[:4] for row in rows], np.float32).reshape(-1, 4)
+    return Annotations(boxes, np.array([row[4] for row in rows], np.int64), np.array([row[5] for row in rows], bool))
+
+
+def data_of(*, ignore=False):
+    first = [(1.5, 2.25, 30.0, 40.0, 0, False), (0.0, 0.0, 64.0, 48.0, 1, ignore), (3.1, 4.7, 9.9, 11.3, 2, False)]
+    train, val = [truth_of(first), truth_of([])], [truth_of([(10, 10, 20, 20, 2, False)])]
+    return Data(CLASSES, {"train": Made("a", train), "val": Made("b", val)}, "x")
+
+
+def opened(form, folder, tmp_path):
+    return DATASETS.load(form).model_validate({"root": str(folder)}).open(tmp_path / "cache")
+
+
+def rows(data):
+    """Every image's objects with class names, sorted: what must survive."""
+    found = {}
+    for name, split in data.splits.items():
+        for index, identity in enumerate(split.ids):
+            truth = split.annotations(index)
+            objects = zip(truth.boxes, truth.labels, truth.ignore, strict=True)
+            found[name, identity] = sorted((data.classes[k], bool(i), *map(float, box)) for box, k, i in objects)
+    return found
+
+
+def assert_same(one, other, *, within):
+    one, other = rows(one), rows(other)
+    assert one.keys() == other.keys()
+    for key, objects in one.items():
+        assert [o[:2] for o in objects] == [o[:2] for o in other[key]], key
+        assert np.allclose([o[2:] for o in objects], [o[2:] for o in other[key]], atol=within, rtol=0), key
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_what_is_written_is_read_again(form, tmp_path):
+    data = data_of()
+    write_dataset(data, tmp_path / "out", form)
+    assert DATASETS.load(form).model_validate({"root": str(tmp_path / "out")}).problems() == []
+    again = opened(form, tmp_path / "out", tmp_path)
+    assert_same(data, again, within=1e-4)
+    assert sorted(again.classes) == sorted(CLASSES)
+    assert (again.splits["train"].image(0) == data.splits["train"].image(0)).all()
+
+
+@pytest.mark.parametrize("way", [("voc", "coco", "voc"), ("coco", "voc", "coco"), ("coco", "yolo", "coco")])
+def test_there_and_back(way, tmp_path):
+    data = data_of(ignore="yolo" not in way)
+    first = data
+    for number, form in enumerate(way):
+        write_dataset(data, tmp_path / str(number), form)
+        data = opened(form, tmp_path / str(number), tmp_path)
+    assert_same(first, data, within=1e-3)
+
+
+BOX = st.tuples(st.floats(0, 60), st.floats(0, 44), st.floats(1.5, 64), st.floats(1.5, 48), st.integers(0, 2)).map(
+    lambda b: (b[0], b[1], min(b[0] + b[2], 64.0), min(b[1] + b[3], 48.0), b[4], False)
+)
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@given(boxes=st.lists(BOX, min_size=1, max_size=6))
+@settings(max_examples=15, deadline=None)
+def test_any_box_survives(form, boxes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("any")
+    data = Data(CLASSES, {"train": Made("a", [truth_of(boxes)]), "val": Made("b", [truth_of(boxes)])}, "x")
+    write_dataset(data, folder / "out", form)
+    assert_same(data, opened(form, folder / "out", folder), within=1e-3)
+
+
+def test_coco_is_what_pycocotools_reads(tmp_path):
+    data = data_of(ignore=True)
+    write_dataset(data, tmp_path / "out", "coco")
+    oracle = COCO(str(tmp_path / "out/annotations/instances_train.json"))
+    assert [c["name"] for c in oracle.loadCats(oracle.getCatIds())] == list(CLASSES)
+    boxes = [a["bbox"] for a in oracle.loadAnns(oracle.getAnnIds(imgIds=[1]))]
+    corners = data.splits["train"].annotations(0).boxes
+    assert np.allclose([[x, y, x + w, y + h] for x, y, w, h in boxes], corners, atol=1e-5)
+    assert [a["iscrowd"] for a in oracle.loadAnns(oracle.getAnnIds(imgIds=[1]))] == [0, 1, 0]
+
+
+def test_what_is_lost_is_said(tmp_path):
+    (line,) = write_dataset(data_of(ignore=True), tmp_path / "yolo", "yolo")
+    assert "1 were left out" in line
+    (line,) = write_dataset(data_of(ignore=True), tmp_path / "voc", "voc")
+    assert "order of the classes" in line
+    thin = [truth_of([(1, 1, 9, 9, k, False) for k in range(3)]), truth_of([(4, 4, 5, 9, 0, False)])]
+    lines = write_dataset(Data(CLASSES, {"train": Made("a", thin)}, "x"), tmp_path / "thin", "voc")
+    assert "one pixel or less: 1 were left out" in lines[0]
+    assert write_dataset(data_of(ignore=True), tmp_path / "coco", "coco") == []
+
+
+def test_links_and_annotations_alone(tmp_path):
+    write_dataset(data_of(), tmp_path / "voc", "voc")
+    data = opened("voc", tmp_path / "voc", tmp_path)
+    write_dataset(data, tmp_path / "linked", "coco", "link")
+    picture = tmp_path / "linked/train/a0.png"
+    assert picture.is_symlink()
+    assert cv2.imread(str(picture)).shape == (48, 64, 3)
+    assert_same(data, opened("coco", tmp_path / "linked", tmp_path), within=1e-3)
+    write_dataset(data, tmp_path / "alone", "coco", "none")
+    assert [path.name for path in (tmp_path / "alone").iterdir()] == ["annotations"]
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path):
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(UserError, match="holds something already"):
+        write_dataset(data_of(), tmp_path, "voc")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    with pytest.raises(UserError, match=r"no such format to write: 'coko' \(did you mean 'coco'"):
+        write_dataset(data_of(), tmp_path / "new", "coko")
+
+
+def test_coco_with_gaps_in_its_ids_and_images_elsewhere(tmp_path):
+    write_dataset(data_of(), tmp_path / "out", "coco")
+    for name in ("train", "val"):
+        file = tmp_path / f"out/annotations/instances_{name}.json"
+        content = json.loads(file.read_text())
+        for row in content["categories"]:
+            row["id"] = {1: 90, 2: 7, 3: 44}[row["id"]]
+        for row in content["annotations"]:
+            row["category_id"] = {1: 90, 2: 7, 3: 44}[row["category_id"]]
+        file.write_text(json.dumps(content))
+        (tmp_path / "out" / name).rename(tmp_path / "out" / f"pictures-{name}")
+    (tmp_path / "out/pictures").mkdir()
+    for name in ("train", "val"):
+        for file in (tmp_path / "out" / f"pictures-{name}").iterdir():
+            file.rename(tmp_path / "out/pictures" / file.name)
+    dataset = DATASETS.load("coco").model_validate({"root": str(tmp_path / "out"), "images": "pictures"})
+    data = dataset.open(tmp_path)
+    assert data.classes == ("ape", "bear", "zebra")  # in the order of their ids
+    assert_same(data_of(), data, within=1e-3)
+
+
+BREAKS = {
+    "unknown-class": lambda content: content["annotations"][0].update(category_id=99),
+    "bad-box": lambda content: content["annotations"][0].update(bbox=[1, 2, float("nan"), 4]),
+    "missing-image": lambda content: content["annotations"][0].update(image_id=99),
+    "duplicate-id": lambda content: content["annotations"][1].update(id=content["annotations"][0]["id"]),
+}
+
+
+@pytest.mark.parametrize("kind", BREAKS)
+def test_broken_entries_are_refused_or_left_out_and_counted(kind, tmp_path):
+    write_dataset(data_of(), tmp_path / "out", "coco")
+    file = tmp_path / "out/annotations/instances_train.json"
+    content = json.loads(file.read_text())
+    BREAKS[kind](content)
+    file.write_text(json.dumps(content))
+    fields = {"root": str(tmp_path / "out")}
+    with pytest.raises(UserError, match=r"instances_train\.json: annotations\[[01]\]: "):
+        DATASETS.load("coco").model_validate(fields).open(tmp_path)
+    data = DATASETS.load("coco").model_validate({**fields, "policy": "skip"}).open(tmp_path)
+    assert f"1 entries ({kind}) were left out" in data.notes
+
+
+@pytest.mark.parametrize("form", ["coco", "voc"])
+def test_our_jobs_read_the_official_layouts(form, tmp_path, capsys):
+    """annotations/instances_train2017.json with train2017/, and VOCdevkit/VOC2007."""
+    data = data_of(ignore=True)
+    if form == "coco":
+        data = Data(data.classes, {f"{name}2017": split for name, split in data.splits.items()}, "x")
+    write_dataset(data, tmp_path / ("VOCdevkit/VOC2007" if form == "voc" else "official"), form)
+    root = tmp_path / ("VOCdevkit" if form == "voc" else "official")
+    text = (ROOT / f"jobs/{form}.yaml").read_text()
+    before = {"coco": "{root: coco}", "voc": "{root: VOCdevkit/VOC2007}"}[form]
+    assert before in text
+    for folder in ("jobs", "search_spaces"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "search_spaces/photographs.yaml").write_text((ROOT / "search_spaces/photographs.yaml").read_text())
+    job = tmp_path / f"jobs/{form}.yaml"
+    job.write_text(text.replace(before, f"{{root: {root}}}"))
+    assert main(["check", str(job)]) == 0, capsys.readouterr().err
+    again = opened(form, root, tmp_path)
+    assert sorted(again.splits) == ["train", "val"]
+    assert len(again.splits["train"].annotations(0).labels) == 3
+
+
+def test_images_without_val_are_shared_out_the_same_each_time(tmp_path):
+    truth = [truth_of([(1, 1, 9, 9, 0, False)]) for _ in range(30)]
+    write_dataset(Data(CLASSES, {"train": Made("a", truth)}, "x"), tmp_path / "out", "yolo")
+    one, other = (opened("yolo", tmp_path / "out", tmp_path) for _ in range(2))
+    assert one.splits["val"].ids == other.splits["val"].ids
+    assert 0 < len(one.splits["val"]) < 15
+    assert sorted([*one.splits["train"].ids, *one.splits["val"].ids]) == sorted(f"a{n}" for n in range(30))
+    assert "shared out" in one.notes[0]
+
+
+def test_convert_and_split_on_the_command_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_dataset(data_of(ignore=True), tmp_path / "in", "coco")
+    assert main(["data", "convert", "in", "out", "--to", "yolo"]) == 0
+    told = capsys.readouterr().out
+    assert "lost: yolo keeps no crowds" in told
+    assert "out: yolo, images: train 2, val 1" in told
+    assert main(["data", "convert", "in", "out", "--to", "yolo"]) == 2
+    assert "holds something already" in capsys.readouterr().err
+    assert main(["data", "convert", "nowhere", "new", "--to", "voc"]) == 2
+    truth = [truth_of([(1, 1, 9, 9, 0, False)]) for _ in range(40)]
+    write_dataset(Data(CLASSES, {"train": Made("a", truth), "val": Made("b", truth)}, "x"), tmp_path / "many", "voc")
+    assert main(["data", "split", "many", "one", "--seed", "1"]) == 0
+    assert main(["data", "split", "many", "two", "--seed", "1"]) == 0
+    assert main(["data", "split", "many", "three", "--seed", "2", "--test", "0"]) == 0
+    one, two, three = (opened("voc", tmp_path / name, tmp_path) for name in ("one", "two", "three"))
+    assert {name: split.ids for name, split in one.splits.items()} == {n: s.ids for n, s in two.splits.items()}
+    assert sorted(one.splits) == ["test", "train", "val"]
+    assert sorted(three.splits) == ["train", "val"]
+    assert main(["data", "split", "many", "four", "--val", "0.9", "--test", "0.2"]) == 2
+
+
+def test_annotations_out_of_a_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    for name in ("a", "b"):
+        cv2.imwrite(str(tmp_path / f"pictures/{name}.jpg"), np.zeros((48, 64, 3), np.uint8))
+    head = "class,filename,width,height,xmin,ymin,xmax,ymax\n"
+    (tmp_path / "good.csv").write_text(f"{head}cat,a.jpg,64,48,1,2,30,40\ndog,a.jpg,64,48,5,5,9,9\n")
+    assert main(["data", "annotate", "pictures", "out", "--to", "coco", "--from-csv", "good.csv"]) == 0
+    oracle = COCO(str(tmp_path / "out/annotations/instances_train.json"))
+    assert sorted(a["bbox"] for a in oracle.loadAnns(oracle.getAnnIds())) == [[1, 2, 29, 38], [5, 5, 4, 4]]
+    assert len(oracle.getImgIds()) == 2
+    for row, wrong in (
+        ("cat,c.jpg,64,48,1,2,30,40", "no image 'c.jpg'"),
+        ("cat,a.jpg,64,48,1,2,x,40", "xmax is 'x'"),
+        ("cat,a.jpg,64,48,9,2,1,40", "without area"),
+        (",a.jpg,64,48,1,2,3,40", "no class"),
+    ):
+        (tmp_path / "bad.csv").write_text(f"{head}{row}\n")
+        assert main(["data", "annotate", "pictures", "new", "--to", "coco", "--from-csv", "bad.csv"]) == 2
+        told = capsys.readouterr().err
+        assert told.startswith("bad.csv:2: ")
+        assert wrong in told
+        assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.photos
+def test_photographs_in_three_formats_hold_the_same(photographs, tmp_path):
+    coco = DATASETS.load("coco").model_validate({"root": str(photographs / "bccd/derived_coco")}).open(tmp_path)
+    voc = DATASETS.load("voc").model_validate({"root": str(photographs / "bccd/BCCD")}).open(tmp_path)
+    assert_same(coco, voc, within=1.01)
+    flat = DATASETS.load("voc_flat").model_validate({"root": str(photographs / "playing_cards/images")}).open(tmp_path)
+    assert sum(flat.facts[f"boxes_{name}"] for name in flat.splits) == 670
+    write_dataset(voc, tmp_path / "yolo", "yolo", "link")
+    assert_same(voc, opened("yolo", tmp_path / "yolo", tmp_path), within=1e-3)
