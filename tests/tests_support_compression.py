@@ -74,7 +74,7 @@ class MixedDetector(Detector):
         return []
 
     def loss(
-        self, raw: Sequence[Tensor], annotations: Sequence[Annotations], losses: Losses = OWN
+        self, raw: Sequence[Tensor], annotations: Sequence[Annotations], size: InputSize, losses: Losses = OWN
     ) -> dict[str, Tensor]:
         return {"box": raw[0].square().mean(), "score": (raw[1] - 1).square().mean()}
 

@@ -72,7 +72,7 @@ class FakeDetector(Detector):
             found.append(Detections(corners, score[best].max(axis=1), score[best].argmax(axis=1)))
         return found
 
-    def loss(self, raw, annotations, losses=None):
+    def loss(self, raw, annotations, size, losses=None):
         raise AssertionError("never trained")
 
     def prune_view(self, network):

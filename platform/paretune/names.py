@@ -35,6 +35,25 @@ IMPORTANCES = {
 """Our name of a criterion of pruning → torch-pruning's class."""
 
 
+WEIGHTS = {
+    "ssd300_vgg16": ("COCO_V1", "IMAGENET1K_FEATURES"),
+    "ssdlite320_mobilenet_v3_large": ("COCO_V1", "IMAGENET1K_V1", "IMAGENET1K_V2"),
+}
+"""Torchvision's detectors → its weights for all of the network, and those for its backbone."""
+
+
+def known_weights(name: str, model: str) -> str:
+    """Return the name when it is one of torchvision's weights for the model.
+
+    Raises:
+        ValueError: it is none; the nearest is told.
+    """
+    known = WEIGHTS.get(model, ())
+    if name not in known:
+        raise ValueError(f"no such weights of {model}{did_you_mean(name, known)}; known: {', '.join(known)}")
+    return name
+
+
 def known_optimizer(name: str) -> str:
     """Return the name when it is an optimizer's: a validator for pydantic.
 

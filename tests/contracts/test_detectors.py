@@ -106,7 +106,7 @@ def test_loss_is_finite_and_reaches_every_parameter(detector: Detector, counts: 
     torch.manual_seed(0)
     network = detector.build(3).train()
     raw = network(torch.rand(2, 3, SIZE.height, SIZE.width) * 255)
-    terms = detector.loss(raw, annotations(*counts))
+    terms = detector.loss(raw, annotations(*counts), SIZE)
     assert all(term.shape == () and torch.isfinite(term) for term in terms.values())
     sum(terms.values()).backward()
     gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
@@ -122,7 +122,7 @@ def test_loss_falls_when_trained_on_one_batch(detector: Detector) -> None:
     losses = []
     for _ in range(15):
         optimizer.zero_grad()
-        loss = sum(detector.loss(network(images), truth).values())
+        loss = sum(detector.loss(network(images), truth, SIZE).values())
         loss.backward()
         optimizer.step()
         losses.append(loss.item())

@@ -75,9 +75,9 @@ class Diverging(Yolo):
     """Its loss is not a number."""
 
     def loss(
-        self, raw: Sequence[torch.Tensor], annotations: Sequence[Annotations], losses: Losses = OWN
+        self, raw: Sequence[torch.Tensor], annotations: Sequence[Annotations], size: InputSize, losses: Losses = OWN
     ) -> dict[str, torch.Tensor]:
-        return {name: term * torch.nan for name, term in super().loss(raw, annotations).items()}
+        return {name: term * torch.nan for name, term in super().loss(raw, annotations, size, losses).items()}
 
 
 class Deadly(Pictures):

@@ -14,9 +14,10 @@ from torchvision.ops import box_iou
 
 from paretune.detectors import yolox_loss as module
 from paretune.detectors.yolo import Yolo
-from paretune.structures import Annotations
+from paretune.structures import Annotations, InputSize
 
 STRIDES = (8, 16, 32)
+SIZE = InputSize(64, 64)  # YOLOX's loss does not ask for it
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "yolox_official.json").read_text())["losses"]
 
 
@@ -41,7 +42,7 @@ def scene(seed: int, counts: tuple[int, ...] = (0, 4, 15)) -> tuple[list[torch.T
 @pytest.mark.parametrize("seed", range(len(GOLDEN)))
 def test_equals_the_official_loss(seed: int) -> None:
     raw, annotations = scene(seed)
-    terms = Yolo().loss(raw, annotations)
+    terms = Yolo().loss(raw, annotations, SIZE)
     assert list(terms) == ["box", "objectness", "class"]
     np.testing.assert_allclose([term.item() for term in terms.values()], GOLDEN[seed], rtol=1e-5)
 
@@ -87,7 +88,7 @@ def test_images_without_boxes_only_teach_that_nothing_is_there() -> None:
     raw, annotations = scene(0, (0, 0))
     for maps in raw:
         maps.requires_grad_()
-    terms = Yolo().loss(raw, annotations)
+    terms = Yolo().loss(raw, annotations, SIZE)
     sum(terms.values()).backward()
     assert terms["box"].item() == terms["class"].item() == 0
     assert all((raw[level * 3 + 1].grad > 0).all() for level in range(3))
@@ -97,7 +98,7 @@ def test_images_without_boxes_only_teach_that_nothing_is_there() -> None:
 def test_is_deterministic_and_does_not_depend_on_the_order_of_boxes() -> None:
     raw, annotations = scene(5)
     shuffled = [Annotations(a.boxes[::-1].copy(), a.labels[::-1].copy(), a.ignore) for a in annotations]
-    first, again, turned = (Yolo().loss(raw, a) for a in (annotations, annotations, shuffled))
+    first, again, turned = (Yolo().loss(raw, a, SIZE) for a in (annotations, annotations, shuffled))
     assert all(torch.equal(first[name], again[name]) for name in first)
     for name in first:
         torch.testing.assert_close(first[name], turned[name])
@@ -105,7 +106,7 @@ def test_is_deterministic_and_does_not_depend_on_the_order_of_boxes() -> None:
 
 def test_takes_bfloat16_maps_and_counts_in_float32() -> None:
     raw, annotations = scene(1)
-    terms = Yolo().loss([maps.bfloat16() for maps in raw], annotations)
+    terms = Yolo().loss([maps.bfloat16() for maps in raw], annotations, SIZE)
     assert {term.dtype for term in terms.values()} == {torch.float32}
     np.testing.assert_allclose([term.item() for term in terms.values()], GOLDEN[1], rtol=0.05)
 
@@ -125,6 +126,6 @@ def test_perfect_maps_have_almost_no_loss() -> None:
     given_to = module.assign(found, *module.padded(annotations, torch.device("cpu")))
     assert len(given_to.cell) == 10
     torch.testing.assert_close(given_to.iou, torch.ones(10))
-    terms = Yolo().loss(raw, annotations)
+    terms = Yolo().loss(raw, annotations, SIZE)
     assert float(terms["box"]) < 1e-4
     assert float(terms["class"]) < 1e-4

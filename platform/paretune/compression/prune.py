@@ -80,6 +80,7 @@ class Prune(Step):
                 pruning_ratio=self.ratio,
                 max_pruning_ratio=1.0,  # the rounding sees to it that every layer keeps channels
                 ignored_layers=context.detector.protected(network),
+                unwrapped_parameters=context.detector.lone_parameters(network),
                 round_to=self.round_to,
                 in_channel_groups={},  # the defaults are shared between calls, and changed
                 out_channel_groups={},

@@ -60,6 +60,14 @@ class Detector(Spec, ABC):
         ``raw_names``.
         """
 
+    def initial(self, num_classes: int) -> nn.Module:
+        """Build the network that training starts from: fresh, or with weights somebody has trained.
+
+        Raises:
+            UserError: the weights cannot be had, or are not this network's.
+        """
+        return self.build(num_classes)
+
     @abstractmethod
     def raw_names(self) -> tuple[str, ...]:
         """Name the raw maps in their order: the output names of an exported file."""
@@ -70,12 +78,15 @@ class Detector(Spec, ABC):
 
     @abstractmethod
     def loss(
-        self, raw: Sequence[Tensor], annotations: Sequence[Annotations], losses: Losses = OWN
+        self, raw: Sequence[Tensor], annotations: Sequence[Annotations], size: InputSize, losses: Losses = OWN
     ) -> dict[str, Tensor]:
         """Return the terms of the training loss, scalars whose sum is minimised.
 
-        Boxes of ``annotations`` are in pixels of the network's input; entries to ignore are already
-        taken out.
+        Args:
+            raw: the network's outputs, each (B, ...).
+            annotations: boxes in pixels of the network's input; entries to ignore are already taken out.
+            size: of that input.
+            losses: in place of the family's own.
         """
 
     def training_loss(
@@ -88,13 +99,18 @@ class Detector(Spec, ABC):
                 training takes more than raw maps overrides this, and may pass its own further arguments.
             images: (B, 3, H, W) float32.
             annotations: as for ``loss``.
-            losses: in place of the family's own.
+            losses: as for ``loss``.
         """
-        return self.loss(forward(images), annotations, losses)
+        size = InputSize(images.shape[3], images.shape[2])
+        return self.loss(forward(images), annotations, size, losses)
 
     @abstractmethod
     def prune_view(self, network: nn.Module) -> nn.Module:
         """Return a module over the same parameters that ends at the predictor convolutions."""
+
+    def lone_parameters(self, network: nn.Module) -> list[tuple[nn.Parameter, int]]:  # noqa: ARG002 - most have none
+        """Return parameters of no layer that have channels, each with the dimension of these."""
+        return []
 
     @abstractmethod
     def protected(self, network: nn.Module) -> list[nn.Module]:

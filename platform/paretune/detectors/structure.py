@@ -78,6 +78,7 @@ def load_network(detector: Detector, num_classes: int, folder: Path) -> nn.Modul
         network = detector.build(num_classes)
     try:
         _resize(network, saved)
+        _resize_lone(network, weights)
         network.load_state_dict(weights, strict=True, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: not a network of detector {detector.named()}: {error}") from error
@@ -144,6 +145,17 @@ def _resize(network: nn.Module, saved: dict[str, dict[str, Any]]) -> None:
                     raise ValueError(f"layer {name!r}: {attribute} is {value!r}, expected a positive number")
                 setattr(module, attribute, value)
         _empty(module)
+
+
+def _resize_lone(network: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Give parameters that belong to no layer, such as the scales of a norm, the saved number of channels."""
+    for module_name, module in network.named_modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            saved = weights.get(f"{module_name}.{name}".lstrip("."))
+            if isinstance(module, tuple(_LAYERS)) or saved is None or saved.ndim != parameter.ndim:
+                continue
+            if saved.shape != parameter.shape:
+                setattr(module, name, nn.Parameter(torch.empty(saved.shape, device="meta")))
 
 
 def _empty(module: nn.Module) -> None:

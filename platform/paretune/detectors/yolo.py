@@ -82,7 +82,11 @@ class Yolo(Detector):
         return decode(raw, _STRIDES, thresholds)
 
     def loss(
-        self, raw: Sequence[Tensor], annotations: Sequence[Annotations], losses: Losses = OWN
+        self,
+        raw: Sequence[Tensor],
+        annotations: Sequence[Annotations],
+        size: InputSize,  # noqa: ARG002 the maps tell the size
+        losses: Losses = OWN,
     ) -> dict[str, Tensor]:
         """Return the terms ``box``, ``objectness`` and ``class``; YOLOX's own are 1 - IoU², BCE and BCE."""
         from paretune.detectors.yolox_loss import yolox_loss

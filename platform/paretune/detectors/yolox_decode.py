@@ -6,10 +6,10 @@ import functools
 import math
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from paretune.detectors.decoding import best, nothing, suppress
 from paretune.structures import Detections, Floats, Thresholds
 
 LARGEST = 10.0
@@ -43,15 +43,15 @@ def _decode_image(raw: Sequence[Floats], strides: Sequence[int], thresholds: Thr
         for level, maps in enumerate(raw[2::3])
     ]
     scores = (_sigmoid(objectness[cells]) * _sigmoid(np.concatenate(logits, axis=1))).ravel()
-    chosen = _best(scores, thresholds)
+    chosen = best(scores, thresholds)
     if not len(chosen):
-        return Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
+        return nothing()
     labels, found = np.divmod(chosen, len(cells))
     at = cells[found]
     boxes = _corners(
         np.concatenate([_planes(maps) for maps in raw[::3]], axis=1).take(at, axis=1), grid.take(at, axis=1)
     )
-    kept = _suppress(boxes, scores[chosen], labels, thresholds)
+    kept = suppress(boxes, scores[chosen], labels, thresholds)
     return Detections(boxes[kept], scores[chosen[kept]], labels[kept])
 
 
@@ -69,14 +69,6 @@ def _grid(shapes: tuple[tuple[int, int], ...], strides: tuple[int, ...]) -> tupl
 def _planes(maps: Floats) -> Floats:
     """(K, h, w) → (K, h·w)."""
     return maps.reshape(len(maps), -1)
-
-
-def _best(scores: Floats, thresholds: Thresholds) -> NDArray[np.int64]:
-    """Return where the best scores above the threshold are, best first."""
-    found = np.flatnonzero(scores >= thresholds.score)
-    if len(found) > thresholds.candidates:
-        found = found[np.argpartition(-scores[found], thresholds.candidates)[: thresholds.candidates]]
-    return found[np.argsort(-scores[found], kind="stable")]
 
 
 def _corners(boxes: Floats, grid: Floats) -> Floats:
@@ -97,16 +89,3 @@ def _logit(score: float) -> float:
     if not 0 < score < 1:
         return -math.inf if score <= 0 else math.inf
     return math.log(score / (1 - score))
-
-
-def _suppress(boxes: Floats, scores: Floats, labels: NDArray[np.int64], thresholds: Thresholds) -> NDArray[np.int64]:
-    """Return the boxes that no better, kept box of their class overlaps by more than the threshold.
-
-    OpenCV's was the fastest of those compared (torchvision's; numpy, by blocks) on what a trained
-    network gives, and keeps the same boxes as torchvision's.
-    """
-    corner_and_size = boxes.copy()
-    corner_and_size[:, 2:] -= boxes[:, :2]
-    # arrays are taken as they are, though OpenCV's annotations speak of sequences only
-    kept = cv2.dnn.NMSBoxesBatched(corner_and_size, scores, labels, 0.0, thresholds.iou)  # type: ignore[arg-type]
-    return np.asarray(kept, np.int64).ravel()[: thresholds.detections]

@@ -175,7 +175,7 @@ def _train(order: _Order, rank: int, world: int, leader: bool) -> None:
     data = order.dataset.open(order.cache)
     device = str(get_device())
     torch.manual_seed(order.settings.seed)
-    network = order.detector.build(len(data.classes))
+    network = order.detector.initial(len(data.classes))
 
     def on_epoch(epoch: Epoch) -> None:
         if rank == 0:

@@ -1,0 +1,161 @@
+"""SSD, as a detector: default boxes at six scales, one pass. Liu et al., ECCV 2016 (arXiv:1512.02325)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from paretune.data.preprocess import Preprocess
+from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Detector, Losses
+from paretune.detectors.ssd_anchors import Ratios, boxes_per_cell, default_boxes, even_scales
+from paretune.names import known_weights
+from paretune.structures import Annotations, Detections, Floats, InputSize, Thresholds
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from paretune.detectors.ssd_network import SsdNetwork
+
+LEVELS = 6
+_LITE_RATIOS: Ratios = ((2, 3),) * LEVELS
+_VGG_RATIOS: Ratios = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
+_VGG_SCALES = (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)
+_VGG_STRIDES = (8, 16, 32, 64, 100, 300)
+_LITE_SMALLEST, _VGG_SMALLEST = 32, 268
+"""Sides in pixels; below 268 nothing is left for VGG's last convolutions, which are not padded."""
+
+
+class Ssd(Detector):
+    """SSD on torchvision's networks; parameters have the names and shapes of its checkpoints."""
+
+    name: ClassVar[str] = "ssd"
+    box_losses: ClassVar[tuple[BoxLoss, ...]] = ("smooth_l1", "iou", "giou", "diou", "ciou")
+    class_losses: ClassVar[tuple[ClassLoss, ...]] = ("cross_entropy", "focal")
+
+    variant: Literal["ssdlite320_mobilenet_v3_large", "ssd300_vgg16"] = "ssdlite320_mobilenet_v3_large"
+    """The network: 3.4 million parameters for small machines, or 35.6 million."""
+    weights: str | None = None
+    """Weights to start from, by torchvision's name: COCO_V1 (predictors only for its 90 classes), or of the backbone
+    alone."""
+    width: float = Field(default=1.0, ge=0.1, le=2)
+    """Channels of ssdlite's backbone, as a multiple."""
+    smallest: float = Field(default=0.2, gt=0, lt=1)
+    """Side of ssdlite's smallest default boxes, in shares of the image; small objects want about 0.07."""
+    largest: float = Field(default=0.95, gt=0, le=1)
+    """Side of ssdlite's largest ones."""
+
+    @field_validator("weights")
+    @classmethod
+    def _check_weights(cls, weights: str | None, info: ValidationInfo) -> str | None:
+        return None if weights is None else known_weights(weights, info.data.get("variant", ""))
+
+    @model_validator(mode="after")
+    def _check_fields(self) -> Ssd:
+        if self.smallest >= self.largest:
+            raise ValueError(f"smallest {self.smallest:g} must be below largest {self.largest:g}")
+        if not self._lite and (self.width, self.smallest, self.largest) != (1.0, 0.2, 0.95):
+            raise ValueError("width, smallest and largest are for ssdlite320_mobilenet_v3_large only")
+        if self.weights is not None and self.width != 1:
+            raise ValueError("weights are for width 1 only")
+        return self
+
+    @property
+    def _lite(self) -> bool:
+        return self.variant.startswith("ssdlite")
+
+    @property
+    def _ratios(self) -> Ratios:
+        return _LITE_RATIOS if self._lite else _VGG_RATIOS
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """Stretch, RGB, torchvision's mean and scale."""
+        if self._lite:
+            return Preprocess(resize="stretch", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+        return Preprocess(resize="stretch", mean=(0.48235, 0.45882, 0.40784), std=(1 / 255, 1 / 255, 1 / 255))
+
+    def size_problem(self, size: InputSize) -> str | None:
+        """Ask for sides that leave something for the last convolutions."""
+        smallest = _LITE_SMALLEST if self._lite else _VGG_SMALLEST
+        if min(size.width, size.height) < smallest:
+            return f"both sides must be at least {smallest} for {self.variant}"
+        return None
+
+    def build(self, num_classes: int) -> nn.Module:
+        """Build the network with torch's random state; forward gives twelve maps, see ``raw_names``."""
+        return self._built(num_classes, None)
+
+    def _built(self, num_classes: int, classifier: dict[str, Tensor] | None) -> nn.Module:
+        from paretune.detectors import ssd_network
+
+        boxes = boxes_per_cell(self._ratios)
+        if not self._lite:
+            return ssd_network.ssd300(num_classes, boxes, classifier=classifier)
+        tail = not self._of_classifier
+        return ssd_network.ssdlite(num_classes, boxes, self.width, reduced_tail=tail, classifier=classifier)
+
+    @property
+    def _of_classifier(self) -> bool:
+        return self.weights is not None and self.weights.startswith("IMAGENET")
+
+    def initial(self, num_classes: int) -> nn.Module:
+        """Build the network, with torchvision's weights if they are asked for."""
+        if self.weights is None:
+            return self.build(num_classes)
+        from paretune.detectors.pretrained import fetch, load_detector
+
+        if self._of_classifier:
+            return self._built(num_classes, fetch("mobilenet_v3_large" if self._lite else "vgg16", self.weights))
+        network = self.build(num_classes)
+        state = fetch(self.variant, self.weights)
+        load_detector(network, state, ("head.classification_head.",), f"weights {self.weights} of {self.variant}")
+        return network
+
+    def raw_names(self) -> tuple[str, ...]:
+        """Per level: class logits (B, K·(C + 1), h, w), background first, and box offsets (B, K·4, h, w)."""
+        return tuple(f"{kind}_{level}" for level in range(LEVELS) for kind in ("class", "box"))
+
+    def decode(self, raw: Sequence[Floats], size: InputSize, thresholds: Thresholds) -> list[Detections]:
+        """Score = softmax over the classes and the background."""
+        from paretune.detectors.ssd_decode import decode
+
+        anchors = self.anchors([maps.shape[2:] for maps in raw[::2]], size)
+        return decode(raw, anchors, boxes_per_cell(self._ratios), size, thresholds)
+
+    def loss(
+        self, raw: Sequence[Tensor], annotations: Sequence[Annotations], size: InputSize, losses: Losses = OWN
+    ) -> dict[str, Tensor]:
+        """Return the terms ``box`` and ``class``."""
+        import torch
+
+        from paretune.detectors.ssd_loss import ssd_loss
+
+        anchors = torch.tensor(self.anchors([maps.shape[2:] for maps in raw[::2]], size), device=raw[0].device)
+        return ssd_loss(raw, anchors, boxes_per_cell(self._ratios), annotations, losses)
+
+    def anchors(self, shapes: Sequence[Sequence[int]], size: InputSize) -> Floats:
+        """Return the default boxes (N, 4) in pixels of an input, for levels of these (rows, columns)."""
+        own_size = (size.width, size.height) == (300, 300) and not self._lite
+        return default_boxes(
+            tuple((rows, columns) for rows, columns in shapes),
+            self._ratios,
+            even_scales(LEVELS, self.smallest, self.largest) if self._lite else _VGG_SCALES,
+            (size.width, size.height),
+            _VGG_STRIDES if own_size else None,
+        )
+
+    def prune_view(self, network: nn.Module) -> nn.Module:
+        """Return the network itself: its forward already ends at the predictor convolutions."""
+        return network
+
+    def lone_parameters(self, network: nn.Module) -> list[tuple[nn.Parameter, int]]:
+        """Return the scales of VGG's first level, which belong to no layer."""
+        scale = getattr(network.get_submodule("backbone"), "scale_weight", None)
+        return [] if scale is None else [(scale, 0)]
+
+    def protected(self, network: nn.Module) -> list[nn.Module]:
+        """Return the predictor convolutions of each level."""
+        both = cast("SsdNetwork", network).predictors()
+        return [predictor[-1] if self._lite else predictor for predictors in both for predictor in predictors]

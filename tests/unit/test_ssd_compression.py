@@ -1,0 +1,65 @@
+"""SSD under compression: pruned exactly, saved, exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from paretune.compression.export import Export
+from paretune.compression.prune import Prune
+from paretune.compression.quantize import Quantize
+from paretune.detectors.ssd import Ssd
+from paretune.detectors.structure import copy_network, load_network, save_network
+from paretune.structures import InputSize
+from tests_support_compression import CLASSES, context, model
+
+LITE, VGG = Ssd(width=0.5), Ssd(variant="ssd300_vgg16")
+CASES = [
+    pytest.param(LITE, InputSize(128, 96), id="lite", marks=pytest.mark.slow),
+    pytest.param(VGG, InputSize(300, 300), id="vgg", marks=[pytest.mark.full, pytest.mark.timeout(600)]),
+]
+
+
+def maps_of(network, size):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return network.eval()(torch.rand(1, 3, size.height, size.width))
+
+
+@pytest.mark.parametrize(("detector", "size"), CASES)
+def test_a_pruned_network_is_the_dense_one_with_channels_at_zero(detector, size, tmp_path: Path):
+    """Which channels are gone is told by biases and shifts that are all different; the scales of VGG go with them."""
+    dense = model(detector, size)
+    with torch.no_grad():
+        for number, parameter in enumerate(dense.network.parameters()):
+            if parameter.ndim == 1:
+                parameter.add_(torch.rand_like(parameter) * 1e-2 + 1e-6 * number)
+    pruned = Prune(ratio=0.4, round_to=4).apply(dense, context(tmp_path, detector))
+    reference, removed = copy_network(dense.network), 0
+    for name, module in reference.named_modules():
+        own = getattr(module, "bias", None)
+        if own is None:
+            continue
+        gone = ~torch.isin(own, pruned.network.get_submodule(name).bias)
+        removed += int(gone.sum())
+        with torch.no_grad():
+            module.weight[gone], own[gone] = 0, 0
+    assert removed > 0
+    assert pruned.params < 0.8 * dense.params
+    for wanted, got in zip(maps_of(reference, size), maps_of(pruned.network, size), strict=True):
+        assert (wanted - got).abs().max() <= 1e-5 * wanted.abs().max()
+    save_network(pruned.network, tmp_path / "saved")
+    loaded = load_network(detector, len(CLASSES), tmp_path / "saved")
+    for wanted, got in zip(maps_of(pruned.network, size), maps_of(loaded, size), strict=True):
+        assert torch.equal(wanted, got)
+
+
+@pytest.mark.parametrize(("detector", "size"), CASES)
+def test_is_exported_and_quantized(detector, size, tmp_path: Path):
+    """The export compares its file with eager on training pictures by itself."""
+    around = context(tmp_path, detector)
+    exported = Export().apply(model(detector, size), around)
+    quantized = Quantize(images=4).apply(exported, around)
+    assert quantized.file.stat().st_size < exported.file.stat().st_size
