@@ -52,8 +52,11 @@ def test_a_pruned_network_is_the_dense_one_with_channels_at_zero(detector, size,
         assert (wanted - got).abs().max() <= 1e-5 * wanted.abs().max()
     save_network(pruned.network, tmp_path / "saved")
     loaded = load_network(detector, len(CLASSES), tmp_path / "saved")
+    saved, read = pruned.network.state_dict(), loaded.state_dict()
+    assert saved.keys() == read.keys()
+    assert all(torch.equal(saved[name], read[name]) for name in saved)
     for wanted, got in zip(maps_of(pruned.network, size), maps_of(loaded, size), strict=True):
-        assert torch.equal(wanted, got)
+        torch.testing.assert_close(wanted, got, rtol=1e-4, atol=1e-5)  # kernels differ with the layout in memory
 
 
 @pytest.mark.parametrize(("detector", "size"), CASES)
