@@ -54,6 +54,9 @@ class Annotations:
     """(N,) index of the class."""
     ignore: NDArray[np.bool_]
     """(N,) crowd (COCO) or difficult (VOC): neither a hit nor a miss, never trained on."""
+    areas: Floats | None = None
+    """(N,) in square pixels, by which objects are small, medium or large, where they are not those of the boxes:
+    COCO's are of the objects' outlines."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ CLASSES = 3
 def counted_by_pycocotools(detections, annotations):
     """Scores and hits of all detections that count at IoU 0.5, and the number of objects."""
     scores, hits, objects = [], [], 0
-    for entry in run(detections, annotations, CLASSES).evalImgs:
-        if entry is None:
+    for entry in run(detections, annotations, CLASSES, "pycocotools").evalImgs:
+        if entry is None or entry["aRng"] != [0, 1e10]:  # objects of all sizes
             continue
         counts = ~entry["dtIgnore"][0].astype(bool)
         scores += list(np.asarray(entry["dtScores"])[counts])
@@ -47,7 +47,8 @@ def test_agrees_with_pycocotools_at_every_confidence(seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_recall_agrees_with_pycocotools_recall_array(seed):
     detections, annotations = random_case(seed, images=6, classes=1)
-    recall = run(detections, annotations, 1).eval["recall"][0, 0, 0, 0]
+    at_iou_50, a_hundred = 0, 2
+    recall = run(detections, annotations, 1, "pycocotools").eval["recall"][at_iou_50, 0, 0, a_hundred]
     assert at_confidence(detections, annotations, 0.0).recall == pytest.approx(recall)
 
 

@@ -194,10 +194,14 @@ class _Opening:
             else:
                 kept.append(box)
                 corners.append(placed)
+        boxes = np.clip(np.array(corners, np.float64).reshape(-1, 4), 0, [*size, *size])
+        own = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1).tolist()
+        areas = [area if box.area is None else box.area for box, area in zip(kept, own, strict=True)]
         return Annotations(
-            boxes=np.clip(np.array(corners, np.float64).reshape(-1, 4), 0, [*size, *size]).astype(np.float32),
+            boxes=boxes.astype(np.float32),
             labels=np.array([numbers[box.name] for box in kept], np.int64),
             ignore=np.array([box.ignore for box in kept], bool),
+            areas=np.array(areas, np.float32) if any(box.area is not None for box in kept) else None,
         )
 
     def _digest(self, split: Split, index: int) -> str:

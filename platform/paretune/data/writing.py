@@ -106,11 +106,12 @@ def _write_coco(draft: Path, data: Data, entries: list[_Entry]) -> list[str]:
         for index, entry in enumerate((e for e in entries if e.split == split), start=1):
             width, height = entry.size
             pictures.append({"id": index, "file_name": entry.file_name, "width": width, "height": height})
-            for box, label, ignore in _objects(entry.truth):
+            areas = entry.truth.areas
+            for place, (box, label, ignore) in enumerate(_objects(entry.truth)):
                 number += 1
                 x, y, w, h = box[0], box[1], box[2] - box[0], box[3] - box[1]
                 row = {"id": number, "image_id": index, "category_id": label + 1, "bbox": [x, y, w, h]}
-                boxes.append({**row, "area": w * h, "iscrowd": int(ignore)})
+                boxes.append({**row, "area": w * h if areas is None else float(areas[place]), "iscrowd": int(ignore)})
         content = {"images": pictures, "annotations": boxes, "categories": categories}
         (draft / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
     return []

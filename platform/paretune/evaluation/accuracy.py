@@ -5,9 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from paretune.evaluation.coco import Engine
 from paretune.structures import Annotations, Detections, Image, Split
 
-METRICS = ("map", "map50", "map75", "precision", "recall", "f1", "confidence")
+_NO_OBJECTS = "the images hold no objects to find"
+METRICS = (
+    "map",
+    "map50",
+    "map75",
+    "map_small",
+    "map_medium",
+    "map_large",
+    "ar1",
+    "ar10",
+    "ar100",
+    "ar_small",
+    "ar_medium",
+    "ar_large",
+    "precision",
+    "recall",
+    "f1",
+    "confidence",
+)
+"""COCO's twelve numbers, and the operating point."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +40,30 @@ class Accuracy:
     """The same at IoU 0.50."""
     map75: float | None
     """The same at IoU 0.75."""
+    map_small: float | None
+    """``map`` of objects below 32² pixels,"""
+    map_medium: float | None
+    """of those below 96²,"""
+    map_large: float | None
+    """and of the others."""
+    ar1: float | None
+    """Average recall over IoU 0.50:0.95 with at most one detection of a class in an image,"""
+    ar10: float | None
+    """ten,"""
+    ar100: float | None
+    """and a hundred."""
+    ar_small: float | None
+    """``ar100`` of small objects,"""
+    ar_medium: float | None
+    """medium"""
+    ar_large: float | None
+    """and large ones."""
     precision: float | None
     """Share of the detections that are right: of all classes together, at ``confidence``, IoU 0.50."""
     recall: float | None
     """Share of the objects that are found, at the same point."""
     f1: float | None
-    """Harmonic mean of precision and recall: the best that any confidence gives."""
+    """Harmonic mean of precision and recall; the best that any confidence gives unless one was asked for."""
     confidence: float | None
     """The score at which detections were cut off for precision, recall and F1."""
     images: int
@@ -64,7 +102,12 @@ def evaluate(
 
 
 def accuracy_of(
-    detections: Sequence[Detections], annotations: Sequence[Annotations], classes: Sequence[str]
+    detections: Sequence[Detections],
+    annotations: Sequence[Annotations],
+    classes: Sequence[str],
+    *,
+    confidence: float | None = None,
+    engine: Engine = "hotcoco",
 ) -> Accuracy:
     """Compare detections with annotations, image by image.
 
@@ -72,28 +115,30 @@ def accuracy_of(
         detections: of each image.
         annotations: of the same images, in the same order.
         classes: names of the classes.
+        confidence: for precision, recall and F1; None takes the one of the best F1.
+        engine: what computes COCO's numbers.
 
     Raises:
         ValueError: not as many detections as annotations.
     """
     from paretune.evaluation.coco import average_precisions
-    from paretune.evaluation.matching import best_f1
+    from paretune.evaluation.matching import at_confidence, best_f1
 
-    found = average_precisions(detections, annotations, len(classes))
-    point = best_f1(detections, annotations)
-    figures = {
-        "map": found.map,
-        "map50": found.map50,
-        "map75": found.map75,
-        "precision": point.precision,
-        "recall": point.recall,
-        "f1": point.f1,
-        "confidence": point.confidence,
-    }
-    why = "the images hold no objects to find" if point.objects == 0 else "nothing was detected"
+    found = average_precisions(detections, annotations, len(classes), engine)
+    point = (
+        best_f1(detections, annotations) if confidence is None else at_confidence(detections, annotations, confidence)
+    )
+    operating = {"precision": point.precision, "recall": point.recall, "f1": point.f1, "confidence": point.confidence}
+    numbers = found.numbers()
+    reasons = dict.fromkeys((name for name, value in numbers.items() if value is None), _NO_OBJECTS)
+    if point.objects:
+        reasons = {name: f"the images hold no {name.rpartition('_')[2]} objects" for name in reasons}
+    why = "nothing was detected" if point.objects else _NO_OBJECTS
+    reasons |= {name: why for name, value in operating.items() if value is None}
     return Accuracy(
-        **figures,
+        **numbers,
+        **operating,
         images=len(annotations),
         per_class=dict(zip(classes, found.per_class, strict=True)),
-        reasons={name: why for name, value in figures.items() if value is None},
+        reasons=reasons,
     )

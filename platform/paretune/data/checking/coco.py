@@ -155,8 +155,9 @@ class _Reader:
                 x, y, width, height = map(_number, box)
                 name = self.names.get(category) if _is_id(category) else None
                 corners = (x, y, x + width, y + height)
-                crowd = entry.get("iscrowd") == 1
-                boxes[image].append(RawBox(name or f"category {category!r}", corners, where, crowd))
+                crowd, area = entry.get("iscrowd") == 1, _number(entry.get("area"))
+                told = area if area > 0 else None  # NaN is not
+                boxes[image].append(RawBox(name or f"category {category!r}", corners, where, crowd, told))
         return boxes
 
     def _entries(self, content: Mapping[str, Any], key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

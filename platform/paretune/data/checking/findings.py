@@ -77,6 +77,8 @@ class RawBox(NamedTuple):
     """Place in the annotation's file."""
     ignore: bool = False
     """A crowd (COCO) or difficult (VOC): neither a hit nor a miss."""
+    area: float | None = None
+    """Of the object's outline in square pixels, where it is told."""
 
 
 @dataclass(frozen=True)
