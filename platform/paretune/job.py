@@ -19,9 +19,10 @@ from paretune.recipe import Recipe, WrittenSize
 from paretune.search.reading import read_space
 from paretune.search.samplers import SAMPLERS, Gp, Sampler
 from paretune.search.space import Sample, Space
-from paretune.spec import Spec, plugin
+from paretune.spec import Spec, misplaced, plugin
 from paretune.structures import InputSize
 from paretune.target import Target
+from paretune.training.scales import multi_scale_problem
 from paretune.training.settings import Training
 from paretune.yamlfile import Document, Place, problems_of, read_yaml, validate
 
@@ -180,6 +181,20 @@ class Job(Spec):
         problem = self.detector.size_problem(self.size)
         if problem:
             raise ValueError(f"input_size: {problem}")
+        return self
+
+    @model_validator(mode="after")
+    def _fitting_training(self) -> Job:
+        wrong: dict[tuple[str, ...], tuple[str, Any]] = {}
+        for field, offered in (("box_loss", self.detector.box_losses), ("class_loss", self.detector.class_losses)):
+            asked = getattr(self.training, field)
+            if asked is not None and asked not in offered:
+                wrong["training", field] = f"{self.detector.name} offers {', '.join(offered)}", asked
+        share = self.training.multi_scale
+        if problem := multi_scale_problem(self.detector, self.size, share):
+            wrong["training", "multi_scale"] = problem, share
+        if wrong:
+            raise misplaced("Job", wrong)
         return self
 
     @property
