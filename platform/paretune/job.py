@@ -128,6 +128,8 @@ class Tracking(Spec):
     """Tracking server; None keeps a database under the output folder."""
     experiment: str = Field(default="paretune", min_length=1)
     """Experiment the runs belong to."""
+    trainings: bool = True
+    """Log what `paretune train` does, too."""
 
 
 class Job(Spec):
@@ -139,6 +141,8 @@ class Job(Spec):
     """Input size of the baseline: one number, or WIDTHxHEIGHT such as 192x144."""
     training: Training = Training()
     """Training of the baseline."""
+    baseline: str | None = None
+    """Folder of a trained network of this detector and these classes, in place of training one."""
     space: str
     """Search space: a file, its path relative to the job's."""
     targets: dict[str, Target] = Field(default_factory=lambda: {"local": Target()})
@@ -247,6 +251,9 @@ def read_plan(path: Path, overrides: Mapping[str, Any] | None = None) -> Plan:
     document = _overridden(read_yaml(path), overrides or {})
     job = validate(Job, document)
     problems = [Problem(document.file, document.line(("dataset",)), f"dataset: {p}") for p in job.dataset.problems()]
+    if job.baseline is not None and not (Path(job.baseline) / "structure.json").is_file():
+        said = f"baseline: {job.baseline} holds no trained network (structure.json and weights.safetensors)"
+        problems.append(Problem(document.file, document.line(("baseline",)), said))
     space_path = path.parent / job.space
     if not space_path.is_file():
         line = document.line(("space",))

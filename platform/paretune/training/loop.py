@@ -148,7 +148,7 @@ def train(
     if settings.validate_every and options.val is None:
         raise UserError("training.validate_every: there is no validation split")
     place = Place(device, options.rank, options.world)
-    with _threads(settings.threads if device == "cpu" else 0), torch.random.fork_rng(_gpus(device)):
+    with threads_of(settings, device), torch.random.fork_rng(_gpus(device)):
         torch.manual_seed(settings.seed)
         run = Run(network, detector, settings, size, place, options.loss)
         batches = Batches(
@@ -164,6 +164,7 @@ def train(
         made_by = _fingerprint(detector, size, settings, options.world)
         start = run.resume(options.resume, made_by) if options.resume else 0
         history: list[dict[str, Any]] = []
+        begun = time.monotonic()
         for number in range(start, settings.epochs if run.patient(start) else start):
             with _sharing(place, options) as waited:
                 began = time.monotonic()
@@ -171,7 +172,6 @@ def train(
                 seconds = time.monotonic() - began
                 due = _validation_due(settings, number + 1)
                 score = _score(run, detector, options.val, size, settings) if due else None
-                whole = time.monotonic() - began
             goes_on = run.found(score, number + 1) if due else True
             speed = len(batches) * settings.batch_size * options.world / seconds
             epoch = Epoch(
@@ -183,7 +183,7 @@ def train(
                 seconds=seconds,
                 waited=waited,
                 map=score,
-                left=(settings.epochs - number - 1) * whole,
+                left=(settings.epochs - number - 1) * (time.monotonic() - begun) / (number + 1 - start),
                 precision=str(run.precision.dtype).removeprefix("torch."),
                 state=run.state(number + 1, made_by),
             )
@@ -227,11 +227,11 @@ def _fingerprint(detector: Detector, size: InputSize, settings: Training, world:
 
 
 @contextmanager
-def _threads(wanted: int) -> Iterator[None]:
-    """Give torch this many threads, and its own number back afterwards; 0 leaves it as it is."""
+def threads_of(settings: Training, device: str) -> Iterator[None]:
+    """Give torch the settings' threads on a CPU, and its own number back afterwards; 0 leaves it as it is."""
     before = torch.get_num_threads()
-    if wanted:
-        torch.set_num_threads(wanted)
+    if settings.threads and device == "cpu":
+        torch.set_num_threads(settings.threads)
     try:
         yield
     finally:

@@ -20,6 +20,8 @@ MOMENTUM_IS: dict[str, Literal["momentum", "betas"]] = {
     "RAdam": "betas",
 }
 """Optimizer → the argument of torch's class that holds its momentum; the others have none."""
+ELSEWHERE = ("device", "threads", "checkpoint_every")
+"""Fields that do not decide what comes out: where it runs, and how often it is saved."""
 
 
 class Training(Spec):
@@ -107,6 +109,5 @@ class Training(Spec):
         return Losses(self.box_loss, self.class_loss)
 
     def as_computed(self) -> dict[str, Any]:
-        """Return the fields that decide what comes out; where it runs and how often it is saved do not."""
-        elsewhere = ("device", "threads", "checkpoint_every")
-        return {key: value for key, value in self.tree().items() if key not in elsewhere}
+        """Return the fields that decide what comes out."""
+        return {key: value for key, value in self.tree().items() if key not in ELSEWHERE}

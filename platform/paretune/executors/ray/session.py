@@ -15,6 +15,8 @@ from types import FrameType
 from paretune.errors import UserError
 
 SESSION_MARK = ".ray-session"
+NEXT_TO_NOTHING = {"memory": 1.0}
+"""What a trial asks for whose work is done by workers of its own: Tune takes no empty request."""
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
