@@ -158,15 +158,15 @@ def output_folder(job: Job) -> Path:
     return Path(os.path.expandvars(job.output)).expanduser()
 
 
-def checked_name(name: str) -> str:
-    """Return the name of a sweep or a training.
+def checked_name(name: str, what: str = "sweep") -> str:
+    """Return the name of a sweep, or of something else that gets a folder.
 
     Raises:
         UserError: it could lead out of its folder.
     """
     if not NAME.fullmatch(name):
         raise UserError(
-            f"name {name!r}: letters, digits, '.', '_' and '-' are allowed, beginning with a letter or digit"
+            f"{what} name {name!r}: letters, digits, '.', '_' and '-' are allowed, beginning with a letter or digit"
         )
     return name
 

@@ -49,7 +49,7 @@ def run_sweep(sweep: Sweep, *, address: str | None = None) -> Outcome:
         try:
             if not sweep.finished:
                 reporter.say(f"sweep {sweep.name}: {sweep.job.search.trials} trials; starting Ray")
-                with session.session(sweep.runs, address):
+                with session.session(sweep.runs, address, nested=sweep.job.training.workers > 1):
                     refuse_impossible(sweep.job)
                     train_baseline(sweep, reporter, elsewhere=address is not None)
                     reporter.started()
@@ -170,6 +170,7 @@ def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
         concurrent=job.search.concurrent,
         resources=resources,
         folder=sweep.folder,
+        nested=job.training.workers > 1,
     )
     if searcher.exhausted:
         sweep.mark_exhausted()

@@ -54,7 +54,7 @@ def open_place(plan: Plan, name: str, *, resume: bool) -> TrainingPlace:
     Raises:
         UserError: the name is taken, or there is nothing to resume, or it is another training.
     """
-    place = TrainingPlace(output_folder(plan.job), checked_name(name))
+    place = TrainingPlace(output_folder(plan.job), checked_name(name, "training"))
     if plan.job.baseline is not None:
         raise UserError(f"baseline: the job names the trained network {plan.job.baseline}, so nothing is to be trained")
     if resume:
