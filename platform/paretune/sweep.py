@@ -100,7 +100,7 @@ def train_baseline(sweep: Sweep, reporter: Reporter, *, elsewhere: bool) -> None
 
     job = sweep.job
     order = Order(job.detector, job.dataset, sweep.cache, job.size, job.training, sweep.baseline)
-    if job.baseline is not None and not order.done:
+    if job.baseline is not None and not order.is_done():
         reporter.say(f"baseline: {job.baseline}")
         adopt(Path(job.baseline), job.detector, job.dataset.open(sweep.cache).classes, sweep.baseline)
     elif job.baseline is None:

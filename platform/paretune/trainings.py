@@ -48,15 +48,19 @@ class TrainingPlace:
         return self.runs / "datasets"
 
 
-def open_place(plan: Plan, name: str, *, resume: bool) -> TrainingPlace:
+def open_place(plan: Plan, name: str, *, resume: bool, test: bool = False) -> TrainingPlace:
     """Make the folder of a new training, whole or not at all, or find the one to go on with.
 
     Raises:
-        UserError: the name is taken, or there is nothing to resume, or it is another training.
+        UserError: the name is taken, or there is nothing to resume, or it is another training; or the test split
+            is asked for and there is none.
     """
     place = TrainingPlace(output_folder(plan.job), checked_name(name, "training"))
     if plan.job.baseline is not None:
         raise UserError(f"baseline: the job names the trained network {plan.job.baseline}, so nothing is to be trained")
+    splits = plan.job.dataset.open(place.cache).splits if test else {"test": None}
+    if "test" not in splits:
+        raise UserError(f"--test: the dataset has no test split, only {', '.join(splits)}")
     if resume:
         _refuse_another(place, plan.job)
         return place
@@ -94,15 +98,14 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False) -> dict[
     Args:
         place: made by ``open_place``.
         job: what is trained.
-        test: evaluate on the test split, too.
+        test: evaluate on the test split, which ``open_place`` has found, too.
 
     Returns:
         What ``training.json`` says.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; what was done is kept.
-        UserError: somebody else runs it, there is no test split, the training diverged, or the cluster lacks the
-            workers.
+        UserError: somebody else runs it, the training diverged, or the cluster lacks the workers.
     """
     from paretune.executors.ray.session import terminated_like_interrupted
     from paretune.tracking.client import Place
@@ -110,8 +113,6 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False) -> dict[
 
     with only_one(place.folder, f"training {place.name!r}"), terminated_like_interrupted():
         data = job.dataset.open(place.cache)
-        if test and "test" not in data.splits:
-            raise UserError(f"--test: the dataset has no test split, only {', '.join(data.splits)}")
         order = Order(job.detector, job.dataset, place.cache, job.size, job.training, place.folder)
         where = Place(place.runs, place.name, job.tracking.uri, job.tracking.experiment)
         log = TrainingLog(where if job.tracking.trainings else None, flat(job.tree()))

@@ -51,7 +51,7 @@ def train_with_ray(order: Order, progress: Callable[[str], None] = lambda _: Non
         cache=order.cache.absolute(),
         start=None if order.start is None else order.start.absolute(),
     )
-    if order.done:
+    if order.is_done():
         progress("trained already")
         return order.folder
     order.work.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def train_with_ray(order: Order, progress: Callable[[str], None] = lambda _: Non
     mistake = _fit(order, order.settings.workers, cpus, use_gpu, progress).return_value
     if mistake is not None:
         raise {"UserError": UserError, "FloatingPointError": FloatingPointError}[mistake[0]](mistake[1])
-    if not order.done:
+    if not order.is_done():
         raise RuntimeError(f"the workers finished, but {order.folder} holds no network: is it shared by all machines?")
     shutil.rmtree(order.work, ignore_errors=True)
     return order.folder

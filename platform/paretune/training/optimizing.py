@@ -58,7 +58,8 @@ def decay_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parame
         if isinstance(module, _NOT_DECAYED)
         for p in module.parameters(recurse=False)
     }
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             plain = parameter.ndim > 1 and id(parameter) not in kept and name.rpartition(".")[2] != "bias"

@@ -49,8 +49,7 @@ class Order:
         """Return where the training keeps what it needs to be resumed."""
         return self.folder / "unfinished"
 
-    @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """Tell whether the network is there."""
         from paretune.detectors.structure import STRUCTURE
 
@@ -141,7 +140,7 @@ def train_here(order: Order, progress: Callable[[str], None] = _silent) -> Path:
     """
     from paretune.training.loop import pick_device
 
-    if order.done:
+    if order.is_done():
         progress("trained already")
         return order.folder
     device = pick_device(order.settings.device)

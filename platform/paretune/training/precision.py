@@ -24,7 +24,7 @@ def native_bfloat16(kind: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     Where the kernel does not tell a CPU's flags, it does not.
     """
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:

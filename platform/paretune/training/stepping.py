@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -128,8 +128,7 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
         for number, (images, truth) in enumerate(group, start=1):
-            alone = number < length and isinstance(self.forward, nn.parallel.DistributedDataParallel)
-            with self.forward.no_sync() if alone else nullcontext():  # workers exchange gradients once a step
+            with self._alone(number < length):
                 terms = self.loss(self._forward, images, truth)
                 values = {name: float(term.detach()) for name, term in terms.items()}
                 if not all(map(math.isfinite, values.values())):
@@ -146,6 +145,12 @@ class Run:
         if self.precision.step(self.optimizer, finite) and self.average is not None:
             self.average.update()
         return sums
+
+    def _alone(self, more: bool) -> AbstractContextManager[Any]:
+        """Keep gradients to this worker while more of the step is to come: workers exchange them once a step."""
+        if more and isinstance(self.forward, nn.parallel.DistributedDataParallel):
+            return self.forward.no_sync()
+        return nullcontext()
 
     def _forward(self, *arguments: Any, **named: Any) -> Any:
         with self.precision.forward():

@@ -25,7 +25,7 @@ def _train(given: argparse.Namespace) -> int:
     from paretune.trainings import open_place, run_training
 
     plan = read_plan(given.job, overrides(given))
-    place = open_place(plan, given.name or given.job.stem, resume=given.resume)
+    place = open_place(plan, given.name or given.job.stem, resume=given.resume, test=given.test)
     try:
         run_training(place, plan.job, test=given.test)
     except KeyboardInterrupt:
