@@ -22,6 +22,7 @@ from paretune.search.space import Sample, Space
 from paretune.spec import Spec, misplaced, plugin
 from paretune.structures import InputSize
 from paretune.target import Target
+from paretune.training.order import unfit_baseline
 from paretune.training.scales import multi_scale_problem
 from paretune.training.settings import Training
 from paretune.yamlfile import Document, Place, problems_of, read_yaml, validate
@@ -251,9 +252,8 @@ def read_plan(path: Path, overrides: Mapping[str, Any] | None = None) -> Plan:
     document = _overridden(read_yaml(path), overrides or {})
     job = validate(Job, document)
     problems = [Problem(document.file, document.line(("dataset",)), f"dataset: {p}") for p in job.dataset.problems()]
-    if job.baseline is not None and not (Path(job.baseline) / "structure.json").is_file():
-        said = f"baseline: {job.baseline} holds no trained network (structure.json and weights.safetensors)"
-        problems.append(Problem(document.file, document.line(("baseline",)), said))
+    if job.baseline is not None and (said := unfit_baseline(Path(job.baseline), job.detector)):
+        problems.append(Problem(document.file, document.line(("baseline",)), f"baseline: {said}"))
     space_path = path.parent / job.space
     if not space_path.is_file():
         line = document.line(("space",))

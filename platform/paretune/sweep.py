@@ -19,6 +19,7 @@ from paretune.recipe import Recipe
 from paretune.records import Record, read_record, read_records, write_record
 from paretune.reporter import Reporter, front_of
 from paretune.store import write_text
+from paretune.training.order import Order, adopt, divergence_told, train_order
 from paretune.trial import run
 
 
@@ -48,6 +49,7 @@ def run_sweep(sweep: Sweep, *, address: str | None = None) -> Outcome:
         reporter = Reporter(sweep)
         try:
             if not sweep.finished:
+                take_baseline(sweep, reporter)
                 reporter.say(f"sweep {sweep.name}: {sweep.job.search.trials} trials; starting Ray")
                 with session.session(sweep.runs, address, nested=sweep.job.training.workers > 1):
                     refuse_impossible(sweep.job)
@@ -85,8 +87,25 @@ def refuse_impossible(job: Job) -> None:
         room_for(job.training)
 
 
+def take_baseline(sweep: Sweep, reporter: Reporter) -> None:
+    """Take over the trained network that the job names, if it names one.
+
+    Raises:
+        UserError: it does not fit.
+    """
+    job = sweep.job
+    if job.baseline is not None and not _baseline_order(sweep).is_done():
+        reporter.say(f"baseline: {job.baseline}")
+        adopt(Path(job.baseline), job.detector, job.dataset.open(sweep.cache).classes, sweep.baseline)
+
+
+def _baseline_order(sweep: Sweep) -> Order:
+    job = sweep.job
+    return Order(job.detector, job.dataset, sweep.cache, job.size, job.training, sweep.baseline)
+
+
 def train_baseline(sweep: Sweep, reporter: Reporter, *, elsewhere: bool) -> None:
-    """Train the detector, or take over the network that the job names; an unfinished training goes on.
+    """Train the detector, unless there is a network; an unfinished training goes on.
 
     Args:
         sweep: whose baseline.
@@ -94,19 +113,14 @@ def train_baseline(sweep: Sweep, reporter: Reporter, *, elsewhere: bool) -> None
         elsewhere: train by Ray even with one worker, since the cluster's devices may be on other machines.
 
     Raises:
-        UserError: the named network does not fit, or the cluster lacks the workers.
+        UserError: the training diverged, or the cluster lacks the workers.
     """
-    from paretune.training.order import Order, adopt, divergence_told, train_order
-
-    job = sweep.job
-    order = Order(job.detector, job.dataset, sweep.cache, job.size, job.training, sweep.baseline)
-    if job.baseline is not None and not order.is_done():
-        reporter.say(f"baseline: {job.baseline}")
-        adopt(Path(job.baseline), job.detector, job.dataset.open(sweep.cache).classes, sweep.baseline)
-    elif job.baseline is None:
-        reporter.say(f"baseline: {job.training.epochs} epochs at {job.size}")
-        with divergence_told(order):
-            train_order(order, reporter.say, with_ray=elsewhere)
+    if sweep.job.baseline is not None:
+        return
+    order = _baseline_order(sweep)
+    reporter.say(f"baseline: {order.settings.epochs} epochs at {order.size}")
+    with divergence_told(order):
+        train_order(order, reporter.say, with_ray=elsewhere)
 
 
 def compare(sweep: Sweep, reporter: Reporter) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,16 +196,25 @@ def test_a_diverging_training_names_its_step_and_keeps_its_last_state(
     assert all(torch.equal(whole[key], resumed[key]) for key in whole.keys() | resumed.keys())
 
 
+@pytest.mark.full
 def test_a_sweep_starts_from_it_and_refuses_what_does_not_fit(trained: Place) -> None:
     network = trained.training() / "weights.safetensors"
     done = trained.run("sweep", "tiny.yaml", "--name", "from", "--set", "baseline=runs/trainings/tiny")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (trained.folder / "runs" / "from" / "baseline" / "weights.safetensors").read_bytes() == network.read_bytes()
     assert "epoch" not in done.stdout
-    other = ("--name", "other", "--set", "baseline=runs/trainings/tiny", "--set", "detector.yolo.width=0.25")
-    done = trained.run("sweep", "tiny.yaml", *other)
+    words = ("sweep", "tiny.yaml", "--name", "other")
+    done = trained.run(*words, "--set", "baseline=runs/trainings/tiny", "--set", "detector.yolo.width=0.25")
     assert done.returncode == 2
-    assert "not a network of detector" in done.stderr
+    assert "and the job's is" in done.stderr
+    assert not (trained.folder / "runs" / "other").exists()
+    letters = trained.folder / "letters"
+    shutil.copytree(trained.training(), letters)
+    facts = json.loads((letters / "training.json").read_text())
+    (letters / "training.json").write_text(json.dumps({**facts, "classes": ["a", "b"]}))
+    done = trained.run(*words, "--set", "baseline=letters")
+    assert done.returncode == 2, done.stdout
+    assert "trained for a, b; the dataset has circle, " in done.stderr
 
 
 def test_the_test_split_is_looked_at_only_when_asked_for(trained: Place) -> None:

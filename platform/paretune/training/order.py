@@ -211,17 +211,27 @@ def read_history(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not readable ({error})") from error
 
 
+def unfit_baseline(source: Path, detector: Detector) -> str | None:
+    """Return why a folder cannot be taken as a detector's trained network, as far as it says so itself, or None."""
+    if not (source / "structure.json").is_file():
+        return f"{source} holds no trained network (structure.json and weights.safetensors)"
+    trained = read_history(source).get("detector", detector.named())
+    return None if trained == detector.named() else f"{source} is a {trained}, and the job's is {detector.named()}"
+
+
 def adopt(source: Path, detector: Detector, classes: tuple[str, ...], folder: Path) -> None:
     """Take a trained network over into a folder, when it fits.
 
     Raises:
         UserError: there is none, or it is of another detector or other classes.
     """
+    if said := unfit_baseline(source, detector):
+        raise UserError(f"baseline: {said}")
     from paretune.detectors.structure import STRUCTURE, WEIGHTS, load_network
 
     trained = read_history(source).get("classes", list(classes))
     if trained != list(classes):
-        raise UserError(f"{source}: trained for {', '.join(trained)}; the dataset has {', '.join(classes)}")
+        raise UserError(f"baseline: {source}: trained for {', '.join(trained)}; the dataset has {', '.join(classes)}")
     load_network(detector, len(classes), source)
     folder.mkdir(parents=True, exist_ok=True)
     for name in (HISTORY, WEIGHTS, STRUCTURE):  # the structure marks a complete one
