@@ -51,7 +51,7 @@ def run_sweep(sweep: Sweep, *, address: str | None = None) -> Outcome:
             if not sweep.finished:
                 take_baseline(sweep, reporter)
                 reporter.say(f"sweep {sweep.name}: {sweep.job.search.trials} trials; starting Ray")
-                with session.session(sweep.runs, address, nested=sweep.job.training.workers > 1):
+                with session.session(sweep.runs, address, nested=sweep.job.training.by_ray):
                     refuse_impossible(sweep.job)
                     train_baseline(sweep, reporter, elsewhere=address is not None)
                     reporter.started()
@@ -81,7 +81,7 @@ def refuse_impossible(job: Job) -> None:
     from paretune.executors.ray import session
 
     session.refuse_impossible(job.resources.by_ray_name(), "a trial")
-    if job.training.workers > 1:
+    if job.training.by_ray:
         from paretune.training.ddp import room_for
 
         room_for(job.training)
@@ -120,7 +120,7 @@ def train_baseline(sweep: Sweep, reporter: Reporter, *, elsewhere: bool) -> None
     order = _baseline_order(sweep)
     reporter.say(f"baseline: {order.settings.epochs} epochs at {order.size}")
     with divergence_told(order):
-        train_order(order, reporter.say, with_ray=elsewhere)
+        train_order(order, reporter.say, elsewhere=elsewhere)
 
 
 def compare(sweep: Sweep, reporter: Reporter) -> None:
@@ -173,7 +173,7 @@ def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
     study = Study(sweep.folder / "study.db", sweep.name, setup, records)
     searcher = StudySearcher(study, functools.partial(record_of, sweep.folder), reporter.trial_done)
     resources = job.resources.by_ray_name()
-    if job.training.workers > 1:
+    if job.training.by_ray:
         resources = {**job.resources.custom, **session.NEXT_TO_NOTHING}  # the workers of its fine-tuning need the rest
     else:
         resources["CPU"] = max(resources["CPU"], share // job.search.concurrent)
@@ -184,7 +184,7 @@ def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
         concurrent=job.search.concurrent,
         resources=resources,
         folder=sweep.folder,
-        nested=job.training.workers > 1,
+        nested=job.training.by_ray,
     )
     if searcher.exhausted:
         sweep.mark_exhausted()

@@ -134,8 +134,8 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False) -> dict[
 
 @contextmanager
 def _ray(place: TrainingPlace, job: Job) -> Iterator[None]:
-    """Start Ray where several workers are to train; one trains without it."""
-    if job.training.workers == 1:
+    """Start Ray where it is Ray Train that trains."""
+    if not job.training.by_ray:
         yield
         return
     from paretune.executors.ray.session import session

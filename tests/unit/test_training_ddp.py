@@ -155,21 +155,25 @@ def test_the_network_is_that_of_the_plain_loop_and_is_not_trained_twice(tmp_path
 @pytest.mark.usefixtures("cluster")
 def test_a_killed_worker_goes_on_after_its_last_epoch(tmp_path: Path) -> None:
     mark = tmp_path / "killed"
-    folder = run(tmp_path / "baseline", Noise(kill_once=str(mark)))
+    two = SETTINGS.model_copy(update={"workers": 2, "batch_size": 2})
+    folder = run(tmp_path / "baseline", Noise(kill_once=str(mark)), two)
     assert mark.exists()
     assert [entry["number"] for entry in epochs(folder)] == [1, 2, 3]
 
 
 @pytest.mark.usefixtures("cluster")
 def test_mistakes_come_back_as_what_they_are(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^annotations/7\.xml is missing$"):
-        run(tmp_path / "a", Noise(mistake="annotations/7.xml is missing"))
+    two = SETTINGS.model_copy(update={"workers": 2})
+    for settings in (SETTINGS, two):
+        with pytest.raises(UserError, match=r"^annotations/7\.xml is missing$"):
+            run(tmp_path / "a", Noise(mistake="annotations/7.xml is missing"), settings)
     folder = run(tmp_path / "a", Noise(), SETTINGS.model_copy(update={"epochs": 1}))  # mended, and tried again
     assert (folder / HISTORY).exists()
     with pytest.raises(FloatingPointError, match="step"):
         run(tmp_path / "b", Noise(), detector=Diverging(width=0.0625, depthwise=False))
-    with pytest.raises(UserError, match="no room"):
-        run(tmp_path / "c", Noise(), SETTINGS.model_copy(update={"threads": 64}))
+    for impossible in ({"threads": 64}, {"workers": 3, "threads": 1}):
+        with pytest.raises(UserError, match=r"cores per machine: \[2\].*no room"):
+            run(tmp_path / "c", Noise(), SETTINGS.model_copy(update=impossible))
     with pytest.raises(UserError, match="GPU"):
         run(tmp_path / "d", Noise(), SETTINGS.model_copy(update={"device": "cuda"}))
 

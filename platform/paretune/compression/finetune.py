@@ -44,7 +44,7 @@ class Finetune(Step):
             return replace(model, history=history).noted("finetune changed nothing: 0 epochs")
         lr = context.training.lr / 2 if self.lr is None else self.lr
         settings = context.training.model_copy(update={"epochs": self.epochs, "lr": lr, "seed": context.seed})
-        tune = _with_workers if settings.workers > 1 else _here
+        tune = _with_workers if settings.by_ray else _here
         folder = context.workdir / f"finetune-{_digest(model.network)}"
         return replace(model, network=tune(model, context, settings, folder), history=history)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
+from paretune.store import write_text
 from paretune.training.order import Order, carry_out, epochs_of
 from paretune.training.settings import Training
 
+MISTAKE = "mistake.json"
+"""What a worker found that another try would only repeat, beside the state."""
 FAILURES = 2
 """Times a training whose worker dies is resumed from its last saved state."""
 POLL_S = 0.2
@@ -56,8 +60,9 @@ def train_with_ray(order: Order, progress: Callable[[str], None] = lambda _: Non
         return order.folder
     order.work.mkdir(parents=True, exist_ok=True)
     cpus, use_gpu = room_for(order.settings)
-    mistake = _fit(order, order.settings.workers, cpus, use_gpu, progress).return_value
-    if mistake is not None:
+    (order.work / MISTAKE).unlink(missing_ok=True)
+    _fit(order, order.settings.workers, cpus, use_gpu, progress)
+    if (mistake := _mistake(order)) is not None:
         raise {"UserError": UserError, "FloatingPointError": FloatingPointError}[mistake[0]](mistake[1])
     if not order.is_done():
         raise RuntimeError(f"the workers finished, but {order.folder} holds no network: is it shared by all machines?")
@@ -109,7 +114,7 @@ def _fit(order: Order, workers: int, cpus: int, use_gpu: bool, progress: Callabl
     return outcome["result"]
 
 
-def _work(config: dict[str, Any]) -> tuple[str, str] | None:
+def _work(config: dict[str, Any]) -> list[str] | None:
     """Train on one worker; runs in a process of Ray's.
 
     Returns:
@@ -118,10 +123,13 @@ def _work(config: dict[str, Any]) -> tuple[str, str] | None:
     from ray import train
     from ray.train.torch import get_device
 
+    order: Order = config["order"]
     context = train.get_context()
+    if (mistake := _mistake(order)) is not None:  # a worker found it, and failed to end the others
+        return mistake
     try:
         carry_out(
-            config["order"],
+            order,
             device=str(get_device()),
             threads=config["threads"],  # Ray has set OMP_NUM_THREADS to 1 whatever the worker was promised
             rank=context.get_world_rank(),
@@ -129,10 +137,18 @@ def _work(config: dict[str, Any]) -> tuple[str, str] | None:
             leader=context.get_local_rank() == 0,
         )
     except (UserError, FloatingPointError) as error:
+        kind = "UserError" if isinstance(error, UserError) else "FloatingPointError"
+        write_text(order.work / MISTAKE, json.dumps([kind, str(error)]))
         if context.get_world_size() > 1:
             raise  # the others wait for this one: only a failure of the worker ends them
-        return type(error).__name__, str(error)
+        return [kind, str(error)]
     return None
+
+
+def _mistake(order: Order) -> list[str] | None:
+    """Return class and text of the mistake that a worker has found, or None."""
+    path = order.work / MISTAKE
+    return [str(word) for word in json.loads(path.read_text())] if path.is_file() else None
 
 
 def room_for(settings: Training) -> tuple[int, bool]:

@@ -12,15 +12,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paretune.data.base import Dataset
 from paretune.detectors.base import Detector
 from paretune.errors import UserError
+from paretune.spec import fingerprint
 from paretune.store import write_text
 from paretune.structures import InputSize
 from paretune.training.settings import Training
+from paretune.training.storage import Storage
 
+if TYPE_CHECKING:
+    from torch import nn
+
+KEPT = ("epochs.jsonl", "state.pt")
+"""Files of an unfinished training, in the order in which they are saved."""
 HISTORY = "training.json"
 """What was trained, and what every epoch did, beside the trained network."""
 
@@ -48,6 +55,12 @@ class Order:
     def work(self) -> Path:
         """Return where the training keeps what it needs to be resumed."""
         return self.folder / "unfinished"
+
+    @property
+    def key(self) -> str:
+        """Return a name that no other training has."""
+        what = (self.detector.named(), self.dataset.named(), str(self.size), self.settings.as_computed())
+        return f"{self.folder.name}-{fingerprint(*what)}"
 
     def is_done(self) -> bool:
         """Tell whether the network is there."""
@@ -88,6 +101,11 @@ def carry_out(
     from paretune.training.state import load_state, save_state
 
     settings = order.settings
+    storage = None if settings.storage is None or rank else Storage(settings.storage, order.key)
+    if storage is not None:
+        storage.get(order.work, KEPT)
+    if world > 1:
+        torch.distributed.barrier()  # all go on from the same state
     data = order.dataset.open(order.cache)
     if order.start is None:
         torch.manual_seed(settings.seed)
@@ -97,10 +115,12 @@ def carry_out(
 
     def on_epoch(epoch: Epoch) -> None:
         if rank == 0:
-            if epoch.number % settings.checkpoint_every == 0 or epoch.number == settings.epochs:
-                save_state(epoch.state, order.work)
             entry = {**epoch.facts(), "line": str(epoch), "device": device, "workers": world}
             _append(order.work, entry)
+            if epoch.number % settings.checkpoint_every == 0 or epoch.number == settings.epochs:
+                save_state(epoch.state, order.work)
+                if storage is not None:
+                    storage.put(order.work, KEPT)
             after(entry)
 
     result = train(
@@ -126,6 +146,8 @@ def carry_out(
         }
         write_text(order.folder / HISTORY, json.dumps(facts, indent=1))
         save_network(result.network, order.folder)
+        if storage is not None:
+            storage.clear()
 
 
 def train_here(order: Order, progress: Callable[[str], None] = _silent) -> Path:
@@ -149,20 +171,20 @@ def train_here(order: Order, progress: Callable[[str], None] = _silent) -> Path:
     return order.folder
 
 
-def train_order(order: Order, progress: Callable[[str], None] = _silent, *, with_ray: bool = False) -> Path:
+def train_order(order: Order, progress: Callable[[str], None] = _silent, *, elsewhere: bool = False) -> Path:
     """Carry out an order: on Ray Train workers if it asks for several, else in this process.
 
     Args:
         order: what is trained.
         progress: called with a line after each epoch.
-        with_ray: use Ray for one worker too, since the devices may be on other machines.
+        elsewhere: use Ray for one worker too, since the devices may be on other machines.
 
     Raises:
         FloatingPointError: the training diverged.
         RuntimeError: workers failed more often than is put up with.
         UserError: a mistake of the user's, or the cluster cannot give what is asked for.
     """
-    if order.settings.workers == 1 and not with_ray:
+    if not (order.settings.by_ray or elsewhere):
         return train_here(order, progress)
     from paretune.training.ddp import train_with_ray
 
@@ -185,14 +207,14 @@ def divergence_told(order: Order) -> Iterator[None]:
 
 def epochs_of(work: Path) -> list[dict[str, Any]]:
     """Return the epochs written so far; a line that is being written does not count yet."""
-    path = work / "epochs.jsonl"
+    path = work / KEPT[0]
     text = path.read_text() if path.is_file() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("}\n")]
 
 
 def _append(work: Path, entry: dict[str, Any]) -> None:
     work.mkdir(parents=True, exist_ok=True)
-    with (work / "epochs.jsonl").open("a") as file:
+    with (work / KEPT[0]).open("a") as file:
         file.write(json.dumps(entry) + "\n")
 
 
@@ -232,8 +254,20 @@ def adopt(source: Path, detector: Detector, classes: tuple[str, ...], folder: Pa
     trained = read_history(source).get("classes", list(classes))
     if trained != list(classes):
         raise UserError(f"baseline: {source}: trained for {', '.join(trained)}; the dataset has {', '.join(classes)}")
-    load_network(detector, len(classes), source)
+    if _outputs(detector, load_network(detector, len(classes), source)) != _outputs(
+        detector, detector.build(len(classes))
+    ):
+        raise UserError(f"baseline: {source}: not trained for {len(classes)} classes, as the dataset has")
     folder.mkdir(parents=True, exist_ok=True)
     for name in (HISTORY, WEIGHTS, STRUCTURE):  # the structure marks a complete one
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
+
+
+def _outputs(detector: Detector, network: nn.Module) -> list[int]:
+    """Return the outputs of a network's predictors: no pruning changes them."""
+    from paretune.detectors.structure import layers
+
+    counts, predictors = layers(network), {id(module) for module in detector.protected(network)}
+    names = [name for name, module in network.named_modules() if id(module) in predictors]
+    return [value for name in names for key, value in counts[name].items() if key.startswith("out_")]

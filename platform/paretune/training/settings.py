@@ -20,8 +20,8 @@ MOMENTUM_IS: dict[str, Literal["momentum", "betas"]] = {
     "RAdam": "betas",
 }
 """Optimizer → the argument of torch's class that holds its momentum; the others have none."""
-ELSEWHERE = ("device", "threads", "checkpoint_every")
-"""Fields that do not decide what comes out: where it runs, and how often it is saved."""
+ELSEWHERE = ("device", "threads", "checkpoint_every", "storage", "with_ray")
+"""Fields that do not decide what comes out: where it runs, and where and how often it is saved."""
 
 
 class Training(Spec):
@@ -78,6 +78,11 @@ class Training(Spec):
     """What to train on; auto takes a GPU where there is one."""
     workers: int = Field(default=1, ge=1, le=1024)
     """Processes that train together by Ray Train, each with a device of its own; 1 trains without Ray."""
+    with_ray: bool = False
+    """Train by Ray Train also with one worker."""
+    storage: str | None = None
+    """Folder, also of a remote file system such as s3://bucket/folder, in which states are kept, besides the output
+    folder, until the training is finished: a machine without that output folder goes on from there."""
     threads: int = Field(default=0, ge=0, le=1024)
     """Threads of torch on a CPU; 0 takes what there is: every core, or those that Ray gave the process."""
 
@@ -102,6 +107,11 @@ class Training(Spec):
         if wrong:
             raise misplaced(type(self).__name__, {(name,): (said, getattr(self, name)) for name, said in wrong.items()})
         return self
+
+    @property
+    def by_ray(self) -> bool:
+        """Tell whether it is Ray Train that trains."""
+        return self.with_ray or self.workers > 1
 
     @property
     def losses(self) -> Losses:
