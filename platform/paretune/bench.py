@@ -22,6 +22,8 @@ class Bench:
     """The sweep's folder; trials lie in ``trials/NNNN`` in it."""
     baseline: Path
     """Folder with the trained network (safetensors + structure manifest)."""
+    cache: Path | None = None
+    """Where the dataset keeps what it generates; workers of a trial open the dataset by themselves."""
 
     def trial_folder(self, number: int) -> Path:
         """Return the folder of one trial."""

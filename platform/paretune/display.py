@@ -33,6 +33,13 @@ def recipe_line(recipe: Mapping[str, Any]) -> str:
     return f"{recipe['input_size']} {' → '.join([*words, *recipe['runtime']])}"
 
 
+def figures_line(metrics: Mapping[str, float | None]) -> str:
+    """Return a network's accuracy in one line; what is unknown is a dash."""
+    words = [f"{name} {_number(metrics.get(name), 3)}" for name in ("map", "map50", "precision", "recall", "f1")]
+    sure = metrics.get("confidence")
+    return ", ".join(words) + ("" if sure is None else f" at confidence {sure:.2f}")
+
+
 def trial_line(
     record: Record,
     records: Sequence[Record],

@@ -131,26 +131,42 @@ class Sweep:
         Raises:
             UserError: somebody else is running it.
         """
-        handle = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"sweep {self.name!r} is being run by another process") from None
+        with only_one(self.folder, f"sweep {self.name!r}"):
             yield
-        finally:
-            os.close(handle)
 
 
-def checked_name(name: str) -> str:
-    """Return a sweep's name.
+@contextmanager
+def only_one(folder: Path, what: str) -> Iterator[None]:
+    """Be the only process that works in a folder.
+
+    Raises:
+        UserError: another one does.
+    """
+    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{what} is being run by another process") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def output_folder(job: Job) -> Path:
+    """Return the folder under which a job's results are written."""
+    return Path(os.path.expandvars(job.output)).expanduser()
+
+
+def checked_name(name: str, what: str = "sweep") -> str:
+    """Return the name of a sweep, or of something else that gets a folder.
 
     Raises:
         UserError: it could lead out of its folder.
     """
     if not NAME.fullmatch(name):
         raise UserError(
-            f"sweep name {name!r}: letters, digits, '.', '_' and '-' are allowed, beginning with a letter or digit"
+            f"{what} name {name!r}: letters, digits, '.', '_' and '-' are allowed, beginning with a letter or digit"
         )
     return name
 
@@ -161,7 +177,7 @@ def new_sweep(plan: Plan, name: str) -> Sweep:
     Raises:
         UserError: the name is taken or unfit, or the output folder cannot be written.
     """
-    sweep = Sweep(Path(os.path.expandvars(plan.job.output)).expanduser(), checked_name(name))
+    sweep = Sweep(output_folder(plan.job), checked_name(name))
     if sweep.folder.exists():
         raise UserError(
             f"a sweep {name!r} exists already in {sweep.runs}: "

@@ -19,9 +19,11 @@ from paretune.recipe import Recipe, WrittenSize
 from paretune.search.reading import read_space
 from paretune.search.samplers import SAMPLERS, Gp, Sampler
 from paretune.search.space import Sample, Space
-from paretune.spec import Spec, plugin
+from paretune.spec import Spec, misplaced, plugin
 from paretune.structures import InputSize
 from paretune.target import Target
+from paretune.training.order import unfit_baseline
+from paretune.training.scales import multi_scale_problem
 from paretune.training.settings import Training
 from paretune.yamlfile import Document, Place, problems_of, read_yaml, validate
 
@@ -127,6 +129,8 @@ class Tracking(Spec):
     """Tracking server; None keeps a database under the output folder."""
     experiment: str = Field(default="paretune", min_length=1)
     """Experiment the runs belong to."""
+    trainings: bool = True
+    """Log what `paretune train` does, too."""
 
 
 class Job(Spec):
@@ -138,6 +142,8 @@ class Job(Spec):
     """Input size of the baseline: one number, or WIDTHxHEIGHT such as 192x144."""
     training: Training = Training()
     """Training of the baseline."""
+    baseline: str | None = None
+    """Folder of a trained network of this detector and these classes, in place of training one."""
     space: str
     """Search space: a file, its path relative to the job's."""
     targets: dict[str, Target] = Field(default_factory=lambda: {"local": Target()})
@@ -180,6 +186,20 @@ class Job(Spec):
         problem = self.detector.size_problem(self.size)
         if problem:
             raise ValueError(f"input_size: {problem}")
+        return self
+
+    @model_validator(mode="after")
+    def _fitting_training(self) -> Job:
+        wrong: dict[tuple[str, ...], tuple[str, Any]] = {}
+        for field, offered in (("box_loss", self.detector.box_losses), ("class_loss", self.detector.class_losses)):
+            asked = getattr(self.training, field)
+            if asked is not None and asked not in offered:
+                wrong["training", field] = f"{self.detector.name} offers {', '.join(offered)}", asked
+        share = self.training.multi_scale
+        if problem := multi_scale_problem(self.detector, self.size, share):
+            wrong["training", "multi_scale"] = problem, share
+        if wrong:
+            raise misplaced("Job", wrong)
         return self
 
     @property
@@ -232,6 +252,8 @@ def read_plan(path: Path, overrides: Mapping[str, Any] | None = None) -> Plan:
     document = _overridden(read_yaml(path), overrides or {})
     job = validate(Job, document)
     problems = [Problem(document.file, document.line(("dataset",)), f"dataset: {p}") for p in job.dataset.problems()]
+    if job.baseline is not None and (said := unfit_baseline(Path(job.baseline), job.detector)):
+        problems.append(Problem(document.file, document.line(("baseline",)), f"baseline: {said}"))
     space_path = path.parent / job.space
     if not space_path.is_file():
         line = document.line(("space",))

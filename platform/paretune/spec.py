@@ -63,6 +63,15 @@ def parse_plugin(value: Any, registry: Registry[S]) -> S:
         raise _prefixed(error, name) from None
 
 
+def misplaced(title: str, found: Mapping[tuple[str, ...], tuple[str, Any]]) -> ValidationError:
+    """Return the error of a validator that looks at several fields: place → what is wrong there, and the value."""
+    details = [
+        InitErrorDetails(type=PydanticCustomError("unfit", "{message}", {"message": said}), loc=place, input=value)
+        for place, (said, value) in found.items()
+    ]
+    return ValidationError.from_exception_data(title, details)
+
+
 def _prefixed(error: ValidationError, name: str) -> ValidationError:
     """Put a plug-in's name before the place of each of its errors: pydantic knows only field names."""
     details = [

@@ -19,6 +19,7 @@ from paretune.recipe import Recipe
 from paretune.records import Record, read_record, read_records, write_record
 from paretune.reporter import Reporter, front_of
 from paretune.store import write_text
+from paretune.training.order import Order, adopt, divergence_told, train_order
 from paretune.trial import run
 
 
@@ -48,10 +49,11 @@ def run_sweep(sweep: Sweep, *, address: str | None = None) -> Outcome:
         reporter = Reporter(sweep)
         try:
             if not sweep.finished:
+                take_baseline(sweep, reporter)
                 reporter.say(f"sweep {sweep.name}: {sweep.job.search.trials} trials; starting Ray")
-                with session.session(sweep.runs, address):
-                    session.refuse_impossible(sweep.job.resources.by_ray_name(), "a trial")
-                    train_baseline(sweep, reporter)
+                with session.session(sweep.runs, address, nested=sweep.job.training.by_ray):
+                    refuse_impossible(sweep.job)
+                    train_baseline(sweep, reporter, elsewhere=address is not None)
                     reporter.started()
                     run_trials(sweep, reporter, share=session.cores() if address is None else 0)
                 if len(read_records(sweep.folder)) < sweep.job.search.trials and not sweep.exhausted:
@@ -67,24 +69,58 @@ def run_sweep(sweep: Sweep, *, address: str | None = None) -> Outcome:
 
 def bench_of(sweep: Sweep) -> Bench:
     """Open what the trials of a sweep share."""
-    return Bench(sweep.job, sweep.job.dataset.open(sweep.cache), sweep.folder, sweep.baseline)
+    return Bench(sweep.job, sweep.job.dataset.open(sweep.cache), sweep.folder, sweep.baseline, sweep.cache)
 
 
-def train_baseline(sweep: Sweep, reporter: Reporter) -> None:
-    """Train the detector by Ray Train; an unfinished training goes on from its last checkpoint."""
-    from paretune.training.ddp import train_with_ray
+def refuse_impossible(job: Job) -> None:
+    """Refuse what no node of the session can ever give.
 
+    Raises:
+        UserError: says what is wanted and what the nodes have.
+    """
+    from paretune.executors.ray import session
+
+    session.refuse_impossible(job.resources.by_ray_name(), "a trial")
+    if job.training.by_ray:
+        from paretune.training.ddp import room_for
+
+        room_for(job.training)
+
+
+def take_baseline(sweep: Sweep, reporter: Reporter) -> None:
+    """Take over the trained network that the job names, if it names one.
+
+    Raises:
+        UserError: it does not fit.
+    """
     job = sweep.job
-    reporter.say(f"baseline: {job.training.epochs} epochs at {job.size}")
-    train_with_ray(
-        detector=job.detector,
-        dataset=job.dataset,
-        cache=sweep.cache,
-        size=job.size,
-        settings=job.training,
-        folder=sweep.baseline,
-        progress=reporter.say,
-    )
+    if job.baseline is not None and not _baseline_order(sweep).is_done():
+        reporter.say(f"baseline: {job.baseline}")
+        adopt(Path(job.baseline), job.detector, job.dataset.open(sweep.cache).classes, sweep.baseline)
+
+
+def _baseline_order(sweep: Sweep) -> Order:
+    job = sweep.job
+    return Order(job.detector, job.dataset, sweep.cache, job.size, job.training, sweep.baseline)
+
+
+def train_baseline(sweep: Sweep, reporter: Reporter, *, elsewhere: bool) -> None:
+    """Train the detector, unless there is a network; an unfinished training goes on.
+
+    Args:
+        sweep: whose baseline.
+        reporter: tells of each epoch.
+        elsewhere: train by Ray even with one worker, since the cluster's devices may be on other machines.
+
+    Raises:
+        UserError: the training diverged, or the cluster lacks the workers.
+    """
+    if sweep.job.baseline is not None:
+        return
+    order = _baseline_order(sweep)
+    reporter.say(f"baseline: {order.settings.epochs} epochs at {order.size}")
+    with divergence_told(order):
+        train_order(order, reporter.say, elsewhere=elsewhere)
 
 
 def compare(sweep: Sweep, reporter: Reporter) -> None:
@@ -115,6 +151,7 @@ def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
     Raises:
         UserError: the eager baseline failed.
     """
+    from paretune.executors.ray import session
     from paretune.executors.ray.trials import run_trials as tune_trials
     from paretune.search.searcher import StudySearcher
     from paretune.search.study import Setup, Study
@@ -136,7 +173,10 @@ def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
     study = Study(sweep.folder / "study.db", sweep.name, setup, records)
     searcher = StudySearcher(study, functools.partial(record_of, sweep.folder), reporter.trial_done)
     resources = job.resources.by_ray_name()
-    resources["CPU"] = max(resources["CPU"], share // job.search.concurrent)
+    if job.training.by_ray:
+        resources = {**job.resources.custom, **session.NEXT_TO_NOTHING}  # the workers of its fine-tuning need the rest
+    else:
+        resources["CPU"] = max(resources["CPU"], share // job.search.concurrent)
     tune_trials(
         functools.partial(run_in_worker, str(sweep.runs.resolve()), sweep.name),
         searcher,
@@ -144,6 +184,7 @@ def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
         concurrent=job.search.concurrent,
         resources=resources,
         folder=sweep.folder,
+        nested=job.training.by_ray,
     )
     if searcher.exhausted:
         sweep.mark_exhausted()

@@ -111,6 +111,8 @@ def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: C
         seed=job.search.seed,
         device=pick_device(job.training.device),
         progress=progress,
+        dataset=job.dataset,
+        cache=bench.cache,
     )
     for step in recipe.chain:
         progress(step.name)

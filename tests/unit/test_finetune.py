@@ -10,7 +10,7 @@ import torch
 from paretune.compression.base import Context
 from paretune.compression.finetune import Finetune
 from paretune.compression.prune import Prune
-from paretune.training import loop
+from paretune.training import stepping
 from paretune.training.loop import train
 from tests_support_compression import SETTINGS, SIZE, context, model, outputs, same_state, state
 
@@ -72,9 +72,9 @@ def test_goes_on_where_it_was_killed_to_the_same_weights(tmp_path: Path, monkeyp
     with pytest.raises(KilledError):
         step.apply(model(), killed_after(1, tmp_path / "killed"))
     done: list[int] = []
-    epoch = loop._Run.epoch
+    epoch = stepping.Run.epoch
     monkeypatch.setattr(
-        loop._Run, "epoch", lambda run, number, batches: done.append(number) or epoch(run, number, batches)
+        stepping.Run, "epoch", lambda run, number, *rest: done.append(number) or epoch(run, number, *rest)
     )
     resumed = step.apply(model(), context(tmp_path / "killed"))
     assert done == [1, 2]

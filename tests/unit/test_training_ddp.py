@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,8 +18,9 @@ from paretune.detectors.structure import load_network
 from paretune.detectors.yolo import Yolo
 from paretune.errors import UserError
 from paretune.structures import Annotations, Data, Image, InputSize
-from paretune.training.ddp import HISTORY, train_with_ray
+from paretune.training.ddp import train_with_ray
 from paretune.training.loop import train
+from paretune.training.order import HISTORY, Order, read_history, train_here
 from paretune.training.settings import Training
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -28,6 +28,8 @@ ray = pytest.importorskip("ray")
 
 TINY = Yolo(width=0.0625, depthwise=False)
 SIZE = InputSize(64, 64)
+TOLERANCE = 0.1
+"""By how much the loss of two workers may differ from that of one with the same batch, in each epoch."""
 SETTINGS = Training(epochs=3, batch_size=4, lr=4e-3, threads=1, device="cpu")
 
 
@@ -111,26 +113,24 @@ def carried_by_value() -> None:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
+def order_of(folder: Path, dataset: Dataset, settings: Training = SETTINGS, detector: Yolo = TINY) -> Order:
+    return Order(detector, dataset, folder.parent / "cache", SIZE, settings, folder)
+
+
 def run(
     folder: Path,
     dataset: Dataset,
     settings: Training = SETTINGS,
     *,
-    workers: int = 1,
     lines: list[str] | None = None,
     detector: Yolo = TINY,
 ) -> Path:
     carried_by_value()
-    return train_with_ray(
-        detector=detector,
-        dataset=dataset,
-        cache=folder.parent / "cache",
-        size=SIZE,
-        settings=settings,
-        folder=folder,
-        workers=workers,
-        progress=(lines if lines is not None else []).append,
-    )
+    return train_with_ray(order_of(folder, dataset, settings, detector), (lines if lines is not None else []).append)
+
+
+def epochs(folder: Path) -> list[dict[str, Any]]:
+    return read_history(folder)["epochs"]
 
 
 @pytest.mark.usefixtures("cluster")
@@ -144,7 +144,7 @@ def test_the_network_is_that_of_the_plain_loop_and_is_not_trained_twice(tmp_path
     for (name, a), b in zip(plain.state_dict().items(), trained.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=name)
     assert [line.split(":")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
-    assert [entry["number"] for entry in json.loads((folder / HISTORY).read_text())] == [1, 2, 3]
+    assert [entry["number"] for entry in epochs(folder)] == [1, 2, 3]
     assert sorted(path.name for path in folder.iterdir()) == ["structure.json", "training.json", "weights.safetensors"]
     assert signal.getsignal(signal.SIGINT) is handler
     before = (folder / "weights.safetensors").stat().st_mtime_ns
@@ -155,21 +155,25 @@ def test_the_network_is_that_of_the_plain_loop_and_is_not_trained_twice(tmp_path
 @pytest.mark.usefixtures("cluster")
 def test_a_killed_worker_goes_on_after_its_last_epoch(tmp_path: Path) -> None:
     mark = tmp_path / "killed"
-    folder = run(tmp_path / "baseline", Noise(kill_once=str(mark)))
+    two = SETTINGS.model_copy(update={"workers": 2, "batch_size": 2})
+    folder = run(tmp_path / "baseline", Noise(kill_once=str(mark)), two)
     assert mark.exists()
-    assert [entry["number"] for entry in json.loads((folder / HISTORY).read_text())] == [1, 2, 3]
+    assert [entry["number"] for entry in epochs(folder)] == [1, 2, 3]
 
 
 @pytest.mark.usefixtures("cluster")
 def test_mistakes_come_back_as_what_they_are(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^annotations/7\.xml is missing$"):
-        run(tmp_path / "a", Noise(mistake="annotations/7.xml is missing"))
+    two = SETTINGS.model_copy(update={"workers": 2})
+    for settings in (SETTINGS, two):
+        with pytest.raises(UserError, match=r"^annotations/7\.xml is missing$"):
+            run(tmp_path / "a", Noise(mistake="annotations/7.xml is missing"), settings)
     folder = run(tmp_path / "a", Noise(), SETTINGS.model_copy(update={"epochs": 1}))  # mended, and tried again
     assert (folder / HISTORY).exists()
     with pytest.raises(FloatingPointError, match="step"):
         run(tmp_path / "b", Noise(), detector=Diverging(width=0.0625, depthwise=False))
-    with pytest.raises(UserError, match="no room"):
-        run(tmp_path / "c", Noise(), SETTINGS.model_copy(update={"threads": 64}))
+    for impossible in ({"threads": 64}, {"workers": 3, "threads": 1}):
+        with pytest.raises(UserError, match=r"cores per machine: \[2\].*no room"):
+            run(tmp_path / "c", Noise(), SETTINGS.model_copy(update=impossible))
     with pytest.raises(UserError, match="GPU"):
         run(tmp_path / "d", Noise(), SETTINGS.model_copy(update={"device": "cuda"}))
 
@@ -177,11 +181,16 @@ def test_mistakes_come_back_as_what_they_are(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("cluster")
 def test_two_workers_agree_on_one_network(tmp_path: Path) -> None:
     lines: list[str] = []
-    settings = SETTINGS.model_copy(update={"batch_size": 2})
-    folder = run(tmp_path / "baseline", Noise(), settings, workers=2, lines=lines)
-    history = json.loads((folder / HISTORY).read_text())
+    settings = SETTINGS.model_copy(update={"batch_size": 2, "workers": 2})
+    folder = run(tmp_path / "baseline", Noise(), settings, lines=lines)
+    history = epochs(folder)
     assert [entry["number"] for entry in history] == [1, 2, 3]
     assert {entry["workers"] for entry in history} == {2}
     assert len(lines) == 3
+    alone = train_here(order_of(tmp_path / "alone", Noise(), SETTINGS))
+    for two, one in zip(history, epochs(alone), strict=True):
+        assert two["lr"] == one["lr"]
+        # norms see half a batch each, and YOLOX's loss is per responsible cell of a worker's own images
+        assert sum(two["losses"].values()) == pytest.approx(sum(one["losses"].values()), rel=TOLERANCE)
     trained = load_network(TINY, 2, folder)
     assert all(torch.isfinite(parameter).all() for parameter in trained.parameters())

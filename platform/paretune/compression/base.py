@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from paretune.data.base import Dataset
 from paretune.detectors.base import Detector
 from paretune.model import Format, Model
 from paretune.spec import Spec
@@ -34,6 +35,10 @@ class Context:
     """Where a step trains: a torch device."""
     progress: Callable[[str], None] = _silent
     """Called with a short line while something long goes on."""
+    dataset: Dataset | None = None
+    """What ``data`` was opened from: workers in other processes open it by themselves."""
+    cache: Path | None = None
+    """Where the dataset keeps what it generates."""
 
 
 class Step(Spec, ABC):

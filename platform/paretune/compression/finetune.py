@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from paretune.compression.base import Context, Step
+from paretune.errors import UserError
 from paretune.model import Model
+from paretune.training.settings import Training
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,42 +29,72 @@ class Finetune(Step):
     """Highest learning rate; half of the baseline's by default."""
 
     def apply(self, model: Model, context: Context) -> Model:
-        """Train a copy of the network in this process, at the model's input size.
+        """Train a copy of the network at the model's input size, with as many workers as the baseline.
 
-        After each epoch the state of the training is saved in the working folder: the same step on the
-        same network goes on from there when it was killed, and ends with the same weights.
+        The state of the training is saved in the working folder: the same step on the same network goes
+        on from there when it was killed, and ends with the same weights.
 
         Raises:
             FloatingPointError: the training diverged.
-            UserError: the saved state cannot be read.
+            UserError: the saved state cannot be read, or the cluster lacks the workers.
         """
-        from paretune.detectors.structure import copy_network
-        from paretune.training.loop import Epoch, Options, train
-        from paretune.training.state import load_state, save_state
-
         assert model.network is not None  # noqa: S101 - the recipe's formats meet
         history = (*model.history, self.name)
         if self.epochs == 0:
             return replace(model, history=history).noted("finetune changed nothing: 0 epochs")
         lr = context.training.lr / 2 if self.lr is None else self.lr
         settings = context.training.model_copy(update={"epochs": self.epochs, "lr": lr, "seed": context.seed})
+        tune = _with_workers if settings.by_ray else _here
         folder = context.workdir / f"finetune-{_digest(model.network)}"
+        return replace(model, network=tune(model, context, settings, folder), history=history)
 
-        def after(epoch: Epoch) -> None:
-            context.progress(f"finetune {epoch}")
+
+def _here(model: Model, context: Context, settings: Training, folder: Path) -> nn.Module:
+    """Train in this process."""
+    from paretune.detectors.structure import copy_network
+    from paretune.training.loop import Epoch, Options, train
+    from paretune.training.state import load_state, save_state
+
+    assert model.network is not None  # noqa: S101 - as above
+
+    def after(epoch: Epoch) -> None:
+        context.progress(f"finetune {epoch}")
+        if epoch.number % settings.checkpoint_every == 0 or epoch.number == settings.epochs:
             save_state(epoch.state, folder)
 
-        result = train(
-            copy_network(model.network).train(),
-            context.detector,
-            context.data.splits["train"],
-            model.input_size,
-            settings,
-            device=context.device,
-            on_epoch=after,
-            options=Options(resume=load_state(folder)),
-        )
-        return replace(model, network=result.network, history=history)
+    result = train(
+        copy_network(model.network).train(),
+        context.detector,
+        context.data.splits["train"],
+        model.input_size,
+        settings,
+        device=context.device,
+        on_epoch=after,
+        options=Options(resume=load_state(folder), val=context.data.splits.get("val")),
+    )
+    return result.network
+
+
+def _with_workers(model: Model, context: Context, settings: Training, folder: Path) -> nn.Module:
+    """Train on Ray workers: they open the dataset by themselves, and get the network as files."""
+    from paretune.detectors.structure import load_network, save_network
+    from paretune.training.order import Order, train_order
+
+    assert model.network is not None  # noqa: S101 - as above
+    if context.dataset is None or context.cache is None:
+        raise UserError("training.workers: there is no dataset that other processes could open")
+    save_network(model.network, folder / "start")
+    order = Order(
+        detector=context.detector,
+        dataset=context.dataset,
+        cache=context.cache,
+        size=model.input_size,
+        settings=settings,
+        folder=folder,
+        start=folder / "start",
+    )
+    train_order(order, lambda line: context.progress(f"finetune {line}"))
+    return load_network(context.detector, len(context.data.classes), folder)
 
 
 def _digest(network: nn.Module) -> str:

@@ -58,7 +58,7 @@ class SweepRuns:
         self._experiment_id = place.experiment_id(self._client)
         parent = self._parent(started)
         self._parent_id: str = parent.info.run_id
-        self._log(self._parent_id, params={k: v for k, v in params.items() if _key(k) not in parent.data.params})
+        self._log(self._parent_id, params={k: v for k, v in params.items() if key_of(k) not in parent.data.params})
         self._steps = int(parent.data.metrics.get("trials_done", 0))
         self._ended = _ms(started)
         self._view_offered = False
@@ -201,9 +201,9 @@ class SweepRuns:
         from mlflow.entities import Metric, Param, RunTag
 
         time_of = int(time.time() * 1000) if stamp is None else stamp
-        rows = [Metric(_key(k), float(v), time_of, step) for k, v in (metrics or {}).items() if math.isfinite(v)]
-        leaves = [Param(_key(k), str(v)[:LONGEST]) for k, v in (params or {}).items()]
-        labels = [RunTag(_key(k), v[:LONGEST]) for k, v in (tags or {}).items()]
+        rows = [Metric(key_of(k), float(v), time_of, step) for k, v in (metrics or {}).items() if math.isfinite(v)]
+        leaves = [Param(key_of(k), str(v)[:LONGEST]) for k, v in (params or {}).items()]
+        labels = [RunTag(key_of(k), v[:LONGEST]) for k, v in (tags or {}).items()]
         if rows or labels or leaves:
             self._client.log_batch(run_id, metrics=rows, params=leaves[:PARAMS_IN_BATCH], tags=labels)
         for begin in range(PARAMS_IN_BATCH, len(leaves), PARAMS_IN_BATCH):
@@ -215,6 +215,6 @@ def _ms(seconds: float) -> int:
     return int(seconds * 1000)
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
     """Return a name that MLflow takes: letters, digits, ``_-. :``, at most 250."""
     return re.sub(r"[^\w.\- :]", "_", name)[:250]

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from paretune.detectors.base import Detector
 from paretune.device_lock import sharing
 from paretune.errors import UserError
 from paretune.spec import fingerprint
-from paretune.structures import Annotations, InputSize, Split
+from paretune.structures import InputSize, Split
 from paretune.training.loader import Batches
-from paretune.training.optimizing import Average, learning_rate, make_optimizer
 from paretune.training.settings import Training
 from paretune.training.state import State
-
-Loss = Callable[[Callable[..., Any], Tensor, Sequence[Annotations]], dict[str, Tensor]]
-"""(the network's forward, images, annotations) → the terms that are added up."""
+from paretune.training.stepping import Loss, Place, Run
+from paretune.training.validating import validate
 
 
 @dataclass(frozen=True)
@@ -44,14 +41,34 @@ class Epoch:
     """Of training, without waiting for the device."""
     waited: float
     """Seconds until the device was free (somebody measured on it)."""
+    map: float | None
+    """On the validation split, of the network that is kept; None when this epoch was not validated."""
+    left: float
+    """Seconds that the epochs still to come are likely to take."""
+    precision: str
+    """What the network computed in: float32, bfloat16 or float16."""
     state: State = field(repr=False, compare=False)
     """To be saved or forgotten at once: its tensors are those that the next epoch changes."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return all but the state: plain data, for the log."""
+        return {key: value for key, value in vars(self).items() if key != "state"}
 
     def __str__(self) -> str:
         """Give one line for the user."""
         terms = " + ".join(f"{name} {value:.3f}" for name, value in self.losses.items())
-        total = sum(self.losses.values())
-        return f"epoch {self.number}/{self.epochs}: loss {total:.3f} = {terms}, {self.images_per_second:.0f} images/s"
+        words = [f"loss {sum(self.losses.values()):.3f} = {terms}", f"lr {self.lr:.2g}"]
+        words.append(f"{self.images_per_second:.0f} images/s")
+        words += [] if self.map is None else [f"map {self.map:.3f}"]
+        words += [f"{duration(self.left)} left"] if self.number < self.epochs else []
+        return f"epoch {self.number}/{self.epochs}: {', '.join(words)}"
+
+
+def duration(seconds: float) -> str:
+    """Give a time as people say it: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 @dataclass(frozen=True)
@@ -68,6 +85,8 @@ class Options:
     """Number of workers."""
     leader: bool = True
     """Whether this worker holds the device lock for its machine."""
+    val: Split | None = None
+    """What is evaluated between epochs, if the settings ask for it."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +99,8 @@ class TrainResult:
     """Number, losses, learning rate and speed of every epoch of this run."""
     seconds: float
     """Of training."""
+    best: int | None = None
+    """The epoch whose network is kept, where a training may end early; None is the last."""
 
 
 def pick_device(wanted: str) -> str:
@@ -124,9 +145,12 @@ def train(
         FloatingPointError: the loss or the gradient is not finite; the states of the epochs before are good.
         UserError: no such optimizer, or the state is another training's.
     """
-    with _threads(settings.threads if device == "cpu" else 0), torch.random.fork_rng(_gpus(device)):
+    if settings.validate_every and options.val is None:
+        raise UserError("training.validate_every: there is no validation split")
+    place = Place(device, options.rank, options.world)
+    with threads_of(settings, device), torch.random.fork_rng(_gpus(device)):
         torch.manual_seed(settings.seed)
-        run = _Run(network, detector, settings, device, options)
+        run = Run(network, detector, settings, size, place, options.loss)
         batches = Batches(
             split,
             detector.preprocess,
@@ -138,118 +162,76 @@ def train(
             world=options.world,
         )
         made_by = _fingerprint(detector, size, settings, options.world)
-        start = run.resume(options.resume, made_by, len(batches)) if options.resume else 0
+        start = run.resume(options.resume, made_by) if options.resume else 0
         history: list[dict[str, Any]] = []
-        for number in range(start, settings.epochs):
-            with _sharing(device, options) as waited:
+        begun = time.monotonic()
+        for number in range(start, settings.epochs if run.patient(start) else start):
+            with _sharing(place, options) as waited:
                 began = time.monotonic()
-                losses, lr = run.epoch(number, batches)
+                losses, lr = run.epoch(number, batches.epoch(number), len(batches))
                 seconds = time.monotonic() - began
+                due = _validation_due(settings, number + 1)
+                score = _score(run, detector, options.val, size, settings) if due else None
+            goes_on = run.found(score, number + 1) if due else True
             speed = len(batches) * settings.batch_size * options.world / seconds
-            state = run.state(number + 1, made_by)
-            epoch = Epoch(number + 1, settings.epochs, losses, lr, speed, seconds, waited, state)
-            history.append({key: value for key, value in vars(epoch).items() if key != "state"})
+            epoch = Epoch(
+                number=number + 1,
+                epochs=settings.epochs,
+                losses=losses,
+                lr=lr,
+                images_per_second=speed,
+                seconds=seconds,
+                waited=waited,
+                map=score,
+                left=(settings.epochs - number - 1) * (time.monotonic() - begun) / (number + 1 - start),
+                precision=str(run.precision.dtype).removeprefix("torch."),
+                state=run.state(number + 1, made_by),
+            )
+            history.append(epoch.facts())
             if on_epoch is not None:
                 on_epoch(epoch)
-        return TrainResult(run.finished(), tuple(history), sum(epoch["seconds"] for epoch in history))
+            if not goes_on:
+                break
+        best = None if run.best is None else run.best.epoch
+        return TrainResult(run.finished(), tuple(history), sum(epoch["seconds"] for epoch in history), best)
 
 
-class _Run:
-    """Network, optimizer and average of one training."""
+def _validation_due(settings: Training, done: int) -> bool:
+    every = settings.validate_every
+    return bool(every) and (done % every == 0 or done == settings.epochs)
 
-    def __init__(
-        self, network: nn.Module, detector: Detector, settings: Training, device: str, options: Options
-    ) -> None:
-        self.network = network.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self.settings, self.device = settings, device
-        self.loss: Loss = options.loss or detector.training_loss
-        self.optimizer = make_optimizer(network, settings)
-        self.average = Average(network, settings.ema) if settings.ema else None
-        self.forward: nn.Module = self.network
-        if options.world > 1:
-            self.forward = nn.parallel.DistributedDataParallel(self.network)
 
-    def epoch(self, number: int, batches: Batches) -> tuple[dict[str, float], float]:
-        """Train one epoch (from 0); return the mean of every loss term, and the last learning rate."""
-        self.network.train()
-        sums: dict[str, float] = {}
-        lr = self.settings.lr
-        for index, (images, boxes) in enumerate(batches.epoch(number)):
-            lr = learning_rate(number * len(batches) + index, len(batches), self.settings)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            terms = self.step(images.to(self.device), boxes, f"epoch {number + 1}, step {index + 1}, lr {lr:.2g}")
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + value / len(batches)
-        return sums, lr
-
-    def step(self, images: Tensor, annotations: Sequence[Annotations], where: str) -> dict[str, float]:
-        """Change the weights once.
-
-        Raises:
-            FloatingPointError: loss or gradient is not finite; the weights are as they were.
-        """
-        self.optimizer.zero_grad(set_to_none=True)
-        terms = self.loss(self._forward, images, annotations)
-        values = {name: float(term.detach()) for name, term in terms.items()}
-        if not all(map(math.isfinite, values.values())):
-            raise FloatingPointError(f"{where}: the loss is {values}; a lower training.lr or training.clip may help")
-        sum(terms.values(), torch.zeros((), device=self.device)).backward()  # type: ignore[no-untyped-call]
-        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip or math.inf))
-        if not math.isfinite(norm):
-            raise FloatingPointError(f"{where}: the gradient is not finite ({norm}); a lower training.lr may help")
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update()
-        return values
-
-    def _forward(self, *arguments: Any) -> Any:
-        """Run the network, in mixed precision if that is wanted; the loss is computed outside of it."""
-        with torch.autocast(_kind(self.device), torch.bfloat16) if self.settings.amp else nullcontext():
-            return self.forward(*arguments)
-
-    def state(self, epoch: int, made_by: str) -> State:
-        """Return where the training stands; the tensors are the live ones."""
-        average = {} if self.average is None else self.average.network.state_dict()
-        return State(
-            made_by, epoch, self.network.state_dict(), average, self.optimizer.state_dict(), torch.get_rng_state()
-        )
-
-    def resume(self, state: State, made_by: str, steps_per_epoch: int) -> int:
-        """Go on from a state; return the epochs it has done.
-
-        Raises:
-            UserError: it is another training's.
-        """
-        if state.made_by != made_by:
-            raise UserError("the saved training has another detector, input size or settings; delete it to train anew")
-        self.network.load_state_dict(state.network)
-        self.optimizer.load_state_dict(state.optimizer)
-        if self.average is not None:
-            self.average.load(state.average, state.epoch * steps_per_epoch)
-        torch.set_rng_state(state.random)
-        return state.epoch
-
-    def finished(self) -> nn.Module:
-        """Return the network with its final weights, in eval mode on the CPU."""
-        if self.average is not None:
-            self.network.load_state_dict(self.average.network.state_dict())
-        self.optimizer.zero_grad(set_to_none=True)
-        return self.network.to(device="cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[no-any-return]
+def _score(run: Run, detector: Detector, val: Split | None, size: InputSize, settings: Training) -> float | None:
+    """Return the map of the network that is kept, the same on every worker."""
+    place = run.place
+    assert val is not None  # noqa: S101 - train has looked
+    accuracy = validate(
+        run.judged,
+        detector,
+        val,
+        size,
+        device=place.device,
+        batch=settings.batch_size,
+        rank=place.rank,
+        world=place.world,
+    )
+    told = [None if accuracy is None else accuracy.map]
+    if place.world > 1:
+        dist.broadcast_object_list(told, 0)
+    return told[0]
 
 
 def _fingerprint(detector: Detector, size: InputSize, settings: Training, world: int) -> str:
     """Return what makes a training this one; where it runs does not."""
-    what = {key: value for key, value in settings.tree().items() if key not in ("device", "threads")}
-    return fingerprint(detector.named(), str(size), what, world)
+    return fingerprint(detector.named(), str(size), settings.as_computed(), world)
 
 
 @contextmanager
-def _threads(wanted: int) -> Iterator[None]:
-    """Give torch this many threads, and its own number back afterwards; 0 leaves it as it is."""
+def threads_of(settings: Training, device: str) -> Iterator[None]:
+    """Give torch the settings' threads on a CPU, and its own number back afterwards; 0 leaves it as it is."""
     before = torch.get_num_threads()
-    if wanted:
-        torch.set_num_threads(wanted)
+    if settings.threads and device == "cpu":
+        torch.set_num_threads(settings.threads)
     try:
         yield
     finally:
@@ -257,23 +239,18 @@ def _threads(wanted: int) -> Iterator[None]:
 
 
 @contextmanager
-def _sharing(device: str, options: Options) -> Iterator[float]:
+def _sharing(place: Place, options: Options) -> Iterator[float]:
     """Hold the device together with other trainings; yields the seconds waited.
 
     Of several workers on a machine one holds it for all: were each to ask by itself, one could wait
     for a measurement that waits for another, which waits for the first to join in.
     """
-    with sharing(_kind(device)) if options.leader else nullcontext(0.0) as waited:
+    with sharing(place.kind) if options.leader else nullcontext(0.0) as waited:
         if options.world > 1:
             dist.barrier()
         yield waited
         if options.world > 1:
             dist.barrier()
-
-
-def _kind(device: str) -> str:
-    """Return ``cuda`` for ``cuda:1``."""
-    return device.partition(":")[0]
 
 
 def _gpus(device: str) -> list[str]:

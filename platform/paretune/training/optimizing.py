@@ -9,39 +9,37 @@ import math
 import torch
 from torch import Tensor, nn
 
-from paretune.errors import UserError, did_you_mean
-from paretune.training.settings import Training
+from paretune.errors import UserError
+from paretune.names import known_optimizer
+from paretune.training.settings import MOMENTUM_IS, Training
 
 FLOOR = 0.01
-"""What is left of the learning rate in the end."""
+"""What is left of the learning rate in the end, by the schedules cosine and linear."""
 MOMENTUM = 0.9
-_NOT_USABLE = {"Optimizer", "LBFGS", "SparseAdam"}
-"""Not an optimizer itself; needs the loss several times a step; takes sparse gradients only."""
+"""Of SGD, when the settings leave it open."""
+_NOT_DECAYED = (nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.EmbeddingBag)
+"""Modules whose weights may have several dimensions and still do not decay; other norms have vectors."""
 
 
 def make_optimizer(network: nn.Module, settings: Training) -> torch.optim.Optimizer:
     """Build the optimizer that the settings name.
 
-    Weights of convolutions and linear layers decay; norms and biases, whose size means something, do
-    not. Where the optimizer knows momentum it is 0.9, in Nesterov's form where there is one.
-
     Raises:
         UserError: torch.optim has no such optimizer, or it cannot train this network.
     """
-    names = [name for name, value in vars(torch.optim).items() if isinstance(value, type) and name not in _NOT_USABLE]
-    if settings.optimizer not in names:
-        known = ", ".join(sorted(names))
-        raise UserError(f"optimizer {settings.optimizer!r}{did_you_mean(settings.optimizer, names)}; known: {known}")
-    cls = getattr(torch.optim, settings.optimizer)
+    try:
+        cls = getattr(torch.optim, known_optimizer(settings.optimizer))
+    except ValueError as error:
+        raise UserError(f"training.optimizer {settings.optimizer!r}: {error}") from error
     accepted = inspect.signature(cls).parameters
-    options = {"momentum": MOMENTUM, "nesterov": True} if settings.optimizer == "SGD" else {}
-    if "fused" in accepted:
-        options["fused"] = True  # one kernel for all weights: on a CPU too, 5x faster than one by one
-    decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
+    decayed, others = decay_groups(network)
     groups: list[dict[str, object]] = [{"params": decayed}, {"params": others}]
     if "weight_decay" in accepted:
         groups[0]["weight_decay"], groups[1]["weight_decay"] = settings.weight_decay, 0.0
+    groups = [group for group in groups if group["params"]]
+    options = _momentum(settings, accepted["betas"].default if "betas" in accepted else ())
+    if "fused" in accepted:
+        options["fused"] = True  # one kernel for all weights: on a CPU too, 5x faster than one by one
     try:
         optimizer: torch.optim.Optimizer = cls(groups, lr=settings.lr, **options)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -49,17 +47,54 @@ def make_optimizer(network: nn.Module, settings: Training) -> torch.optim.Optimi
     return optimizer
 
 
-def learning_rate(step: int, steps_per_epoch: int, settings: Training) -> float:
-    """Return the learning rate of one step (from 0): a straight rise, then half a cosine down to 1 %.
+def decay_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the parameters that weight decay draws to zero, and those whose size means something.
 
-    Loshchilov and Hutter, "SGDR", arXiv:1608.03983.
+    The second are those of norms and embeddings, biases, and whatever has one dimension or none (scales).
+    """
+    kept = {
+        id(p)
+        for module in network.modules()
+        if isinstance(module, _NOT_DECAYED)
+        for p in module.parameters(recurse=False)
+    }
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            plain = parameter.ndim > 1 and id(parameter) not in kept and name.rpartition(".")[2] != "bias"
+            (decayed if plain else others).append(parameter)
+    return decayed, others
+
+
+def _momentum(settings: Training, betas: tuple[float, ...]) -> dict[str, object]:
+    """Return the momentum as torch's class takes it."""
+    if settings.optimizer == "SGD":
+        momentum = MOMENTUM if settings.momentum is None else settings.momentum
+        return {"momentum": momentum, "nesterov": momentum > 0}
+    if settings.momentum is None:
+        return {}
+    if MOMENTUM_IS.get(settings.optimizer) == "betas":
+        return {"betas": (settings.momentum, *betas[1:])}
+    return {"momentum": settings.momentum}
+
+
+def learning_rate(step: int, steps_per_epoch: int, settings: Training) -> float:
+    """Return the learning rate of one step (from 0): a straight rise, then what the schedule says.
+
+    Cosine: Loshchilov and Hutter, "SGDR", arXiv:1608.03983, half a period.
     """
     total = settings.epochs * steps_per_epoch
     warm = min(round(settings.warmup_epochs * steps_per_epoch), total // 2)
     if step < warm:
         return settings.lr * (step + 1) / (warm + 1)
-    progress = (step - warm) / max(1, total - warm)
-    return settings.lr * (FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * min(1.0, progress))) / 2)
+    if settings.schedule == "constant":
+        return settings.lr
+    if settings.schedule == "step":
+        return settings.lr * settings.gamma ** sum(step >= mark * total for mark in settings.milestones)
+    progress = min(1.0, (step - warm) / max(1, total - warm))
+    left = 1 - progress if settings.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
+    return settings.lr * (FLOOR + (1 - FLOOR) * left)
 
 
 class Average:

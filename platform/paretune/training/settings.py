@@ -2,40 +2,122 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
+from paretune.detectors.base import BoxLoss, ClassLoss, Losses
 from paretune.names import known_optimizer
-from paretune.spec import Spec
+from paretune.spec import Spec, misplaced
+
+MOMENTUM_IS: dict[str, Literal["momentum", "betas"]] = {
+    "SGD": "momentum",
+    "RMSprop": "momentum",
+    "Adam": "betas",
+    "AdamW": "betas",
+    "Adamax": "betas",
+    "NAdam": "betas",
+    "RAdam": "betas",
+}
+"""Optimizer → the argument of torch's class that holds its momentum; the others have none."""
+ELSEWHERE = ("device", "threads", "checkpoint_every", "storage", "with_ray")
+"""Fields that do not decide what comes out: where it runs, and where and how often it is saved."""
 
 
 class Training(Spec):
-    """How a network is trained. Sizes are per device."""
+    """How a network is trained. Sizes are per worker, that is per device."""
 
     epochs: int = Field(default=30, ge=1, le=100_000)
     """Passes over the training split."""
     batch_size: int = Field(default=8, ge=1, le=4096)
-    """Images in one optimizer step."""
+    """Images that go through the network at once."""
+    accumulate: int = Field(default=1, ge=1, le=1024)
+    """Batches whose gradients are averaged before the weights change once: a larger batch in the same memory."""
+    box_loss: BoxLoss | None = None
+    """Loss of the boxes, in place of the detector's own: iou, giou, diou, ciou or smooth_l1, what it offers."""
+    class_loss: ClassLoss | None = None
+    """Loss of the classes, in place of the detector's own: bce, cross_entropy or focal, what it offers."""
     optimizer: Annotated[str, AfterValidator(known_optimizer)] = "AdamW"
     """A class of torch.optim, by name."""
     lr: float = Field(default=2e-3, gt=0, le=10)
-    """Highest learning rate: reached after the warm-up, then lowered along a cosine to 1 % of it."""
+    """Highest learning rate: reached after the warm-up, then lowered by the schedule."""
+    momentum: float | None = Field(default=None, ge=0, lt=1)
+    """Of SGD (0.9 unless told, in Nesterov's form) and RMSprop; of Adam and its kin the first of the two betas."""
     weight_decay: float = Field(default=0.02, ge=0, le=1)
-    """Applied to weights of convolutions only, not to norms and biases."""
+    """Applied to weights of convolutions and linear layers only: not to norms, biases and embeddings."""
+    schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
+    """How the learning rate goes down: cosine and linear to 1 % of it, step at each of the milestones."""
+    milestones: Annotated[tuple[float, ...], Field(strict=False)] = (0.67, 0.9)
+    """For the step schedule: the shares of the training after which the learning rate is multiplied by gamma."""
+    gamma: float = Field(default=0.1, gt=0, lt=1)
+    """For the step schedule: see milestones."""
     warmup_epochs: float = Field(default=1.0, ge=0)
     """Epochs over which the learning rate rises from nothing."""
     ema: float = Field(default=0.99, ge=0, lt=1)
     """Decay of the moving average of the weights that is kept as the result; 0 keeps the last weights."""
-    amp: bool = False
-    """Compute in bfloat16 where torch's autocast allows it."""
+    amp: bool | Literal["auto"] = False
+    """Mixed precision: bfloat16 where torch's autocast allows it, or float16 with a scaled loss on a GPU without
+    bfloat16; auto does so only where the device computes it natively."""
     flip: float = Field(default=0.5, ge=0, le=1)
     """Share of the training images that are mirrored."""
+    multi_scale: float = Field(default=0.0, ge=0, le=0.75)
+    """Each step's input size is drawn from 1 - this to 1 + this times the input size, in multiples of 32; 0 keeps
+    the one size."""
     clip: float = Field(default=10.0, ge=0)
     """Largest norm of the gradient; 0 leaves it as it is."""
+    validate_every: int = Field(default=0, ge=0, le=100_000)
+    """Epochs from one evaluation on the validation split to the next; 0 evaluates the finished network only."""
+    patience: int = Field(default=0, ge=0, le=100_000)
+    """Stop after so many epochs without a better map on the validation split, and keep the best network; 0 trains
+    all epochs and keeps the last."""
+    checkpoint_every: int = Field(default=1, ge=1, le=100_000)
+    """Epochs from one saved state to the next: a training that was killed goes on from the last."""
     seed: int = Field(default=0, ge=0)
     """Seed of weights, order and augmentation."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """What to train on; auto takes a GPU where there is one."""
+    workers: int = Field(default=1, ge=1, le=1024)
+    """Processes that train together by Ray Train, each with a device of its own; 1 trains without Ray."""
+    with_ray: bool = False
+    """Train by Ray Train also with one worker."""
+    storage: str | None = None
+    """Folder, also of a remote file system such as s3://bucket/folder, in which states are kept, besides the output
+    folder, until the training is finished: a machine without that output folder goes on from there."""
     threads: int = Field(default=0, ge=0, le=1024)
     """Threads of torch on a CPU; 0 takes what there is: every core, or those that Ray gave the process."""
+
+    @model_validator(mode="after")
+    def _fields_fit(self) -> Training:
+        given = self.model_fields_set
+        wrong: dict[str, str] = {}
+        if self.momentum is not None and self.optimizer not in MOMENTUM_IS:
+            wrong["momentum"] = f"{self.optimizer} has none; {', '.join(MOMENTUM_IS)} have"
+        if self.optimizer == "Rprop" and "weight_decay" in given and self.weight_decay:
+            wrong["weight_decay"] = "Rprop looks at signs only, and knows no weight decay"
+        for name in sorted({"milestones", "gamma"} & given):
+            if self.schedule != "step" and getattr(self, name) != type(self).model_fields[name].default:
+                wrong[name] = f"belongs to `schedule: step`, and the schedule is {self.schedule}"
+        marks = self.milestones
+        if not marks or list(marks) != sorted(set(marks)) or not 0 < marks[0] <= marks[-1] < 1:
+            wrong["milestones"] = "shares of the training in rising order are expected, such as [0.67, 0.9]"
+        if self.patience and not self.validate_every:
+            wrong["patience"] = "nothing is validated while training; give validate_every too, such as 1"
+        elif 0 < self.patience < self.validate_every:
+            wrong["patience"] = f"shorter than the {self.validate_every} epochs from one validation to the next"
+        if wrong:
+            raise misplaced(type(self).__name__, {(name,): (said, getattr(self, name)) for name, said in wrong.items()})
+        return self
+
+    @property
+    def by_ray(self) -> bool:
+        """Tell whether it is Ray Train that trains."""
+        return self.with_ray or self.workers > 1
+
+    @property
+    def losses(self) -> Losses:
+        """Return the loss functions in place of the detector's own."""
+        return Losses(self.box_loss, self.class_loss)
+
+    def as_computed(self) -> dict[str, Any]:
+        """Return the fields that decide what comes out."""
+        return {key: value for key, value in self.tree().items() if key not in ELSEWHERE}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,22 @@ FILE = "state.pt"
 
 
 @dataclass(frozen=True)
+class Best:
+    """The best network of a training so far."""
+
+    map: float
+    """On the validation split."""
+    epoch: int
+    """Epochs done then."""
+    network: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
 class State:
-    """A training after some epochs; plain tensors, numbers and mappings only."""
+    """A training after some epochs; plain tensors, numbers and mappings only.
+
+    No state of random numbers: every epoch draws its own from seed and number.
+    """
 
     made_by: str
     """Fingerprint of detector, input size and settings: only the same training can be resumed."""
@@ -29,8 +43,12 @@ class State:
     average: dict[str, Tensor]
     """The moving average, or nothing where none is kept."""
     optimizer: dict[str, Any]
-    random: Tensor
-    """Torch's random state on the CPU."""
+    averaged: int = 0
+    """Steps that the average has seen."""
+    scale: dict[str, Any] = field(default_factory=dict)
+    """Of the loss, in float16."""
+    best: dict[str, Any] = field(default_factory=dict)
+    """Fields of ``Best``, where a training may end early."""
 
 
 def save_state(state: State, folder: Path) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 from paretune.errors import UserError
 
 
-def job_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the job's file, and what changes it."""
+def job_arguments(parser: argparse.ArgumentParser, what: str = "sweep", *, trials: bool = True) -> None:
+    """Add the job's file, the name of what is made of it, and what changes it."""
     parser.add_argument("job", type=Path, metavar="JOB.yaml")
-    parser.add_argument("--name", help="of the sweep (default: the job's file name)")
+    parser.add_argument("--name", help=f"of the {what} (default: the job's file name)")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="change one field of the job")
-    parser.add_argument("--trials", type=int, metavar="N", help="the same as --set search.trials=N")
+    if trials:
+        parser.add_argument("--trials", type=int, metavar="N", help="the same as --set search.trials=N")
 
 
 def sweep_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,8 @@ from types import FrameType
 from paretune.errors import UserError
 
 SESSION_MARK = ".ray-session"
+NEXT_TO_NOTHING = {"memory": 1.0}
+"""What a trial asks for whose work is done by workers of its own: Tune takes no empty request."""
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -31,11 +33,17 @@ QUIET = {
 
 
 @contextmanager
-def session(runs: Path, address: str | None = None) -> Iterator[None]:
+def session(runs: Path, address: str | None = None, *, nested: bool = False) -> Iterator[None]:
     """Start a private Ray on this machine, or join a cluster; end it, or leave it, with the block.
 
     A private Ray keeps its files in a short temporary folder (socket paths over 107 bytes fail) that is
     removed at the end, and its token under ``runs``: nothing is written to the home folder.
+
+    Args:
+        runs: output folder.
+        address: of the cluster; None starts a private Ray.
+        nested: trials start training workers of their own. When such a trial is stopped, Ray frees its workers'
+            room only if it can ask the dashboard who is alive; without it the room stays taken for ever.
     """
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
@@ -57,7 +65,8 @@ def session(runs: Path, address: str | None = None) -> Iterator[None]:
         ray.init(
             address="local",
             _temp_dir=str(folder),
-            include_dashboard=False,
+            include_dashboard=nested,
+            dashboard_host="127.0.0.1",
             log_to_driver=False,
             logging_level="ERROR",
             runtime_env={"env_vars": {"PYTHONPATH": python_path(), **QUIET}},

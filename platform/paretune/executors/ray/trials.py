@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ray.tune.schedulers import TrialScheduler
     from ray.tune.search import Searcher
 
 
@@ -19,6 +20,8 @@ def run_trials(
     concurrent: int,
     resources: Mapping[str, float],
     folder: Path,
+    nested: bool = False,
+    scheduler: TrialScheduler | None = None,
 ) -> None:
     """Run up to ``count`` trials by Ray Tune; returns when they are done or Ctrl-C was pressed once.
 
@@ -29,6 +32,9 @@ def run_trials(
         concurrent: how many at once.
         resources: what one trial takes, by Ray's names ("CPU", "GPU", custom ones).
         folder: where Tune keeps its own files, which nobody reads.
+        nested: trials start training workers of their own. Each then gets a process of its own, whose end ends
+            them: in one that went on to the next trial, the workers of a stopped one would train on.
+        scheduler: may stop trials early; None lets each run to its end.
     """
     from ray import tune
 
@@ -36,7 +42,11 @@ def run_trials(
     tune.Tuner(
         tune.with_resources(trial, tune.PlacementGroupFactory([dict(resources)])),
         tune_config=tune.TuneConfig(
-            search_alg=searcher, num_samples=count, max_concurrent_trials=concurrent, reuse_actors=True
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=count,
+            max_concurrent_trials=concurrent,
+            reuse_actors=not nested,
         ),
         run_config=tune.RunConfig(name="tune", storage_path=str(folder.resolve()), verbose=0),
     ).fit()

@@ -1,0 +1,273 @@
+"""One training as an order: what is trained on what, and the folder that receives it; carried out by any process.
+
+The folder holds ``unfinished/`` with the last state and a line for each epoch while the training goes on;
+in the end the network (weights and structure) and ``training.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paretune.data.base import Dataset
+from paretune.detectors.base import Detector
+from paretune.errors import UserError
+from paretune.spec import fingerprint
+from paretune.store import write_text
+from paretune.structures import InputSize
+from paretune.training.settings import Training
+from paretune.training.storage import Storage
+
+if TYPE_CHECKING:
+    from torch import nn
+
+KEPT = ("epochs.jsonl", "state.pt")
+"""Files of an unfinished training, in the order in which they are saved."""
+HISTORY = "training.json"
+"""What was trained, and what every epoch did, beside the trained network."""
+
+
+def _silent(_: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """All that a worker is told; plain data, it opens the dataset by itself."""
+
+    detector: Detector
+    dataset: Dataset
+    cache: Path
+    """For what the dataset generates; the same place on all machines."""
+    size: InputSize
+    settings: Training
+    folder: Path
+    """Receives the network; the same place on all machines."""
+    start: Path | None = None
+    """Folder of a network to go on from; None begins with fresh weights."""
+
+    @property
+    def work(self) -> Path:
+        """Return where the training keeps what it needs to be resumed."""
+        return self.folder / "unfinished"
+
+    @property
+    def key(self) -> str:
+        """Return a name that no other training has."""
+        what = (self.detector.named(), self.dataset.named(), str(self.size), self.settings.as_computed())
+        return f"{self.folder.name}-{fingerprint(*what)}"
+
+    def is_done(self) -> bool:
+        """Tell whether the network is there."""
+        from paretune.detectors.structure import STRUCTURE
+
+        return (self.folder / STRUCTURE).is_file()
+
+
+def carry_out(
+    order: Order,
+    *,
+    device: str,
+    threads: int,
+    rank: int = 0,
+    world: int = 1,
+    leader: bool = True,
+    after: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> None:
+    """Train, or go on with it, in this process; the first worker saves states, history and network.
+
+    Args:
+        order: what.
+        device: torch device.
+        threads: of torch; 0 leaves them as they are.
+        rank: which worker this is,
+        world: of how many.
+        leader: whether this worker holds the device lock for its machine.
+        after: called by the first worker with the facts of each epoch, when it is on disk.
+
+    Raises:
+        FloatingPointError: the training diverged.
+        UserError: a mistake of the user's, in the data or the settings.
+    """
+    import torch
+
+    from paretune.detectors.structure import load_network, save_network
+    from paretune.training.loop import Epoch, Options, train
+    from paretune.training.state import load_state, save_state
+
+    settings = order.settings
+    storage = None if settings.storage is None or rank else Storage(settings.storage, order.key)
+    if storage is not None:
+        storage.get(order.work, KEPT)
+    if world > 1:
+        torch.distributed.barrier()  # all go on from the same state
+    data = order.dataset.open(order.cache)
+    if order.start is None:
+        torch.manual_seed(settings.seed)
+        network = order.detector.initial(len(data.classes))
+    else:
+        network = load_network(order.detector, len(data.classes), order.start).train()
+
+    def on_epoch(epoch: Epoch) -> None:
+        if rank == 0:
+            entry = {**epoch.facts(), "line": str(epoch), "device": device, "workers": world}
+            _append(order.work, entry)
+            if epoch.number % settings.checkpoint_every == 0 or epoch.number == settings.epochs:
+                save_state(epoch.state, order.work)
+                if storage is not None:
+                    storage.put(order.work, KEPT)
+            after(entry)
+
+    result = train(
+        network,
+        order.detector,
+        data.splits["train"],
+        order.size,
+        settings.model_copy(update={"threads": threads}),
+        device=device,
+        on_epoch=on_epoch,
+        options=Options(
+            resume=load_state(order.work), rank=rank, world=world, leader=leader, val=data.splits.get("val")
+        ),
+    )
+    if rank == 0:
+        epochs = {entry["number"]: entry for entry in epochs_of(order.work)}  # one lost in a crash is there twice
+        facts = {
+            "detector": order.detector.named(),
+            "input_size": str(order.size),
+            "classes": list(data.classes),
+            "best_epoch": result.best,
+            "epochs": [epochs[number] for number in sorted(epochs)],
+        }
+        write_text(order.folder / HISTORY, json.dumps(facts, indent=1))
+        save_network(result.network, order.folder)
+        if storage is not None:
+            storage.clear()
+
+
+def train_here(order: Order, progress: Callable[[str], None] = _silent) -> Path:
+    """Carry out an order in this process, without Ray; an interrupted training goes on after its last epoch.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FloatingPointError: the training diverged; the last state stays.
+        UserError: there is no such device, or a mistake in the data.
+    """
+    from paretune.training.loop import pick_device
+
+    if order.is_done():
+        progress("trained already")
+        return order.folder
+    device = pick_device(order.settings.device)
+    carry_out(order, device=device, threads=order.settings.threads, after=lambda entry: progress(entry["line"]))
+    shutil.rmtree(order.work, ignore_errors=True)
+    return order.folder
+
+
+def train_order(order: Order, progress: Callable[[str], None] = _silent, *, elsewhere: bool = False) -> Path:
+    """Carry out an order: on Ray Train workers if it asks for several, else in this process.
+
+    Args:
+        order: what is trained.
+        progress: called with a line after each epoch.
+        elsewhere: use Ray for one worker too, since the devices may be on other machines.
+
+    Raises:
+        FloatingPointError: the training diverged.
+        RuntimeError: workers failed more often than is put up with.
+        UserError: a mistake of the user's, or the cluster cannot give what is asked for.
+    """
+    if not (order.settings.by_ray or elsewhere):
+        return train_here(order, progress)
+    from paretune.training.ddp import train_with_ray
+
+    return train_with_ray(order, progress)
+
+
+@contextmanager
+def divergence_told(order: Order) -> Iterator[None]:
+    """Turn a loss that is not finite into the user's mistake: the settings have to be changed.
+
+    Raises:
+        UserError: in place of FloatingPointError.
+    """
+    try:
+        yield
+    except FloatingPointError as error:
+        kept = f"the last good state is kept in {order.work}" if order.work.is_dir() else "no epoch was finished"
+        raise UserError(f"the training diverged: {error}; {kept}") from error
+
+
+def epochs_of(work: Path) -> list[dict[str, Any]]:
+    """Return the epochs written so far; a line that is being written does not count yet."""
+    path = work / KEPT[0]
+    text = path.read_text() if path.is_file() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("}\n")]
+
+
+def _append(work: Path, entry: dict[str, Any]) -> None:
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / KEPT[0]).open("a") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def read_history(folder: Path) -> dict[str, Any]:
+    """Return what ``training.json`` of a trained network says; nothing where there is none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / HISTORY
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: not readable ({error})") from error
+
+
+def unfit_baseline(source: Path, detector: Detector) -> str | None:
+    """Return why a folder cannot be taken as a detector's trained network, as far as it says so itself, or None."""
+    if not (source / "structure.json").is_file():
+        return f"{source} holds no trained network (structure.json and weights.safetensors)"
+    trained = read_history(source).get("detector", detector.named())
+    return None if trained == detector.named() else f"{source} is a {trained}, and the job's is {detector.named()}"
+
+
+def adopt(source: Path, detector: Detector, classes: tuple[str, ...], folder: Path) -> None:
+    """Take a trained network over into a folder, when it fits.
+
+    Raises:
+        UserError: there is none, or it is of another detector or other classes.
+    """
+    if said := unfit_baseline(source, detector):
+        raise UserError(f"baseline: {said}")
+    from paretune.detectors.structure import STRUCTURE, WEIGHTS, load_network
+
+    trained = read_history(source).get("classes", list(classes))
+    if trained != list(classes):
+        raise UserError(f"baseline: {source}: trained for {', '.join(trained)}; the dataset has {', '.join(classes)}")
+    if _outputs(detector, load_network(detector, len(classes), source)) != _outputs(
+        detector, detector.build(len(classes))
+    ):
+        raise UserError(f"baseline: {source}: not trained for {len(classes)} classes, as the dataset has")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (HISTORY, WEIGHTS, STRUCTURE):  # the structure marks a complete one
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
+def _outputs(detector: Detector, network: nn.Module) -> list[int]:
+    """Return the outputs of a network's predictors: no pruning changes them."""
+    from paretune.detectors.structure import layers
+
+    counts, predictors = layers(network), {id(module) for module in detector.protected(network)}
+    names = [name for name, module in network.named_modules() if id(module) in predictors]
+    return [value for name in names for key, value in counts[name].items() if key.startswith("out_")]

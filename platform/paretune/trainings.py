@@ -1,0 +1,180 @@
+"""One training by itself: from a job to a trained network, its curves and its accuracy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from paretune.display import figures_line
+from paretune.errors import UserError
+from paretune.folders import checked_name, only_one, output_folder
+from paretune.job import Job, Plan
+from paretune.spec import flat
+from paretune.store import new_folder, write_text
+from paretune.training.order import HISTORY, Order, divergence_told, epochs_of, read_history, train_order
+from paretune.training.settings import ELSEWHERE
+
+if TYPE_CHECKING:
+    from paretune.structures import Data
+
+FOLDER = "trainings"
+SHOWN = 8
+"""Images of the validation split in the picture of samples."""
+NOT_THE_TRAINING = ("space", "targets", "objectives", "constraints", "search", "resources", "tracking", "output")
+"""Fields of a job that a training does not look at."""
+
+
+@dataclass(frozen=True)
+class TrainingPlace:
+    """One training's folder, ``trainings/NAME`` under the output folder."""
+
+    runs: Path
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """Return the training's own folder."""
+        return self.runs / FOLDER / self.name
+
+    @property
+    def cache(self) -> Path:
+        """Return the folder of generated datasets, shared with all sweeps."""
+        return self.runs / "datasets"
+
+
+def open_place(plan: Plan, name: str, *, resume: bool, test: bool = False) -> TrainingPlace:
+    """Make the folder of a new training, whole or not at all, or find the one to go on with.
+
+    Raises:
+        UserError: the name is taken, or there is nothing to resume, or it is another training; or the test split
+            is asked for and there is none.
+    """
+    place = TrainingPlace(output_folder(plan.job), checked_name(name, "training"))
+    if plan.job.baseline is not None:
+        raise UserError(f"baseline: the job names the trained network {plan.job.baseline}, so nothing is to be trained")
+    splits = plan.job.dataset.open(place.cache).splits if test else {"test": None}
+    if "test" not in splits:
+        raise UserError(f"--test: the dataset has no test split, only {', '.join(splits)}")
+    if resume:
+        _refuse_another(place, plan.job)
+        return place
+    if place.folder.exists():
+        raise UserError(f"{place.folder} exists already: --resume goes on with it, --name gives another name")
+    try:
+        with new_folder(place.folder) as draft:
+            tree = {**plan.job.tree(), "space": "space.yaml"}
+            (draft / "job.yaml").write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+            (draft / "space.yaml").write_text(plan.space_text)
+    except OSError as error:
+        raise UserError(f"output folder {place.runs} cannot be written: {error.strerror}") from error
+    return place
+
+
+def _refuse_another(place: TrainingPlace, job: Job) -> None:
+    path = place.folder / "job.yaml"
+    if not path.is_file():
+        raise UserError(f"there is no training {place.folder} to resume")
+    before, now = (_training_of(tree) for tree in (yaml.safe_load(path.read_text()), job.tree()))
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if changed:
+        raise UserError(f"{place.folder} was begun with another {', '.join(changed)}; --name begins a new training")
+
+
+def _training_of(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a job decides what is trained."""
+    leaves = flat({key: value for key, value in tree.items() if key not in NOT_THE_TRAINING})
+    return {key: value for key, value in leaves.items() if key.removeprefix("training.") not in ELSEWHERE}
+
+
+def run_training(place: TrainingPlace, job: Job, *, test: bool = False) -> dict[str, Any]:
+    """Train a job's detector, evaluate it, and write network, history and pictures.
+
+    Args:
+        place: made by ``open_place``.
+        job: what is trained.
+        test: evaluate on the test split, which ``open_place`` has found, too.
+
+    Returns:
+        What ``training.json`` says.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM; what was done is kept.
+        UserError: somebody else runs it, the training diverged, or the cluster lacks the workers.
+    """
+    from paretune.executors.ray.session import terminated_like_interrupted
+    from paretune.tracking.client import Place
+    from paretune.tracking.trainings import TrainingLog
+
+    with only_one(place.folder, f"training {place.name!r}"), terminated_like_interrupted():
+        data = job.dataset.open(place.cache)
+        order = Order(job.detector, job.dataset, place.cache, job.size, job.training, place.folder)
+        where = Place(place.runs, place.name, job.tracking.uri, job.tracking.experiment)
+        log = TrainingLog(where if job.tracking.trainings else None, flat(job.tree()))
+
+        def tell(line: str) -> None:
+            print(line, flush=True)
+            log.epochs(epochs_of(order.work))
+
+        print(f"training {place.name}: {job.training.epochs} epochs at {job.size}, {len(data.splits['train'])} images")
+        with _ray(place, job), divergence_told(order):
+            train_order(order, tell)
+        facts = _evaluated(order, data, ("val", "test") if test else ("val",))
+        write_text(place.folder / HISTORY, json.dumps(facts, indent=1))
+        pictures = _pictures(order, data, facts)
+        log.epochs(facts["epochs"])
+        log.finish(flat(facts["metrics"]), [place.folder / HISTORY, *pictures])
+        return facts
+
+
+@contextmanager
+def _ray(place: TrainingPlace, job: Job) -> Iterator[None]:
+    """Start Ray where it is Ray Train that trains."""
+    if not job.training.by_ray:
+        yield
+        return
+    from paretune.executors.ray.session import session
+
+    with session(place.runs):
+        yield
+
+
+def _evaluated(order: Order, data: Data, splits: tuple[str, ...]) -> dict[str, Any]:
+    """Return the history with the trained network's accuracy on some splits."""
+    from paretune.detectors.structure import load_network
+    from paretune.device_lock import sharing
+    from paretune.training.loop import pick_device, threads_of
+    from paretune.training.validating import validate
+
+    device = pick_device(order.settings.device)
+    network = load_network(order.detector, len(data.classes), order.folder).to(device)
+    facts = read_history(order.folder)
+    facts["metrics"], facts["reasons"] = {}, {}
+    for name in splits:
+        with sharing(device.partition(":")[0]), threads_of(order.settings, device):
+            accuracy = validate(network, order.detector, data.splits[name], order.size, device=device)
+        if accuracy is not None:
+            facts["metrics"][name], facts["reasons"][name] = accuracy.metrics(), dict(accuracy.reasons)
+            facts["metrics"][name]["images"] = accuracy.images
+            print(f"{name} ({accuracy.images} images): {figures_line(accuracy.metrics())}")
+    return facts
+
+
+def _pictures(order: Order, data: Data, facts: Mapping[str, Any]) -> list[Path]:
+    """Draw the curves, and what the network finds in the first images of the validation split."""
+    from paretune.detectors.structure import load_network
+    from paretune.tracking.curves import curves_png, samples_png
+    from paretune.training.validating import detect
+
+    files = [order.folder / "curves.png", order.folder / "samples.png"]
+    curves_png(facts["epochs"], files[0])
+    network, val = load_network(order.detector, len(data.classes), order.folder), data.splits["val"]
+    shown = range(min(SHOWN, len(val)))
+    found = detect(network, order.detector, val, order.size, shown)
+    samples_png([val.image(i) for i in shown], [val.annotations(i) for i in shown], found, data.classes, files[1])
+    return files

@@ -1,0 +1,38 @@
+"""``train``: from a job to a trained network."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from typing import Any
+
+from paretune.verbs.arguments import job_arguments, overrides
+from paretune.verbs.sweeping import INTERRUPTED
+
+
+def add(verbs: Any) -> None:
+    """Add the verb to the parser."""
+    train = verbs.add_parser("train", help="train the detector of a job, and nothing more")
+    job_arguments(train, "training", trials=False)
+    train.add_argument("--resume", action="store_true", help="go on with a training that was stopped or killed")
+    train.add_argument("--test", action="store_true", help="evaluate the trained network on the test split, too")
+    train.set_defaults(run=_train, trials=None)
+
+
+def _train(given: argparse.Namespace) -> int:
+    from paretune.job import read_plan
+    from paretune.trainings import open_place, run_training
+
+    plan = read_plan(given.job, overrides(given))
+    place = open_place(plan, given.name or given.job.stem, resume=given.resume, test=given.test)
+    try:
+        run_training(place, plan.job, test=given.test)
+    except KeyboardInterrupt:
+        again = ["paretune", "train", str(given.job), "--name", place.name, "--resume"]
+        changed = [word for text in given.set for word in ("--set", text)]
+        print(f"\nstopped; nothing is lost. To go on: {shlex.join(again + changed)}", file=sys.stderr)
+        return INTERRUPTED
+    print(f"network, training.json, curves.png, samples.png: {place.folder}")
+    print(f"to search from it: paretune sweep {given.job} --set baseline={place.folder}")
+    return 0

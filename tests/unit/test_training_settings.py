@@ -1,0 +1,232 @@
+"""What a training's settings mean: schedules and optimizers against torch's own, types, sizes, refusals."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from paretune.cli import main
+from paretune.detectors.yolo import Yolo
+from paretune.names import OPTIMIZERS
+from paretune.structures import InputSize
+from paretune.training import precision
+from paretune.training.optimizing import decay_groups, learning_rate, make_optimizer
+from paretune.training.precision import Precision, computed_in, native_bfloat16
+from paretune.training.scales import drawn, multi_scale_problem, sizes_around
+from paretune.training.settings import MOMENTUM_IS, Training
+
+STEPS = 7
+
+
+def rates(settings: Training) -> list[float]:
+    return [learning_rate(step, STEPS, settings) for step in range(settings.epochs * STEPS)]
+
+
+def torchs(scheduler, **options) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    schedule = scheduler(optimizer, **options)
+    found = []
+    for _ in range(10 * STEPS):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("settings", "oracle"),
+    [
+        (
+            Training(epochs=10, lr=0.5, warmup_epochs=0),
+            (torch.optim.lr_scheduler.CosineAnnealingLR, {"T_max": 70, "eta_min": 0.005}),
+        ),
+        (
+            Training(epochs=10, lr=0.5, warmup_epochs=0, schedule="linear"),
+            (torch.optim.lr_scheduler.LinearLR, {"start_factor": 1.0, "end_factor": 0.01, "total_iters": 70}),
+        ),
+        (
+            Training(epochs=10, lr=0.5, warmup_epochs=0, schedule="step", milestones=[0.5, 0.9], gamma=0.3),
+            (torch.optim.lr_scheduler.MultiStepLR, {"milestones": [35, 63], "gamma": 0.3}),
+        ),
+        (
+            Training(epochs=10, lr=0.5, warmup_epochs=0, schedule="constant"),
+            (torch.optim.lr_scheduler.ConstantLR, {"factor": 1.0}),
+        ),
+    ],
+    ids=lambda value: getattr(value, "schedule", ""),
+)
+def test_schedules_are_torchs(settings, oracle):
+    scheduler, options = oracle
+    assert rates(settings) == pytest.approx(torchs(scheduler, **options), rel=1e-9)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "step", "constant"])
+def test_every_schedule_rises_first(schedule):
+    found = rates(Training(epochs=10, lr=0.5, warmup_epochs=2, schedule=schedule))
+    assert found[:14] == pytest.approx([0.5 * n / 15 for n in range(1, 15)])
+    assert found[14] == pytest.approx(0.5)
+    assert all(later <= earlier for earlier, later in itertools.pairwise(found[14:]))
+
+
+class Mixed(nn.Module):
+    """One layer of every sort."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.layer_norm = nn.LayerNorm([4, 2])
+        self.group_norm = nn.GroupNorm(2, 4)
+        self.embedding = nn.Embedding(5, 4)
+        self.linear = nn.Linear(4, 2)
+        self.tied = self.linear
+        self.scale = nn.Parameter(torch.ones(()))
+        self.attention = nn.MultiheadAttention(4, 2)
+        self.frozen = nn.Linear(2, 2).requires_grad_(False)
+
+
+def test_only_weights_of_convolutions_and_linear_layers_decay():
+    network = Mixed()
+    names = {id(p): name for name, p in network.named_parameters()}
+    decayed, others = ([names[id(p)] for p in group] for group in decay_groups(network))
+    assert decayed == ["convolution.weight", "linear.weight", "attention.in_proj_weight", "attention.out_proj.weight"]
+    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert {*decayed, *others} == trained
+    assert len(decayed) + len(others) == len(trained)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_get_the_momentum_and_know_it_only_if_torch_does(name):
+    network = Mixed()
+    group = make_optimizer(network, Training(optimizer=name)).param_groups[0]
+    torchs_own = getattr(torch.optim, name)([nn.Parameter(torch.zeros(1))]).defaults
+    assert (name in MOMENTUM_IS) == bool({"momentum", "betas"} & torchs_own.keys())
+    if name not in MOMENTUM_IS:
+        return
+    kind = MOMENTUM_IS[name]
+    assert group[kind] == (0.9 if name == "SGD" else torchs_own[kind])
+    told = make_optimizer(network, Training(optimizer=name, momentum=0.7)).param_groups[0][kind]
+    assert told == (0.7 if kind == "momentum" else (0.7, torchs_own["betas"][1]))
+
+
+def test_bfloat16_is_taken_where_the_flags_of_the_cpu_say_so(tmp_path, monkeypatch):
+    def cpu(flags: str) -> Path:
+        (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\nbugs : spectre\n")
+        return tmp_path / "cpuinfo"
+
+    assert native_bfloat16("cpu", cpu("flags\t\t: fpu avx512f avx512_bf16 sse"))
+    assert native_bfloat16("cpu", cpu("flags\t\t: fpu amx_bf16"))
+    assert native_bfloat16("cpu", cpu("Features\t: fp asimd bf16"))
+    assert not native_bfloat16("cpu", cpu("flags\t\t: fpu avx512f avx2"))
+    assert not native_bfloat16("cpu", tmp_path / "none")
+    told = {}
+    for native in (True, False):
+        monkeypatch.setattr(precision, "native_bfloat16", lambda _, native=native: native)
+        told[native] = {
+            (amp, kind): computed_in(amp, kind) for amp in (False, True, "auto") for kind in ("cpu", "cuda")
+        }
+    assert {told[native][False, kind] for native in told for kind in ("cpu", "cuda")} == {torch.float32}
+    assert {told[True][amp, kind] for amp in (True, "auto") for kind in ("cpu", "cuda")} == {torch.bfloat16}
+    assert {told[False][amp, "cuda"] for amp in (True, "auto")} == {torch.float16}
+    assert (told[False][True, "cpu"], told[False]["auto", "cpu"]) == (torch.bfloat16, torch.float32)
+
+
+def test_float16_skips_the_step_that_overflows_and_gives_up_when_no_scale_helps():
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], lr=0.5)
+    scaled = Precision(torch.float16, "cpu")
+    scale = scaled.scaler.get_scale()
+
+    def step(gradient: float) -> bool:
+        optimizer.zero_grad()
+        scaled.backward((weight * gradient).sum())
+        scaled.unscale(optimizer)
+        return scaled.step(optimizer, bool(torch.isfinite(weight.grad).all()))
+
+    assert not step(1e38)  # times the scale it is infinite
+    assert torch.equal(weight, torch.ones(2))
+    assert scaled.scaler.get_scale() == scale / 2
+    assert step(1.0)
+    torch.testing.assert_close(weight.detach(), torch.full((2,), 0.5))
+    saved = scaled.state()
+    again = Precision(torch.float16, "cpu")
+    again.load(saved)
+    assert again.state() == saved
+    while scaled.scaler.get_scale() >= precision.SMALLEST_SCALE:
+        assert not step(float("inf"))
+    with pytest.raises(FloatingPointError, match="float16"):
+        step(float("inf"))
+    plain = Precision(torch.float32, "cpu")
+    plain.load(saved)  # was saved where float16 was computed
+    assert plain.state() == {}
+
+
+def test_sizes_of_multi_scale_are_multiples_of_32_in_proportion_and_drawn_alike_everywhere():
+    size = InputSize(192, 144)
+    assert sizes_around(size, 0) == (size,)
+    sizes = sizes_around(size, 0.5)
+    assert {s.width for s in sizes} == {96, 128, 160, 192, 224, 256, 288}
+    assert size in sizes
+    assert all(s.width % 32 == s.height % 32 == 0 for s in sizes if s != size)
+    assert all(abs(s.height - s.width * 0.75) <= 16 for s in sizes)
+    assert {drawn(sizes, 3, step) for step in range(300)} == set(sizes)
+    assert [drawn(sizes, 3, n) for n in range(50)] == [drawn(sizes, 3, n) for n in range(50)]
+    assert [drawn(sizes, 3, n) for n in range(50)] != [drawn(sizes, 4, n) for n in range(50)]
+
+
+def test_a_detector_of_one_size_cannot_be_trained_at_several():
+    class OneSize(Yolo):
+        def size_problem(self, size: InputSize) -> str | None:
+            return None if size == InputSize(320, 320) else "the size is 320"
+
+    assert multi_scale_problem(OneSize(), InputSize(320, 320), 0) is None
+    assert "the size is 320" in multi_scale_problem(OneSize(), InputSize(320, 320), 0.3)
+    assert multi_scale_problem(Yolo(), InputSize(320, 320), 0.3) is None
+    assert "no other multiple" in multi_scale_problem(Yolo(), InputSize(320, 320), 0.01)
+
+
+@pytest.mark.parametrize(
+    ("field", "place", "message"),
+    [
+        ("box_loss: smooth_l1", "6: training.box_loss", "yolo offers iou, giou, diou, ciou (got 'smooth_l1')"),
+        ("class_loss: cross_entropy", "6: training.class_loss", "yolo offers bce, focal"),
+        ("box_loss: gio", "6: training.box_loss", "'giou'"),
+        ("optimizer: adamw", "6: training.optimizer", "did you mean 'Adam"),
+        ("optimizer: Rprop\n  momentum: 0.5", "7: training.momentum", "Rprop has none"),
+        ("optimizer: Rprop\n  weight_decay: 0.1", "7: training.weight_decay", "no weight decay"),
+        ("patience: 3", "6: training.patience", "give validate_every too"),
+        ("validate_every: 5\n  patience: 3", "7: training.patience", "shorter than the 5 epochs"),
+        ("milestones: [0.5]", "6: training.milestones", "schedule: step"),
+        ("schedule: step\n  milestones: [0.9, 0.5]", "7: training.milestones", "rising order"),
+        ("schedule: step\n  milestones: [0.5, 3]", "7: training.milestones", "rising order"),
+        ("gamma: 0.2", "6: training.gamma", "schedule: step"),
+        ("multi_scale: 0.01", "6: training.multi_scale", "no other multiple of 32"),
+        ("multi_scale: 0.8", "6: training.multi_scale", "0.75"),
+        ("amp: fast", "6: training.amp", "auto"),
+        ("workers: 0", "6: training.workers", "greater than or equal to 1"),
+        ("accumulate: 0", "6: training.accumulate", "greater than or equal to 1"),
+    ],
+)
+def test_check_refuses_what_does_not_fit_with_its_line(field, place, message, tmp_path, capsys):
+    job = f"""\
+dataset: shapes
+detector: yolo
+input_size: 160
+space: space.yaml
+training:
+  {field}
+"""
+    (tmp_path / "job.yaml").write_text(job)
+    (tmp_path / "space.yaml").write_text(textwrap.dedent("input_size: {choices: [128, 160]}\nruntime: eager\n"))
+    assert main(["check", str(tmp_path / "job.yaml")]) == 2
+    told = capsys.readouterr().err
+    assert f"job.yaml:{place}" in told
+    assert message in told
+    good = job.replace(field, "{box_loss: giou, class_loss: focal, amp: auto, schedule: step, milestones: [0.5, 0.9]}")
+    (tmp_path / "job.yaml").write_text(good.replace("training:\n  ", "training: "))
+    assert main(["check", str(tmp_path / "job.yaml")]) == 0
