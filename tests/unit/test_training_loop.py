@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from paretune.data.preprocess import Preprocess
 from paretune.detectors.yolo import Yolo
 from paretune.errors import UserError
+from paretune.names import OPTIMIZERS
 from paretune.structures import Annotations, Image, InputSize, Thresholds
 from paretune.training.loop import Epoch, Options, pick_device, train
 from paretune.training.optimizing import Average, learning_rate, make_optimizer
@@ -243,23 +244,7 @@ def test_only_weights_decay() -> None:
     assert len(decayed["params"]) + len(others["params"]) == len(list(network.parameters()))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "Adam",
-        "AdamW",
-        "NAdam",
-        "RAdam",
-        "Adamax",
-        "Adagrad",
-        "Adadelta",
-        "RMSprop",
-        "SGD",
-        "ASGD",
-        "Rprop",
-        "Adafactor",
-    ],
-)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_of_torch_train(name: str) -> None:
     network = fresh()
     before = weights(network)
