@@ -40,6 +40,13 @@ class Augment(Spec):
             return self
         return self.model_copy(update={"mosaic": 0.0, "mixup": 0.0})
 
+    def problem(self, epochs: int) -> dict[str, str]:
+        """Return what is wrong with these changes in a training of so many epochs, or nothing."""
+        if (self.mosaic or self.mixup) and self.close_epochs >= epochs:
+            never = f"of {epochs} epochs the last {self.close_epochs} have neither mosaic nor mixup (close_epochs)"
+            return {"augment": never}
+        return {}
+
     @property
     def enlarged(self) -> float:
         """Return how much larger than the network's input pictures must be kept, for what is cut out to be sharp."""
@@ -49,3 +56,6 @@ class Augment(Spec):
     def any(self) -> bool:
         """Tell whether anything is changed."""
         return any((self.mosaic, self.mixup, self.scale, self.translate, self.colour, self.iou_crop, self.zoom_out))
+
+
+NOTHING = Augment()

@@ -115,30 +115,33 @@ def zoomed_out(picture: Picture, fill: Any, random: np.random.Generator) -> Pict
 
 
 def rescaled(
-    picture: Picture, zoom: float, shift: tuple[float, float], size: InputSize, centre: tuple[float, float], fill: Any
+    picture: Picture, zoom: float, centre: tuple[float, float], at: tuple[float, float], size: InputSize, fill: Any
 ) -> Picture:
-    """Show a picture larger or smaller: ``centre`` of it comes to the middle of a canvas of ``size``, and is moved on.
+    """Show a picture larger or smaller on a canvas, and cut off what leaves it.
 
     Args:
         picture: of any size; nothing is resized besides the zoom.
         zoom: pixels of the canvas for one of the picture.
-        shift: to the right and down, in pixels of the canvas.
+        centre: a point of the picture, x and y in its pixels,
+        at: and where on the canvas it comes.
         size: of the canvas.
-        centre: x and y in pixels of the picture.
         fill: what is put where the picture does not reach.
     """
     import cv2
 
-    x, y = size.width / 2 + shift[0] - centre[0] * zoom, size.height / 2 + shift[1] - centre[1] * zoom
+    image, zooms = picture.image, np.array([zoom, zoom])
+    while zooms.max() < 0.5 and min(image.shape[:2]) > 1:  # bilinear alone skips pixels below half size
+        height, width = image.shape[0] // 2, image.shape[1] // 2
+        zooms *= [image.shape[1] / width, image.shape[0] / height]
+        image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+    offset = np.array(at) - np.array(centre) * zoom
     # OpenCV counts from the middle of the first pixel, boxes from its corner
-    middle = (zoom - 1) / 2
-    matrix = np.float32([[zoom, 0, x + middle], [0, zoom, y + middle]])
+    matrix = np.column_stack([np.diag(zooms), offset + (zooms - 1) / 2])
     value = fill if isinstance(fill, tuple) else (fill,) * 3
     shape = (size.width, size.height)
-    image = cv2.warpAffine(picture.image, matrix, shape, borderMode=cv2.BORDER_CONSTANT, borderValue=value)
-    truth = picture.annotations
-    boxes = truth.boxes * np.float32(zoom) + np.float32([x, y, x, y])
-    return Picture(np.asarray(image, np.uint8), seen(truth, boxes, size.width, size.height))
+    image = cv2.warpAffine(image, matrix, shape, borderMode=cv2.BORDER_CONSTANT, borderValue=value)
+    boxes = picture.annotations.boxes * np.float32(zoom) + np.tile(offset, 2).astype(np.float32)
+    return Picture(np.asarray(image, np.uint8), seen(picture.annotations, boxes, size.width, size.height))
 
 
 def mosaic(four: list[Picture], size: InputSize, fill: Any, random: np.random.Generator) -> Picture:
