@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from paretune.data.preprocess import Placement, Preprocess
+from paretune.data.preprocess import Preprocess
 from paretune.structures import Annotations, Image, InputSize
 from paretune.training import loader
-from paretune.training.loader import Batches, Sample, to_input, usable
+from paretune.training.augmenting import Picture, mirrored
+from paretune.training.loader import Batches, to_input
+from paretune.training.pictures import usable
 
 LETTERBOX = Preprocess(resize="letterbox", order="bgr", scale=1.0)
 SIZE = InputSize(64, 48)
@@ -118,7 +120,7 @@ def test_only_boxes_that_can_be_learnt_from_are_given_in_pixels_of_the_input() -
     np.testing.assert_allclose(annotations[0].boxes, [[6.4, 8, 32, 24]], rtol=1e-6)
     assert annotations[0].labels.tolist() == [1]
     none = Annotations(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
-    assert usable(none, Placement(1, 1, 80, 60)).boxes.shape == (0, 4)
+    assert usable(none).boxes.shape == (0, 4)
 
 
 def test_mirroring_moves_picture_and_boxes_together_and_leaves_the_grey_where_it_is() -> None:
@@ -137,13 +139,10 @@ def test_mirroring_moves_picture_and_boxes_together_and_leaves_the_grey_where_it
 def test_mirroring_twice_changes_nothing() -> None:
     rng = np.random.default_rng(1)
     boxes = np.array([[1, 2, 30, 40]], np.float32)
-    sample = Sample(
-        rng.integers(0, 256, (48, 64, 3), dtype=np.uint8),
-        Annotations(boxes, np.array([0]), np.zeros(1, bool)),
-        (50, 48),
-    )
-    twice = sample.mirrored().mirrored()
-    assert np.array_equal(twice.image, sample.image)
+    image = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    picture = Picture(image, Annotations(boxes, np.array([0]), np.zeros(1, bool)))
+    twice = mirrored(mirrored(picture))
+    assert np.array_equal(twice.image, image)
     np.testing.assert_allclose(twice.annotations.boxes, boxes)
 
 

@@ -1,46 +1,34 @@
-"""Batches for training: fitted images kept in memory, mirrored at random, the same in every run.
+"""Batches for training, made ahead by threads, and the same in every run.
 
-Everything random is drawn from (seed, epoch) for the whole split before it is shared out, so neither
-the number of workers nor where a training was resumed changes what an image looks like.
+Order and mirroring are drawn from (seed, epoch) for the whole split before it is shared out, other changes
+from (seed, epoch, image): neither the number of workers or threads nor where a training was resumed
+changes what an image looks like.
 """
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from paretune.data.preprocess import Placement, Preprocess
+from paretune.data.preprocess import Preprocess
 from paretune.structures import Annotations, Image, InputSize, Split
+from paretune.training.augment import NOTHING, Augment
+from paretune.training.augmenting import Picture
+from paretune.training.pictures import Look, Pictures
 
 CACHE_MIB = 4096
-"""Most memory for fitted images; the rest of a larger split is read again every epoch."""
-READERS = 4
-"""Threads that decode and resize; OpenCV works without Python's lock."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One fitted image, still uint8, with its boxes in pixels of the input."""
-
-    image: Image
-    """(height, width, 3) RGB."""
-    annotations: Annotations
-    content: tuple[int, int]
-    """Width and height that the picture fills; the rest is grey."""
-
-    def mirrored(self) -> Sample:
-        """Swap left and right of the picture, which stays in the top left corner."""
-        width, height = self.content
-        image = self.image.copy()
-        image[:height, :width] = self.image[:height, :width][:, ::-1]
-        boxes = self.annotations.boxes.copy()
-        boxes[:, [0, 2]] = width - self.annotations.boxes[:, [2, 0]]
-        return Sample(image, Annotations(boxes, self.annotations.labels, self.annotations.ignore), self.content)
+"""Most memory for pictures; the rest of a larger split is read again every epoch."""
+READERS = 2
+"""Threads that decode and change pictures; OpenCV and numpy work without Python's lock."""
+AHEAD = 2
+"""Batches that are made while one is trained on."""
 
 
 class Batches:
@@ -52,7 +40,10 @@ class Batches:
         size: of that input.
         batch: images in a batch of one worker.
         flip: share of the images that are mirrored.
-        seed: of order and mirroring.
+        seed: of order and changes.
+        augment: further changes of the pictures.
+        epochs: of the whole training; the last ones may be shown unchanged.
+        readers: threads.
         rank: which worker this is,
         world: of how many.
 
@@ -60,7 +51,7 @@ class Batches:
         ValueError: the split is empty.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all by name
         self,
         split: Split,
         preprocess: Preprocess,
@@ -69,16 +60,20 @@ class Batches:
         batch: int,
         flip: float = 0.0,
         seed: int = 0,
+        augment: Augment = NOTHING,
+        epochs: int | None = None,
+        readers: int = READERS,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         if not len(split):
             raise ValueError("no images to train on")
-        self.split, self.preprocess, self.size = split, preprocess, size
-        self.batch, self.flip, self.seed = batch, flip, seed
+        self.split, self.preprocess, self.batch, self.flip, self.seed = split, preprocess, batch, flip, seed
+        self.augment, self.epochs, self.readers = augment, epochs, readers
         self.rank, self.world = rank, world
-        self._kept: dict[int, Sample] = {}
-        self._most = CACHE_MIB * 2**20 // (size.width * size.height * 3)
+        self.pictures = Pictures(split, preprocess, size, seed=seed, augment=augment, most_mib=CACHE_MIB)
+        self.waited = 0.0
+        """Seconds of the last epoch for which whoever takes the batches had to wait."""
 
     def __len__(self) -> int:
         """Return the batches of one epoch; what is left over is not used, but other images in every epoch."""
@@ -88,39 +83,27 @@ class Batches:
         """Yield the batches of one epoch: images (B, 3, H, W) float32 in channels_last, and their annotations."""
         random = np.random.default_rng([self.seed, number])
         order = random.permutation(len(self.split))
-        mirrored = random.random(len(self.split)) < self.flip
-        steps = len(self)
+        mirror = random.random(len(self.split)) < self.flip
+        look = Look(number, mirror, self.augment.in_epoch(number, self.epochs))
         # a split smaller than one batch is gone through again until the batch is full
-        grid = np.resize(order, (steps, self.world, self.batch))[:, self.rank]
-        with ThreadPoolExecutor(READERS) as pool:
-            ahead = pool.map(self._sample, grid[0])
-            for step in range(steps):
-                samples = list(ahead)
-                if step + 1 < steps:
-                    ahead = pool.map(self._sample, grid[step + 1])
-                chosen = [s.mirrored() if mirrored[i] else s for i, s in zip(grid[step], samples, strict=True)]
-                yield to_input([s.image for s in chosen], self.preprocess), [s.annotations for s in chosen]
+        grid = np.resize(order, (len(self), self.world, self.batch))[:, self.rank]
+        self.waited = 0.0
+        with ThreadPoolExecutor(self.readers, thread_name_prefix="reader") as pool:
+            ahead: deque[list[Future[Picture]]] = deque()
+            try:
+                for step in range(len(grid)):
+                    began = time.monotonic()
+                    for row in grid[step + len(ahead) : step + 1 + AHEAD]:
+                        ahead.append(self._asked(pool, row, look))
+                    chosen = [future.result() for future in ahead.popleft()]
+                    images = to_input([picture.image for picture in chosen], self.preprocess)
+                    self.waited += time.monotonic() - began
+                    yield images, [picture.annotations for picture in chosen]
+            finally:  # also when nobody wants the rest
+                pool.shutdown(wait=False, cancel_futures=True)
 
-    def _sample(self, index: int) -> Sample:
-        """Read one image, or take it from memory."""
-        found = self._kept.get(index)
-        if found is None:
-            fitted, placement = self.preprocess.fit(self.split.image(int(index)), self.size)
-            found = Sample(fitted, usable(self.split.annotations(int(index)), placement), _content(placement))
-            if len(self._kept) < self._most:
-                self._kept[index] = found
-        return found
-
-
-def _content(placement: Placement) -> tuple[int, int]:
-    return round(placement.width * placement.scale_x), round(placement.height * placement.scale_y)
-
-
-def usable(annotations: Annotations, placement: Placement) -> Annotations:
-    """Return what can be trained on: no entries to ignore, no boxes without an area, in pixels of the input."""
-    boxes = annotations.boxes.reshape(-1, 4)
-    good = ~annotations.ignore & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    return Annotations(placement.to_input(boxes[good]), annotations.labels[good], annotations.ignore[good])
+    def _asked(self, pool: ThreadPoolExecutor, row: NDArray[np.int64], look: Look) -> list[Future[Picture]]:
+        return [pool.submit(self.pictures.shown, int(index), look) for index in row]
 
 
 def to_input(images: list[Image], preprocess: Preprocess) -> Tensor:

@@ -41,6 +41,8 @@ class Epoch:
     """Of training, without waiting for the device."""
     waited: float
     """Seconds until the device was free (somebody measured on it)."""
+    waiting: float
+    """Share of the seconds for which training waited for the next batch."""
     map: float | None
     """On the validation split, of the network that is kept; None when this epoch was not validated."""
     left: float
@@ -59,6 +61,7 @@ class Epoch:
         terms = " + ".join(f"{name} {value:.3f}" for name, value in self.losses.items())
         words = [f"loss {sum(self.losses.values()):.3f} = {terms}", f"lr {self.lr:.2g}"]
         words.append(f"{self.images_per_second:.0f} images/s")
+        words += [f"{self.waiting:.0%} waiting for pictures"] if self.waiting >= 0.1 else []
         words += [] if self.map is None else [f"map {self.map:.3f}"]
         words += [f"{duration(self.left)} left"] if self.number < self.epochs else []
         return f"epoch {self.number}/{self.epochs}: {', '.join(words)}"
@@ -158,6 +161,9 @@ def train(
             batch=settings.batch_size,
             flip=settings.flip,
             seed=settings.seed,
+            augment=settings.augment,
+            epochs=settings.epochs,
+            readers=settings.readers,
             rank=options.rank,
             world=options.world,
         )
@@ -182,6 +188,7 @@ def train(
                 images_per_second=speed,
                 seconds=seconds,
                 waited=waited,
+                waiting=min(1.0, batches.waited / seconds),
                 map=score,
                 left=(settings.epochs - number - 1) * (time.monotonic() - begun) / (number + 1 - start),
                 precision=str(run.precision.dtype).removeprefix("torch."),

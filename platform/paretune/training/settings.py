@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from paretune.detectors.base import BoxLoss, ClassLoss, Losses
 from paretune.names import known_optimizer
 from paretune.spec import Spec, misplaced
+from paretune.training.augment import Augment
 
 MOMENTUM_IS: dict[str, Literal["momentum", "betas"]] = {
     "SGD": "momentum",
@@ -20,7 +21,7 @@ MOMENTUM_IS: dict[str, Literal["momentum", "betas"]] = {
     "RAdam": "betas",
 }
 """Optimizer → the argument of torch's class that holds its momentum; the others have none."""
-ELSEWHERE = ("device", "threads", "checkpoint_every", "storage", "with_ray")
+ELSEWHERE = ("device", "threads", "readers", "checkpoint_every", "storage", "with_ray")
 """Fields that do not decide what comes out: where it runs, and where and how often it is saved."""
 
 
@@ -60,6 +61,8 @@ class Training(Spec):
     bfloat16; auto does so only where the device computes it natively."""
     flip: float = Field(default=0.5, ge=0, le=1)
     """Share of the training images that are mirrored."""
+    augment: Augment = Augment()
+    """Further random changes of the training images."""
     multi_scale: float = Field(default=0.0, ge=0, le=0.75)
     """Each step's input size is drawn from 1 - this to 1 + this times the input size, in multiples of 32; 0 keeps
     the one size."""
@@ -85,6 +88,8 @@ class Training(Spec):
     folder, until the training is finished: a machine without that output folder goes on from there."""
     threads: int = Field(default=0, ge=0, le=1024)
     """Threads of torch on a CPU; 0 takes what there is: every core, or those that Ray gave the process."""
+    readers: int = Field(default=2, ge=1, le=64)
+    """Threads that read and change the training images ahead of time."""
 
     @model_validator(mode="after")
     def _fields_fit(self) -> Training:
@@ -104,6 +109,7 @@ class Training(Spec):
             wrong["patience"] = "nothing is validated while training; give validate_every too, such as 1"
         elif 0 < self.patience < self.validate_every:
             wrong["patience"] = f"shorter than the {self.validate_every} epochs from one validation to the next"
+        wrong |= self.augment.problem(self.epochs)
         if wrong:
             raise misplaced(type(self).__name__, {(name,): (said, getattr(self, name)) for name, said in wrong.items()})
         return self
