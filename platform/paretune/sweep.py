@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paretune.baseline import baseline_recipes, take_baseline, train_baseline
 from paretune.bench import Bench
 from paretune.errors import UserError
 from paretune.finalists import compare_front
@@ -19,7 +20,6 @@ from paretune.recipe import Recipe
 from paretune.records import Record, read_record, read_records, write_record
 from paretune.reporter import Reporter, front_of
 from paretune.store import write_text
-from paretune.training.order import Order, adopt, divergence_told, train_order
 from paretune.trial import run
 
 
@@ -49,11 +49,11 @@ def run_sweep(sweep: Sweep, *, address: str | None = None) -> Outcome:
         reporter = Reporter(sweep)
         try:
             if not sweep.finished:
-                take_baseline(sweep, reporter)
+                take_baseline(sweep, reporter.say)
                 reporter.say(f"sweep {sweep.name}: {sweep.job.search.trials} trials; starting Ray")
                 with session.session(sweep.runs, address, nested=sweep.job.training.by_ray):
                     refuse_impossible(sweep.job)
-                    train_baseline(sweep, reporter, elsewhere=address is not None)
+                    train_baseline(sweep, reporter.say, elsewhere=address is not None)
                     reporter.started()
                     run_trials(sweep, reporter, share=session.cores() if address is None else 0)
                 if len(read_records(sweep.folder)) < sweep.job.search.trials and not sweep.exhausted:
@@ -87,42 +87,6 @@ def refuse_impossible(job: Job) -> None:
         room_for(job.training)
 
 
-def take_baseline(sweep: Sweep, reporter: Reporter) -> None:
-    """Take over the trained network that the job names, if it names one.
-
-    Raises:
-        UserError: it does not fit.
-    """
-    job = sweep.job
-    if job.baseline is not None and not _baseline_order(sweep).is_done():
-        reporter.say(f"baseline: {job.baseline}")
-        adopt(Path(job.baseline), job.detector, job.dataset.open(sweep.cache).classes, sweep.baseline)
-
-
-def _baseline_order(sweep: Sweep) -> Order:
-    job = sweep.job
-    return Order(job.detector, job.dataset, sweep.cache, job.size, job.training, sweep.baseline)
-
-
-def train_baseline(sweep: Sweep, reporter: Reporter, *, elsewhere: bool) -> None:
-    """Train the detector, unless there is a network; an unfinished training goes on.
-
-    Args:
-        sweep: whose baseline.
-        reporter: tells of each epoch.
-        elsewhere: train by Ray even with one worker, since the cluster's devices may be on other machines.
-
-    Raises:
-        UserError: the training diverged, or the cluster lacks the workers.
-    """
-    if sweep.job.baseline is not None:
-        return
-    order = _baseline_order(sweep)
-    reporter.say(f"baseline: {order.settings.epochs} epochs at {order.size}")
-    with divergence_told(order):
-        train_order(order, reporter.say, elsewhere=elsewhere)
-
-
 def compare(sweep: Sweep, reporter: Reporter) -> None:
     """Measure the front once more, interleaved with both baselines."""
     reporter.say("measuring the front once more, interleaved with both baselines")
@@ -130,14 +94,6 @@ def compare(sweep: Sweep, reporter: Reporter) -> None:
     wanted = {0, 1, *(point["trial"] for point in front_of(sweep, records)["front"])}
     artefacts = {r.number: r.artefact for r in records if r.number in wanted and r.artefact is not None}
     write_text(sweep.comparison, json.dumps(compare_front(bench_of(sweep), artefacts)))
-
-
-def baselines(job: Job) -> list[dict[str, Any]]:
-    """Return the recipes of trials 0 and 1: the baseline in eager, and unchanged on ONNX Runtime in fp32."""
-    size = str(job.size)
-    return [
-        Recipe.model_validate({"input_size": size, "runtime": runtime}).tree() for runtime in ("eager", "onnxruntime")
-    ]
 
 
 def normal_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,7 +124,7 @@ def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
         sampler=job.search.sampler,
         seed=job.search.seed,
         normal=normal_recipe,
-        fixed=baselines(job),
+        fixed=baseline_recipes(job),
     )
     study = Study(sweep.folder / "study.db", sweep.name, setup, records)
     searcher = StudySearcher(study, functools.partial(record_of, sweep.folder), reporter.trial_done)

@@ -102,6 +102,7 @@ def test_the_same_seed_gives_the_same(step: Step, tmp_path: Path) -> None:
     assert first.notes == second.notes
 
 
+@pytest.mark.slow
 def test_changes_something_or_says_so(step: Step, tmp_path: Path) -> None:
     before = given(step, tmp_path)
     for fields in (QUICK.get(step.name, {}), IDLE.get(step.name)):

@@ -73,6 +73,7 @@ def outcome(dataset, file, tmp_path):
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("which", [0, 1])
@@ -118,6 +119,7 @@ NASTY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(20)
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("nasty", NASTY)
@@ -186,6 +188,7 @@ def rows_of_yolo(content):
 FOLDERS = {"coco": (coco, rows_of_coco), "yolo": (yolo, rows_of_yolo)}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("damage", TEXT)
@@ -212,6 +215,7 @@ def test_the_check_accounts_for_every_row(tmp_path, name, damage):
     assert hindered > 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("damage", TEXT)
 def test_a_broken_description_of_a_yolo_folder(tmp_path, damage):

@@ -266,6 +266,7 @@ def test_the_command_takes_a_job(root, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["counts"] == {"unknown-class": 6}
 
 
+@pytest.mark.slow
 def test_the_command_draws_a_picture(root, tmp_path, capsys):
     truncated(root)
     annotate(root, "c", ("cat", 5, 5, 5, 9), ("dog", "nan", 1, 1, 1), ("cat", 9, 9, 60, 40))

@@ -96,6 +96,7 @@ def test_a_drawn_image_counts_as_often_as_it_is_drawn():
     assert 2 * middle - low == pytest.approx(again.map, abs=0.01)  # repeated images tie in score with themselves
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_map_of_other_images():
     """Of 40 data sets from one world, about 95 % of the intervals hold the world's own map."""
     whole = random_case(0, images=4000, classes=1, score_steps=2**20)

@@ -86,6 +86,7 @@ def test_a_pruned_network_is_the_dense_one_with_channels_at_zero(
     assert pruned.flops < dense.flops
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detector", **IDS)
 def test_can_be_trained_on(detector: Detector, tmp_path: Path) -> None:
     network = Prune(ratio=0.5).apply(model(detector), context(tmp_path, detector)).network
@@ -221,6 +222,7 @@ def test_one_pruning_leaves_nothing_behind_for_the_next(tmp_path: Path) -> None:
     assert same_state(first, state(Prune(ratio=0.5).apply(model(), context(tmp_path)).network))
 
 
+@pytest.mark.slow
 def test_pruning_twice_prunes_on(tmp_path: Path) -> None:
     once = Prune(ratio=0.5).apply(model(DENSE), context(tmp_path, DENSE))
     twice = Prune(ratio=0.3, round_to=1).apply(once, context(tmp_path, DENSE))

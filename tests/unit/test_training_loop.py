@@ -244,6 +244,7 @@ def test_only_weights_decay() -> None:
     assert len(decayed["params"]) + len(others["params"]) == len(list(network.parameters()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_of_torch_train(name: str) -> None:
     network = fresh()

@@ -45,6 +45,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "weights.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "memory"])
 def test_another_machine_goes_on_from_the_second_place(kind: str, tmp_path: Path) -> None:
     import fsspec
@@ -76,6 +77,7 @@ def test_a_place_that_cannot_be_used_is_one_clear_line(storage: str, tmp_path: P
     assert not (tmp_path / "net" / "structure.json").exists()
 
 
+@pytest.mark.slow
 def test_states_are_saved_as_often_as_asked_for(tmp_path: Path) -> None:
     train_here(order_of(tmp_path / "whole"))
     order = order_of(tmp_path / "net", checkpoint_every=2)

@@ -191,6 +191,7 @@ def stopped(settings: Training, scores: list[float], monkeypatch: pytest.MonkeyP
     return result, kept
 
 
+@pytest.mark.slow
 def test_stops_when_nothing_gets_better_and_keeps_the_best(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = QUICK.model_copy(update={"epochs": 20, "validate_every": 1, "patience": 3})
     scores = [0.1, 0.3, 0.2, 0.3, 0.25, 0.9]
@@ -233,6 +234,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_interrupted_it_ends_exactly_where_an_undisturbed_one_does(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -287,6 +289,7 @@ def test_box_losses_are_torchvisions(kind: str, oracle: Callable[..., Tensor]) -
     torch.testing.assert_close(box_loss(kind, boxes, wanted), oracle(boxes, wanted), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("losses", [Losses(box, None) for box in Yolo.box_losses] + [Losses(None, "focal")], ids=str)
 def test_every_loss_that_is_offered_trains_and_is_the_one_that_runs(losses: Losses) -> None:
     settings = QUICK.model_copy(

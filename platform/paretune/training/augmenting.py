@@ -96,8 +96,8 @@ def cropped(picture: Picture, random: np.random.Generator) -> Picture:
         if inside.any():
             x, y, right, bottom = (int(v) for v in (*corner, *(corner + part)))
             found = _chosen(picture.annotations, inside)
-            moved = found.boxes - np.float32([x, y, x, y])
-            cut = Annotations(moved.clip(0, np.float32([*part, *part])), found.labels, found.ignore)
+            moved = found.boxes - np.array([x, y, x, y], np.float32)
+            cut = Annotations(moved.clip(0, np.array([*part, *part], np.float32)), found.labels, found.ignore)
             return Picture(np.ascontiguousarray(picture.image[y:bottom, x:right]), cut)
     return picture
 
@@ -111,7 +111,7 @@ def zoomed_out(picture: Picture, fill: Any, random: np.random.Generator) -> Pict
     area = np.full((high, wide, 3), fill, np.uint8)
     area[y : y + height, x : x + width] = picture.image
     truth = picture.annotations
-    return Picture(area, Annotations(truth.boxes + np.float32([x, y, x, y]), truth.labels, truth.ignore))
+    return Picture(area, Annotations(truth.boxes + np.array([x, y, x, y], np.float32), truth.labels, truth.ignore))
 
 
 def rescaled(
@@ -160,7 +160,7 @@ def mosaic(four: list[Picture], size: InputSize, fill: Any, random: np.random.Ge
         x1, y1 = max(left, 0), max(top, 0)
         x2, y2 = min(left + width, 2 * size.width), min(top + height, 2 * size.height)
         area[y1:y2, x1:x2] = picture.image[y1 - top : y2 - top, x1 - left : x2 - left]
-        moved = picture.annotations.boxes + np.float32([left, top, left, top])
+        moved = picture.annotations.boxes + np.array([left, top, left, top], np.float32)
         parts.append(seen(picture.annotations, moved, 2 * size.width, 2 * size.height))
     return Picture(area, joined(parts))
 

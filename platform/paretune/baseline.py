@@ -1,0 +1,56 @@
+"""What every version of a sweep is compared with: the trained detector, unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from paretune.folders import Sweep
+from paretune.job import Job
+from paretune.recipe import Recipe
+from paretune.training.order import Order, adopt, divergence_told, train_order
+
+
+def baseline_recipes(job: Job) -> list[dict[str, Any]]:
+    """Return the recipes of trials 0 and 1: the baseline in eager, and unchanged on ONNX Runtime in fp32."""
+    size = str(job.size)
+    return [
+        Recipe.model_validate({"input_size": size, "runtime": runtime}).tree() for runtime in ("eager", "onnxruntime")
+    ]
+
+
+def take_baseline(sweep: Sweep, say: Callable[[str], None]) -> None:
+    """Take over the trained network that the job names, if it names one.
+
+    Raises:
+        UserError: it does not fit.
+    """
+    job = sweep.job
+    if job.baseline is not None and not _baseline_order(sweep).is_done():
+        say(f"baseline: {job.baseline}")
+        adopt(Path(job.baseline), job.detector, job.dataset.open(sweep.cache).classes, sweep.baseline)
+
+
+def _baseline_order(sweep: Sweep) -> Order:
+    job = sweep.job
+    return Order(job.detector, job.dataset, sweep.cache, job.size, job.training, sweep.baseline)
+
+
+def train_baseline(sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool) -> None:
+    """Train the detector, unless there is a network; an unfinished training goes on.
+
+    Args:
+        sweep: whose baseline.
+        say: told of each epoch.
+        elsewhere: train by Ray even with one worker, since the cluster's devices may be on other machines.
+
+    Raises:
+        UserError: the training diverged, or the cluster lacks the workers.
+    """
+    if sweep.job.baseline is not None:
+        return
+    order = _baseline_order(sweep)
+    say(f"baseline: {order.settings.epochs} epochs at {order.size}")
+    with divergence_told(order):
+        train_order(order, say, elsewhere=elsewhere)
