@@ -126,6 +126,7 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False) -> dict[
             train_order(order, tell)
         facts = _evaluated(order, data, ("val", "test") if test else ("val",))
         write_text(place.folder / HISTORY, json.dumps(facts, indent=1))
+        _write_artefact(order, data)
         pictures = _pictures(order, data, facts)
         log.epochs(facts["epochs"])
         log.finish(flat(facts["metrics"]), [place.folder / HISTORY, *pictures])
@@ -163,6 +164,26 @@ def _evaluated(order: Order, data: Data, splits: tuple[str, ...]) -> dict[str, A
             facts["metrics"][name]["images"] = accuracy.images
             print(f"{name} ({accuracy.images} images): {figures_line(accuracy.metrics())}")
     return facts
+
+
+def _write_artefact(order: Order, data: Data) -> None:
+    """Write the trained network, unchanged and in eager, as an artefact that can be evaluated and deployed."""
+    from paretune.compression.artefact import write_artefact
+    from paretune.detectors.structure import count, load_network
+    from paretune.model import Model
+    from paretune.recipe import Recipe
+
+    network = load_network(order.detector, len(data.classes), order.folder)
+    params, flops = count(network, order.size)
+    recipe = Recipe.model_validate({"input_size": str(order.size), "runtime": "eager"})
+    write_artefact(
+        order.folder / "artefact",
+        Model(network, None, order.size, params=params, flops=flops),
+        detector=order.detector,
+        runtime=recipe.runtime,
+        recipe_tree=recipe.tree(),
+        classes=data.classes,
+    )
 
 
 def _pictures(order: Order, data: Data, facts: Mapping[str, Any]) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from paretune.evaluation.coco import Engine
+from paretune.evaluation.coco import Averages, Engine
 from paretune.structures import Annotations, Detections, Image, Split
 
 _NO_OBJECTS = "the images hold no objects to find"
@@ -108,6 +108,7 @@ def accuracy_of(
     *,
     confidence: float | None = None,
     engine: Engine = "hotcoco",
+    averages: Averages | None = None,
 ) -> Accuracy:
     """Compare detections with annotations, image by image.
 
@@ -117,6 +118,7 @@ def accuracy_of(
         classes: names of the classes.
         confidence: for precision, recall and F1; None takes the one of the best F1.
         engine: what computes COCO's numbers.
+        averages: COCO's numbers, where they are known already.
 
     Raises:
         ValueError: not as many detections as annotations.
@@ -124,7 +126,7 @@ def accuracy_of(
     from paretune.evaluation.coco import average_precisions
     from paretune.evaluation.matching import at_confidence, best_f1
 
-    found = average_precisions(detections, annotations, len(classes), engine)
+    found = averages or average_precisions(detections, annotations, len(classes), engine)
     point = (
         best_f1(detections, annotations) if confidence is None else at_confidence(detections, annotations, confidence)
     )

@@ -117,29 +117,60 @@ def by_pycocotools(truth: dict[str, Any], found: dict[str, Any]) -> Any:
     return evaluation
 
 
-def _by_hotcoco(detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int) -> Any:
+@dataclass(frozen=True)
+class Columns:
+    """A ground truth as columns, a row for each object."""
+
+    images: NDArray[np.int64]
+    """(N,) id of its image,"""
+    categories: NDArray[np.int64]
+    """(N,) id of its category."""
+    boxes: NDArray[np.float64]
+    """(N, 4) x, y, width, height."""
+    areas: NDArray[np.float64]
+    crowds: NDArray[np.bool_]
+
+
+def by_hotcoco(images: Sequence[int], categories: Sequence[int], objects: Columns, results: NDArray[np.float64]) -> Any:
+    """Return hotcoco's COCOeval after matching and accumulating.
+
+    Args:
+        images: ids of all, also of those without objects.
+        categories: ids of all.
+        objects: the ground truth.
+        results: (M, 7) image id, x, y, width, height, score, category id.
+    """
     import hotcoco
 
-    images = [{"id": index} for index in range(1, len(annotations) + 1)]
-    categories = [{"id": index, "name": str(index)} for index in range(1, num_classes + 1)]
-    boxes, owners = _joined([truth.boxes for truth in annotations])
     truth = hotcoco.COCO.from_arrays(
-        images,
-        categories,
+        [{"id": number} for number in images],
+        [{"id": number, "name": str(number)} for number in categories],
+        objects.images,
+        objects.categories,
+        objects.boxes,
+        area=objects.areas,
+        iscrowd=objects.crowds.astype(np.int64),
+    )
+    evaluation = hotcoco.COCOeval(truth, truth.loadRes(results), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation
+
+
+def _by_hotcoco(detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int) -> Any:
+    boxes, owners = _joined([truth.boxes for truth in annotations])
+    objects = Columns(
         owners,
         np.concatenate([np.zeros(0, np.int64), *(entry.labels for entry in annotations)]) + 1,
         boxes,
-        area=np.concatenate([np.zeros(0), *(_areas(entry) for entry in annotations)]),
-        iscrowd=np.concatenate([np.zeros(0, bool), *(entry.ignore for entry in annotations)]).astype(np.int64),
+        np.concatenate([np.zeros(0), *(_areas(entry) for entry in annotations)]),
+        np.concatenate([np.zeros(0, bool), *(entry.ignore for entry in annotations)]),
     )
     boxes, owners = _joined([found.boxes for found in detections])
     scores = np.concatenate([np.zeros(0), *(found.scores.astype(np.float64) for found in detections)])
     labels = np.concatenate([np.zeros(0, np.int64), *(found.labels for found in detections)])
     rows = np.column_stack([owners.astype(np.float64), boxes, scores, labels + 1.0])
-    evaluation = hotcoco.COCOeval(truth, truth.loadRes(rows), "bbox")
-    evaluation.evaluate()
-    evaluation.accumulate()
-    return evaluation
+    return by_hotcoco(range(1, len(annotations) + 1), range(1, num_classes + 1), objects, rows)
 
 
 def ground_truth(annotations: Sequence[Annotations], num_classes: int) -> dict[str, Any]:

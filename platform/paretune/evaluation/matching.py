@@ -46,7 +46,11 @@ class Matched:
 
 def best_f1(detections: Sequence[Detections], annotations: Sequence[Annotations]) -> Operating:
     """Return the operating point of the best F1 over all confidences; of several, that of the highest confidence."""
-    matched = match(detections, annotations)
+    return best_of(match(detections, annotations))
+
+
+def best_of(matched: Matched) -> Operating:
+    """Return the same of what has been matched."""
     if matched.objects == 0:
         return Operating(None, None, None, None, 0)
     if matched.scores.size == 0:
@@ -61,7 +65,11 @@ def best_f1(detections: Sequence[Detections], annotations: Sequence[Annotations]
 
 def at_confidence(detections: Sequence[Detections], annotations: Sequence[Annotations], confidence: float) -> Operating:
     """Return the operating point at a given confidence."""
-    matched = match(detections, annotations)
+    return point_of(match(detections, annotations), confidence)
+
+
+def point_of(matched: Matched, confidence: float) -> Operating:
+    """Return the same of what has been matched."""
     kept = matched.scores >= np.float32(confidence)
     return _point(confidence, int(matched.hits[kept].sum()), int(kept.sum()), matched.objects)
 
@@ -74,6 +82,26 @@ def _point(confidence: float | None, hits: int, kept: int, objects: int) -> Oper
         f1=2 * hits / (kept + objects) if objects else None,
         objects=objects,
     )
+
+
+def match_by_class(
+    detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int
+) -> list[Matched]:
+    """Match the objects of each class by themselves."""
+    return [
+        match([_found_of(found, label) for found in detections], [_truth_of(truth, label) for truth in annotations])
+        for label in range(num_classes)
+    ]
+
+
+def _found_of(found: Detections, label: int) -> Detections:
+    mine = found.labels == label
+    return Detections(found.boxes[mine], found.scores[mine], found.labels[mine])
+
+
+def _truth_of(truth: Annotations, label: int) -> Annotations:
+    mine = truth.labels == label
+    return Annotations(truth.boxes[mine], truth.labels[mine], truth.ignore[mine])
 
 
 def match(detections: Sequence[Detections], annotations: Sequence[Annotations]) -> Matched:

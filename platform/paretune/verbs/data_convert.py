@@ -83,20 +83,24 @@ def _annotate(given: argparse.Namespace) -> int:
 
 
 def _dataset(given: argparse.Namespace) -> Any:
-    if given.source.is_file():
-        from paretune.job import Job
-        from paretune.yamlfile import read_yaml, validate
-
-        dataset: Any = validate(Job, read_yaml(given.source)).dataset
-    else:
-        from paretune.data import DATASETS
-        from paretune.data.checking.source import format_of_folder
-
-        row = DATASETS.load(format_of_folder(given.source, given.format).replace("-", "_"))
-        dataset = row.model_validate({"root": str(given.source)})
+    dataset = dataset_of(given.source, given.format)
     if given.policy and hasattr(dataset, "policy"):
         dataset = dataset.model_copy(update={"policy": given.policy})
     return dataset
+
+
+def dataset_of(source: Path, form: str | None) -> Any:
+    """Return the dataset of a job's file, or the one that lies in a folder."""
+    if source.is_file():
+        from paretune.job import Job
+        from paretune.yamlfile import read_yaml, validate
+
+        return validate(Job, read_yaml(source)).dataset
+    from paretune.data import DATASETS
+    from paretune.data.checking.source import format_of_folder
+
+    row = DATASETS.load(format_of_folder(source, form).replace("-", "_"))
+    return row.model_validate({"root": str(source)})
 
 
 def _write(data: Any, given: argparse.Namespace, form: str) -> int:

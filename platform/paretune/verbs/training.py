@@ -34,5 +34,6 @@ def _train(given: argparse.Namespace) -> int:
         print(f"\nstopped; nothing is lost. To go on: {shlex.join(again + changed)}", file=sys.stderr)
         return INTERRUPTED
     print(f"network, training.json, curves.png, samples.png: {place.folder}")
+    print(f"to evaluate it: paretune evaluate {place.folder / 'artefact'}")
     print(f"to search from it: paretune sweep {given.job} --set baseline={place.folder}")
     return 0

@@ -1,0 +1,181 @@
+"""What Faster R-CNN does between its two networks and after them, in numpy: the same behind every runtime.
+
+Ren et al., Faster R-CNN, NeurIPS 2015 (arXiv:1506.01497); He et al., RoIAlign, in Mask R-CNN, ICCV 2017
+(arXiv:1703.06870); Lin et al., Feature Pyramid Networks, CVPR 2017 (arXiv:1612.03144).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from paretune.detectors.decoding import best, nothing, suppress
+from paretune.structures import Detections, Floats, InputSize, Thresholds
+
+RATIOS = (0.5, 1.0, 2.0)
+LARGEST = math.log(1000 / 16)
+"""Offsets of sides are cut off here: a box grows at most 62.5 times."""
+WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+"""What the second network's offsets are multiplied by: of the centre, of the sides."""
+PROPOSAL_IOU = 0.7
+SMALLEST = 1e-3
+"""Side in pixels below which a proposal is none."""
+POOL = 7
+SAMPLES = 2
+"""Points along each side of each of the 7 x 7 parts of a region."""
+
+
+def anchors(shapes: Sequence[Sequence[int]], sizes: Sequence[Sequence[float]], size: InputSize) -> list[Floats]:
+    """Return the anchors of each level, (rows · columns · K, 4) in pixels of the input, cell by cell.
+
+    Args:
+        shapes: (rows, columns) of each level.
+        sizes: sides in pixels of the anchors of each level; each comes in three ratios.
+        size: of the input.
+    """
+    found = []
+    for (rows, columns), sides in zip(shapes, sizes, strict=True):
+        high = np.sqrt(np.array(RATIOS, np.float32))
+        widths = ((1 / high)[:, None] * np.array(sides, np.float32)).ravel()
+        heights = (high[:, None] * np.array(sides, np.float32)).ravel()
+        base = (np.stack([-widths, -heights, widths, heights], axis=1) / 2).round()
+        x = np.arange(columns, dtype=np.float32) * (size.width // columns)
+        y = np.arange(rows, dtype=np.float32) * (size.height // rows)
+        corner = np.stack([np.tile(x, rows), np.repeat(y, columns)], axis=1)
+        found.append((np.tile(corner, 2)[:, None] + base).reshape(-1, 4).astype(np.float32))
+    return found
+
+
+def propose(
+    objectness: Sequence[Floats],
+    offsets: Sequence[Floats],
+    levels: Sequence[Floats],
+    size: InputSize,
+    count: int,
+    least: float,
+) -> Floats:
+    """Return the best regions of each image, (B, count, 4) in pixels of the input; rows without one are zero.
+
+    Args:
+        objectness: per level, logits (B, K, h, w).
+        offsets: per level, (B, 4·K, h, w).
+        levels: anchors of each level.
+        size: of the input, at whose edges regions are cut off.
+        count: of the regions.
+        least: score below which a region is none.
+    """
+    limits = np.array([size.width, size.height] * 2, np.float32)
+    found = np.zeros((len(objectness[0]), count, 4), np.float32)
+    for image in range(len(found)):
+        boxes, scores, owners = [], [], []
+        for level, mine in enumerate(levels):
+            logits = objectness[level][image].transpose(1, 2, 0).ravel()
+            chosen = np.argsort(-logits, kind="stable")[:count]
+            moved = offsets[level][image].reshape(-1, 4, *offsets[level].shape[2:]).transpose(2, 3, 0, 1).reshape(-1, 4)
+            boxes.append(np.clip(decoded(moved[chosen], mine[chosen], (1.0,) * 4), 0, limits))
+            scores.append(1 / (1 + np.exp(-logits[chosen])))
+            owners.append(np.full(len(chosen), level, np.int64))
+        box, score, owner = np.concatenate(boxes), np.concatenate(scores), np.concatenate(owners)
+        good = ((box[:, 2:] - box[:, :2]) >= SMALLEST).all(axis=1) & (score >= least)
+        box, score, owner = box[good], score[good].astype(np.float32), owner[good]
+        order = np.argsort(-score, kind="stable")
+        box, score, owner = box[order], score[order], owner[order]
+        if len(box):
+            kept = suppress(box, score, owner, Thresholds(iou=PROPOSAL_IOU, detections=count))
+            found[image, : len(kept)] = box[kept]
+    return found
+
+
+def decoded(offsets: Floats, boxes: Floats, weights: Sequence[float]) -> Floats:
+    """Move boxes (N, 4) by offsets (N, 4): centre in sides, sides in logarithms."""
+    own = np.asarray(weights, np.float32)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    centres = boxes[:, :2] + 0.5 * sides + offsets[:, :2] / own[:2] * sides
+    half = 0.5 * np.exp(np.minimum(offsets[:, 2:] / own[2:], np.float32(LARGEST))) * sides
+    return np.asarray(np.concatenate([centres - half, centres + half], axis=1), np.float32)
+
+
+def pooled(maps: Sequence[Floats], regions: Floats, size: InputSize) -> Floats:
+    """Return RoIAlign's 7 x 7 parts of each region, (R, C, 7, 7), from the level that suits its size.
+
+    Equal to torchvision's ``MultiScaleRoIAlign`` with two points a side; sampling a region of a map is a matrix
+    product from either side, which is how it is fast here.
+
+    Args:
+        maps: of one image, finest first, each (C, h, w).
+        regions: (R, 4) in pixels of the input.
+        size: of the input.
+    """
+    scales = [2.0 ** round(math.log2(plane.shape[1] / size.height)) for plane in maps]
+    finest, coarsest = -math.log2(scales[0]), -math.log2(scales[-1])
+    area = (regions[:, 2:] - regions[:, :2]).prod(axis=1)
+    with np.errstate(divide="ignore"):
+        wanted = np.floor(4 + np.log2(np.sqrt(area) / np.float32(224)) + np.float32(1e-6))
+    level = (np.clip(wanted, finest, coarsest) - finest).astype(np.int64)
+    found = np.zeros((len(regions), len(maps[0]), POOL, POOL), np.float32)
+    for number, plane in enumerate(maps):
+        mine = np.flatnonzero(level == number)
+        if len(mine):
+            found[mine] = _aligned(plane, regions[mine] * np.float32(scales[number]))
+    return found
+
+
+def _aligned(plane: Floats, boxes: Floats) -> Floats:
+    """Return the parts (R, C, 7, 7) of boxes (R, 4) in cells of one map (C, h, w)."""
+    channels, height, width = plane.shape
+    across, down = _weights(boxes[:, 0], boxes[:, 2], width), _weights(boxes[:, 1], boxes[:, 3], height)
+    rows = down.reshape(-1, height) @ plane.transpose(1, 0, 2).reshape(height, channels * width)  # (R·7, C·w)
+    rows = rows.reshape(len(boxes), POOL * channels, width)
+    parts = np.matmul(rows, across.transpose(0, 2, 1))  # (R, 7·C, 7)
+    return np.ascontiguousarray(parts.reshape(len(boxes), POOL, channels, POOL).transpose(0, 2, 1, 3))
+
+
+def _weights(low: Floats, high: Floats, cells: int) -> Floats:
+    """Return how much each cell along one side counts in each of the 7 parts, (R, 7, cells): bilinear, two points."""
+    part = np.maximum(high - low, 1.0) / POOL
+    steps = (np.arange(POOL * SAMPLES, dtype=np.float32) + 0.5) / SAMPLES
+    points = low[:, None] + steps * part[:, None]  # (R, 14)
+    inside = (points >= -1) & (points <= cells)
+    points = np.maximum(points, 0)
+    first = np.minimum(points.astype(np.int64), cells - 1)
+    second = np.minimum(first + 1, cells - 1)
+    share = np.where(first >= cells - 1, 0, points - first).astype(np.float32)
+    weights = np.zeros((len(low), POOL * SAMPLES, cells), np.float32)
+    region, point = np.indices(points.shape)
+    weights[region, point, first] += np.where(inside, 1 - share, 0)
+    np.add.at(weights, (region, point, second), np.where(inside, share, 0))
+    return np.asarray(weights.reshape(len(low), POOL, SAMPLES, cells).mean(axis=2), np.float32)
+
+
+def decode(raw: Sequence[Floats], size: InputSize, thresholds: Thresholds) -> list[Detections]:
+    """Turn raw maps into detections.
+
+    Args:
+        raw: regions (B, R, 4), zero where there is none; class logits (B, R, C + 1), background first; offsets
+            (B, R, 4·(C + 1)).
+        size: of the input.
+        thresholds: what is kept.
+    """
+    regions, logits, offsets = raw
+    return [_decode_image(regions[i], logits[i], offsets[i], size, thresholds) for i in range(len(regions))]
+
+
+def _decode_image(
+    regions: Floats, logits: Floats, offsets: Floats, size: InputSize, thresholds: Thresholds
+) -> Detections:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    scores = exponentials / exponentials.sum(axis=1, keepdims=True)
+    scores[(regions[:, 2:] <= regions[:, :2]).any(axis=1)] = 0
+    classes = scores.shape[1] - 1
+    flat = np.ascontiguousarray(scores[:, 1:]).ravel()
+    chosen = best(flat, thresholds)
+    if not len(chosen):
+        return nothing()
+    at, labels = np.divmod(chosen, classes)
+    moved = offsets.reshape(len(regions), classes + 1, 4)[at, labels + 1]
+    limits = np.array([size.width, size.height] * 2, np.float32)
+    boxes = np.clip(decoded(moved, regions[at], WEIGHTS), 0, limits)
+    kept = suppress(boxes, flat[chosen], labels, thresholds)
+    return Detections(boxes[kept], flat[chosen[kept]], labels[kept])

@@ -1,0 +1,156 @@
+"""Everything that is told of one evaluation: COCO's and VOC's numbers, classes, intervals, curves, confusions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from paretune.evaluation.accuracy import Accuracy, accuracy_of
+from paretune.evaluation.bootstrap import DRAWS, map_interval
+from paretune.evaluation.confusing import Confusion, confusion
+from paretune.evaluation.matching import Matched, Operating, best_of, match_by_class, point_of
+from paretune.evaluation.voc import voc_ap
+from paretune.structures import Annotations, Detections
+
+LEVEL = 0.95
+"""Of the interval of map."""
+OPERATING = ("precision", "recall", "f1", "confidence")
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """One class."""
+
+    ap: float | None
+    """COCO's, IoU 0.50:0.95; None without objects."""
+    voc07: float | None
+    voc10: float | None
+    matched: Matched
+    best: Operating
+    """The confidence of its own best F1."""
+    chosen: Operating
+    """At the confidence of the whole report."""
+
+    def tree(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "map": self.ap,
+            "ap_voc07": self.voc07,
+            "ap_voc10": self.voc10,
+            **_point(self.chosen),
+            "best": _point(self.best),
+            "objects": self.best.objects,
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """One evaluation."""
+
+    accuracy: Accuracy
+    classes: Mapping[str, ClassReport]
+    best: Operating
+    """Of all classes together, the confidence of the best F1."""
+    interval: tuple[float, float] | None
+    """95 % interval of map over images; None where map is unknown."""
+    confusion: Confusion
+    """At the report's confidence, or 0.5 where nothing gives one."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What was evaluated: artefact, split, runtime, time of an inference."""
+
+    @property
+    def voc(self) -> dict[str, float | None]:
+        """Mean of the classes' average precisions by both of VOC's rules."""
+        return {rule: _mean([getattr(c, rule) for c in self.classes.values()]) for rule in ("voc07", "voc10")}
+
+    def tree(self) -> dict[str, Any]:
+        """Return plain data, as ``paretune evaluate --json`` prints it."""
+        return {
+            "metrics": self.accuracy.metrics(),
+            "per_class": {name: entry.tree() for name, entry in self.classes.items()},
+            "best": _point(self.best),
+            "map_interval": None if self.interval is None else {"low": self.interval[0], "high": self.interval[1]},
+            "interval": {"level": LEVEL, "method": "basic bootstrap over images", "draws": DRAWS},
+            "map50_voc07": self.voc["voc07"],
+            "map50_voc10": self.voc["voc10"],
+            "confusion": {
+                "rows": [*self.classes, "background"],
+                "columns": [*self.classes, "nothing"],
+                "counts": self.confusion.matrix.tolist(),
+            },
+            "images": self.accuracy.images,
+            "reasons": dict(self.accuracy.reasons),
+            **self.facts,
+        }
+
+
+def report_of(
+    detections: Sequence[Detections],
+    annotations: Sequence[Annotations],
+    classes: Sequence[str],
+    *,
+    confidence: float | None = None,
+    accuracy: Accuracy | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Report:
+    """Evaluate detections.
+
+    Args:
+        detections: of each image.
+        annotations: of the same images, in the same order.
+        classes: names.
+        confidence: for precision, recall, F1 and confusions; None takes that of the best F1 of all classes together.
+        accuracy: the main numbers, where they are known already.
+        facts: about what was evaluated.
+    """
+    found = accuracy or accuracy_of(detections, annotations, classes, confidence=confidence)
+    best = found if confidence is None else accuracy_of(detections, annotations, classes)
+    at = found.confidence if found.confidence is not None else 0.5
+    names = [voc_ap(detections, annotations, len(classes), "07"), voc_ap(detections, annotations, len(classes), "10")]
+    matched = match_by_class(detections, annotations, len(classes))
+    bounds = map_interval(detections, annotations, len(classes))
+    return Report(
+        accuracy=found,
+        classes={
+            name: ClassReport(
+                found.per_class[name],
+                names[0][i],
+                names[1][i],
+                matched[i],
+                best_of(matched[i]),
+                point_of(matched[i], at),
+            )
+            for i, name in enumerate(classes)
+        },
+        best=Operating(best.confidence, best.precision, best.recall, best.f1, sum(m.objects for m in matched)),
+        interval=None if bounds is None else (bounds[0], bounds[2]),
+        confusion=confusion(detections, annotations, len(classes), at),
+        facts=dict(facts or {}),
+    )
+
+
+def inference_facts(seconds: Sequence[float]) -> dict[str, Any]:
+    """Return the time of one inference as it was in this evaluation: everything from the decoded image to the boxes.
+
+    Nothing was kept off the device meanwhile; ``paretune profile`` and sweeps measure.
+    """
+    if not seconds:
+        return {"inference_ms_p50": None, "inference_ms_p90": None}
+    times = np.array(seconds) * 1e3
+    return {
+        "inference_ms_p50": float(median(times)),
+        "inference_ms_p90": float(np.percentile(times, 90)) if len(times) >= 64 else None,
+    }
+
+
+def _point(point: Operating) -> dict[str, float | None]:
+    return {name: getattr(point, name) for name in OPERATING}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

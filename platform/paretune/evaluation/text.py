@@ -1,0 +1,105 @@
+"""An evaluation as tables for a terminal."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from typing import Any
+
+from paretune.evaluation.report import LEVEL, Report
+
+MOST_CONFUSIONS = 5
+
+
+def report_text(report: Report) -> str:
+    """Return COCO's numbers, the operating point, one line for each class, and the commonest confusions."""
+    from rich.console import Console
+
+    width = shutil.get_terminal_size((110, 24)).columns if sys.stdout.isatty() else 110
+    out = io.StringIO()
+    console = Console(file=out, width=width, highlight=False, force_terminal=sys.stdout.isatty())
+    for line in _head(report):
+        console.print(line, markup=False)
+    console.print(_numbers(report))
+    console.print(_classes(report))
+    for line in _confusions(report):
+        console.print(line, markup=False)
+    return out.getvalue().rstrip()
+
+
+def _head(report: Report) -> list[str]:
+    facts, metrics = report.facts, report.accuracy.metrics()
+    what = facts.get("artefact") or f"{facts.get('detections')} against {facts.get('annotations')}"
+    split = f", split {facts['split']}" if "split" in facts else ""
+    lines = [f"{what}{split}: {report.accuracy.images} images, {report.best.objects} objects"]
+    bounds = report.interval
+    sure = "" if bounds is None else f" [{bounds[0]:.3f}, {bounds[1]:.3f}] ({LEVEL:.0%}, images drawn anew)"
+    lines.append(f"map {_figure(metrics['map'])}{sure}, map50 {_figure(metrics['map50'])}")
+    voc = report.voc
+    lines.append(
+        f"VOC: map50 {_figure(voc['voc10'])} (area under the curve), {_figure(voc['voc07'])} (2007, 11 points)"
+    )
+    point = [f"{name} {_figure(metrics[name])}" for name in ("precision", "recall", "f1")]
+    chosen = "that of the best F1" if metrics["confidence"] == report.best.confidence else "as given"
+    lines.append(f"{', '.join(point)} at confidence {_figure(metrics['confidence'])} ({chosen})")
+    if metrics["confidence"] != report.best.confidence:
+        lines.append(f"best F1 {_figure(report.best.f1)} at confidence {_figure(report.best.confidence)}")
+    if facts.get("inference_ms_p50") is not None:
+        lines.append(f"inference {facts['inference_ms_p50']:.2f} ms (median; nothing else was kept off the device)")
+    return lines
+
+
+def _numbers(report: Report) -> Any:
+    from rich.table import Table
+
+    metrics = report.accuracy.metrics()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("COCO")
+    for name in ("all", "small", "medium", "large"):
+        table.add_column(name, justify="right")
+    parts = {
+        "map 0.50:0.95": ("map", "map_small", "map_medium", "map_large"),
+        "recall of 100": ("ar100", "ar_small", "ar_medium", "ar_large"),
+        "recall of 10": ("ar10",),
+        "recall of 1": ("ar1",),
+        "map 0.50": ("map50",),
+        "map 0.75": ("map75",),
+    }
+    for head, names in parts.items():
+        table.add_row(head, *(_figure(metrics[name]) for name in names))
+    return table
+
+
+def _classes(report: Report) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("class")
+    columns = ("objects", "map", "VOC ap", "precision", "recall", "F1", "best F1", "at")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for name, entry in report.classes.items():
+        chosen, best = entry.chosen, entry.best
+        values = (entry.ap, entry.voc10, chosen.precision, chosen.recall, chosen.f1, best.f1, best.confidence)
+        table.add_row(name, str(best.objects), *(_figure(value) for value in values))
+    return table
+
+
+def _confusions(report: Report) -> list[str]:
+    names = [*report.classes]
+    matrix = report.confusion.matrix
+    pairs = [
+        (int(matrix[row, column]), names[row], names[column])
+        for row in range(len(names))
+        for column in range(len(names))
+        if row != column and matrix[row, column]
+    ]
+    pairs.sort(reverse=True)
+    lines = [f"{count} x {true} taken for {found}" for count, true, found in pairs[:MOST_CONFUSIONS]]
+    missed, invented = int(matrix[:-1, -1].sum()), int(matrix[-1, :-1].sum())
+    return [*lines, f"{missed} objects missed, {invented} found where there is none"]
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

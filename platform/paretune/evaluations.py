@@ -1,0 +1,140 @@
+"""One artefact, or the results of another program, evaluated by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paretune.data.base import Dataset
+from paretune.device_lock import sharing
+from paretune.errors import UserError, did_you_mean
+from paretune.evaluation.accuracy import accuracy_of
+from paretune.evaluation.pictures import draw_report, draw_worst
+from paretune.evaluation.report import Report, inference_facts, report_of
+from paretune.evaluation.results import read_results
+from paretune.folders import Sweep
+from paretune.job import Job
+from paretune.runtimes.predictor import load_predictor
+from paretune.structures import Data, Detections, Split
+from paretune.target import Target
+from paretune.yamlfile import read_yaml, validate
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of an evaluation."""
+
+    confidence: float | None = None
+    """For precision, recall, F1 and confusions; None takes that of the best F1."""
+    split: str = "val"
+    limit: int | None = None
+    """Evaluate the first so many images only."""
+    out: Path | None = None
+    """Folder for pictures."""
+
+
+def evaluate_artefact(
+    folder: Path,
+    dataset: tuple[Dataset, Path] | None,
+    target: Target,
+    wanted: Wanted,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Report:
+    """Run an artefact over a split and compare with its annotations.
+
+    Args:
+        folder: of the artefact.
+        dataset: to evaluate on, and where it may keep what it generates; None takes that of the sweep or training the
+            artefact lies in.
+        target: device and threads to run on.
+        wanted: confidence, split, number of images, pictures.
+        progress: called after each image with the number done and the number of all.
+
+    Raises:
+        UserError: no artefact, no dataset, no such split, or classes the artefact knows and the dataset lacks.
+    """
+    predictor = load_predictor(folder, target)
+    opened, cache = dataset or _dataset_of(folder)
+    data = opened.open(cache)
+    split = _split(data, wanted.split)
+    labels = _labels(folder, predictor.artefact.classes, data.classes)
+    count = len(split) if wanted.limit is None else min(wanted.limit, len(split))
+    detections, seconds = [], []
+    with sharing(target.device):
+        for index in range(count):
+            image = split.image(index)
+            start = time.perf_counter()
+            found = predictor(image)
+            seconds.append(time.perf_counter() - start)
+            detections.append(Detections(found.boxes, found.scores, labels[found.labels]))
+            progress(index + 1, count)
+    annotations = [split.annotations(index) for index in range(count)]
+    facts = {
+        "artefact": str(folder),
+        "split": wanted.split,
+        **inference_facts(seconds),
+        "runtime": {key: str(value) for key, value in predictor.facts.items()},
+    }
+    report = report_of(detections, annotations, data.classes, confidence=wanted.confidence, facts=facts)
+    if wanted.out is not None:
+        draw_report(report, wanted.out)
+        draw_worst(report, split.image, annotations, detections, wanted.out)
+    return report
+
+
+def evaluate_files(truth: Path, found: Path, wanted: Wanted) -> Report:
+    """Evaluate what another program has found: both files in COCO's format.
+
+    Raises:
+        UserError: a file is not of the format.
+    """
+    results = read_results(truth, found)
+    count = len(results.images) if wanted.limit is None else min(wanted.limit, len(results.images))
+    detections, annotations = results.detections[:count], results.annotations[:count]
+    whole = count == len(results.images)
+    accuracy = accuracy_of(
+        detections,
+        annotations,
+        results.classes,
+        confidence=wanted.confidence,
+        averages=results.averages if whole else None,
+    )
+    facts = {"annotations": str(truth), "detections": str(found)}
+    report = report_of(
+        detections, annotations, results.classes, confidence=wanted.confidence, accuracy=accuracy, facts=facts
+    )
+    if wanted.out is not None:
+        draw_report(report, wanted.out)  # the images themselves are not told
+    return report
+
+
+def _dataset_of(folder: Path) -> tuple[Dataset, Path]:
+    """Return the dataset of the sweep or training that an artefact lies in, and the cache it was made with."""
+    place = folder.resolve()
+    sweep, training = place.parent.parent.parent, place.parent
+    if (sweep / "sweep.json").is_file():
+        found = Sweep(sweep.parent, sweep.name)
+        return found.job.dataset, found.cache
+    if (training / "job.yaml").is_file():
+        return validate(Job, read_yaml(training / "job.yaml")).dataset, training.parent.parent / "datasets"
+    raise UserError(f"{folder}: lies in no sweep or training; name the images with --data JOB.yaml|FOLDER")
+
+
+def _split(data: Data, name: str) -> Split:
+    if name not in data.splits:
+        hint = did_you_mean(name, data.splits)
+        raise UserError(f"--split {name}: no such split{hint}; the dataset has {', '.join(data.splits)}")
+    return data.splits[name]
+
+
+def _labels(folder: Path, artefact: tuple[str, ...], dataset: tuple[str, ...]) -> Any:
+    """Return the dataset's label of each of the artefact's classes."""
+    if missing := [name for name in artefact if name not in dataset]:
+        known = ", ".join(dataset)
+        raise UserError(f"{folder}: finds {', '.join(missing)}, which the dataset has not; its classes are {known}")
+    return np.array([dataset.index(name) for name in artefact], np.int64)

@@ -1,0 +1,92 @@
+"""``evaluate``: how accurate an artefact is, or the results of another program."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from paretune.errors import UserError
+
+
+def add(verbs: Any) -> None:
+    """Add the verb to the parser."""
+    evaluate = verbs.add_parser(
+        "evaluate",
+        help="COCO's and VOC's figures of an artefact, or of results in COCO's format",
+        epilog="without --data, the images of the sweep or training that the artefact lies in",
+    )
+    evaluate.add_argument("artefact", nargs="?", type=Path, metavar="ARTEFACT", help="folder of an artefact")
+    evaluate.add_argument("--data", type=Path, metavar="JOB.yaml|FOLDER", help="images to evaluate on")
+    evaluate.add_argument("--from", dest="format", metavar="FORMAT", help="of that folder (default: by its layout)")
+    evaluate.add_argument("--split", default="val", metavar="SPLIT", help="train, val or test (default: val)")
+    evaluate.add_argument("--annotations", type=Path, metavar="GT.json", help="a ground truth in COCO's format,")
+    evaluate.add_argument("--detections", type=Path, metavar="RESULTS.json", help="and what was found, the same")
+    text = "for precision, recall, F1 and confusions (default: that of the best F1)"
+    evaluate.add_argument("--confidence", type=float, metavar="C", help=text)
+    evaluate.add_argument("--limit", type=int, metavar="N", help="evaluate the first N images only")
+    evaluate.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="to run on (default: cpu)")
+    evaluate.add_argument("--threads", type=int, default=1, metavar="N", help="of the network on a CPU (default: 1)")
+    evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="curves, confusions and worst images as pictures")
+    evaluate.add_argument("--json", action="store_true", help="one JSON object")
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _evaluate(given: argparse.Namespace) -> int:
+    _check(given)
+    from paretune.evaluations import Wanted, evaluate_artefact, evaluate_files
+
+    wanted = Wanted(given.confidence, given.split, given.limit, given.out)
+    if given.annotations:
+        report = evaluate_files(given.annotations, given.detections, wanted)
+    else:
+        from paretune.target import Target
+
+        target = Target(device=given.device, threads=given.threads)
+        report = evaluate_artefact(given.artefact, _dataset(given), target, wanted, _progress)
+    if given.json:
+        import json
+
+        print(json.dumps(report.tree(), indent=1))
+    else:
+        from paretune.evaluation.text import report_text
+
+        print(report_text(report))
+        if given.out:
+            print(f"pictures: {given.out}")
+    return 0
+
+
+def _check(given: argparse.Namespace) -> None:
+    """Refuse arguments that do not go together.
+
+    Raises:
+        UserError: says which.
+    """
+    files = [given.annotations, given.detections]
+    if any(files) and not all(files):
+        raise UserError("--annotations and --detections go together: a ground truth and what was found")
+    if bool(given.artefact) == bool(given.annotations):
+        raise UserError("evaluate: name an ARTEFACT, or --annotations and --detections")
+    if given.data and not given.artefact:
+        raise UserError("--data: the images of an ARTEFACT; results files bring their own ground truth")
+    if given.confidence is not None and not 0 <= given.confidence <= 1:
+        raise UserError(f"--confidence {given.confidence}: expected 0 to 1")
+    if given.limit is not None and given.limit < 1:
+        raise UserError(f"--limit {given.limit}: expected at least 1")
+    if not 1 <= given.threads <= 1024:
+        raise UserError(f"--threads {given.threads}: expected 1 to 1024")
+
+
+def _dataset(given: argparse.Namespace) -> Any:
+    if given.data is None:
+        return None
+    from paretune.verbs.data_convert import dataset_of
+
+    return dataset_of(given.data, given.format), Path("runs") / "datasets"
+
+
+def _progress(done: int, of: int) -> None:
+    if sys.stderr.isatty() and (done % 16 == 0 or done == of):
+        print(f"\r{done}/{of} images", end="\n" if done == of else "", file=sys.stderr, flush=True)
