@@ -58,7 +58,7 @@ def draw_worst(
         return None
     figure = _figure(14, 7.5)
     confidence = report.accuracy.confidence if report.accuracy.confidence is not None else 0.5
-    axes = figure.subplots(2, WORST // 2).flat
+    axes = list(figure.subplots(2, WORST // 2).flat)
     names = list(report.classes)
     for ax in axes:
         ax.set_axis_off()
