@@ -34,9 +34,10 @@ demo: $(READY) ## train, compress, measure on the built-in dataset: the first fr
 check: $(READY) ## format, lint, types, imports, fast tests
 	@$(BIN)/ruff format --check -q . || { echo "run: make format" >&2; exit 1; }
 	@$(BIN)/ruff check -q .
-	@$(BIN)/mypy --config-file pyproject.toml
 	@$(BIN)/lint-imports --no-logo 2>/dev/null | tail -n +1
-	@$(BIN)/python -m pytest -q -m "not slow and not full and not gpu"
+	@said=$$(mktemp); $(BIN)/mypy --config-file pyproject.toml >$$said 2>&1 & types=$$!; \
+		$(BIN)/python -m pytest -q -m "not slow and not full and not gpu"; tested=$$?; \
+		wait $$types; typed=$$?; cat $$said; rm -f $$said; exit $$((tested + typed))
 
 test: $(READY) ## the tests
 	@$(BIN)/python -m pytest -q -m "not full"

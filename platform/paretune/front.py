@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from paretune.errors import did_you_mean
 from paretune.records import Record
 
 METRICS = (
@@ -23,6 +24,44 @@ METRICS = (
     "flops",
 )
 """Metrics every point of a printed front has, null where unknown."""
+
+
+NAMEABLE = {
+    "map": "COCO mean average precision, IoU 0.50:0.95",
+    "map50": "mean average precision at IoU 0.50",
+    "map75": "mean average precision at IoU 0.75",
+    "map_small": "map of objects below 32 x 32 pixels",
+    "map_medium": "map of objects from there to 96 x 96 pixels",
+    "map_large": "map of larger objects",
+    "ar1": "mean recall, IoU 0.50:0.95, of one detection of a class in an image",
+    "ar10": "the same of ten detections",
+    "ar100": "the same of a hundred detections",
+    "ar_small": "ar100 of objects below 32 x 32 pixels",
+    "ar_medium": "ar100 of objects from there to 96 x 96 pixels",
+    "ar_large": "ar100 of larger objects",
+    "precision": "at the confidence of the best F1, IoU 0.50",
+    "recall": "at the confidence of the best F1, IoU 0.50",
+    "f1": "the best one over all confidences, IoU 0.50",
+    "latency_ms_p50": "median of preprocess + network + postprocess",
+    "latency_ms_p90": "90th percentile of the same",
+    "network_ms_p50": "median of the network alone",
+    "memory_mib_peak": "peak resident memory of a process that only predicts",
+    "size_mib": "model files on disk",
+    "params": "number of parameters",
+    "flops": "operations of one inference, 2 x multiply-adds",
+}
+"""Metrics an objective or a constraint may name."""
+
+
+def known_metric(metric: str) -> str:
+    """Return the metric.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if metric not in NAMEABLE:
+        raise ValueError(f"unknown metric {metric!r}{did_you_mean(metric, NAMEABLE)}; known: {', '.join(NAMEABLE)}")
+    return metric
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from paretune.data import DATASETS
 from paretune.data.base import Dataset
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.errors import Problem, UserError, UserErrors, did_you_mean
+from paretune.errors import Problem, UserError, UserErrors
+from paretune.front import known_metric
 from paretune.recipe import Recipe, WrittenSize
 from paretune.search.reading import read_space
 from paretune.search.samplers import SAMPLERS, Gp, Sampler
@@ -26,43 +27,6 @@ from paretune.training.order import unfit_baseline
 from paretune.training.scales import multi_scale_problem
 from paretune.training.settings import Training
 from paretune.yamlfile import Document, Place, problems_of, read_yaml, validate
-
-METRICS = {
-    "map": "COCO mean average precision, IoU 0.50:0.95",
-    "map50": "mean average precision at IoU 0.50",
-    "map75": "mean average precision at IoU 0.75",
-    "map_small": "map of objects below 32 x 32 pixels",
-    "map_medium": "map of objects from there to 96 x 96 pixels",
-    "map_large": "map of larger objects",
-    "ar1": "mean recall, IoU 0.50:0.95, of one detection of a class in an image",
-    "ar10": "the same of ten detections",
-    "ar100": "the same of a hundred detections",
-    "ar_small": "ar100 of objects below 32 x 32 pixels",
-    "ar_medium": "ar100 of objects from there to 96 x 96 pixels",
-    "ar_large": "ar100 of larger objects",
-    "precision": "at the confidence of the best F1, IoU 0.50",
-    "recall": "at the confidence of the best F1, IoU 0.50",
-    "f1": "the best one over all confidences, IoU 0.50",
-    "latency_ms_p50": "median of preprocess + network + postprocess",
-    "latency_ms_p90": "90th percentile of the same",
-    "network_ms_p50": "median of the network alone",
-    "memory_mib_peak": "peak resident memory of a process that only predicts",
-    "size_mib": "model files on disk",
-    "params": "number of parameters",
-    "flops": "operations of one inference, 2 x multiply-adds",
-}
-"""Metrics an objective or a constraint may name."""
-
-
-def known_metric(metric: str) -> str:
-    """Return the metric.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
-    if metric not in METRICS:
-        raise ValueError(f"unknown metric {metric!r}{did_you_mean(metric, METRICS)}; known: {', '.join(METRICS)}")
-    return metric
 
 
 class Constraint(Spec):

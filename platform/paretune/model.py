@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -24,7 +25,7 @@ class Model:
     network: nn.Module | None
     """The torch network, in eval mode on the CPU; None once exported."""
     file: Path | None
-    """The exported file; None before."""
+    """The exported file, of the first part where a detector has several; None before."""
     input_size: InputSize
     history: tuple[str, ...] = ()
     """Names of the steps done, in order."""
@@ -34,6 +35,9 @@ class Model:
     """Number of parameters of the network (kept when it is exported)."""
     flops: int | None = None
     """Floating-point operations of one inference, 2 x multiply-adds (kept when it is exported)."""
+
+    more: Mapping[str, Path] = field(default_factory=dict)
+    """The exported files of further parts, by their names."""
 
     @property
     def format(self) -> Format:

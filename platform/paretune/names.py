@@ -36,6 +36,10 @@ IMPORTANCES = {
 
 
 WEIGHTS = {
+    "fasterrcnn_mobilenet_v3_large_320_fpn": ("COCO_V1",),
+    "fasterrcnn_mobilenet_v3_large_fpn": ("COCO_V1",),
+    "fasterrcnn_resnet50_fpn": ("COCO_V1",),
+    "fasterrcnn_resnet50_fpn_v2": ("COCO_V1",),
     "ssd300_vgg16": ("COCO_V1", "IMAGENET1K_FEATURES"),
     "ssdlite320_mobilenet_v3_large": ("COCO_V1", "IMAGENET1K_V1", "IMAGENET1K_V2"),
 }

@@ -23,6 +23,8 @@ from paretune.store import MANIFEST, Artefact, read_artefact
 from paretune.structures import Thresholds
 from tests_support_compression import CLASSES, context, model, pictures
 
+pytestmark = pytest.mark.slow
+
 DETECTOR = Yolo(width=0.125, depthwise=False)
 THRESHOLDS = Thresholds(score=0.02, detections=9)
 RECIPE = {"input_size": "64x48", "steps": [{"prune": {"ratio": 0.5}}]}

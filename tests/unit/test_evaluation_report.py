@@ -164,6 +164,7 @@ def test_nothing_found_and_nothing_there_are_told(capsys, tmp_path):
     assert report_of([none_found()], [truth_of([], [])], NAMES).tree()["map50_voc10"] is None
 
 
+@pytest.mark.slow
 def test_the_table_says_the_same_as_the_numbers(tmp_path, capsys):
     written(tmp_path)
     files = ("--annotations", tmp_path / "gt.json", "--detections", tmp_path / "found.json")
@@ -273,6 +274,7 @@ def deployed(tmp_path_factory):
     return folder / "artefact"
 
 
+@pytest.mark.slow
 def test_an_artefact_brings_its_own_images(deployed, capsys, tmp_path):
     data = Shapes(train=4, val=6, test=4, size="64x64").open(tmp_path)
     expected = evaluate(load_predictor(deployed, Target()), data.splits["test"])

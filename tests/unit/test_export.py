@@ -17,6 +17,8 @@ from paretune.model import Model
 from paretune.runtimes.onnxruntime import open_session
 from tests_support_compression import SIZE, MixedDetector, context, exported, model, outputs, same_state, state
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Model:

@@ -30,6 +30,8 @@ from paretune.target import Target
 from tests_support import ROOT
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def locks(tmp_path_factory):

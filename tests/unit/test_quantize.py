@@ -23,6 +23,8 @@ from paretune.model import Model
 from paretune.runtimes.onnxruntime import open_session
 from tests_support_compression import Pictures, context, exported, model, pictures
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Model:

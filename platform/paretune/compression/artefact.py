@@ -10,7 +10,7 @@ from typing import Any
 from paretune.detectors.base import Detector
 from paretune.model import Model
 from paretune.runtimes.base import Runtime
-from paretune.runtimes.onnxruntime import MODEL
+from paretune.runtimes.onnxruntime import part_file
 from paretune.store import Artefact, new_folder, read_artefact, write_manifest
 from paretune.structures import Thresholds
 
@@ -39,7 +39,8 @@ def write_artefact(
         raise ValueError(f"runtime {runtime.name!r} loads a {runtime.accepts} model, this one is {model.format}")
     with new_folder(folder) as draft:
         if model.file is not None:
-            shutil.copyfile(model.file, draft / MODEL)
+            for part, file in zip(detector.part_names, (model.file, *model.more.values()), strict=True):
+                shutil.copyfile(file, draft / part_file(part))
         elif model.network is not None:
             save_network(model.network, draft)
         else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,7 +12,9 @@ import numpy as np
 
 from paretune.compression.base import Context, Step
 from paretune.compression.quiet import quiet
+from paretune.detectors.base import Detector
 from paretune.model import Format, Model
+from paretune.runtimes.onnxruntime import INPUT, part_file
 from paretune.structures import Floats
 
 if TYPE_CHECKING:
@@ -21,7 +24,6 @@ OPSET = 20
 """Of ONNX's operators: old enough for every runtime here, new enough to need no conversion."""
 TOLERANCE = 1e-4
 """Largest error of an output, relative to its largest value."""
-FILE = "model.onnx"
 
 
 class Export(Step):
@@ -39,23 +41,59 @@ class Export(Step):
         import onnx
 
         assert model.network is not None  # noqa: S101 - the recipe's formats meet
+        detector, modules = context.detector, context.detector.part_modules(model.network)
         images = training_images(model, context)
-        names = context.detector.raw_names()
-        graph = exported(model.network, images[0], names)
-        onnx.checker.check_model(graph)
-        file = context.workdir / FILE
-        onnx.save(graph, file)
-        check_parity(model.network, file, images, names)
-        return replace(model, network=None, file=file, history=(*model.history, self.name))
+        inputs = part_inputs(detector, {name: in_eager(part) for name, part in modules.items()}, images, model)
+        files = {}
+        for name, part in modules.items():
+            given, outputs = detector.part_input(name), detector.part_outputs(name)
+            graph = exported(part, inputs[name][0], outputs, given)
+            onnx.checker.check_model(graph)
+            files[name] = context.workdir / part_file(name)
+            onnx.save(graph, files[name])
+            check_parity(part, files[name], inputs[name], outputs, given)
+        file = files.pop(detector.part_names[0])
+        return replace(model, network=None, file=file, more=files, history=(*model.history, self.name))
 
 
-def exported(network: nn.Module, example: Floats, names: Sequence[str]) -> Any:
+def in_eager(part: nn.Module) -> Callable[[Floats], tuple[Floats, ...]]:
+    """Return a torch module as a function of arrays."""
+    import torch
+
+    def run(batch: Floats) -> tuple[Floats, ...]:
+        with torch.no_grad():
+            return tuple(tensor.numpy() for tensor in part(torch.from_numpy(batch)))
+
+    return run
+
+
+def part_inputs(
+    detector: Detector,
+    parts: Mapping[str, Callable[[Floats], Sequence[Floats]]],
+    images: Iterable[Floats],
+    model: Model,
+) -> dict[str, list[Floats]]:
+    """Return what each part of a detector is given for some images, each (1, 3, H, W)."""
+    seen: dict[str, list[Floats]] = {name: [] for name in parts}
+
+    def noting(name: str, batch: Floats) -> Sequence[Floats]:
+        seen[name].append(batch)
+        return parts[name](batch)
+
+    noted = {name: functools.partial(noting, name) for name in parts}
+    for image in images:
+        detector.run(noted, image, model.input_size)
+    return seen
+
+
+def exported(network: nn.Module, example: Floats, names: Sequence[str], given: str = INPUT) -> Any:
     """Return the network as an ``onnx.ModelProto``, batch norms folded.
 
     Args:
         network: images → tuple of maps.
-        example: images of the shape that the file will take, (1, 3, H, W).
+        example: images of the shape that the file will take, (1, 3, H, W), or what another part is given.
         names: of the outputs.
+        given: name of the input.
     """
     import torch
 
@@ -66,7 +104,7 @@ def exported(network: nn.Module, example: Floats, names: Sequence[str]) -> Any:
         program = torch.onnx.export(
             folded(network, images),
             (images,),
-            input_names=["images"],
+            input_names=[given],
             output_names=list(names),
             opset_version=OPSET,
             dynamo=True,
@@ -87,7 +125,9 @@ def training_images(model: Model, context: Context, count: int = 2) -> list[Floa
     return [context.detector.preprocess(split.image(index), model.input_size)[0][None] for index in indices]
 
 
-def check_parity(network: nn.Module, file: Path, images: Sequence[Floats], names: Sequence[str]) -> None:
+def check_parity(
+    network: nn.Module, file: Path, images: Sequence[Floats], names: Sequence[str], given: str = INPUT
+) -> None:
     """Compare an exported file on ONNX Runtime with the network in eager torch.
 
     Args:
@@ -95,6 +135,7 @@ def check_parity(network: nn.Module, file: Path, images: Sequence[Floats], names
         file: what it was exported to.
         images: each (1, 3, H, W).
         names: of the outputs, in the network's order.
+        given: name of the input.
 
     Raises:
         RuntimeError: names the first output that differs by more than 1e-4 of its largest value.
@@ -107,7 +148,7 @@ def check_parity(network: nn.Module, file: Path, images: Sequence[Floats], names
     for image in images:
         with torch.inference_mode():
             wanted: Sequence[Tensor] = network(torch.from_numpy(image))
-        for name, eager, got in zip(names, wanted, session.run(list(names), {"images": image}), strict=True):
+        for name, eager, got in zip(names, wanted, session.run(list(names), {given: image}), strict=True):
             scale = max(float(eager.abs().max()), 1e-6)
             error = float(np.abs(eager.numpy() - got).max()) / scale
             if not error <= TOLERANCE:  # this way round, so that NaN is an error too

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -18,13 +18,14 @@ import numpy as np
 from pydantic import Field
 
 from paretune.compression.base import Context, Step
+from paretune.compression.export import part_inputs
 from paretune.compression.quiet import quiet
-from paretune.data.preprocess import Preprocess
+from paretune.detectors.base import Detector
 from paretune.errors import UserError
 from paretune.model import Format, Model
-from paretune.structures import Floats, Image, InputSize, Split
+from paretune.runtimes.onnxruntime import Part, open_session, part_file, precision
+from paretune.structures import Floats, Image, Split
 
-FILE = "model.int8.onnx"
 CALIBRATION = "paretune.calibration"
 """Key of the file's metadata under which the images are named that the ranges were taken from."""
 _PERCENTILE = 99.99
@@ -67,18 +68,25 @@ class Quantize(Step):
         indices = [int(index) for index in chosen]
         if all(_is_plain(split.image(index)) for index in indices):
             raise UserError("quantize: every calibration image is of one colour; activation ranges need photographs")
-        file = context.workdir / FILE
-        self._quantize(model.file, file, _Reader(split, indices, context.detector.preprocess, model.input_size))
-        graph = onnx.load(file)
-        if not any(node.op_type == "QuantizeLinear" for node in graph.graph.node):
-            raise RuntimeError("quantize: nothing in the network could be quantized")
         facts = {"images": [split.ids[index] for index in indices], "seed": context.seed, "method": self.method}
-        graph.metadata_props.add(key=CALIBRATION, value=json.dumps(facts))
-        onnx.save(graph, file)
-        made = replace(model, file=file, history=(*model.history, self.name))
+        files = {}
+        for part, source in zip(context.detector.part_names, (model.file, *model.more.values()), strict=True):
+            files[part] = context.workdir / f"{Path(part_file(part)).stem}.int8.onnx"
+            feed = _Feed(split, indices, context.detector, model, part)
+            self._quantize(source, files[part], _Reader(feed, len(indices)))
+            graph = onnx.load(files[part])
+            graph.metadata_props.add(key=CALIBRATION, value=json.dumps(facts))
+            onnx.save(graph, files[part])
+        if all(precision(file) == "fp32" for file in files.values()):
+            raise RuntimeError("quantize: nothing in the network could be quantized")
+        before, after = (
+            [file.stat().st_size for file in found] for found in ((model.file, *model.more.values()), files.values())
+        )
+        file = files.pop(context.detector.part_names[0])
+        made = replace(model, file=file, more=files, history=(*model.history, self.name))
         if len(indices) < self.images:
             made = made.noted(f"quantize: {len(indices)} calibration images, all there are in the training split")
-        if file.stat().st_size >= model.file.stat().st_size:
+        if sum(after) >= sum(before):
             made = made.noted("quantize: the file is no smaller; so small a network is mostly structure")
         return made
 
@@ -123,32 +131,56 @@ class Quantize(Step):
 
 
 @dataclass
-class _Reader:
-    """Feeds calibration images to ONNX Runtime, all or a stretch of them; one at a time is in memory."""
+class _Feed:
+    """Gives one part of a detector what calibration images make of it, one at a time: the parts before it run."""
 
     split: Split
     indices: Sequence[int]
-    preprocess: Preprocess
-    size: InputSize
+    detector: Detector
+    model: Model
+    part: str
+    parts: dict[str, Part] = field(default_factory=dict)
+
+    def __call__(self, number: int) -> dict[str, Floats]:
+        """Return the input that the image of this number makes, by the input's name."""
+        detector, size = self.detector, self.model.input_size
+        planes, _ = detector.preprocess(self.split.image(self.indices[number]), size)
+        batch, name = planes[None], detector.part_input(self.part)
+        if self.part == detector.part_names[0]:
+            return {name: batch}
+        if not self.parts:
+            files = zip(detector.part_names, (self.model.file, *self.model.more.values()), strict=True)
+            self.parts = {part: self._loaded(part, file) for part, file in files if file is not None}
+        return {name: part_inputs(detector, self.parts, [batch], self.model)[self.part][0]}
+
+    def _loaded(self, part: str, file: Path) -> Part:
+        detector = self.detector
+        return Part(open_session(file, threads=1), detector.part_input(part), list(detector.part_outputs(part)))
+
+
+@dataclass
+class _Reader:
+    """Feeds calibration inputs to ONNX Runtime, all or a stretch of them; one at a time is in memory."""
+
+    feed: _Feed
+    count: int
     next: int = 0
     end: int | None = None
 
     def __len__(self) -> int:
         """Return the number of images, rounded up: ONNX Runtime wants whole chunks."""
-        return -(-len(self.indices) // _CHUNK) * _CHUNK
+        return -(-self.count // _CHUNK) * _CHUNK
 
     def set_range(self, start_index: int, end_index: int) -> None:
         """Begin a stretch."""
         self.next, self.end = start_index, end_index
 
     def get_next(self) -> dict[str, Floats] | None:
-        """Return the next input (1, 3, H, W) by its name; None after the last."""
-        count = len(self.indices)
-        if self.next >= (count if self.end is None else min(self.end, count)):
+        """Return the next input by its name; None after the last."""
+        if self.next >= (self.count if self.end is None else min(self.end, self.count)):
             return None
-        planes, _ = self.preprocess(self.split.image(self.indices[self.next]), self.size)
         self.next += 1
-        return {"images": planes[None]}
+        return self.feed(self.next - 1)
 
 
 def _is_plain(image: Image) -> bool:

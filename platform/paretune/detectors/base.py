@@ -8,7 +8,7 @@ runtime and precision. ``prune_view`` is what torch-pruning traces.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -43,6 +43,9 @@ class Detector(Spec, ABC):
     class_losses: ClassVar[tuple[ClassLoss, ...]]
     """What ``Losses.classes`` may be."""
 
+    part_names: ClassVar[tuple[str, ...]] = ("core",)
+    """The networks that are exported, in the order they run. A family of several computes between them on the host."""
+
     @property
     @abstractmethod
     def preprocess(self) -> Preprocess:
@@ -72,11 +75,31 @@ class Detector(Spec, ABC):
     def raw_names(self) -> tuple[str, ...]:
         """Name the raw maps in their order: the output names of an exported file."""
 
+    def part_outputs(self, part: str) -> tuple[str, ...]:  # noqa: ARG002 - most have one
+        """Name the outputs of one exported network."""
+        return self.raw_names()
+
+    def part_input(self, part: str) -> str:
+        """Name the one input of an exported network."""
+        return "images" if part == self.part_names[0] else "features"
+
+    def part_modules(self, network: nn.Module) -> dict[str, nn.Module]:
+        """Return the networks that are exported, each input → tuple of outputs, over the same parameters."""
+        return {self.part_names[0]: network}
+
+    def run(
+        self,
+        parts: Mapping[str, Callable[[Floats], Sequence[Floats]]],
+        batch: Floats,
+        size: InputSize,  # noqa: ARG002 - for those who compute between the parts
+    ) -> tuple[Floats, ...]:
+        """Run the parts, wherever they are loaded, on images (B, 3, H, W); returns the raw maps."""
+        return tuple(parts[self.part_names[0]](batch))
+
     @abstractmethod
     def decode(self, raw: Sequence[Floats], size: InputSize, thresholds: Thresholds) -> list[Detections]:
         """Turn raw maps, each (B, ...), into detections per image, boxes in pixels of the network's input."""
 
-    @abstractmethod
     def loss(
         self, raw: Sequence[Tensor], annotations: Sequence[Annotations], size: InputSize, losses: Losses = OWN
     ) -> dict[str, Tensor]:
@@ -87,7 +110,11 @@ class Detector(Spec, ABC):
             annotations: boxes in pixels of the network's input; entries to ignore are already taken out.
             size: of that input.
             losses: in place of the family's own.
+
+        Raises:
+            NotImplementedError: the family's network takes the targets itself: see ``training_loss``.
         """
+        raise NotImplementedError(f"{self.name} is trained by training_loss only")
 
     def training_loss(
         self, forward: Callable[..., Any], images: Tensor, annotations: Sequence[Annotations], losses: Losses = OWN

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,7 +13,7 @@ from paretune.model import Format
 from paretune.runtimes.base import Core, Runtime
 from paretune.spec import parse_plugin
 from paretune.store import Artefact
-from paretune.structures import Floats
+from paretune.structures import Floats, InputSize
 from paretune.target import Target
 
 if TYPE_CHECKING:
@@ -42,22 +41,32 @@ class OnnxRuntime(Runtime):
         """
         if target.device not in self.devices:
             raise RuntimeError(f"onnxruntime runs on {', '.join(self.devices)} here, not on {target.device}")
-        file = artefact.file(MODEL)
-        session = open_session(file, target.threads)
-        threads, providers = session.get_session_options().intra_op_num_threads, session.get_providers()
-        if providers != [PROVIDER] or threads != target.threads:
-            raise RuntimeError(f"ONNX Runtime runs on {', '.join(providers)} with {threads} threads, not as asked for")
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         size = artefact.input_size
-        _check_interface(session, (1, 3, size.height, size.width), detector.raw_names())
+        parts = {}
+        for name in detector.part_names:
+            session = open_session(artefact.file(part_file(name)), target.threads)
+            threads, providers = session.get_session_options().intra_op_num_threads, session.get_providers()
+            if providers != [PROVIDER] or threads != target.threads:
+                told = f"{', '.join(providers)} with {threads} threads"
+                raise RuntimeError(f"ONNX Runtime runs on {told}, not as asked for")
+            shape = (1, 3, size.height, size.width) if name == detector.part_names[0] else None
+            _check_interface(session, name, shape, detector)
+            parts[name] = Part(session, detector.part_input(name), list(detector.part_outputs(name)))
+        precisions = {precision(artefact.file(part_file(name))) for name in detector.part_names}
         facts: dict[str, str | int] = {
             "runtime": f"onnxruntime {library().__version__}",
-            "provider": providers[0],
+            "provider": PROVIDER,
             "device": target.device,
-            "threads": threads,
-            "precision": precision(file),
+            "threads": target.threads,
+            "precision": "int8" if "int8" in precisions else "fp32",
         }
-        return _Session(session, list(detector.raw_names()), facts)
+        return _Network(detector, parts, size, facts)
+
+
+def part_file(part: str) -> str:
+    """Return the file name of one of a detector's networks."""
+    return MODEL if part == "core" else f"model.{part}.onnx"
 
 
 def library() -> Any:
@@ -96,28 +105,43 @@ def precision(file: Path) -> str:
     return "int8" if any(b"\x22" + bytes([len(name)]) + name in content for name in quantizing) else "fp32"
 
 
-def _check_interface(session: InferenceSession, shape: tuple[int, ...], names: Sequence[str]) -> None:
-    """Compare a file's input and outputs with the detector's.
+def _check_interface(session: InferenceSession, part: str, shape: tuple[int, ...] | None, detector: Detector) -> None:
+    """Compare a file's input and outputs with the detector's; a shape of None is any of four dimensions.
 
     Raises:
         RuntimeError: they differ.
     """
+    file, name = part_file(part), detector.part_input(part)
     given = [(entry.name, entry.type, tuple(entry.shape)) for entry in session.get_inputs()]
-    if given != [(INPUT, "tensor(float)", shape)]:
-        raise RuntimeError(f"{MODEL} takes {given}, expected one float input {INPUT!r} of shape {shape}")
+    if given[0][:2] != (name, "tensor(float)") or len(given) > 1 or shape not in (None, given[0][2]):
+        raise RuntimeError(f"{file} takes {given}, expected one float input {name!r} of shape {shape or 'any'}")
     made = {entry.name for entry in session.get_outputs()}
-    if missing := [name for name in names if name not in made]:
-        raise RuntimeError(f"{MODEL} has no output {missing[0]!r}; it has {', '.join(sorted(made))}")
+    if missing := [output for output in detector.part_outputs(part) if output not in made]:
+        raise RuntimeError(f"{file} has no output {missing[0]!r}; it has {', '.join(sorted(made))}")
 
 
 @dataclass(frozen=True)
-class _Session:
-    """A loaded session as a Core."""
+class Part:
+    """A loaded file: input → outputs."""
 
     session: InferenceSession
+    given: str
     outputs: list[str]
+
+    def __call__(self, batch: Floats) -> tuple[Floats, ...]:
+        """Run it."""
+        raw: list[Any] = self.session.run(self.outputs, {self.given: batch})
+        return tuple(raw)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A detector's loaded files as a Core."""
+
+    detector: Detector
+    parts: dict[str, Part]
+    size: InputSize
     facts: dict[str, str | int]
 
     def __call__(self, batch: Floats) -> tuple[Floats, ...]:
-        raw: list[Any] = self.session.run(self.outputs, {INPUT: batch})
-        return tuple(raw)
+        return self.detector.run(self.parts, batch, self.size)

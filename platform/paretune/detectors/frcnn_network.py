@@ -1,0 +1,213 @@
+"""Faster R-CNN's networks, built from torchvision's: parameters have the names and shapes of its checkpoints."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import detection
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import fastrcnn_loss
+
+from paretune.detectors.base import OWN, Losses
+from paretune.detectors.frcnn_host import POOL, RATIOS, SAMPLES
+from paretune.detectors.losses import FOCAL_GAMMA, box_loss
+from paretune.structures import Annotations, Floats, InputSize
+
+Propose = Callable[[Sequence[Floats], InputSize], Floats]
+"""Maps of the first network → regions (B, R, 4)."""
+_BUILDERS: dict[str, Callable[..., Any]] = {
+    "mobilenet_v3_large_320_fpn": detection.fasterrcnn_mobilenet_v3_large_320_fpn,
+    "mobilenet_v3_large_fpn": detection.fasterrcnn_mobilenet_v3_large_fpn,
+    "resnet50_fpn": detection.fasterrcnn_resnet50_fpn,
+    "resnet50_fpn_v2": detection.fasterrcnn_resnet50_fpn_v2,
+}
+
+
+class FasterRcnn(nn.Module):
+    """Both networks with what lies between them; forward takes targets too, for training."""
+
+    def __init__(self, parts: Any, propose: Propose, *, frozen: bool) -> None:
+        super().__init__()
+        self.backbone, self.rpn, self.roi_heads = parts.backbone, parts.rpn, parts.roi_heads
+        self._propose, self._frozen = propose, frozen
+
+    def train(self, mode: bool = True) -> FasterRcnn:
+        """Set the mode; norms of trained weights keep their statistics, since batches of detectors are small."""
+        super().train(mode)
+        if self._frozen:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def core(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images (B, 3, H, W) → maps that regions are pooled from, objectness and offsets of every level."""
+        features = self.backbone(images)
+        objectness, offsets = self.rpn.head(list(features.values()))
+        pooled = [features[name] for name in self.roi_heads.box_roi_pool.featmap_names if name in features]
+        return (*pooled, *objectness, *offsets)
+
+    def box(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled regions (R, C, 7, 7) → class logits (R, C + 1) and offsets (R, 4·(C + 1))."""
+        return self.roi_heads.box_predictor(self.roi_heads.box_head(features))  # type: ignore[no-any-return]
+
+    def forward(
+        self, images: Tensor, targets: Sequence[Annotations] | None = None, losses: Losses = OWN
+    ) -> tuple[Tensor, ...] | dict[str, Tensor]:
+        """Return regions (B, R, 4), logits (B, R, C + 1) and offsets (B, R, 4·(C + 1)); with targets the losses."""
+        return self._predict(images) if targets is None else self._losses(images, targets, losses)
+
+    def _predict(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        maps = self.core(images)
+        size = InputSize(images.shape[3], images.shape[2])
+        regions = torch.from_numpy(self._propose([m.detach().float().cpu().numpy() for m in maps], size))
+        regions = regions.to(images.device)
+        pool = self.roi_heads.box_roi_pool
+        names = [name for name in pool.featmap_names if name in ("0", "1", "2", "3")]
+        levels = OrderedDict(zip(names, maps, strict=False))
+        levels = OrderedDict((name, levels[name].float()) for name in names[: self.levels_pooled])
+        features = pool(levels, list(regions), [tuple(images.shape[2:])] * len(images))
+        logits, offsets = self.box(features)
+        batch = len(images)
+        return regions, logits.view(batch, -1, logits.shape[1]), offsets.view(batch, -1, offsets.shape[1])
+
+    @property
+    def levels_pooled(self) -> int:
+        """Number of the maps that regions are pooled from: all but the coarsest."""
+        return int(self.rpn.anchor_generator.levels) - 1
+
+    def _losses(self, images: Tensor, truth: Sequence[Annotations], losses: Losses) -> dict[str, Tensor]:
+        targets = [
+            {
+                "boxes": torch.from_numpy(entry.boxes).to(images.device).reshape(-1, 4),
+                "labels": torch.from_numpy(entry.labels).to(images.device) + 1,
+            }
+            for entry in truth
+        ]
+        sizes = [(images.shape[2], images.shape[3])] * len(images)
+        features = self.backbone(images)
+        regions, first = self.rpn(ImageList(images, sizes), features, targets)
+        heads = self.roi_heads
+        with torch.no_grad():
+            regions, _, labels, wanted = heads.select_training_samples(regions, targets)
+        pooled = heads.box_roi_pool(features, regions, sizes)
+        logits, offsets = self.box(pooled)
+        classes, boxes = fastrcnn_loss(logits, offsets, labels, wanted)
+        if losses.classes == "focal":
+            wrong = F.cross_entropy(logits, torch.cat(labels), reduction="none")
+            classes = ((1 - (-wrong).exp()).pow(FOCAL_GAMMA) * wrong).mean()
+        if losses.box not in (None, "smooth_l1"):
+            boxes = self._corner_loss(losses, offsets, labels, wanted, regions)
+        return {
+            "objectness": first["loss_objectness"],
+            "region": first["loss_rpn_box_reg"],
+            "class": classes,
+            "box": boxes,
+        }
+
+    def _corner_loss(
+        self,
+        losses: Losses,
+        offsets: Tensor,
+        labels: Sequence[Tensor],
+        wanted: Sequence[Tensor],
+        regions: Sequence[Tensor],
+    ) -> Tensor:
+        """Return the loss between the corners of boxes found and wanted, in place of that of their offsets."""
+        assert losses.box is not None  # noqa: S101 - asked before
+        label, target, region = torch.cat(list(labels)), torch.cat(list(wanted)), torch.cat(list(regions))
+        mine = torch.where(label > 0)[0]
+        own = offsets.view(len(label), -1, 4)[mine, label[mine]]
+        coder = self.roi_heads.box_coder
+        found, right = (coder.decode_single(part, region[mine]) for part in (own, target[mine]))
+        return box_loss(losses.box, found, right).sum() / label.numel()
+
+
+class Anchors(AnchorGenerator):  # type: ignore[misc]
+    """torchvision's anchors; says how many levels they have."""
+
+    def __init__(self, sizes: Sequence[Sequence[float]]) -> None:
+        super().__init__(tuple(map(tuple, sizes)), (RATIOS,) * len(sizes))
+        self.levels = len(sizes)
+
+
+class Core(nn.Module):
+    """The first network by itself, for export."""
+
+    def __init__(self, network: FasterRcnn) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images → maps, objectness, offsets."""
+        return self.network.core(images)
+
+
+class Box(nn.Module):
+    """The second network by itself, for export."""
+
+    def __init__(self, network: FasterRcnn) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList([network.roi_heads.box_head, network.roi_heads.box_predictor])
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Pooled regions → logits, offsets."""
+        head, predictor = self.heads
+        return predictor(head(features))  # type: ignore[no-any-return]
+
+
+class PruneView(nn.Module):
+    """What torch-pruning traces: pooling in place of RoIAlign couples the same channels; ends at the predictors."""
+
+    def __init__(self, network: FasterRcnn) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images → outputs of every predictor."""
+        network = self.network
+        features = network.backbone(images)
+        objectness, offsets = network.rpn.head(list(features.values()))
+        regions = sum(F.adaptive_avg_pool2d(plane, POOL) for plane in features.values())
+        return [*objectness, *offsets, *network.roi_heads.box_predictor(network.roi_heads.box_head(regions))]
+
+
+def build(
+    variant: str,
+    num_classes: int,
+    sizes: Sequence[Sequence[float]],
+    propose: Propose,
+    *,
+    samples: int,
+    frozen: bool = False,
+    head_width: int | None = None,
+) -> FasterRcnn:
+    """Build one of torchvision's networks with fresh weights and batch norms.
+
+    Args:
+        variant: torchvision's name without ``fasterrcnn_``.
+        num_classes: without the background.
+        sizes: sides of the anchors of each level, in pixels.
+        propose: what lies between the two networks.
+        samples: regions of an image that the second network is trained on.
+        frozen: keep the backbone's statistics of norms as they are.
+        head_width: outputs of the two layers of the MobileNets' second network; None is torchvision's 1024.
+    """
+    parts = _BUILDERS[variant](
+        weights=None, weights_backbone=None, num_classes=num_classes + 1, box_batch_size_per_image=samples
+    )
+    parts.rpn.anchor_generator = Anchors(sizes)
+    assert parts.roi_heads.box_roi_pool.sampling_ratio == SAMPLES  # noqa: S101 - the host's RoIAlign is made for it
+    if head_width is not None:
+        from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+
+        channels = parts.backbone.out_channels * POOL**2
+        parts.roi_heads.box_head = TwoMLPHead(channels, head_width)
+        parts.roi_heads.box_predictor = FastRCNNPredictor(head_width, num_classes + 1)
+    return FasterRcnn(parts, propose, frozen=frozen)

@@ -1,0 +1,71 @@
+"""Every family from scratch on real photographs, CPU only: map50 on `test`, median of three seeds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from figures import BENCH, Figures, arguments, paretune, photographs
+
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One job of ``jobs/`` and what it must reach."""
+
+    name: str
+    job: str
+    dataset: tuple[str, str]
+    """Field of the job that names the folder, and the folder below the photographs."""
+    map50: float
+    minutes: float | None
+    more: tuple[str, ...] = ()
+
+
+CASES = (
+    Case("YOLO, blood cells", "voc", ("dataset.voc.root", "bccd/BCCD"), 0.82, 8, ("training.epochs=40",)),
+    Case("SSDLite, blood cells", "ssd", ("dataset.voc.root", "bccd/BCCD"), 0.65, 12),
+    Case("Faster R-CNN, blood cells", "faster_rcnn", ("dataset.voc.root", "bccd/BCCD"), 0.5, 25),
+    Case("YOLO, playing cards", "voc_flat", ("dataset.voc_flat.root", "playing_cards/images"), 0.85, None),
+)
+
+
+def trained(case: Case, seed: int, root: Path) -> dict[str, Any]:
+    """Train once, or take what an earlier run of the benchmark has trained; an unfinished training goes on."""
+    field, folder = case.dataset
+    output = BENCH / "training"
+    name = f"{case.job}-{seed}"
+    place = output / "trainings" / name
+    sets = (f"{field}={root / folder}", f"training.seed={seed}", f"output={output}", "training.device=cpu", *case.more)
+    words = ["train", f"jobs/{case.job}.yaml", "--name", name, "--test"]
+    words += [word for text in sets for word in ("--set", text)]
+    if not (place / "artefact").is_dir():
+        print(paretune(*words, *(["--resume"] if place.is_dir() else [])).stdout, flush=True)
+    facts: dict[str, Any] = json.loads((place / "training.json").read_text())
+    return facts
+
+
+def main() -> int:
+    """Train every case with every seed and print what came of it."""
+    given = arguments(__doc__)
+    root, figures = photographs(), Figures("training")
+    for case in CASES:
+        runs = [trained(case, seed, root) for seed in SEEDS]
+        found = [run["metrics"]["test"]["map50"] for run in runs]
+        minutes = [sum(epoch["seconds"] for epoch in run["epochs"]) / 60 for run in runs]
+        figures.add(f"{case.name}: map50 on test, median of seeds {SEEDS}", median(found), at_least=case.map50)
+        figures.add(f"{case.name}: lowest and highest", max(found) - min(found), "apart")
+        wanted = {} if case.minutes is None else {"at_most": case.minutes}
+        figures.add(f"{case.name}: minutes of training, the longest", max(minutes), "min", **wanted)
+        figures.more[case.name] = {"map50": found, "minutes": minutes}
+        print(f"{case.name}: map50 {', '.join(f'{value:.3f}' for value in found)}", flush=True)
+    return figures.end(as_json=given.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""``data annotate --with``: what a detector finds becomes annotations that training reads."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from paretune.cli import main
+from paretune.compression.artefact import write_artefact
+from paretune.data.coco import Coco
+from paretune.data.images import read_image
+from paretune.detectors.yolo import Yolo
+from paretune.model import Model
+from paretune.recipe import Recipe
+from paretune.runtimes.predictor import load_predictor
+from paretune.structures import InputSize
+from paretune.target import Target
+
+CLASSES = ("ant", "bee")
+SCORE = 0.6
+
+
+@pytest.fixture
+def artefact(tmp_path):
+    """An untrained YOLO that is sure of what it sees."""
+    torch.manual_seed(0)
+    detector = Yolo(variant="nano", depthwise=False, width=0.125)
+    network = detector.build(len(CLASSES)).eval()
+    with torch.no_grad():
+        for layer in detector.protected(network):
+            layer.weight.mul_(30)
+            layer.bias.fill_(2)
+    recipe = Recipe.model_validate({"input_size": "64", "runtime": "eager"})
+    model = Model(network, None, InputSize(64, 64), params=1, flops=1)
+    options = {"detector": detector, "runtime": recipe.runtime, "recipe_tree": recipe.tree(), "classes": CLASSES}
+    write_artefact(tmp_path / "artefact", model, **options)
+    return tmp_path / "artefact"
+
+
+def test_what_is_found_is_written_and_read_again(artefact, tmp_path, capsys):
+    images, made = tmp_path / "images", tmp_path / "made"
+    images.mkdir()
+    for number in range(4):
+        picture = np.random.default_rng(number).integers(0, 256, (60, 80, 3), np.uint8)
+        cv2.imwrite(str(images / f"{number}.png"), picture)
+    words = ["data", "annotate", images, made, "--to", "coco", "--with", artefact, "--score", SCORE]
+    assert main(list(map(str, words))) == 0
+    capsys.readouterr()
+    predictor, written = load_predictor(artefact, Target()), {}
+    opened = Coco(root=str(made), val_share=0.5).open(tmp_path)
+    for split in opened.splits.values():
+        written |= {name: split.annotations(index) for index, name in enumerate(split.ids)}
+    assert set(opened.classes) <= set(CLASSES)
+    assert sorted(written) == ["0", "1", "2", "3"]
+    boxes = 0
+    for name, truth in written.items():
+        found = predictor(read_image(images / f"{name}.png"))
+        sides = found.boxes[:, 2:] - found.boxes[:, :2]
+        kept = (found.scores >= SCORE) & (sides > 0).all(axis=1)
+        np.testing.assert_allclose(truth.boxes, found.boxes[kept], atol=1e-3)
+        np.testing.assert_array_equal(truth.labels, found.labels[kept])
+        boxes += int(kept.sum())
+    assert boxes > 8
+
+
+def test_no_images_and_no_artefact_are_refused(artefact, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for images, detector in ((tmp_path / "empty", artefact), (tmp_path, tmp_path / "nowhere")):
+        words = ["data", "annotate", images, tmp_path / "made", "--to", "coco", "--with", detector]
+        assert main(list(map(str, words))) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "made").exists()

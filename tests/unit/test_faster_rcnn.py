@@ -1,0 +1,293 @@
+"""Faster R-CNN against torchvision's own code, on the same weights and the same raw tensors."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models import detection
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import MultiScaleRoIAlign
+
+from paretune.compression.artefact import write_artefact
+from paretune.compression.export import Export
+from paretune.compression.prune import Prune
+from paretune.compression.quantize import Quantize
+from paretune.detectors.base import Losses
+from paretune.detectors.faster_rcnn import FasterRcnn
+from paretune.detectors.frcnn_host import anchors, pooled
+from paretune.detectors.structure import copy_network, load_network, save_network
+from paretune.runtimes.onnxruntime import OnnxRuntime
+from paretune.runtimes.predictor import load_predictor
+from paretune.structures import Annotations, InputSize, Thresholds
+from paretune.target import Target
+from tests_support_compression import CLASSES, context, model
+
+SIZE = InputSize(160, 128)
+SHAPE = (SIZE.height, SIZE.width)
+SMALL = FasterRcnn(proposals=20, samples=32, head_width=64, least=0.0)
+LABELS = 3
+
+
+def sure(detector, seed=0):
+    """A network whose scores lie apart, as a trained one's do, with boxes that are moved."""
+    torch.manual_seed(seed)
+    network = detector.build(LABELS).train()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0  # fresh statistics would let every signal vanish
+        network.backbone(pictures())
+        network.eval()
+        first, second = network.rpn.head, network.roi_heads.box_predictor
+        for layer, spread in (
+            (first.cls_logits, 3),
+            (first.bbox_pred, 0.3),
+            (second.cls_score, 3),
+            (second.bbox_pred, 2),
+        ):
+            seen = []
+            layer.bias.zero_()
+            hook = layer.register_forward_hook(lambda _, __, out, seen=seen: seen.append(out.flatten()))
+            network(pictures())
+            hook.remove()
+            layer.weight.mul_(spread / torch.cat(seen).std())
+    return network
+
+
+def pictures(count=2, seed=1):
+    """Coarse patches of colour: every region looks different, so that no two scores are equal."""
+    patches = torch.randn(count, 3, 6, 7, generator=torch.Generator().manual_seed(seed)) * 4
+    return torch.nn.functional.interpolate(patches, SHAPE, mode="bilinear")
+
+
+def truth(counts=(3, 2)):
+    random = np.random.default_rng(0)
+    found = []
+    for count in counts:
+        corner = random.uniform(0, 60, (count, 2))
+        boxes = np.concatenate([corner, corner + random.uniform(15, 60, (count, 2))], 1).astype(np.float32)
+        found.append(Annotations(boxes, random.integers(0, LABELS, count), np.zeros(count, bool)))
+    return found
+
+
+def torchvisions_regions(network, images, count):
+    """The regions as torchvision's own region network gives them."""
+    rpn = network.rpn
+    rpn._pre_nms_top_n["testing"] = rpn._post_nms_top_n["testing"] = count
+    with torch.no_grad():
+        features = network.backbone(images)
+        regions, _ = rpn(ImageList(images, [SHAPE] * len(images)), features)
+    return features, regions
+
+
+@pytest.mark.parametrize("levels", [3, 5])
+def test_anchors_are_torchvisions(levels):
+    sizes = ((32, 64, 128),) * 3 if levels == 3 else ((32,), (64,), (128,), (256,), (512,))
+    shapes = [(4, 5), (4, 5), (2, 3)] if levels == 3 else [(32, 40), (16, 20), (8, 10), (4, 5), (2, 3)]
+    ours = anchors(shapes, sizes, SIZE)
+    generator = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * levels)
+    images = ImageList(torch.zeros(1, 3, *SHAPE), [SHAPE])
+    theirs = generator(images, [torch.zeros(1, 1, *shape) for shape in shapes])[0]
+    np.testing.assert_array_equal(np.concatenate(ours), theirs.numpy())
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("strides", [(32, 32), (4, 8, 16, 32)])
+def test_pooling_is_torchvisions(strides, seed):
+    random = np.random.default_rng(seed)
+    maps = [random.normal(size=(6, SIZE.height // s, SIZE.width // s)).astype(np.float32) for s in strides]
+    corner = random.uniform(-5, 130, (60, 2))
+    regions = np.concatenate([corner, corner + np.exp(random.uniform(0, 5, (60, 2)))], axis=1)
+    regions = np.clip(regions, 0, [SIZE.width, SIZE.height] * 2).astype(np.float32)
+    regions[:3] = 0  # rows without a region
+    names = [str(index) for index in range(len(maps))]
+    pool = MultiScaleRoIAlign(names, output_size=7, sampling_ratio=2)
+    planes = OrderedDict((name, torch.from_numpy(m)[None]) for name, m in zip(names, maps, strict=True))
+    theirs = pool(planes, [torch.from_numpy(regions)], [SHAPE])
+    np.testing.assert_allclose(
+        pooled(maps, regions, SIZE), theirs.numpy(), atol=1e-4
+    )  # float32, added in another order
+
+
+def test_regions_are_torchvisions():
+    network, images = sure(SMALL), pictures()
+    _, theirs = torchvisions_regions(network, images, SMALL.proposals)
+    with torch.no_grad():
+        ours = SMALL._regions([m.numpy() for m in network.core(images)], SIZE)
+    assert ours.shape == (2, SMALL.proposals, 4)
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine[: len(other)], other.numpy(), atol=1e-3)
+        assert not mine[len(other) :].any()
+
+
+def test_detections_are_torchvisions():
+    """Regions, pooling, second network, postprocessing: the whole of it, at the same thresholds."""
+    network, images = sure(SMALL), pictures()
+    features, regions = torchvisions_regions(network, images, SMALL.proposals)
+    network.roi_heads.score_thresh, network.roi_heads.nms_thresh = 0.05, 0.5
+    with torch.no_grad():
+        theirs, _ = network.roi_heads(features, regions, [SHAPE] * 2)
+        raw = [maps.numpy() for maps in network(images)]
+    ours = SMALL.decode(raw, SIZE, Thresholds(score=0.05, iou=0.5, candidates=10_000, detections=100))
+    for mine, other in zip(ours, theirs, strict=True):
+        assert len(mine.scores) == len(other["scores"]) > 5
+        np.testing.assert_allclose(mine.scores, other["scores"].numpy(), atol=1e-4)
+        left = list(zip(mine.boxes, mine.scores, mine.labels + 1, strict=True))  # equal scores come in any order
+        for box, score, label in zip(*(other[key].numpy() for key in ("boxes", "scores", "labels")), strict=True):
+            same = [
+                place
+                for place, (b, s, kind) in enumerate(left)
+                if kind == label and abs(s - score) < 1e-4 and np.abs(b - box).max() < 1e-2
+            ]
+            assert same, (box, score, label)
+            left.pop(same[0])
+
+
+def test_parts_run_one_by_one_are_the_network():
+    """As a runtime runs it: pooling on the host."""
+    network, images = sure(SMALL), pictures()
+    parts = SMALL.part_modules(network)
+    assert tuple(parts) == SMALL.part_names
+
+    def run(part):
+        with torch.no_grad():
+            return lambda batch: tuple(t.detach().numpy() for t in part(torch.from_numpy(batch)))
+
+    raw = SMALL.run({name: run(part) for name, part in parts.items()}, images.numpy(), SIZE)
+    with torch.no_grad():
+        whole = network(images)
+    for mine, other in zip(raw, whole, strict=True):
+        np.testing.assert_allclose(mine, other.numpy(), atol=1e-3)
+
+
+def test_losses_are_torchvisions():
+    network, images = SMALL.build(LABELS).train(), pictures()
+    targets = [{"boxes": torch.from_numpy(t.boxes), "labels": torch.from_numpy(t.labels) + 1} for t in truth()]
+    torch.manual_seed(5)  # which regions are trained on is drawn
+    ours = SMALL.training_loss(network, images, truth())
+    torch.manual_seed(5)
+    features = network.backbone(images)
+    regions, first = network.rpn(ImageList(images, [SHAPE] * 2), features, targets)
+    _, second = network.roi_heads(features, regions, [SHAPE] * 2, targets)
+    theirs = (
+        first["loss_objectness"],
+        first["loss_rpn_box_reg"],
+        second["loss_classifier"],
+        second["loss_box_reg"],
+    )
+    for mine, other in zip(ours.values(), theirs, strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "losses", [Losses(box=kind) for kind in ("iou", "giou", "diou", "ciou")] + [Losses(classes="focal")], ids=str
+)
+def test_other_losses_train(losses):
+    torch.manual_seed(0)
+    network, images = SMALL.build(LABELS).train(), pictures()
+    own = SMALL.training_loss(network, images, truth())
+    terms = SMALL.training_loss(network, images, truth(), losses)
+    changed = "class" if losses.classes else "box"
+    assert terms[changed] != own[changed]
+    sum(terms.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize(
+    "variant", ["mobilenet_v3_large_320_fpn", pytest.param("resnet50_fpn_v2", marks=pytest.mark.full)]
+)
+def test_names_and_shapes_are_those_of_torchvisions_checkpoints(variant):
+    theirs = getattr(detection, f"fasterrcnn_{variant}")(weights=None, weights_backbone=None, num_classes=91)
+    ours = FasterRcnn(variant=variant).build(90)
+    shapes = [{name: tuple(t.shape) for name, t in net.state_dict().items()} for net in (theirs, ours)]
+    assert shapes[0] == shapes[1]
+
+
+def test_norms_of_trained_weights_keep_their_statistics():
+    frozen = FasterRcnn(weights="COCO_V1").build(2).train()
+    assert not any(m.training for m in frozen.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    assert all(m.training for m in SMALL.build(2).train().backbone.modules())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_pruned_network_is_the_dense_one_with_channels_at_zero(tmp_path: Path):
+    """Which channels are gone is told by biases that are all different."""
+    dense = model(SMALL, SIZE)
+    with torch.no_grad():
+        for number, parameter in enumerate(dense.network.parameters()):
+            if parameter.ndim == 1:
+                parameter.add_(torch.rand_like(parameter) * 1e-2 + 1e-6 * number)
+    pruned = Prune(ratio=0.4, round_to=4).apply(dense, context(tmp_path, SMALL))
+    reference, removed = copy_network(dense.network), 0
+    for name, module in reference.named_modules():
+        own = getattr(module, "bias", None)
+        if own is None:
+            continue
+        gone = ~torch.isin(own, pruned.network.get_submodule(name).bias)
+        removed += int(gone.sum())
+        with torch.no_grad():
+            module.weight[gone], own[gone] = 0, 0
+    assert removed > 0
+    assert pruned.params < 0.8 * dense.params
+    images = pictures(1)
+    with torch.no_grad():
+        features = [net.eval().backbone(images) for net in (reference, pruned.network)]
+        wanted, got = (net.core(images) for net in (reference, pruned.network))
+    count = len(features[0]) - 1  # the maps themselves have lost channels; what is made of them has not
+    for one, other in zip(wanted[count:], got[count:], strict=True):
+        assert (one - other).abs().max() <= 1e-5 * one.abs().max()
+    regions = [torch.tensor([[4.0, 4, 90, 100], [20, 10, 60, 70]])]
+    boxes = []
+    for net, maps in zip((reference, pruned.network), features, strict=True):
+        with torch.no_grad():
+            boxes.append(net.box(net.roi_heads.box_roi_pool(maps, regions, [SHAPE])))
+    for one, other in zip(*boxes, strict=True):
+        assert (one - other).abs().max() <= 1e-5 * one.abs().max()
+    save_network(pruned.network, tmp_path / "saved")
+    loaded = load_network(SMALL, len(CLASSES), tmp_path / "saved")
+    assert all(torch.equal(t, loaded.state_dict()[name]) for name, t in pruned.network.state_dict().items())
+    sum(SMALL.training_loss(loaded.train(), pictures(), truth_of_two()).values()).backward()
+
+
+def truth_of_two():
+    """Annotations whose labels are those of the two classes of the compression tests."""
+    return [Annotations(t.boxes, t.labels % len(CLASSES), t.ignore) for t in truth()]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("quantized", [False, True])
+def test_is_deployed_as_two_files(quantized, tmp_path: Path):
+    """Exported, perhaps quantized, written, loaded: the same detections as eager, or nearly."""
+    around = context(tmp_path, SMALL)
+    start = model(SMALL, SIZE)
+    made = Export().apply(start, around)
+    assert set(made.more) == {"box"}
+    if quantized:
+        smaller = Quantize(images=4).apply(made, around)
+        assert smaller.file.stat().st_size < made.file.stat().st_size
+        assert smaller.more["box"].stat().st_size < made.more["box"].stat().st_size
+        made = smaller
+    artefact = write_artefact(
+        tmp_path / "artefact", made, detector=SMALL, runtime=OnnxRuntime(), recipe_tree={}, classes=CLASSES
+    )
+    assert {"model.onnx", "model.box.onnx"} <= {file.name for file in artefact.folder.iterdir()}
+    predictor = load_predictor(artefact.folder, Target())
+    assert predictor.facts["precision"] == ("int8" if quantized else "fp32")
+    image = around.data.splits["train"].image(0)
+    batch, _ = predictor.preprocess(image)
+    raw = predictor.core(batch)
+    with torch.no_grad():
+        wanted = [tensor.numpy() for tensor in start.network.eval()(torch.from_numpy(batch))]
+    assert [maps.shape for maps in raw] == [maps.shape for maps in wanted]
+    if not quantized:
+        for one, other in zip(raw[1:], wanted[1:], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-3)
+    assert len(predictor(image).scores) <= 100
