@@ -46,6 +46,15 @@ WEIGHTS = {
 """Torchvision's detectors → its weights for all of the network, and those for its backbone."""
 
 
+CHECKPOINTS = (".pth", ".pt", ".tar")
+"""Ends of the names of files that hold a checkpoint."""
+
+
+def is_url(text: str) -> bool:
+    """Tell whether a text is an address to fetch from."""
+    return text.startswith(("http://", "https://"))
+
+
 def known_weights(name: str, model: str) -> str:
     """Return the name when it is one of torchvision's weights for the model.
 

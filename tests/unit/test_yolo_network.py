@@ -118,3 +118,13 @@ def test_exported_graph_gives_the_same_maps_where_a_side_is_no_multiple_of_32(tm
         expected = network(images)
     for got, want in zip(session.run(None, {"images": images.numpy()}), expected, strict=True):
         np.testing.assert_allclose(got, want.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("variant", "millions"), [("nano", 0.91), ("tiny", 5.06), ("s", 9.0), ("m", 25.3), ("l", 54.2), ("x", 99.1)]
+)
+def test_sizes_are_the_published_ones(variant: str, millions: float) -> None:
+    """YOLOX's model zoo, 80 classes."""
+    with torch.device("meta"):
+        network = Yolo(variant=variant).build(80)
+    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.06)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paretune.data.preprocess import Preprocess
 from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Detector, Losses
+from paretune.errors import did_you_mean
+from paretune.names import CHECKPOINTS, is_url
 from paretune.structures import Annotations, Detections, Floats, InputSize, Thresholds
 
 if TYPE_CHECKING:
@@ -28,7 +30,14 @@ _VARIANTS = {
     "nano": _Shape(0.33, 0.25, True),
     "tiny": _Shape(0.33, 0.375, False),
     "s": _Shape(0.33, 0.5, False),
+    "m": _Shape(0.67, 0.75, False),
+    "l": _Shape(1.0, 1.0, False),
+    "x": _Shape(1.33, 1.25, False),
 }
+_OFFICIAL = "COCO"
+_RELEASE = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/yolox_{}.pth"
+_HASHES = {"nano": "cd28f55fbbc1829f99d9ac9b38a16d259a22889739c8728ea877610201feff7b"}
+"""SHA-256 of the release's files, as far as it is known; of the others it must be given."""
 
 
 class Yolo(Detector):
@@ -38,15 +47,49 @@ class Yolo(Detector):
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ("iou", "giou", "diou", "ciou")
     class_losses: ClassVar[tuple[ClassLoss, ...]] = ("bce", "focal")
 
-    variant: Literal["nano", "tiny", "s"] = "nano"
-    """Size of the network: 0.9, 5.1 or 9.0 million parameters."""
+    variant: Literal["nano", "tiny", "s", "m", "l", "x"] = "nano"
+    """Size of the network: 0.9, 5.1, 9.0, 25.3, 54.2 or 99.1 million parameters."""
     depth: float | None = Field(default=None, gt=0, le=4)
-    """Layers, in place of the variant's 0.33."""
+    """Layers, in place of the variant's (0.33 for the three smallest)."""
     width: float | None = Field(default=None, ge=0.0625, le=4)
-    """Channels (64 x width in the first layer), in place of the variant's 0.25, 0.375 or 0.5."""
+    """Channels (64 x width in the first layer), in place of the variant's (0.25, 0.375, 0.5 for these)."""
     depthwise: bool | None = None
     """Separable 3x3 convolutions, in place of the variant's (nano: true): fewer parameters, but slower to
     train on a CPU than dense ones."""
+
+    weights: str | None = None
+    """Checkpoint to start from: COCO (the official one of the variant, release 0.1.1rc0), or the path or URL of one;
+    predictors of other classes start afresh."""
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of that file: a URL needs it, and an official checkpoint whose hash is not known here."""
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> Yolo:
+        weights = self.weights
+        if weights is None:
+            return self
+        if weights != _OFFICIAL and not is_url(weights) and not weights.endswith(CHECKPOINTS):
+            known = f"{_OFFICIAL}, a URL, or a file ({', '.join(CHECKPOINTS)})"
+            raise ValueError(f"no such weights: {weights!r}{did_you_mean(weights, [_OFFICIAL])}; expected {known}")
+        own = (self.depth, self.width, self.depthwise) == (None, None, None)
+        if weights == _OFFICIAL and not own:
+            raise ValueError("weights: COCO are for the variants as they are, without depth, width or depthwise")
+        if self.sha256 is None and (is_url(weights) or (weights == _OFFICIAL and self.variant not in _HASHES)):
+            raise ValueError(f"weights {weights}: give the file's hash too, as `sha256: …`")
+        return self
+
+    def initial(self, num_classes: int) -> nn.Module:
+        """Build the network, with a checkpoint's weights if one is named."""
+        network = self.build(num_classes)
+        if self.weights is None:
+            return network
+        from paretune.detectors.pretrained import checkpoint, load_detector
+
+        official = self.weights == _OFFICIAL
+        source = _RELEASE.format(self.variant) if official else self.weights
+        digest = self.sha256 or (_HASHES.get(self.variant) if official else None)
+        load_detector(network, checkpoint(source, digest), ("head.cls_preds.",), f"weights {source}")
+        return network
 
     @property
     def preprocess(self) -> Preprocess:
