@@ -68,11 +68,9 @@ class FasterRcnn(nn.Module):
         size = InputSize(images.shape[3], images.shape[2])
         regions = torch.from_numpy(self._propose([m.detach().float().cpu().numpy() for m in maps], size))
         regions = regions.to(images.device)
-        pool = self.roi_heads.box_roi_pool
-        names = [name for name in pool.featmap_names if name in ("0", "1", "2", "3")]
-        levels = OrderedDict(zip(names, maps, strict=False))
-        levels = OrderedDict((name, levels[name].float()) for name in names[: self.levels_pooled])
-        features = pool(levels, list(regions), [tuple(images.shape[2:])] * len(images))
+        levels = OrderedDict((str(number), maps[number].float()) for number in range(self.levels_pooled))
+        shapes = [tuple(images.shape[2:])] * len(images)
+        features = self.roi_heads.box_roi_pool(levels, list(regions), shapes)
         logits, offsets = self.box(features)
         batch = len(images)
         return regions, logits.view(batch, -1, logits.shape[1]), offsets.view(batch, -1, offsets.shape[1])
