@@ -26,7 +26,7 @@ from tests_support import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 JOB = """\
-dataset: {shapes: {train: 32, val: 16, test: 8, size: 96x64}}
+dataset: {shapes: {train: 128, val: 16, test: 8, size: 96x64}}
 detector: {yolo: {variant: nano, depthwise: false, width: 0.125}}
 input_size: 96x64
 training: {epochs: 4, batch_size: 8, lr: 4e-3, validate_every: 2, threads: 1, device: cpu}
@@ -84,7 +84,8 @@ def test_writes_network_history_pictures_and_the_job_as_it_was_used(trained: Pla
     folder = trained.training()
     files = {path.name for path in folder.iterdir()} - {".lock"}
     pictures = {"curves.png", "samples.png"}
-    assert files == {"job.yaml", "space.yaml", "structure.json", "training.json", "weights.safetensors"} | pictures
+    written = {"job.yaml", "space.yaml", "structure.json", "training.json", "weights.safetensors", "artefact"}
+    assert files == written | pictures
     assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
     facts = json.loads((folder / "training.json").read_text())
     assert [entry["number"] for entry in facts["epochs"]] == [1, 2, 3, 4]
@@ -180,7 +181,7 @@ def test_a_diverging_training_names_its_step_and_keeps_its_last_state(
 
     def spoilt(*arguments: Any) -> dict[str, torch.Tensor]:
         calls.append(1)
-        return {name: term * (math.nan if len(calls) == 10 else 1) for name, term in loss(*arguments).items()}
+        return {name: term * (math.nan if len(calls) == 34 else 1) for name, term in loss(*arguments).items()}
 
     monkeypatch.setattr(Yolo, "loss", spoilt)
     monkeypatch.chdir(trained.folder)
