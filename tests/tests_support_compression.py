@@ -15,7 +15,7 @@ from paretune.compression.base import Context
 from paretune.compression.export import Export
 from paretune.data.preprocess import Preprocess
 from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Detector, Losses
-from paretune.detectors.structure import count
+from paretune.detectors.structure import copy_network, count
 from paretune.model import Model
 from paretune.structures import Annotations, Data, Detections, Floats, Image, InputSize, Thresholds
 from paretune.training.settings import Training
@@ -170,3 +170,25 @@ def state(network: nn.Module) -> dict[str, Tensor]:
 
 def same_state(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def with_different_biases(network: nn.Module) -> None:
+    """Make every vector's entries differ, so that a bias tells which channel it belongs to."""
+    with torch.no_grad():
+        for number, parameter in enumerate(network.parameters()):
+            if parameter.ndim == 1:
+                parameter.add_(torch.rand_like(parameter) * 1e-2 + 1e-6 * number)
+
+
+def with_channels_at_zero(dense: nn.Module, pruned: nn.Module) -> tuple[nn.Module, int]:
+    """Return a copy of the dense network with the channels at zero that the pruned one lacks, and their number."""
+    reference, removed = copy_network(dense), 0
+    for name, module in reference.named_modules():
+        own = getattr(module, "bias", None)
+        if own is None:
+            continue
+        gone = ~torch.isin(own, pruned.get_submodule(name).bias)
+        removed += int(gone.sum())
+        with torch.no_grad():
+            module.weight[gone], own[gone] = 0, 0
+    return reference, removed

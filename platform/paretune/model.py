@@ -40,6 +40,11 @@ class Model:
     """The exported files of further parts, by their names."""
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """Return the exported files of all parts, in the order they run; none before the export."""
+        return () if self.file is None else (self.file, *self.more.values())
+
+    @property
     def format(self) -> Format:
         """Return what the model is now."""
         return "torch" if self.file is None else "onnx"

@@ -20,12 +20,12 @@ from paretune.compression.quantize import Quantize
 from paretune.detectors.base import Losses
 from paretune.detectors.faster_rcnn import FasterRcnn
 from paretune.detectors.frcnn_host import anchors, pooled
-from paretune.detectors.structure import copy_network, load_network, save_network
+from paretune.detectors.structure import load_network, save_network
 from paretune.runtimes.onnxruntime import OnnxRuntime
 from paretune.runtimes.predictor import load_predictor
 from paretune.structures import Annotations, InputSize, Thresholds
 from paretune.target import Target
-from tests_support_compression import CLASSES, context, model
+from tests_support_compression import CLASSES, context, model, with_channels_at_zero, with_different_biases
 
 SIZE = InputSize(160, 128)
 SHAPE = (SIZE.height, SIZE.width)
@@ -220,20 +220,9 @@ def test_norms_of_trained_weights_keep_their_statistics():
 def test_a_pruned_network_is_the_dense_one_with_channels_at_zero(tmp_path: Path):
     """Which channels are gone is told by biases that are all different."""
     dense = model(SMALL, SIZE)
-    with torch.no_grad():
-        for number, parameter in enumerate(dense.network.parameters()):
-            if parameter.ndim == 1:
-                parameter.add_(torch.rand_like(parameter) * 1e-2 + 1e-6 * number)
+    with_different_biases(dense.network)
     pruned = Prune(ratio=0.4, round_to=4).apply(dense, context(tmp_path, SMALL))
-    reference, removed = copy_network(dense.network), 0
-    for name, module in reference.named_modules():
-        own = getattr(module, "bias", None)
-        if own is None:
-            continue
-        gone = ~torch.isin(own, pruned.network.get_submodule(name).bias)
-        removed += int(gone.sum())
-        with torch.no_grad():
-            module.weight[gone], own[gone] = 0, 0
+    reference, removed = with_channels_at_zero(dense.network, pruned.network)
     assert removed > 0
     assert pruned.params < 0.8 * dense.params
     images = pictures(1)

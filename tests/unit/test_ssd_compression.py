@@ -11,9 +11,9 @@ from paretune.compression.export import Export
 from paretune.compression.prune import Prune
 from paretune.compression.quantize import Quantize
 from paretune.detectors.ssd import Ssd
-from paretune.detectors.structure import copy_network, load_network, save_network
+from paretune.detectors.structure import load_network, save_network
 from paretune.structures import InputSize
-from tests_support_compression import CLASSES, context, model
+from tests_support_compression import CLASSES, context, model, with_channels_at_zero, with_different_biases
 
 LITE, VGG = Ssd(width=0.5), Ssd(variant="ssd300_vgg16")
 CASES = [
@@ -32,20 +32,9 @@ def maps_of(network, size):
 def test_a_pruned_network_is_the_dense_one_with_channels_at_zero(detector, size, tmp_path: Path):
     """Which channels are gone is told by biases and shifts that are all different; the scales of VGG go with them."""
     dense = model(detector, size)
-    with torch.no_grad():
-        for number, parameter in enumerate(dense.network.parameters()):
-            if parameter.ndim == 1:
-                parameter.add_(torch.rand_like(parameter) * 1e-2 + 1e-6 * number)
+    with_different_biases(dense.network)
     pruned = Prune(ratio=0.4, round_to=4).apply(dense, context(tmp_path, detector))
-    reference, removed = copy_network(dense.network), 0
-    for name, module in reference.named_modules():
-        own = getattr(module, "bias", None)
-        if own is None:
-            continue
-        gone = ~torch.isin(own, pruned.network.get_submodule(name).bias)
-        removed += int(gone.sum())
-        with torch.no_grad():
-            module.weight[gone], own[gone] = 0, 0
+    reference, removed = with_channels_at_zero(dense.network, pruned.network)
     assert removed > 0
     assert pruned.params < 0.8 * dense.params
     for wanted, got in zip(maps_of(reference, size), maps_of(pruned.network, size), strict=True):

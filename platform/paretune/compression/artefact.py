@@ -39,7 +39,7 @@ def write_artefact(
         raise ValueError(f"runtime {runtime.name!r} loads a {runtime.accepts} model, this one is {model.format}")
     with new_folder(folder) as draft:
         if model.file is not None:
-            for part, file in zip(detector.part_names, (model.file, *model.more.values()), strict=True):
+            for part, file in zip(detector.part_names, model.files, strict=True):
                 shutil.copyfile(file, draft / part_file(part))
         elif model.network is not None:
             save_network(model.network, draft)

@@ -70,7 +70,7 @@ class Quantize(Step):
             raise UserError("quantize: every calibration image is of one colour; activation ranges need photographs")
         facts = {"images": [split.ids[index] for index in indices], "seed": context.seed, "method": self.method}
         files = {}
-        for part, source in zip(context.detector.part_names, (model.file, *model.more.values()), strict=True):
+        for part, source in zip(context.detector.part_names, model.files, strict=True):
             files[part] = context.workdir / f"{Path(part_file(part)).stem}.int8.onnx"
             feed = _Feed(split, indices, context.detector, model, part)
             self._quantize(source, files[part], _Reader(feed, len(indices)))
@@ -79,14 +79,12 @@ class Quantize(Step):
             onnx.save(graph, files[part])
         if all(precision(file) == "fp32" for file in files.values()):
             raise RuntimeError("quantize: nothing in the network could be quantized")
-        before, after = (
-            [file.stat().st_size for file in found] for found in ((model.file, *model.more.values()), files.values())
-        )
+        before, after = (sum(file.stat().st_size for file in found) for found in (model.files, files.values()))
         file = files.pop(context.detector.part_names[0])
         made = replace(model, file=file, more=files, history=(*model.history, self.name))
         if len(indices) < self.images:
             made = made.noted(f"quantize: {len(indices)} calibration images, all there are in the training split")
-        if sum(after) >= sum(before):
+        if after >= before:
             made = made.noted("quantize: the file is no smaller; so small a network is mostly structure")
         return made
 
@@ -149,8 +147,8 @@ class _Feed:
         if self.part == detector.part_names[0]:
             return {name: batch}
         if not self.parts:
-            files = zip(detector.part_names, (self.model.file, *self.model.more.values()), strict=True)
-            self.parts = {part: self._loaded(part, file) for part, file in files if file is not None}
+            files = zip(detector.part_names, self.model.files, strict=True)
+            self.parts = {part: self._loaded(part, file) for part, file in files}
         return {name: part_inputs(detector, self.parts, [batch], self.model)[self.part][0]}
 
     def _loaded(self, part: str, file: Path) -> Part:

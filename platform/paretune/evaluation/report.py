@@ -12,7 +12,7 @@ import numpy as np
 from paretune.evaluation.accuracy import Accuracy, accuracy_of
 from paretune.evaluation.bootstrap import DRAWS, map_interval
 from paretune.evaluation.confusing import Confusion, confusion
-from paretune.evaluation.matching import Matched, Operating, best_of, match_by_class, point_of
+from paretune.evaluation.matching import Matched, Operating, best_f1, best_of, match_by_class, point_of
 from paretune.evaluation.voc import voc_ap
 from paretune.structures import Annotations, Detections
 
@@ -108,7 +108,6 @@ def report_of(
         facts: about what was evaluated.
     """
     found = accuracy or accuracy_of(detections, annotations, classes, confidence=confidence)
-    best = found if confidence is None else accuracy_of(detections, annotations, classes)
     at = found.confidence if found.confidence is not None else 0.5
     names = [voc_ap(detections, annotations, len(classes), "07"), voc_ap(detections, annotations, len(classes), "10")]
     matched = match_by_class(detections, annotations, len(classes))
@@ -126,7 +125,7 @@ def report_of(
             )
             for i, name in enumerate(classes)
         },
-        best=Operating(best.confidence, best.precision, best.recall, best.f1, sum(m.objects for m in matched)),
+        best=best_f1(detections, annotations),
         interval=None if bounds is None else (bounds[0], bounds[2]),
         confusion=confusion(detections, annotations, len(classes), at),
         facts=dict(facts or {}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +44,9 @@ def overrides(given: argparse.Namespace) -> dict[str, Any]:
     if given.trials is not None:
         found["search.trials"] = given.trials
     return found
+
+
+def progress(done: int, of: int) -> None:
+    """Overwrite one line of the terminal with the images done; silent where nobody looks."""
+    if sys.stderr.isatty() and (done % 16 == 0 or done == of):
+        print(f"\r{done}/{of} images", end="\n" if done == of else "", file=sys.stderr, flush=True)

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from paretune.verbs.arguments import progress
+
 DEFECTS = 1
 """Exit code of a check that found what hinders training."""
 
@@ -52,9 +54,9 @@ def _check(given: argparse.Namespace) -> int:
     from paretune.data.checking.source import survey_of_folder
 
     if given.source.is_file():
-        report = check_dataset(_of_job(given.source), given.near, _progress)
+        report = check_dataset(_of_job(given.source), given.near, progress)
     else:
-        report = check_survey(survey_of_folder(given.source, given.format), given.near, _progress)
+        report = check_survey(survey_of_folder(given.source, given.format), given.near, progress)
     if given.picture:
         from paretune.data.checking.picture import draw
 
@@ -90,9 +92,3 @@ def _bytes(name: str, done: int, of: int) -> None:
     if sys.stderr.isatty():
         end = "\n" if done == of else ""
         print(f"\r{name}: {done / 1e6:.0f} of {of / 1e6:.0f} MB", end=end, file=sys.stderr, flush=True)
-
-
-def _progress(done: int, of: int) -> None:
-    """Overwrite one line of the terminal; silent where nobody looks."""
-    if sys.stderr.isatty() and (done % 16 == 0 or done == of):
-        print(f"\r{done}/{of} images", end="\n" if done == of else "", file=sys.stderr, flush=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
+from paretune.verbs.arguments import progress
 
 FORMATS = ("coco", "voc", "yolo")
 
@@ -78,7 +78,7 @@ def _annotate(given: argparse.Namespace) -> int:
     else:
         from paretune.annotate import annotate
 
-        data = annotate(given.images_in, given.artefact, given.score, _progress)
+        data = annotate(given.images_in, given.artefact, given.score, progress)
     return _write(data, given, given.to)
 
 
@@ -119,8 +119,3 @@ def _write(data: Any, given: argparse.Namespace, form: str) -> int:
 def _cache() -> Path:
     """Return where a generated dataset may be made."""
     return Path("runs") / "datasets"
-
-
-def _progress(done: int, of: int) -> None:
-    if sys.stderr.isatty() and (done % 16 == 0 or done == of):
-        print(f"\r{done}/{of} images", end="\n" if done == of else "", file=sys.stderr, flush=True)

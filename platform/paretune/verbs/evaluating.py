@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
+from paretune.verbs.arguments import progress
 
 
 def add(verbs: Any) -> None:
@@ -44,7 +44,7 @@ def _evaluate(given: argparse.Namespace) -> int:
         from paretune.target import Target
 
         target = Target(device=given.device, threads=given.threads)
-        report = evaluate_artefact(given.artefact, _dataset(given), target, wanted, _progress)
+        report = evaluate_artefact(given.artefact, _dataset(given), target, wanted, progress)
     if given.json:
         import json
 
@@ -85,8 +85,3 @@ def _dataset(given: argparse.Namespace) -> Any:
     from paretune.verbs.data_convert import dataset_of
 
     return dataset_of(given.data, given.format), Path("runs") / "datasets"
-
-
-def _progress(done: int, of: int) -> None:
-    if sys.stderr.isatty() and (done % 16 == 0 or done == of):
-        print(f"\r{done}/{of} images", end="\n" if done == of else "", file=sys.stderr, flush=True)
