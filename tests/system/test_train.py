@@ -48,10 +48,10 @@ class Place:
         (folder / "tiny.yaml").write_text(JOB)
         (folder / "space.yaml").write_text(SPACE)
 
-    def start(self, *words: str, module: str = "paretune") -> subprocess.Popen[str]:
+    def start(self, *words: str, module: str = "paretune", begin: tuple[str, ...] = ()) -> subprocess.Popen[str]:
         environment = {**os.environ, "HOME": str(self.folder), "MPLCONFIGDIR": str(self.folder / "mpl")}
         environment["PYTHONPATH"] = str(ROOT / "platform")
-        command = [sys.executable, "-m", module, *words]
+        command = [*begin, sys.executable, "-m", module, *words]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=self.folder, env=environment, **pipes)
 
@@ -153,6 +153,16 @@ def test_stopped_and_resumed_it_ends_with_the_same_weights(trained: Place, sign:
     assert all(torch.equal(whole[key], resumed[key]) for key in whole.keys() | resumed.keys())
     facts = json.loads((trained.training(name) / "training.json").read_text())
     assert [entry["number"] for entry in facts["epochs"]] == [1, 2, 3, 4]
+
+
+def test_in_the_background_with_ctrl_c_ignored_it_still_ends_when_told_to(trained: Place) -> None:
+    as_shells_do = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+    process = trained.start("train", "tiny.yaml", "--name", "background", begin=as_shells_do)
+    trained.wait_for_epochs(process, 1, "background")
+    process.terminate()
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 130, err
+    assert "--resume" in err
 
 
 def test_mistakes_end_with_2_and_one_line(trained: Place) -> None:

@@ -145,10 +145,12 @@ def refuse_unless_fits(wanted: Mapping[str, float], what: str, nodes: Sequence[M
 
 @contextmanager
 def terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does."""
+    """Let SIGTERM do what Ctrl-C does, also where a shell that started us in the background has Ctrl-C ignored."""
 
     def forward(_signum: int, _frame: FrameType | None) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGINT)  # Tune has a handler of its own while it runs
 
     before = signal.signal(signal.SIGTERM, forward)
     try:
