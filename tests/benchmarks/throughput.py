@@ -44,7 +44,7 @@ class Case:
 CASES = (
     Case("YOLOX nano", "yolox", "yolo", "nano", "416x416", 8, 96),
     Case("SSDLite", "torchvision", "ssd", "ssdlite320_mobilenet_v3_large", "320x320", 8, 96),
-    Case("Faster R-CNN", "torchvision", "faster_rcnn", "mobilenet_v3_large_320_fpn", "448x320", 4, 48),
+    Case("Faster R-CNN", "torchvision", "faster_rcnn", "mobilenet_v3_large_320_fpn", "448x320", 4, 24),
 )
 
 

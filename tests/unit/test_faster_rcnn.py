@@ -17,6 +17,7 @@ from paretune.compression.artefact import write_artefact
 from paretune.compression.export import Export
 from paretune.compression.prune import Prune
 from paretune.compression.quantize import Quantize
+from paretune.detectors import frcnn_pool
 from paretune.detectors.base import Losses
 from paretune.detectors.faster_rcnn import FasterRcnn
 from paretune.detectors.frcnn_host import anchors, pooled
@@ -114,6 +115,33 @@ def test_pooling_is_torchvisions(strides, seed):
     )  # float32, added in another order
 
 
+@pytest.mark.parametrize("strides", [(16, 32), (4, 8, 16, 32)])
+@pytest.mark.parametrize("counts", [(40, 0, 7), (1,)])
+def test_pooling_for_training_is_torchvisions_forwards_and_backwards(strides, counts):
+    torch.manual_seed(len(strides))
+    size, batch = InputSize(512, 384), len(counts)
+    ways = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        ways.append([torch.randn(batch, 8, 384 // s, 512 // s, requires_grad=True) for s in strides])
+    limits = torch.tensor([512.0, 384, 512, 384])
+    centres, sides = torch.rand(sum(counts), 2) * limits[:2], torch.rand(sum(counts), 2) * 400
+    boxes = torch.cat((centres - sides / 2, centres + sides / 2), 1).clamp(min=0).minimum(limits)
+    regions = list(boxes.split(list(counts)))
+    ours = frcnn_pool.pooled(ways[0], regions, size)
+    names = [str(level) for level in range(len(strides))]
+    pool = MultiScaleRoIAlign(names, 7, 2)
+    theirs = pool(dict(zip(names, ways[1], strict=True)), regions, [(384, 512)] * batch)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    weights = torch.randn(theirs.shape)
+    for found in (ours, theirs):
+        (found * weights).sum().backward()
+    for one, other in zip(*ways, strict=True):
+        assert (one.grad is None) == (other.grad is None) or not other.grad.any()
+        if one.grad is not None:
+            torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-3)
+
+
 def test_regions_are_torchvisions():
     network, images = sure(SMALL), pictures()
     _, theirs = torchvisions_regions(network, images, SMALL.proposals)
@@ -182,6 +210,25 @@ def test_losses_are_torchvisions():
     )
     for mine, other in zip(ours.values(), theirs, strict=True):
         torch.testing.assert_close(mine, other)
+
+
+def test_bfloat16_moves_no_anchor_and_hardly_the_first_networks_loss():
+    network, images = sure(SMALL).train(), pictures()
+    maps = [torch.zeros(2, 8, 128 // stride, 160 // stride) for stride in (32, 32, 64)]
+    exact, rounded = (
+        network.rpn.anchor_generator(ImageList(images, [SHAPE] * 2), [plane.to(kind) for plane in maps])
+        for kind in (torch.float32, torch.bfloat16)
+    )
+    assert all(torch.equal(one, other) for one, other in zip(exact, rounded, strict=True))
+    found = []
+    for enabled in (False, True):
+        torch.manual_seed(5)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found.append(SMALL.training_loss(network, images, truth()))
+    sum(found[1].values()).backward()
+    for name in ("objectness", "region"):  # which regions the second network gets is decided by small differences
+        torch.testing.assert_close(found[1][name].float(), found[0][name], rtol=0.1, atol=0.05, msg=name)
+    assert all(torch.isfinite(term) for term in found[1].values())
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paretune.detectors.decoding import best, nothing, suppress
 from paretune.structures import Detections, Floats, InputSize, Thresholds
@@ -108,31 +109,42 @@ def pooled(maps: Sequence[Floats], regions: Floats, size: InputSize) -> Floats:
         regions: (R, 4) in pixels of the input.
         size: of the input.
     """
-    scales = [2.0 ** round(math.log2(plane.shape[1] / size.height)) for plane in maps]
-    finest, coarsest = -math.log2(scales[0]), -math.log2(scales[-1])
-    area = (regions[:, 2:] - regions[:, :2]).prod(axis=1)
-    with np.errstate(divide="ignore"):
-        wanted = np.floor(4 + np.log2(np.sqrt(area) / np.float32(224)) + np.float32(1e-6))
-    level = (np.clip(wanted, finest, coarsest) - finest).astype(np.int64)
+    scales, level = level_of([plane.shape[1] for plane in maps], regions, size)
     found = np.zeros((len(regions), len(maps[0]), POOL, POOL), np.float32)
     for number, plane in enumerate(maps):
         mine = np.flatnonzero(level == number)
         if len(mine):
-            found[mine] = _aligned(plane, regions[mine] * np.float32(scales[number]))
+            found[mine] = _aligned(plane, regions[mine] * scales[number])
     return found
+
+
+def level_of(heights: Sequence[int], regions: Floats, size: InputSize) -> tuple[list[np.float32], NDArray[np.int64]]:
+    """Return the cells per pixel of each map, finest first, and the map (R,) that suits each region's size.
+
+    Args:
+        heights: of the maps, in cells.
+        regions: (R, 4) in pixels of the input.
+        size: of the input.
+    """
+    scales = [np.float32(2.0 ** round(math.log2(height / size.height))) for height in heights]
+    finest, coarsest = -math.log2(scales[0]), -math.log2(scales[-1])
+    area = (regions[:, 2:] - regions[:, :2]).prod(axis=1)
+    with np.errstate(divide="ignore"):
+        wanted = np.floor(4 + np.log2(np.sqrt(area) / np.float32(224)) + np.float32(1e-6))
+    return scales, (np.clip(wanted, finest, coarsest) - finest).astype(np.int64)
 
 
 def _aligned(plane: Floats, boxes: Floats) -> Floats:
     """Return the parts (R, C, 7, 7) of boxes (R, 4) in cells of one map (C, h, w)."""
     channels, height, width = plane.shape
-    across, down = _weights(boxes[:, 0], boxes[:, 2], width), _weights(boxes[:, 1], boxes[:, 3], height)
+    across, down = weights(boxes[:, 0], boxes[:, 2], width), weights(boxes[:, 1], boxes[:, 3], height)
     rows = down.reshape(-1, height) @ plane.transpose(1, 0, 2).reshape(height, channels * width)  # (R·7, C·w)
     rows = rows.reshape(len(boxes), POOL * channels, width)
     parts = np.matmul(rows, across.transpose(0, 2, 1))  # (R, 7·C, 7)
     return np.ascontiguousarray(parts.reshape(len(boxes), POOL, channels, POOL).transpose(0, 2, 1, 3))
 
 
-def _weights(low: Floats, high: Floats, cells: int) -> Floats:
+def weights(low: Floats, high: Floats, cells: int) -> Floats:
     """Return how much each cell along one side counts in each of the 7 parts, (R, 7, cells): bilinear, two points."""
     part = np.maximum(high - low, 1.0) / POOL
     steps = (np.arange(POOL * SAMPLES, dtype=np.float32) + 0.5) / SAMPLES
@@ -142,11 +154,11 @@ def _weights(low: Floats, high: Floats, cells: int) -> Floats:
     first = np.minimum(points.astype(np.int64), cells - 1)
     second = np.minimum(first + 1, cells - 1)
     share = np.where(first >= cells - 1, 0, points - first).astype(np.float32)
-    weights = np.zeros((len(low), POOL * SAMPLES, cells), np.float32)
+    counts = np.zeros((len(low), POOL * SAMPLES, cells), np.float32)
     region, point = np.indices(points.shape)
-    weights[region, point, first] += np.where(inside, 1 - share, 0)
-    np.add.at(weights, (region, point, second), np.where(inside, share, 0))
-    return np.asarray(weights.reshape(len(low), POOL, SAMPLES, cells).mean(axis=2), np.float32)
+    counts[region, point, first] += np.where(inside, 1 - share, 0)
+    np.add.at(counts, (region, point, second), np.where(inside, share, 0))
+    return np.asarray(counts.reshape(len(low), POOL, SAMPLES, cells).mean(axis=2), np.float32)
 
 
 def decode(raw: Sequence[Floats], size: InputSize, thresholds: Thresholds) -> list[Detections]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss
 
 from paretune.detectors.base import OWN, Losses
 from paretune.detectors.frcnn_host import POOL, RATIOS, SAMPLES
+from paretune.detectors.frcnn_pool import pooled, suits
 from paretune.detectors.losses import FOCAL_GAMMA, box_loss
 from paretune.structures import Annotations, Floats, InputSize
 
@@ -94,8 +95,7 @@ class FasterRcnn(nn.Module):
         heads = self.roi_heads
         with torch.no_grad():
             regions, _, labels, wanted = heads.select_training_samples(regions, targets)
-        pooled = heads.box_roi_pool(features, regions, sizes)
-        logits, offsets = self.box(pooled)
+        logits, offsets = self.box(self._pooled(features, regions, images))
         classes, boxes = fastrcnn_loss(logits, offsets, labels, wanted)
         if losses.classes == "focal":
             wrong = F.cross_entropy(logits, torch.cat(labels), reduction="none")
@@ -108,6 +108,15 @@ class FasterRcnn(nn.Module):
             "class": classes,
             "box": boxes,
         }
+
+    def _pooled(self, features: Mapping[str, Tensor], regions: Sequence[Tensor], images: Tensor) -> Tensor:
+        """Return the parts of the regions of all images, (sum of R, C, 7, 7)."""
+        height, width = images.shape[2:]
+        maps = [features[name] for name in self.roi_heads.box_roi_pool.featmap_names if name in features]
+        if suits(maps):
+            return pooled(maps, regions, InputSize(width, height))
+        parts: Tensor = self.roi_heads.box_roi_pool(features, list(regions), [(height, width)] * len(images))
+        return parts
 
     def _corner_loss(
         self,
@@ -133,6 +142,10 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]
     def __init__(self, sizes: Sequence[Sequence[float]]) -> None:
         super().__init__(tuple(map(tuple, sizes)), (RATIOS,) * len(sizes))
         self.levels = len(sizes)
+
+    def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:  # noqa: ARG002 - float32 always
+        """Keep them in float32 under mixed precision: bfloat16 knows only even pixels beyond 256."""
+        super().set_cell_anchors(torch.float32, device)
 
 
 class Core(nn.Module):
