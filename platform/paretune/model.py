@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Format = Literal["torch", "onnx"]
+Accepted = Literal["torch", "onnx", "either"]
+"""What a step takes: one format, or whichever the recipe's runtime loads."""
 
 
 @dataclass(frozen=True)

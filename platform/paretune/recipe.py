@@ -55,9 +55,10 @@ class Recipe(Spec):
         chain: list[Step] = []
         now: Format = "torch"
         for step in self.steps:
-            now = _bridge(chain, now, step.accepts, f"step {step.name!r}")
+            wanted = self.runtime.accepts if step.accepts == "either" else step.accepts
+            now = _bridge(chain, now, wanted, f"step {step.name!r}")
             chain.append(step)
-            now = step.produces
+            now = step.produces or now
         _bridge(chain, now, self.runtime.accepts, f"runtime {self.runtime.name!r}")
         return tuple(chain)
 

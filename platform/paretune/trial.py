@@ -113,6 +113,9 @@ def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: C
         progress=progress,
         dataset=job.dataset,
         cache=bench.cache,
+        baseline=bench.baseline,
+        target=job.target,
+        runtime=recipe.runtime,
     )
     for step in recipe.chain:
         progress(step.name)

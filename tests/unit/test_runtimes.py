@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ import torch
 from paretune.compression.artefact import write_artefact
 from paretune.detectors import DETECTORS
 from paretune.model import Model
-from paretune.runtimes import eager, onnxruntime
+from paretune.runtimes import eager, onnxruntime, openvino
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime, open_session, precision
+from paretune.runtimes.openvino import OpenVino
 from paretune.structures import InputSize
 from paretune.target import Target
 from tests_support import ROOT
@@ -40,8 +42,8 @@ def model_file(network, tmp_path):
     return onnx_of(network, SIZE, tmp_path / "made.onnx")
 
 
-def artefact_of(folder, *, network=None, file=None, size=SIZE):
-    runtime = Eager() if file is None else OnnxRuntime()
+def artefact_of(folder, *, network=None, file=None, size=SIZE, runtime=None):
+    runtime = runtime or (Eager() if file is None else OnnxRuntime())
     model = Model(network if file is None else None, file, size)
     return write_artefact(folder, model, detector=FakeDetector(), runtime=runtime, recipe_tree={}, classes=("a", "b"))
 
@@ -122,6 +124,47 @@ def test_a_file_without_one_of_the_maps_is_refused(network, tmp_path):
         OnnxRuntime().load(artefact_of(tmp_path / "artefact", file=file), Target())
 
 
+@pytest.mark.parametrize(("asked", "form", "told"), [("fp32", None, "fp32"), ("fp32", "QDQ", "int8")])
+def test_openvino_tells_what_its_layers_compute_in(model_file, tmp_path, asked, form, told):
+    """Its own default would be bfloat16 on a CPU that has it."""
+    file = model_file if form is None else quantized(model_file, tmp_path / "int8.onnx", form)
+    runtime = OpenVino(precision=asked)
+    core = runtime.load(artefact_of(tmp_path / "artefact", file=file, runtime=runtime), Target())
+    assert core.facts["precision"] == told
+    assert "bf16" not in core.facts["layers"]
+
+
+def test_openvino_runs_in_bfloat16_or_says_that_it_cannot(network, model_file, tmp_path):
+    runtime = OpenVino(precision="bf16")
+    artefact = artefact_of(tmp_path / "artefact", file=model_file, runtime=runtime)
+    if "avx512_bf16" not in Path("/proc/cpuinfo").read_text() and "amx_bf16" not in Path("/proc/cpuinfo").read_text():
+        with pytest.raises(RuntimeError, match="layers in fp32, not in bf16"):
+            runtime.load(artefact, Target())
+        return
+    core = runtime.load(artefact, Target())
+    assert core.facts["precision"] == core.facts["layers"] == "bf16"
+    batch = np.random.default_rng(0).random((1, 3, 12, 16), np.float32)
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(batch))
+    for got, raw in zip(core(batch), wanted, strict=True):
+        assert 0 < np.abs(got - raw.numpy()).max() < 0.05 * np.abs(raw.numpy()).max()
+
+
+def test_openvino_in_another_precision_than_asked_for_is_refused(model_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(openvino, "executed", lambda _: {"bf16"})
+    with pytest.raises(RuntimeError, match="layers in bf16, not in fp32"):
+        OpenVino().load(artefact_of(tmp_path / "artefact", file=model_file, runtime=OpenVino()), Target())
+
+
+def test_openvino_refuses_files_that_are_not_the_detectors(network, model_file, tmp_path):
+    larger = artefact_of(tmp_path / "larger", file=model_file, runtime=OpenVino(), size=InputSize(32, 32))
+    with pytest.raises(RuntimeError, match=r"expected \(1, 3, 32, 32\)"):
+        OpenVino().load(larger, Target())
+    half = onnx_of(network, SIZE, tmp_path / "half.onnx", outputs=("boxes",))
+    with pytest.raises(RuntimeError, match="has no output 'scores'; it has boxes"):
+        OpenVino().load(artefact_of(tmp_path / "half", file=half, runtime=OpenVino()), Target())
+
+
 def test_eager_reads_its_threads_back(network, tmp_path, monkeypatch):
     before = torch.get_num_threads()
     artefact = artefact_of(tmp_path / "artefact", network=network)
@@ -165,10 +208,11 @@ def test_eager_leaves_no_gradients(network, tmp_path):
     assert not core.network.training
 
 
-def test_a_deployed_onnx_artefact_needs_no_torch(model_file, tmp_path):
-    artefact = artefact_of(tmp_path / "artefact", file=model_file)
+@pytest.mark.parametrize("runtime", [OnnxRuntime(), OpenVino()], ids=lambda runtime: runtime.name)
+def test_a_deployed_onnx_artefact_needs_no_torch(model_file, tmp_path, runtime):
+    artefact = artefact_of(tmp_path / "artefact", file=model_file, runtime=runtime)
     np.save(tmp_path / "image.npy", images()[0])
-    assert _imported_by_predicting(artefact.folder, tmp_path / "image.npy").isdisjoint(HEAVY)
+    assert _imported_by_predicting(artefact.folder, tmp_path / "image.npy", runtime.name).isdisjoint(HEAVY)
 
 
 @pytest.mark.slow
@@ -207,7 +251,7 @@ def test_a_deployed_yolo_needs_no_torch(tmp_path):
 HEAVY = {"torch", "torchvision", "onnx", "ray", "mlflow", "optuna", "matplotlib", "scipy", "torch_pruning"}
 
 
-def _imported_by_predicting(folder, image):
+def _imported_by_predicting(folder, image, library="onnxruntime"):
     """Load an artefact and predict in a fresh process; returns the top-level modules it imported."""
     code = f"""
 import json, sys
@@ -225,5 +269,5 @@ print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stderr
     modules = set(json.loads(said.stdout))
-    assert {"onnxruntime", "cv2", "numpy"} <= modules
+    assert {library, "cv2", "numpy"} <= modules
     return modules

@@ -10,9 +10,11 @@ from typing import ClassVar
 
 from paretune.data.base import Dataset
 from paretune.detectors.base import Detector
-from paretune.model import Format, Model
+from paretune.model import Accepted, Format, Model
+from paretune.runtimes.base import Runtime
 from paretune.spec import Spec
 from paretune.structures import Data
+from paretune.target import Target
 from paretune.training.settings import Training
 
 
@@ -39,13 +41,20 @@ class Context:
     """What ``data`` was opened from: workers in other processes open it by themselves."""
     cache: Path | None = None
     """Where the dataset keeps what it generates."""
+    baseline: Path | None = None
+    """Folder of the trained, uncompressed network: the teacher unless another is named."""
+    target: Target = Target()
+    """What the result is for."""
+    runtime: Runtime | None = None
+    """What will run it; a step that measures or evaluates asks it."""
 
 
 class Step(Spec, ABC):
     """One model → model change. Importing its file must not import torch."""
 
-    accepts: ClassVar[Format] = "torch"
-    produces: ClassVar[Format] = "torch"
+    accepts: ClassVar[Accepted] = "torch"
+    produces: ClassVar[Format | None] = "torch"
+    """None: the format it was given."""
 
     @abstractmethod
     def apply(self, model: Model, context: Context) -> Model:

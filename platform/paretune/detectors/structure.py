@@ -1,7 +1,8 @@
 """A network on disk: its weights, and the channel counts of its layers.
 
 The architecture is the detector's own code; the manifest tells only where a network departs from it
-(pruned channels). No pickle and no code in it, so a network from somebody else can be opened.
+(pruned channels, layers in place of others). No pickle and no code in it, so a network from somebody
+else can be opened.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from paretune.detectors.base import Detector
+from paretune.detectors.replaced import replace_layers, replaced
 from paretune.errors import UserError
 from paretune.store import sync, write_text
 from paretune.structures import InputSize
@@ -48,7 +50,7 @@ def save_network(network: nn.Module, folder: Path) -> None:
     save_file({name: tensor.clone() for name, tensor in state.items()}, draft)
     sync(draft)
     draft.replace(folder / WEIGHTS)
-    body = {"paretune_structure": VERSION, "layers": layers(network)}
+    body = {"paretune_structure": VERSION, "layers": layers(network), "replaced": replaced(network)}
     write_text(folder / STRUCTURE, json.dumps(body, indent=1))
 
 
@@ -68,7 +70,7 @@ def load_network(detector: Detector, num_classes: int, folder: Path) -> nn.Modul
         body = json.loads(path.read_text())
         if body["paretune_structure"] != VERSION:
             raise UserError(f"{path}: structure version {body['paretune_structure']}; this Paretune reads {VERSION}")
-        saved = dict(body["layers"])
+        saved, others = dict(body["layers"]), dict(body.get("replaced", {}))
         weights = load_file(folder / WEIGHTS)
     except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
         raise UserError(f"{folder}: not a readable network ({type(error).__name__}: {error})") from error
@@ -77,13 +79,15 @@ def load_network(detector: Detector, num_classes: int, folder: Path) -> nn.Modul
     ):  # the fresh weights are thrown away: do not use up the caller's random numbers
         network = detector.build(num_classes)
     try:
+        replace_layers(network, others)
         _resize(network, saved)
         _resize_lone(network, weights)
         network.load_state_dict(weights, strict=True, assign=True)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise UserError(f"{path}: not a network of detector {detector.named()}: {error}") from error
     for parameter in network.parameters():
-        parameter.requires_grad_()
+        if parameter.is_floating_point():
+            parameter.requires_grad_()
     return network.eval()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from paretune.spec import fingerprint
 from paretune.target import Target
 
-LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "torch")
+LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch")
 CPUINFO = Path("/proc/cpuinfo")
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 

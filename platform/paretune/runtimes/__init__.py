@@ -14,5 +14,6 @@ RUNTIMES: Registry[Runtime] = Registry(
     {
         "eager": "paretune.runtimes.eager:Eager",
         "onnxruntime": "paretune.runtimes.onnxruntime:OnnxRuntime",
+        "openvino": "paretune.runtimes.openvino:OpenVino",
     },
 )

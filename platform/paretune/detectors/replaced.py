@@ -1,0 +1,68 @@
+"""Layers that stand in place of a network's own after compression, told in the structure manifest.
+
+A layer of this kind says what it is as plain data, and can be made again from that, empty: its tensors
+come with the weights. No code is stored.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from torch import nn
+
+from paretune.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@runtime_checkable
+class Replacement(Protocol):
+    """A module in place of another, beside being an ``nn.Module``."""
+
+    kind: str
+    """Row of the table."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return all but the tensors, as plain data."""
+
+    @classmethod
+    def empty(cls, fields: Mapping[str, Any]) -> nn.Module:
+        """Make one of these fields whose tensors are still to be loaded.
+
+        Raises:
+            KeyError: a field is missing.
+            TypeError: a field is of another type.
+            ValueError: a field has an impossible value.
+        """
+
+
+REPLACEMENTS: Registry[Any] = Registry(
+    "replacement",
+    {
+        "chain": "paretune.detectors.chain:Chain",
+    },
+)
+
+
+def replaced(network: nn.Module) -> dict[str, dict[str, Any]]:
+    """Return kind and fields of every layer that stands in place of another, by its name in the network."""
+    return {
+        name: {"kind": module.kind, **module.fields()}
+        for name, module in network.named_modules()
+        if isinstance(module, Replacement)
+    }
+
+
+def replace_layers(network: nn.Module, saved: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put layers without tensors in place of the network's own.
+
+    Raises:
+        KeyError, TypeError, ValueError: the manifest's fields are not a layer's.
+        AttributeError: the network has no layer of that name.
+        UserError: no such kind.
+    """
+    for name, body in saved.items():
+        network.get_submodule(name)
+        fields = {key: value for key, value in body.items() if key != "kind"}
+        network.set_submodule(name, REPLACEMENTS.load(body["kind"]).empty(fields))

@@ -1,0 +1,151 @@
+"""OpenVINO (https://docs.openvino.ai): the fastest runtime on most x86 CPUs, reads ONNX files."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from paretune.detectors import DETECTORS
+from paretune.detectors.base import Detector
+from paretune.model import Format
+from paretune.runtimes.base import Core, Runtime
+from paretune.runtimes.onnxruntime import part_file
+from paretune.spec import parse_plugin
+from paretune.store import Artefact
+from paretune.structures import Floats, InputSize
+from paretune.target import Target
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel
+
+_ASKED: dict[str, str] = {"fp32": "f32", "bf16": "bf16"}
+"""Our word for a precision → OpenVINO's."""
+_HEAVY = ("Convolution", "GroupConvolution", "Deconvolution", "FullyConnected", "MatMul")
+"""Layers whose precision decides."""
+
+
+class OpenVino(Runtime):
+    """OpenVINO on the CPU: float32 or bfloat16, and INT8 for the layers that `quantize` has made so."""
+
+    name: ClassVar[str] = "openvino"
+    accepts: ClassVar[Format] = "onnx"
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    libraries: ClassVar[tuple[str, ...]] = ("openvino",)
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """What layers that are not INT8 compute in. OpenVINO's own default is bfloat16 where the CPU has it."""
+
+    def load(self, artefact: Artefact, target: Target) -> Core:
+        """Compile every file of the artefact for the target's threads and this precision.
+
+        Raises:
+            RuntimeError: another device, precision (a CPU without bfloat16 computes in float32) or number of
+                threads than asked for, or a file whose inputs and outputs are not those of the detector.
+        """
+        if target.device not in self.devices:
+            raise RuntimeError(f"openvino runs on {', '.join(self.devices)} here, not on {target.device}")
+        detector: Detector = parse_plugin(artefact.detector, DETECTORS)
+        size, parts, kinds = artefact.input_size, {}, set()
+        for name in detector.part_names:
+            compiled = compile_file(artefact.file(part_file(name)), target.threads, self.precision)
+            shape = (1, 3, size.height, size.width) if name == detector.part_names[0] else None
+            _check_interface(compiled, name, shape, detector)
+            kinds |= executed(compiled)
+            parts[name] = Part(compiled.create_infer_request(), tuple(detector.part_outputs(name)))
+        if unasked := kinds - {self.precision, "int8"}:
+            raise RuntimeError(f"OpenVINO runs layers in {', '.join(sorted(unasked))}, not in {self.precision}")
+        facts: dict[str, str | int] = {
+            "runtime": f"openvino {library().__version__}",
+            "device": target.device,
+            "threads": target.threads,
+            "precision": "int8" if "int8" in kinds else self.precision,
+            "layers": ", ".join(sorted(kinds)),
+        }
+        return _Network(detector, parts, size, facts)
+
+
+def library() -> Any:
+    """Import OpenVINO with its telemetry off."""
+    os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+    import openvino
+
+    return openvino
+
+
+def compile_file(file: Path, threads: int, precision: str) -> CompiledModel:
+    """Compile a file for one inference at a time.
+
+    Args:
+        file: ONNX.
+        threads: of the one stream.
+        precision: ``fp32`` or ``bf16``.
+
+    Raises:
+        RuntimeError: the file cannot be compiled, or the number of threads that is read back is another.
+    """
+    wanted: dict[str, Any] = {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,  # which core is the measuring's business
+        "INFERENCE_PRECISION_HINT": _ASKED[precision],
+    }
+    compiled = library().Core().compile_model(str(file), "CPU", {key: str(value) for key, value in wanted.items()})
+    read = compiled.get_property("INFERENCE_NUM_THREADS")
+    if read != threads:
+        raise RuntimeError(f"OpenVINO runs {read} threads, not {threads}")
+    return compiled
+
+
+def executed(compiled: CompiledModel) -> set[str]:
+    """Return the precisions that convolutions and matrix products of a compiled file really compute in."""
+    names = {"f32": "fp32", "i8": "int8", "u8": "int8", "f16": "fp16"}
+    told = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    heavy = [info for info in told if info["layerType"].astype(str) in _HEAVY]
+    kinds = {info["runtimePrecision"].astype(str).lower() for info in heavy}
+    return {names.get(kind, kind) for kind in kinds}
+
+
+def _check_interface(compiled: CompiledModel, part: str, shape: tuple[int, ...] | None, detector: Detector) -> None:
+    """Compare a file's input and outputs with the detector's; a shape of None is any.
+
+    Raises:
+        RuntimeError: they differ.
+    """
+    file, name = part_file(part), detector.part_input(part)
+    names = [port.get_any_name() for port in compiled.inputs]
+    if names != [name]:
+        raise RuntimeError(f"{file} takes {', '.join(names)}, expected one input {name!r}")
+    if shape is not None and tuple(compiled.inputs[0].get_partial_shape().get_max_shape()) != shape:
+        raise RuntimeError(f"{file} takes {compiled.inputs[0].get_partial_shape()}, expected {shape}")
+    made = {label for port in compiled.outputs for label in port.get_names()}
+    if missing := [output for output in detector.part_outputs(part) if output not in made]:
+        raise RuntimeError(f"{file} has no output {missing[0]!r}; it has {', '.join(sorted(made))}")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A compiled file: input → outputs."""
+
+    request: Any
+    outputs: tuple[str, ...]
+
+    def __call__(self, batch: Floats) -> tuple[Floats, ...]:
+        """Run it; the outputs are copied out of OpenVINO's buffers, which the next inference fills again."""
+        self.request.infer([batch], share_inputs=True)
+        return tuple(self.request.get_tensor(name).data.copy() for name in self.outputs)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A detector's compiled files as a Core."""
+
+    detector: Detector
+    parts: dict[str, Part]
+    size: InputSize
+    facts: dict[str, str | int]
+
+    def __call__(self, batch: Floats) -> tuple[Floats, ...]:
+        return self.detector.run(self.parts, batch, self.size)
