@@ -2,8 +2,8 @@
 
 Same photographs, batch, input size, loss, optimizer, mirroring, one thread of torch and one reader each; sides take
 turns, an epoch each, so that ratios are of neighbours in time. A third side, ours in bfloat16, takes part where the
-CPU computes it natively: elsewhere it is emulated, and ``amp: auto`` would not take it. The other programs are looked for in the folder that
-PARETUNE_PEERS names:
+CPU computes it natively: elsewhere it is emulated, and ``amp: auto`` would not take it. The other programs are looked
+for in the folder that PARETUNE_PEERS names:
 
     git clone --depth 1 --branch v0.21.0 https://github.com/pytorch/vision
     git clone --depth 1 https://github.com/Megvii-BaseDetection/YOLOX

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -43,7 +43,7 @@ class Context:
     """Where the dataset keeps what it generates."""
     baseline: Path | None = None
     """Folder of the trained, uncompressed network: the teacher unless another is named."""
-    target: Target = Target()
+    target: Target = field(default_factory=Target)
     """What the result is for."""
     runtime: Runtime | None = None
     """What will run it; a step that measures or evaluates asks it."""
