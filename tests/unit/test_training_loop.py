@@ -16,43 +16,16 @@ from paretune.data.preprocess import Preprocess
 from paretune.detectors.yolo import Yolo
 from paretune.errors import UserError
 from paretune.names import OPTIMIZERS
-from paretune.structures import Annotations, Image, InputSize, Thresholds
+from paretune.structures import Annotations, InputSize, Thresholds
 from paretune.training.loop import Epoch, Options, pick_device, train
 from paretune.training.optimizing import Average, learning_rate, make_optimizer
 from paretune.training.settings import Training
 from paretune.training.state import FILE, State, load_state, save_state
+from tests_support_training import Squares
 
 TINY = Yolo(width=0.0625, depthwise=False)
 SIZE = InputSize(64, 64)
 QUICK = Training(epochs=4, batch_size=4, lr=4e-3, threads=1, device="cpu", flip=0.5, warmup_epochs=0.5)
-
-
-class Squares:
-    """Light squares and dark squares on grey."""
-
-    classes = ("dark", "light")
-
-    def __init__(self, count: int, side: int = 64) -> None:
-        self.ids: Sequence[str] = [str(number) for number in range(count)]
-        self.side = side
-        rng = np.random.default_rng(7)
-        self.places = [rng.integers(0, side - 24, (2, 2)) for _ in range(count)]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def size(self, index: int) -> tuple[int, int]:
-        return self.side, self.side
-
-    def image(self, index: int) -> Image:
-        picture = np.full((self.side, self.side, 3), 120, np.uint8)
-        for label, (x, y) in enumerate(self.places[index]):
-            picture[y : y + 24, x : x + 24] = 20 + 220 * label
-        return picture
-
-    def annotations(self, index: int) -> Annotations:
-        corners = self.places[index].astype(np.float32)
-        return Annotations(np.concatenate((corners, corners + 24), 1), np.arange(2), np.zeros(2, bool))
 
 
 def fresh(seed: int = 0) -> nn.Module:

@@ -23,7 +23,7 @@ from paretune.evaluation import evaluate
 from paretune.model import Model
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.predictor import load_predictor
-from paretune.structures import Annotations, Image, InputSize
+from paretune.structures import Annotations, InputSize
 from paretune.target import Target
 from paretune.training import loop, precision
 from paretune.training.loop import Epoch, Options, train
@@ -31,38 +31,11 @@ from paretune.training.settings import Training
 from paretune.training.state import load_state, save_state
 from paretune.training.stepping import at_size
 from paretune.training.validating import validate
+from tests_support_training import Squares
 
 TINY = Yolo(width=0.0625, depthwise=False)
 SIZE = InputSize(64, 64)
 QUICK = Training(epochs=4, batch_size=4, lr=4e-3, threads=1, device="cpu", warmup_epochs=0.5)
-
-
-class Squares:
-    """A light square and a dark one on grey, in pictures wider than high."""
-
-    classes = ("dark", "light")
-
-    def __init__(self, count: int, width: int = 80) -> None:
-        self.ids: Sequence[str] = [str(number) for number in range(count)]
-        self.width = width
-        rng = np.random.default_rng(7)
-        self.places = [rng.integers(0, 36, (2, 2)) for _ in range(count)]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def size(self, index: int) -> tuple[int, int]:
-        return self.width, 60
-
-    def image(self, index: int) -> Image:
-        picture = np.full((60, self.width, 3), 120, np.uint8)
-        for label, (x, y) in enumerate(self.places[index]):
-            picture[y : y + 24, x : x + 24] = 20 + 220 * label
-        return picture
-
-    def annotations(self, index: int) -> Annotations:
-        corners = self.places[index].astype(np.float32)
-        return Annotations(np.concatenate((corners, corners + 24), 1), np.arange(2), np.zeros(2, bool))
 
 
 class Plain(nn.Module):
@@ -97,9 +70,9 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def test_accumulated_batches_do_what_the_large_batch_does(optimizer: str) -> None:
     settings = QUICK.model_copy(update={"batch_size": 8, "optimizer": optimizer, "lr": 1e-2})
     options = Options(loss=mean_square)
-    large = train(fresh(0, Plain), TINY, Squares(24), SIZE, settings, options=options)
+    large = train(fresh(0, Plain), TINY, Squares(24, 80, 60), SIZE, settings, options=options)
     parts = settings.model_copy(update={"batch_size": 2, "accumulate": 4})
-    small = train(fresh(0, Plain), TINY, Squares(24), SIZE, parts, options=options)
+    small = train(fresh(0, Plain), TINY, Squares(24, 80, 60), SIZE, parts, options=options)
     for (name, a), b in zip(large.network.state_dict().items(), small.network.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6, msg=name)
     for one, other in zip(large.epochs, small.epochs, strict=True):
@@ -117,7 +90,9 @@ def test_what_is_left_of_an_epoch_makes_a_smaller_step() -> None:
 
     settings = QUICK.model_copy(update={"batch_size": 4, "accumulate": 2, "epochs": 1, "optimizer": "SGD", "ema": 0.5})
     kept: list[Epoch] = []
-    train(fresh(0, Plain), TINY, Squares(12), SIZE, settings, on_epoch=kept.append, options=Options(loss=counted))
+    train(
+        fresh(0, Plain), TINY, Squares(12, 80, 60), SIZE, settings, on_epoch=kept.append, options=Options(loss=counted)
+    )
     assert steps == [4, 4, 4]
     assert kept[0].state.averaged == 2  # steps: two batches, then the third alone
 
@@ -144,13 +119,13 @@ def test_several_sizes_are_really_trained_at() -> None:
         return TINY.training_loss(forward, images, truth)
 
     settings = QUICK.model_copy(update={"multi_scale": 0.5, "epochs": 5})
-    train(fresh(), TINY, Squares(8), SIZE, settings, options=Options(loss=loss))
+    train(fresh(), TINY, Squares(8, 80, 60), SIZE, settings, options=Options(loss=loss))
     assert set(seen) == {(32, 32), (64, 64), (96, 96)}
 
 
 @pytest.mark.slow
 def test_validating_is_evaluating_the_deployed_network(tmp_path: Path) -> None:
-    split = Squares(16)
+    split = Squares(16, 80, 60)
     settings = QUICK.model_copy(update={"epochs": 40, "lr": 1e-2, "ema": 0.9, "flip": 0.0})
     network = train(fresh(), TINY, split, SIZE, settings).network
     found = validate(network, TINY, split, SIZE, batch=4)
@@ -182,11 +157,11 @@ def stopped(settings: Training, scores: list[float], monkeypatch: pytest.MonkeyP
     result = train(
         fresh(),
         TINY,
-        Squares(4),
+        Squares(4, 80, 60),
         SIZE,
         settings,
         on_epoch=remember,
-        options=Options(val=Squares(4), resume=options.get("resume")),
+        options=Options(val=Squares(4, 80, 60), resume=options.get("resume")),
     )
     return result, kept
 
@@ -217,12 +192,12 @@ def test_validation_needs_a_split_with_objects() -> None:
 
     settings = QUICK.model_copy(update={"epochs": 2, "validate_every": 1})
     with pytest.raises(UserError, match="no validation split"):
-        train(fresh(), TINY, Squares(4), SIZE, settings)
-    result = train(fresh(), TINY, Squares(4), SIZE, settings, options=Options(val=Empty(2)))
+        train(fresh(), TINY, Squares(4, 80, 60), SIZE, settings)
+    result = train(fresh(), TINY, Squares(4, 80, 60), SIZE, settings, options=Options(val=Empty(2)))
     assert [epoch["map"] for epoch in result.epochs] == [None, None]
     patient = settings.model_copy(update={"patience": 1})
     with pytest.raises(UserError, match="holds no objects"):
-        train(fresh(), TINY, Squares(4), SIZE, patient, options=Options(val=Empty(2)))
+        train(fresh(), TINY, Squares(4, 80, 60), SIZE, patient, options=Options(val=Empty(2)))
 
 
 WAYS = {
@@ -242,7 +217,7 @@ def test_interrupted_it_ends_exactly_where_an_undisturbed_one_does(
     if way == "float16":
         monkeypatch.setattr("paretune.training.stepping.computed_in", lambda *_: torch.float16)
     settings = QUICK.model_copy(update=WAYS[way])
-    options = {"val": Squares(4)} if "validate_every" in WAYS[way] else {}
+    options = {"val": Squares(4, 80, 60)} if "validate_every" in WAYS[way] else {}
 
     class KilledError(Exception):
         pass
@@ -252,11 +227,11 @@ def test_interrupted_it_ends_exactly_where_an_undisturbed_one_does(
         if epoch.number == 2:
             raise KilledError
 
-    whole = train(fresh(), TINY, Squares(8), SIZE, settings, options=Options(**options))
+    whole = train(fresh(), TINY, Squares(8, 80, 60), SIZE, settings, options=Options(**options))
     with pytest.raises(KilledError):
-        train(fresh(), TINY, Squares(8), SIZE, settings, on_epoch=stop_after_two, options=Options(**options))
+        train(fresh(), TINY, Squares(8, 80, 60), SIZE, settings, on_epoch=stop_after_two, options=Options(**options))
     resumed = train(
-        fresh(99), TINY, Squares(8), SIZE, settings, options=Options(resume=load_state(tmp_path), **options)
+        fresh(99), TINY, Squares(8, 80, 60), SIZE, settings, options=Options(resume=load_state(tmp_path), **options)
     )
     assert same(weights(whole.network), weights(resumed.network))
     assert [e["losses"] for e in resumed.epochs] == [e["losses"] for e in whole.epochs[2:]]
@@ -267,7 +242,7 @@ def test_automatic_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch)
     for native in (True, False):
         monkeypatch.setattr(precision, "native_bfloat16", lambda _, native=native: native)
         settings = QUICK.model_copy(update={"amp": "auto", "epochs": 1})
-        told[native] = train(fresh(), TINY, Squares(4), SIZE, settings).epochs[0]
+        told[native] = train(fresh(), TINY, Squares(4, 80, 60), SIZE, settings).epochs[0]
     assert (told[True]["precision"], told[False]["precision"]) == ("bfloat16", "float32")
     assert sum(told[True]["losses"].values()) == pytest.approx(sum(told[False]["losses"].values()), rel=0.05)
     assert told[True]["losses"] != told[False]["losses"]
@@ -295,10 +270,12 @@ def test_every_loss_that_is_offered_trains_and_is_the_one_that_runs(losses: Loss
     settings = QUICK.model_copy(
         update={"box_loss": losses.box, "class_loss": losses.classes, "epochs": 6, "flip": 0.0, "lr": 8e-3}
     )
-    result = train(fresh(), TINY, Squares(8), SIZE, settings)
+    result = train(fresh(), TINY, Squares(8, 80, 60), SIZE, settings)
     first, last = result.epochs[0]["losses"], result.epochs[-1]["losses"]
     term = "box" if losses.box else "class"
     assert sum(last.values()) < sum(first.values())  # the class term alone may rise: surer boxes ask for surer classes
     assert all(math.isfinite(value) for value in last.values())
-    own = train(fresh(), TINY, Squares(8), SIZE, settings.model_copy(update={"box_loss": None, "class_loss": None}))
+    own = train(
+        fresh(), TINY, Squares(8, 80, 60), SIZE, settings.model_copy(update={"box_loss": None, "class_loss": None})
+    )
     assert own.epochs[0]["losses"][term] != first[term]

@@ -5,59 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from paretune.evaluation.coco import Averages, Engine
+from paretune.evaluation.coco import NUMBERS, Averages, Engine, Numbers
 from paretune.structures import Annotations, Detections, Image, Split
 
 _NO_OBJECTS = "the images hold no objects to find"
-METRICS = (
-    "map",
-    "map50",
-    "map75",
-    "map_small",
-    "map_medium",
-    "map_large",
-    "ar1",
-    "ar10",
-    "ar100",
-    "ar_small",
-    "ar_medium",
-    "ar_large",
-    "precision",
-    "recall",
-    "f1",
-    "confidence",
-)
+METRICS = (*NUMBERS, "precision", "recall", "f1", "confidence")
 """COCO's twelve numbers, and the operating point."""
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class Accuracy(Numbers):
     """How well a predictor finds a split's objects; a figure that is not defined is None, and has a reason."""
 
-    map: float | None
-    """COCO mean average precision: IoU 0.50:0.95, at most 100 detections of a class in an image."""
-    map50: float | None
-    """The same at IoU 0.50."""
-    map75: float | None
-    """The same at IoU 0.75."""
-    map_small: float | None
-    """``map`` of objects below 32² pixels,"""
-    map_medium: float | None
-    """of those below 96²,"""
-    map_large: float | None
-    """and of the others."""
-    ar1: float | None
-    """Average recall over IoU 0.50:0.95 with at most one detection of a class in an image,"""
-    ar10: float | None
-    """ten,"""
-    ar100: float | None
-    """and a hundred."""
-    ar_small: float | None
-    """``ar100`` of small objects,"""
-    ar_medium: float | None
-    """medium"""
-    ar_large: float | None
-    """and large ones."""
     precision: float | None
     """Share of the detections that are right: of all classes together, at ``confidence``, IoU 0.50."""
     recall: float | None

@@ -25,28 +25,48 @@ _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
 
 
 @dataclass(frozen=True)
-class Averages:
-    """COCO's twelve numbers, and one for each class; None where there is no ground truth."""
+class Numbers:
+    """COCO's twelve numbers; None where there is no ground truth."""
 
     map: float | None
-    """Average precision over IoU 0.50:0.95, objects of all sizes, 100 detections of a class in an image."""
+    """Mean average precision: IoU 0.50:0.95, at most 100 detections of a class in an image."""
     map50: float | None
+    """The same at IoU 0.50."""
     map75: float | None
+    """The same at IoU 0.75."""
     map_small: float | None
+    """``map`` of objects below 32² pixels,"""
     map_medium: float | None
+    """of those below 96²,"""
     map_large: float | None
+    """and of the others."""
     ar1: float | None
-    """Average recall with at most one detection of a class in an image,"""
+    """Average recall over IoU 0.50:0.95 with at most one detection of a class in an image,"""
     ar10: float | None
+    """ten,"""
     ar100: float | None
+    """and a hundred."""
     ar_small: float | None
+    """``ar100`` of small objects,"""
     ar_medium: float | None
+    """medium"""
     ar_large: float | None
-    per_class: tuple[float | None, ...]
+    """and large ones."""
 
     def numbers(self) -> dict[str, float | None]:
         """Return the twelve by name, in COCO's order."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "per_class"}
+        return {name: getattr(self, name) for name in NUMBERS}
+
+
+NUMBERS = tuple(field.name for field in fields(Numbers))
+"""Names of the twelve, in COCO's order."""
+
+
+@dataclass(frozen=True)
+class Averages(Numbers):
+    """COCO's twelve numbers, and average precision (0.50:0.95) of each class."""
+
+    per_class: tuple[float | None, ...]
 
 
 def average_precisions(
