@@ -1,4 +1,4 @@
-"""Low-rank factorization: the best approximation of its rank, cheaper or left alone, and a network as good as any other."""
+"""Low-rank factorization: the best approximation of its rank, cheaper or left alone, a network as good as any."""
 
 from __future__ import annotations
 
