@@ -22,7 +22,9 @@ from paretune.errors import UserError
 from paretune.structures import InputSize, Thresholds
 
 MANIFEST = "artefact.json"
-VERSION = 1
+VERSION = 2
+UNSEALED = 1
+"""The version before, whose manifests may lack a seal; it is read too."""
 _SEAL = "manifest_sha256"
 """Key of the manifest under which the hash of all the rest of it stands."""
 _CHUNK = 2**20
@@ -163,9 +165,10 @@ def read_artefact(folder: Path) -> Artefact:
         raise UserError(f"{folder}: not an artefact (a folder with {MANIFEST} is expected)")
     try:
         body = json.loads(path.read_text())
-        if body["paretune_artefact"] != VERSION:
-            raise UserError(f"{path}: artefact version {body['paretune_artefact']}; this Paretune reads {VERSION}")
-        if body.get(_SEAL, _seal(body)) != _seal(body):  # the first artefacts had none
+        version = body["paretune_artefact"]
+        if version not in (UNSEALED, VERSION):
+            raise UserError(f"{path}: artefact version {version!r}; this Paretune reads {UNSEALED} and {VERSION}")
+        if body.get(_SEAL) != _seal(body) and (version != UNSEALED or _SEAL in body):
             raise UserError(f"{path}: damaged or edited (its sha256 is not the one in it)")
         _check_files(folder, body["files"])
         return Artefact(
@@ -196,7 +199,7 @@ def _check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
         raise UserError(f"{folder / MANIFEST}: tells of no files")
     for name, facts in files.items():
         file = folder / name
-        if file.name != name or "\0" in name:
+        if name in {"", ".", ".."} or file.name != name or "\0" in name:
             raise UserError(f"{folder / MANIFEST}: {name!r} is no name of a file beside it")
         if not file.is_file() or file.stat().st_size != facts["bytes"] or sha256(file) != facts["sha256"]:
             raise UserError(f"{file}: damaged or missing (its sha256 is not the one in {MANIFEST})")

@@ -141,6 +141,7 @@ def in_file(file: Path) -> dict[str, np.ndarray]:
     return {node.output[0]: held[node.input[1]] for node in graph.node if node.op_type == "Conv"}
 
 
+@pytest.mark.slow
 def test_an_exported_file_has_few_weights_too(tmp_path: Path) -> None:
     """Norms are folded into the file's weights, so that clusters made before would be one set for each channel."""
     before = exported(tmp_path)
@@ -158,6 +159,7 @@ def test_an_exported_file_has_few_weights_too(tmp_path: Path) -> None:
         assert 0 < np.abs(wanted - got).max() < 0.5 * np.abs(wanted).max()
 
 
+@pytest.mark.slow
 def test_a_quantized_file_has_nothing_to_cluster_but_what_was_kept(tmp_path: Path) -> None:
     around = context(tmp_path)
     quantized = Quantize(images=2, float_outputs=False).apply(exported(tmp_path), around)

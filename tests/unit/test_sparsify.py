@@ -144,6 +144,7 @@ def test_gradients_of_zeros_count_for_nothing() -> None:
     assert layer.weight.tolist() == [[2, 0, 3], [0, 0, 4]]
 
 
+@pytest.mark.slow
 def test_zeros_are_in_the_exported_file(tmp_path: Path) -> None:
     """Norms that are folded into the weights leave zeros as they are."""
     import onnx

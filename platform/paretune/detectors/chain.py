@@ -55,6 +55,8 @@ def _made(form: Mapping[str, Any]) -> nn.Module:
     """Return a layer without memory for its tensors."""
     if "kind" in form:
         return made_of(form)
+    if not {"conv2d", "linear"} & set(form):
+        raise ValueError(f"a layer of a chain is told as {', '.join(form)}; conv2d, linear or kind is expected")
     if not isinstance(form["bias"], bool):
         raise TypeError(f"bias is {form['bias']!r}, expected true or false")
     if "linear" in form:
@@ -65,5 +67,7 @@ def _made(form: Mapping[str, Any]) -> nn.Module:
 
 
 def _pair(form: Mapping[str, Any], name: str, least: int) -> tuple[int, int]:
-    first, second = form[name]
-    return whole_number(first, name, least), whole_number(second, name, least)
+    numbers = form[name]
+    if not isinstance(numbers, list) or len(numbers) != 2:
+        raise ValueError(f"{name} is {numbers!r}, expected two numbers")
+    return whole_number(numbers[0], name, least), whole_number(numbers[1], name, least)
