@@ -78,6 +78,7 @@ def _carry_out(
         **accuracy.metrics(),
         **latency.metrics(),
         "size_mib": artefact.size_mib,
+        "coded_mib": artefact.coded_mib,
         "params": artefact.params,
         "flops": artefact.flops,
     }

@@ -32,7 +32,7 @@ class Finetune(Step):
         """Train a copy of the network at the model's input size, with as many workers as the baseline.
 
         The state of the training is saved in the working folder: the same step on the same network goes
-        on from there when it was killed, and ends with the same weights.
+        on from there when it was killed, and ends with the same weights. The zeros of ``sparsify`` stay zeros.
 
         Raises:
             FloatingPointError: the training diverged.
@@ -46,7 +46,9 @@ class Finetune(Step):
         settings = context.training.model_copy(update={"epochs": self.epochs, "lr": lr, "seed": context.seed})
         tune = _with_workers if settings.by_ray else _here
         folder = context.workdir / f"finetune-{_digest(model.network)}"
-        return replace(model, network=tune(model, context, settings, folder), history=history)
+        tuned = replace(model, network=tune(model, context, settings, folder), history=history)
+        undone = "cluster" in model.history
+        return tuned.noted("finetune takes the clusters apart again: cluster should stand last") if undone else tuned
 
 
 def _here(model: Model, context: Context, settings: Training, folder: Path) -> nn.Module:
@@ -70,7 +72,9 @@ def _here(model: Model, context: Context, settings: Training, folder: Path) -> n
         settings,
         device=context.device,
         on_epoch=after,
-        options=Options(resume=load_state(folder), val=context.data.splits.get("val")),
+        options=Options(
+            resume=load_state(folder), val=context.data.splits.get("val"), keep_zeros="sparsify" in model.history
+        ),
     )
     return result.network
 
@@ -92,6 +96,7 @@ def _with_workers(model: Model, context: Context, settings: Training, folder: Pa
         settings=settings,
         folder=folder,
         start=folder / "start",
+        keep_zeros="sparsify" in model.history,
     )
     train_order(order, lambda line: context.progress(f"finetune {line}"))
     return load_network(context.detector, len(context.data.classes), folder)

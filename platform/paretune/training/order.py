@@ -50,6 +50,8 @@ class Order:
     """Receives the network; the same place on all machines."""
     start: Path | None = None
     """Folder of a network to go on from; None begins with fresh weights."""
+    keep_zeros: bool = False
+    """Leave weights at zero that are zero in that network."""
 
     @property
     def work(self) -> Path:
@@ -132,7 +134,12 @@ def carry_out(
         device=device,
         on_epoch=on_epoch,
         options=Options(
-            resume=load_state(order.work), rank=rank, world=world, leader=leader, val=data.splits.get("val")
+            resume=load_state(order.work),
+            rank=rank,
+            world=world,
+            leader=leader,
+            val=data.splits.get("val"),
+            keep_zeros=order.keep_zeros,
         ),
     )
     if rank == 0:
