@@ -18,7 +18,7 @@ from paretune.spec import parse_plugin
 from tests_support_compression import context, model, same_state, state
 
 NAMES = STEPS.names
-QUICK: dict[str, dict[str, Any]] = {"finetune": {"epochs": 1}, "quantize": {"images": 4}}
+QUICK: dict[str, dict[str, Any]] = {"finetune": {"epochs": 1}, "quantize": {"images": 4}, "recalibrate": {"images": 4}}
 """Fields with which a step is quick; the defaults where there are none."""
 IDLE: dict[str, dict[str, Any]] = {"finetune": {"epochs": 0}, "prune": {"ratio": 0.0}}
 """Fields with which a step does nothing, where there are such."""

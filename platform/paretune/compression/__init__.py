@@ -14,6 +14,7 @@ STEPS: Registry[Step] = Registry(
     {
         "prune": "paretune.compression.prune:Prune",
         "finetune": "paretune.compression.finetune:Finetune",
+        "recalibrate": "paretune.compression.recalibrate:Recalibrate",
         "export": "paretune.compression.export:Export",
         "quantize": "paretune.compression.quantize:Quantize",
     },
