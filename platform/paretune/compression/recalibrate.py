@@ -95,8 +95,8 @@ class _Sums:
     def give(self, norm: nn.Module) -> None:
         """Write mean and variance of everything seen: that within the batches, and that between their means."""
         mean = self.mean / self.calls
-        norm.running_mean.copy_(mean)  # type: ignore[operator, union-attr]
-        norm.running_var.copy_(self.variance / self.calls + self.square / self.calls - mean.square())  # type: ignore[operator, union-attr]
+        norm.running_mean.copy_(mean)  # type: ignore[operator]
+        norm.running_var.copy_(self.variance / self.calls + self.square / self.calls - mean.square())  # type: ignore[operator]
 
 
 def _is_norm(module: nn.Module) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -93,14 +93,18 @@ def draw_found(image: Image, found: Detections, classes: Sequence[str], file: Pa
         UserError: the file cannot be written.
     """
     height, width = image.shape[:2]
-    figure = _figure(width / PIXELS, height / PIXELS, layout="none")
+    figure = _figure(width / PIXELS, height / PIXELS, layout=None)
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set_axis_off()
     ax.imshow(image, extent=(0, width, height, 0), interpolation="none")
     scale = max(1.0, max(height, width) / LEGIBLE)
     for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
-        inside = float(box[1]) < 12 * scale  # no room for the name above the box
-        _box(ax, box, FOUND, f"{classes[label]} {score:.2f}", below=inside, scale=scale)
+        _rectangle(ax, box, FOUND, scale=scale)
+        x, y = float(box[0]), float(box[1])
+        va = "top" if y < 12 * scale else "bottom"  # inside the box where there is no room above it
+        back = {"fc": FOUND, "ec": "none", "pad": 0.6 * scale}
+        told = f"{_told(classes[label])} {score:.2f}"
+        ax.text(x, y, told, fontsize=6 * scale, c="white", va=va, clip_on=True, bbox=back)
     return _save(figure, file)
 
 
@@ -172,19 +176,21 @@ def _told(name: str) -> str:
     return name[:30].replace("$", r"\$").lstrip("_") or "?"
 
 
-def _box(
-    ax: Any, box: Any, colour: str, text: str, *, dashed: bool = False, below: bool = False, scale: float = 1.0
-) -> None:
+def _box(ax: Any, box: Any, colour: str, text: str, *, dashed: bool = False, below: bool = False) -> None:
+    _rectangle(ax, box, colour, dashed=dashed)
+    where = (float(box[0]), float(box[3 if below else 1]))
+    ax.text(*where, _told(text), fontsize=6, c=colour, va="top" if below else "bottom", clip_on=True)
+
+
+def _rectangle(ax: Any, box: Any, colour: str, *, dashed: bool = False, scale: float = 1.0) -> None:
     from matplotlib.patches import Rectangle
 
     x1, y1, x2, y2 = (float(v) for v in box)
-    line = {"ec": colour, "lw": 1.2 * scale, "ls": "--" if dashed else "-"}
-    ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, **line))
-    where = (x1, y2) if below else (x1, y1)
-    ax.text(*where, _told(text), fontsize=6 * scale, c=colour, va="top" if below else "bottom", clip_on=True)
+    style = "--" if dashed else "-"
+    ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=1.2 * scale, ls=style))
 
 
-def _figure(width: float, height: float, layout: str = "constrained") -> Any:
+def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
