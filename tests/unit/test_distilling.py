@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from paretune.check import plugin_tables
 from paretune.compression.base import Context
 from paretune.compression.finetune import Finetune
 from paretune.compression.prune import Prune
@@ -24,12 +26,15 @@ from paretune.detectors.ssd_anchors import CENTRE_WEIGHT
 from paretune.detectors.structure import load_network, save_network
 from paretune.detectors.yolo import Yolo
 from paretune.errors import UserError
+from paretune.job import checked_space
+from paretune.recipe import Recipe
 from paretune.structures import Annotations, InputSize
 from paretune.training import distilling
 from paretune.training.distill import Distill
 from paretune.training.distilling import Student, Teaching, alone, correlation_loss, tapped, with_teacher
 from paretune.training.order import Order, train_here
 from paretune.training.settings import Training
+from paretune.yamlfile import read_yaml
 from tests_support_compression import CLASSES, SETTINGS, SIZE, MixedDetector, context, model, same_state, state
 
 SQUARE = InputSize(64, 64)
@@ -295,3 +300,17 @@ def test_a_distillation_of_nothing_is_refused() -> None:
     with pytest.raises(ValidationError, match="logits or features must be above 0"):
         Distill(logits=0, features=0)
     assert Finetune.model_validate({"distill": {}}).distill == Distill()
+
+
+def test_its_fields_are_searched_logged_and_listed(tmp_path: Path) -> None:
+    taught = {"name": "taught", "choices": {"no": None, "yes": {"logits": {"low": 0.5, "high": 2.0}, "features": 3}}}
+    space = {"input_size": 64, "runtime": "eager", "steps": [{"finetune": {"distill": taught}}]}
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(space))
+    corners = [
+        Recipe.model_validate(sample.value) for sample in checked_space(read_yaml(tmp_path / "space.yaml")).corners()
+    ]
+    weights = {recipe.params().get("finetune.distill.logits") for recipe in corners}
+    assert weights == {None, 0.5, 2.0}
+    listed = plugin_tables("step")["step"]["finetune"]["fields"]
+    assert {f"distill.{name}" for name in Distill.model_fields} < listed.keys()
+    assert all(entry["about"] for entry in listed.values())

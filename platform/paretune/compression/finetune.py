@@ -53,13 +53,19 @@ class Finetune(Step):
             return replace(model, history=history).noted("finetune changed nothing: 0 epochs")
         lr = context.training.lr / 2 if self.lr is None else self.lr
         settings = context.training.model_copy(update={"epochs": self.epochs, "lr": lr, "seed": context.seed})
-        distill = self.distill
-        if distill is not None and distill.teacher is None and context.baseline is not None:
-            distill = distill.model_copy(update={"teacher": str(context.baseline.absolute())})
+        distill = self._distill(context)
         tune = _with_workers if settings.by_ray else _here
         told = "" if distill is None else f"-{fingerprint(distill.tree())}"
         folder = context.workdir / f"finetune-{_digest(model.network)}{told}"
         return replace(model, network=tune(model, context, settings, distill, folder), history=history)
+
+    def _distill(self, context: Context) -> Distill | None:
+        """Return the distillation with its teacher, as other processes find it too."""
+        if self.distill is None:
+            return None
+        teacher = self.distill.teacher or context.baseline
+        told = None if teacher is None else str(Path(teacher).absolute())
+        return self.distill.model_copy(update={"teacher": told})
 
 
 def _here(model: Model, context: Context, settings: Training, distill: Distill | None, folder: Path) -> nn.Module:
