@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from paretune.bench import Bench, measuring_images
+from paretune.build import Start, build
 from paretune.compression.base import Context
 from paretune.device_lock import sharing
-from paretune.model import Model
 from paretune.recipe import Recipe
 from paretune.records import Record, write_record
 from paretune.store import Artefact
@@ -93,17 +93,11 @@ def _carry_out(
 
 def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: Callable[[str], None]) -> Artefact:
     """Take the baseline through the recipe's steps and write the artefact."""
-    from paretune.compression.artefact import write_artefact
-    from paretune.detectors.structure import count, load_network
     from paretune.training.loop import pick_device
 
     job = bench.job
     workdir = bench.trial_folder(number) / "work"
     workdir.mkdir(parents=True, exist_ok=True)
-    with clock.stage("load"):
-        network = load_network(job.detector, len(bench.data.classes), bench.baseline)
-        params, flops = count(network, recipe.size)
-    model = Model(network, None, recipe.size, params=params, flops=flops)
     context = Context(
         detector=job.detector,
         data=bench.data,
@@ -118,18 +112,7 @@ def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: C
         target=job.target,
         runtime=recipe.runtime,
     )
-    for step in recipe.chain:
-        progress(step.name)
-        with clock.stage(step.name):
-            model = step.apply(model, context)
-    return write_artefact(
-        bench.trial_folder(number) / "artefact",
-        model,
-        detector=job.detector,
-        runtime=recipe.runtime,
-        recipe_tree=recipe.tree(),
-        classes=bench.data.classes,
-    )
+    return build(Start(bench.baseline), recipe, context, bench.trial_folder(number) / "artefact", clock.stage)
 
 
 def _threads() -> int:

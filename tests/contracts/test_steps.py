@@ -22,6 +22,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "finetune": {"epochs": 1},
     "quantize": {"images": 4},
     "factorize": {"rank": 0.25},
+    "recalibrate": {"images": 4},
 }
 """Fields with which a step is quick; the defaults where there are none."""
 IDLE: dict[str, dict[str, Any]] = {

@@ -17,6 +17,7 @@ STEPS: Registry[Step] = Registry(
         "cluster": "paretune.compression.cluster:Cluster",
         "sparsify": "paretune.compression.sparsify:Sparsify",
         "finetune": "paretune.compression.finetune:Finetune",
+        "recalibrate": "paretune.compression.recalibrate:Recalibrate",
         "export": "paretune.compression.export:Export",
         "quantize": "paretune.compression.quantize:Quantize",
     },
