@@ -35,13 +35,8 @@ class Member:
     """(N,) positions among the layer's inputs or outputs."""
     channels: Tensor
     """(N,) which channel of the block stands at each: a flattened map has a channel at many places."""
-
-    @property
-    def share(self) -> float:
-        """Share of the layer's inputs or outputs that one channel of the block takes up."""
-        names = ("in_channels", "in_features") if self.reads else ("out_channels", "out_features", "num_features")
-        total = next(getattr(self.layer, name) for name in names if hasattr(self.layer, name))
-        return len(self.places) / (len(self.channels.unique()) * int(total))
+    share: float
+    """Share of the layer's inputs or outputs that one channel of the block takes up."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +98,8 @@ class Coupling(tp.BasePruner):  # type: ignore[misc]
 
     def _block(self, group: Any) -> Block:
         first = group[0]
-        members = tuple(self._member(item) for item in group if self._counts(item.dep.target.module))
+        counted = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
+        members = tuple(self._member(item) for item in group if isinstance(item.dep.target.module, counted))
         return Block(
             name=self._names[first.dep.target.module],
             channels=len(first.idxs),
@@ -112,17 +108,17 @@ class Coupling(tp.BasePruner):  # type: ignore[misc]
             traced=group,
         )
 
-    def _counts(self, module: nn.Module) -> bool:
-        return isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d)
-
     def _member(self, item: Any) -> Member:
         layer = item.dep.target.module
+        reads = not self.DG.is_out_channel_pruning_fn(item.dep.handler)
+        width = self.DG.get_in_channels(layer) if reads else self.DG.get_out_channels(layer)
         return Member(
             name=self._names[layer],
             layer=layer,
-            reads=not self.DG.is_out_channel_pruning_fn(item.dep.handler),
+            reads=reads,
             places=torch.tensor(item.idxs),
             channels=torch.tensor(item.root_idxs),
+            share=len(item.idxs) / (len(set(item.root_idxs)) * width),
         )
 
 

@@ -32,6 +32,8 @@ UNMEASURED = 8
 def pruned(step: Prune, dense: Model, context: Context) -> Model:
     """Return the pruned model with what is to be noted; parameters and operations are not counted anew.
 
+    The dense network is traced, and is afterwards as it was.
+
     Raises:
         UserError: the criterion does not fit the network, or sparsity cannot be learnt here.
         RuntimeError: the network could not be traced, or the runtime does not run as asked for.
@@ -96,9 +98,8 @@ class _Pruning:
     def _ranking(self, model: Model, widths: Mapping[str, int] | None) -> Ranking:
         assert model.network is not None  # noqa: S101 - the recipe's formats meet
         step, size, context = self.step, model.input_size, self.context
-        network = copy_network(model.network)
-        criterion = make_criterion(step.importance, network, size, context, step.images)
-        with torch.random.fork_rng([]), coupled(network, context.detector, size) as coupling:
+        criterion = make_criterion(step.importance, model.network, size, context, step.images)
+        with torch.random.fork_rng([]), coupled(model.network, context.detector, size) as coupling:
             torch.manual_seed(context.seed)
             return ranked(coupling.blocks, criterion, widths, step.scope, self.multiple)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -37,8 +38,6 @@ IN_A_STRETCH = {1: 24, 4: 4, 8: 2, 16: 1, 32: 1}
 PAYS = 0.03
 """Waste by which a coarser multiple must be better to be taken."""
 KINDS: tuple[LayerKind, ...] = ("1x1", "3x3", "depthwise")
-Measure = Callable[[Sequence[Layer]], Sequence[float]]
-"""Layers → seconds of each."""
 
 
 @dataclass(frozen=True)
@@ -61,19 +60,21 @@ class Staircase:
         return "time wasted by multiples of " + ", ".join(f"{m}: {max(w, 0.0):.0%}" for m, w in self.waste.items())
 
 
-def staircase(runtime: Runtime, target: Target, cache: Path | None = None) -> Staircase | None:
+def staircase(
+    runtime: Runtime, target: Target, cache: Path | None = None, *, clock: Callable[[], float] = time.perf_counter
+) -> Staircase | None:
     """Measure single layers on a runtime, alone on the target's device; some seconds.
 
     Args:
         runtime: that will run the network.
         target: device and threads.
         cache: folder in which the times are kept for this machine, these libraries and this runtime.
+        clock: seconds.
 
     Returns:
         None for a runtime that takes whole networks only.
     """
-    run_in = LAYERS_IN.get(runtime.name)
-    if run_in is None:
+    if runtime.name not in LAYERS_IN:
         return None
     surroundings = environment(target)
     known = fingerprint(surroundings["machine"], surroundings["libraries"], runtime.named(), GRID, ODD)
@@ -81,17 +82,24 @@ def staircase(runtime: Runtime, target: Target, cache: Path | None = None) -> St
     layers = [Layer(kind, width) for kind in KINDS for width in widths()]
     times = None if file is None else _read(file, len(layers))
     if times is None:
-
-        def measure(layers: Sequence[Layer]) -> Sequence[float]:
-            with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-                runs = [stack.enter_context(run_in(layer, runtime, target, Path(folder))) for layer in layers]
-                return [float(seconds) for seconds in interleaved(runs).min(axis=0)]
-
         with alone_on(target.device):
-            times = [seconds for kind in KINDS for seconds in measure([one for one in layers if one.kind == kind])]
+            times = [
+                seconds
+                for kind in KINDS  # one after the other: all at once would be much memory
+                for seconds in _measured([one for one in layers if one.kind == kind], runtime, target, clock)
+            ]
         if file is not None:
             write_text(file, json.dumps(times))
     return judged(layers, times)
+
+
+def _measured(
+    layers: Sequence[Layer], runtime: Runtime, target: Target, clock: Callable[[], float]
+) -> Sequence[float]:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        run_in = LAYERS_IN[runtime.name]
+        runs = [stack.enter_context(run_in(layer, runtime, target, Path(folder))) for layer in layers]
+        return [float(seconds) for seconds in interleaved(runs, clock=clock).min(axis=0)]
 
 
 def widths() -> list[int]:
