@@ -61,6 +61,9 @@ STEPS = (
     Prune(ratio=0.4, importance="fpgm", round_to=16),
     Prune(ratio=0.5, importance="bn_scale"),
     Prune(ratio=0.5, importance="l2", scope="global"),
+    Prune(ratio=0.5, importance="taylor", scope="global", images=8),
+    Prune(ratio=0.5, importance="hessian", scope="stage", images=8),
+    Prune(ratio=0.5, importance="l1", scope="stage", of="flops"),
 )
 
 
@@ -69,6 +72,7 @@ STEPS = (
     [
         *[(detector, step) for detector in (MIXED, FROZEN) for step in STEPS],
         *[(detector, step) for detector in (DENSE, SEPARABLE) for step in STEPS[:2]],
+        *[pytest.param(HALF, step, marks=pytest.mark.slow) for step in STEPS[2:]],
     ],
     ids=lambda spec: f"{spec.importance}-{spec.scope}" if isinstance(spec, Prune) else spec.name,
 )

@@ -27,14 +27,14 @@ from paretune.target import Target
 
 MULTIPLES = (1, 4, 8, 16, 32)
 """Candidates, fine to coarse; each divides the next."""
-GRID = (32, 64, 96, 128)
-"""Widths through which the smooth curve goes that others are held against."""
-BETWEEN = ((32, 64), (96, 128))
-"""Stretches in which the steps are looked for."""
+STRETCHES = ((32, 64), (96, 128))
+"""Widths among which the steps are looked for."""
 ODD = (3, 9, 15, 21, 27, 30)
 """Offsets that are multiples of nothing, in place of all of these."""
 IN_A_STRETCH = {1: 24, 4: 4, 8: 2, 16: 1, 32: 1}
 """Of 32 widths in a row, how many have each candidate as the largest that divides them."""
+ABOVE, FITS = 1e-3, 60
+"""Weight of a width that takes longer than the curve, against 1 of one that does not; fits until they agree."""
 PAYS = 0.03
 """Waste by which a coarser multiple must be better to be taken."""
 KINDS: tuple[LayerKind, ...] = ("1x1", "3x3", "depthwise")
@@ -45,7 +45,7 @@ class Staircase:
     """What rounding to each multiple costs."""
 
     waste: Mapping[int, float]
-    """Multiple → mean share by which its widths take longer than a smooth curve through the coarsest ones."""
+    """Multiple → mean share by which its widths take longer than a smooth curve under all of them."""
     by_kind: Mapping[LayerKind, Mapping[int, float]]
     """The same of each kind of layer."""
 
@@ -77,7 +77,7 @@ def staircase(
     if runtime.name not in LAYERS_IN:
         return None
     surroundings = environment(target)
-    known = fingerprint(surroundings["machine"], surroundings["libraries"], runtime.named(), GRID, ODD)
+    known = fingerprint(surroundings["machine"], surroundings["libraries"], runtime.named(), widths())
     file = None if cache is None else cache / f"staircase-{known}.json"
     layers = [Layer(kind, width) for kind in KINDS for width in widths()]
     times = None if file is None else _read(file, len(layers))
@@ -93,9 +93,7 @@ def staircase(
     return judged(layers, times)
 
 
-def _measured(
-    layers: Sequence[Layer], runtime: Runtime, target: Target, clock: Callable[[], float]
-) -> Sequence[float]:
+def _measured(layers: Sequence[Layer], runtime: Runtime, target: Target, clock: Callable[[], float]) -> Sequence[float]:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         run_in = LAYERS_IN[runtime.name]
         runs = [stack.enter_context(run_in(layer, runtime, target, Path(folder))) for layer in layers]
@@ -104,8 +102,7 @@ def _measured(
 
 def widths() -> list[int]:
     """Return the channel counts that are measured."""
-    found = {low + offset for low, _ in BETWEEN for offset in (*range(0, 33, 4), *ODD)}
-    return sorted(found | set(GRID))
+    return sorted(low + offset for low, _ in STRETCHES for offset in (*range(0, 33, 4), *ODD))
 
 
 def judged(layers: Sequence[Layer], seconds: Sequence[float]) -> Staircase:
@@ -120,10 +117,15 @@ def judged(layers: Sequence[Layer], seconds: Sequence[float]) -> Staircase:
 def _waste(times: Mapping[int, float]) -> dict[int, float]:
     """Return the waste of each multiple for one kind of layer, from width → seconds.
 
-    The curve is a parabola: overhead, memory (linear in the width) and arithmetic (square of it).
+    The curve is a parabola, of overhead, memory (linear in the width) and arithmetic (square of it), under the times:
+    asymmetric least squares (Newey and Powell, Econometrica 55, 1987). No width is taken to be a good one.
     """
-    curve = np.polyfit(GRID, [times[width] for width in GRID], 2)
-    excess = {width: taken / float(np.polyval(curve, width)) - 1 for width, taken in times.items()}
+    channels, seconds = np.array(list(times), float), np.array(list(times.values()))
+    weights = np.ones(len(times))
+    for _ in range(FITS):
+        curve = np.polyval(np.polyfit(channels, seconds, 2, w=np.sqrt(weights) / seconds), channels)
+        weights = np.where(seconds < curve, 1.0, ABOVE)
+    excess = dict(zip(times, (seconds / curve - 1).tolist(), strict=True))
     typical = {m: float(np.mean([e for width, e in excess.items() if _class(width) == m])) for m in MULTIPLES}
     found: dict[int, float] = {}
     for multiple in MULTIPLES:
