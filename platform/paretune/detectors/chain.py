@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from paretune.detectors.replaced import REPLACEMENTS, Replacement
+
 _PAIRS = ("kernel_size", "stride", "padding", "dilation")
 
 
@@ -34,7 +36,30 @@ class Chain(nn.Sequential):
         return cls(*(_made(form) for form in forms))
 
 
+class Nothing(nn.Identity):
+    """What is left of a batch norm that was folded into the convolution before it."""
+
+    kind: ClassVar[str] = "nothing"
+
+    def fields(self) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    @classmethod
+    def empty(cls, fields: Mapping[str, Any]) -> Nothing:
+        """Make one.
+
+        Raises:
+            ValueError: there are fields.
+        """
+        if fields:
+            raise ValueError(f"nothing has no fields, and {', '.join(fields)} are given")
+        return cls()
+
+
 def _form(layer: nn.Module) -> dict[str, Any]:
+    if isinstance(layer, Replacement):
+        return {"kind": layer.kind, **layer.fields()}
     if isinstance(layer, nn.Linear):
         return {"linear": [layer.in_features, layer.out_features], "bias": layer.bias is not None}
     if isinstance(layer, nn.Conv2d):
@@ -45,6 +70,10 @@ def _form(layer: nn.Module) -> dict[str, Any]:
 
 
 def _made(form: Mapping[str, Any]) -> nn.Module:
+    if "kind" in form:
+        fields = {key: value for key, value in form.items() if key != "kind"}
+        made: nn.Module = REPLACEMENTS.load(form["kind"]).empty(fields)
+        return made
     if "linear" in form:
         given, made = form["linear"]
         return nn.Linear(given, made, bias=form["bias"], device="meta")
