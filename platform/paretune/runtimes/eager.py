@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from paretune.detectors import DETECTORS
+from paretune.detectors.base import Detector
 from paretune.model import Format
 from paretune.runtimes.base import Core, Runtime
 from paretune.spec import parse_plugin
@@ -53,7 +55,12 @@ class Eager(Runtime):
             network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # in no stub
         facts = told(network, target, self.precision)
         facts["layout"] = "channels last" if self.channels_last else "channels first"
-        return _Network(network, Given(target.device, self.precision, self.channels_last), facts)
+        return _Network(
+            network,
+            Given(target.device, self.precision, self.channels_last),
+            facts,
+            parse_plugin(artefact.detector, DETECTORS),
+        )
 
 
 def settle(target: Target) -> None:
@@ -161,6 +168,15 @@ class _Network:
     network: nn.Module
     given: Given
     facts: dict[str, str | int]
+    detector: Detector
+
+    @property
+    def parts(self) -> Mapping[str, Callable[[Floats], tuple[Floats, ...]]]:
+        """The network, or its parts where a detector has several."""
+        return {
+            name: _Network(part, self.given, self.facts, self.detector)
+            for name, part in self.detector.part_modules(self.network).items()
+        }
 
     def __call__(self, batch: Floats) -> tuple[Floats, ...]:
         import torch
