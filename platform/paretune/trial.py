@@ -20,8 +20,14 @@ from paretune.records import Record, write_record
 from paretune.store import Artefact
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from paretune.compression.parity import Parity
     from paretune.evaluation import Accuracy
     from paretune.profiling.latency import Latency
+
+_QUANTIZE = "quantize"
+"""The step whose result is not to be equal to what it was given."""
 
 
 @dataclass
@@ -67,16 +73,17 @@ def run(
 def _carry_out(
     bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    artefact = _build(bench, number, recipe, clock, progress)
+    artefact, source = _build(bench, number, recipe, clock, progress)
     with clock.stage("evaluate"):
         progress("evaluating")
-        accuracy = _evaluate(bench, artefact)
+        parity, accuracy = _evaluate(bench, artefact, source)
     with clock.stage("measure"):
         progress("measuring")
         latency = _measure(bench, number, artefact)
     metrics: dict[str, float | None] = {
         **accuracy.metrics(),
         **latency.metrics(),
+        **parity.metrics(),
         "size_mib": artefact.size_mib,
         "params": artefact.params,
         "flops": artefact.flops,
@@ -90,8 +97,19 @@ def _carry_out(
     }
 
 
-def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: Callable[[str], None]) -> Artefact:
-    """Take the baseline through the recipe's steps and write the artefact."""
+@dataclass(frozen=True)
+class _Source:
+    """The float network that an artefact was made from."""
+
+    network: nn.Module
+    quantized: bool
+    """Whether the artefact differs from it by intent."""
+
+
+def _build(
+    bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: Callable[[str], None]
+) -> tuple[Artefact, _Source]:
+    """Take the baseline through the recipe's steps and write the artefact; return what it was made from too."""
     from paretune.compression.artefact import write_artefact
     from paretune.detectors.structure import count, load_network
     from paretune.training.loop import pick_device
@@ -121,7 +139,9 @@ def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: C
         progress(step.name)
         with clock.stage(step.name):
             model = step.apply(model, context)
-    return write_artefact(
+        if model.network is not None and _QUANTIZE not in model.history:
+            network = model.network
+    artefact = write_artefact(
         bench.trial_folder(number) / "artefact",
         model,
         detector=job.detector,
@@ -129,6 +149,7 @@ def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: C
         recipe_tree=recipe.tree(),
         classes=bench.data.classes,
     )
+    return artefact, _Source(network, _QUANTIZE in model.history)
 
 
 def _threads() -> int:
@@ -139,14 +160,20 @@ def _threads() -> int:
     return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
 
-def _evaluate(bench: Bench, artefact: Artefact) -> Accuracy:
-    """Evaluate the artefact on its runtime over the validation split."""
+def _evaluate(bench: Bench, artefact: Artefact, source: _Source) -> tuple[Parity, Accuracy]:
+    """Evaluate the artefact on its runtime over the validation split, once it is found to be what it was made from."""
+    from paretune.compression import parity
     from paretune.evaluation import evaluate
     from paretune.runtimes.predictor import load_predictor
 
     target = bench.job.target
     with sharing(target.device):
-        return evaluate(load_predictor(artefact.folder, target), bench.data.splits["val"])
+        predictor = load_predictor(artefact.folder, target)
+        images = measuring_images(bench)[: parity.IMAGES]
+        found = parity.compare(predictor, source.network, images)
+        if not source.quantized:
+            parity.check(predictor, source.network, images, found)
+        return found, evaluate(predictor, bench.data.splits["val"])
 
 
 def _measure(bench: Bench, number: int, artefact: Artefact) -> Latency:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from paretune.compression.artefact import write_artefact
+from paretune.compression.quantize import Quantize
 from paretune.compression.quantize_torch import int8_of, observed, predictors, quantize_network
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
@@ -25,11 +26,12 @@ from paretune.detectors.structure import load_network, save_network
 from paretune.detectors.yolo import Yolo
 from paretune.errors import UserError
 from paretune.model import Model
+from paretune.recipe import Recipe
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.predictor import load_predictor
 from paretune.structures import Floats, InputSize
 from paretune.target import Target
-from tests_support_compression import SIZE, MixedDetector, model, outputs, same_state, state
+from tests_support_compression import SIZE, MixedDetector, context, model, outputs, pictures, same_state, state
 
 CONVOLUTIONS = [
     {"in_channels": 3, "out_channels": 16, "kernel_size": 3, "stride": 2, "padding": 1},
@@ -335,3 +337,29 @@ def test_a_linear_layer_says_its_form() -> None:
     again = Int8Linear.empty(json.loads(json.dumps(made.fields())))
     assert again.weight.shape == (3, 5)
     assert again.weight.is_meta
+
+
+@pytest.mark.parametrize("float_outputs", [True, False])
+def test_the_step_quantizes_a_torch_network_for_a_runtime_of_torch(tmp_path: Path, float_outputs: bool) -> None:
+    given, used = model(), context(tmp_path, seed=3)
+    before = state(given.network)
+    step = Quantize(images=8, per_channel=False, float_outputs=float_outputs)
+    found = step.apply(given, used)
+    assert (found.format, found.history, found.notes) == ("torch", ("quantize",), ())
+    assert (found.params, found.flops) == (given.params, given.flops)
+    assert same_state(before, state(given.network))
+    assert is_int8(found.network.box) != float_outputs
+    assert len(set(found.network.plain[0].weight_scale.tolist())) == 1
+    assert sorted(set(used.data.splits["train"].read)) == list(range(8))
+    assert used.data.splits["val"].read == []
+    images = [used.detector.preprocess(used.data.splits["train"].image(index), SIZE)[0] for index in range(8)]
+    assert found.network.stem[0].fields()["input_scale"] == pytest.approx(float(np.max(images)) / 255)
+    assert step.apply(given, context(tmp_path, train=pictures(3))).notes[0].startswith("quantize: 3 calibration images")
+    with pytest.raises(UserError, match="quantized already"):
+        step.apply(found, used)
+
+
+def test_a_recipe_quantizes_in_the_format_of_its_runtime() -> None:
+    for runtime, wanted in (("eager", ["quantize"]), ("onnxruntime", ["export", "quantize"])):
+        recipe = Recipe.model_validate({"steps": ["quantize"], "runtime": runtime})
+        assert [step.name for step in recipe.chain] == wanted

@@ -6,14 +6,15 @@ Jacob et al., Quantization and Training of Neural Networks for Efficient Integer
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from paretune.compression.base import Context
 from paretune.compression.export import in_eager, part_inputs
 from paretune.compression.folding import fold
 from paretune.detectors.base import Detector
@@ -28,10 +29,55 @@ _CUT = 5e-5
 _BINS = 8192
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """Images of the training split as network inputs, read anew whenever they are gone through."""
+
+    model: Model
+    context: Context
+    indices: Sequence[int]
+
+    def __iter__(self) -> Iterator[Floats]:
+        split, preprocess = self.context.data.splits["train"], self.context.detector.preprocess
+        return (preprocess(split.image(index), self.model.input_size)[0][None] for index in self.indices)
+
+
+def quantize_model(
+    model: Model,
+    context: Context,
+    indices: Sequence[int],
+    *,
+    per_channel: bool,
+    method: Literal["minmax", "percentile"],
+    float_outputs: bool,
+) -> Model:
+    """Return a torch model with its network in INT8: what the step `quantize` does before a runtime of torch.
+
+    Args:
+        model: not exported yet.
+        context: of the trial.
+        indices: images of the training split that ranges are taken from.
+        per_channel: as of ``quantize_network``.
+        method: as of ``quantize_network``.
+        float_outputs: keep the layers whose outputs are boxes and scores in float.
+    """
+    assert model.network is not None  # noqa: S101 - asked before
+    keep = predictors(model.network, context.detector) if float_outputs else []
+    network = quantize_network(
+        model.network,
+        context.detector,
+        _Inputs(model, context, indices),
+        per_channel=per_channel,
+        method=method,
+        keep=keep,
+    )
+    return replace(model, network=network)
+
+
 def quantize_network(
     network: nn.Module,
     detector: Detector,
-    images: Sequence[Floats],
+    images: Iterable[Floats],
     *,
     per_channel: bool = True,
     method: Literal["minmax", "percentile"] = "minmax",
@@ -42,7 +88,7 @@ def quantize_network(
     Args:
         network: float, in eval mode on the CPU.
         detector: whose network it is.
-        images: network inputs to take ranges from, each (1, 3, H, W).
+        images: network inputs to take ranges from, each (1, 3, H, W); gone through more than once, one at a time.
         per_channel: a scale for each output channel of a weight, not one for all of them.
         method: the range of an input is its smallest and largest value, or all but one value in ten thousand.
         keep: names of layers that stay float.
@@ -50,9 +96,10 @@ def quantize_network(
     Raises:
         ValueError: there are no images, or ``keep`` names no layer.
     """
-    if not images:
+    first = next(iter(images), None)
+    if first is None:
         raise ValueError("no images to take ranges from")
-    copied = _folded(network, detector, images)
+    copied = _folded(network, detector, first)
     layers = {name: module for name, module in copied.named_modules() if type(module) in {nn.Conv2d, nn.Linear}}
     if unknown := sorted(set(keep) - layers.keys()):
         raise ValueError(f"no convolution or linear layer is called {unknown[0]!r}")
@@ -101,20 +148,25 @@ def int8_of(layer: nn.Module, low: float, high: float, *, per_channel: bool) -> 
     return made.eval()
 
 
-def _folded(network: nn.Module, detector: Detector, images: Sequence[Floats]) -> nn.Module:
+def _folded(network: nn.Module, detector: Detector, image: Floats) -> nn.Module:
     """Return a copy with its batch norms folded, part by part; with none folded where that changes its outputs."""
     copied = copy_network(network).eval().requires_grad_(False)
-    for name, inputs in _part_inputs(copied, detector, images[:1]).items():
+    parts = {name: in_eager(part) for name, part in detector.part_modules(copied).items()}
+    for name, inputs in part_inputs(detector, parts, [image], Model(copied, None, _size(image))).items():
         if not fold(detector.part_modules(copied)[name], torch.from_numpy(inputs[0]), Nothing):
             return copy_network(network).eval().requires_grad_(False)
     return copied
 
 
-def _part_inputs(network: nn.Module, detector: Detector, images: Sequence[Floats]) -> dict[str, list[Floats]]:
-    """Run a network part by part; return what each part was given."""
+def _run(network: nn.Module, detector: Detector, images: Iterable[Floats]) -> None:
+    """Run a network, part by part, on each image."""
     parts = {name: in_eager(part) for name, part in detector.part_modules(network).items()}
-    height, width = images[0].shape[2:]
-    return part_inputs(detector, parts, images, Model(network, None, InputSize(width, height)))
+    for image in images:
+        detector.run(parts, image, _size(image))
+
+
+def _size(image: Floats) -> InputSize:
+    return InputSize(image.shape[3], image.shape[2])
 
 
 def _can(layer: nn.Module) -> bool:
@@ -161,17 +213,17 @@ def observed(
     network: nn.Module,
     detector: Detector,
     layers: dict[str, nn.Module],
-    images: Sequence[Floats],
+    images: Iterable[Floats],
     method: Literal["minmax", "percentile"],
 ) -> dict[str, tuple[float, float]]:
     """Return the range of the inputs of every layer that runs, by name."""
     seen: dict[str, _Seen] = {}
     with _watching(layers, lambda name, x: seen.setdefault(name, _Seen()).widen(x)):
-        _part_inputs(network, detector, images)
+        _run(network, detector, images)
     if method == "minmax":
         return {name: (entry.low, entry.high) for name, entry in seen.items()}
     with _watching(layers, lambda name, x: seen[name].count(x)):
-        _part_inputs(network, detector, images)
+        _run(network, detector, images)
     return {name: entry.within() for name, entry in seen.items()}
 
 
