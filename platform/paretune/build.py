@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paretune.compression.base import Context
+from paretune.errors import UserError
 from paretune.model import Model
 from paretune.recipe import Recipe
 from paretune.store import Artefact
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_QUANTIZE = "quantize"
+"""The step whose result is not to be equal to what it was given."""
 
 
 def _untimed(_: str) -> AbstractContextManager[None]:
@@ -30,13 +37,26 @@ class Start:
     """Of these steps."""
 
 
+@dataclass(frozen=True)
+class Built:
+    """An artefact, and what it was made from."""
+
+    artefact: Artefact
+    network: nn.Module
+    """The float network before it was exported or quantized, in eval mode on the CPU."""
+    quantized: bool
+    """Whether the artefact differs from it by intent."""
+
+
 def build(
     start: Start,
     recipe: Recipe,
     context: Context,
     folder: Path,
     stage: Callable[[str], AbstractContextManager[None]] = _untimed,
-) -> Artefact:
+    *,
+    idle: bool = True,
+) -> Built:
     """Take a network through a recipe's steps and write the artefact, whole or not at all.
 
     Args:
@@ -45,9 +65,10 @@ def build(
         context: of the steps.
         folder: receives the artefact; one that stands there is replaced.
         stage: entered with the name of each stage while it goes on.
+        idle: whether a step may change nothing. A trial that goes on after it would repeat another.
 
     Raises:
-        UserError: no network there, or a mistake of the user's that a step found.
+        UserError: no network there, a mistake of the user's that a step found, or a step that changed nothing.
         FloatingPointError: a training diverged.
         RuntimeError: a step failed.
     """
@@ -62,8 +83,12 @@ def build(
         context.progress(step.name)
         with stage(step.name):
             model = step.apply(model, context)
+        if not idle:
+            _refuse_idle(step.name, model.notes)
+        if model.network is not None and _QUANTIZE not in model.history:
+            network = model.network
     tree = recipe.tree()
-    return write_artefact(
+    artefact = write_artefact(
         folder,
         model,
         detector=context.detector,
@@ -71,3 +96,10 @@ def build(
         recipe_tree={**tree, "steps": [*start.steps, *tree["steps"]]},
         classes=context.data.classes,
     )
+    return Built(artefact, network, _QUANTIZE in model.history)
+
+
+def _refuse_idle(step: str, notes: Sequence[str]) -> None:
+    for note in notes:
+        if note.startswith(f"{step} changed nothing"):
+            raise UserError(f"refused: {note}; without it the recipe is another trial's")

@@ -157,7 +157,7 @@ def optimize(
             runtime=recipe.runtime,
         )
         try:
-            return build(source.start, recipe, context, folder)
+            return build(source.start, recipe, context, folder).artefact
         except (FloatingPointError, RuntimeError) as error:
             raise UserError(f"optimize: {' '.join(str(error).split())}") from error
 

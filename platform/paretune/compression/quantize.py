@@ -22,7 +22,7 @@ from paretune.compression.export import part_inputs
 from paretune.compression.quiet import quiet
 from paretune.detectors.base import Detector
 from paretune.errors import UserError
-from paretune.model import Format, Model
+from paretune.model import Accepted, Format, Model
 from paretune.runtimes.onnxruntime import Part, open_session, part_file, precision
 from paretune.structures import Floats, Image, Split
 
@@ -36,8 +36,8 @@ class Quantize(Step):
     """Turn weights and activations into 8-bit integers, with ranges from training images."""
 
     name: ClassVar[str] = "quantize"
-    accepts: ClassVar[Format] = "onnx"
-    produces: ClassVar[Format] = "onnx"
+    accepts: ClassVar[Accepted] = "either"
+    produces: ClassVar[Format | None] = None
 
     scheme: Literal["int8"] = "int8"
     """int8: static, weights and activations."""
@@ -51,16 +51,13 @@ class Quantize(Step):
     """Keep the last convolutions, whose outputs are boxes and scores, in float."""
 
     def apply(self, model: Model, context: Context) -> Model:
-        """Quantize a copy of the file.
+        """Quantize a copy of the file, or of the network where the runtime is torch's own.
 
         Raises:
             UserError: the file is quantized already, or the calibration images are each of one colour:
                 no range can be taken from them.
             RuntimeError: nothing in the file could be quantized.
         """
-        import onnx
-
-        assert model.file is not None  # noqa: S101 - the recipe's formats meet
         if self.name in model.history:
             raise UserError("quantize: the model is quantized already; name the step once")
         split = context.data.splits["train"]
@@ -68,6 +65,10 @@ class Quantize(Step):
         indices = [int(index) for index in chosen]
         if all(_is_plain(split.image(index)) for index in indices):
             raise UserError("quantize: every calibration image is of one colour; activation ranges need photographs")
+        if model.network is not None:
+            return self._told(self._in_torch(model, context, indices), len(indices))
+        import onnx
+
         facts = {"images": [split.ids[index] for index in indices], "seed": context.seed, "method": self.method}
         files = {}
         for part, source in zip(context.detector.part_names, model.files, strict=True):
@@ -82,11 +83,24 @@ class Quantize(Step):
         before, after = (sum(file.stat().st_size for file in found) for found in (model.files, files.values()))
         file = files.pop(context.detector.part_names[0])
         made = replace(model, file=file, more=files, history=(*model.history, self.name))
-        if len(indices) < self.images:
-            made = made.noted(f"quantize: {len(indices)} calibration images, all there are in the training split")
+        made = self._told(made, len(indices))
         if after >= before:
             made = made.noted("quantize: the file is no smaller; so small a network is mostly structure")
         return made
+
+    def _told(self, made: Model, images: int) -> Model:
+        """Note that there were fewer images than asked for."""
+        if images == self.images:
+            return made
+        return made.noted(f"quantize: {images} calibration images, all there are in the training split")
+
+    def _in_torch(self, model: Model, context: Context, indices: Sequence[int]) -> Model:
+        """Quantize a torch network."""
+        from paretune.compression.quantize_torch import quantize_model
+
+        fields: dict[str, Any] = self.model_dump(include={"per_channel", "method", "float_outputs"})
+        made = quantize_model(model, context, indices, **fields)
+        return replace(made, history=(*model.history, self.name))
 
     def _quantize(self, source: Path, file: Path, reader: _Reader) -> None:
         """Write the quantized file."""

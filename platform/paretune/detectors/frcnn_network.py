@@ -73,7 +73,7 @@ class FasterRcnn(nn.Module):
         levels = OrderedDict((str(number), maps[number].float()) for number in range(self.levels_pooled))
         shapes = [tuple(images.shape[2:])] * len(images)
         features = self.roi_heads.box_roi_pool(levels, list(regions), shapes)
-        logits, offsets = self.box(features)
+        logits, offsets = self.box(features.to(maps[0].dtype))
         batch = len(images)
         return regions, logits.view(batch, -1, logits.shape[1]), offsets.view(batch, -1, offsets.shape[1])
 

@@ -44,6 +44,9 @@ REPLACEMENTS: Registry[Any] = Registry(
     "replacement",
     {
         "chain": "paretune.detectors.chain:Chain",
+        "int8_conv2d": "paretune.detectors.int8:Int8Conv2d",
+        "int8_linear": "paretune.detectors.int8:Int8Linear",
+        "nothing": "paretune.detectors.chain:Nothing",
     },
 )
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.model import Format
-from paretune.runtimes.base import Core, Runtime
+from paretune.runtimes.base import Core, Loaded, Runtime
 from paretune.runtimes.onnxruntime import part_file
 from paretune.spec import parse_plugin
 from paretune.store import Artefact
-from paretune.structures import Floats, InputSize
+from paretune.structures import Floats
 from paretune.target import Target
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class OpenVino(Runtime):
             "precision": "int8" if "int8" in kinds else self.precision,
             "layers": ", ".join(sorted(kinds)),
         }
-        return _Network(detector, parts, size, facts)
+        return Loaded(detector, parts, size, facts)
 
 
 def library() -> Any:
@@ -136,16 +136,3 @@ class Part:
         """Run it; the outputs are copied out of OpenVINO's buffers, which the next inference fills again."""
         self.request.infer([batch], share_inputs=True)
         return tuple(self.request.get_tensor(name).data.copy() for name in self.outputs)
-
-
-@dataclass(frozen=True)
-class _Network:
-    """A detector's compiled files as a Core."""
-
-    detector: Detector
-    parts: dict[str, Part]
-    size: InputSize
-    facts: dict[str, str | int]
-
-    def __call__(self, batch: Floats) -> tuple[Floats, ...]:
-        return self.detector.run(self.parts, batch, self.size)

@@ -1,0 +1,95 @@
+"""Compiled PyTorch: TorchInductor writes one program for the whole network, in C++ for a CPU, in Triton for a GPU.
+
+Ansel et al., PyTorch 2: Faster Machine Learning Through Dynamic Python Bytecode Transformation and Graph
+Compilation, ASPLOS 2024 (https://doi.org/10.1145/3620665.3640366).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from paretune.detectors import DETECTORS
+from paretune.detectors.base import Detector
+from paretune.errors import UserError
+from paretune.model import Format
+from paretune.runtimes.base import Core, Loaded, Runtime
+from paretune.runtimes.caching import private_folder
+from paretune.runtimes.eager import Given, Precision, ready, settle, told
+from paretune.spec import parse_plugin
+from paretune.store import Artefact
+from paretune.structures import Floats
+from paretune.target import Target
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Compiled(Runtime):
+    """The torch network compiled by TorchInductor for its one input size; a CPU needs a C++ compiler."""
+
+    name: ClassVar[str] = "compiled"
+    accepts: ClassVar[Format] = "torch"
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)
+
+    precision: Precision = "fp32"
+    """Type of the weights and activations of layers that are not INT8."""
+
+    def load(self, artefact: Artefact, target: Target) -> Core:
+        """Compile every part of the network, each as one graph, by running it once.
+
+        What was compiled is kept on this machine, so that a second process only reads it.
+
+        Raises:
+            UserError: there is no C++ compiler.
+            RuntimeError: a part cannot be compiled, torch does not take the number of threads, or there is no
+                such device.
+        """
+        if target.device == "cpu":
+            _check_compiler()
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_folder("compiled"))
+        settle(target)
+        detector: Detector = parse_plugin(artefact.detector, DETECTORS)
+        network = ready(artefact, target, self.precision)
+        given = Given(target.device, self.precision)
+        parts = {name: compiled(part, given) for name, part in detector.part_modules(network).items()}
+        made = Loaded(detector, parts, artefact.input_size, told(network, target, self.precision))
+        made(np.zeros((1, 3, artefact.input_size.height, artefact.input_size.width), np.float32))
+        return made
+
+
+def compiled(part: nn.Module, given: Given) -> Callable[[Floats], tuple[Floats, ...]]:
+    """Return a part as a function of arrays that is compiled when it is first called.
+
+    The whole is one graph, or an error; the weights become constants that the compiler may reorder.
+    """
+    import torch
+
+    # one thread compiles: a pool of processes would outlive the compilation on cores that are being measured
+    options: dict[str, Any] = {"freezing": True, "compile_threads": 1}
+    if given.device == "cuda":
+        options["triton.cudagraphs"] = True
+    program: Callable[[Tensor], tuple[Tensor, ...]] = torch.compile(
+        part, fullgraph=True, dynamic=False, options=options
+    )
+
+    def run(batch: Floats) -> tuple[Floats, ...]:
+        with torch.no_grad():  # the compiler takes weights as constants only so
+            return given.arrays(program(given.tensor(batch)))
+
+    return run
+
+
+def _check_compiler() -> None:
+    """Say what is missing before torch does at length."""
+    compiler = os.environ.get("CXX") or "g++"
+    if shutil.which(compiler) is None:
+        raise UserError(
+            f"runtime 'compiled' needs a C++ compiler, and there is no {compiler!r} here: install g++, or name another "
+            "in the environment variable CXX, or take another runtime"
+        )
