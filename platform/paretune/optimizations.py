@@ -135,8 +135,8 @@ def optimize(
 
     if folder.exists():
         raise UserError(f"{folder} exists already; name a new folder with --out")
-    if target.device not in recipe.runtime.devices:
-        raise UserError(f"runtime {recipe.runtime.name} does not run on {target.device}")
+    if problem := recipe.runtime.problem(target):
+        raise UserError(problem)
     data = images.dataset.open(images.cache)
     if data.classes != source.classes:
         raise UserError(f"the images are of {', '.join(data.classes)}; the network finds {', '.join(source.classes)}")

@@ -15,6 +15,7 @@ from paretune.bench import Bench, measuring_images
 from paretune.build import Built, Start, build
 from paretune.compression.base import Context
 from paretune.device_lock import sharing
+from paretune.errors import UserError
 from paretune.recipe import Recipe
 from paretune.records import Record, write_record
 from paretune.store import Artefact
@@ -99,6 +100,8 @@ def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: C
     from paretune.training.loop import pick_device
 
     job = bench.job
+    if problem := recipe.runtime.problem(job.target):
+        raise UserError(problem)
     workdir = bench.trial_folder(number) / "work"
     workdir.mkdir(parents=True, exist_ok=True)
     context = Context(

@@ -53,6 +53,15 @@ class Runtime(Spec, ABC):
     libraries: ClassVar[tuple[str, ...]]
     """Modules that must be importable."""
 
+    def problem(self, target: Target) -> str | None:
+        """Tell why it cannot run on a target as its fields ask; None if nothing is known against it.
+
+        Asked on the machine of the target before anything is built.
+        """
+        if target.device not in self.devices:
+            return f"{self.name} runs on {', '.join(self.devices)} here, not on {target.device}"
+        return None
+
     @abstractmethod
     def load(self, artefact: Artefact, target: Target) -> Core:
         """Load the artefact's network, with the target's threads set and read back.

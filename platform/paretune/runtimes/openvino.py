@@ -15,7 +15,7 @@ from paretune.runtimes.onnxruntime import part_file
 from paretune.spec import parse_plugin
 from paretune.store import Artefact
 from paretune.structures import Floats
-from paretune.target import Target
+from paretune.target import Target, cpu_has_bfloat16
 
 if TYPE_CHECKING:
     from openvino import CompiledModel
@@ -37,6 +37,14 @@ class OpenVino(Runtime):
     precision: Literal["fp32", "bf16"] = "fp32"
     """What layers that are not INT8 compute in. OpenVINO's own default is bfloat16 where the CPU has it."""
 
+    def problem(self, target: Target) -> str | None:
+        """Tell that the CPU does not compute bfloat16: OpenVINO would take float32."""
+        if self.precision == "bf16" and not cpu_has_bfloat16():
+            return (
+                "openvino: this CPU does not compute bfloat16 (AVX-512 BF16 or AMX is needed), precision fp32 it does"
+            )
+        return super().problem(target)
+
     def load(self, artefact: Artefact, target: Target) -> Core:
         """Compile every file of the artefact for the target's threads and this precision.
 
@@ -45,7 +53,7 @@ class OpenVino(Runtime):
                 threads than asked for, or a file whose inputs and outputs are not those of the detector.
         """
         if target.device not in self.devices:
-            raise RuntimeError(f"openvino runs on {', '.join(self.devices)} here, not on {target.device}")
+            raise RuntimeError(Runtime.problem(self, target))
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         size, parts, kinds = artefact.input_size, {}, set()
         for name in detector.part_names:
