@@ -66,7 +66,8 @@ def operations(layer: Layer | Chain, use: Use) -> int:
         return layer.weight.numel() * use.made
     # of three layers the first is 1x1, and stands before the stride
     places = [use.given if len(layer) == 3 and number == 0 else use.made for number in range(len(layer))]
-    return sum(part.weight.numel() * place for part, place in zip(layer, places, strict=True))  # type: ignore[operator]
+    sizes = [sum(tensor.numel() for tensor in part.parameters() if tensor.ndim > 1) for part in layer]
+    return sum(size * place for size, place in zip(sizes, places, strict=True))
 
 
 def spectrum(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,16 +150,16 @@ def tucker_chain(layer: nn.Conv2d, outer: int, inner: int) -> Chain:
     )
 
 
-def _linear(like: nn.Linear, weight: Tensor, bias: nn.Parameter | None) -> nn.Linear:
+def _linear(like: nn.Linear, weight: Tensor, bias: Tensor | None) -> nn.Linear:
     made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     return _filled(made, like, weight, bias)
 
 
-def _pointwise(like: nn.Conv2d, weight: Tensor, bias: nn.Parameter | None) -> nn.Conv2d:
+def _pointwise(like: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
     return _convolution(like, weight[:, :, None, None], bias, spatial=False)
 
 
-def _convolution(like: nn.Conv2d, weight: Tensor, bias: nn.Parameter | None, *, spatial: bool) -> nn.Conv2d:
+def _convolution(like: nn.Conv2d, weight: Tensor, bias: Tensor | None, *, spatial: bool) -> nn.Conv2d:
     """Return a convolution of these weights; a spatial one strides, pads and dilates as another does."""
     outputs, inputs, *kernel = weight.shape
     form: dict[str, Any] = {name: getattr(like, name) for name in ("stride", "padding", "dilation")} if spatial else {}
@@ -166,7 +167,7 @@ def _convolution(like: nn.Conv2d, weight: Tensor, bias: nn.Parameter | None, *, 
     return _filled(made, like, weight, bias)
 
 
-def _filled(made: L, like: Layer, weight: Tensor, bias: nn.Parameter | None) -> L:
+def _filled(made: L, like: Layer, weight: Tensor, bias: Tensor | None) -> L:
     """Give a layer its weights and bias; they are trained if the other layer's are."""
     trained = like.weight.requires_grad
     made.weight = nn.Parameter(weight.to(like.weight.dtype).contiguous(), requires_grad=trained)

@@ -68,9 +68,10 @@ class Sparsify(Step):
             return made.noted(f"sparsify changed nothing: {self._wish} asks for no further zeros")
         empty = [name for name, layer in layers.items() if not layer.weight.any()]
         made = made.noted(*(f"sparsify: all weights of {name} are zero" for name in empty))
-        zeros, all_of_them = sum(int((weight == 0).sum()) for weight in weights), sum(map(torch.numel, weights))
+        total: int = sum(weight.numel() for weight in weights)
+        found: int = sum(int(weight.eq(0).sum()) for weight in weights)
         where = " but on GPUs with sparse tensor cores" if self.pattern == "2:4" else ""
-        gained = f"{zeros / all_of_them:.0%} zeros gain size when coded (coded_mib)"
+        gained = f"{found / total:.0%} zeros gain size when coded (coded_mib)"
         return made.noted(f"sparsify: {gained}, no latency{where}")
 
     @property
@@ -91,7 +92,7 @@ def smallest(weights: Sequence[Tensor], share: float, *, together: bool) -> list
     if not together:
         return [_smallest(weight.flatten(), share).reshape(weight.shape) for weight in weights]
     found = _smallest(torch.cat([weight.flatten() for weight in weights]), share)
-    parts = found.split([weight.numel() for weight in weights])
+    parts = torch.split(found, [weight.numel() for weight in weights])
     return [part.reshape(weight.shape) for part, weight in zip(parts, weights, strict=True)]
 
 
