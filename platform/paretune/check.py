@@ -100,6 +100,8 @@ def _type_of(schema: Mapping[str, Any]) -> str:
     """Say in words what a field takes: its type and its limits."""
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return str(schema["const"])
     if "anyOf" in schema:
         return " | ".join(_type_of(option) for option in schema["anyOf"])
     limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}

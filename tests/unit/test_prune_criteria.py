@@ -107,6 +107,13 @@ def test_a_gradient_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
         Prune(importance="taylor").apply(dense, context(tmp_path))
 
 
+def test_too_few_images_are_noted(tmp_path: Path) -> None:
+    dense, around = model(), context(tmp_path)
+    assert Prune(importance="taylor", images=8).apply(dense, around).notes == ()
+    noted = Prune(importance="hessian", images=9).apply(dense, around).notes
+    assert noted == ("prune: hessian asks for 9 training images, and there are 8",)
+
+
 @pytest.mark.parametrize("importance", [*IMPORTANCES, *SENSITIVITIES])
 @pytest.mark.parametrize("norm", ["batch", "frozen", "none"])
 def test_every_channel_has_a_score_of_its_own(importance: str, norm: str, tmp_path: Path) -> None:
