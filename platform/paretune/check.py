@@ -112,6 +112,8 @@ def _type_of(schema: Mapping[str, Any]) -> str:
         return "fields"
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return str(schema["const"])
     if "anyOf" in schema:
         return " | ".join(_type_of(option) for option in schema["anyOf"])
     limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}

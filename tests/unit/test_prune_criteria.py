@@ -52,7 +52,7 @@ def test_taylor_is_the_squared_gradient_of_a_gate(detector: MixedDetector, tmp_p
     for images in inputs(detector):
         gradients = torch.autograd.grad(sum(gated(dense.network, images, *gates).values()), gates)
         for total, gradient in zip(wanted, gradients, strict=True):
-            total += gradient.flatten().square() / 8
+            total.add_(gradient.flatten().square() / 8)
     last, residual = found.pop("plain.0"), found.popitem()[1]
     torch.testing.assert_close(residual, wanted[0], rtol=1e-3, atol=1e-9)
     torch.testing.assert_close(last, wanted[1], rtol=1e-3, atol=1e-9)
@@ -66,13 +66,13 @@ def test_hessian_is_the_sum_of_squared_gradients_of_the_batches(tmp_path: Path) 
     for images in inputs(MixedDetector()):
         terms = MixedDetector().loss(dense.network(images), (), SIZE)
         for total, gradient in zip(fisher, torch.autograd.grad(sum(terms.values()), readers), strict=True):
-            total += gradient.square()
+            total.add_(gradient.square())
     parts = [weight.detach().square() * total / 8 / 2 for weight, total in zip(readers, fisher, strict=True)]
     torch.testing.assert_close(found, sum(part.sum((0, 2, 3)) for part in parts), rtol=1e-4, atol=1e-12)
 
 
 def test_a_whole_batch_is_one_gradient(tmp_path: Path) -> None:
-    """Norms keep their statistics: else the mean of a batch would be of another network than its pictures one by one."""
+    """Norms keep their statistics: else a batch would be of another network than its pictures one by one."""
     dense = model()
     around = context(tmp_path, training=SETTINGS.model_copy(update={"batch_size": 8}))
     criterion = make_criterion("taylor", dense.network, SIZE, around, 8)
@@ -103,8 +103,15 @@ def test_a_gradient_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
     dense = model()
     with torch.no_grad():
         dense.network.box.bias[0] = float("nan")
-    with pytest.raises(FloatingPointError, match="importance taylor: a gradient of layer .* is not finite"):
+    with pytest.raises(FloatingPointError, match=r"importance taylor: a gradient of layer .* is not finite"):
         Prune(importance="taylor").apply(dense, context(tmp_path))
+
+
+def test_too_few_images_are_noted(tmp_path: Path) -> None:
+    dense, around = model(), context(tmp_path)
+    assert Prune(importance="taylor", images=8).apply(dense, around).notes == ()
+    noted = Prune(importance="hessian", images=9).apply(dense, around).notes
+    assert noted == ("prune: hessian asks for 9 training images, and there are 8",)
 
 
 @pytest.mark.parametrize("importance", [*IMPORTANCES, *SENSITIVITIES])

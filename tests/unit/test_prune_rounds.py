@@ -185,5 +185,5 @@ def test_sparsity_is_learnt_before_channels_go(tmp_path: Path) -> None:
 
 def test_sparsity_with_several_workers_is_refused(tmp_path: Path) -> None:
     around = context(tmp_path, training=SETTINGS.model_copy(update={"workers": 2}))
-    with pytest.raises(UserError, match="learn_sparsity trains in this process, without Ray: set training.workers"):
+    with pytest.raises(UserError, match=r"learn_sparsity trains in this process, without Ray: set training\.workers"):
         Prune(learn_sparsity=1).apply(model(), around)

@@ -130,7 +130,7 @@ def sensitivity(kind: Kind, network: nn.Module, size: InputSize, context: Contex
         for pixels, truth in islice(batches.epoch(0), math.ceil(images / batches.batch)):
             copied.zero_grad(set_to_none=True)
             terms = context.detector.training_loss(copied, pixels.to(device), truth, settings.losses)
-            sum(terms.values(), torch.zeros((), device=device)).backward()
+            sum(terms.values(), torch.zeros((), device=device)).backward()  # type: ignore[no-untyped-call]
             for name, layer in layers.items():
                 felt[name].append(_felt(kind, layer).cpu())
     found = {name: torch.stack(rows) for name, rows in felt.items()}

@@ -18,6 +18,7 @@ from paretune.compression.pruning_sparsity import sparser
 from paretune.compression.pruning_targets import Stopwatch, flops_left, layer_flops, nearest, stopwatch
 from paretune.detectors.structure import copy_network
 from paretune.model import Model
+from paretune.names import SENSITIVITIES
 from paretune.profiling.staircase import staircase
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ def pruned(step: Prune, dense: Model, context: Context) -> Model:
     if of == "latency" and context.runtime is None:
         of = "flops"
         notes.append("prune: there is no runtime to measure latency on; ratio is taken of the flops")
+    there = len(context.data.splits["train"])
+    if step.importance in SENSITIVITIES and there < step.images:
+        notes.append(f"prune: {step.importance} asks for {step.images} training images, and there are {there}")
     if step.learn_sparsity:
         dense = sparser(dense, context, epochs=step.learn_sparsity, weight=step.sparsity_weight)
     with stopwatch(dense, context) if of == "latency" else nullcontext() as watch:

@@ -28,20 +28,20 @@ STEEPNESS = 4.0
 
 def energies(block: Block) -> Tensor:
     """Return the sum of squares of all weights of each channel of a block, (channels,)."""
-    device = block.members[0].layer.weight.device
-    total = torch.zeros(block.channels, device=device)
+    total = torch.zeros(block.channels)
     for member in block.members:
-        if member.layer.weight is not None:
-            total = total.index_add(0, member.channels.to(device), _squares(member)[member.places.to(device)])
+        if isinstance(member.layer.weight, Tensor):  # a norm may have none
+            own = _squares(member, member.layer.weight)
+            places, channels = member.places.to(own.device), member.channels.to(own.device)
+            total = total.to(own.device).index_add(0, channels, own[places])
     return total
 
 
-def _squares(member: Member) -> Tensor:
-    layer, weight = member.layer, member.layer.weight
-    assert isinstance(weight, Tensor)  # noqa: S101 - layers that have none are left out
+def _squares(member: Member, weight: Tensor) -> Tensor:
+    """Return the sum of squares of each of a layer's inputs or outputs."""
     if member.reads:
-        assert isinstance(layer, nn.Conv2d | nn.Linear)  # noqa: S101 - nothing else reads
-        return by_input(layer, weight.square())
+        assert isinstance(member.layer, nn.Conv2d | nn.Linear)  # noqa: S101 - nothing else reads
+        return by_input(member.layer, weight.square())
     return weight.square().reshape(len(weight), -1).sum(1)
 
 

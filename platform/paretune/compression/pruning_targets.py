@@ -110,16 +110,16 @@ def stopwatch(dense: Model, context: Context) -> Iterator[Stopwatch]:
     """
     threads = torch.get_num_threads()  # a runtime that is torch sets them for the whole process
     image = training_images(dense, context, 1)[0]
-    with _loaded(dense, context) as base:
+    try:
+        with _loaded(dense, context) as base:
 
-        def share(model: Model) -> float:
-            with _loaded(model, context) as core, alone_on(context.target.device):
-                return quick_ratio(lambda: core(image), lambda: base(image))
+            def share(model: Model) -> float:
+                with _loaded(model, context) as core, alone_on(context.target.device):
+                    return quick_ratio(lambda: core(image), lambda: base(image))
 
-        try:
             yield share
-        finally:
-            torch.set_num_threads(threads)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

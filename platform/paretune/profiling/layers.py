@@ -67,7 +67,9 @@ def _in_torch(layer: Layer, runtime: Runtime, target: Target, folder: Path) -> I
     torch.set_num_threads(target.threads)
     parts: list[nn.Module] = []
     for weight in layer.weights():
-        convolution = nn.Conv2d(*[layer.channels] * 2, layer.kernel, padding="same", groups=layer.groups, bias=False)
+        convolution = nn.Conv2d(
+            layer.channels, layer.channels, layer.kernel, padding="same", groups=layer.groups, bias=False
+        )
         convolution.weight = nn.Parameter(torch.from_numpy(weight), requires_grad=False)
         parts += [convolution, nn.ReLU()]
     network, images = nn.Sequential(*parts).to(target.device), torch.from_numpy(layer.images).to(target.device)

@@ -81,16 +81,18 @@ def staircase(
     known = fingerprint(surroundings["machine"], surroundings["libraries"], runtime.named(), widths())
     file = None if cache is None else cache / f"staircase-{known}.json"
     layers = [Layer(kind, width) for kind in KINDS for width in widths()]
-    times = None if file is None else _read(file, len(layers))
+    times = _read(file, len(layers))
     if times is None:
         with alone_on(target.device):
-            times = [
-                seconds
-                for kind in KINDS  # one after the other: all at once would be much memory
-                for seconds in _measured([one for one in layers if one.kind == kind], runtime, target, clock)
-            ]
-        if file is not None:
-            write_text(file, json.dumps(times))
+            times = _read(file, len(layers))  # somebody else may have measured while this one waited
+            if times is None:
+                times = [
+                    seconds
+                    for kind in KINDS  # one after the other: all at once would be much memory
+                    for seconds in _measured([one for one in layers if one.kind == kind], runtime, target, clock)
+                ]
+                if file is not None:
+                    write_text(file, json.dumps(times))
     return judged(layers, times)
 
 
@@ -139,8 +141,10 @@ def _class(width: int) -> int:
     return max(multiple for multiple in MULTIPLES if width % multiple == 0)
 
 
-def _read(file: Path, count: int) -> list[float] | None:
+def _read(file: Path | None, count: int) -> list[float] | None:
     """Return the times that were kept; None where there are none, or not those."""
+    if file is None:
+        return None
     with suppress(OSError, ValueError):
         found = json.loads(file.read_text())
         if isinstance(found, list) and len(found) == count and all(isinstance(one, float) for one in found):
