@@ -171,8 +171,7 @@ def _evaluate(bench: Bench, artefact: Artefact, source: _Source) -> tuple[Parity
         predictor = load_predictor(artefact.folder, target)
         images = measuring_images(bench)[: parity.IMAGES]
         found = parity.compare(predictor, source.network, images)
-        if not source.quantized:
-            parity.check(predictor, source.network, images, found)
+        parity.check(predictor, source.network, images, found, quantized=source.quantized)
         return found, evaluate(predictor, bench.data.splits["val"])
 
 
