@@ -17,7 +17,7 @@ from torch import nn
 from paretune.compression.artefact import write_artefact
 from paretune.compression.diverging import diverging_in_file, layer_outputs
 from paretune.compression.export import Export, check_parity, training_images
-from paretune.compression.parity import Parity, check, compare, found_again
+from paretune.compression.parity import check, compare, found_again
 from paretune.compression.quantize_torch import quantize_network
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
@@ -33,6 +33,7 @@ from paretune.structures import Detections, InputSize
 from paretune.target import Target
 from tests_support_compression import CLASSES, MixedDetector, context, model, pictures
 
+pytestmark = pytest.mark.timeout(240)  # some export a network first
 IMAGES = pictures(2).pictures
 LAYERS = ("stem.0", "same.0", "deep.0", "plain.0", "box", "score")
 
@@ -127,10 +128,15 @@ def test_a_torch_artefact_of_another_network_is_refused_too(layer: str, tmp_path
         check(predictor, wanted.network, IMAGES, found)
 
 
-def test_no_number_is_an_error(tmp_path: Path) -> None:
-    predictor = predictor_of(tmp_path / "artefact", model())
-    with pytest.raises(RuntimeError, match="differs from eager by inf"):
-        check(predictor, model().network, IMAGES, Parity({"box": float("inf")}, None))
+@pytest.mark.parametrize("quantized", [False, True])
+def test_what_is_no_number_is_refused_in_any_case(quantized: bool, tmp_path: Path) -> None:
+    given = model()
+    predictor = predictor_of(tmp_path / "artefact", given)
+    with torch.no_grad():
+        predictor.core.network.score.weight.fill_(float("nan"))
+    found = compare(predictor, given.network, IMAGES)
+    with pytest.raises(RuntimeError, match="'score' has another shape than eager's, or values that are no numbers"):
+        check(predictor, given.network, IMAGES, found, quantized=quantized)
 
 
 @pytest.mark.parametrize(("precision", "least"), [("bf16", 1e-3), ("fp16", 1e-5)])
@@ -149,6 +155,7 @@ def test_int8_is_told_and_not_refused(tmp_path: Path) -> None:
     assert found.error > 1e-3
     assert found.metrics() == {"parity_error": found.error, "parity_boxes": None}
     check(predictor, given.network, IMAGES, found)
+    check(predictor, given.network, IMAGES, found, quantized=True)
 
 
 @pytest.mark.slow

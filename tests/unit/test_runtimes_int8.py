@@ -27,7 +27,7 @@ from paretune.detectors.yolo import Yolo
 from paretune.errors import UserError
 from paretune.model import Model
 from paretune.recipe import Recipe
-from paretune.runtimes.eager import Eager
+from paretune.runtimes.eager import Eager, ready
 from paretune.runtimes.predictor import load_predictor
 from paretune.structures import Floats, InputSize
 from paretune.target import Target
@@ -320,6 +320,16 @@ def test_eager_tells_that_layers_run_in_int8(tmp_path: Path, monkeypatch: pytest
     for wanted, got in zip(outputs_of(made, image), core(image), strict=True):
         assert got.dtype == np.float32
         assert np.abs(wanted.numpy() - got).max() <= share * float(wanted.abs().max())
+
+
+def test_a_gpu_has_no_such_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DETECTORS.rows, "mixed", "tests_support_compression:MixedDetector")
+    made, detector = quantize_network(model().network, MixedDetector(), calibration()), MixedDetector()
+    artefact = write_artefact(
+        tmp_path / "a", Model(made, None, SIZE), detector=detector, runtime=Eager(), recipe_tree={}, classes=("a", "b")
+    )
+    with pytest.raises(RuntimeError, match="INT8 layers for a CPU only"):
+        ready(artefact, Target(device="cuda"), "fp32")
 
 
 def test_a_damaged_manifest_is_one_line(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ compared with those of the float network in eager torch, and the boxes that are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -97,17 +98,21 @@ def _sure(found: Detections) -> int:
     return int((found.scores > SAME_SCORE).sum())
 
 
-def check(predictor: Predictor, network: nn.Module, images: Sequence[Image], found: Parity) -> None:
-    """Refuse a float artefact that is not the network it was made from.
+def check(
+    predictor: Predictor, network: nn.Module, images: Sequence[Image], found: Parity, *, quantized: bool = False
+) -> None:
+    """Refuse an artefact that is not the network it was made from; a quantized one must only give numbers.
 
     Raises:
         RuntimeError: names the output that is furthest away, and the first layer that differs.
     """
     kind = str(predictor.facts["precision"])
-    tolerance = TOLERANCES.get(kind)
-    if tolerance is None or found.error <= tolerance:
+    tolerance = math.inf if quantized else TOLERANCES.get(kind, math.inf)
+    if found.error <= tolerance and math.isfinite(found.error):
         return
     worst = max(found.errors, key=lambda name: found.errors[name])
+    if not math.isfinite(found.error):
+        raise RuntimeError(f"parity: output {worst!r} has another shape than eager's, or values that are no numbers")
     where = diverging_layer(predictor, network, images, tolerance)
     raise RuntimeError(
         f"parity: output {worst!r} differs from eager by {found.errors[worst]:.2e} of its largest value, and {kind} "
