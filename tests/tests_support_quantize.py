@@ -1,0 +1,98 @@
+"""Networks whose random weights say something, and pictures labelled by what they say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from paretune.compression.base import Context
+from paretune.compression.export import Export, in_eager
+from paretune.detectors.base import Detector
+from paretune.detectors.yolo import Yolo
+from paretune.model import Model
+from paretune.structures import Annotations, Data, Detections, InputSize, Thresholds
+from tests_support_compression import CLASSES, Pictures, context, model
+
+SMALL = Yolo(width=0.125, depthwise=False)
+SIZE = InputSize(96, 64)
+
+
+def photographs(count: int, name: str = "train", seed: int = 0, size: InputSize = SIZE) -> Pictures:
+    """Patches of colour on a coarse grid: every place looks different."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (count, size.height // 8, size.width // 8, 3), dtype=np.uint8)
+    return Pictures(tuple(picture.repeat(8, 0).repeat(8, 1) for picture in coarse), name=name)
+
+
+def sure(detector: Detector = SMALL, size: InputSize = SIZE, seed: int = 0) -> Model:
+    """A network with the statistics of its own signal, whose scores lie apart as a trained one's do."""
+    made = model(detector, size, seed)
+    network = made.network
+    assert network is not None
+    split = photographs(8, seed=9, size=size)
+    images = torch.from_numpy(np.stack([detector.preprocess(picture, size)[0] for picture in split.pictures]))
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    with torch.no_grad():
+        for norm in norms:
+            norm.train().momentum = None  # statistics of all it has seen
+            norm.reset_running_stats()
+        network(images)
+        for norm in norms:
+            norm.eval().momentum = 0.1
+        names = {module: name for name, module in network.named_modules()}
+        for layer in detector.protected(network):
+            seen: list[torch.Tensor] = []
+            layer.bias.zero_()
+            hook = layer.register_forward_hook(lambda _, __, out, seen=seen: seen.append(out.flatten()))
+            network(images)
+            hook.remove()
+            boxes = any(word in names[layer] for word in ("reg", "bbox"))
+            layer.weight.mul_((0.5 if boxes else 3) / torch.cat(seen).std())
+    return made
+
+
+@dataclass(frozen=True)
+class Labelled(Pictures):
+    """Pictures whose objects are given."""
+
+    truth: tuple[Annotations, ...] = ()
+
+    def annotations(self, index: int) -> Annotations:
+        return self.truth[index]
+
+
+def found(detector: Detector, made: Model, pictures: Pictures, least: float = 0.3) -> list[Detections]:
+    """What the network finds in eager, in pixels of the picture."""
+    assert made.network is not None
+    run, results = in_eager(made.network), []
+    for picture in pictures.pictures:
+        planes, placement = detector.preprocess(picture, made.input_size)
+        (boxes,) = detector.decode(run(planes[None]), made.input_size, Thresholds(score=least))
+        results.append(replace(boxes, boxes=placement.to_image(boxes.boxes)))
+    return results
+
+
+def labelled_by(detector: Detector, made: Model, pictures: Pictures) -> Labelled:
+    """Take what the float network finds for the truth: it then has map 1, and what differs from it has less."""
+    truth = [Annotations(f.boxes, f.labels, np.zeros(len(f.labels), bool)) for f in found(detector, made, pictures)]
+    return Labelled(pictures.pictures, name=pictures.name, truth=tuple(truth))
+
+
+def guarded_context(workdir: Path, made: Model, detector: Detector = SMALL) -> Context:
+    """Training pictures, and two splits that are labelled by the float network."""
+    splits = {
+        "train": photographs(12),
+        "val": labelled_by(detector, made, photographs(6, "val", seed=1)),
+        "test": labelled_by(detector, made, photographs(6, "test", seed=2)),
+    }
+    return replace(context(workdir, detector), data=Data(CLASSES, splits, "0"))
+
+
+def sure_file(workdir: Path, detector: Detector = SMALL, size: InputSize = SIZE) -> tuple[Model, Model]:
+    """The network, and the same exported."""
+    made = sure(detector, size)
+    return made, Export().apply(made, context(workdir, detector))
