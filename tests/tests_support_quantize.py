@@ -95,4 +95,4 @@ def guarded_context(workdir: Path, made: Model, detector: Detector = SMALL) -> C
 def sure_file(workdir: Path, detector: Detector = SMALL, size: InputSize = SIZE) -> tuple[Model, Model]:
     """The network, and the same exported."""
     made = sure(detector, size)
-    return made, Export().apply(made, context(workdir, detector))
+    return made, Export().apply(made, context(workdir, detector, photographs(4, size=size)))

@@ -14,14 +14,14 @@ from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from paretune.compression.base import Context, Step
 from paretune.compression.guard import Outcome, Rung, climb, judge
 from paretune.compression.quantize_calibration import calibration_images
-from paretune.compression.quantize_onnx import small_operators
+from paretune.compression.quantize_onnx import safe_bits, small_operators
 from paretune.compression.quantize_ways import Files, Method, Plan, Scheme, Tool, Work, in_float
 from paretune.errors import UserError
 from paretune.model import Format, Model
@@ -48,8 +48,11 @@ class Quantize(Step):
     """The range of an activation: its smallest and largest value, or all but one value in ten thousand."""
     per_channel: bool = True
     """A scale for each output channel of a weight, not one for all of them."""
+    weight_bits: Literal["auto", 7, 8] = "auto"
+    """Bits of a weight for scheme int8. An x86 CPU without VNNI adds up pairs of products in 16 bits, which 8-bit
+    weights overflow: sums are then far too small. auto tries this machine's CPU: 7 bits where it does so, else 8."""
     float_outputs: bool = True
-    """Keep the last convolutions, whose outputs are boxes and scores, in float."""
+    """Keep the last convolutions, whose outputs are boxes and scores, in float; fp16 is of all of them."""
     keep_float: int = Field(default=0, ge=0, le=100_000)
     """Layers that stay in float for scheme int8: those that harm the boxes most when they alone are quantized."""
     max_drop: float | None = Field(default=None, ge=0, le=1)
@@ -61,7 +64,7 @@ class Quantize(Step):
     def _check_fields(self) -> Quantize:
         if self.scheme != "int8":
             default = Quantize()
-            for field in ("tool", "method", "keep_float"):
+            for field in ("tool", "method", "weight_bits", "keep_float"):
                 if getattr(self, field) != getattr(default, field):
                     raise ValueError(f"{field} is for scheme int8, and the scheme is {self.scheme}")
         return self
@@ -94,7 +97,8 @@ class Quantize(Step):
 
     @property
     def _plan(self) -> Plan:
-        return Plan(self.scheme, self.tool, self.method, self.per_channel, self.float_outputs, self.keep_float)
+        bits = safe_bits() if self.weight_bits == "auto" else self.weight_bits
+        return Plan(self.scheme, self.tool, self.method, self.per_channel, bits, self.float_outputs, self.keep_float)
 
     def _images(self, context: Context) -> list[int]:
         if self.scheme != "int8":
@@ -123,7 +127,7 @@ class Quantize(Step):
         """Return further ways of static INT8, the plainest first."""
         if self.scheme != "int8":
             return []
-        plain = replace(self._plan, tool="onnxruntime", method="minmax", per_channel=True)
+        plain = replace(self._plan, tool="onnxruntime", method="minmax", per_channel=True, weight_bits=safe_bits())
         found = [plain, replace(plain, method="percentile")]
         found += [] if find_spec("nncf") is None else [replace(plain, tool="nncf")]
         return [plan for plan in found if plan != self._plan]

@@ -7,12 +7,17 @@ calibrated again, whichever tool has made the pairs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from graphlib import TopologicalSorter
 from typing import Any
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators with a weight, their second input."""
+_PASSING = (
+    "Concat", "DepthToSpace", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Resize", "Slice",
+    "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze",
+)  # fmt: skip
+"""Operators that only move values: a quantizer may put its pairs before them, for what reads them."""
 
 
 def layers(graph: Any) -> dict[str, tuple[str, ...]]:
@@ -53,8 +58,8 @@ def _second(node: Any) -> str | None:
     return node.input[1] if len(node.input) > 1 else None
 
 
-def mixed(quantized: Any, source: Any, nodes: Collection[str]) -> Any:
-    """Return a quantized model in which some nodes are those of the float model.
+def mixed(quantized: Any, source: Any, kept: Collection[str]) -> Any:
+    """Return a quantized model in which some layers are those of the float model.
 
     A node in float reads what lies before the quantizing of its input only where the node that makes it is in
     float too: an integer kernel needs its output quantized.
@@ -62,32 +67,50 @@ def mixed(quantized: Any, source: Any, nodes: Collection[str]) -> Any:
     Args:
         quantized: an ``onnx.ModelProto``.
         source: the float model it was made from.
-        nodes: names, those of whole layers.
+        kept: names of layers; those without integer weights are in float in any case.
     """
     import onnx
 
     made = onnx.ModelProto()
     made.CopyFrom(quantized)
     graph = made.graph
-    kept = [node for node in graph.node if node.name not in nodes]
-    floats = [_copied(node) for node in source.graph.node if node.name in nodes]
-    _free_outputs(kept, floats)
-    raw = {output for node in floats for output in node.output}
-    paired = _pairs(kept)
+    names = _float_nodes(quantized.graph, source.graph, kept)
+    others = [node for node in graph.node if node.name not in names]
+    floats = [_copied(node) for node in source.graph.node if node.name in names]
+    _free_outputs(others, floats)
+    paired, taken = _pairs(others), {output for node in others for output in node.output}
     own = {tensor.name: tensor for tensor in graph.initializer}
     weights = {tensor.name: tensor for tensor in source.graph.initializer}
+    raw = {output for node in floats for output in node.output}
     integer = {output for node in source.graph.node for output in node.output} - raw
     for node in floats:
         for number, name in enumerate(node.input):
             if name in integer:
                 node.input[number] = paired.get(name, name)
             elif name in weights:
-                node.input[number] = _added(own, weights[name])
+                node.input[number] = _added(own, weights[name], taken)
     del graph.node[:], graph.initializer[:]
-    graph.node.extend(_needed([*kept, *floats], [output.name for output in graph.output]))
+    graph.node.extend(ordered([*others, *floats], [output.name for output in graph.output]))
     used = {name for node in graph.node for name in node.input}
     graph.initializer.extend(tensor for tensor in own.values() if tensor.name in used)
     return made
+
+
+def _float_nodes(quantized: Any, source: Any, kept: Collection[str]) -> set[str]:
+    """Return the names of the nodes in float: those of the layers, and what moves values for such nodes only."""
+    integer = integer_layers(quantized, source).keys() - set(kept)
+    names = {node for layer, nodes in layers(source).items() if layer not in integer for node in nodes}
+    readers: dict[str, list[str]] = {}
+    for node in source.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.name)
+    for node in reversed(source.node):
+        mine = [reader for output in node.output for reader in readers.get(output, ())]
+        if node.op_type in _PASSING and mine:
+            names.discard(node.name)
+            if names.issuperset(mine):
+                names.add(node.name)
+    return names
 
 
 def _copied(node: Any) -> Any:
@@ -98,14 +121,14 @@ def _copied(node: Any) -> Any:
     return copied
 
 
-def _free_outputs(kept: Iterable[Any], floats: Iterable[Any]) -> None:
+def _free_outputs(others: Iterable[Any], floats: Iterable[Any]) -> None:
     """Let nodes in float make the graph's outputs themselves, where a DequantizeLinear has taken the name of one."""
     wanted = {output for node in floats for output in node.output}
     before = {}
-    for node in kept:
+    for node in others:
         if node.op_type == "DequantizeLinear" and node.output[0] in wanted:
             before[node.input[0]] = node.output[0]
-    for node in kept:
+    for node in others:
         for number, name in enumerate(node.input):
             if name in wanted and name in before.values():
                 node.input[number] = f"{name}.paired"
@@ -126,10 +149,15 @@ def _pairs(nodes: Iterable[Any]) -> dict[str, str]:
     return found
 
 
-def _added(own: dict[str, Any], tensor: Any) -> str:
-    """Add a float tensor to those of the quantized graph; returns its name, another one if it was corrected there."""
+def _added(own: dict[str, Any], tensor: Any, taken: Collection[str]) -> str:
+    """Add a float tensor to those of the quantized graph.
+
+    Returns:
+        Its name: another one where the quantizer has corrected it, or gives its name to what it makes of integers.
+    """
     name, here = tensor.name, own.get(tensor.name)
-    if here is None or here.SerializeToString(deterministic=True) == tensor.SerializeToString(deterministic=True):
+    same = here is None or here.SerializeToString(deterministic=True) == tensor.SerializeToString(deterministic=True)
+    if same and name not in taken:
         own[name] = tensor
         return str(name)
     copied = type(tensor)()
@@ -139,7 +167,7 @@ def _added(own: dict[str, Any], tensor: Any) -> str:
     return str(copied.name)
 
 
-def _needed(nodes: list[Any], outputs: Iterable[str]) -> list[Any]:
+def ordered(nodes: Sequence[Any], outputs: Iterable[str]) -> list[Any]:
     """Return the nodes that the outputs need, in an order in which they can run."""
     maker = {output: number for number, node in enumerate(nodes) for output in node.output}
     before: dict[int, list[int]] = {}

@@ -4,20 +4,61 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from paretune.compression.export import OPSET
 from paretune.compression.quantize_calibration import CHUNK, Feed, Reader
-from paretune.compression.quantize_mixed import WEIGHTED
+from paretune.compression.quantize_mixed import WEIGHTED, ordered
 from paretune.compression.quiet import quiet
-from paretune.runtimes.onnxruntime import library
+from paretune.runtimes.onnxruntime import PROVIDER, library
 from paretune.structures import Floats
 
 PERCENTILE = 99.99
 """Share of an activation's values that a range by percentile holds."""
 _SMALL = ("QuantizeLinear", "DequantizeLinear", "ConvInteger", "MatMulInteger")
+
+
+@cache
+def safe_bits() -> int:
+    """Return how many bits a weight may have on this CPU: 8, or 7 where products of 8-bit integers overflow.
+
+    x86 without VNNI adds up pairs of products in 16 bits (VPMADDUBSW), under every runtime: a sum then is as
+    little as half of what it should be. It is tried out: a convolution of the largest values.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    channels = 16
+    shape = [1, channels, 4, 4]
+    constants = {
+        "weight": np.full((channels, channels, 1, 1), 127, np.int8),
+        "weight_scale": np.float32(1 / 127),
+        "activation_scale": np.float32(1 / 255),
+        "sum_scale": np.float32(channels / 255),
+        "zero": np.uint8(0),
+    }
+    edges = [
+        ("QuantizeLinear", ["images", "activation_scale", "zero"], "integers"),
+        ("DequantizeLinear", ["integers", "activation_scale", "zero"], "floats"),
+        ("DequantizeLinear", ["weight", "weight_scale"], "float_weight"),
+        ("Conv", ["floats", "float_weight"], "sums"),
+        ("QuantizeLinear", ["sums", "sum_scale", "zero"], "integer_sums"),
+        ("DequantizeLinear", ["integer_sums", "sum_scale", "zero"], "found"),
+    ]
+    graph = helper.make_graph(
+        [helper.make_node(kind, given, [made]) for kind, given, made in edges],
+        "probe",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("found", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    session = library().InferenceSession(model.SerializeToString(), providers=[PROVIDER])
+    (found,) = session.run(None, {"images": np.ones(shape, np.float32)})
+    return 7 if found.min() < 0.9 * channels else 8
 
 
 def prepare(source: Path, prepared: Path) -> None:
@@ -35,8 +76,15 @@ def prepare(source: Path, prepared: Path) -> None:
     onnx.save(model, prepared)
 
 
-def static(
-    prepared: Path, file: Path, feed: Feed, *, percentile: bool, per_channel: bool, floats: Collection[str]
+def static(  # noqa: PLR0913 - each is a choice of the user's
+    prepared: Path,
+    file: Path,
+    feed: Feed,
+    *,
+    percentile: bool,
+    per_channel: bool,
+    weight_bits: int,
+    floats: Collection[str],
 ) -> None:
     """Write a file with pairs of QuantizeLinear and DequantizeLinear, as ONNX Runtime places them.
 
@@ -48,6 +96,7 @@ def static(
         feed: the inputs that ranges are taken from.
         percentile: ranges hold all but one value in ten thousand, not all.
         per_channel: a scale for each output channel of a weight.
+        weight_bits: 8 or 7.
         floats: names of nodes that stay in float.
     """
     library()
@@ -64,6 +113,7 @@ def static(
             Reader(feed),
             quant_format=QuantFormat.QDQ,
             per_channel=per_channel,
+            reduce_range=weight_bits == 7,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=sorted(floats),
@@ -99,7 +149,8 @@ def weights_only(source: Path, file: Path, *, per_channel: bool, floats: Collect
     for node in graph.node:
         if node.op_type not in WEIGHTED or node.name in floats or node.input[1] not in weights:
             continue
-        name, axis = node.input[1], _channel_axis(node) if per_channel else None
+        name = node.input[1]
+        axis = _channel_axis(node, len(weights[name].dims)) if per_channel else None
         restored = f"{name}.restored.{axis}"
         if restored not in made:
             parts = integers_of(numpy_helper.to_array(weights[name]), axis)
@@ -128,15 +179,15 @@ def integers_of(weight: Floats, axis: int | None) -> tuple[np.ndarray[Any, Any],
     return integers, scale.reshape(-1) if axis is not None else scale.reshape(())
 
 
-def _channel_axis(node: Any) -> int:
-    """Return the dimension of the output channels in the weight of a node."""
+def _channel_axis(node: Any, dimensions: int) -> int:
+    """Return the dimension of the output channels in the weight of a node, which has so many."""
     if node.op_type == "Gemm":
         transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
         return 0 if transposed else 1
-    return {"Conv": 0, "ConvTranspose": 1}.get(node.op_type, -1)
+    return {"Conv": 0, "ConvTranspose": 1}.get(node.op_type, dimensions - 1)
 
 
-def half(source: Path, file: Path, *, floats: Collection[str]) -> None:
+def half(source: Path, file: Path) -> None:
     """Write a file that computes in 16-bit floats between inputs and outputs of 32 bits."""
     import onnx
 
@@ -144,7 +195,10 @@ def half(source: Path, file: Path, *, floats: Collection[str]) -> None:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     with quiet(""):
-        made = convert_float_to_float16(onnx.load(source), keep_io_types=True, node_block_list=sorted(floats))
+        made = convert_float_to_float16(onnx.load(source), keep_io_types=True)
+    nodes = ordered(made.graph.node, [output.name for output in made.graph.output])
+    del made.graph.node[:]
+    made.graph.node.extend(nodes)  # it appends its casts
     onnx.save(made, file)
 
 

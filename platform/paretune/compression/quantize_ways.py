@@ -16,7 +16,7 @@ from paretune.compression import quantize_onnx, sensitivity
 from paretune.compression.base import Context
 from paretune.compression.export import training_images
 from paretune.compression.quantize_calibration import Feed, loaded
-from paretune.compression.quantize_mixed import layers, mixed
+from paretune.compression.quantize_mixed import mixed
 from paretune.compression.sensitivity import Layer
 from paretune.model import Model
 from paretune.runtimes.onnxruntime import open_session
@@ -41,15 +41,20 @@ class Plan:
     tool: Tool
     method: Method
     per_channel: bool
+    weight_bits: int
     float_outputs: bool
     keep_float: int
 
     @property
     def label(self) -> str:
         """Return it in a few words."""
-        words = [f"{self.tool} {self.method}" if self.scheme == "int8" else self.scheme]
-        words += [] if self.per_channel or self.scheme == "fp16" else ["one scale for each weight"]
-        return ", ".join(words) + (f" with {in_float(self.keep_float)}" if self.keep_float else "")
+        if self.scheme != "int8":
+            return self.scheme
+        words = [f"{self.tool} {self.method}"]
+        words += [] if self.weight_bits == 8 else [f"{self.weight_bits}-bit weights"]
+        words += [] if self.per_channel else ["one scale for each weight"]
+        words += [in_float(self.keep_float)] if self.keep_float else []
+        return ", ".join(words)
 
 
 def in_float(count: int) -> str:
@@ -92,14 +97,18 @@ class Work:
             elif plan.scheme == "weight_only":
                 quantize_onnx.weights_only(source, file, per_channel=plan.per_channel, floats=outputs)
             else:
-                quantize_onnx.half(source, file, floats=outputs)
+                quantize_onnx.half(source, file)
         return self.with_floats(files, self.ranked(files)[: plan.keep_float]) if plan.keep_float else files
 
     def _static(self, plan: Plan, part: str, file: Path, outputs: Collection[str]) -> None:
         """Write one file in static INT8 that names the images its ranges come from."""
         split = self.context.data.splits["train"]
         feed = Feed(split, self.indices, self.context.detector, self.model, part)
-        options: dict[str, Any] = {"percentile": plan.method == "percentile", "per_channel": plan.per_channel}
+        options: dict[str, Any] = {
+            "percentile": plan.method == "percentile",
+            "per_channel": plan.per_channel,
+            "weight_bits": plan.weight_bits,
+        }
         if plan.tool == "nncf":
             from paretune.compression.quantize_nncf import static
 
@@ -108,7 +117,7 @@ class Work:
             quantize_onnx.static(self.floats[part], file, feed, floats=outputs, **options)
         images = [split.ids[index] for index in self.indices]
         facts = {"images": images, "seed": self.context.seed, "method": plan.method, "tool": plan.tool}
-        _tell(file, CALIBRATION, facts)
+        _tell(file, CALIBRATION, {**facts, "weight_bits": plan.weight_bits})
 
     def ranked(self, files: Files) -> list[Layer]:
         """Return the integer layers of quantized files, the most harmful first."""
@@ -126,10 +135,8 @@ class Work:
         found = self._new_files("mixed")
         for part, file in found.items():
             integer, source = onnx.load(files[part]), onnx.load(self.floats[part])
-            members = layers(source.graph)
             names = [layer for owner, layer in kept if owner == part]
-            nodes = {node for name in names for node in members[name]}
-            onnx.save(mixed(integer, source, nodes), file)
+            onnx.save(mixed(integer, source, names), file)
             _tell(file, KEPT, names)
         return found
 

@@ -52,9 +52,9 @@ def rank(
     found: list[tuple[tuple[float, float], Layer]] = []
     for part, file in quantized.items():
         integer, source = onnx.load(file), onnx.load(floats[part])
-        names = [node.name for node in source.graph.node]
-        for layer, nodes in integer_layers(integer.graph, source.graph).items():
-            alone = mixed(integer, source, set(names) - set(nodes))
+        names = integer_layers(integer.graph, source.graph).keys()
+        for layer in names:
+            alone = mixed(integer, source, names - {layer})
             parts = {**plain, part: _opened(detector, part, alone, file)}
             got = [detector.run(parts, image, size) for image in images]
             found.append((_harm(detector, size, wanted, got), (part, layer)))
