@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,13 +14,33 @@ from torch import nn
 from paretune.compression.base import Context
 from paretune.compression.export import Export, in_eager
 from paretune.detectors.base import Detector
-from paretune.detectors.yolo import Yolo
 from paretune.model import Model
-from paretune.structures import Annotations, Data, Detections, InputSize, Thresholds
-from tests_support_compression import CLASSES, Pictures, context, model
+from paretune.structures import Annotations, Data, Detections, Floats, InputSize, Thresholds
+from tests_support_compression import CLASSES, SIZE, MixedDetector, Pictures, context, model
 
-SMALL = Yolo(width=0.125, depthwise=False)
-SIZE = InputSize(96, 64)
+
+class Grid(MixedDetector):
+    """A box of either class in every cell of the map, 4 pixels wide; no two are one object."""
+
+    name: ClassVar[str] = "grid"
+
+    def decode(self, raw: Sequence[Floats], size: InputSize, thresholds: Thresholds) -> list[Detections]:
+        boxes, scores = raw
+        rows, columns = np.mgrid[: boxes.shape[2], : boxes.shape[3]]
+        middle = np.stack([columns, rows])[None] * 4 + 2 + np.tanh(boxes[:, :2])
+        half = 4 + 2 * np.tanh(boxes[:, 2:])
+        corners = np.concatenate([middle - half, middle + half], 1).astype(np.float32)
+        found = []
+        for corner, logits in zip(corners, scores, strict=True):
+            sure = 1 / (1 + np.exp(-logits))
+            label, row, column = np.nonzero(sure >= thresholds.score)
+            order = np.argsort(-sure[label, row, column], kind="stable")[: thresholds.detections]
+            label, row, column = label[order], row[order], column[order]
+            found.append(Detections(corner[:, row, column].T, sure[label, row, column].astype(np.float32), label))
+        return found
+
+
+GRID = Grid()
 
 
 def photographs(count: int, name: str = "train", seed: int = 0, size: InputSize = SIZE) -> Pictures:
@@ -28,7 +50,7 @@ def photographs(count: int, name: str = "train", seed: int = 0, size: InputSize 
     return Pictures(tuple(picture.repeat(8, 0).repeat(8, 1) for picture in coarse), name=name)
 
 
-def sure(detector: Detector = SMALL, size: InputSize = SIZE, seed: int = 0) -> Model:
+def sure(detector: Detector = GRID, size: InputSize = SIZE, seed: int = 0) -> Model:
     """A network with the statistics of its own signal, whose scores lie apart as a trained one's do."""
     made = model(detector, size, seed)
     network = made.network
@@ -50,7 +72,7 @@ def sure(detector: Detector = SMALL, size: InputSize = SIZE, seed: int = 0) -> M
             hook = layer.register_forward_hook(lambda _, __, out, seen=seen: seen.append(out.flatten()))
             network(images)
             hook.remove()
-            boxes = any(word in names[layer] for word in ("reg", "bbox"))
+            boxes = any(word in names[layer] for word in ("reg", "box"))
             layer.weight.mul_((0.5 if boxes else 3) / torch.cat(seen).std())
     return made
 
@@ -82,7 +104,7 @@ def labelled_by(detector: Detector, made: Model, pictures: Pictures) -> Labelled
     return Labelled(pictures.pictures, name=pictures.name, truth=tuple(truth))
 
 
-def guarded_context(workdir: Path, made: Model, detector: Detector = SMALL) -> Context:
+def guarded_context(workdir: Path, made: Model, detector: Detector = GRID) -> Context:
     """Training pictures, and two splits that are labelled by the float network."""
     splits = {
         "train": photographs(12),
@@ -92,7 +114,7 @@ def guarded_context(workdir: Path, made: Model, detector: Detector = SMALL) -> C
     return replace(context(workdir, detector), data=Data(CLASSES, splits, "0"))
 
 
-def sure_file(workdir: Path, detector: Detector = SMALL, size: InputSize = SIZE) -> tuple[Model, Model]:
+def sure_file(workdir: Path, detector: Detector = GRID, size: InputSize = SIZE) -> tuple[Model, Model]:
     """The network, and the same exported."""
     made = sure(detector, size)
     return made, Export().apply(made, context(workdir, detector, photographs(4, size=size)))
