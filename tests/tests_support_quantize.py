@@ -44,10 +44,18 @@ GRID = Grid()
 
 
 def photographs(count: int, name: str = "train", seed: int = 0, size: InputSize = SIZE) -> Pictures:
-    """Patches of colour on a coarse grid: every place looks different."""
+    """Large and small patches of colour, each picture of a brightness of its own.
+
+    Small ones alone are the same everywhere to the coarsest maps, whose norms then make signals of noise.
+    """
     random = np.random.default_rng(seed)
-    coarse = random.integers(0, 256, (count, size.height // 8, size.width // 8, 3), dtype=np.uint8)
-    return Pictures(tuple(picture.repeat(8, 0).repeat(8, 1) for picture in coarse), name=name)
+    shape = (count, size.height, size.width, 3)
+    made = np.zeros(shape, np.float32)
+    for patch, weight in ((32, 0.6), (8, 0.4)):
+        some = random.random((count, -(-size.height // patch), -(-size.width // patch), 3), np.float32)
+        made += weight * some.repeat(patch, 1).repeat(patch, 2)[:, : size.height, : size.width]
+    made *= random.uniform(0.3, 1, (count, 1, 1, 3))
+    return Pictures(tuple((made * 255).astype(np.uint8)), name=name)
 
 
 def sure(detector: Detector = GRID, size: InputSize = SIZE, seed: int = 0) -> Model:
@@ -55,7 +63,7 @@ def sure(detector: Detector = GRID, size: InputSize = SIZE, seed: int = 0) -> Mo
     made = model(detector, size, seed)
     network = made.network
     assert network is not None
-    split = photographs(8, seed=9, size=size)
+    split = photographs(16, seed=9, size=size)
     images = torch.from_numpy(np.stack([detector.preprocess(picture, size)[0] for picture in split.pictures]))
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     with torch.no_grad():

@@ -20,7 +20,11 @@ from tests_support_compression import context, model, same_state, state
 NAMES = STEPS.names
 QUICK: dict[str, dict[str, Any]] = {"finetune": {"epochs": 1}, "quantize": {"images": 4}}
 """Fields with which a step is quick; the defaults where there are none."""
-IDLE: dict[str, dict[str, Any]] = {"finetune": {"epochs": 0}, "prune": {"ratio": 0.0}}
+IDLE: dict[str, dict[str, Any]] = {
+    "finetune": {"epochs": 0},
+    "prune": {"ratio": 0.0},
+    "quantize": {"images": 4, "keep_float": 1000},
+}
 """Fields with which a step does nothing, where there are such."""
 
 
@@ -55,7 +59,7 @@ def same(a: Model, b: Model) -> bool:
 def test_importing_its_file_imports_no_heavy_library(name: str) -> None:
     code = (
         f"import sys; from paretune.compression import STEPS; STEPS.load({name!r})(); "
-        "print([m for m in ('torch', 'torch_pruning', 'onnx', 'onnxruntime', 'cv2') if m in sys.modules])"
+        "print([m for m in ('torch', 'torch_pruning', 'onnx', 'onnxruntime', 'nncf', 'cv2') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

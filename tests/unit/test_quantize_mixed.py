@@ -175,7 +175,9 @@ def test_outputs_that_were_quantized_are_made_in_float(tmp_path: Path) -> None:
         make("Conv", ["y", "wf"], ["out"], "second"),
     ]
     quantized = helper.make_graph(pairs, "g", *ends, [integer, one, zero])
-    models = [helper.make_model(g, opset_imports=[helper.make_opsetid("", 20)], ir_version=10) for g in (quantized, source)]
+    models = [
+        helper.make_model(g, opset_imports=[helper.make_opsetid("", 20)], ir_version=10) for g in (quantized, source)
+    ]
     onnx.save(mixed(*models, {"first"}), tmp_path / "mixed.onnx")
     session = open_session(tmp_path / "mixed.onnx", 1)
     found = session.run(["y", "out"], {"x": np.full((1, 1, 1, 1), 1.1, np.float32)})

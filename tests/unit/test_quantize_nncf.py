@@ -99,7 +99,10 @@ def test_seven_bits_use_half_the_range(source: Model, tmp_path: Path) -> None:
 
 def test_moving_the_zero_changes_no_value() -> None:
     make = onnx.helper.make_node
-    nodes = [make("QuantizeLinear", ["x", "s", "z"], ["i"], "q"), make("DequantizeLinear", ["i", "s", "z"], ["y"], "dq")]
+    nodes = [
+        make("QuantizeLinear", ["x", "s", "z"], ["i"], "q"),
+        make("DequantizeLinear", ["i", "s", "z"], ["y"], "dq"),
+    ]
     shape = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         nodes,

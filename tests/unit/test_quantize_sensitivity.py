@@ -114,7 +114,9 @@ def test_the_layer_that_was_spoilt_comes_first_and_keeping_it_in_float_mends_it(
     errors = {}
     for kept in (0, 1):
         made = Quantize(per_channel=False, keep_float=kept).apply(source.made, around)
-        facts = {entry.key: json.loads(entry.value) for entry in onnx.load(made.file).metadata_props if "tune" in entry.key}
+        facts = {
+            entry.key: json.loads(entry.value) for entry in onnx.load(made.file).metadata_props if "tune" in entry.key
+        }
         assert facts.get(KEPT, []) == [source.names[layer]][:kept]
         pairs = zip(run(source.made.file, images[0]), run(made.file, images[0]), strict=True)
         errors[kept] = max(float(np.linalg.norm(a - b) / np.linalg.norm(a)) for a, b in pairs)

@@ -115,7 +115,9 @@ class Quantize(Step):
         if not any(small_operators(file) for file in first.values()):
             if self.keep_float == 0:
                 raise RuntimeError("quantize: nothing in the network could be quantized")
-            return Outcome(None, (f"quantize changed nothing: keep_float {self.keep_float} keeps every layer in float",))
+            return Outcome(
+                None, (f"quantize changed nothing: keep_float {self.keep_float} keeps every layer in float",)
+            )
         if self.max_drop is None:
             return Outcome(first, ())
         rungs = [Rung(self._plan.label, lambda: first)]
@@ -133,7 +135,7 @@ class Quantize(Step):
         return [plan for plan in found if plan != self._plan]
 
     def _further(self, work: Work, rung: Rung, files: Files) -> Iterator[Rung]:
-        """Give ever more layers back to float: 1, 2, 4, 8, …"""
+        """Give ever more layers back to float: 1, 2, 4, 8 layers and so on."""
         if self.scheme != "int8":
             return
         order, count = work.ranked(files), 1

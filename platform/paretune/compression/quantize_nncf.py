@@ -32,7 +32,7 @@ def library() -> Any:
     return nncf
 
 
-def static(  # noqa: PLR0913 - those of ONNX Runtime's
+def static(
     prepared: Path,
     file: Path,
     feed: Feed,

@@ -76,7 +76,7 @@ def prepare(source: Path, prepared: Path) -> None:
     onnx.save(model, prepared)
 
 
-def static(  # noqa: PLR0913 - each is a choice of the user's
+def static(
     prepared: Path,
     file: Path,
     feed: Feed,

@@ -78,8 +78,8 @@ class Work:
     def floats(self) -> Files:
         """The float files, as quantizers want them."""
         files = self._new_files("float")
-        for (part, file), source in zip(files.items(), self.model.files, strict=True):
-            quantize_onnx.prepare(source, files[part])
+        for source, file in zip(self.model.files, files.values(), strict=True):
+            quantize_onnx.prepare(source, file)
         return files
 
     def make(self, plan: Plan) -> Files:
