@@ -55,8 +55,7 @@ class Recipe(Spec):
         chain: list[Step] = []
         now: Format = "torch"
         for step in self.steps:
-            wanted = self.runtime.accepts if step.accepts == "either" else step.accepts
-            now = _bridge(chain, now, wanted, f"step {step.name!r}")
+            now = _bridge(chain, now, step.takes(self.runtime.accepts), f"step {step.name!r}")
             chain.append(step)
             now = step.produces or now
         _bridge(chain, now, self.runtime.accepts, f"runtime {self.runtime.name!r}")

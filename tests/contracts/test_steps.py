@@ -30,6 +30,7 @@ IDLE: dict[str, dict[str, Any]] = {
     "prune": {"ratio": 0.0},
     "factorize": {"rank": 1.0},
     "sparsify": {"sparsity": 0.0},
+    "quantize": {"images": 4, "keep_float": 1000},
 }
 """Fields with which a step does nothing, where there are such."""
 
@@ -65,7 +66,7 @@ def same(a: Model, b: Model) -> bool:
 def test_importing_its_file_imports_no_heavy_library(name: str) -> None:
     code = (
         f"import sys; from paretune.compression import STEPS; STEPS.load({name!r})(); "
-        "print([m for m in ('torch', 'torch_pruning', 'onnx', 'onnxruntime', 'cv2') if m in sys.modules])"
+        "print([m for m in ('torch', 'torch_pruning', 'onnx', 'onnxruntime', 'nncf', 'cv2') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -56,6 +56,10 @@ class Step(Spec, ABC):
     produces: ClassVar[Format | None] = "torch"
     """None: the format it was given."""
 
+    def takes(self, loaded: Format) -> Format:
+        """Return the format it takes in a recipe whose runtime loads this one."""
+        return loaded if self.accepts == "either" else self.accepts
+
     @abstractmethod
     def apply(self, model: Model, context: Context) -> Model:
         """Return the changed model; the one given stays as it was.
