@@ -77,7 +77,7 @@ class Cluster(Step):
         """Cluster the float weights of an ``onnx.GraphProto`` in place; return the number of those changed."""
         from onnx import TensorProto, numpy_helper
 
-        from paretune.compression.quantize import last_convolutions
+        from paretune.compression.quantize_onnx import last_convolutions
 
         left = set(last_convolutions(graph)) if self.keep_outputs else set()
         nodes = [node for node in graph.node if node.op_type in _WEIGHTED and node.name not in left]

@@ -39,6 +39,27 @@ class Chain(nn.Sequential):
         return cls(*(_made(form) for form in forms))
 
 
+class Nothing(nn.Identity):
+    """What is left of a batch norm that was folded into the convolution before it."""
+
+    kind: ClassVar[str] = "nothing"
+
+    def fields(self) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    @classmethod
+    def empty(cls, fields: Mapping[str, Any]) -> Nothing:
+        """Make one.
+
+        Raises:
+            ValueError: there are fields.
+        """
+        if fields:
+            raise ValueError(f"nothing has no fields, and {', '.join(fields)} are given")
+        return cls()
+
+
 def _form(layer: nn.Module) -> dict[str, Any]:
     if isinstance(layer, Replacement):
         return {"kind": layer.kind, **layer.fields()}

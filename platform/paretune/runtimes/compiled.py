@@ -52,7 +52,10 @@ class Compiled(Runtime):
         """
         if target.device == "cpu":
             _check_compiler()
+        import torch
+
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_folder("compiled"))
+        torch._dynamo.reset()  # noqa: SLF001 - public by its documentation; it refuses a ninth network of one class
         settle(target)
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         network = ready(artefact, target, self.precision)
