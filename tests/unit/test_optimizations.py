@@ -132,7 +132,7 @@ def test_needs_neither_ray_nor_mlflow_nor_optuna(place: Place) -> None:
         (["--out", "runs"], "runs exists already"),
         (["--seed", "-1", "--out", "x"], "--seed -1: expected 0 or more"),
         (["--data", "nowhere", "--out", "x"], "nowhere"),
-        (["--step", "prune={importance: bn_scale}", "--device", "cuda", "--out", "x"], "does not run on cuda"),
+        (["--runtime", "openvino", "--device", "cuda", "--out", "x"], "openvino runs on cpu here, not on cuda"),
         (["--step", "finetune={distill: {teacher: gone}}", "--runtime", "eager", "--out", "x"], "gone: no network"),
     ],
 )

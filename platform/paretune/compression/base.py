@@ -55,6 +55,8 @@ class Step(Spec, ABC):
     accepts: ClassVar[Accepted] = "torch"
     produces: ClassVar[Format | None] = "torch"
     """None: the format it was given."""
+    final: ClassVar[bool] = False
+    """No step can follow it."""
 
     def takes(self, loaded: Format) -> Format:
         """Return the format it takes in a recipe whose runtime loads this one."""

@@ -34,6 +34,7 @@ class Quantize(Step):
     name: ClassVar[str] = "quantize"
     accepts: ClassVar[Accepted] = "either"
     produces: ClassVar[Format | None] = None
+    final: ClassVar[bool] = True
 
     scheme: Scheme = "int8"
     """int8: weights and activations, with ranges known beforehand. int8_dynamic: the same, with ranges taken while it
