@@ -46,7 +46,7 @@ def test_local_takes_the_smallest_of_every_layer(sparsity: float, tmp_path: Path
 
 def test_global_takes_the_smallest_of_all(tmp_path: Path) -> None:
     before = model()
-    after = Sparsify(sparsity=0.5, keep_outputs=False).apply(before, context(tmp_path))
+    after = Sparsify(sparsity=0.5, scope="global", keep_outputs=False).apply(before, context(tmp_path))
     dense = np.concatenate([weight.abs().flatten().numpy() for weight in weights(before.network).values()])
     border = np.sort(dense)[round(0.5 * len(dense))]
     for name, weight in weights(after.network).items():
@@ -75,11 +75,13 @@ def test_a_layer_that_loses_everything_is_told(tmp_path: Path) -> None:
     given = model()
     with torch.no_grad():
         given.network.same[0].weight.mul_(1e-6)
-    after = Sparsify(sparsity=0.9).apply(given, context(tmp_path))
+    after = Sparsify(sparsity=0.9, scope="global").apply(given, context(tmp_path))
     assert after.notes[0] == "sparsify: all weights of same.0 are zero"
 
 
-@pytest.mark.parametrize("step", [Sparsify(sparsity=0.6), Sparsify(pattern="2:4")])
+@pytest.mark.parametrize(
+    "step", [Sparsify(sparsity=0.6), Sparsify(sparsity=0.6, scope="global"), Sparsify(pattern="2:4")]
+)
 def test_twice_is_once_and_says_so(step: Sparsify, tmp_path: Path) -> None:
     once = step.apply(model(), context(tmp_path))
     twice = step.apply(once, context(tmp_path))

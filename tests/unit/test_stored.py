@@ -30,7 +30,7 @@ from paretune.structures import Thresholds
 from paretune.target import Target
 from tests_support_compression import CLASSES, context, model, pictures, same_state, state
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 DETECTOR = Yolo(width=0.125, depthwise=False)
 RECIPES: dict[str, tuple[Any, ...]] = {

@@ -32,8 +32,9 @@ class Sparsify(Step):
     cores take them. On a CPU both gain size only."""
     sparsity: float = Field(default=HALF, ge=0, lt=1)
     """Share of the weights that become zeros; of 2:4 it is a half."""
-    scope: Literal["local", "global"] = "global"
-    """local: every layer loses the share; global: the network does, its smallest weights wherever they are."""
+    scope: Literal["local", "global"] = "local"
+    """local: every layer loses the share; global: the network does, its smallest weights wherever they are: layers of
+    many inputs have small weights, and may lose them all."""
     keep_outputs: bool = True
     """Leave the last layers, whose outputs are boxes and scores, as they are."""
 
