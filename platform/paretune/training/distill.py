@@ -12,7 +12,7 @@ class Distill(Spec):
 
     logits: float = Field(default=1.0, ge=0, le=1000)
     """Weight of the teacher's answers (scores and boxes) in the loss; how they are compared depends on the detector."""
-    features: float = Field(default=1.0, ge=0, le=1000)
+    features: float = Field(default=5.0, ge=0, le=1000)
     """Weight of the maps that feed the heads: 1 - correlation with the teacher's, channel by channel."""
     temperature: float = Field(default=1.0, ge=0.1, le=100)
     """Softens the class scores of both before they are compared: above 1, unlikely classes count more."""
