@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import torch
 from paretune.compression.prune import Prune
 from paretune.detectors.structure import layers
 from paretune.profiling import staircase as probe
-from paretune.profiling.interleaved import interleaved, quick_ratio
+from paretune.profiling.interleaved import clock_for, interleaved, quick_ratio
 from paretune.profiling.layers import DEPTH, LAYERS_IN, Layer
 from paretune.profiling.staircase import MULTIPLES, Staircase, judged, staircase, widths
 from paretune.runtimes import RUNTIMES
@@ -165,6 +166,11 @@ def test_functions_are_timed_in_turn_each_order_with_its_reverse() -> None:
     assert times == pytest.approx(np.tile([0.001, 0.004], (4, 1)))
     turns = "".join(str(name) for name in clock.ran)[4:]  # after two calls of each that tell how long they take
     assert turns == ("a" * 8 + "b" * 2) + ("b" * 2 + "a" * 8) + ("a" * 8 + "b" * 2) + ("b" * 2 + "a" * 8)
+
+
+def test_the_clock_is_cpu_time_only_where_one_thread_does_the_work() -> None:
+    assert clock_for(Target()) is time.process_time
+    assert clock_for(Target(threads=2)) is clock_for(Target(device="cuda")) is time.perf_counter
 
 
 def test_a_quick_ratio_is_right_while_everything_slows_down() -> None:

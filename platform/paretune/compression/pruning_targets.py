@@ -17,7 +17,7 @@ from paretune.compression.coupling import Block
 from paretune.compression.export import Export, training_images
 from paretune.device_lock import alone_on
 from paretune.model import Model
-from paretune.profiling.interleaved import quick_ratio
+from paretune.profiling.interleaved import clock_for, quick_ratio
 from paretune.structures import Floats, InputSize
 
 MOST = 0.98
@@ -109,13 +109,13 @@ def stopwatch(dense: Model, context: Context) -> Iterator[Stopwatch]:
         RuntimeError: the runtime does not run as asked for.
     """
     threads = torch.get_num_threads()  # a runtime that is torch sets them for the whole process
-    image = training_images(dense, context, 1)[0]
+    image, clock = training_images(dense, context, 1)[0], clock_for(context.target)
     try:
         with _loaded(dense, context) as base:
 
             def share(model: Model) -> float:
                 with _loaded(model, context) as core, alone_on(context.target.device):
-                    return quick_ratio(lambda: core(image), lambda: base(image))
+                    return quick_ratio(lambda: core(image), lambda: base(image), clock=clock)
 
             yield share
     finally:

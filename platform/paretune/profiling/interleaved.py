@@ -11,7 +11,18 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from paretune.target import Target
+
 Run = Callable[[], object]
+
+
+def clock_for(target: Target) -> Callable[[], float]:
+    """Return the seconds to time by: CPU time where one thread of a CPU does all the work.
+
+    Others who use the core meanwhile hardly change it; by wall time the longer of two functions looks longer still,
+    since it is interrupted in every call.
+    """
+    return time.process_time if target.device == "cpu" and target.threads == 1 else time.perf_counter
 
 
 def interleaved(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 
 from paretune.device_lock import alone_on
 from paretune.profiling.environment import environment
-from paretune.profiling.interleaved import interleaved
+from paretune.profiling.interleaved import clock_for, interleaved
 from paretune.profiling.layers import LAYERS_IN, Layer, LayerKind
 from paretune.runtimes.base import Runtime
 from paretune.spec import fingerprint
@@ -62,7 +61,7 @@ class Staircase:
 
 
 def staircase(
-    runtime: Runtime, target: Target, cache: Path | None = None, *, clock: Callable[[], float] = time.perf_counter
+    runtime: Runtime, target: Target, cache: Path | None = None, *, clock: Callable[[], float] | None = None
 ) -> Staircase | None:
     """Measure single layers on a runtime, alone on the target's device; some seconds.
 
@@ -70,13 +69,14 @@ def staircase(
         runtime: that will run the network.
         target: device and threads.
         cache: folder in which the times are kept for this machine, these libraries and this runtime.
-        clock: seconds.
+        clock: seconds; by default those of ``clock_for``.
 
     Returns:
         None for a runtime that takes whole networks only.
     """
     if runtime.name not in LAYERS_IN:
         return None
+    clock = clock or clock_for(target)
     surroundings = environment(target)
     known = fingerprint(surroundings["machine"], surroundings["libraries"], runtime.named(), widths())
     file = None if cache is None else cache / f"staircase-{known}.json"
