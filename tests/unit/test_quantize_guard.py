@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from paretune.compression import quantize
 from paretune.compression.artefact import write_artefact
 from paretune.compression.base import Context
+from paretune.compression.export import Export
 from paretune.compression.guard import Rung, climb
 from paretune.compression.quantize import Quantize
 from paretune.detectors import DETECTORS
@@ -22,7 +24,7 @@ from paretune.runtimes.predictor import load_predictor
 from paretune.structures import Annotations, Data
 from paretune.target import Target
 from tests_support_compression import CLASSES, context
-from tests_support_quantize import GRID, Labelled, guarded_context, photographs, sure_file
+from tests_support_quantize import GRID, Labelled, guarded_context, photographs, sure, sure_file
 
 
 @pytest.fixture(autouse=True)
@@ -65,22 +67,31 @@ def test_the_first_rung_within_the_limit_is_taken_and_none_after_it_is_made(seed
 
 
 @pytest.mark.slow
-def test_what_the_guard_says_is_what_the_file_loses(tmp_path: Path) -> None:
-    """Pictures labelled by the float network: its map is 1. The limit is between nothing and what is lost."""
-    made, source = sure_file(tmp_path / "source")
+@pytest.mark.timeout(300)
+def test_what_the_guard_says_is_what_the_file_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures labelled by the float network: its map is 1. One layer has a huge weight for a channel that is
+    always zero, which takes the levels from all others: no way of integers helps, to leave the layer in float does.
+    """
+    monkeypatch.setattr(quantize, "find_spec", lambda _: None)
+    made = sure()
+    with torch.no_grad():
+        made.network.deep[1].weight[31], made.network.deep[1].bias[31] = 0, 0
+        made.network.plain[0].weight[:, 63] = 20
+    source = Export().apply(made, context(tmp_path / "source", GRID))
     around = guarded_context(tmp_path / "work", made)
     whole = map_of(source, around, "val")
     assert whole > 0.97
     plain = Quantize(per_channel=False, method="percentile").apply(source, around)
     lost = whole - map_of(plain, around, "val")
     assert lost > 0.01
-    limit = round(lost * 0.7, 4)
+    limit = round(lost / 2, 4)
     for split in around.data.splits.values():
         split.read.clear()
     found = Quantize(per_channel=False, method="percentile", max_drop=limit).apply(source, around)
     note = next(note for note in found.notes if "loses" in note)
     drop = whole - map_of(found, around, "val")
     assert drop <= limit
+    assert "in float loses" in note
     assert f"loses {drop:.4f} of map on val, within max_drop {limit:g}" in note
     assert note.endswith(f"one scale for each weight) loses {lost:.4f}")
     assert around.data.splits["test"].read == []

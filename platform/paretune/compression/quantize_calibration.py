@@ -52,9 +52,9 @@ def stratified(split: Split, count: int, seed: int) -> list[int]:
     chosen: dict[int, None] = {}
     while turns and len(chosen) < count:
         images = turns.popleft()
-        index = next((index for index in images if index not in chosen), None)
-        if index is not None:
-            chosen[index] = None
+        fresh = next((index for index in images if index not in chosen), None)
+        if fresh is not None:
+            chosen[fresh] = None
             turns.append(images)
     others = [index for index in order if index not in chosen]
     return [*chosen, *itertools.islice(others, count - len(chosen))]

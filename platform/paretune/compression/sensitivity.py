@@ -77,7 +77,8 @@ def _harm(
     detector: Detector, size: InputSize, wanted: Sequence[tuple[Floats, ...]], got: Sequence[tuple[Floats, ...]]
 ) -> tuple[float, float]:
     """Return 1 - agreement of the boxes, and the relative error of the raw maps: means over images."""
-    boxes, maps = [], []
+    boxes: list[float] = []
+    maps: list[float] = []
     for one, other in zip(wanted, got, strict=True):
         pairs = zip(detector.decode(one, size, Thresholds()), detector.decode(other, size, Thresholds()), strict=True)
         boxes.extend(1 - agreement(a, b) for a, b in pairs)
