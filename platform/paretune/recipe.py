@@ -54,11 +54,15 @@ class Recipe(Spec):
         """
         chain: list[Step] = []
         now: Format = "torch"
+        closed: str | None = None
         for step in self.steps:
+            if closed is not None:
+                raise ValueError(f"step {step.name!r} cannot change what {closed!r} makes: put it before")
             wanted = self.runtime.accepts if step.accepts == "either" else step.accepts
             now = _bridge(chain, now, wanted, f"step {step.name!r}")
             chain.append(step)
             now = step.produces or now
+            closed = step.name if step.closes and now == "torch" else None
         _bridge(chain, now, self.runtime.accepts, f"runtime {self.runtime.name!r}")
         return tuple(chain)
 

@@ -55,6 +55,8 @@ class Step(Spec, ABC):
     accepts: ClassVar[Accepted] = "torch"
     produces: ClassVar[Format | None] = "torch"
     """None: the format it was given."""
+    closes: ClassVar[bool] = False
+    """Whether no step can change the torch network that it makes: integers are not trained."""
 
     @abstractmethod
     def apply(self, model: Model, context: Context) -> Model:

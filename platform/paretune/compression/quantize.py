@@ -38,6 +38,7 @@ class Quantize(Step):
     name: ClassVar[str] = "quantize"
     accepts: ClassVar[Accepted] = "either"
     produces: ClassVar[Format | None] = None
+    closes: ClassVar[bool] = True
 
     scheme: Literal["int8"] = "int8"
     """int8: static, weights and activations."""

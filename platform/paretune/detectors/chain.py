@@ -72,11 +72,10 @@ def _form(layer: nn.Module) -> dict[str, Any]:
 def _made(form: Mapping[str, Any]) -> nn.Module:
     if "kind" in form:
         fields = {key: value for key, value in form.items() if key != "kind"}
-        made: nn.Module = REPLACEMENTS.load(form["kind"]).empty(fields)
-        return made
+        return REPLACEMENTS.load(form["kind"]).empty(fields)  # type: ignore[no-any-return]
     if "linear" in form:
         given, made = form["linear"]
         return nn.Linear(given, made, bias=form["bias"], device="meta")
     given, made = form["conv2d"]
-    pairs: dict[str, tuple[int, int]] = {name: tuple(form[name]) for name in _PAIRS}
+    pairs: dict[str, Any] = {name: tuple(form[name]) for name in _PAIRS}
     return nn.Conv2d(given, made, **pairs, groups=form["groups"], bias=form["bias"], device="meta")

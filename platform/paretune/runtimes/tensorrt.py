@@ -137,7 +137,7 @@ class Part:
 
         self._engine, self._given, self._outputs = engine, given, outputs
         self._context = engine.create_execution_context()
-        self._stream = torch.cuda.Stream()
+        self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # in no stub
         self._memory: dict[str, Tensor] = {}
         for name in (given, *outputs):
             self._memory[name] = torch.empty(tuple(engine.get_tensor_shape(name)), device="cuda")
