@@ -75,7 +75,11 @@ def compiled(part: nn.Module, given: Given) -> Callable[[Floats], tuple[Floats, 
     if given.device == "cuda":
         options["triton.cudagraphs"] = True
     program: Callable[[Tensor], tuple[Tensor, ...]] = torch.compile(
-        part, fullgraph=True, dynamic=False, options=options
+        part,
+        fullgraph=True,
+        dynamic=False,
+        options=options,
+        isolate_recompiles=True,  # else the ninth network of a family that a process loads is refused
     )
 
     def run(batch: Floats) -> tuple[Floats, ...]:
