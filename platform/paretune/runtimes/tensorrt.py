@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -72,7 +73,7 @@ def _engine(file: Path, kind: str) -> Any:
     made_of = (tensorrt.__version__, torch.cuda.get_device_name(), kind, hashlib.sha256(file.read_bytes()).hexdigest())
     kept = private_folder("tensorrt") / f"{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}.engine"
     if not kept.is_file():
-        draft = kept.with_suffix(".part")
+        draft = kept.with_suffix(f".{os.getpid()}.part")
         draft.write_bytes(_built(file, kind))
         draft.replace(kept)
     engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR)).deserialize_cuda_engine(kept.read_bytes())
