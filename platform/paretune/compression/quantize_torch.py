@@ -171,13 +171,13 @@ def _size(image: Floats) -> InputSize:
 
 def _can(layer: nn.Module) -> bool:
     """Return whether there is an INT8 layer for this one: padding is zeros, of a number of cells."""
-    return not isinstance(layer, nn.Conv2d) or (layer.padding_mode == "zeros" and not isinstance(layer.padding, str))
+    return not isinstance(layer, nn.Conv2d) or (str(layer.padding_mode), type(layer.padding)) == ("zeros", tuple)
 
 
 def _given_a_bias(network: nn.Module, names: Collection[str], copied: nn.Module) -> list[str]:
     """Return the layers that have a bias since a norm was folded into them: the detector's own have none."""
-    own = {name: network.get_submodule(name) for name in names}
-    return [name for name, layer in own.items() if layer.bias is None and copied.get_submodule(name).bias is not None]
+    biased = {name for name in names if getattr(copied.get_submodule(name), "bias", None) is not None}
+    return [name for name in sorted(biased) if getattr(network.get_submodule(name), "bias", None) is None]
 
 
 @dataclass

@@ -20,6 +20,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 LARGEST_WEIGHT = 63
 LARGEST_INPUT = 255
 PAIRS = ("kernel_size", "stride", "padding", "dilation")
+_OUT: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
+"""What oneDNN is told of its output: float32, nothing done to it."""
 _packed = WeakTensorKeyDictionary()
 """Weight → the same in oneDNN's own order, and the zeros it asks for; made when a layer runs first, never saved."""
 
@@ -129,9 +131,8 @@ def _convolved(
         packed = torch.ops.onednn.qconv_prepack(weight, weight_scale, scale, zero_point, *form, list(q.shape))
         _packed[weight] = packed, torch.zeros_like(weight_scale, dtype=torch.int32)
     packed, zeros = _packed[weight]
-    out = (1.0, 0, torch.float32, "none", [], "")
     made: Tensor = torch.ops.onednn.qconv_pointwise(
-        q, scale, zero_point, packed, weight_scale, zeros, bias, *form, *out
+        q, scale, zero_point, packed, weight_scale, zeros, bias, *form, *_OUT
     )
     return made
 
@@ -146,8 +147,7 @@ def _multiplied(q: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor, s
         packed = torch.ops.onednn.qlinear_prepack(weight, list(q.shape))
         _packed[weight] = packed, torch.zeros_like(weight_scale, dtype=torch.int32)
     packed, zeros = _packed[weight]
-    out = (1.0, 0, torch.float32, "none", [], "")
-    made: Tensor = torch.ops.onednn.qlinear_pointwise(q, scale, zero_point, packed, weight_scale, zeros, bias, *out)
+    made: Tensor = torch.ops.onednn.qlinear_pointwise(q, scale, zero_point, packed, weight_scale, zeros, bias, *_OUT)
     return made
 
 
@@ -165,7 +165,7 @@ def _compilable_convolution(
     return _convolved(q, weight, weight_scale, bias, scale, zero_point, how)
 
 
-@_compilable_convolution.register_fake  # type: ignore[untyped-decorator]
+@_compilable_convolution.register_fake
 def _(
     q: Tensor,
     weight: Tensor,
@@ -187,7 +187,7 @@ def _compilable_product(
     return _multiplied(q, weight, weight_scale, bias, scale, zero_point)
 
 
-@_compilable_product.register_fake  # type: ignore[untyped-decorator]
+@_compilable_product.register_fake
 def _(
     q: Tensor,
     weight: Tensor,

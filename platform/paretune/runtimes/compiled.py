@@ -52,10 +52,7 @@ class Compiled(Runtime):
         """
         if target.device == "cpu":
             _check_compiler()
-        import torch
-
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_folder("compiled"))
-        torch._dynamo.reset()  # noqa: SLF001 - public by its documentation; it refuses a ninth network of one class
         settle(target)
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         network = ready(artefact, target, self.precision)
@@ -78,7 +75,11 @@ def compiled(part: nn.Module, given: Given) -> Callable[[Floats], tuple[Floats, 
     if given.device == "cuda":
         options["triton.cudagraphs"] = True
     program: Callable[[Tensor], tuple[Tensor, ...]] = torch.compile(
-        part, fullgraph=True, dynamic=False, options=options
+        part,
+        fullgraph=True,
+        dynamic=False,
+        options=options,
+        isolate_recompiles=True,  # else the ninth network of a family that a process loads is refused
     )
 
     def run(batch: Floats) -> tuple[Floats, ...]:

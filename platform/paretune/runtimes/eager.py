@@ -52,7 +52,7 @@ class Eager(Runtime):
         settle(target)
         network = ready(artefact, target, self.precision)
         if self.channels_last:
-            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # in no stub
+            network = network.to(memory_format=torch.channels_last)
         facts = told(network, target, self.precision)
         facts["layout"] = "channels last" if self.channels_last else "channels first"
         return _Network(
@@ -107,10 +107,9 @@ def ready(artefact: Artefact, target: Target, precision: Precision) -> nn.Module
     if target.device != "cpu" and len(layers) < len(list(network.modules())):
         raise RuntimeError("torch has INT8 layers for a CPU only; take tensorrt or onnxruntime on a GPU")
     for layer in layers:  # not `network.to`: the scales of INT8 layers stay float32
-        for name, tensor in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)):
+        for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
             if tensor.is_floating_point():
-                cast = tensor.to(getattr(torch, _TYPES[precision]))
-                setattr(layer, name, torch.nn.Parameter(cast, False) if name in layer._parameters else cast)  # noqa: SLF001 - torch has no other way to ask
+                tensor.data = tensor.data.to(getattr(torch, _TYPES[precision]))
     return network.to(target.device)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -72,7 +73,7 @@ def _engine(file: Path, kind: str) -> Any:
     made_of = (tensorrt.__version__, torch.cuda.get_device_name(), kind, hashlib.sha256(file.read_bytes()).hexdigest())
     kept = private_folder("tensorrt") / f"{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}.engine"
     if not kept.is_file():
-        draft = kept.with_suffix(".part")
+        draft = kept.with_suffix(f".{os.getpid()}.part")
         draft.write_bytes(_built(file, kind))
         draft.replace(kept)
     engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR)).deserialize_cuda_engine(kept.read_bytes())
@@ -137,7 +138,7 @@ class Part:
 
         self._engine, self._given, self._outputs = engine, given, outputs
         self._context = engine.create_execution_context()
-        self._stream = torch.cuda.Stream()
+        self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # in no stub
         self._memory: dict[str, Tensor] = {}
         for name in (given, *outputs):
             self._memory[name] = torch.empty(tuple(engine.get_tensor_shape(name)), device="cuda")
