@@ -78,6 +78,7 @@ def test_steps_on_the_command_line_do_what_the_steps_do(place: Place, tmp_path: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_recipe_file_is_carried_out_and_the_artefact_predicts(place: Place, capsys: Any) -> None:
     steps = [{"prune": {"ratio": 0.5}}, {"finetune": {"epochs": 1, "distill": {}}}, {"quantize": {"images": 4}}]
     recipe = {"input_size": "96x64", "steps": steps, "runtime": "onnxruntime"}
@@ -93,6 +94,7 @@ def test_a_recipe_file_is_carried_out_and_the_artefact_predicts(place: Place, ca
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_goes_on_from_an_artefact_and_tells_both_recipes(place: Place, capsys: Any) -> None:
     assert place.optimize("--step", PRUNE, "--runtime", "eager", "--out", "once") == 0
     assert place.optimize("--out", "twice", "--data", "job.yaml", "--step", "prune={ratio: 0.3}", source="once") == 0
@@ -106,6 +108,7 @@ def test_goes_on_from_an_artefact_and_tells_both_recipes(place: Place, capsys: A
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_needs_neither_ray_nor_mlflow_nor_optuna(place: Place) -> None:
     code = (
         "import sys; from paretune.cli import main; code = main(sys.argv[1:]); "

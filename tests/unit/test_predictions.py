@@ -153,6 +153,7 @@ def test_a_large_image_is_drawn_pixel_for_pixel_with_larger_letters(artefact: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_an_exported_artefact_needs_no_torch(images: list[Path], tmp_path: Path) -> None:
     folder = write(tmp_path / "artefact", "onnxruntime", tmp_path)
     code = (
