@@ -74,7 +74,8 @@ def compiled(part: nn.Module, given: Given) -> Callable[[Floats], tuple[Floats, 
     options: dict[str, Any] = {"freezing": True, "compile_threads": 1}
     if given.device == "cuda":
         options["triton.cudagraphs"] = True
-    program: Callable[[Tensor], tuple[Tensor, ...]] = torch.compile(
+    compile_: Any = torch.compile  # its stub does not know all that it takes
+    program: Callable[[Tensor], tuple[Tensor, ...]] = compile_(
         part,
         fullgraph=True,
         dynamic=False,
