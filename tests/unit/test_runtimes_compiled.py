@@ -23,7 +23,7 @@ from paretune.errors import UserError
 from paretune.model import Model
 from paretune.runtimes import caching
 from paretune.runtimes.base import Core
-from paretune.runtimes.compiled import Compiled, compiled
+from paretune.runtimes.compiled import Compiled, compiled, remove_broken
 from paretune.runtimes.eager import Eager, Given
 from paretune.structures import Floats, InputSize
 from paretune.target import Target
@@ -65,6 +65,20 @@ def test_the_folder_of_compiled_programs_is_ones_own(tmp_path: Path, monkeypatch
     (tmp_path / f"paretune-compiled-{os.geteuid() + 1}").mkdir()
     with pytest.raises(RuntimeError, match="belongs to another user"):
         caching.private_folder("compiled")
+
+
+def test_half_a_program_of_a_killed_process_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caching.tempfile, "gettempdir", lambda: str(tmp_path))
+    broken = caching.private_folder("compiled") / "67" / "c67.main.so"
+    broken.parent.mkdir()
+    broken.write_bytes(b"")
+    other = tmp_path / "other.so"
+    other.write_bytes(b"")
+    assert not remove_broken(f"ImportError: {other}: file too short")
+    assert not remove_broken("ImportError: something else")
+    assert remove_broken(f"InductorError: ImportError: {broken}: file too short\n\nSet TORCHDYNAMO_VERBOSE=1")
+    assert other.exists()
+    assert not broken.exists()
 
 
 def test_what_is_not_one_graph_is_an_error() -> None:

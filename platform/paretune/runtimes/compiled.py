@@ -7,8 +7,10 @@ Compilation, ASPLOS 2024 (https://doi.org/10.1145/3620665.3640366).
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -59,7 +61,13 @@ class Compiled(Runtime):
         given = Given(target.device, self.precision)
         parts = {name: compiled(part, given) for name, part in detector.part_modules(network).items()}
         made = Loaded(detector, parts, artefact.input_size, told(network, target, self.precision))
-        made(np.zeros((1, 3, artefact.input_size.height, artefact.input_size.width), np.float32))
+        blank = np.zeros((1, 3, artefact.input_size.height, artefact.input_size.width), np.float32)
+        try:
+            made(blank)
+        except RuntimeError as error:
+            if not remove_broken(str(error)):
+                raise
+            made(blank)
         return made
 
 
@@ -88,6 +96,18 @@ def compiled(part: nn.Module, given: Given) -> Callable[[Floats], tuple[Floats, 
             return given.arrays(program(given.tensor(batch)))
 
     return run
+
+
+def remove_broken(message: str) -> bool:
+    """Delete the kept program that an error of the compiler says cannot be loaded; return whether there was one.
+
+    A process that was killed while it compiled leaves a part of one behind, and torch would stumble over it for ever.
+    """
+    found = re.search(rf"ImportError: ({re.escape(str(private_folder('compiled')))}/\S+\.so): file too short", message)
+    if found is None:
+        return False
+    Path(found[1]).unlink(missing_ok=True)
+    return True
 
 
 def _check_compiler() -> None:
