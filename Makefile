@@ -58,7 +58,7 @@ constraints: ## pin the newest versions that fit together
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv
 	@$(BIN)/uv pip compile -q --upgrade --universal --no-header --no-annotate --python-version 3.11 \
-		--extra dev --extra nncf pyproject.toml -o constraints.txt
+		--extra dev pyproject.toml -o constraints.txt
 
 clean: ## remove the environment and the caches, not the runs
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

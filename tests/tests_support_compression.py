@@ -15,6 +15,7 @@ from paretune.compression.base import Context
 from paretune.compression.export import Export
 from paretune.data.preprocess import Preprocess
 from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Detector, Losses
+from paretune.detectors.decoding import nothing
 from paretune.detectors.structure import copy_network, count
 from paretune.model import Model
 from paretune.structures import Annotations, Data, Detections, Floats, Image, InputSize, Thresholds
@@ -71,7 +72,7 @@ class MixedDetector(Detector):
         return ("box", "score")
 
     def decode(self, raw: Sequence[Floats], size: InputSize, thresholds: Thresholds) -> list[Detections]:
-        return []
+        return [nothing() for _ in raw[0]]
 
     def loss(
         self, raw: Sequence[Tensor], annotations: Sequence[Annotations], size: InputSize, losses: Losses = OWN

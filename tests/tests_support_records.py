@@ -45,6 +45,7 @@ def complete(number: int, what: dict[str, Any], quality: float, latency: float, 
         "latency_ms_p90": latency * 1.12,
         "network_ms_p50": latency * 0.8,
         "size_mib": 3.5 * latency / 9,
+        "coded_mib": 3.2 * latency / 9,
         "params": 910_000.0 * latency / 9,
         "flops": 3.1e8 * latency / 9,
     }

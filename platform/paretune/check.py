@@ -17,6 +17,7 @@ from paretune.recipe import Recipe
 from paretune.registry import Registry
 from paretune.runtimes import RUNTIMES
 from paretune.search.samplers import SAMPLERS
+from paretune.spec import Spec, inside
 from paretune.yamlfile import read_yaml
 
 TABLES: dict[str, Registry[Any]] = {
@@ -83,23 +84,36 @@ def _row(table: Registry[Any], name: str) -> dict[str, Any]:
         cls = table.load(name)
     except UserError as error:  # a library that is not installed
         return {"about": str(error), "fields": {}}
+    return {"about": " ".join((cls.__doc__ or "").split("\n\n")[0].split()), "fields": _fields(cls)}
+
+
+def _fields(cls: type[Spec], prefix: str = "") -> dict[str, Any]:
+    """Return the fields of a record and, by dotted names, those of the records in it."""
     schema = cls.model_json_schema()["properties"] if cls.model_fields else {}
-    fields = {}
+    fields: dict[str, Any] = {}
     for field, info in cls.model_fields.items():
         required = info.default is PydanticUndefined and info.default_factory is None
-        fields[field] = {
+        default = None if required else info.get_default(call_default_factory=True)
+        fields[prefix + field] = {
             "type": _type_of(schema[field]),
             "required": required,
-            "default": None if required else info.get_default(call_default_factory=True),
+            "default": default.tree() if isinstance(default, Spec) else default,
             "about": " ".join((info.description or "").split()),
         }
-    return {"about": " ".join((cls.__doc__ or "").split("\n\n")[0].split()), "fields": fields}
+        record, _ = inside(cls, field)
+        if record is not None:
+            fields |= _fields(record, f"{prefix}{field}.")
+    return fields
 
 
 def _type_of(schema: Mapping[str, Any]) -> str:
     """Say in words what a field takes: its type and its limits."""
+    if "$ref" in schema:
+        return "fields"
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
+    if "const" in schema:
+        return str(schema["const"])
     if "anyOf" in schema:
         return " | ".join(_type_of(option) for option in schema["anyOf"])
     limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}

@@ -17,12 +17,10 @@ from paretune.evaluation.accuracy import accuracy_of
 from paretune.evaluation.pictures import draw_report, draw_worst
 from paretune.evaluation.report import Report, inference_facts, report_of
 from paretune.evaluation.results import read_results
-from paretune.folders import Sweep
-from paretune.job import Job
+from paretune.folders import job_of
 from paretune.runtimes.predictor import load_predictor
 from paretune.structures import Data, Detections, Split
 from paretune.target import Target
-from paretune.yamlfile import read_yaml, validate
 
 
 @dataclass(frozen=True)
@@ -115,14 +113,11 @@ def evaluate_files(truth: Path, found: Path, wanted: Wanted) -> Report:
 
 def _dataset_of(folder: Path) -> tuple[Dataset, Path]:
     """Return the dataset of the sweep or training that an artefact lies in, and the cache it was made with."""
-    place = folder.resolve()
-    sweep, training = place.parent.parent.parent, place.parent
-    if (sweep / "sweep.json").is_file():
-        found = Sweep(sweep.parent, sweep.name)
-        return found.job.dataset, found.cache
-    if (training / "job.yaml").is_file():
-        return validate(Job, read_yaml(training / "job.yaml")).dataset, training.parent.parent / "datasets"
-    raise UserError(f"{folder}: lies in no sweep or training; name the images with --data JOB.yaml|FOLDER")
+    found = job_of(folder)
+    if found is None:
+        raise UserError(f"{folder}: lies in no sweep or training; name the images with --data JOB.yaml|FOLDER")
+    job, cache = found
+    return job.dataset, cache
 
 
 def _split(data: Data, name: str) -> Split:

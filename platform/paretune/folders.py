@@ -23,7 +23,7 @@ from paretune.job import Job, Plan, checked_space
 from paretune.records import Record, read_record
 from paretune.search.space import Space
 from paretune.store import new_folder, write_text
-from paretune.yamlfile import read_yaml
+from paretune.yamlfile import read_yaml, validate
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -210,3 +210,22 @@ def find_sweep(runs: Path, name: str) -> Sweep:
         there = f"there are: {', '.join(found)}" if found else "there is none"
         raise UserError(f"no sweep {name!r} in {runs}; {there}")
     return sweep
+
+
+def job_of(folder: Path) -> tuple[Job, Path] | None:
+    """Return the job of the sweep or training that a network or artefact lies in, and the cache of its dataset.
+
+    None where it lies in neither.
+
+    Raises:
+        UserError: the job cannot be read.
+    """
+    place = folder.resolve()
+    for sweep in (place.parent, place.parent.parent.parent):  # a sweep's baseline, an artefact of a trial
+        if (sweep / "sweep.json").is_file():
+            found = Sweep(sweep.parent, sweep.name)
+            return found.job, found.cache
+    for training in (place, place.parent):
+        if (training / "job.yaml").is_file():
+            return validate(Job, read_yaml(training / "job.yaml")), training.parent.parent / "datasets"
+    return None

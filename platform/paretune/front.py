@@ -20,6 +20,7 @@ METRICS = (
     "latency_ms_p90",
     "network_ms_p50",
     "size_mib",
+    "coded_mib",
     "params",
     "flops",
 )
@@ -47,6 +48,7 @@ NAMEABLE = {
     "network_ms_p50": "median of the network alone",
     "memory_mib_peak": "peak resident memory of a process that only predicts",
     "size_mib": "model files on disk",
+    "coded_mib": "the same compressed by bzip2: what clustered and sparse weights gain",
     "params": "number of parameters",
     "flops": "operations of one inference, 2 x multiply-adds",
 }

@@ -34,6 +34,9 @@ IMPORTANCES = {
 }
 """Our name of a criterion of pruning → torch-pruning's class."""
 
+SENSITIVITIES = ("taylor", "hessian")
+"""Criteria of pruning that take gradients of the training loss: our own code."""
+
 
 WEIGHTS = {
     "fasterrcnn_mobilenet_v3_large_320_fpn": ("COCO_V1",),

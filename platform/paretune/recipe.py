@@ -50,13 +50,15 @@ class Recipe(Spec):
         """The steps as they are carried out: with an export wherever what follows takes ONNX.
 
         Raises:
-            ValueError: a step or the runtime takes a format that nothing before it makes.
+            ValueError: a step or the runtime takes a format that nothing before it makes, or a step stands after
+                one that nothing can follow.
         """
         chain: list[Step] = []
         now: Format = "torch"
         for step in self.steps:
-            wanted = self.runtime.accepts if step.accepts == "either" else step.accepts
-            now = _bridge(chain, now, wanted, f"step {step.name!r}")
+            if chain and chain[-1].final:
+                raise ValueError(f"step {step.name!r} stands after {chain[-1].name!r}, which must be the last")
+            now = _bridge(chain, now, step.takes(self.runtime.accepts), f"step {step.name!r}")
             chain.append(step)
             now = step.produces or now
         _bridge(chain, now, self.runtime.accepts, f"runtime {self.runtime.name!r}")

@@ -144,11 +144,11 @@ def fields_at(cls: type[Spec], loc: tuple[str | int, ...]) -> list[str]:
         if registry is not None and part in registry.rows:
             current, registry = registry.load(str(part)), None
         elif current is not None and part in current.model_fields:
-            current, registry = _inside(current, str(part))
+            current, registry = inside(current, str(part))
     return sorted(current.model_fields) if current is not None else []
 
 
-def _inside(cls: type[Spec], field: str) -> tuple[type[Spec] | None, Registry[Any] | None]:
+def inside(cls: type[Spec], field: str) -> tuple[type[Spec] | None, Registry[Any] | None]:
     """Return the class of records, or the table of plug-ins, that one field holds."""
     for found in _walk(cls.model_fields[field].annotation, cls.model_fields[field].metadata):
         if isinstance(found, Registry):

@@ -6,13 +6,15 @@ names, recipe and hashes. No pickle anywhere: networks are safetensors or ONNX.
 
 from __future__ import annotations
 
+import bz2
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,12 @@ from paretune.errors import UserError
 from paretune.structures import InputSize, Thresholds
 
 MANIFEST = "artefact.json"
-VERSION = 1
+VERSION = 2
+UNSEALED = 1
+"""The version before, whose manifests may lack a seal; it is read too."""
+_SEAL = "manifest_sha256"
+"""Key of the manifest under which the hash of all the rest of it stands."""
+_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,28 @@ class Artefact:
     @property
     def size_mib(self) -> float:
         """Size of the model files on disk, without the manifest."""
-        files = [path for path in self.folder.iterdir() if path.name != MANIFEST]
-        return sum(path.stat().st_size for path in files) / 2**20
+        return sum(path.stat().st_size for path in self._model_files()) / 2**20
+
+    @cached_property
+    def coded_mib(self) -> float:
+        """Size of the same files compressed: what a download costs, and where clustered and sparse weights gain.
+
+        By bzip2: of clustered weights it makes as little as LZMA in a seventh of the time, 2 to 18 % more than their
+        entropy.
+        """
+        return sum(map(_coded_bytes, self._model_files())) / 2**20
+
+    def _model_files(self) -> list[Path]:
+        return [path for path in sorted(self.folder.iterdir()) if path.name != MANIFEST]
+
+
+def _coded_bytes(path: Path) -> int:
+    """Return the size of a file after bzip2, a stretch at a time in memory."""
+    coder, coded = bz2.BZ2Compressor(), 0
+    with path.open("rb") as file:
+        while stretch := file.read(_CHUNK):
+            coded += len(coder.compress(stretch))
+    return coded + len(coder.flush())
 
 
 @contextmanager
@@ -118,7 +145,13 @@ def write_manifest(draft: Path, artefact: Artefact) -> None:
         "notes": list(artefact.notes),
         "files": files,
     }
-    (draft / MANIFEST).write_text(json.dumps(body, indent=1))
+    (draft / MANIFEST).write_text(json.dumps({**body, _SEAL: _seal(body)}, indent=1))
+
+
+def _seal(body: Mapping[str, Any]) -> str:
+    """Return the hash of a manifest without its seal, whatever the order and the spaces in the file."""
+    rest = {key: value for key, value in body.items() if key != _SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read_artefact(folder: Path) -> Artefact:
@@ -132,12 +165,12 @@ def read_artefact(folder: Path) -> Artefact:
         raise UserError(f"{folder}: not an artefact (a folder with {MANIFEST} is expected)")
     try:
         body = json.loads(path.read_text())
-        if body["paretune_artefact"] != VERSION:
-            raise UserError(f"{path}: artefact version {body['paretune_artefact']}; this Paretune reads {VERSION}")
-        for name, facts in body["files"].items():
-            file = folder / name
-            if not file.is_file() or file.stat().st_size != facts["bytes"] or sha256(file) != facts["sha256"]:
-                raise UserError(f"{file}: damaged or missing (its sha256 is not the one in {MANIFEST})")
+        version = body["paretune_artefact"]
+        if version not in (UNSEALED, VERSION):
+            raise UserError(f"{path}: artefact version {version!r}; this Paretune reads {UNSEALED} and {VERSION}")
+        if body.get(_SEAL) != _seal(body) and (version != UNSEALED or _SEAL in body):
+            raise UserError(f"{path}: damaged or edited (its sha256 is not the one in it)")
+        _check_files(folder, body["files"])
         return Artefact(
             folder=folder,
             format=body["format"],
@@ -151,5 +184,22 @@ def read_artefact(folder: Path) -> Artefact:
             flops=body["flops"],
             notes=tuple(body["notes"]),
         )
-    except (KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: not a readable manifest ({type(error).__name__}: {error})") from error
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"{path}: not a readable manifest ({type(error).__name__}: {said})") from error
+
+
+def _check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
+    """Compare the files of an artefact with what the manifest says of them.
+
+    Raises:
+        UserError: none are told, a name that leads elsewhere, or a file that is another.
+    """
+    if not files:
+        raise UserError(f"{folder / MANIFEST}: tells of no files")
+    for name, facts in files.items():
+        file = folder / name
+        if name in {"", ".", ".."} or file.name != name or "\0" in name:
+            raise UserError(f"{folder / MANIFEST}: {name!r} is no name of a file beside it")
+        if not file.is_file() or file.stat().st_size != facts["bytes"] or sha256(file) != facts["sha256"]:
+            raise UserError(f"{file}: damaged or missing (its sha256 is not the one in {MANIFEST})")

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from paretune.spec import Spec
+
+BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
+"""Of x86 (the first two) and of ARM, as the kernel tells them: products of bfloat16 are computed natively."""
+
+
+def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Tell whether this machine's CPU computes bfloat16 by itself; where the kernel does not tell, it does not."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return False
+    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return bool(set(BFLOAT16_FLAGS) & set(flags.partition(":")[2].split()))
 
 
 class Target(Spec):

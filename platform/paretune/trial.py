@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from paretune.bench import Bench, measuring_images
+from paretune.build import Built, Start, build
 from paretune.compression.base import Context
 from paretune.device_lock import sharing
-from paretune.model import Model
+from paretune.errors import UserError
 from paretune.recipe import Recipe
 from paretune.records import Record, write_record
 from paretune.store import Artefact
 
 if TYPE_CHECKING:
+    from paretune.compression.parity import Parity
     from paretune.evaluation import Accuracy
     from paretune.profiling.latency import Latency
 
@@ -67,17 +69,20 @@ def run(
 def _carry_out(
     bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    artefact = _build(bench, number, recipe, clock, progress)
+    built = _build(bench, number, recipe, clock, progress)
+    artefact = built.artefact
     with clock.stage("evaluate"):
         progress("evaluating")
-        accuracy = _evaluate(bench, artefact)
+        parity, accuracy = _evaluate(bench, built)
     with clock.stage("measure"):
         progress("measuring")
         latency = _measure(bench, number, artefact)
     metrics: dict[str, float | None] = {
         **accuracy.metrics(),
         **latency.metrics(),
+        **parity.metrics(),
         "size_mib": artefact.size_mib,
+        "coded_mib": artefact.coded_mib,
         "params": artefact.params,
         "flops": artefact.flops,
     }
@@ -90,19 +95,15 @@ def _carry_out(
     }
 
 
-def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: Callable[[str], None]) -> Artefact:
+def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: Callable[[str], None]) -> Built:
     """Take the baseline through the recipe's steps and write the artefact."""
-    from paretune.compression.artefact import write_artefact
-    from paretune.detectors.structure import count, load_network
     from paretune.training.loop import pick_device
 
     job = bench.job
+    if problem := recipe.runtime.problem(job.target):
+        raise UserError(problem)
     workdir = bench.trial_folder(number) / "work"
     workdir.mkdir(parents=True, exist_ok=True)
-    with clock.stage("load"):
-        network = load_network(job.detector, len(bench.data.classes), bench.baseline)
-        params, flops = count(network, recipe.size)
-    model = Model(network, None, recipe.size, params=params, flops=flops)
     context = Context(
         detector=job.detector,
         data=bench.data,
@@ -117,18 +118,8 @@ def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: C
         target=job.target,
         runtime=recipe.runtime,
     )
-    for step in recipe.chain:
-        progress(step.name)
-        with clock.stage(step.name):
-            model = step.apply(model, context)
-    return write_artefact(
-        bench.trial_folder(number) / "artefact",
-        model,
-        detector=job.detector,
-        runtime=recipe.runtime,
-        recipe_tree=recipe.tree(),
-        classes=bench.data.classes,
-    )
+    folder = bench.trial_folder(number) / "artefact"
+    return build(Start(bench.baseline), recipe, context, folder, clock.stage, idle=False)
 
 
 def _threads() -> int:
@@ -139,14 +130,19 @@ def _threads() -> int:
     return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
 
-def _evaluate(bench: Bench, artefact: Artefact) -> Accuracy:
-    """Evaluate the artefact on its runtime over the validation split."""
+def _evaluate(bench: Bench, built: Built) -> tuple[Parity, Accuracy]:
+    """Evaluate the artefact on its runtime over the validation split, once it is found to be what it was made from."""
+    from paretune.compression import parity
     from paretune.evaluation import evaluate
     from paretune.runtimes.predictor import load_predictor
 
     target = bench.job.target
     with sharing(target.device):
-        return evaluate(load_predictor(artefact.folder, target), bench.data.splits["val"])
+        predictor = load_predictor(built.artefact.folder, target)
+        images = measuring_images(bench)[: parity.IMAGES]
+        found = parity.compare(predictor, built.network, images)
+        parity.check(predictor, built.network, images, found, quantized=built.quantized)
+        return found, evaluate(predictor, bench.data.splits["val"])
 
 
 def _measure(bench: Bench, number: int, artefact: Artefact) -> Latency:

@@ -25,13 +25,28 @@ SIZE = InputSize(16, 12)
 REQUIRED = {"runtime", "threads", "precision"}
 
 
-@pytest.fixture(params=RUNTIMES.names)
+SLOW = {"compiled"}
+"""Runtimes that take their time to load anything; what is made for the tests is kept, so one minute is enough."""
+ROWS = [
+    pytest.param(name, marks=[pytest.mark.slow, pytest.mark.timeout(240)] if name in SLOW else [])
+    for name in RUNTIMES.names
+]
+
+
+@pytest.fixture(params=ROWS)
 def runtime(request):
     cls = RUNTIMES.load(request.param)
     for library in cls.libraries:
         if importlib.util.find_spec(library) is None:
             pytest.skip(f"{library} is not installed")
+    if "cpu" not in cls.devices and not torch.cuda.is_available():
+        pytest.skip(f"{request.param} needs a GPU")
     return cls()
+
+
+@pytest.fixture
+def target(runtime):
+    return Target(device="cpu" if "cpu" in runtime.devices else "cuda")
 
 
 @pytest.fixture
@@ -54,9 +69,9 @@ def artefact(runtime, network, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def predictor(artefact):
+def predictor(artefact, target):
     before = torch.get_num_threads()
-    yield load_predictor(artefact.folder, Target())
+    yield load_predictor(artefact.folder, target)
     torch.set_num_threads(before)
 
 
@@ -70,6 +85,14 @@ def test_runs_the_network_of_the_artefact(predictor, network):
         assert isinstance(got, np.ndarray)
         assert got.dtype == np.float32
         np.testing.assert_allclose(got, tensor.numpy(), atol=1e-5)
+
+
+def test_its_parts_are_the_networks_that_it_loaded(predictor):
+    """Parity is checked on them one by one."""
+    batch = np.random.default_rng(0).random((1, 3, SIZE.height, SIZE.width), np.float32)
+    assert list(predictor.core.parts) == ["core"]
+    for got, wanted in zip(predictor.core.parts["core"](batch), predictor.core(batch), strict=True):
+        np.testing.assert_array_equal(got, wanted)
 
 
 def test_is_deterministic_and_keeps_its_outputs(predictor):
@@ -102,10 +125,11 @@ def test_tells_what_really_runs(predictor, runtime):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_takes_the_threads_of_the_target(artefact, threads):
+def test_takes_the_threads_of_the_target(artefact, target, threads):
     before = torch.get_num_threads()
     try:
-        assert load_predictor(artefact.folder, Target(threads=threads)).facts["threads"] == threads
+        wanted = target.model_copy(update={"threads": threads})
+        assert load_predictor(artefact.folder, wanted).facts["threads"] == threads
     finally:
         torch.set_num_threads(before)
 
@@ -129,13 +153,13 @@ def test_refuses_a_device_it_has_not(artefact, runtime):
         load_predictor(artefact.folder, Target(device="cuda"))
 
 
-def test_a_damaged_artefact_is_not_run(artefact):
+def test_a_damaged_artefact_is_not_run(artefact, target):
     file = next(path for path in artefact.folder.iterdir() if path.suffix in {".onnx", ".safetensors"})
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(bytes(content))
     with pytest.raises(UserError, match="damaged"):
-        load_predictor(artefact.folder, Target())
+        load_predictor(artefact.folder, target)
 
 
 @pytest.mark.parametrize("name", RUNTIMES.names)

@@ -13,27 +13,49 @@ import pytest
 from paretune.compression import STEPS
 from paretune.compression.base import Step
 from paretune.compression.export import Export
-from paretune.model import Model
+from paretune.model import Accepted, Format, Model
 from paretune.spec import parse_plugin
 from tests_support_compression import context, model, same_state, state
 
 NAMES = STEPS.names
-QUICK: dict[str, dict[str, Any]] = {"finetune": {"epochs": 1}, "quantize": {"images": 4}}
+QUICK: dict[str, dict[str, Any]] = {
+    "finetune": {"epochs": 1},
+    "quantize": {"images": 4},
+    "factorize": {"rank": 0.25},
+    "recalibrate": {"images": 4},
+}
 """Fields with which a step is quick; the defaults where there are none."""
-IDLE: dict[str, dict[str, Any]] = {"finetune": {"epochs": 0}, "prune": {"ratio": 0.0}}
+IDLE: dict[str, dict[str, Any]] = {
+    "finetune": {"epochs": 0},
+    "prune": {"ratio": 0.0},
+    "factorize": {"rank": 1.0},
+    "sparsify": {"sparsity": 0.0},
+    "quantize": {"images": 4, "keep_float": 1000},
+}
 """Fields with which a step does nothing, where there are such."""
 
 
-@pytest.fixture(params=NAMES)
-def step(request: pytest.FixtureRequest) -> Step:
-    found: Step = parse_plugin({request.param: QUICK.get(request.param, {})}, STEPS)
+FORMATS: dict[Accepted, tuple[Format, ...]] = {"torch": ("torch",), "onnx": ("onnx",), "either": ("torch", "onnx")}
+ROWS = [(name, form) for name in NAMES for form in FORMATS[STEPS.load(name).accepts]]
+
+
+@pytest.fixture(params=ROWS, ids="-".join)
+def row(request: pytest.FixtureRequest) -> tuple[str, Format]:
+    """A step, and a format that it takes."""
+    found: tuple[str, Format] = request.param
     return found
 
 
-def given(step: Step, workdir: Path) -> Model:
-    """The model in the format that the step takes."""
-    before = model()
-    return before if step.accepts == "torch" else Export().apply(before, context(workdir / "before"))
+@pytest.fixture
+def step(row: tuple[str, Format]) -> Step:
+    found: Step = parse_plugin({row[0]: QUICK.get(row[0], {})}, STEPS)
+    return found
+
+
+@pytest.fixture
+def before(row: tuple[str, Format], tmp_path: Path) -> Model:
+    """The model in that format."""
+    return model() if row[1] == "torch" else Export().apply(model(), context(tmp_path / "before"))
 
 
 def content(found: Model) -> dict[str, Any] | bytes:
@@ -55,7 +77,7 @@ def same(a: Model, b: Model) -> bool:
 def test_importing_its_file_imports_no_heavy_library(name: str) -> None:
     code = (
         f"import sys; from paretune.compression import STEPS; STEPS.load({name!r})(); "
-        "print([m for m in ('torch', 'torch_pruning', 'onnx', 'onnxruntime', 'cv2') if m in sys.modules])"
+        "print([m for m in ('torch', 'torch_pruning', 'onnx', 'onnxruntime', 'nncf', 'cv2') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
@@ -73,8 +95,7 @@ def test_every_field_has_a_default(step: Step) -> None:
     assert type(step)() == parse_plugin(step.name, STEPS)
 
 
-def test_makes_what_it_says_and_leaves_what_it_was_given(step: Step, tmp_path: Path) -> None:
-    before = given(step, tmp_path)
+def test_makes_what_it_says_and_leaves_what_it_was_given(step: Step, before: Model, tmp_path: Path) -> None:
     kept = content(before)
     lines: list[str] = []
     after = step.apply(before, context(tmp_path / "work", progress=lines.append))
@@ -95,18 +116,16 @@ def test_makes_what_it_says_and_leaves_what_it_was_given(step: Step, tmp_path: P
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same(step: Step, tmp_path: Path) -> None:
-    before = given(step, tmp_path)
+def test_the_same_seed_gives_the_same(step: Step, before: Model, tmp_path: Path) -> None:
     first, second = (step.apply(before, context(tmp_path / folder, seed=5)) for folder in ("a", "b"))
     assert same(first, second)
     assert first.notes == second.notes
 
 
 @pytest.mark.slow
-def test_changes_something_or_says_so(step: Step, tmp_path: Path) -> None:
-    before = given(step, tmp_path)
+def test_changes_something_or_says_so(step: Step, before: Model, tmp_path: Path) -> None:
     for fields in (QUICK.get(step.name, {}), IDLE.get(step.name)):
-        if fields is None:
+        if fields is None or type(step).model_validate(fields).takes(before.format) != before.format:
             continue
         after = type(step).model_validate(fields).apply(before, context(tmp_path / "work"))
         idle = after.format == before.format and same(before, after)

@@ -88,7 +88,12 @@ def test_overrides_reach_plugins_written_as_a_word(plan):
             ["space.yaml:4: runtime: unknown runtime 'onnxruntim' (did you mean 'onnxruntime'?)"],
         ),
         ({}, {"[128, 160]": "[128, 161]"}, ["space.yaml:1: input_size:"]),
-        ({}, {"onnxruntime": "eager", "- prune": "- quantize: {}\n  - prune"}, ["takes a torch model, but gets onnx"]),
+        ({}, {"- prune": "- quantize: {}\n  - prune"}, ["'prune' stands after 'quantize', which must be the last"]),
+        (
+            {},
+            {"runtime: onnxruntime": "  - quantize: {scheme: fp16}\nruntime: eager"},
+            ["runtime 'eager' takes a torch model, but gets onnx"],
+        ),
         (
             {"search": "objectives: {mop: maximize, map: maximize}\nsearch"},
             {},

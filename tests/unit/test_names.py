@@ -54,7 +54,7 @@ def test_the_generator_writes_the_file_as_it_stands_and_only_its_table() -> None
         for node in ast.parse(other).body
         if isinstance(node, ast.Assign)
     }
-    others = {name: getattr(names, name) for name in ("IMPORTANCES", "WEIGHTS", "CHECKPOINTS")}
+    others = {name: getattr(names, name) for name in ("IMPORTANCES", "SENSITIVITIES", "WEIGHTS", "CHECKPOINTS")}
     assert tables == {"OPTIMIZERS": ("Adam", "New"), **others}
     assert other.replace('    "Adam",\n    "New",\n', "") == source.replace(
         "".join(f'    "{name}",\n' for name in names.OPTIMIZERS), ""

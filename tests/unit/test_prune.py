@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 
-from paretune.compression.prune import Prune, channels_removed
+from paretune.compression.prune import Prune
+from paretune.compression.pruning_ranking import channels_removed
 from paretune.detectors.base import Detector
 from paretune.detectors.structure import copy_network, count, layers
 from paretune.detectors.yolo import Yolo
 from paretune.errors import UserError
-from paretune.names import IMPORTANCES
+from paretune.names import IMPORTANCES, SENSITIVITIES
 from tests_support_compression import MixedDetector, context, model, outputs, same_state, state
 
 DENSE, SEPARABLE = Yolo(width=0.25, depthwise=False), Yolo(width=0.25, depthwise=True)
@@ -60,6 +61,9 @@ STEPS = (
     Prune(ratio=0.4, importance="fpgm", round_to=16),
     Prune(ratio=0.5, importance="bn_scale"),
     Prune(ratio=0.5, importance="l2", scope="global"),
+    Prune(ratio=0.5, importance="taylor", scope="global", images=8),
+    Prune(ratio=0.5, importance="hessian", scope="stage", images=8),
+    Prune(ratio=0.5, importance="l1", scope="stage", of="flops"),
 )
 
 
@@ -68,6 +72,7 @@ STEPS = (
     [
         *[(detector, step) for detector in (MIXED, FROZEN) for step in STEPS],
         *[(detector, step) for detector in (DENSE, SEPARABLE) for step in STEPS[:2]],
+        *[pytest.param(HALF, step, marks=pytest.mark.slow) for step in STEPS[2:]],
     ],
     ids=lambda spec: f"{spec.importance}-{spec.scope}" if isinstance(spec, Prune) else spec.name,
 )
@@ -232,7 +237,7 @@ def test_pruning_twice_prunes_on(tmp_path: Path) -> None:
 
 
 def test_criteria_are_those_of_the_table() -> None:
-    assert set(get_args(Prune.model_fields["importance"].annotation)) == set(IMPORTANCES)
+    assert set(get_args(Prune.model_fields["importance"].annotation)) == {*IMPORTANCES, *SENSITIVITIES}
 
 
 @pytest.mark.parametrize("fields", [{"ratio": 0.95}, {"ratio": -0.1}, {"round_to": 0}, {"importance": "l3"}])

@@ -17,7 +17,9 @@ from onnx import numpy_helper
 from paretune.compression.base import Context
 from paretune.compression.export import Export
 from paretune.compression.prune import Prune
-from paretune.compression.quantize import CALIBRATION, Quantize, last_convolutions
+from paretune.compression.quantize import Quantize
+from paretune.compression.quantize_onnx import last_convolutions
+from paretune.compression.quantize_ways import CALIBRATION
 from paretune.errors import UserError
 from paretune.model import Model
 from paretune.runtimes.onnxruntime import open_session

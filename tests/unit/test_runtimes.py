@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from pydantic import ValidationError
 
 from paretune.compression.artefact import write_artefact
 from paretune.detectors import DETECTORS
@@ -18,6 +20,7 @@ from paretune.runtimes import eager, onnxruntime, openvino
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime, open_session, precision
 from paretune.runtimes.openvino import OpenVino
+from paretune.runtimes.tensorrt import TensorRt, halved
 from paretune.structures import InputSize
 from paretune.target import Target
 from tests_support import ROOT
@@ -102,14 +105,68 @@ def test_onnxruntime_session_is_set_as_asked(model_file):
 
 
 def test_onnxruntime_with_other_threads_than_asked_for_is_refused(model_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnxruntime, "open_session", lambda file, _: open_session(file, 1))
+    monkeypatch.setattr(onnxruntime, "open_session", lambda file, *_: open_session(file, 1))
     with pytest.raises(RuntimeError, match="with 1 threads, not as asked for"):
         OnnxRuntime().load(artefact_of(tmp_path / "artefact", file=model_file), Target(threads=2))
 
 
-def test_onnxruntime_has_no_gpu_here(model_file, tmp_path):
-    with pytest.raises(RuntimeError, match="not on cuda"):
+@pytest.mark.parametrize("provider", ["auto", "cuda", "tensorrt"])
+def test_onnxruntime_without_the_provider_says_which_it_has(model_file, tmp_path, provider, monkeypatch):
+    monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: ["CPUExecutionProvider"])
+    word = "cuda" if provider == "auto" else provider
+    with pytest.raises(RuntimeError, match=f"no provider {word}, only CPUExecutionProvider: not on cuda"):
+        OnnxRuntime(provider=provider).load(artefact_of(tmp_path / "a", file=model_file), Target(device="cuda"))
+
+
+@pytest.mark.parametrize(("provider", "device"), [("cpu", "cuda"), ("cuda", "cpu"), ("tensorrt", "cpu")])
+def test_onnxruntime_provider_and_target_must_be_of_one_device(model_file, tmp_path, provider, device):
+    with pytest.raises(RuntimeError, match=f"provider {provider} does not run on {device}"):
+        OnnxRuntime(provider=provider).load(artefact_of(tmp_path / "a", file=model_file), Target(device=device))
+
+
+def test_onnxruntime_that_falls_back_to_another_provider_is_refused(model_file, tmp_path, monkeypatch):
+    """Its own habit is to go on on the CPU with a warning."""
+    monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "open_session", lambda file, *_: open_session(file, 1))
+    with pytest.raises(RuntimeError, match="runs on CPUExecutionProvider with 1 threads, not as asked for"):
         OnnxRuntime().load(artefact_of(tmp_path / "artefact", file=model_file), Target(device="cuda"))
+
+
+def test_onnxruntime_tells_its_providers_what_they_need(monkeypatch):
+    every = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: every)
+    gpu = Target(device="cuda")
+    assert OnnxRuntime()._providers(Target()) == {"CPUExecutionProvider": {}}
+    assert OnnxRuntime()._providers(gpu) == {"CUDAExecutionProvider": {"use_tf32": "0"}}
+    found = OnnxRuntime(provider="tensorrt", precision="fp16")._providers(gpu)
+    assert list(found) == every[:2]
+    assert found[every[0]]["trt_fp16_enable"] == "1"
+    assert OnnxRuntime(provider="tensorrt")._providers(gpu)[every[0]]["trt_fp16_enable"] == "0"
+
+
+def test_onnxruntime_has_fp16_on_tensorrt_only():
+    with pytest.raises(ValidationError, match="precision: fp16 is for provider: tensorrt only"):
+        OnnxRuntime(precision="fp16")
+
+
+def test_tensorrt_is_for_gpus(model_file, tmp_path):
+    with pytest.raises(RuntimeError, match="tensorrt runs on cuda, not on cpu"):
+        TensorRt().load(artefact_of(tmp_path / "artefact", file=model_file, runtime=TensorRt()), Target())
+
+
+def test_a_halved_file_computes_in_float16_between_float32_ends(network, model_file, tmp_path):
+    """What TensorRT is given for fp16; ONNX Runtime runs it too."""
+    half = tmp_path / "half.onnx"
+    half.write_bytes(halved(model_file))
+    graph = onnx.load(half).graph
+    assert {tensor.data_type for tensor in graph.initializer} == {onnx.TensorProto.FLOAT16}
+    ends = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
+    assert ends == {onnx.TensorProto.FLOAT}
+    batch = np.random.default_rng(0).random((1, 3, 12, 16), np.float32)
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(batch))
+    for got, raw in zip(open_session(half, 1).run(["boxes", "scores"], {"images": batch}), wanted, strict=True):
+        assert 0 < np.abs(got - raw.numpy()).max() < 0.01 * np.abs(raw.numpy()).max()
 
 
 def test_a_file_of_another_input_size_is_refused(model_file, tmp_path):
@@ -183,11 +240,45 @@ def test_eager_needs_the_gpu_it_was_asked_for(network, tmp_path, monkeypatch):
         Eager().load(artefact_of(tmp_path / "artefact", network=network), Target(device="cuda"))
 
 
-def test_eager_is_float32_only(network, tmp_path, monkeypatch):
-    artefact = artefact_of(tmp_path / "artefact", network=network)
-    monkeypatch.setattr("paretune.detectors.structure.load_network", lambda *_: network.half())
-    with pytest.raises(RuntimeError, match="weights are float16"):
-        Eager().load(artefact, Target())
+@pytest.mark.parametrize(("precision", "share"), [("fp32", 1e-6), ("bf16", 0.05), ("fp16", 0.005)])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_eager_runs_in_the_precision_asked_for(network, tmp_path, precision, share, channels_last):
+    runtime = Eager(precision=precision, channels_last=channels_last)
+    core = runtime.load(artefact_of(tmp_path / "artefact", network=network, runtime=runtime), Target())
+    assert core.facts["precision"] == core.facts["layers"] == precision
+    assert core.facts["layout"] == ("channels last" if channels_last else "channels first")
+    weight = core.network.stem.weight
+    assert str(weight.dtype) == {"fp32": "torch.float32", "bf16": "torch.bfloat16", "fp16": "torch.float16"}[precision]
+    assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
+    batch = np.random.default_rng(0).random((1, 3, 12, 16), np.float32)
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(batch))
+    for got, raw in zip(core(batch), wanted, strict=True):
+        error = np.abs(got - raw.numpy()).max() / np.abs(raw.numpy()).max()
+        assert error < share
+        assert (error > 1e-6) == (precision != "fp32")
+
+
+def test_eager_in_another_precision_than_asked_for_is_refused(network):
+    with pytest.raises(RuntimeError, match="the network's weights are fp16, not fp32"):
+        eager.told(network.half(), Target(), "fp32")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_eager_runs_a_detector_of_two_networks_in_low_precision(tmp_path, precision):
+    from paretune.detectors.faster_rcnn import FasterRcnn
+
+    torch.manual_seed(0)
+    detector, size = FasterRcnn(head_width=32, proposals=10), InputSize(64, 64)
+    runtime, model = Eager(precision=precision), Model(detector.build(2).eval(), None, size)
+    artefact = write_artefact(
+        tmp_path / "artefact", model, detector=detector, runtime=runtime, recipe_tree={}, classes=("a", "b")
+    )
+    batch = np.random.default_rng(0).random((1, 3, 64, 64), np.float32)
+    raw = runtime.load(artefact, Target())(batch)
+    assert [entry.shape for entry in raw] == [(1, 10, 4), (1, 10, 3), (1, 10, 12)]
+    assert all(entry.dtype == np.float32 and np.isfinite(entry).all() for entry in raw)
 
 
 def test_eager_keeps_tf32_away():

@@ -54,6 +54,38 @@ def test_parameters_are_named_by_their_place(space):
     assert not parameters["slim.pruned.prune.ratio"].whole
 
 
+DEPLOY = """\
+steps: [{prune: {ratio: 0.5}}]
+deploy:
+  choices:
+    torch: {runtime: eager}
+    file:
+      steps: [{quantize: {images: {low: 4, high: 8}}}]
+      runtime: onnxruntime
+"""
+
+
+def test_the_last_steps_are_chosen_with_their_runtime(space):
+    found = space(DEPLOY)
+    assert list(found.parameters) == ["deploy", "deploy.file.quantize.images"]
+    corners = list(found.corners())
+    assert [sample.value for sample in corners] == [
+        {"steps": [{"prune": {"ratio": 0.5}}], "runtime": "eager"},
+        {"steps": [{"prune": {"ratio": 0.5}}, {"quantize": {"images": 4}}], "runtime": "onnxruntime"},
+        {"steps": [{"prune": {"ratio": 0.5}}, {"quantize": {"images": 8}}], "runtime": "onnxruntime"},
+    ]
+    assert corners[1].lines["steps", 1, "quantize", "images"] == 6
+    assert (corners[0].lines["runtime",], corners[1].lines["runtime",]) == (4, 7)
+
+
+@pytest.mark.parametrize(
+    "change", [("runtime: eager", "runs: eager"), ("steps: [{prune", "runtime: eager\nsteps: [{prune")]
+)
+def test_a_deploy_that_is_none_is_left_for_the_recipe_to_refuse(space, change):
+    value = next(space(DEPLOY.replace(*change, 1)).corners()).value
+    assert "deploy" in value
+
+
 def test_corners_meet_every_option_and_both_ends(space):
     corners = [sample.value for sample in space().corners()]
     text = str(corners)

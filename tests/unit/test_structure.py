@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
+from paretune.detectors.chain import LONGEST, Chain
+from paretune.detectors.replaced import replaced
 from paretune.detectors.structure import (
     STRUCTURE,
     WEIGHTS,
@@ -46,6 +50,95 @@ def narrowed(detector: Yolo) -> nn.Module:
 def outputs(network: nn.Module) -> list[torch.Tensor]:
     with torch.no_grad():
         return list(network(torch.linspace(0, 255, 3 * 64 * 96).reshape(1, 3, 64, 96)))
+
+
+CHAINED = "backbone.backbone.dark2.0.conv"
+
+
+def chained(inner: nn.Module | None = None) -> nn.Module:
+    """A network with a chain in place of its convolution of 8 to 16 channels, 3x3, stride 2."""
+    network = DENSE.build(3).eval()
+    middle = inner or nn.Conv2d(5, 5, (3, 3), (2, 2), (1, 1), bias=False)
+    network.set_submodule(CHAINED, Chain(nn.Conv2d(8, 5, 1, bias=False), middle, nn.Conv2d(5, 16, 1)))
+    return network
+
+
+def nested() -> nn.Module:
+    """A layer of a chain that is itself told by its kind."""
+    return chained(Chain(nn.Conv2d(5, 2, (3, 1), (2, 1), (1, 0)), nn.Conv2d(2, 5, (1, 3), (1, 2), (0, 1), bias=False)))
+
+
+@pytest.mark.parametrize("make", [chained, nested])
+def test_a_chain_comes_back_exactly(make: Callable[[], nn.Module], tmp_path: Path) -> None:
+    network = make()
+    save_network(network, tmp_path)
+    loaded = load_network(DENSE, 3, tmp_path)
+    assert type(loaded.get_submodule(CHAINED)) is Chain
+    assert replaced(loaded) == replaced(network) != {}
+    assert loaded.state_dict().keys() == network.state_dict().keys()
+    assert all(torch.equal(a, b) for a, b in zip(outputs(network), outputs(loaded), strict=True))
+    assert count(loaded, InputSize(64, 64)) == count(network, InputSize(64, 64))
+    loaded.train()(torch.rand(2, 3, 64, 64))[0].sum().backward()
+    assert loaded.get_submodule(CHAINED)[2].weight.grad.abs().sum() > 0
+
+
+def test_what_a_chain_may_hold() -> None:
+    with pytest.raises(TypeError, match="not BatchNorm2d"):
+        Chain(nn.BatchNorm2d(3)).fields()
+    made = Chain.empty(Chain(nn.Linear(3, 2), nn.Linear(2, 5, bias=False)).fields())
+    assert [(part.in_features, part.out_features, part.bias is None) for part in made] == [(3, 2, False), (2, 5, True)]
+    assert all(tensor.device.type == "meta" for tensor in made.parameters())
+
+
+CONV = Chain(nn.Conv2d(8, 5, 1)).fields()["layers"][0]
+NONSENSE = {
+    "negative": ({"layers": [{**CONV, "conv2d": [8, -5]}]}, "conv2d is -5, expected a whole number from 1"),
+    "immense": ({"layers": [{**CONV, "conv2d": [8, 10**12]}]}, "conv2d is 1000000000000, expected"),
+    "beyond 64 bits": ({"layers": [{**CONV, "conv2d": [10**30, 5]}]}, "expected a whole number"),
+    "immense in all": ({"layers": [{**CONV, "conv2d": [2**24] * 2, "kernel_size": [2**24] * 2}]}, CHAINED),
+    "a fraction": ({"layers": [{**CONV, "kernel_size": [1.5, 1]}]}, "kernel_size is 1.5"),
+    "a truth": ({"layers": [{**CONV, "stride": [True, 1]}]}, "stride is True"),
+    "no step": ({"layers": [{**CONV, "stride": [0, 1]}]}, "stride is 0"),
+    "negative padding": ({"layers": [{**CONV, "padding": [-1, 0]}]}, "padding is -1"),
+    "one number of two": ({"layers": [{**CONV, "dilation": [1]}]}, "dilation is .1., expected two numbers"),
+    "groups": ({"layers": [{**CONV, "groups": 3}]}, "divisible by groups"),
+    "a bias of its own": ({"layers": [{**CONV, "bias": "yes"}]}, "bias is 'yes'"),
+    "a missing field": ({"layers": [{name: CONV[name] for name in CONV if name != "padding"}]}, "no 'padding'"),
+    "an unknown layer": ({"layers": [{"lstm": [3, 3], "bias": True}]}, "told as lstm, bias"),
+    "an unknown kind": ({"kind": "rope", "layers": [CONV]}, "unknown kind 'rope'; known: chain"),
+    "an unknown kind inside": ({"layers": [{"kind": "os.system"}]}, "unknown kind 'os.system'"),
+    "no kind": ({"kind": None, "layers": [CONV]}, "unknown kind None"),
+    "no layers": ({"layers": []}, "a chain of 0 layers"),
+    "many layers": ({"layers": [CONV] * (LONGEST + 1)}, "a chain of 17 layers"),
+    "a number": ({"layers": 5}, "int"),
+    "words": ({"layers": ["conv2d"]}, "told as c, o, n"),
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_a_chain_of_nonsense_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    fields, said = NONSENSE[name]
+    save_network(chained(), tmp_path)
+    body = json.loads((tmp_path / STRUCTURE).read_text())
+    body["replaced"][CHAINED] = {"kind": "chain", **fields}
+    (tmp_path / STRUCTURE).write_text(json.dumps(body))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=said) as told:
+        load_network(DENSE, 3, tmp_path)
+    assert str(told.value).startswith(f"{tmp_path / STRUCTURE}: not a network of detector")
+    assert len(str(told.value).splitlines()) == 1
+    assert len(str(told.value)) < 1000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KiB
+
+
+@pytest.mark.parametrize("place", ["", "backbone..conv", "backbone.nowhere", "head.stems.7", "os.path"])
+def test_a_layer_in_place_of_none_is_refused(place: str, tmp_path: Path) -> None:
+    save_network(chained(), tmp_path)
+    body = json.loads((tmp_path / STRUCTURE).read_text())
+    body["replaced"] = {place: body["replaced"][CHAINED]}
+    (tmp_path / STRUCTURE).write_text(json.dumps(body))
+    with pytest.raises(UserError, match="not a network of detector"):
+        load_network(DENSE, 3, tmp_path)
 
 
 @pytest.mark.parametrize("detector", [DENSE, SEPARABLE], ids=["dense", "separable"])
@@ -94,7 +187,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
             load_network(DENSE, 3, tmp_path)
 
 
-@pytest.mark.parametrize("value", [0, -4, "16", None, 1.5, 10**9])
+@pytest.mark.parametrize("value", [0, -4, "16", None, 1.5, True, 10**9, 10**30])
 def test_absurd_channel_counts_are_refused(value: object, tmp_path: Path) -> None:
     save_network(DENSE.build(3), tmp_path)
     body = json.loads((tmp_path / STRUCTURE).read_text())

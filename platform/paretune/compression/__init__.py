@@ -13,7 +13,11 @@ STEPS: Registry[Step] = Registry(
     "step",
     {
         "prune": "paretune.compression.prune:Prune",
+        "factorize": "paretune.compression.factorize:Factorize",
+        "cluster": "paretune.compression.cluster:Cluster",
+        "sparsify": "paretune.compression.sparsify:Sparsify",
         "finetune": "paretune.compression.finetune:Finetune",
+        "recalibrate": "paretune.compression.recalibrate:Recalibrate",
         "export": "paretune.compression.export:Export",
         "quantize": "paretune.compression.quantize:Quantize",
     },

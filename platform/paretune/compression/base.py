@@ -55,6 +55,12 @@ class Step(Spec, ABC):
     accepts: ClassVar[Accepted] = "torch"
     produces: ClassVar[Format | None] = "torch"
     """None: the format it was given."""
+    final: ClassVar[bool] = False
+    """No step can follow it."""
+
+    def takes(self, loaded: Format) -> Format:
+        """Return the format it takes in a recipe whose runtime loads this one."""
+        return loaded if self.accepts == "either" else self.accepts
 
     @abstractmethod
     def apply(self, model: Model, context: Context) -> Model:

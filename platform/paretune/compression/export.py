@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from paretune.compression.base import Context, Step
+from paretune.compression.diverging import diverging_in_file, relative_error
 from paretune.compression.quiet import quiet
 from paretune.detectors.base import Detector
 from paretune.model import Format, Model
@@ -18,7 +17,7 @@ from paretune.runtimes.onnxruntime import INPUT, part_file
 from paretune.structures import Floats
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 OPSET = 20
 """Of ONNX's operators: old enough for every runtime here, new enough to need no conversion."""
@@ -138,18 +137,17 @@ def check_parity(
         given: name of the input.
 
     Raises:
-        RuntimeError: names the first output that differs by more than 1e-4 of its largest value.
+        RuntimeError: names the first output that differs by more than 1e-4 of its largest value, and the first layer.
     """
-    import torch
-
     from paretune.runtimes.onnxruntime import open_session
 
-    session = open_session(file, threads=1)
+    session, run = open_session(file, threads=1), in_eager(network)
     for image in images:
-        with torch.inference_mode():
-            wanted: Sequence[Tensor] = network(torch.from_numpy(image))
-        for name, eager, got in zip(names, wanted, session.run(list(names), {given: image}), strict=True):
-            scale = max(float(eager.abs().max()), 1e-6)
-            error = float(np.abs(eager.numpy() - got).max()) / scale
-            if not error <= TOLERANCE:  # this way round, so that NaN is an error too
-                raise RuntimeError(f"export: output {name!r} differs from eager by {error:.2e} of its largest value")
+        for name, wanted, got in zip(names, run(image), session.run(list(names), {given: image}), strict=True):
+            error = relative_error(wanted, got)
+            if error > TOLERANCE:
+                layer = diverging_in_file(network, file, image, given, TOLERANCE)
+                where = f"; first diverging layer: {layer}" if layer else ""
+                raise RuntimeError(
+                    f"export: output {name!r} differs from eager by {error:.2e} of its largest value{where}"
+                )

@@ -1,4 +1,9 @@
-"""Fine-tuning: the training loop of the baseline, from the weights that are there."""
+"""Fine-tuning: the training loop of the baseline, from the weights that are there; with a teacher if wanted.
+
+Distillation adds, besides the detector's own loss, how far answers and maps are from a larger network's: Hinton
+et al., arXiv:1503.02531; Chen et al., NeurIPS 2017; Mehta and Ozturk, arXiv:1805.06361; Cao et al., PKD, NeurIPS
+2022 (arXiv:2207.02039). What each compares stands in ``training/distilling.py`` and ``detectors/imitating.py``.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,8 @@ from pydantic import Field
 from paretune.compression.base import Context, Step
 from paretune.errors import UserError
 from paretune.model import Model
+from paretune.spec import fingerprint
+from paretune.training.distill import Distill
 from paretune.training.settings import Training
 
 if TYPE_CHECKING:
@@ -27,16 +34,18 @@ class Finetune(Step):
     """Passes over the training split."""
     lr: float | None = Field(default=None, gt=0, le=10)
     """Highest learning rate; half of the baseline's by default."""
+    distill: Distill | None = None
+    """Learn from a teacher too: `{}` takes the baseline with the weights below."""
 
     def apply(self, model: Model, context: Context) -> Model:
         """Train a copy of the network at the model's input size, with as many workers as the baseline.
 
         The state of the training is saved in the working folder: the same step on the same network goes
-        on from there when it was killed, and ends with the same weights.
+        on from there when it was killed, and ends with the same weights. The zeros of ``sparsify`` stay zeros.
 
         Raises:
             FloatingPointError: the training diverged.
-            UserError: the saved state cannot be read, or the cluster lacks the workers.
+            UserError: the saved state or the teacher cannot be read, or the cluster lacks the workers.
         """
         assert model.network is not None  # noqa: S101 - the recipe's formats meet
         history = (*model.history, self.name)
@@ -44,14 +53,27 @@ class Finetune(Step):
             return replace(model, history=history).noted("finetune changed nothing: 0 epochs")
         lr = context.training.lr / 2 if self.lr is None else self.lr
         settings = context.training.model_copy(update={"epochs": self.epochs, "lr": lr, "seed": context.seed})
+        distill = self._distill(context)
         tune = _with_workers if settings.by_ray else _here
-        folder = context.workdir / f"finetune-{_digest(model.network)}"
-        return replace(model, network=tune(model, context, settings, folder), history=history)
+        told = "" if distill is None else f"-{fingerprint(distill.tree())}"
+        folder = context.workdir / f"finetune-{_digest(model.network)}{told}"
+        tuned = replace(model, network=tune(model, context, settings, distill, folder), history=history)
+        undone = "cluster" in model.history
+        return tuned.noted("finetune takes the clusters apart again: cluster should stand last") if undone else tuned
+
+    def _distill(self, context: Context) -> Distill | None:
+        """Return the distillation with its teacher, as other processes find it too."""
+        if self.distill is None:
+            return None
+        teacher = self.distill.teacher or context.baseline
+        told = None if teacher is None else str(Path(teacher).absolute())
+        return self.distill.model_copy(update={"teacher": told})
 
 
-def _here(model: Model, context: Context, settings: Training, folder: Path) -> nn.Module:
+def _here(model: Model, context: Context, settings: Training, distill: Distill | None, folder: Path) -> nn.Module:
     """Train in this process."""
     from paretune.detectors.structure import copy_network
+    from paretune.training.distilling import alone, with_teacher
     from paretune.training.loop import Epoch, Options, train
     from paretune.training.state import load_state, save_state
 
@@ -62,20 +84,37 @@ def _here(model: Model, context: Context, settings: Training, folder: Path) -> n
         if epoch.number % settings.checkpoint_every == 0 or epoch.number == settings.epochs:
             save_state(epoch.state, folder)
 
-    result = train(
+    detector, size = context.detector, model.input_size
+    network, loss = with_teacher(
         copy_network(model.network).train(),
-        context.detector,
+        detector,
+        len(context.data.classes),
+        size,
+        settings,
+        distill,
+        context.device,
+    )
+    result = train(
+        network,
+        detector,
         context.data.splits["train"],
-        model.input_size,
+        size,
         settings,
         device=context.device,
         on_epoch=after,
-        options=Options(resume=load_state(folder), val=context.data.splits.get("val")),
+        options=Options(
+            resume=load_state(folder),
+            loss=loss,
+            val=context.data.splits.get("val"),
+            keep_zeros="sparsify" in model.history,
+        ),
     )
-    return result.network
+    return alone(result.network)
 
 
-def _with_workers(model: Model, context: Context, settings: Training, folder: Path) -> nn.Module:
+def _with_workers(
+    model: Model, context: Context, settings: Training, distill: Distill | None, folder: Path
+) -> nn.Module:
     """Train on Ray workers: they open the dataset by themselves, and get the network as files."""
     from paretune.detectors.structure import load_network, save_network
     from paretune.training.order import Order, train_order
@@ -92,6 +131,8 @@ def _with_workers(model: Model, context: Context, settings: Training, folder: Pa
         settings=settings,
         folder=folder,
         start=folder / "start",
+        keep_zeros="sparsify" in model.history,
+        distill=distill,
     )
     train_order(order, lambda line: context.progress(f"finetune {line}"))
     return load_network(context.detector, len(context.data.classes), folder)

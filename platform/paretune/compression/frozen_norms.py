@@ -20,12 +20,7 @@ def thawed(network: nn.Module) -> Iterator[None]:
 
     In eval mode the two compute the same.
     """
-    found = [
-        (name, module)
-        for name, module in network.named_modules()
-        # by name: torchvision's and detectron2's are alike, and neither need be installed
-        if type(module).__name__ == "FrozenBatchNorm2d"
-    ]
+    found = [(name, module) for name, module in network.named_modules() if is_frozen(module)]
     thawn = [(name, frozen, _ordinary(frozen)) for name, frozen in found]
     for name, _, ordinary in thawn:
         network.set_submodule(name, ordinary)
@@ -36,6 +31,11 @@ def thawed(network: nn.Module) -> Iterator[None]:
             for tensor in _TENSORS:
                 setattr(frozen, tensor, getattr(ordinary, tensor).detach())
             network.set_submodule(name, frozen)
+
+
+def is_frozen(module: nn.Module) -> bool:
+    """Tell a frozen norm by its name: torchvision's and detectron2's are alike, and neither need be installed."""
+    return type(module).__name__ == "FrozenBatchNorm2d"
 
 
 def _ordinary(frozen: nn.Module) -> nn.BatchNorm2d:

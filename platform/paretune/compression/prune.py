@@ -1,25 +1,19 @@
 """Structured pruning: whole channels go, so every runtime is faster without knowing of it.
 
 Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023 (arXiv:2301.12900): channels that are
-coupled (residuals, concatenations, depthwise convolutions) go together. Criteria: magnitude (Li et al.,
-ICLR 2017, arXiv:1608.08710), LAMP (Lee et al., ICLR 2021, arXiv:2010.07611), FPGM (He et al., CVPR 2019,
-arXiv:1811.00250), batch-norm scale (Liu et al., ICCV 2017, arXiv:1708.06519).
+coupled (residuals, concatenations, depthwise convolutions) go together. The papers of the criteria are named in
+``pruning_criteria``, that of sparsity learnt before pruning in ``pruning_sparsity``.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from paretune.compression.base import Context, Step
-from paretune.errors import UserError
 from paretune.model import Model
-from paretune.names import IMPORTANCES
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 class Prune(Step):
@@ -28,102 +22,49 @@ class Prune(Step):
     name: ClassVar[str] = "prune"
 
     ratio: float = Field(default=0.3, ge=0, lt=0.95)
-    """Share of the channels to remove."""
-    importance: Literal["l1", "l2", "lamp", "fpgm", "bn_scale", "random"] = "l1"
-    """What makes a channel important."""
-    round_to: int = Field(default=8, ge=1, le=256)
+    """Share to remove of what `of` names."""
+    of: Literal["channels", "flops", "latency"] = "channels"
+    """What the ratio is a share of: channels, floating-point operations, or the latency of the float network measured
+    on the recipe's runtime and the target (then two runs may differ by what is measured)."""
+    importance: Literal["l1", "l2", "lamp", "fpgm", "bn_scale", "random", "taylor", "hessian"] = "l1"
+    """What makes a channel important: the size of its weights, or by taylor and hessian what the training loss
+    would lose by it."""
+    images: int = Field(default=64, ge=1, le=100_000)
+    """Training images from which taylor and hessian take gradients, drawn by the seed."""
+    scope: Literal["local", "stage", "global"] = "local"
+    """local: every layer loses the share; global: the network does, its least important layers more; stage: every
+    stage does (backbone stages, neck, head: modules with at most half of the layers)."""
+    round_to: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = 8
     """Channels that are left are the nearest multiple of this, and never none: odd widths make a network
-    slower, not faster (16 suits AVX-512 CPUs, 8 small networks)."""
-    scope: Literal["local", "global"] = "local"
-    """local: every layer loses the share; global: the network does, its least important layers more."""
+    slower, not faster (16 suits AVX-512 CPUs, 8 small networks). auto measures which widths pay on the recipe's
+    runtime and the target."""
+    rounds: int = Field(default=1, ge=1, le=100)
+    """Prune in so many rounds, each an equal share of what is left."""
+    round_epochs: int = Field(default=2, ge=0, le=10_000)
+    """Epochs of fine-tuning between two rounds; none follow the last."""
+    learn_sparsity: int = Field(default=0, ge=0, le=10_000)
+    """Epochs of training before, in which weak channels are made weaker (group lasso)."""
+    sparsity_weight: float = Field(default=1e-3, gt=0, le=10)
+    """Weight of the group lasso in the loss of that training."""
 
     def apply(self, model: Model, context: Context) -> Model:
         """Prune a copy of the network.
 
         Raises:
-            UserError: the criterion does not fit the network.
-            RuntimeError: the network could not be traced.
+            UserError: the criterion does not fit the network, or sparsity cannot be learnt with several workers.
+            RuntimeError: the network could not be traced, or the runtime does not run as asked for.
+            FloatingPointError: a training diverged, or a gradient is not finite.
         """
-        from paretune.compression.frozen_norms import thawed
+        from paretune.compression.pruning_rounds import pruned
         from paretune.detectors.structure import copy_network, count
 
         assert model.network is not None  # noqa: S101 - the recipe's formats meet
-        network = copy_network(model.network).eval()
-        before = sum(parameter.numel() for parameter in network.parameters())
-        if self.ratio > 0:
-            wanted = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
-            with thawed(network):
-                self._prune(network, model, context)
-            for name, parameter in network.named_parameters():
-                parameter.requires_grad_(wanted[name])
-        params, flops = count(network, model.input_size)
-        pruned = replace(model, network=network, params=params, flops=flops, history=(*model.history, self.name))
-        if params == before:
-            return pruned.noted(f"prune changed nothing: ratio {self.ratio:g} with round_to {self.round_to}")
-        return pruned
-
-    def _prune(self, network: nn.Module, model: Model, context: Context) -> None:
-        """Remove channels in place."""
-        import torch
-        import torch_pruning as tp
-
-        criterion = self._criterion(network)
-        network.requires_grad_(True)  # the tracer does not see frozen parameters
-        example = torch.zeros(1, 3, model.input_size.height, model.input_size.width)
-        with torch.random.fork_rng([]), torch.enable_grad():
-            torch.manual_seed(context.seed)
-            pruner = _rounding_pruner(tp.BasePruner)(
-                context.detector.prune_view(network),
-                (example,),  # a bare tensor would be taken apart along its batch
-                importance=criterion,
-                global_pruning=self.scope == "global",
-                pruning_ratio=self.ratio,
-                max_pruning_ratio=1.0,  # the rounding sees to it that every layer keeps channels
-                ignored_layers=context.detector.protected(network),
-                unwrapped_parameters=context.detector.lone_parameters(network),
-                round_to=self.round_to,
-                in_channel_groups={},  # the defaults are shared between calls, and changed
-                out_channel_groups={},
-                num_heads={},
-            )
-            groups = list(pruner.DG.get_all_groups(pruner.ignored_layers, pruner.root_module_types))
-            if not groups:
-                raise RuntimeError("prune: no prunable layer was traced in the network")
-            pruner.step()
-
-    def _criterion(self, network: nn.Module) -> Any:
-        """Return torch-pruning's class for the criterion, made.
-
-        Raises:
-            UserError: it does not fit the network.
-        """
-        import torch_pruning as tp
-        from torch import nn
-
-        has_norm = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
-        if self.importance == "bn_scale" and not has_norm:
-            raise UserError("prune: importance bn_scale needs batch norms, and this network has none; l1 fits any")
-        options = {"p": 1} if self.importance == "l1" else {}
-        return getattr(tp.importance, IMPORTANCES[self.importance])(**options)
-
-
-def _rounding_pruner(base: type[Any]) -> type[Any]:
-    """Return torch-pruning's pruner with widths rounded to the nearest multiple.
-
-    Its own rounding goes down always, and a layer that comes to nothing is then left as wide as it
-    was: at ratio 0.9 a narrow network would keep more channels than at 0.5.
-    """
-
-    class Pruner(base):  # type: ignore[misc]
-        def _round_to(self, n_pruned: int, current_channels: int, round_to: int) -> int:
-            return channels_removed(n_pruned, current_channels, round_to)
-
-    return Pruner
-
-
-def channels_removed(asked: int, channels: int, multiple: int) -> int:
-    """Return how many of ``channels`` go, when ``asked`` should: the nearest to it that leaves a multiple, not 0."""
-    if asked == 0:
-        return 0
-    left = max(1, (channels - asked + multiple // 2) // multiple) * multiple
-    return max(0, channels - left)
+        copied = replace(model, network=copy_network(model.network).eval())
+        made = pruned(self, copied, context) if self.ratio > 0 else copied
+        assert made.network is not None  # noqa: S101 - as above
+        params, flops = count(made.network, model.input_size)
+        made = replace(made, params=params, flops=flops, history=(*model.history, self.name))
+        if params < sum(parameter.numel() for parameter in model.network.parameters()):
+            return made
+        done = "removed no channels" if self.ratio > 0 and self.learn_sparsity else "changed nothing"
+        return made.noted(f"prune {done}: ratio {self.ratio:g} of the {self.of} with round_to {self.round_to}")

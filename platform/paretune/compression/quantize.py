@@ -1,205 +1,180 @@
-"""Static INT8 quantization of an ONNX file by ONNX Runtime (QDQ format).
+"""Quantization of an ONNX file: INT8 in several ways, 16 bits, and a guard over what is lost.
 
 Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
-Inference, CVPR 2018 (arXiv:1712.05877). Activations are unsigned and weights signed: with both signed,
-x86 is slower than in float. Entropy calibration is not offered: in ONNX Runtime it equals the smallest
-and largest value.
+Inference, CVPR 2018 (arXiv:1712.05877). Entropy calibration is not offered: in ONNX Runtime it equals the
+smallest and largest value.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paretune.compression.base import Context, Step
-from paretune.compression.export import part_inputs
-from paretune.compression.quiet import quiet
-from paretune.detectors.base import Detector
+from paretune.compression.guard import Outcome, Rung, climb, judge
+from paretune.compression.quantize_calibration import calibration_images
+from paretune.compression.quantize_onnx import safe_bits, small_operators
+from paretune.compression.quantize_ways import Files, Method, Plan, Scheme, Tool, Work, in_float
 from paretune.errors import UserError
-from paretune.model import Format, Model
-from paretune.runtimes.onnxruntime import Part, open_session, part_file, precision
-from paretune.structures import Floats, Image, Split
-
-CALIBRATION = "paretune.calibration"
-"""Key of the file's metadata under which the images are named that the ranges were taken from."""
-_PERCENTILE = 99.99
-_CHUNK = 8
+from paretune.model import Accepted, Format, Model
+from paretune.runtimes.onnxruntime import part_file
 
 
 class Quantize(Step):
-    """Turn weights and activations into 8-bit integers, with ranges from training images."""
+    """Turn weights, and activations with ranges from training images, into 8-bit integers or 16-bit floats."""
 
     name: ClassVar[str] = "quantize"
-    accepts: ClassVar[Format] = "onnx"
-    produces: ClassVar[Format] = "onnx"
+    accepts: ClassVar[Accepted] = "either"
+    produces: ClassVar[Format | None] = None
+    final: ClassVar[bool] = True
 
-    scheme: Literal["int8"] = "int8"
-    """int8: static, weights and activations."""
+    scheme: Scheme = "int8"
+    """int8: weights and activations, with ranges known beforehand. int8_dynamic: the same, with ranges taken while it
+    runs. weight_only: weights alone, int8 on disk, computed in float. fp16: 16-bit floats. The last two make a
+    file smaller and a CPU no faster."""
+    tool: Tool = "onnxruntime"
+    """What places the integers for scheme int8: ONNX Runtime's quantizer, or NNCF, which also corrects biases
+    (`pip install 'paretune[nncf]'`). Either's file runs on either runtime."""
     images: int = Field(default=64, ge=1, le=100_000)
-    """Images of the training split that the ranges are taken from, drawn by the seed."""
-    method: Literal["minmax", "percentile"] = "minmax"
+    """Images of the training split that the ranges are taken from, drawn by the seed so that every class is seen."""
+    method: Method = "minmax"
     """The range of an activation: its smallest and largest value, or all but one value in ten thousand."""
     per_channel: bool = True
     """A scale for each output channel of a weight, not one for all of them."""
+    weight_bits: Literal["auto", 7, 8] = "auto"
+    """Bits of a weight for scheme int8. An x86 CPU without VNNI adds up pairs of products in 16 bits, which 8-bit
+    weights overflow: sums are then far too small. auto tries this machine's CPU: 7 bits where it does so, else 8."""
     float_outputs: bool = True
-    """Keep the last convolutions, whose outputs are boxes and scores, in float."""
+    """Keep the last convolutions, whose outputs are boxes and scores, in float; fp16 is of all of them."""
+    keep_float: int = Field(default=0, ge=0, le=100_000)
+    """Layers that stay in float for scheme int8: those that harm the boxes most when they alone are quantized."""
+    max_drop: float | None = Field(default=None, ge=0, le=1)
+    """Most map that may be lost on the validation split, as a fraction (0.003 is 0.3 points). Where more is lost,
+    other ways of int8 are tried: minmax, percentile, NNCF, 1, 2, 4, … more layers in float; if none keeps it, the
+    file stays as it was."""
+
+    @model_validator(mode="after")
+    def _check_fields(self) -> Quantize:
+        if self.scheme != "int8":
+            default = Quantize()
+            for field in ("tool", "method", "weight_bits", "keep_float"):
+                if getattr(self, field) != getattr(default, field):
+                    raise ValueError(f"{field} is for scheme int8, and the scheme is {self.scheme}")
+        return self
+
+    def takes(self, loaded: Format) -> Format:
+        """Take an ONNX file for all that only its quantizers do; else what the runtime loads."""
+        files_only = self.scheme != "int8" or self.tool != "onnxruntime" or self.keep_float or self.max_drop is not None
+        return "onnx" if files_only else loaded
 
     def apply(self, model: Model, context: Context) -> Model:
-        """Quantize a copy of the file.
+        """Quantize a copy of the files, or of the network where the runtime is torch's own.
 
         Raises:
-            UserError: the file is quantized already, or the calibration images are each of one colour:
-                no range can be taken from them.
-            RuntimeError: nothing in the file could be quantized.
+            UserError: the file is quantized already, the calibration images are each of one colour, NNCF is not
+                installed, or the guard finds no objects to judge by.
+            RuntimeError: nothing in the file could be quantized, or what comes out is not finite.
         """
-        import onnx
-
-        assert model.file is not None  # noqa: S101 - the recipe's formats meet
         if self.name in model.history:
             raise UserError("quantize: the model is quantized already; name the step once")
-        split = context.data.splits["train"]
-        chosen = np.random.default_rng(context.seed).permutation(len(split))[: self.images]
-        indices = [int(index) for index in chosen]
-        if all(_is_plain(split.image(index)) for index in indices):
-            raise UserError("quantize: every calibration image is of one colour; activation ranges need photographs")
-        facts = {"images": [split.ids[index] for index in indices], "seed": context.seed, "method": self.method}
-        files = {}
-        for part, source in zip(context.detector.part_names, model.files, strict=True):
-            files[part] = context.workdir / f"{Path(part_file(part)).stem}.int8.onnx"
-            feed = _Feed(split, indices, context.detector, model, part)
-            self._quantize(source, files[part], _Reader(feed, len(indices)))
-            graph = onnx.load(files[part])
-            graph.metadata_props.add(key=CALIBRATION, value=json.dumps(facts))
-            onnx.save(graph, files[part])
-        if all(precision(file) == "fp32" for file in files.values()):
-            raise RuntimeError("quantize: nothing in the network could be quantized")
-        before, after = (sum(file.stat().st_size for file in found) for found in (model.files, files.values()))
+        if self.tool == "nncf" and find_spec("nncf") is None:
+            raise UserError("quantize: tool nncf is not installed (pip install 'paretune[nncf]')")
+        if model.network is not None:
+            return self._in_torch(model, context)
+        same = replace(model, history=(*model.history, self.name))
+        with tempfile.TemporaryDirectory(dir=context.workdir, prefix="quantize-") as folder:
+            work = Work(model, context, self._images(context), Path(folder))
+            outcome = self._outcome(work)
+            if outcome.files is None:
+                return same.noted(*outcome.notes)
+            work.check_finite(outcome.files, self.scheme)
+            files = {}
+            for part, file in outcome.files.items():
+                files[part] = file.replace(context.workdir / f"{Path(part_file(part)).stem}.{self.scheme}.onnx")
+        notes = (*outcome.notes, *self._notes(model, files, len(work.indices)))
         file = files.pop(context.detector.part_names[0])
-        made = replace(model, file=file, more=files, history=(*model.history, self.name))
-        if len(indices) < self.images:
-            made = made.noted(f"quantize: {len(indices)} calibration images, all there are in the training split")
+        return replace(same, file=file, more=files).noted(*notes)
+
+    def _in_torch(self, model: Model, context: Context) -> Model:
+        """Quantize a torch network."""
+        from paretune.compression.quantize_torch import quantize_model
+
+        indices = self._images(context)
+        fields: dict[str, Any] = self.model_dump(include={"per_channel", "method", "float_outputs"})
+        made = quantize_model(model, context, indices, **fields)
+        return replace(made, history=(*model.history, self.name)).noted(*self._few(len(indices)))
+
+    @property
+    def _plan(self) -> Plan:
+        bits = safe_bits() if self.weight_bits == "auto" else self.weight_bits
+        return Plan(self.scheme, self.tool, self.method, self.per_channel, bits, self.float_outputs, self.keep_float)
+
+    def _images(self, context: Context) -> list[int]:
+        if self.scheme != "int8":
+            return []
+        return calibration_images(context.data.splits["train"], self.images, context.seed)
+
+    def _outcome(self, work: Work) -> Outcome:
+        """Quantize as asked, or as the guard allows.
+
+        Raises:
+            RuntimeError: nothing could be quantized.
+        """
+        first = work.make(self._plan)
+        if not any(small_operators(file) for file in first.values()):
+            if self.keep_float == 0:
+                raise RuntimeError("quantize: nothing in the network could be quantized")
+            return Outcome(
+                None, (f"quantize changed nothing: keep_float {self.keep_float} keeps every layer in float",)
+            )
+        if self.max_drop is None:
+            return Outcome(first, ())
+        rungs = [Rung(self._plan.label, lambda: first)]
+        rungs += [Rung(plan.label, partial(work.make, plan)) for plan in self._others()]
+        judged = partial(judge, work.model, work.context, work.folder / "judged")
+        return climb(rungs, partial(self._further, work), judged, self.max_drop, work.context.progress)
+
+    def _others(self) -> list[Plan]:
+        """Return further ways of static INT8, the plainest first."""
+        if self.scheme != "int8":
+            return []
+        plain = replace(self._plan, tool="onnxruntime", method="minmax", per_channel=True, weight_bits=safe_bits())
+        found = [plain, replace(plain, method="percentile")]
+        found += [] if find_spec("nncf") is None else [replace(plain, tool="nncf")]
+        return [plan for plan in found if plan != self._plan]
+
+    def _further(self, work: Work, rung: Rung, files: Files) -> Iterator[Rung]:
+        """Give ever more layers back to float: 1, 2, 4, 8 layers and so on."""
+        if self.scheme != "int8":
+            return
+        order, count = work.ranked(files), 1
+        while count < len(order):
+            label = f"{rung.label}, {in_float(count)}"
+            yield Rung(label, partial(work.with_floats, files, order[:count]))
+            count *= 2
+
+    def _notes(self, model: Model, files: Files, images: int) -> list[str]:
+        """Return what a reader must know of the files."""
+        notes = self._few(images)
+        if self.scheme == "int8_dynamic":
+            kinds = sum((small_operators(file) for file in files.values()), Counter[str]())
+            convolutions, products = kinds["ConvInteger"], kinds["MatMulInteger"]
+            notes.append(f"quantize: {convolutions} convolutions and {products} matrix products work on integers")
+        before, after = (sum(file.stat().st_size for file in found) for found in (model.files, files.values()))
         if after >= before:
-            made = made.noted("quantize: the file is no smaller; so small a network is mostly structure")
-        return made
+            notes.append("quantize: the file is no smaller; so small a network is mostly structure")
+        return notes
 
-    def _quantize(self, source: Path, file: Path, reader: _Reader) -> None:
-        """Write the quantized file."""
-        import onnx
-
-        from paretune.runtimes.onnxruntime import library
-
-        library()
-        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-
-        percentile = self.method == "percentile"
-        # Its default takes the histogram of |x|, which fails on an activation that hardly varies around a
-        # large value. The stride works for every method in spite of its name: without it, every activation
-        # of every image is held in memory at once.
-        options = {
-            "CalibPercentile": _PERCENTILE,
-            "CalibTensorRangeSymmetric": False,
-            "CalibStridedMinMax": _CHUNK,
-        }
-        prepared = file.with_suffix(".prepared.onnx")
-        try:
-            with quiet(""):
-                quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-                graph = onnx.load(prepared).graph
-                quantize_static(
-                    str(prepared),
-                    str(file),
-                    reader,
-                    quant_format=QuantFormat.QDQ,
-                    per_channel=self.per_channel,
-                    activation_type=QuantType.QUInt8,
-                    weight_type=QuantType.QInt8,
-                    nodes_to_exclude=last_convolutions(graph) if self.float_outputs else [],
-                    calibrate_method=CalibrationMethod.Percentile if percentile else CalibrationMethod.MinMax,
-                    extra_options=options if percentile else {},
-                )
-        finally:
-            prepared.unlink(missing_ok=True)
-
-
-@dataclass
-class _Feed:
-    """Gives one part of a detector what calibration images make of it, one at a time: the parts before it run."""
-
-    split: Split
-    indices: Sequence[int]
-    detector: Detector
-    model: Model
-    part: str
-    parts: dict[str, Part] = field(default_factory=dict)
-
-    def __call__(self, number: int) -> dict[str, Floats]:
-        """Return the input that the image of this number makes, by the input's name."""
-        detector, size = self.detector, self.model.input_size
-        planes, _ = detector.preprocess(self.split.image(self.indices[number]), size)
-        batch, name = planes[None], detector.part_input(self.part)
-        if self.part == detector.part_names[0]:
-            return {name: batch}
-        if not self.parts:
-            files = zip(detector.part_names, self.model.files, strict=True)
-            self.parts = {part: self._loaded(part, file) for part, file in files}
-        return {name: part_inputs(detector, self.parts, [batch], self.model)[self.part][0]}
-
-    def _loaded(self, part: str, file: Path) -> Part:
-        detector = self.detector
-        return Part(open_session(file, threads=1), detector.part_input(part), list(detector.part_outputs(part)))
-
-
-@dataclass
-class _Reader:
-    """Feeds calibration inputs to ONNX Runtime, all or a stretch of them; one at a time is in memory."""
-
-    feed: _Feed
-    count: int
-    next: int = 0
-    end: int | None = None
-
-    def __len__(self) -> int:
-        """Return the number of images, rounded up: ONNX Runtime wants whole chunks."""
-        return -(-self.count // _CHUNK) * _CHUNK
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        """Begin a stretch."""
-        self.next, self.end = start_index, end_index
-
-    def get_next(self) -> dict[str, Floats] | None:
-        """Return the next input by its name; None after the last."""
-        if self.next >= (self.count if self.end is None else min(self.end, self.count)):
-            return None
-        self.next += 1
-        return self.feed(self.next - 1)
-
-
-def _is_plain(image: Image) -> bool:
-    """Return whether every pixel has the same colour."""
-    return bool((image == image[:1, :1]).all())
-
-
-def last_convolutions(graph: Any) -> list[str]:
-    """Return the names of the nodes from the graph's outputs back to the convolutions that feed them, those included.
-
-    Args:
-        graph: an ``onnx.GraphProto`` whose nodes have names.
-    """
-    maker = {output: node for node in graph.node for output in node.output}
-    names: list[str] = []
-    waiting = [output.name for output in graph.output]
-    while waiting:
-        node = maker.get(waiting.pop())
-        if node is None or node.name in names:
-            continue
-        names.append(node.name)
-        if node.op_type not in {"Conv", "Gemm", "MatMul"}:
-            waiting.extend(node.input)
-    return names
+    def _few(self, images: int) -> list[str]:
+        """Return a note where there were fewer calibration images than asked for."""
+        if self.scheme != "int8" or images >= self.images:
+            return []
+        return [f"quantize: {images} calibration images, all there are in the training split"]

@@ -45,6 +45,10 @@ class Detector(Spec, ABC):
 
     part_names: ClassVar[tuple[str, ...]] = ("core",)
     """The networks that are exported, in the order they run. A family of several computes between them on the host."""
+    features_from: ClassVar[tuple[str, ...]] = ("backbone",)
+    """Modules of the network whose outputs feed the heads: maps that a teacher and its student are compared by."""
+    answers_from: ClassVar[tuple[str, ...]] = ("",)
+    """Modules whose outputs ``imitation`` compares; "" is the network itself, with its raw maps."""
 
     @property
     @abstractmethod
@@ -130,6 +134,44 @@ class Detector(Spec, ABC):
         """
         size = InputSize(images.shape[3], images.shape[2])
         return self.loss(forward(images), annotations, size, losses)
+
+    def teach(
+        self,
+        teacher: nn.Module,
+        images: Tensor,
+        shown: Mapping[str, Sequence[Tensor]],  # noqa: ARG002 - for those whose second network needs the regions
+    ) -> None:
+        """Run a teacher on a batch, so that the modules it is compared by are run.
+
+        Args:
+            teacher: a network of this detector, in eval mode.
+            images: (B, 3, H, W) float32.
+            shown: what the student's modules have made of them, by name.
+        """
+        self.part_modules(teacher)[self.part_names[0]](images)
+
+    def imitation(
+        self,
+        shown: Mapping[str, Sequence[Tensor]],
+        wanted: Mapping[str, Sequence[Tensor]],
+        annotations: Sequence[Annotations],  # noqa: ARG002 - for those who hold the teacher to the truth
+        size: InputSize,  # noqa: ARG002 - the same
+        temperature: float,  # noqa: ARG002 - for those who know which maps are classes
+    ) -> dict[str, Tensor]:
+        """Return how far a student's answers are from its teacher's: terms, scalars, zero where they are equal.
+
+        By default the mean squared difference of the raw maps: Ba and Caruana, NeurIPS 2014 (arXiv:1312.6184).
+
+        Args:
+            shown: outputs of the modules ``answers_from``, by name.
+            wanted: the teacher's.
+            annotations: as for ``loss``.
+            size: of the network's input.
+            temperature: by which class scores are softened.
+        """
+        pairs = [pair for name in self.answers_from for pair in zip(shown[name], wanted[name], strict=True)]
+        terms = [(mine.float() - teachers.float()).square().mean() for mine, teachers in pairs]
+        return {"answers": sum(terms[1:], terms[0]) / len(terms)}
 
     @abstractmethod
     def prune_view(self, network: nn.Module) -> nn.Module:

@@ -32,6 +32,7 @@ class FasterRcnn(Detector):
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ("smooth_l1", "iou", "giou", "diou", "ciou")
     class_losses: ClassVar[tuple[ClassLoss, ...]] = ("cross_entropy", "focal")
     part_names: ClassVar[tuple[str, ...]] = ("core", "box")
+    answers_from: ClassVar[tuple[str, ...]] = ("rpn.head", "regions", "roi_heads.box_predictor")
 
     variant: Literal["mobilenet_v3_large_320_fpn", "mobilenet_v3_large_fpn", "resnet50_fpn", "resnet50_fpn_v2"] = (
         "mobilenet_v3_large_320_fpn"
@@ -168,6 +169,27 @@ class FasterRcnn(Detector):
         """Return the terms ``objectness`` and ``region`` of the first network, ``class`` and ``box`` of the second."""
         terms: dict[str, Tensor] = forward(images, annotations, losses)
         return terms
+
+    def teach(self, teacher: nn.Module, images: Tensor, shown: Mapping[str, Sequence[Tensor]]) -> None:
+        """Run the teacher's first network, and its second one on the student's regions."""
+        cast("Network", teacher).judge(images, shown.get("regions"))
+
+    def imitation(
+        self,
+        shown: Mapping[str, Sequence[Tensor]],
+        wanted: Mapping[str, Sequence[Tensor]],
+        annotations: Sequence[Annotations],  # noqa: ARG002 the teacher's certainty takes their place
+        size: InputSize,  # noqa: ARG002 offsets are compared, not boxes
+        temperature: float,
+    ) -> dict[str, Tensor]:
+        """Return the terms ``objectness`` and ``region`` of the first network, ``class`` and ``box`` of the second."""
+        from paretune.detectors.imitating import frcnn_classes, frcnn_regions
+
+        first, _, second = self.answers_from
+        return {
+            **frcnn_regions(shown[first], wanted[first]),
+            **frcnn_classes(shown[second], wanted[second], temperature),
+        }
 
     def prune_view(self, network: nn.Module) -> nn.Module:
         """Return both networks as one, with pooling in place of RoIAlign."""

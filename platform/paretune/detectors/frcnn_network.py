@@ -36,6 +36,7 @@ class FasterRcnn(nn.Module):
     def __init__(self, parts: Any, propose: Propose, *, frozen: bool) -> None:
         super().__init__()
         self.backbone, self.rpn, self.roi_heads = parts.backbone, parts.rpn, parts.roi_heads
+        self.regions = nn.Identity()  # shows the regions that are trained on, for a teacher to judge them too
         self._propose, self._frozen = propose, frozen
 
     def train(self, mode: bool = True) -> FasterRcnn:
@@ -72,9 +73,16 @@ class FasterRcnn(nn.Module):
         levels = OrderedDict((str(number), maps[number].float()) for number in range(self.levels_pooled))
         shapes = [tuple(images.shape[2:])] * len(images)
         features = self.roi_heads.box_roi_pool(levels, list(regions), shapes)
-        logits, offsets = self.box(features)
+        logits, offsets = self.box(features.to(maps[0].dtype))
         batch = len(images)
         return regions, logits.view(batch, -1, logits.shape[1]), offsets.view(batch, -1, offsets.shape[1])
+
+    def judge(self, images: Tensor, regions: Sequence[Tensor] | None) -> None:
+        """Run the first network, and the second on given regions of each image, (R, 4); hooks see what they say."""
+        features = self.backbone(images)
+        self.rpn.head(list(features.values()))
+        if regions is not None:
+            self.box(self._pooled(features, regions, images))
 
     @property
     def levels_pooled(self) -> int:
@@ -95,6 +103,7 @@ class FasterRcnn(nn.Module):
         heads = self.roi_heads
         with torch.no_grad():
             regions, _, labels, wanted = heads.select_training_samples(regions, targets)
+            regions = self.regions(regions)
         logits, offsets = self.box(self._pooled(features, regions, images))
         classes, boxes = fastrcnn_loss(logits, offsets, labels, wanted)
         if losses.classes == "focal":

@@ -37,10 +37,16 @@ class Replacement(Protocol):
         """
 
 
+LARGEST = 2**24
+"""What is counted in a manifest is never more."""
+
 REPLACEMENTS: Registry[Any] = Registry(
     "replacement",
     {
         "chain": "paretune.detectors.chain:Chain",
+        "int8_conv2d": "paretune.detectors.int8:Int8Conv2d",
+        "int8_linear": "paretune.detectors.int8:Int8Linear",
+        "nothing": "paretune.detectors.chain:Nothing",
     },
 )
 
@@ -58,11 +64,38 @@ def replace_layers(network: nn.Module, saved: Mapping[str, Mapping[str, Any]]) -
     """Put layers without tensors in place of the network's own.
 
     Raises:
-        KeyError, TypeError, ValueError: the manifest's fields are not a layer's.
+        ValueError: the manifest's fields are not a layer's, or there is no such kind.
         AttributeError: the network has no layer of that name.
-        UserError: no such kind.
     """
-    for name, body in saved.items():
+    for name in sorted(saved, key=lambda name: name.count(".")):  # what holds others comes before them
         network.get_submodule(name)
-        fields = {key: value for key, value in body.items() if key != "kind"}
-        network.set_submodule(name, REPLACEMENTS.load(body["kind"]).empty(fields))
+        try:
+            made = made_of(saved[name])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            said = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"layer {name!r}: {said}") from error
+        network.set_submodule(name, made)
+
+
+def made_of(body: Mapping[str, Any]) -> nn.Module:
+    """Make a layer without tensors from its kind and fields.
+
+    Raises:
+        KeyError, TypeError, ValueError: the fields are not a layer's, or there is no such kind.
+    """
+    kind = body["kind"]
+    if kind not in REPLACEMENTS.rows:
+        raise ValueError(f"unknown kind {kind!r}; known: {', '.join(REPLACEMENTS.names)}")
+    made: nn.Module = REPLACEMENTS.load(kind).empty({key: value for key, value in body.items() if key != "kind"})
+    return made
+
+
+def whole_number(value: Any, what: str, least: int = 1) -> int:
+    """Return a number of a manifest that counts channels, pixels and the like.
+
+    Raises:
+        ValueError: not a whole number, or out of all bounds: nobody shall ask for the memory.
+    """
+    if type(value) is not int or not least <= value <= LARGEST:  # true is an int too
+        raise ValueError(f"{what} is {value!r}, expected a whole number from {least} to {LARGEST}")
+    return value

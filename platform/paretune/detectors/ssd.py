@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -134,6 +134,23 @@ class Ssd(Detector):
 
         anchors = torch.tensor(self.anchors([maps.shape[2:] for maps in raw[::2]], size), device=raw[0].device)
         return ssd_loss(raw, anchors, boxes_per_cell(self._ratios), annotations, losses)
+
+    def imitation(
+        self,
+        shown: Mapping[str, Sequence[Tensor]],
+        wanted: Mapping[str, Sequence[Tensor]],
+        annotations: Sequence[Annotations],
+        size: InputSize,
+        temperature: float,
+    ) -> dict[str, Tensor]:
+        """Return the terms ``box``, bounded by the teacher's error, and ``class``, softened."""
+        import torch
+
+        from paretune.detectors.imitating import ssd_imitation
+
+        raw = shown[""]
+        anchors = torch.tensor(self.anchors([maps.shape[2:] for maps in raw[::2]], size), device=raw[0].device)
+        return ssd_imitation(raw, wanted[""], anchors, boxes_per_cell(self._ratios), annotations, temperature)
 
     def anchors(self, shapes: Sequence[Sequence[int]], size: InputSize) -> Floats:
         """Return the default boxes (N, 4) in pixels of an input, for levels of these (rows, columns)."""

@@ -40,10 +40,7 @@ def ssd_loss(
         annotations: of the B images, boxes in pixels of the input; an image may have none.
         losses: in place of smooth L1 of the offsets and of cross-entropy with hard negatives.
     """
-    logits, offsets = (
-        torch.cat([rows(maps, k) for maps, k in zip(raw[kind::2], boxes_per_cell, strict=True)], 1).float()
-        for kind in range(2)
-    )
+    logits, offsets = values(raw, boxes_per_cell)
     wanted_class, wanted_box = assign(anchors, annotations)
     objects = wanted_class > 0
     count = max(int(objects.sum()), 1)
@@ -58,6 +55,15 @@ def ssd_loss(
     else:
         classes = wrong[objects | hard_negatives(wrong.detach(), objects)].sum()
     return {"box": off / count, "class": classes / count}
+
+
+def values(raw: Sequence[Tensor], boxes_per_cell: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return class logits (B, N, C + 1) and offsets (B, N, 4) of the default boxes of all levels, in float32."""
+    logits, offsets = (
+        torch.cat([rows(maps, k) for maps, k in zip(raw[kind::2], boxes_per_cell, strict=True)], 1).float()
+        for kind in range(2)
+    )
+    return logits, offsets
 
 
 def rows(maps: Tensor, boxes: int) -> Tensor:

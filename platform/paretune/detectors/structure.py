@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from paretune.detectors.base import Detector
-from paretune.detectors.replaced import replace_layers, replaced
+from paretune.detectors.replaced import replace_layers, replaced, whole_number
 from paretune.errors import UserError
 from paretune.store import sync, write_text
 from paretune.structures import InputSize
@@ -26,6 +26,8 @@ from paretune.structures import InputSize
 WEIGHTS = "weights.safetensors"
 STRUCTURE = "structure.json"
 VERSION = 1
+_TOLD = 300
+"""Characters of a message of torch's, which names every tensor that does not fit."""
 _LAYERS: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
     nn.Conv2d: ("conv2d", ("in_channels", "out_channels", "groups")),
     nn.BatchNorm2d: ("batchnorm2d", ("num_features",)),
@@ -72,7 +74,7 @@ def load_network(detector: Detector, num_classes: int, folder: Path) -> nn.Modul
             raise UserError(f"{path}: structure version {body['paretune_structure']}; this Paretune reads {VERSION}")
         saved, others = dict(body["layers"]), dict(body.get("replaced", {}))
         weights = load_file(folder / WEIGHTS)
-    except (KeyError, TypeError, ValueError, OSError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, OSError, RecursionError, SafetensorError) as error:
         raise UserError(f"{folder}: not a readable network ({type(error).__name__}: {error})") from error
     with torch.random.fork_rng(
         devices=[]
@@ -84,7 +86,8 @@ def load_network(detector: Detector, num_classes: int, folder: Path) -> nn.Modul
         _resize_lone(network, weights)
         network.load_state_dict(weights, strict=True, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise UserError(f"{path}: not a network of detector {detector.named()}: {error}") from error
+        said = " ".join(str(error).split())[:_TOLD]
+        raise UserError(f"{path}: not a network of detector {detector.named()}: {said}") from error
     for parameter in network.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_()
@@ -145,9 +148,7 @@ def _resize(network: nn.Module, saved: dict[str, dict[str, Any]]) -> None:
         module = network.get_submodule(name)
         for attribute, value in wanted.items():
             if attribute != "kind":
-                if not isinstance(value, int) or value < 1:
-                    raise ValueError(f"layer {name!r}: {attribute} is {value!r}, expected a positive number")
-                setattr(module, attribute, value)
+                setattr(module, attribute, whole_number(value, f"layer {name!r}: {attribute}"))
         _empty(module)
 
 

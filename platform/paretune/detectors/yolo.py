@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
@@ -135,6 +135,19 @@ class Yolo(Detector):
         from paretune.detectors.yolox_loss import yolox_loss
 
         return yolox_loss(raw, _STRIDES, annotations, losses)
+
+    def imitation(
+        self,
+        shown: Mapping[str, Sequence[Tensor]],
+        wanted: Mapping[str, Sequence[Tensor]],
+        annotations: Sequence[Annotations],  # noqa: ARG002 the teacher's certainty takes their place
+        size: InputSize,  # noqa: ARG002 the maps tell the size
+        temperature: float,
+    ) -> dict[str, Tensor]:
+        """Return the terms ``box``, ``objectness`` and ``class``, weighted by the teacher's objectness."""
+        from paretune.detectors.imitating import yolox_imitation
+
+        return yolox_imitation(shown[""], wanted[""], _STRIDES, temperature)
 
     def prune_view(self, network: nn.Module) -> nn.Module:
         """Return the network itself: its forward already ends at the predictor convolutions."""

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 RUNTIMES: Registry[Runtime] = Registry(
     "runtime",
     {
+        "compiled": "paretune.runtimes.compiled:Compiled",
         "eager": "paretune.runtimes.eager:Eager",
         "onnxruntime": "paretune.runtimes.onnxruntime:OnnxRuntime",
         "openvino": "paretune.runtimes.openvino:OpenVino",
+        "tensorrt": "paretune.runtimes.tensorrt:TensorRt",
     },
 )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from paretune.detectors.base import Detector
 from paretune.model import Format
 from paretune.spec import Spec
 from paretune.store import Artefact
-from paretune.structures import Floats
+from paretune.structures import Floats, InputSize
 from paretune.target import Target
 
 
@@ -19,8 +22,26 @@ class Core(Protocol):
     def facts(self) -> dict[str, str | int]:
         """What really runs, read back from the library: version, device or provider, threads, precision."""
 
+    @property
+    def parts(self) -> Mapping[str, Callable[[Floats], tuple[Floats, ...]]]:
+        """The detector's networks as they are loaded, by name, each input → outputs."""
+
     def __call__(self, batch: Floats) -> tuple[Floats, ...]:
         """Run the network once."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A detector's loaded networks as a Core."""
+
+    detector: Detector
+    parts: Mapping[str, Callable[[Floats], tuple[Floats, ...]]]
+    size: InputSize
+    facts: dict[str, str | int]
+
+    def __call__(self, batch: Floats) -> tuple[Floats, ...]:
+        """Run them, with what the detector does between."""
+        return self.detector.run(self.parts, batch, self.size)
 
 
 class Runtime(Spec, ABC):
@@ -31,6 +52,15 @@ class Runtime(Spec, ABC):
     """Target devices it can run on."""
     libraries: ClassVar[tuple[str, ...]]
     """Modules that must be importable."""
+
+    def problem(self, target: Target) -> str | None:
+        """Tell why it cannot run on a target as its fields ask; None if nothing is known against it.
+
+        Asked on the machine of the target before anything is built.
+        """
+        if target.device not in self.devices:
+            return f"{self.name} runs on {', '.join(self.devices)} here, not on {target.device}"
+        return None
 
     @abstractmethod
     def load(self, artefact: Artefact, target: Target) -> Core:

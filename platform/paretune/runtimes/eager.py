@@ -1,11 +1,13 @@
-"""Eager PyTorch in float32: the plain baseline that everything else is compared with."""
+"""Eager PyTorch: the plain baseline that everything else is compared with."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from paretune.detectors import DETECTORS
+from paretune.detectors.base import Detector
 from paretune.model import Format
 from paretune.runtimes.base import Core, Runtime
 from paretune.spec import parse_plugin
@@ -14,16 +16,26 @@ from paretune.structures import Floats
 from paretune.target import Target
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+"""Our word for a precision → torch's."""
 
 
 class Eager(Runtime):
-    """The torch network as it is, operator by operator, in float32."""
+    """The torch network as it is, operator by operator; INT8 where `quantize` has made layers so."""
 
     name: ClassVar[str] = "eager"
     accepts: ClassVar[Format] = "torch"
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
+
+    precision: Precision = "fp32"
+    """Type of the weights and activations of layers that are not INT8. A CPU without instructions for bf16 or fp16 runs
+    them slower than fp32."""
+    channels_last: bool = False
+    """Keep the channels of a pixel side by side in memory: often faster, and the same numbers but for rounding."""
 
     def load(self, artefact: Artefact, target: Target) -> Core:
         """Rebuild the network from its structure and weights.
@@ -33,22 +45,39 @@ class Eager(Runtime):
 
         Raises:
             RuntimeError: torch does not take the number of threads, there is no such device, or
-                something would not run in float32.
+                something would not run in this precision.
         """
         import torch
 
-        from paretune.detectors.structure import load_network
+        settle(target)
+        network = ready(artefact, target, self.precision)
+        if self.channels_last:
+            network = network.to(memory_format=torch.channels_last)
+        facts = told(network, target, self.precision)
+        facts["layout"] = "channels last" if self.channels_last else "channels first"
+        return _Network(
+            network,
+            Given(target.device, self.precision, self.channels_last),
+            facts,
+            parse_plugin(artefact.detector, DETECTORS),
+        )
 
-        torch.set_num_threads(target.threads)
-        if torch.get_num_threads() != target.threads:
-            raise RuntimeError(f"torch runs {torch.get_num_threads()} threads, not {target.threads}")
-        if target.device == "cuda":
-            if not torch.cuda.is_available():
-                raise RuntimeError("the target is a GPU, and torch finds none")
-            _forbid_tf32()
-        network = load_network(parse_plugin(artefact.detector, DETECTORS), len(artefact.classes), artefact.folder)
-        network = network.eval().requires_grad_(False).to(target.device)
-        return _Network(network, target.device, _facts(network))
+
+def settle(target: Target) -> None:
+    """Give torch the target's number of threads, see to it that there is the device, and keep TF32 away.
+
+    Raises:
+        RuntimeError: torch does not take it, or finds no GPU.
+    """
+    import torch
+
+    torch.set_num_threads(target.threads)
+    if torch.get_num_threads() != target.threads:
+        raise RuntimeError(f"torch runs {torch.get_num_threads()} threads, not {target.threads}")
+    if target.device == "cuda":
+        if not torch.cuda.is_available():
+            raise RuntimeError("the target is a GPU, and torch finds none")
+        _forbid_tf32()
 
 
 def _forbid_tf32() -> None:
@@ -61,20 +90,74 @@ def _forbid_tf32() -> None:
         raise RuntimeError("torch does not leave TF32, so this would not be float32")
 
 
-def _facts(network: nn.Module) -> dict[str, str | int]:
-    """Read back what will run."""
+def ready(artefact: Artefact, target: Target, precision: Precision) -> nn.Module:
+    """Load an artefact's network for inference only, on the target's device, its weights of this precision.
+
+    Raises:
+        RuntimeError: it has INT8 layers, and the target is a GPU.
+    """
     import torch
 
-    types = {str(tensor.dtype).removeprefix("torch.") for tensor in network.parameters()}
-    if types - {"float32"}:
-        raise RuntimeError(f"eager runs in float32, and the network's weights are {', '.join(sorted(types))}")
-    device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+    from paretune.detectors.int8 import is_int8
+    from paretune.detectors.structure import load_network
+
+    network = load_network(parse_plugin(artefact.detector, DETECTORS), len(artefact.classes), artefact.folder)
+    network = network.eval().requires_grad_(False)
+    layers = [module for module in network.modules() if not is_int8(module)]
+    if target.device != "cpu" and len(layers) < len(list(network.modules())):
+        raise RuntimeError("torch has INT8 layers for a CPU only; take tensorrt or onnxruntime on a GPU")
+    for layer in layers:  # not `network.to`: the scales of INT8 layers stay float32
+        for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(getattr(torch, _TYPES[precision]))
+    return network.to(target.device)
+
+
+def told(network: nn.Module, target: Target, precision: Precision) -> dict[str, str | int]:
+    """Read back what will run.
+
+    Raises:
+        RuntimeError: weights are not of the precision asked for.
+    """
+    import torch
+
+    from paretune.detectors.int8 import is_int8
+
+    words = {kind: word for word, kind in _TYPES.items()}
+    kinds = {
+        "int8" if is_int8(module) else words.get(str(tensor.dtype).removeprefix("torch."), str(tensor.dtype))
+        for module in network.modules()
+        for tensor in module.parameters(recurse=False)
+    } | {"int8" for module in network.modules() if is_int8(module)}
+    if unasked := kinds - {precision, "int8"}:
+        raise RuntimeError(f"the network's weights are {', '.join(sorted(unasked))}, not {precision}")
     return {
         "runtime": f"torch {torch.__version__}",
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "device": torch.cuda.get_device_name() if target.device == "cuda" else target.device,
         "threads": torch.get_num_threads(),
-        "precision": "fp32",
+        "precision": "int8" if "int8" in kinds else precision,
+        "layers": ", ".join(sorted(kinds)),
     }
+
+
+@dataclass(frozen=True)
+class Given:
+    """How an array becomes what a network takes, and back."""
+
+    device: str
+    precision: Precision
+    channels_last: bool = False
+
+    def tensor(self, batch: Floats) -> Tensor:
+        """Array (B, ...) float32 → tensor on the device, of the precision."""
+        import torch
+
+        tensor = torch.from_numpy(batch).to(self.device, getattr(torch, _TYPES[self.precision]))
+        return tensor.contiguous(memory_format=torch.channels_last) if self.channels_last else tensor
+
+    def arrays(self, raw: tuple[Tensor, ...]) -> tuple[Floats, ...]:
+        """Tensors → arrays of float32."""
+        return tuple(tensor.float().cpu().numpy() for tensor in raw)
 
 
 @dataclass(frozen=True)
@@ -82,12 +165,20 @@ class _Network:
     """A network as a Core."""
 
     network: nn.Module
-    device: str
+    given: Given
     facts: dict[str, str | int]
+    detector: Detector
+
+    @property
+    def parts(self) -> Mapping[str, Callable[[Floats], tuple[Floats, ...]]]:
+        """The network, or its parts where a detector has several."""
+        return {
+            name: _Network(part, self.given, self.facts, self.detector)
+            for name, part in self.detector.part_modules(self.network).items()
+        }
 
     def __call__(self, batch: Floats) -> tuple[Floats, ...]:
         import torch
 
         with torch.inference_mode():
-            raw = self.network(torch.from_numpy(batch).to(self.device))
-            return tuple(tensor.cpu().numpy() for tensor in raw)
+            return self.given.arrays(self.network(self.given.tensor(batch)))

@@ -1,19 +1,23 @@
-"""ONNX Runtime (https://onnxruntime.ai): the portable runtime, fast on CPUs."""
+"""ONNX Runtime (https://onnxruntime.ai): the portable runtime, fast on CPUs; on NVIDIA's GPUs by CUDA or TensorRT."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import model_validator
 
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.model import Format
-from paretune.runtimes.base import Core, Runtime
+from paretune.runtimes.base import Core, Loaded, Runtime
+from paretune.runtimes.caching import private_folder
 from paretune.spec import parse_plugin
 from paretune.store import Artefact
-from paretune.structures import Floats, InputSize
+from paretune.structures import Floats
 from paretune.target import Target
 
 if TYPE_CHECKING:
@@ -22,15 +26,29 @@ if TYPE_CHECKING:
 MODEL = "model.onnx"
 INPUT = "images"
 PROVIDER = "CPUExecutionProvider"
+_PROVIDERS = {"cpu": PROVIDER, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+"""Our word for a provider → ONNX Runtime's."""
 
 
 class OnnxRuntime(Runtime):
-    """ONNX Runtime on the CPU, in the precision of the file: float32, or INT8 after `quantize`."""
+    """ONNX Runtime, in the precision of the file: float32, or INT8 after `quantize`."""
 
     name: ClassVar[str] = "onnxruntime"
     accepts: ClassVar[Format] = "onnx"
-    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+
+    provider: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    """What runs the operators: the CPU's own kernels, CUDA's, or TensorRT's and CUDA's for the rest; auto takes the one
+    of the target's device. cuda and tensorrt need the package onnxruntime-gpu."""
+    precision: Literal["fp32", "fp16"] = "fp32"
+    """What layers that are not INT8 compute in; fp16 is for the provider tensorrt only."""
+
+    @model_validator(mode="after")
+    def _check_precision(self) -> OnnxRuntime:
+        if self.precision == "fp16" and self.provider != "tensorrt":
+            raise ValueError("precision: fp16 is for provider: tensorrt only")
+        return self
 
     def load(self, artefact: Artefact, target: Target) -> Core:
         """Load ``model.onnx`` with all graph optimizations and the target's threads.
@@ -39,15 +57,14 @@ class OnnxRuntime(Runtime):
             RuntimeError: another device, provider or number of threads than asked for, or a file whose
                 inputs and outputs are not those of the detector.
         """
-        if target.device not in self.devices:
-            raise RuntimeError(f"onnxruntime runs on {', '.join(self.devices)} here, not on {target.device}")
+        wanted = self._providers(target)
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         size = artefact.input_size
         parts = {}
         for name in detector.part_names:
-            session = open_session(artefact.file(part_file(name)), target.threads)
+            session = open_session(artefact.file(part_file(name)), target.threads, wanted)
             threads, providers = session.get_session_options().intra_op_num_threads, session.get_providers()
-            if providers != [PROVIDER] or threads != target.threads:
+            if providers[0] != next(iter(wanted)) or threads != target.threads:
                 told = f"{', '.join(providers)} with {threads} threads"
                 raise RuntimeError(f"ONNX Runtime runs on {told}, not as asked for")
             shape = (1, 3, size.height, size.width) if name == detector.part_names[0] else None
@@ -56,12 +73,39 @@ class OnnxRuntime(Runtime):
         precisions = {precision(artefact.file(part_file(name))) for name in detector.part_names}
         facts: dict[str, str | int] = {
             "runtime": f"onnxruntime {library().__version__}",
-            "provider": PROVIDER,
+            "provider": next(iter(wanted)),
             "device": target.device,
             "threads": target.threads,
-            "precision": "int8" if "int8" in precisions else "fp32",
+            "precision": "int8" if "int8" in precisions else self.precision,
         }
-        return _Network(detector, parts, size, facts)
+        return Loaded(detector, parts, size, facts)
+
+    def _providers(self, target: Target) -> dict[str, dict[str, str]]:
+        """Return the providers for a target, best first, each with its options.
+
+        Raises:
+            RuntimeError: this ONNX Runtime has no such provider, or it is for another device.
+        """
+        word = target.device if self.provider == "auto" else self.provider
+        if (word == "cpu") != (target.device == "cpu"):
+            raise RuntimeError(f"onnxruntime: provider {word} does not run on {target.device}, the target's device")
+        known = library().get_available_providers()
+        if _PROVIDERS[word] not in known:
+            raise RuntimeError(
+                f"this onnxruntime has no provider {word}, only {', '.join(known)}: not on {target.device}"
+            )
+        wanted = {_PROVIDERS[word]: self._options(word)}
+        return wanted if word != "tensorrt" else wanted | {_PROVIDERS["cuda"]: self._options("cuda")}
+
+    def _options(self, word: str) -> dict[str, str]:
+        """Return what a provider is told; float32 on a GPU is not to be TF32, whose inputs have 10 bits."""
+        if word == "cuda":
+            return {"use_tf32": "0"}
+        if word == "tensorrt":
+            cache = private_folder("tensorrt")
+            options = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache)}
+            return options | {"trt_fp16_enable": str(int(self.precision == "fp16"))}
+        return {}
 
 
 def part_file(part: str) -> str:
@@ -77,8 +121,10 @@ def library() -> Any:
     return onnxruntime
 
 
-def open_session(file: Path, threads: int) -> InferenceSession:
-    """Open an ONNX file on the CPU with all graph optimizations.
+def open_session(
+    file: Path, threads: int, providers: Mapping[str, Mapping[str, str]] | None = None
+) -> InferenceSession:
+    """Open an ONNX file with all graph optimizations, on the CPU unless providers are given, best first.
 
     Threads of the pool spin only while an inference runs: by default they spin on for tens of
     milliseconds after it, on cores that by then belong to somebody else.
@@ -91,7 +137,8 @@ def open_session(file: Path, threads: int) -> InferenceSession:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    return ort.InferenceSession(str(file), options, providers=[PROVIDER])
+    chosen = [(name, dict(told)) for name, told in (providers or {PROVIDER: {}}).items()]
+    return ort.InferenceSession(str(file), options, providers=chosen)
 
 
 def precision(file: Path) -> str:
@@ -132,16 +179,3 @@ class Part:
         """Run it."""
         raw: list[Any] = self.session.run(self.outputs, {self.given: batch})
         return tuple(raw)
-
-
-@dataclass(frozen=True)
-class _Network:
-    """A detector's loaded files as a Core."""
-
-    detector: Detector
-    parts: dict[str, Part]
-    size: InputSize
-    facts: dict[str, str | int]
-
-    def __call__(self, batch: Floats) -> tuple[Floats, ...]:
-        return self.detector.run(self.parts, batch, self.size)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.model import Format
-from paretune.runtimes.base import Core, Runtime
+from paretune.runtimes.base import Core, Loaded, Runtime
 from paretune.runtimes.onnxruntime import part_file
 from paretune.spec import parse_plugin
 from paretune.store import Artefact
-from paretune.structures import Floats, InputSize
-from paretune.target import Target
+from paretune.structures import Floats
+from paretune.target import Target, cpu_has_bfloat16
 
 if TYPE_CHECKING:
     from openvino import CompiledModel
@@ -37,6 +37,14 @@ class OpenVino(Runtime):
     precision: Literal["fp32", "bf16"] = "fp32"
     """What layers that are not INT8 compute in. OpenVINO's own default is bfloat16 where the CPU has it."""
 
+    def problem(self, target: Target) -> str | None:
+        """Tell that the CPU does not compute bfloat16: OpenVINO would take float32."""
+        if self.precision == "bf16" and not cpu_has_bfloat16():
+            return (
+                "openvino: this CPU does not compute bfloat16 (AVX-512 BF16 or AMX is needed), precision fp32 it does"
+            )
+        return super().problem(target)
+
     def load(self, artefact: Artefact, target: Target) -> Core:
         """Compile every file of the artefact for the target's threads and this precision.
 
@@ -45,7 +53,7 @@ class OpenVino(Runtime):
                 threads than asked for, or a file whose inputs and outputs are not those of the detector.
         """
         if target.device not in self.devices:
-            raise RuntimeError(f"openvino runs on {', '.join(self.devices)} here, not on {target.device}")
+            raise RuntimeError(Runtime.problem(self, target))
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         size, parts, kinds = artefact.input_size, {}, set()
         for name in detector.part_names:
@@ -63,7 +71,7 @@ class OpenVino(Runtime):
             "precision": "int8" if "int8" in kinds else self.precision,
             "layers": ", ".join(sorted(kinds)),
         }
-        return _Network(detector, parts, size, facts)
+        return Loaded(detector, parts, size, facts)
 
 
 def library() -> Any:
@@ -136,16 +144,3 @@ class Part:
         """Run it; the outputs are copied out of OpenVINO's buffers, which the next inference fills again."""
         self.request.infer([batch], share_inputs=True)
         return tuple(self.request.get_tensor(name).data.copy() for name in self.outputs)
-
-
-@dataclass(frozen=True)
-class _Network:
-    """A detector's compiled files as a Core."""
-
-    detector: Detector
-    parts: dict[str, Part]
-    size: InputSize
-    facts: dict[str, str | int]
-
-    def __call__(self, batch: Floats) -> tuple[Floats, ...]:
-        return self.detector.run(self.parts, batch, self.size)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
 
 from paretune.data.preprocess import Placement, Preprocess
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
+from paretune.errors import UserError
+from paretune.registry import Registry
 from paretune.runtimes import RUNTIMES
-from paretune.runtimes.base import Core
+from paretune.runtimes.base import Core, Runtime
 from paretune.spec import parse_plugin
-from paretune.store import Artefact, read_artefact
+from paretune.store import MANIFEST, Artefact, read_artefact
 from paretune.structures import Detections, Floats, Image
 from paretune.target import Target
 
@@ -55,6 +62,24 @@ def load_predictor(folder: Path, target: Target) -> Predictor:
         RuntimeError: what really runs is not what was asked for.
     """
     artefact = read_artefact(folder)
-    detector: Detector = parse_plugin(artefact.detector, DETECTORS)
-    runtime = parse_plugin(artefact.runtime, RUNTIMES)
+    detector: Detector = _plugin(artefact, "detector", artefact.detector, DETECTORS)
+    runtime: Runtime = _plugin(artefact, "runtime", artefact.runtime, RUNTIMES)
+    if missing := [library for library in runtime.libraries if find_spec(library) is None]:
+        raise UserError(f"{folder}: runs on {runtime.name}, which needs {', '.join(missing)}: not installed here")
     return Predictor(artefact, detector, runtime.load(artefact, target))
+
+
+def _plugin(artefact: Artefact, what: str, written: dict[str, Any], table: Registry[Any]) -> Any:
+    """Return the plug-in that a manifest names.
+
+    Raises:
+        UserError: there is none of that name, or with such fields.
+    """
+    try:
+        return parse_plugin(written, table)
+    except ValidationError as error:
+        said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UserError(f"{artefact.folder / MANIFEST}: {what}: {said}") from error
+    except PydanticCustomError as error:
+        said = error.message()
+        raise UserError(f"{artefact.folder / MANIFEST}: {what}: {said}") from error

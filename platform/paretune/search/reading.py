@@ -81,7 +81,7 @@ class _Reader:
 
     @staticmethod
     def _path(path: tuple[str, ...], key: str) -> tuple[str, ...]:
-        return path if not path and key == "steps" else (*path, key)
+        return path if key == "steps" else (*path, key)
 
     def _name(self, data: Mapping[str, Any], place: Place, path: tuple[str, ...]) -> tuple[str, ...]:
         if "name" not in data:

@@ -4,7 +4,9 @@ Complete grammar: literal · ``{low, high[, step][, log][, name]}`` · ``{choice
 ``{name, choices: {label: space}}`` · mapping or list of spaces. What stands inside an option exists
 only when the option is taken: conditional spaces need no further syntax. In a list, an item that
 becomes null is left out and one that becomes a list is spliced in. Besides the fields of a recipe a
-file may have ``first``: points (``{parameter: value}``) to try before a sampler takes over.
+file may have ``first``: points (``{parameter: value}``) to try before a sampler takes over; and in place of
+``runtime`` it may have ``deploy``, whose options hold a ``runtime`` together with the last ``steps``: so what only
+one runtime can run is chosen with it.
 
 A parameter is named by its place (positions in lists and the word ``steps`` left out), or by ``name``.
 """
@@ -123,7 +125,7 @@ class Space:
     def sample(self, chooser: Chooser) -> Sample:
         """Draw one recipe."""
         lines: dict[Place, int] = {}
-        value = _place(_draw(self.root, chooser), (), lines)
+        value = _place(_deployed(_draw(self.root, chooser)), (), lines)
         return Sample(value, lines)
 
     def corners(self) -> Iterator[Sample]:
@@ -198,6 +200,20 @@ def _draw(node: Node, chooser: Chooser) -> _Drawn:
                 part = _draw(item, chooser)
                 drawn += part.value if isinstance(part.value, list) else [part]
             return _Drawn([part for part in drawn if part.value is not None], node.line)
+
+
+def _deployed(drawn: _Drawn) -> _Drawn:
+    """Put what `deploy` holds in the places of a recipe: the last steps, and the runtime."""
+    last = drawn.value.get("deploy") if isinstance(drawn.value, dict) else None
+    if last is None or not isinstance(last.value, dict) or not {"runtime"} <= set(last.value) <= {"steps", "runtime"}:
+        return drawn
+    nothing = _Drawn([], last.line)
+    before, after = drawn.value.get("steps", nothing), last.value.get("steps", nothing)
+    if "runtime" in drawn.value or not isinstance(before.value, list) or not isinstance(after.value, list):
+        return drawn  # the recipe's own check tells that `deploy` is no field of it
+    kept = {key: part for key, part in drawn.value.items() if key != "deploy"}
+    steps = _Drawn([*before.value, *after.value], before.line)
+    return _Drawn({**kept, "steps": steps, "runtime": last.value["runtime"]}, drawn.line)
 
 
 def _place(drawn: _Drawn, place: Place, lines: dict[Place, int]) -> Any:

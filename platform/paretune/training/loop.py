@@ -90,6 +90,8 @@ class Options:
     """Whether this worker holds the device lock for its machine."""
     val: Split | None = None
     """What is evaluated between epochs, if the settings ask for it."""
+    keep_zeros: bool = False
+    """Leave weights at zero that are zero in the network given."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def train(
     place = Place(device, options.rank, options.world)
     with threads_of(settings, device), torch.random.fork_rng(_gpus(device)):
         torch.manual_seed(settings.seed)
-        run = Run(network, detector, settings, size, place, options.loss)
+        run = Run(network, detector, settings, size, place, options.loss, options.keep_zeros)
         batches = Batches(
             split,
             detector.preprocess,

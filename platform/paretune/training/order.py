@@ -20,6 +20,7 @@ from paretune.errors import UserError
 from paretune.spec import fingerprint
 from paretune.store import write_text
 from paretune.structures import InputSize
+from paretune.training.distill import Distill
 from paretune.training.settings import Training
 from paretune.training.storage import Storage
 
@@ -50,6 +51,10 @@ class Order:
     """Receives the network; the same place on all machines."""
     start: Path | None = None
     """Folder of a network to go on from; None begins with fresh weights."""
+    keep_zeros: bool = False
+    """Leave weights at zero that are zero in that network."""
+    distill: Distill | None = None
+    """Learn from a teacher, whose folder is the same place on all machines."""
 
     @property
     def work(self) -> Path:
@@ -59,7 +64,8 @@ class Order:
     @property
     def key(self) -> str:
         """Return a name that no other training has."""
-        what = (self.detector.named(), self.dataset.named(), str(self.size), self.settings.as_computed())
+        what = [self.detector.named(), self.dataset.named(), str(self.size), self.settings.as_computed()]
+        what += [] if self.distill is None else [self.distill.tree()]
         return f"{self.folder.name}-{fingerprint(*what)}"
 
     def is_done(self) -> bool:
@@ -97,6 +103,7 @@ def carry_out(
     import torch
 
     from paretune.detectors.structure import load_network, save_network
+    from paretune.training.distilling import alone, with_teacher
     from paretune.training.loop import Epoch, Options, train
     from paretune.training.state import load_state, save_state
 
@@ -112,6 +119,9 @@ def carry_out(
         network = order.detector.initial(len(data.classes))
     else:
         network = load_network(order.detector, len(data.classes), order.start).train()
+    student, loss = with_teacher(
+        network, order.detector, len(data.classes), order.size, settings, order.distill, device
+    )
 
     def on_epoch(epoch: Epoch) -> None:
         if rank == 0:
@@ -124,7 +134,7 @@ def carry_out(
             after(entry)
 
     result = train(
-        network,
+        student,
         order.detector,
         data.splits["train"],
         order.size,
@@ -132,7 +142,13 @@ def carry_out(
         device=device,
         on_epoch=on_epoch,
         options=Options(
-            resume=load_state(order.work), rank=rank, world=world, leader=leader, val=data.splits.get("val")
+            resume=load_state(order.work),
+            loss=loss,
+            rank=rank,
+            world=world,
+            leader=leader,
+            val=data.splits.get("val"),
+            keep_zeros=order.keep_zeros,
         ),
     )
     if rank == 0:
@@ -145,7 +161,7 @@ def carry_out(
             "epochs": [epochs[number] for number in sorted(epochs)],
         }
         write_text(order.folder / HISTORY, json.dumps(facts, indent=1))
-        save_network(result.network, order.folder)
+        save_network(alone(result.network), order.folder)
         if storage is not None:
             storage.clear()
 
@@ -254,7 +270,7 @@ def adopt(source: Path, detector: Detector, classes: tuple[str, ...], folder: Pa
     trained = read_history(source).get("classes", list(classes))
     if trained != list(classes):
         raise UserError(f"baseline: {source}: trained for {', '.join(trained)}; the dataset has {', '.join(classes)}")
-    if _outputs(detector, load_network(detector, len(classes), source)) != _outputs(
+    if outputs_of(detector, load_network(detector, len(classes), source)) != outputs_of(
         detector, detector.build(len(classes))
     ):
         raise UserError(f"baseline: {source}: not trained for {len(classes)} classes, as the dataset has")
@@ -264,7 +280,7 @@ def adopt(source: Path, detector: Detector, classes: tuple[str, ...], folder: Pa
             shutil.copyfile(source / name, folder / name)
 
 
-def _outputs(detector: Detector, network: nn.Module) -> list[int]:
+def outputs_of(detector: Detector, network: nn.Module) -> list[int]:
     """Return the outputs of a network's predictors: no pruning changes them."""
     from paretune.detectors.structure import layers
 

@@ -12,25 +12,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-CPU_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
-"""Of x86 (the first two) and of ARM, as the kernel tells them: products of bfloat16 are computed natively."""
+from paretune.target import cpu_has_bfloat16
+
 SMALLEST_SCALE = 2.0**-14
 """A loss that overflows float16 even when it is made this small is not an accident of one step."""
 
 
 def native_bfloat16(kind: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Tell whether a kind of device (``cpu``, ``cuda``) computes bfloat16 by itself.
-
-    Where the kernel does not tell a CPU's flags, it does not.
-    """
+    """Tell whether a kind of device (``cpu``, ``cuda``) computes bfloat16 by itself."""
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return False
-    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-    return bool(set(CPU_FLAGS) & set(flags.partition(":")[2].split()))
+    return cpu_has_bfloat16(cpuinfo)
 
 
 def computed_in(amp: bool | Literal["auto"], kind: str) -> torch.dtype:

@@ -24,6 +24,7 @@ from paretune.training.precision import Precision, computed_in
 from paretune.training.scales import drawn, sizes_around
 from paretune.training.settings import Training
 from paretune.training.state import Best, State
+from paretune.training.zeros import Zeros
 
 Loss = Callable[[Callable[..., Any], Tensor, Sequence[Annotations]], dict[str, Tensor]]
 """(the network's forward, images, annotations) → the terms that are added up."""
@@ -55,6 +56,7 @@ class Run:
         size: of the network's input.
         place: where.
         loss: in place of the detector's own.
+        keep_zeros: leave weights at zero that are zero now.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Run:
         size: InputSize,
         place: Place,
         loss: Loss | None = None,
+        keep_zeros: bool = False,
     ) -> None:
         self.network = network.to(device=place.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.settings, self.place = settings, place
@@ -72,6 +75,7 @@ class Run:
         self.optimizer = make_optimizer(network, settings)
         self.precision = Precision(computed_in(settings.amp, place.kind), place.kind)
         self.average = Average(network, settings.ema) if settings.ema else None
+        self.zeros = Zeros(network.parameters() if keep_zeros else ())
         self.best: Best | None = None
         sizes = (s for s in sizes_around(size, settings.multi_scale) if detector.size_problem(s) is None)
         self.sizes = tuple(sizes) or (size,)
@@ -138,11 +142,14 @@ class Run:
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value
         self.precision.unscale(self.optimizer)
+        self.zeros.in_gradients()
         norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip or math.inf))
         finite = math.isfinite(norm)
         if not finite and not self.precision.scaler.is_enabled():
             raise FloatingPointError(f"{where}: the gradient is not finite ({norm}); a lower training.lr may help")
-        if self.precision.step(self.optimizer, finite) and self.average is not None:
+        stepped = self.precision.step(self.optimizer, finite)
+        self.zeros.in_weights()
+        if stepped and self.average is not None:
             self.average.update()
         return sums
 

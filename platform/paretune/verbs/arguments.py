@@ -50,3 +50,32 @@ def progress(done: int, of: int) -> None:
     """Overwrite one line of the terminal with the images done; silent where nobody looks."""
     if sys.stderr.isatty() and (done % 16 == 0 or done == of):
         print(f"\r{done}/{of} images", end="\n" if done == of else "", file=sys.stderr, flush=True)
+
+
+def target_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the device that an artefact runs on."""
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="to run on (default: cpu)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of the network on a CPU (default: 1)")
+
+
+def checked_target(given: argparse.Namespace) -> Any:
+    """Return the target of ``target_arguments``.
+
+    Raises:
+        UserError: an impossible number of threads.
+    """
+    if not 1 <= given.threads <= 1024:
+        raise UserError(f"--threads {given.threads}: expected 1 to 1024")
+    from paretune.target import Target
+
+    return Target(device=given.device, threads=given.threads)
+
+
+def check_confidence(confidence: float | None) -> None:
+    """Refuse a confidence that is no share; None is one.
+
+    Raises:
+        UserError: says so.
+    """
+    if confidence is not None and not 0 <= confidence <= 1:
+        raise UserError(f"--confidence {confidence}: expected 0 to 1")

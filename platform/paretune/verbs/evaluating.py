@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
-from paretune.verbs.arguments import progress
+from paretune.verbs.arguments import check_confidence, checked_target, progress, target_arguments
 
 
 def add(verbs: Any) -> None:
@@ -26,8 +26,7 @@ def add(verbs: Any) -> None:
     text = "for precision, recall, F1 and confusions (default: that of the best F1)"
     evaluate.add_argument("--confidence", type=float, metavar="C", help=text)
     evaluate.add_argument("--limit", type=int, metavar="N", help="evaluate the first N images only")
-    evaluate.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="to run on (default: cpu)")
-    evaluate.add_argument("--threads", type=int, default=1, metavar="N", help="of the network on a CPU (default: 1)")
+    target_arguments(evaluate)
     evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="curves, confusions and worst images as pictures")
     evaluate.add_argument("--json", action="store_true", help="one JSON object")
     evaluate.set_defaults(run=_evaluate)
@@ -35,15 +34,13 @@ def add(verbs: Any) -> None:
 
 def _evaluate(given: argparse.Namespace) -> int:
     _check(given)
+    target = checked_target(given)
     from paretune.evaluations import Wanted, evaluate_artefact, evaluate_files
 
     wanted = Wanted(given.confidence, given.split, given.limit, given.out)
     if given.annotations:
         report = evaluate_files(given.annotations, given.detections, wanted)
     else:
-        from paretune.target import Target
-
-        target = Target(device=given.device, threads=given.threads)
         report = evaluate_artefact(given.artefact, _dataset(given), target, wanted, progress)
     if given.json:
         import json
@@ -71,12 +68,9 @@ def _check(given: argparse.Namespace) -> None:
         raise UserError("evaluate: name an ARTEFACT, or --annotations and --detections")
     if given.data and not given.artefact:
         raise UserError("--data: the images of an ARTEFACT; results files bring their own ground truth")
-    if given.confidence is not None and not 0 <= given.confidence <= 1:
-        raise UserError(f"--confidence {given.confidence}: expected 0 to 1")
+    check_confidence(given.confidence)
     if given.limit is not None and given.limit < 1:
         raise UserError(f"--limit {given.limit}: expected at least 1")
-    if not 1 <= given.threads <= 1024:
-        raise UserError(f"--threads {given.threads}: expected 1 to 1024")
 
 
 def _dataset(given: argparse.Namespace) -> Any:

@@ -1,0 +1,105 @@
+"""From a trained network to an artefact: the steps of a recipe, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paretune.compression.base import Context
+from paretune.errors import UserError
+from paretune.model import Model
+from paretune.recipe import Recipe
+from paretune.store import Artefact
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_QUANTIZE = "quantize"
+"""The step whose result is not to be equal to what it was given."""
+
+
+def _untimed(_: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class Start:
+    """A trained network on disk."""
+
+    folder: Path
+    """Weights and structure."""
+    steps: tuple[dict[str, Any], ...] = ()
+    """It has already gone through, as they are written."""
+    notes: tuple[str, ...] = ()
+    """Of these steps."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """An artefact, and what it was made from."""
+
+    artefact: Artefact
+    network: nn.Module
+    """The float network before it was exported or quantized, in eval mode on the CPU."""
+    quantized: bool
+    """Whether the artefact differs from it by intent."""
+
+
+def build(
+    start: Start,
+    recipe: Recipe,
+    context: Context,
+    folder: Path,
+    stage: Callable[[str], AbstractContextManager[None]] = _untimed,
+    *,
+    idle: bool = True,
+) -> Built:
+    """Take a network through a recipe's steps and write the artefact, whole or not at all.
+
+    Args:
+        start: the network.
+        recipe: what is done to it.
+        context: of the steps.
+        folder: receives the artefact; one that stands there is replaced.
+        stage: entered with the name of each stage while it goes on.
+        idle: whether a step may change nothing. A trial that goes on after it would repeat another.
+
+    Raises:
+        UserError: no network there, a mistake of the user's that a step found, or a step that changed nothing.
+        FloatingPointError: a training diverged.
+        RuntimeError: a step failed.
+    """
+    from paretune.compression.artefact import write_artefact
+    from paretune.detectors.structure import count, load_network
+
+    with stage("load"):
+        network = load_network(context.detector, len(context.data.classes), start.folder)
+        params, flops = count(network, recipe.size)
+    model = Model(network, None, recipe.size, notes=start.notes, params=params, flops=flops)
+    for step in recipe.chain:
+        context.progress(step.name)
+        with stage(step.name):
+            model = step.apply(model, context)
+        if not idle:
+            _refuse_idle(step.name, model.notes)
+        if model.network is not None and _QUANTIZE not in model.history:
+            network = model.network
+    tree = recipe.tree()
+    artefact = write_artefact(
+        folder,
+        model,
+        detector=context.detector,
+        runtime=recipe.runtime,
+        recipe_tree={**tree, "steps": [*start.steps, *tree["steps"]]},
+        classes=context.data.classes,
+    )
+    return Built(artefact, network, _QUANTIZE in model.history)
+
+
+def _refuse_idle(step: str, notes: Sequence[str]) -> None:
+    for note in notes:
+        if note.startswith(f"{step} changed nothing"):
+            raise UserError(f"refused: {note}; without it the recipe is another trial's")

@@ -1,0 +1,167 @@
+"""Ways to quantize a detector's files: each makes new files from the float ones."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from paretune.compression import quantize_onnx, sensitivity
+from paretune.compression.base import Context
+from paretune.compression.export import training_images
+from paretune.compression.quantize_calibration import Feed, loaded
+from paretune.compression.quantize_mixed import mixed
+from paretune.compression.sensitivity import Layer
+from paretune.model import Model
+from paretune.runtimes.onnxruntime import open_session
+
+Scheme = Literal["int8", "int8_dynamic", "weight_only", "fp16"]
+Tool = Literal["onnxruntime", "nncf"]
+Method = Literal["minmax", "percentile"]
+Files = Mapping[str, Path]
+"""The file of each part of a detector."""
+
+CALIBRATION = "paretune.calibration"
+"""Key of the file's metadata under which the images are named that the ranges were taken from."""
+KEPT = "paretune.float"
+"""Key under which the layers are named that stay in float because they do harm as integers."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One way to quantize; the fields are the step's."""
+
+    scheme: Scheme
+    tool: Tool
+    method: Method
+    per_channel: bool
+    weight_bits: int
+    float_outputs: bool
+    keep_float: int
+
+    @property
+    def label(self) -> str:
+        """Return it in a few words."""
+        if self.scheme != "int8":
+            return self.scheme
+        words = [f"{self.tool} {self.method}"]
+        words += [] if self.weight_bits == 8 else [f"{self.weight_bits}-bit weights"]
+        words += [] if self.per_channel else ["one scale for each weight"]
+        words += [in_float(self.keep_float)] if self.keep_float else []
+        return ", ".join(words)
+
+
+def in_float(count: int) -> str:
+    """Return ``1 layer in float`` or the like."""
+    return f"{count} {'layer' if count == 1 else 'layers'} in float"
+
+
+@dataclass(frozen=True)
+class Work:
+    """Files of one detector that are quantized in one way or another."""
+
+    model: Model
+    context: Context
+    indices: Sequence[int]
+    """Calibration images, of the training split."""
+    folder: Path
+    """Where the files go: one that is thrown away."""
+    _numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    @cached_property
+    def floats(self) -> Files:
+        """The float files, as quantizers want them."""
+        files = self._new_files("float")
+        for source, file in zip(self.model.files, files.values(), strict=True):
+            quantize_onnx.prepare(source, file)
+        return files
+
+    def make(self, plan: Plan) -> Files:
+        """Quantize the float files."""
+        import onnx
+
+        files = self._new_files(plan.scheme)
+        for part, file in files.items():
+            source = self.floats[part]
+            outputs = quantize_onnx.last_convolutions(onnx.load(source).graph) if plan.float_outputs else []
+            if plan.scheme == "int8":
+                self._static(plan, part, file, outputs)
+            elif plan.scheme == "int8_dynamic":
+                quantize_onnx.dynamic(source, file, per_channel=plan.per_channel, floats=outputs)
+            elif plan.scheme == "weight_only":
+                quantize_onnx.weights_only(source, file, per_channel=plan.per_channel, floats=outputs)
+            else:
+                quantize_onnx.half(source, file)
+        return self.with_floats(files, self.ranked(files)[: plan.keep_float]) if plan.keep_float else files
+
+    def _static(self, plan: Plan, part: str, file: Path, outputs: Collection[str]) -> None:
+        """Write one file in static INT8 that names the images its ranges come from."""
+        split = self.context.data.splits["train"]
+        feed = Feed(split, self.indices, self.context.detector, self.model, part)
+        options: dict[str, Any] = {
+            "percentile": plan.method == "percentile",
+            "per_channel": plan.per_channel,
+            "weight_bits": plan.weight_bits,
+        }
+        if plan.tool == "nncf":
+            from paretune.compression.quantize_nncf import static
+
+            static(self.floats[part], file, feed, floats=outputs, **options)
+        else:
+            quantize_onnx.static(self.floats[part], file, feed, floats=outputs, **options)
+        images = [split.ids[index] for index in self.indices]
+        facts = {"images": images, "seed": self.context.seed, "method": plan.method, "tool": plan.tool}
+        _tell(file, CALIBRATION, {**facts, "weight_bits": plan.weight_bits})
+
+    def ranked(self, files: Files) -> list[Layer]:
+        """Return the integer layers of quantized files, the most harmful first."""
+        self.context.progress("quantize: comparing layers")
+        size, detector = self.model.input_size, self.context.detector
+        split = self.context.data.splits["train"]
+        some = self.indices[: sensitivity.IMAGES]
+        images = [detector.preprocess(split.image(index), size)[0][None] for index in some]
+        return sensitivity.rank(detector, size, self.floats, files, images)
+
+    def with_floats(self, files: Files, kept: Sequence[Layer]) -> Files:
+        """Return quantized files with some layers put back into float."""
+        import onnx
+
+        found = self._new_files("mixed")
+        for part, file in found.items():
+            integer, source = onnx.load(files[part]), onnx.load(self.floats[part])
+            names = [layer for owner, layer in kept if owner == part]
+            onnx.save(mixed(integer, source, names), file)
+            _tell(file, KEPT, names)
+        return found
+
+    def check_finite(self, files: Files, scheme: str) -> None:
+        """Run the files on a training image.
+
+        Raises:
+            RuntimeError: an output is not finite; it is named.
+        """
+        detector, size = self.context.detector, self.model.input_size
+        parts = {part: loaded(detector, part, open_session(file, threads=1)) for part, file in files.items()}
+        (image,) = training_images(self.model, self.context, 1)
+        for name, raw in zip(detector.raw_names(), detector.run(parts, image, size), strict=True):
+            if not np.isfinite(raw).all():
+                raise RuntimeError(f"quantize: output {name!r} is not finite in {scheme}")
+
+    def _new_files(self, kind: str) -> dict[str, Path]:
+        number = next(self._numbers)
+        return {part: self.folder / f"{number}.{kind}.{part}.onnx" for part in self.context.detector.part_names}
+
+
+def _tell(file: Path, key: str, facts: Any) -> None:
+    """Write facts into a file's metadata."""
+    import onnx
+
+    model = onnx.load(file)
+    model.metadata_props.add(key=key, value=json.dumps(facts))
+    onnx.save(model, file)

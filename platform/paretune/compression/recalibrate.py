@@ -1,0 +1,132 @@
+"""Batch norms told anew what they normalise: after a compression their statistics are another network's.
+
+Wu and Johnson, Rethinking "Batch" in BatchNorm (arXiv:2105.07576), section 3: means over many batches with
+fixed weights, in place of the moving average of training. For pruned networks: Li et al., EagleEye, ECCV 2020
+(arXiv:2007.02491).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from paretune.compression.base import Context, Step
+from paretune.errors import UserError
+from paretune.model import Model
+from paretune.structures import Floats
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_STREAM = 0xB47C4
+"""Sets the drawing of images apart from other draws of the same seed."""
+
+
+class Recalibrate(Step):
+    """Estimate the statistics of batch norms anew over training images; no weight changes, so it takes seconds."""
+
+    name: ClassVar[str] = "recalibrate"
+
+    images: int = Field(default=256, ge=2, le=100_000)
+    """Training images, drawn at random; all where there are fewer."""
+    batch_size: int = Field(default=16, ge=2, le=1024)
+    """Images that are normalised together."""
+
+    def apply(self, model: Model, context: Context) -> Model:
+        """Recalibrate a copy of the network, without gradients.
+
+        Raises:
+            UserError: there are not two images.
+        """
+        import torch
+
+        from paretune.detectors.structure import copy_network
+        from paretune.device_lock import sharing
+        from paretune.training.loop import threads_of
+
+        assert model.network is not None  # noqa: S101 - the recipe's formats meet
+        network = copy_network(model.network).eval()
+        done = replace(model, network=network, history=(*model.history, self.name))
+        norms = [module for module in network.modules() if _is_norm(module)]
+        if not norms:
+            return done.noted("recalibrate changed nothing: the network has no batch norms with statistics")
+        device = context.device
+        network.to(device)
+        with sharing(device.partition(":")[0]), threads_of(context.training, device), torch.no_grad():
+            with _watched(norms) as seen:
+                for batch in self._batches(model, context):
+                    network(torch.from_numpy(batch).to(device))
+            for norm, sums in seen.items():
+                sums.give(norm)
+        network.to("cpu")
+        return done
+
+    def _batches(self, model: Model, context: Context) -> Iterator[Floats]:
+        """Yield batches (B, 3, H, W) float32, all of one size: what is left over is not used."""
+        split = context.data.splits["train"]
+        order = np.random.default_rng([context.seed, _STREAM]).permutation(len(split))[: self.images]
+        if len(order) < 2:
+            raise UserError("recalibrate: at least two training images are needed to tell a variance")
+        size = min(self.batch_size, len(order))
+        for begin in range(0, len(order) // size * size, size):
+            context.progress(f"recalibrate {begin}/{len(order)} images")
+            chosen = order[begin : begin + size]
+            images = [context.detector.preprocess(split.image(int(index)), model.input_size)[0] for index in chosen]
+            yield np.stack(images)
+
+
+@dataclass
+class _Sums:
+    """What one norm has seen: sums over its calls."""
+
+    calls: int
+    mean: Tensor
+    """Of the means of the batches, (C,) float64."""
+    square: Tensor
+    """Of the squares of these means."""
+    variance: Tensor
+    """Of the variances within the batches."""
+
+    def give(self, norm: nn.Module) -> None:
+        """Write mean and variance of everything seen: that within the batches, and that between their means."""
+        mean = self.mean / self.calls
+        norm.running_mean.copy_(mean)  # type: ignore[operator]
+        norm.running_var.copy_(self.variance / self.calls + self.square / self.calls - mean.square())  # type: ignore[operator]
+
+
+def _is_norm(module: nn.Module) -> bool:
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return isinstance(module, _BatchNorm) and module.running_mean is not None
+
+
+@contextmanager
+def _watched(norms: list[nn.Module]) -> Iterator[dict[nn.Module, _Sums]]:
+    """Let norms normalise by the batch, and sum up what they see; the rest of the network stays in eval mode."""
+    import torch
+
+    seen: dict[nn.Module, _Sums] = {}
+
+    def before(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        axes = [axis for axis in range(inputs[0].ndim) if axis != 1]
+        variance, mean = (values.double() for values in torch.var_mean(inputs[0], axes, correction=0))
+        old = seen.get(norm) or _Sums(0, torch.zeros_like(mean), torch.zeros_like(mean), torch.zeros_like(mean))
+        seen[norm] = _Sums(old.calls + 1, old.mean + mean, old.square + mean.square(), old.variance + variance)
+
+    kept = [(norm, {name: tensor.clone() for name, tensor in norm.named_buffers()}) for norm in norms]
+    hooks = [norm.register_forward_pre_hook(before) for norm in norms]
+    for norm in norms:
+        norm.train()
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for norm, buffers in kept:
+            norm.eval()
+            norm.load_state_dict(buffers, strict=False)

@@ -1,0 +1,175 @@
+"""One trained network through one recipe, without a sweep: from its folder to an artefact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from paretune.build import Start, build
+from paretune.compression.base import Context
+from paretune.data.base import Dataset
+from paretune.detectors import DETECTORS
+from paretune.detectors.base import Detector
+from paretune.errors import UserError
+from paretune.folders import job_of
+from paretune.recipe import Recipe
+from paretune.spec import parse_plugin
+from paretune.store import MANIFEST, Artefact, read_artefact
+from paretune.structures import InputSize
+from paretune.target import Target
+from paretune.training.order import HISTORY, read_history
+from paretune.training.settings import Training
+from paretune.yamlfile import Document, validate
+
+
+@dataclass(frozen=True)
+class Source:
+    """A trained network, and what is known of it."""
+
+    start: Start
+    detector: Detector
+    classes: tuple[str, ...]
+    size: InputSize
+    """Of its input, as it was trained."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """What the steps train, calibrate and compare with."""
+
+    dataset: Dataset
+    cache: Path
+    """Where the dataset keeps what it generates."""
+    training: Training
+    """How the network was trained."""
+
+
+def read_source(folder: Path) -> Source:
+    """Find the network in the folder of a training, of a sweep's baseline or of an artefact.
+
+    Raises:
+        UserError: there is none, or it is exported already.
+    """
+    if (folder / MANIFEST).is_file():
+        return _of_artefact(read_artefact(folder))
+    if not (folder / HISTORY).is_file() or not (folder / "structure.json").is_file():
+        raise UserError(f"{folder}: no trained network (the folder of a training or of an artefact is expected)")
+    facts = read_history(folder)
+    try:
+        detector: Detector = parse_plugin(facts["detector"], DETECTORS)
+        return Source(Start(folder), detector, tuple(facts["classes"]), InputSize.parse(facts["input_size"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / HISTORY}: not readable ({' '.join(str(error).split())})") from error
+
+
+def _of_artefact(artefact: Artefact) -> Source:
+    if artefact.format != "torch":
+        told = f"{artefact.folder}: is exported ({artefact.format}), and steps begin with a torch network"
+        raise UserError(f"{told}; name the training, or an artefact of runtime eager")
+    start = Start(artefact.folder, tuple(artefact.recipe.get("steps", ())), artefact.notes)
+    return Source(start, parse_plugin(artefact.detector, DETECTORS), artefact.classes, artefact.input_size)
+
+
+def images_of(folder: Path, named: tuple[Dataset, Path] | None, training: Training | None) -> Images:
+    """Return the images to work with: those named, or of the sweep or training that the source lies in.
+
+    Args:
+        folder: of the source.
+        named: dataset and cache.
+        training: of the job that names them; None takes the source's own, or else the defaults.
+
+    Raises:
+        UserError: there are none.
+    """
+    own = job_of(folder) if named is None or training is None else None
+    if named is None:
+        if own is None:
+            raise UserError(f"{folder}: lies in no sweep or training; name the images with --data JOB.yaml|FOLDER")
+        named = own[0].dataset, own[1]
+    return Images(*named, training or (own[0].training if own else Training()))
+
+
+def read_recipe(document: Document, source: Source) -> Recipe:
+    """Check a recipe for a network; an input size that is left out is the network's own.
+
+    Raises:
+        UserErrors: every mistake in it.
+        UserError: the detector cannot take the input size.
+    """
+    data = document.data
+    if isinstance(data, dict):
+        data = {"input_size": str(source.size), **data}
+    recipe = validate(Recipe, Document(document.file, data, document.lines))
+    if problem := source.detector.size_problem(recipe.size):
+        raise UserError(f"{document.file}: input_size {recipe.size}: {problem}")
+    return recipe
+
+
+def optimize(
+    source: Source,
+    recipe: Recipe,
+    images: Images,
+    folder: Path,
+    *,
+    seed: int = 0,
+    target: Target = Target(),  # noqa: B008 - frozen
+    progress: Callable[[str], None] = lambda _: None,
+) -> Artefact:
+    """Take a network through a recipe and write the artefact, whole or not at all.
+
+    Args:
+        source: the network.
+        recipe: what is done to it.
+        images: of its classes.
+        folder: new one, receives the artefact.
+        seed: of everything random.
+        target: what the artefact is for.
+        progress: called with a line for each step and epoch.
+
+    Raises:
+        UserError: the folder is there already, the images are of other classes, or a step failed.
+    """
+    from paretune.training.loop import pick_device
+
+    if folder.exists():
+        raise UserError(f"{folder} exists already; name a new folder with --out")
+    if problem := recipe.runtime.problem(target):
+        raise UserError(problem)
+    data = images.dataset.open(images.cache)
+    if data.classes != source.classes:
+        raise UserError(f"the images are of {', '.join(data.classes)}; the network finds {', '.join(source.classes)}")
+    with _workdir(folder) as made:
+        workdir = Path(made)
+        context = Context(
+            detector=source.detector,
+            data=data,
+            training=images.training.model_copy(update={"workers": 1, "with_ray": False}),
+            workdir=workdir,
+            seed=seed,
+            device=pick_device(images.training.device),
+            progress=progress,
+            dataset=images.dataset,
+            cache=images.cache,
+            baseline=source.start.folder,
+            target=target,
+            runtime=recipe.runtime,
+        )
+        try:
+            return build(source.start, recipe, context, folder).artefact
+        except (FloatingPointError, RuntimeError) as error:
+            raise UserError(f"optimize: {' '.join(str(error).split())}") from error
+
+
+def _workdir(folder: Path) -> TemporaryDirectory[str]:
+    """Make a folder for the steps' files beside the artefact's.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent)
+    except OSError as error:
+        raise UserError(f"{folder.parent}: cannot be written ({error.strerror})") from error

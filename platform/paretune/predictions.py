@@ -1,0 +1,108 @@
+"""What an artefact finds in image files; nothing but the artefact is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paretune.data.images import read_image
+from paretune.device_lock import sharing
+from paretune.errors import UserError
+from paretune.evaluation.pictures import draw_found
+from paretune.runtimes.predictor import Predictor, load_predictor
+from paretune.structures import Detections
+from paretune.target import Target
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in one file, or why nothing could be."""
+
+    file: Path
+    detections: Detections | None
+    """Best first, none below the confidence asked for; None where the file could not be read."""
+    classes: tuple[str, ...]
+    failure: str | None = None
+    picture: Path | None = None
+    """The image with the boxes drawn, if asked for."""
+
+    def tree(self) -> dict[str, Any]:
+        """Return plain data; boxes are x1 y1 x2 y2 in pixels of the image."""
+        if self.detections is None:
+            return {"image": str(self.file), "error": self.failure}
+        found = self.detections
+        entries = [
+            {"class": self.classes[label], "score": round(float(score), 5), "box": [round(float(v), 2) for v in box]}
+            for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True)
+        ]
+        picture = {} if self.picture is None else {"picture": str(self.picture)}
+        return {"image": str(self.file), "detections": entries, **picture}
+
+    def __str__(self) -> str:
+        """Give one line: how many of each class, the most frequent first."""
+        labels = [] if self.detections is None else self.detections.labels.tolist()
+        counts = sorted(((labels.count(label), label) for label in set(labels)), key=lambda e: (-e[0], e[1]))
+        words = ", ".join(f"{count} {self.classes[label]}" for count, label in counts)
+        return f"{self.file}: {words or 'nothing'}"
+
+
+def predict(
+    artefact: Path, files: Sequence[Path], target: Target, confidence: float, out: Path | None = None
+) -> Iterator[Found]:
+    """Run an artefact over image files, one after the other; one that cannot be read does not stop the others.
+
+    Args:
+        artefact: its folder; it brings preprocessing, class names and runtime.
+        files: the images.
+        target: device and threads to run on.
+        confidence: smallest score that counts.
+        out: folder for the images with boxes drawn; None draws none.
+
+    Raises:
+        UserError: no artefact, a damaged one, or the pictures cannot be written.
+    """
+    predictor = load_predictor(artefact, target)
+    pictures = _pictures(files, out)
+    for file, picture in zip(files, pictures, strict=True):
+        with sharing(target.device):
+            found = _predicted(predictor, file, confidence, picture)
+        yield found
+
+
+def _predicted(predictor: Predictor, file: Path, confidence: float, picture: Path | None) -> Found:
+    classes = predictor.artefact.classes
+    try:
+        image = read_image(file)
+    except UserError as error:
+        return Found(file, None, classes, str(error))
+    every = predictor(image)
+    sure = every.scores >= confidence
+    found = Detections(every.boxes[sure], every.scores[sure], every.labels[sure])
+    if picture is not None:
+        draw_found(image, found, classes, picture)
+    return Found(file, found, classes, picture=picture)
+
+
+def _pictures(files: Sequence[Path], out: Path | None) -> list[Path | None]:
+    """Return a picture's place for every file: its name with the ending png; equal names are numbered.
+
+    Raises:
+        UserError: a picture would replace one of the images.
+    """
+    if out is None:
+        return [None] * len(files)
+    taken: set[Path] = set()
+    places: list[Path | None] = []
+    images = {file.resolve() for file in files}
+    for file in files:
+        place, number = out / f"{file.stem}.png", 1
+        while place in taken:
+            number += 1
+            place = out / f"{file.stem}_{number}.png"
+        if place.resolve() in images:
+            raise UserError(f"--out {out}: {place} is one of the images, and would be replaced; name another folder")
+        taken.add(place)
+        places.append(place)
+    return places

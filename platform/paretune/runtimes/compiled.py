@@ -1,0 +1,120 @@
+"""Compiled PyTorch: TorchInductor writes one program for the whole network, in C++ for a CPU, in Triton for a GPU.
+
+Ansel et al., PyTorch 2: Faster Machine Learning Through Dynamic Python Bytecode Transformation and Graph
+Compilation, ASPLOS 2024 (https://doi.org/10.1145/3620665.3640366).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from paretune.detectors import DETECTORS
+from paretune.detectors.base import Detector
+from paretune.errors import UserError
+from paretune.model import Format
+from paretune.runtimes.base import Core, Loaded, Runtime
+from paretune.runtimes.caching import private_folder
+from paretune.runtimes.eager import Given, Precision, ready, settle, told
+from paretune.spec import parse_plugin
+from paretune.store import Artefact
+from paretune.structures import Floats
+from paretune.target import Target
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class Compiled(Runtime):
+    """The torch network compiled by TorchInductor for its one input size; a CPU needs a C++ compiler."""
+
+    name: ClassVar[str] = "compiled"
+    accepts: ClassVar[Format] = "torch"
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    libraries: ClassVar[tuple[str, ...]] = ("torch",)
+
+    precision: Precision = "fp32"
+    """Type of the weights and activations of layers that are not INT8."""
+
+    def load(self, artefact: Artefact, target: Target) -> Core:
+        """Compile every part of the network, each as one graph, by running it once.
+
+        What was compiled is kept on this machine, so that a second process only reads it.
+
+        Raises:
+            UserError: there is no C++ compiler.
+            RuntimeError: a part cannot be compiled, torch does not take the number of threads, or there is no
+                such device.
+        """
+        if target.device == "cpu":
+            _check_compiler()
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_folder("compiled"))
+        settle(target)
+        detector: Detector = parse_plugin(artefact.detector, DETECTORS)
+        network = ready(artefact, target, self.precision)
+        given = Given(target.device, self.precision)
+        parts = {name: compiled(part, given) for name, part in detector.part_modules(network).items()}
+        made = Loaded(detector, parts, artefact.input_size, told(network, target, self.precision))
+        blank = np.zeros((1, 3, artefact.input_size.height, artefact.input_size.width), np.float32)
+        try:
+            made(blank)
+        except RuntimeError as error:
+            if not remove_broken(str(error)):
+                raise
+            made(blank)
+        return made
+
+
+def compiled(part: nn.Module, given: Given) -> Callable[[Floats], tuple[Floats, ...]]:
+    """Return a part as a function of arrays that is compiled when it is first called.
+
+    The whole is one graph, or an error; the weights become constants that the compiler may reorder.
+    """
+    import torch
+
+    # one thread compiles: a pool of processes would outlive the compilation on cores that are being measured
+    options: dict[str, Any] = {"freezing": True, "compile_threads": 1}
+    if given.device == "cuda":
+        options["triton.cudagraphs"] = True
+    compile_: Any = torch.compile  # its stub does not know all that it takes
+    program: Callable[[Tensor], tuple[Tensor, ...]] = compile_(
+        part,
+        fullgraph=True,
+        dynamic=False,
+        options=options,
+        isolate_recompiles=True,  # else the ninth network of a family that a process loads is refused
+    )
+
+    def run(batch: Floats) -> tuple[Floats, ...]:
+        with torch.no_grad():  # the compiler takes weights as constants only so
+            return given.arrays(program(given.tensor(batch)))
+
+    return run
+
+
+def remove_broken(message: str) -> bool:
+    """Delete the kept program that an error of the compiler says cannot be loaded; return whether there was one.
+
+    A process that was killed while it compiled leaves a part of one behind, and torch would stumble over it for ever.
+    """
+    found = re.search(rf"ImportError: ({re.escape(str(private_folder('compiled')))}/\S+\.so): file too short", message)
+    if found is None:
+        return False
+    Path(found[1]).unlink(missing_ok=True)
+    return True
+
+
+def _check_compiler() -> None:
+    """Say what is missing before torch does at length."""
+    compiler = os.environ.get("CXX") or "g++"
+    if shutil.which(compiler) is None:
+        raise UserError(
+            f"runtime 'compiled' needs a C++ compiler, and there is no {compiler!r} here: install g++, or name another "
+            "in the environment variable CXX, or take another runtime"
+        )

@@ -1,0 +1,159 @@
+"""TensorRT (https://docs.nvidia.com/deeplearning/tensorrt): NVIDIA's own runtime; an extra, for its GPUs only."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from paretune.detectors import DETECTORS
+from paretune.detectors.base import Detector
+from paretune.model import Format
+from paretune.runtimes.base import Core, Loaded, Runtime
+from paretune.runtimes.caching import private_folder
+from paretune.runtimes.onnxruntime import part_file, precision
+from paretune.spec import parse_plugin
+from paretune.store import Artefact
+from paretune.structures import Floats
+from paretune.target import Target
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class TensorRt(Runtime):
+    """TensorRT on an NVIDIA GPU. The engine is built when an artefact is loaded first, and kept on the machine."""
+
+    name: ClassVar[str] = "tensorrt"
+    accepts: ClassVar[Format] = "onnx"
+    devices: ClassVar[tuple[str, ...]] = ("cuda",)
+    libraries: ClassVar[tuple[str, ...]] = ("tensorrt", "torch")
+
+    precision: Literal["fp32", "fp16"] = "fp32"
+    """What layers that are not INT8 compute in."""
+
+    def load(self, artefact: Artefact, target: Target) -> Core:
+        """Build an engine from each file of the artefact, or read the one built before.
+
+        Raises:
+            RuntimeError: the target is no GPU or there is none, TensorRT does not read a file (it knows no unsigned
+                8-bit activations), or the engine's inputs and outputs are not those of the detector.
+        """
+        if target.device not in self.devices:
+            raise RuntimeError(f"tensorrt runs on {', '.join(self.devices)}, not on {target.device}")
+        import torch
+
+        if not torch.cuda.is_available():
+            raise RuntimeError("the target is a GPU, and torch finds none")
+        import tensorrt
+
+        detector: Detector = parse_plugin(artefact.detector, DETECTORS)
+        files = {name: artefact.file(part_file(name)) for name in detector.part_names}
+        parts: dict[str, Callable[[Floats], tuple[Floats, ...]]] = {}
+        for name, file in files.items():
+            engine = _engine(file, self.precision)
+            _check_interface(engine, name, detector)
+            parts[name] = Part(engine, detector.part_input(name), tuple(detector.part_outputs(name)))
+        facts: dict[str, str | int] = {
+            "runtime": f"tensorrt {tensorrt.__version__}",
+            "device": torch.cuda.get_device_name(),
+            "threads": target.threads,
+            "precision": "int8" if any(precision(file) == "int8" for file in files.values()) else self.precision,
+        }
+        return Loaded(detector, parts, artefact.input_size, facts)
+
+
+def _engine(file: Path, kind: str) -> Any:
+    """Return the engine of a file for this GPU, built now or kept from an earlier process."""
+    import tensorrt
+    import torch
+
+    made_of = (tensorrt.__version__, torch.cuda.get_device_name(), kind, hashlib.sha256(file.read_bytes()).hexdigest())
+    kept = private_folder("tensorrt") / f"{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}.engine"
+    if not kept.is_file():
+        draft = kept.with_suffix(f".{os.getpid()}.part")
+        draft.write_bytes(_built(file, kind))
+        draft.replace(kept)
+    engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR)).deserialize_cuda_engine(kept.read_bytes())
+    if engine is None:
+        raise RuntimeError(f"TensorRT does not load its own engine {kept}; delete it, and it is built again")
+    return engine
+
+
+def _built(file: Path, kind: str) -> bytes:
+    """Build an engine in which every tensor has the type that the file gives it: nothing is chosen behind our back.
+
+    Raises:
+        RuntimeError: TensorRT does not read the file, or builds no engine; its first reason is told.
+    """
+    import tensorrt as trt
+
+    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
+    if not parser.parse(file.read_bytes() if kind == "fp32" else halved(file)):
+        raise RuntimeError(f"TensorRT does not read {file.name}: {parser.get_error(0).desc()}")
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # float32 is not to be rounded to 10 bits
+    engine = builder.build_serialized_network(network, config)
+    if engine is None:
+        raise RuntimeError(f"TensorRT builds no engine of {file.name}")
+    return bytes(engine)
+
+
+def halved(file: Path) -> bytes:
+    """Return an ONNX file with its float32 tensors in float16; inputs and outputs stay float32."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    return bytes(convert_float_to_float16(onnx.load(file), keep_io_types=True).SerializeToString())
+
+
+def _check_interface(engine: Any, part: str, detector: Detector) -> None:
+    """Compare an engine's input and outputs with the detector's.
+
+    Raises:
+        RuntimeError: they differ.
+    """
+    names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
+    if wrong := names ^ {detector.part_input(part), *detector.part_outputs(part)}:
+        raise RuntimeError(
+            f"{part_file(part)} has other inputs and outputs than the detector: {', '.join(sorted(wrong))}"
+        )
+
+
+class Part:
+    """An engine: input → outputs, in memory of the GPU that is kept from call to call.
+
+    Args:
+        engine: of static shapes.
+        given: name of its input.
+        outputs: names of its outputs, in the order they are wanted.
+    """
+
+    def __init__(self, engine: Any, given: str, outputs: tuple[str, ...]) -> None:
+        import torch
+
+        self._engine, self._given, self._outputs = engine, given, outputs
+        self._context = engine.create_execution_context()
+        self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # in no stub
+        self._memory: dict[str, Tensor] = {}
+        for name in (given, *outputs):
+            self._memory[name] = torch.empty(tuple(engine.get_tensor_shape(name)), device="cuda")
+            self._context.set_tensor_address(name, self._memory[name].data_ptr())
+
+    def __call__(self, batch: Floats) -> tuple[Floats, ...]:
+        """Run it.
+
+        Raises:
+            RuntimeError: TensorRT could not.
+        """
+        import torch
+
+        with torch.cuda.stream(self._stream):
+            self._memory[self._given].copy_(torch.from_numpy(batch))
+            if not self._context.execute_async_v3(self._stream.cuda_stream):
+                raise RuntimeError("TensorRT could not run the engine")
+            return tuple(self._memory[name].cpu().numpy() for name in self._outputs)

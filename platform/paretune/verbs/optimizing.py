@@ -1,0 +1,109 @@
+"""``optimize``: one trained network through one recipe."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from paretune.errors import UserError
+from paretune.verbs.arguments import checked_target, target_arguments
+
+
+def add(verbs: Any) -> None:
+    """Add the verb to the parser."""
+    optimize = verbs.add_parser(
+        "optimize",
+        help="take a trained network through one recipe, and write the artefact",
+        epilog="without --data, the images of the sweep or training that the network lies in",
+    )
+    text = "folder of a training, or of an artefact that is not exported"
+    optimize.add_argument("source", type=Path, metavar="TRAINING|ARTEFACT", help=text)
+    optimize.add_argument("--recipe", type=Path, metavar="RECIPE.yaml", help="input_size, steps and runtime; or")
+    text = "one step, such as 'prune={ratio: 0.5}'; may be given several times, in order"
+    optimize.add_argument("--step", action="append", default=[], metavar="NAME[={FIELDS}]", help=text)
+    text = "what runs the result, in place of the recipe's (default: onnxruntime)"
+    optimize.add_argument("--runtime", metavar="NAME[={FIELDS}]", help=text)
+    optimize.add_argument("--input-size", metavar="WxH", help="of the result (default: as trained)")
+    optimize.add_argument("--data", type=Path, metavar="JOB.yaml|FOLDER", help="images to train and calibrate on")
+    optimize.add_argument("--from", dest="format", metavar="FORMAT", help="of that folder (default: by its layout)")
+    optimize.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
+    optimize.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder of the artefact")
+    target_arguments(optimize)
+    optimize.set_defaults(run=_optimize)
+
+
+def _optimize(given: argparse.Namespace) -> int:
+    if given.recipe and given.step:
+        raise UserError("--step: the steps stand in --recipe already; give one of the two")
+    if given.seed < 0:
+        raise UserError(f"--seed {given.seed}: expected 0 or more")
+    target = checked_target(given)
+    from paretune.optimizations import images_of, optimize, read_recipe, read_source
+
+    source = read_source(given.source)
+    recipe = read_recipe(_written(given), source)
+    images = images_of(given.source, *_named(given))
+    found = optimize(
+        source,
+        recipe,
+        images,
+        given.out,
+        seed=given.seed,
+        target=target,
+        progress=lambda line: print(line, flush=True),
+    )
+    for note in found.notes:
+        print(f"note: {note}")
+    counts = f"{found.params:,} parameters, {found.flops / 1e9:.3g} GFLOP" if found.params and found.flops else ""
+    print(f"{given.out}: {found.format} for {recipe.runtime.name}, {found.size_mib:.2f} MiB, {counts}")
+    print(f"to use it: paretune predict {given.out} IMAGE")
+    return 0
+
+
+def _written(given: argparse.Namespace) -> Any:
+    """Return the recipe as it was written, in a file or on the command line."""
+    from paretune.yamlfile import Document, read_yaml
+
+    document = read_yaml(given.recipe) if given.recipe else Document("optimize", {"steps": []}, {})
+    if not isinstance(document.data, dict):
+        return document
+    data = dict(document.data)
+    if given.step:
+        data["steps"] = [_plugin(text, "--step") for text in given.step]
+    if given.runtime or not given.recipe:
+        data["runtime"] = _plugin(given.runtime or "onnxruntime", "--runtime")
+    if given.input_size:
+        data["input_size"] = given.input_size
+    return Document(document.file, data, document.lines)
+
+
+def _plugin(text: str, option: str) -> dict[str, Any]:
+    """Read ``name`` or ``name={fields}``.
+
+    Raises:
+        UserError: not of that form.
+    """
+    from paretune.yamlfile import read_value
+
+    name, equals, value = text.partition("=")
+    fields = read_value(value, f"{option} {name}") if equals else {}
+    if not name or not isinstance(fields, dict):
+        example = "'prune={ratio: 0.5}'" if option == "--step" else "onnxruntime"
+        raise UserError(f"{option} {text}: expected NAME or NAME={{FIELDS}}, such as {example}")
+    return {name: fields}
+
+
+def _named(given: argparse.Namespace) -> tuple[Any, Any]:
+    """Return the dataset of ``--data`` with its cache, and the training of the job it is."""
+    if given.data is None:
+        return None, None
+    from paretune.verbs.data_convert import dataset_of
+
+    dataset = dataset_of(given.data, given.format), Path("runs") / "datasets"
+    if not given.data.is_file():
+        return dataset, None
+    from paretune.job import Job
+    from paretune.yamlfile import read_yaml, validate
+
+    return dataset, validate(Job, read_yaml(given.data)).training

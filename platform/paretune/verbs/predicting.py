@@ -1,0 +1,53 @@
+"""``predict``: what an artefact finds in images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from paretune.verbs.arguments import check_confidence, checked_target, target_arguments
+
+OUT = Path("predictions")
+
+
+def add(verbs: Any) -> None:
+    """Add the verb to the parser."""
+    predict = verbs.add_parser("predict", help="find objects in images, and draw them")
+    predict.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of an artefact")
+    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image file")
+    text = f"for the images with boxes, class names and scores drawn (default: {OUT}; none with --json)"
+    predict.add_argument("--out", type=Path, metavar="FOLDER", help=text)
+    predict.add_argument(
+        "--confidence", type=float, default=0.3, metavar="C", help="smallest score that counts (default: 0.3)"
+    )
+    target_arguments(predict)
+    predict.add_argument("--json", action="store_true", help="one JSON object with every box")
+    predict.set_defaults(run=_predict)
+
+
+def _predict(given: argparse.Namespace) -> int:
+    check_confidence(given.confidence)
+    target = checked_target(given)
+    from paretune.predictions import predict
+
+    out = given.out or (None if given.json else OUT)
+    entries, failed = [], 0
+    for found in predict(given.artefact, given.images, target, given.confidence, out):
+        if found.failure is not None:
+            failed += 1
+            print(found.failure, file=sys.stderr)
+        elif not given.json:
+            print(found, flush=True)
+        entries.append(found.tree())
+    if given.json:
+        import json
+
+        body = {"artefact": str(given.artefact), "confidence": given.confidence, "images": entries}
+        print(json.dumps(body, indent=1))
+    elif failed < len(entries):
+        print(f"pictures: {out}")
+    if failed:
+        print(f"{failed} of {len(entries)} images could not be read", file=sys.stderr)
+    return 2 if failed else 0

@@ -1,0 +1,107 @@
+"""Every runtime on a GPU: the numbers of eager on a CPU, in the precision asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from paretune.compression.artefact import write_artefact
+from paretune.compression.quantize_torch import quantize_network
+from paretune.detectors import DETECTORS
+from paretune.model import Model
+from paretune.runtimes import tensorrt as ours
+from paretune.runtimes.base import Core
+from paretune.runtimes.compiled import Compiled
+from paretune.runtimes.eager import Eager
+from paretune.runtimes.onnxruntime import OnnxRuntime, library
+from paretune.runtimes.tensorrt import TensorRt
+from paretune.structures import InputSize
+from paretune.target import Target
+from tests_support_profiling import FAKE_ROW, FakeDetector, onnx_of
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU"),
+]
+
+SIZE = InputSize(64, 48)
+GPU = Target(device="cuda")
+SHARES = {"fp32": 1e-5, "fp16": 0.005, "bf16": 0.05}
+RUNTIMES = [
+    Eager(),
+    Eager(precision="fp16"),
+    Eager(precision="bf16", channels_last=True),
+    Compiled(),
+    Compiled(precision="fp16"),
+    OnnxRuntime(),
+    OnnxRuntime(provider="tensorrt", precision="fp16"),
+    TensorRt(),
+    TensorRt(precision="fp16"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DETECTORS.rows, "fake", FAKE_ROW)
+
+
+@pytest.fixture
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return FakeDetector().build(2).eval()
+
+
+def loaded(folder: Path, network: torch.nn.Module, runtime: Any) -> Core:
+    torch_model = Model(network, None, SIZE)
+    model = torch_model if runtime.accepts == "torch" else Model(None, onnx_of(network, SIZE, folder / "a.onnx"), SIZE)
+    artefact = write_artefact(
+        folder / "artefact", model, detector=FakeDetector(), runtime=runtime, recipe_tree={}, classes=("a", "b")
+    )
+    return runtime.load(artefact, GPU)
+
+
+def need(runtime: Any) -> None:
+    """Skip where the library, or the provider, is not there."""
+    for name in runtime.libraries:
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
+    if isinstance(runtime, OnnxRuntime):
+        wanted = "TensorrtExecutionProvider" if runtime.provider == "tensorrt" else "CUDAExecutionProvider"
+        if wanted not in library().get_available_providers():
+            pytest.skip(f"this onnxruntime has no {wanted}")
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES, ids=str)
+def test_says_what_eager_says_on_a_cpu(runtime: Any, network: torch.nn.Module, tmp_path: Path) -> None:
+    need(runtime)
+    core = loaded(tmp_path, network, runtime)
+    assert core.facts["precision"] == runtime.precision
+    batches = [np.random.default_rng(seed).random((1, 3, 48, 64), np.float32) for seed in range(2)]
+    first = core(batches[0])
+    kept = [raw.copy() for raw in first]
+    core(batches[1])
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(batches[0]))
+    for raw, copy, right in zip(first, kept, wanted, strict=True):
+        np.testing.assert_array_equal(raw, copy)  # no buffer that the next inference overwrites
+        assert np.abs(raw - right.numpy()).max() < SHARES[runtime.precision] * float(right.abs().max())
+
+
+def test_an_engine_is_built_once(network: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need(TensorRt())
+    monkeypatch.setattr(ours, "private_folder", lambda _: tmp_path)
+    loaded(tmp_path, network, TensorRt())
+    monkeypatch.setattr(ours, "_built", lambda *_: pytest.fail("built again"))
+    loaded(tmp_path, network, TensorRt())
+
+
+def test_int8_layers_of_torch_are_for_a_cpu(network: torch.nn.Module, tmp_path: Path) -> None:
+    made = quantize_network(network, FakeDetector(), [np.ones((1, 3, 48, 64), np.float32)])
+    with pytest.raises(RuntimeError, match="INT8 layers for a CPU only"):
+        loaded(tmp_path, made, Eager())

@@ -1,0 +1,160 @@
+"""``paretune optimize``: a trained network through the steps of one recipe, without a sweep."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from paretune.cli import main
+from paretune.compression.prune import Prune
+from paretune.data.shapes import Shapes
+from paretune.detectors.structure import load_network, save_network
+from paretune.detectors.yolo import Yolo
+from paretune.model import Model
+from paretune.runtimes.predictor import load_predictor
+from paretune.store import read_artefact
+from paretune.structures import InputSize
+from paretune.target import Target
+from tests_support_compression import context
+
+DETECTOR = Yolo(depthwise=False, width=0.125)
+SHAPES = Shapes(train=8, val=4, size="64x64")
+SIZE = InputSize(64, 64)
+PRUNE = "prune={ratio: 0.5}"
+
+
+class Place:
+    """A working folder with a training that looks as `paretune train` leaves it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.training = folder, folder / "runs" / "trainings" / "tiny"
+        self.classes = SHAPES.open(folder / "runs" / "datasets").classes
+        torch.manual_seed(0)
+        save_network(DETECTOR.build(len(self.classes)), self.training)
+        told = {"detector": DETECTOR.named(), "input_size": "64", "classes": list(self.classes)}
+        (self.training / "training.json").write_text(json.dumps(told))
+        job = {"dataset": SHAPES.named(), "detector": DETECTOR.named(), "input_size": 64, "space": "space.yaml"}
+        job["training"] = {"batch_size": 4, "lr": 1e-3, "threads": 1, "device": "cpu"}
+        for path in (self.training / "job.yaml", folder / "job.yaml"):
+            path.write_text(yaml.safe_dump(job))
+
+    def optimize(self, *words: Any, source: Path | None = None) -> int:
+        return main(["optimize", *map(str, (source or self.training, *words))])
+
+    def left(self) -> set[str]:
+        return {path.name for path in self.folder.iterdir()} - {"runs", "job.yaml"}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.chdir(tmp_path)
+    return Place(tmp_path)
+
+
+def test_steps_on_the_command_line_do_what_the_steps_do(place: Place, tmp_path: Path, capsys: Any) -> None:
+    assert place.optimize("--step", PRUNE, "--step", "recalibrate", "--runtime", "eager", "--out", "made") == 0
+    out = capsys.readouterr().out
+    network = load_network(DETECTOR, len(place.classes), place.training)
+    wanted = Prune(ratio=0.5).apply(Model(network, None, SIZE), context(tmp_path / "work", DETECTOR)).network
+    made = load_file(tmp_path / "made" / "weights.safetensors")
+    changed = ("running_mean", "running_var")  # by the second step
+    own = {name: tensor for name, tensor in wanted.state_dict().items() if not name.endswith(changed)}
+    assert all(torch.equal(made[name], tensor) for name, tensor in own.items())
+    artefact = read_artefact(tmp_path / "made")
+    assert [next(iter(step)) for step in artefact.recipe["steps"]] == ["prune", "recalibrate"]
+    assert artefact.recipe["input_size"] == "64"
+    assert (artefact.classes, artefact.params) == (place.classes, sum(p.numel() for p in wanted.parameters()))
+    assert f"made: torch for eager, {artefact.size_mib:.2f} MiB, {artefact.params:,} parameters" in out
+    assert place.left() == {"made", "work"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_recipe_file_is_carried_out_and_the_artefact_predicts(place: Place, capsys: Any) -> None:
+    steps = [{"prune": {"ratio": 0.5}}, {"finetune": {"epochs": 1, "distill": {}}}, {"quantize": {"images": 4}}]
+    recipe = {"input_size": "96x64", "steps": steps, "runtime": "onnxruntime"}
+    (place.folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert place.optimize("--recipe", "recipe.yaml", "--out", "made") == 0
+    out = capsys.readouterr().out
+    assert "distill_features" in out
+    assert "made: onnx for onnxruntime" in out
+    predictor = load_predictor(Path("made"), Target())
+    assert predictor.artefact.input_size == InputSize(96, 64)
+    assert predictor.facts["precision"] == "int8"
+    predictor(np.zeros((40, 50, 3), np.uint8))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_goes_on_from_an_artefact_and_tells_both_recipes(place: Place, capsys: Any) -> None:
+    assert place.optimize("--step", PRUNE, "--runtime", "eager", "--out", "once") == 0
+    assert place.optimize("--out", "twice", "--data", "job.yaml", "--step", "prune={ratio: 0.3}", source="once") == 0
+    once, twice = read_artefact(Path("once")), read_artefact(Path("twice"))
+    assert [step["prune"]["ratio"] for step in twice.recipe["steps"]] == [0.5, 0.3]
+    assert twice.params < once.params
+    assert twice.format == "onnx"
+    capsys.readouterr()
+    assert place.optimize("--out", "thrice", "--data", "job.yaml", source="twice") == 2
+    assert "is exported (onnx), and steps begin with a torch network" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_needs_neither_ray_nor_mlflow_nor_optuna(place: Place) -> None:
+    code = (
+        "import sys; from paretune.cli import main; code = main(sys.argv[1:]); "
+        "print(code, [m for m in ('ray', 'mlflow', 'optuna') if m in sys.modules])"
+    )
+    words = ["optimize", str(place.training), "--step", PRUNE, "--out", "made"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--step", "prune={ratio: 2}", "--out", "x"], "steps.0.prune.ratio"),
+        (["--step", "prun", "--out", "x"], "unknown step 'prun' (did you mean 'prune'?)"),
+        (["--step", "=3", "--out", "x"], "--step =3: expected NAME or NAME={FIELDS}"),
+        (["--step", "prune=0.5", "--out", "x"], "expected NAME or NAME={FIELDS}, such as 'prune={ratio: 0.5}'"),
+        (["--runtime", "tensorflow", "--out", "x"], "unknown runtime 'tensorflow'"),
+        (["--input-size", "63", "--out", "x"], "both sides must be even"),
+        (["--input-size", "abc", "--out", "x"], "expected one number"),
+        (["--recipe", "nowhere.yaml", "--out", "x"], "nowhere.yaml: cannot be read"),
+        (["--recipe", "job.yaml", "--out", "x"], "unknown field"),
+        (["--recipe", "job.yaml", "--step", "prune", "--out", "x"], "--step: the steps stand in --recipe already"),
+        (["--out", "runs"], "runs exists already"),
+        (["--seed", "-1", "--out", "x"], "--seed -1: expected 0 or more"),
+        (["--data", "nowhere", "--out", "x"], "nowhere"),
+        (["--runtime", "openvino", "--device", "cuda", "--out", "x"], "openvino runs on cpu here, not on cuda"),
+        (["--step", "finetune={distill: {teacher: gone}}", "--runtime", "eager", "--out", "x"], "gone: no network"),
+    ],
+)
+def test_mistakes_end_with_2_and_leave_nothing(place: Place, words: list[str], message: str, capsys: Any) -> None:
+    assert place.optimize(*words) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "Traceback" not in err
+    assert place.left() == set()
+
+
+def test_a_folder_without_a_network_or_of_other_classes_is_refused(place: Place, capsys: Any) -> None:
+    assert place.optimize("--out", "x", source=place.folder) == 2
+    assert "no trained network" in capsys.readouterr().err
+    told = json.loads((place.training / "training.json").read_text())
+    (place.training / "training.json").write_text(json.dumps({**told, "classes": ["a", "b"]}))
+    assert place.optimize("--out", "x") == 2
+    assert "the network finds a, b" in capsys.readouterr().err
+    (place.training / "training.json").write_text("{}")
+    assert place.optimize("--out", "x") == 2
+    assert "training.json: not readable" in capsys.readouterr().err
+    assert place.left() == set()

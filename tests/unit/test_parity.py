@@ -1,0 +1,263 @@
+"""Parity: a right artefact passes, a wrong one is refused, and the layer that is wrong is named."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from paretune.compression.artefact import write_artefact
+from paretune.compression.diverging import diverging_in_file, layer_outputs
+from paretune.compression.export import Export, check_parity, training_images
+from paretune.compression.parity import check, compare, found_again
+from paretune.compression.quantize_torch import quantize_network
+from paretune.detectors import DETECTORS
+from paretune.detectors.base import Detector
+from paretune.detectors.faster_rcnn import FasterRcnn
+from paretune.detectors.structure import copy_network
+from paretune.detectors.yolo import Yolo
+from paretune.model import Model
+from paretune.runtimes.eager import Eager
+from paretune.runtimes.onnxruntime import OnnxRuntime
+from paretune.runtimes.openvino import OpenVino
+from paretune.runtimes.predictor import Predictor, load_predictor
+from paretune.structures import Detections, InputSize
+from paretune.target import Target
+from tests_support_compression import CLASSES, MixedDetector, context, model, pictures
+
+pytestmark = pytest.mark.timeout(240)  # some export a network first
+IMAGES = pictures(2).pictures
+LAYERS = ("stem.0", "same.0", "deep.0", "plain.0", "box", "score")
+
+
+@pytest.fixture(autouse=True)
+def _mixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DETECTORS.rows, "mixed", "tests_support_compression:MixedDetector")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return Export().apply(model(), context(tmp_path_factory.mktemp("made")))
+
+
+def predictor_of(folder: Path, given: Model, detector: Detector | None = None, runtime: Any = None) -> Predictor:
+    runtime = runtime or (Eager() if given.file is None else OnnxRuntime())
+    write_artefact(
+        folder, given, detector=detector or MixedDetector(), runtime=runtime, recipe_tree={}, classes=CLASSES
+    )
+    return load_predictor(folder, Target())
+
+
+def spoilt(file: Path, layer: str, folder: Path, factor: float = 1.5) -> Path:
+    """A copy of an ONNX file in which one layer's weight is wrong; the file calls it as torch does."""
+    graph = onnx.load(file)
+    (tensor,) = (entry for entry in graph.graph.initializer if entry.name == f"{layer}.weight")
+    tensor.CopyFrom(numpy_helper.from_array(np.float32(factor) * numpy_helper.to_array(tensor), tensor.name))
+    wrong = folder / "wrong.onnx"
+    onnx.save(graph, wrong)
+    return wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", [OnnxRuntime(), OpenVino()], ids=lambda runtime: runtime.name)
+def test_a_right_artefact_passes(made: Model, runtime: Any, tmp_path: Path) -> None:
+    predictor, network = predictor_of(tmp_path / "artefact", made, runtime=runtime), model().network
+    found = compare(predictor, network, IMAGES)
+    assert found.errors.keys() == {"box", "score"}
+    assert found.error < 1e-4
+    check(predictor, network, IMAGES, found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_wrong_weight_is_refused_and_its_layer_named(made: Model, layer: str, tmp_path: Path) -> None:
+    wrong = replace(made, file=spoilt(made.file, layer, tmp_path))
+    predictor, network = predictor_of(tmp_path / "artefact", wrong), model().network
+    found = compare(predictor, network, IMAGES)
+    with pytest.raises(
+        RuntimeError, match=rf"differs from eager .* fp32 allows 0.001; first diverging layer: {layer}$"
+    ):
+        check(predictor, network, IMAGES, found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", LAYERS)
+def test_the_export_names_the_layer_too(made: Model, layer: str, tmp_path: Path) -> None:
+    wrong, network = spoilt(made.file, layer, tmp_path), model().network
+    images = training_images(model(), context(tmp_path))
+    with pytest.raises(RuntimeError, match=rf"^export: output '\w+' differs .*; first diverging layer: {layer}$"):
+        check_parity(network, wrong, images, ("box", "score"))
+
+
+@pytest.mark.slow
+def test_a_file_of_other_layers_names_none(made: Model) -> None:
+    batch = training_images(model(), context(made.file.parent), 1)[0]
+    shorter = model().network
+    shorter.same = nn.Identity()
+    assert diverging_in_file(shorter, made.file, batch, "images", 1e-3) is None
+
+
+@pytest.mark.slow
+def test_of_equal_files_the_runtime_is_to_blame(made: Model, tmp_path: Path) -> None:
+    predictor, network = predictor_of(tmp_path / "artefact", made), model().network
+    right = predictor.core.parts["core"]
+    core = replace(predictor.core, parts={"core": lambda batch: tuple(2 * raw for raw in right(batch))})
+    predictor = replace(predictor, core=core)
+    found = compare(predictor, network, IMAGES)
+    with pytest.raises(RuntimeError, match=r"every layer of the files agrees: onnxruntime [\d.]+ computes something"):
+        check(predictor, network, IMAGES, found)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_torch_artefact_of_another_network_is_refused_too(layer: str, tmp_path: Path) -> None:
+    wanted = model()
+    other = copy_network(wanted.network)
+    with torch.no_grad():
+        other.get_submodule(layer).weight.add_(0.1)
+    predictor = predictor_of(tmp_path / "artefact", replace(wanted, network=other))
+    found = compare(predictor, wanted.network, IMAGES)
+    with pytest.raises(RuntimeError, match=f"first diverging layer: {layer}$"):
+        check(predictor, wanted.network, IMAGES, found)
+
+
+@pytest.mark.parametrize("quantized", [False, True])
+def test_what_is_no_number_is_refused_in_any_case(quantized: bool, tmp_path: Path) -> None:
+    given = model()
+    predictor = predictor_of(tmp_path / "artefact", given)
+    with torch.no_grad():
+        predictor.core.network.score.weight.fill_(float("nan"))
+    found = compare(predictor, given.network, IMAGES)
+    with pytest.raises(RuntimeError, match="'score' has another shape than eager's, or values that are no numbers"):
+        check(predictor, given.network, IMAGES, found, quantized=quantized)
+
+
+@pytest.mark.parametrize(("precision", "least"), [("bf16", 1e-3), ("fp16", 1e-5)])
+def test_low_precision_is_allowed_its_errors(precision: str, least: float, tmp_path: Path) -> None:
+    predictor = predictor_of(tmp_path / "artefact", model(), runtime=Eager.model_validate({"precision": precision}))
+    found = compare(predictor, model().network, IMAGES)
+    assert found.error > least
+    check(predictor, model().network, IMAGES, found)
+
+
+def test_int8_is_told_and_not_refused(tmp_path: Path) -> None:
+    given = model()
+    rounded = quantize_network(given.network, MixedDetector(), training_images(given, context(tmp_path)))
+    predictor = predictor_of(tmp_path / "artefact", replace(given, network=rounded))
+    found = compare(predictor, given.network, IMAGES)
+    assert found.error > 1e-3
+    assert found.metrics() == {"parity_error": found.error, "parity_boxes": None}
+    check(predictor, given.network, IMAGES, found)
+    check(predictor, given.network, IMAGES, found, quantized=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_wrong_layer_of_a_yolo(tmp_path: Path) -> None:
+    detector = Yolo(width=0.125, depthwise=False)
+    given = model(detector, InputSize(64, 64))
+    right = Export().apply(given, context(tmp_path, detector))
+    found = compare(predictor_of(tmp_path / "right", right, detector), given.network, IMAGES)
+    assert found.error < 1e-4
+    assert found.boxes is not None
+    assert found.boxes > 0.8  # scores of a network that was never trained are nearly equal: some boxes change places
+    for layer in ("backbone.backbone.dark3.1.conv1.conv", "head.reg_convs.1.0.conv"):
+        wrong = replace(right, file=spoilt(right.file, layer, tmp_path, factor=1000))
+        predictor = predictor_of(tmp_path / "wrong", wrong, detector)
+        with pytest.raises(RuntimeError, match=f"first diverging layer: {layer}$"):
+            check(predictor, given.network, IMAGES, compare(predictor, given.network, IMAGES))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_of_two_networks_each_is_given_the_same(tmp_path: Path) -> None:
+    """The wrong layer lies in the second one; the first one's maps are right."""
+    torch.manual_seed(0)
+    detector, size = FasterRcnn(head_width=32, proposals=10), InputSize(64, 64)
+    given = Model(detector.build(2).eval(), None, size)
+    right = Export().apply(given, context(tmp_path, detector))
+    assert compare(predictor_of(tmp_path / "right", right, detector), given.network, IMAGES).error < 1e-4
+    graph = onnx.load(right.more["box"])
+    for tensor in graph.graph.initializer:
+        if tensor.name.endswith("fc7.weight"):
+            tensor.CopyFrom(numpy_helper.from_array(1.5 * numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(graph, tmp_path / "box.onnx")
+    predictor = predictor_of(tmp_path / "wrong", replace(right, more={"box": tmp_path / "box.onnx"}), detector)
+    found = compare(predictor, given.network, IMAGES)
+    assert {name for name, error in found.errors.items() if error > 1e-3} == {"class", "box"}
+    with pytest.raises(RuntimeError, match=r"first diverging layer: roi_heads\.box_head\.fc7$"):
+        check(predictor, given.network, IMAGES, found)
+
+
+def test_layers_are_told_call_by_call() -> None:
+    network = nn.Sequential(shared := nn.Conv2d(3, 3, 1), nn.ReLU(), shared, nn.Flatten(), nn.Linear(12, 2))
+    batch = np.random.default_rng(0).random((1, 3, 2, 2), np.float32)
+    found = layer_outputs(network, batch)
+    assert [name for name, _ in found] == ["0", "0", "4"]
+    with torch.no_grad():
+        np.testing.assert_array_equal(found[0][1], shared(torch.from_numpy(batch)).numpy())
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def detections(*rows: tuple[float, float, int]) -> Detections:
+    """Squares of 10 pixels: (left edge, score, class) of each, best first."""
+    left = np.array([row[0] for row in rows], np.float32)
+    boxes = np.stack([left, np.zeros_like(left), left + 10, np.full_like(left, 10)], axis=1)
+    return Detections(
+        boxes, np.array([row[1] for row in rows], np.float32), np.array([row[2] for row in rows], np.int64)
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "count"),
+    [
+        ((0.0, 0.9, 0), 1),
+        ((0.4, 0.9, 0), 1),  # 9.6 of 10.4 pixels: 0.92
+        ((0.6, 0.9, 0), 0),  # 9.4 of 10.6: 0.89
+        ((0.0, 0.86, 0), 1),
+        ((0.0, 0.84, 0), 0),
+        ((0.0, 0.9, 1), 0),
+    ],
+)
+def test_a_box_is_found_again_near_by_only(other: tuple[float, float, int], count: int) -> None:
+    assert found_again(detections((0.0, 0.9, 0)), detections(other)) == count
+
+
+def test_a_box_is_found_once_and_weak_ones_do_not_count() -> None:
+    two, one = detections((0.0, 0.9, 0), (0.1, 0.9, 0)), detections((0.0, 0.9, 0))
+    assert found_again(two, one) == found_again(one, two) == 1
+    assert found_again(detections((0.0, 0.04, 0)), detections((0.0, 0.04, 0))) == 0
+    assert found_again(detections(), one) == found_again(one, detections()) == 0
+
+
+def test_found_again_is_the_same_from_either_side() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        rows = [
+            [
+                (float(at), float(score), int(kind))
+                for at, score, kind in zip(
+                    random.permutation(12)[:5] * 11,
+                    np.sort(random.random(5))[::-1],
+                    random.integers(0, 2, 5),
+                    strict=True,
+                )
+            ]
+            for _ in range(2)
+        ]
+        ours, theirs = (detections(*part) for part in rows)
+        wanted = sum(
+            a[0] == b[0]
+            and a[2] == b[2]
+            and abs(np.float32(a[1]) - np.float32(b[1])) <= 0.05
+            and min(a[1], b[1]) > 0.05
+            for a, b in itertools.product(*rows)
+        )
+        assert found_again(ours, theirs) == found_again(theirs, ours) == wanted

@@ -1,0 +1,166 @@
+"""``paretune predict``: boxes in images from the artefact alone; what cannot be read is told and does not stop it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from paretune.cli import main
+from paretune.compression.artefact import write_artefact
+from paretune.compression.export import Export
+from paretune.data.images import read_image
+from paretune.detectors.yolo import Yolo
+from paretune.model import Model
+from paretune.recipe import Recipe
+from paretune.runtimes.predictor import load_predictor
+from paretune.structures import InputSize
+from paretune.target import Target
+from tests_support_compression import context
+
+CLASSES = ("ant", "bee")
+DETECTOR = Yolo(depthwise=False, width=0.0625)
+
+
+def write(folder: Path, runtime: str, work: Path) -> Path:
+    """An untrained YOLO that is sure of what it sees."""
+    torch.manual_seed(0)
+    network = DETECTOR.build(len(CLASSES)).eval()
+    with torch.no_grad():
+        for layer in DETECTOR.protected(network):
+            layer.weight.mul_(30)
+            layer.bias.fill_(2)
+    recipe = Recipe.model_validate({"input_size": "64", "runtime": runtime})
+    model = Model(network, None, InputSize(64, 64), params=1, flops=1)
+    if runtime == "onnxruntime":
+        model = Export().apply(model, context(work, DETECTOR))
+    options: dict[str, Any] = {"runtime": recipe.runtime, "recipe_tree": recipe.tree(), "classes": CLASSES}
+    write_artefact(folder, model, detector=DETECTOR, **options)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("eager")
+    return write(place / "artefact", "eager", place)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    files = [tmp_path / "one.png", tmp_path / "two.jpg", tmp_path / "other" / "one.png"]
+    (tmp_path / "other").mkdir()
+    for number, file in enumerate(files):
+        cv2.imwrite(str(file), np.random.default_rng(number).integers(0, 256, (60, 80 + number, 3), np.uint8))
+    return files
+
+
+def predict(*words: Any) -> int:
+    return main(["predict", *map(str, words)])
+
+
+def test_draws_boxes_with_nothing_else_given(
+    artefact: Path, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert predict(artefact, *images) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    predictor = load_predictor(artefact, Target())
+    for file, line in zip(images, lines, strict=True):
+        found = predictor(read_image(file))
+        counts = [int(((found.labels == label) & (found.scores >= 0.3)).sum()) for label in range(2)]
+        said = [f"{count} {CLASSES[label]}" for label, count in sorted(enumerate(counts), key=lambda e: -e[1]) if count]
+        assert line == f"{file}: {', '.join(said)}"
+        assert said
+    assert last == "pictures: predictions"
+    for name, file in zip(("one.png", "two.png", "one_2.png"), images, strict=True):
+        drawn, own = read_image(tmp_path / "predictions" / name), read_image(file)
+        assert drawn.shape == own.shape
+        assert (np.abs(drawn.astype(int) - own).max(-1) > 40).mean() > 0.02
+
+
+def test_json_has_every_box_and_draws_only_when_asked_to(
+    artefact: Path, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = load_predictor(artefact, Target())(read_image(images[0]))
+    confidence = float(np.median(found.scores))
+    assert predict(artefact, images[0], "--json", "--confidence", confidence) == 0
+    body = json.loads(capsys.readouterr().out)
+    (entry,) = body["images"]
+    assert (body["confidence"], entry["image"]) == (confidence, str(images[0]))
+    assert not (tmp_path / "predictions").exists()
+    sure = found.scores >= confidence
+    assert 0 < sure.sum() < len(sure)
+    assert [e["class"] for e in entry["detections"]] == [CLASSES[label] for label in found.labels[sure]]
+    np.testing.assert_allclose([e["box"] for e in entry["detections"]], found.boxes[sure], atol=0.01)
+    np.testing.assert_allclose([e["score"] for e in entry["detections"]], found.scores[sure], atol=1e-4)
+    assert predict(artefact, images[0], "--json", "--out", tmp_path / "drawn") == 0
+    picture = json.loads(capsys.readouterr().out)["images"][0]["picture"]
+    assert picture == str(tmp_path / "drawn" / "one.png")
+    assert Path(picture).is_file()
+
+
+def test_what_cannot_be_read_is_told_and_the_others_are_done(
+    artefact: Path, images: list[Path], tmp_path: Path, capsys: Any
+) -> None:
+    broken, missing = tmp_path / "broken.jpg", tmp_path / "missing.jpg"
+    broken.write_bytes(images[1].read_bytes()[:200])
+    out = tmp_path / "out"
+    assert predict(artefact, broken, images[0], missing, images[1], "--out", out) == 2
+    told = capsys.readouterr()
+    assert [line.split(":")[0] for line in told.err.splitlines()[:2]] == [str(broken), str(missing)]
+    assert told.err.splitlines()[2:] == ["2 of 4 images could not be read"]
+    assert sorted(path.name for path in out.iterdir()) == ["one.png", "two.png"]
+    assert predict(artefact, broken, images[0], "--json") == 2
+    entries = json.loads(capsys.readouterr().out)["images"]
+    assert [set(entry) for entry in entries] == [{"image", "error"}, {"image", "detections"}]
+
+
+def test_mistakes_are_one_line(artefact: Path, images: list[Path], tmp_path: Path, capsys: Any) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for file in artefact.iterdir():
+        (damaged / file.name).write_bytes(file.read_bytes()[: -9 if file.suffix == ".safetensors" else None])
+    mistakes = {
+        (tmp_path, images[0]): "not an artefact",
+        (damaged, images[0]): "damaged or missing",
+        (artefact, images[0], "--confidence", "1.5"): "--confidence 1.5: expected 0 to 1",
+        (artefact, images[0], "--threads", "0"): "--threads 0",
+        (artefact, images[0], "--out", tmp_path): "is one of the images, and would be replaced",
+        (artefact, images[0], "--out", images[1]): "cannot be written",
+    }
+    before = images[0].read_bytes()
+    for words, message in mistakes.items():
+        assert predict(*words) == 2
+        err = capsys.readouterr().err
+        assert message in err
+        assert len(err.strip().splitlines()) == 1
+    assert images[0].read_bytes() == before
+
+
+def test_a_large_image_is_drawn_pixel_for_pixel_with_larger_letters(artefact: Path, tmp_path: Path) -> None:
+    file = tmp_path / "large.png"
+    cv2.imwrite(str(file), np.random.default_rng(5).integers(0, 256, (613, 2001, 3), np.uint8))
+    assert predict(artefact, file, "--out", tmp_path / "out") == 0
+    assert read_image(tmp_path / "out" / "large.png").shape == (613, 2001, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_an_exported_artefact_needs_no_torch(images: list[Path], tmp_path: Path) -> None:
+    folder = write(tmp_path / "artefact", "onnxruntime", tmp_path)
+    code = (
+        "import sys; from paretune.cli import main; code = main(sys.argv[1:]); "
+        "print(code, [m for m in ('torch', 'ray', 'mlflow', 'optuna') if m in sys.modules])"
+    )
+    words = ["predict", str(folder), *map(str, images), "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
+    assert len(list((tmp_path / "out").iterdir())) == 3

@@ -1,0 +1,70 @@
+"""Static INT8 of every detector family, by either tool, on either runtime: boxes agree with those in float."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paretune.compression.artefact import write_artefact
+from paretune.compression.export import Export
+from paretune.compression.quantize import Quantize
+from paretune.compression.sensitivity import agreement
+from paretune.detectors.base import Detector
+from paretune.detectors.faster_rcnn import FasterRcnn
+from paretune.detectors.ssd import Ssd
+from paretune.detectors.yolo import Yolo
+from paretune.runtimes.base import Runtime
+from paretune.runtimes.onnxruntime import OnnxRuntime
+from paretune.runtimes.openvino import OpenVino
+from paretune.runtimes.predictor import load_predictor
+from paretune.structures import Detections, InputSize
+from paretune.target import Target
+from tests_support_compression import CLASSES, context
+from tests_support_quantize import photographs, sure
+
+CASES = [
+    pytest.param(Yolo(width=0.25), InputSize(96, 64), id="yolo", marks=pytest.mark.slow),
+    pytest.param(Ssd(width=0.5), InputSize(128, 96), id="ssdlite", marks=pytest.mark.slow),
+    pytest.param(
+        FasterRcnn(proposals=30, head_width=64, least=0.0), InputSize(128, 96), id="frcnn", marks=pytest.mark.slow
+    ),
+    pytest.param(Ssd(variant="ssd300_vgg16"), InputSize(300, 300), id="ssd300", marks=pytest.mark.full),
+]
+AGREED = 0.5
+"""``agreement`` of detections; of a network of random weights that is badly quantized it is nearly 0."""
+TOOLS = ["onnxruntime", *(["nncf"] if importlib.util.find_spec("nncf") else [])]
+
+
+def found(folder: Path, made: object, detector: Detector, runtime: Runtime, pictures: object) -> list[Detections]:
+    """What an artefact finds, read back from the disk."""
+    artefact = write_artefact(folder, made, detector=detector, runtime=runtime, recipe_tree={}, classes=CLASSES)
+    predictor = load_predictor(artefact.folder, Target())
+    assert predictor.facts["precision"] == ("int8" if "quantize" in made.history else "fp32")
+    return [inside(predictor(picture)) for picture in pictures]
+
+
+def inside(boxes: Detections) -> Detections:
+    """Without those of which nothing is left at the edge of the picture: they do not even overlap themselves."""
+    kept = (boxes.boxes[:, 2:] > boxes.boxes[:, :2]).all(1)
+    return Detections(boxes.boxes[kept], boxes.scores[kept], boxes.labels[kept])
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("detector", "size"), CASES)
+def test_boxes_agree_with_those_in_float(detector: Detector, size: InputSize, tmp_path: Path) -> None:
+    around = context(tmp_path, detector, photographs(6, size=size))
+    pictures = photographs(3, "val", seed=1, size=size).pictures
+    source = Export().apply(sure(detector, size), around)
+    wanted = found(tmp_path / "artefact", source, detector, OnnxRuntime(), pictures)
+    assert all(len(boxes.scores) > 3 for boxes in wanted)
+    agreed = {}
+    for tool in TOOLS:
+        made = Quantize(tool=tool).apply(source, around)
+        for runtime in (OnnxRuntime(), OpenVino()):
+            got = found(tmp_path / "artefact", made, detector, runtime, pictures)
+            pairs = zip(wanted, got, strict=True)
+            agreed[tool, runtime.name] = np.mean([agreement(one, other) for one, other in pairs])
+    assert all(value > AGREED for value in agreed.values()), agreed

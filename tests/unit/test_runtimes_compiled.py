@@ -1,0 +1,146 @@
+"""Compiled by TorchInductor: the same numbers as eager, one graph for each part, kept for the next process."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from paretune.compression.artefact import write_artefact
+from paretune.compression.quantize_torch import predictors, quantize_network
+from paretune.detectors import DETECTORS
+from paretune.detectors.base import Detector
+from paretune.detectors.faster_rcnn import FasterRcnn
+from paretune.detectors.ssd import Ssd
+from paretune.detectors.yolo import Yolo
+from paretune.errors import UserError
+from paretune.model import Model
+from paretune.runtimes import caching
+from paretune.runtimes.base import Core
+from paretune.runtimes.compiled import Compiled, compiled, remove_broken
+from paretune.runtimes.eager import Eager, Given
+from paretune.structures import Floats, InputSize
+from paretune.target import Target
+from tests_support_profiling import FAKE_ROW, FakeDetector
+
+SIZE = InputSize(16, 12)
+
+
+@pytest.fixture(autouse=True)
+def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DETECTORS.rows, "fake", FAKE_ROW)
+
+
+def batch_of(size: InputSize, bright: float = 1.0) -> Floats:
+    return np.random.default_rng(0).random((1, 3, size.height, size.width), np.float32) * np.float32(bright)
+
+
+def loaded(folder: Path, network: nn.Module, detector: Detector, size: InputSize, runtime: Any) -> Core:
+    artefact = write_artefact(
+        folder, Model(network, None, size), detector=detector, runtime=runtime, recipe_tree={}, classes=("a", "b")
+    )
+    return runtime.load(artefact, Target())
+
+
+def test_without_a_compiler_one_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(
+        UserError, match=r"needs a C\+\+ compiler, and there is no 'no-such-compiler' here: install g\+\+"
+    ):
+        loaded(tmp_path / "artefact", FakeDetector().build(2).eval(), FakeDetector(), SIZE, Compiled())
+
+
+def test_the_folder_of_compiled_programs_is_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caching.tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = caching.private_folder("compiled")
+    assert folder == caching.private_folder("compiled")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    monkeypatch.setattr(caching.os, "getuid", lambda: os.geteuid() + 1)
+    (tmp_path / f"paretune-compiled-{os.geteuid() + 1}").mkdir()
+    with pytest.raises(RuntimeError, match="belongs to another user"):
+        caching.private_folder("compiled")
+
+
+def test_half_a_program_of_a_killed_process_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caching.tempfile, "gettempdir", lambda: str(tmp_path))
+    broken = caching.private_folder("compiled") / "67" / "c67.main.so"
+    broken.parent.mkdir()
+    broken.write_bytes(b"")
+    other = tmp_path / "other.so"
+    other.write_bytes(b"")
+    assert not remove_broken(f"ImportError: {other}: file too short")
+    assert not remove_broken("ImportError: something else")
+    assert remove_broken(f"InductorError: ImportError: {broken}: file too short\n\nSet TORCHDYNAMO_VERBOSE=1")
+    assert other.exists()
+    assert not broken.exists()
+
+
+def test_what_is_not_one_graph_is_an_error() -> None:
+    class Broken(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+            torch._dynamo.graph_break()
+            return (x + 1,)
+
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="graph_break"):
+        compiled(Broken().eval(), Given("cpu", "fp32"))(batch_of(SIZE))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("precision", "share"), [("fp32", 1e-5), ("bf16", 0.05)])
+def test_it_says_what_eager_says_in_float(tmp_path: Path, precision: str, share: float) -> None:
+    torch.manual_seed(0)
+    network = FakeDetector().build(2).eval()
+    core = loaded(
+        tmp_path / "artefact", network, FakeDetector(), SIZE, Compiled.model_validate({"precision": precision})
+    )
+    assert core.facts["precision"] == core.facts["layers"] == precision
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(batch_of(SIZE)))
+    for got, raw in zip(core(batch_of(SIZE)), wanted, strict=True):
+        assert got.dtype == np.float32
+        assert np.abs(got - raw.numpy()).max() < share * float(raw.abs().max())
+
+
+FAMILIES = [
+    pytest.param(Yolo(width=0.125, depthwise=False), InputSize(64, 64), 255.0, id="yolo"),
+    pytest.param(Ssd(width=0.25), InputSize(96, 96), 1.0, id="ssdlite"),
+    pytest.param(FasterRcnn(head_width=32, proposals=10), InputSize(64, 64), 1.0, id="faster_rcnn"),
+    pytest.param(Ssd(variant="ssd300_vgg16"), InputSize(300, 300), 255.0, id="ssd300"),
+]
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("int8", [False, True], ids=["float", "int8"])
+@pytest.mark.parametrize(("detector", "size", "bright"), FAMILIES)
+def test_every_family_compiles(detector: Detector, size: InputSize, bright: float, int8: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, batch = detector.build(2).eval(), batch_of(size, bright)
+    if int8:
+        network = quantize_network(network, detector, [batch], keep=predictors(network, detector))
+    eager = loaded(tmp_path / "eager", network, detector, size, Eager())
+    core = loaded(tmp_path / "compiled", network, detector, size, Compiled())
+    assert core.facts["precision"] == ("int8" if int8 else "fp32")
+    share = 0.1 if int8 else 1e-4  # an input between two of its 256 values may go either way
+    for name, part in eager.parts.items():
+        given = _inputs(detector, eager, batch, size)[name]
+        for wanted, got in zip(part(given), core.parts[name](given), strict=True):
+            assert np.abs(wanted - got).max() <= share * np.abs(wanted).max()
+
+
+def _inputs(detector: Detector, core: Core, batch: Floats, size: InputSize) -> dict[str, Floats]:
+    """What each part is given."""
+    seen: dict[str, Floats] = {}
+
+    def noting(name: str) -> Any:
+        return lambda given: (seen.__setitem__(name, given), core.parts[name](given))[1]
+
+    detector.run({name: noting(name) for name in core.parts}, batch, size)
+    return seen

@@ -1,0 +1,85 @@
+"""A trial tells how near its artefact is to the network it was made from, and fails where it is another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from paretune import trial
+from paretune.bench import Bench
+from paretune.detectors import DETECTORS
+from paretune.detectors.structure import save_network
+from paretune.job import Job
+from paretune.recipe import Recipe
+from paretune.records import Record
+from tests_support_compression import MixedDetector, model
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+JOB = {
+    "dataset": {"shapes": {"train": 8, "val": 4, "size": "64x48"}},
+    "detector": "mixed",
+    "input_size": "64x48",
+    "space": "none.yaml",
+    "training": {"threads": 1},
+}
+
+
+class NoLatency:
+    """In place of a measurement: what is not asked for here."""
+
+    reasons: dict[str, str] = {}  # noqa: RUF012 - never changed
+    notes: tuple[str, ...] = ()
+    facts: dict[str, Any] = {}  # noqa: RUF012
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setitem(DETECTORS.rows, "mixed", "tests_support_compression:MixedDetector")
+    monkeypatch.setattr(trial, "_measure", lambda *_: NoLatency())
+    before = torch.get_num_threads()
+    job = Job.model_validate(JOB)
+    save_network(model(MixedDetector()).network, tmp_path / "baseline")
+    yield Bench(job, job.dataset.open(tmp_path / "cache"), tmp_path / "sweep", tmp_path / "baseline")
+    torch.set_num_threads(before)
+
+
+def ran(bench: Bench, **recipe: Any) -> Record:
+    return trial.run(bench, 2, Recipe.model_validate({"input_size": "64x48", **recipe}), origin="sampled")
+
+
+def test_an_artefact_that_is_its_network_is_told_so(bench: Bench) -> None:
+    record = ran(bench, runtime="eager")
+    assert record.state == "complete", record.failure
+    assert record.metrics["parity_error"] < 1e-5
+    assert "parity_boxes" not in record.metrics  # the detector of the tests finds nothing
+
+
+def test_int8_is_compared_with_the_float_network_it_was_made_from(bench: Bench) -> None:
+    record = ran(bench, runtime="eager", steps=[{"prune": {"ratio": 0.5}}, {"quantize": {"images": 8}}])
+    assert record.state == "complete", record.failure
+    assert 1e-4 < record.metrics["parity_error"] < 0.5
+
+
+def test_a_wrong_artefact_fails_the_trial_and_names_the_layer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from paretune.detectors import structure
+
+    save = structure.save_network
+
+    def spoiling(network: torch.nn.Module, folder: Path) -> None:
+        with torch.no_grad():
+            network = structure.copy_network(network)
+            network.plain[0].weight.mul_(2)
+        save(network, folder)
+
+    monkeypatch.setattr(structure, "save_network", spoiling)
+    record = ran(bench, runtime="eager")
+    assert record.state == "failed"
+    assert record.failure.startswith("RuntimeError: parity: output ")
+    assert record.failure.endswith("first diverging layer: plain.0")
