@@ -17,9 +17,6 @@ from paretune.store import Artefact
 if TYPE_CHECKING:
     from torch import nn
 
-_QUANTIZE = "quantize"
-"""The step whose result is not to be equal to what it was given."""
-
 
 def _untimed(_: str) -> AbstractContextManager[None]:
     return nullcontext()
@@ -44,8 +41,8 @@ class Built:
     artefact: Artefact
     network: nn.Module
     """The float network before it was exported or quantized, in eval mode on the CPU."""
-    quantized: bool
-    """Whether the artefact differs from it by intent."""
+    changed: bool
+    """Whether the artefact differs from it by intent: quantized, or clustered after the export."""
 
 
 def build(
@@ -79,13 +76,15 @@ def build(
         network = load_network(context.detector, len(context.data.classes), start.folder)
         params, flops = count(network, recipe.size)
     model = Model(network, None, recipe.size, notes=start.notes, params=params, flops=flops)
+    changed = False
     for step in recipe.chain:
         context.progress(step.name)
+        changed = changed or step.final or model.file is not None
         with stage(step.name):
             model = step.apply(model, context)
         if not idle:
             _refuse_idle(step.name, model.notes)
-        if model.network is not None and _QUANTIZE not in model.history:
+        if model.network is not None and not changed:
             network = model.network
     tree = recipe.tree()
     artefact = write_artefact(
@@ -96,7 +95,7 @@ def build(
         recipe_tree={**tree, "steps": [*start.steps, *tree["steps"]]},
         classes=context.data.classes,
     )
-    return Built(artefact, network, _QUANTIZE in model.history)
+    return Built(artefact, network, changed)
 
 
 def _refuse_idle(step: str, notes: Sequence[str]) -> None:

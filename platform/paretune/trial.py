@@ -141,7 +141,7 @@ def _evaluate(bench: Bench, built: Built) -> tuple[Parity, Accuracy]:
         predictor = load_predictor(built.artefact.folder, target)
         images = measuring_images(bench)[: parity.IMAGES]
         found = parity.compare(predictor, built.network, images)
-        parity.check(predictor, built.network, images, found, quantized=built.quantized)
+        parity.check(predictor, built.network, images, found, changed=built.changed)
         return found, evaluate(predictor, bench.data.splits["val"])
 
 

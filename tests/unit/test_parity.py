@@ -128,15 +128,15 @@ def test_a_torch_artefact_of_another_network_is_refused_too(layer: str, tmp_path
         check(predictor, wanted.network, IMAGES, found)
 
 
-@pytest.mark.parametrize("quantized", [False, True])
-def test_what_is_no_number_is_refused_in_any_case(quantized: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changed", [False, True])
+def test_what_is_no_number_is_refused_in_any_case(changed: bool, tmp_path: Path) -> None:
     given = model()
     predictor = predictor_of(tmp_path / "artefact", given)
     with torch.no_grad():
         predictor.core.network.score.weight.fill_(float("nan"))
     found = compare(predictor, given.network, IMAGES)
     with pytest.raises(RuntimeError, match="'score' has another shape than eager's, or values that are no numbers"):
-        check(predictor, given.network, IMAGES, found, quantized=quantized)
+        check(predictor, given.network, IMAGES, found, changed=changed)
 
 
 @pytest.mark.parametrize(("precision", "least"), [("bf16", 1e-3), ("fp16", 1e-5)])
@@ -155,7 +155,7 @@ def test_int8_is_told_and_not_refused(tmp_path: Path) -> None:
     assert found.error > 1e-3
     assert found.metrics() == {"parity_error": found.error, "parity_boxes": None}
     check(predictor, given.network, IMAGES, found)
-    check(predictor, given.network, IMAGES, found, quantized=True)
+    check(predictor, given.network, IMAGES, found, changed=True)
 
 
 @pytest.mark.slow

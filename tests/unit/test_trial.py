@@ -15,6 +15,7 @@ from paretune.detectors.structure import save_network
 from paretune.job import Job
 from paretune.recipe import Recipe
 from paretune.records import Record
+from paretune.runtimes import openvino
 from tests_support_compression import MixedDetector, model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -65,6 +66,27 @@ def test_int8_is_compared_with_the_float_network_it_was_made_from(bench: Bench) 
     record = ran(bench, runtime="eager", steps=[{"prune": {"ratio": 0.5}}, {"quantize": {"images": 8}}])
     assert record.state == "complete", record.failure
     assert 1e-4 < record.metrics["parity_error"] < 0.5
+
+
+def test_a_file_that_is_clustered_by_intent_is_not_taken_for_a_wrong_one(bench: Bench) -> None:
+    record = ran(bench, runtime="onnxruntime", steps=[{"cluster": {"bits": 2}}])
+    assert record.state == "complete", record.failure
+    assert record.metrics["parity_error"] > 1e-3
+
+
+def test_a_step_that_changes_nothing_is_refused(bench: Bench) -> None:
+    record = ran(bench, runtime="eager", steps=[{"prune": {"ratio": 0.01, "round_to": 64}}])
+    assert record.state == "failed"
+    assert record.failure.startswith("UserError: refused: prune changed nothing: ratio 0.01")
+
+
+def test_what_the_machine_cannot_run_is_refused_before_it_is_built(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "cpu_has_bfloat16", lambda: False)
+    record = ran(bench, runtime={"openvino": {"precision": "bf16"}})
+    assert record.failure.startswith("UserError: openvino: this CPU does not compute bfloat16")
+    assert record.seconds == {}
 
 
 def test_a_wrong_artefact_fails_the_trial_and_names_the_layer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

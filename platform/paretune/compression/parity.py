@@ -99,15 +99,15 @@ def _sure(found: Detections) -> int:
 
 
 def check(
-    predictor: Predictor, network: nn.Module, images: Sequence[Image], found: Parity, *, quantized: bool = False
+    predictor: Predictor, network: nn.Module, images: Sequence[Image], found: Parity, *, changed: bool = False
 ) -> None:
-    """Refuse an artefact that is not the network it was made from; a quantized one must only give numbers.
+    """Refuse an artefact that is not the network it was made from; one changed by intent must only give numbers.
 
     Raises:
         RuntimeError: names the output that is furthest away, and the first layer that differs.
     """
     kind = str(predictor.facts["precision"])
-    tolerance = math.inf if quantized else TOLERANCES.get(kind, math.inf)
+    tolerance = math.inf if changed else TOLERANCES.get(kind, math.inf)
     if found.error <= tolerance and math.isfinite(found.error):
         return
     worst = max(found.errors, key=lambda name: found.errors[name])
