@@ -113,4 +113,4 @@ def test_is_cheap_beside_the_network() -> None:
         start = time.perf_counter()
         Yolo().decode(raw, SIZE, Thresholds())
         times.append(time.perf_counter() - start)
-    assert min(times) < 2e-3  # 0.2 ms on an idle core; this only guards against loops over cells
+    assert min(times) < 6e-3  # 0.2 to 2.3 ms seen; this only guards against loops over cells, some tens of ms
