@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -117,20 +117,23 @@ def optimize(
     target: Target = Target(),  # noqa: B008 - frozen
     progress: Callable[[str], None] = lambda _: None,
 ) -> Artefact:
-    """Take a network through a recipe and write the artefact, whole or not at all.
+    """Take a network through a recipe and write the artefact, once it is found to be what it was made from.
 
     Args:
         source: the network.
         recipe: what is done to it.
         images: of its classes.
-        folder: new one, receives the artefact.
+        folder: new one, receives the artefact, whole or not at all.
         seed: of everything random.
         target: what the artefact is for.
         progress: called with a line for each step and epoch.
 
     Raises:
-        UserError: the folder is there already, the images are of other classes, or a step failed.
+        UserError: the folder is there already, the images are of other classes, a step failed, or the artefact
+            says something else than the network it was made from.
     """
+    from paretune.compression.parity import verify
+    from paretune.runtimes.predictor import load_predictor
     from paretune.training.loop import pick_device
 
     if folder.exists():
@@ -157,9 +160,13 @@ def optimize(
             runtime=recipe.runtime,
         )
         try:
-            return build(source.start, recipe, context, folder).artefact
+            built = build(source.start, recipe, context, workdir / "artefact")
+            found = verify(load_predictor(built.artefact.folder, target), built, data.splits["val"])
         except (FloatingPointError, RuntimeError) as error:
             raise UserError(f"optimize: {' '.join(str(error).split())}") from error
+        progress(str(found))
+        built.artefact.folder.rename(folder)
+        return replace(built.artefact, folder=folder)
 
 
 def _workdir(folder: Path) -> TemporaryDirectory[str]:

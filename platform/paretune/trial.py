@@ -132,17 +132,14 @@ def _threads() -> int:
 
 def _evaluate(bench: Bench, built: Built) -> tuple[Parity, Accuracy]:
     """Evaluate the artefact on its runtime over the validation split, once it is found to be what it was made from."""
-    from paretune.compression import parity
+    from paretune.compression.parity import verify
     from paretune.evaluation import evaluate
     from paretune.runtimes.predictor import load_predictor
 
-    target = bench.job.target
+    target, val = bench.job.target, bench.data.splits["val"]
     with sharing(target.device):
         predictor = load_predictor(built.artefact.folder, target)
-        images = measuring_images(bench)[: parity.IMAGES]
-        found = parity.compare(predictor, built.network, images)
-        parity.check(predictor, built.network, images, found, changed=built.changed)
-        return found, evaluate(predictor, bench.data.splits["val"])
+        return verify(predictor, built, val), evaluate(predictor, val)
 
 
 def _measure(bench: Bench, number: int, artefact: Artefact) -> Latency:

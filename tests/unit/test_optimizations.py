@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from paretune.cli import main
 from paretune.compression.prune import Prune
 from paretune.data.shapes import Shapes
+from paretune.detectors import structure
 from paretune.detectors.structure import load_network, save_network
 from paretune.detectors.yolo import Yolo
 from paretune.model import Model
@@ -73,6 +74,7 @@ def test_steps_on_the_command_line_do_what_the_steps_do(place: Place, tmp_path: 
     assert [next(iter(step)) for step in artefact.recipe["steps"]] == ["prune", "recalibrate"]
     assert artefact.recipe["input_size"] == "64"
     assert (artefact.classes, artefact.params) == (place.classes, sum(p.numel() for p in wanted.parameters()))
+    assert "parity with the float network: largest error 0.0e+00" in out
     assert f"made: torch for eager, {artefact.size_mib:.2f} MiB, {artefact.params:,} parameters" in out
     assert place.left() == {"made", "work"}
 
@@ -144,6 +146,23 @@ def test_mistakes_end_with_2_and_leave_nothing(place: Place, words: list[str], m
     err = capsys.readouterr().err
     assert message in err
     assert "Traceback" not in err
+    assert place.left() == set()
+
+
+def test_a_wrong_artefact_is_refused_and_does_not_stay(place: Place, monkeypatch: Any, capsys: Any) -> None:
+    save = structure.save_network
+
+    def spoiling(network: torch.nn.Module, folder: Path) -> None:
+        network = structure.copy_network(network)
+        with torch.no_grad():
+            DETECTOR.protected(network)[-1].bias.add_(1)
+        save(network, folder)
+
+    monkeypatch.setattr(structure, "save_network", spoiling)
+    assert place.optimize("--step", PRUNE, "--runtime", "eager", "--out", "made") == 2
+    err = capsys.readouterr().err
+    assert "optimize: parity: output " in err
+    assert "first diverging layer: " in err
     assert place.left() == set()
 
 

@@ -18,13 +18,15 @@ from paretune.compression.export import in_eager
 from paretune.evaluation.matching import overlap
 from paretune.runtimes.onnxruntime import part_file
 from paretune.runtimes.predictor import Predictor
-from paretune.structures import Detections, Floats, Image
+from paretune.structures import Detections, Floats, Image, Split
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from paretune.build import Built
+
 IMAGES = 4
-"""Images that a trial compares."""
+"""Images that are compared."""
 TOLERANCES = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.5}
 """Largest error of an output, relative to its largest value, by what a runtime computes in. bfloat16 has 8 bits: in
 dozens of layers its errors grow to tenths, and only what is wrong from the bottom up is beyond that."""
@@ -45,6 +47,11 @@ class Parity:
     def error(self) -> float:
         """Return the largest error of all outputs."""
         return max(self.errors.values())
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        found = "no box in either" if self.boxes is None else f"{self.boxes:.0%} of the boxes found again"
+        return f"parity with the float network: largest error {self.error:.1e}, {found}"
 
     def metrics(self) -> dict[str, float | None]:
         """Return the numbers for the record of a trial."""
@@ -98,13 +105,26 @@ def _sure(found: Detections) -> int:
     return int((found.scores > SAME_SCORE).sum())
 
 
+def verify(predictor: Predictor, built: Built, split: Split) -> Parity:
+    """Compare an artefact, loaded on its runtime, with what it was made from, on the first images of a split.
+
+    Raises:
+        RuntimeError: it is not that network: names the output that is furthest away, and the first layer that
+            differs. One changed by intent must only give numbers.
+    """
+    images = [split.image(index) for index in range(min(IMAGES, len(split)))]
+    found = compare(predictor, built.network, images)
+    check(predictor, built.network, images, found, changed=built.changed)
+    return found
+
+
 def check(
     predictor: Predictor, network: nn.Module, images: Sequence[Image], found: Parity, *, changed: bool = False
 ) -> None:
-    """Refuse an artefact that is not the network it was made from; one changed by intent must only give numbers.
+    """Refuse what is further away than its runtime's precision explains.
 
     Raises:
-        RuntimeError: names the output that is furthest away, and the first layer that differs.
+        RuntimeError: as above.
     """
     kind = str(predictor.facts["precision"])
     tolerance = math.inf if changed else TOLERANCES.get(kind, math.inf)
