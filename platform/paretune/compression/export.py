@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -117,11 +117,22 @@ def exported(network: nn.Module, example: Floats, names: Sequence[str], given: s
     return graph
 
 
+@dataclass(frozen=True)
+class TrainingInputs:
+    """Images of the training split as network inputs (1, 3, H, W), read anew whenever they are gone through."""
+
+    model: Model
+    context: Context
+    indices: Sequence[int]
+
+    def __iter__(self) -> Iterator[Floats]:
+        split, preprocess = self.context.data.splits["train"], self.context.detector.preprocess
+        return (preprocess(split.image(index), self.model.input_size)[0][None] for index in self.indices)
+
+
 def training_images(model: Model, context: Context, count: int = 2) -> list[Floats]:
     """Return the first training images as network inputs (1, 3, H, W)."""
-    split = context.data.splits["train"]
-    indices = range(min(count, len(split)))
-    return [context.detector.preprocess(split.image(index), model.input_size)[0][None] for index in indices]
+    return list(TrainingInputs(model, context, range(min(count, len(context.data.splits["train"])))))
 
 
 def check_parity(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from paretune.compression.base import Context
-from paretune.compression.export import in_eager, part_inputs
+from paretune.compression.export import TrainingInputs, in_eager, part_inputs
 from paretune.compression.folding import fold
 from paretune.detectors.base import Detector
 from paretune.detectors.chain import Chain, Nothing
@@ -27,19 +27,6 @@ from paretune.structures import Floats, InputSize
 _CUT = 5e-5
 """Share of the values that `percentile` leaves out at either end: one in ten thousand together."""
 _BINS = 8192
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """Images of the training split as network inputs, read anew whenever they are gone through."""
-
-    model: Model
-    context: Context
-    indices: Sequence[int]
-
-    def __iter__(self) -> Iterator[Floats]:
-        split, preprocess = self.context.data.splits["train"], self.context.detector.preprocess
-        return (preprocess(split.image(index), self.model.input_size)[0][None] for index in self.indices)
 
 
 def quantize_model(
@@ -66,7 +53,7 @@ def quantize_model(
     network = quantize_network(
         model.network,
         context.detector,
-        _Inputs(model, context, indices),
+        TrainingInputs(model, context, indices),
         per_channel=per_channel,
         method=method,
         keep=keep,

@@ -14,7 +14,7 @@ import numpy as np
 
 from paretune.compression import quantize_onnx, sensitivity
 from paretune.compression.base import Context
-from paretune.compression.export import training_images
+from paretune.compression.export import TrainingInputs, training_images
 from paretune.compression.quantize_calibration import Feed, loaded
 from paretune.compression.quantize_mixed import mixed
 from paretune.compression.sensitivity import Layer
@@ -104,17 +104,19 @@ class Work:
         """Write one file in static INT8 that names the images its ranges come from."""
         split = self.context.data.splits["train"]
         feed = Feed(split, self.indices, self.context.detector, self.model, part)
-        options: dict[str, Any] = {
-            "percentile": plan.method == "percentile",
-            "per_channel": plan.per_channel,
-            "weight_bits": plan.weight_bits,
-        }
         if plan.tool == "nncf":
             from paretune.compression.quantize_nncf import static
-
-            static(self.floats[part], file, feed, floats=outputs, **options)
         else:
-            quantize_onnx.static(self.floats[part], file, feed, floats=outputs, **options)
+            from paretune.compression.quantize_onnx import static
+        static(
+            self.floats[part],
+            file,
+            feed,
+            percentile=plan.method == "percentile",
+            per_channel=plan.per_channel,
+            weight_bits=plan.weight_bits,
+            floats=outputs,
+        )
         images = [split.ids[index] for index in self.indices]
         facts = {"images": images, "seed": self.context.seed, "method": plan.method, "tool": plan.tool}
         _tell(file, CALIBRATION, {**facts, "weight_bits": plan.weight_bits})
@@ -122,11 +124,8 @@ class Work:
     def ranked(self, files: Files) -> list[Layer]:
         """Return the integer layers of quantized files, the most harmful first."""
         self.context.progress("quantize: comparing layers")
-        size, detector = self.model.input_size, self.context.detector
-        split = self.context.data.splits["train"]
-        some = self.indices[: sensitivity.IMAGES]
-        images = [detector.preprocess(split.image(index), size)[0][None] for index in some]
-        return sensitivity.rank(detector, size, self.floats, files, images)
+        images = list(TrainingInputs(self.model, self.context, self.indices[: sensitivity.IMAGES]))
+        return sensitivity.rank(self.context.detector, self.model.input_size, self.floats, files, images)
 
     def with_floats(self, files: Files, kept: Sequence[Layer]) -> Files:
         """Return quantized files with some layers put back into float."""
