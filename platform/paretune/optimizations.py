@@ -161,7 +161,8 @@ def optimize(
         )
         try:
             built = build(source.start, recipe, context, workdir / "artefact")
-            found = verify(load_predictor(built.artefact.folder, target), built, data.splits["val"])
+            predictor = load_predictor(built.artefact.folder, target)
+            found = verify(predictor, built.network, data.splits["val"], changed=built.changed)
         except (FloatingPointError, RuntimeError) as error:
             raise UserError(f"optimize: {' '.join(str(error).split())}") from error
         progress(str(found))

@@ -139,7 +139,7 @@ def _evaluate(bench: Bench, built: Built) -> tuple[Parity, Accuracy]:
     target, val = bench.job.target, bench.data.splits["val"]
     with sharing(target.device):
         predictor = load_predictor(built.artefact.folder, target)
-        return verify(predictor, built, val), evaluate(predictor, val)
+        return verify(predictor, built.network, val, changed=built.changed), evaluate(predictor, val)
 
 
 def _measure(bench: Bench, number: int, artefact: Artefact) -> Latency:

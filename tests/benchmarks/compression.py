@@ -34,6 +34,7 @@ STEPS: dict[str, list[dict[str, Any]]] = {
     "unstructured": [{"sparsify": {"sparsity": 0.5}}],
     "2:4": [{"sparsify": {"pattern": "2:4"}}],
     "int8": [{"quantize": {}}],
+    "int8 aware": [{"finetune": {"epochs": 8, "qat": True}}, {"quantize": {}}],
     "int8 nncf": [{"quantize": {"tool": "nncf"}}],
     "int8 dynamic": [{"quantize": {"scheme": "int8_dynamic"}}],
     "weights int8": [{"quantize": {"scheme": "weight_only"}}],

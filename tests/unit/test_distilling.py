@@ -32,6 +32,7 @@ from paretune.structures import Annotations, InputSize
 from paretune.training import distilling
 from paretune.training.distill import Distill
 from paretune.training.distilling import Student, Teaching, alone, correlation_loss, tapped, with_teacher
+from paretune.training.how import How
 from paretune.training.order import Order, train_here
 from paretune.training.settings import Training
 from paretune.yamlfile import read_yaml
@@ -269,7 +270,7 @@ def test_a_teacher_may_be_wider_and_orders_carry_it(tmp_path: Path) -> None:
     save_network(wide, tmp_path / "teacher")
     plain = Order(detector, shapes, tmp_path / "cache", SQUARE, settings, tmp_path / "plain")
     distill = Distill(teacher=str(tmp_path / "teacher"))
-    told = Order(detector, shapes, tmp_path / "cache", SQUARE, settings, tmp_path / "taught", distill=distill)
+    told = Order(detector, shapes, tmp_path / "cache", SQUARE, settings, tmp_path / "taught", how=How(distill=distill))
     assert plain.key.rpartition("-")[2] != told.key.rpartition("-")[2]
     lines: list[str] = []
     train_here(plain)

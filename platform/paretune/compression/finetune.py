@@ -3,6 +3,7 @@
 Distillation adds, besides the detector's own loss, how far answers and maps are from a larger network's: Hinton
 et al., arXiv:1503.02531; Chen et al., NeurIPS 2017; Mehta and Ozturk, arXiv:1805.06361; Cao et al., PKD, NeurIPS
 2022 (arXiv:2207.02039). What each compares stands in ``training/distilling.py`` and ``detectors/imitating.py``.
+Quantization-aware training (``training/qat.py``) rounds as INT8 will, for a step ``quantize`` that follows.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from pydantic import Field
 from paretune.compression.base import Context, Step
 from paretune.errors import UserError
 from paretune.model import Model
-from paretune.spec import fingerprint
+from paretune.runtimes.base import Runtime
 from paretune.training.distill import Distill
+from paretune.training.how import How, trained
 from paretune.training.settings import Training
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ class Finetune(Step):
     """Highest learning rate; half of the baseline's by default."""
     distill: Distill | None = None
     """Learn from a teacher too: `{}` takes the baseline with the weights below."""
+    qat: bool = False
+    """Quantization-aware: weights and inputs of layers are rounded as scheme int8 of a step `quantize` will, which
+    should follow."""
 
     def apply(self, model: Model, context: Context) -> Model:
         """Train a copy of the network at the model's input size, with as many workers as the baseline.
@@ -53,11 +58,12 @@ class Finetune(Step):
             return replace(model, history=history).noted("finetune changed nothing: 0 epochs")
         lr = context.training.lr / 2 if self.lr is None else self.lr
         settings = context.training.model_copy(update={"epochs": self.epochs, "lr": lr, "seed": context.seed})
-        distill = self._distill(context)
+        how = How("sparsify" in model.history, self._distill(context), _bits(context.runtime) if self.qat else None)
         tune = _with_workers if settings.by_ray else _here
-        told = "" if distill is None else f"-{fingerprint(distill.tree())}"
-        folder = context.workdir / f"finetune-{_digest(model.network)}{told}"
-        tuned = replace(model, network=tune(model, context, settings, distill, folder), history=history)
+        folder = context.workdir / f"finetune-{_digest(model.network)}-{how.key}"
+        tuned = replace(model, network=tune(model, context, settings, how, folder), history=history)
+        if how.qat_bits:
+            tuned = tuned.noted(f"finetune: quantization-aware, {how.qat_bits} bits of a weight")
         undone = "cluster" in model.history
         return tuned.noted("finetune takes the clusters apart again: cluster should stand last") if undone else tuned
 
@@ -70,11 +76,21 @@ class Finetune(Step):
         return self.distill.model_copy(update={"teacher": told})
 
 
-def _here(model: Model, context: Context, settings: Training, distill: Distill | None, folder: Path) -> nn.Module:
+def _bits(runtime: Runtime | None) -> int:
+    """Return how many bits the weights will have that are trained for."""
+    if runtime is not None and runtime.accepts == "torch":
+        from paretune.detectors.int8 import LARGEST_WEIGHT
+
+        return LARGEST_WEIGHT.bit_length() + 1
+    from paretune.compression.quantize_onnx import safe_bits
+
+    return safe_bits()
+
+
+def _here(model: Model, context: Context, settings: Training, how: How, folder: Path) -> nn.Module:
     """Train in this process."""
     from paretune.detectors.structure import copy_network
-    from paretune.training.distilling import alone, with_teacher
-    from paretune.training.loop import Epoch, Options, train
+    from paretune.training.loop import Epoch, Options
     from paretune.training.state import load_state, save_state
 
     assert model.network is not None  # noqa: S101 - as above
@@ -84,37 +100,20 @@ def _here(model: Model, context: Context, settings: Training, distill: Distill |
         if epoch.number % settings.checkpoint_every == 0 or epoch.number == settings.epochs:
             save_state(epoch.state, folder)
 
-    detector, size = context.detector, model.input_size
-    network, loss = with_teacher(
+    return trained(
         copy_network(model.network).train(),
-        detector,
-        len(context.data.classes),
-        size,
+        context.detector,
+        context.data,
+        model.input_size,
         settings,
-        distill,
-        context.device,
-    )
-    result = train(
-        network,
-        detector,
-        context.data.splits["train"],
-        size,
-        settings,
+        how,
         device=context.device,
         on_epoch=after,
-        options=Options(
-            resume=load_state(folder),
-            loss=loss,
-            val=context.data.splits.get("val"),
-            keep_zeros="sparsify" in model.history,
-        ),
-    )
-    return alone(result.network)
+        options=Options(resume=load_state(folder)),
+    ).network
 
 
-def _with_workers(
-    model: Model, context: Context, settings: Training, distill: Distill | None, folder: Path
-) -> nn.Module:
+def _with_workers(model: Model, context: Context, settings: Training, how: How, folder: Path) -> nn.Module:
     """Train on Ray workers: they open the dataset by themselves, and get the network as files."""
     from paretune.detectors.structure import load_network, save_network
     from paretune.training.order import Order, train_order
@@ -131,8 +130,7 @@ def _with_workers(
         settings=settings,
         folder=folder,
         start=folder / "start",
-        keep_zeros="sparsify" in model.history,
-        distill=distill,
+        how=how,
     )
     train_order(order, lambda line: context.progress(f"finetune {line}"))
     return load_network(context.detector, len(context.data.classes), folder)

@@ -23,8 +23,6 @@ from paretune.structures import Detections, Floats, Image, Split
 if TYPE_CHECKING:
     from torch import nn
 
-    from paretune.build import Built
-
 IMAGES = 4
 """Images that are compared."""
 TOLERANCES = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.5}
@@ -105,16 +103,22 @@ def _sure(found: Detections) -> int:
     return int((found.scores > SAME_SCORE).sum())
 
 
-def verify(predictor: Predictor, built: Built, split: Split) -> Parity:
+def verify(predictor: Predictor, network: nn.Module, split: Split, *, changed: bool) -> Parity:
     """Compare an artefact, loaded on its runtime, with what it was made from, on the first images of a split.
+
+    Args:
+        predictor: the loaded artefact.
+        network: float, in eval mode on the CPU.
+        split: images of the kind that it was trained on.
+        changed: whether it differs from the network by intent.
 
     Raises:
         RuntimeError: it is not that network: names the output that is furthest away, and the first layer that
             differs. One changed by intent must only give numbers.
     """
     images = [split.image(index) for index in range(min(IMAGES, len(split)))]
-    found = compare(predictor, built.network, images)
-    check(predictor, built.network, images, found, changed=built.changed)
+    found = compare(predictor, network, images)
+    check(predictor, network, images, found, changed=changed)
     return found
 
 

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from paretune.errors import UserError
 from paretune.spec import fingerprint
 from paretune.store import write_text
 from paretune.structures import InputSize
-from paretune.training.distill import Distill
+from paretune.training.how import How, trained
 from paretune.training.settings import Training
 from paretune.training.storage import Storage
 
@@ -51,10 +51,8 @@ class Order:
     """Receives the network; the same place on all machines."""
     start: Path | None = None
     """Folder of a network to go on from; None begins with fresh weights."""
-    keep_zeros: bool = False
-    """Leave weights at zero that are zero in that network."""
-    distill: Distill | None = None
-    """Learn from a teacher, whose folder is the same place on all machines."""
+    how: How = field(default_factory=How)
+    """What comes on top of the settings."""
 
     @property
     def work(self) -> Path:
@@ -64,8 +62,7 @@ class Order:
     @property
     def key(self) -> str:
         """Return a name that no other training has."""
-        what = [self.detector.named(), self.dataset.named(), str(self.size), self.settings.as_computed()]
-        what += [] if self.distill is None else [self.distill.tree()]
+        what = (self.detector.named(), self.dataset.named(), str(self.size), self.settings.as_computed(), self.how.key)
         return f"{self.folder.name}-{fingerprint(*what)}"
 
     def is_done(self) -> bool:
@@ -103,8 +100,7 @@ def carry_out(
     import torch
 
     from paretune.detectors.structure import load_network, save_network
-    from paretune.training.distilling import alone, with_teacher
-    from paretune.training.loop import Epoch, Options, train
+    from paretune.training.loop import Epoch, Options
     from paretune.training.state import load_state, save_state
 
     settings = order.settings
@@ -119,9 +115,6 @@ def carry_out(
         network = order.detector.initial(len(data.classes))
     else:
         network = load_network(order.detector, len(data.classes), order.start).train()
-    student, loss = with_teacher(
-        network, order.detector, len(data.classes), order.size, settings, order.distill, device
-    )
 
     def on_epoch(epoch: Epoch) -> None:
         if rank == 0:
@@ -133,23 +126,16 @@ def carry_out(
                     storage.put(order.work, KEPT)
             after(entry)
 
-    result = train(
-        student,
+    result = trained(
+        network,
         order.detector,
-        data.splits["train"],
+        data,
         order.size,
         settings.model_copy(update={"threads": threads}),
+        order.how,
         device=device,
         on_epoch=on_epoch,
-        options=Options(
-            resume=load_state(order.work),
-            loss=loss,
-            rank=rank,
-            world=world,
-            leader=leader,
-            val=data.splits.get("val"),
-            keep_zeros=order.keep_zeros,
-        ),
+        options=Options(resume=load_state(order.work), rank=rank, world=world, leader=leader),
     )
     if rank == 0:
         epochs = {entry["number"]: entry for entry in epochs_of(order.work)}  # one lost in a crash is there twice
@@ -161,7 +147,7 @@ def carry_out(
             "epochs": [epochs[number] for number in sorted(epochs)],
         }
         write_text(order.folder / HISTORY, json.dumps(facts, indent=1))
-        save_network(alone(result.network), order.folder)
+        save_network(result.network, order.folder)
         if storage is not None:
             storage.clear()
 
