@@ -18,19 +18,31 @@ UNKNOWN = "-"
 
 def recipe_line(recipe: Mapping[str, Any]) -> str:
     """Return a recipe in a few words: ``160 prune 0.3 l1 → finetune 6 → int8 → onnxruntime``."""
-    words = []
-    for step in recipe["steps"]:
-        name, fields = next(iter(step.items()))
-        match name, fields:
-            case "prune", {"ratio": ratio, "importance": importance}:
-                words.append(f"prune {ratio:g} {importance}")
-            case "finetune", {"epochs": epochs}:
-                words.append(f"finetune {epochs}")
-            case "quantize", {"scheme": scheme}:
-                words.append(str(scheme))
-            case _:
-                words.append(str(name))
+    words = [_step_words(*next(iter(step.items()))) for step in recipe["steps"]]
     return f"{recipe['input_size']} {' → '.join([*words, *recipe['runtime']])}"
+
+
+def _step_words(name: str, fields: Any) -> str:
+    """Return what tells a step from others of its name."""
+    match name, fields:
+        case "prune", {"ratio": ratio, "importance": importance}:
+            share = "" if fields.get("of", "channels") == "channels" else f" of {fields['of']}"
+            said = f"prune {ratio:g}{share} {importance}"
+        case "finetune", {"epochs": epochs}:
+            more = ("" if fields.get("distill") is None else " taught", " qat" if fields.get("qat") else "")
+            said = f"finetune {epochs}{''.join(more)}"
+        case "factorize", {"method": method, "energy": energy}:
+            rank = fields.get("rank")
+            said = f"factorize {method} {energy if rank is None else rank:g}"
+        case "sparsify", {"pattern": pattern, "sparsity": sparsity}:
+            said = f"sparsify {sparsity:g}" if pattern == "unstructured" else f"sparsify {pattern}"
+        case "cluster", {"bits": bits}:
+            said = f"cluster {bits} bits"
+        case "quantize", {"scheme": scheme}:
+            said = str(scheme) if fields.get("tool", "onnxruntime") == "onnxruntime" else f"{scheme} {fields['tool']}"
+        case _:
+            said = name
+    return said
 
 
 def figures_line(metrics: Mapping[str, float | None]) -> str:

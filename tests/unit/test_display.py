@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from paretune import display
+from paretune.compression.cluster import Cluster
+from paretune.compression.factorize import Factorize
+from paretune.compression.finetune import Finetune
+from paretune.compression.prune import Prune
+from paretune.compression.quantize import Quantize
+from paretune.compression.sparsify import Sparsify
 from paretune.records import Record
+from paretune.training.distill import Distill
 from tests_support_records import (
     INT8,
     OBJECTIVES,
@@ -31,6 +38,27 @@ from tests_support_records import (
 )
 def test_a_recipe_in_one_line(what, expected):
     assert display.recipe_line(what) == expected
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (Prune(ratio=0.5, of="flops", importance="taylor"), "prune 0.5 of flops taylor"),
+        (Finetune(epochs=6), "finetune 6"),
+        (Finetune(epochs=6, distill=Distill()), "finetune 6 taught"),
+        (Finetune(epochs=6, qat=True), "finetune 6 qat"),
+        (Factorize(energy=0.9), "factorize tucker 0.9"),
+        (Factorize(method="svd", rank=0.25), "factorize svd 0.25"),
+        (Sparsify(sparsity=0.6), "sparsify 0.6"),
+        (Sparsify(pattern="2:4"), "sparsify 2:4"),
+        (Cluster(bits=5), "cluster 5 bits"),
+        (Quantize(), "int8"),
+        (Quantize(tool="nncf"), "int8 nncf"),
+        (Quantize(scheme="fp16"), "fp16"),
+    ],
+)
+def test_steps_are_told_apart(step, expected):
+    assert display.recipe_line(recipe(160, {step.name: step.tree()})) == f"160 {expected} → onnxruntime"
 
 
 def test_the_line_of_a_trial():
