@@ -1,172 +1,40 @@
-"""Every step on every runtime, for every family: what runs, how fast, how small and how accurate it is on `val`.
+"""What compression does to the networks of `make bench NAME=training`: the matrix, pruning, precision.
 
-Networks are those of `make bench NAME=training`, seed 0. A cell that is done is kept: the benchmark goes on where it
-was stopped. `ARGS="--network voc --step none --step int8"` takes a part of the matrix.
+What is made is kept: the benchmark goes on where it was stopped. `ARGS="--part matrix --network voc --step int8"`
+takes a part of it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import yaml
-from figures import BENCH, Figures, paretune, photographs
-from rich.console import Console
-from rich.table import Table
-from training import CASES, Case, trained
+import matrix
+import precision
+import pruning
+from figures import Figures, photographs
+from training import CASES
 
-FOLDER = BENCH / "compression"
-RUNTIMES = ("eager", "compiled", "onnxruntime", "openvino")
-HALF: dict[str, Any] = {"prune": {"ratio": 0.5, "of": "flops", "round_to": 8}}
-STEPS: dict[str, list[dict[str, Any]]] = {
-    "none": [],
-    "prune": [HALF],
-    "recalibrate": [HALF, {"recalibrate": {}}],
-    "finetune": [HALF, {"finetune": {"epochs": 8}}],
-    "distill": [HALF, {"finetune": {"epochs": 8, "distill": {}}}],
-    "factorize": [{"factorize": {}}, {"finetune": {"epochs": 8}}],
-    "cluster": [{"cluster": {"bits": 6}}],
-    "unstructured": [{"sparsify": {"sparsity": 0.5}}],
-    "2:4": [{"sparsify": {"pattern": "2:4"}}],
-    "int8": [{"quantize": {}}],
-    "int8 aware": [{"finetune": {"epochs": 8, "qat": True}}, {"quantize": {}}],
-    "int8 nncf": [{"quantize": {"tool": "nncf"}}],
-    "int8 dynamic": [{"quantize": {"scheme": "int8_dynamic"}}],
-    "weights int8": [{"quantize": {"scheme": "weight_only"}}],
-    "fp16": [{"quantize": {"scheme": "fp16"}}],
-}
-"""Title → steps."""
-TRAINED_ONCE = ("prune", "recalibrate", "finetune", "distill", "factorize", "unstructured", "2:4")
-"""Steps that are done on eager, and whose network goes from there to the other runtimes."""
-MUST = ("none", "prune", "finetune", "int8")
-"""Steps that run on eager, ONNX Runtime and OpenVINO without exception."""
-AT_ONCE = 8
-"""Artefacts in memory at once, each in a process of its own."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One step on one runtime, for one network."""
-
-    network: str
-    step: str
-    runtime: str
-
-    @property
-    def folder(self) -> Path:
-        """Where it is built."""
-        return FOLDER / self.network / f"{self.step} {self.runtime}".replace(" ", "-").replace(":", "of")
-
-
-def built(cell: Cell, source: Path) -> dict[str, Any]:
-    """Build and evaluate a cell, or take what an earlier run has found."""
-    told = cell.folder.with_suffix(".json")
-    if not told.is_file():
-        told.parent.mkdir(parents=True, exist_ok=True)
-        told.write_text(json.dumps(_built(cell, source)))
-    found: dict[str, Any] = json.loads(told.read_text())
-    return found
-
-
-def _built(cell: Cell, source: Path) -> dict[str, Any]:
-    start, steps = source, STEPS[cell.step]
-    if cell.step in TRAINED_ONCE and cell.runtime != "eager":
-        first = Cell(cell.network, cell.step, "eager")
-        if reason := built(first, source).get("reason"):
-            return {"reason": f"eager: {reason}"}
-        start, steps = first.folder, []
-    recipe = cell.folder.with_suffix(".yaml")
-    recipe.write_text(yaml.safe_dump({"steps": steps, "runtime": cell.runtime}))
-    data = ("--data", str(source / "job.yaml"))
-    done = paretune("optimize", str(start), "--recipe", str(recipe), "--out", str(cell.folder), *data, check=False)
-    if done.returncode:
-        return {"reason": done.stderr.strip().splitlines()[-1]}
-    report = json.loads(paretune("evaluate", str(cell.folder), *data, "--json").stdout)
-    size = sum(file.stat().st_size for file in cell.folder.iterdir() if file.name != "artefact.json")
-    return {"map": report["metrics"]["map"], "bytes": size}
-
-
-def latencies(cells: Sequence[Cell], base: Cell, source: Path) -> dict[Cell, dict[str, float]]:
-    """Measure artefacts interleaved, a few at a time, each time against the unchanged network in eager.
-
-    Returns:
-        Cell → how many times as fast: ``speedup`` and its 95 % interval, and ``network``, the network alone.
-    """
-    from paretune.job import Job
-    from paretune.profiling.comparison import compare
-    from paretune.target import Target
-    from paretune.yamlfile import read_yaml, validate
-
-    split = validate(Job, read_yaml(source / "job.yaml")).dataset.open(FOLDER / "datasets").splits["val"]
-    images = [split.image(index) for index in range(min(100, len(split)))]
-    found = {base: {"speedup": 1.0, "low": 1.0, "high": 1.0, "network": 1.0}}
-    for start in range(0, len(cells), AT_ONCE):
-        part = [cell for cell in cells[start : start + AT_ONCE] if cell != base]
-        compared = compare([base.folder, *(cell.folder for cell in part)], images, Target(), rounds=3)
-        for index, cell in enumerate(part, start=1):
-            whole, core = compared.ratio(index), compared.ratio(index, network=True)
-            told = {"speedup": 1 / whole.ratio, "low": 1 / whole.high, "high": 1 / whole.low}
-            found[cell] = {**told, "network": 1 / core.ratio}
-        print(f"{base.network}: {min(start + AT_ONCE, len(cells))} of {len(cells)} measured", flush=True)
-    return found
-
-
-def show(network: str, rows: dict[Cell, dict[str, Any]]) -> None:
-    """Print one network's matrix."""
-    table = Table(title=f"{network}: times as fast as eager, size as a share, points of map, all against it")
-    for column in ("step", *RUNTIMES):
-        table.add_column(column)
-    dense = rows[Cell(network, "none", "eager")]
-    for step in dict.fromkeys(cell.step for cell in rows):
-        words = []
-        for runtime in RUNTIMES:
-            row = rows[Cell(network, step, runtime)]
-            if "reason" in row:
-                words.append("not supported")
-            else:
-                points = 100 * (row["map"] - dense["map"])
-                words.append(f"{row['speedup']:.2f}x · {row['bytes'] / dense['bytes']:.2f} · {points:+.1f}")
-        table.add_row(step, *words)
-    Console(width=140).print(table)
-
-
-def matrix(case: Case, steps: Sequence[str], root: Path, figures: Figures) -> None:
-    """Fill one network's matrix."""
-    network = case.job
-    trained(case, 0, root)
-    source = BENCH / "training" / "trainings" / f"{network}-0"
-    rows = {}
-    for cell in (Cell(network, step, runtime) for step in steps for runtime in RUNTIMES):
-        rows[cell] = built(cell, source)
-        print(f"{network}, {cell.step} on {cell.runtime}: {rows[cell].get('reason', 'runs')}", flush=True)
-    running = [cell for cell, row in rows.items() if "reason" not in row]
-    for cell, told in latencies(running, Cell(network, "none", "eager"), source).items():
-        rows[cell] |= told
-    show(network, rows)
-    failing = [cell for cell in rows if cell not in running]
-    figures.add(f"{network}: share of the cells that is not supported", len(failing) / len(rows), at_most=0.1)
-    must = [cell for cell in failing if cell.step in MUST and cell.runtime != "compiled"]
-    figures.add(f"{network}: cells that must run and do not", len(must), at_most=0)
-    figures.more[network] = {f"{cell.step} on {cell.runtime}": row for cell, row in rows.items()}
+PARTS = ("matrix", "pruning", "precision")
 
 
 def main() -> int:
-    """Fill the matrix of each network."""
+    """Carry out each part for each network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     networks = {case.job: case for case in CASES[:3]}
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    parser.add_argument("--part", action="append", choices=PARTS, help="take this one (default: all)")
     parser.add_argument("--network", action="append", choices=networks, help="take this one (default: all)")
-    parser.add_argument("--step", action="append", choices=STEPS, help="take this row (default: all)")
+    parser.add_argument("--step", action="append", choices=matrix.STEPS, help="of the matrix, take this row too")
     given = parser.parse_args()
     root, figures = photographs(), Figures("compression")
-    steps = ["none", *(step for step in given.step or STEPS if step != "none")]
-    for name in given.network or networks:
-        matrix(networks[name], steps, root, figures)
+    steps = ["none", *(step for step in given.step or matrix.STEPS if step != "none")]
+    for case in (networks[name] for name in given.network or networks):
+        for part in given.part or PARTS:
+            if part == "matrix":
+                matrix.fill(case, steps, root, figures)
+            else:
+                {"pruning": pruning, "precision": precision}[part].fill(case, root, figures)
     return figures.end(as_json=given.json)
 
 

@@ -40,7 +40,15 @@ CASES = (
 )
 
 
-def trained(case: Case, seed: int, root: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Trained:
+    """A finished training."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+
+def trained(case: Case, seed: int, root: Path) -> Trained:
     """Train once, or take what an earlier run of the benchmark has trained; an unfinished training goes on."""
     field, folder = case.dataset
     output = BENCH / "training"
@@ -59,8 +67,7 @@ def trained(case: Case, seed: int, root: Path) -> dict[str, Any]:
     words += [word for text in sets for word in ("--set", text)]
     if not (place / "artefact").is_dir():
         print(paretune(*words, *(["--resume"] if place.is_dir() else [])).stdout, flush=True)
-    facts: dict[str, Any] = json.loads((place / "training.json").read_text())
-    return facts
+    return Trained(place, json.loads((place / "training.json").read_text()))
 
 
 def main() -> int:
@@ -71,7 +78,7 @@ def main() -> int:
         orders = [(case, seed) for seed in SEEDS for case in CASES]
         done = dict(zip(orders, pool.map(lambda order: trained(*order, root), orders), strict=True))
     for case in CASES:
-        runs = [done[case, seed] for seed in SEEDS]
+        runs = [done[case, seed].facts for seed in SEEDS]
         found = [run["metrics"]["test"]["map50"] for run in runs]
         minutes = [sum(epoch["seconds"] for epoch in run["epochs"]) / 60 for run in runs]
         figures.add(f"{case.name}: map50 on test, median of seeds {SEEDS}", median(found), at_least=case.map50)

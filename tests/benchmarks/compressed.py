@@ -1,0 +1,67 @@
+"""What the parts of the benchmark of compression share: artefacts made of trained networks, and their accuracy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from figures import BENCH, paretune
+
+FOLDER = BENCH / "compression"
+HALF: dict[str, Any] = {"prune": {"ratio": 0.5, "of": "flops", "round_to": 8}}
+"""Half of the FLOPs."""
+
+
+def optimized(start: Path, steps: Sequence[dict[str, Any]], runtime: Any, folder: Path, source: Path) -> str | None:
+    """Make an artefact, unless it is there already.
+
+    Args:
+        start: the network to begin with.
+        steps: as in a recipe.
+        runtime: as in a recipe.
+        folder: of the artefact.
+        source: the training, whose images it is made with.
+
+    Returns:
+        Why there is none, in one line, or None.
+    """
+    if folder.is_dir():
+        return None
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    recipe = folder.with_name(f"{folder.name}.yaml")
+    recipe.write_text(yaml.safe_dump({"steps": list(steps), "runtime": runtime}))
+    words = ("--recipe", str(recipe), "--out", str(folder), "--data", str(source / "job.yaml"))
+    done = paretune("optimize", str(start), *words, check=False)
+    return done.stderr.strip().splitlines()[-1] if done.returncode else None
+
+
+def maps(folder: Path, source: Path) -> dict[str, float]:
+    """Return the map of an artefact on `val`, on `test` and on both together, in points; known ones are kept."""
+    told = folder.with_name(f"{folder.name}.map.json")
+    if not told.is_file():
+        told.write_text(json.dumps(_maps(folder, source)))
+    found: dict[str, float] = json.loads(told.read_text())
+    return found
+
+
+def _maps(folder: Path, source: Path) -> dict[str, float]:
+    from paretune.evaluation import accuracy_of
+    from paretune.job import Job
+    from paretune.runtimes.predictor import load_predictor
+    from paretune.target import Target
+    from paretune.yamlfile import read_yaml, validate
+
+    data = validate(Job, read_yaml(source / "job.yaml")).dataset.open(FOLDER / "datasets")
+    predictor = load_predictor(folder, Target())
+    pairs = {}
+    for name in ("val", "test"):
+        split = data.splits[name]
+        pairs[name] = [(predictor(split.image(index)), split.annotations(index)) for index in range(len(split))]
+    pairs["both"] = pairs["val"] + pairs["test"]
+    return {
+        name: 100 * float(accuracy_of([found for found, _ in some], [truth for _, truth in some], data.classes).map)
+        for name, some in pairs.items()
+    }
