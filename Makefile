@@ -6,6 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NAME ?= demo
+# a test has one thread and leaves the other cores free; those that measure, or start Ray, run alone afterwards
+PYTEST := $(BIN)/python -m pytest -q
+BESIDE := -n auto --maxprocesses 4 --dist loadfile
 # compiled modules are kept in .venv: without them every start compiles torch, Ray and MLflow anew
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -36,14 +39,15 @@ check: $(READY) ## format, lint, types, imports, fast tests
 	@$(BIN)/ruff check -q .
 	@$(BIN)/lint-imports --no-logo 2>/dev/null | tail -n +1
 	@said=$$(mktemp); $(BIN)/mypy --config-file pyproject.toml >$$said 2>&1 & types=$$!; \
-		$(BIN)/python -m pytest -q -m "not slow and not full and not gpu"; tested=$$?; \
+		$(PYTEST) $(BESIDE) -m "not slow and not full and not gpu and not alone"; tested=$$?; \
 		wait $$types; typed=$$?; cat $$said; rm -f $$said; exit $$((tested + typed))
 
 test: $(READY) ## the tests
-	@$(BIN)/python -m pytest -q -m "not full"
+	@$(PYTEST) $(BESIDE) -m "not full and not alone"; beside=$$?; \
+		$(PYTEST) -m "alone and not full"; exit $$((beside + $$?))
 
 test-all: $(READY) ## the tests and the long ones
-	@$(BIN)/python -m pytest -q
+	@$(PYTEST) $(BESIDE) -m "not alone"; beside=$$?; $(PYTEST) -m alone; exit $$((beside + $$?))
 
 format: $(READY) ## format the code
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix . || true

@@ -19,6 +19,13 @@ settings.load_profile("ours")
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Nothing runs beside a whole sweep: it measures, and has a Ray of its own."""
+    for item in items:
+        if item.path.is_relative_to(ROOT / "tests" / "system"):
+            item.add_marker(pytest.mark.alone)
+
+
 @pytest.fixture(scope="session")
 def photographs() -> Path:
     """The folder of real photographs."""

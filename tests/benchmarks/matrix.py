@@ -33,6 +33,8 @@ STEPS: dict[str, list[dict[str, Any]]] = {
     "fp16": [{"quantize": {"scheme": "fp16"}}],
 }
 """Title → steps."""
+IN_HALF = {name: {name: {"precision": "fp16"}} for name in ("eager", "compiled")}
+"""Runtimes that turn floats into halves themselves, without a step."""
 TRAINED_ONCE = ("prune", "recalibrate", "finetune", "distill", "factorize", "unstructured", "2:4")
 """Steps that are done on eager, and whose network goes from there to the other runtimes."""
 MUST = ("none", "prune", "finetune", "int8")
@@ -66,13 +68,16 @@ def built(cell: Cell, source: Path) -> dict[str, Any]:
 
 
 def _built(cell: Cell, source: Path) -> dict[str, Any]:
-    start, steps = source, STEPS[cell.step]
+    runtime: Any
+    start, steps, runtime = source, STEPS[cell.step], cell.runtime
+    if cell.step == "fp16" and runtime in IN_HALF:
+        steps, runtime = [], IN_HALF[runtime]
     if cell.step in TRAINED_ONCE and cell.runtime != "eager":
         first = Cell(cell.network, cell.step, "eager")
         if reason := built(first, source).get("reason"):
             return {"reason": f"eager: {reason}"}
         start, steps = first.folder, []
-    if reason := optimized(start, steps, cell.runtime, cell.folder, source):
+    if reason := optimized(start, steps, runtime, cell.folder, source):
         return {"reason": reason}
     data = ("--data", str(source / "job.yaml"))
     report = json.loads(paretune("evaluate", str(cell.folder), *data, "--json").stdout)

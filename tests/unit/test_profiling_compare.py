@@ -14,7 +14,7 @@ from paretune.profiling.samples import COLUMNS
 from paretune.target import Target
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module", autouse=True)

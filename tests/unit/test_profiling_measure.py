@@ -30,7 +30,7 @@ from paretune.target import Target
 from tests_support import ROOT
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module", autouse=True)

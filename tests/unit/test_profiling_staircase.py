@@ -129,6 +129,7 @@ def test_a_layer_computes_its_convolutions(name: str, kind: str, tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_a_real_probe_finds_a_multiple() -> None:
     """Which one is the machine's; that it waits for the device is why it may take long."""

@@ -142,6 +142,7 @@ def test_without_a_runtime_latency_is_flops(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("runtime", [Eager(), OnnxRuntime()], ids=lambda runtime: runtime.name)
 def test_latency_is_really_measured(runtime: Eager | OnnxRuntime, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from paretune.training.loop import train
 from paretune.training.order import HISTORY, Order, read_history, train_here
 from paretune.training.settings import Training
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 ray = pytest.importorskip("ray")
 
 TINY = Yolo(width=0.0625, depthwise=False)
