@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 from figures import BENCH, paretune
 
+from paretune.structures import Data
+
 FOLDER = BENCH / "compression"
 HALF: dict[str, Any] = {"prune": {"ratio": 0.5, "of": "flops", "round_to": 8}}
 """Half of the FLOPs."""
@@ -38,6 +40,14 @@ def optimized(start: Path, steps: Sequence[dict[str, Any]], runtime: Any, folder
     return done.stderr.strip().splitlines()[-1] if done.returncode else None
 
 
+def images_of(source: Path) -> Data:
+    """Open the dataset of a training."""
+    from paretune.job import Job
+    from paretune.yamlfile import read_yaml, validate
+
+    return validate(Job, read_yaml(source / "job.yaml")).dataset.open(FOLDER / "datasets")
+
+
 def maps(folder: Path, source: Path) -> dict[str, float]:
     """Return the map of an artefact on `val`, on `test` and on both together, in points; known ones are kept."""
     told = folder.with_name(f"{folder.name}.map.json")
@@ -49,12 +59,10 @@ def maps(folder: Path, source: Path) -> dict[str, float]:
 
 def _maps(folder: Path, source: Path) -> dict[str, float]:
     from paretune.evaluation import accuracy_of
-    from paretune.job import Job
     from paretune.runtimes.predictor import load_predictor
     from paretune.target import Target
-    from paretune.yamlfile import read_yaml, validate
 
-    data = validate(Job, read_yaml(source / "job.yaml")).dataset.open(FOLDER / "datasets")
+    data = images_of(source)
     predictor = load_predictor(folder, Target())
     pairs = {}
     for name in ("val", "test"):
@@ -65,3 +73,15 @@ def _maps(folder: Path, source: Path) -> dict[str, float]:
         name: 100 * float(accuracy_of([found for found, _ in some], [truth for _, truth in some], data.classes).map)
         for name, some in pairs.items()
     }
+
+
+def ratios(folders: Sequence[Path], source: Path) -> list[tuple[float, float]]:
+    """Return how many times as fast the last artefact is as each other one: from image to boxes, and the network."""
+    from paretune.profiling.comparison import compare
+    from paretune.target import Target
+
+    split = images_of(source).splits["val"]
+    images = [split.image(index) for index in range(min(100, len(split)))]
+    found, last = compare(folders, images, Target(), rounds=3), len(folders) - 1
+    pairs = [(found.ratio(last, base), found.ratio(last, base, network=True)) for base in range(last)]
+    return [(1 / whole.ratio, 1 / core.ratio) for whole, core in pairs]

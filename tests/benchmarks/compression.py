@@ -1,4 +1,4 @@
-"""What compression does to the networks of `make bench NAME=training`: the matrix, pruning, precision.
+"""What compression does to the networks of `make bench NAME=training`: the matrix, pruning, precision, sweeps, SSD300.
 
 What is made is kept: the benchmark goes on where it was stopped. `ARGS="--part matrix --network voc --step int8"`
 takes a part of it.
@@ -12,10 +12,14 @@ import sys
 import matrix
 import precision
 import pruning
+import ssd300
+import sweeps
 from figures import Figures, photographs
 from training import CASES
 
-PARTS = ("matrix", "pruning", "precision")
+PARTS = {"matrix": matrix.fill, "pruning": pruning.fill, "precision": precision.fill, "sweeps": sweeps.fill}
+"""Carried out for each network."""
+LAST = "ssd300"
 
 
 def main() -> int:
@@ -23,18 +27,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     networks = {case.job: case for case in CASES[:3]}
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
-    parser.add_argument("--part", action="append", choices=PARTS, help="take this one (default: all)")
+    parser.add_argument("--part", action="append", choices=(*PARTS, LAST), help="take this one (default: all)")
     parser.add_argument("--network", action="append", choices=networks, help="take this one (default: all)")
     parser.add_argument("--step", action="append", choices=matrix.STEPS, help="of the matrix, take this row too")
     given = parser.parse_args()
-    root, figures = photographs(), Figures("compression")
-    steps = ["none", *(step for step in given.step or matrix.STEPS if step != "none")]
+    root, figures, parts = photographs(), Figures("compression"), given.part or (*PARTS, LAST)
     for case in (networks[name] for name in given.network or networks):
-        for part in given.part or PARTS:
-            if part == "matrix":
-                matrix.fill(case, steps, root, figures)
-            else:
-                {"pruning": pruning, "precision": precision}[part].fill(case, root, figures)
+        for part in (part for part in parts if part in PARTS):
+            more = {"steps": given.step} if part == "matrix" and given.step else {}
+            PARTS[part](case, root, figures, **more)
+    if LAST in parts:
+        ssd300.fill(CASES[0], root, figures)
     return figures.end(as_json=given.json)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compressed import FOLDER, HALF, optimized
+from compressed import FOLDER, HALF, images_of, optimized
 from figures import Figures, paretune
 from rich.console import Console
 from rich.table import Table
@@ -91,12 +91,10 @@ def latencies(cells: Sequence[Cell], base: Cell, source: Path) -> dict[Cell, dic
     Returns:
         Cell → how many times as fast: ``speedup`` and its 95 % interval, and ``network``, the network alone.
     """
-    from paretune.job import Job
     from paretune.profiling.comparison import compare
     from paretune.target import Target
-    from paretune.yamlfile import read_yaml, validate
 
-    split = validate(Job, read_yaml(source / "job.yaml")).dataset.open(FOLDER / "datasets").splits["val"]
+    split = images_of(source).splits["val"]
     images = [split.image(index) for index in range(min(100, len(split)))]
     found = {base: {"speedup": 1.0, "low": 1.0, "high": 1.0, "network": 1.0}}
     for start in range(0, len(cells), AT_ONCE):
@@ -129,8 +127,9 @@ def show(network: str, rows: dict[Cell, dict[str, Any]]) -> None:
     Console(width=140).print(table)
 
 
-def fill(case: Case, steps: Sequence[str], root: Path, figures: Figures) -> None:
-    """Fill one network's matrix."""
+def fill(case: Case, root: Path, figures: Figures, *, steps: Sequence[str] = tuple(STEPS)) -> None:
+    """Fill one network's matrix, or some rows of it beside that of the unchanged network."""
+    steps = list(dict.fromkeys(("none", *steps)))
     network = case.job
     source = trained(case, 0, root).folder
     rows = {}

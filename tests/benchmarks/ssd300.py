@@ -1,0 +1,69 @@
+"""SSD300 at half its channels, of seeded random weights: latency and exactness. Its accuracy is not measured.
+
+It cannot be trained from scratch on a CPU in any time worth the name.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from compressed import FOLDER, optimized, ratios
+from figures import Figures
+from training import Case, trained
+
+SLIM: dict[str, Any] = {"prune": {"ratio": 0.5, "round_to": 8}}
+WAYS: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "eager": ([], "eager"),
+    "onnxruntime": ([], "onnxruntime"),
+    "openvino": ([], "openvino"),
+    "slim onnxruntime": ([SLIM], "onnxruntime"),
+    "slim openvino": ([SLIM], "openvino"),
+    "slim INT8 onnxruntime": ([SLIM, {"quantize": {}}], "onnxruntime"),
+    "slim INT8 openvino": ([SLIM, {"quantize": {"tool": "nncf"}}], "openvino"),
+}
+DENSE = 3
+"""So many of them are not compressed."""
+
+
+def network(classes: tuple[str, ...]) -> Path:
+    """Write a network of random weights as a training leaves it; returns its folder."""
+    import torch
+
+    from paretune.detectors.ssd import Ssd
+    from paretune.detectors.structure import save_network
+
+    folder, detector = FOLDER / "ssd300" / "random", Ssd(variant="ssd300_vgg16")
+    if not (folder / "training.json").is_file():
+        torch.manual_seed(0)
+        save_network(detector.build(len(classes)).eval(), folder)
+        told = {"detector": detector.named(), "input_size": "300", "classes": list(classes)}
+        (folder / "training.json").write_text(json.dumps(told))
+    return folder
+
+
+def fill(case: Case, root: Path, figures: Figures) -> None:
+    """Compress it; the photographs are those of another case."""
+    source = trained(case, 0, root)
+    start = network(tuple(source.facts["classes"]))
+    folders = {way: FOLDER / "ssd300" / way.replace(" ", "-") for way in WAYS}
+    for way, (steps, runtime) in WAYS.items():
+        if reason := optimized(start, steps, runtime, folders[way], source.folder):
+            raise RuntimeError(f"SSD300, {way}: {reason}")
+    names, places = list(folders), list(folders.values())
+    best, gains = "", dict[str, tuple[float, float]]()
+    for way in names[DENSE:]:
+        against = ratios([*places[:DENSE], folders[way]], source.folder)
+        told = ", ".join(
+            f"{whole:.2f}x {name} ({core:.2f}x)" for name, (whole, core) in zip(names, against, strict=False)
+        )
+        print(f"SSD300, {way}: image to boxes (the network alone): {told}", flush=True)
+        found = against[0][0], min(core for _, core in against[1:])
+        if not best or found > gains[best]:
+            best = way
+        gains[way] = found
+    title = f"SSD300, {best}, accuracy not measured"
+    figures.add(f"{title}: image to boxes, against eager", gains[best][0], "x", at_least=12)
+    figures.add(f"{title}: network, against the best dense fp32", gains[best][1], "x", at_least=8)
+    figures.more["ssd300"] = gains
