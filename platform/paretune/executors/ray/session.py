@@ -7,6 +7,7 @@ import secrets
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +53,8 @@ def session(runs: Path, address: str | None = None, *, nested: bool = False) -> 
     import ray
 
     if address is not None:  # a submitted job: its runtime environment carries our code already
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        with _own_sigterm():
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         try:
             yield
         finally:
@@ -62,21 +64,33 @@ def session(runs: Path, address: str | None = None, *, nested: bool = False) -> 
     folder = Path(tempfile.mkdtemp(prefix="pt-"))
     (runs / SESSION_MARK).write_text(f"{os.getpid()} {folder}")
     try:
-        ray.init(
-            address="local",
-            _temp_dir=str(folder),
-            include_dashboard=nested,
-            dashboard_host="127.0.0.1",
-            log_to_driver=False,
-            logging_level="ERROR",
-            runtime_env={"env_vars": {"PYTHONPATH": python_path(), **QUIET}},
-            object_store_memory=256 * 2**20,  # only small messages pass through it
-        )
+        with _own_sigterm():
+            ray.init(
+                address="local",
+                _temp_dir=str(folder),
+                include_dashboard=nested,
+                dashboard_host="127.0.0.1",
+                log_to_driver=False,
+                logging_level="ERROR",
+                runtime_env={"env_vars": {"PYTHONPATH": python_path(), **QUIET}},
+                object_store_memory=256 * 2**20,  # only small messages pass through it
+            )
         yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
         (runs / SESSION_MARK).unlink(missing_ok=True)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what was to happen at SIGTERM; Ray replaces it when it starts, and prints its stack before it ends."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def python_path() -> str:
