@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from figures import BENCH, paretune
 
-from paretune.structures import Data
+from paretune.structures import Annotations, Data, Detections
 
 FOLDER = BENCH / "compression"
 HALF: dict[str, Any] = {"prune": {"ratio": 0.5, "of": "flops", "round_to": 8}}
@@ -58,7 +58,6 @@ def maps(folder: Path, source: Path) -> dict[str, float]:
 
 
 def _maps(folder: Path, source: Path) -> dict[str, float]:
-    from paretune.evaluation import accuracy_of
     from paretune.runtimes.predictor import load_predictor
     from paretune.target import Target
 
@@ -69,10 +68,15 @@ def _maps(folder: Path, source: Path) -> dict[str, float]:
         split = data.splits[name]
         pairs[name] = [(predictor(split.image(index)), split.annotations(index)) for index in range(len(split))]
     pairs["both"] = pairs["val"] + pairs["test"]
-    return {
-        name: 100 * float(accuracy_of([found for found, _ in some], [truth for _, truth in some], data.classes).map)
-        for name, some in pairs.items()
-    }
+    return {name: _points(some, data.classes) for name, some in pairs.items()}
+
+
+def _points(pairs: Sequence[tuple[Detections, Annotations]], classes: tuple[str, ...]) -> float:
+    from paretune.evaluation import accuracy_of
+
+    found = accuracy_of([found for found, _ in pairs], [truth for _, truth in pairs], classes).map
+    assert found is not None
+    return 100 * found
 
 
 def ratios(folders: Sequence[Path], source: Path) -> list[tuple[float, float]]:

@@ -99,5 +99,5 @@ def fill(case: Case, root: Path, figures: Figures) -> None:
     least = min(against[name][1] for name in DENSE[1:])
     figures.add(f"{case.name}: network, against the best dense fp32", least, "x", at_least=NETWORK[case.job])
     peers = [name for name in beside if name not in DENSE and points[name] >= before["val"] - DROP]
-    least = min((against[name][1] for name in peers), default=None)
-    figures.add(f"{case.name}: network, against the best peer of {len(peers)}", least, "x", at_least=PEERS[case.job])
+    most = min((against[name][1] for name in peers), default=None)
+    figures.add(f"{case.name}: network, against the best peer of {len(peers)}", most, "x", at_least=PEERS[case.job])
