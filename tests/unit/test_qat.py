@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,9 +14,14 @@ from torch import nn
 from paretune.compression.export import TrainingInputs
 from paretune.compression.finetune import Finetune
 from paretune.compression.quantize_torch import predictors, quantize_network
+from paretune.detectors.base import Detector
+from paretune.detectors.faster_rcnn import FasterRcnn
 from paretune.detectors.int8 import LARGEST_WEIGHT
+from paretune.detectors.ssd import Ssd
 from paretune.detectors.structure import copy_network
+from paretune.detectors.yolo import Yolo
 from paretune.runtimes.eager import Eager
+from paretune.structures import Annotations, InputSize
 from paretune.training.how import How, trained
 from paretune.training.loop import Epoch, Options
 from paretune.training.qat import with_rounding, without_rounding
@@ -23,6 +29,12 @@ from paretune.training.settings import Training
 from tests_support_compression import SETTINGS, SIZE, MixedDetector, context, model
 
 BITS = LARGEST_WEIGHT.bit_length() + 1
+SQUARE = InputSize(64, 64)
+FAMILIES = (
+    Yolo(variant="nano", width=0.125),
+    Ssd(variant="ssdlite320_mobilenet_v3_large"),
+    FasterRcnn(variant="mobilenet_v3_large_320_fpn", proposals=8, samples=8, head_width=32),
+)
 ROUNDED = {"stem.0", "same.0", "deep.0", "plain.0"}
 
 
@@ -82,6 +94,22 @@ def test_leaves_a_float_network_with_the_names_it_had(tmp_path: Path) -> None:
     assert [type(layer) for layer in again.modules()] == [type(layer) for layer in given.network.modules()]
     x = torch.rand(1, 3, SIZE.height, SIZE.width)
     assert torch.equal(again.eval()(x)[0], given.network(x)[0])
+
+
+@pytest.mark.parametrize("detector", FAMILIES, ids=lambda detector: detector.name)
+def test_every_family_computes_rounded_and_learns(detector: Detector, tmp_path: Path) -> None:
+    given, square = model(detector, SQUARE).network, context(tmp_path, detector)
+    split = square.data.splits["train"]
+    ready = with_rounding(copy_network(given), detector, BITS, split, SQUARE)
+    assert rounded(ready).isdisjoint(predictors(ready, detector))
+    layers = [name for name, layer in given.named_modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    assert rounded(ready) | set(predictors(given, detector)) >= set(layers)
+    boxes = [Annotations(np.array([[4, 6, 30, 28]], np.float32), np.array([1]), np.zeros(1, bool))] * 2
+    images = torch.rand(2, 3, SQUARE.height, SQUARE.width)
+    terms = detector.training_loss(ready.train(), images, boxes)
+    sum(terms.values()).backward()
+    assert [n for n, p in ready.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+    assert [type(layer) for layer in without_rounding(ready).modules()] == [type(layer) for layer in given.modules()]
 
 
 def test_a_layer_that_never_runs_stays_float(tmp_path: Path) -> None:
