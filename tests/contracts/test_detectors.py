@@ -110,7 +110,8 @@ def test_images_of_a_batch_do_not_touch_each_other(detector: Detector) -> None:
     with torch.no_grad():
         together, alone = network(images), network(images[1:])
     for both, one in zip(together, alone, strict=True):
-        torch.testing.assert_close(both[1:], one, rtol=1e-4, atol=1e-4)
+        # sums are added up in another order for a larger batch: an error is a share of the largest value
+        torch.testing.assert_close(both[1:], one, rtol=0, atol=1e-5 * float(one.abs().max()))
 
 
 def test_decodes_its_own_maps(detector: Detector) -> None:
