@@ -11,7 +11,7 @@ import pytest
 
 from tests_support import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.full, pytest.mark.alone, pytest.mark.timeout(600)]
 
 CODE = """
 import json, sys, time

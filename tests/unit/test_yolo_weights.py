@@ -136,6 +136,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_random_damage_is_refused_or_harmless(saved: Path, tmp_path: Path) -> None:
     """Torn off, or with bytes changed: one clear line, or weights that are finite numbers."""
     whole, chance, refused = saved.read_bytes(), random.Random(0), 0
