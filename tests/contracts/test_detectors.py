@@ -153,16 +153,17 @@ def test_loss_falls_when_trained_on_one_batch(detector: Detector) -> None:
     network = detector.build(3).train()
     images, truth = pictures(detector), annotations(3, 2)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    losses = []
+    losses: list[float] = []
     for _ in range(40):
         optimizer.zero_grad()
         loss = sum(detector.training_loss(network, images, truth).values())
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    stretches = [sum(losses[start : start + 5]) for start in range(len(losses) - 4)]
-    # the lowest, not the last: Faster R-CNN's loss rises again once its first network puts more regions on objects
-    assert min(stretches[5:]) < 0.8 * stretches[0]
+        # it need not stay there: Faster R-CNN's rises again once its first network puts more regions on objects
+        if len(losses) >= 10 and sum(losses[-5:]) < 0.8 * sum(losses[:5]):
+            return
+    raise AssertionError(losses)
 
 
 def test_prune_view_shares_the_parameters_and_ends_at_the_protected_layers(detector: Detector) -> None:
