@@ -8,7 +8,18 @@ from collections.abc import Sequence
 
 from paretune import __version__
 from paretune.errors import UserError
-from paretune.verbs import cluster, data, evaluating, looking, optimizing, predicting, reading, sweeping, training
+from paretune.verbs import (
+    cluster,
+    data,
+    evaluating,
+    looking,
+    optimizing,
+    predicting,
+    profiling,
+    reading,
+    sweeping,
+    training,
+)
 from paretune.verbs.sweeping import INTERRUPTED
 
 
@@ -38,6 +49,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"paretune {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for module in (reading, sweeping, training, optimizing, evaluating, predicting, looking, cluster, data):
+    for module in (reading, sweeping, training, optimizing, evaluating, profiling, predicting, looking, cluster, data):
         module.add(verbs)
     return parser

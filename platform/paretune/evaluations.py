@@ -12,14 +12,14 @@ import numpy as np
 
 from paretune.data.base import Dataset
 from paretune.device_lock import sharing
-from paretune.errors import UserError, did_you_mean
+from paretune.errors import UserError
 from paretune.evaluation.accuracy import accuracy_of
 from paretune.evaluation.pictures import draw_report, draw_worst
 from paretune.evaluation.report import Report, inference_facts, report_of
 from paretune.evaluation.results import read_results
-from paretune.folders import job_of
+from paretune.folders import dataset_around, split_of
 from paretune.runtimes.predictor import load_predictor
-from paretune.structures import Data, Detections, Split
+from paretune.structures import Detections
 from paretune.target import Target
 
 
@@ -57,9 +57,9 @@ def evaluate_artefact(
         UserError: no artefact, no dataset, no such split, or classes the artefact knows and the dataset lacks.
     """
     predictor = load_predictor(folder, target)
-    opened, cache = dataset or _dataset_of(folder)
+    opened, cache = dataset or dataset_around(folder)
     data = opened.open(cache)
-    split = _split(data, wanted.split)
+    split = split_of(data, wanted.split)
     labels = _labels(folder, predictor.artefact.classes, data.classes)
     count = len(split) if wanted.limit is None else min(wanted.limit, len(split))
     detections, seconds = [], []
@@ -109,22 +109,6 @@ def evaluate_files(truth: Path, found: Path, wanted: Wanted) -> Report:
     if wanted.out is not None:
         draw_report(report, wanted.out)  # the images themselves are not told
     return report
-
-
-def _dataset_of(folder: Path) -> tuple[Dataset, Path]:
-    """Return the dataset of the sweep or training that an artefact lies in, and the cache it was made with."""
-    found = job_of(folder)
-    if found is None:
-        raise UserError(f"{folder}: lies in no sweep or training; name the images with --data JOB.yaml|FOLDER")
-    job, cache = found
-    return job.dataset, cache
-
-
-def _split(data: Data, name: str) -> Split:
-    if name not in data.splits:
-        hint = did_you_mean(name, data.splits)
-        raise UserError(f"--split {name}: no such split{hint}; the dataset has {', '.join(data.splits)}")
-    return data.splits[name]
 
 
 def _labels(folder: Path, artefact: tuple[str, ...], dataset: tuple[str, ...]) -> Any:

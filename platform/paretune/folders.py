@@ -18,11 +18,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from paretune import __version__
-from paretune.errors import UserError
+from paretune.data.base import Dataset
+from paretune.errors import UserError, did_you_mean
 from paretune.job import Job, Plan, checked_space
 from paretune.records import Record, read_record
 from paretune.search.space import Space
 from paretune.store import new_folder, write_text
+from paretune.structures import Data, Split
 from paretune.yamlfile import read_yaml, validate
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -229,3 +231,28 @@ def job_of(folder: Path) -> tuple[Job, Path] | None:
         if (training / "job.yaml").is_file():
             return validate(Job, read_yaml(training / "job.yaml")), training.parent.parent / "datasets"
     return None
+
+
+def dataset_around(folder: Path) -> tuple[Dataset, Path]:
+    """Return the dataset of the sweep or training that an artefact lies in, and the cache it was made with.
+
+    Raises:
+        UserError: it lies in neither.
+    """
+    found = job_of(folder)
+    if found is None:
+        raise UserError(f"{folder}: lies in no sweep or training; name the images with --data JOB.yaml|FOLDER")
+    job, cache = found
+    return job.dataset, cache
+
+
+def split_of(data: Data, name: str) -> Split:
+    """Return one split of a dataset.
+
+    Raises:
+        UserError: there is none of that name; says which there are.
+    """
+    if name not in data.splits:
+        hint = did_you_mean(name, data.splits)
+        raise UserError(f"--split {name}: no such split{hint}; the dataset has {', '.join(data.splits)}")
+    return data.splits[name]

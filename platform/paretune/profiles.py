@@ -1,0 +1,123 @@
+"""Artefacts profiled by hand: what each costs, stage by stage, and which is faster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paretune.data.base import Dataset
+from paretune.errors import UserError
+from paretune.folders import dataset_around, split_of
+from paretune.profiling.comparison import Comparison, compare
+from paretune.profiling.latency import Latency, measure
+from paretune.profiling.samples import Protocol
+from paretune.profiling.supervisor import saved_images
+from paretune.store import Artefact, read_artefact, write_text
+from paretune.target import Target
+
+IMAGES = 100
+"""Real images that inferences take in turn."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of a profile."""
+
+    split: str = "val"
+    repetitions: int = 5
+    """Fresh processes of each artefact, and rounds of the comparison."""
+    out: Path | None = None
+    """Folder for the page, the figures and the raw samples."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What artefacts cost on a target."""
+
+    artefacts: tuple[Artefact, ...]
+    latencies: tuple[Latency, ...]
+    comparison: Comparison | None
+    """Interleaved, against the first; None for one artefact alone."""
+    target: Target
+    images: int
+
+    def tree(self) -> dict[str, Any]:
+        """Return it as plain data, without raw samples."""
+        pairs = zip(self.artefacts, self.latencies, strict=True)
+        return {
+            "target": {"device": self.target.device, "threads": self.target.threads},
+            "images": self.images,
+            "artefacts": [{"artefact": str(artefact.folder), **found.to_dict()} for artefact, found in pairs],
+            "comparison": None if self.comparison is None else self.comparison.to_dict(),
+        }
+
+
+def profile_artefacts(
+    folders: Sequence[Path],
+    dataset: tuple[Dataset, Path] | None,
+    target: Target,
+    wanted: Wanted,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Profile:
+    """Measure each artefact alone on the device, then all of them interleaved.
+
+    Args:
+        folders: of artefacts; the first is what the others are compared with.
+        dataset: whose images are used, and where it may keep what it generates; None takes that of the sweep or
+            training the first artefact lies in.
+        target: device and threads.
+        wanted: split, processes, folder for the results.
+        progress: called with a line before each measurement.
+
+    Raises:
+        UserError: no artefact, no images, one artefact named twice, or the folder is there already.
+        RuntimeError: a measuring process died or hung.
+    """
+    artefacts = tuple(read_artefact(folder) for folder in folders)
+    places = [folder.resolve() for folder in folders]
+    if twice := next((folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1), None):
+        raise UserError(f"{twice}: named twice; an artefact is not compared with itself")
+    if wanted.out is not None and wanted.out.exists():
+        raise UserError(f"{wanted.out} exists already; name a new folder with --out")
+    opened, cache = dataset or dataset_around(folders[0])
+    split = split_of(opened.open(cache), wanted.split)
+    images = [split.image(index) for index in range(min(IMAGES, len(split)))]
+    if not images:
+        raise UserError(f"--split {wanted.split}: holds no images to measure on")
+    latencies = []
+    with saved_images(images) as file:
+        for number, folder in enumerate(folders, start=1):
+            progress(f"measuring {folder} ({number} of {len(folders)})")
+            latencies.append(measure(folder, file, target, Protocol(repetitions=wanted.repetitions)))
+        comparison = None
+        if len(folders) > 1:
+            progress("comparing, interleaved")
+            comparison = compare(folders, file, target, rounds=max(2, wanted.repetitions))
+    found = Profile(artefacts, tuple(latencies), comparison, target, len(images))
+    if wanted.out is not None:
+        _write(found, wanted.out)
+    return found
+
+
+def _write(profile: Profile, folder: Path) -> None:
+    """Write the page, the figures and the raw samples.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    from paretune.profiling.page import page
+
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+    for number, latency in enumerate(profile.latencies):
+        latency.save_samples(folder / f"samples-{number}.npz")
+    if profile.comparison is not None:
+        profile.comparison.save_samples(folder / "samples-interleaved.npz")
+    write_text(folder / "profile.json", json.dumps(profile.tree(), indent=1))
+    names = [str(artefact.folder) for artefact in profile.artefacts]
+    write_text(folder / "profile.html", page(names, profile.latencies, profile.comparison))

@@ -1,0 +1,75 @@
+"""Profiles as rows of words: the same tables for a terminal and for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from paretune.profiling.comparison import Comparison
+from paretune.profiling.latency import STAGES, Latency
+from paretune.profiling.samples import P50_SAMPLES, P90_SAMPLES, P99_SAMPLES, Stage, milliseconds
+
+UNKNOWN = "-"
+PERCENTILES = ((50, P50_SAMPLES), (90, P90_SAMPLES), (99, P99_SAMPLES))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One table."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def stage_table(name: str, latency: Latency) -> Rows:
+    """Return what an artefact costs, stage by stage: percentiles in ms, CPU time, share of the whole."""
+    stages: tuple[Stage, ...] = (*STAGES, "latency")
+    rows = tuple(_stage(latency, stage) for stage in stages)
+    facts, metrics = latency.facts, latency.metrics()
+    low, high = latency.spread(latency.mode)
+    count, processes = int(metrics["latency_samples"]), len(np.unique(latency.repetition))
+    clean, cold = metrics["clean_fraction"], latency.cold
+    medians = f"medians of the processes ({latency.mode} time) {low:.3g} to {high:.3g} ms"
+    loading = f"loaded in {cold['load_ms']:.0f} ms, first inference {cold['first_inference_ms']:.1f} ms"
+    said = [
+        f"{count} inferences in {processes} fresh processes, {clean:.0%} undisturbed; {medians}",
+        f"memory {latency.memory_mib_peak:.0f} MiB at most; {loading}",
+    ]
+    said += [f"{figure}: not known, {reason}" for figure, reason in latency.reasons.items() if "_p9" in figure]
+    title = f"{name}: {facts['runtime']}, {facts['precision']}, {_where(latency)}"
+    return Rows(title, ("stage", "p50 ms", "p90", "p99", "CPU p50", "share"), rows, (*said, *latency.notes))
+
+
+def ratio_table(names: Sequence[str], comparison: Comparison) -> Rows:
+    """Return how artefacts compare with the first, measured interleaved: latencies and their ratios."""
+    told = comparison.to_dict()["artefacts"]
+    rows = []
+    for index, (name, entry) in enumerate(zip(names, told, strict=True)):
+        first = index == comparison.baseline
+        words = [f"{entry['latency_ms_p50']:.3f}", f"{entry['network_ms_p50']:.3f}"]
+        for ratio in (entry["latency"], entry["network"]):
+            times = f"{1 / ratio['ratio']:.2f}x [{1 / ratio['high']:.2f}, {1 / ratio['low']:.2f}]"
+            words.append("1" if first else f"{times} {ratio['verdict']}")
+        rows.append((name, *words))
+    head = ("artefact", "p50 ms", "network ms", "times as fast", "network alone")
+    rounds = comparison.latency.shape[0]
+    return Rows(f"interleaved, {rounds} rounds, against the first", head, tuple(rows), comparison.notes)
+
+
+def _stage(latency: Latency, stage: Stage) -> tuple[str, ...]:
+    wall, cpu = (milliseconds(latency.rows, stage, mode) for mode in ("wall", "cpu"))
+    found = [f"{np.percentile(wall, p):.3f}" if len(wall) >= needed else UNKNOWN for p, needed in PERCENTILES]
+    single = latency.target.device == "cpu" and latency.target.threads == 1
+    middle, whole = (np.median(milliseconds(latency.rows, one, latency.mode)) for one in (stage, "latency"))
+    name = "end to end" if stage == "latency" else stage
+    return (name, *found, f"{np.median(cpu):.3f}" if single else UNKNOWN, f"{middle / whole:.0%}")
+
+
+def _where(latency: Latency) -> str:
+    target = latency.target
+    threads = f"{target.threads} {'thread' if target.threads == 1 else 'threads'}"
+    return f"{latency.facts['cpu']}, {threads}" if target.device == "cpu" else target.device

@@ -1,0 +1,90 @@
+"""``profile``: what artefacts cost on this machine, and which is faster."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from paretune.errors import UserError
+from paretune.verbs.arguments import checked_target, target_arguments
+
+
+def add(verbs: Any) -> None:
+    """Add the verb to the parser."""
+    profile = verbs.add_parser(
+        "profile",
+        help="latency of artefacts stage by stage, memory, and which is faster",
+        epilog="without --data, the images of the sweep or training that the first artefact lies in",
+    )
+    text = "folders of artefacts; the first is what the others are compared with"
+    profile.add_argument("artefacts", nargs="+", type=Path, metavar="ARTEFACT", help=text)
+    profile.add_argument("--data", type=Path, metavar="JOB.yaml|FOLDER", help="images to measure on")
+    profile.add_argument("--from", dest="format", metavar="FORMAT", help="of that folder (default: by its layout)")
+    profile.add_argument("--split", default="val", metavar="SPLIT", help="train, val or test (default: val)")
+    text = "fresh processes of each artefact, and rounds of the comparison (default: 5)"
+    profile.add_argument("--repetitions", type=int, default=5, metavar="N", help=text)
+    target_arguments(profile)
+    profile.add_argument("--out", type=Path, metavar="FOLDER", help="new folder for profile.html and the raw samples")
+    profile.add_argument("--json", action="store_true", help="one JSON object")
+    profile.set_defaults(run=_profile)
+
+
+def _profile(given: argparse.Namespace) -> int:
+    if not 1 <= given.repetitions <= 100:
+        raise UserError(f"--repetitions {given.repetitions}: expected 1 to 100")
+    target = checked_target(given)
+    from paretune.profiles import Wanted, profile_artefacts
+
+    wanted = Wanted(given.split, given.repetitions, given.out)
+    try:
+        found = profile_artefacts(given.artefacts, _dataset(given), target, wanted, _say)
+    except RuntimeError as error:
+        raise UserError(f"profile: {' '.join(str(error).split())}") from error
+    if given.json:
+        import json
+
+        print(json.dumps(found.tree(), indent=1))
+    else:
+        _show(found)
+        if given.out:
+            print(f"page and raw samples: {given.out}")
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _show(profile: Any) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from paretune.display import terminal_width
+    from paretune.profiling.tables import ratio_table, stage_table
+
+    names = [str(artefact.folder) for artefact in profile.artefacts]
+    tables = [stage_table(name, latency) for name, latency in zip(names, profile.latencies, strict=True)]
+    tables += [] if profile.comparison is None else [ratio_table(names, profile.comparison)]
+    console = Console(width=terminal_width(), highlight=False)
+    for rows in tables:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for index, word in enumerate(rows.head):
+            table.add_column(word, justify="right" if index else "left", overflow="fold")
+        for row in rows.rows:
+            table.add_row(*row)
+        console.print(rows.title, markup=False)
+        console.print(table)
+        for note in rows.notes:
+            console.print(note, markup=False)
+        console.print()
+
+
+def _dataset(given: argparse.Namespace) -> Any:
+    if given.data is None:
+        return None
+    from paretune.verbs.data_convert import dataset_of
+
+    return dataset_of(given.data, given.format), Path("runs") / "datasets"
