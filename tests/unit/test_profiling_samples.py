@@ -13,6 +13,7 @@ from paretune.profiling.samples import (
     COLUMNS,
     P50_SAMPLES,
     P90_SAMPLES,
+    P95_SAMPLES,
     P99_SAMPLES,
     Protocol,
     milliseconds,
@@ -64,7 +65,9 @@ def test_percentiles_are_numpys_on_the_pooled_samples(times, parts):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("percent", "needed"), [(50, P50_SAMPLES), (90, P90_SAMPLES), (99, P99_SAMPLES)])
+@pytest.mark.parametrize(
+    ("percent", "needed"), [(50, P50_SAMPLES), (90, P90_SAMPLES), (95, P95_SAMPLES), (99, P99_SAMPLES)]
+)
 def test_percentiles_need_as_many_samples_as_mlperf_asks_for(percent, needed):
     """The fewest of which at most one exceeds the true percentile with a chance of 1 % or less."""
     chance = pytest.importorskip("scipy.stats").binom.cdf(1, np.arange(1, 1000), 1 - percent / 100)

@@ -28,6 +28,7 @@ from paretune.profiling.samples import (
     COLUMNS,
     P50_SAMPLES,
     P90_SAMPLES,
+    P95_SAMPLES,
     P99_SAMPLES,
     Batch,
     Mode,
@@ -108,6 +109,7 @@ class Latency:
         return {
             "latency_ms_p50": _percentile(total, 50, P50_SAMPLES),
             "latency_ms_p90": _percentile(total, 90, P90_SAMPLES),
+            "latency_ms_p95": _percentile(total, 95, P95_SAMPLES),
             "latency_ms_p99": _percentile(total, 99, P99_SAMPLES),
             "latency_ms_p50_clean": _percentile(total[self.clean], 50, CLEAN_SAMPLES, "undisturbed samples"),
             "latency_ms_p50_cpu": single

@@ -31,7 +31,7 @@ Mode = Literal["clean", "cpu", "wall"]
 
 SHORT_MS = 20.0
 """Inferences below this are often undisturbed even on a busy machine; of longer ones hardly any is."""
-P50_SAMPLES, P90_SAMPLES, P99_SAMPLES = 11, 64, 662
+P50_SAMPLES, P90_SAMPLES, P95_SAMPLES, P99_SAMPLES = 11, 64, 130, 662
 """Fewest samples for a percentile at 99 % confidence (MLPerf loadgen's early-stopping bound)."""
 CLEAN_SAMPLES = 30
 """Fewest undisturbed samples whose median is given."""

@@ -9,10 +9,10 @@ import numpy as np
 
 from paretune.profiling.comparison import Comparison
 from paretune.profiling.latency import STAGES, Latency
-from paretune.profiling.samples import P50_SAMPLES, P90_SAMPLES, P99_SAMPLES, Stage, milliseconds
+from paretune.profiling.samples import P50_SAMPLES, P90_SAMPLES, P95_SAMPLES, P99_SAMPLES, Stage, milliseconds
 
 UNKNOWN = "-"
-PERCENTILES = ((50, P50_SAMPLES), (90, P90_SAMPLES), (99, P99_SAMPLES))
+PERCENTILES = ((50, P50_SAMPLES), (90, P90_SAMPLES), (95, P95_SAMPLES), (99, P99_SAMPLES))
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def stage_table(name: str, latency: Latency) -> Rows:
     ]
     said += [f"{figure}: not known, {reason}" for figure, reason in latency.reasons.items() if "_p9" in figure]
     title = f"{name}: {facts['runtime']}, {facts['precision']}, {_where(latency)}"
-    return Rows(title, ("stage", "p50 ms", "p90", "p99", "CPU p50", "share"), rows, (*said, *latency.notes))
+    return Rows(title, ("stage", "p50 ms", "p90", "p95", "p99", "CPU p50", "share"), rows, (*said, *latency.notes))
 
 
 def ratio_table(names: Sequence[str], comparison: Comparison) -> Rows:
