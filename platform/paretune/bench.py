@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paretune.job import Job
-from paretune.structures import Data, Image
+from paretune.structures import Data, Image, Split
 
 MEASURED_IMAGES = 100
 """Images that inferences take in turn while they are timed."""
@@ -30,7 +30,6 @@ class Bench:
         return self.folder / "trials" / f"{number:04d}"
 
 
-def measuring_images(bench: Bench) -> list[Image]:
-    """Return the fixed images on which every artefact of a sweep is measured: the first of ``val``."""
-    split = bench.data.splits["val"]
+def measuring_images(split: Split) -> list[Image]:
+    """Return the fixed images on which artefacts are measured: the first of a split; of a sweep, those of ``val``."""
     return [split.image(index) for index in range(min(MEASURED_IMAGES, len(split)))]

@@ -26,7 +26,7 @@ def compare_front(bench: Bench, artefacts: Mapping[int, str]) -> dict[str, Any]:
 
     numbers = sorted(artefacts)
     folders = [bench.folder / artefacts[number] for number in numbers]
-    found = compare(folders, measuring_images(bench), bench.job.target, rounds=ROUNDS)
+    found = compare(folders, measuring_images(bench.data.splits["val"]), bench.job.target, rounds=ROUNDS)
     bases = {name: numbers.index(n) for n, name in enumerate(("eager", "onnxruntime")) if n in numbers}
     trials: dict[str, Any] = {}
     for index, number in enumerate(numbers):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paretune.bench import measuring_images
 from paretune.data.base import Dataset
 from paretune.errors import UserError
 from paretune.folders import dataset_around, split_of
@@ -17,9 +18,6 @@ from paretune.profiling.samples import Protocol
 from paretune.profiling.supervisor import saved_images
 from paretune.store import Artefact, read_artefact, write_text
 from paretune.target import Target
-
-IMAGES = 100
-"""Real images that inferences take in turn."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def profile_artefacts(
         raise UserError(f"{wanted.out} exists already; name a new folder with --out")
     opened, cache = dataset or dataset_around(folders[0])
     split = split_of(opened.open(cache), wanted.split)
-    images = [split.image(index) for index in range(min(IMAGES, len(split)))]
+    images = measuring_images(split)
     if not images:
         raise UserError(f"--split {wanted.split}: holds no images to measure on")
     latencies = []

@@ -146,6 +146,6 @@ def _measure(bench: Bench, number: int, artefact: Artefact) -> Latency:
     """Measure the artefact alone on the target; raw samples are kept beside it."""
     from paretune.profiling.latency import measure
 
-    latency = measure(artefact.folder, measuring_images(bench), bench.job.target)
+    latency = measure(artefact.folder, measuring_images(bench.data.splits["val"]), bench.job.target)
     latency.save_samples(bench.trial_folder(number) / "samples.npz")
     return latency

@@ -52,6 +52,25 @@ def progress(done: int, of: int) -> None:
         print(f"\r{done}/{of} images", end="\n" if done == of else "", file=sys.stderr, flush=True)
 
 
+def images_arguments(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the images that something is done with, in place of those an artefact was made with."""
+    parser.add_argument("--data", type=Path, metavar="JOB.yaml|FOLDER", help=f"images to {what}")
+    parser.add_argument("--from", dest="format", metavar="FORMAT", help="of that folder (default: by its layout)")
+
+
+def named_images(given: argparse.Namespace) -> Any:
+    """Return the dataset of ``images_arguments`` and the folder of what it generates; None where none is named.
+
+    Raises:
+        UserError: no job's file, and no folder of a known layout.
+    """
+    if given.data is None:
+        return None
+    from paretune.verbs.data_convert import dataset_of
+
+    return dataset_of(given.data, given.format), Path("runs") / "datasets"
+
+
 def target_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the device that an artefact runs on."""
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="to run on (default: cpu)")

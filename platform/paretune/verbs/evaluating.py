@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
-from paretune.verbs.arguments import check_confidence, checked_target, progress, target_arguments
+from paretune.verbs.arguments import (
+    check_confidence,
+    checked_target,
+    images_arguments,
+    named_images,
+    progress,
+    target_arguments,
+)
 
 
 def add(verbs: Any) -> None:
@@ -18,8 +25,7 @@ def add(verbs: Any) -> None:
         epilog="without --data, the images of the sweep or training that the artefact lies in",
     )
     evaluate.add_argument("artefact", nargs="?", type=Path, metavar="ARTEFACT", help="folder of an artefact")
-    evaluate.add_argument("--data", type=Path, metavar="JOB.yaml|FOLDER", help="images to evaluate on")
-    evaluate.add_argument("--from", dest="format", metavar="FORMAT", help="of that folder (default: by its layout)")
+    images_arguments(evaluate, "evaluate on")
     evaluate.add_argument("--split", default="val", metavar="SPLIT", help="train, val or test (default: val)")
     evaluate.add_argument("--annotations", type=Path, metavar="GT.json", help="a ground truth in COCO's format,")
     evaluate.add_argument("--detections", type=Path, metavar="RESULTS.json", help="and what was found, the same")
@@ -41,7 +47,7 @@ def _evaluate(given: argparse.Namespace) -> int:
     if given.annotations:
         report = evaluate_files(given.annotations, given.detections, wanted)
     else:
-        report = evaluate_artefact(given.artefact, _dataset(given), target, wanted, progress)
+        report = evaluate_artefact(given.artefact, named_images(given), target, wanted, progress)
     if given.json:
         import json
 
@@ -71,11 +77,3 @@ def _check(given: argparse.Namespace) -> None:
     check_confidence(given.confidence)
     if given.limit is not None and given.limit < 1:
         raise UserError(f"--limit {given.limit}: expected at least 1")
-
-
-def _dataset(given: argparse.Namespace) -> Any:
-    if given.data is None:
-        return None
-    from paretune.verbs.data_convert import dataset_of
-
-    return dataset_of(given.data, given.format), Path("runs") / "datasets"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
-from paretune.verbs.arguments import checked_target, target_arguments
+from paretune.verbs.arguments import checked_target, images_arguments, named_images, target_arguments
 
 
 def add(verbs: Any) -> None:
@@ -25,8 +25,7 @@ def add(verbs: Any) -> None:
     text = "what runs the result, in place of the recipe's (default: onnxruntime)"
     optimize.add_argument("--runtime", metavar="NAME[={FIELDS}]", help=text)
     optimize.add_argument("--input-size", metavar="WxH", help="of the result (default: as trained)")
-    optimize.add_argument("--data", type=Path, metavar="JOB.yaml|FOLDER", help="images to train and calibrate on")
-    optimize.add_argument("--from", dest="format", metavar="FORMAT", help="of that folder (default: by its layout)")
+    images_arguments(optimize, "train and calibrate on")
     optimize.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
     optimize.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder of the artefact")
     target_arguments(optimize)
@@ -96,12 +95,8 @@ def _plugin(text: str, option: str) -> dict[str, Any]:
 
 def _named(given: argparse.Namespace) -> tuple[Any, Any]:
     """Return the dataset of ``--data`` with its cache, and the training of the job it is."""
-    if given.data is None:
-        return None, None
-    from paretune.verbs.data_convert import dataset_of
-
-    dataset = dataset_of(given.data, given.format), Path("runs") / "datasets"
-    if not given.data.is_file():
+    dataset = named_images(given)
+    if dataset is None or not given.data.is_file():
         return dataset, None
     from paretune.job import Job
     from paretune.yamlfile import read_yaml, validate

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
-from paretune.verbs.arguments import checked_target, target_arguments
+from paretune.verbs.arguments import checked_target, images_arguments, named_images, target_arguments
 
 
 def add(verbs: Any) -> None:
@@ -20,8 +20,7 @@ def add(verbs: Any) -> None:
     )
     text = "folders of artefacts; the first is what the others are compared with"
     profile.add_argument("artefacts", nargs="+", type=Path, metavar="ARTEFACT", help=text)
-    profile.add_argument("--data", type=Path, metavar="JOB.yaml|FOLDER", help="images to measure on")
-    profile.add_argument("--from", dest="format", metavar="FORMAT", help="of that folder (default: by its layout)")
+    images_arguments(profile, "measure on")
     profile.add_argument("--split", default="val", metavar="SPLIT", help="train, val or test (default: val)")
     text = "fresh processes of each artefact, and rounds of the comparison (default: 5)"
     profile.add_argument("--repetitions", type=int, default=5, metavar="N", help=text)
@@ -39,7 +38,7 @@ def _profile(given: argparse.Namespace) -> int:
 
     wanted = Wanted(given.split, given.repetitions, given.out)
     try:
-        found = profile_artefacts(given.artefacts, _dataset(given), target, wanted, _say)
+        found = profile_artefacts(given.artefacts, named_images(given), target, wanted, _say)
     except RuntimeError as error:
         raise UserError(f"profile: {' '.join(str(error).split())}") from error
     if given.json:
@@ -80,11 +79,3 @@ def _show(profile: Any) -> None:
         for note in rows.notes:
             console.print(note, markup=False)
         console.print()
-
-
-def _dataset(given: argparse.Namespace) -> Any:
-    if given.data is None:
-        return None
-    from paretune.verbs.data_convert import dataset_of
-
-    return dataset_of(given.data, given.format), Path("runs") / "datasets"
