@@ -20,6 +20,17 @@ def baseline_recipes(job: Job) -> list[dict[str, Any]]:
     ]
 
 
+def first_recipes(job: Job) -> list[tuple[dict[str, Any], str]]:
+    """Return the recipes that do not come from the space, each once, with where they come from: trials from 0 on."""
+    baselines = baseline_recipes(job)
+    first: list[dict[str, Any]] = []
+    for recipe in job.search.first:
+        tree = {**recipe.tree(), "input_size": str(recipe.size)}  # 160 is 160x160
+        if tree not in [*baselines, *first]:
+            first.append(tree)
+    return [*((tree, "baseline") for tree in baselines), *((tree, "enqueued") for tree in first)]
+
+
 def take_baseline(sweep: Sweep, say: Callable[[str], None]) -> None:
     """Take over the trained network that the job names, if it names one.
 

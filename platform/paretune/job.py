@@ -75,6 +75,8 @@ class Search(Spec):
     """Who proposes points once the first points of the space are used up."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler and of everything random in a trial."""
+    first: Annotated[tuple[Recipe, ...], Field(strict=False)] = ()
+    """Recipes that are tried right after the baselines, in the space or not, such as `paretune advise` writes."""
     concurrent: int = Field(default=1, ge=1, le=1024)
     """Trials at once. Latency is measured by one of them at a time."""
 
@@ -159,6 +161,16 @@ class Job(Spec):
         problem = self.detector.size_problem(self.size)
         if problem:
             raise ValueError(f"input_size: {problem}")
+        return self
+
+    @model_validator(mode="after")
+    def _fitting_first(self) -> Job:
+        said = {index: self.recipe_problem(recipe) for index, recipe in enumerate(self.search.first)}
+        wrong: dict[tuple[str, ...], tuple[str, Any]] = {
+            ("search", "first", str(index)): (problem, None) for index, problem in said.items() if problem
+        }
+        if wrong:
+            raise misplaced("Job", wrong)
         return self
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paretune.baseline import baseline_recipes, take_baseline, train_baseline
+from paretune.baseline import first_recipes, take_baseline, train_baseline
 from paretune.bench import Bench
 from paretune.errors import UserError
 from paretune.finalists import compare_front
@@ -124,7 +124,7 @@ def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
         sampler=job.search.sampler,
         seed=job.search.seed,
         normal=normal_recipe,
-        fixed=baseline_recipes(job),
+        fixed=first_recipes(job),
     )
     study = Study(sweep.folder / "study.db", sweep.name, setup, records)
     searcher = StudySearcher(study, functools.partial(record_of, sweep.folder), reporter.trial_done)

@@ -8,10 +8,12 @@ import textwrap
 
 import pytest
 
+from paretune.baseline import first_recipes
 from paretune.cli import main
 from paretune.errors import UserErrors
 from paretune.job import Constraint, Job, read_plan
 from paretune.recipe import Recipe
+from paretune.structures import InputSize
 from tests_support import ROOT
 
 JOB = """\
@@ -55,6 +57,37 @@ def test_every_job_of_ours_is_right_but_for_folders_it_does_not_have(path):
 def test_every_space_of_ours_is_right(path, capsys):
     assert main(["check", str(path)]) == 0
     assert "right" in capsys.readouterr().out
+
+
+def test_recipes_to_try_first_come_after_the_baselines_each_once(plan):
+    advised = {"input_size": 128, "steps": [{"quantize": {}}], "runtime": "onnxruntime"}
+    dense = {"input_size": 160, "runtime": "onnxruntime"}
+    job = plan(search__first=[advised, dense, advised]).job
+    found = first_recipes(job)
+    assert [origin for _, origin in found] == ["baseline", "baseline", "enqueued"]
+    assert Recipe.model_validate(found[2][0]).size == InputSize(128, 128)
+    assert [next(iter(step)) for step in found[2][0]["steps"]] == ["quantize"]
+    again = Job.model_validate(job.tree())
+    assert first_recipes(again) == found
+
+
+def test_a_recipe_to_try_first_that_the_detector_cannot_do_is_told(plan):
+    with pytest.raises(UserErrors) as told:
+        plan(search__first=[{"input_size": 63, "runtime": "eager"}])
+    (problem,) = told.value.problems
+    assert "search.first.0" in problem.message
+    assert "even" in problem.message
+
+
+def test_recipes_to_try_first_are_read_from_a_folder(plan, tmp_path, capsys):
+    plan()
+    (tmp_path / "advice").mkdir()
+    words = ["sweep", str(tmp_path / "job.yaml"), "--first", str(tmp_path / "advice"), "--set", f"output={tmp_path}"]
+    assert main(words) == 2
+    assert "holds no recipe" in capsys.readouterr().err
+    (tmp_path / "advice" / "a.yaml").write_text("input_size: 63\nruntime: eager\n")
+    assert main(words) == 2
+    assert "search.first.0" in capsys.readouterr().err
 
 
 def test_a_job_survives_its_tree(plan):

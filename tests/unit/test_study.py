@@ -42,7 +42,7 @@ def record(proposal, state="complete", **metrics):
 
 @pytest.fixture
 def study(tmp_path):
-    def make(records=(), text=SPACE, sampler=None, violations=lambda _: {}):
+    def make(records=(), text=SPACE, sampler=None, violations=lambda _: {}, more=()):
         (tmp_path / "s.yaml").write_text(text)
         setup = Setup(
             space=read_space(read_yaml(tmp_path / "s.yaml")),
@@ -51,7 +51,7 @@ def study(tmp_path):
             sampler=sampler or Random(),
             seed=0,
             normal=lambda raw: raw,
-            fixed=[{"runtime": "eager"}, {"runtime": "onnxruntime"}],
+            fixed=[({"runtime": "eager"}, "baseline"), ({"runtime": "onnxruntime"}, "baseline"), *more],
         )
         return Study(tmp_path / "study.db", "s", setup, records)
 
@@ -69,6 +69,17 @@ def test_baselines_first_then_known_points_then_the_sampler(study):
     assert asked.propose() is None  # all else waits for it
     asked.tell(record(eager))
     assert [asked.propose().origin for _ in range(4)] == ["baseline", "enqueued", "sampled", "sampled"]
+
+
+def test_recipes_named_one_by_one_come_between_and_are_asked_for_once(study):
+    advised = {"runtime": "openvino", "steps": ["outside of the space"]}
+    asked = study(more=[(advised, "enqueued")])
+    asked.tell(record(asked.propose()))
+    told = [asked.propose() for _ in range(3)]
+    assert [(one.number, one.origin) for one in told] == [(1, "baseline"), (2, "enqueued"), (3, "enqueued")]
+    assert told[1].recipe == advised
+    again = study(records=[record(told[1])], more=[(advised, "enqueued")])
+    assert [again.propose().number for _ in range(1)] == [0]
 
 
 def test_numbers_are_never_used_twice(study):

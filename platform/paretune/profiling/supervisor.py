@@ -82,7 +82,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             start_new_session=True,
-            env=_environment(target.threads),
+            env=surroundings(target.threads),
         )
         try:
             request = {
@@ -195,7 +195,7 @@ class Worker:
         return f"the measuring process {how}: {said[-1] if said else 'it said nothing'}"
 
 
-def _environment(threads: int) -> dict[str, str]:
+def surroundings(threads: int) -> dict[str, str]:
     """Return the environment of a worker: threads as asked for, this package importable."""
     kept = {name: value for name, value in os.environ.items() if name not in PLACES}
     counts = {f"{library}_NUM_THREADS": str(threads) for library in COUNTS}

@@ -1,8 +1,8 @@
 """The search of one sweep: an Optuna study in SQLite, kept in step with the trial records.
 
 The study and the records are the truth; what a crash left between the two is put right when the
-study is opened again. Trials 0 and 1 are the two baselines: they lie outside the space and are
-records only.
+study is opened again. Trials 0 and 1 are the two baselines, and those after them may be recipes that
+were named one by one: they need not lie in the space and are records only.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Setup:
     """Of the sampler."""
     normal: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     """Drawn recipe → recipe with every field filled in, as records hold it."""
-    fixed: Sequence[Mapping[str, Any]]
-    """Recipes of the first trials (the baselines), numbered from 0."""
+    fixed: Sequence[tuple[Mapping[str, Any], str]]
+    """Recipes of the first trials, the baselines before all others, and where each comes from; numbered from 0."""
 
 
 class Study:
@@ -84,7 +84,11 @@ class Study:
         for point in setup.space.first:
             self._study.enqueue_trial(dict(point), user_attrs={"origin": "enqueued"}, skip_if_exists=True)
         self._records = {record.number: record for record in records}
-        self._waiting = [Proposal(i, r, "baseline") for i, r in enumerate(setup.fixed) if i not in self._records]
+        self._waiting = [
+            Proposal(number, recipe, origin)
+            for number, (recipe, origin) in enumerate(setup.fixed)
+            if number not in self._records
+        ]
         self._open: dict[int, int] = {}
         """Trial number → Optuna's id, of trials that are proposed and not yet told."""
         self._unfinished: list[int] = []

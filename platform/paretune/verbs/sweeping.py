@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from paretune.errors import UserError
 from paretune.verbs.arguments import job_arguments, overrides, sweep_arguments
 
 INTERRUPTED = 130
@@ -15,6 +18,8 @@ def add(verbs: Any) -> None:
     """Add the verbs to the parser."""
     sweep = verbs.add_parser("sweep", help="train, compress, evaluate, measure: from a job to its front")
     job_arguments(sweep)
+    text = "recipes to try right after the baselines: files, or a folder that `paretune advise` wrote"
+    sweep.add_argument("--first", nargs="+", type=Path, default=[], metavar="RECIPE", help=text)
     sweep.add_argument("--address", help=argparse.SUPPRESS)
     sweep.set_defaults(run=_sweep)
     resume = verbs.add_parser("resume", help="go on with a sweep that was stopped or killed, or show a finished one")
@@ -27,8 +32,29 @@ def _sweep(given: argparse.Namespace) -> int:
     from paretune.folders import new_sweep
     from paretune.job import read_plan
 
-    plan = read_plan(given.job, overrides(given))
+    changes = overrides(given)
+    if given.first:
+        changes["search.first"] = _recipes(given.first)
+    plan = read_plan(given.job, changes)
     return _run(new_sweep(plan, given.name or given.job.stem), given.address)
+
+
+def _recipes(places: Sequence[Path]) -> list[Any]:
+    """Read recipes from files and folders, as they are.
+
+    Raises:
+        UserError: there is no such file, it is no YAML, or a folder holds none.
+    """
+    from paretune.recipe import Recipe
+    from paretune.yamlfile import read_yaml, validate
+
+    files: list[Path] = []
+    for place in places:
+        inside = sorted(place.glob("*.yaml")) if place.is_dir() else [place]
+        if not inside:
+            raise UserError(f"--first {place}: holds no recipe (*.yaml)")
+        files += inside
+    return [validate(Recipe, read_yaml(file)).tree() for file in files]
 
 
 def _resume(given: argparse.Namespace) -> int:

@@ -1,0 +1,183 @@
+"""Roofline, ceilings and advice, against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from paretune.compression.artefact import write_artefact
+from paretune.compression.quantize_torch import quantize_network
+from paretune.detectors import DETECTORS
+from paretune.detectors.ssd import Ssd
+from paretune.detectors.structure import count
+from paretune.detectors.yolo import Yolo
+from paretune.model import Model
+from paretune.profiling.advice import Candidate, advise
+from paretune.profiling.roofline import Diagnosis, diagnose
+from paretune.profiling.roofs import Roofs, measure_roofs
+from paretune.profiling.work import PARAMETER, Work, work_of
+from paretune.recipe import Recipe
+from paretune.runtimes.eager import Eager
+from paretune.runtimes.onnxruntime import OnnxRuntime
+from paretune.runtimes.predictor import load_predictor
+from paretune.structures import InputSize
+from paretune.target import Target
+from tests_support_profiling import FAKE_ROW, FakeDetector, onnx_of
+
+ROOFS = Roofs("cpu", {"fp32": 100e9, "int8": 400e9}, [(1_000_000, 50e9), (100_000_000, 10e9)], {})
+HEAVY = Work("heavy", 100e6, 10_000, 40_000, "fp32")
+"""1 ms at 100 GFLOP/s; its 200 kB take 4 µs."""
+WIDE = Work("wide", 1e6, 100, 1_249_900, "fp32")
+"""5 MB take 0.5 ms at 10 GB/s."""
+TINY = Work("tiny", 1e6, 100, 1_000, "fp32")
+"""10 µs at most."""
+IMAGE = np.zeros((40, 60, 3), np.uint8)
+
+
+def found(**stages: float) -> Diagnosis:
+    times = {"heavy": 2.0, "wide": 1.0, "tiny": 1.0, "a norm": 1.5}
+    given = {"preprocess": 1.0, "network": 6.0, "postprocess": 1.0, **stages}
+    return diagnose(given, times, {work.module: work for work in (TINY, HEAVY, WIDE)}, ROOFS)
+
+
+def recipe(**fields: Any) -> dict[str, Any]:
+    return {"input_size": "256x192", "steps": [], "runtime": "eager", **fields}
+
+
+def candidate(given: dict[str, Any], detector: Any = Yolo()) -> Candidate:  # noqa: B008 - frozen
+    return Candidate(given, InputSize(256, 192), "cpu", detector)
+
+
+def test_a_layer_is_bound_by_its_lower_roof_unless_it_reaches_neither() -> None:
+    layers = {layer.work.module: layer for layer in found().layers}
+    assert found().layers[0].work.module == "heavy"
+    assert layers["heavy"].roof_ms == pytest.approx(1.0)
+    assert layers["wide"].roof_ms == pytest.approx(0.5)
+    assert layers["heavy"].attained == pytest.approx(0.5)
+    assert {name: layer.bound for name, layer in layers.items()} == {
+        "heavy": "compute",
+        "wide": "memory",
+        "tiny": "launch",
+    }
+    # the network takes 6 ms, its layers with weights 4: two are the rest
+    assert found().by_bound == pytest.approx({"compute": 2.0, "memory": 1.0, "launch": 3.0})
+    assert found().verdict == "launch-bound"
+    assert found(postprocess=8.0).verdict == "postprocess-bound"
+    assert found(preprocess=8.0).verdict == "host-bound"
+    assert found(network=4.0).verdict == "compute-bound"
+
+
+def test_ceilings_are_amdahls() -> None:
+    told = {ceiling.part: ceiling for ceiling in found().ceilings()}
+    assert told["postprocess"].free == pytest.approx(8 / 7)
+    assert told["postprocess"].at_roof is None
+    assert told["heavy"].free == pytest.approx(8 / 6)
+    assert told["heavy"].at_roof == pytest.approx(8 / 7)
+    assert told["network"].at_roof == pytest.approx(8 / (2 + 1.0 + 0.5 + 0.01))
+    assert json.loads(json.dumps(found().tree()))["verdict"] == "launch-bound"
+
+
+def test_advice_predicts_what_the_roofs_say_and_leaves_out_what_was_done() -> None:
+    given = {one.knob: one for one in advise(found(), candidate(recipe()))}
+    assert given["runtime: openvino"].predicted == pytest.approx(8 / 6)  # the rest costs nothing
+    # INT8: heavy a quarter of its 2 ms, wide (a quarter of 5 MB, still in slow memory) of its 1 ms, tiny saves 7.5 µs
+    after = 2 + 0.5 + 0.25 + (1.0 - 0.0075)
+    assert given["quantize"].predicted == pytest.approx(8 / (2 + after))
+    # half the FLOPs and weights, maps by the root
+    after = 2 + 1.0 + 1.0 * (50 + 1_249_900 * 0.5**0.5) / 1_250_000 + (1.0 - 0.005)
+    assert given["prune"].predicted == pytest.approx(8 / (2 + after))
+    assert given["input_size: 192x160"].recipe["input_size"] == "192x160"
+    predictions = [one.predicted for one in advise(found(), candidate(recipe()))]
+    assert predictions == sorted(predictions, reverse=True)
+    done = recipe(steps=[{"prune": {}}, {"finetune": {}}, {"quantize": {}}], runtime={"onnxruntime": {}})
+    assert [one.knob for one in advise(found(), candidate(done))] == ["input_size: 192x160"]
+    # SSD300 takes nothing so small
+    assert advise(found(), candidate(done, Ssd(variant="ssd300_vgg16"))) == []
+
+
+def test_every_recipe_of_the_advice_can_be_built() -> None:
+    for one in advise(found(), candidate(recipe())):
+        assert Recipe.model_validate(dict(one.recipe)).steps or "runtime" in one.knob
+
+
+def test_nothing_of_the_network_is_worth_it_where_the_boxes_take_all() -> None:
+    assert advise(found(postprocess=1000.0), candidate(recipe())) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["a.b.weight", "a.b.bias", "a.b.weight_quantized", "q_output_a.b.weight", "a.b.weight_scale"]
+)
+def test_a_tensors_name_tells_its_module(name: str) -> None:
+    match = PARAMETER.match(name)
+    assert match is not None
+    assert match["module"] == "a.b"
+
+
+@pytest.mark.parametrize("name", ["weights", "a.weighty", "weight"])
+def test_other_names_tell_none(name: str) -> None:
+    assert PARAMETER.match(name) is None
+
+
+@pytest.mark.parametrize(
+    ("detector", "size"),
+    [
+        pytest.param(Yolo(depthwise=True, width=0.25), InputSize(64, 64), marks=pytest.mark.slow),
+        pytest.param(Ssd(), InputSize(64, 64), marks=pytest.mark.slow),
+    ],
+)
+def test_the_work_of_the_layers_is_what_torch_counts(detector: Any, size: InputSize, tmp_path: Path) -> None:
+    network = detector.build(2).eval()
+    params, flops = count(network, size)
+    model = Model(network, None, size)
+    artefact = write_artefact(
+        tmp_path / "a", model, detector=detector, runtime=Eager(), recipe_tree={}, classes=("a", "b")
+    )
+    work = work_of(load_predictor(artefact.folder, Target()), IMAGE, Target())
+    assert sum(layer.flops for layer in work.values()) == flops
+    assert 0.9 * params < sum(layer.weights for layer in work.values()) <= params
+    assert any(layer.depthwise for layer in work.values())
+
+
+def test_an_onnx_file_says_the_same_as_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DETECTORS.rows, "fake", FAKE_ROW)
+    size, network = InputSize(64, 48), FakeDetector().build(2).eval()
+    told = {}
+    int8 = quantize_network(network, FakeDetector(), [np.ones((1, 3, 48, 64), np.float32)])
+    models = {
+        "torch": (Model(network, None, size), Eager()),
+        "int8": (Model(int8, None, size), Eager()),
+        "onnx": (Model(None, onnx_of(network, size, tmp_path / "a.onnx"), size), OnnxRuntime()),
+    }
+    for name, (model, runtime) in models.items():
+        artefact = write_artefact(
+            tmp_path / name, model, detector=FakeDetector(), runtime=runtime, recipe_tree={}, classes=("a", "b")
+        )
+        told[name] = work_of(load_predictor(artefact.folder, Target()), IMAGE, Target())
+    assert told["torch"] == told["onnx"]
+    stem = told["torch"]["stem"]
+    assert stem.flops == 2 * (3 * 4 * 4) * 8 * 16 * 12
+    assert stem.nbytes == 4 * (3 * 4 * 4 * 8 + 3 * 64 * 48 + 8 * 16 * 12)
+    assert told["int8"]["stem"].precision == "int8"
+    assert told["int8"]["stem"].nbytes == stem.nbytes / 4
+
+
+@pytest.mark.alone
+def test_the_roofs_are_those_a_stopwatch_finds() -> None:
+    roofs = measure_roofs(Target())
+    torch.set_num_threads(1)
+    one = torch.randn(512, 512)
+    best, end = float("inf"), time.perf_counter() + 1
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        torch.mm(one, one)
+        best = min(best, time.perf_counter() - start)
+    assert roofs.compute["fp32"] == pytest.approx(2 * 512**3 / best, rel=0.25)
+    assert roofs.compute["int8"] > roofs.compute["fp32"]
+    assert roofs.bandwidth(1) > roofs.bandwidth(1e9) > 1e8
+    assert "fp16" in roofs.reasons
