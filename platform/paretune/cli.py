@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from paretune import __version__
 from paretune.errors import UserError
 from paretune.verbs import (
+    advising,
     cluster,
     data,
     evaluating,
@@ -49,6 +50,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"paretune {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for module in (reading, sweeping, training, optimizing, evaluating, profiling, predicting, looking, cluster, data):
+    for module in (
+        reading,
+        sweeping,
+        training,
+        optimizing,
+        evaluating,
+        profiling,
+        advising,
+        predicting,
+        looking,
+        cluster,
+        data,
+    ):
         module.add(verbs)
     return parser

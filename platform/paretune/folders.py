@@ -233,6 +233,22 @@ def job_of(folder: Path) -> tuple[Job, Path] | None:
     return None
 
 
+def network_around(folder: Path) -> Path:
+    """Return the folder of the trained network of the sweep or training that an artefact lies in.
+
+    Raises:
+        UserError: it lies in neither.
+    """
+    place = folder.resolve()
+    for sweep in (place.parent, place.parent.parent.parent):
+        if (sweep / "sweep.json").is_file():
+            return Sweep(sweep.parent, sweep.name).baseline
+    for training in (place, place.parent):
+        if (training / "job.yaml").is_file():
+            return training
+    raise UserError(f"{folder}: lies in no sweep or training; name the trained network with --network FOLDER")
+
+
 def dataset_around(folder: Path) -> tuple[Dataset, Path]:
     """Return the dataset of the sweep or training that an artefact lies in, and the cache it was made with.
 

@@ -42,7 +42,7 @@ def _optimize(given: argparse.Namespace) -> int:
 
     source = read_source(given.source)
     recipe = read_recipe(_written(given), source)
-    images = images_of(given.source, *_named(given))
+    images = images_of(given.source, named_images(given), named_training(given))
     found = optimize(
         source,
         recipe,
@@ -93,12 +93,15 @@ def _plugin(text: str, option: str) -> dict[str, Any]:
     return {name: fields}
 
 
-def _named(given: argparse.Namespace) -> tuple[Any, Any]:
-    """Return the dataset of ``--data`` with its cache, and the training of the job it is."""
-    dataset = named_images(given)
-    if dataset is None or not given.data.is_file():
-        return dataset, None
+def named_training(given: argparse.Namespace) -> Any:
+    """Return the training of the job that ``--data`` names; None where it names none.
+
+    Raises:
+        UserErrors: the job is not right.
+    """
+    if given.data is None or not given.data.is_file():
+        return None
     from paretune.job import Job
     from paretune.yamlfile import read_yaml, validate
 
-    return dataset, validate(Job, read_yaml(given.data)).training
+    return validate(Job, read_yaml(given.data)).training

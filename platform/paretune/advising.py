@@ -1,0 +1,199 @@
+"""Advice for an artefact: where its time goes, what should help, and, tried, what did."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from paretune.bench import measuring_images
+from paretune.errors import UserError
+from paretune.folders import split_of
+from paretune.optimizations import Images, Source, optimize, read_recipe
+from paretune.profiling.advice import Advice, Candidate, advise
+from paretune.profiling.comparison import compare
+from paretune.profiling.interleaved import Ratio
+from paretune.profiling.latency import STAGES, measure
+from paretune.profiling.operators import count
+from paretune.profiling.roofline import Diagnosis, diagnose
+from paretune.profiling.roofs import measure_roofs
+from paretune.profiling.samples import Protocol, milliseconds
+from paretune.profiling.supervisor import saved_images
+from paretune.profiling.work import work_of
+from paretune.runtimes.predictor import load_predictor
+from paretune.store import Artefact, read_artefact
+from paretune.structures import Image
+from paretune.target import Target
+from paretune.yamlfile import Document
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What became of one piece of advice."""
+
+    advice: Advice
+    measured: Ratio | None
+    """The advised artefact's latency over the one the advice was for, interleaved; None if it was not built."""
+    reason: str | None = None
+    """Why not."""
+
+    @property
+    def speedup(self) -> float | None:
+        """Return how many times as fast it is from image to boxes."""
+        return None if self.measured is None else 1 / self.measured.ratio
+
+    @property
+    def kept(self) -> float | None:
+        """Return which share of the predicted gain was measured: 1 is all of it."""
+        return None if self.speedup is None else (self.speedup - 1) / (self.advice.predicted - 1)
+
+    def tree(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        measured = None if self.measured is None else {**vars(self.measured), "verdict": self.measured.verdict}
+        return {
+            "knob": self.advice.knob,
+            "predicted": self.advice.predicted,
+            "speedup": self.speedup,
+            "ratio": measured,
+            "kept": self.kept,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True)
+class Advised:
+    """What was found out about an artefact."""
+
+    artefact: Artefact
+    diagnosis: Diagnosis
+    advice: tuple[Advice, ...]
+    notes: tuple[str, ...]
+    """Of the measurements it rests on."""
+    tried: tuple[Tried, ...] = ()
+
+    def tree(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            "artefact": str(self.artefact.folder),
+            **self.diagnosis.tree(),
+            "advice": [one.tree() for one in self.advice],
+            "notes": list(self.notes),
+            "tried": [one.tree() for one in self.tried],
+        }
+
+
+def advise_artefact(
+    folder: Path, images: Images, target: Target, *, split: str = "val", progress: Progress = lambda _: None
+) -> Advised:
+    """Measure an artefact, count its operators, measure the device's roofs, and say what to try.
+
+    Args:
+        folder: of the artefact.
+        images: whose images are used.
+        target: device and threads.
+        split: of the images.
+        progress: called with a line before each measurement.
+
+    Raises:
+        UserError: no artefact, no such split, or its runtime does not tell what its operators cost.
+        RuntimeError: a measuring process died or hung.
+    """
+    artefact = read_artefact(folder)
+    shown = _shown(images, split)
+    with saved_images(shown) as file:
+        progress(f"measuring {folder}")
+        latency = measure(folder, file, target, Protocol(repetitions=3))
+        stages = {stage: float(np.median(milliseconds(latency.rows, stage, latency.mode))) for stage in STAGES}
+        progress("counting its operators")
+        counted = count(folder, file, target, stages["network"], latency.mode)
+    if isinstance(counted, str):
+        raise UserError(f"{folder}: no advice without its operators: {counted}")
+    progress("measuring the roofs of the device")
+    roofs = measure_roofs(target)
+    times: dict[str, float] = {}
+    for operator in counted.operators:
+        if operator.module is not None:
+            times[operator.module] = times.get(operator.module, 0.0) + counted.scaled_ms([operator])
+    predictor = load_predictor(folder, target)
+    found = diagnose(stages, times, work_of(predictor, shown[0], target), roofs)
+    given = advise(found, Candidate(artefact.recipe, artefact.input_size, target.device, predictor.detector))
+    return Advised(artefact, found, tuple(given), (*latency.notes, *counted.notes))
+
+
+def try_advice(
+    found: Advised, network: Source, images: Images, target: Target, *, most: int, progress: Progress = lambda _: None
+) -> Advised:
+    """Build the first pieces of advice and measure them interleaved with the artefact: predicted against measured.
+
+    Args:
+        found: with its advice.
+        network: the trained network that the recipes begin with.
+        images: to train, calibrate and measure with.
+        target: device and threads.
+        most: pieces of advice.
+        progress: called with a line for each step.
+
+    Raises:
+        RuntimeError: a measuring process died or hung.
+    """
+    built: dict[int, Path] = {}
+    reasons: dict[int, str] = {}
+    chosen = found.advice[:most]
+    with tempfile.TemporaryDirectory(prefix="advice-") as place:
+        for number, advice in enumerate(chosen):
+            progress(f"trying {advice.knob}")
+            recipe = read_recipe(Document(f"advice {advice.knob}", dict(advice.recipe), {}), network)
+            try:
+                folder = Path(place) / str(number)
+                built[number] = optimize(network, recipe, images, folder, target=target, progress=progress).folder
+            except UserError as error:
+                reasons[number] = str(error)
+        ratios: dict[int, Ratio] = {}
+        if built:
+            progress("comparing, interleaved")
+            compared = compare([found.artefact.folder, *built.values()], _shown(images, "val"), target, rounds=3)
+            ratios = {number: compared.ratio(index) for index, number in enumerate(built, start=1)}
+    tried = tuple(Tried(one, ratios.get(number), reasons.get(number)) for number, one in enumerate(chosen))
+    return replace(found, tried=tried)
+
+
+def write_recipes(advice: Sequence[Advice], folder: Path) -> list[Path]:
+    """Write each piece of advice as a recipe, the best first: for `paretune optimize`, and `paretune sweep --first`.
+
+    Raises:
+        UserError: the folder is there already, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(f"{folder} exists already; name a new folder with --out") from None
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+    files = []
+    for number, one in enumerate(advice, start=1):
+        word = one.knob.replace(": ", "-").replace(" ", "-")
+        told = f"# {one.knob}: {one.predicted:.2f}x predicted; {one.why}\n"
+        files.append(folder / f"{number}-{word}.yaml")
+        files[-1].write_text(told + yaml.safe_dump(_plain(one.recipe), sort_keys=False))
+    return files
+
+
+def _plain(value: Any) -> Any:
+    """Return a tree of what YAML knows."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _shown(images: Images, split: str) -> list[Image]:
+    found = measuring_images(split_of(images.dataset.open(images.cache), split))
+    if not found:
+        raise UserError(f"--split {split}: holds no images to measure on")
+    return list(found)
