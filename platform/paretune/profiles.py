@@ -14,6 +14,7 @@ from paretune.errors import UserError
 from paretune.folders import dataset_around, split_of
 from paretune.profiling.comparison import Comparison, compare
 from paretune.profiling.latency import Latency, measure
+from paretune.profiling.nsight import Looks, look_at
 from paretune.profiling.samples import Protocol
 from paretune.profiling.supervisor import saved_images
 from paretune.store import Artefact, read_artefact, write_text
@@ -29,6 +30,8 @@ class Wanted:
     """Fresh processes of each artefact, and rounds of the comparison."""
     out: Path | None = None
     """Folder for the page, the figures and the raw samples."""
+    nsight: bool = False
+    """Also look at the kernels with Nsight Compute."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Profile:
     """Interleaved, against the first; None for one artefact alone."""
     target: Target
     images: int
+    nsight: Looks | None = None
+    """What Nsight Compute saw; None if it was not asked for."""
 
     def tree(self) -> dict[str, Any]:
         """Return it as plain data, without raw samples."""
@@ -50,6 +55,7 @@ class Profile:
             "images": self.images,
             "artefacts": [{"artefact": str(artefact.folder), **found.to_dict()} for artefact, found in pairs],
             "comparison": None if self.comparison is None else self.comparison.to_dict(),
+            "nsight": None if self.nsight is None else self.nsight.to_dict(),
         }
 
 
@@ -94,7 +100,8 @@ def profile_artefacts(
         if len(folders) > 1:
             progress("comparing, interleaved")
             comparison = compare(folders, file, target, rounds=max(2, wanted.repetitions))
-    found = Profile(artefacts, tuple(latencies), comparison, target, len(images))
+        nsight = look_at(folders, file, target, progress) if wanted.nsight else None
+    found = Profile(artefacts, tuple(latencies), comparison, target, len(images), nsight)
     if wanted.out is not None:
         _write(found, wanted.out)
     return found
@@ -106,6 +113,7 @@ def _write(profile: Profile, folder: Path) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
+    from paretune.profiling.nsight_tables import nsight_tables
     from paretune.profiling.page import page
 
     try:
@@ -118,4 +126,8 @@ def _write(profile: Profile, folder: Path) -> None:
         profile.comparison.save_samples(folder / "samples-interleaved.npz")
     write_text(folder / "profile.json", json.dumps(profile.tree(), indent=1))
     names = [str(artefact.folder) for artefact in profile.artefacts]
-    write_text(folder / "profile.html", page(names, profile.latencies, profile.comparison))
+    more = []
+    if profile.nsight is not None:
+        profile.nsight.save(folder)
+        more = nsight_tables(names, profile.nsight)
+    write_text(folder / "profile.html", page(names, profile.latencies, profile.comparison, more))

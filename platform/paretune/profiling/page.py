@@ -24,16 +24,20 @@ tr:last-child td { border-bottom: 1px solid #dadce0; } ul { color: #5f6368; font
 """
 
 
-def page(names: Sequence[str], latencies: Sequence[Latency], comparison: Comparison | None) -> str:
+def page(
+    names: Sequence[str], latencies: Sequence[Latency], comparison: Comparison | None, more: Sequence[Rows] = ()
+) -> str:
     """Return the page as HTML, its picture inside.
 
     Args:
         names: of the artefacts.
         latencies: of each of them alone.
         comparison: of all of them; None for one.
+        more: tables that follow.
     """
     tables = [] if comparison is None else [ratio_table(names, comparison)]
     tables += [stage_table(name, latency) for name, latency in zip(names, latencies, strict=True)]
+    tables += more
     picture = base64.b64encode(distributions(names, latencies)).decode()
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>Paretune profile</title>",
@@ -73,4 +77,5 @@ def _table(table: Rows) -> str:
 
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
     lines = "\n".join(row(words, "td") for words in table.rows)
-    return f"<h2>{html.escape(table.title)}</h2><table>{row(table.head, 'th')}{lines}</table><ul>{notes}</ul>"
+    cells = f"<table>{row(table.head, 'th')}{lines}</table>" if table.rows else ""
+    return f"<h2>{html.escape(table.title)}</h2>{cells}<ul>{notes}</ul>"

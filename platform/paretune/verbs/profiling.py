@@ -26,6 +26,8 @@ def add(verbs: Any) -> None:
     profile.add_argument("--repetitions", type=int, default=5, metavar="N", help=text)
     target_arguments(profile)
     profile.add_argument("--out", type=Path, metavar="FOLDER", help="new folder for profile.html and the raw samples")
+    text = "look at the kernels of one inference with Nsight Compute too (--device cuda)"
+    profile.add_argument("--nsight", action="store_true", help=text)
     profile.add_argument("--json", action="store_true", help="one JSON object")
     profile.set_defaults(run=_profile)
 
@@ -36,7 +38,7 @@ def _profile(given: argparse.Namespace) -> int:
     target = checked_target(given)
     from paretune.profiles import Wanted, profile_artefacts
 
-    wanted = Wanted(given.split, given.repetitions, given.out)
+    wanted = Wanted(given.split, given.repetitions, given.out, given.nsight)
     try:
         found = profile_artefacts(given.artefacts, named_images(given), target, wanted, _say)
     except RuntimeError as error:
@@ -62,11 +64,13 @@ def _show(profile: Any) -> None:
     from rich.table import Table
 
     from paretune.display import terminal_width
+    from paretune.profiling.nsight_tables import nsight_tables
     from paretune.profiling.tables import ratio_table, stage_table
 
     names = [str(artefact.folder) for artefact in profile.artefacts]
     tables = [stage_table(name, latency) for name, latency in zip(names, profile.latencies, strict=True)]
     tables += [] if profile.comparison is None else [ratio_table(names, profile.comparison)]
+    tables += [] if profile.nsight is None else nsight_tables(names, profile.nsight)
     console = Console(width=terminal_width(), highlight=False)
     for rows in tables:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -75,7 +79,8 @@ def _show(profile: Any) -> None:
         for row in rows.rows:
             table.add_row(*row)
         console.print(rows.title, markup=False)
-        console.print(table)
+        if rows.rows:
+            console.print(table)
         for note in rows.notes:
             console.print(note, markup=False)
         console.print()
