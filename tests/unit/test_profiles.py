@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from paretune import profiles
 from paretune.cli import main
 from paretune.compression.artefact import write_artefact
 from paretune.data.shapes import Shapes
 from paretune.detectors.yolo import Yolo
 from paretune.model import Model
+from paretune.profiling import nsight
 from paretune.profiling.latency import Latency
 from paretune.profiling.page import page
 from paretune.profiling.samples import COLUMNS
@@ -23,6 +26,7 @@ from paretune.profiling.tables import stage_table
 from paretune.runtimes.eager import Eager
 from paretune.structures import InputSize
 from paretune.target import Target
+from tests_support_nsight import FILES, FakeNcu
 
 DETECTOR = Yolo(depthwise=False, width=0.125)
 DATA = Shapes(train=2, val=3, size="64x64")
@@ -143,3 +147,66 @@ def test_mistakes_are_one_line_and_nothing_is_measured(words: list[str], message
     assert message in said.err
     assert "Traceback" not in said.err
     assert said.out == ""
+
+
+@pytest.fixture
+def made_up(artefacts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The words of a profile with Nsight Compute, its latencies made up: no GPU is needed."""
+
+    def measure(folder: Path, file: Path, target: Target, protocol: object) -> Latency:
+        return replace(latency(70, preprocess=1, network=6, postprocess=3), target=target)
+
+    monkeypatch.setattr(profiles, "measure", measure)
+    monkeypatch.setattr(nsight, "PARAMS", tmp_path / "no params")
+    return ["profile", "small", "--data", "images.yaml", "--nsight", "--out", "told"]
+
+
+def test_nsight_compute_is_told_on_the_terminal_in_json_and_on_the_page(
+    made_up: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    ncu = FakeNcu(tmp_path / "bin", monkeypatch)
+    # the images of the profile can be read by what ncu starts
+    ncu.runs('for file; do case "$file" in /proc/*) head -c 2 "$file";; esac; done; echo a report > "$report"')
+    assert main([*made_up, "--device", "cuda"]) == 0
+    said = capsys.readouterr()
+    assert "Nsight Compute on small (1 of 1)" in said.err
+    assert "small: kernels by Nsight Compute 2025.3.1.0" in said.out
+    assert "never latency" in said.out
+    told = json.loads(Path("told/profile.json").read_text())["nsight"]
+    assert (told["version"], told["reason"]) == ("2025.3.1.0", None)
+    (look,) = told["artefacts"]
+    assert [(kernel["launches"], kernel["bound"]) for kernel in look["kernels"]] == [
+        (2, "compute"),
+        (1, "memory"),
+        (1, "latency"),
+    ]
+    assert look["kernels"][0]["share"] == pytest.approx(30 / 36)
+    assert look["advice"][0]["rule"] == "SMSkew"
+    for page_name in ("raw", "details"):
+        assert Path(f"told/nsight-0-{page_name}.csv").read_text() == (FILES / f"{page_name}.csv").read_text()
+    assert Path("told/nsight-0-log.txt").read_text() == "PK"
+    cells = Cells(Path("told/profile.html").read_text())
+    assert "83.3%" in cells.words
+    assert "relu_kernel(float4 *, int)" in cells.words
+
+
+def test_what_hinders_nsight_compute_hinders_no_profile(
+    made_up: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    ncu = FakeNcu(tmp_path / "bin", monkeypatch)
+    ncu.runs("echo '==ERROR== ERR_NVGPUCTRPERM - The user does not have permission'; exit 1")
+    assert main([*made_up, "--device", "cuda"]) == 0
+    assert "not known: only administrators may read this GPU's counters" in " ".join(capsys.readouterr().out.split())
+    told = json.loads(Path("told/profile.json").read_text())
+    assert told["artefacts"][0]["metrics"]["latency_ms_p50"] == 10
+    assert told["nsight"]["artefacts"][0]["kernels"] == []
+    assert "NVreg_RestrictProfilingToAdminUsers=0" in told["nsight"]["artefacts"][0]["reason"]
+    assert Path("told/nsight-0-log.txt").read_text().startswith("==ERROR== ERR_NVGPUCTRPERM")
+    assert "only administrators" in Path("told/profile.html").read_text()
+
+
+def test_a_cpu_has_nothing_for_nsight_compute(made_up: list[str], capsys: Any) -> None:
+    assert main(made_up) == 0
+    assert capsys.readouterr().out.count("Nsight Compute looks at GPUs only") == 1
+    told = json.loads(Path("told/profile.json").read_text())["nsight"]
+    assert told == {"version": None, "reason": nsight.GPUS_ONLY, "artefacts": []}

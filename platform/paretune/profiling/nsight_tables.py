@@ -13,10 +13,10 @@ TOP = 15
 NAME, TEXT, ADVICE = 48, 240, 3
 """Characters of a kernel's name and of an advice, and how many of them are told; all is in profile.json."""
 HEAD = (
-    *("kernel", "runs", "ms", "share", "SM %", "memory %", "DRAM %", "occupied %", "waves"),
+    *("kernel", "runs", "ms", "share", "SM %", "mem %", "DRAM %", "warps %", "waves"),
     *("Top/s", "op/byte", "bound by"),
 )
-NEVER = "of the times take the shares only, they are never latency: under ncu each kernel runs alone"
+NEVER = "times under ncu are never latency, take the shares only: each kernel runs alone"
 BOUND = (
     f"a kernel is bound by compute (SM) or memory from {BOUND_FROM:g} % of that peak on, by latency below in both: "
     "the threshold of NVIDIA's speed-of-light rule"
@@ -45,7 +45,7 @@ def _table(title: str, look: Look) -> Rows:
         runs, seconds, share = (sum(getattr(x, figure) for x in rest) for figure in ("launches", "seconds", "share"))
         told = (f"the rest ({len(rest)} kernels)", str(runs), f"{seconds * 1e3:.4f}", f"{share:.1%}")
         rows.append((*told, *[UNKNOWN] * (len(HEAD) - len(told))))
-    times = "" if look.passes is None else f", and {look.passes} times over"
+    times = "" if look.passes is None else f" and {look.passes} times over"
     notes = [NEVER + times, BOUND]
     reasons = dict.fromkeys(f"{figure}: {why}" for kernel in top for figure, why in kernel.unknown.items())
     notes += [f"not known, {reason}" for reason in reasons]
@@ -77,4 +77,5 @@ def _number(value: float | None, how: str) -> str:
 
 
 def _short(text: str, most: int) -> str:
+    text = " ".join(text.removeprefix("void ").split())
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,0 +1,87 @@
+"""Nsight Compute on a GPU: the kernel that was planted is found, with the operations that it must have done."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from paretune.compression.artefact import write_artefact
+from paretune.detectors import DETECTORS
+from paretune.model import Model
+from paretune.profiling.nsight import Look, look_at, preflight
+from paretune.profiling.nsight_csv import parse
+from paretune.profiling.nsight_tables import nsight_tables
+from paretune.profiling.supervisor import saved_images
+from paretune.runtimes.compiled import Compiled
+from paretune.runtimes.eager import Eager
+from paretune.structures import InputSize
+from paretune.target import Target
+from tests_support_nsight import SIDE
+from tests_support_profiling import FAKE_ROW, FakeDetector, images
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.alone,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU"),
+    pytest.mark.skipif(shutil.which("ncu") is None, reason="there is no ncu"),
+]
+GPU = Target(device="cuda")
+MATRIX_PRODUCT = re.compile("gemm|cutlass|xmma|cublas|nvjet|matmul", re.IGNORECASE)
+
+
+def seen(folder: Path, loader: str) -> Look:
+    if reason := preflight():
+        pytest.skip(reason)
+    pictures: list[Any] = [np.full((4, 4, 3), 3, np.uint8)] if "planted" in loader else images()
+    with saved_images(pictures) as file:
+        looks = look_at([folder], file, GPU, limit=240, loader=f"tests_support_nsight:{loader}")
+    (look,) = looks.looks
+    print(*nsight_tables([folder.name], looks), sep="\n")
+    if look.reason is not None:
+        print(look.files.get("log.txt"))
+        if "only administrators" in look.reason:
+            pytest.skip(look.reason)
+    assert look.reason is None
+    return look
+
+
+def test_a_planted_product_of_matrices_is_what_takes_longest(tmp_path: Path) -> None:
+    look = seen(tmp_path, "load_planted")
+    first = look.kernels[0]
+    assert MATRIX_PRODUCT.search(first.name), first.name
+    assert first.launches == 1
+    assert first.share > 0.8
+    assert sum(kernel.share for kernel in look.kernels) == pytest.approx(1)
+    assert first.bound == "compute"
+    assert first.operations_per_second is not None, first.unknown
+    assert first.operations_per_second * first.seconds == pytest.approx(2 * SIDE**3, rel=0.1)
+    # the addition reads and writes a matrix once, and does one operation for each element, or one that is fused
+    added = next(kernel for kernel in look.kernels if "elementwise" in kernel.name and kernel.seconds > 1e-5)
+    assert added.operations_per_second is not None, added.unknown
+    assert 0.9 * SIDE**2 < added.operations_per_second * added.seconds < 2.2 * SIDE**2
+    assert added.bound == "memory"
+    rules = parse(look.files["details.csv"]).rules
+    assert {rule.kind for rule in rules} <= {"OPT", "WRN", "INF"}
+    assert rules
+
+
+@pytest.mark.parametrize("runtime", [Eager(), Compiled()], ids=str)
+def test_an_artefact_is_looked_at_for_one_inference(
+    runtime: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DETECTORS.rows, "fake", FAKE_ROW)
+    torch.manual_seed(0)
+    model = Model(FakeDetector().build(2).eval(), None, InputSize(64, 48))
+    told = {"detector": FakeDetector(), "runtime": runtime, "recipe_tree": {}, "classes": ("a", "b")}
+    write_artefact(tmp_path / "artefact", model, **told)
+    look = seen(tmp_path / "artefact", "load_fake")
+    launches = sum(kernel.launches for kernel in look.kernels)
+    assert 2 <= launches <= 60  # three convolutions and what lies around them, once
+    assert all(kernel.sm_percent is not None and kernel.bound is not None for kernel in look.kernels)

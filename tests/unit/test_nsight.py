@@ -1,0 +1,260 @@
+"""``paretune profile --nsight`` with a fake ncu: the command, what it saw, and everything that may hinder it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paretune.profiling import nsight, nsight_child
+from paretune.profiling.nsight import NO_KERNELS, PERMISSION, Looks, look_at, preflight, version
+from paretune.profiling.nsight_csv import Launch, parse
+from paretune.profiling.nsight_kernels import advice, bound_by, by_name, operations_per_second
+from paretune.profiling.nsight_tables import TOP, nsight_tables
+from paretune.target import Target
+from tests_support_nsight import FILES, FakeNcu
+
+GPU = Target(device="cuda")
+GEMM = "void gemm<(int)128, 64>(const float *, float *, T1::Params)"
+SASS = "smsp__sass_thread_inst_executed_op"
+
+
+@pytest.fixture
+def ncu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNcu:
+    monkeypatch.setattr(nsight, "PARAMS", tmp_path / "no params")
+    return FakeNcu(tmp_path / "bin", monkeypatch)
+
+
+def one(tmp_path: Path, **more: Any) -> nsight.Look:
+    looks = look_at([tmp_path / "artefact"], tmp_path / "images.npz", GPU, **more)
+    assert looks.reason is None
+    (look,) = looks.looks
+    return look
+
+
+def test_kernels_by_name_are_means_over_their_time() -> None:
+    gemm, relu, copy = by_name(parse((FILES / "raw.csv").read_text()).launches)
+    assert (gemm.name, gemm.launches) == (GEMM, 2)
+    assert gemm.seconds == pytest.approx(0.003)
+    assert [kernel.share for kernel in (gemm, relu, copy)] == pytest.approx([30 / 36, 5 / 36, 1 / 36])
+    assert gemm.sm_percent == pytest.approx((91.5 * 2 + 61.5) / 3)
+    assert gemm.memory_percent == pytest.approx((40.25 * 2 + 52.25) / 3)
+    assert gemm.dram_percent == pytest.approx((12.5 * 2 + 24.5) / 3)  # under its older name
+    assert (gemm.occupancy_percent, gemm.waves) == (pytest.approx(37.5), pytest.approx(3.75))
+    # 100 products, 2000 fused ones, and 10,000 operations of tensor cores per cycle, at 1.5 GHz
+    assert gemm.operations_per_second == pytest.approx((100 + 4000 + 10_000) * 1.5e9)
+    assert gemm.intensity == pytest.approx(21.15)
+    assert relu.intensity == pytest.approx(10 * 1.5e9 / 2.5e12)
+    assert [kernel.bound for kernel in (gemm, relu, copy)] == ["compute", "memory", "latency"]
+    assert (gemm.unknown, relu.unknown) == ({}, {})
+    assert (copy.dram_percent, copy.operations_per_second, copy.intensity) == (None, None, None)
+    assert "1 of 1 launches" in copy.unknown["dram_percent"]
+    assert "single and half precision" in copy.unknown["intensity"]
+
+
+def test_advice_is_what_saves_most_of_the_whole() -> None:
+    launches = parse((FILES / "raw.csv").read_text()).launches
+    found = advice(launches, parse((FILES / "details.csv").read_text()).rules)
+    assert [(one.kernel, one.rule) for one in found] == [
+        ("void relu_kernel(float4 *, int)", "SMSkew"),
+        (GEMM, "MemoryCacheAccessPattern"),
+    ]
+    assert [one.saves for one in found] == pytest.approx([0.9 * 5 / 36, 0.1 * 20 / 36])
+    assert found[1].text.startswith("Only 8.0 of")  # the launch where it saves most
+
+
+@pytest.mark.parametrize(
+    ("sm", "memory", "bound"),
+    [(59.9, 59.9, "latency"), (60, 10, "compute"), (10, 60, "memory"), (70, 90, "memory"), (None, 90, None)],
+)
+def test_what_bounds_a_kernel(sm: float | None, memory: float | None, bound: str | None) -> None:
+    assert bound_by(sm, memory) == bound
+
+
+def counted(**counters: float) -> Launch:
+    """A launch of 2 ms: as many instructions or operations in all as said."""
+    told = dict.fromkeys(("fadd", "fmul", "ffma", "hadd", "hmul", "hfma"), 0.0) | counters
+    metrics: dict[str, tuple[Any, str]] = {
+        (name if "__" in name else f"{SASS}_{name}_pred_on") + ".sum": (float(value), "inst")
+        for name, value in told.items()
+    }
+    return Launch(0, "k", None, None, {"gpu__time_duration.sum": (0.002, "s"), **metrics})
+
+
+def test_operations_are_counted_in_every_precision_or_not_at_all() -> None:
+    idle = {"sm__inst_executed_pipe_tensor": 0.0}
+    assert operations_per_second(counted(ffma=1000, fadd=10, **idle)) == pytest.approx(2010 / 0.002)
+    assert operations_per_second(counted(hfma=1000, hmul=1, **idle)) == pytest.approx(4002 / 0.002)
+    tensor = {"sm__ops_path_tensor_src_fp16": 50.0, "sm__ops_path_tensor_src_fp16_dst_fp32": 30.0}
+    assert operations_per_second(counted(**tensor, sm__ops_path_tensor_src_int8=7.0)) == pytest.approx(57 / 0.002)
+    assert "which were busy" in str(operations_per_second(counted(sm__inst_executed_pipe_tensor=3.0)))
+    assert "does not say" in str(operations_per_second(counted()))
+    launch = counted(**idle)
+    without = {name: told for name, told in launch.metrics.items() if "hfma" not in name}
+    assert "half precision" in str(operations_per_second(replace(launch, metrics=without)))
+
+
+def test_the_command_looks_at_one_inference_and_leaves_the_gpu_as_it_is(ncu: FakeNcu, tmp_path: Path) -> None:
+    look = one(tmp_path)
+    assert [kernel.launches for kernel in look.kernels] == [2, 1, 1]
+    assert (look.reason, look.passes) == (None, 12)
+    run, raw, details = ncu.calls
+    words = " ".join(run)
+    assert "--nvtx --nvtx-include paretune/ " in words
+    assert "--clock-control none --cache-control none" in words
+    assert "--graph-profiling node" in words
+    sections = [run[index + 1] for index, word in enumerate(run) if word == "--section"]
+    asked = {"SpeedOfLight", "SpeedOfLight_RooflineChart", "MemoryWorkloadAnalysis", "LaunchStats", "Occupancy"}
+    assert asked <= set(sections)
+    program = run[run.index(sys.executable) :]
+    module = ["-P", "-m", "paretune.profiling.nsight_child"]
+    assert program[1:6] == [*module, str(tmp_path / "artefact"), str(tmp_path / "images.npz")]
+    report = run[run.index("--export") + 1]
+    for call, page in ((raw, "raw"), (details, "details")):
+        assert call == ["--import", report, "--csv", "--page", page, "--print-units", "base"]
+    assert not Path(report).parent.exists()  # nothing is left behind
+    assert look.files["raw.csv"] == (FILES / "raw.csv").read_text()
+
+
+DENIED = (
+    "echo '==ERROR== ERR_NVGPUCTRPERM - The user does not have permission to access NVIDIA GPU Performance Counters'; "
+    "echo '==WARNING== No kernels were profiled.'; exit 1"
+)
+HELD = "echo '==ERROR== Profiling failed because a driver resource was unavailable. Ensure that'; exit 1"
+UNKNOWN = "echo '==ERROR== Failed to find metric regex:^made_up'; exit 1"
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"),
+    [
+        (DENIED, PERMISSION),
+        (HELD, "pause DCGM with dcgmi profile --pause"),
+        (UNKNOWN, "install a newer Nsight Compute (Failed to find metric regex:^made_up)"),
+        ("echo '==WARNING== No kernels were profiled.'", NO_KERNELS),
+        ("echo '==ERROR== Failed to open /tmp/nsight-compute-lock'; exit 1", "set TMPDIR to a folder of your own"),
+        ("echo '==ERROR== LibraryNotLoaded'; exit 1", "ncu cannot use this driver"),
+        ("echo 'paretune: RuntimeError: no such device'; exit 1", "process failed: RuntimeError: no such device"),
+        ("echo '==ERROR== something new'; echo bye; exit 3", "ncu ended with 3: something new"),
+        ("echo bye; exit 3", "ncu ended with 3: bye"),
+        ("kill -9 $$", "ncu ended with -9: it said nothing"),
+        ("echo the counters: ERR_NVGPUCTRPERM; exit 3", "ncu ended with 3: the counters: ERR_NVGPUCTRPERM"),
+    ],
+)
+def test_what_hinders_it_is_told_in_one_line_with_the_fix(ncu: FakeNcu, tmp_path: Path, run: str, reason: str) -> None:
+    ncu.runs(run)
+    look = one(tmp_path)
+    assert reason in str(look.reason)
+    assert "\n" not in str(look.reason)
+    assert (look.kernels, set(look.files)) == ((), {"log.txt"})
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("==ERROR== The report is damaged\n", 'no line begins with "ID": The report is damaged'),
+        ('"ID","Kernel Name","gpu__time_duration.sum"\n', NO_KERNELS),
+        ('"ID","Kernel Name","gpu__time_duration.sum"\n"","","ns"\n"0","k","n/a"\n', "every counter is n/a"),
+        ('"ID","Kernel Name","gpu__time_dura', "cut off"),
+    ],
+)
+def test_a_report_without_figures_is_a_reason(ncu: FakeNcu, tmp_path: Path, text: str, reason: str) -> None:
+    (ncu.folder / "raw.csv").write_text(text)
+    look = one(tmp_path)
+    assert reason in str(look.reason)
+    assert look.kernels == ()
+    assert look.files["raw.csv"] == text
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; one that nobody has waited for yet counts."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+def test_at_the_limit_all_that_was_started_ends(ncu: FakeNcu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nsight, "GRACE", 0.1)
+    ncu.runs(f"trap '' TERM; sleep 1000 & echo $$ $! > '{tmp_path}/pids'; wait; sleep 1000")
+    look = one(tmp_path, limit=0.4)
+    assert "did not end within 0.4 s" in str(look.reason)
+    deadline = time.monotonic() + 5
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    while not all(map(gone, pids)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert all(map(gone, pids))
+
+
+def test_what_nobody_foresaw_is_a_reason_too(ncu: FakeNcu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nsight, "parse", lambda _: {}["nothing"])
+    assert one(tmp_path).reason == "KeyError: 'nothing'"
+
+
+@pytest.mark.slow
+def test_the_profiled_process_tells_what_failed_in_it(ncu: FakeNcu, tmp_path: Path) -> None:
+    ncu.runs('"$@" || { echo "==ERROR== The application returned an error code (1)."; exit 1; }')
+    look = one(tmp_path, loader="nowhere_at_all:load")
+    assert look.reason == "the profiled process failed: ModuleNotFoundError: No module named 'nowhere_at_all'"
+
+
+def test_preflight(ncu: FakeNcu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params, status = tmp_path / "params", tmp_path / "status"
+    nothing = tmp_path / "nothing"
+    assert (version(), preflight(nothing, nothing)) == ("2025.3.1.0", None)
+    for restricted, user, capabilities, wanted in (
+        (1, 1000, 0, PERMISSION),
+        (0, 1000, 0, None),
+        (1, 0, 0, None),
+        (1, 1000, 1 << 21, None),
+        (1, 1000, 1 << 20, PERMISSION),
+    ):
+        params.write_text(f"ResmanDebugLevel: 4294967295\nRmProfilingAdminOnly: {restricted}\n")
+        status.write_text(f"Name:\tx\nCapEff:\t{capabilities:016x}\n")
+        monkeypatch.setattr(os, "geteuid", lambda user=user: user)
+        assert preflight(params, status) == wanted
+    assert preflight(params, nothing) == PERMISSION or os.geteuid() == 0
+    (ncu.folder / "version").write_text("no such thing\n")
+    assert "tells no version" in str(preflight(nothing, nothing))
+    monkeypatch.setenv("PATH", str(nothing))
+    assert "no ncu on the PATH" in str(preflight(nothing, nothing))
+    looks = look_at([tmp_path], tmp_path, GPU)
+    assert (looks.version, looks.looks) == (None, ())
+    assert "install Nsight Compute" in str(looks.reason)
+
+
+def test_one_warmed_up_inference_stands_alone_in_the_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    done: list[str] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append("idle"))
+    monkeypatch.setattr(torch.cuda.nvtx, "range_push", lambda name: done.append(f"push {name}"))
+    monkeypatch.setattr(torch.cuda.nvtx, "range_pop", lambda: done.append("pop"))
+
+    class Predictor:
+        def preprocess(self, image: str) -> tuple[str, None]:
+            return image, None
+
+        def core(self, batch: str) -> None:
+            done.append(batch)
+
+    nsight_child.run_in_range(Predictor(), "run")
+    assert done[-5:] == ["idle", "push paretune", "run", "idle", "pop"]
+    assert set(done[:-5]) == {"run"}
+    assert len(done[:-5]) >= 3
+
+
+def test_fifteen_kernels_have_a_row_and_the_rest_one() -> None:
+    (launch,) = parse((FILES / "raw.csv").read_text()).launches[:1]
+    many = [replace(launch, name=f"k{number:02}" + "x" * 99) for number in range(TOP + 3)]
+    (table,) = nsight_tables(["mine"], Looks((nsight.Look(by_name(many)),), "2025.3"))
+    assert len(table.rows) == TOP + 1
+    assert table.rows[-1][:4] == ("the rest (3 kernels)", "3", "6.0000", f"{3 / (TOP + 3):.1%}")
+    assert all(len(row) == len(table.head) for row in table.rows)
+    assert table.title == "mine: kernels by Nsight Compute 2025.3"
+    assert any("never latency" in note for note in table.notes)
+    assert any("60 %" in note and "NVIDIA" in note for note in table.notes)
