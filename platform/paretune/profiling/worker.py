@@ -113,7 +113,7 @@ class _Runner:
 
         self._predictor = predictor
         self._cores = siblings(cores)
-        self._peak_of_loading = _peak_bytes()
+        self._peak_of_loading = peak_bytes()
         with np.load(images) as arrays:
             self._images = [arrays[name] for name in sorted(arrays.files)]
         self._bytes = sum(image.nbytes for image in self._images)
@@ -167,11 +167,11 @@ class _Runner:
             gc.enable()
         elsewhere = passed(before, reading(self._cores, time.process_time()))
         elsewhere["seconds"] = time.monotonic() - start
-        peak = max(self._peak_of_loading, _peak_bytes() - self._bytes)
+        peak = max(self._peak_of_loading, peak_bytes() - self._bytes)
         return {"rows": self.rows, "elsewhere": elsewhere, "peak_bytes": peak}
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Return the peak resident memory of this process (VmHWM)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):

@@ -1,0 +1,276 @@
+"""What NVIDIA's management library tells of one GPU; what it does not tell is None, with the reason.
+
+A thin layer over ``pynvml`` (nvidia-ml-py), which is imported here only. ``opened`` finds the GPU that CUDA would
+use in this process and keeps the library open for a ``with`` block; everything it cannot say, for whatever cause,
+ends up in ``Gpu.reasons`` instead of an exception.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+BAD_BITS = {
+    0x04: "SwPowerCap",
+    0x08: "HwSlowdown",
+    0x20: "SwThermalSlowdown",
+    0x40: "HwThermalSlowdown",
+    0x80: "HwPowerBrakeSlowdown",
+}
+"""Why clocks are lower than the work would have them: a measurement under one of these is throttled."""
+OTHER_BITS = {0x01: "GpuIdle", 0x02: "ApplicationsClocksSetting", 0x10: "SyncBoost", 0x100: "DisplayClockSetting"}
+"""Recorded only: nothing to do, or clocks that somebody chose."""
+CLOCK_SM, CLOCK_MEMORY, SENSOR_CORE = 1, 2, 0
+"""Of ``nvmlClockType_t`` and ``nvmlTemperatureSensors_t``."""
+HIDDEN = {"", "NoDevFiles"}
+"""Entries of CUDA_VISIBLE_DEVICES after which nothing is visible."""
+SPLIT = "MIG is on: the power of a GPU cannot be split between its instances"
+UNNAMED = "MIG is on, and CUDA_VISIBLE_DEVICES names no instance (MIG-...)"
+
+
+class NoGpuError(RuntimeError):
+    """There is no GPU to look at; the message says why."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A GPU at one moment; None is not known."""
+
+    at: float
+    """Seconds of the monotonic clock."""
+    utilisation: float | None
+    """Share of the last sample period (driver's choice, 1/6 s to 1 s) in which a kernel ran: 0 to 1."""
+    memory_mib: float | None
+    """Of all processes."""
+    sm_mhz: float | None
+    memory_mhz: float | None
+    watts: float | None
+    """The driver's average over up to the last second."""
+    celsius: float | None
+    limits: frozenset[str] | None
+    """Why clocks are not higher, by NVML's names; those in ``throttled`` are bad."""
+
+    @property
+    def throttled(self) -> frozenset[str]:
+        """Return the limits that a measurement must not meet."""
+        return (self.limits or frozenset()) & frozenset(BAD_BITS.values())
+
+
+class Gpu:
+    """One GPU, or one MIG instance of it."""
+
+    def __init__(self, library: Any, handle: Any) -> None:
+        """Take a handle of ``library``; the GPU of a MIG instance answers what the instance does not."""
+        self._library, self._memory, self._whole = library, handle, handle
+        self.reasons: dict[str, str] = {}
+        """Figure → why it was not told when it was last asked for in vain."""
+        self._split: str | None = None
+        if self._is_instance(handle):
+            self._split = SPLIT
+            self._whole = self._ask("gpu", "nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle) or handle
+        elif (self._ask("mig", "nvmlDeviceGetMigMode", handle) or [0])[0]:
+            self._split, self._memory = SPLIT, None
+        self.mig = self._split is not None
+        self.name: str | None = self._ask("name", "nvmlDeviceGetName", self._whole)
+        self.uuid: str | None = self._ask("uuid", "nvmlDeviceGetUUID", handle)
+        self.driver: str | None = self._ask("driver", "nvmlSystemGetDriverVersion")
+
+    def read(self) -> Reading:
+        """Read everything that changes from moment to moment, apart from energy."""
+        at = time.monotonic()
+        used = self._shared("utilisation", "nvmlDeviceGetUtilizationRates")
+        memory = None
+        if self._memory is None:
+            self.reasons["memory_mib"] = UNNAMED
+        else:
+            memory = self._ask("memory_mib", "nvmlDeviceGetMemoryInfo", self._memory)
+        watts = self._shared("watts", "nvmlDeviceGetPowerUsage")
+        limits = self._ask(
+            "limits",
+            ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"),
+            self._whole,
+        )
+        return Reading(
+            at=at,
+            utilisation=None if used is None else used.gpu / 100,
+            memory_mib=None if memory is None else memory.used / 2**20,
+            sm_mhz=self._ask("sm_mhz", "nvmlDeviceGetClockInfo", self._whole, CLOCK_SM),
+            memory_mhz=self._ask("memory_mhz", "nvmlDeviceGetClockInfo", self._whole, CLOCK_MEMORY),
+            watts=None if watts is None else watts / 1000,
+            celsius=self._ask("celsius", "nvmlDeviceGetTemperature", self._whole, SENSOR_CORE),
+            limits=None if limits is None else names_of(limits),
+        )
+
+    def joules(self) -> float | None:
+        """Return the energy since the driver was loaded (Volta and newer); it moves in steps of up to 100 ms."""
+        found = self._shared("energy_j", "nvmlDeviceGetTotalEnergyConsumption")
+        return None if found is None else found / 1000
+
+    def processes(self) -> tuple[int, ...] | None:
+        """Return the numbers of the processes that compute on the GPU; in a container they may be the host's."""
+        found = self._ask("processes", "nvmlDeviceGetComputeRunningProcesses", self._memory or self._whole)
+        return None if found is None else tuple(sorted({int(process.pid) for process in found}))
+
+    def _shared(self, figure: str, function: str) -> Any:
+        """Ask for what a GPU has only as a whole, instances being used by others."""
+        if self._split:
+            self.reasons[figure] = SPLIT if figure != "utilisation" else "MIG is on: utilisation is not told"
+            return None
+        return self._ask(figure, function, self._whole)
+
+    def _ask(self, figure: str, functions: str | tuple[str, ...], *given: Any) -> Any:
+        """Call the first of these functions that answers; None with a reason when none does."""
+        library, said = self._library, ""
+        for name in (functions,) if isinstance(functions, str) else functions:
+            if (function := getattr(library, name, None)) is None:
+                said = said or f"this pynvml has no {name}; nvidia-ml-py is the one that is meant"
+                continue
+            try:
+                return function(*given)
+            except _errors(library) as error:
+                said = f"NVML: {str(error).lower()}"
+        self.reasons[figure] = said
+        return None
+
+    def _is_instance(self, handle: Any) -> bool:
+        answer = self._ask("mig", "nvmlDeviceIsMigDeviceHandle", handle)
+        return bool(getattr(answer, "value", answer))  # some versions give a ctypes number
+
+
+def names_of(bits: int) -> frozenset[str]:
+    """Return the names of a mask of NVML's clock event reasons; a bit without a name is told by its number."""
+    known = {**BAD_BITS, **OTHER_BITS}
+    single = [1 << place for place in range(bits.bit_length()) if bits >> place & 1]
+    return frozenset(known.get(bit, f"bit {bit:#x}") for bit in single)
+
+
+@contextmanager
+def opened(device: int | str | None = None, environ: Mapping[str, str] = os.environ) -> Iterator[Gpu]:
+    """Open NVML and give one GPU; NVML counts its users, so blocks may be nested.
+
+    Args:
+        device: CUDA's number of it in this process, or its UUID (the beginning is enough); None is the GPU that
+            torch uses at the moment, or the first visible one.
+        environ: where CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER are read.
+
+    Raises:
+        NoGpuError: no library, no driver, no GPU, or no knowing which one is meant.
+    """
+    library = _library()
+    try:
+        library.nvmlInit()
+    except _errors(library) as error:
+        missing = "no NVIDIA driver is installed (libnvidia-ml.so.1 is not found)"
+        found = "not found" in str(error).lower()
+        raise NoGpuError(missing if found else f"NVML: {str(error).lower()}") from None
+    try:
+        yield Gpu(library, _handle(library, device, environ))
+    finally:
+        with suppress(*_errors(library)):
+            library.nvmlShutdown()
+
+
+def _library() -> Any:
+    """Return ``pynvml``; tests put a fake here.
+
+    Raises:
+        NoGpuError: it is not installed.
+    """
+    try:
+        import pynvml
+    except ImportError:
+        raise NoGpuError("pynvml (nvidia-ml-py) is not installed") from None
+    return pynvml
+
+
+def _errors(library: Any) -> tuple[type[Exception], ...]:
+    """Return what the functions of the library raise."""
+    mismatch = getattr(library, "NVMLLibraryMismatchError", library.NVMLError)
+    return (library.NVMLError, mismatch)
+
+
+def _handle(library: Any, device: int | str | None, environ: Mapping[str, str]) -> Any:
+    """Return the handle of a GPU by its UUID: numbers of CUDA and of NVML need not be the same.
+
+    Raises:
+        NoGpuError: there is none, or it is not clear which one.
+    """
+    try:
+        count = library.nvmlDeviceGetCount()
+        handles = [library.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
+        uuids = [library.nvmlDeviceGetUUID(handle) for handle in handles]
+        names = {library.nvmlDeviceGetName(handle) for handle in handles}
+    except _errors(library) as error:
+        raise NoGpuError(f"NVML: {str(error).lower()}") from None
+    if not handles:
+        raise NoGpuError("the driver finds no GPU")
+    if isinstance(device, str):
+        return _by_uuid(library, device, handles, uuids)
+    number, known = _by_torch(device)
+    if known in uuids:  # that of a MIG instance is not among them
+        return handles[uuids.index(known)]
+    entry = _entry(number, environ.get("CUDA_VISIBLE_DEVICES"), count)
+    if not entry.isdigit():
+        return _by_uuid(library, entry, handles, uuids)
+    if len(names) > 1 and environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+        raise NoGpuError(
+            f"GPU {entry} of this machine's {count}, of several models, may be another one for CUDA than for NVML; "
+            "set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name it by UUID"
+        )
+    return handles[int(entry)]
+
+
+def _entry(number: int, visible: str | None, count: int) -> str:
+    """Return what CUDA_VISIBLE_DEVICES says of CUDA's GPU ``number``: an index of the machine's GPUs, or a UUID.
+
+    As CUDA does, the list ends before the first index that there is not.
+
+    Raises:
+        NoGpuError: so many are not visible.
+    """
+    entries = [str(index) for index in range(count)] if visible is None else []
+    for word in (visible or "").split(",") if visible is not None else []:
+        entry = word.strip()
+        index = int(entry) if re.fullmatch(r"[+-]?\d+", entry) else None
+        if entry in HIDDEN or (index is not None and not 0 <= index < count):
+            break
+        entries.append(entry if index is None else str(index))
+    if not entries:
+        raise NoGpuError(f"CUDA_VISIBLE_DEVICES={visible} leaves none of this machine's {count}")
+    if not 0 <= number < len(entries):
+        raise NoGpuError(f"GPU {number} is asked for, and {len(entries)} are visible")
+    return entries[number]
+
+
+def _by_uuid(library: Any, uuid: str, handles: list[Any], uuids: list[str]) -> Any:
+    """Return the handle of the GPU, or of the MIG instance, whose UUID begins like this.
+
+    Raises:
+        NoGpuError: none does, or several do.
+    """
+    if uuid.startswith("MIG-"):
+        try:
+            return library.nvmlDeviceGetHandleByUUID(uuid)
+        except _errors(library) as error:
+            raise NoGpuError(f"{uuid}: NVML: {str(error).lower()}") from None
+    fitting = [handle for handle, one in zip(handles, uuids, strict=True) if one.startswith(uuid)]
+    if len(fitting) != 1:
+        raise NoGpuError(f"{uuid}: {len(fitting)} of this machine's {len(handles)} GPUs have a UUID like this")
+    return fitting[0]
+
+
+def _by_torch(number: int | None) -> tuple[int, str]:
+    """Return CUDA's number of the GPU meant, and its UUID where torch uses CUDA in this process already (else "")."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is None or not cuda.is_initialized():
+        return number or 0, ""
+    number = cuda.current_device() if number is None else number
+    if not 0 <= number < cuda.device_count():
+        raise NoGpuError(f"GPU {number} is asked for, and {cuda.device_count()} are visible")
+    return number, f"GPU-{getattr(cuda.get_device_properties(number), 'uuid', '')}"
