@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from paretune.device_lock import alone_on
 from paretune.profiling.cores import contention, shares
+from paretune.profiling.drift import Drift, drift
 from paretune.profiling.environment import environment
 from paretune.profiling.samples import (
     CLEAN_SAMPLES,
@@ -41,6 +42,7 @@ from paretune.profiling.samples import (
     trusted,
 )
 from paretune.profiling.supervisor import LOADER, Worker, saved_images
+from paretune.profiling.watching import Look, Watched, foreigners, watching
 from paretune.structures import Image
 from paretune.target import Target
 
@@ -73,6 +75,8 @@ class Latency:
     """What really ran, read back, and the environment."""
     retaken: int = 0
     """Repetitions that others disturbed and that were measured again; they are not among the samples."""
+    gpu: Watched | None = None
+    """The GPU before and after each repetition; None on a CPU, and where nobody watched."""
 
     @cached_property
     def clean(self) -> NDArray[np.bool_]:
@@ -82,7 +86,8 @@ class Latency:
     @cached_property
     def contended(self) -> tuple[str, ...]:
         """Why others disturbed the measurement; empty when nobody did."""
-        return tuple(_disturbance(self.rows, self.elsewhere, self.target))
+        seen = () if self.gpu is None else self.gpu.contended
+        return (*_disturbance(self.rows, self.elsewhere, self.target), *seen)
 
     @cached_property
     def mode(self) -> Mode:
@@ -90,6 +95,13 @@ class Latency:
         if not self.contended:
             return "wall"
         return trusted(self._repetitions(), self.target.threads, self.target.device)
+
+    @cached_property
+    def drift(self) -> Drift | str:
+        """How times changed while they were taken, by the samples that hold, or why that is not known."""
+        kept = self.clean if self.mode == "clean" else np.ones(len(self.rows), bool)
+        times = milliseconds(self.rows, "latency", self.mode)
+        return drift(column(self.rows, "start_ns")[kept], times, self.repetition[kept])
 
     def _repetitions(self) -> list[Rows]:
         return [self.rows[self.repetition == number] for number in np.unique(self.repetition)]
@@ -141,8 +153,10 @@ class Latency:
             notes.append(f"contended: {'; '.join(self.contended)}")
         if "foreign" not in self.elsewhere:
             notes.append("contention unknown: the kernel does not tell what else ran on the cores")
-        if self.target.device != "cpu":
-            notes.append("contention unknown: other processes on the GPU are not watched")
+        if self.gpu is not None:
+            notes += self.gpu.notes
+        elif self.target.device != "cpu":
+            notes.append("exclusivity unknown: the GPU was not watched")
         if not self.steady:
             notes.append("no_steady_state: a warm-up reached no plateau")
         low, high = self.spread(self.mode)
@@ -150,6 +164,8 @@ class Latency:
             notes.append(f"retaken: {self.retaken} repetitions that others disturbed were measured again")
         if (apart := (high - low) / low) > SPREAD:
             notes.append(f"unstable: medians of the processes ({self.mode} time) lie {apart:.0%} apart")
+        if isinstance(self.drift, Drift) and self.drift.note:
+            notes.append(self.drift.note)
         if self.facts.get("nice", 0) > 0:
             notes.append(f"nice: measured at priority {self.facts['nice']}, everything else on the machine went first")
         return tuple(notes)
@@ -162,7 +178,9 @@ class Latency:
             "reasons": self.reasons,
             "notes": list(self.notes),
             "ranking": {"mode": self.mode, "low_ms": low, "high_ms": high},
+            "drift": self.drift if isinstance(self.drift, str) else self.drift.tree(),
             "elsewhere": dict(self.elsewhere),
+            "gpu": None if self.gpu is None else self.gpu.tree(),
             "facts": dict(self.facts),
         }
 
@@ -229,14 +247,17 @@ def measure(
     """
     batches: list[Batch] = []
     facts: list[dict[str, Any]] = []
+    looks: list[Look] = []
     steady, retaken, spare = True, 0, protocol.spare
-    with alone_on(target.device), saved_images(images) as file:
+    with alone_on(target.device), saved_images(images) as file, watching(target) as watch:
         surroundings = environment(target)
         while (missing := len(batches) < protocol.repetitions) or (spare and _disagree(batches)):
             with Worker(artefact, file, target, protocol, loader) as worker:
                 plateau = worker.warm_up()
-                batch = worker.sample(protocol.seconds, protocol.samples, image=len(batches) * protocol.samples)
-            disturbed = spare > 0 and bool(_disturbance(batch.rows, shares([batch.elsewhere]), target))
+                with watch.around(worker.pid) as seen:
+                    batch = worker.sample(protocol.seconds, protocol.samples, image=len(batches) * protocol.samples)
+            others = _disturbance(batch.rows, shares([batch.elsewhere]), target) + foreigners(seen)
+            disturbed = spare > 0 and bool(others)
             spare -= disturbed or not missing
             if disturbed:
                 retaken += 1
@@ -244,6 +265,7 @@ def measure(
             steady = plateau and steady
             batches.append(batch)
             facts.append(worker.facts)
+            looks += seen
     cold = {name: median(found.pop(name) for found in facts) for name in COLD}
     if any(found != facts[0] for found in facts):
         raise RuntimeError(f"the repetitions did not run the same: {facts}")
@@ -257,4 +279,5 @@ def measure(
         cold=cold,
         facts={**surroundings, **facts[0]},
         retaken=retaken,
+        gpu=watch.told(looks),
     )

@@ -108,6 +108,11 @@ class Worker:
         """End the process and all that it started."""
         self.stop()
 
+    @property
+    def pid(self) -> int:
+        """Return the process's number; it leads a session, in which all that it starts is."""
+        return self._process.pid
+
     def stop(self) -> None:
         """End the process and all that it started."""
         self._kill()

@@ -1,0 +1,137 @@
+"""The GPU while something is measured on it: who else computes there, and what its clocks were held back by."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from paretune.profiling.nvml import Gpu, NoGpuError, Reading, opened
+from paretune.target import Target
+
+FIGURES = ("sm_mhz", "memory_mhz", "celsius", "watts", "memory_mib")
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at the GPU."""
+
+    reading: Reading
+    foreign: tuple[int, ...] | str
+    """Processes that are not ours, or why they are not known."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """All looks of a measurement: one before and one after each repetition."""
+
+    looks: tuple[Look, ...]
+    gpu: str | None = None
+    uuid: str | None = None
+    driver: str | None = None
+    missing: str = ""
+    """Why there was nothing to look at."""
+
+    @property
+    def contended(self) -> tuple[str, ...]:
+        """Say who else computed on the GPU; nothing when nobody did, or that is not known."""
+        return tuple(foreigners(self.looks))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Say what a reader of the figures must know; contention is told apart (``contended``)."""
+        notes = []
+        if why := self.missing or next((look.foreign for look in self.looks if isinstance(look.foreign, str)), ""):
+            notes.append(f"exclusivity unknown: {why}")
+        met = Counter(limit for look in self.looks for limit in look.reading.throttled)
+        if met:
+            times = ", ".join(f"{limit} in {count}" for limit, count in sorted(met.items()))
+            notes.append(f"throttled: {times} of {len(self.looks)} looks before and after repetitions")
+        elif not any(look.reading.limits is not None for look in self.looks):
+            notes.append(f"throttling unknown: {self.missing or 'NVML does not tell what holds the clocks back'}")
+        return tuple(notes)
+
+    def tree(self) -> dict[str, Any]:
+        """Return it as plain data; of each figure the values of all looks in their order."""
+        told: dict[str, Any] = {"gpu": self.gpu, "uuid": self.uuid, "driver": self.driver}
+        if self.missing:
+            return {**told, "reason": self.missing}
+        told |= {figure: [getattr(look.reading, figure) for look in self.looks] for figure in FIGURES}
+        told["limits"] = [None if (met := look.reading.limits) is None else sorted(met) for look in self.looks]
+        told["foreign"] = [look.foreign if isinstance(look.foreign, str) else list(look.foreign) for look in self.looks]
+        return told
+
+
+class Watch:
+    """Looks at the GPU of a target, before and after."""
+
+    def __init__(self, gpu: Gpu | None, missing: str = "") -> None:
+        """Take the GPU; None for a CPU, or with the reason why there is nothing to look at."""
+        self._gpu, self._missing = gpu, missing
+
+    @contextmanager
+    def around(self, worker: int) -> Iterator[list[Look]]:
+        """Give a list of two looks, filled at the begin and the end of the block; empty without a GPU.
+
+        Args:
+            worker: number of the process that is measured; it uses the GPU already.
+        """
+        looks: list[Look] = []
+        looks += self._look(worker)
+        yield looks
+        looks += self._look(worker)
+
+    def told(self, looks: Sequence[Look]) -> Watched | None:
+        """Return what was seen; None where there is no GPU to be watched."""
+        if self._gpu is None:
+            return Watched((), missing=self._missing) if self._missing else None
+        return Watched(tuple(looks), self._gpu.name, self._gpu.uuid, self._gpu.driver)
+
+    def _look(self, worker: int) -> list[Look]:
+        return [] if self._gpu is None else [Look(self._gpu.read(), _foreign(self._gpu, worker))]
+
+
+@contextmanager
+def watching(target: Target) -> Iterator[Watch]:
+    """Open the GPU that a worker takes, the first that CUDA shows; a CPU, or a GPU without NVML, needs no looking."""
+    with ExitStack() as stack:
+        watch = Watch(None)
+        if target.device != "cpu":
+            try:
+                watch = Watch(stack.enter_context(opened(0)))
+            except NoGpuError as error:
+                watch = Watch(None, f"the GPU is not watched: {error}")
+        yield watch
+
+
+def foreigners(looks: Sequence[Look]) -> list[str]:
+    """Say which processes that are not ours were met; nothing when none were, or that is not known."""
+    met = sorted({pid for look in looks if not isinstance(look.foreign, str) for pid in look.foreign})
+    one = len(met) == 1
+    named = ", ".join(map(str, met))
+    return [f"{'process' if one else 'processes'} {named} used the GPU too"] if met else []
+
+
+def _foreign(gpu: Gpu, worker: int) -> tuple[int, ...] | str:
+    """Return the processes on the GPU other than the worker's; in a container their numbers may mean nothing.
+
+    The worker is on the GPU, so numbers among which its own is missing are those of another namespace.
+    """
+    found = gpu.processes()
+    if found is None:
+        return gpu.reasons["processes"]
+    ours = [pid for pid in found if _session(pid) == worker]
+    if not ours:
+        what = f"{len(found)} processes by numbers of another namespace" if found else "no process"
+        return f"NVML shows {what}, not the one that is measured (a container may hide it)"
+    return tuple(pid for pid in found if pid not in ours and pid != os.getpid())  # this process sleeps meanwhile
+
+
+def _session(pid: int) -> int | None:
+    """Return the session of a process; a worker leads one of its own, in which all that it starts is."""
+    with suppress(OSError):
+        return os.getsid(pid)
+    return None

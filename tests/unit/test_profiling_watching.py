@@ -1,0 +1,136 @@
+"""Who else uses the GPU, and what holds its clocks back, by an NVML whose answers are scripted."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paretune import device_lock
+from paretune.profiling import Latency, measure
+from paretune.profiling.samples import COLUMNS
+from paretune.profiling.watching import Watched, foreigners, watching
+from paretune.target import Target
+from tests_support_nvml import FIRST, NOT_SUPPORTED, FakeNvml, gpu, put
+from tests_support_profiling import BUSY, fake_artefact, images, quick
+
+CUDA = Target(device="cuda")
+STRANGER = 2**22 + 1
+"""Above the largest number the kernel gives."""
+
+
+@pytest.fixture
+def worker() -> Iterator[int]:
+    """A process that leads a session, with a child in it."""
+    process = subprocess.Popen(
+        ["sh", "-c", "sleep 100 & echo $!; wait"], start_new_session=True, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.child = int(process.stdout.readline())  # type: ignore[attr-defined]
+    yield process  # type: ignore[misc]
+    os.killpg(process.pid, 9)
+    process.wait()
+    process.stdout.close()
+
+
+def seen(monkeypatch: Any, worker: Any, **values: Any) -> Watched:
+    fake = put(monkeypatch, FakeNvml(gpu(**values)))
+    with watching(CUDA) as watch, watch.around(worker.pid) as looks:
+        assert len(looks) == 1
+    assert fake.users == 0
+    assert len(looks) == 2
+    told = watch.told(looks)
+    assert told is not None
+    return told
+
+
+def test_strangers_are_told_and_ours_are_not(monkeypatch: Any, worker: Any) -> None:
+    ours = (worker.pid, worker.child, os.getpid())
+    quiet = seen(monkeypatch, worker, pids=ours)
+    assert (quiet.contended, quiet.notes) == ((), ())
+    busy = seen(monkeypatch, worker, pids=[ours, (*ours, STRANGER)])
+    assert busy.contended == (f"process {STRANGER} used the GPU too",)
+    assert busy.tree()["foreign"] == [[], [STRANGER]]
+    assert foreigners(quiet.looks) == []
+
+
+@pytest.mark.parametrize(
+    ("pids", "reason"),
+    [
+        ((), "NVML shows no process, not the one that is measured"),
+        ((STRANGER, STRANGER + 1), "2 processes by numbers of another namespace"),
+        (NOT_SUPPORTED, "NVML: not supported"),
+    ],
+)
+def test_what_a_container_hides_is_unknown(monkeypatch: Any, worker: Any, pids: Any, reason: str) -> None:
+    told = seen(monkeypatch, worker, pids=pids)
+    assert told.contended == ()
+    (note,) = told.notes
+    assert note.startswith("exclusivity unknown: ")
+    assert reason in note
+
+
+def test_bad_limits_are_a_note_and_others_a_record(monkeypatch: Any, worker: Any) -> None:
+    told = seen(monkeypatch, worker, pids=(worker.pid,), bits=[0x1, 0x4 | 0x40], celsius=[50, 71], sm=[1900, 1200])
+    assert told.notes == ("throttled: HwThermalSlowdown in 1, SwPowerCap in 1 of 2 looks before and after repetitions",)
+    tree = told.tree()
+    assert tree["limits"] == [["GpuIdle"], ["HwThermalSlowdown", "SwPowerCap"]]
+    assert (tree["celsius"], tree["sm_mhz"], tree["uuid"]) == ([50, 71], [1900, 1200], FIRST)
+    unknown = seen(monkeypatch, worker, pids=(worker.pid,), bits=NOT_SUPPORTED)
+    assert unknown.notes[0].startswith("throttling unknown")
+
+
+def test_without_nvml_nothing_is_claimed(monkeypatch: Any) -> None:
+    put(monkeypatch, FakeNvml())
+    with watching(CUDA) as watch, watch.around(1) as looks:
+        pass
+    told = watch.told(looks)
+    assert told is not None
+    assert told.notes[0] == "exclusivity unknown: the GPU is not watched: the driver finds no GPU"
+    assert told.tree()["reason"].endswith("the driver finds no GPU")
+
+
+def test_a_cpu_has_no_gpu_to_watch(monkeypatch: Any) -> None:
+    fake = put(monkeypatch, FakeNvml(gpu()))
+    with watching(Target()) as watch, watch.around(1) as looks:
+        assert fake.users == 0
+    assert watch.told(looks) is None
+
+
+def test_a_latency_says_when_nobody_watched() -> None:
+    rows = np.ones((20, len(COLUMNS)), np.int64)
+    latency = Latency(
+        rows, np.zeros(20, np.int64), CUDA, 1.0, {"foreign": 0.0}, True, {"load_ms": 1.0, "first_inference_ms": 1.0}
+    )
+    assert latency.notes == ("exclusivity unknown: the GPU was not watched",)
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_repetitions_beside_a_stranger_are_taken_again(monkeypatch: Any, tmp_path: Path) -> None:
+    """The stranger is there during the first repetition and gone afterwards."""
+    monkeypatch.setattr(device_lock, "lock_folder", lambda: tmp_path)
+    folder, asked = fake_artefact(tmp_path / "artefact", network=1), []
+
+    def pids() -> list[int]:
+        asked.append(1)
+        ours = int((folder / "pid").read_text())
+        return [ours, STRANGER] if len(asked) <= 2 else [ours]
+
+    fake = put(monkeypatch, FakeNvml(gpu(pids=pids, bits=0x4)))
+    latency = measure(folder, images(), CUDA, quick(spare=1), loader=BUSY)
+    assert fake.users == 0
+    assert latency.retaken == 1
+    assert latency.gpu is not None
+    assert len(latency.gpu.looks) == 4
+    assert not any("used the GPU too" in reason for reason in latency.contended)
+    assert any(note.startswith("throttled: SwPowerCap in 4 of 4") for note in latency.notes)
+    asked.clear()
+    latency = measure(folder, images(), CUDA, quick(repetitions=1), loader=BUSY)
+    assert f"process {STRANGER} used the GPU too" in latency.contended
+    assert latency.to_dict()["gpu"]["foreign"] == [[STRANGER], [STRANGER]]
