@@ -13,6 +13,7 @@ from paretune.data.base import Dataset
 from paretune.errors import UserError
 from paretune.folders import dataset_around, split_of
 from paretune.profiling.comparison import Comparison, compare
+from paretune.profiling.energy import FINALIST_WINDOW, Energy, energy
 from paretune.profiling.latency import Latency, measure
 from paretune.profiling.nsight import Looks, look_at
 from paretune.profiling.samples import Protocol
@@ -40,6 +41,7 @@ class Profile:
 
     artefacts: tuple[Artefact, ...]
     latencies: tuple[Latency, ...]
+    energies: tuple[Energy, ...]
     comparison: Comparison | None
     """Interleaved, against the first; None for one artefact alone."""
     target: Target
@@ -49,11 +51,12 @@ class Profile:
 
     def tree(self) -> dict[str, Any]:
         """Return it as plain data, without raw samples."""
-        pairs = zip(self.artefacts, self.latencies, strict=True)
+        told = [e.added_to(found.to_dict()) for found, e in zip(self.latencies, self.energies, strict=True)]
+        pairs = zip(self.artefacts, told, strict=True)
         return {
             "target": {"device": self.target.device, "threads": self.target.threads},
             "images": self.images,
-            "artefacts": [{"artefact": str(artefact.folder), **found.to_dict()} for artefact, found in pairs],
+            "artefacts": [{"artefact": str(artefact.folder), **found} for artefact, found in pairs],
             "comparison": None if self.comparison is None else self.comparison.to_dict(),
             "nsight": None if self.nsight is None else self.nsight.to_dict(),
         }
@@ -91,17 +94,18 @@ def profile_artefacts(
     images = measuring_images(split)
     if not images:
         raise UserError(f"--split {wanted.split}: holds no images to measure on")
-    latencies = []
+    latencies, energies = [], []
     with saved_images(images) as file:
         for number, folder in enumerate(folders, start=1):
             progress(f"measuring {folder} ({number} of {len(folders)})")
             latencies.append(measure(folder, file, target, Protocol(repetitions=wanted.repetitions)))
+            energies.append(energy(folder, file, target, seconds=FINALIST_WINDOW))
         comparison = None
         if len(folders) > 1:
             progress("comparing, interleaved")
             comparison = compare(folders, file, target, rounds=max(2, wanted.repetitions))
         nsight = look_at(folders, file, target, progress) if wanted.nsight else None
-    found = Profile(artefacts, tuple(latencies), comparison, target, len(images), nsight)
+    found = Profile(artefacts, tuple(latencies), tuple(energies), comparison, target, len(images), nsight)
     if wanted.out is not None:
         _write(found, wanted.out)
     return found
@@ -130,4 +134,4 @@ def _write(profile: Profile, folder: Path) -> None:
     if profile.nsight is not None:
         profile.nsight.save(folder)
         more = nsight_tables(names, profile.nsight)
-    write_text(folder / "profile.html", page(names, profile.latencies, profile.comparison, more))
+    write_text(folder / "profile.html", page(names, profile.latencies, profile.comparison, profile.energies, more))

@@ -19,6 +19,7 @@ from paretune.data.shapes import Shapes
 from paretune.detectors.yolo import Yolo
 from paretune.model import Model
 from paretune.profiling import nsight
+from paretune.profiling.energy import Energy, unavailable
 from paretune.profiling.latency import Latency
 from paretune.profiling.page import page
 from paretune.profiling.samples import COLUMNS
@@ -74,6 +75,17 @@ def test_stages_are_told_with_their_share_and_what_is_unknown_as_such() -> None:
     assert "no_steady_state" in noisy.notes[-1]
 
 
+def test_energy_is_told_or_why_it_is_not_known() -> None:
+    one = latency(70, preprocess=1, network=6, postprocess=3)
+    known = Energy("rapl", mj_image=200.0, mj_image_net=125.0, watts=40.0, idle_watts=15.0, seconds=10.0, images=2000)
+    line = "energy 200 mJ an image, 125 mJ above idle: 40 W on average, idle 15 W; rapl, 2000 images in 10.0 s"
+    assert line in stage_table("mine", one, known).notes
+    assert line in Cells(page(["mine"], [one], None, [known])).words
+    unknown = unavailable("no counters <here>")
+    assert "energy_mj_image: not known, no counters <here>" in Cells(page(["mine"], [one], None, [unknown])).words
+    assert not any("energy" in note for note in stage_table("mine", one).notes)
+
+
 def test_a_page_needs_nothing_else_and_escapes_names() -> None:
     text = page(["<b>one</b>"], [latency(70, preprocess=1, network=6, postprocess=3)], None)
     found = Cells(text)
@@ -110,6 +122,10 @@ def test_the_smaller_network_is_found_faster(artefacts: list[Path], capsys: Any)
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out)
     assert [entry["artefact"] for entry in found["artefacts"]] == [str(folder) for folder in artefacts]
+    for entry in found["artefacts"]:
+        told = {**entry["metrics"], **entry["reasons"]}
+        assert {"energy_mj_image", "energy_mj_image_net"} <= told.keys()
+        assert entry["energy"]["source"] in {"rapl", f"unavailable:{told['energy_mj_image']}"}
     small, wide = (entry["metrics"] for entry in found["artefacts"])
     assert small["network_ms_p50"] < wide["network_ms_p50"]
     assert found["images"] == 3

@@ -47,18 +47,24 @@ def test_figures_are_those_of_the_samples(monkeypatch: Any) -> None:
         bits=[0x1, 0x4 | 0x20],
     )
     assert (report.gpu, report.uuid, report.driver, report.samples) == ("Fake 100", FIRST, "600.1", 2)
-    assert report.utilisation == Range(0.1, 0.5, 0.9)
+    assert report.utilisation == Range(0.1, 0.5, 0.9, 0.1, 0.9)
     assert (report.memory_mib_begin, report.memory_mib_peak) == (500, 1524)
-    assert report.sm_mhz == Range(1200, 1500, 1800)
-    assert report.memory_mhz == Range(1600, 1600, 1600)
-    assert report.watts == Range(70, 100, 130)
-    assert report.celsius == Range(40, 45, 50)
+    assert report.sm_mhz == Range(1200, 1500, 1800, 1200, 1800)
+    assert report.memory_mhz == Range(1600, 1600, 1600, 1600, 1600)
+    assert report.watts == Range(70, 100, 130, 70, 130)
+    assert report.celsius == Range(40, 45, 50, 40, 50)
     assert report.energy_j == pytest.approx(12.345)
     assert report.energy_source == "nvml_counter"
     assert report.limits == {"GpuIdle": 0.5, "SwPowerCap": 0.5, "SwThermalSlowdown": 0.5}
     assert report.throttled == {"SwPowerCap": 0.5, "SwThermalSlowdown": 0.5}
     assert unknown(report) == set(report.reasons) == {"cuda_s"}
-    assert json.loads(json.dumps(report.tree()))["watts"] == {"low": 70, "mean": 100, "high": 130}
+    assert json.loads(json.dumps(report.tree()))["watts"] == {
+        "low": 70,
+        "mean": 100,
+        "high": 130,
+        "first": 70,
+        "last": 130,
+    }
     assert "throttled: SwPowerCap in 50%" in str(report)
     assert "12.3 J (nvml_counter" in str(report)
 
@@ -107,7 +113,7 @@ def test_what_is_not_supported_has_its_reason(monkeypatch: Any) -> None:
 
 def test_a_figure_that_fails_once_is_known_from_the_rest(monkeypatch: Any) -> None:
     report = profiled(monkeypatch, celsius=[FakeNvml.NVMLError("Unknown Error"), 55])
-    assert report.celsius == Range(55, 55, 55)
+    assert report.celsius == Range(55, 55, 55, 55, 55)
     assert "celsius" not in report.reasons
 
 

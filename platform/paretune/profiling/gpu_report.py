@@ -21,6 +21,8 @@ class Range:
     low: float
     mean: float
     high: float
+    first: float
+    last: float
 
 
 @dataclass(frozen=True)

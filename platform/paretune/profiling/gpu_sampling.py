@@ -22,7 +22,8 @@ class Sampler:
         self._gpu, self._interval = gpu, interval
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        self._sums: dict[str, tuple[float, float, float, int]] = {}
+        self._sums: dict[str, list[float]] = {}
+        """Figure → lowest, sum, highest, first, last and number of its values."""
         self._limits: Counter[str] = Counter()
         self._limits_told = 0
         self._power: tuple[float, float] | None = None
@@ -63,8 +64,8 @@ class Sampler:
         """Return how one of ``RANGES`` moved."""
         if figure not in self._sums:
             return None
-        low, total, high, count = self._sums[figure]
-        return Range(low, total / count, high)
+        low, total, high, first, last, count = self._sums[figure]
+        return Range(low, total / count, high, first, last)
 
     @property
     def limits(self) -> dict[str, float] | None:
@@ -107,8 +108,8 @@ class Sampler:
         self.count += 1
         for figure in RANGES:
             if (value := getattr(reading, figure)) is not None:
-                low, total, high, count = self._sums.get(figure, (value, 0.0, value, 0))
-                self._sums[figure] = (min(low, value), total + value, max(high, value), count + 1)
+                low, total, high, first, _, count = self._sums.get(figure, [value, 0.0, value, value, value, 0])
+                self._sums[figure] = [min(low, value), total + value, max(high, value), first, value, count + 1]
         if reading.memory_mib is not None:
             if self.memory_mib_begin is None:
                 self.memory_mib_begin = reading.memory_mib

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from paretune.profiling.comparison import Comparison
+from paretune.profiling.energy import Energy
 from paretune.profiling.latency import Latency
 from paretune.profiling.samples import milliseconds
 from paretune.profiling.tables import Rows, ratio_table, stage_table
@@ -25,7 +26,11 @@ tr:last-child td { border-bottom: 1px solid #dadce0; } ul { color: #5f6368; font
 
 
 def page(
-    names: Sequence[str], latencies: Sequence[Latency], comparison: Comparison | None, more: Sequence[Rows] = ()
+    names: Sequence[str],
+    latencies: Sequence[Latency],
+    comparison: Comparison | None,
+    energies: Sequence[Energy | None] = (),
+    more: Sequence[Rows] = (),
 ) -> str:
     """Return the page as HTML, its picture inside.
 
@@ -33,10 +38,12 @@ def page(
         names: of the artefacts.
         latencies: of each of them alone.
         comparison: of all of them; None for one.
+        energies: of each of them; none where that was not asked for.
         more: tables that follow.
     """
     tables = [] if comparison is None else [ratio_table(names, comparison)]
-    tables += [stage_table(name, latency) for name, latency in zip(names, latencies, strict=True)]
+    each = zip(names, latencies, energies or [None] * len(names), strict=True)
+    tables += [stage_table(name, latency, energy) for name, latency, energy in each]
     tables += more
     picture = base64.b64encode(distributions(names, latencies)).decode()
     parts = [

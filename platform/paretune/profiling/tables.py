@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from paretune.profiling.comparison import Comparison
+from paretune.profiling.energy import Energy
 from paretune.profiling.latency import STAGES, Latency
 from paretune.profiling.samples import P50_SAMPLES, P90_SAMPLES, P95_SAMPLES, P99_SAMPLES, Stage, milliseconds
 
@@ -25,8 +26,8 @@ class Rows:
     notes: tuple[str, ...] = ()
 
 
-def stage_table(name: str, latency: Latency) -> Rows:
-    """Return what an artefact costs, stage by stage: percentiles in ms, CPU time, share of the whole."""
+def stage_table(name: str, latency: Latency, energy: Energy | None = None) -> Rows:
+    """Return what an artefact costs, stage by stage: percentiles in ms, CPU time, share of the whole; energy below."""
     stages: tuple[Stage, ...] = (*STAGES, "latency")
     rows = tuple(_stage(latency, stage) for stage in stages)
     facts, metrics = latency.facts, latency.metrics()
@@ -40,6 +41,7 @@ def stage_table(name: str, latency: Latency) -> Rows:
         f"memory {latency.memory_mib_peak:.0f} MiB at most; {loading}",
     ]
     said += [f"{figure}: not known, {reason}" for figure, reason in latency.reasons.items() if "_p9" in figure]
+    said += () if energy is None else energy.lines
     title = f"{name}: {facts['runtime']}, {facts['precision']}, {_where(latency)}"
     return Rows(title, ("stage", "p50 ms", "p90", "p95", "p99", "CPU p50", "share"), rows, (*said, *latency.notes))
 

@@ -15,7 +15,7 @@ def add(verbs: Any) -> None:
     """Add the verb to the parser."""
     profile = verbs.add_parser(
         "profile",
-        help="latency of artefacts stage by stage, memory, and which is faster",
+        help="latency of artefacts stage by stage, memory, energy, and which is faster",
         epilog="without --data, the images of the sweep or training that the first artefact lies in",
     )
     text = "folders of artefacts; the first is what the others are compared with"
@@ -68,7 +68,8 @@ def _show(profile: Any) -> None:
     from paretune.profiling.tables import ratio_table, stage_table
 
     names = [str(artefact.folder) for artefact in profile.artefacts]
-    tables = [stage_table(name, latency) for name, latency in zip(names, profile.latencies, strict=True)]
+    each = zip(names, profile.latencies, profile.energies, strict=True)
+    tables = [stage_table(*artefact) for artefact in each]
     tables += [] if profile.comparison is None else [ratio_table(names, profile.comparison)]
     tables += [] if profile.nsight is None else nsight_tables(names, profile.nsight)
     console = Console(width=terminal_width(), highlight=False)

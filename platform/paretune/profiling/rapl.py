@@ -1,0 +1,56 @@
+"""Energy of the CPU packages by their own counters (RAPL), as Linux shows them under /sys/class/powercap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+POWERCAP = Path("/sys/class/powercap")
+
+
+@dataclass(frozen=True)
+class Zone:
+    """One package, or one die of it, with its cores; memory may be in it or not, as the CPU has it."""
+
+    folder: Path
+    wraps_at: int
+    """Microjoules after which the counter begins again at 0."""
+
+    def microjoules(self) -> int:
+        """Read the counter.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return int((self.folder / "energy_uj").read_text())
+
+
+def packages(powercap: Path = POWERCAP) -> tuple[Zone, ...] | str:
+    """Return the zones whose sum is all packages, or why they cannot be read (since CVE-2020-8694 only root may).
+
+    Parts of a package (``intel-rapl:0:0``) are in it already, ``psys`` holds more than the packages, and
+    ``intel-rapl-mmio`` shows the same package once more.
+    """
+    zones = []
+    for folder in sorted(powercap.glob("intel-rapl:*")):
+        try:
+            if folder.name.count(":") > 1 or not (folder / "name").read_text().startswith("package"):
+                continue
+            zone = Zone(folder, int((folder / "max_energy_range_uj").read_text()))
+            zone.microjoules()
+        except PermissionError:
+            return f"{folder}/energy_uj may be read by root only"
+        except (OSError, ValueError) as error:
+            return f"{folder} cannot be read ({getattr(error, 'strerror', None) or error})"
+        zones.append(zone)
+    return tuple(zones) or f"no counters of the CPU's energy (RAPL) under {powercap}"
+
+
+def joules(zones: Sequence[Zone], before: Sequence[int], after: Sequence[int]) -> float:
+    """Return what went through all zones between two readings (microjoules) that are less than one round apart."""
+    spent = sum(
+        last - first if last >= first else last - first + zone.wraps_at
+        for zone, first, last in zip(zones, before, after, strict=True)
+    )
+    return spent / 1e6
