@@ -99,6 +99,7 @@ def test_a_busy_second_takes_more_than_an_idle_one() -> None:
 
 
 def test_planted_memory_is_seen_at_its_peak() -> None:
+    torch.zeros(2**10, dtype=torch.uint8, device="cuda")  # its kernel is loaded now, which takes memory too
     torch.cuda.empty_cache()
     with GPUProfiler() as gpu:
         planted = torch.zeros(2**30, dtype=torch.uint8, device="cuda")
@@ -112,6 +113,8 @@ def test_planted_memory_is_seen_at_its_peak() -> None:
 
 
 def test_what_raises_and_what_is_nested_leaves_nothing() -> None:
+    pynvml = pytest.importorskip("pynvml")
+    opened_before = pynvml._nvmlLib_refcount  # torch may have it open
     profiler = GPUProfiler(interval=0.01)
 
     @profiler
@@ -125,9 +128,7 @@ def test_what_raises_and_what_is_nested_leaves_nothing() -> None:
             fails()
     assert [report.raised for report in profiler.reports] == [None, "KeyError"] * 3
     assert all(report.cuda_s is not None for report in profiler.reports)
-    pynvml = pytest.importorskip("pynvml")
-    with pytest.raises(pynvml.NVMLError):  # nobody has it open any more
-        pynvml.nvmlDeviceGetCount()
+    assert pynvml._nvmlLib_refcount == opened_before
 
 
 def test_cuda_visible_devices_is_followed_without_torch() -> None:

@@ -57,6 +57,24 @@ def test_kernels_by_name_are_means_over_their_time() -> None:
     assert "single and half precision" in copy.unknown["intensity"]
 
 
+def test_what_an_h200_really_said_is_read_alike_in_both_dialects() -> None:
+    """Three kernels of a real report: a convolution, a pooling, and a product of 4096 x 4096 matrices in bfloat16."""
+    product, *others = by_name(parse((FILES / "h200-raw.csv").read_text()).launches)
+    assert (len(others), product.launches, product.bound) == (2, 1, "compute")
+    assert 2 * 4096**3 / product.seconds == pytest.approx(790e12, rel=0.05)  # what such a product is known to reach
+    details = parse((FILES / "h200-details.csv").read_text())
+    (launch,) = details.launches
+    assert launch.name == product.name
+    assert launch.number("Duration") == pytest.approx(product.seconds)
+    assert launch.number("Compute (SM) Throughput") == pytest.approx(product.sm_percent)
+    assert launch.number("DRAM Throughput") == pytest.approx(product.dram_percent)
+    assert launch.number("Achieved Occupancy") == pytest.approx(product.occupancy_percent)
+    assert launch.number("Waves Per SM") == pytest.approx(product.waves)
+    assert {rule.name for rule in details.rules} >= {"SOLBottleneck", "TheoreticalOccupancy"}
+    assert product.operations_per_second is None
+    assert "half precision" in product.unknown["operations_per_second"]
+
+
 def test_advice_is_what_saves_most_of_the_whole() -> None:
     launches = parse((FILES / "raw.csv").read_text()).launches
     found = advice(launches, parse((FILES / "details.csv").read_text()).rules)
