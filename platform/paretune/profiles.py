@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from paretune.bench import measuring_images
 from paretune.data.base import Dataset
 from paretune.errors import UserError
@@ -16,8 +18,11 @@ from paretune.profiling.comparison import Comparison, compare
 from paretune.profiling.energy import FINALIST_WINDOW, Energy, energy
 from paretune.profiling.latency import Latency, measure
 from paretune.profiling.nsight import Looks, look_at
-from paretune.profiling.samples import Protocol
+from paretune.profiling.nsight_tables import nsight_tables
+from paretune.profiling.operators import Operators, count
+from paretune.profiling.samples import Protocol, milliseconds
 from paretune.profiling.supervisor import saved_images
+from paretune.profiling.tables import Rows, operator_tables, ratio_table, stage_table
 from paretune.store import Artefact, read_artefact, write_text
 from paretune.target import Target
 
@@ -31,6 +36,8 @@ class Wanted:
     """Fresh processes of each artefact, and rounds of the comparison."""
     out: Path | None = None
     """Folder for the page, the figures and the raw samples."""
+    operators: bool = True
+    """Whether the operators of each artefact are counted too."""
     nsight: bool = False
     """Also look at the kernels with Nsight Compute."""
 
@@ -46,17 +53,39 @@ class Profile:
     """Interleaved, against the first; None for one artefact alone."""
     target: Target
     images: int
+    operators: tuple[Operators | str, ...] = ()
+    """Of each artefact, or why they are not known; none if they were not asked for."""
     nsight: Looks | None = None
     """What Nsight Compute saw; None if it was not asked for."""
 
+    @property
+    def names(self) -> list[str]:
+        """Return how the artefacts are called in tables."""
+        return [str(artefact.folder) for artefact in self.artefacts]
+
+    def tables(self) -> list[Rows]:
+        """Return all of it as tables."""
+        names, each = self.names, zip(self.names, self.latencies, self.energies, strict=True)
+        tables = [] if self.comparison is None else [ratio_table(names, self.comparison)]
+        tables += [stage_table(*artefact) for artefact in each]
+        tables += operator_tables(names, self.operators)
+        return tables + ([] if self.nsight is None else nsight_tables(names, self.nsight))
+
     def tree(self) -> dict[str, Any]:
         """Return it as plain data, without raw samples."""
-        told = [e.added_to(found.to_dict()) for found, e in zip(self.latencies, self.energies, strict=True)]
-        pairs = zip(self.artefacts, told, strict=True)
+        artefacts = []
+        for number, (latency, energy_) in enumerate(zip(self.latencies, self.energies, strict=True)):
+            entry = {"artefact": self.names[number], **energy_.added_to(latency.to_dict())}
+            counted = self.operators[number] if self.operators else None
+            if isinstance(counted, str):
+                entry["reasons"] = {**entry["reasons"], "operators": counted}
+            elif counted is not None:
+                entry["operators"] = counted.to_dict()
+            artefacts.append(entry)
         return {
             "target": {"device": self.target.device, "threads": self.target.threads},
             "images": self.images,
-            "artefacts": [{"artefact": str(artefact.folder), **found} for artefact, found in pairs],
+            "artefacts": artefacts,
             "comparison": None if self.comparison is None else self.comparison.to_dict(),
             "nsight": None if self.nsight is None else self.nsight.to_dict(),
         }
@@ -69,7 +98,7 @@ def profile_artefacts(
     wanted: Wanted,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Profile:
-    """Measure each artefact alone on the device, then all of them interleaved.
+    """Measure each artefact alone on the device, then all of them interleaved, then count the operators of each.
 
     Args:
         folders: of artefacts; the first is what the others are compared with.
@@ -104,8 +133,14 @@ def profile_artefacts(
         if len(folders) > 1:
             progress("comparing, interleaved")
             comparison = compare(folders, file, target, rounds=max(2, wanted.repetitions))
+        counted = []
+        for folder, latency in zip(folders, latencies, strict=True) if wanted.operators else ():
+            progress(f"counting the operators of {folder}")
+            network = float(np.median(milliseconds(latency.rows, "network", latency.mode)))
+            counted.append(count(folder, file, target, network, latency.mode))
         nsight = look_at(folders, file, target, progress) if wanted.nsight else None
-    found = Profile(artefacts, tuple(latencies), tuple(energies), comparison, target, len(images), nsight)
+    measured = tuple(latencies), tuple(energies), comparison
+    found = Profile(artefacts, *measured, target, len(images), tuple(counted), nsight)
     if wanted.out is not None:
         _write(found, wanted.out)
     return found
@@ -117,7 +152,6 @@ def _write(profile: Profile, folder: Path) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
-    from paretune.profiling.nsight_tables import nsight_tables
     from paretune.profiling.page import page
 
     try:
@@ -126,12 +160,12 @@ def _write(profile: Profile, folder: Path) -> None:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
     for number, latency in enumerate(profile.latencies):
         latency.save_samples(folder / f"samples-{number}.npz")
+    for number, counted in enumerate(profile.operators):
+        if not isinstance(counted, str) and counted.trace is not None:
+            (folder / f"trace-{number}.json.gz").write_bytes(counted.trace)
     if profile.comparison is not None:
         profile.comparison.save_samples(folder / "samples-interleaved.npz")
     write_text(folder / "profile.json", json.dumps(profile.tree(), indent=1))
-    names = [str(artefact.folder) for artefact in profile.artefacts]
-    more = []
     if profile.nsight is not None:
         profile.nsight.save(folder)
-        more = nsight_tables(names, profile.nsight)
-    write_text(folder / "profile.html", page(names, profile.latencies, profile.comparison, profile.energies, more))
+    write_text(folder / "profile.html", page(profile.names, profile.latencies, profile.operators, profile.tables()))

@@ -80,14 +80,18 @@ def test_energy_is_told_or_why_it_is_not_known() -> None:
     known = Energy("rapl", mj_image=200.0, mj_image_net=125.0, watts=40.0, idle_watts=15.0, seconds=10.0, images=2000)
     line = "energy 200 mJ an image, 125 mJ above idle: 40 W on average, idle 15 W; rapl, 2000 images in 10.0 s"
     assert line in stage_table("mine", one, known).notes
-    assert line in Cells(page(["mine"], [one], None, [known])).words
+    assert line in Cells(page(["mine"], [one], [], [stage_table("mine", one, known)])).words
     unknown = unavailable("no counters <here>")
-    assert "energy_mj_image: not known, no counters <here>" in Cells(page(["mine"], [one], None, [unknown])).words
+    assert (
+        "energy_mj_image: not known, no counters <here>"
+        in Cells(page(["mine"], [one], [], [stage_table("mine", one, unknown)])).words
+    )
     assert not any("energy" in note for note in stage_table("mine", one).notes)
 
 
 def test_a_page_needs_nothing_else_and_escapes_names() -> None:
-    text = page(["<b>one</b>"], [latency(70, preprocess=1, network=6, postprocess=3)], None)
+    one = latency(70, preprocess=1, network=6, postprocess=3)
+    text = page(["<b>one</b>"], [one], [], [stage_table("<b>one</b>", one)])
     found = Cells(text)
     assert [source[:22] for source in found.sources] == ["data:image/png;base64,"]
     assert "<b>one" not in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from paretune.compression.diverging import diverging_in_file, relative_error
 from paretune.compression.quiet import quiet
 from paretune.detectors.base import Detector
 from paretune.model import Format, Model
+from paretune.runtimes.counting import SCOPE
 from paretune.runtimes.onnxruntime import INPUT, part_file
 from paretune.structures import Floats
 
@@ -110,11 +112,20 @@ def exported(network: nn.Module, example: Floats, names: Sequence[str], given: s
         )
     assert program is not None  # noqa: S101 - None is returned by the exporter before dynamo only
     graph = program.model_proto
+    _name_nodes(graph.graph)
     # torch notes at every node the source lines it came from, with their paths on this machine: as
     # much as a quarter of a small file, and nobody else's business
     for part in (*graph.graph.node, *graph.graph.value_info, *graph.graph.initializer, graph.graph, graph):
         del part.metadata_props[:]
     return graph
+
+
+def _name_nodes(graph: Any) -> None:
+    """Put the module that a node came from before its name, which quantizers and runtimes keep."""
+    for node in graph.node:
+        told = next((entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes"), None)
+        if told is not None and len(scopes := ast.literal_eval(told)) > 1:  # the last one is the operator's own
+            node.name = f"{scopes[-2]}{SCOPE}{node.output[0]}"
 
 
 @dataclass(frozen=True)

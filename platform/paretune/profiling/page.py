@@ -6,14 +6,14 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from paretune.profiling.comparison import Comparison
-from paretune.profiling.energy import Energy
 from paretune.profiling.latency import Latency
+from paretune.profiling.operators import Operators
 from paretune.profiling.samples import milliseconds
-from paretune.profiling.tables import Rows, ratio_table, stage_table
+from paretune.profiling.tables import TOP, Rows, layer_of
 
 ABOUT = """Of each artefact alone on the device: the share of inferences that took at most so long. The line is the
 median, the band the smallest and largest median of its processes."""
@@ -28,30 +28,27 @@ tr:last-child td { border-bottom: 1px solid #dadce0; } ul { color: #5f6368; font
 def page(
     names: Sequence[str],
     latencies: Sequence[Latency],
-    comparison: Comparison | None,
-    energies: Sequence[Energy | None] = (),
-    more: Sequence[Rows] = (),
+    counted: Sequence[Operators | str],
+    tables: Sequence[Rows],
 ) -> str:
     """Return the page as HTML, its picture inside.
 
     Args:
         names: of the artefacts.
         latencies: of each of them alone.
-        comparison: of all of them; None for one.
-        energies: of each of them; none where that was not asked for.
-        more: tables that follow.
+        counted: the operators of each of them, or why they are not known; none for none.
+        tables: of the profile.
     """
-    tables = [] if comparison is None else [ratio_table(names, comparison)]
-    each = zip(names, latencies, energies or [None] * len(names), strict=True)
-    tables += [stage_table(name, latency, energy) for name, latency, energy in each]
-    tables += more
-    picture = base64.b64encode(distributions(names, latencies)).decode()
+    known = [(name, found) for name, found in zip(names, counted, strict=False) if not isinstance(found, str)]
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><title>Paretune profile</title>",
         f"<style>{STYLE}</style><h1>Profile</h1>",
         *(_table(table) for table in tables),
-        f'<h2>Latencies</h2><img alt="distribution of latencies" src="data:image/png;base64,{picture}">',
-        f"<ul><li>{ABOUT}</li></ul></html>",
+        "<h2>Latencies</h2>",
+        _picture("distribution of latencies", distributions(names, latencies)),
+        f"<ul><li>{ABOUT}</li></ul>",
+        *(_picture("layers that take longest", layers(name, found)) for name, found in known),
+        "</html>",
     ]
     return "\n".join(parts)
 
@@ -73,6 +70,32 @@ def distributions(names: Sequence[str], latencies: Sequence[Latency]) -> bytes:
     axes.set_xlabel("image to boxes, ms")
     axes.set_ylabel("share of inferences")
     axes.legend(loc="lower right", fontsize=8)
+    return _png(figure)
+
+
+def layers(name: str, found: Operators) -> bytes:
+    """Draw the operators that take most of a network as bars (ms, and their share), as PNG."""
+    from matplotlib.figure import Figure
+
+    first = found.operators[:TOP]
+    figure = Figure(figsize=(9, 0.9 + 0.27 * len(first)), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(range(len(first)), [found.scaled_ms([one]) for one in first], color="#4285f4")
+    axes.bar_label(bars, [f"{found.share([one]):.1%}" for one in first], padding=3, fontsize=8)
+    labels = [f"{layer_of(one)} {one.kind}" for one in first]
+    axes.set_yticks(range(len(first)), labels, fontsize=8, parse_math=False)
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    axes.set_xlabel("ms")
+    axes.set_title(f"{name}: layers that take longest", fontsize=9, parse_math=False)
+    return _png(figure)
+
+
+def _picture(what: str, png: bytes) -> str:
+    return f'<img alt="{what}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def _png(figure: Any) -> bytes:
     out = io.BytesIO()
     figure.savefig(out, format="png")
     return out.getvalue()

@@ -140,10 +140,22 @@ class Worker:
         Raises:
             RuntimeError: the process died or did not answer.
         """
-        order = {"seconds": seconds, "at_least": at_least, "cap": self._protocol.cap}
-        answer = self._ask({**order, "lead_in": lead_in, "image": image})
-        rows = np.array(answer.pop("rows"), np.int64).reshape(-1, len(COLUMNS))
-        return Batch(rows, **answer)
+        order = {"do": "sample", "seconds": seconds, "at_least": at_least, "cap": self._protocol.cap}
+        return _batch(self._ask({**order, "lead_in": lead_in, "image": image}))
+
+    def count(self, lead_in: int, inferences: int, trace: Path) -> tuple[Batch, list[dict[str, Any]]]:
+        """Run so many inferences of a core that counts its operators; its trace is written if it has one.
+
+        Returns:
+            The inferences, and the operators (``runtimes.base.Operator``) as plain data.
+
+        Raises:
+            RuntimeError: the process died or did not answer.
+        """
+        order = {"do": "count", "lead_in": lead_in, "inferences": inferences, "cap": self._protocol.cap}
+        answer = self._ask({**order, "trace": str(trace)})
+        operators: list[dict[str, Any]] = answer.pop("operators")
+        return _batch(answer), operators
 
     def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
         """Send one line and wait for one line."""
@@ -198,6 +210,11 @@ class Worker:
         self._errors.seek(0)
         said = self._errors.read().decode(errors="replace").strip().splitlines()
         return f"the measuring process {how}: {said[-1] if said else 'it said nothing'}"
+
+
+def _batch(answer: dict[str, Any]) -> Batch:
+    rows = np.array(answer.pop("rows"), np.int64).reshape(-1, len(COLUMNS))
+    return Batch(rows, **answer)
 
 
 def surroundings(threads: int) -> dict[str, str]:

@@ -10,9 +10,13 @@ import numpy as np
 from paretune.profiling.comparison import Comparison
 from paretune.profiling.energy import Energy
 from paretune.profiling.latency import STAGES, Latency
+from paretune.profiling.operators import Operators
 from paretune.profiling.samples import P50_SAMPLES, P90_SAMPLES, P95_SAMPLES, P99_SAMPLES, Stage, milliseconds
+from paretune.runtimes.base import Operator
 
 UNKNOWN = "-"
+TOP = 10
+"""Layers that a table or picture names; the others are added up."""
 PERCENTILES = ((50, P50_SAMPLES), (90, P90_SAMPLES), (95, P95_SAMPLES), (99, P99_SAMPLES))
 
 
@@ -60,6 +64,42 @@ def ratio_table(names: Sequence[str], comparison: Comparison) -> Rows:
     head = ("artefact", "p50 ms", "network ms", "times as fast", "network alone")
     rounds = comparison.latency.shape[0]
     return Rows(f"interleaved, {rounds} rounds, against the first", head, tuple(rows), comparison.notes)
+
+
+def operator_table(name: str, found: Operators) -> Rows:
+    """Return the operators that take most of a network, the longest first, and what the others take together."""
+    first, others = found.operators[:TOP], found.operators[TOP:]
+    rows = [(layer_of(one), one.kind, f"{found.scaled_ms([one]):.3f}", f"{found.share([one]):.1%}") for one in first]
+    if others:
+        ms, share = found.scaled_ms(others), found.share(others)
+        rows.append((f"{len(others)} others", "", f"{ms:.3f}", f"{share:.1%}"))
+    return Rows(f"{name}: layers", ("layer", "kind", "ms", "share"), tuple(rows), found.notes)
+
+
+def kind_table(name: str, found: Operators) -> Rows:
+    """Return what a network spends its time on, by what its operators compute."""
+    groups = [(group.name, group.count, group.scaled_ms, group.share) for group in found.by_kind()]
+    rest = groups[TOP:]
+    if rest:
+        groups[TOP:] = [(f"{len(rest)} other kinds", *(sum(column) for column in list(zip(*rest, strict=True))[1:]))]
+    rows = tuple((kind, str(number), f"{ms:.3f}", f"{share:.1%}") for kind, number, ms, share in groups)
+    return Rows(f"{name}: kinds of operators", ("kind", "operators", "ms", "share"), rows)
+
+
+def operator_tables(names: Sequence[str], counted: Sequence[Operators | str]) -> list[Rows]:
+    """Return both tables of every artefact that was counted, or one without rows that says why it was not."""
+    tables = []
+    for name, found in zip(names, counted, strict=False):
+        if isinstance(found, str):
+            tables.append(Rows(f"{name}: layers", (), (), (f"operators: not known, {found}",)))
+        else:
+            tables += [operator_table(name, found), kind_table(name, found)]
+    return tables
+
+
+def layer_of(operator: Operator) -> str:
+    """Return what an operator is called in a table: by its module, else by the runtime's own name."""
+    return operator.name if operator.module is None else operator.module
 
 
 def _stage(latency: Latency, stage: Stage) -> tuple[str, ...]:

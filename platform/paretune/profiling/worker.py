@@ -8,6 +8,7 @@ sleeps in a read.
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import gc
 import importlib
 import json
@@ -37,7 +38,8 @@ def main() -> None:
         runner, facts = _prepare(request)
         _answer(answers, {"facts": facts})
         for line in sys.stdin:
-            _answer(answers, runner.sample(**json.loads(line)))
+            command = json.loads(line)
+            _answer(answers, getattr(runner, command.pop("do"))(**command))
     except Exception as error:  # noqa: BLE001 - whatever a runtime may raise goes to the supervisor
         traceback.print_exc()
         _answer(answers, {"error": f"{type(error).__name__}: {error}", "by_user": isinstance(error, UserError)})
@@ -169,6 +171,25 @@ class _Runner:
         elsewhere["seconds"] = time.monotonic() - start
         peak = max(self._peak_of_loading, peak_bytes() - self._bytes)
         return {"rows": self.rows, "elsewhere": elsewhere, "peak_bytes": peak}
+
+    def count(self, lead_in: int, inferences: int, cap: float, trace: str) -> dict[str, Any]:
+        """Run a core that counts its operators (``runtimes.base.Counted``).
+
+        Args:
+            lead_in: inferences before those that are counted.
+            inferences: that are counted.
+            cap: seconds after which either ends even without so many.
+            trace: file for when what ran, which is written if the runtime tells.
+
+        Returns:
+            What ``sample`` does of the inferences that were counted, and ``operators``.
+        """
+        self.sample(0, lead_in, cap, 0, 0)
+        self._predictor.core.reset()
+        found = self.sample(0, inferences, cap, 0, 0)
+        operators = [dataclasses.asdict(operator) for operator in self._predictor.core.operators()]
+        self._predictor.core.trace(Path(trace))
+        return {**found, "operators": operators}
 
 
 def peak_bytes() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 from paretune.detectors.base import Detector
@@ -44,6 +45,47 @@ class Loaded:
         return self.detector.run(self.parts, batch, self.size)
 
 
+BETWEEN = "between"
+"""The part of what is computed between a detector's networks."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One node of what a runtime really runs: often several of the file's, fused."""
+
+    part: str
+    """The detector's network it belongs to, or ``BETWEEN``."""
+    name: str
+    """The runtime's own."""
+    kind: str
+    """What it computes, in the runtime's own word."""
+    module: str | None
+    """Qualified name of the network's module it came from; where several were fused, of the one with the weights.
+    None where it is not known."""
+    ms: float
+    """Mean of one inference, made longer by the counting: only its share of the whole means something."""
+
+
+class Counted(Core, Protocol):
+    """A core whose operators the runtime's own profiler times, which makes all of them slower."""
+
+    def reset(self) -> None:
+        """Forget what ran so far."""
+
+    def operators(self) -> list[Operator]:
+        """Tell what ran since the core was made, or reset; this ends the counting, and the core runs no more."""
+
+    def trace(self, file: Path) -> bool:
+        """Write when what ran (Chrome's format, for https://ui.perfetto.dev), once ``operators`` was asked.
+
+        Args:
+            file: ends in ``.json`` or ``.json.gz``.
+
+        Returns:
+            Whether this runtime can tell.
+        """
+
+
 class Runtime(Spec, ABC):
     """A library that runs models. Importing its file must not import the library."""
 
@@ -69,3 +111,12 @@ class Runtime(Spec, ABC):
         Raises:
             RuntimeError: what really runs is not what was asked for.
         """
+
+    def counted(self, artefact: Artefact, target: Target) -> Counted:
+        """Load the artefact's network as ``load`` does, its operators timed one by one.
+
+        Raises:
+            NotImplementedError: this runtime does not tell what its operators cost.
+            RuntimeError: as for ``load``.
+        """
+        raise NotImplementedError(f"{self.name} does not tell what its operators cost")

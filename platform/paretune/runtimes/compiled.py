@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,8 +20,9 @@ from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.errors import UserError
 from paretune.model import Format
-from paretune.runtimes.base import Core, Loaded, Runtime
+from paretune.runtimes.base import Core, Counted, Loaded, Runtime
 from paretune.runtimes.caching import private_folder
+from paretune.runtimes.counting import Counting
 from paretune.runtimes.eager import Given, Precision, ready, settle, told
 from paretune.spec import parse_plugin
 from paretune.store import Artefact
@@ -52,6 +54,17 @@ class Compiled(Runtime):
             RuntimeError: a part cannot be compiled, torch does not take the number of threads, or there is no
                 such device.
         """
+        return self._loaded(artefact, target)
+
+    def counted(self, artefact: Artefact, target: Target) -> Counted:
+        """Compile it with a range around every kernel of the CPU's; which module one came from is not known."""
+        from paretune.runtimes.counting_torch import TorchProfile, marked
+
+        loaded = self._loaded(artefact, target, count=True)
+        ranged = replace(loaded, parts={name: marked(name, part) for name, part in loaded.parts.items()})
+        return Counting(ranged, TorchProfile(target.device, loaded.detector.part_names, by_kernel=True))
+
+    def _loaded(self, artefact: Artefact, target: Target, *, count: bool = False) -> Loaded:
         if target.device == "cpu":
             _check_compiler()
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_folder("compiled"))
@@ -59,7 +72,7 @@ class Compiled(Runtime):
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         network = ready(artefact, target, self.precision)
         given = Given(target.device, self.precision)
-        parts = {name: compiled(part, given) for name, part in detector.part_modules(network).items()}
+        parts = {name: compiled(part, given, count=count) for name, part in detector.part_modules(network).items()}
         made = Loaded(detector, parts, artefact.input_size, told(network, target, self.precision))
         blank = np.zeros((1, 3, artefact.input_size.height, artefact.input_size.width), np.float32)
         try:
@@ -71,15 +84,18 @@ class Compiled(Runtime):
         return made
 
 
-def compiled(part: nn.Module, given: Given) -> Callable[[Floats], tuple[Floats, ...]]:
+def compiled(part: nn.Module, given: Given, *, count: bool = False) -> Callable[[Floats], tuple[Floats, ...]]:
     """Return a part as a function of arrays that is compiled when it is first called.
 
-    The whole is one graph, or an error; the weights become constants that the compiler may reorder.
+    The whole is one graph, or an error; the weights become constants that the compiler may reorder. With ``count``
+    torch's profiler sees its kernels.
     """
     import torch
 
     # one thread compiles: a pool of processes would outlive the compilation on cores that are being measured
     options: dict[str, Any] = {"freezing": True, "compile_threads": 1}
+    if count and given.device == "cpu":
+        options["cpp.enable_kernel_profile"] = True
     if given.device == "cuda":
         options["triton.cudagraphs"] = True
     compile_: Any = torch.compile  # its stub does not know all that it takes

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.model import Format
-from paretune.runtimes.base import Core, Runtime
+from paretune.runtimes.base import Core, Counted, Runtime
+from paretune.runtimes.counting import Counting
 from paretune.spec import parse_plugin
 from paretune.store import Artefact
 from paretune.structures import Floats
@@ -47,6 +48,19 @@ class Eager(Runtime):
             RuntimeError: torch does not take the number of threads, there is no such device, or
                 something would not run in this precision.
         """
+        return self._loaded(artefact, target)
+
+    def counted(self, artefact: Artefact, target: Target) -> Counted:
+        """Load it with torch's profiler on, and hooks that tell which module runs."""
+        from paretune.runtimes.counting_torch import TorchProfile, mark_modules, parts_of
+
+        loaded = self._loaded(artefact, target)
+        of_modules = parts_of(loaded.detector, loaded.network)
+        mark_modules(loaded.network)
+        profile = TorchProfile(target.device, loaded.detector.part_names, of_modules, by_kernel=False)
+        return Counting(loaded, profile)
+
+    def _loaded(self, artefact: Artefact, target: Target) -> _Network:
         import torch
 
         settle(target)

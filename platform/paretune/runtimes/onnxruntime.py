@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +15,9 @@ from pydantic import model_validator
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.model import Format
-from paretune.runtimes.base import Core, Loaded, Runtime
+from paretune.runtimes.base import Core, Counted, Loaded, Operator, Runtime
 from paretune.runtimes.caching import private_folder
+from paretune.runtimes.counting import Counting, Modules, modules_of
 from paretune.spec import parse_plugin
 from paretune.store import Artefact
 from paretune.structures import Floats
@@ -28,6 +31,8 @@ INPUT = "images"
 PROVIDER = "CPUExecutionProvider"
 _PROVIDERS = {"cpu": PROVIDER, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 """Our word for a provider → ONNX Runtime's."""
+_SUFFIX = "_kernel_time"
+"""What its profiler puts after the name of a node."""
 
 
 class OnnxRuntime(Runtime):
@@ -57,12 +62,21 @@ class OnnxRuntime(Runtime):
             RuntimeError: another device, provider or number of threads than asked for, or a file whose
                 inputs and outputs are not those of the detector.
         """
+        return self._loaded(artefact, target)
+
+    def counted(self, artefact: Artefact, target: Target) -> Counted:
+        """Load it with ONNX Runtime's profiler on, which keeps every event in memory: for some hundred inferences."""
+        folder = tempfile.TemporaryDirectory(prefix="paretune-")
+        loaded = self._loaded(artefact, target, Path(folder.name))
+        return Counting(loaded, _Nodes(loaded, folder, modules_of(artefact, loaded.detector)))
+
+    def _loaded(self, artefact: Artefact, target: Target, profile: Path | None = None) -> Loaded:
         wanted = self._providers(target)
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         size = artefact.input_size
         parts = {}
         for name in detector.part_names:
-            session = open_session(artefact.file(part_file(name)), target.threads, wanted)
+            session = open_session(artefact.file(part_file(name)), target.threads, wanted, profile)
             threads, providers = session.get_session_options().intra_op_num_threads, session.get_providers()
             if providers[0] != next(iter(wanted)) or threads != target.threads:
                 told = f"{', '.join(providers)} with {threads} threads"
@@ -122,9 +136,14 @@ def library() -> Any:
 
 
 def open_session(
-    file: Path, threads: int, providers: Mapping[str, Mapping[str, str]] | None = None
+    file: Path,
+    threads: int,
+    providers: Mapping[str, Mapping[str, str]] | None = None,
+    profile: Path | None = None,
 ) -> InferenceSession:
     """Open an ONNX file with all graph optimizations, on the CPU unless providers are given, best first.
+
+    With a folder as ``profile`` every operator is timed, for a file that the session writes there at its end.
 
     Threads of the pool spin only while an inference runs: by default they spin on for tens of
     milliseconds after it, on cores that by then belong to somebody else.
@@ -137,6 +156,9 @@ def open_session(
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile / file.stem)
     chosen = [(name, dict(told)) for name, told in (providers or {PROVIDER: {}}).items()]
     return ort.InferenceSession(str(file), options, providers=chosen)
 
@@ -179,3 +201,43 @@ class Part:
         """Run it."""
         raw: list[Any] = self.session.run(self.outputs, {self.given: batch})
         return tuple(raw)
+
+
+class _Nodes:
+    """What ONNX Runtime's profiler tells.
+
+    Args:
+        loaded: sessions that were opened with a profile.
+        folder: where they write it.
+        modules: of the files' nodes.
+    """
+
+    def __init__(
+        self, loaded: Loaded, folder: tempfile.TemporaryDirectory[str], modules: Mapping[str, Modules]
+    ) -> None:
+        self._parts, self._folder, self._modules = loaded.parts, folder, modules
+        self._skipped = dict.fromkeys(self._parts, 0)
+
+    def reset(self, calls: Mapping[str, int]) -> None:
+        """Note how many runs of each part are not to be counted."""
+        self._skipped = dict(calls)
+
+    def operators(self, calls: Mapping[str, int]) -> list[Operator]:  # noqa: ARG002 - the events tell
+        """End the profiles and return their events."""
+        found = []
+        for part, loaded in self._parts.items():
+            assert isinstance(loaded, Part)  # noqa: S101 - we have made them
+            events = json.loads(Path(loaded.session.end_profiling()).read_text())
+            runs = sorted(event["ts"] for event in events if event["name"] == "model_run")[self._skipped[part] :]
+            nodes = [event for event in events if event["cat"] == "Node" and runs and event["ts"] >= runs[0]]
+            kinds = {event["name"].removesuffix(_SUFFIX): event["args"]["op_name"] for event in nodes}
+            modules = self._modules[part].of({name: (kind, [name]) for name, kind in kinds.items()})
+            for event in nodes:
+                name = event["name"].removesuffix(_SUFFIX)
+                found.append(Operator(part, name, kinds[name], modules.get(name), event["dur"] / 1e3))
+        self._folder.cleanup()
+        return found
+
+    def trace(self, file: Path) -> bool:  # noqa: ARG002 - the interface
+        """None: its own events would be one, but they tell less than the table."""
+        return False

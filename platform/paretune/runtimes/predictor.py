@@ -61,12 +61,32 @@ def load_predictor(folder: Path, target: Target) -> Predictor:
         UserError: the artefact is damaged, or its runtime is not installed.
         RuntimeError: what really runs is not what was asked for.
     """
+    artefact, detector, runtime = _opened(folder)
+    return Predictor(artefact, detector, runtime.load(artefact, target))
+
+
+def load_counted(folder: Path, target: Target) -> Predictor:
+    """Load an artefact as ``load_predictor`` does; its core is a ``Counted`` one.
+
+    Raises:
+        NotImplementedError: the runtime does not tell what its operators cost.
+    """
+    artefact, detector, runtime = _opened(folder)
+    return Predictor(artefact, detector, runtime.counted(artefact, target))
+
+
+def _opened(folder: Path) -> tuple[Artefact, Detector, Runtime]:
+    """Read an artefact's manifest.
+
+    Raises:
+        UserError: the artefact is damaged, or its runtime is not installed.
+    """
     artefact = read_artefact(folder)
     detector: Detector = _plugin(artefact, "detector", artefact.detector, DETECTORS)
     runtime: Runtime = _plugin(artefact, "runtime", artefact.runtime, RUNTIMES)
     if missing := [library for library in runtime.libraries if find_spec(library) is None]:
         raise UserError(f"{folder}: runs on {runtime.name}, which needs {', '.join(missing)}: not installed here")
-    return Predictor(artefact, detector, runtime.load(artefact, target))
+    return artefact, detector, runtime
 
 
 def _plugin(artefact: Artefact, what: str, written: dict[str, Any], table: Registry[Any]) -> Any:

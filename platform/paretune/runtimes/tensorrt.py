@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.model import Format
-from paretune.runtimes.base import Core, Loaded, Runtime
+from paretune.runtimes.base import Core, Counted, Loaded, Runtime
 from paretune.runtimes.caching import private_folder
 from paretune.runtimes.onnxruntime import part_file, precision
 from paretune.spec import parse_plugin
@@ -63,6 +63,17 @@ class TensorRt(Runtime):
             "precision": "int8" if any(precision(file) == "int8" for file in files.values()) else self.precision,
         }
         return Loaded(detector, parts, artefact.input_size, facts)
+
+    def counted(self, artefact: Artefact, target: Target) -> Counted:
+        """Refuse: an engine's layers are not timed here.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            "tensorrt: layers of an engine are not timed one by one here; "
+            "`trtexec --loadEngine --dumpProfile --separateProfileRun` does it for an engine"
+        )
 
 
 def _engine(file: Path, kind: str) -> Any:

@@ -15,7 +15,7 @@ def add(verbs: Any) -> None:
     """Add the verb to the parser."""
     profile = verbs.add_parser(
         "profile",
-        help="latency of artefacts stage by stage, memory, energy, and which is faster",
+        help="latency of artefacts stage by stage and layer by layer, memory, energy, and which is faster",
         epilog="without --data, the images of the sweep or training that the first artefact lies in",
     )
     text = "folders of artefacts; the first is what the others are compared with"
@@ -26,6 +26,8 @@ def add(verbs: Any) -> None:
     profile.add_argument("--repetitions", type=int, default=5, metavar="N", help=text)
     target_arguments(profile)
     profile.add_argument("--out", type=Path, metavar="FOLDER", help="new folder for profile.html and the raw samples")
+    text = "leave out what each layer costs"
+    profile.add_argument("--no-operators", dest="operators", action="store_false", help=text)
     text = "look at the kernels of one inference with Nsight Compute too (--device cuda)"
     profile.add_argument("--nsight", action="store_true", help=text)
     profile.add_argument("--json", action="store_true", help="one JSON object")
@@ -38,7 +40,7 @@ def _profile(given: argparse.Namespace) -> int:
     target = checked_target(given)
     from paretune.profiles import Wanted, profile_artefacts
 
-    wanted = Wanted(given.split, given.repetitions, given.out, given.nsight)
+    wanted = Wanted(given.split, given.repetitions, given.out, given.operators, given.nsight)
     try:
         found = profile_artefacts(given.artefacts, named_images(given), target, wanted, _say)
     except RuntimeError as error:
@@ -64,16 +66,9 @@ def _show(profile: Any) -> None:
     from rich.table import Table
 
     from paretune.display import terminal_width
-    from paretune.profiling.nsight_tables import nsight_tables
-    from paretune.profiling.tables import ratio_table, stage_table
 
-    names = [str(artefact.folder) for artefact in profile.artefacts]
-    each = zip(names, profile.latencies, profile.energies, strict=True)
-    tables = [stage_table(*artefact) for artefact in each]
-    tables += [] if profile.comparison is None else [ratio_table(names, profile.comparison)]
-    tables += [] if profile.nsight is None else nsight_tables(names, profile.nsight)
     console = Console(width=terminal_width(), highlight=False)
-    for rows in tables:
+    for rows in profile.tables():
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for index, word in enumerate(rows.head):
             table.add_column(word, justify="right" if index else "left", overflow="fold")

@@ -1,0 +1,181 @@
+"""What each operator of an artefact costs: a pass of its own, since counting makes a network slower.
+
+From it come shares only; times are those shares of what the network takes when nothing counts.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paretune.device_lock import alone_on
+from paretune.profiling.samples import Batch, Mode, Protocol, milliseconds
+from paretune.profiling.supervisor import Worker, saved_images
+from paretune.runtimes.base import Operator
+from paretune.structures import Image
+from paretune.target import Target
+
+COUNTED = "paretune.runtimes.predictor:load_counted"
+LEAD_IN, INFERENCES = 20, 30
+"""Inferences that wake caches and threads, and those that are counted: a profiler keeps every event of them."""
+INFLATED = 3.0
+"""A network that counting makes so many times slower may spend its time elsewhere otherwise."""
+UNKNOWN_MODULE = "(not known)"
+TRACE = "trace.json.gz"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Operators that have something in common."""
+
+    name: str
+    count: int
+    share: float
+    """Of the network, 0 to 1."""
+    scaled_ms: float
+
+
+@dataclass(frozen=True)
+class Operators:
+    """What was counted of an artefact's network."""
+
+    operators: tuple[Operator, ...]
+    """The longest first."""
+    counted_ms: float
+    """Mean wall time of the network while it was counted."""
+    counted_ms_p50: float
+    """Its median, in the mode of ``network_ms``."""
+    network_ms: float
+    """Median of the network when nothing counts."""
+    inferences: int
+    trace: bytes | None = field(default=None, repr=False)
+    """When what ran, gzipped JSON for https://ui.perfetto.dev; None where the runtime does not tell."""
+
+    @property
+    def total_ms(self) -> float:
+        """Return the sum of the operators, while counted."""
+        return sum(operator.ms for operator in self.operators)
+
+    @property
+    def coverage(self) -> float:
+        """Return the share of the network's wall time that its operators explain; the rest is mostly the counting."""
+        return self.total_ms / self.counted_ms
+
+    @property
+    def inflation(self) -> float:
+        """Return how many times slower the network was while it was counted."""
+        return self.counted_ms_p50 / self.network_ms
+
+    def share(self, operators: Iterable[Operator]) -> float:
+        """Return the share of the network that some operators take, 0 to 1: of the sum of all."""
+        return sum(operator.ms for operator in operators) / self.total_ms
+
+    def scaled_ms(self, operators: Iterable[Operator]) -> float:
+        """Return what they take when nothing counts."""
+        return self.share(operators) * self.network_ms
+
+    def by_module(self, depth: int) -> tuple[Group, ...]:
+        """Group by the first words of the modules' dotted names, the longest first."""
+        return self._grouped(
+            lambda operator: UNKNOWN_MODULE if operator.module is None else prefix(operator.module, depth)
+        )
+
+    def by_kind(self) -> tuple[Group, ...]:
+        """Group by what is computed, the longest first."""
+        return self._grouped(lambda operator: operator.kind)
+
+    def _grouped(self, key: Callable[[Operator], str]) -> tuple[Group, ...]:
+        members: dict[str, list[Operator]] = {}
+        for operator in self.operators:
+            members.setdefault(key(operator), []).append(operator)
+        groups = [Group(name, len(some), self.share(some), self.scaled_ms(some)) for name, some in members.items()]
+        return tuple(sorted(groups, key=lambda group: -group.share))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Say what a reader of the shares must know."""
+        slower = f"{self.inferences} inferences counted in a process of their own, {self.inflation:.2f} times as slow"
+        covered = f"operators explain {self.coverage:.0%} of that; times are shares of the median that is not counted"
+        indicative = f"indicative: counting made the network more than {INFLATED:g} times slower"
+        return (f"{slower}; {covered}", *([indicative] if self.inflation > INFLATED else []))
+
+    def to_dict(self, depth: int = 2) -> dict[str, Any]:
+        """Return all but the trace as plain data; modules to so many words of their names."""
+        rows = [
+            {
+                **vars(operator),
+                "share": self.share([operator]),
+                "scaled_ms": self.scaled_ms([operator]),
+            }
+            for operator in self.operators
+        ]
+        return {
+            "inferences": self.inferences,
+            "counted_ms": self.counted_ms,
+            "network_ms": self.network_ms,
+            "inflation": self.inflation,
+            "indicative": self.inflation > INFLATED,
+            "coverage": self.coverage,
+            "operators": rows,
+            "modules": [vars(group) for group in self.by_module(depth)],
+            "kinds": [vars(group) for group in self.by_kind()],
+        }
+
+
+def prefix(module: str, depth: int) -> str:
+    """Return the first words of a dotted name."""
+    return ".".join(module.split(".")[:depth])
+
+
+def count(
+    artefact: Path,
+    images: Sequence[Image] | Path,
+    target: Target,
+    network_ms: float,
+    mode: Mode = "wall",
+    protocol: Protocol = Protocol(),  # noqa: B008 - frozen
+) -> Operators | str:
+    """Count the operators of one artefact in a fresh process, alone on the target's device.
+
+    Args:
+        artefact: its folder.
+        images: RGB uint8, or an npz file of them.
+        target: device and threads.
+        network_ms: median of its network when nothing counts.
+        mode: of that median.
+        protocol: how long the process may take.
+
+    Returns:
+        What was counted, or why nothing was.
+
+    Raises:
+        UserError: the artefact is damaged, or the machine has fewer cores than the target's threads.
+    """
+    with (
+        alone_on(target.device),
+        saved_images(images) as file,
+        tempfile.TemporaryDirectory(prefix="paretune-") as folder,
+    ):
+        trace = Path(folder) / TRACE
+        try:
+            with Worker(artefact, file, target, protocol, COUNTED) as worker:
+                batch, told = worker.count(LEAD_IN, INFERENCES, trace)
+        except RuntimeError as error:
+            return " ".join(str(error).split())
+        kept = trace.read_bytes() if trace.is_file() else None
+    found = tuple(Operator(**entry) for entry in told)
+    if not sum(operator.ms for operator in found):
+        return "the runtime's profiler told of no operator"
+    counted = milliseconds(batch.rows, "network", "wall")
+    return Operators(found, float(counted.mean()), _median(batch, mode), network_ms, len(counted), kept)
+
+
+def _median(batch: Batch, mode: Mode) -> float:
+    """Return the network's median in a mode, in wall time where no inference was undisturbed."""
+    times = milliseconds(batch.rows, "network", mode)
+    return float(np.median(times if len(times) else milliseconds(batch.rows, "network", "wall")))
