@@ -16,8 +16,7 @@ from paretune.errors import UserError
 from paretune.folders import split_of
 from paretune.optimizations import Images, Source, optimize, read_recipe
 from paretune.profiling.advice import Advice, Candidate, advise
-from paretune.profiling.comparison import compare
-from paretune.profiling.interleaved import Ratio
+from paretune.profiling.comparison import Ratio, compare
 from paretune.profiling.latency import STAGES, measure
 from paretune.profiling.operators import count
 from paretune.profiling.roofline import Diagnosis, diagnose

@@ -178,7 +178,7 @@ def made_up(artefacts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(profiles, "measure", measure)
     monkeypatch.setattr(nsight, "PARAMS", tmp_path / "no params")
-    return ["profile", "small", "--data", "images.yaml", "--nsight", "--out", "told"]
+    return ["profile", "small", "--data", "images.yaml", "--nsight", "--no-operators", "--out", "told"]
 
 
 def test_nsight_compute_is_told_on_the_terminal_in_json_and_on_the_page(

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from paretune.profiling.roofs import Roofs
+from paretune.profiling.samples import Stage
 from paretune.profiling.work import Work
 
 Bound = Literal["compute", "memory", "launch"]
@@ -154,7 +155,7 @@ class Diagnosis:
 
 
 def diagnose(
-    stages: Mapping[str, float], times: Mapping[str, float], work: Mapping[str, Work], roofs: Roofs
+    stages: Mapping[Stage, float], times: Mapping[str, float], work: Mapping[str, Work], roofs: Roofs
 ) -> Diagnosis:
     """Take the time of an inference apart.
 
