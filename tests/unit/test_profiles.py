@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -21,9 +22,11 @@ from paretune.model import Model
 from paretune.profiling import nsight
 from paretune.profiling.energy import Energy, unavailable
 from paretune.profiling.latency import Latency
+from paretune.profiling.operators import Operators
 from paretune.profiling.page import page
 from paretune.profiling.samples import COLUMNS
 from paretune.profiling.tables import stage_table
+from paretune.runtimes.base import Operator
 from paretune.runtimes.eager import Eager
 from paretune.structures import InputSize
 from paretune.target import Target
@@ -99,6 +102,18 @@ def test_a_page_needs_nothing_else_and_escapes_names() -> None:
     assert found.words.count("6.000") == 3  # p50, p90 and CPU time
 
 
+def test_a_page_shows_layers_and_why_there_are_none() -> None:
+    layers = tuple(Operator("core", "node", "Conv", name, ms) for name, ms in (("<b>stem</b>", 2.0), ("$x_{", 1.0)))
+    counted = [Operators(layers, 3, 3, 6, 30), "its runtime does not tell"]
+    measured = latency(70, preprocess=1, network=6, postprocess=3)
+    text = page(["mine", "yours"], [measured, measured], None, counted)
+    found = Cells(text)
+    assert len(found.sources) == 2  # the distributions, and the layers of the one that was counted
+    assert "<b>stem" not in text
+    assert found.words.count("66.7%") == 1
+    assert any("operators: not known, its runtime does not tell" in word for word in found.words)
+
+
 @pytest.fixture
 def artefacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """A small network and a wider one, and a folder with the job of their images."""
@@ -120,7 +135,7 @@ def artefacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 @pytest.mark.slow
 @pytest.mark.alone
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_the_smaller_network_is_found_faster(artefacts: list[Path], capsys: Any) -> None:
     words = ["profile", *map(str, artefacts), "--data", "images.yaml", "--repetitions", "2", "--out", "told", "--json"]
     assert main(words) == 0
@@ -140,7 +155,14 @@ def test_the_smaller_network_is_found_faster(artefacts: list[Path], capsys: Any)
         "samples-0.npz",
         "samples-1.npz",
         "samples-interleaved.npz",
+        "trace-0.json.gz",
+        "trace-1.json.gz",
     ]
+    for entry in found["artefacts"]:
+        told = entry["operators"]
+        assert told["operators"][0]["module"] is not None
+        assert sum(group["scaled_ms"] for group in told["kinds"]) == pytest.approx(told["network_ms"])
+    assert b"paretune::backbone" in gzip.decompress(Path("told/trace-0.json.gz").read_bytes())
     kept = np.load("told/samples-0.npz")["latency_ns"]
     assert float(np.median(kept)) / 1e6 == pytest.approx(small["latency_ms_p50"])
     assert json.loads(Path("told/profile.json").read_text()) == found
