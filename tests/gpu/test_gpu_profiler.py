@@ -113,13 +113,14 @@ def test_planted_memory_is_seen_at_its_peak() -> None:
 
 
 def test_what_raises_and_what_is_nested_leaves_nothing() -> None:
+    """By pynvml's own count of users: torch opens the library too, and never closes it."""
     pynvml = pytest.importorskip("pynvml")
-    opened_before = pynvml._nvmlLib_refcount  # torch may have it open
-    profiler = GPUProfiler(interval=0.01)
+    profiler, users = GPUProfiler(interval=0.01), pynvml._nvmlLib_refcount
 
     @profiler
     def fails() -> None:
         with profiler:
+            assert pynvml._nvmlLib_refcount == users + 2
             multiply(0.1)
         raise KeyError("mine")
 
@@ -128,7 +129,7 @@ def test_what_raises_and_what_is_nested_leaves_nothing() -> None:
             fails()
     assert [report.raised for report in profiler.reports] == [None, "KeyError"] * 3
     assert all(report.cuda_s is not None for report in profiler.reports)
-    assert pynvml._nvmlLib_refcount == opened_before
+    assert pynvml._nvmlLib_refcount == users
 
 
 def test_cuda_visible_devices_is_followed_without_torch() -> None:

@@ -69,6 +69,7 @@ def test_figures_are_those_of_the_samples(monkeypatch: Any) -> None:
     assert "12.3 J (nvml_counter" in str(report)
 
 
+@pytest.mark.alone
 def test_a_stepping_counter_is_right_to_a_step(monkeypatch: Any) -> None:
     put(monkeypatch, FakeNvml(gpu(millijoules=stepping(200))))
     with GPUProfiler(interval=0.02) as found:
