@@ -11,6 +11,10 @@ class UserError(Exception):
     """A mistake in what the user gave: the message says what, where, and what would be right."""
 
 
+class UnfitRuntimeError(UserError):
+    """A runtime cannot run on the target as its fields ask, whatever network it is given."""
+
+
 @dataclass(frozen=True, order=True)
 class Problem:
     """One mistake in one file."""

@@ -14,6 +14,8 @@ from paretune.errors import UserError
 from paretune.store import write_text
 
 RECORD = "record.json"
+UNFIT = "unfit_runtime"
+"""Fact of a failed trial: the target cannot run what its runtime asks, whatever the steps are."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class Record:
     """Stage → seconds it took."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What really ran, read back: runtime, threads, precision, environment."""
+
+    @property
+    def unfit(self) -> bool:
+        """Tell whether every recipe with this runtime fails on the target."""
+        return bool(self.facts.get(UNFIT))
 
     def __post_init__(self) -> None:
         """Refuse what a record cannot say.

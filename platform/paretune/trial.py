@@ -15,9 +15,9 @@ from paretune.bench import Bench, measuring_images
 from paretune.build import Built, Start, build
 from paretune.compression.base import Context
 from paretune.device_lock import sharing
-from paretune.errors import UserError
+from paretune.errors import UnfitRuntimeError
 from paretune.recipe import Recipe
-from paretune.records import Record, write_record
+from paretune.records import UNFIT, Record, write_record
 from paretune.store import Artefact
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "failure.txt").write_text(traceback.format_exc())
         failure = f"{type(error).__name__}: {error}".strip()
-        record = Record.failed(*what, failure, started=started, seconds=clock.seconds)
+        facts = {UNFIT: True} if isinstance(error, UnfitRuntimeError) else {}
+        record = Record.failed(*what, failure, started=started, seconds=clock.seconds, facts=facts)
     else:
         record = Record.complete(*what, started=started, seconds=clock.seconds, **result)
     write_record(bench.folder, record)
@@ -101,7 +102,7 @@ def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: C
 
     job = bench.job
     if problem := recipe.runtime.problem(job.target):
-        raise UserError(problem)
+        raise UnfitRuntimeError(problem)
     workdir = bench.trial_folder(number) / "work"
     workdir.mkdir(parents=True, exist_ok=True)
     context = Context(

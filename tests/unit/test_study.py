@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import optuna
@@ -23,7 +24,7 @@ first:
 """
 
 
-def record(proposal, state="complete", **metrics):
+def record(proposal, state="complete", facts=None, **metrics):
     values = {"map": 0.5, "latency_ms_p50": 3.0, **metrics}
     return Record(
         number=proposal.number,
@@ -37,6 +38,7 @@ def record(proposal, state="complete", **metrics):
         artefact=None,
         origin=proposal.origin,
         started=time.time(),
+        facts=facts or {},
     )
 
 
@@ -80,6 +82,26 @@ def test_recipes_named_one_by_one_come_between_and_are_asked_for_once(study):
     assert told[1].recipe == advised
     again = study(records=[record(told[1])], more=[(advised, "enqueued")])
     assert [again.propose().number for _ in range(1)] == [0]
+
+
+RUNTIMES = """\
+input_size: {choices: [64, 96, 128, 160]}
+runtime: {choices: [onnxruntime, openvino]}
+"""
+
+
+def test_a_runtime_that_the_target_cannot_run_is_tried_once(study):
+    asked, ran = study(text=RUNTIMES), []
+    with contextlib.suppress(SpaceExhausted):
+        while True:
+            one = asked.propose()
+            failed = one.recipe["runtime"] == "openvino"
+            ran.append((one.recipe["runtime"], one.origin))
+            how = {"state": "failed", "facts": {"unfit_runtime": True}} if failed else {}
+            asked.tell(record(one, **how))
+    assert [runtime for runtime, _ in ran].count("openvino") == 1
+    assert ran.count(("onnxruntime", "sampled")) == 4
+    assert len(ran) == len(set(asked.numbers)) == 1 + 2 + 4
 
 
 def test_numbers_are_never_used_twice(study):

@@ -86,6 +86,7 @@ def test_what_the_machine_cannot_run_is_refused_before_it_is_built(
     monkeypatch.setattr(openvino, "cpu_has_bfloat16", lambda: False)
     record = ran(bench, runtime={"openvino": {"precision": "bf16"}})
     assert record.failure.startswith("UserError: openvino: this CPU does not compute bfloat16")
+    assert record.unfit
     assert record.seconds == {}
 
 

@@ -130,6 +130,10 @@ class Study:
             trial = self._ask()
             recipe = self._setup.normal(self._setup.space.sample(_Suggest(trial)).value)
             twin = self._twin(recipe)
+            if twin is None and (unfit := self._unfit(recipe)) is not None:
+                trial.set_user_attr(SAME_AS, unfit.number)
+                self._tell(trial, unfit)
+                continue
             if twin is None:
                 return self._proposal(trial, recipe)
             trial.set_user_attr(SAME_AS, twin.number)
@@ -155,6 +159,11 @@ class Study:
         """Return the record of a trial that has run the same recipe, a baseline perhaps."""
         key = fingerprint(recipe)
         return next((r for r in self._records.values() if fingerprint(r.recipe) == key), None)
+
+    def _unfit(self, recipe: Mapping[str, Any]) -> Record | None:
+        """Return the record of a trial that found that the target cannot run what this recipe's runtime asks."""
+        runtime = recipe.get("runtime")
+        return next((r for r in self._records.values() if r.unfit and r.recipe.get("runtime") == runtime), None)
 
     def tell(self, record: Record) -> None:
         """Take what came of a trial; telling twice does nothing."""
