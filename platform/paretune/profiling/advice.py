@@ -13,7 +13,7 @@ from math import ceil
 from typing import Any
 
 from paretune.detectors.base import Detector
-from paretune.profiling.roofline import Diagnosis, Layer
+from paretune.profiling.roofline import FAR, Diagnosis, Layer
 from paretune.profiling.work import Work
 from paretune.structures import InputSize
 
@@ -74,8 +74,10 @@ def _fused(found: Diagnosis, candidate: Candidate) -> Advice | None:
     if _runtime(recipe) != "eager" or _has(recipe, "quantize"):
         return None
     other = FUSED if candidate.device == "cpu" else "compiled"
-    after = found.network_ms - found.rest_ms
-    why = f"{found.rest_ms / found.network_ms:.0%} of the network's time lies outside layers with weights"
+    # what lies between the layers is merged into them, and they are called as those are that reach their roof better
+    after = sum(layer.roof_ms / FAR if layer.bound == "launch" else layer.ms for layer in found.layers)
+    calls = found.by_bound["launch"] / found.network_ms
+    why = f"{calls:.0%} of the network's time goes into calls and what lies between the layers"
     return Advice(f"runtime: {other}", why, _gain(found, after), "none", _with(recipe, runtime=other))
 
 

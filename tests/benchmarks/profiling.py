@@ -1,0 +1,70 @@
+"""Whether advice can be believed: the first knob for each family, tried, against what was predicted.
+
+The networks are those of `make bench NAME=training`; SSD300 has seeded random weights and half of its channels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from compressed import optimized
+from figures import BENCH, Figures, paretune, photographs
+from ssd300 import SLIM, network
+from training import CASES, Trained, trained
+
+FOLDER = BENCH / "profiling"
+KEPT = 0.5
+"""Share of the predicted gain that must be measured,"""
+OF = 3
+"""for so many families."""
+FAMILIES = ("voc", "ssd", "faster_rcnn", "ssd300")
+
+
+def started(family: str, root: Path) -> tuple[Path, Path, Path]:
+    """Return an artefact of a family in eager, the network it was made from, and the job of its images."""
+    case = next(case for case in CASES if case.job == family.replace("ssd300", "voc"))
+    source: Trained = trained(case, 0, root)
+    start, steps = source.folder, list[dict[str, Any]]()
+    if family == "ssd300":
+        start, steps = network(tuple(source.facts["classes"])), [SLIM]
+    artefact = FOLDER / f"{family}-eager"
+    if reason := optimized(start, steps, "eager", artefact, source.folder):
+        raise RuntimeError(f"{family}: {reason}")
+    return artefact, start, source.folder / "job.yaml"
+
+
+def advised(family: str, root: Path) -> dict[str, Any]:
+    """Ask for advice, and try its first knob."""
+    artefact, start, data = started(family, root)
+    words = ("--network", str(start), "--data", str(data), "--try", "1", "--json")
+    found: dict[str, Any] = json.loads(paretune("advise", str(artefact), *words).stdout)
+    return found
+
+
+def main() -> int:
+    """Ask for advice for each family and print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    parser.add_argument("--family", action="append", choices=FAMILIES, help="take this one (default: all)")
+    given = parser.parse_args()
+    root, figures, good = photographs(), Figures("profiling"), 0
+    for family in given.family or FAMILIES:
+        found = advised(family, root)
+        print(f"{family}: {found['verdict']}; {found['evidence']}", flush=True)
+        for one in found["tried"]:
+            told = one["reason"] or f"{one['speedup']:.2f}x measured"
+            print(f"{family}: {one['knob']}: {one['predicted']:.2f}x predicted, {told}", flush=True)
+        kept = found["tried"][0]["kept"] if found["tried"] else None
+        good += kept is not None and kept >= KEPT
+        figures.add(f"{family}: share of the first knob's predicted gain that was measured", kept)
+        figures.more[family] = found
+    figures.add(f"families whose first knob gives at least {KEPT:g} of what it promised", good, at_least=OF)
+    return figures.end(as_json=given.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
