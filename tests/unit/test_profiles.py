@@ -133,6 +133,24 @@ def artefacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return made
 
 
+def test_operators_are_counted_unless_they_are_not_wanted(
+    artefacts: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(profiles, "measure", lambda *_: latency(70, preprocess=1, network=6, postprocess=3))
+    monkeypatch.setattr(profiles, "count", lambda *given: asked.append(given) or "it does not tell")
+    words = ["profile", str(artefacts[0]), "--data", "images.yaml", "--json"]
+    assert main(words) == 0
+    (found,) = json.loads(capsys.readouterr().out)["artefacts"]
+    assert found["reasons"]["operators"] == "it does not tell"
+    ((folder, _, _, network, mode),) = asked
+    assert (folder, network, mode) == (artefacts[0], pytest.approx(6), "wall")
+    assert main([*words, "--no-operators"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["artefacts"]
+    assert "operators" not in {**found, **found["reasons"]}
+    assert len(asked) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.timeout(600)
