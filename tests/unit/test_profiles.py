@@ -25,7 +25,7 @@ from paretune.profiling.latency import Latency
 from paretune.profiling.operators import Operators
 from paretune.profiling.page import page
 from paretune.profiling.samples import COLUMNS
-from paretune.profiling.tables import stage_table
+from paretune.profiling.tables import operator_tables, stage_table
 from paretune.runtimes.base import Operator
 from paretune.runtimes.eager import Eager
 from paretune.structures import InputSize
@@ -106,7 +106,8 @@ def test_a_page_shows_layers_and_why_there_are_none() -> None:
     layers = tuple(Operator("core", "node", "Conv", name, ms) for name, ms in (("<b>stem</b>", 2.0), ("$x_{", 1.0)))
     counted = [Operators(layers, 3, 3, 6, 30), "its runtime does not tell"]
     measured = latency(70, preprocess=1, network=6, postprocess=3)
-    text = page(["mine", "yours"], [measured, measured], None, counted)
+    names = ["mine", "yours"]
+    text = page(names, [measured, measured], counted, operator_tables(names, counted))
     found = Cells(text)
     assert len(found.sources) == 2  # the distributions, and the layers of the one that was counted
     assert "<b>stem" not in text

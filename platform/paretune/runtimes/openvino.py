@@ -40,7 +40,7 @@ class OpenVino(Runtime):
     """What layers that are not INT8 compute in. OpenVINO's own default is bfloat16 where the CPU has it."""
 
     def problem(self, target: Target) -> str | None:
-        """Tell that the CPU does not compute bfloat16: OpenVINO would take float32."""
+        """Tell that the CPU does not compute bfloat16: OpenVINO would take float32, or imitate it and be slower."""
         if self.precision == "bf16" and not cpu_has_bfloat16():
             return (
                 "openvino: this CPU does not compute bfloat16 (AVX-512 BF16 or AMX is needed), precision fp32 it does"
