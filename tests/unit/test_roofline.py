@@ -21,7 +21,7 @@ from paretune.model import Model
 from paretune.profiling.advice import Candidate, advise
 from paretune.profiling.roofline import Diagnosis, diagnose
 from paretune.profiling.roofs import Roofs, measure_roofs
-from paretune.profiling.work import PARAMETER, Work, work_of
+from paretune.profiling.work import Work, work_of
 from paretune.recipe import Recipe
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime
@@ -109,20 +109,6 @@ def test_every_recipe_of_the_advice_can_be_built() -> None:
 
 def test_nothing_of_the_network_is_worth_it_where_the_boxes_take_all() -> None:
     assert advise(found(postprocess=1000.0), candidate(recipe())) == []
-
-
-@pytest.mark.parametrize(
-    "name", ["a.b.weight", "a.b.bias", "a.b.weight_quantized", "q_output_a.b.weight", "a.b.weight_scale"]
-)
-def test_a_tensors_name_tells_its_module(name: str) -> None:
-    match = PARAMETER.match(name)
-    assert match is not None
-    assert match["module"] == "a.b"
-
-
-@pytest.mark.parametrize("name", ["weights", "a.weighty", "weight"])
-def test_other_names_tell_none(name: str) -> None:
-    assert PARAMETER.match(name) is None
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ overhead. Bytes are the compulsory ones of the roofline model: input, weights an
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.detectors.base import Detector
+from paretune.runtimes.counting import Modules, modules_of
 from paretune.runtimes.predictor import Predictor
 from paretune.store import Artefact
 from paretune.structures import Floats, Image
@@ -22,8 +22,6 @@ from paretune.target import Target
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 WEIGHTY = ("Conv", "Gemm", "MatMul", "QLinearConv", "ConvInteger", "MatMulInteger")
 """ONNX operators with weights."""
-PARAMETER = re.compile(r"^(?:q_output_)?(?P<module>.+)\.(weight|bias)(?![^_])")
-"""Name of a tensor in a file of ours → the module whose parameter it was, whatever a tool has appended to it."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,9 @@ def work_of(predictor: Predictor, image: Image, target: Target) -> dict[str, Wor
     fallback = str(predictor.facts.get("precision", "fp32"))
     floats = "fp32" if fallback == "int8" or (target.device == "cpu" and fallback == "fp16") else fallback
     found: dict[str, Work] = {}
+    modules = modules_of(artefact, detector)
     for part, shape in shapes.items():
-        found |= _of_onnx(_file_of(artefact, part), detector.part_input(part), shape, floats)
+        found |= _of_onnx(_file_of(artefact, part), detector.part_input(part), shape, floats, modules[part])
     return found
 
 
@@ -134,7 +133,7 @@ def _of_torch(artefact: Artefact, detector: Detector, batch: Floats, floats: str
     return found
 
 
-def _of_onnx(file: Path, given: str, shape: tuple[int, ...], floats: str) -> dict[str, Work]:
+def _of_onnx(file: Path, given: str, shape: tuple[int, ...], floats: str, modules: Modules) -> dict[str, Work]:
     """Count by the shapes of a file's tensors for an input of this shape."""
     import onnx
 
@@ -152,10 +151,10 @@ def _of_onnx(file: Path, given: str, shape: tuple[int, ...], floats: str) -> dic
     weights = {tensor.name: tensor for tensor in graph.initializer}
     shapes |= {name: tuple(tensor.dims) for name, tensor in weights.items()}
     makers = {output: node for node in graph.node for output in node.output}
+    heavy = [node for node in graph.node if node.op_type in WEIGHTY]
+    names = modules.of({node.output[0]: (node.op_type, (node.name, *node.output)) for node in heavy})
     found: dict[str, Work] = {}
-    for node in graph.node:
-        if node.op_type not in WEIGHTY:
-            continue
+    for node in heavy:
         sources = [_source(name, makers, weights) for name in node.input]
         weight = next((name for name in sources if name is not None and len(shapes[name]) > 1), None)
         if weight is None:
@@ -166,8 +165,7 @@ def _of_onnx(file: Path, given: str, shape: tuple[int, ...], floats: str) -> dic
         if node.op_type == "Gemm" and any(entry.name == "transB" and entry.i for entry in node.attribute):
             inner = sides[1]
         kind = "int8" if weights[weight].data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8) else floats
-        named = PARAMETER.match(weight)
-        module = named["module"] if named else node.name
+        module = names.get(node.output[0], node.name)
         size = out + sum(prod(shapes.get(name, (0,))) for name in maps)
         seen = found.get(module)
         flops = 2.0 * out * inner + (seen.flops if seen else 0)
