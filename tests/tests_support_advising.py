@@ -1,0 +1,44 @@
+"""An artefact of a training, as ``paretune train`` leaves it, without training anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from paretune.compression.artefact import write_artefact
+from paretune.detectors.yolo import Yolo
+from paretune.model import Model
+from paretune.runtimes.eager import Eager
+from paretune.store import Artefact
+from paretune.structures import InputSize
+
+JOB = """\
+dataset: {shapes: {train: 2, val: 2, size: 64x64}}
+detector: {yolo: {depthwise: false, width: 0.125}}
+input_size: 64
+space: space.yaml
+"""
+
+
+def artefact_in_a_training(folder: Path) -> Artefact:
+    """Write a job, a network and its artefact; returns the artefact."""
+    from paretune.detectors.structure import save_network
+
+    torch.manual_seed(0)
+    detector = Yolo(depthwise=False, width=0.125)
+    network = detector.build(3).eval()
+    save_network(network, folder)
+    (folder / "job.yaml").write_text(JOB)
+    told = {"detector": detector.named(), "input_size": "64", "classes": ["a", "b", "c"]}
+    (folder / "training.json").write_text(json.dumps(told))
+    tree = {"input_size": "64", "steps": [], "runtime": {"eager": {}}}
+    return write_artefact(
+        folder / "artefact",
+        Model(network, None, InputSize(64, 64)),
+        detector=detector,
+        runtime=Eager(),
+        recipe_tree=tree,
+        classes=("a", "b", "c"),
+    )

@@ -1,0 +1,108 @@
+"""``paretune advise``: what is printed, written and refused; what it rests on is tested with the roofline."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from paretune import advising
+from paretune.advising import Advised, Tried, write_recipes
+from paretune.cli import main
+from paretune.errors import UserError
+from paretune.profiling.advice import Advice
+from paretune.profiling.comparison import Ratio
+from paretune.profiling.roofline import diagnose
+from paretune.profiling.roofs import Roofs
+from paretune.profiling.work import Work
+from paretune.recipe import Recipe
+from paretune.store import Artefact
+from tests_support_advising import artefact_in_a_training
+
+RECIPE = {"input_size": "64x64", "steps": [{"quantize": {"tool": "nncf"}}], "runtime": {"openvino": {}}}
+ADVICE = Advice("runtime: openvino", "half of it lies between the layers", 2.0, "none", RECIPE)
+
+
+def advised(artefact: Artefact, *advice: Advice) -> Advised:
+    work = Work("stem", 2e6, 100, 1000, "fp32")
+    roofs = Roofs("cpu", {"fp32": 1e9}, [(1000, 1e9)], {})
+    stages: Any = {"preprocess": 1.0, "network": 8.0, "postprocess": 1.0}
+    return Advised(artefact, diagnose(stages, {"stem": 3.0}, {"stem": work}, roofs), advice, ("a note",))
+
+
+@pytest.fixture
+def artefact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Artefact:
+    made = artefact_in_a_training(tmp_path / "runs" / "trainings" / "mine")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(advising, "advise_artefact", lambda *_, **__: advised(made, ADVICE))
+    return made
+
+
+def test_advice_is_told_with_its_evidence_and_written_as_recipes(artefact: Artefact, capsys: Any) -> None:
+    assert main(["advise", str(artefact.folder), "--out", "advice"]) == 0
+    said = capsys.readouterr().out
+    assert "10.00 ms from image to boxes, launch-bound" in said  # 5 of the network's 8 ms lie outside layers
+    assert "runtime: openvino" in said
+    assert "2.00x" in said
+    assert "paretune sweep JOB.yaml --first advice" in said
+    (file,) = Path("advice").iterdir()
+    assert Recipe.model_validate(yaml.safe_load(file.read_text())) == Recipe.model_validate(RECIPE)
+
+
+def test_as_json_it_says_the_same(artefact: Artefact, capsys: Any) -> None:
+    assert main(["advise", str(artefact.folder), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["verdict"] == "launch-bound"
+    assert told["layers"][0]["attained"] == pytest.approx(2 / 3)
+    assert [one["knob"] for one in told["advice"]] == ["runtime: openvino"]
+    assert told["tried"] == []
+
+
+def test_what_was_tried_stands_beside_what_was_predicted_also_where_it_did_not_help(
+    artefact: Artefact, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    slower, failed = replace(ADVICE, knob="prune"), replace(ADVICE, knob="quantize")
+    tried = (
+        Tried(ADVICE, Ratio(1 / 1.75, 0.5, 0.6)),
+        Tried(slower, Ratio(1.25, 1.2, 1.3)),
+        Tried(failed, None, "no images"),
+    )
+    found = replace(advised(artefact, ADVICE, slower, failed), tried=tried)
+    monkeypatch.setattr(advising, "try_advice", lambda *_, **__: found)
+    assert [one.kept for one in tried] == [pytest.approx(0.75), pytest.approx(-0.2), None]
+    assert main(["advise", str(artefact.folder), "--try", "3"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for words in ("1.75x", "faster", "0.80x", "slower", "not built", "images"):
+        assert words in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere"], "nowhere: not an artefact"),
+        (["mine", "--try", "-1"], "--try -1: expected 0 or more"),
+        (["mine", "--out", "runs"], "runs exists already"),
+        (["mine", "--threads", "0"], "--threads 0"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    artefact: Artefact, words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.chdir(artefact.folder.parents[3])
+    given = [str(artefact.folder) if word == "mine" else word for word in words]
+    assert main(["advise", *given, "--data", "runs/trainings/mine/job.yaml"]) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert "Traceback" not in said.err
+
+
+def test_recipes_are_not_written_over_others(tmp_path: Path) -> None:
+    files = write_recipes([ADVICE, replace(ADVICE, knob="prune")], tmp_path / "new")
+    assert [file.name for file in files] == ["1-runtime-openvino.yaml", "2-prune.yaml"]
+    with pytest.raises(UserError, match="exists already"):
+        write_recipes([ADVICE], tmp_path / "new")
