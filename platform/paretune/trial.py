@@ -15,7 +15,7 @@ from paretune.bench import Bench, measuring_images
 from paretune.build import Built, Start, build
 from paretune.compression.base import Context
 from paretune.device_lock import sharing
-from paretune.errors import UnfitRuntimeError
+from paretune.errors import UnfitRuntimeError, UserError
 from paretune.recipe import Recipe
 from paretune.records import UNFIT, Record, write_record
 from paretune.store import Artefact
@@ -57,7 +57,8 @@ def run(
         folder = bench.trial_folder(number)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "failure.txt").write_text(traceback.format_exc())
-        failure = f"{type(error).__name__}: {error}".strip()
+        kind = "UserError" if isinstance(error, UserError) else type(error).__name__
+        failure = f"{kind}: {error}".strip()
         facts = {UNFIT: True} if isinstance(error, UnfitRuntimeError) else {}
         record = Record.failed(*what, failure, started=started, seconds=clock.seconds, facts=facts)
     else:
