@@ -190,3 +190,38 @@ def _difference(value: float | None, base: float | None) -> str:
 
 def _millions(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value / 1e6:.2f} M"
+
+
+def print_table(
+    title: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    notes: Sequence[str] = (),
+    *,
+    left: Sequence[str] = (),
+) -> None:
+    """Print rows of words under a title, and notes under them; none of it is markup.
+
+    Args:
+        title: of the table.
+        head: of its columns; without rows it is left out.
+        rows: one word for each column.
+        notes: a line each.
+        left: columns of words, besides the first; others hold numbers and stand to the right.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=terminal_width(), highlight=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, word in enumerate(head):
+        table.add_column(word, justify="right" if index and word not in left else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(title, markup=False)
+    if rows:
+        console.print(table)
+    for note in notes:
+        console.print(note, markup=False)
+    console.print()

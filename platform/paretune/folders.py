@@ -222,13 +222,10 @@ def job_of(folder: Path) -> tuple[Job, Path] | None:
     Raises:
         UserError: the job cannot be read.
     """
-    place = folder.resolve()
-    for sweep in (place.parent, place.parent.parent.parent):  # a sweep's baseline, an artefact of a trial
-        if (sweep / "sweep.json").is_file():
-            found = Sweep(sweep.parent, sweep.name)
-            return found.job, found.cache
-    for training in (place, place.parent):
-        if (training / "job.yaml").is_file():
+    match _around(folder):
+        case Sweep() as sweep:
+            return sweep.job, sweep.cache
+        case Path() as training:
             return validate(Job, read_yaml(training / "job.yaml")), training.parent.parent / "datasets"
     return None
 
@@ -239,14 +236,21 @@ def network_around(folder: Path) -> Path:
     Raises:
         UserError: it lies in neither.
     """
-    place = folder.resolve()
-    for sweep in (place.parent, place.parent.parent.parent):
-        if (sweep / "sweep.json").is_file():
-            return Sweep(sweep.parent, sweep.name).baseline
-    for training in (place, place.parent):
-        if (training / "job.yaml").is_file():
+    match _around(folder):
+        case Sweep() as sweep:
+            return sweep.baseline
+        case Path() as training:
             return training
     raise UserError(f"{folder}: lies in no sweep or training; name the trained network with --network FOLDER")
+
+
+def _around(folder: Path) -> Sweep | Path | None:
+    """Return the sweep, or the folder of the training, that a network or artefact lies in."""
+    place = folder.resolve()
+    for sweep in (place.parent, place.parent.parent.parent):  # a sweep's baseline, an artefact of a trial
+        if (sweep / "sweep.json").is_file():
+            return Sweep(sweep.parent, sweep.name)
+    return next((training for training in (place, place.parent) if (training / "job.yaml").is_file()), None)
 
 
 def dataset_around(folder: Path) -> tuple[Dataset, Path]:

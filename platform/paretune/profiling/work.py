@@ -14,6 +14,7 @@ from typing import Any
 
 from paretune.detectors.base import Detector
 from paretune.runtimes.counting import Modules, modules_of
+from paretune.runtimes.onnxruntime import part_file
 from paretune.runtimes.predictor import Predictor
 from paretune.store import Artefact
 from paretune.structures import Floats, Image
@@ -84,14 +85,8 @@ def work_of(predictor: Predictor, image: Image, target: Target) -> dict[str, Wor
     found: dict[str, Work] = {}
     modules = modules_of(artefact, detector)
     for part, shape in shapes.items():
-        found |= _of_onnx(_file_of(artefact, part), detector.part_input(part), shape, floats, modules[part])
+        found |= _of_onnx(artefact.file(part_file(part)), detector.part_input(part), shape, floats, modules[part])
     return found
-
-
-def _file_of(artefact: Artefact, part: str) -> Path:
-    from paretune.runtimes.onnxruntime import part_file
-
-    return artefact.file(part_file(part))
 
 
 def _of_torch(artefact: Artefact, detector: Detector, batch: Floats, floats: str) -> dict[str, Work]:

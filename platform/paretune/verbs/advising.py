@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +73,12 @@ def _say(line: str) -> None:
 
 
 def _show(found: Any) -> None:
+    from paretune.display import print_table
+
     diagnosis = found.diagnosis
     print(f"{found.artefact.folder}: {diagnosis.total_ms:.2f} ms from image to boxes, {diagnosis.verdict}")
-    print(diagnosis.evidence)
-    _table(
+    print(f"{diagnosis.evidence}\n")
+    print_table(
         "what could be gained at most",
         ("part", "ms", "share", "if free", "at its roof"),
         [
@@ -85,7 +86,7 @@ def _show(found: Any) -> None:
             for one in diagnosis.ceilings(0)
         ],
     )
-    _table(
+    print_table(
         "slowest layers",
         ("layer", "ms", "GFLOP/s", "of its roof", "bound by"),
         [
@@ -98,13 +99,15 @@ def _show(found: Any) -> None:
             )
             for layer in diagnosis.layers[:LAYERS]
         ],
+        left=("bound by",),
     )
     if found.advice:
         told = {one.advice.knob: one for one in found.tried}
         rows = [
             (one.knob, _times(one.predicted), _measured(told.get(one.knob)), one.risk, one.why) for one in found.advice
         ]
-        _table("advice, the largest gain first", ("knob", "predicted", "measured", "may cost", "why"), rows)
+        head = ("knob", "predicted", "measured", "may cost", "why")
+        print_table("advice, the largest gain first", head, rows, left=("may cost", "why"))
     else:
         print("no knob of the network gains anything that could be measured")
     for note in found.notes:
@@ -123,21 +126,3 @@ def _measured(tried: Any) -> str:
 
 def _times(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}x"
-
-
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from paretune.display import terminal_width
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, word in enumerate(head):
-        right = index and word not in ("bound by", "may cost", "why")
-        table.add_column(word, justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console = Console(width=terminal_width(), highlight=False)
-    console.print(f"\n{title}", markup=False)
-    console.print(table)

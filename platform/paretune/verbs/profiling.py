@@ -50,7 +50,10 @@ def _profile(given: argparse.Namespace) -> int:
 
         print(json.dumps(found.tree(), indent=1))
     else:
-        _show(found)
+        from paretune.display import print_table
+
+        for rows in found.tables():
+            print_table(rows.title, rows.head, rows.rows, rows.notes)
         if given.out:
             print(f"page and raw samples: {given.out}")
     return 0
@@ -58,25 +61,3 @@ def _profile(given: argparse.Namespace) -> int:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _show(profile: Any) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    from paretune.display import terminal_width
-
-    console = Console(width=terminal_width(), highlight=False)
-    for rows in profile.tables():
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for index, word in enumerate(rows.head):
-            table.add_column(word, justify="right" if index else "left", overflow="fold")
-        for row in rows.rows:
-            table.add_row(*row)
-        console.print(rows.title, markup=False)
-        if rows.rows:
-            console.print(table)
-        for note in rows.notes:
-            console.print(note, markup=False)
-        console.print()
