@@ -18,6 +18,7 @@ NETWORK = {"voc": 1.5, "ssd": 3.5, "faster_rcnn": 3.0}
 """How many times as fast the network alone must be as the best dense one in fp32."""
 WHOLE = {"voc": 5.0, "ssd": 12.0, "faster_rcnn": 5.0}
 """How many times as fast an image must become boxes as in eager."""
+TRIALS = 30
 DROP = 1.0
 """Points of map that may be lost."""
 PEERS = {"voc": 1.5, "ssd": 1.7, "faster_rcnn": 1.5}
@@ -40,7 +41,8 @@ def swept(case: Case, root: Path) -> Path:
     if (runs / job / "sweep.json").is_file():
         paretune("resume", job, "--runs", str(runs))
     else:
-        sets = (f"output={runs}", f"{field}={root / folder}", f"baseline={trained(case, 0, root).folder}")
+        start = trained(case, 0, root).folder
+        sets = (f"output={runs}", f"{field}={root / folder}", f"baseline={start}", f"search.trials={TRIALS}")
         words = [word for text in sets for word in ("--set", text)]
         paretune("sweep", f"jobs/{job}.yaml", "--name", job, *words)
     return runs / job
@@ -63,7 +65,7 @@ def fill(case: Case, root: Path, figures: Figures) -> None:
     for reason, count in Counter(record.failure for record in failed).most_common():
         print(f"{case.name}: {count} failed: {reason}", flush=True)
     sampled = {next(iter(step)) for record in records for step in record.recipe["steps"]}
-    figures.add(f"{case.name}: trials", len(records), at_least=30)
+    figures.add(f"{case.name}: trials", len(records), at_least=TRIALS)
     figures.add(f"{case.name}: failed without a reason", sum(not record.failure for record in failed), at_most=0)
     figures.more[f"{case.job} steps sampled"] = sorted(sampled)
     figures.more[f"{case.job} failed"] = {str(record.number): record.failure for record in failed}
