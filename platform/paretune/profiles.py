@@ -23,7 +23,7 @@ from paretune.profiling.operators import Operators, count
 from paretune.profiling.samples import Protocol, milliseconds
 from paretune.profiling.supervisor import saved_images
 from paretune.profiling.tables import Rows, operator_tables, ratio_table, stage_table
-from paretune.store import Artefact, read_artefact, write_text
+from paretune.store import Artefact, new_folder, read_artefact
 from paretune.target import Target
 
 
@@ -147,7 +147,7 @@ def profile_artefacts(
 
 
 def _write(profile: Profile, folder: Path) -> None:
-    """Write the page, the figures and the raw samples.
+    """Write the page, the figures and the raw samples, all of them or nothing.
 
     Raises:
         UserError: the folder cannot be written.
@@ -155,17 +155,18 @@ def _write(profile: Profile, folder: Path) -> None:
     from paretune.profiling.page import page
 
     try:
-        folder.mkdir(parents=True)
+        with new_folder(folder) as draft:
+            for number, latency in enumerate(profile.latencies):
+                latency.save_samples(draft / f"samples-{number}.npz")
+            for number, counted in enumerate(profile.operators):
+                if not isinstance(counted, str) and counted.trace is not None:
+                    (draft / f"trace-{number}.json.gz").write_bytes(counted.trace)
+            if profile.comparison is not None:
+                profile.comparison.save_samples(draft / "samples-interleaved.npz")
+            (draft / "profile.json").write_text(json.dumps(profile.tree(), indent=1))
+            if profile.nsight is not None:
+                profile.nsight.save(draft)
+            html = page(profile.names, profile.latencies, profile.operators, profile.tables())
+            (draft / "profile.html").write_text(html)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
-    for number, latency in enumerate(profile.latencies):
-        latency.save_samples(folder / f"samples-{number}.npz")
-    for number, counted in enumerate(profile.operators):
-        if not isinstance(counted, str) and counted.trace is not None:
-            (folder / f"trace-{number}.json.gz").write_bytes(counted.trace)
-    if profile.comparison is not None:
-        profile.comparison.save_samples(folder / "samples-interleaved.npz")
-    write_text(folder / "profile.json", json.dumps(profile.tree(), indent=1))
-    if profile.nsight is not None:
-        profile.nsight.save(folder)
-    write_text(folder / "profile.html", page(profile.names, profile.latencies, profile.operators, profile.tables()))

@@ -17,7 +17,9 @@ HALF: dict[str, Any] = {"prune": {"ratio": 0.52, "of": "flops", "scope": "stage"
 """Just over half of the FLOPs go: widths that are multiples of 8 do not hit the half itself."""
 
 
-def optimized(start: Path, steps: Sequence[dict[str, Any]], runtime: Any, folder: Path, source: Path) -> str | None:
+def optimized(
+    start: Path, steps: Sequence[dict[str, Any]], runtime: Any, folder: Path, source: Path, size: str | None = None
+) -> str | None:
     """Make an artefact, unless it is there already.
 
     Args:
@@ -26,6 +28,7 @@ def optimized(start: Path, steps: Sequence[dict[str, Any]], runtime: Any, folder
         runtime: as in a recipe.
         folder: of the artefact.
         source: the training, whose images it is made with.
+        size: of the input, None for the training's.
 
     Returns:
         Why there is none, in one line, or None.
@@ -34,7 +37,8 @@ def optimized(start: Path, steps: Sequence[dict[str, Any]], runtime: Any, folder
         return None
     folder.parent.mkdir(parents=True, exist_ok=True)
     recipe = folder.with_name(f"{folder.name}.yaml")
-    recipe.write_text(yaml.safe_dump({"steps": list(steps), "runtime": runtime}))
+    sized = {} if size is None else {"input_size": size}
+    recipe.write_text(yaml.safe_dump({**sized, "steps": list(steps), "runtime": runtime}))
     words = ("--recipe", str(recipe), "--out", str(folder), "--data", str(source / "job.yaml"))
     done = paretune("optimize", str(start), *words, check=False)
     return done.stderr.strip().splitlines()[-1] if done.returncode else None

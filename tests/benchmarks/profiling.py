@@ -1,4 +1,4 @@
-"""Whether advice can be believed: the first knob for each family, tried, against what was predicted.
+"""Whether profiling can be believed, is right, gives advice that helps, and leaves nothing behind.
 
 The networks are those of `make bench NAME=training`; SSD300 has seeded random weights and half of its channels.
 """
@@ -8,9 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import believable
+import right
+import unharmed
 from compressed import optimized
 from figures import BENCH, Figures, paretune, photographs
 from ssd300 import SLIM, network
@@ -45,14 +49,10 @@ def advised(family: str, root: Path) -> dict[str, Any]:
     return found
 
 
-def main() -> int:
+def fill(root: Path, figures: Figures, families: Sequence[str] = FAMILIES) -> None:
     """Ask for advice for each family and print what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
-    parser.add_argument("--family", action="append", choices=FAMILIES, help="take this one (default: all)")
-    given = parser.parse_args()
-    root, figures, good = photographs(), Figures("profiling"), 0
-    for family in given.family or FAMILIES:
+    good = 0
+    for family in families:
         found = advised(family, root)
         print(f"{family}: {found['verdict']}; {found['evidence']}", flush=True)
         for one in found["tried"]:
@@ -63,6 +63,32 @@ def main() -> int:
         figures.add(f"{family}: share of the first knob's predicted gain that was measured", kept)
         figures.more[family] = found
     figures.add(f"families whose first knob gives at least {KEPT:g} of what it promised", good, at_least=OF)
+
+
+PARTS: dict[str, Callable[..., None]] = {
+    "believable": believable.fill,
+    "right": right.fill,
+    "useful": fill,
+    "unharmed": unharmed.fill,
+}
+
+
+def main() -> int:
+    """Carry out each part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    parser.add_argument("--part", action="append", choices=PARTS, help="take this one (default: all)")
+    parser.add_argument("--family", action="append", choices=FAMILIES, help="of `useful`, take this one (default: all)")
+    parser.add_argument("--minutes", type=float, help="how long `believable` (20) and the loop of `unharmed` (10) last")
+    given = parser.parse_args()
+    root, figures = photographs(), Figures("profiling")
+    more: dict[str, dict[str, Any]] = {
+        "believable": {"minutes": given.minutes or 20},
+        "useful": {"families": given.family or FAMILIES},
+        "unharmed": {"minutes": given.minutes or 10},
+    }
+    for part in given.part or PARTS:
+        PARTS[part](root, figures, **more.get(part, {}))
     return figures.end(as_json=given.json)
 
 

@@ -1,0 +1,153 @@
+"""Whether a latency can be believed: the same again later, disturbance noticed, no pair of artefacts told both ways."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import combinations, pairwise
+from pathlib import Path
+from statistics import median
+
+from compressed import images_of, optimized
+from figures import BENCH, Figures
+from training import CASES, trained
+
+from paretune.profiling.comparison import Comparison, compare
+from paretune.profiling.cores import choose_cores
+from paretune.profiling.latency import Latency, measure
+from paretune.profiling.samples import SHORT_MS
+from paretune.structures import Image
+from paretune.target import Target
+
+FOLDER = BENCH / "profiling"
+TIMES = 10
+WANTED = 9
+"""Measurements of so many that must be told right."""
+CLOSE = 0.05
+"""Share by which figures of one artefact may differ."""
+NEIGHBOURS = 0.10
+"""Artefacts that lie farther apart than this share must be told apart,"""
+DECIDED = 0.5
+"""at least so many of them."""
+LADDER = tuple(f"256x{height}" for height in range(192, 512, 16))
+"""Input sizes of the artefacts that are compared, each little slower than the one before."""
+
+
+def fill(root: Path, figures: Figures, *, minutes: float) -> None:
+    """Measure a short and a long inference over some minutes, then under load, then many artefacts twice."""
+    source = trained(CASES[0], 0, root).folder
+    split = images_of(source).splits["val"]
+    images = [split.image(index) for index in range(min(100, len(split)))]
+    short, long = (artefact(source, size, "onnxruntime") for size in ("256x192", "1024x768"))
+    quiet = _quiet((short, long), images, minutes)
+    for name, found in zip(("short", "long"), quiet, strict=True):
+        _repeated(name, found, figures)
+    _loaded((short, long), images, quiet, figures)
+    _ranked([artefact(source, size, "onnxruntime") for size in LADDER], images, figures)
+
+
+def artefact(source: Path, size: str, runtime: str) -> Path:
+    """Make an artefact of a training at an input size, unless it is there already."""
+    folder = FOLDER / f"{runtime}-{size}"
+    if reason := optimized(source, [], runtime, folder, source, size):
+        raise RuntimeError(f"{folder.name}: {reason}")
+    return folder
+
+
+def _quiet(artefacts: Sequence[Path], images: Sequence[Image], minutes: float) -> list[list[Latency]]:
+    """Measure each artefact so many times, spread evenly; returns each one's measurements."""
+    found: list[list[Latency]] = [[] for _ in artefacts]
+    start = time.monotonic()
+    for number in range(TIMES):
+        time.sleep(max(0.0, start + 60 * minutes * number / (TIMES - 1) - time.monotonic()))
+        for artefact, all_ in zip(artefacts, found, strict=True):
+            all_.append(measure(artefact, images, Target()))
+            print(f"quiet {number + 1} of {TIMES}, {artefact.name}: {_told(all_[-1])}", flush=True)
+    return found
+
+
+def _repeated(name: str, found: Sequence[Latency], figures: Figures) -> None:
+    """Add how far the figures of one artefact lie apart."""
+    calm = sum(not latency.contended for latency in found)
+    figures.add(f"{name} inference, quiet: measurements of {TIMES} that are not contended", calm, at_least=WANTED)
+    medians = _metric(found, "latency_ms_p50")
+    off = max(abs(value / median(medians) - 1) for value in medians)
+    figures.add(f"{name} inference, quiet: farthest p50 from their median", 100 * off, "%", at_most=100 * CLOSE)
+    figures.more[f"{name} quiet p50"] = medians
+
+
+def _loaded(
+    artefacts: Sequence[Path], images: Sequence[Image], quiet: Sequence[Sequence[Latency]], figures: Figures
+) -> None:
+    """Measure with a busy process on the core that is measured on."""
+    for artefact, before in zip(artefacts, quiet, strict=True):
+        found = []
+        with _busy(choose_cores(1)[0]):
+            for number in range(TIMES):
+                found.append(measure(artefact, images, Target()))
+                print(f"loaded {number + 1} of {TIMES}, {artefact.name}: {_told(found[-1])}", flush=True)
+        is_short = median(_metric(before, "latency_ms_p50_cpu")) < SHORT_MS
+        name, held = ("short", "latency_ms_p50_clean") if is_short else ("long", "latency_ms_p50_cpu")
+        noticed = sum(bool(latency.contended) for latency in found)
+        figures.add(f"{name} inference, loaded: measurements of {TIMES} that are contended", noticed, at_least=WANTED)
+        wanted, figures_under_load = median(_metric(before, held)), _metric(found, held)
+        off = [abs(value / wanted - 1) for value in figures_under_load]
+        missing = len(found) - len(off)
+        figures.add(f"{name} inference, loaded: {held} not known", missing, at_most=TIMES - WANTED)
+        title = f"{name} inference, loaded: {held} from the quiet one, median"
+        figures.add(title, 100 * median(off) if off else None, "%", at_most=100 * CLOSE)
+        figures.add(f"{title.removesuffix('median')}farthest", 100 * max(off) if off else None, "%")
+        walls = median(_metric(found, "latency_ms_p50")) / median(_metric(before, "latency_ms_p50"))
+        figures.add(f"{name} inference, loaded: plain p50 against the quiet one", walls, "x")
+
+
+@contextmanager
+def _busy(core: int) -> Iterator[None]:
+    """Keep a core busy."""
+    code = f"import os; os.sched_setaffinity(0, [{core}]); print(flush=True)\nwhile True: pass"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            process.stdout.readline()
+            yield
+        finally:
+            process.kill()
+
+
+def _ranked(artefacts: Sequence[Path], images: Sequence[Image], figures: Figures) -> None:
+    """Compare all artefacts twice."""
+    runs = [compare(artefacts, images, Target()) for _ in range(2)]
+    pairs = list(combinations(range(len(artefacts)), 2))
+    verdicts = [{pair: run.ratio(*pair).verdict for pair in pairs} for run in runs]
+    both_ways = [pair for pair in pairs if {told[pair] for told in verdicts} == {"faster", "slower"}]
+    apart = [pair for pair in pairs if abs(_middle(runs, pair) - 1) > NEIGHBOURS]
+    decided = [[told[pair] != "tied" for pair in apart] for told in verdicts]
+    steps = [abs(_middle(runs, pair) - 1) for pair in pairwise(range(len(artefacts)))]
+    many = f"{len(artefacts)} artefacts"
+    figures.add(f"{many}: largest difference of neighbours", 100 * max(steps), "%", at_most=100 * NEIGHBOURS)
+    figures.add(f"{many}: pairs of {len(pairs)} told both ways by two comparisons", len(both_ways), at_most=0)
+    share = min(sum(told) / len(told) for told in decided)
+    figures.add(f"{many}: share of the {len(apart)} pairs far apart that is decided", share, at_least=DECIDED)
+    tied = sum(told != "tied" for told in verdicts[0].values()) / len(pairs)
+    figures.add(f"{many}: share of all pairs that is decided", tied)
+
+
+def _middle(runs: Sequence[Comparison], pair: tuple[int, int]) -> float:
+    """Return the latency of the second as a share of the first's, or the other way round, below 1; of both runs."""
+    ratios = [run.ratio(*pair).ratio for run in runs]
+    found = float((ratios[0] * ratios[1]) ** 0.5)
+    return min(found, 1 / found)
+
+
+def _metric(found: Sequence[Latency], name: str) -> list[float]:
+    return [metrics[name] for metrics in (latency.metrics() for latency in found) if name in metrics]
+
+
+def _told(latency: Latency) -> str:
+    metrics = latency.metrics()
+    names = ("latency_ms_p50", "latency_ms_p50_clean", "latency_ms_p50_cpu")
+    told = [f"{name.removeprefix('latency_ms_')} {metrics[name]:.2f} ms" for name in names if name in metrics]
+    return ", ".join([*told, "contended" if latency.contended else "calm"])
