@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,13 @@ from paretune.profiling.samples import Protocol, milliseconds
 from paretune.profiling.supervisor import saved_images
 from paretune.profiling.work import work_of
 from paretune.runtimes.predictor import load_predictor
-from paretune.store import Artefact, read_artefact
+from paretune.store import Artefact, new_folder, read_artefact
 from paretune.structures import Image
 from paretune.target import Target
 from paretune.yamlfile import Document
 
 Progress = Callable[[str], None]
+PAGE = "advice.html"
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ class Advised:
     notes: tuple[str, ...]
     """Of the measurements it rests on."""
     tried: tuple[Tried, ...] = ()
+
+    @property
+    def measured(self) -> dict[str, Ratio | str]:
+        """Return what came of the advice that was tried, by its knob: its latency's share, or why it was not built."""
+        return {one.advice.knob: one.measured or one.reason or "" for one in self.tried}
 
     def tree(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -163,25 +169,32 @@ def try_advice(
     return replace(found, tried=tried)
 
 
-def write_recipes(advice: Sequence[Advice], folder: Path) -> list[Path]:
-    """Write each piece of advice as a recipe, the best first: for `paretune optimize`, and `paretune sweep --first`.
+def write_advice(found: Advised, folder: Path) -> list[Path]:
+    """Write a page, and each piece of advice as a recipe, the best first: for `optimize`, and `sweep --first`.
+
+    Returns:
+        The recipes.
 
     Raises:
         UserError: the folder is there already, or cannot be written.
     """
+    from paretune.profiling.advice_page import advice_page
+
+    if folder.exists():
+        raise UserError(f"{folder} exists already; name a new folder with --out")
+    names = []
     try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise UserError(f"{folder} exists already; name a new folder with --out") from None
+        with new_folder(folder) as draft:
+            for number, one in enumerate(found.advice, start=1):
+                names.append(f"{number}-{one.knob.replace(': ', '-').replace(' ', '-')}.yaml")
+                told = f"# {one.knob}: {one.predicted:.2f}x predicted; {one.why}\n"
+                (draft / names[-1]).write_text(told + yaml.safe_dump(_plain(one.recipe), sort_keys=False))
+            name = str(found.artefact.folder)
+            html = advice_page(name, found.diagnosis, found.advice, found.measured, found.notes)
+            (draft / PAGE).write_text(html)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
-    files = []
-    for number, one in enumerate(advice, start=1):
-        word = one.knob.replace(": ", "-").replace(" ", "-")
-        told = f"# {one.knob}: {one.predicted:.2f}x predicted; {one.why}\n"
-        files.append(folder / f"{number}-{word}.yaml")
-        files[-1].write_text(told + yaml.safe_dump(_plain(one.recipe), sort_keys=False))
-    return files
+    return [folder / name for name in names]
 
 
 def _plain(value: Any) -> Any:

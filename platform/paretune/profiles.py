@@ -166,7 +166,7 @@ def _write(profile: Profile, folder: Path) -> None:
             (draft / "profile.json").write_text(json.dumps(profile.tree(), indent=1))
             if profile.nsight is not None:
                 profile.nsight.save(draft)
-            html = page(profile.names, profile.latencies, profile.operators, profile.tables())
+            html = page(profile.names, profile.latencies, profile.operators, profile.tables(), profile.comparison)
             (draft / "profile.html").write_text(html)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error

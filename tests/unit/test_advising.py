@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from paretune import advising
-from paretune.advising import Advised, Tried, write_recipes
+from paretune.advising import Advised, Tried, write_advice
 from paretune.cli import main
 from paretune.errors import UserError
+from paretune.profiling import advice_page
 from paretune.profiling.advice import Advice
 from paretune.profiling.comparison import Ratio
 from paretune.profiling.roofline import diagnose
@@ -49,7 +50,7 @@ def test_advice_is_told_with_its_evidence_and_written_as_recipes(artefact: Artef
     assert "runtime: openvino" in said
     assert "2.00x" in said
     assert "paretune sweep JOB.yaml --first advice" in said
-    (file,) = Path("advice").iterdir()
+    (file,) = Path("advice").glob("*.yaml")
     assert Recipe.model_validate(yaml.safe_load(file.read_text())) == Recipe.model_validate(RECIPE)
 
 
@@ -101,8 +102,34 @@ def test_what_cannot_be_done_is_one_line(
     assert "Traceback" not in said.err
 
 
-def test_recipes_are_not_written_over_others(tmp_path: Path) -> None:
-    files = write_recipes([ADVICE, replace(ADVICE, knob="prune")], tmp_path / "new")
-    assert [file.name for file in files] == ["1-runtime-openvino.yaml", "2-prune.yaml"]
+def test_the_page_needs_nothing_else_and_shows_roofline_and_what_was_tried(artefact: Artefact, tmp_path: Path) -> None:
+    slower = replace(ADVICE, knob="<b>prune", risk="points")
+    tried = (Tried(ADVICE, Ratio(1 / 1.75, 0.5, 0.6)), Tried(slower, None, "no images"))
+    found = replace(advised(artefact, ADVICE, slower), tried=tried)
+    files = write_advice(found, tmp_path / "new")
+    assert [file.name for file in files] == ["1-runtime-openvino.yaml", "2-<b>prune.yaml"]
+    text = (tmp_path / "new" / "advice.html").read_text()
+    assert text.count("data:image/png;base64,") == 2  # the roofline, and the one that was built
+    assert "http" not in text
+    assert "<b>prune" not in text
+    assert "1.75x [1.67, 2.00] faster" in text
+    assert "not built: no images" in text
+    write_advice(replace(found, tried=()), tmp_path / "untried")
+    assert (tmp_path / "untried" / "advice.html").read_text().count("data:image/png;base64,") == 1
+
+
+def test_advice_is_not_written_over_other_and_not_by_half(
+    artefact: Artefact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = advised(artefact, ADVICE)
+    write_advice(found, tmp_path / "new")
     with pytest.raises(UserError, match="exists already"):
-        write_recipes([ADVICE], tmp_path / "new")
+        write_advice(found, tmp_path / "new")
+
+    def fails(*_: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(advice_page, "advice_page", fails)
+    with pytest.raises(UserError, match="half: cannot be written"):
+        write_advice(found, tmp_path / "half")
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "runs"}

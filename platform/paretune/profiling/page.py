@@ -1,19 +1,16 @@
-"""A profile as one page that needs nothing else: tables, and how the latencies are distributed."""
+"""A profile as one page that needs nothing else: tables and pictures."""
 
 from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
-
+from paretune.profiling.comparison import Comparison
 from paretune.profiling.latency import Latency
 from paretune.profiling.operators import Operators
-from paretune.profiling.samples import milliseconds
-from paretune.profiling.tables import TOP, Rows, layer_of
+from paretune.profiling.pictures import distributions, layers, ratios
+from paretune.profiling.tables import Rows
 
 ABOUT = """Of each artefact alone on the device: the share of inferences that took at most so long. The line is the
 median, the band the smallest and largest median of its processes."""
@@ -30,82 +27,48 @@ def page(
     latencies: Sequence[Latency],
     counted: Sequence[Operators | str],
     tables: Sequence[Rows],
+    comparison: Comparison | None = None,
 ) -> str:
-    """Return the page as HTML, its picture inside.
+    """Return the page of a profile as HTML, its pictures inside.
 
     Args:
         names: of the artefacts.
         latencies: of each of them alone.
         counted: the operators of each of them, or why they are not known; none for none.
         tables: of the profile.
+        comparison: of all of them; None for one alone.
     """
     known = [(name, found) for name, found in zip(names, counted, strict=False) if not isinstance(found, str)]
+    before_after = [] if comparison is None else [picture("times as fast as the first", ratios(names, comparison))]
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Paretune profile</title>",
-        f"<style>{STYLE}</style><h1>Profile</h1>",
-        *(_table(table) for table in tables),
+        *before_after,
+        *(table(rows) for rows in tables),
         "<h2>Latencies</h2>",
-        _picture("distribution of latencies", distributions(names, latencies)),
+        picture("distribution of latencies", distributions(names, latencies)),
         f"<ul><li>{ABOUT}</li></ul>",
-        *(_picture("layers that take longest", layers(name, found)) for name, found in known),
-        "</html>",
+        *(picture("layers that take longest", layers(name, found)) for name, found in known),
     ]
-    return "\n".join(parts)
+    return document("Profile", parts)
 
 
-def distributions(names: Sequence[str], latencies: Sequence[Latency]) -> bytes:
-    """Draw the share of inferences (0 to 1) over the time within which they end (ms), one curve each, as PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    for name, latency in zip(names, latencies, strict=True):
-        times = np.sort(milliseconds(latency.rows, "latency", "wall"))
-        (curve,) = axes.step(times, np.arange(1, len(times) + 1) / len(times), where="post", label=name)
-        axes.axvline(float(np.median(times)), color=curve.get_color(), linewidth=0.8)
-        axes.axvspan(*latency.spread(), color=curve.get_color(), alpha=0.12)
-    axes.set_xlim(
-        left=0, right=1.3 * max(np.percentile(milliseconds(x.rows, "latency", "wall"), 99) for x in latencies)
-    )
-    axes.set_xlabel("image to boxes, ms")
-    axes.set_ylabel("share of inferences")
-    axes.legend(loc="lower right", fontsize=8)
-    return _png(figure)
+def document(title: str, parts: Sequence[str]) -> str:
+    """Return a page of these parts, which needs no other file."""
+    head = f"<!doctype html><html lang=en><meta charset=utf-8><title>Paretune {title.lower()}</title>"
+    return "\n".join([head, f"<style>{STYLE}</style><h1>{title}</h1>", *parts, "</html>"])
 
 
-def layers(name: str, found: Operators) -> bytes:
-    """Draw the operators that take most of a network as bars (ms, and their share), as PNG."""
-    from matplotlib.figure import Figure
-
-    first = found.operators[:TOP]
-    figure = Figure(figsize=(9, 0.9 + 0.27 * len(first)), dpi=110, layout="constrained")
-    axes = figure.subplots()
-    bars = axes.barh(range(len(first)), [found.scaled_ms([one]) for one in first], color="#4285f4")
-    axes.bar_label(bars, [f"{found.share([one]):.1%}" for one in first], padding=3, fontsize=8)
-    labels = [f"{layer_of(one)} {one.kind}" for one in first]
-    axes.set_yticks(range(len(first)), labels, fontsize=8, parse_math=False)
-    axes.invert_yaxis()
-    axes.margins(x=0.1)
-    axes.set_xlabel("ms")
-    axes.set_title(f"{name}: layers that take longest", fontsize=9, parse_math=False)
-    return _png(figure)
-
-
-def _picture(what: str, png: bytes) -> str:
+def picture(what: str, png: bytes) -> str:
+    """Return a PNG as a part of a page."""
     return f'<img alt="{what}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
-def _png(figure: Any) -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format="png")
-    return out.getvalue()
+def table(rows: Rows) -> str:
+    """Return a table as a part of a page."""
 
-
-def _table(table: Rows) -> str:
     def row(words: Sequence[str], cell: str) -> str:
         return "<tr>" + "".join(f"<{cell}>{html.escape(word)}</{cell}>" for word in words) + "</tr>"
 
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
-    lines = "\n".join(row(words, "td") for words in table.rows)
-    cells = f"<table>{row(table.head, 'th')}{lines}</table>" if table.rows else ""
-    return f"<h2>{html.escape(table.title)}</h2>{cells}<ul>{notes}</ul>"
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in rows.notes)
+    lines = "\n".join(row(words, "td") for words in rows.rows)
+    cells = f"<table>{row(rows.head, 'th')}{lines}</table>" if rows.rows else ""
+    return f"<h2>{html.escape(rows.title)}</h2>{cells}<ul>{notes}</ul>"

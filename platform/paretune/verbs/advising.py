@@ -11,9 +11,6 @@ from paretune.errors import UserError
 from paretune.verbs.arguments import checked_target, images_arguments, named_images, target_arguments
 from paretune.verbs.optimizing import named_training
 
-LAYERS = 8
-"""Slowest layers that are shown."""
-
 
 def add(verbs: Any) -> None:
     """Add the verb to the parser."""
@@ -26,7 +23,7 @@ def add(verbs: Any) -> None:
     images_arguments(advise, "measure on, and train and calibrate with")
     advise.add_argument("--split", default="val", metavar="SPLIT", help="train, val or test (default: val)")
     target_arguments(advise)
-    text = "new folder for the advice as recipes: for `paretune optimize`, or `paretune sweep --first`"
+    text = "new folder for a page with the roofline, and recipes for `paretune optimize` or `paretune sweep --first`"
     advise.add_argument("--out", type=Path, metavar="FOLDER", help=text)
     text = "build so many of them and measure what they gain (default: 0)"
     advise.add_argument("--try", dest="most", type=int, default=0, metavar="N", help=text)
@@ -42,7 +39,7 @@ def _advise(given: argparse.Namespace) -> int:
     if given.out is not None and given.out.exists():
         raise UserError(f"{given.out} exists already; name a new folder with --out")
     target = checked_target(given)
-    from paretune.advising import advise_artefact, try_advice, write_recipes
+    from paretune.advising import PAGE, advise_artefact, try_advice, write_advice
     from paretune.folders import network_around
     from paretune.optimizations import images_of, read_source
 
@@ -56,7 +53,7 @@ def _advise(given: argparse.Namespace) -> int:
             found = try_advice(found, network, images, target, most=given.most, progress=_say)
     except RuntimeError as error:
         raise UserError(f"advise: {' '.join(str(error).split())}") from error
-    files = write_recipes(found.advice, given.out) if given.out else []
+    files = write_advice(found, given.out) if given.out else []
     if given.json:
         import json
 
@@ -64,7 +61,8 @@ def _advise(given: argparse.Namespace) -> int:
         return 0
     _show(found)
     if files:
-        print(f"\nrecipes: {given.out}; to try them first: paretune sweep JOB.yaml --first {given.out}")
+        print(f"\npage: {given.out / PAGE}")
+        print(f"recipes: {given.out}; to try them first: paretune sweep JOB.yaml --first {given.out}")
     return 0
 
 
@@ -74,55 +72,11 @@ def _say(line: str) -> None:
 
 def _show(found: Any) -> None:
     from paretune.display import print_table
+    from paretune.profiling.advice_page import WORDS, advice_tables, verdict
 
-    diagnosis = found.diagnosis
-    print(f"{found.artefact.folder}: {diagnosis.total_ms:.2f} ms from image to boxes, {diagnosis.verdict}")
-    print(f"{diagnosis.evidence}\n")
-    print_table(
-        "what could be gained at most",
-        ("part", "ms", "share", "if free", "at its roof"),
-        [
-            (one.part, f"{one.ms:.3f}", f"{one.share:.0%}", _times(one.free), _times(one.at_roof))
-            for one in diagnosis.ceilings(0)
-        ],
-    )
-    print_table(
-        "slowest layers",
-        ("layer", "ms", "GFLOP/s", "of its roof", "bound by"),
-        [
-            (
-                layer.work.module,
-                f"{layer.ms:.3f}",
-                f"{layer.work.flops / layer.ms / 1e6:.1f}" if layer.ms else "-",
-                f"{layer.attained:.0%}",
-                layer.bound,
-            )
-            for layer in diagnosis.layers[:LAYERS]
-        ],
-        left=("bound by",),
-    )
-    if found.advice:
-        told = {one.advice.knob: one for one in found.tried}
-        rows = [
-            (one.knob, _times(one.predicted), _measured(told.get(one.knob)), one.risk, one.why) for one in found.advice
-        ]
-        head = ("knob", "predicted", "measured", "may cost", "why")
-        print_table("advice, the largest gain first", head, rows, left=("may cost", "why"))
-    else:
-        print("no knob of the network gains anything that could be measured")
+    print(f"{found.artefact.folder}: {verdict(found.diagnosis)}")
+    print(f"{found.diagnosis.evidence}\n")
+    for rows in advice_tables(found.diagnosis, found.advice, found.measured):
+        print_table(rows.title, rows.head, rows.rows, rows.notes, left=WORDS)
     for note in found.notes:
         print(note)
-
-
-def _measured(tried: Any) -> str:
-    """Say what a tried piece of advice gained, also where that was nothing."""
-    if tried is None:
-        return "-"
-    if tried.measured is None:
-        return f"not built: {tried.reason}"
-    ratio = tried.measured
-    return f"{1 / ratio.ratio:.2f}x [{1 / ratio.high:.2f}, {1 / ratio.low:.2f}] {ratio.verdict}"
-
-
-def _times(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}x"
