@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from paretune.data.base import Dataset
 from paretune.errors import UserError
 from paretune.folders import dataset_around, split_of
 from paretune.profiling.comparison import Comparison, compare
+from paretune.profiling.deployed import Deployed, deployed
 from paretune.profiling.energy import FINALIST_WINDOW, Energy, energy
 from paretune.profiling.latency import Latency, measure
 from paretune.profiling.nsight import Looks, look_at
@@ -22,7 +24,8 @@ from paretune.profiling.nsight_tables import nsight_tables
 from paretune.profiling.operators import Operators, count
 from paretune.profiling.samples import Protocol, milliseconds
 from paretune.profiling.supervisor import saved_images
-from paretune.profiling.tables import Rows, operator_tables, ratio_table, stage_table
+from paretune.profiling.tables import Rows, operator_tables, ratio_table, stage_table, throughput_table
+from paretune.profiling.throughput import Throughput, cores_of, throughput
 from paretune.store import Artefact, new_folder, read_artefact
 from paretune.target import Target
 
@@ -38,6 +41,8 @@ class Wanted:
     """Folder for the page, the figures and the raw samples."""
     operators: bool = True
     """Whether the operators of each artefact are counted too."""
+    streams: tuple[int, ...] = ()
+    """Numbers of processes whose throughput together is measured, too."""
     nsight: bool = False
     """Also look at the kernels with Nsight Compute."""
 
@@ -57,6 +62,10 @@ class Profile:
     """Of each artefact, or why they are not known; none if they were not asked for."""
     nsight: Looks | None = None
     """What Nsight Compute saw; None if it was not asked for."""
+    besides: tuple[Deployed, ...] = ()
+    """What a deployment of each does besides."""
+    throughputs: tuple[tuple[Throughput, ...], ...] = ()
+    """Of each artefact, one for every number of streams that was asked for."""
 
     @property
     def names(self) -> list[str]:
@@ -65,9 +74,10 @@ class Profile:
 
     def tables(self) -> list[Rows]:
         """Return all of it as tables."""
-        names, each = self.names, zip(self.names, self.latencies, self.energies, strict=True)
+        names, each = self.names, zip_longest(self.names, self.latencies, self.energies, self.besides)
         tables = [] if self.comparison is None else [ratio_table(names, self.comparison)]
         tables += [stage_table(*artefact) for artefact in each]
+        tables += [throughput_table(name, found) for name, found in zip(names, self.throughputs, strict=False) if found]
         tables += operator_tables(names, self.operators)
         return tables + ([] if self.nsight is None else nsight_tables(names, self.nsight))
 
@@ -76,6 +86,10 @@ class Profile:
         artefacts = []
         for number, (latency, energy_) in enumerate(zip(self.latencies, self.energies, strict=True)):
             entry = {"artefact": self.names[number], **energy_.added_to(latency.to_dict())}
+            if self.besides:
+                entry["metrics"] |= self.besides[number].metrics()
+            if self.throughputs:
+                entry["throughput"] = [found.tree() for found in self.throughputs[number]]
             counted = self.operators[number] if self.operators else None
             if isinstance(counted, str):
                 entry["reasons"] = {**entry["reasons"], "operators": counted}
@@ -109,7 +123,8 @@ def profile_artefacts(
         progress: called with a line before each measurement.
 
     Raises:
-        UserError: no artefact, no images, one artefact named twice, or the folder is there already.
+        UserError: no artefact, no images, one artefact named twice, too few cores for the streams, or the folder is
+            there already.
         RuntimeError: a measuring process died or hung.
     """
     artefacts = tuple(read_artefact(folder) for folder in folders)
@@ -118,17 +133,23 @@ def profile_artefacts(
         raise UserError(f"{twice}: named twice; an artefact is not compared with itself")
     if wanted.out is not None and wanted.out.exists():
         raise UserError(f"{wanted.out} exists already; name a new folder with --out")
+    for streams in wanted.streams:
+        cores_of(target, streams)
     opened, cache = dataset or dataset_around(folders[0])
     split = split_of(opened.open(cache), wanted.split)
     images = measuring_images(split)
     if not images:
         raise UserError(f"--split {wanted.split}: holds no images to measure on")
-    latencies, energies = [], []
+    latencies, energies, besides, throughputs = [], [], [], []
     with saved_images(images) as file:
         for number, folder in enumerate(folders, start=1):
             progress(f"measuring {folder} ({number} of {len(folders)})")
             latencies.append(measure(folder, file, target, Protocol(repetitions=wanted.repetitions)))
             energies.append(energy(folder, file, target, seconds=FINALIST_WINDOW))
+            besides.append(deployed(folder, file, target))
+        for folder in folders if wanted.streams else ():
+            progress(f"throughput of {folder}")
+            throughputs.append(tuple(throughput(folder, file, target, streams) for streams in wanted.streams))
         comparison = None
         if len(folders) > 1:
             progress("comparing, interleaved")
@@ -139,8 +160,18 @@ def profile_artefacts(
             network = float(np.median(milliseconds(latency.rows, "network", latency.mode)))
             counted.append(count(folder, file, target, network, latency.mode))
         nsight = look_at(folders, file, target, progress) if wanted.nsight else None
-    measured = tuple(latencies), tuple(energies), comparison
-    found = Profile(artefacts, *measured, target, len(images), tuple(counted), nsight)
+    found = Profile(
+        artefacts,
+        tuple(latencies),
+        tuple(energies),
+        comparison,
+        target,
+        len(images),
+        tuple(counted),
+        nsight,
+        tuple(besides),
+        tuple(throughputs),
+    )
     if wanted.out is not None:
         _write(found, wanted.out)
     return found

@@ -20,6 +20,7 @@ from paretune.data.shapes import Shapes
 from paretune.detectors.yolo import Yolo
 from paretune.model import Model
 from paretune.profiling import nsight
+from paretune.profiling.deployed import Deployed
 from paretune.profiling.energy import Energy, unavailable
 from paretune.profiling.latency import Latency
 from paretune.profiling.operators import Operators
@@ -34,6 +35,7 @@ from tests_support_nsight import FILES, FakeNcu
 
 DETECTOR = Yolo(depthwise=False, width=0.125)
 DATA = Shapes(train=2, val=3, size="64x64")
+DEPLOYED = Deployed(np.full((130, 2), 1.5), np.full((130, 2), 0.25), 0.3)
 
 
 def latency(count: int, *, preprocess: int, network: int, postprocess: int, **fields: Any) -> Latency:
@@ -102,6 +104,15 @@ def test_a_page_needs_nothing_else_and_escapes_names() -> None:
     assert found.words.count("6.000") == 3  # p50, p90 and CPU time
 
 
+def test_what_a_deployment_does_besides_stands_under_the_whole() -> None:
+    measured = latency(70, preprocess=1, network=6, postprocess=3)
+    *stages, decode, postprocess = stage_table("mine", measured, None, DEPLOYED).rows
+    assert list(stages) == list(stage_table("mine", measured).rows)
+    assert decode == ("besides: decode a JPEG file", "1.500", "1.500", "1.500", "-", "1.500", "-")
+    assert postprocess[:2] == ("besides: postprocess, score 0.3", "0.250")
+    assert DEPLOYED.metrics() == {"decode_ms_p50": 1.5, "postprocess_ms_p50_deployed": 0.25}
+
+
 def test_a_page_shows_layers_and_why_there_are_none() -> None:
     layers = tuple(Operator("core", "node", "Conv", name, ms) for name, ms in (("<b>stem</b>", 2.0), ("$x_{", 1.0)))
     counted = [Operators(layers, 3, 3, 6, 30), "its runtime does not tell"]
@@ -139,6 +150,7 @@ def test_operators_are_counted_unless_they_are_not_wanted(
 ) -> None:
     asked: list[tuple[Any, ...]] = []
     monkeypatch.setattr(profiles, "measure", lambda *_: latency(70, preprocess=1, network=6, postprocess=3))
+    monkeypatch.setattr(profiles, "deployed", lambda *_: DEPLOYED)
     monkeypatch.setattr(profiles, "count", lambda *given: asked.append(given) or "it does not tell")
     words = ["profile", str(artefacts[0]), "--data", "images.yaml", "--json"]
     assert main(words) == 0
@@ -157,13 +169,17 @@ def test_operators_are_counted_unless_they_are_not_wanted(
 @pytest.mark.timeout(600)
 def test_the_smaller_network_is_found_faster(artefacts: list[Path], capsys: Any) -> None:
     words = ["profile", *map(str, artefacts), "--data", "images.yaml", "--repetitions", "2", "--out", "told", "--json"]
-    assert main(words) == 0
+    assert main([*words, "--streams", "1"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [entry["artefact"] for entry in found["artefacts"]] == [str(folder) for folder in artefacts]
     for entry in found["artefacts"]:
         told = {**entry["metrics"], **entry["reasons"]}
         assert {"energy_mj_image", "energy_mj_image_net"} <= told.keys()
         assert entry["energy"]["source"] in {"rapl", f"unavailable:{told['energy_mj_image']}"}
+        assert 0 < entry["metrics"]["decode_ms_p50"] < 50
+        assert 0 < entry["metrics"]["postprocess_ms_p50_deployed"] <= 1.5 * entry["metrics"]["postprocess_ms_p50"]
+        (alone,) = entry["throughput"]
+        assert alone["images_per_second"] == pytest.approx(1000 / entry["metrics"]["latency_ms_p50"], rel=0.5)
     small, wide = (entry["metrics"] for entry in found["artefacts"])
     assert small["network_ms_p50"] < wide["network_ms_p50"]
     assert found["images"] == 3
@@ -198,6 +214,8 @@ def test_the_smaller_network_is_found_faster(artefacts: list[Path], capsys: Any)
         (["small", "--data", "images.yaml", "--split", "vol"], "did you mean"),
         (["small", "--data", "images.yaml", "--repetitions", "0"], "--repetitions 0: expected 1 to 100"),
         (["small", "--data", "images.yaml", "--threads", "0"], "--threads 0"),
+        (["small", "--data", "images.yaml", "--streams", "1", "0"], "--streams 0: expected 1 or more"),
+        (["small", "--data", "images.yaml", "--streams", "999"], "999 streams, each of 1 thread"),
         (["small", "--data", "images.yaml", "--out", "wide"], "wide exists already"),
     ],
 )
@@ -218,6 +236,7 @@ def made_up(artefacts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return replace(latency(70, preprocess=1, network=6, postprocess=3), target=target)
 
     monkeypatch.setattr(profiles, "measure", measure)
+    monkeypatch.setattr(profiles, "deployed", lambda *_: DEPLOYED)
     monkeypatch.setattr(nsight, "PARAMS", tmp_path / "no params")
     return ["profile", "small", "--data", "images.yaml", "--nsight", "--no-operators", "--out", "told"]
 

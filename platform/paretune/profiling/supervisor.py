@@ -56,7 +56,15 @@ class Worker:
     It dies with the thread that started it, and with it all that it started itself.
     """
 
-    def __init__(self, artefact: Path, images: Path, target: Target, protocol: Protocol, loader: str = LOADER) -> None:
+    def __init__(
+        self,
+        artefact: Path,
+        images: Path,
+        target: Target,
+        protocol: Protocol,
+        loader: str = LOADER,
+        cores: Sequence[int] | None = None,
+    ) -> None:
         """Start the process and wait until it has loaded the artefact and run it once.
 
         Args:
@@ -67,12 +75,13 @@ class Worker:
             loader: ``module:function``, of (folder, target); what it returns has ``facts``, ``preprocess``,
                 ``core`` and ``postprocess`` as ``runtimes.predictor.Predictor`` has. It is imported with this
                 process's own ``sys.path``.
+            cores: to run on, as many as the target has threads; None chooses.
 
         Raises:
             UserError: the artefact is damaged, or the machine has not so many cores.
             RuntimeError: the process died or did not answer; what it said last is in the message.
         """
-        cores = choose_cores(target.threads)
+        pinned = choose_cores(target.threads) if cores is None else list(cores)
         self._target, self._protocol = target, protocol
         self._unread = b""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
@@ -91,7 +100,7 @@ class Worker:
                 "artefact": str(artefact),
                 "images": str(images),
                 "target": target.tree(),
-                "cores": cores,
+                "cores": pinned,
                 "loader": loader,
             }
             self.facts: dict[str, Any] = self._ask(request)["facts"]
@@ -142,6 +151,15 @@ class Worker:
         """
         order = {"do": "sample", "seconds": seconds, "at_least": at_least, "cap": self._protocol.cap}
         return _batch(self._ask({**order, "lead_in": lead_in, "image": image}))
+
+    def deploy(self, score: float, inferences: int) -> dict[str, list[tuple[int, int]]]:
+        """Time decoding, and postprocessing with this smallest score; returns wall and CPU ns of each inference.
+
+        Raises:
+            RuntimeError: the process died or did not answer.
+        """
+        found: dict[str, list[tuple[int, int]]] = self._ask({"do": "deploy", "score": score, "inferences": inferences})
+        return found
 
     def count(self, lead_in: int, inferences: int, trace: Path) -> tuple[Batch, list[dict[str, Any]]]:
         """Run so many inferences of a core that counts its operators; its trace is written if it has one.

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paretune.profiling.comparison import Comparison
+from paretune.profiling.deployed import Deployed
 from paretune.profiling.energy import Energy
 from paretune.profiling.latency import STAGES, Latency
 from paretune.profiling.operators import Operators
 from paretune.profiling.samples import P50_SAMPLES, P90_SAMPLES, P95_SAMPLES, P99_SAMPLES, Stage, milliseconds
+from paretune.profiling.throughput import Throughput
 from paretune.runtimes.base import Operator
 
 UNKNOWN = "-"
@@ -30,10 +33,19 @@ class Rows:
     notes: tuple[str, ...] = ()
 
 
-def stage_table(name: str, latency: Latency, energy: Energy | None = None) -> Rows:
-    """Return what an artefact costs, stage by stage: percentiles in ms, CPU time, share of the whole; energy below."""
+def stage_table(name: str, latency: Latency, energy: Energy | None = None, besides: Deployed | None = None) -> Rows:
+    """Return what an artefact costs, stage by stage: percentiles in ms, CPU time, share of the whole; energy below.
+
+    What a deployment does besides stands under the whole, of which it is no part.
+    """
     stages: tuple[Stage, ...] = (*STAGES, "latency")
     rows = tuple(_stage(latency, stage) for stage in stages)
+    if besides is not None:
+        single = latency.target.device == "cpu" and latency.target.threads == 1
+        rows += (
+            _beside("besides: decode a JPEG file", besides.decode, single),
+            _beside(f"besides: postprocess, score {besides.score:g}", besides.postprocess, single),
+        )
     facts, metrics = latency.facts, latency.metrics()
     low, high = latency.spread(latency.mode)
     count, processes = int(metrics["latency_samples"]), len(np.unique(latency.repetition))
@@ -109,6 +121,30 @@ def _stage(latency: Latency, stage: Stage) -> tuple[str, ...]:
     middle, whole = (np.median(milliseconds(latency.rows, one, latency.mode)) for one in (stage, "latency"))
     name = "end to end" if stage == "latency" else stage
     return (name, *found, f"{np.median(cpu):.3f}" if single else UNKNOWN, f"{middle / whole:.0%}")
+
+
+def _beside(name: str, times: NDArray[np.float64], single: bool) -> tuple[str, ...]:
+    wall, cpu = times.T
+    found = [f"{np.percentile(wall, p):.3f}" if len(wall) >= needed else UNKNOWN for p, needed in PERCENTILES]
+    return (name, *found, f"{np.median(cpu):.3f}" if single else UNKNOWN, UNKNOWN)
+
+
+def throughput_table(name: str, found: Sequence[Throughput]) -> Rows:
+    """Return what several streams do at once, and how much that is of so many times one of them."""
+    one = found[0]
+    rows = [
+        (
+            str(each.streams),
+            f"{each.images_per_second:.1f}",
+            f"{each.low:.1f} to {each.high:.1f}",
+            f"{each.images_per_second / (one.images_per_second / one.streams * each.streams):.0%}",
+            f"{each.latency_ms_p50:.3f}",
+        )
+        for each in found
+    ]
+    head = ("streams", "images/s", "rounds", "of the first, times streams", "p50 ms of one inference")
+    notes = tuple(f"{each.streams} streams: {note}" for each in found for note in each.notes)
+    return Rows(f"{name}: throughput", head, tuple(rows), notes)
 
 
 def _where(latency: Latency) -> str:

@@ -28,6 +28,8 @@ def add(verbs: Any) -> None:
     profile.add_argument("--out", type=Path, metavar="FOLDER", help="new folder for profile.html and the raw samples")
     text = "leave out what each layer costs"
     profile.add_argument("--no-operators", dest="operators", action="store_false", help=text)
+    text = "images per second of so many processes at once, each on cores of its own, for example 1 2 4"
+    profile.add_argument("--streams", type=int, nargs="+", default=[], metavar="N", help=text)
     text = "look at the kernels of one inference with Nsight Compute too (--device cuda)"
     profile.add_argument("--nsight", action="store_true", help=text)
     profile.add_argument("--json", action="store_true", help="one JSON object")
@@ -37,10 +39,12 @@ def add(verbs: Any) -> None:
 def _profile(given: argparse.Namespace) -> int:
     if not 1 <= given.repetitions <= 100:
         raise UserError(f"--repetitions {given.repetitions}: expected 1 to 100")
+    if min(given.streams, default=1) < 1:
+        raise UserError(f"--streams {min(given.streams)}: expected 1 or more")
     target = checked_target(given)
     from paretune.profiles import Wanted, profile_artefacts
 
-    wanted = Wanted(given.split, given.repetitions, given.out, given.operators, given.nsight)
+    wanted = Wanted(given.split, given.repetitions, given.out, given.operators, tuple(given.streams), given.nsight)
     try:
         found = profile_artefacts(given.artefacts, named_images(given), target, wanted, _say)
     except RuntimeError as error:
