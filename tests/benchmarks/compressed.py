@@ -13,6 +13,7 @@ from figures import BENCH, paretune
 from paretune.structures import Annotations, Data, Detections
 
 FOLDER = BENCH / "compression"
+LOADER = "library:load"
 HALF: dict[str, Any] = {"prune": {"ratio": 0.52, "of": "flops", "scope": "stage", "round_to": 8}}
 """Just over half of the FLOPs go: widths that are multiples of 8 do not hit the half itself."""
 
@@ -84,12 +85,15 @@ def _points(pairs: Sequence[tuple[Detections, Annotations]], classes: tuple[str,
 
 
 def ratios(folders: Sequence[Path], source: Path) -> list[tuple[float, float]]:
-    """Return how many times as fast the last artefact is as each other one: from image to boxes, and the network."""
+    """Return how many times as fast the last artefact is as each other one: from image to boxes, and the network.
+
+    One in a folder ``library.NAME`` is run as its own library does.
+    """
     from paretune.profiling.comparison import compare
     from paretune.target import Target
 
     split = images_of(source).splits["val"]
     images = [split.image(index) for index in range(min(100, len(split)))]
-    found, last = compare(folders, images, Target(), rounds=3), len(folders) - 1
+    found, last = compare(folders, images, Target(), rounds=3, loader=LOADER), len(folders) - 1
     pairs = [(found.ratio(last, base), found.ratio(last, base, network=True)) for base in range(last)]
     return [(1 / whole.ratio, 1 / core.ratio) for whole, core in pairs]

@@ -11,11 +11,12 @@ from typing import Any
 
 from compressed import FOLDER, optimized, ratios
 from figures import Figures
+from library import NAME
 from training import Case, trained
 
 SLIM: dict[str, Any] = {"prune": {"ratio": 0.5, "round_to": 8}}
 WAYS: dict[str, tuple[list[dict[str, Any]], str]] = {
-    "eager": ([], "eager"),
+    "library": ([], "eager"),
     "onnxruntime": ([], "onnxruntime"),
     "openvino": ([], "openvino"),
     "slim onnxruntime": ([SLIM], "onnxruntime"),
@@ -47,7 +48,7 @@ def fill(case: Case, root: Path, figures: Figures) -> None:
     """Compress it; the photographs are those of another case."""
     source = trained(case, 0, root)
     start = network(tuple(source.facts["classes"]))
-    folders = {way: FOLDER / "ssd300" / way.replace(" ", "-") for way in WAYS}
+    folders = {way: FOLDER / "ssd300" / (NAME if way == "library" else way.replace(" ", "-")) for way in WAYS}
     for way, (steps, runtime) in WAYS.items():
         if reason := optimized(start, steps, runtime, folders[way], source.folder):
             raise RuntimeError(f"SSD300, {way}: {reason}")
@@ -64,6 +65,6 @@ def fill(case: Case, root: Path, figures: Figures) -> None:
             best = way
         gains[way] = found
     title = f"SSD300, {best}, accuracy not measured"
-    figures.add(f"{title}: image to boxes, against eager", gains[best][0], "x", at_least=12)
+    figures.add(f"{title}: image to boxes, against the library in eager", gains[best][0], "x", at_least=12)
     figures.add(f"{title}: network, against the best dense fp32", gains[best][1], "x", at_least=8)
     figures.more["ssd300"] = gains
