@@ -12,7 +12,8 @@ from paretune.compression import STEPS
 from paretune.data import DATASETS
 from paretune.detectors import DETECTORS
 from paretune.errors import Problem, UserError, UserErrors, did_you_mean
-from paretune.job import Job, checked_space, read_plan
+from paretune.job import Job
+from paretune.plan import checked_space, read_plan
 from paretune.recipe import Recipe
 from paretune.registry import Registry
 from paretune.runtimes import RUNTIMES

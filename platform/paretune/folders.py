@@ -20,7 +20,8 @@ from pydantic import ValidationError
 from paretune import __version__
 from paretune.data.base import Dataset
 from paretune.errors import UserError, did_you_mean
-from paretune.job import Job, Plan, checked_space
+from paretune.job import Job
+from paretune.plan import Plan, checked_space
 from paretune.records import Record, read_record
 from paretune.search.space import Space
 from paretune.store import new_folder, write_text

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from paretune.data import DATASETS
 from paretune.data.base import Dataset
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.errors import Problem, UserError, UserErrors
 from paretune.front import known_metric
 from paretune.recipe import Recipe, WrittenSize
-from paretune.search.reading import read_space
 from paretune.search.samplers import SAMPLERS, Gp, Sampler
-from paretune.search.space import Sample, Space
 from paretune.spec import Spec, misplaced, plugin
 from paretune.structures import InputSize
 from paretune.target import Target
-from paretune.training.order import unfit_baseline
 from paretune.training.scales import multi_scale_problem
 from paretune.training.settings import Training
-from paretune.yamlfile import Document, Place, problems_of, read_yaml, validate
 
 
 class Constraint(Spec):
@@ -211,95 +203,3 @@ class Job(Spec):
             runtime, device = recipe.runtime.name, self.target.device
             return f"runtime: {runtime!r} runs on {devices}; target {self.target_name!r} is a {device}"
         return None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A checked job with its checked space."""
-
-    job: Job
-    space: Space
-    space_text: str
-    """The space's file as it is, to be kept with the sweep."""
-
-
-def read_plan(path: Path, overrides: Mapping[str, Any] | None = None) -> Plan:
-    """Read a job and the space it names, and check all that can be checked without running anything.
-
-    Args:
-        path: the job's file.
-        overrides: dotted place → value, set before the job is checked.
-
-    Raises:
-        UserErrors: every mistake in both files at once.
-        UserError: a file or the dataset's folder is missing.
-    """
-    document = _overridden(read_yaml(path), overrides or {})
-    job = validate(Job, document)
-    problems = [Problem(document.file, document.line(("dataset",)), f"dataset: {p}") for p in job.dataset.problems()]
-    if job.baseline is not None and (said := unfit_baseline(Path(job.baseline), job.detector)):
-        problems.append(Problem(document.file, document.line(("baseline",)), f"baseline: {said}"))
-    space_path = path.parent / job.space
-    if not space_path.is_file():
-        line = document.line(("space",))
-        problems.append(
-            Problem(document.file, line, f"space: no such file: {space_path} (paths are relative to the job's file)")
-        )
-        raise UserErrors(problems)
-    try:
-        space = checked_space(read_yaml(space_path), job)
-    except UserErrors as error:
-        raise UserErrors([*problems, *error.problems]) from None
-    if problems:
-        raise UserErrors(problems)
-    return Plan(job, space, space_path.read_text())
-
-
-def checked_space(document: Document, job: Job | None = None) -> Space:
-    """Read a space and check that every corner of it is a recipe, one the job can do if there is a job.
-
-    Raises:
-        UserErrors: every mistake, with its line.
-    """
-    space = read_space(document)
-    problems: list[Problem] = []
-    for sample in space.corners():
-        problems += _sample_problems(sample, document, job)
-    if problems:
-        raise UserErrors(problems)
-    return space
-
-
-def _sample_problems(sample: Sample, document: Document, job: Job | None) -> list[Problem]:
-    at_sample = Document(document.file, sample.value, sample.lines)
-    try:
-        recipe = Recipe.model_validate(sample.value)
-    except ValidationError as error:
-        return problems_of(error, Recipe, at_sample)
-    problem = job.recipe_problem(recipe) if job else None
-    if problem is None:
-        return []
-    place = (problem.partition(":")[0],)
-    return [Problem(document.file, at_sample.line(place), problem)]
-
-
-def _overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
-    """Set values at dotted places in a document's data."""
-    if not isinstance(document.data, dict):
-        return document
-    data: dict[str, Any] = document.data
-    lines: dict[Place, int] = dict(document.lines)
-    for dotted, value in overrides.items():
-        *parents, last = dotted.split(".")
-        node = data
-        for key in parents:
-            child = node.get(key)
-            if child is None:
-                child = node[key] = {}
-            elif isinstance(child, str):  # a plug-in written as `name`
-                child = node[key] = {child: {}}
-            if not isinstance(child, dict):
-                raise UserError(f"--set {dotted}: {key!r} holds no fields")
-            node = child
-        node[last] = value
-    return Document(document.file, data, lines)

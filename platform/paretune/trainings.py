@@ -14,7 +14,8 @@ import yaml
 from paretune.display import figures_line
 from paretune.errors import UserError
 from paretune.folders import checked_name, only_one, output_folder
-from paretune.job import Job, Plan
+from paretune.job import Job
+from paretune.plan import Plan
 from paretune.spec import flat
 from paretune.store import new_folder, write_text
 from paretune.training.order import HISTORY, Order, divergence_told, epochs_of, read_history, train_order

@@ -26,7 +26,7 @@ from paretune.detectors.ssd_anchors import CENTRE_WEIGHT
 from paretune.detectors.structure import load_network, save_network
 from paretune.detectors.yolo import Yolo
 from paretune.errors import UserError
-from paretune.job import checked_space
+from paretune.plan import checked_space
 from paretune.recipe import Recipe
 from paretune.structures import Annotations, InputSize
 from paretune.training import distilling

@@ -11,7 +11,8 @@ import pytest
 from paretune.baseline import first_recipes
 from paretune.cli import main
 from paretune.errors import UserErrors
-from paretune.job import Constraint, Job, read_plan
+from paretune.job import Constraint, Job
+from paretune.plan import read_plan
 from paretune.recipe import Recipe
 from paretune.structures import InputSize
 from tests_support import ROOT

@@ -24,7 +24,7 @@ def add(verbs: Any) -> None:
 def _submit(given: argparse.Namespace) -> int:
     from paretune.executors.ray.jobs import submit
     from paretune.folders import checked_name
-    from paretune.job import read_plan
+    from paretune.plan import read_plan
 
     plan = read_plan(given.job, overrides(given))
     name = checked_name(given.name or given.job.stem)

@@ -30,7 +30,7 @@ def add(verbs: Any) -> None:
 
 def _sweep(given: argparse.Namespace) -> int:
     from paretune.folders import new_sweep
-    from paretune.job import read_plan
+    from paretune.plan import read_plan
 
     changes = overrides(given)
     if given.first:

@@ -21,7 +21,7 @@ def add(verbs: Any) -> None:
 
 
 def _train(given: argparse.Namespace) -> int:
-    from paretune.job import read_plan
+    from paretune.plan import read_plan
     from paretune.trainings import open_place, run_training
 
     plan = read_plan(given.job, overrides(given))
