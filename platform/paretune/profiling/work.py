@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.detectors.base import Detector
-from paretune.runtimes.counting import Modules, modules_of
+from paretune.runtimes.counting import SAME_VALUE, Modules, modules_of
 from paretune.runtimes.onnxruntime import part_file
 from paretune.runtimes.predictor import Predictor
 from paretune.store import Artefact
@@ -173,11 +173,7 @@ def _source(name: str, makers: Mapping[str, Any], weights: Mapping[str, Any]) ->
     """Return the initializer that a tensor is made of without any input of the network; None where there is one."""
     while name not in weights:
         maker = makers.get(name)
-        if (
-            maker is None
-            or not maker.input
-            or maker.op_type not in ("DequantizeLinear", "QuantizeLinear", "Cast", "Identity", "Reshape", "Transpose")
-        ):
+        if maker is None or not maker.input or maker.op_type not in SAME_VALUE:
             return None
         name = maker.input[0]
     return name

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SCOPE = "::"
 """What stands in the name of an exported node between the module it came from and its own name."""
-_SAME_VALUE = ("DequantizeLinear", "QuantizeLinear", "Cast", "Reshape", "Transpose", "Identity")
+SAME_VALUE = ("DequantizeLinear", "QuantizeLinear", "Cast", "Reshape", "Transpose", "Identity")
 """Operators that only write a parameter otherwise."""
 _HEAVY = ("conv", "gemm", "matmul", "fullyconnected")
 """What the names of operators with weights hold, in files and in runtimes."""
@@ -196,7 +196,7 @@ def nodes_of(graph: Any) -> tuple[dict[str, str], dict[str, frozenset[str]]]:
     for node in graph.node:
         names = (*filter(None, [node.name]), *node.output)
         owner = next((owners[name] for name in (*node.input[1:], *node.input[:1]) if name in owners), "")
-        if owner and node.op_type in _SAME_VALUE:
+        if owner and node.op_type in SAME_VALUE:
             owners[node.output[0]] = owner
         if owner and _is_heavy(node.op_type):
             before = frozenset([owner])
