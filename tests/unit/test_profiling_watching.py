@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from paretune import device_lock
-from paretune.profiling import Latency, measure
+from paretune.profiling import Latency, compare, measure
 from paretune.profiling.samples import COLUMNS
 from paretune.profiling.watching import Watched, foreigners, watching
 from paretune.target import Target
@@ -134,3 +134,18 @@ def test_repetitions_beside_a_stranger_are_taken_again(monkeypatch: Any, tmp_pat
     latency = measure(folder, images(), CUDA, quick(repetitions=1), loader=BUSY)
     assert f"process {STRANGER} used the GPU too" in latency.contended
     assert latency.to_dict()["gpu"]["foreign"] == [[STRANGER], [STRANGER]]
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_a_comparison_beside_a_stranger_says_so(monkeypatch: Any, tmp_path: Path) -> None:
+    monkeypatch.setattr(device_lock, "lock_folder", lambda: tmp_path)
+    folders = [fake_artefact(tmp_path / name, network=1) for name in ("one", "other")]
+
+    def pids() -> list[int]:
+        return [*(int((folder / "pid").read_text()) for folder in folders), STRANGER]
+
+    put(monkeypatch, FakeNvml(gpu(pids=pids)))
+    found = compare(folders, images(), CUDA, rounds=2, blocks=2, protocol=quick(), loader=BUSY)
+    assert any(f"process {STRANGER} used the GPU too" in note for note in found.notes)
+    assert found.to_dict()["gpu"]["foreign"] == [[STRANGER]] * 4  # before and after two rounds; both workers are ours

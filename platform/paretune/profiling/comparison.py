@@ -33,6 +33,7 @@ from paretune.profiling.samples import (
     milliseconds,
 )
 from paretune.profiling.supervisor import LOADER, Worker, saved_images
+from paretune.profiling.watching import Look, Watched, watching
 from paretune.structures import Image
 from paretune.target import Target
 
@@ -89,6 +90,8 @@ class Comparison:
     """What else used the cores, as shares (see ``cores.reading``)."""
     facts: tuple[Mapping[str, Any], ...] = ()
     """What really ran, read back, per artefact, and the environment."""
+    gpu: Watched | None = None
+    """The GPU before and after each round; None on a CPU, and where nobody watched."""
 
     def ratio(self, index: int, base: int | None = None, *, network: bool = False) -> Ratio:
         """Return the latency of one artefact as a share of another's (by default the baseline's).
@@ -112,8 +115,9 @@ class Comparison:
     @property
     def notes(self) -> tuple[str, ...]:
         """Say what a reader of the ratios must know; each begins with its flag."""
-        told = contention(self.elsewhere)
+        told = [*contention(self.elsewhere), *(() if self.gpu is None else self.gpu.contended)]
         notes = [f"contended: {'; '.join(told)}"] if told else []
+        notes += () if self.gpu is None else self.gpu.notes
         if not self.steady:
             notes.append("no_steady_state: a warm-up reached no plateau")
         return tuple(notes)
@@ -136,6 +140,7 @@ class Comparison:
             "rounds": self.latency.shape[0],
             "notes": list(self.notes),
             "elsewhere": dict(self.elsewhere),
+            "gpu": None if self.gpu is None else self.gpu.tree(),
             "artefacts": [
                 {
                     "latency_ms_p50": float(np.nanmedian(self.latency[:, :, index])),
@@ -181,8 +186,9 @@ def compare(
     rng = np.random.default_rng(0)
     runs: list[list[list[Batch]]] = []  # (round, block, artefact)
     facts: list[dict[str, Any]] = []
+    looks: list[Look] = []
     steady = True
-    with alone_on(target.device), saved_images(images) as file:
+    with alone_on(target.device), saved_images(images) as file, watching(target) as watch:
         surroundings = environment(target)
         for _ in range(rounds):
             with ExitStack() as stack:
@@ -191,7 +197,9 @@ def compare(
                 steady = steady and all(plateaus)
                 orders = [rng.permutation(len(workers)) for _ in range(blocks // 2)]
                 rows = [order for pair in orders for order in (pair, pair[::-1])]
-                runs.append([_row(workers, order, protocol.block_seconds, 5 * n) for n, order in enumerate(rows)])
+                with watch.around(*(worker.pid for worker in workers)) as seen:
+                    runs.append([_row(workers, order, protocol.block_seconds, 5 * n) for n, order in enumerate(rows)])
+                looks += seen
                 facts = facts or [{**surroundings, **worker.facts} for worker in workers]
     mode = _mode(runs, target)
     flat = [(place, runs[place[0]][place[1]][place[2]]) for place in np.ndindex(rounds, blocks, len(artefacts))]
@@ -206,6 +214,7 @@ def compare(
         steady=steady,
         elsewhere=shares([batch.elsewhere for _, batch in flat]),
         facts=tuple(facts),
+        gpu=watch.told(looks),
     )
 
 

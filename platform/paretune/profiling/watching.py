@@ -26,7 +26,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Watched:
-    """All looks of a measurement: one before and one after each repetition."""
+    """All looks of a measurement: one before and one after each repetition, or round of a comparison."""
 
     looks: tuple[Look, ...]
     gpu: str | None = None
@@ -73,16 +73,16 @@ class Watch:
         self._gpu, self._missing = gpu, missing
 
     @contextmanager
-    def around(self, worker: int) -> Iterator[list[Look]]:
+    def around(self, *workers: int) -> Iterator[list[Look]]:
         """Give a list of two looks, filled at the begin and the end of the block; empty without a GPU.
 
         Args:
-            worker: number of the process that is measured; it uses the GPU already.
+            workers: numbers of the processes that are measured; they use the GPU already.
         """
         looks: list[Look] = []
-        looks += self._look(worker)
+        looks += self._look(workers)
         yield looks
-        looks += self._look(worker)
+        looks += self._look(workers)
 
     def told(self, looks: Sequence[Look]) -> Watched | None:
         """Return what was seen; None where there is no GPU to be watched."""
@@ -90,8 +90,8 @@ class Watch:
             return Watched((), missing=self._missing) if self._missing else None
         return Watched(tuple(looks), self._gpu.name, self._gpu.uuid, self._gpu.driver)
 
-    def _look(self, worker: int) -> list[Look]:
-        return [] if self._gpu is None else [Look(self._gpu.read(), _foreign(self._gpu, worker))]
+    def _look(self, workers: Sequence[int]) -> list[Look]:
+        return [] if self._gpu is None else [Look(self._gpu.read(), _foreign(self._gpu, workers))]
 
 
 @contextmanager
@@ -115,15 +115,15 @@ def foreigners(looks: Sequence[Look]) -> list[str]:
     return [f"{'process' if one else 'processes'} {named} used the GPU too"] if met else []
 
 
-def _foreign(gpu: Gpu, worker: int) -> tuple[int, ...] | str:
-    """Return the processes on the GPU other than the worker's; in a container their numbers may mean nothing.
+def _foreign(gpu: Gpu, workers: Sequence[int]) -> tuple[int, ...] | str:
+    """Return the processes on the GPU other than the workers'; in a container their numbers may mean nothing.
 
-    The worker is on the GPU, so numbers among which its own is missing are those of another namespace.
+    The workers are on the GPU, so numbers among which their own are missing are those of another namespace.
     """
     found = gpu.processes()
     if found is None:
         return gpu.reasons["processes"]
-    ours = [pid for pid in found if _session(pid) == worker]
+    ours = [pid for pid in found if _session(pid) in workers]
     if not ours:
         what = f"{len(found)} processes by numbers of another namespace" if found else "no process"
         return f"NVML shows {what}, not the one that is measured (a container may hide it)"
