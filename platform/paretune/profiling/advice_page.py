@@ -13,8 +13,6 @@ from paretune.profiling.tables import UNKNOWN, Rows
 
 LAYERS = 8
 """Slowest layers that are shown."""
-WORDS = ("bound by", "may cost", "why")
-"""Columns that do not hold numbers."""
 Measured = Mapping[str, Ratio | str]
 """Knob → the advised artefact's latency as a share of what it was before, or why it was not built."""
 
@@ -39,12 +37,18 @@ def advice_tables(diagnosis: Diagnosis, advice: Sequence[Advice], measured: Meas
     nothing = ("no knob of the network gains anything that could be measured",)
     return [
         Rows("what could be gained at most", ("part", "ms", "share", "if free", "at its roof"), tuple(ceilings)),
-        Rows("slowest layers", ("layer", "ms", "GFLOP/s", "of its roof", "bound by"), tuple(layers)),
+        Rows(
+            "slowest layers",
+            ("layer", "ms", "GFLOP/s", "of its roof", "bound by"),
+            tuple(layers),
+            words=("bound by",),
+        ),
         Rows(
             "advice, the largest gain first",
             ("knob", "predicted", "measured", "may cost", "why"),
             tuple(knobs),
             () if knobs else nothing,
+            words=("measured", "may cost", "why"),
         ),
     ]
 

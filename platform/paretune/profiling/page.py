@@ -17,7 +17,7 @@ median, the band the smallest and largest median of its processes."""
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #202124; }
 table { border-collapse: collapse; margin: .5em 0; } th, td { padding: .2em .9em; text-align: right; }
-th:first-child, td:first-child { text-align: left; } th { border-bottom: 1px solid #9aa0a6; }
+.words { text-align: left; } th { border-bottom: 1px solid #9aa0a6; }
 tr:last-child td { border-bottom: 1px solid #dadce0; } ul { color: #5f6368; font-size: 13px; } img { max-width: 100%; }
 """
 
@@ -64,9 +64,12 @@ def picture(what: str, png: bytes) -> str:
 
 def table(rows: Rows) -> str:
     """Return a table as a part of a page."""
+    left = [number == 0 or word in rows.words for number, word in enumerate(rows.head)]
 
     def row(words: Sequence[str], cell: str) -> str:
-        return "<tr>" + "".join(f"<{cell}>{html.escape(word)}</{cell}>" for word in words) + "</tr>"
+        kinds = (f"{cell} class=words" if is_words else cell for is_words in left)
+        cells = (f"<{kind}>{html.escape(word)}</{cell}>" for kind, word in zip(kinds, words, strict=True))
+        return f"<tr>{''.join(cells)}</tr>"
 
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in rows.notes)
     lines = "\n".join(row(words, "td") for words in rows.rows)

@@ -31,6 +31,8 @@ class Rows:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    """Columns of words, besides the first; others hold numbers."""
 
 
 def stage_table(name: str, latency: Latency, energy: Energy | None = None, besides: Deployed | None = None) -> Rows:

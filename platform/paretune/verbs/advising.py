@@ -72,11 +72,11 @@ def _say(line: str) -> None:
 
 def _show(found: Any) -> None:
     from paretune.display import print_table
-    from paretune.profiling.advice_page import WORDS, advice_tables, verdict
+    from paretune.profiling.advice_page import advice_tables, verdict
 
     print(f"{found.artefact.folder}: {verdict(found.diagnosis)}")
     print(f"{found.diagnosis.evidence}\n")
     for rows in advice_tables(found.diagnosis, found.advice, found.measured):
-        print_table(rows.title, rows.head, rows.rows, rows.notes, left=WORDS)
+        print_table(rows.title, rows.head, rows.rows, rows.notes, left=rows.words)
     for note in found.notes:
         print(note)
