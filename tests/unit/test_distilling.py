@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +26,7 @@ from paretune.detectors.ssd import Ssd
 from paretune.detectors.ssd_anchors import CENTRE_WEIGHT
 from paretune.detectors.structure import load_network, save_network
 from paretune.detectors.yolo import Yolo
+from paretune.detectors.yolox_loss import predictions
 from paretune.errors import UserError
 from paretune.plan import checked_space
 from paretune.recipe import Recipe
@@ -178,6 +180,51 @@ def test_one_batch_of_every_family_reaches_the_student_and_not_the_teacher(detec
     assert same_state(before, state(loss.teacher))
     assert not loss.teacher.training
     assert alone(student) is small
+
+
+def test_yolos_answers_to_larger_images_name_the_same_boxes_in_smaller_ones() -> None:
+    """Of an image of twice the sides, a cell gets what the cell at its lower right says: boxes of half the sides."""
+    random = torch.Generator().manual_seed(0)
+    shapes = [(1, channels, 16 // s, 24 // s) for s in (1, 2, 4) for channels in (4, 1, 2)]
+    teachers = [torch.randn(shape, generator=random) for shape in shapes]
+    like = [torch.zeros(*maps.shape[:2], maps.shape[2] // 2, maps.shape[3] // 2) for maps in teachers]
+    found = Yolo().fitted_answers(teachers, like, (0.5, 0.5))
+    assert [maps.shape for maps in found] == [maps.shape for maps in like]
+    for level, stride in enumerate((8, 16, 32)):
+        height, width = like[3 * level].shape[2:]
+        (mine, theirs) = (
+            predictions(maps[3 * level : 3 * level + 3], (stride,)).boxes[0].unflatten(0, sides)
+            for maps, sides in ((found, (height, width)), (teachers, (2 * height, 2 * width)))
+        )
+        torch.testing.assert_close(mine, theirs[1::2, 1::2] / 2)
+        for kind in (1, 2):  # objectness and classes
+            assert torch.equal(found[3 * level + kind], teachers[3 * level + kind][..., 1::2, 1::2])
+
+
+@pytest.mark.parametrize("detector", [Yolo(width=0.125, depthwise=False), Ssd(width=0.25, smallest=0.1)])
+def test_answers_to_images_of_the_same_size_stay_as_they_are(detector: Detector) -> None:
+    raw = [torch.randn(maps.shape) for maps in model(detector, SQUARE).network(images())]
+    for mine, wanted in zip(detector.fitted_answers(raw, raw, (1.0, 1.0)), raw, strict=True):
+        torch.testing.assert_close(mine, wanted)
+
+
+@pytest.mark.parametrize("detector", FAMILIES)
+def test_a_teacher_sees_images_at_the_size_it_was_trained_at_if_its_family_can(
+    detector: Detector, tmp_path: Path
+) -> None:
+    network = model(detector, SQUARE).network
+    save_network(network, tmp_path)
+    (tmp_path / "training.json").write_text(json.dumps({"input_size": "128x96"}))
+    distill = Distill(teacher=str(tmp_path))
+    student, loss = with_teacher(network.train(), detector, len(CLASSES), SQUARE, SETTINGS, distill, "cpu")
+    assert isinstance(loss, Teaching)
+    seen: list[tuple[int, ...]] = []
+    loss.teacher.get_submodule("backbone").register_forward_hook(lambda _, given, __: seen.append(given[0].shape[2:]))
+    terms = loss(student, images(), truth(2, 1))
+    assert seen == [(96, 128) if detector.teacher_sees_own_size else (64, 64)]
+    assert all(torch.isfinite(term) for term in terms.values())
+    loss(student, images()[..., :32], truth(2, 1))  # drawn sizes (multi-scale) are scaled alike
+    assert seen[1:] == [(96, 64) if detector.teacher_sees_own_size else (64, 32)]
 
 
 @pytest.mark.parametrize(("logits", "features"), [(1.0, 0.0), (0.0, 1.0), (2.0, 3.0)])

@@ -49,6 +49,9 @@ class Detector(Spec, ABC):
     """Modules of the network whose outputs feed the heads: maps that a teacher and its student are compared by."""
     answers_from: ClassVar[tuple[str, ...]] = ("",)
     """Modules whose outputs ``imitation`` compares; "" is the network itself, with its raw maps."""
+    teacher_sees_own_size: ClassVar[bool] = False
+    """Whether a teacher may see the images at the size it was trained at: what it says is brought to the student's
+    by ``fitted_answers``."""
 
     @property
     @abstractmethod
@@ -149,6 +152,20 @@ class Detector(Spec, ABC):
             shown: what the student's modules have made of them, by name.
         """
         self.part_modules(teacher)[self.part_names[0]](images)
+
+    def fitted_answers(
+        self, answers: Sequence[Tensor], like: Sequence[Tensor], ratio: tuple[float, float]
+    ) -> list[Tensor]:
+        """Return a teacher's answers to images of its own size as they would be to the student's.
+
+        Only asked of those with ``teacher_sees_own_size``; their answers are the raw maps.
+
+        Args:
+            answers: the teacher's raw maps.
+            like: the student's, whose shapes they get.
+            ratio: width and height of the student's images as a share of the teacher's.
+        """
+        raise NotImplementedError(f"{self.name} has a teacher that sees what the student sees")
 
     def imitation(
         self,

@@ -77,6 +77,42 @@ def ssd_imitation(
     }
 
 
+def fitted(answers: Sequence[Tensor], like: Sequence[Tensor]) -> list[Tensor]:
+    """Return maps (B, C, h, w) at the cells of others: of each, the answer of the nearest cell."""
+    return [F.interpolate(one, other.shape[2:], mode="nearest-exact") for one, other in zip(answers, like, strict=True)]
+
+
+def yolox_fitted(
+    answers: Sequence[Tensor], like: Sequence[Tensor], strides: Sequence[int], ratio: tuple[float, float]
+) -> list[Tensor]:
+    """Return raw maps of images of one size as they would be of the same images in another.
+
+    Args:
+        answers: as ``yolox_loss`` takes them.
+        like: of the other size, each level of the same stride.
+        strides: pixels between the cells of each level.
+        ratio: width and height of the other images as shares of those of ``answers``.
+    """
+    found = fitted(answers, like)
+    for level in range(len(strides)):
+        at = 3 * level  # box, objectness and classes
+        boxes = answers[at]
+        scale = boxes.new_tensor(ratio).view(1, 2, 1, 1)
+        centres = (boxes[:, :2] + _cells(boxes)) * scale  # in cells of the other maps
+        (moved,) = fitted([centres], [like[at]])
+        found[at] = torch.cat([moved - _cells(like[at]), found[at][:, 2:] + scale.log()], 1)
+    return found
+
+
+def _cells(plane: Tensor) -> Tensor:
+    """Return column and row of every cell of a map, (1, 2, h, w)."""
+    height, width = plane.shape[2:]
+    rows, columns = torch.meshgrid(
+        torch.arange(height, device=plane.device), torch.arange(width, device=plane.device), indexing="ij"
+    )
+    return torch.stack((columns, rows))[None]
+
+
 def frcnn_regions(raw: Sequence[Tensor], wanted: Sequence[Tensor]) -> dict[str, Tensor]:
     """Return the terms ``objectness`` and ``region`` of the first network, each per object anchor of the teacher.
 

@@ -44,6 +44,7 @@ class Yolo(Detector):
     """YOLOX; parameters have the names and shapes of the official checkpoints."""
 
     name: ClassVar[str] = "yolo"
+    teacher_sees_own_size: ClassVar[bool] = True
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ("iou", "giou", "diou", "ciou")
     class_losses: ClassVar[tuple[ClassLoss, ...]] = ("bce", "focal")
 
@@ -135,6 +136,14 @@ class Yolo(Detector):
         from paretune.detectors.yolox_loss import yolox_loss
 
         return yolox_loss(raw, _STRIDES, annotations, losses)
+
+    def fitted_answers(
+        self, answers: Sequence[Tensor], like: Sequence[Tensor], ratio: tuple[float, float]
+    ) -> list[Tensor]:
+        """Return a teacher's raw maps at the student's cells, boxes in the student's pixels."""
+        from paretune.detectors.imitating import yolox_fitted
+
+        return yolox_fitted(answers, like, _STRIDES, ratio)
 
     def imitation(
         self,

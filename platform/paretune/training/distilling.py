@@ -3,7 +3,10 @@
 The teacher's answers are compared as the detector says (``Detector.imitation``). Its maps that feed the
 heads are compared by their correlation, which knows nothing of their size: Cao et al., PKD, NeurIPS 2022
 (arXiv:2207.02039). Where a pruned network has fewer channels, a 1x1 convolution lies between, trained with
-it and thrown away: Romero et al., FitNets, ICLR 2015 (arXiv:1412.6550).
+it and thrown away: Romero et al., FitNets, ICLR 2015 (arXiv:1412.6550). A teacher of other images than the
+student's sees them at the size that it was trained at, and its maps are brought to the student's, which is how
+Qi et al. teach networks of small images (CVPR 2021, arXiv:2109.06875): at the student's size it would know
+little itself.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paretune.detectors.base import Detector
@@ -21,10 +25,12 @@ from paretune.detectors.structure import load_network
 from paretune.errors import UserError
 from paretune.structures import Annotations, InputSize
 from paretune.training.distill import Distill
-from paretune.training.order import outputs_of
+from paretune.training.order import outputs_of, read_history
 from paretune.training.settings import Training
 from paretune.training.stepping import Loss
 
+SAME = (1.0, 1.0)
+"""The student sees what its teacher was trained with."""
 _SMALLEST = 1e-6
 """Variance of a channel that says nothing."""
 
@@ -65,11 +71,19 @@ class Teaching:
         detector: of both networks.
         distill: what counts how much.
         settings: of the training, for its loss functions.
+        ratio: width and height of the images as shares of those that the teacher was trained with.
     """
 
-    def __init__(self, teacher: nn.Module, detector: Detector, distill: Distill, settings: Training) -> None:
+    def __init__(
+        self,
+        teacher: nn.Module,
+        detector: Detector,
+        distill: Distill,
+        settings: Training,
+        ratio: tuple[float, float] = SAME,
+    ) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
-        self.detector, self.distill, self.losses = detector, distill, settings.losses
+        self.detector, self.distill, self.losses, self.ratio = detector, distill, settings.losses, ratio
 
     def __call__(
         self, forward: Callable[..., Any], images: Tensor, annotations: Sequence[Annotations]
@@ -83,8 +97,7 @@ class Teaching:
             return output
 
         terms = self.detector.training_loss(observed, images, annotations, self.losses)
-        with torch.no_grad(), tapped(self.teacher, tuple(shown)) as wanted:
-            self.detector.teach(self.teacher, images, shown)
+        wanted = self._asked(images, shown)
         more: dict[str, Tensor] = {}
         if self.distill.features:
             names = self.detector.features_from
@@ -95,6 +108,29 @@ class Teaching:
             answers = self.detector.imitation(shown, wanted, annotations, size, self.distill.temperature)
             more |= {name: self.distill.logits * term for name, term in answers.items()}
         return {**terms, **{f"distill_{name}": term for name, term in more.items()}}
+
+    def _asked(self, images: Tensor, shown: Mapping[str, Sequence[Tensor]]) -> dict[str, list[Tensor]]:
+        """Return what the teacher makes of the images, by module, in maps of the student's shapes."""
+        across, down = self.ratio
+        if self.ratio != SAME:
+            # even sides, as every level's are halved; at the size trained for they are the teacher's own
+            height, width = (
+                2 * round(side / share / 2) for side, share in zip(images.shape[2:], (down, across), strict=True)
+            )
+            images = F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
+        with torch.no_grad(), tapped(self.teacher, tuple(shown)) as wanted:
+            self.detector.teach(self.teacher, images, shown)
+            if self.ratio == SAME:
+                return wanted
+            for name in set(shown) & set(self.detector.answers_from):
+                wanted[name] = self.detector.fitted_answers(wanted[name], shown[name], self.ratio)
+            for name in set(shown) & set(self.detector.features_from):
+                pairs = zip(wanted[name], shown[name], strict=True)
+                wanted[name] = [
+                    F.interpolate(theirs, mine.shape[2:], mode="bilinear", align_corners=False)
+                    for theirs, mine in pairs
+                ]
+        return wanted
 
 
 def with_teacher(
@@ -127,7 +163,7 @@ def with_teacher(
         raise UserError(f"distill.teacher: {distill.teacher}: not trained for these {num_classes} classes")
     student = _student(network, teacher, detector, size, settings.seed, distill)
     teacher = teacher.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return student, Teaching(teacher, detector, distill, settings)
+    return student, Teaching(teacher, detector, distill, settings, _ratio(detector, size, distill))
 
 
 def alone(network: nn.Module) -> nn.Module:
@@ -142,6 +178,15 @@ def _teacher(detector: Detector, num_classes: int, distill: Distill) -> nn.Modul
         return load_network(detector, num_classes, Path(distill.teacher))
     except UserError as error:
         raise UserError(f"distill.teacher: {error}") from error
+
+
+def _ratio(detector: Detector, size: InputSize, distill: Distill) -> tuple[float, float]:
+    """Return width and height of the student's images as shares of those its teacher was trained with."""
+    told = read_history(Path(str(distill.teacher))).get("input_size")
+    if told is None or not detector.teacher_sees_own_size:
+        return SAME
+    own = InputSize.parse(told)
+    return size.width / own.width, size.height / own.height
 
 
 def _student(
