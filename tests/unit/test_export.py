@@ -12,9 +12,11 @@ from torch import nn
 
 from paretune.compression.export import OPSET, Export, check_parity, training_images
 from paretune.compression.folding import folded
+from paretune.detectors.chain import Chain
 from paretune.detectors.yolo import Yolo
 from paretune.model import Model
 from paretune.runtimes.onnxruntime import open_session
+from paretune.structures import InputSize
 from tests_support_compression import SIZE, MixedDetector, context, exported, model, outputs, same_state, state
 
 pytestmark = pytest.mark.slow
@@ -85,7 +87,7 @@ def test_a_yolo_is_nothing_but_folded_convolutions(depthwise: bool, tmp_path: Pa
     detector = Yolo(width=0.125, depthwise=depthwise)
     found = Export().apply(model(detector), context(tmp_path, detector))
     kinds = {node.op_type for node in onnx.load(found.file).graph.node}
-    assert kinds == {"Conv", "Sigmoid", "Mul", "Add", "Concat", "Slice", "MaxPool", "Resize"}
+    assert kinds == {"Conv", "Sigmoid", "Mul", "Add", "Concat", "MaxPool", "Resize"}
 
 
 @pytest.mark.parametrize(("spoilt", "name"), [("box", "box"), ("score", "score"), ("stem.0", "box")])
@@ -150,3 +152,30 @@ def test_folding_keeps_the_function_and_removes_every_norm() -> None:
     assert not any(isinstance(module, nn.BatchNorm2d) for module in copied.modules())
     for wanted, got in zip(outputs(network), outputs(copied), strict=True):
         torch.testing.assert_close(wanted, got, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_yolos_first_layer_takes_the_picture_as_it_is(tmp_path: Path, bias: bool) -> None:
+    torch.manual_seed(0)
+    detector = Yolo(depthwise=False, width=0.125)
+    network = detector.build(2).eval()
+    stem = network.get_submodule("backbone.backbone.stem.conv")
+    stem.conv = torch.nn.Conv2d(12, 8, 3, padding=1, bias=bias)
+    images = torch.randn(2, 3, 64, 96)
+    simpler = folded(network, images)
+    with torch.no_grad():
+        for mine, wanted in zip(simpler(images), network(images), strict=True):
+            torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-4)
+    model_of_it = Model(network, None, InputSize(64, 64))
+    graph = onnx.load(Export().apply(model_of_it, context(tmp_path, detector)).file).graph
+    assert graph.node[0].op_type == "Conv"  # nothing is gathered before it
+    assert graph.node[0].name.startswith("backbone.backbone.stem.conv.conv::")
+
+
+def test_a_first_layer_that_was_factorized_stays_as_it_is() -> None:
+    network = Yolo(depthwise=False, width=0.125).build(2).eval()
+    network.set_submodule("backbone.backbone.stem.conv.conv", Chain(torch.nn.Conv2d(12, 8, 3, padding=1)))
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for mine, wanted in zip(folded(network, images)(images), network(images), strict=True):
+            torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-4)

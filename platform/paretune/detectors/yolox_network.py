@@ -7,6 +7,7 @@ channel count is used while running: a pruned network runs through the same code
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -16,6 +17,10 @@ from torch import Tensor, nn
 STRIDES = (8, 16, 32)
 PRIOR = 0.01
 """Score that every class and objectness output has at the start (Lin et al., arXiv:1708.02002, section 4.1)."""
+
+
+_PIXELS = ((0, 0), (1, 0), (0, 1), (1, 1))
+"""Row and column of four neighbouring pixels, in the order of the checkpoints."""
 
 
 class ConvBnAct(nn.Module):
@@ -106,9 +111,36 @@ class Focus(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W), both sides even → (B, outputs, H / 2, W / 2)."""
-        # the order of the four is part of the checkpoints' format: down first, then right
-        patches = (x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2])
-        return self.conv(torch.cat(patches, 1))  # type: ignore[no-any-return]
+        return self.conv(torch.cat([x[..., down::2, right::2] for down, right in _PIXELS], 1))  # type: ignore[no-any-return]
+
+    def simpler(self) -> nn.Module | None:
+        """Return what computes the same by one 6x6 convolution of stride 2; None where the 3x3 is none any more.
+
+        Gathering the pixels takes as long as the convolution itself on a CPU.
+        """
+        layer = self.conv.conv
+        if type(layer) is not nn.Conv2d or layer.weight.shape[1:] != (12, 3, 3):
+            return None
+        block = copy.deepcopy(self.conv)
+        block.conv = nn.Conv2d(3, layer.out_channels, 6, 2, 2, bias=layer.bias is not None)
+        with torch.no_grad():
+            for index, (down, right) in enumerate(_PIXELS):
+                block.conv.weight[:, :, down::2, right::2] = layer.weight[:, 3 * index : 3 * index + 3]
+            if layer.bias is not None and block.conv.bias is not None:
+                block.conv.bias.copy_(layer.bias)
+        return Stem(block)
+
+
+class Stem(nn.Module):
+    """A first layer that takes the picture as it is."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W), both sides even → (B, outputs, H / 2, W / 2)."""
+        return self.conv(x)  # type: ignore[no-any-return]
 
 
 class Darknet(nn.Module):
