@@ -77,30 +77,22 @@ def ssd_imitation(
     }
 
 
-def fitted(answers: Sequence[Tensor], like: Sequence[Tensor]) -> list[Tensor]:
-    """Return maps (B, C, h, w) at the cells of others: of each, the answer of the nearest cell."""
-    return [F.interpolate(one, other.shape[2:], mode="nearest-exact") for one, other in zip(answers, like, strict=True)]
-
-
-def yolox_fitted(
-    answers: Sequence[Tensor], like: Sequence[Tensor], strides: Sequence[int], ratio: tuple[float, float]
-) -> list[Tensor]:
-    """Return raw maps of images of one size as they would be of the same images in another.
+def yolox_fitted(answers: Sequence[Tensor], like: Sequence[Tensor], ratio: tuple[float, float]) -> list[Tensor]:
+    """Return raw maps of images of one size as they would be of the same images in another: of the nearest cells.
 
     Args:
         answers: as ``yolox_loss`` takes them.
         like: of the other size, each level of the same stride.
-        strides: pixels between the cells of each level.
         ratio: width and height of the other images as shares of those of ``answers``.
     """
-    found = fitted(answers, like)
-    for level in range(len(strides)):
-        at = 3 * level  # box, objectness and classes
-        boxes = answers[at]
-        scale = boxes.new_tensor(ratio).view(1, 2, 1, 1)
-        centres = (boxes[:, :2] + _cells(boxes)) * scale  # in cells of the other maps
-        (moved,) = fitted([centres], [like[at]])
-        found[at] = torch.cat([moved - _cells(like[at]), found[at][:, 2:] + scale.log()], 1)
+    scale = answers[0].new_tensor(ratio).view(1, 2, 1, 1)
+    found = []
+    for index, (maps, other) in enumerate(zip(answers, like, strict=True)):
+        is_box = index % 3 == 0
+        if is_box:
+            maps = torch.cat([(maps[:, :2] + _cells(maps)) * scale, maps[:, 2:] + scale.log()], 1)  # noqa: PLW2901
+        near = F.interpolate(maps, other.shape[2:], mode="nearest-exact")
+        found.append(torch.cat([near[:, :2] - _cells(near), near[:, 2:]], 1) if is_box else near)
     return found
 
 

@@ -31,7 +31,6 @@ class Ssd(Detector):
     """SSD on torchvision's networks; parameters have the names and shapes of its checkpoints."""
 
     name: ClassVar[str] = "ssd"
-    teacher_sees_own_size: ClassVar[bool] = True
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ("smooth_l1", "iou", "giou", "diou", "ciou")
     class_losses: ClassVar[tuple[ClassLoss, ...]] = ("cross_entropy", "focal")
 
@@ -135,17 +134,6 @@ class Ssd(Detector):
 
         anchors = torch.tensor(self.anchors([maps.shape[2:] for maps in raw[::2]], size), device=raw[0].device)
         return ssd_loss(raw, anchors, boxes_per_cell(self._ratios), annotations, losses)
-
-    def fitted_answers(
-        self,
-        answers: Sequence[Tensor],
-        like: Sequence[Tensor],
-        ratio: tuple[float, float],  # noqa: ARG002 - default boxes, and so offsets, are shares of the image
-    ) -> list[Tensor]:
-        """Return a teacher's raw maps at the student's cells."""
-        from paretune.detectors.imitating import fitted
-
-        return fitted(answers, like)
 
     def imitation(
         self,

@@ -143,7 +143,7 @@ class Yolo(Detector):
         """Return a teacher's raw maps at the student's cells, boxes in the student's pixels."""
         from paretune.detectors.imitating import yolox_fitted
 
-        return yolox_fitted(answers, like, _STRIDES, ratio)
+        return yolox_fitted(answers, like, ratio)
 
     def imitation(
         self,

@@ -18,7 +18,7 @@ class Distill(Spec):
     """Softens the class scores of both before they are compared: above 1, unlikely classes count more."""
     teacher: str | None = None
     """Folder of another trained network of this detector and these classes (its widths may differ); the baseline
-    by default. Of YOLO and SSD it sees the images at the size it was trained at, whatever the student's."""
+    by default. YOLO's sees the images at the size it was trained at, whatever the student's."""
 
     @model_validator(mode="after")
     def _something(self) -> Distill:
