@@ -15,6 +15,7 @@ from compressed import images_of, optimized
 from figures import BENCH, Figures
 from training import CASES, trained
 
+from paretune.bench import measuring_images
 from paretune.profiling.comparison import Comparison, compare
 from paretune.profiling.cores import choose_cores
 from paretune.profiling.latency import Latency, measure
@@ -39,8 +40,7 @@ LADDER = tuple(f"256x{height}" for height in range(192, 512, 16))
 def fill(root: Path, figures: Figures, *, minutes: float) -> None:
     """Measure a short and a long inference over some minutes, then under load, then many artefacts twice."""
     source = trained(CASES[0], 0, root).folder
-    split = images_of(source).splits["val"]
-    images = [split.image(index) for index in range(min(100, len(split)))]
+    images = measuring_images(images_of(source).splits["val"])
     short, long = (artefact(source, size, "onnxruntime") for size in ("256x192", "1024x768"))
     quiet = _quiet((short, long), images, minutes)
     for name, found in zip(("short", "long"), quiet, strict=True):

@@ -89,11 +89,11 @@ def ratios(folders: Sequence[Path], source: Path) -> list[tuple[float, float]]:
 
     One in a folder ``library.NAME`` is run as its own library does.
     """
+    from paretune.bench import measuring_images
     from paretune.profiling.comparison import compare
     from paretune.target import Target
 
-    split = images_of(source).splits["val"]
-    images = [split.image(index) for index in range(min(100, len(split)))]
+    images = measuring_images(images_of(source).splits["val"])
     found, last = compare(folders, images, Target(), rounds=3, loader=LOADER), len(folders) - 1
     pairs = [(found.ratio(last, base), found.ratio(last, base, network=True)) for base in range(last)]
     return [(1 / whole.ratio, 1 / core.ratio) for whole, core in pairs]

@@ -91,11 +91,11 @@ def latencies(cells: Sequence[Cell], base: Cell, source: Path) -> dict[Cell, dic
     Returns:
         Cell → how many times as fast: ``speedup`` and its 95 % interval, and ``network``, the network alone.
     """
+    from paretune.bench import measuring_images
     from paretune.profiling.comparison import compare
     from paretune.target import Target
 
-    split = images_of(source).splits["val"]
-    images = [split.image(index) for index in range(min(100, len(split)))]
+    images = measuring_images(images_of(source).splits["val"])
     found = {base: {"speedup": 1.0, "low": 1.0, "high": 1.0, "network": 1.0}}
     for start in range(0, len(cells), AT_ONCE):
         part = [cell for cell in cells[start : start + AT_ONCE] if cell != base]

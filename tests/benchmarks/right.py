@@ -19,6 +19,7 @@ from figures import Figures
 from training import CASES, trained
 
 from paretune.advising import advise_artefact
+from paretune.bench import measuring_images
 from paretune.compression.artefact import write_artefact
 from paretune.detectors import DETECTORS
 from paretune.model import Model
@@ -58,8 +59,7 @@ NAP = 0.008
 def fill(root: Path, figures: Figures) -> None:
     """Measure beside a stopwatch, OpenVINO's benchmark and ONNX Runtime alone; then known costs."""
     source = trained(CASES[0], 0, root).folder
-    split = images_of(source).splits["val"]
-    images = [split.image(index) for index in range(min(100, len(split)))]
+    images = measuring_images(images_of(source).splits["val"])
     core = choose_cores(1)[0]
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "images.npz"
@@ -88,7 +88,7 @@ import cv2, numpy, pathlib
 cv2.setNumThreads(1)
 from paretune.runtimes.predictor import load_predictor
 from paretune.target import Target
-predictor, rng = load_predictor(pathlib.Path({str(folder)!r}), Target()), numpy.random.default_rng(0)
+predictor = load_predictor(pathlib.Path({str(folder)!r}), Target())
 images = list(numpy.load(sys.argv[1]).values())
 times, end = [], time.monotonic() + {SECONDS + 1}
 while time.monotonic() < end:

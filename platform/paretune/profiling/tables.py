@@ -118,17 +118,19 @@ def layer_of(operator: Operator) -> str:
 
 def _stage(latency: Latency, stage: Stage) -> tuple[str, ...]:
     wall, cpu = (milliseconds(latency.rows, stage, mode) for mode in ("wall", "cpu"))
-    found = [f"{np.percentile(wall, p):.3f}" if len(wall) >= needed else UNKNOWN for p, needed in PERCENTILES]
     single = latency.target.device == "cpu" and latency.target.threads == 1
     middle, whole = (np.median(milliseconds(latency.rows, one, latency.mode)) for one in (stage, "latency"))
     name = "end to end" if stage == "latency" else stage
-    return (name, *found, f"{np.median(cpu):.3f}" if single else UNKNOWN, f"{middle / whole:.0%}")
+    return (name, *_percentiles(wall), f"{np.median(cpu):.3f}" if single else UNKNOWN, f"{middle / whole:.0%}")
+
+
+def _percentiles(times: NDArray[np.float64]) -> list[str]:
+    return [f"{np.percentile(times, p):.3f}" if len(times) >= needed else UNKNOWN for p, needed in PERCENTILES]
 
 
 def _beside(name: str, times: NDArray[np.float64], single: bool) -> tuple[str, ...]:
     wall, cpu = times.T
-    found = [f"{np.percentile(wall, p):.3f}" if len(wall) >= needed else UNKNOWN for p, needed in PERCENTILES]
-    return (name, *found, f"{np.median(cpu):.3f}" if single else UNKNOWN, UNKNOWN)
+    return (name, *_percentiles(wall), f"{np.median(cpu):.3f}" if single else UNKNOWN, UNKNOWN)
 
 
 def throughput_table(name: str, found: Sequence[Throughput]) -> Rows:
