@@ -28,7 +28,7 @@ def prune(ratio: float, importance: str = "l1") -> dict[str, Any]:
 
 
 def finetune(epochs: int) -> dict[str, Any]:
-    return {"finetune": {"epochs": epochs, "lr": 2e-3}}
+    return {"finetune": {"epochs": epochs, "lr_factor": 0.5}}
 
 
 INT8 = {"quantize": {"scheme": "int8", "images": 64}}

@@ -29,9 +29,9 @@ def killed_after(number: int, workdir: Path) -> Context:
 
 @pytest.mark.slow
 def test_is_the_training_loop_with_these_epochs_and_this_learning_rate(tmp_path: Path) -> None:
-    tuned = Finetune(epochs=2, lr=5e-4).apply(model(), context(tmp_path, seed=3))
+    tuned = Finetune(epochs=2, lr_factor=0.25).apply(model(), context(tmp_path, seed=3))
     used = context(tmp_path)
-    settings = SETTINGS.model_copy(update={"epochs": 2, "lr": 5e-4, "seed": 3})
+    settings = SETTINGS.model_copy(update={"epochs": 2, "lr": 0.25 * SETTINGS.lr, "seed": 3})
     same = train(model().network.train(), used.detector, used.data.splits["train"], SIZE, settings)
     assert same_state(state(tuned.network), state(same.network))
     assert not same_state(state(tuned.network), state(model().network))
@@ -42,8 +42,8 @@ def test_is_the_training_loop_with_these_epochs_and_this_learning_rate(tmp_path:
 
 def test_learning_rate_is_half_of_the_baselines_unless_said(tmp_path: Path) -> None:
     states = [
-        state(Finetune(epochs=1, lr=lr).apply(model(), context(tmp_path / str(lr))).network)
-        for lr in (None, SETTINGS.lr / 2, SETTINGS.lr)
+        state(Finetune(epochs=1, **more).apply(model(), context(tmp_path / str(number))).network)
+        for number, more in enumerate(({}, {"lr_factor": 0.5}, {"lr_factor": 1}))
     ]
     assert same_state(states[0], states[1])
     assert not same_state(states[0], states[2])

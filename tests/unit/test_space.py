@@ -21,7 +21,7 @@ steps:
       none: null
       pruned:
         - prune: {ratio: {low: 0.1, high: 0.3, step: 0.1}, round_to: 8}
-        - finetune: {epochs: {low: 2, high: 4}, lr: {low: 1e-4, high: 1e-2, log: true}}
+        - finetune: {epochs: {low: 2, high: 4}, lr_factor: {low: 1e-2, high: 1, log: true}}
   - name: precision
     choices: {fp32: null, int8: {quantize: {images: 64}}}
 runtime: onnxruntime
@@ -47,7 +47,7 @@ def test_parameters_are_named_by_their_place(space):
         "slim",
         "slim.pruned.prune.ratio",
         "slim.pruned.finetune.epochs",
-        "slim.pruned.finetune.lr",
+        "slim.pruned.finetune.lr_factor",
         "precision",
     ]
     assert parameters["slim.pruned.finetune.epochs"].whole
@@ -89,7 +89,7 @@ def test_a_deploy_that_is_none_is_left_for_the_recipe_to_refuse(space, change):
 def test_corners_meet_every_option_and_both_ends(space):
     corners = [sample.value for sample in space().corners()]
     text = str(corners)
-    for part in ("128", "'192x144'", "0.1", "0.3", "'epochs': 2", "'epochs': 4", "0.0001", "0.01", "quantize"):
+    for part in ("128", "'192x144'", "0.1", "0.3", "'epochs': 2", "'epochs': 4", "'lr_factor': 0.01", "'lr_factor': 1", "quantize"):
         assert part in text
     assert len(corners) == 1 + 5 + 1  # six parameters of two alternatives; the first corner
 
@@ -121,11 +121,11 @@ def test_every_combination_draws_what_was_picked(space):
             "slim": "pruned",
             "slim.pruned.prune.ratio": ratio,
             "slim.pruned.finetune.epochs": epochs,
-            "slim.pruned.finetune.lr": 1e-3,
+            "slim.pruned.finetune.lr_factor": 0.1,
             "precision": precision,
         }
         drawn = space().sample(_Fixed(picks)).value
-        steps = [{"prune": {"ratio": ratio, "round_to": 8}}, {"finetune": {"epochs": epochs, "lr": 1e-3}}]
+        steps = [{"prune": {"ratio": ratio, "round_to": 8}}, {"finetune": {"epochs": epochs, "lr_factor": 0.1}}]
         steps += [{"quantize": {"images": 64}}] if precision == "int8" else []
         assert drawn == {"input_size": size, "steps": steps, "runtime": "onnxruntime"}
 
@@ -145,7 +145,7 @@ def test_optuna_stays_inside_the_space(space):
         if "prune" in steps:
             assert steps["prune"]["ratio"] in (0.1, 0.2, 0.3)
             assert steps["finetune"]["epochs"] in (2, 3, 4)
-            assert 1e-4 <= steps["finetune"]["lr"] <= 1e-2
+            assert 1e-2 <= steps["finetune"]["lr_factor"] <= 1
         seen.add((value["input_size"], *sorted(steps)))
     assert len(seen) == 8
 

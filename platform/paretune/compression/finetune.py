@@ -34,8 +34,8 @@ class Finetune(Step):
 
     epochs: int = Field(default=8, ge=0, le=100_000)
     """Passes over the training split."""
-    lr: float | None = Field(default=None, gt=0, le=10)
-    """Highest learning rate; half of the baseline's by default."""
+    lr_factor: float = Field(default=0.5, gt=0, le=100)
+    """Highest learning rate, as a multiple of the baseline's: so that one space suits every detector."""
     distill: Distill | None = None
     """Learn from a teacher too: `{}` takes the baseline with the weights below."""
     qat: bool = False
@@ -56,8 +56,8 @@ class Finetune(Step):
         history = (*model.history, self.name)
         if self.epochs == 0:
             return replace(model, history=history).noted("finetune changed nothing: 0 epochs")
-        lr = context.training.lr / 2 if self.lr is None else self.lr
-        settings = context.training.model_copy(update={"epochs": self.epochs, "lr": lr, "seed": context.seed})
+        more = {"epochs": self.epochs, "lr": self.lr_factor * context.training.lr, "seed": context.seed}
+        settings = context.training.model_copy(update=more)
         how = How("sparsify" in model.history, self._distill(context), _bits(context.runtime) if self.qat else None)
         tune = _with_workers if settings.by_ray else _here
         folder = context.workdir / f"finetune-{_digest(model.network)}-{how.key}"

@@ -102,7 +102,7 @@ def pooled(maps: Sequence[Floats], regions: Floats, size: InputSize) -> Floats:
     """Return RoIAlign's 7 x 7 parts of each region, (R, C, 7, 7), from the level that suits its size.
 
     Equal to torchvision's ``MultiScaleRoIAlign`` with two points a side; sampling a region of a map is a matrix
-    product from either side, which is how it is fast here.
+    product from either side.
 
     Args:
         maps: of one image, finest first, each (C, h, w).
@@ -135,13 +135,25 @@ def level_of(heights: Sequence[int], regions: Floats, size: InputSize) -> tuple[
 
 
 def _aligned(plane: Floats, boxes: Floats) -> Floats:
-    """Return the parts (R, C, 7, 7) of boxes (R, 4) in cells of one map (C, h, w)."""
+    """Return the parts (R, C, 7, 7) of boxes (R, 4) in cells of one map (C, h, w).
+
+    Of each box only the cells that count are multiplied: all of them would not stay in the cache.
+    """
     channels, height, width = plane.shape
     across, down = weights(boxes[:, 0], boxes[:, 2], width), weights(boxes[:, 1], boxes[:, 3], height)
-    rows = down.reshape(-1, height) @ plane.transpose(1, 0, 2).reshape(height, channels * width)  # (R·7, C·w)
-    rows = rows.reshape(len(boxes), POOL * channels, width)
-    parts = np.matmul(rows, across.transpose(0, 2, 1))  # (R, 7·C, 7)
-    return np.ascontiguousarray(parts.reshape(len(boxes), POOL, channels, POOL).transpose(0, 2, 1, 3))
+    cells = np.ascontiguousarray(plane.transpose(1, 2, 0))  # (h, w, C)
+    parts = np.empty((len(boxes), channels, POOL, POOL), np.float32)
+    for box, (left, right, top, bottom) in enumerate(zip(*_span(across), *_span(down), strict=True)):
+        window = cells[top:bottom, left:right].reshape(bottom - top, (right - left) * channels)
+        rows = (down[box, :, top:bottom] @ window).reshape(POOL, right - left, channels)
+        np.matmul(rows.transpose(0, 2, 1), across[box, :, left:right].T, out=parts[box].transpose(1, 0, 2))
+    return parts
+
+
+def _span(counts: Floats) -> tuple[list[int], list[int]]:
+    """Return the first cell that counts (R, 7, cells) in any part of each region, and the one after the last."""
+    used = (counts != 0).any(axis=1)
+    return used.argmax(axis=1).tolist(), (used.shape[1] - used[:, ::-1].argmax(axis=1)).tolist()
 
 
 def weights(low: Floats, high: Floats, cells: int) -> Floats:
