@@ -63,17 +63,20 @@ def maps(folder: Path, source: Path) -> dict[str, float]:
 
 
 def _maps(folder: Path, source: Path) -> dict[str, float]:
+    classes = images_of(source).classes
+    pairs = {name: detected(folder, source, name) for name in ("val", "test")}
+    pairs["both"] = pairs["val"] + pairs["test"]
+    return {name: _points(some, classes) for name, some in pairs.items()}
+
+
+def detected(folder: Path, source: Path, split: str) -> list[tuple[Detections, Annotations]]:
+    """Return what an artefact finds on every image of a split, and what there is."""
     from paretune.runtimes.predictor import load_predictor
     from paretune.target import Target
 
-    data = images_of(source)
+    images = images_of(source).splits[split]
     predictor = load_predictor(folder, Target())
-    pairs = {}
-    for name in ("val", "test"):
-        split = data.splits[name]
-        pairs[name] = [(predictor(split.image(index)), split.annotations(index)) for index in range(len(split))]
-    pairs["both"] = pairs["val"] + pairs["test"]
-    return {name: _points(some, data.classes) for name, some in pairs.items()}
+    return [(predictor(images.image(index)), images.annotations(index)) for index in range(len(images))]
 
 
 def _points(pairs: Sequence[tuple[Detections, Annotations]], classes: tuple[str, ...]) -> float:
@@ -82,6 +85,19 @@ def _points(pairs: Sequence[tuple[Detections, Annotations]], classes: tuple[str,
     found = accuracy_of([found for found, _ in pairs], [truth for _, truth in pairs], classes).map
     assert found is not None
     return 100 * found
+
+
+def lost_on_test(before: Path, after: Path, source: Path) -> tuple[float, float, float]:
+    """Return the points of map that the second artefact has fewer on `test`, with their 95 % interval."""
+    from paretune.evaluation.bootstrap import difference_interval
+
+    one, other = (detected(folder, source, "test") for folder in (before, after))
+    truth = [annotations for _, annotations in one]
+    classes = len(images_of(source).classes)
+    found = difference_interval([found for found, _ in one], [found for found, _ in other], truth, classes)
+    assert found is not None
+    low, middle, high = (100 * value for value in found)
+    return low, middle, high
 
 
 def ratios(folders: Sequence[Path], source: Path) -> list[tuple[float, float]]:

