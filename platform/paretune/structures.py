@@ -71,6 +71,10 @@ class Detections:
     """(N,)."""
 
 
+SURE = 0.3
+"""Smallest score of a box that people are shown, or a deployment uses, where nobody says otherwise."""
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """What postprocessing keeps."""

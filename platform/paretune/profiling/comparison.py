@@ -22,6 +22,7 @@ from paretune.profiling.cores import contention, shares
 from paretune.profiling.environment import environment
 from paretune.profiling.samples import (
     COLUMNS,
+    NO_STEADY_STATE,
     Batch,
     Mode,
     Protocol,
@@ -119,7 +120,7 @@ class Comparison:
         notes = [f"contended: {'; '.join(told)}"] if told else []
         notes += () if self.gpu is None else self.gpu.notes
         if not self.steady:
-            notes.append("no_steady_state: a warm-up reached no plateau")
+            notes.append(NO_STEADY_STATE)
         return tuple(notes)
 
     def save_samples(self, file: Path) -> None:

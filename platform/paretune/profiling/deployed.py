@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 from paretune.device_lock import alone_on
 from paretune.profiling.samples import Protocol
 from paretune.profiling.supervisor import LOADER, Worker, saved_images
-from paretune.structures import Image
+from paretune.structures import SURE, Image
 from paretune.target import Target
 
-SCORE = 0.3
-"""Smallest score of a deployment, as of `paretune predict`."""
 INFERENCES = 130
 """Enough for a 95th percentile."""
 
@@ -69,6 +67,6 @@ def deployed(
         Worker(artefact, file, target, protocol, loader) as worker,
     ):
         worker.warm_up()
-        found = worker.deploy(SCORE, INFERENCES)
+        found = worker.deploy(SURE, INFERENCES)
     decode, postprocess = (np.array(found[stage], np.float64) / 1e6 for stage in ("decode", "postprocess"))
-    return Deployed(decode, postprocess, SCORE)
+    return Deployed(decode, postprocess, SURE)

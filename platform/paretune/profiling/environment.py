@@ -23,7 +23,7 @@ def environment(target: Target) -> dict[str, Any]:
     Load and pressure are those of the moment; what the kernel does not tell is ``unknown``.
     """
     machine = {
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "machine_cores": os.cpu_count(),
         "architecture": platform.machine(),
         "governor": GOVERNOR.read_text().strip() if GOVERNOR.exists() else "unknown",
@@ -40,7 +40,8 @@ def environment(target: Target) -> dict[str, Any]:
     }
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
+    """Return what the CPU calls itself."""
     with suppress(OSError):
         for line in CPUINFO.read_text().splitlines():
             name, _, value = line.partition(":")

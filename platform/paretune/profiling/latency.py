@@ -27,6 +27,7 @@ from paretune.profiling.environment import environment
 from paretune.profiling.samples import (
     CLEAN_SAMPLES,
     COLUMNS,
+    NO_STEADY_STATE,
     P50_SAMPLES,
     P90_SAMPLES,
     P95_SAMPLES,
@@ -158,7 +159,7 @@ class Latency:
         elif self.target.device != "cpu":
             notes.append("exclusivity unknown: the GPU was not watched")
         if not self.steady:
-            notes.append("no_steady_state: a warm-up reached no plateau")
+            notes.append(NO_STEADY_STATE)
         low, high = self.spread(self.mode)
         if self.retaken:
             notes.append(f"retaken: {self.retaken} repetitions that others disturbed were measured again")

@@ -18,6 +18,7 @@ from typing import Any
 
 from paretune.device_lock import alone_on
 from paretune.profiling.cores import choose_cores
+from paretune.profiling.environment import cpu_name
 from paretune.profiling.supervisor import surroundings
 from paretune.target import Target, cpu_has_bfloat16
 
@@ -100,7 +101,7 @@ def _main(device: str, cores: Sequence[int]) -> None:
         except (NotImplementedError, RuntimeError) as error:
             reasons[precision] = str(error).splitlines()[0]
     copies = [(size, _copies(size, device)) for size in COPIES[device]]
-    name = torch.cuda.get_device_name() if device == "cuda" else device
+    name = torch.cuda.get_device_name() if device == "cuda" else cpu_name()
     print(json.dumps({"device": name, "compute": compute, "copies": copies, "reasons": reasons}))
 
 

@@ -35,6 +35,8 @@ P50_SAMPLES, P90_SAMPLES, P95_SAMPLES, P99_SAMPLES = 11, 64, 130, 662
 """Fewest samples for a percentile at 99 % confidence (MLPerf loadgen's early-stopping bound)."""
 CLEAN_SAMPLES = 30
 """Fewest undisturbed samples whose median is given."""
+NO_STEADY_STATE = "no_steady_state: a warm-up reached no plateau"
+"""Note of a measurement whose warm-up ended by its cap."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 from paretune.device_lock import alone_on
 from paretune.errors import UserError
 from paretune.profiling.cores import choose_cores, contention, shares
-from paretune.profiling.samples import Batch, Protocol, Rows, column, milliseconds
+from paretune.profiling.samples import NO_STEADY_STATE, Batch, Protocol, Rows, column, milliseconds
 from paretune.profiling.supervisor import LOADER, Worker, saved_images
 from paretune.structures import Image
 from paretune.target import Target
@@ -83,7 +83,7 @@ def throughput(
             rates.append(together([batch.rows for batch in batches]))
             times += [milliseconds(batch.rows, "latency", "wall") for batch in batches]
             elsewhere += [batch.elsewhere for batch in batches]
-    notes = () if steady else ("no_steady_state: a warm-up reached no plateau",)
+    notes = () if steady else (NO_STEADY_STATE,)
     return Throughput(
         streams=streams,
         threads=target.threads,

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretune.structures import Annotations, Detections, Image
+from paretune.structures import SURE, Annotations, Detections, Image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TRUE, FOUND = "#34a853", "#d93025"
-SURE = 0.3
-"""Detections less certain than this are not drawn."""
 COLUMNS = 4
 
 

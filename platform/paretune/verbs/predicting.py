@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from paretune.structures import SURE
 from paretune.verbs.arguments import check_confidence, checked_target, target_arguments
 
 OUT = Path("predictions")
@@ -20,7 +21,7 @@ def add(verbs: Any) -> None:
     text = f"for the images with boxes, class names and scores drawn (default: {OUT}; none with --json)"
     predict.add_argument("--out", type=Path, metavar="FOLDER", help=text)
     predict.add_argument(
-        "--confidence", type=float, default=0.3, metavar="C", help="smallest score that counts (default: 0.3)"
+        "--confidence", type=float, default=SURE, metavar="C", help=f"smallest score that counts (default: {SURE})"
     )
     target_arguments(predict)
     predict.add_argument("--json", action="store_true", help="one JSON object with every box")
