@@ -25,7 +25,7 @@ from paretune.profiling.operators import Operators, count
 from paretune.profiling.samples import Protocol, milliseconds
 from paretune.profiling.supervisor import saved_images
 from paretune.profiling.tables import Rows, operator_tables, ratio_table, stage_table, throughput_table
-from paretune.profiling.throughput import Throughput, cores_of, throughput
+from paretune.profiling.throughput import Throughput, check_batch, cores_of, throughput
 from paretune.store import Artefact, new_folder, read_artefact
 from paretune.target import Target
 
@@ -41,8 +41,8 @@ class Wanted:
     """Folder for the page, the figures and the raw samples."""
     operators: bool = True
     """Whether the operators of each artefact are counted too."""
-    streams: tuple[int, ...] = ()
-    """Numbers of processes whose throughput together is measured, too."""
+    loads: tuple[tuple[int, int], ...] = ()
+    """(processes at once, images of a batch) whose throughput is measured, too."""
     nsight: bool = False
     """Also look at the kernels with Nsight Compute."""
 
@@ -65,7 +65,7 @@ class Profile:
     besides: tuple[Deployed, ...] = ()
     """What a deployment of each does besides."""
     throughputs: tuple[tuple[Throughput, ...], ...] = ()
-    """Of each artefact, one for every number of streams that was asked for."""
+    """Of each artefact, one for every load that was asked for."""
 
     @property
     def names(self) -> list[str]:
@@ -123,18 +123,12 @@ def profile_artefacts(
         progress: called with a line before each measurement.
 
     Raises:
-        UserError: no artefact, no images, one artefact named twice, too few cores for the streams, or the folder is
-            there already.
+        UserError: no artefact, no images, one artefact named twice, too few cores for the streams, a batch for
+            an exported file, or the folder is there already.
         RuntimeError: a measuring process died or hung.
     """
     artefacts = tuple(read_artefact(folder) for folder in folders)
-    places = [folder.resolve() for folder in folders]
-    if twice := next((folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1), None):
-        raise UserError(f"{twice}: named twice; an artefact is not compared with itself")
-    if wanted.out is not None and wanted.out.exists():
-        raise UserError(f"{wanted.out} exists already; name a new folder with --out")
-    for streams in wanted.streams:
-        cores_of(target, streams)
+    _check(folders, artefacts, target, wanted)
     opened, cache = dataset or dataset_around(folders[0])
     split = split_of(opened.open(cache), wanted.split)
     images = measuring_images(split)
@@ -147,9 +141,11 @@ def profile_artefacts(
             latencies.append(measure(folder, file, target, Protocol(repetitions=wanted.repetitions)))
             energies.append(energy(folder, file, target, seconds=FINALIST_WINDOW))
             besides.append(deployed(folder, file, target))
-        for folder in folders if wanted.streams else ():
+        for folder in folders if wanted.loads else ():
             progress(f"throughput of {folder}")
-            throughputs.append(tuple(throughput(folder, file, target, streams) for streams in wanted.streams))
+            throughputs.append(
+                tuple(throughput(folder, file, target, streams, batch=batch) for streams, batch in wanted.loads)
+            )
         comparison = None
         if len(folders) > 1:
             progress("comparing, interleaved")
@@ -201,3 +197,16 @@ def _write(profile: Profile, folder: Path) -> None:
             (draft / "profile.html").write_text(html)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def _check(folders: Sequence[Path], artefacts: Sequence[Artefact], target: Target, wanted: Wanted) -> None:
+    """Refuse what can be known to be wrong before anything is measured."""
+    places = [folder.resolve() for folder in folders]
+    if twice := next((folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1), None):
+        raise UserError(f"{twice}: named twice; an artefact is not compared with itself")
+    if wanted.out is not None and wanted.out.exists():
+        raise UserError(f"{wanted.out} exists already; name a new folder with --out")
+    for streams, batch in wanted.loads:
+        cores_of(target, streams)
+        for artefact in artefacts:
+            check_batch(artefact, batch)

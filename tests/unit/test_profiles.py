@@ -169,7 +169,7 @@ def test_operators_are_counted_unless_they_are_not_wanted(
 @pytest.mark.timeout(600)
 def test_the_smaller_network_is_found_faster(artefacts: list[Path], capsys: Any) -> None:
     words = ["profile", *map(str, artefacts), "--data", "images.yaml", "--repetitions", "2", "--out", "told", "--json"]
-    assert main([*words, "--streams", "1"]) == 0
+    assert main([*words, "--batch", "1", "2"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [entry["artefact"] for entry in found["artefacts"]] == [str(folder) for folder in artefacts]
     for entry in found["artefacts"]:
@@ -178,7 +178,9 @@ def test_the_smaller_network_is_found_faster(artefacts: list[Path], capsys: Any)
         assert entry["energy"]["source"] in {"rapl", f"unavailable:{told['energy_mj_image']}"}
         assert 0 < entry["metrics"]["decode_ms_p50"] < 50
         assert 0 < entry["metrics"]["postprocess_ms_p50_deployed"] <= 1.5 * entry["metrics"]["postprocess_ms_p50"]
-        (alone,) = entry["throughput"]
+        alone, paired = entry["throughput"]
+        assert (paired["streams"], paired["batch"]) == (1, 2)
+        assert paired["images_per_second"] == pytest.approx(alone["images_per_second"], rel=0.6)
         assert alone["images_per_second"] == pytest.approx(1000 / entry["metrics"]["latency_ms_p50"], rel=0.5)
     small, wide = (entry["metrics"] for entry in found["artefacts"])
     assert small["network_ms_p50"] < wide["network_ms_p50"]
@@ -215,6 +217,7 @@ def test_the_smaller_network_is_found_faster(artefacts: list[Path], capsys: Any)
         (["small", "--data", "images.yaml", "--repetitions", "0"], "--repetitions 0: expected 1 to 100"),
         (["small", "--data", "images.yaml", "--threads", "0"], "--threads 0"),
         (["small", "--data", "images.yaml", "--streams", "1", "0"], "--streams 0: expected 1 or more"),
+        (["small", "--data", "images.yaml", "--batch", "0"], "--batch 0: expected 1 or more"),
         (["small", "--data", "images.yaml", "--streams", "999"], "999 streams, each of 1 thread"),
         (["small", "--data", "images.yaml", "--out", "wide"], "wide exists already"),
     ],

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,10 @@ import pytest
 from paretune.errors import UserError
 from paretune.profiling.samples import COLUMNS, Rows
 from paretune.profiling.tables import throughput_table
-from paretune.profiling.throughput import Throughput, cores_of, throughput, together
+from paretune.profiling.throughput import Throughput, check_batch, cores_of, throughput, together
+from paretune.profiling.worker import _Runner
+from paretune.store import Artefact
+from paretune.structures import InputSize, Thresholds
 from paretune.target import Target
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 
@@ -49,11 +54,12 @@ def test_every_stream_has_cores_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_table_says_what_is_left_of_so_many_times_one_stream() -> None:
-    one, four = Throughput(1, 1, 50.0, 49.0, 51.0, 20.0), Throughput(4, 1, 150.0, 140.0, 160.0, 26.0, ("unstable",))
+    one = Throughput(1, 1, 1, 50.0, 49.0, 51.0, 20.0)
+    four = Throughput(4, 2, 1, 150.0, 140.0, 160.0, 26.0, ("unstable",))
     table = throughput_table("mine", [one, four])
-    assert [row[3] for row in table.rows] == ["100%", "75%"]
-    assert table.rows[1] == ("4", "150.0", "140.0 to 160.0", "75%", "26.000")
-    assert table.notes == ("4 streams: unstable",)
+    assert [row[4] for row in table.rows] == ["100%", "75%"]
+    assert table.rows[1] == ("4", "2", "150.0", "140.0 to 160.0", "75%", "26.000")
+    assert table.notes == ("4 streams, batch 2: unstable",)
 
 
 @pytest.mark.slow
@@ -66,3 +72,45 @@ def test_two_streams_of_a_known_cost_do_what_they_can(tmp_path: Path) -> None:
     assert 1.6 <= two.images_per_second / one.images_per_second <= 2.4
     assert two.low <= two.images_per_second <= two.high
     assert two.latency_ms_p50 >= 20
+
+
+def test_exported_files_have_no_batches() -> None:
+    size = InputSize(64, 64)
+    artefact = Artefact(Path("mine"), "onnx", {"yolo": {}}, {"onnxruntime": {}}, {}, ("cat",), size, Thresholds())
+    check_batch(artefact, 1)
+    with pytest.raises(UserError, match=r"--batch 8: mine runs on onnxruntime, .* one image; expected .* eager or comp"):
+        check_batch(artefact, 8)
+    check_batch(replace(artefact, format="torch", runtime={"compiled": {}}), 8)
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_a_batch_counts_its_images_and_costs_the_network_once(tmp_path: Path) -> None:
+    folder = fake_artefact(tmp_path, sleep=20)
+    one, four = (throughput(folder, images(), Target(), 1, quick(seconds=0.5), batch=n, loader=BUSY) for n in (1, 4))
+    assert (four.streams, four.batch) == (1, 4)
+    assert 3 <= four.images_per_second / one.images_per_second <= 4.2
+    assert four.latency_ms_p50 == pytest.approx(one.latency_ms_p50, rel=0.2)
+
+
+def test_what_is_found_in_a_batch_goes_to_the_image_it_belongs_to(tmp_path: Path) -> None:
+    shown: dict[str, Any] = {f"{value:06d}": np.full((4, 4, 3), value, np.uint8) for value in range(3)}
+    np.savez(tmp_path / "images.npz", **shown)
+    seen: list[tuple[float, str]] = []
+
+    class Fake:
+        def preprocess(self, image: Any) -> tuple[Any, str]:
+            return np.full((1, 3, 2, 2), float(image[0, 0, 0]), np.float32), f"of {image[0, 0, 0]}"
+
+        def core(self, batch: Any) -> tuple[Any, ...]:
+            return (batch[:, :1], 10 * batch[:, 1:])
+
+        def postprocess(self, raw: tuple[Any, ...], placement: str) -> None:
+            assert [part.shape for part in raw] == [(1, 1, 2, 2), (1, 2, 2, 2)]
+            seen.append((float(raw[1].mean()), placement))
+
+    runner = _Runner(Fake(), tmp_path / "images.npz", [0], 2)
+    runner.run()
+    runner.run()
+    assert seen == [(0, "of 0"), (10, "of 1"), (20, "of 2"), (0, "of 0")]
+    assert [row[1] for row in runner.rows] == [0, 2]

@@ -64,6 +64,7 @@ class Worker:
         protocol: Protocol,
         loader: str = LOADER,
         cores: Sequence[int] | None = None,
+        batch: int = 1,
     ) -> None:
         """Start the process and wait until it has loaded the artefact and run it once.
 
@@ -76,6 +77,7 @@ class Worker:
                 ``core`` and ``postprocess`` as ``runtimes.predictor.Predictor`` has. It is imported with this
                 process's own ``sys.path``.
             cores: to run on, as many as the target has threads; None chooses.
+            batch: images of an inference; a row of the samples is then one batch.
 
         Raises:
             UserError: the artefact is damaged, or the machine has not so many cores.
@@ -102,6 +104,7 @@ class Worker:
                 "target": target.tree(),
                 "cores": pinned,
                 "loader": loader,
+                "batch": batch,
             }
             self.facts: dict[str, Any] = self._ask(request)["facts"]
         except BaseException:

@@ -139,6 +139,7 @@ def throughput_table(name: str, found: Sequence[Throughput]) -> Rows:
     rows = [
         (
             str(each.streams),
+            str(each.batch),
             f"{each.images_per_second:.1f}",
             f"{each.low:.1f} to {each.high:.1f}",
             f"{each.images_per_second / (one.images_per_second / one.streams * each.streams):.0%}",
@@ -146,8 +147,8 @@ def throughput_table(name: str, found: Sequence[Throughput]) -> Rows:
         )
         for each in found
     ]
-    head = ("streams", "images/s", "rounds", "of the first, times streams", "p50 ms of one inference")
-    notes = tuple(f"{each.streams} streams: {note}" for each in found for note in each.notes)
+    head = ("streams", "batch", "images/s", "rounds", "of the first, times streams", "p50 ms of one inference")
+    notes = tuple(f"{each.streams} streams, batch {each.batch}: {note}" for each in found for note in each.notes)
     return Rows(f"{name}: throughput", head, tuple(rows), notes)
 
 

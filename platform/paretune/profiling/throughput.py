@@ -1,7 +1,8 @@
-"""Images per second when several processes predict at once, each on cores of its own: a scenario apart from latency.
+"""Images per second of several processes at once, each on cores of its own, and of batches: apart from latency.
 
 What a server with many requests asks (MLPerf's offline scenario, Reddi et al., arXiv:1911.02549): streams share caches
-and memory, so two of them are less than twice as fast as one, and each inference takes longer.
+and memory, so two of them are less than twice as fast as one, and each inference takes longer. A batch of images is one
+inference of the network, for which the first of them waits.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from paretune.errors import UserError
 from paretune.profiling.cores import choose_cores, contention, shares
 from paretune.profiling.samples import NO_STEADY_STATE, Batch, Protocol, Rows, column, milliseconds
 from paretune.profiling.supervisor import LOADER, Worker, saved_images
+from paretune.store import Artefact
 from paretune.structures import Image
 from paretune.target import Target
 
@@ -31,6 +33,8 @@ class Throughput:
     """What several streams do in a second."""
 
     streams: int
+    batch: int
+    """Images of an inference."""
     threads: int
     """Of each stream."""
     images_per_second: float
@@ -39,7 +43,7 @@ class Throughput:
     high: float
     """Smallest and largest round."""
     latency_ms_p50: float
-    """Of one inference, from image to boxes, while the others run."""
+    """Of one inference, from images to boxes, while the others run."""
     notes: tuple[str, ...] = ()
 
     def tree(self) -> dict[str, Any]:
@@ -54,6 +58,7 @@ def throughput(
     streams: int,
     protocol: Protocol = Protocol(),  # noqa: B008 - frozen
     *,
+    batch: int = 1,
     loader: str = LOADER,
 ) -> Throughput:
     """Let so many processes predict at once, alone on the target's device, and count what they all do meanwhile.
@@ -64,6 +69,7 @@ def throughput(
         target: device, and threads of each stream.
         streams: processes, each on cores of its own.
         protocol: rounds (``repetitions``, fresh processes each), their length and warm-up.
+        batch: images of an inference.
         loader: as in ``latency.measure``.
 
     Raises:
@@ -75,17 +81,19 @@ def throughput(
     with alone_on(target.device), saved_images(images) as file, ThreadPoolExecutor(streams) as pool:
         for _ in range(protocol.repetitions):
             with ExitStack() as stack:
-                workers = [stack.enter_context(Worker(artefact, file, target, protocol, loader, own)) for own in cores]
+                asked = (artefact, file, target, protocol, loader)
+                workers = [stack.enter_context(Worker(*asked, own, batch)) for own in cores]
                 plateaus = [worker.warm_up() for worker in workers]  # each of them, whatever the first says
                 steady = steady and all(plateaus)
                 turns = [pool.submit(worker.sample, protocol.seconds, protocol.samples) for worker in workers]
-                batches: list[Batch] = [turn.result() for turn in turns]
-            rates.append(together([batch.rows for batch in batches]))
-            times += [milliseconds(batch.rows, "latency", "wall") for batch in batches]
-            elsewhere += [batch.elsewhere for batch in batches]
+                found: list[Batch] = [turn.result() for turn in turns]
+            rates.append(batch * together([sampled.rows for sampled in found]))
+            times += [milliseconds(sampled.rows, "latency", "wall") for sampled in found]
+            elsewhere += [sampled.elsewhere for sampled in found]
     notes = () if steady else (NO_STEADY_STATE,)
     return Throughput(
         streams=streams,
+        batch=batch,
         threads=target.threads,
         images_per_second=median(rates),
         low=min(rates),
@@ -96,7 +104,7 @@ def throughput(
 
 
 def together(streams: Sequence[Rows]) -> float:
-    """Return the images per second of all streams while every one of them ran.
+    """Return the inferences per second of all streams while every one of them ran.
 
     An inference that began before, or ended after, counts by the share of it that lies between.
 
@@ -116,6 +124,17 @@ def together(streams: Sequence[Rows]) -> float:
         inside = np.minimum(end, last) - np.maximum(begin, first)
         done += float((np.maximum(inside, 0) / (end - begin)).sum())
     return done / ((last - first) / 1e9)
+
+
+def check_batch(artefact: Artefact, batch: int) -> None:
+    """Refuse batches of an artefact that has none.
+
+    Raises:
+        UserError: it is an exported file.
+    """
+    if batch > 1 and artefact.format != "torch":
+        told = f"{artefact.folder} runs on {next(iter(artefact.runtime))}, whose files are exported for one image"
+        raise UserError(f"--batch {batch}: {told}; expected an artefact for eager or compiled")
 
 
 def cores_of(target: Target, streams: int) -> list[list[int]]:

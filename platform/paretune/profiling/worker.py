@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -84,8 +85,8 @@ def _prepare(request: dict[str, Any]) -> tuple[_Runner, dict[str, Any]]:
     cv2.setNumThreads(target.threads)
     predictor = getattr(importlib.import_module(module), function)(Path(request["artefact"]), target)
     loaded = time.perf_counter_ns()
-    runner = _Runner(predictor, Path(request["images"]), request["cores"])
-    runner.once()
+    runner = _Runner(predictor, Path(request["images"]), request["cores"], request["batch"])
+    runner.run()
     facts |= {"opencv_threads": cv2.getNumThreads(), **predictor.facts}
     if facts.get("threads", target.threads) != target.threads:
         raise RuntimeError(f"the runtime uses {facts['threads']} threads, and {target.threads} were asked for")
@@ -108,12 +109,13 @@ def _settle(cores: Sequence[int]) -> dict[str, Any]:
 
 
 class _Runner:
-    """Runs inferences over the images in turn."""
+    """Runs inferences over the images in turn, of one image or of a batch of them."""
 
-    def __init__(self, predictor: Any, images: Path, cores: Sequence[int]) -> None:
+    def __init__(self, predictor: Any, images: Path, cores: Sequence[int], batch: int) -> None:
         import numpy as np
 
-        self._predictor = predictor
+        self.run = self.once if batch == 1 else self.together
+        self._predictor, self._batch = predictor, batch
         self._cores = siblings(cores)
         self._peak_of_loading = peak_bytes()
         with np.load(images) as arrays:
@@ -126,16 +128,36 @@ class _Runner:
     def once(self) -> None:
         """Run one inference and time its stages."""
         index = self._next
-        image = self._images[index]
         self._next = (index + 1) % len(self._images)
-        predictor, clock, cpu = self._predictor, time.perf_counter_ns, time.process_time_ns
+        self._stages(index, partial(self._predictor.preprocess, self._images[index]), self._predictor.postprocess)
+
+    def together(self) -> None:
+        """Run one inference of a batch and time its stages; pre- and postprocessing take image after image."""
+        import numpy as np
+
+        predictor, count = self._predictor, len(self._images)
+        indices = [(self._next + number) % count for number in range(self._batch)]
+        self._next = (indices[-1] + 1) % count
+
+        def before() -> tuple[Any, Sequence[Any]]:
+            planes, placements = zip(*(predictor.preprocess(self._images[index]) for index in indices), strict=True)
+            return np.concatenate(planes), placements
+
+        def after(raw: Sequence[Any], placements: Sequence[Any]) -> None:
+            for number, placement in enumerate(placements):
+                predictor.postprocess(tuple(part[number : number + 1] for part in raw), placement)
+
+        self._stages(indices[0], before, after)
+
+    def _stages(self, index: int, before: Callable[[], tuple[Any, Any]], after: Callable[[Any, Any], Any]) -> None:
+        clock, cpu = time.perf_counter_ns, time.process_time_ns
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
         c0, t0 = cpu(), clock()
-        batch, placement = predictor.preprocess(image)
+        batch, placed = before()
         t1, c1 = clock(), cpu()
-        raw = predictor.core(batch)
+        raw = self._predictor.core(batch)
         t2, c2 = clock(), cpu()
-        predictor.postprocess(raw, placement)
+        after(raw, placed)
         t3, c3 = clock(), cpu()
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches
         times = (t1 - t0, t2 - t1, t3 - t2, t3 - t0, c1 - c0, c2 - c1, c3 - c2, c3 - c0)
@@ -160,11 +182,11 @@ class _Runner:
         gc.disable()
         try:
             for _ in range(lead_in):
-                self.once()
+                self.run()
             self.rows = []
             before, start = reading(self._cores, time.process_time()), time.monotonic()
             while (spent := time.monotonic() - start) < cap and (spent < seconds or len(self.rows) < at_least):
-                self.once()
+                self.run()
         finally:
             gc.enable()
         elsewhere = passed(before, reading(self._cores, time.process_time()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ def add(verbs: Any) -> None:
     profile.add_argument("--no-operators", dest="operators", action="store_false", help=text)
     text = "images per second of so many processes at once, each on cores of its own, for example 1 2 4"
     profile.add_argument("--streams", type=int, nargs="+", default=[], metavar="N", help=text)
+    text = "images of an inference in that scenario, for example 1 8; exported files take one"
+    profile.add_argument("--batch", type=int, nargs="+", default=[], metavar="N", help=text)
     text = "look at the kernels of one inference with Nsight Compute too (--device cuda)"
     profile.add_argument("--nsight", action="store_true", help=text)
     profile.add_argument("--json", action="store_true", help="one JSON object")
@@ -39,12 +42,14 @@ def add(verbs: Any) -> None:
 def _profile(given: argparse.Namespace) -> int:
     if not 1 <= given.repetitions <= 100:
         raise UserError(f"--repetitions {given.repetitions}: expected 1 to 100")
-    if min(given.streams, default=1) < 1:
-        raise UserError(f"--streams {min(given.streams)}: expected 1 or more")
+    for name, numbers in (("streams", given.streams), ("batch", given.batch)):
+        if min(numbers, default=1) < 1:
+            raise UserError(f"--{name} {min(numbers)}: expected 1 or more")
     target = checked_target(given)
     from paretune.profiles import Wanted, profile_artefacts
 
-    wanted = Wanted(given.split, given.repetitions, given.out, given.operators, tuple(given.streams), given.nsight)
+    loads = tuple(product(given.streams or [1], given.batch or [1])) if given.streams or given.batch else ()
+    wanted = Wanted(given.split, given.repetitions, given.out, given.operators, loads, given.nsight)
     try:
         found = profile_artefacts(given.artefacts, named_images(given), target, wanted, _say)
     except RuntimeError as error:
