@@ -89,7 +89,7 @@ def torchvisions_regions(network, images, count):
 @pytest.mark.parametrize("levels", [3, 5])
 def test_anchors_are_torchvisions(levels):
     sizes = ((32, 64, 128),) * 3 if levels == 3 else ((32,), (64,), (128,), (256,), (512,))
-    shapes = [(4, 5), (4, 5), (2, 3)] if levels == 3 else [(32, 40), (16, 20), (8, 10), (4, 5), (2, 3)]
+    shapes = ((4, 5), (4, 5), (2, 3)) if levels == 3 else ((32, 40), (16, 20), (8, 10), (4, 5), (2, 3))
     ours = anchors(shapes, sizes, SIZE)
     generator = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * levels)
     images = ImageList(torch.zeros(1, 3, *SHAPE), [SHAPE])

@@ -154,7 +154,7 @@ class FasterRcnn(Detector):
 
         first = self._levels - 1
         objectness, offsets = maps[first : first + self._levels], maps[first + self._levels :]
-        levels = anchors([plane.shape[2:] for plane in objectness], self._sizes, size)
+        levels = anchors(tuple(plane.shape[2:] for plane in objectness), self._sizes, size)
         return propose(objectness, offsets, levels, size, self.proposals, self.least)
 
     def decode(self, raw: Sequence[Floats], size: InputSize, thresholds: Thresholds) -> list[Detections]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +29,11 @@ SAMPLES = 2
 """Points along each side of each of the 7 x 7 parts of a region."""
 
 
-def anchors(shapes: Sequence[Sequence[int]], sizes: Sequence[Sequence[float]], size: InputSize) -> list[Floats]:
-    """Return the anchors of each level, (rows · columns · K, 4) in pixels of the input, cell by cell.
+@lru_cache(maxsize=64)
+def anchors(
+    shapes: tuple[tuple[int, ...], ...], sizes: tuple[tuple[float, ...], ...], size: InputSize
+) -> tuple[Floats, ...]:
+    """Return the anchors of each level, (rows · columns · K, 4) in pixels of the input, cell by cell; kept, read-only.
 
     Args:
         shapes: (rows, columns) of each level.
@@ -46,7 +50,8 @@ def anchors(shapes: Sequence[Sequence[int]], sizes: Sequence[Sequence[float]], s
         y = np.arange(rows, dtype=np.float32) * (size.height // rows)
         corner = np.stack([np.tile(x, rows), np.repeat(y, columns)], axis=1)
         found.append((np.tile(corner, 2)[:, None] + base).reshape(-1, 4).astype(np.float32))
-    return found
+        found[-1].flags.writeable = False  # the next caller is given the same
+    return tuple(found)
 
 
 def propose(
@@ -110,12 +115,12 @@ def pooled(maps: Sequence[Floats], regions: Floats, size: InputSize) -> Floats:
         size: of the input.
     """
     scales, level = level_of([plane.shape[1] for plane in maps], regions, size)
-    found = np.zeros((len(regions), len(maps[0]), POOL, POOL), np.float32)
+    parts = np.empty((len(regions), len(maps[0]), POOL, POOL), np.float32)
     for number, plane in enumerate(maps):
         mine = np.flatnonzero(level == number)
         if len(mine):
-            found[mine] = _aligned(plane, regions[mine] * scales[number])
-    return found
+            _align(plane, regions[mine] * scales[number], parts, mine)
+    return parts
 
 
 def level_of(heights: Sequence[int], regions: Floats, size: InputSize) -> tuple[list[np.float32], NDArray[np.int64]]:
@@ -134,20 +139,18 @@ def level_of(heights: Sequence[int], regions: Floats, size: InputSize) -> tuple[
     return scales, (np.clip(wanted, finest, coarsest) - finest).astype(np.int64)
 
 
-def _aligned(plane: Floats, boxes: Floats) -> Floats:
-    """Return the parts (R, C, 7, 7) of boxes (R, 4) in cells of one map (C, h, w).
+def _align(plane: Floats, boxes: Floats, parts: Floats, rows: NDArray[np.int64]) -> None:
+    """Write the parts of boxes (N, 4) in cells of one map (C, h, w) into these rows of all parts (R, C, 7, 7).
 
     Of each box only the cells that count are multiplied: all of them would not stay in the cache.
     """
     channels, height, width = plane.shape
     across, down = weights(boxes[:, 0], boxes[:, 2], width), weights(boxes[:, 1], boxes[:, 3], height)
     cells = np.ascontiguousarray(plane.transpose(1, 2, 0))  # (h, w, C)
-    parts = np.empty((len(boxes), channels, POOL, POOL), np.float32)
-    for box, (left, right, top, bottom) in enumerate(zip(*_span(across), *_span(down), strict=True)):
+    for box, (row, left, right, top, bottom) in enumerate(zip(rows, *_span(across), *_span(down), strict=True)):
         window = cells[top:bottom, left:right].reshape(bottom - top, (right - left) * channels)
-        rows = (down[box, :, top:bottom] @ window).reshape(POOL, right - left, channels)
-        np.matmul(rows.transpose(0, 2, 1), across[box, :, left:right].T, out=parts[box].transpose(1, 0, 2))
-    return parts
+        strips = (down[box, :, top:bottom] @ window).reshape(POOL, right - left, channels)
+        np.matmul(strips.transpose(0, 2, 1), across[box, :, left:right].T, out=parts[row].transpose(1, 0, 2))
 
 
 def _span(counts: Floats) -> tuple[list[int], list[int]]:
