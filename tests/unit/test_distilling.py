@@ -253,7 +253,7 @@ def test_it_is_learnt_and_the_adapters_vanish(tmp_path: Path, baseline: Path, mo
 
     monkeypatch.setattr(distilling.Teaching, "__call__", noting)
     small, strong = pruned(tmp_path), Distill(logits=50, features=10)  # the small detector's own loss wants otherwise
-    tuned = Finetune(epochs=12, lr=5e-3, distill=strong).apply(small, around(tmp_path / "work", baseline))
+    tuned = Finetune(epochs=12, lr_factor=2.5, distill=strong).apply(small, around(tmp_path / "work", baseline))
     for name in ("distill_answers", "distill_features"):
         assert sum(entry[name] for entry in terms[-4:]) < 0.8 * sum(entry[name] for entry in terms[:4]), name
     assert {name: t.shape for name, t in tuned.network.state_dict().items()} == {
