@@ -7,6 +7,7 @@ names, recipe and hashes. No pickle anywhere: networks are safetensors or ONNX.
 from __future__ import annotations
 
 import bz2
+import glob
 import hashlib
 import json
 import os
@@ -84,11 +85,14 @@ def _coded_bytes(path: Path) -> int:
 def new_folder(folder: Path) -> Iterator[Path]:
     """Give a temporary folder that becomes ``folder`` when the block ends, and vanishes if it fails.
 
-    A folder that stands there already is replaced.
+    A folder that stands there already is replaced, and what a killed process left of one is removed.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(draft, ignore_errors=True)
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
+        pid = left.name.removesuffix(".part").rpartition(".")[2]
+        if left == draft or (pid.isdecimal() and not Path(f"/proc/{pid}").exists()):
+            shutil.rmtree(left, ignore_errors=True)
     draft.mkdir()
     try:
         yield draft

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -26,6 +26,8 @@ SIZE = "256x192"
 KILLS = 20
 FREE = 5.0
 """Seconds after which the device must be free."""
+WRITING = 0.6
+"""Seconds after the first file of a result within which every fourth kill falls."""
 WHOLE = {"profile.json", "profile.html", "samples-0.npz"}
 """Files without which a result is none."""
 SETTLED = 0.3
@@ -52,14 +54,21 @@ def _killed(folder: Path, source: Path, figures: Figures) -> None:
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         seconds = time.monotonic() - start
         for number in range(KILLS):
-            shutil.rmtree(out, ignore_errors=True)
+            for left in Path(place).iterdir():
+                shutil.rmtree(left)
             process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            moment = seconds * (rng.random() if number % 4 else rng.uniform(0.9, 1.0))  # the end writes the results
-            try:
+            start = time.monotonic()
+            if number % 4:
+                moment = seconds * rng.random()
+            else:  # while it writes the results
+                while process.poll() is None and not any(Path(place).iterdir()):
+                    time.sleep(0.002)
+                moment = rng.uniform(0, WRITING)
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(moment)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
+            process.kill()
             process.wait()
+            moment = time.monotonic() - start
             with alone_on("cpu") as lock:
                 waited.append(lock)
             files = {file.name for file in out.iterdir()} if out.is_dir() else set[str]()

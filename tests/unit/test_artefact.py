@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,7 +20,7 @@ from paretune.errors import UserError
 from paretune.model import Model
 from paretune.runtimes import RUNTIMES
 from paretune.runtimes.base import Runtime
-from paretune.store import MANIFEST, Artefact, read_artefact
+from paretune.store import MANIFEST, Artefact, new_folder, read_artefact
 from paretune.structures import Thresholds
 from tests_support_compression import CLASSES, context, model, pictures
 
@@ -155,3 +156,14 @@ def test_weights_that_are_not_finite_leave_the_artefact_before_as_it_was(pruned:
         write(tmp_path / "artefact", replace(pruned, network=spoilt), eager)
     assert read_artefact(tmp_path / "artefact") == first
     assert [path.name for path in tmp_path.iterdir()] == ["artefact"]
+
+
+def test_a_new_folder_removes_what_a_killed_process_left_of_it(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for name in (f".mine.{dead.pid}.part", f".mine.{os.getppid()}.part", f".other.{dead.pid}.part"):
+        (tmp_path / name).mkdir()
+    with new_folder(tmp_path / "mine") as draft:
+        (draft / "file").write_text("whole")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"mine", f".mine.{os.getppid()}.part", f".other.{dead.pid}.part"}  # one that still writes stays
