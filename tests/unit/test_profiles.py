@@ -180,7 +180,8 @@ def test_the_smaller_network_is_found_faster(artefacts: list[Path], capsys: Any)
         assert 0 < entry["metrics"]["postprocess_ms_p50_deployed"] <= 1.5 * entry["metrics"]["postprocess_ms_p50"]
         alone, paired = entry["throughput"]
         assert (paired["streams"], paired["batch"]) == (1, 2)
-        assert paired["images_per_second"] == pytest.approx(alone["images_per_second"], rel=0.6)
+        gain = paired["images_per_second"] / alone["images_per_second"]
+        assert 0.6 <= gain <= 2.4  # of so small a network calls are the most
         assert alone["images_per_second"] == pytest.approx(1000 / entry["metrics"]["latency_ms_p50"], rel=0.5)
     small, wide = (entry["metrics"] for entry in found["artefacts"])
     assert small["network_ms_p50"] < wide["network_ms_p50"]
