@@ -163,7 +163,8 @@ class Part:
         """
         from openvino import Tensor
 
-        self.request.set_input_tensor(Tensor(np.ascontiguousarray(batch), shared_memory=True))
+        batch = np.ascontiguousarray(batch)  # a name of its own: the request does not keep the memory alive
+        self.request.set_input_tensor(Tensor(batch, shared_memory=True))
         self.request.infer(share_outputs=True)
         return tuple(self.request.get_tensor(name).data.copy() for name in self.outputs)
 
