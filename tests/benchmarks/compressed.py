@@ -63,20 +63,22 @@ def maps(folder: Path, source: Path) -> dict[str, float]:
 
 
 def _maps(folder: Path, source: Path) -> dict[str, float]:
-    classes = images_of(source).classes
-    pairs = {name: detected(folder, source, name) for name in ("val", "test")}
+    data = images_of(source)
+    pairs = detected(folder, data, ("val", "test"))
     pairs["both"] = pairs["val"] + pairs["test"]
-    return {name: _points(some, classes) for name, some in pairs.items()}
+    return {name: _points(some, data.classes) for name, some in pairs.items()}
 
 
-def detected(folder: Path, source: Path, split: str) -> list[tuple[Detections, Annotations]]:
-    """Return what an artefact finds on every image of a split, and what there is."""
+def detected(folder: Path, data: Data, names: Sequence[str]) -> dict[str, list[tuple[Detections, Annotations]]]:
+    """Return what an artefact finds on every image of these splits, and what there is."""
     from paretune.runtimes.predictor import load_predictor
     from paretune.target import Target
 
-    images = images_of(source).splits[split]
-    predictor = load_predictor(folder, Target())
-    return [(predictor(images.image(index)), images.annotations(index)) for index in range(len(images))]
+    predictor, splits = load_predictor(folder, Target()), {name: data.splits[name] for name in names}
+    return {
+        name: [(predictor(split.image(index)), split.annotations(index)) for index in range(len(split))]
+        for name, split in splits.items()
+    }
 
 
 def _points(pairs: Sequence[tuple[Detections, Annotations]], classes: tuple[str, ...]) -> float:
@@ -91,10 +93,10 @@ def lost_on_test(before: Path, after: Path, source: Path) -> tuple[float, float,
     """Return the points of map that the second artefact has fewer on `test`, with their 95 % interval."""
     from paretune.evaluation.bootstrap import difference_interval
 
-    one, other = (detected(folder, source, "test") for folder in (before, after))
+    data = images_of(source)
+    one, other = (detected(folder, data, ("test",))["test"] for folder in (before, after))
     truth = [annotations for _, annotations in one]
-    classes = len(images_of(source).classes)
-    found = difference_interval([found for found, _ in one], [found for found, _ in other], truth, classes)
+    found = difference_interval([found for found, _ in one], [found for found, _ in other], truth, len(data.classes))
     assert found is not None
     low, middle, high = (100 * value for value in found)
     return low, middle, high

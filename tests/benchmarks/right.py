@@ -75,7 +75,7 @@ def fill(root: Path, figures: Figures) -> None:
             title = f"{runtime}: p50 ({stage}) from that of {name}"
             figures.add(title, 100 * abs(off), "%", at_most=100 * OFF)
             figures.more[title] = {"ours": ours, "theirs": theirs}
-    _known(figures)
+    _known(core, figures)
     _planted(source, images, figures)
 
 
@@ -184,7 +184,7 @@ def load_known(folder: Path, target: Target) -> _Known:
     return _Known(folder.name)
 
 
-def _known(figures: Figures) -> None:
+def _known(core: int, figures: Figures) -> None:
     """Add whether a sleep and a product are found where they are, and classed as what they are."""
     roofs, images = measure_roofs(Target()), [np.zeros((8, 8, 3), np.uint8)]
     verdicts = {"none": "compute-bound", "preprocess": "host-bound", "postprocess": "postprocess-bound"}
@@ -193,7 +193,7 @@ def _known(figures: Figures) -> None:
     }
     wrong = []
     for stage in STAGES:
-        found, wanted = _medians(measured[stage])[stage], _slept(stage, choose_cores(1)[0])
+        found, wanted = _medians(measured[stage])[stage], _slept(stage, core)
         title = f"a sleep of {1000 * NAP:g} ms in {stage}: p50 of that stage from that of a script's stopwatch"
         figures.add(title, 100 * abs(found / wanted - 1), "%", at_most=100 * OFF)
         figures.more[title] = {"ours": found, "theirs": wanted}

@@ -8,7 +8,7 @@ drawn from these is too high once more; plain percentiles hold the truth in 87 o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,12 +50,8 @@ def map_interval(
     None where there are no objects. Matching is done once; a draw only weighs its images.
     """
     classes = _matched(run(detections, annotations, num_classes), len(annotations))
-    whole = weighted_map(classes, np.ones(len(annotations)))
-    if whole is None:
-        return None
-    values = [weighted_map(classes, weights) for weights in _drawn(len(annotations), draws, seed)]
-    low, high = 2 * whole - np.percentile([value for value in values if value is not None], [97.5, 2.5])
-    return max(float(low), 0.0), whole, min(float(high), 1.0)
+    bounds = _interval(lambda weights: weighted_map(classes, weights), len(annotations), draws, seed)
+    return None if bounds is None else (max(bounds[0], 0.0), bounds[1], min(bounds[2], 1.0))
 
 
 def difference_interval(
@@ -78,19 +74,28 @@ def difference_interval(
         one, other = (weighted_map(classes, weights) for classes in both)
         return None if one is None or other is None else one - other
 
-    whole = difference(np.ones(len(annotations)))
+    return _interval(difference, len(annotations), draws, seed)
+
+
+def _interval(
+    figure: Callable[[NDArray[np.float64]], float | None], images: int, draws: int, seed: int
+) -> tuple[float, float, float] | None:
+    """Return a figure of so many images with its 95 % interval: (low, figure, high); None where it is not known.
+
+    Args:
+        figure: of how often each image counts, (images,).
+        images: how many.
+        draws: of as many images, with replacement.
+        seed: of the draws.
+    """
+    whole = figure(np.ones(images))
     if whole is None:
         return None
-    values = [difference(weights) for weights in _drawn(len(annotations), draws, seed)]
-    low, high = 2 * whole - np.percentile([value for value in values if value is not None], [97.5, 2.5])
-    return float(low), whole, float(high)
-
-
-def _drawn(images: int, draws: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Yield how often each image is drawn, (images,), draw after draw."""
     random = np.random.default_rng(seed)
-    for _ in range(draws):
-        yield np.bincount(random.integers(0, images, images), minlength=images).astype(np.float64)
+    drawn = (np.bincount(random.integers(0, images, images), minlength=images) for _ in range(draws))
+    values = [value for counts in drawn if (value := figure(counts.astype(np.float64))) is not None]
+    low, high = 2 * whole - np.percentile(values, [97.5, 2.5])
+    return float(low), whole, float(high)
 
 
 def weighted_map(classes: Sequence[_Class], weights: NDArray[np.float64]) -> float | None:
