@@ -25,7 +25,15 @@ from paretune.structures import Detections, InputSize
 FAKE_ROW = "tests_support_profiling:FakeDetector"
 BUSY = "tests_support_profiling:load_busy"
 QUICK = Protocol(
-    repetitions=2, spare=0, seconds=0.2, samples=12, warmup_seconds=0.1, warmup_cap=3, limit=60, block_seconds=0.03
+    repetitions=2,
+    spare=0,
+    patience=0,
+    seconds=0.2,
+    samples=12,
+    warmup_seconds=0.1,
+    warmup_cap=3,
+    limit=60,
+    block_seconds=0.03,
 )
 
 

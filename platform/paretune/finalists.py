@@ -7,9 +7,6 @@ from typing import Any
 
 from paretune.bench import MEASURED_IMAGES, Bench, measuring_images
 
-ROUNDS = 4
-"""Times that all artefacts are started afresh."""
-
 
 def compare_front(bench: Bench, artefacts: Mapping[int, str]) -> dict[str, Any]:
     """Measure artefacts again, interleaved in one run, against trials 0 and 1; raw samples are kept.
@@ -26,7 +23,8 @@ def compare_front(bench: Bench, artefacts: Mapping[int, str]) -> dict[str, Any]:
 
     numbers = sorted(artefacts)
     folders = [bench.folder / artefacts[number] for number in numbers]
-    found = compare(folders, measuring_images(bench.data.splits["val"]), bench.job.target, rounds=ROUNDS)
+    rounds = bench.job.measuring.rounds
+    found = compare(folders, measuring_images(bench.data.splits["val"]), bench.job.target, rounds=rounds)
     bases = {name: numbers.index(n) for n, name in enumerate(("eager", "onnxruntime")) if n in numbers}
     trials: dict[str, Any] = {}
     for index, number in enumerate(numbers):

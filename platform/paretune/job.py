@@ -73,6 +73,19 @@ class Search(Spec):
     """Trials at once. Latency is measured by one of them at a time."""
 
 
+class Measuring(Spec):
+    """How thoroughly latency is taken of each trial, and of the front in the end; less is for a quick look."""
+
+    repetitions: int = Field(default=3, ge=1, le=100)
+    """Fresh processes of each trial."""
+    seconds: float = Field(default=1.0, gt=0, le=60)
+    """Sampling in each of them, at least."""
+    patience: float = Field(default=30.0, ge=0, le=3600)
+    """Seconds in which repetitions are taken again while guests of the same host use its memory; 0 does not look."""
+    rounds: int = Field(default=4, ge=2, le=100)
+    """Times that the artefacts of the front are started afresh for their comparison."""
+
+
 class Resources(Spec):
     """What one trial asks of a Ray cluster."""
 
@@ -122,6 +135,7 @@ class Job(Spec):
     constraints: dict[str, Constraint] = Field(default_factory=dict)
     """What a point on the front must keep."""
     search: Search = Search()
+    measuring: Measuring = Measuring()
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
     output: str = "runs"

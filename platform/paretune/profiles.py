@@ -45,6 +45,8 @@ class Wanted:
     """(processes at once, images of a batch) whose throughput is measured, too."""
     nsight: bool = False
     """Also look at the kernels with Nsight Compute."""
+    patience: float = 30.0
+    """Seconds in which to measure an artefact again while guests of the same host use its memory."""
 
 
 @dataclass(frozen=True)
@@ -134,11 +136,12 @@ def profile_artefacts(
     images = measuring_images(split)
     if not images:
         raise UserError(f"--split {wanted.split}: holds no images to measure on")
+    protocol = Protocol(repetitions=wanted.repetitions, patience=wanted.patience)
     latencies, energies, besides, throughputs = [], [], [], []
     with saved_images(images) as file:
         for number, folder in enumerate(folders, start=1):
             progress(f"measuring {folder} ({number} of {len(folders)})")
-            latencies.append(measure(folder, file, target, Protocol(repetitions=wanted.repetitions)))
+            latencies.append(measure(folder, file, target, protocol))
             energies.append(energy(folder, file, target, seconds=FINALIST_WINDOW))
             besides.append(deployed(folder, file, target))
         for folder in folders if wanted.loads else ():

@@ -147,7 +147,10 @@ def _evaluate(bench: Bench, built: Built) -> tuple[Parity, Accuracy]:
 def _measure(bench: Bench, number: int, artefact: Artefact) -> Latency:
     """Measure the artefact alone on the target; raw samples are kept beside it."""
     from paretune.profiling.latency import measure
+    from paretune.profiling.samples import Protocol
 
-    latency = measure(artefact.folder, measuring_images(bench.data.splits["val"]), bench.job.target)
+    wanted = bench.job.measuring
+    protocol = Protocol(repetitions=wanted.repetitions, seconds=wanted.seconds, patience=wanted.patience)
+    latency = measure(artefact.folder, measuring_images(bench.data.splits["val"]), bench.job.target, protocol)
     latency.save_samples(bench.trial_folder(number) / "samples.npz")
     return latency

@@ -13,6 +13,7 @@ from paretune.cli import main
 from paretune.errors import UserErrors
 from paretune.job import Constraint, Job
 from paretune.plan import read_plan
+from paretune.profiling.samples import Protocol
 from paretune.recipe import Recipe
 from paretune.structures import InputSize
 from tests_support import ROOT
@@ -209,3 +210,12 @@ def test_bad_arguments_end_with_2_and_one_clear_line(arguments, message, capsys,
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trial_is_measured_as_thoroughly_as_a_function_call(plan):
+    asked, protocol = plan().job.measuring, Protocol()
+    for field in ("repetitions", "seconds", "patience"):
+        assert getattr(asked, field) == getattr(protocol, field)
+    assert plan(measuring__patience=0).job.measuring.patience == 0
+    with pytest.raises(UserErrors, match=r"measuring\.rounds"):
+        plan(measuring__rounds=1)

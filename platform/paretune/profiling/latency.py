@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.device_lock import alone_on
+from paretune.profiling import neighbours
 from paretune.profiling.cores import contention, shares
 from paretune.profiling.drift import Drift, drift
 from paretune.profiling.environment import environment
@@ -78,6 +79,9 @@ class Latency:
     """Repetitions that others disturbed and that were measured again; they are not among the samples."""
     gpu: Watched | None = None
     """The GPU before and after each repetition; None on a CPU, and where nobody watched."""
+    slowed: tuple[float | None, ...] = ()
+    """For each repetition the share by which copies of memory took longer than they do on this machine, as others
+    used it too (see ``neighbours``); None where nobody looked."""
 
     @cached_property
     def clean(self) -> NDArray[np.bool_]:
@@ -158,6 +162,7 @@ class Latency:
             notes += self.gpu.notes
         elif self.target.device != "cpu":
             notes.append("exclusivity unknown: the GPU was not watched")
+        notes += neighbours.note(self.slowed)
         if not self.steady:
             notes.append(NO_STEADY_STATE)
         low, high = self.spread(self.mode)
@@ -182,6 +187,7 @@ class Latency:
             "drift": self.drift if isinstance(self.drift, str) else self.drift.tree(),
             "elsewhere": dict(self.elsewhere),
             "gpu": None if self.gpu is None else self.gpu.tree(),
+            "memory_slowed": list(self.slowed),
             "facts": dict(self.facts),
         }
 
@@ -232,7 +238,8 @@ def measure(
     """Measure one artefact, alone on the target's device.
 
     A repetition that others disturbed is taken again, and further ones are taken while they disagree, as far
-    as ``protocol.spare`` goes. Chosen by what else ran on the cores, never by how fast it was.
+    as ``protocol.spare`` goes; where guests of the same host used the memory, as far as ``protocol.patience`` goes.
+    Chosen by what else ran, never by how fast it was.
 
     Args:
         artefact: its folder.
@@ -249,20 +256,28 @@ def measure(
     batches: list[Batch] = []
     facts: list[dict[str, Any]] = []
     looks: list[Look] = []
+    slowed: list[float | None] = []
     steady, retaken, spare = True, 0, protocol.spare
-    with alone_on(target.device), saved_images(images) as file, watching(target) as watch:
+    with (
+        alone_on(target.device),
+        saved_images(images) as file,
+        watching(target) as watch,
+        neighbours.neighbours(target, protocol.patience) as memory,
+    ):
         surroundings = environment(target)
         while (missing := len(batches) < protocol.repetitions) or (spare and _disagree(batches)):
             with Worker(artefact, file, target, protocol, loader) as worker:
                 plateau = worker.warm_up()
-                with watch.around(worker.pid) as seen:
+                with memory.around() as copies, watch.around(worker.pid) as seen:
                     batch = worker.sample(protocol.seconds, protocol.samples, image=len(batches) * protocol.samples)
             others = _disturbance(batch.rows, shares([batch.elsewhere]), target) + foreigners(seen)
-            disturbed = spare > 0 and bool(others)
-            spare -= disturbed or not missing
-            if disturbed:
+            again = spare > 0 and bool(others)
+            spare -= again
+            if again or memory.again(copies):
                 retaken += 1
                 continue
+            spare -= not missing
+            slowed.append(memory.slowed(copies))
             steady = plateau and steady
             batches.append(batch)
             facts.append(worker.facts)
@@ -281,4 +296,5 @@ def measure(
         facts={**surroundings, **facts[0]},
         retaken=retaken,
         gpu=watch.told(looks),
+        slowed=tuple(slowed),
     )

@@ -47,6 +47,9 @@ class Protocol:
     """Fresh processes; the spread between them is part of the result (3 in a search, 5 for finalists)."""
     spare: int = 3
     """Further processes, in place of repetitions that others disturbed, or added when repetitions disagree."""
+    patience: float = 30.0
+    """From the first repetition on during which guests of the same host used its memory, so long others are taken in
+    place of such; 0 does not look for them."""
     seconds: float = 1.0
     """Sampling in each of them, at least."""
     samples: int = 30

@@ -25,6 +25,10 @@ def add(verbs: Any) -> None:
     profile.add_argument("--split", default="val", metavar="SPLIT", help="train, val or test (default: val)")
     text = "fresh processes of each artefact, and rounds of the comparison (default: 5)"
     profile.add_argument("--repetitions", type=int, default=5, metavar="N", help=text)
+    text = (
+        "seconds in which to measure again while guests of the same host use its memory; 0 does not look (default: 30)"
+    )
+    profile.add_argument("--patience", type=float, default=30.0, metavar="SECONDS", help=text)
     target_arguments(profile)
     profile.add_argument("--out", type=Path, metavar="FOLDER", help="new folder for profile.html and the raw samples")
     text = "leave out what each layer costs"
@@ -42,6 +46,8 @@ def add(verbs: Any) -> None:
 def _profile(given: argparse.Namespace) -> int:
     if not 1 <= given.repetitions <= 100:
         raise UserError(f"--repetitions {given.repetitions}: expected 1 to 100")
+    if not 0 <= given.patience <= 3600:
+        raise UserError(f"--patience {given.patience:g}: expected 0 to 3600 seconds")
     for name, numbers in (("streams", given.streams), ("batch", given.batch)):
         if min(numbers, default=1) < 1:
             raise UserError(f"--{name} {min(numbers)}: expected 1 or more")
@@ -49,7 +55,7 @@ def _profile(given: argparse.Namespace) -> int:
     from paretune.profiles import Wanted, profile_artefacts
 
     loads = tuple(product(given.streams or [1], given.batch or [1])) if given.streams or given.batch else ()
-    wanted = Wanted(given.split, given.repetitions, given.out, given.operators, loads, given.nsight)
+    wanted = Wanted(given.split, given.repetitions, given.out, given.operators, loads, given.nsight, given.patience)
     try:
         found = profile_artefacts(given.artefacts, named_images(given), target, wanted, _say)
     except RuntimeError as error:

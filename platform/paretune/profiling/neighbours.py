@@ -1,0 +1,115 @@
+"""Neighbours that the kernel does not tell of: guests of one host share its memory, and the caches before it.
+
+Copies that no cache holds take longer while others use the memory too. On a shared host their time and a small
+network's rose and fell together (correlation 0.8 over nine seconds; a tenth on the copies was a twentieth on the
+network; tens of seconds at a time), while the cores' clock stayed the same and the hypervisor took no time.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from statistics import fmean, median
+
+import numpy as np
+
+from paretune.runtimes.caching import private_folder
+from paretune.store import write_text
+from paretune.target import Target
+
+CELLS = 2**24
+"""float32 numbers that are read, and as many that are written: 64 MiB each, more than caches hold."""
+SECONDS = 0.5
+"""Length of one look: a single copy's time varies more than what is looked for."""
+KEPT, DAY = 200, 86_400.0
+"""Looks that are remembered: the latest, and for how long in seconds, as a machine may be moved to another host."""
+BEST = 10
+"""Percentile of them that counts as what this machine can do: the very best may have been luck."""
+SLOWER = 0.10
+"""Share by which copies take longer when the memory counts as used by others."""
+PAUSE = 5.0
+"""Seconds to wait then before another try."""
+
+
+class Neighbours:
+    """How fast memory is copied, now and usually on this machine.
+
+    Args:
+        patience: seconds, from the first disturbed repetition on, in which to take others in their place.
+        file: where looks are remembered; None does not look.
+    """
+
+    def __init__(self, patience: float, file: Path | None) -> None:
+        self._patience, self._file, self._until = patience, file, float("inf")
+        self._looks: list[tuple[float, float]] = []
+        if file is None:
+            return
+        self._source = np.ones(CELLS, np.float32)
+        self._target = np.empty_like(self._source)
+        with suppress(OSError, ValueError, TypeError):  # damaged or from elsewhere: then it is learnt anew
+            since = time.time() - DAY
+            self._looks = [(float(when), float(ms)) for when, ms in json.loads(file.read_text()) if when > since]
+
+    def look(self) -> float:
+        """Return the median CPU time of a copy in ms; it is remembered."""
+        times, end = [], time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            start = time.thread_time_ns()
+            np.multiply(self._source, np.float32(1.5), out=self._target)
+            times.append((time.thread_time_ns() - start) / 1e6)
+        self._looks = [*self._looks, (time.time(), median(times))][-KEPT:]
+        return self._looks[-1][1]
+
+    @contextmanager
+    def around(self) -> Iterator[list[float]]:
+        """Give a list of two looks, filled at the begin and the end of the block; empty where nobody looks."""
+        looks: list[float] = []
+        if self._file is not None:
+            looks.append(self.look())
+        yield looks
+        if self._file is not None:
+            looks.append(self.look())
+
+    def slowed(self, looks: Sequence[float]) -> float | None:
+        """Return by which share the mean of these looks is longer than a copy takes on this machine, at least 0."""
+        if not looks:
+            return None
+        return max(0.0, fmean(looks) / float(np.percentile([ms for _, ms in self._looks], BEST)) - 1)
+
+    def again(self, looks: Sequence[float]) -> bool:
+        """Tell whether a repetition with these looks around it is to be taken again; waits a little before."""
+        if (self.slowed(looks) or 0.0) <= SLOWER:
+            return False
+        self._until = min(self._until, time.monotonic() + self._patience)
+        if (left := self._until - time.monotonic()) <= 0:
+            return False
+        time.sleep(min(PAUSE, left))
+        return True
+
+    def remember(self) -> None:
+        """Write the looks down for the next measurement."""
+        if self._file is None:
+            return
+        with suppress(OSError):  # a full disk is no reason to lose what was measured
+            write_text(self._file, json.dumps(self._looks))
+
+
+@contextmanager
+def neighbours(target: Target, patience: float) -> Iterator[Neighbours]:
+    """Watch the memory of a CPU that is measured; what was learnt of it is kept for the next time."""
+    watched = target.device == "cpu" and patience > 0
+    found = Neighbours(patience, private_folder("memory") / "looks.json" if watched else None)
+    yield found
+    found.remember()
+
+
+def note(slowed: Sequence[float | None]) -> list[str]:
+    """Say that others used the memory around repetitions; nothing when they did not, or that is not known."""
+    worst = [share for share in slowed if share is not None and share > SLOWER]
+    if not worst:
+        return []
+    told = f"copies of memory took up to {max(worst):.0%} longer than they do on this machine"
+    return [f"neighbours: {told}, in {len(worst)} of {len(slowed)} repetitions"]

@@ -1,0 +1,164 @@
+"""Guests of the same host that use its memory: seen by how long copies take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from paretune.profiling import latency as latency_module
+from paretune.profiling import measure
+from paretune.profiling import neighbours as module
+from paretune.profiling.latency import Latency
+from paretune.profiling.neighbours import Neighbours, neighbours
+from paretune.profiling.samples import COLUMNS
+from paretune.target import Target
+from tests_support_profiling import BUSY, fake_artefact, images, quick
+
+
+class Clock:
+    """Time that passes only by sleeping."""
+
+    def __init__(self) -> None:
+        self.now, self.slept = 1000.0, 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def made(file: Path, told: list[float], patience: float = 30.0, every: Callable[[], Any] = lambda: None) -> Neighbours:
+    """Neighbours whose looks take what is told, in turn; the last one on and on."""
+
+    class Made(Neighbours):
+        def look(self) -> float:
+            every()
+            self._looks.append((module.time.time(), told.pop(0) if len(told) > 1 else told[0]))
+            return self._looks[-1][1]
+
+    return Made(patience, file)
+
+
+def test_a_look_is_the_time_of_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SECONDS", 0.05)
+    found = Neighbours(1.0, tmp_path / "looks.json")
+    with found.around() as looks:
+        assert len(looks) == 1
+    assert len(looks) == 2
+    assert all(0.5 < look < 5000 for look in looks)  # ms for 128 MiB: between 256 GB/s and 26 MB/s
+
+
+def test_how_much_slower_is_told_against_what_the_machine_can(tmp_path: Path, clock: Clock) -> None:
+    file = tmp_path / "looks.json"
+    usual = made(file, [5.0])
+    for _ in range(20):
+        usual.look()
+    usual.remember()
+    found = made(file, [6.0, 7.0, 4.9, 4.9])
+    with found.around() as looks:
+        pass
+    assert found.slowed(looks) == pytest.approx(0.3)
+    with found.around() as looks:
+        pass
+    assert found.slowed(looks) == 0  # faster than usual is not slower
+    clock.now += module.DAY + 1
+    later = made(file, [6.0])
+    with later.around() as looks:
+        pass
+    assert later.slowed(looks) == 0  # what was a day ago is forgotten
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '[["a", "b"]]', '{"a": 1}', "[[1]]"])
+def test_a_damaged_memory_is_learnt_anew(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "looks.json"
+    file.write_text(content)
+    found = made(file, [5.0])
+    found.look()
+    found.remember()
+    assert [ms for _, ms in json.loads(file.read_text())] == [5.0]
+
+
+def test_only_the_latest_looks_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SECONDS", 0.0)
+    monkeypatch.setattr(module, "CELLS", 16)
+    monkeypatch.setattr(module, "KEPT", 3)
+    monkeypatch.setattr(module, "median", lambda times: 5.0)
+    found = Neighbours(1.0, tmp_path / "looks.json")
+    for _ in range(5):
+        found.look()
+    found.remember()
+    assert len(json.loads((tmp_path / "looks.json").read_text())) == 3
+
+
+def test_patience_ends(tmp_path: Path, clock: Clock) -> None:
+    found = made(tmp_path / "looks.json", [5.0, 5.0, 8.0], patience=12.0)
+    tries = []
+    for _ in range(6):
+        with found.around() as looks:
+            pass
+        tries.append(found.again(looks))
+        clock.now += 1  # the repetition itself
+    assert tries == [False, True, True, False, False, False]
+    assert clock.slept == pytest.approx(2 * module.PAUSE)
+
+
+def test_a_gpu_or_no_patience_needs_no_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Neighbours, "look", lambda _: pytest.fail("it looked"))
+    for target, patience in ((Target(device="cuda"), 30.0), (Target(), 0.0)):
+        with neighbours(target, patience) as found:
+            with found.around() as looks:
+                pass
+            assert (looks, found.slowed(looks), found.again(looks)) == ([], None, False)
+
+
+def told(slowed: tuple[float | None, ...]) -> Latency:
+    rows = np.full((60, len(COLUMNS)), 1_000_000, np.int64)
+    facts = {"steady": True, "cold": {"load_ms": 5.0, "first_inference_ms": 3.0}}
+    return Latency(rows, np.arange(60) % 3, Target(), 100.0, {"foreign": 0.0, "steal": 0.0}, slowed=slowed, **facts)
+
+
+def test_the_reader_is_told_of_neighbours_and_only_then() -> None:
+    noisy = told((0.02, 0.23, 0.15))
+    (note,) = (note for note in noisy.notes if note.startswith("neighbours: "))
+    assert "up to 23% longer" in note
+    assert "in 2 of 3 repetitions" in note
+    assert json.loads(json.dumps(noisy.to_dict()))["memory_slowed"] == [0.02, 0.23, 0.15]
+    assert noisy.contended == ()  # samples are ranked as they are
+    for quiet in ((0.0, 0.02, 0.08), (None, None, None), ()):
+        assert not any(note.startswith("neighbours: ") for note in told(quiet).notes)
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_a_repetition_beside_neighbours_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory is slow around the first two processes of four, fast around the others, which are kept."""
+    found = made(tmp_path / "looks.json", [8.0, 8.0, 8.0, 8.0, 5.0])
+    found._looks = [(0.0, 5.0)] * 20
+    monkeypatch.setattr(module, "PAUSE", 0.01)
+    monkeypatch.setattr(latency_module, "contention", lambda _: [])
+    monkeypatch.setattr(module, "private_folder", lambda kind: tmp_path)
+    monkeypatch.setattr(module, "Neighbours", lambda patience, file: found)
+    protocol = replace(quick(), patience=60.0)
+    latency = measure(fake_artefact(tmp_path / "one"), images(), Target(), protocol, loader=BUSY)
+    assert latency.retaken == 2
+    assert latency.slowed == (0.0, 0.0)
+    assert not any(note.startswith("neighbours: ") for note in latency.notes)
+    assert (tmp_path / "looks.json").is_file()
