@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from paretune.device_lock import alone_on
@@ -44,6 +45,9 @@ class Roofs:
     """(working set in bytes, bytes per second read and written), smallest first."""
     reasons: Mapping[str, str]
     """Precision → why its roof is not known."""
+    int8_layer: tuple[float, float] | None = None
+    """Seconds that a layer in INT8 costs on torch before it multiplies anything: for the call, and for each element of
+    its input, which it rounds; None where that is not known."""
 
     def bandwidth(self, nbytes: float) -> float:
         """Return the bytes per second of the smallest measured working set that holds so many bytes."""
@@ -56,6 +60,11 @@ class Roofs:
             KeyError: the roof of this precision is not known.
         """
         return max(flops / self.compute[precision], nbytes / self.bandwidth(nbytes))
+
+    def int8_overhead(self, elements: float) -> float:
+        """Return the seconds that torch's INT8 layer with so many inputs costs beside its product; 0 if not known."""
+        call, rounding = self.int8_layer or (0.0, 0.0)
+        return call + rounding * elements
 
     def tree(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -82,7 +91,9 @@ def measure_roofs(target: Target) -> Roofs:
         said = done.stderr.strip().splitlines()
         raise RuntimeError(f"the roofs cannot be measured: {said[-1] if said else f'ended with {done.returncode}'}")
     told = json.loads(done.stdout.splitlines()[-1])
-    return Roofs(told["device"], told["compute"], [(size, rate) for size, rate in told["copies"]], told["reasons"])
+    copies = [(size, rate) for size, rate in told["copies"]]
+    layer = told["int8_layer"]
+    return Roofs(told["device"], told["compute"], copies, told["reasons"], layer and (layer[0], layer[1]))
 
 
 def _main(device: str, cores: Sequence[int]) -> None:
@@ -102,7 +113,9 @@ def _main(device: str, cores: Sequence[int]) -> None:
             reasons[precision] = str(error).splitlines()[0]
     copies = [(size, _copies(size, device)) for size in COPIES[device]]
     name = torch.cuda.get_device_name() if device == "cuda" else cpu_name()
-    print(json.dumps({"device": name, "compute": compute, "copies": copies, "reasons": reasons}))
+    layer = _int8_layer() if device == "cpu" and "int8" in compute else None
+    told = {"device": name, "compute": compute, "copies": copies, "reasons": reasons, "int8_layer": layer}
+    print(json.dumps(told))
 
 
 def _products(precision: str, side: int, device: str) -> float:
@@ -142,6 +155,24 @@ def _copies(size: int, device: str) -> float:
             into.copy_(source)
 
     return often * 2 * source.nbytes / _fastest(several, device)
+
+
+def _int8_layer() -> tuple[float, float]:
+    """Return what a convolution in INT8 costs in seconds: a call, and an element of an input of a small detector.
+
+    Each channel is multiplied by one number, so that next to nothing is computed.
+    """
+    import torch
+
+    from paretune.detectors.int8 import Int8Conv2d
+
+    fields = {"channels": [16, 16], "groups": 16, "kernel_size": [1, 1], "stride": [1, 1], "padding": [0, 0]}
+    fields |= {"dilation": [1, 1], "input_scale": 0.1, "input_zero_point": 0}
+    layer, images = Int8Conv2d.empty(fields, device=None), [torch.zeros(1, 16, side, side) for side in (4, 64)]
+    with torch.inference_mode():
+        call, whole = (_fastest(partial(layer, image), "cpu") for image in images)
+    few, many = (image.numel() for image in images)
+    return call, max(0.0, (whole - call) / (many - few))
 
 
 def _fastest(run: Callable[[], Any], device: str) -> float:
