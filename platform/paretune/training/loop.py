@@ -156,19 +156,7 @@ def train(
     with threads_of(settings, device), torch.random.fork_rng(_gpus(device)):
         torch.manual_seed(settings.seed)
         run = Run(network, detector, settings, size, place, options.loss, options.keep_zeros)
-        batches = Batches(
-            split,
-            detector.preprocess,
-            size,
-            batch=settings.batch_size,
-            flip=settings.flip,
-            seed=settings.seed,
-            augment=settings.augment,
-            epochs=settings.epochs,
-            readers=settings.readers,
-            rank=options.rank,
-            world=options.world,
-        )
+        batches = _batches(split, detector, size, settings, options)
         made_by = _fingerprint(detector, size, settings, options.world)
         start = run.resume(options.resume, made_by) if options.resume else 0
         history: list[dict[str, Any]] = []
@@ -181,13 +169,12 @@ def train(
                 due = _validation_due(settings, number + 1)
                 score = _score(run, detector, options.val, size, settings) if due else None
             goes_on = run.found(score, number + 1) if due else True
-            speed = len(batches) * settings.batch_size * options.world / seconds
             epoch = Epoch(
                 number=number + 1,
                 epochs=settings.epochs,
                 losses=losses,
                 lr=lr,
-                images_per_second=speed,
+                images_per_second=len(batches) * settings.batch_size * options.world / seconds,
                 seconds=seconds,
                 waited=waited,
                 waiting=min(1.0, batches.waited / seconds),
@@ -203,6 +190,23 @@ def train(
                 break
         best = None if run.best is None else run.best.epoch
         return TrainResult(run.finished(), tuple(history), sum(epoch["seconds"] for epoch in history), best)
+
+
+def _batches(split: Split, detector: Detector, size: InputSize, settings: Training, options: Options) -> Batches:
+    """Return this worker's share of every epoch's pictures."""
+    return Batches(
+        split,
+        detector.preprocess,
+        size,
+        batch=settings.batch_size,
+        flip=settings.flip,
+        seed=settings.seed,
+        augment=settings.augment,
+        epochs=settings.epochs,
+        readers=settings.readers,
+        rank=options.rank,
+        world=options.world,
+    )
 
 
 def _validation_due(settings: Training, done: int) -> bool:
