@@ -55,8 +55,9 @@ class Neighbours:
 
     def look(self) -> float:
         """Return the median CPU time of a copy in ms; it is remembered."""
-        times, end = [], time.monotonic() + SECONDS
-        while time.monotonic() < end:
+        times: list[float] = []
+        end = time.monotonic() + SECONDS
+        while not times or time.monotonic() < end:
             start = time.thread_time_ns()
             np.multiply(self._source, np.float32(1.5), out=self._target)
             times.append((time.thread_time_ns() - start) / 1e6)
