@@ -266,9 +266,10 @@ def measure(
     ):
         surroundings = environment(target)
         while (missing := len(batches) < protocol.repetitions) or (spare and _disagree(batches)):
-            with Worker(artefact, file, target, protocol, loader) as worker:
+            # copies come before the warm-up: they leave caches that it has to fill again
+            with Worker(artefact, file, target, protocol, loader) as worker, memory.around() as copies:
                 plateau = worker.warm_up()
-                with memory.around() as copies, watch.around(worker.pid) as seen:
+                with watch.around(worker.pid) as seen:
                     batch = worker.sample(protocol.seconds, protocol.samples, image=len(batches) * protocol.samples)
             others = _disturbance(batch.rows, shares([batch.elsewhere]), target) + foreigners(seen)
             again = spare > 0 and bool(others)

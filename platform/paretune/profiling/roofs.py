@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -113,7 +114,10 @@ def _main(device: str, cores: Sequence[int]) -> None:
             reasons[precision] = str(error).splitlines()[0]
     copies = [(size, _copies(size, device)) for size in COPIES[device]]
     name = torch.cuda.get_device_name() if device == "cuda" else cpu_name()
-    layer = _int8_layer() if device == "cpu" and "int8" in compute else None
+    layer = None
+    if device == "cpu" and "int8" in compute:
+        with suppress(AttributeError, NotImplementedError, RuntimeError):  # a torch without oneDNN has no such layers
+            layer = _int8_layer()
     told = {"device": name, "compute": compute, "copies": copies, "reasons": reasons, "int8_layer": layer}
     print(json.dumps(told))
 
