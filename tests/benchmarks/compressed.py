@@ -66,7 +66,7 @@ def _maps(folder: Path, source: Path) -> dict[str, float]:
     data = images_of(source)
     pairs = detected(folder, data, ("val", "test"))
     pairs["both"] = pairs["val"] + pairs["test"]
-    return {name: _points(some, data.classes) for name, some in pairs.items()}
+    return {name: points(some, data.classes) for name, some in pairs.items()}
 
 
 def detected(folder: Path, data: Data, names: Sequence[str]) -> dict[str, list[tuple[Detections, Annotations]]]:
@@ -81,7 +81,7 @@ def detected(folder: Path, data: Data, names: Sequence[str]) -> dict[str, list[t
     }
 
 
-def _points(pairs: Sequence[tuple[Detections, Annotations]], classes: tuple[str, ...]) -> float:
+def points(pairs: Sequence[tuple[Detections, Annotations]], classes: tuple[str, ...]) -> float:
     from paretune.evaluation import accuracy_of
 
     found = accuracy_of([found for found, _ in pairs], [truth for _, truth in pairs], classes).map

@@ -149,7 +149,7 @@ def test_refuses_a_device_it_has_not(artefact, runtime):
     """Either it does not run on GPUs at all, or there is none here."""
     if "cuda" in runtime.devices and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(RuntimeError):
+    with pytest.raises(UserError, match=f"{runtime.name} does not run it here.*(cuda|GPU)"):
         load_predictor(artefact.folder, Target(device="cuda"))
 
 

@@ -15,11 +15,13 @@ from pydantic import ValidationError
 
 from paretune.compression.artefact import write_artefact
 from paretune.detectors import DETECTORS
+from paretune.errors import UserError
 from paretune.model import Model
 from paretune.runtimes import eager, onnxruntime, openvino
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime, open_session, precision
 from paretune.runtimes.openvino import OpenVino
+from paretune.runtimes.predictor import load_predictor
 from paretune.runtimes.tensorrt import TensorRt, halved
 from paretune.structures import InputSize
 from paretune.target import Target
@@ -214,6 +216,20 @@ def test_openvino_in_another_precision_than_asked_for_is_refused(model_file, tmp
     monkeypatch.setattr(openvino, "executed", lambda _: {"bf16"})
     with pytest.raises(RuntimeError, match="layers in bf16, not in fp32"):
         OpenVino().load(artefact_of(tmp_path / "artefact", file=model_file, runtime=OpenVino()), Target())
+
+
+def test_a_file_of_a_later_onnx_is_told_in_one_line(model_file, tmp_path):
+    """As one that was made on a machine with newer libraries."""
+    model = onnx.load(model_file)
+    model.ir_version = 99
+    onnx.save(model, model_file)
+    folder = artefact_of(tmp_path / "artefact", file=model_file).folder
+    with pytest.raises(UserError) as told:
+        load_predictor(folder, Target())
+    here = f"{folder}: onnxruntime does not run it here (onnxruntime {onnxruntime.library().__version__}): "
+    assert str(told.value).startswith(here)
+    assert "IR version: 99" in str(told.value)
+    assert len(str(told.value).splitlines()) == 1
 
 
 def test_openvino_refuses_files_that_are_not_the_detectors(network, model_file, tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,21 +61,44 @@ def load_predictor(folder: Path, target: Target) -> Predictor:
     """Load an artefact on the runtime it names, with the target's threads.
 
     Raises:
-        UserError: the artefact is damaged, or its runtime is not installed.
-        RuntimeError: what really runs is not what was asked for.
+        UserError: the artefact is damaged, its runtime is not installed or of a version that does not read it, or
+            what would really run is not what was asked for.
     """
     artefact, detector, runtime = _opened(folder)
-    return Predictor(artefact, detector, runtime.load(artefact, target))
+    with _refusals(artefact, runtime):
+        core = runtime.load(artefact, target)
+    return Predictor(artefact, detector, core)
 
 
 def load_counted(folder: Path, target: Target) -> Predictor:
     """Load an artefact as ``load_predictor`` does; its core is a ``Counted`` one.
 
     Raises:
+        UserError: as by ``load_predictor``.
         NotImplementedError: the runtime does not tell what its operators cost.
     """
     artefact, detector, runtime = _opened(folder)
-    return Predictor(artefact, detector, runtime.counted(artefact, target))
+    with _refusals(artefact, runtime):
+        core = runtime.counted(artefact, target)
+    return Predictor(artefact, detector, core)
+
+
+@contextmanager
+def _refusals(artefact: Artefact, runtime: Runtime) -> Iterator[None]:
+    """Turn what a runtime says against an artefact into one line: artefacts travel, and no two machines are alike.
+
+    Raises:
+        UserError: what it said, with the versions that are installed here.
+    """
+    try:
+        yield
+    except (UserError, NotImplementedError):
+        raise
+    except Exception as error:  # each library has errors of its own
+        here = [(name, getattr(sys.modules.get(name), "__version__", "")) for name in runtime.libraries]
+        versions = "".join(f" ({name} {version})" for name, version in here if version)
+        said = " ".join(str(error).split())
+        raise UserError(f"{artefact.folder}: {runtime.name} does not run it here{versions}: {said}") from error
 
 
 def _opened(folder: Path) -> tuple[Artefact, Detector, Runtime]:
