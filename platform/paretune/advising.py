@@ -17,7 +17,8 @@ from paretune.folders import split_of
 from paretune.optimizations import Images, Source, optimize, read_recipe
 from paretune.profiling.advice import Advice, Candidate, advise
 from paretune.profiling.comparison import Ratio, compare
-from paretune.profiling.latency import STAGES, measure
+from paretune.profiling.latency import STAGES
+from paretune.profiling.measuring import measure
 from paretune.profiling.operators import count
 from paretune.profiling.roofline import Diagnosis, diagnose
 from paretune.profiling.roofs import measure_roofs

@@ -81,7 +81,7 @@ class Measuring(Spec):
     seconds: float = Field(default=1.0, gt=0, le=60)
     """Sampling in each of them, at least."""
     patience: float = Field(default=30.0, ge=0, le=3600)
-    """Seconds in which repetitions are taken again while guests of the same host use its memory; 0 does not look."""
+    """Seconds in which all of them sample on while guests of the same host use its memory; 0 does not look."""
     rounds: int = Field(default=4, ge=2, le=100)
     """Times that the artefacts of the front are started afresh for their comparison."""
 

@@ -18,7 +18,8 @@ from paretune.folders import dataset_around, split_of
 from paretune.profiling.comparison import Comparison, compare
 from paretune.profiling.deployed import Deployed, deployed
 from paretune.profiling.energy import FINALIST_WINDOW, Energy, energy
-from paretune.profiling.latency import Latency, measure
+from paretune.profiling.latency import Latency
+from paretune.profiling.measuring import measure
 from paretune.profiling.nsight import Looks, look_at
 from paretune.profiling.nsight_tables import nsight_tables
 from paretune.profiling.operators import Operators, count

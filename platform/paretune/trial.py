@@ -146,7 +146,7 @@ def _evaluate(bench: Bench, built: Built) -> tuple[Parity, Accuracy]:
 
 def _measure(bench: Bench, number: int, artefact: Artefact) -> Latency:
     """Measure the artefact alone on the target; raw samples are kept beside it."""
-    from paretune.profiling.latency import measure
+    from paretune.profiling.measuring import measure
     from paretune.profiling.samples import Protocol
 
     wanted = bench.job.measuring

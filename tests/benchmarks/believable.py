@@ -18,7 +18,9 @@ from training import CASES, trained
 from paretune.bench import measuring_images
 from paretune.profiling.comparison import Comparison, compare
 from paretune.profiling.cores import choose_cores
-from paretune.profiling.latency import Latency, measure
+from paretune.profiling.latency import Latency
+from paretune.profiling.measuring import measure
+from paretune.profiling.neighbours import note
 from paretune.profiling.samples import SHORT_MS
 from paretune.structures import Image
 from paretune.target import Target
@@ -33,19 +35,21 @@ NEIGHBOURS = 0.10
 """Artefacts that lie farther apart than this share must be told apart,"""
 DECIDED = 0.5
 """at least so many of them."""
+SIZES = {"brief": "128x96", "short": "256x192", "long": "1024x768"}
+"""Input sizes of inferences shorter than the kernel's turns, as long as one, and far longer than SHORT_MS."""
 LADDER = tuple(f"256x{height}" for height in range(192, 512, 16))
 """Input sizes of the artefacts that are compared, each little slower than the one before."""
 
 
 def fill(root: Path, figures: Figures, *, minutes: float) -> None:
-    """Measure a short and a long inference over some minutes, then under load, then many artefacts twice."""
+    """Measure inferences of three lengths over some minutes, then under load, then many artefacts twice."""
     source = trained(CASES[0], 0, root).folder
     images = measuring_images(images_of(source).splits["val"])
-    short, long = (artefact(source, size, "onnxruntime") for size in ("256x192", "1024x768"))
-    quiet = _quiet((short, long), images, minutes)
-    for name, found in zip(("short", "long"), quiet, strict=True):
+    lengths = {name: artefact(source, size, "onnxruntime") for name, size in SIZES.items()}
+    quiet = dict(zip(lengths, _quiet(list(lengths.values()), images, minutes), strict=True))
+    for name, found in quiet.items():
         _repeated(name, found, figures)
-    _loaded((short, long), images, quiet, figures)
+        _loaded(name, lengths[name], images, found, figures)
     _ranked([artefact(source, size, "onnxruntime") for size in LADDER], images, figures)
 
 
@@ -76,32 +80,39 @@ def _repeated(name: str, found: Sequence[Latency], figures: Figures) -> None:
     medians = _metric(found, "latency_ms_p50")
     off = max(abs(value / median(medians) - 1) for value in medians)
     figures.add(f"{name} inference, quiet: farthest p50 from their median", 100 * off, "%", at_most=100 * CLOSE)
+    close = sum(abs(value / median(medians) - 1) <= CLOSE for value in medians)
+    figures.add(f"{name} inference, quiet: p50 of {TIMES} within {100 * CLOSE:g} % of it", close)
+    beside = [_beside(latency) for latency in found]
+    figures.add(f"{name} inference, quiet: measurements with guests of the host told", sum(beside))
+    alone = [value for value, guests in zip(medians, beside, strict=True) if not guests]
+    off = max((abs(value / median(alone) - 1) for value in alone), default=None)
+    title = f"{name} inference, quiet: farthest p50 of the {len(alone)} without guests"
+    figures.add(title, None if off is None else 100 * off, "%")
     figures.more[f"{name} quiet p50"] = medians
 
 
-def _loaded(
-    artefacts: Sequence[Path], images: Sequence[Image], quiet: Sequence[Sequence[Latency]], figures: Figures
-) -> None:
+def _loaded(name: str, artefact: Path, images: Sequence[Image], before: Sequence[Latency], figures: Figures) -> None:
     """Measure with a busy process on the core that is measured on."""
-    for artefact, before in zip(artefacts, quiet, strict=True):
-        found = []
-        with _busy(choose_cores(1)[0]):
-            for number in range(TIMES):
-                found.append(measure(artefact, images, Target()))
-                print(f"loaded {number + 1} of {TIMES}, {artefact.name}: {_told(found[-1])}", flush=True)
-        is_short = median(_metric(before, "latency_ms_p50_cpu")) < SHORT_MS
-        name, held = ("short", "latency_ms_p50_clean") if is_short else ("long", "latency_ms_p50_cpu")
-        noticed = sum(bool(latency.contended) for latency in found)
-        figures.add(f"{name} inference, loaded: measurements of {TIMES} that are contended", noticed, at_least=WANTED)
-        wanted, figures_under_load = median(_metric(before, held)), _metric(found, held)
-        off = [abs(value / wanted - 1) for value in figures_under_load]
-        missing = len(found) - len(off)
-        figures.add(f"{name} inference, loaded: {held} not known", missing, at_most=TIMES - WANTED)
-        title = f"{name} inference, loaded: {held} from the quiet one, median"
-        figures.add(title, 100 * median(off) if off else None, "%", at_most=100 * CLOSE)
-        figures.add(f"{title.removesuffix('median')}farthest", 100 * max(off) if off else None, "%")
-        walls = median(_metric(found, "latency_ms_p50")) / median(_metric(before, "latency_ms_p50"))
-        figures.add(f"{name} inference, loaded: plain p50 against the quiet one", walls, "x")
+    found = []
+    with _busy(choose_cores(1)[0]):
+        for number in range(TIMES):
+            found.append(measure(artefact, images, Target()))
+            print(f"loaded {number + 1} of {TIMES}, {artefact.name}: {_told(found[-1])}", flush=True)
+    is_short = median(_metric(before, "latency_ms_p50_cpu")) < SHORT_MS
+    held = "latency_ms_p50_clean" if is_short else "latency_ms_p50_cpu"
+    noticed = sum(bool(latency.contended) for latency in found)
+    figures.add(f"{name} inference, loaded: measurements of {TIMES} that are contended", noticed, at_least=WANTED)
+    missing = sum(held not in latency.metrics() for latency in found)
+    figures.add(f"{name} inference, loaded: {held} not known", missing, at_most=TIMES - WANTED)
+    for metric in dict.fromkeys((held, "latency_ms_p50_cpu")):
+        wanted, under_load = median(_metric(before, metric)), _metric(found, metric)
+        off = [abs(value / wanted - 1) for value in under_load]
+        promised = {"at_most": 100 * CLOSE} if metric == held else {}
+        title = f"{name} inference, loaded: {metric} from the quiet one"
+        figures.add(f"{title}, median", 100 * median(off) if off else None, "%", **promised)
+        figures.add(f"{title}, farthest", 100 * max(off) if off else None, "%")
+    walls = median(_metric(found, "latency_ms_p50")) / median(_metric(before, "latency_ms_p50"))
+    figures.add(f"{name} inference, loaded: plain p50 against the quiet one", walls, "x")
 
 
 @contextmanager
@@ -150,4 +161,10 @@ def _told(latency: Latency) -> str:
     metrics = latency.metrics()
     names = ("latency_ms_p50", "latency_ms_p50_clean", "latency_ms_p50_cpu")
     told = [f"{name.removeprefix('latency_ms_')} {metrics[name]:.2f} ms" for name in names if name in metrics]
-    return ", ".join([*told, "contended" if latency.contended else "calm"])
+    slowed = ", ".join("unknown" if share is None else f"{share:.0%}" for share in latency.slowed)
+    return ", ".join([*told, "contended" if latency.contended else "calm", f"memory slower by {slowed}"])
+
+
+def _beside(latency: Latency) -> bool:
+    """Tell whether guests of the host used the memory around any of its repetitions."""
+    return bool(note(latency.slowed))

@@ -26,7 +26,8 @@ from paretune.model import Model
 from paretune.optimizations import Images
 from paretune.profiling.comparison import compare
 from paretune.profiling.cores import choose_cores
-from paretune.profiling.latency import STAGES, Latency, measure
+from paretune.profiling.latency import STAGES, Latency
+from paretune.profiling.measuring import measure
 from paretune.profiling.roofline import Diagnosis, diagnose
 from paretune.profiling.roofs import Roofs, measure_roofs
 from paretune.profiling.samples import Stage, milliseconds

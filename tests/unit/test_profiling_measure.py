@@ -22,7 +22,7 @@ from paretune import device_lock
 from paretune.device_lock import alone_on, sharing
 from paretune.errors import UserError
 from paretune.profiling import latency as latency_module
-from paretune.profiling import measure
+from paretune.profiling import measure, measuring
 from paretune.profiling.cores import choose_cores
 from paretune.profiling.samples import COLUMNS, column
 from paretune.profiling.supervisor import Worker, saved_images
@@ -179,8 +179,8 @@ def test_a_disturbed_repetition_is_taken_again(tmp_path, monkeypatch):
     monkeypatch.setattr(
         latency_module, "contention", lambda _: ["others"] if len(told) < 2 and not told.append(1) else []
     )
-    real = latency_module.Worker
-    monkeypatch.setattr(latency_module, "Worker", lambda *given: started.append(1) or real(*given))
+    real = measuring.Worker
+    monkeypatch.setattr(measuring, "Worker", lambda *given: started.append(1) or real(*given))
     latency = run(fake_artefact(tmp_path, network=5), spare=1)
     assert len(started) == 3
     assert latency.retaken == 1

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from paretune.profiling import latency as latency_module
-from paretune.profiling import measure
+from paretune.profiling import measure, measuring
 from paretune.profiling import neighbours as module
 from paretune.profiling.latency import Latency
 from paretune.profiling.neighbours import Neighbours, neighbours
@@ -21,37 +21,13 @@ from paretune.target import Target
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 
 
-class Clock:
-    """Time that passes only by sleeping."""
-
-    def __init__(self) -> None:
-        self.now, self.slept = 1000.0, 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        self.slept += seconds
-
-
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is copied in the tests takes no time to be made."""
     monkeypatch.setattr(module, "CELLS", 1 << 16)
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
-    return clock
-
-
-def made(file: Path, told: list[float], patience: float = 30.0, every: Callable[[], Any] = lambda: None) -> Neighbours:
+def made(file: Path, told: list[float], every: Callable[[], Any] = lambda: None) -> Neighbours:
     """Neighbours whose looks take what is told, in turn; the last one on and on."""
 
     class Made(Neighbours):
@@ -60,36 +36,29 @@ def made(file: Path, told: list[float], patience: float = 30.0, every: Callable[
             self._looks.append((module.time.time(), told.pop(0) if len(told) > 1 else told[0]))
             return self._looks[-1][1]
 
-    return Made(patience, file)
+    return Made(file)
 
 
 def test_a_look_is_the_time_of_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SECONDS", 0.05)
-    found = Neighbours(1.0, tmp_path / "looks.json")
-    with found.around() as looks:
-        assert len(looks) == 1
-    assert len(looks) == 2
-    assert all(0.001 < look < 20 for look in looks)  # ms for 512 KiB: between 500 GB/s and 26 MB/s
+    look = Neighbours(tmp_path / "looks.json").look()
+    assert look is not None
+    assert 0.001 < look < 20  # ms for 512 KiB: between 500 GB/s and 26 MB/s
 
 
-def test_how_much_slower_is_told_against_what_the_machine_can(tmp_path: Path, clock: Clock) -> None:
+def test_how_much_slower_is_told_against_what_the_machine_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "looks.json"
     usual = made(file, [5.0])
     for _ in range(20):
         usual.look()
     usual.remember()
     found = made(file, [6.0, 7.0, 4.9, 4.9])
-    with found.around() as looks:
-        pass
-    assert found.slowed(looks) == pytest.approx(0.3)
-    with found.around() as looks:
-        pass
-    assert found.slowed(looks) == 0  # faster than usual is not slower
-    clock.now += module.DAY + 1
+    assert found.slowed([found.look(), found.look()]) == pytest.approx(0.2)  # by the faster of both
+    assert found.slowed([found.look(), found.look()]) == 0  # faster than usual is not slower
+    tomorrow = module.time.time() + module.DAY + 1
+    monkeypatch.setattr(module.time, "time", lambda: tomorrow)
     later = made(file, [6.0])
-    with later.around() as looks:
-        pass
-    assert later.slowed(looks) == 0  # what was a day ago is forgotten
+    assert later.slowed([later.look()]) == 0  # what was a day ago is forgotten
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1, 2]", '[["a", "b"]]', '{"a": 1}', "[[1]]"])
@@ -106,32 +75,19 @@ def test_only_the_latest_looks_are_remembered(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(module, "SECONDS", 0.0)
     monkeypatch.setattr(module, "KEPT", 3)
     monkeypatch.setattr(module, "median", lambda times: 5.0)
-    found = Neighbours(1.0, tmp_path / "looks.json")
+    found = Neighbours(tmp_path / "looks.json")
     for _ in range(5):
         found.look()
     found.remember()
     assert len(json.loads((tmp_path / "looks.json").read_text())) == 3
 
 
-def test_patience_ends(tmp_path: Path, clock: Clock) -> None:
-    found = made(tmp_path / "looks.json", [5.0, 5.0, 8.0], patience=12.0)
-    tries = []
-    for _ in range(6):
-        with found.around() as looks:
-            pass
-        tries.append(found.again(looks))
-        clock.now += 1  # the repetition itself
-    assert tries == [False, True, True, False, False, False]
-    assert clock.slept == pytest.approx(2 * module.PAUSE)
-
-
 def test_a_gpu_or_no_patience_needs_no_looking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Neighbours, "look", lambda _: pytest.fail("it looked"))
+    monkeypatch.setattr(module, "median", lambda _: pytest.fail("it looked"))
     for target, patience in ((Target(device="cuda"), 30.0), (Target(), 0.0)):
         with neighbours(target, patience) as found:
-            with found.around() as looks:
-                pass
-            assert (looks, found.slowed(looks), found.again(looks)) == ([], None, False)
+            assert found.look() is None
+            assert found.slowed([None, None]) is None
 
 
 def told(slowed: tuple[float | None, ...]) -> Latency:
@@ -143,27 +99,45 @@ def told(slowed: tuple[float | None, ...]) -> Latency:
 def test_the_reader_is_told_of_neighbours_and_only_then() -> None:
     noisy = told((0.02, 0.23, 0.15))
     (note,) = (note for note in noisy.notes if note.startswith("neighbours: "))
-    assert "up to 23% longer" in note
-    assert "in 2 of 3 repetitions" in note
+    assert "up to 23% slower" in note
+    assert "2 of 3 times" in note
     assert json.loads(json.dumps(noisy.to_dict()))["memory_slowed"] == [0.02, 0.23, 0.15]
     assert noisy.contended == ()  # samples are ranked as they are
-    for quiet in ((0.0, 0.02, 0.08), (None, None, None), ()):
+    for quiet in ((0.0, 0.02, 0.04), (None, None, None), ()):
         assert not any(note.startswith("neighbours: ") for note in told(quiet).notes)
+
+
+class Clock:
+    """Time that passes only by looking."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def tick(self) -> None:
+        self.now += 1
 
 
 @pytest.mark.slow
 @pytest.mark.alone
-def test_a_repetition_beside_neighbours_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The memory is slow around the first two processes of four, fast around the others, which are kept."""
-    found = made(tmp_path / "looks.json", [8.0, 8.0, 8.0, 8.0, 5.0])
-    found._looks = [(0.0, 5.0)] * 20
-    monkeypatch.setattr(module, "PAUSE", 0.01)
+def test_beside_neighbours_a_process_samples_on_and_the_calmer_half_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first process has four seconds of patience, a second for each look; around the second nobody is."""
+    clock = Clock()
+    found = made(tmp_path / "looks.json", [9.0, 9.0, 6.0, 9.0, 7.0, 5.0], clock.tick)
+    found._looks = [(0.0, 5.0)] * 200
+    monkeypatch.setattr(measuring, "time", clock)
     monkeypatch.setattr(latency_module, "contention", lambda _: [])
+    monkeypatch.setattr(latency_module, "SPREAD", 9.0)
     monkeypatch.setattr(module, "private_folder", lambda kind: tmp_path)
-    monkeypatch.setattr(module, "Neighbours", lambda patience, file: found)
-    protocol = replace(quick(), patience=60.0)
+    monkeypatch.setattr(module, "Neighbours", lambda file: found)
+    protocol = replace(quick(), repetitions=2, patience=6.0)
     latency = measure(fake_artefact(tmp_path / "one"), images(), Target(), protocol, loader=BUSY)
+    assert latency.slowed == pytest.approx((0.2, 0.2, 0.0))
     assert latency.retaken == 2
-    assert latency.slowed == (0.0, 0.0)
-    assert not any(note.startswith("neighbours: ") for note in latency.notes)
+    assert np.bincount(latency.repetition)[0] > np.bincount(latency.repetition)[1] > 0
+    assert any("2 of 3 times" in note for note in latency.notes if note.startswith("neighbours: "))
     assert (tmp_path / "looks.json").is_file()

@@ -7,7 +7,8 @@ who else uses them, ``samples`` holds what was timed and the statistics of it. L
 """
 
 from paretune.profiling.comparison import Comparison, Ratio, compare
-from paretune.profiling.latency import Latency, measure
+from paretune.profiling.latency import Latency
+from paretune.profiling.measuring import measure
 from paretune.profiling.samples import Protocol
 
 __all__ = ["Comparison", "Latency", "Protocol", "Ratio", "compare", "measure"]

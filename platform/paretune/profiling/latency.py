@@ -14,17 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.device_lock import alone_on
 from paretune.profiling import neighbours
-from paretune.profiling.cores import contention, shares
+from paretune.profiling.cores import contention
 from paretune.profiling.drift import Drift, drift
-from paretune.profiling.environment import environment
 from paretune.profiling.samples import (
     CLEAN_SAMPLES,
     COLUMNS,
@@ -33,9 +30,7 @@ from paretune.profiling.samples import (
     P90_SAMPLES,
     P95_SAMPLES,
     P99_SAMPLES,
-    Batch,
     Mode,
-    Protocol,
     Rows,
     Stage,
     column,
@@ -43,9 +38,7 @@ from paretune.profiling.samples import (
     milliseconds,
     trusted,
 )
-from paretune.profiling.supervisor import LOADER, Worker, saved_images
-from paretune.profiling.watching import Look, Watched, foreigners, watching
-from paretune.structures import Image
+from paretune.profiling.watching import Watched
 from paretune.target import Target
 
 STRETCH, UNDISTURBED = 1.05, 0.9
@@ -53,7 +46,6 @@ STRETCH, UNDISTURBED = 1.05, 0.9
 SPREAD = 0.10
 """Repetitions whose medians lie farther apart than this share of them are unstable."""
 STAGES: tuple[Stage, ...] = ("preprocess", "network", "postprocess")
-COLD = ("load_ms", "first_inference_ms")
 
 
 @dataclass(frozen=True)
@@ -76,12 +68,12 @@ class Latency:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What really ran, read back, and the environment."""
     retaken: int = 0
-    """Repetitions that others disturbed and that were measured again; they are not among the samples."""
+    """Times that samples were taken beside others and dropped for calmer ones."""
     gpu: Watched | None = None
     """The GPU before and after each repetition; None on a CPU, and where nobody watched."""
     slowed: tuple[float | None, ...] = ()
-    """For each repetition the share by which copies of memory took longer than they do on this machine, as others
-    used it too (see ``neighbours``); None where nobody looked."""
+    """For each time that samples were taken the share by which copies of memory were slower than they are on this
+    machine, as others used it too (see ``neighbours``); None where nobody looked."""
 
     @cached_property
     def clean(self) -> NDArray[np.bool_]:
@@ -92,7 +84,7 @@ class Latency:
     def contended(self) -> tuple[str, ...]:
         """Why others disturbed the measurement; empty when nobody did."""
         seen = () if self.gpu is None else self.gpu.contended
-        return (*_disturbance(self.rows, self.elsewhere, self.target), *seen)
+        return (*disturbance(self.rows, self.elsewhere, self.target), *seen)
 
     @cached_property
     def mode(self) -> Mode:
@@ -167,7 +159,7 @@ class Latency:
             notes.append(NO_STEADY_STATE)
         low, high = self.spread(self.mode)
         if self.retaken:
-            notes.append(f"retaken: {self.retaken} repetitions that others disturbed were measured again")
+            notes.append(f"retaken: {self.retaken} times samples that others disturbed were dropped for calmer ones")
         if (apart := (high - low) / low) > SPREAD:
             notes.append(f"unstable: medians of the processes ({self.mode} time) lie {apart:.0%} apart")
         if isinstance(self.drift, Drift) and self.drift.note:
@@ -204,7 +196,7 @@ def _stretch(rows: Rows, target: Target) -> float | None:
     return float(column(rows, "latency_ns").sum() / max(1, column(rows, "latency_cpu_ns").sum()))
 
 
-def _disturbance(rows: Rows, elsewhere: Mapping[str, float], target: Target) -> list[str]:
+def disturbance(rows: Rows, elsewhere: Mapping[str, float], target: Target) -> list[str]:
     """Say how others disturbed these samples; nothing when they did not."""
     reasons = contention(elsewhere)
     stretch = _stretch(rows, target)
@@ -218,84 +210,11 @@ def _spread(repetitions: Sequence[Rows], mode: Mode = "wall") -> tuple[float, fl
     return min(medians), max(medians)
 
 
-def _disagree(batches: Sequence[Batch]) -> bool:
-    low, high = _spread([batch.rows for batch in batches])
+def disagree(repetitions: Sequence[Rows]) -> bool:
+    """Tell whether the medians of these repetitions lie farther apart than `SPREAD`."""
+    low, high = _spread(repetitions)
     return high - low > SPREAD * low
 
 
 def _percentile(times: NDArray[np.float64], percent: int, needed: int, what: str = "samples") -> float | str:
     return float(np.percentile(times, percent)) if len(times) >= needed else f"{len(times)} {what}, {needed} are needed"
-
-
-def measure(
-    artefact: Path,
-    images: Sequence[Image] | Path,
-    target: Target,
-    protocol: Protocol = Protocol(),  # noqa: B008 - frozen
-    *,
-    loader: str = LOADER,
-) -> Latency:
-    """Measure one artefact, alone on the target's device.
-
-    A repetition that others disturbed is taken again, and further ones are taken while they disagree, as far
-    as ``protocol.spare`` goes; where guests of the same host used the memory, as far as ``protocol.patience`` goes.
-    Chosen by what else ran, never by how fast it was.
-
-    Args:
-        artefact: its folder.
-        images: RGB uint8, or an npz file of them; inferences take them in turn, each repetition from another on.
-        target: device and threads.
-        protocol: how long.
-        loader: ``module:function`` (folder, target) → predictor.
-
-    Raises:
-        UserError: the artefact is damaged, or the machine has fewer cores than the target's threads.
-        RuntimeError: the measuring process died or hung, or two of them did not run the same; no figure
-            is given then.
-    """
-    batches: list[Batch] = []
-    facts: list[dict[str, Any]] = []
-    looks: list[Look] = []
-    slowed: list[float | None] = []
-    steady, retaken, spare = True, 0, protocol.spare
-    with (
-        alone_on(target.device),
-        saved_images(images) as file,
-        watching(target) as watch,
-        neighbours.neighbours(target, protocol.patience) as memory,
-    ):
-        surroundings = environment(target)
-        while (missing := len(batches) < protocol.repetitions) or (spare and _disagree(batches)):
-            # copies come before the warm-up: they leave caches that it has to fill again
-            with Worker(artefact, file, target, protocol, loader) as worker, memory.around() as copies:
-                plateau = worker.warm_up()
-                with watch.around(worker.pid) as seen:
-                    batch = worker.sample(protocol.seconds, protocol.samples, image=len(batches) * protocol.samples)
-            others = _disturbance(batch.rows, shares([batch.elsewhere]), target) + foreigners(seen)
-            again = spare > 0 and bool(others)
-            spare -= again
-            if again or memory.again(copies):
-                retaken += 1
-                continue
-            spare -= not missing
-            slowed.append(memory.slowed(copies))
-            steady = plateau and steady
-            batches.append(batch)
-            facts.append(worker.facts)
-            looks += seen
-    cold = {name: median(found.pop(name) for found in facts) for name in COLD}
-    if any(found != facts[0] for found in facts):
-        raise RuntimeError(f"the repetitions did not run the same: {facts}")
-    return Latency(
-        rows=np.concatenate([batch.rows for batch in batches]),
-        repetition=np.repeat(np.arange(len(batches)), [len(batch.rows) for batch in batches]),
-        target=target,
-        memory_mib_peak=max(batch.peak_bytes for batch in batches) / 2**20,
-        elsewhere=shares([batch.elsewhere for batch in batches]),
-        steady=steady,
-        cold=cold,
-        facts={**surroundings, **facts[0]},
-        retaken=retaken,
-        gpu=watch.told(looks),
-        slowed=tuple(slowed),
-    )

@@ -48,8 +48,8 @@ class Protocol:
     spare: int = 3
     """Further processes, in place of repetitions that others disturbed, or added when repetitions disagree."""
     patience: float = 30.0
-    """From the first repetition on during which guests of the same host used its memory, so long others are taken in
-    place of such; 0 does not look for them."""
+    """Where guests of the same host use its memory, the processes sample on for so long together, and the calmer half
+    is kept; 0 does not look for them."""
     seconds: float = 1.0
     """Sampling in each of them, at least."""
     samples: int = 30

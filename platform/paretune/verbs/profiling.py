@@ -25,9 +25,7 @@ def add(verbs: Any) -> None:
     profile.add_argument("--split", default="val", metavar="SPLIT", help="train, val or test (default: val)")
     text = "fresh processes of each artefact, and rounds of the comparison (default: 5)"
     profile.add_argument("--repetitions", type=int, default=5, metavar="N", help=text)
-    text = (
-        "seconds in which to measure again while guests of the same host use its memory; 0 does not look (default: 30)"
-    )
+    text = "seconds in which to sample on while guests of the same host use its memory; 0 does not look (default: 30)"
     profile.add_argument("--patience", type=float, default=30.0, metavar="SECONDS", help=text)
     target_arguments(profile)
     profile.add_argument("--out", type=Path, metavar="FOLDER", help="new folder for profile.html and the raw samples")
