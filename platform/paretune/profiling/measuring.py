@@ -66,8 +66,9 @@ class _Repetition:
 def _repeated(worker: Worker, watch: Watch, memory: Neighbours, protocol: Protocol, number: int) -> _Repetition:
     """Sample in one process; beside others that use the memory on and on for a share of the patience.
 
-    The calmer half is kept then.
+    The calmer half is kept then. One that is more than was asked for has no patience left.
     """
+    share = protocol.patience / protocol.repetitions if number < protocol.repetitions else 0.0
     before, plateau, windows, end = memory.look(), worker.warm_up(), list[_Window](), None
     while True:
         lead_in, image = LEAD_IN if windows else 0, (number + len(windows)) * protocol.samples
@@ -78,7 +79,7 @@ def _repeated(worker: Worker, watch: Watch, memory: Neighbours, protocol: Protoc
         before = after
         if end is None:
             calm = (windows[0].slowed or 0.0) <= SLOWER
-            end = 0.0 if calm else time.monotonic() + protocol.patience / protocol.repetitions
+            end = 0.0 if calm else time.monotonic() + share
         if time.monotonic() >= end:
             kept = _calmer(windows)
             return _Repetition(kept, plateau, worker.facts, len(windows) - len(kept))
