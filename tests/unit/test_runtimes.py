@@ -232,6 +232,18 @@ def test_a_file_of_a_later_onnx_is_told_in_one_line(model_file, tmp_path):
     assert len(str(told.value).splitlines()) == 1
 
 
+def test_openvino_takes_a_file_whose_weights_are_halves(network, model_file, tmp_path):
+    """It folds the cast behind the input away, and the input then has the name of the cast as well."""
+    half = tmp_path / "half.onnx"
+    half.write_bytes(halved(model_file))
+    core = OpenVino().load(artefact_of(tmp_path / "artefact", file=half, runtime=OpenVino()), Target())
+    batch = np.random.default_rng(0).random((1, 3, 12, 16), np.float32)
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(batch))
+    for got, raw in zip(core(batch), wanted, strict=True):
+        assert 0 < np.abs(got - raw.numpy()).max() < 0.01 * np.abs(raw.numpy()).max()
+
+
 def test_openvino_refuses_files_that_are_not_the_detectors(network, model_file, tmp_path):
     larger = artefact_of(tmp_path / "larger", file=model_file, runtime=OpenVino(), size=InputSize(32, 32))
     with pytest.raises(RuntimeError, match=r"expected \(1, 3, 32, 32\)"):

@@ -24,7 +24,7 @@ from paretune.model import Model
 from paretune.runtimes import caching
 from paretune.runtimes.base import Core
 from paretune.runtimes.compiled import Compiled, compiled, remove_broken
-from paretune.runtimes.eager import Eager, Given
+from paretune.runtimes.eager import Eager, Given, Precision, ready
 from paretune.structures import Floats, InputSize
 from paretune.target import Target
 from tests_support_profiling import FAKE_ROW, FakeDetector
@@ -144,3 +144,21 @@ def _inputs(detector: Detector, core: Core, batch: Floats, size: InputSize) -> d
 
     detector.run({name: noting(name) for name in core.parts}, batch, size)
     return seen
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_stored_network_with_batch_norms_is_traced_in_halves(precision: Precision, tmp_path: Path) -> None:
+    """What is read from a file are views; none of another type may be left behind them."""
+    detector, size = Yolo(width=0.125, depthwise=False), InputSize(64, 64)
+    torch.manual_seed(0)
+    model = Model(detector.build(2).eval(), None, size)
+    artefact = write_artefact(
+        tmp_path / "artefact", model, detector=detector, runtime=Eager(), recipe_tree={}, classes=("a", "b")
+    )
+    network = ready(artefact, Target(), precision)
+    assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) > 10
+    images = Given("cpu", precision).tensor(batch_of(size))
+    traced: Any = torch.compile(network, fullgraph=True, dynamic=False, backend="eager")
+    with torch.no_grad():
+        for ours, wanted in zip(traced(images), network(images), strict=True):
+            torch.testing.assert_close(ours, wanted)

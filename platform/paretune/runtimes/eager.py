@@ -120,10 +120,14 @@ def ready(artefact: Artefact, target: Target, precision: Precision) -> nn.Module
     layers = [module for module in network.modules() if not is_int8(module)]
     if target.device != "cpu" and len(layers) < len(list(network.modules())):
         raise RuntimeError("torch has INT8 layers for a CPU only; take tensorrt or onnxruntime on a GPU")
+    kind = getattr(torch, _TYPES[precision])
     for layer in layers:  # not `network.to`: the scales of INT8 layers stay float32
-        for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
-            if tensor.is_floating_point():
-                tensor.data = tensor.data.to(getattr(torch, _TYPES[precision]))
+        for weight in layer.parameters(recurse=False):
+            if weight.is_floating_point():
+                weight.data = weight.data.to(kind)
+        for name, buffer in list(layer.named_buffers(recurse=False)):
+            if buffer.is_floating_point():  # a new one: the compiler refuses views of what has another type
+                setattr(layer, name, buffer.to(kind))
     return network.to(target.device)
 
 
