@@ -11,7 +11,7 @@ import pytest
 from paretune import finalists, trial
 from paretune.bench import Bench
 from paretune.job import Job
-from paretune.profiling import comparison, latency
+from paretune.profiling import comparison, measuring
 from paretune.profiling.samples import Protocol
 
 JOB = {
@@ -40,7 +40,7 @@ def test_a_trial_is_measured_as_its_job_says(bench: Bench, tmp_path: Path, monke
         asked.append((folder, len(images), target, protocol))
         raise AskedError
 
-    monkeypatch.setattr(latency, "measure", measure)
+    monkeypatch.setattr(measuring, "measure", measure)
     artefact: Any = SimpleNamespace(folder=tmp_path / "artefact")
     with pytest.raises(AskedError):
         trial._measure(bench, 2, artefact)
