@@ -125,7 +125,7 @@ class Clock:
 def test_beside_neighbours_a_process_samples_on_and_the_calmer_half_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first process has four seconds of patience, a second for each look; around the second nobody is."""
+    """The first process has three seconds of patience, a second for each look; around the second nobody is."""
     clock = Clock()
     found = made(tmp_path / "looks.json", [9.0, 9.0, 6.0, 9.0, 7.0, 5.0], clock.tick)
     found._looks = [(0.0, 5.0)] * 200

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,8 +63,15 @@ def load_predictor(folder: Path, target: Target) -> Predictor:
             what would really run is not what was asked for.
     """
     artefact, detector, runtime = _opened(folder)
-    with _refusals(artefact, runtime):
+    try:
         core = runtime.load(artefact, target)
+    except UserError:
+        raise
+    except Exception as error:  # each library has errors of its own; artefacts travel, and no two machines are alike
+        here = [(name, getattr(sys.modules.get(name), "__version__", "")) for name in runtime.libraries]
+        versions = "".join(f" ({name} {version})" for name, version in here if version)
+        said = " ".join(str(error).split())
+        raise UserError(f"{folder}: {runtime.name} does not run it here{versions}: {said}") from error
     return Predictor(artefact, detector, core)
 
 
@@ -74,31 +79,10 @@ def load_counted(folder: Path, target: Target) -> Predictor:
     """Load an artefact as ``load_predictor`` does; its core is a ``Counted`` one.
 
     Raises:
-        UserError: as by ``load_predictor``.
         NotImplementedError: the runtime does not tell what its operators cost.
     """
     artefact, detector, runtime = _opened(folder)
-    with _refusals(artefact, runtime):
-        core = runtime.counted(artefact, target)
-    return Predictor(artefact, detector, core)
-
-
-@contextmanager
-def _refusals(artefact: Artefact, runtime: Runtime) -> Iterator[None]:
-    """Turn what a runtime says against an artefact into one line: artefacts travel, and no two machines are alike.
-
-    Raises:
-        UserError: what it said, with the versions that are installed here.
-    """
-    try:
-        yield
-    except (UserError, NotImplementedError):
-        raise
-    except Exception as error:  # each library has errors of its own
-        here = [(name, getattr(sys.modules.get(name), "__version__", "")) for name in runtime.libraries]
-        versions = "".join(f" ({name} {version})" for name, version in here if version)
-        said = " ".join(str(error).split())
-        raise UserError(f"{artefact.folder}: {runtime.name} does not run it here{versions}: {said}") from error
+    return Predictor(artefact, detector, runtime.counted(artefact, target))
 
 
 def _opened(folder: Path) -> tuple[Artefact, Detector, Runtime]:
