@@ -11,11 +11,15 @@ import yaml
 from figures import BENCH, paretune
 
 from paretune.structures import Annotations, Data, Detections
+from paretune.target import Target
 
 FOLDER = BENCH / "compression"
 LOADER = "library:load"
 HALF: dict[str, Any] = {"prune": {"ratio": 0.52, "of": "flops", "scope": "stage", "round_to": 8}}
 """Just over half of the FLOPs go: widths that are multiples of 8 do not hit the half itself."""
+EPOCHS = {"voc": 30, "ssd": 60, "faster_rcnn": 30}
+"""Epochs that a pruned network of a family is tuned for, and its dense one is trained on for: as many as its search
+space allows."""
 
 
 def optimized(
@@ -69,12 +73,13 @@ def _maps(folder: Path, source: Path) -> dict[str, float]:
     return {name: points(some, data.classes) for name, some in pairs.items()}
 
 
-def detected(folder: Path, data: Data, names: Sequence[str]) -> dict[str, list[tuple[Detections, Annotations]]]:
-    """Return what an artefact finds on every image of these splits, and what there is."""
+def detected(
+    folder: Path, data: Data, names: Sequence[str], target: Target | None = None
+) -> dict[str, list[tuple[Detections, Annotations]]]:
+    """Return what an artefact finds on every image of these splits, and what there is; by default on the CPU."""
     from paretune.runtimes.predictor import load_predictor
-    from paretune.target import Target
 
-    predictor, splits = load_predictor(folder, Target()), {name: data.splits[name] for name in names}
+    predictor, splits = load_predictor(folder, target or Target()), {name: data.splits[name] for name in names}
     return {
         name: [(predictor(split.image(index)), split.annotations(index)) for index in range(len(split))]
         for name, split in splits.items()
@@ -109,7 +114,6 @@ def ratios(folders: Sequence[Path], source: Path) -> list[tuple[float, float]]:
     """
     from paretune.bench import measuring_images
     from paretune.profiling.comparison import compare
-    from paretune.target import Target
 
     images = measuring_images(images_of(source).splits["val"])
     found, last = compare(folders, images, Target(), rounds=3, loader=LOADER), len(folders) - 1

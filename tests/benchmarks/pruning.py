@@ -9,18 +9,20 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from compressed import FOLDER, HALF, maps, optimized
+from compressed import EPOCHS, FOLDER, HALF, maps, optimized
 from figures import Figures
 from training import SEEDS, Case, trained
 
-EPOCHS = 30
-WAYS: dict[str, list[dict[str, Any]]] = {
-    "dense": [],
-    "control": [{"finetune": {"epochs": EPOCHS}}],
-    "pruned": [HALF, {"finetune": {"epochs": EPOCHS}}],
-    "taught": [HALF, {"finetune": {"epochs": EPOCHS, "distill": {}}}],
-}
+WAYS = ("dense", "control", "pruned", "taught")
 """The control is the dense network, trained on for as long as the others."""
+
+
+def steps(way: str, epochs: int) -> list[dict[str, Any]]:
+    """Return what is done to a trained network."""
+    if way == "dense":
+        return []
+    tuning: dict[str, Any] = {"epochs": epochs} | ({"distill": {}} if way == "taught" else {})
+    return [*([] if way == "control" else [HALF]), {"finetune": tuning}]
 
 
 def made(case: Case, seed: int, way: str, root: Path) -> Path:
@@ -30,7 +32,7 @@ def made(case: Case, seed: int, way: str, root: Path) -> Path:
         RuntimeError: it cannot be made; says why.
     """
     source, folder = trained(case, seed, root).folder, FOLDER / case.job / f"{way}-{seed}"
-    if reason := optimized(source, WAYS[way], "eager", folder, source):
+    if reason := optimized(source, steps(way, EPOCHS[case.job]), "eager", folder, source):
         raise RuntimeError(f"{case.name}, {way}, seed {seed}: {reason}")
     maps(folder, source)
     return folder

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compressed import FOLDER, lost_on_test, maps, optimized, ratios
+from compressed import EPOCHS, FOLDER, lost_on_test, maps, optimized, ratios
 from figures import Figures, paretune
 from training import Case, trained
 
@@ -23,8 +23,6 @@ DROP = 1.0
 """Points of map that may be lost."""
 IN_HAND = 0.5
 """Of them, kept back on `val`: the fastest of many that just pass there was partly lucky."""
-CONTROL = {"voc": 30, "ssd": 60, "faster_rcnn": 30}
-"""Epochs that the dense network is trained on for: as many as its space allows a candidate."""
 PEERS = {"voc": 1.5, "ssd": 1.7, "faster_rcnn": 1.5}
 """The same against the best that one tool makes of the dense network with no more points lost."""
 DENSE = ("eager", "onnxruntime", "openvino")
@@ -62,7 +60,7 @@ def fastest(records: Sequence[Any], floor: float) -> Any:
 def better(case: Case, eager: Path, source: Path) -> Path:
     """Return the dense network or its control, the same trained on for longer: which has the higher map on `val`."""
     control = FOLDER / case.job / "beside-control"
-    if reason := optimized(source, [{"finetune": {"epochs": CONTROL[case.job]}}], "eager", control, source):
+    if reason := optimized(source, [{"finetune": {"epochs": EPOCHS[case.job]}}], "eager", control, source):
         raise RuntimeError(f"{case.name}, control: {reason}")
     for folder in (eager, control):
         told = ", ".join(f"{split} {value:.1f}" for split, value in maps(folder, source).items())

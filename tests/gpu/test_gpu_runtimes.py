@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,16 @@ def need(runtime: Any) -> None:
         wanted = "TensorrtExecutionProvider" if runtime.provider == "tensorrt" else "CUDAExecutionProvider"
         if wanted not in library().get_available_providers():
             pytest.skip(f"this onnxruntime has no {wanted}")
+        if runtime.provider == "tensorrt" and not has_library("libnvinfer.so.10"):
+            pytest.skip("TensorRT's libraries are not installed")
+
+
+def has_library(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES, ids=str)

@@ -1,4 +1,4 @@
-"""Compiled by TorchInductor: the same numbers as eager, one graph for each part, kept for the next process."""
+"""Compiled by TorchInductor: the same numbers as eager, one program for each part, kept for the next process."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from paretune.detectors.ssd import Ssd
 from paretune.detectors.yolo import Yolo
 from paretune.errors import UserError
 from paretune.model import Model
-from paretune.runtimes import caching
+from paretune.runtimes import ahead, caching
+from paretune.runtimes.ahead import Ahead, key_of, remove_broken
 from paretune.runtimes.base import Core
-from paretune.runtimes.compiled import Compiled, compiled, remove_broken
+from paretune.runtimes.compiled import Compiled
 from paretune.runtimes.eager import Eager, Given, Precision, ready
 from paretune.structures import Floats, InputSize
 from paretune.target import Target
@@ -81,14 +82,59 @@ def test_half_a_program_of_a_killed_process_is_removed(tmp_path: Path, monkeypat
     assert not broken.exists()
 
 
-def test_what_is_not_one_graph_is_an_error() -> None:
-    class Broken(nn.Module):
+def test_what_is_not_one_graph_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Choosing(nn.Module):
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
-            torch._dynamo.graph_break()
-            return (x + 1,)
+            return (x + 1 if x.sum() > 0 else x,)
 
-    with pytest.raises(torch._dynamo.exc.Unsupported, match="graph_break"):
-        compiled(Broken().eval(), Given("cpu", "fp32"))(batch_of(SIZE))
+    monkeypatch.setattr(ahead, "private_folder", lambda _: tmp_path)
+    with pytest.raises(RuntimeError, match="data-dependent"):
+        Ahead(Choosing().eval(), Given("cpu", "fp32"), "choosing")(batch_of(SIZE))
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+
+
+def test_a_program_is_known_by_weights_form_and_part(tmp_path: Path) -> None:
+    folders, tree = list[Path](), {"fake": dict[str, int]()}
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        folders.append(tmp_path / str(len(folders)))
+        loaded(folders[-1], FakeDetector().build(2).eval(), FakeDetector(), SIZE, Eager())
+    first, again, other = (key_of(folder, tree, "core") for folder in folders)
+    assert first == again != other
+    assert len({first, key_of(folders[0], tree, "head"), key_of(folders[0], {"fake": {"width": 2}}, "core")}) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_program_is_compiled_once_and_says_what_its_own_network_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "private_folder", lambda _: tmp_path / "kept")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    batches = [batch_of(SIZE), np.concatenate([batch_of(SIZE), batch_of(SIZE, 0.5)])]
+    compiled = list[Path]()
+    compiling = Ahead._compile
+
+    def counting(self: Ahead, images: torch.Tensor, folder: Path) -> None:
+        compiled.append(folder)
+        compiling(self, images, folder)
+
+    monkeypatch.setattr(Ahead, "_compile", counting)
+    for seed, expected in ((0, 2), (0, 2), (1, 3), (1, 3)):  # the same form, other weights
+        torch.manual_seed(seed)
+        network = FakeDetector().build(2).eval()
+        folder = tmp_path / f"{seed}-{len(list(tmp_path.iterdir()))}"
+        (run,) = loaded(folder, network, FakeDetector(), SIZE, Compiled()).parts.values()
+        for batch in batches[: 2 - seed]:
+            with torch.no_grad():
+                wanted = network(torch.from_numpy(batch))
+            for got, raw in zip(run(batch), wanted, strict=True):
+                assert np.abs(got - raw.numpy()).max() < 1e-5 * float(raw.abs().max())
+        assert len(compiled) == expected
+    assert list(temporary.iterdir()) == []
+    assert not list((tmp_path / "kept").rglob("*.pt2"))
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Compiled PyTorch: TorchInductor writes one program for the whole network, in C++ for a CPU, in Triton for a GPU.
 
+For a CPU the program is compiled ahead of time, for a GPU when it runs first: only so it becomes a CUDA graph.
+
 Ansel et al., PyTorch 2: Faster Machine Learning Through Dynamic Python Bytecode Transformation and Graph
 Compilation, ASPLOS 2024 (https://doi.org/10.1145/3620665.3640366).
 """
@@ -7,11 +9,9 @@ Compilation, ASPLOS 2024 (https://doi.org/10.1145/3620665.3640366).
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.errors import UserError
 from paretune.model import Format
+from paretune.runtimes.ahead import Ahead, key_of
 from paretune.runtimes.base import Core, Counted, Loaded, Runtime
 from paretune.runtimes.caching import private_folder
 from paretune.runtimes.counting import Counting
@@ -72,32 +73,24 @@ class Compiled(Runtime):
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         network = ready(artefact, target, self.precision)
         given = Given(target.device, self.precision)
-        parts = {name: compiled(part, given, count=count) for name, part in detector.part_modules(network).items()}
+        parts: dict[str, Callable[[Floats], tuple[Floats, ...]]] = {}
+        for name, part in detector.part_modules(network).items():
+            key = key_of(artefact.folder, artefact.detector, name)
+            parts[name] = graphed(part, given) if target.device == "cuda" else Ahead(part, given, key, count)
         made = Loaded(detector, parts, artefact.input_size, told(network, target, self.precision))
-        blank = np.zeros((1, 3, artefact.input_size.height, artefact.input_size.width), np.float32)
-        try:
-            made(blank)
-        except RuntimeError as error:
-            if not remove_broken(str(error)):
-                raise
-            made(blank)
+        made(np.zeros((1, 3, artefact.input_size.height, artefact.input_size.width), np.float32))
         return made
 
 
-def compiled(part: nn.Module, given: Given, *, count: bool = False) -> Callable[[Floats], tuple[Floats, ...]]:
-    """Return a part as a function of arrays that is compiled when it is first called.
+def graphed(part: nn.Module, given: Given) -> Callable[[Floats], tuple[Floats, ...]]:
+    """Return a part as a function of arrays that is compiled, and recorded as a CUDA graph, when it is first called.
 
-    The whole is one graph, or an error; the weights become constants that the compiler may reorder. With ``count``
-    torch's profiler sees its kernels.
+    The whole is one graph, or an error; the weights become constants that the compiler may reorder.
     """
     import torch
 
     # one thread compiles: a pool of processes would outlive the compilation on cores that are being measured
-    options: dict[str, Any] = {"freezing": True, "compile_threads": 1}
-    if count and given.device == "cpu":
-        options["cpp.enable_kernel_profile"] = True
-    if given.device == "cuda":
-        options["triton.cudagraphs"] = True
+    options: dict[str, Any] = {"freezing": True, "compile_threads": 1, "triton.cudagraphs": True}
     compile_: Any = torch.compile  # its stub does not know all that it takes
     program: Callable[[Tensor], tuple[Tensor, ...]] = compile_(
         part,
@@ -112,18 +105,6 @@ def compiled(part: nn.Module, given: Given, *, count: bool = False) -> Callable[
             return given.arrays(program(given.tensor(batch)))
 
     return run
-
-
-def remove_broken(message: str) -> bool:
-    """Delete the kept program that an error of the compiler says cannot be loaded; return whether there was one.
-
-    A process that was killed while it compiled leaves a part of one behind, and torch would stumble over it for ever.
-    """
-    found = re.search(rf"ImportError: ({re.escape(str(private_folder('compiled')))}/\S+\.so): file too short", message)
-    if found is None:
-        return False
-    Path(found[1]).unlink(missing_ok=True)
-    return True
 
 
 def _check_compiler() -> None:

@@ -130,8 +130,11 @@ class TorchProfile:
 
 
 def _is_range(name: str) -> bool:
-    """Tell the ranges of ours and of torch's compiler, whose names have spaces, from operators and kernels."""
-    return name.startswith(RANGE) or " " in name
+    """Tell the ranges of ours and of torch's compiler, whose names have spaces, from operators and kernels.
+
+    A program that was compiled ahead of time runs in a range of its own.
+    """
+    return name.startswith((RANGE, "AOTIModel")) or " " in name
 
 
 def _place(event: Any) -> tuple[Any, str | None, Any]:
@@ -149,5 +152,5 @@ def _place(event: Any) -> tuple[Any, str | None, Any]:
 
 
 def _kind(name: str) -> str:
-    """Return what an operator or kernel computes: its name without namespace, graph and number."""
-    return re.sub(r"^graph_\d+_|_\d+$", "", name.rpartition("::")[2])
+    """Return what an operator or kernel computes: its name without namespace, graph, device and number."""
+    return re.sub(r"^graph_\d+_|^aoti_torch_c(pu|uda)_|_\d+$", "", name.rpartition("::")[2])

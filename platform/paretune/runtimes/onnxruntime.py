@@ -6,7 +6,9 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -72,6 +74,8 @@ class OnnxRuntime(Runtime):
 
     def _loaded(self, artefact: Artefact, target: Target, profile: Path | None = None) -> Loaded:
         wanted = self._providers(target)
+        if target.device == "cuda":
+            _load_cuda()
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         size = artefact.input_size
         parts = {}
@@ -135,6 +139,15 @@ def library() -> Any:
     return onnxruntime
 
 
+def _load_cuda() -> None:
+    """Load the libraries of CUDA that came with pip, as torch's do: the provider looks in the system's folders only.
+
+    What is not found is told when the session is opened; here ONNX Runtime would print it.
+    """
+    with redirect_stdout(StringIO()):
+        library().preload_dlls()
+
+
 def open_session(
     file: Path,
     threads: int,
@@ -160,7 +173,8 @@ def open_session(
         options.enable_profiling = True
         options.profile_file_prefix = str(profile / file.stem)
     chosen = [(name, dict(told)) for name, told in (providers or {PROVIDER: {}}).items()]
-    return ort.InferenceSession(str(file), options, providers=chosen)
+    # without its own fallback, which prints and then runs on another provider than asked for
+    return ort.InferenceSession(str(file), options, providers=chosen, enable_fallback=0)
 
 
 def precision(file: Path) -> str:

@@ -1,0 +1,131 @@
+"""A network compiled ahead of time for a CPU (AOTInductor): a library that the next process only has to open.
+
+Tracing and looking programs up takes torch's compiler half a minute and more in every process, and a measurement starts
+several. What is kept here is found by what went into it: weights, code, shape of the input, and how it was compiled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paretune.runtimes.caching import private_folder
+from paretune.runtimes.eager import Given
+from paretune.store import new_folder
+from paretune.structures import Floats
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+_INNER = "program"
+"""Folder below a program's own, in which its files lie as torch packs them."""
+
+
+@dataclass
+class Ahead:
+    """One of a detector's networks as a function of arrays, compiled for each shape of input that it is given.
+
+    Args:
+        part: the network, which is not run itself.
+        given: how an array becomes its input.
+        key: tells it and its weights from all others (``key_of``).
+        count: whether torch's profiler is to see its kernels.
+    """
+
+    part: nn.Module
+    given: Given
+    key: str
+    count: bool = False
+    _programs: dict[tuple[int, ...], Callable[[list[Tensor]], list[Tensor]]] = field(default_factory=dict)
+
+    def __call__(self, batch: Floats) -> tuple[Floats, ...]:
+        """Run it, on input of a new shape after compiling it or reading what an earlier process compiled.
+
+        Raises:
+            RuntimeError: it cannot be compiled.
+        """
+        images = self.given.tensor(batch)
+        program = self._programs.get(batch.shape)
+        if program is None:
+            program = self._programs[batch.shape] = self._opened(images)
+        return self.given.arrays(tuple(program([images])))
+
+    def _opened(self, images: Tensor) -> Callable[[list[Tensor]], list[Tensor]]:
+        import torch
+        from torch._C._aoti import AOTIModelPackageLoader
+
+        how: dict[str, Any] = {
+            "key": self.key,
+            "shape": list(images.shape),
+            "precision": self.given.precision,
+            "count": self.count,
+            "threads": torch.get_num_threads(),  # they are written into the program
+            "torch": torch.__version__,
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+        }
+        name = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:32]
+        folder = private_folder("compiled") / "ahead" / name
+        if not folder.is_dir():
+            self._compile(images, folder)
+        # What `torch._inductor.aoti_load_package` makes of a folder, without importing the compiler: 3 s and 150 MiB.
+        # A folder, for a package would be unpacked anew by each process, and left behind by one that is killed.
+        run: Callable[[list[Tensor]], list[Tensor]] = AOTIModelPackageLoader(
+            str(folder / _INNER), "model", True
+        ).boxed_run
+        return run
+
+    def _compile(self, images: Tensor, folder: Path) -> None:
+        import torch
+        from torch._inductor import aoti_compile_and_package
+
+        # one thread compiles: a pool of processes would outlive the compilation on cores that are being measured
+        options: dict[str, Any] = {"freezing": True, "compile_threads": 1, "cpp.enable_kernel_profile": self.count}
+        with new_folder(folder) as draft:
+            packed = draft / "program.pt2"
+            with torch.no_grad():  # the compiler takes weights as constants only so
+                traced = torch.export.export(self.part, (images,), strict=False)
+                try:
+                    aoti_compile_and_package(traced, package_path=str(packed), inductor_configs=options)
+                except RuntimeError as error:
+                    if not remove_broken(str(error)):
+                        raise
+                    aoti_compile_and_package(traced, package_path=str(packed), inductor_configs=options)
+            with zipfile.ZipFile(packed) as package:
+                package.extractall(draft)
+            packed.unlink()
+            (top,) = draft.iterdir()
+            if top.name != _INNER:
+                top.rename(draft / _INNER)
+            for source in draft.rglob("*.cpp"):
+                source.unlink()
+
+
+def key_of(artefact: Path, detector: Mapping[str, Any], part: str) -> str:
+    """Return what tells one network from all others: its weights, its form, and the code that makes it of them."""
+    from paretune import detectors
+
+    found = hashlib.sha256(json.dumps([detector, part], sort_keys=True).encode())
+    files = [*artefact.iterdir(), *Path(next(iter(detectors.__path__))).glob("*.py")]
+    for file in sorted(
+        file for file in files if file.suffix in (".safetensors", ".py") or file.name == "structure.json"
+    ):
+        found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def remove_broken(message: str) -> bool:
+    """Delete the kept program that an error of the compiler says cannot be loaded; return whether there was one.
+
+    A process that was killed while it compiled leaves a part of one behind, and torch would stumble over it for ever.
+    """
+    found = re.search(rf"ImportError: ({re.escape(str(private_folder('compiled')))}/\S+\.so): file too short", message)
+    if found is None:
+        return False
+    Path(found[1]).unlink(missing_ok=True)
+    return True
