@@ -130,6 +130,10 @@ def load_counting(folder: Path, target: Target) -> CountedBusy:
     return CountedBusy(folder, target)
 
 
+def load_refused(folder: Path, target: Target) -> CountedBusy:
+    raise RuntimeError("the profiler is\nrefused here")
+
+
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(device_lock, "lock_folder", lambda: tmp_path)  # nothing here is spoilt by who measures
@@ -156,3 +160,12 @@ def test_a_process_that_fails_is_a_reason_not_an_error(costs: dict[str, int], tm
     assert isinstance(found, str)
     assert "the measuring process" in found
     assert "\n" not in found
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("counted")
+def test_a_runtime_that_refuses_its_profiler_is_a_reason_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "COUNTED", f"{__name__}:load_refused")
+    found = count(fake_artefact(tmp_path / "a"), images(), Target(), 0.5, "wall", quick())
+    assert isinstance(found, str)
+    assert found.endswith("the profiler is refused here")
