@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -72,8 +73,12 @@ class Profile:
 
     @property
     def names(self) -> list[str]:
-        """Return how the artefacts are called in tables."""
-        return [str(artefact.folder) for artefact in self.artefacts]
+        """Return how the artefacts are called in tables and pictures: where they lie in the folder they share."""
+        folders = [artefact.folder for artefact in self.artefacts]
+        if len(folders) == 1:
+            return [str(folders[0])]
+        shared = os.path.commonpath([folder.absolute().parent for folder in folders])
+        return [str(folder.absolute().relative_to(shared)) for folder in folders]
 
     def tables(self) -> list[Rows]:
         """Return all of it as tables."""
@@ -88,7 +93,7 @@ class Profile:
         """Return it as plain data, without raw samples."""
         artefacts = []
         for number, (latency, energy_) in enumerate(zip(self.latencies, self.energies, strict=True)):
-            entry = {"artefact": self.names[number], **energy_.added_to(latency.to_dict())}
+            entry = {"artefact": str(self.artefacts[number].folder), **energy_.added_to(latency.to_dict())}
             if self.besides:
                 entry["metrics"] |= self.besides[number].metrics()
             if self.throughputs:

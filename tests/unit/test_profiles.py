@@ -29,7 +29,8 @@ from paretune.profiling.samples import COLUMNS
 from paretune.profiling.tables import operator_tables, stage_table
 from paretune.runtimes.base import Operator
 from paretune.runtimes.eager import Eager
-from paretune.structures import InputSize
+from paretune.store import Artefact
+from paretune.structures import InputSize, Thresholds
 from paretune.target import Target
 from tests_support_nsight import FILES, FakeNcu
 
@@ -124,6 +125,23 @@ def test_a_page_shows_layers_and_why_there_are_none() -> None:
     assert "<b>stem" not in text
     assert found.words.count("66.7%") == 1
     assert any("operators: not known, its runtime does not tell" in word for word in found.words)
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["runs/a/artefact"], ["runs/a/artefact"]),
+        (["runs/a/artefact", "runs/b/artefact"], ["a/artefact", "b/artefact"]),
+        (["runs/a", "runs/a/b"], ["a", "a/b"]),
+        (["/x/a", "a"], None),
+    ],
+)
+def test_artefacts_are_called_by_their_places_in_the_folder_they_share(
+    folders: list[str], names: list[str] | None
+) -> None:
+    made = tuple(Artefact(Path(name), "torch", {}, {}, {}, (), InputSize(32, 32), Thresholds()) for name in folders)
+    found = profiles.Profile(made, (), (), None, Target(), 1).names
+    assert found == (names or ["x/a", str(Path("a").absolute()).lstrip("/")])
 
 
 @pytest.fixture
