@@ -143,6 +143,8 @@ class Busy:
         self.folder = folder
         self.runs = 0
         self.ballast = np.ones(int(self.costs.get("mib", 0) * 2**17))
+        if "compiles" in self.costs and not (folder / "pid").exists():  # the first process takes more, for a moment
+            np.ones(int(self.costs["compiles"] * 2**17))
         self.facts = {
             "threads": self.costs.get("threads", target.threads),
             "omp": os.environ["OMP_NUM_THREADS"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,13 +63,18 @@ def fill(family: str, root: Path, figures: Figures) -> None:
     folders, source = made(family, root)
     data, found = images_of(source), dict[str, float]()
     for title, folder in folders.items():
+        start = time.monotonic()
         try:
             pairs = detected(folder, data, ("val",), target)["val"]
         except UserError as error:
             print(f"{family}, {title}: not run: {error}", flush=True)
         else:
             found[title] = points(pairs, data.classes)
+            print(f"{family}, {title}: loaded and evaluated in {time.monotonic() - start:.0f} s", flush=True)
     titles = list(found)
+    if titles[:2] != list(WAYS)[:2] or len(titles) == 2:
+        figures.add(f"{family}: networks that ran on the GPU", len(titles), at_least=3)
+        return
     images = measuring_images(data.splits["val"])
     told = compare([folders[title] for title in titles], images, target, rounds=3)
     for note in told.notes:

@@ -209,6 +209,13 @@ def test_memory_is_the_peak_of_the_process_without_the_images(tmp_path):
 
 
 @pytest.mark.slow
+def test_what_the_first_process_took_to_compile_is_no_memory_of_predicting(tmp_path):
+    folder = fake_artefact(tmp_path, compiles=1000)
+    twice = quick(repetitions=2, seconds=0.05, warmup_seconds=0.02)
+    assert measure(folder, images(2), Target(), twice, loader=BUSY).metrics()["memory_mib_peak"] < 500
+
+
+@pytest.mark.slow
 def test_images_may_come_from_a_file(tmp_path):
     np.savez(tmp_path / "images.npz", b=images()[0], a=images()[1])
     once = quick(repetitions=1, seconds=0.05, warmup_seconds=0.02)

@@ -58,7 +58,8 @@ class Latency:
     """(N,) which process each sample comes from."""
     target: Target
     memory_mib_peak: float
-    """Peak resident memory of a process that only predicts, without the images it was measured on."""
+    """Peak resident memory of a process that only predicts, without the images it was measured on: the lower median
+    of the processes, as the first may have compiled the network too."""
     elsewhere: Mapping[str, float]
     """What else used the cores, as shares (see ``cores.reading``)."""
     steady: bool

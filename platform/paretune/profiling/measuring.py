@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import median, median_low
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,11 @@ class _Repetition:
     def elsewhere(self) -> list[Mapping[str, float]]:
         """What else used the cores."""
         return [window.batch.elsewhere for window in self.windows]
+
+    @property
+    def peak_bytes(self) -> int:
+        """Its peak of resident memory."""
+        return max(window.batch.peak_bytes for window in self.windows)
 
     @property
     def seen(self) -> list[Look]:
@@ -144,7 +149,7 @@ def measure(
         rows=np.concatenate([one.rows for one in kept]),
         repetition=np.repeat(np.arange(len(kept)), [len(one.rows) for one in kept]),
         target=target,
-        memory_mib_peak=max(window.batch.peak_bytes for window in windows) / 2**20,
+        memory_mib_peak=median_low(one.peak_bytes for one in kept) / 2**20,  # the first may have compiled
         elsewhere=shares([window.batch.elsewhere for window in windows]),
         steady=all(one.steady for one in kept),
         cold=cold,

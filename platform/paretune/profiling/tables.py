@@ -56,7 +56,7 @@ def stage_table(name: str, latency: Latency, energy: Energy | None = None, besid
     loading = f"loaded in {cold['load_ms']:.0f} ms, first inference {cold['first_inference_ms']:.1f} ms"
     said = [
         f"{count} inferences in {processes} fresh processes, {clean:.0%} undisturbed; {medians}",
-        f"memory {latency.memory_mib_peak:.0f} MiB at most; {loading}",
+        f"peak memory {latency.memory_mib_peak:.0f} MiB; {loading}",
     ]
     said += [f"{figure}: not known, {reason}" for figure, reason in latency.reasons.items() if "_p9" in figure]
     said += () if energy is None else energy.lines
