@@ -122,7 +122,9 @@ def test_a_program_is_compiled_once_and_says_what_its_own_network_says(
         compiling(self, images, folder)
 
     monkeypatch.setattr(Ahead, "_compile", counting)
-    for seed, expected in ((0, 2), (0, 2), (1, 3), (1, 3)):  # the same form, other weights
+    for seed, expected in ((0, 2), (0, 2), (1, 3), (1, 3), (1, 4)):  # the same form, other weights
+        if expected == 4:  # somebody cleaned up, file by file
+            next(compiled[-1].rglob("*.so")).unlink()
         torch.manual_seed(seed)
         network = FakeDetector().build(2).eval()
         folder = tmp_path / f"{seed}-{len(list(tmp_path.iterdir()))}"

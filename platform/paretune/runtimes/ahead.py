@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -53,12 +54,11 @@ class Ahead:
         images = self.given.tensor(batch)
         program = self._programs.get(batch.shape)
         if program is None:
-            program = self._programs[batch.shape] = self._opened(images)
+            program = self._programs[batch.shape] = self._program(images)
         return self.given.arrays(tuple(program([images])))
 
-    def _opened(self, images: Tensor) -> Callable[[list[Tensor]], list[Tensor]]:
+    def _program(self, images: Tensor) -> Callable[[list[Tensor]], list[Tensor]]:
         import torch
-        from torch._C._aoti import AOTIModelPackageLoader
 
         how: dict[str, Any] = {
             "key": self.key,
@@ -71,14 +71,13 @@ class Ahead:
         }
         name = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:32]
         folder = private_folder("compiled") / "ahead" / name
-        if not folder.is_dir():
-            self._compile(images, folder)
-        # What `torch._inductor.aoti_load_package` makes of a folder, without importing the compiler: 3 s and 150 MiB.
-        # A folder, for a package would be unpacked anew by each process, and left behind by one that is killed.
-        run: Callable[[list[Tensor]], list[Tensor]] = AOTIModelPackageLoader(
-            str(folder / _INNER), "model", True
-        ).boxed_run
-        return run
+        if folder.is_dir():
+            try:
+                return _opened(folder)
+            except RuntimeError:  # somebody cleaned up, file by file
+                shutil.rmtree(folder)
+        self._compile(images, folder)
+        return _opened(folder)
 
     def _compile(self, images: Tensor, folder: Path) -> None:
         import torch
@@ -104,6 +103,21 @@ class Ahead:
                 top.rename(draft / _INNER)
             for source in draft.rglob("*.cpp"):
                 source.unlink()
+
+
+def _opened(folder: Path) -> Callable[[list[Tensor]], list[Tensor]]:
+    """Open a compiled program.
+
+    Raises:
+        RuntimeError: it is not whole.
+    """
+    from torch._C._aoti import AOTIModelPackageLoader
+
+    # What `torch._inductor.aoti_load_package` makes of a folder, without importing the compiler: 3 s and 150 MiB.
+    # A folder, for a package would be unpacked anew by each process, and left behind by one that is killed.
+    opened = AOTIModelPackageLoader(str(folder / _INNER), "model", True)
+    run: Callable[[list[Tensor]], list[Tensor]] = opened.boxed_run
+    return run
 
 
 def key_of(artefact: Path, detector: Mapping[str, Any], part: str) -> str:
