@@ -17,9 +17,12 @@ FOLDER = BENCH / "compression"
 LOADER = "library:load"
 HALF: dict[str, Any] = {"prune": {"ratio": 0.52, "of": "flops", "scope": "stage", "round_to": 8}}
 """Just over half of the FLOPs go: widths that are multiples of 8 do not hit the half itself."""
-EPOCHS = {"voc": 30, "ssd": 60, "faster_rcnn": 30}
-"""Epochs that a pruned network of a family is tuned for, and its dense one is trained on for: as many as its search
-space allows."""
+TUNING: dict[str, dict[str, Any]] = {
+    "voc": {"epochs": 30},
+    "ssd": {"epochs": 60, "lr_factor": 1.0},
+    "faster_rcnn": {"epochs": 60, "lr_factor": 1.0},
+}
+"""How a pruned network of a family is tuned, and its dense one trained on beside it: as long as its space allows."""
 
 
 def optimized(

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from compressed import EPOCHS, FOLDER, HALF, maps, optimized
+from compressed import FOLDER, HALF, TUNING, maps, optimized
 from figures import Figures
 from training import SEEDS, Case, trained
 
@@ -17,11 +17,11 @@ WAYS = ("dense", "control", "pruned", "taught")
 """The control is the dense network, trained on for as long as the others."""
 
 
-def steps(way: str, epochs: int) -> list[dict[str, Any]]:
+def steps(way: str, job: str) -> list[dict[str, Any]]:
     """Return what is done to a trained network."""
     if way == "dense":
         return []
-    tuning: dict[str, Any] = {"epochs": epochs} | ({"distill": {}} if way == "taught" else {})
+    tuning = TUNING[job] | ({"distill": {}} if way == "taught" else {})
     return [*([] if way == "control" else [HALF]), {"finetune": tuning}]
 
 
@@ -32,7 +32,7 @@ def made(case: Case, seed: int, way: str, root: Path) -> Path:
         RuntimeError: it cannot be made; says why.
     """
     source, folder = trained(case, seed, root).folder, FOLDER / case.job / f"{way}-{seed}"
-    if reason := optimized(source, steps(way, EPOCHS[case.job]), "eager", folder, source):
+    if reason := optimized(source, steps(way, case.job), "eager", folder, source):
         raise RuntimeError(f"{case.name}, {way}, seed {seed}: {reason}")
     maps(folder, source)
     return folder

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compressed import EPOCHS, FOLDER, lost_on_test, maps, optimized, ratios
+from compressed import FOLDER, TUNING, lost_on_test, maps, optimized, ratios
 from figures import Figures, paretune
 from training import Case, trained
 
@@ -60,7 +60,7 @@ def fastest(records: Sequence[Any], floor: float) -> Any:
 def better(case: Case, eager: Path, source: Path) -> Path:
     """Return the dense network or its control, the same trained on for longer: which has the higher map on `val`."""
     control = FOLDER / case.job / "beside-control"
-    if reason := optimized(source, [{"finetune": {"epochs": EPOCHS[case.job]}}], "eager", control, source):
+    if reason := optimized(source, [{"finetune": TUNING[case.job]}], "eager", control, source):
         raise RuntimeError(f"{case.name}, control: {reason}")
     for folder in (eager, control):
         told = ", ".join(f"{split} {value:.1f}" for split, value in maps(folder, source).items())
