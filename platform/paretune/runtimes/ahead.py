@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.runtimes.caching import private_folder
 from paretune.runtimes.eager import Given
-from paretune.store import new_folder
+from paretune.store import new_folder, sha256
 from paretune.structures import Floats
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _INNER = "program"
-"""Folder below a program's own, in which its files lie as torch packs them."""
+"""Name of the package, and so of the folder in it that holds everything."""
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Ahead:
         # one thread compiles: a pool of processes would outlive the compilation on cores that are being measured
         options: dict[str, Any] = {"freezing": True, "compile_threads": 1, "cpp.enable_kernel_profile": self.count}
         with new_folder(folder) as draft:
-            packed = draft / "program.pt2"
+            packed = draft / f"{_INNER}.pt2"
             with torch.no_grad():  # the compiler takes weights as constants only so
                 traced = torch.export.export(self.part, (images,), strict=False)
                 try:
@@ -98,9 +98,6 @@ class Ahead:
             with zipfile.ZipFile(packed) as package:
                 package.extractall(draft)
             packed.unlink()
-            (top,) = draft.iterdir()
-            if top.name != _INNER:
-                top.rename(draft / _INNER)
             for source in draft.rglob("*.cpp"):
                 source.unlink()
 
@@ -125,11 +122,9 @@ def key_of(artefact: Path, detector: Mapping[str, Any], part: str) -> str:
     from paretune import detectors
 
     found = hashlib.sha256(json.dumps([detector, part], sort_keys=True).encode())
-    files = [*artefact.iterdir(), *Path(next(iter(detectors.__path__))).glob("*.py")]
-    for file in sorted(
-        file for file in files if file.suffix in (".safetensors", ".py") or file.name == "structure.json"
-    ):
-        found.update(file.read_bytes())
+    code = sorted(Path(next(iter(detectors.__path__))).glob("*.py"))
+    for file in (*sorted(artefact.glob("*.safetensors")), artefact / "structure.json", *code):
+        found.update(sha256(file).encode())
     return found.hexdigest()
 
 

@@ -75,8 +75,10 @@ class Compiled(Runtime):
         given = Given(target.device, self.precision)
         parts: dict[str, Callable[[Floats], tuple[Floats, ...]]] = {}
         for name, part in detector.part_modules(network).items():
-            key = key_of(artefact.folder, artefact.detector, name)
-            parts[name] = graphed(part, given) if target.device == "cuda" else Ahead(part, given, key, count)
+            if target.device == "cuda":
+                parts[name] = graphed(part, given)
+            else:
+                parts[name] = Ahead(part, given, key_of(artefact.folder, artefact.detector, name), count)
         made = Loaded(detector, parts, artefact.input_size, told(network, target, self.precision))
         made(np.zeros((1, 3, artefact.input_size.height, artefact.input_size.width), np.float32))
         return made
