@@ -127,9 +127,11 @@ def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: C
 def _threads() -> int:
     """Return the threads to train with: the share of the machine that Ray gives this trial, else every core.
 
-    Said explicitly, since evaluating on eager leaves torch with the target's number.
+    Said explicitly, since evaluating on eager leaves torch with the target's number. Never more than the cores this
+    process may run on: Ray promises the machine's, and two threads on one core mostly wait for each other.
     """
-    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    there = len(os.sched_getaffinity(0))
+    return min(int(os.environ.get("OMP_NUM_THREADS") or there), there)
 
 
 def _evaluate(bench: Bench, built: Built) -> tuple[Parity, Accuracy]:

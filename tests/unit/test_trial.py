@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 
 from paretune import trial
 from paretune.bench import Bench
+from paretune.compression.base import Context
 from paretune.detectors import DETECTORS
 from paretune.detectors.structure import save_network
 from paretune.job import Job
@@ -53,6 +56,24 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 def ran(bench: Bench, **recipe: Any) -> Record:
     return trial.run(bench, 2, Recipe.model_validate({"input_size": "64x48", **recipe}), origin="sampled")
+
+
+@pytest.mark.parametrize(("promised", "threads"), [("", 2), ("1", 1), ("2", 2), ("64", 2)])
+def test_it_trains_with_its_share_of_the_cores_it_may_run_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, promised: str, threads: int
+) -> None:
+    seen = []
+
+    def build(_start: Any, _recipe: Any, context: Context, *_: Any, **__: Any) -> None:
+        seen.append(context.training.threads)
+        raise ValueError("enough seen")
+
+    free = {"training": {"threads": 0}}
+    monkeypatch.setattr(trial, "build", build)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5, 7})
+    monkeypatch.setenv("OMP_NUM_THREADS", promised)
+    ran(dataclasses.replace(bench, job=Job.model_validate(JOB | free)), runtime="eager")
+    assert seen == [threads]
 
 
 def test_an_artefact_that_is_its_network_is_told_so(bench: Bench) -> None:

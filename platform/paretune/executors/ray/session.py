@@ -67,6 +67,7 @@ def session(runs: Path, address: str | None = None, *, nested: bool = False) -> 
         with _own_sigterm():
             ray.init(
                 address="local",
+                num_cpus=len(os.sched_getaffinity(0)),  # Ray counts the machine's, also those kept from this process
                 _temp_dir=str(folder),
                 include_dashboard=nested,
                 dashboard_host="127.0.0.1",
