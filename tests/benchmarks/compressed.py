@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ TUNING: dict[str, dict[str, Any]] = {
 def optimized(
     start: Path, steps: Sequence[dict[str, Any]], runtime: Any, folder: Path, source: Path, size: str | None = None
 ) -> str | None:
-    """Make an artefact, unless it is there already.
+    """Make an artefact, unless it is there already; one made by another recipe goes, and what was told of it.
 
     Args:
         start: the network to begin with.
@@ -41,12 +42,16 @@ def optimized(
     Returns:
         Why there is none, in one line, or None.
     """
-    if folder.is_dir():
-        return None
-    folder.parent.mkdir(parents=True, exist_ok=True)
     recipe = folder.with_name(f"{folder.name}.yaml")
     sized = {} if size is None else {"input_size": size}
-    recipe.write_text(yaml.safe_dump({**sized, "steps": list(steps), "runtime": runtime}))
+    wanted = yaml.safe_dump({**sized, "steps": list(steps), "runtime": runtime})
+    if folder.is_dir():
+        if recipe.read_text() == wanted:
+            return None
+        shutil.rmtree(folder)
+        folder.with_name(f"{folder.name}.map.json").unlink(missing_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    recipe.write_text(wanted)
     words = ("--recipe", str(recipe), "--out", str(folder), "--data", str(source / "job.yaml"))
     done = paretune("optimize", str(start), *words, check=False)
     return done.stderr.strip().splitlines()[-1] if done.returncode else None

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compressed import FOLDER, TUNING, lost_on_test, maps, optimized, ratios
+from compressed import FOLDER, lost_on_test, maps, optimized, ratios
 from figures import Figures, paretune
+from pruning import made
 from training import Case, trained
 
 JOBS = {"voc": "yolo"}
@@ -57,15 +58,13 @@ def fastest(records: Sequence[Any], floor: float) -> Any:
     return min(enough, key=lambda record: record.metrics["latency_ms_p50_cpu"], default=None)
 
 
-def better(case: Case, eager: Path, source: Path) -> Path:
+def better(case: Case, root: Path, eager: Path) -> tuple[str, Path]:
     """Return the dense network or its control, the same trained on for longer: which has the higher map on `val`."""
-    control = FOLDER / case.job / "beside-control"
-    if reason := optimized(source, [{"finetune": TUNING[case.job]}], "eager", control, source):
-        raise RuntimeError(f"{case.name}, control: {reason}")
-    for folder in (eager, control):
+    source, found = trained(case, 0, root).folder, {"dense": eager, "control": made(case, 0, "control", root)}
+    for name, folder in found.items():
         told = ", ".join(f"{split} {value:.1f}" for split, value in maps(folder, source).items())
-        print(f"{case.name}, {folder.name.split('-')[-1]}: map {told}", flush=True)
-    return max((eager, control), key=lambda folder: maps(folder, source)["val"])
+        print(f"{case.name}, {name}: map {told}", flush=True)
+    return max(found.items(), key=lambda entry: maps(entry[1], source)["val"])
 
 
 def fill(case: Case, root: Path, figures: Figures) -> None:
@@ -92,7 +91,7 @@ def fill(case: Case, root: Path, figures: Figures) -> None:
             print(f"{case.name}, {name}: {reason}", flush=True)
         else:
             beside[name] = place
-    dense = better(case, beside["eager"], source)
+    which, dense = better(case, root, beside["eager"])
     before = maps(dense, source)
     best = fastest(records, before["val"] - DROP + IN_HAND)
     if best is None:
@@ -106,7 +105,7 @@ def fill(case: Case, root: Path, figures: Figures) -> None:
     low, lost, high = lost_on_test(dense, kept, source)
     told = f"map {maps(kept, source)['val']:.1f} on val, of {before['val']:.1f}; on test {lost:.1f} points lost"
     print(f"{case.name}, trial {best.number}: {told}, 95 % interval {low:.1f} to {high:.1f}", flush=True)
-    title = f"{case.name}: points lost on test against the {dense.name.split('-')[-1]} network"
+    title = f"{case.name}: points lost on test against the {which} network"
     figures.add(title, lost, at_most=DROP)
     figures.more[f"{case.job} points lost, interval"] = [low, high]
     against = dict(zip(beside, ratios([*beside.values(), kept], source), strict=True))
