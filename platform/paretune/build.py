@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.compression.base import Context
+from paretune.device_lock import sharing
 from paretune.errors import UserError
 from paretune.model import Model
 from paretune.recipe import Recipe
@@ -80,7 +81,7 @@ def build(
     for step in recipe.chain:
         context.progress(step.name)
         changed = changed or step.final or model.file is not None
-        with stage(step.name):
+        with stage(step.name), nullcontext() if step.locks else sharing("cpu"):
             model = step.apply(model, context)
         if not idle:
             _refuse_idle(step.name, model.notes)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from paretune import __version__
+from paretune import __version__, device_lock
 from paretune.errors import UserError
 from paretune.verbs import (
     advising,
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0 done, 2 the user's mistake, 130 Ctrl-C."""
     parser = build_parser()
     given = parser.parse_args(arguments)
+    device_lock.tell_waits(lambda line: print(line, file=sys.stderr))
     try:
         return int(given.run(given))
     except UserError as error:

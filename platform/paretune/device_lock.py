@@ -1,9 +1,10 @@
 """One reader-writer lock per device of a machine, held by the kernel.
 
-Training holds it shared, measuring exclusive, so that no latency is taken while something else of
-ours runs on the device, whichever sweep, job or hand-started command it belongs to. A second lock,
-the gate, is taken first: a measurer that waits at the gate keeps new trainers out, so a stream of
-short trainings cannot starve it. The kernel frees both when their holder dies, however it dies.
+Training and whatever else computes hold it shared, measuring exclusive, so that no latency is taken
+while something else of ours runs on the device, whichever sweep, job or hand-started command it
+belongs to. What runs on a GPU keeps a core or more busy as well, so it also shares the CPU. A second
+lock, the gate, is taken first: a measurer that waits at the gate keeps new trainers out, so a stream
+of short trainings cannot starve it. The kernel frees both when their holder dies, however it dies.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 _mine = threading.local()
-"""``devices``: those that this thread holds now."""
+"""``devices``: those that this thread holds now, and how."""
+_told: list[Callable[[str], None]] = []
+"""One at most: called with a line when a device is not free."""
 _open: set[int] = set()
 """Lock files that this process has open."""
 
@@ -46,7 +49,10 @@ def lock_folder() -> Path:
 
 @contextmanager
 def sharing(device: str) -> Iterator[float]:
-    """Use the device together with others (training, evaluating); yields the seconds waited."""
+    """Use the device together with others (training, evaluating, calibrating); yields the seconds waited.
+
+    Within another ``sharing`` of the same thread it changes nothing.
+    """
     with _held(device, fcntl.LOCK_SH) as waited:
         yield waited
 
@@ -58,39 +64,63 @@ def alone_on(device: str) -> Iterator[float]:
         yield waited
 
 
+def tell_waits(say: Callable[[str], None]) -> None:
+    """Have a line said, in this process, whenever a device is not free at once."""
+    _told[:] = [say]
+
+
 @contextmanager
 def _held(device: str, mode: int) -> Iterator[float]:
+    """Hold a device; first the CPU, shared, where it is a GPU: always in this order, so that none waits in a ring."""
+    if device.partition(":")[0] != "cuda":
+        with _held_itself(device, mode) as waited:
+            yield waited
+        return
+    with _held_itself("cpu", fcntl.LOCK_SH) as before, _held_itself(device, mode) as waited:
+        yield before + waited
+
+
+@contextmanager
+def _held_itself(device: str, mode: int) -> Iterator[float]:
     """Pass the gate, take the lock, leave the gate to the next.
 
     Raises:
         RuntimeError: this thread holds the device already and would wait for itself for ever.
     """
-    held: set[str] = _mine.__dict__.setdefault("devices", set())
+    held: dict[str, int] = _mine.__dict__.setdefault("devices", {})
     if device in held:
+        if mode == held[device] == fcntl.LOCK_SH:
+            yield 0.0
+            return
         raise RuntimeError(f"this thread holds {device!r} already and would wait for itself for ever")
     _close_in_children()
     name = device.replace(":", "-").replace("/", "-")
     start = time.monotonic()
-    gate = _lock(lock_folder() / f"{name}.gate", fcntl.LOCK_EX)
+    gate = _lock(lock_folder() / f"{name}.gate", fcntl.LOCK_EX, device)
     try:
-        lock = _lock(lock_folder() / f"{name}.lock", mode)
+        lock = _lock(lock_folder() / f"{name}.lock", mode, device)
     finally:
         _unlock(gate)
-    held.add(device)
+    held[device] = mode
     try:
         yield time.monotonic() - start
     finally:
-        held.discard(device)
+        del held[device]
         _unlock(lock)
 
 
-def _lock(path: Path, mode: int) -> int:
+def _lock(path: Path, mode: int, device: str) -> int:
     """Open and lock a file; again when a cleaner of temporary files took it away meanwhile."""
     while True:
         handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         _open.add(handle)
         try:
-            fcntl.flock(handle, mode)
+            try:
+                fcntl.flock(handle, mode | fcntl.LOCK_NB)
+            except BlockingIOError:
+                for say in _told:
+                    say(f"waiting: something else of paretune's uses {device}")
+                fcntl.flock(handle, mode)
             os.utime(handle)  # cleaners go by age
             with suppress(FileNotFoundError):
                 if path.stat().st_ino == os.fstat(handle).st_ino:

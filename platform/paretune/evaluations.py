@@ -56,7 +56,8 @@ def evaluate_artefact(
     Raises:
         UserError: no artefact, no dataset, no such split, or classes the artefact knows and the dataset lacks.
     """
-    predictor = load_predictor(folder, target)
+    with sharing(target.device):
+        predictor = load_predictor(folder, target)
     opened, cache = dataset or dataset_around(folder)
     data = opened.open(cache)
     split = split_of(data, wanted.split)

@@ -12,6 +12,7 @@ from paretune.compression.base import Context
 from paretune.data.base import Dataset
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
+from paretune.device_lock import sharing
 from paretune.errors import UserError
 from paretune.folders import job_of
 from paretune.recipe import Recipe
@@ -161,8 +162,9 @@ def optimize(
         )
         try:
             built = build(source.start, recipe, context, workdir / "artefact")
-            predictor = load_predictor(built.artefact.folder, target)
-            found = verify(predictor, built.network, data.splits["val"], changed=built.changed)
+            with sharing(target.device):
+                predictor = load_predictor(built.artefact.folder, target)
+                found = verify(predictor, built.network, data.splits["val"], changed=built.changed)
         except (FloatingPointError, RuntimeError) as error:
             raise UserError(f"optimize: {' '.join(str(error).split())}") from error
         progress(str(found))

@@ -63,7 +63,8 @@ def predict(
     Raises:
         UserError: no artefact, a damaged one, or the pictures cannot be written.
     """
-    predictor = load_predictor(artefact, target)
+    with sharing(target.device):
+        predictor = load_predictor(artefact, target)
     pictures = _pictures(files, out)
     for file, picture in zip(files, pictures, strict=True):
         with sharing(target.device):

@@ -197,6 +197,47 @@ def test_waiting_for_oneself_is_an_error_and_for_another_thread_is_not(device):
     assert is_free(device)
 
 
+def test_sharing_what_one_shares_already_changes_nothing(device):
+    with sharing(device):
+        with sharing(device) as waited:
+            assert waited == 0
+        assert not is_free(device)  # the inner one has not let go
+        assert is_free(device, fcntl.LOCK_SH)
+    assert is_free(device)
+    with alone_on(device), pytest.raises(RuntimeError, match="wait for itself"), sharing(device):
+        pass
+
+
+def test_what_runs_on_a_gpu_shares_the_cpu_too(device, monkeypatch, tmp_path):
+    monkeypatch.setattr(device_lock, "lock_folder", lambda: tmp_path)
+    monkeypatch.setattr(sys.modules[__name__], "lock_folder", lambda: tmp_path)
+    gpu = device.replace("test", "cuda")
+    for hold, gpu_is_shared in ((sharing, True), (alone_on, False)):
+        with hold(gpu):
+            assert not is_free("cpu")  # nobody measures on the CPU
+            assert is_free("cpu", fcntl.LOCK_SH)
+            assert is_free(gpu, fcntl.LOCK_SH) == gpu_is_shared
+            with sharing("cpu"):
+                pass
+            assert not is_free("cpu")
+        assert is_free("cpu")
+        assert is_free(gpu)
+
+
+def test_waiting_is_told_and_a_free_device_is_not(device, monkeypatch):
+    monkeypatch.setattr(device_lock, "_told", [])
+    lines = []
+    device_lock.tell_waits(lines.append)
+    with alone_on(device):
+        assert lines == []
+    with process(HOLD, "share", device) as other:
+        assert other.stdout.readline() == "held\n"
+        threading.Timer(0.2, let_go, [other]).start()
+        with alone_on(device) as waited:
+            assert waited > 0.1
+    assert lines == [f"waiting: something else of paretune's uses {device}"]
+
+
 def test_an_error_inside_frees_the_device(device):
     with pytest.raises(ZeroDivisionError), alone_on(device):
         _ = 1 / 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 import sys
@@ -14,8 +15,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from paretune import device_lock
 from paretune.cli import main
 from paretune.compression.prune import Prune
+from paretune.compression.recalibrate import Recalibrate
 from paretune.data.shapes import Shapes
 from paretune.detectors import structure
 from paretune.detectors.structure import load_network, save_network
@@ -59,6 +62,27 @@ class Place:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.chdir(tmp_path)
     return Place(tmp_path)
+
+
+def test_a_step_shares_the_cpu_unless_it_locks_by_itself(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_lock, "lock_folder", lambda: place.folder)
+    held = []
+
+    def free() -> bool:
+        with (place.folder / "cpu.lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+    for step in (Prune, Recalibrate):
+        usual = step.apply
+        monkeypatch.setattr(step, "apply", lambda *given, usual=usual: (held.append(not free()), usual(*given))[1])
+    words = ("--step", PRUNE, "--step", "recalibrate", "--runtime", "eager", "--out", "made")
+    assert place.optimize(*words) == 0
+    assert held == [False, True]
+    assert free()
 
 
 def test_steps_on_the_command_line_do_what_the_steps_do(place: Place, tmp_path: Path, capsys: Any) -> None:

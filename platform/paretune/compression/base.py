@@ -57,6 +57,9 @@ class Step(Spec, ABC):
     """None: the format it was given."""
     final: ClassVar[bool] = False
     """No step can follow it."""
+    locks: ClassVar[bool] = False
+    """It takes the device lock itself, piece by piece, since it measures or trains for long; around any other step
+    the CPU is shared."""
 
     def takes(self, loaded: Format) -> Format:
         """Return the format it takes in a recipe whose runtime loads this one."""

@@ -31,6 +31,7 @@ class Finetune(Step):
     """Train on, for fewer epochs; what is not said here is as in the training of the baseline."""
 
     name: ClassVar[str] = "finetune"
+    locks: ClassVar[bool] = True
 
     epochs: int = Field(default=8, ge=0, le=100_000)
     """Passes over the training split."""

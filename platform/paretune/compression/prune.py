@@ -20,6 +20,7 @@ class Prune(Step):
     """Remove the least important channels of the whole network."""
 
     name: ClassVar[str] = "prune"
+    locks: ClassVar[bool] = True
 
     ratio: float = Field(default=0.3, ge=0, lt=0.95)
     """Share to remove of what `of` names."""

@@ -23,6 +23,7 @@ from paretune.compression.coupling import Block
 from paretune.compression.frozen_norms import is_frozen
 from paretune.compression.pruning_ranking import Criterion
 from paretune.detectors.structure import copy_network
+from paretune.device_lock import sharing
 from paretune.errors import UserError
 from paretune.names import IMPORTANCES, SENSITIVITIES
 from paretune.structures import InputSize
@@ -125,7 +126,8 @@ def sensitivity(kind: Kind, network: nn.Module, size: InputSize, context: Contex
         readers=settings.readers,
     )
     felt: dict[str, list[Tensor]] = {name: [] for name in layers}
-    with threads_of(settings, device), torch.random.fork_rng([] if device == "cpu" else [device]), torch.enable_grad():
+    rng = torch.random.fork_rng([] if device == "cpu" else [device])
+    with sharing(device.partition(":")[0]), threads_of(settings, device), rng, torch.enable_grad():
         torch.manual_seed(context.seed)  # what a loss draws, such as regions to train on
         for pixels, truth in islice(batches.epoch(0), math.ceil(images / batches.batch)):
             copied.zero_grad(set_to_none=True)

@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 
 from paretune.compression.base import Context, Step
 from paretune.compression.guard import Outcome, Rung, climb, judge
+from paretune.compression.own_cores import on_own_cores
 from paretune.compression.quantize_calibration import calibration_images
 from paretune.compression.quantize_onnx import safe_bits, small_operators
 from paretune.compression.quantize_ways import Files, Method, Plan, Scheme, Tool, Work, in_float
@@ -90,7 +91,7 @@ class Quantize(Step):
         if model.network is not None:
             return self._in_torch(model, context)
         same = replace(model, history=(*model.history, self.name))
-        with tempfile.TemporaryDirectory(dir=context.workdir, prefix="quantize-") as folder:
+        with tempfile.TemporaryDirectory(dir=context.workdir, prefix="quantize-") as folder, on_own_cores():
             work = Work(model, context, self._images(context), Path(folder))
             outcome = self._outcome(work)
             if outcome.files is None:
