@@ -14,24 +14,27 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from paretune.compression import parity
 from paretune.compression.artefact import write_artefact
 from paretune.compression.diverging import diverging_in_file, layer_outputs
 from paretune.compression.export import Export, check_parity, training_images
-from paretune.compression.parity import check, compare, found_again
+from paretune.compression.parity import check, compare, found_again, verify
 from paretune.compression.quantize_torch import quantize_network
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.detectors.faster_rcnn import FasterRcnn
 from paretune.detectors.structure import copy_network
 from paretune.detectors.yolo import Yolo
+from paretune.evaluation import evaluate
 from paretune.model import Model
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime
 from paretune.runtimes.openvino import OpenVino
 from paretune.runtimes.predictor import Predictor, load_predictor
-from paretune.structures import Detections, InputSize
+from paretune.structures import Annotations, Detections, InputSize
 from paretune.target import Target
 from tests_support_compression import CLASSES, MixedDetector, context, model, pictures
+from tests_support_quantize import GRID, Labelled, labelled_by, photographs, sure
 
 pytestmark = pytest.mark.timeout(240)  # some export a network first
 IMAGES = pictures(2).pictures
@@ -153,9 +156,29 @@ def test_int8_is_told_and_not_refused(tmp_path: Path) -> None:
     predictor = predictor_of(tmp_path / "artefact", replace(given, network=rounded))
     found = compare(predictor, given.network, IMAGES)
     assert found.error > 1e-3
-    assert found.metrics() == {"parity_error": found.error, "parity_boxes": None}
+    assert found.metrics() == {"parity_error": found.error, "parity_boxes": None, "parity_map": None}
     check(predictor, given.network, IMAGES, found)
     check(predictor, given.network, IMAGES, found, changed=True)
+
+
+def test_the_map_that_is_lost_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DETECTORS.rows, "grid", "tests_support_quantize:Grid")
+    monkeypatch.setattr(parity, "JUDGED", 4)
+    given = sure()
+    split = labelled_by(GRID, given, photographs(6, "val", seed=1))  # what the network finds is right: its map is 1
+    some = Labelled(split.pictures[:4], name="val", truth=split.truth[:4])
+    rounded = replace(given, network=quantize_network(given.network, GRID, training_images(given, context(tmp_path))))
+    predictor = predictor_of(tmp_path / "rounded", rounded, GRID)
+    lost = 1 - evaluate(predictor, some).map
+    assert lost > 0.001
+    assert verify(predictor, given.network, split, changed=True).map == pytest.approx(-lost, abs=1e-6)
+    same = verify(predictor_of(tmp_path / "same", given, GRID), given.network, split, changed=False)
+    assert same.map == pytest.approx(0, abs=1e-6)
+    assert same.metrics()["parity_map"] == same.map
+    assert f"{same}".endswith(", map +0.000")
+    nothing = Annotations(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
+    bare = Labelled(split.pictures[:2], name="val", truth=(nothing,) * 2)
+    assert verify(predictor_of(tmp_path / "bare", given, GRID), given.network, bare, changed=False).map is None
 
 
 @pytest.mark.slow

@@ -1,14 +1,14 @@
 """Parity: does an artefact, on its runtime, still say what the network says that it was made from?
 
 An export that succeeded may find nothing. So the artefact is run on real images, part by part: the raw maps are
-compared with those of the float network in eager torch, and the boxes that are made of them.
+compared with those of the float network in eager torch, the boxes that are made of them, and how right these are.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 IMAGES = 4
-"""Images that are compared."""
+"""Images on which outputs and boxes are compared,"""
+JUDGED = 100
+"""and on which boxes are compared with the truth: few enough for a slow network, enough to see a loss of points."""
 TOLERANCES = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.5}
 """Largest error of an output, relative to its largest value, by what a runtime computes in. bfloat16 has 8 bits: in
 dozens of layers its errors grow to tenths, and only what is wrong from the bottom up is beyond that."""
@@ -40,6 +42,8 @@ class Parity:
     """Output of a part → largest error over the images, in shares of its largest value."""
     boxes: float | None
     """Share of the boxes that both find; None: neither finds any."""
+    map: float | None = None
+    """Its map less the network's, on the first images of the split; None: they show no objects, or it was not asked."""
 
     @property
     def error(self) -> float:
@@ -49,11 +53,12 @@ class Parity:
     def __str__(self) -> str:
         """Say it in a line."""
         found = "no box in either" if self.boxes is None else f"{self.boxes:.0%} of the boxes found again"
-        return f"parity with the float network: largest error {self.error:.1e}, {found}"
+        told = "" if self.map is None else f", map {self.map:+.3f}"
+        return f"parity with the float network: largest error {self.error:.1e}, {found}{told}"
 
     def metrics(self) -> dict[str, float | None]:
         """Return the numbers for the record of a trial."""
-        return {"parity_error": self.error, "parity_boxes": self.boxes}
+        return {"parity_error": self.error, "parity_boxes": self.boxes, "parity_map": self.map}
 
 
 def compare(predictor: Predictor, network: nn.Module, images: Sequence[Image]) -> Parity:
@@ -106,6 +111,8 @@ def _sure(found: Detections) -> int:
 def verify(predictor: Predictor, network: nn.Module, split: Split, *, changed: bool) -> Parity:
     """Compare an artefact, loaded on its runtime, with what it was made from, on the first images of a split.
 
+    The map that it gains or loses is told, not judged: that is for whoever asked for the artefact.
+
     Args:
         predictor: the loaded artefact.
         network: float, in eval mode on the CPU.
@@ -119,7 +126,20 @@ def verify(predictor: Predictor, network: nn.Module, split: Split, *, changed: b
     images = [split.image(index) for index in range(min(IMAGES, len(split)))]
     found = compare(predictor, network, images)
     check(predictor, network, images, found, changed=changed)
-    return found
+    return replace(found, map=_map_gained(predictor, network, split))
+
+
+def _map_gained(predictor: Predictor, network: nn.Module, split: Split) -> float | None:
+    """Return the artefact's map less the network's, on the same images."""
+    from paretune.evaluation.accuracy import accuracy_of
+    from paretune.training.validating import detect
+
+    indices = range(min(JUDGED, len(split)))
+    truth = [split.annotations(index) for index in indices]
+    ours = [predictor(split.image(index)) for index in indices]
+    theirs = detect(network, predictor.detector, split, predictor.artefact.input_size, indices)
+    one, other = (accuracy_of(found, truth, split.classes).map for found in (ours, theirs))
+    return None if one is None or other is None else one - other
 
 
 def check(
