@@ -30,7 +30,7 @@ class Start:
     folder: Path
     """Weights and structure."""
     steps: tuple[dict[str, Any], ...] = ()
-    """It has already gone through, as they are written."""
+    """It has already gone through, as they are written: what follows minds them, and zeros stay zeros."""
     notes: tuple[str, ...] = ()
     """Of these steps."""
 
@@ -76,7 +76,8 @@ def build(
     with stage("load"):
         network = load_network(context.detector, len(context.data.classes), start.folder)
         params, flops = count(network, recipe.size)
-    model = Model(network, None, recipe.size, notes=start.notes, params=params, flops=flops)
+    history = tuple(name for step in start.steps for name in step)
+    model = Model(network, None, recipe.size, history, start.notes, params, flops)
     changed = False
     for step in recipe.chain:
         context.progress(step.name)

@@ -237,12 +237,17 @@ def network_around(folder: Path) -> Path:
     Raises:
         UserError: it lies in neither.
     """
-    match _around(folder):
-        case Sweep() as sweep:
-            return sweep.baseline
-        case Path() as training:
-            return training
-    raise UserError(f"{folder}: lies in no sweep or training; name the trained network with --network FOLDER")
+    found = uncompressed_around(folder)
+    if found is None:
+        raise UserError(f"{folder}: lies in no sweep or training; name the trained network with --network FOLDER")
+    return found
+
+
+def uncompressed_around(folder: Path) -> Path | None:
+    """Return the same; None where it lies in neither, or beside a job that has trained nothing there."""
+    around = _around(folder)
+    found = around.baseline if isinstance(around, Sweep) else around
+    return found if found is not None and (found / "structure.json").is_file() else None
 
 
 def _around(folder: Path) -> Sweep | Path | None:

@@ -9,12 +9,13 @@ from tempfile import TemporaryDirectory
 
 from paretune.build import Start, build
 from paretune.compression.base import Context
+from paretune.compression.finetune import Finetune
 from paretune.data.base import Dataset
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.device_lock import sharing
 from paretune.errors import UserError
-from paretune.folders import job_of
+from paretune.folders import job_of, uncompressed_around
 from paretune.recipe import Recipe
 from paretune.spec import parse_plugin
 from paretune.store import MANIFEST, Artefact, read_artefact
@@ -34,6 +35,8 @@ class Source:
     classes: tuple[str, ...]
     size: InputSize
     """Of its input, as it was trained."""
+    uncompressed: Path | None
+    """Folder of the network before any step, the teacher unless another is named; None where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ def read_source(folder: Path) -> Source:
     facts = read_history(folder)
     try:
         detector: Detector = parse_plugin(facts["detector"], DETECTORS)
-        return Source(Start(folder), detector, tuple(facts["classes"]), InputSize.parse(facts["input_size"]))
+        size = InputSize.parse(facts["input_size"])
+        return Source(Start(folder), detector, tuple(facts["classes"]), size, uncompressed=folder)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / HISTORY}: not readable ({' '.join(str(error).split())})") from error
 
@@ -70,7 +74,9 @@ def _of_artefact(artefact: Artefact) -> Source:
         told = f"{artefact.folder}: is exported ({artefact.format}), and steps begin with a torch network"
         raise UserError(f"{told}; name the training, or an artefact of runtime eager")
     start = Start(artefact.folder, tuple(artefact.recipe.get("steps", ())), artefact.notes)
-    return Source(start, parse_plugin(artefact.detector, DETECTORS), artefact.classes, artefact.input_size)
+    uncompressed = uncompressed_around(artefact.folder) or (None if start.steps else start.folder)
+    detector: Detector = parse_plugin(artefact.detector, DETECTORS)
+    return Source(start, detector, artefact.classes, artefact.input_size, uncompressed)
 
 
 def images_of(folder: Path, named: tuple[Dataset, Path] | None, training: Training | None) -> Images:
@@ -130,8 +136,8 @@ def optimize(
         progress: called with a line for each step and epoch.
 
     Raises:
-        UserError: the folder is there already, the images are of other classes, a step failed, or the artefact
-            says something else than the network it was made from.
+        UserError: the folder is there already, the images are of other classes, there is no teacher, a step failed,
+            or the artefact says something else than the network it was made from.
     """
     from paretune.compression.parity import verify
     from paretune.runtimes.predictor import load_predictor
@@ -141,6 +147,9 @@ def optimize(
         raise UserError(f"{folder} exists already; name a new folder with --out")
     if problem := recipe.runtime.problem(target):
         raise UserError(problem)
+    if source.uncompressed is None and any(isinstance(step, Finetune) and step.lacks_teacher for step in recipe.steps):
+        told = f"{source.start.folder}: lies in no sweep or training, so nothing tells the network before its steps"
+        raise UserError(f"{told}; name its folder as finetune.distill.teacher")
     data = images.dataset.open(images.cache)
     if data.classes != source.classes:
         raise UserError(f"the images are of {', '.join(data.classes)}; the network finds {', '.join(source.classes)}")
@@ -156,7 +165,7 @@ def optimize(
             progress=progress,
             dataset=images.dataset,
             cache=images.cache,
-            baseline=source.start.folder,
+            baseline=source.uncompressed,
             target=target,
             runtime=recipe.runtime,
         )

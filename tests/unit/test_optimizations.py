@@ -135,6 +135,53 @@ def test_goes_on_from_an_artefact_and_tells_both_recipes(place: Place, capsys: A
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+def test_zeros_that_an_artefact_has_stay_zeros(place: Place) -> None:
+    sparse = ("--step", "sparsify={sparsity: 0.6}", "--runtime", "eager")
+    assert place.optimize(*sparse, "--out", "sparse") == 0
+    tune = ("--step", "finetune={epochs: 1}", "--runtime", "eager", "--data", "job.yaml")
+    assert place.optimize(*tune, "--out", "tuned", source=Path("sparse")) == 0
+    before, after = (load_file(Path(folder) / "weights.safetensors") for folder in ("sparse", "tuned"))
+    layers = [name for name, tensor in before.items() if tensor.ndim == 4 and tensor.eq(0).any()]
+    assert len(layers) > 20
+    assert all(torch.equal(before[name].eq(0), after[name].eq(0)) for name in layers)
+    assert sum(not torch.equal(before[name], after[name]) for name in layers) == len(layers)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_an_artefact_learns_from_the_uncompressed_network_around_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    teachers: list[Path] = []
+
+    def seen(detector: Any, classes: int, folder: Path) -> torch.nn.Module:
+        teachers.append(folder)
+        return load_network(detector, classes, folder)
+
+    monkeypatch.setattr("paretune.training.distilling.load_network", seen)
+    half = place.training / "half"
+    assert place.optimize("--step", PRUNE, "--runtime", "eager", "--out", half) == 0
+    taught = ("--step", "finetune={epochs: 1, distill: {}}", "--runtime", "eager", "--data", "job.yaml")
+    assert place.optimize(*taught, "--out", "taught", source=half) == 0
+    assert [teacher.resolve() for teacher in teachers] == [place.training.resolve()]
+    half.rename(place.folder / "elsewhere")
+    assert place.optimize(*taught, "--out", "lost", source=Path("elsewhere")) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("elsewhere: lies in no sweep or training")
+    assert said.endswith("name its folder as finetune.distill.teacher")
+    assert place.left() == {"elsewhere", "taught"}
+
+
+def test_what_is_quantized_is_not_quantized_again(place: Place, capsys: Any) -> None:
+    small = ("--step", "quantize={images: 4}", "--runtime", "eager", "--data", "job.yaml")
+    assert place.optimize(*small, "--out", "once") == 0
+    assert place.optimize(*small, "--out", "twice", source=Path("once")) == 2
+    assert "quantized already" in capsys.readouterr().err
+    assert place.left() == {"once"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_needs_neither_ray_nor_mlflow_nor_optuna(place: Place) -> None:
     code = (
         "import sys; from paretune.cli import main; code = main(sys.argv[1:]); "

@@ -68,6 +68,11 @@ class Finetune(Step):
         undone = "cluster" in model.history
         return tuned.noted("finetune takes the clusters apart again: cluster should stand last") if undone else tuned
 
+    @property
+    def lacks_teacher(self) -> bool:
+        """Tell whether it learns from the baseline, since no other teacher is named."""
+        return self.distill is not None and self.distill.teacher is None
+
     def _distill(self, context: Context) -> Distill | None:
         """Return the distillation with its teacher, as other processes find it too."""
         if self.distill is None:
