@@ -70,7 +70,7 @@ def build(
         FloatingPointError: a training diverged.
         RuntimeError: a step failed.
     """
-    from paretune.compression.artefact import write_artefact
+    from paretune.compression.artefact import Before, write_artefact
     from paretune.detectors.structure import count, load_network
 
     with stage("load"):
@@ -78,8 +78,9 @@ def build(
         params, flops = count(network, recipe.size)
     history = tuple(name for step in start.steps for name in step)
     model = Model(network, None, recipe.size, history, start.notes, params, flops)
-    changed = False
-    for step in recipe.chain:
+    tree = recipe.tree()
+    before, changed = Before(network, start.steps, start.notes), False
+    for number, step in enumerate(recipe.chain, start=1):
         context.progress(step.name)
         changed = changed or step.final or model.file is not None
         with stage(step.name), nullcontext() if step.locks else sharing("cpu"):
@@ -87,8 +88,7 @@ def build(
         if not idle:
             _refuse_idle(step.name, model.notes)
         if model.network is not None and not changed:
-            network = model.network
-    tree = recipe.tree()
+            before = Before(model.network, (*start.steps, *tree["steps"][:number]), model.notes)
     artefact = write_artefact(
         folder,
         model,
@@ -96,8 +96,9 @@ def build(
         runtime=recipe.runtime,
         recipe_tree={**tree, "steps": [*start.steps, *tree["steps"]]},
         classes=context.data.classes,
+        before=None if model.network is before.network else before,
     )
-    return Built(artefact, network, changed)
+    return Built(artefact, before.network, changed)
 
 
 def _refuse_idle(step: str, notes: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from paretune.errors import UserError
 from paretune.folders import job_of, uncompressed_around
 from paretune.recipe import Recipe
 from paretune.spec import parse_plugin
-from paretune.store import MANIFEST, Artefact, read_artefact
+from paretune.store import MANIFEST, Artefact, kept_network, read_artefact
 from paretune.structures import InputSize
 from paretune.target import Target
 from paretune.training.order import HISTORY, read_history
@@ -30,6 +30,8 @@ from paretune.yamlfile import Document, validate
 class Source:
     """A trained network, and what is known of it."""
 
+    folder: Path
+    """As it was named."""
     start: Start
     detector: Detector
     classes: tuple[str, ...]
@@ -37,6 +39,8 @@ class Source:
     """Of its input, as it was trained."""
     uncompressed: Path | None
     """Folder of the network before any step, the teacher unless another is named; None where it is not known."""
+    left: tuple[str, ...] = ()
+    """Steps of an artefact that its deployed files alone have gone through: they are not part of the start."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def read_source(folder: Path) -> Source:
     """Find the network in the folder of a training, of a sweep's baseline or of an artefact.
 
     Raises:
-        UserError: there is none, or it is exported already.
+        UserError: there is none, or it was exported by a Paretune that kept none beside the exported files.
     """
     if (folder / MANIFEST).is_file():
         return _of_artefact(read_artefact(folder))
@@ -64,19 +68,24 @@ def read_source(folder: Path) -> Source:
     try:
         detector: Detector = parse_plugin(facts["detector"], DETECTORS)
         size = InputSize.parse(facts["input_size"])
-        return Source(Start(folder), detector, tuple(facts["classes"]), size, uncompressed=folder)
+        return Source(folder, Start(folder), detector, tuple(facts["classes"]), size, uncompressed=folder)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / HISTORY}: not readable ({' '.join(str(error).split())})") from error
 
 
 def _of_artefact(artefact: Artefact) -> Source:
-    if artefact.format != "torch":
+    steps = tuple(artefact.recipe.get("steps", ()))
+    if artefact.kept is not None:
+        start = Start(kept_network(artefact), artefact.kept.steps, artefact.kept.notes)
+    elif artefact.format == "torch":
+        start = Start(artefact.folder, steps, artefact.notes)
+    else:
         told = f"{artefact.folder}: is exported ({artefact.format}), and steps begin with a torch network"
         raise UserError(f"{told}; name the training, or an artefact of runtime eager")
-    start = Start(artefact.folder, tuple(artefact.recipe.get("steps", ())), artefact.notes)
+    left = tuple(name for step in steps[len(start.steps) :] for name in step)
     uncompressed = uncompressed_around(artefact.folder) or (None if start.steps else start.folder)
     detector: Detector = parse_plugin(artefact.detector, DETECTORS)
-    return Source(start, detector, artefact.classes, artefact.input_size, uncompressed)
+    return Source(artefact.folder, start, detector, artefact.classes, artefact.input_size, uncompressed, left)
 
 
 def images_of(folder: Path, named: tuple[Dataset, Path] | None, training: Training | None) -> Images:
@@ -148,11 +157,13 @@ def optimize(
     if problem := recipe.runtime.problem(target):
         raise UserError(problem)
     if source.uncompressed is None and any(isinstance(step, Finetune) and step.lacks_teacher for step in recipe.steps):
-        told = f"{source.start.folder}: lies in no sweep or training, so nothing tells the network before its steps"
+        told = f"{source.folder}: lies in no sweep or training, so nothing tells the network before its steps"
         raise UserError(f"{told}; name its folder as finetune.distill.teacher")
     data = images.dataset.open(images.cache)
     if data.classes != source.classes:
         raise UserError(f"the images are of {', '.join(data.classes)}; the network finds {', '.join(source.classes)}")
+    if source.left:
+        progress(f"begins with the network before {', '.join(source.left)}; what is still wanted of it has to be named")
     with _workdir(folder) as made:
         workdir = Path(made)
         context = Context(

@@ -23,12 +23,26 @@ from paretune.errors import UserError
 from paretune.structures import InputSize, Thresholds
 
 MANIFEST = "artefact.json"
+NETWORK = "network"
+"""Folder in an artefact's of the network that further steps begin with, where its own files are none to train on."""
 VERSION = 2
 UNSEALED = 1
 """The version before, whose manifests may lack a seal; it is read too."""
 _SEAL = "manifest_sha256"
 """Key of the manifest under which the hash of all the rest of it stands."""
 _CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The float network that an artefact's files were made of, in ``NETWORK``: no prediction reads it."""
+
+    steps: tuple[dict[str, Any], ...]
+    """It has gone through, as they are written: the first of the recipe's."""
+    notes: tuple[str, ...]
+    """Of these steps."""
+    files: dict[str, dict[str, Any]]
+    """Name → ``{"bytes", "sha256"}``."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,8 @@ class Artefact:
     params: int | None = None
     flops: int | None = None
     notes: tuple[str, ...] = ()
+    kept: Kept | None = None
+    """None: the artefact's own files are the network that further steps begin with, or it was made without one."""
 
     def file(self, name: str) -> Path:
         """Return the path of one of the artefact's files."""
@@ -56,7 +72,7 @@ class Artefact:
 
     @property
     def size_mib(self) -> float:
-        """Size of the model files on disk, without the manifest."""
+        """Size of the model files on disk, without the manifest and what is kept for further steps."""
         return sum(path.stat().st_size for path in self._model_files()) / 2**20
 
     @cached_property
@@ -69,7 +85,7 @@ class Artefact:
         return sum(map(_coded_bytes, self._model_files())) / 2**20
 
     def _model_files(self) -> list[Path]:
-        return [path for path in sorted(self.folder.iterdir()) if path.name != MANIFEST]
+        return [path for path in sorted(self.folder.iterdir()) if path.name != MANIFEST and path.is_file()]
 
 
 def _coded_bytes(path: Path) -> int:
@@ -131,9 +147,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def facts_of(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return size and hash of every file in a folder, as a manifest tells them."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    return {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files}
+
+
 def write_manifest(draft: Path, artefact: Artefact) -> None:
     """Write the manifest of the files that lie in ``draft``, with their sizes and hashes: the commit mark."""
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(draft.iterdir())}
     thresholds = artefact.thresholds
     body = {
         "paretune_artefact": VERSION,
@@ -147,7 +168,8 @@ def write_manifest(draft: Path, artefact: Artefact) -> None:
         "params": artefact.params,
         "flops": artefact.flops,
         "notes": list(artefact.notes),
-        "files": files,
+        "files": facts_of(draft),
+        "network": None if artefact.kept is None else vars(artefact.kept),
     }
     (draft / MANIFEST).write_text(json.dumps({**body, _SEAL: _seal(body)}, indent=1))
 
@@ -159,7 +181,7 @@ def _seal(body: Mapping[str, Any]) -> str:
 
 
 def read_artefact(folder: Path) -> Artefact:
-    """Read an artefact and check every file of it against its hash.
+    """Read an artefact and check every file of it, but for those of ``kept_network``, against its hash.
 
     Raises:
         UserError: no artefact there, one of another version, or a damaged one.
@@ -187,14 +209,30 @@ def read_artefact(folder: Path) -> Artefact:
             params=body["params"],
             flops=body["flops"],
             notes=tuple(body["notes"]),
+            kept=_kept(body.get("network")),
         )
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         said = " ".join(str(error).split())
         raise UserError(f"{path}: not a readable manifest ({type(error).__name__}: {said})") from error
 
 
+def _kept(told: Mapping[str, Any] | None) -> Kept | None:
+    return None if told is None else Kept(tuple(told["steps"]), tuple(told["notes"]), dict(told["files"]))
+
+
+def kept_network(artefact: Artefact) -> Path:
+    """Return the folder of the network that an artefact keeps for further steps, once its hashes are found right.
+
+    Raises:
+        UserError: it is damaged or gone.
+    """
+    folder = artefact.folder / NETWORK
+    _check_files(folder, artefact.kept.files if artefact.kept else {})
+    return folder
+
+
 def _check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Compare the files of an artefact with what the manifest says of them.
+    """Compare the files of a folder with what the artefact's manifest says of them.
 
     Raises:
         UserError: none are told, a name that leads elsewhere, or a file that is another.

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from training import Case, trained
 
+from paretune.store import read_artefact
+
 RUNTIMES = ("eager", "compiled", "onnxruntime", "openvino")
 STEPS: dict[str, list[dict[str, Any]]] = {
     "none": [],
@@ -81,8 +83,7 @@ def _built(cell: Cell, source: Path) -> dict[str, Any]:
         return {"reason": reason}
     data = ("--data", str(source / "job.yaml"))
     report = json.loads(paretune("evaluate", str(cell.folder), *data, "--json").stdout)
-    size = sum(file.stat().st_size for file in cell.folder.iterdir() if file.name != "artefact.json")
-    return {"map": report["metrics"]["map"], "bytes": size}
+    return {"map": report["metrics"]["map"], "bytes": round(read_artefact(cell.folder).size_mib * 2**20)}
 
 
 def latencies(cells: Sequence[Cell], base: Cell, source: Path) -> dict[Cell, dict[str, float]]:

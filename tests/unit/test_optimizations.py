@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,15 +18,18 @@ from safetensors.torch import load_file
 
 from paretune import device_lock
 from paretune.cli import main
+from paretune.compression.artefact import write_artefact
 from paretune.compression.prune import Prune
 from paretune.compression.recalibrate import Recalibrate
 from paretune.data.shapes import Shapes
 from paretune.detectors import structure
-from paretune.detectors.structure import load_network, save_network
+from paretune.detectors.structure import count, load_network, save_network
 from paretune.detectors.yolo import Yolo
 from paretune.model import Model
+from paretune.optimizations import read_source
+from paretune.runtimes.eager import Eager
 from paretune.runtimes.predictor import load_predictor
-from paretune.store import read_artefact
+from paretune.store import MANIFEST, read_artefact
 from paretune.structures import InputSize
 from paretune.target import Target
 from tests_support_compression import context
@@ -34,6 +38,7 @@ DETECTOR = Yolo(depthwise=False, width=0.125)
 SHAPES = Shapes(train=8, val=4, size="64x64")
 SIZE = InputSize(64, 64)
 PRUNE = "prune={ratio: 0.5}"
+SEAL = "manifest_sha256"
 
 
 class Place:
@@ -128,9 +133,44 @@ def test_goes_on_from_an_artefact_and_tells_both_recipes(place: Place, capsys: A
     assert [step["prune"]["ratio"] for step in twice.recipe["steps"]] == [0.5, 0.3]
     assert twice.params < once.params
     assert twice.format == "onnx"
+    deployed = [path for path in Path("twice").iterdir() if path.suffix == ".onnx"]
+    assert twice.size_mib == sum(path.stat().st_size for path in deployed) / 2**20
+    assert read_source(Path("twice")).start.steps == tuple(twice.recipe["steps"])
+    assert count(load_network(DETECTOR, len(place.classes), Path("twice/network")), SIZE)[0] == twice.params
+    shutil.rmtree("twice/network")
+    load_predictor(Path("twice"), Target())(np.zeros((40, 50, 3), np.uint8))
     capsys.readouterr()
     assert place.optimize("--out", "thrice", "--data", "job.yaml", source="twice") == 2
+    assert "twice/network/structure.json: damaged or missing" in capsys.readouterr().err
+    manifest = Path("twice") / MANIFEST
+    older = {key: value for key, value in json.loads(manifest.read_text()).items() if key not in ("network", SEAL)}
+    manifest.write_text(json.dumps({**older, "paretune_artefact": 1}))  # as one that kept none
+    load_predictor(Path("twice"), Target())
+    assert place.optimize("--out", "thrice", "--data", "job.yaml", source="twice") == 2
     assert "is exported (onnx), and steps begin with a torch network" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_quantized_artefact_goes_on_from_its_float_network(place: Place, capsys: Any) -> None:
+    small = ("--step", "quantize={images: 4}", "--runtime", "eager", "--data", "job.yaml")
+    assert place.optimize("--step", PRUNE, *small, "--out", "once") == 0
+    once = read_artefact(Path("once"))
+    float_steps = ("--step", PRUNE, "--runtime", "eager", "--data", "job.yaml")
+    assert place.optimize(*float_steps, "--out", "float") == 0
+    wanted = load_file("float/weights.safetensors")
+    kept = load_file("once/network/weights.safetensors")
+    assert kept.keys() == wanted.keys()
+    assert all(torch.equal(kept[name], tensor) for name, tensor in wanted.items())
+    capsys.readouterr()
+    assert place.optimize(*small, "--out", "again", source=Path("once")) == 0
+    out = capsys.readouterr().out
+    assert "begins with the network before quantize; what is still wanted of it has to be named" in out
+    again = read_artefact(Path("again"))
+    assert again.recipe == once.recipe
+    assert Path("again/weights.safetensors").read_bytes() == Path("once/weights.safetensors").read_bytes()
+    assert not (Path("float") / "network").exists()
+    assert once.size_mib < read_artefact(Path("float")).size_mib
 
 
 @pytest.mark.slow
@@ -173,11 +213,15 @@ def test_an_artefact_learns_from_the_uncompressed_network_around_it(
 
 
 def test_what_is_quantized_is_not_quantized_again(place: Place, capsys: Any) -> None:
-    small = ("--step", "quantize={images: 4}", "--runtime", "eager", "--data", "job.yaml")
-    assert place.optimize(*small, "--out", "once") == 0
-    assert place.optimize(*small, "--out", "twice", source=Path("once")) == 2
+    """An artefact of a Paretune that kept no float network beside the quantized one."""
+    network = load_network(DETECTOR, len(place.classes), place.training)
+    recipe = {"input_size": "64", "steps": [{"quantize": {}}], "runtime": {"eager": {}}}
+    model, told = Model(network, None, SIZE), {"detector": DETECTOR, "runtime": Eager(), "recipe_tree": recipe}
+    write_artefact(Path("old"), model, classes=place.classes, **told)
+    words = ("--step", "quantize={images: 4}", "--runtime", "eager", "--data", "job.yaml", "--out", "twice")
+    assert place.optimize(*words, source=Path("old")) == 2
     assert "quantized already" in capsys.readouterr().err
-    assert place.left() == {"once"}
+    assert place.left() == {"old"}
 
 
 @pytest.mark.slow

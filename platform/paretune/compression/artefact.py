@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paretune.detectors.base import Detector
 from paretune.model import Model
 from paretune.runtimes.base import Runtime
 from paretune.runtimes.onnxruntime import part_file
-from paretune.store import Artefact, new_folder, read_artefact, write_manifest
+from paretune.store import NETWORK, Artefact, Kept, facts_of, new_folder, read_artefact, write_manifest
 from paretune.structures import Thresholds
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Before:
+    """A network before it was exported or quantized: what further steps can begin with."""
+
+    network: nn.Module
+    """Float, on the CPU."""
+    steps: tuple[dict[str, Any], ...]
+    """It has gone through, as they are written."""
+    notes: tuple[str, ...]
+    """Of these steps."""
 
 
 def write_artefact(
@@ -24,8 +40,19 @@ def write_artefact(
     recipe_tree: Mapping[str, Any],
     classes: Sequence[str],
     thresholds: Thresholds = Thresholds(),  # noqa: B008 - frozen
+    before: Before | None = None,
 ) -> Artefact:
     """Write a model as an artefact, whole or not at all; an artefact that stands there is replaced.
+
+    Args:
+        folder: of the artefact.
+        model: with a network, or with files.
+        detector: whose network it is.
+        runtime: what it will run on.
+        recipe_tree: how it was made.
+        classes: their names.
+        thresholds: of the postprocessing.
+        before: kept beside the model, where further steps cannot begin with it.
 
     Returns:
         The artefact as it was read back.
@@ -45,6 +72,10 @@ def write_artefact(
             save_network(model.network, draft)
         else:
             raise ValueError("the model has neither a network nor a file")
+        kept = None
+        if before is not None:
+            save_network(before.network, draft / NETWORK)
+            kept = Kept(before.steps, before.notes, facts_of(draft / NETWORK))
         written = Artefact(
             folder=draft,
             format=model.format,
@@ -57,6 +88,7 @@ def write_artefact(
             params=model.params,
             flops=model.flops,
             notes=model.notes,
+            kept=kept,
         )
         write_manifest(draft, written)
     return read_artefact(folder)

@@ -17,7 +17,7 @@ def add(verbs: Any) -> None:
         help="take a trained network through one recipe, and write the artefact",
         epilog="without --data, the images of the sweep or training that the network lies in",
     )
-    text = "folder of a training, or of an artefact that is not exported"
+    text = "folder of a training, or of an artefact: begins with its network before it was exported or quantized"
     optimize.add_argument("source", type=Path, metavar="TRAINING|ARTEFACT", help=text)
     optimize.add_argument("--recipe", type=Path, metavar="RECIPE.yaml", help="input_size, steps and runtime; or")
     text = "one step, such as 'prune={ratio: 0.5}'; may be given several times, in order"
