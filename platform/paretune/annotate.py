@@ -10,7 +10,7 @@ import numpy as np
 from paretune.data.images import SUFFIXES, image_size, read_image
 from paretune.data.photographs import Photographs
 from paretune.errors import UserError
-from paretune.runtimes.predictor import load_predictor
+from paretune.runtimes.predictor import device_of, load_predictor
 from paretune.store import sha256
 from paretune.structures import Annotations, Data
 from paretune.target import Target
@@ -36,7 +36,7 @@ def annotate(
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     if not files:
         raise UserError(f"{folder}: no such folder, or no images in it ({', '.join(sorted(SUFFIXES))})")
-    predictor = load_predictor(artefact, Target())
+    predictor = load_predictor(artefact, Target(device=device_of(artefact)))
     truth = []
     for index, file in enumerate(files):
         found = predictor(read_image(file))

@@ -96,6 +96,7 @@ def build(
         runtime=recipe.runtime,
         recipe_tree={**tree, "steps": [*start.steps, *tree["steps"]]},
         classes=context.data.classes,
+        seed=context.seed,
         before=None if model.network is before.network else before,
     )
     return Built(artefact, before.network, changed)

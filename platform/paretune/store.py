@@ -63,6 +63,12 @@ class Artefact:
     params: int | None = None
     flops: int | None = None
     notes: tuple[str, ...] = ()
+    preprocessing: dict[str, Any] | None = None
+    """How an image becomes the network's input, as ``Preprocess`` tells it; None where an older Paretune did not."""
+    seed: int | None = None
+    """Of everything random in the recipe's steps."""
+    device: str | None = None
+    """What the runtime needs, for who reads the manifest without it."""
     kept: Kept | None = None
     """None: the artefact's own files are the network that further steps begin with, or it was made without one."""
 
@@ -161,9 +167,12 @@ def write_manifest(draft: Path, artefact: Artefact) -> None:
         "format": artefact.format,
         "detector": artefact.detector,
         "runtime": artefact.runtime,
+        "device": artefact.device,
         "recipe": artefact.recipe,
+        "seed": artefact.seed,
         "classes": list(artefact.classes),
         "input_size": str(artefact.input_size),
+        "preprocessing": artefact.preprocessing,
         "thresholds": vars(thresholds),
         "params": artefact.params,
         "flops": artefact.flops,
@@ -180,8 +189,10 @@ def _seal(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def read_artefact(folder: Path) -> Artefact:
+def read_artefact(folder: Path, *, files: bool = True) -> Artefact:
     """Read an artefact and check every file of it, but for those of ``kept_network``, against its hash.
+
+    Without ``files``, only the manifest is read and checked.
 
     Raises:
         UserError: no artefact there, one of another version, or a damaged one.
@@ -196,7 +207,8 @@ def read_artefact(folder: Path) -> Artefact:
             raise UserError(f"{path}: artefact version {version!r}; this Paretune reads {UNSEALED} and {VERSION}")
         if body.get(_SEAL) != _seal(body) and (version != UNSEALED or _SEAL in body):
             raise UserError(f"{path}: damaged or edited (its sha256 is not the one in it)")
-        _check_files(folder, body["files"])
+        if files:
+            _check_files(folder, body["files"])
         return Artefact(
             folder=folder,
             format=body["format"],
@@ -209,6 +221,9 @@ def read_artefact(folder: Path) -> Artefact:
             params=body["params"],
             flops=body["flops"],
             notes=tuple(body["notes"]),
+            preprocessing=body.get("preprocessing"),
+            seed=body.get("seed"),
+            device=body.get("device"),
             kept=_kept(body.get("network")),
         )
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:

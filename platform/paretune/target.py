@@ -23,10 +23,13 @@ def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return bool(set(BFLOAT16_FLAGS) & set(flags.partition(":")[2].split()))
 
 
+Device = Literal["cpu", "cuda"]
+
+
 class Target(Spec):
     """A device and how it is used while measuring."""
 
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
     """What the network runs on."""
     threads: int = Field(default=1, ge=1, le=1024)
     """Threads of the network on a CPU; each is pinned to a core of its own. One thread is the only

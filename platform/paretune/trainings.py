@@ -184,6 +184,7 @@ def _write_artefact(order: Order, data: Data) -> None:
         runtime=recipe.runtime,
         recipe_tree=recipe.tree(),
         classes=data.classes,
+        seed=order.settings.seed,
     )
 
 

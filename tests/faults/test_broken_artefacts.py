@@ -116,7 +116,13 @@ def test_an_edited_manifest_is_told(artefact: Path) -> None:
     assert "artefact.json: damaged or edited" in refusal(artefact)
 
 
+LATER = ("preprocessing", "seed", "device", "network")
+"""Keys that the first manifests lack."""
+
+
 def test_an_artefact_from_before_the_seal_is_read(artefact: Path) -> None:
+    edited(artefact, lambda body: [body.pop(key) for key in LATER])
+    assert load_predictor(artefact, Target()).preprocessing == DETECTOR.preprocess
     edited(artefact, lambda body: (body.update(paretune_artefact=1), body.pop("manifest_sha256")), sealed=False)
     assert read_artefact(artefact).classes == CLASSES
 
@@ -128,6 +134,17 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "files in a list": (lambda body: body.update(files=[WEIGHTS]), "not a readable manifest"),
     "no input size": (lambda body: body.update(input_size="wide"), "not a readable manifest"),
     "thresholds": (lambda body: body.update(thresholds={"sharp": 1}), "not a readable manifest"),
+    "shrinking": (
+        lambda body: body["preprocessing"].update(shrinking="by area"),
+        "preprocesses images as this Paretune",
+    ),
+    "resizing": (lambda body: body["preprocessing"].update(resize="crop"), "preprocesses images as this Paretune"),
+    "more of it": (
+        lambda body: body["preprocessing"].update(blur=2),
+        "(a newer one made it): blur is told and unknown",
+    ),
+    "less of it": (lambda body: body["preprocessing"].pop("std"), "std is not told"),
+    "a list of it": (lambda body: body.update(preprocessing=[1]), "preprocesses images as this Paretune"),
     "unknown runtime": (lambda body: body.update(runtime={"tensorflow": {}}), "runtime: unknown runtime 'tensorflow'"),
     "runtime's field": (lambda body: body.update(runtime={"eager": {"speed": 9}}), "runtime: eager.speed: Extra"),
     "two runtimes": (lambda body: body.update(runtime={"eager": {}, "openvino": {}}), "runtime: expected one runtime"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -71,6 +72,7 @@ def write(folder: Path, finished: Model, runtime: Runtime) -> Artefact:
         recipe_tree=RECIPE,
         classes=CLASSES,
         thresholds=THRESHOLDS,
+        seed=5,
     )
 
 
@@ -105,6 +107,11 @@ def test_the_manifest_tells_all_of_it(finished: Model, runtime: Runtime, tmp_pat
     assert (written.classes, written.input_size, written.thresholds) == (CLASSES, finished.input_size, THRESHOLDS)
     assert (written.params, written.flops, written.notes) == (finished.params, finished.flops, ("told once",))
     assert written.format == runtime.accepts
+    assert (written.seed, written.device) == (5, "cpu")
+    told = json.loads((written.folder / MANIFEST).read_text())["preprocessing"]
+    assert told["mean"] == [0, 0, 0]
+    assert told["std"] == [1, 1, 1]
+    assert told["shrinking"] == "halved as often as it goes, then bilinear"
     files = [path for path in written.folder.iterdir() if path.name != MANIFEST]
     assert written.size_mib == sum(path.stat().st_size for path in files) / 2**20 > 0
 

@@ -17,7 +17,9 @@ from paretune.cli import main
 from paretune.compression.artefact import write_artefact
 from paretune.compression.export import Export
 from paretune.data.images import read_image
+from paretune.data.preprocess import Preprocess
 from paretune.detectors.yolo import Yolo
+from paretune.errors import UserError
 from paretune.model import Model
 from paretune.recipe import Recipe
 from paretune.runtimes.predictor import load_predictor
@@ -150,6 +152,46 @@ def test_a_large_image_is_drawn_pixel_for_pixel_with_larger_letters(artefact: Pa
     cv2.imwrite(str(file), np.random.default_rng(5).integers(0, 256, (613, 2001, 3), np.uint8))
     assert predict(artefact, file, "--out", tmp_path / "out") == 0
     assert read_image(tmp_path / "out" / "large.png").shape == (613, 2001, 3)
+
+
+@pytest.mark.parametrize("runtime", [{"onnxruntime": {"provider": "cuda"}}, {"tensorrt": {}}])
+def test_a_runtime_that_needs_a_gpu_is_given_one_unasked(
+    runtime: dict[str, Any], images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    recipe = Recipe.model_validate({"input_size": "64", "runtime": runtime})
+    file = tmp_path / "no.onnx"
+    file.write_bytes(b"nothing")
+    model = Model(None, file, InputSize(64, 64), params=1, flops=1)
+    told: dict[str, Any] = {"runtime": recipe.runtime, "recipe_tree": recipe.tree(), "classes": CLASSES}
+    folder = write_artefact(tmp_path / "artefact", model, detector=DETECTOR, **told).folder
+    assert json.loads((folder / "artefact.json").read_text())["device"] == "cuda"
+    asked: list[Target] = []
+
+    def loaded(_: Path, target: Target) -> Any:
+        asked.append(target)
+        raise UserError("loaded")
+
+    monkeypatch.setattr("paretune.predictions.load_predictor", loaded)
+    monkeypatch.setattr("paretune.evaluations.load_predictor", loaded)
+    for words in (["predict", folder, images[0]], ["evaluate", folder, "--threads", 2]):
+        assert main(list(map(str, words))) == 2
+    assert predict(folder, images[0], "--device", "cpu") == 2
+    assert asked == [Target(device="cuda"), Target(device="cuda", threads=2), Target(device="cpu")]
+    assert capsys.readouterr().err.splitlines() == ["loaded"] * 3
+
+
+def test_an_artefact_preprocesses_as_it_tells_whatever_its_detector_does_now(
+    artefact: Path, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = read_image(images[0])
+    before, _ = load_predictor(artefact, Target()).preprocess(image)
+    told = json.loads((artefact / "artefact.json").read_text())["preprocessing"]
+    assert (told["resize"], told["fill"], told["order"], told["scale"]) == ("letterbox", 114, "bgr", 1.0)
+    assert before[0, 0, -1, 0] == told["fill"]  # 80x60 in 64x64: grey at the bottom
+    assert (before[0, :, 0, 0] == cv2.resize(image, (64, 48), interpolation=cv2.INTER_LINEAR)[0, 0, ::-1]).all()
+    monkeypatch.setattr(Yolo, "preprocess", Preprocess("stretch", order="rgb"))
+    after, _ = load_predictor(artefact, Target()).preprocess(image)
+    assert np.array_equal(before, after)
 
 
 @pytest.mark.slow

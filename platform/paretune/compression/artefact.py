@@ -31,7 +31,7 @@ class Before:
     """Of these steps."""
 
 
-def write_artefact(
+def write_artefact(  # noqa: PLR0913 - what a manifest tells
     folder: Path,
     model: Model,
     *,
@@ -40,6 +40,7 @@ def write_artefact(
     recipe_tree: Mapping[str, Any],
     classes: Sequence[str],
     thresholds: Thresholds = Thresholds(),  # noqa: B008 - frozen
+    seed: int | None = None,
     before: Before | None = None,
 ) -> Artefact:
     """Write a model as an artefact, whole or not at all; an artefact that stands there is replaced.
@@ -52,6 +53,7 @@ def write_artefact(
         recipe_tree: how it was made.
         classes: their names.
         thresholds: of the postprocessing.
+        seed: of everything random in the recipe's steps; None where nothing was.
         before: kept beside the model, where further steps cannot begin with it.
 
     Returns:
@@ -88,6 +90,9 @@ def write_artefact(
             params=model.params,
             flops=model.flops,
             notes=model.notes,
+            preprocessing=detector.preprocess.tree(),
+            seed=seed,
+            device=runtime.own_device,
             kept=kept,
         )
         write_manifest(draft, written)

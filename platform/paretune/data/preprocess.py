@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from paretune.structures import Floats, Image, InputSize
+
+SHRINKING = "halved as often as it goes, then bilinear"
+"""How ``_resized`` makes an image smaller, as manifests tell it."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,23 @@ class Preprocess:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Subtracted and divided by after scaling, in the order of the channels."""
+
+    def tree(self) -> dict[str, Any]:
+        """Return all that it does as plain data."""
+        return {**asdict(self), "shrinking": SHRINKING}
+
+    @classmethod
+    def parse(cls, tree: Mapping[str, Any]) -> Preprocess:
+        """Read what ``tree`` has told.
+
+        Raises:
+            ValueError: it tells of something that this Paretune does not do.
+        """
+        if odd := sorted(tree.keys() ^ {*cls.__dataclass_fields__, "shrinking"}):
+            raise ValueError(f"{odd[0]} is {'told and unknown' if odd[0] in tree else 'not told'}")
+        if tree["shrinking"] != SHRINKING:
+            raise ValueError(f"shrinking is {tree['shrinking']!r}, here it is {SHRINKING!r}")
+        return TypeAdapter(cls).validate_python({name: tree[name] for name in cls.__dataclass_fields__})
 
     def fit(self, image: Image, size: InputSize) -> tuple[Image, Placement]:
         """Resize an RGB image (H, W, 3) uint8 to the input size: still uint8 RGB, (height, width, 3)."""

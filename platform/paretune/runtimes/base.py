@@ -13,7 +13,7 @@ from paretune.model import Format
 from paretune.spec import Spec
 from paretune.store import Artefact
 from paretune.structures import Floats, InputSize
-from paretune.target import Target
+from paretune.target import Device, Target
 
 
 class Core(Protocol):
@@ -94,6 +94,11 @@ class Runtime(Spec, ABC):
     """Target devices it can run on."""
     libraries: ClassVar[tuple[str, ...]]
     """Modules that must be importable."""
+
+    @property
+    def own_device(self) -> Device:
+        """Return the device it needs as its fields ask; the CPU where it runs on either."""
+        return "cpu" if "cpu" in self.devices else "cuda"
 
     def problem(self, target: Target) -> str | None:
         """Tell why it cannot run on a target as its fields ask; None if nothing is known against it.

@@ -23,7 +23,7 @@ from paretune.runtimes.counting import Counting, Modules, modules_of
 from paretune.spec import parse_plugin
 from paretune.store import Artefact
 from paretune.structures import Floats
-from paretune.target import Target
+from paretune.target import Device, Target
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -56,6 +56,11 @@ class OnnxRuntime(Runtime):
         if self.precision == "fp16" and self.provider != "tensorrt":
             raise ValueError("precision: fp16 is for provider: tensorrt only")
         return self
+
+    @property
+    def own_device(self) -> Device:
+        """Return the device of the provider that it asks for."""
+        return "cuda" if self.provider in {"cuda", "tensorrt"} else "cpu"
 
     def load(self, artefact: Artefact, target: Target) -> Core:
         """Load ``model.onnx`` with all graph optimizations and the target's threads.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
+from paretune import __version__
 from paretune.data.preprocess import Placement, Preprocess
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
@@ -21,7 +23,7 @@ from paretune.runtimes.base import Core, Runtime
 from paretune.spec import parse_plugin
 from paretune.store import MANIFEST, Artefact, read_artefact
 from paretune.structures import Detections, Floats, Image
-from paretune.target import Target
+from paretune.target import Device, Target
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,12 @@ class Predictor:
     detector: Detector
     core: Core
 
+    @cached_property
+    def preprocessing(self) -> Preprocess:
+        """What the artefact tells, as it was evaluated; the detector's where an older Paretune told nothing."""
+        told = self.artefact.preprocessing
+        return self.detector.preprocess if told is None else Preprocess.parse(told)
+
     @property
     def facts(self) -> dict[str, str | int]:
         """What really runs, read back from the runtime."""
@@ -39,8 +47,7 @@ class Predictor:
 
     def preprocess(self, image: Image) -> tuple[Floats, Placement]:
         """Image (H, W, 3) uint8 RGB → network input (1, 3, H, W) float32, and where the image lies in it."""
-        how: Preprocess = self.detector.preprocess
-        planes, placement = how(image, self.artefact.input_size)
+        planes, placement = self.preprocessing(image, self.artefact.input_size)
         return planes[None], placement
 
     def postprocess(self, raw: tuple[Floats, ...], placement: Placement) -> Detections:
@@ -75,6 +82,17 @@ def load_predictor(folder: Path, target: Target) -> Predictor:
     return Predictor(artefact, detector, core)
 
 
+def device_of(folder: Path) -> Device:
+    """Return the device that an artefact's runtime needs.
+
+    Raises:
+        UserError: no artefact there, or its runtime is unknown.
+    """
+    artefact = read_artefact(folder, files=False)
+    runtime: Runtime = _plugin(artefact, "runtime", artefact.runtime, RUNTIMES)
+    return runtime.own_device
+
+
 def load_counted(folder: Path, target: Target) -> Predictor:
     """Load an artefact as ``load_predictor`` does; its core is a ``Counted`` one.
 
@@ -89,13 +107,19 @@ def _opened(folder: Path) -> tuple[Artefact, Detector, Runtime]:
     """Read an artefact's manifest.
 
     Raises:
-        UserError: the artefact is damaged, or its runtime is not installed.
+        UserError: the artefact is damaged, preprocesses as this Paretune does not, or its runtime is not installed.
     """
     artefact = read_artefact(folder)
     detector: Detector = _plugin(artefact, "detector", artefact.detector, DETECTORS)
     runtime: Runtime = _plugin(artefact, "runtime", artefact.runtime, RUNTIMES)
     if missing := [library for library in runtime.libraries if find_spec(library) is None]:
         raise UserError(f"{folder}: runs on {runtime.name}, which needs {', '.join(missing)}: not installed here")
+    try:
+        Preprocess.parse(artefact.preprocessing or detector.preprocess.tree())
+    except (AttributeError, ValueError) as error:
+        said = " ".join(str(error).split())
+        told = f"{folder / MANIFEST}: preprocesses images as this Paretune, {__version__}, does not"
+        raise UserError(f"{told} (a newer one made it): {said}") from error
     return artefact, detector, runtime
 
 

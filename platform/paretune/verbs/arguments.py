@@ -71,23 +71,29 @@ def named_images(given: argparse.Namespace) -> Any:
     return dataset_of(given.data, given.format), Path("runs") / "datasets"
 
 
-def target_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the device that an artefact runs on."""
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="to run on (default: cpu)")
+def target_arguments(parser: argparse.ArgumentParser, device: str | None = "cpu") -> None:
+    """Add the device that an artefact runs on; by default, that of the artefact's runtime where ``device`` is None."""
+    text = f"to run on (default: {device or 'what the runtime of the artefact needs'})"
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=device, help=text)
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of the network on a CPU (default: 1)")
 
 
-def checked_target(given: argparse.Namespace) -> Any:
+def checked_target(given: argparse.Namespace, artefact: Path | None = None) -> Any:
     """Return the target of ``target_arguments``.
 
     Raises:
-        UserError: an impossible number of threads.
+        UserError: an impossible number of threads, or no artefact that tells what it needs.
     """
     if not 1 <= given.threads <= 1024:
         raise UserError(f"--threads {given.threads}: expected 1 to 1024")
     from paretune.target import Target
 
-    return Target(device=given.device, threads=given.threads)
+    device = given.device
+    if device is None and artefact is not None:
+        from paretune.runtimes.predictor import device_of
+
+        device = device_of(artefact)
+    return Target(device=device or "cpu", threads=given.threads)
 
 
 def check_confidence(confidence: float | None) -> None:
