@@ -172,8 +172,8 @@ class Job(Spec):
     @model_validator(mode="after")
     def _fitting_first(self) -> Job:
         said = {index: self.recipe_problem(recipe) for index, recipe in enumerate(self.search.first)}
-        wrong: dict[tuple[str, ...], tuple[str, Any]] = {
-            ("search", "first", str(index)): (problem, None) for index, problem in said.items() if problem
+        wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {
+            ("search", "first", index): (problem, None) for index, problem in said.items() if problem
         }
         if wrong:
             raise misplaced("Job", wrong)
@@ -181,7 +181,7 @@ class Job(Spec):
 
     @model_validator(mode="after")
     def _fitting_training(self) -> Job:
-        wrong: dict[tuple[str, ...], tuple[str, Any]] = {}
+        wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {}
         for field, offered in (("box_loss", self.detector.box_losses), ("class_loss", self.detector.class_losses)):
             asked = getattr(self.training, field)
             if asked is not None and asked not in offered:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from paretune.structures import InputSize
 
@@ -37,6 +37,9 @@ class Model:
     """Number of parameters of the network (kept when it is exported)."""
     flops: int | None = None
     """Floating-point operations of one inference, 2 x multiply-adds (kept when it is exported)."""
+
+    calibration: Mapping[str, Any] | None = None
+    """The images that ranges of INT8 were taken from, and how; None where none were."""
 
     more: Mapping[str, Path] = field(default_factory=dict)
     """The exported files of further parts, by their names."""

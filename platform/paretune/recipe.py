@@ -12,7 +12,7 @@ from paretune.compression.base import Step
 from paretune.model import Format
 from paretune.runtimes import RUNTIMES
 from paretune.runtimes.base import Runtime
-from paretune.spec import Spec, flat, plugin
+from paretune.spec import Spec, flat, misplaced, plugin
 from paretune.structures import InputSize
 
 
@@ -37,6 +37,13 @@ class Recipe(Spec):
 
     @model_validator(mode="after")
     def _formats_meet(self) -> Recipe:
+        wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {
+            ("steps", index, step.name, field): (f"{said}; the runtime is {self.runtime.name}", getattr(step, field))
+            for index, step in enumerate(self.steps)
+            for field, said in step.unfit(self.runtime.accepts).items()
+        }
+        if wrong:
+            raise misplaced("Recipe", wrong)
         _ = self.chain
         return self
 

@@ -63,7 +63,7 @@ def parse_plugin(value: Any, registry: Registry[S]) -> S:
         raise _prefixed(error, name) from None
 
 
-def misplaced(title: str, found: Mapping[tuple[str, ...], tuple[str, Any]]) -> ValidationError:
+def misplaced(title: str, found: Mapping[tuple[str | int, ...], tuple[str, Any]]) -> ValidationError:
     """Return the error of a validator that looks at several fields: place → what is wrong there, and the value."""
     details = [
         InitErrorDetails(type=PydanticCustomError("unfit", "{message}", {"message": said}), loc=place, input=value)

@@ -67,6 +67,8 @@ class Artefact:
     """How an image becomes the network's input, as ``Preprocess`` tells it; None where an older Paretune did not."""
     seed: int | None = None
     """Of everything random in the recipe's steps."""
+    calibration: dict[str, Any] | None = None
+    """The images that ranges of INT8 were taken from, and how; None where none were, or an older Paretune told none."""
     device: str | None = None
     """What the runtime needs, for who reads the manifest without it."""
     kept: Kept | None = None
@@ -170,6 +172,7 @@ def write_manifest(draft: Path, artefact: Artefact) -> None:
         "device": artefact.device,
         "recipe": artefact.recipe,
         "seed": artefact.seed,
+        "calibration": artefact.calibration,
         "classes": list(artefact.classes),
         "input_size": str(artefact.input_size),
         "preprocessing": artefact.preprocessing,
@@ -223,6 +226,7 @@ def read_artefact(folder: Path, *, files: bool = True) -> Artefact:
             notes=tuple(body["notes"]),
             preprocessing=body.get("preprocessing"),
             seed=body.get("seed"),
+            calibration=body.get("calibration"),
             device=body.get("device"),
             kept=_kept(body.get("network")),
         )

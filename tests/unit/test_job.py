@@ -127,8 +127,27 @@ def test_overrides_reach_plugins_written_as_a_word(plan):
         (
             {},
             {"runtime: onnxruntime": "  - quantize: {scheme: fp16}\nruntime: eager"},
-            ["runtime 'eager' takes a torch model, but gets onnx"],
+            ["space.yaml:4: steps.1.quantize.scheme: scheme is of exported files", "the runtime is eager (got 'fp16')"],
         ),
+        (
+            {},
+            {"runtime: onnxruntime": "  - quantize: {images: 8,\n      keep_float: 2}\nruntime: compiled"},
+            ["space.yaml:5: steps.1.quantize.keep_float: keep_float is of exported files", "is compiled (got 2)"],
+        ),
+        (
+            {},
+            {"runtime: onnxruntime": "  - quantize: {weight_bits: 8}\nruntime: eager"},
+            ["space.yaml:4: steps.1.quantize.weight_bits: INT8 layers of torch have 7 bits", "is eager (got 8)"],
+        ),
+        (
+            {},
+            {
+                "runtime: onnxruntime": "  - quantize: {max_drop: {choices: [null, 0.01]}}\n"
+                "runtime: {choices: [onnxruntime, eager]}"
+            },
+            ["space.yaml:4: steps.1.quantize.max_drop: max_drop is of exported files", "is eager (got 0.01)"],
+        ),
+        ({}, {"- prune": "- export\n  - prune"}, ["step 'prune' takes a torch model, but gets onnx"]),
         (
             {"search": "objectives: {mop: maximize, map: maximize}\nsearch"},
             {},

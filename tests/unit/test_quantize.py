@@ -197,6 +197,7 @@ def test_pictures_are_drawn_by_the_seed_from_the_training_split_only_and_named_i
         assert {f"train-{index}" for index in train.read} == set(told["images"])
         assert len(set(told["images"])) == 11
         assert (told["seed"], told["method"]) == (seed, method)
+        assert found.calibration == told
         assert used.data.splits["val"].read == []
     assert chosen[0] == chosen[1] != chosen[2]
 

@@ -369,6 +369,25 @@ def test_the_step_quantizes_a_torch_network_for_a_runtime_of_torch(tmp_path: Pat
         step.apply(found, used)
 
 
+def test_the_manifest_names_the_images_that_ranges_were_taken_from(tmp_path: Path) -> None:
+    chosen = []
+    for seed in (3, 4):
+        train = pictures(12)
+        used = context(tmp_path / "work", MixedDetector(), train=train, seed=seed)
+        made = Quantize(images=5, method="percentile").apply(model(), used)
+        told = {"detector": MixedDetector(), "runtime": Eager(), "recipe_tree": {}, "classes": ("a", "b")}
+        artefact = write_artefact(tmp_path / "artefact", made, **told)
+        facts = json.loads((artefact.folder / "artefact.json").read_text())["calibration"]
+        images = facts.pop("images")
+        assert set(images) == {train.ids[index] for index in train.read}
+        assert len(images) == 5
+        assert facts == {"seed": seed, "method": "percentile", "tool": "torch", "weight_bits": 7}
+        assert artefact.calibration == {"images": images, **facts}
+        assert max(int(w.weight.abs().max()) for w in made.network.modules() if is_int8(w)) == 63
+        chosen.append(sorted(images))
+    assert chosen[0] != chosen[1]
+
+
 def test_a_recipe_quantizes_in_the_format_of_its_runtime() -> None:
     for runtime, wanted in (("eager", ["quantize"]), ("onnxruntime", ["export", "quantize"])):
         recipe = Recipe.model_validate({"steps": ["quantize"], "runtime": runtime})

@@ -95,6 +95,16 @@ def test_corners_meet_every_option_and_both_ends(space):
     assert len(corners) == 1 + 5 + 1  # six parameters of two alternatives; the first corner
 
 
+def test_corners_meet_every_option_with_every_runtime(space):
+    text = SPACE.replace("runtime: onnxruntime", "runtime: {choices: [onnxruntime, openvino, eager]}")
+    corners = [sample.value for sample in space(text).corners()]
+    met = {(corner["runtime"], str(corner["steps"])) for corner in corners}
+    lists = {steps for _, steps in met}
+    assert len(lists) == 1 + 4 + 1  # as above but for the input size
+    assert met == set(itertools.product(("onnxruntime", "openvino", "eager"), lists))
+    assert len(corners) == 3 * (1 + 5 + 1)
+
+
 def test_null_options_vanish_and_lists_are_spliced(space):
     for corner in space().corners():
         assert all(isinstance(step, dict) for step in corner.value["steps"])

@@ -92,6 +92,7 @@ def write_artefact(  # noqa: PLR0913 - what a manifest tells
             notes=model.notes,
             preprocessing=detector.preprocess.tree(),
             seed=seed,
+            calibration=None if model.calibration is None else dict(model.calibration),
             device=runtime.own_device,
             kept=kept,
         )

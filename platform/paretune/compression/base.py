@@ -65,6 +65,10 @@ class Step(Spec, ABC):
         """Return the format it takes in a recipe whose runtime loads this one."""
         return loaded if self.accepts == "either" else self.accepts
 
+    def unfit(self, loaded: Format) -> dict[str, str]:  # noqa: ARG002 - most have none
+        """Return its fields that a runtime which loads this format cannot have as they are, each with the reason."""
+        return {}
+
     @abstractmethod
     def apply(self, model: Model, context: Context) -> Model:
         """Return the changed model; the one given stays as it was.

@@ -23,7 +23,7 @@ from paretune.compression.guard import Outcome, Rung, climb, judge
 from paretune.compression.own_cores import on_own_cores
 from paretune.compression.quantize_calibration import calibration_images
 from paretune.compression.quantize_onnx import safe_bits, small_operators
-from paretune.compression.quantize_ways import Files, Method, Plan, Scheme, Tool, Work, in_float
+from paretune.compression.quantize_ways import CALIBRATION, Files, Method, Plan, Scheme, Tool, Work, in_float, told
 from paretune.errors import UserError
 from paretune.model import Accepted, Format, Model
 from paretune.runtimes.onnxruntime import part_file
@@ -52,15 +52,17 @@ class Quantize(Step):
     """A scale for each output channel of a weight, not one for all of them."""
     weight_bits: Literal["auto", 7, 8] = "auto"
     """Bits of a weight for scheme int8. An x86 CPU without VNNI adds up pairs of products in 16 bits, which 8-bit
-    weights overflow: sums are then far too small. auto tries this machine's CPU: 7 bits where it does so, else 8."""
+    weights overflow: sums are then far too small. auto tries this machine's CPU: 7 bits where it does so, else 8. On a
+    runtime of torch they are 7."""
     float_outputs: bool = True
     """Keep the last convolutions, whose outputs are boxes and scores, in float; fp16 is of all of them."""
     keep_float: int = Field(default=0, ge=0, le=100_000)
-    """Layers that stay in float for scheme int8: those that harm the boxes most when they alone are quantized."""
+    """Layers that stay in float for scheme int8: those that harm the boxes most when they alone are quantized. Not on a
+    runtime of torch."""
     max_drop: float | None = Field(default=None, ge=0, le=1)
     """Most map that may be lost on the validation split, as a fraction (0.003 is 0.3 points). Where more is lost,
     other ways of int8 are tried: minmax, percentile, NNCF, 1, 2, 4, … more layers in float; if none keeps it, the
-    file stays as it was."""
+    file stays as it was. Not on a runtime of torch."""
 
     @model_validator(mode="after")
     def _check_fields(self) -> Quantize:
@@ -71,10 +73,19 @@ class Quantize(Step):
                     raise ValueError(f"{field} is for scheme int8, and the scheme is {self.scheme}")
         return self
 
-    def takes(self, loaded: Format) -> Format:
-        """Take an ONNX file for all that only its quantizers do; else what the runtime loads."""
-        files_only = self.scheme != "int8" or self.tool != "onnxruntime" or self.keep_float or self.max_drop is not None
-        return "onnx" if files_only else loaded
+    def unfit(self, loaded: Format) -> dict[str, str]:
+        """Name what only quantizers of files do, where the runtime loads a torch network."""
+        if loaded == "onnx":
+            return {}
+        files_only = {"scheme": "int8", "tool": "onnxruntime", "keep_float": 0, "max_drop": None}
+        found = {
+            field: f"{field} is of exported files, and none is made for a runtime of torch"
+            for field, plain in files_only.items()
+            if getattr(self, field) != plain
+        }
+        if self.weight_bits == 8:
+            found["weight_bits"] = "INT8 layers of torch have 7 bits of a weight, which no CPU overflows"
+        return found
 
     def apply(self, model: Model, context: Context) -> Model:
         """Quantize a copy of the files, or of the network where the runtime is torch's own.
@@ -102,7 +113,7 @@ class Quantize(Step):
                 files[part] = file.replace(context.workdir / f"{Path(part_file(part)).stem}.{self.scheme}.onnx")
         notes = (*outcome.notes, *self._notes(model, files, len(work.indices)))
         file = files.pop(context.detector.part_names[0])
-        return replace(same, file=file, more=files).noted(*notes)
+        return replace(same, file=file, more=files, calibration=told(file, CALIBRATION)).noted(*notes)
 
     def _in_torch(self, model: Model, context: Context) -> Model:
         """Quantize a torch network."""

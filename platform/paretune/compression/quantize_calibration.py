@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from paretune.compression.base import Context
 from paretune.compression.export import part_inputs
 from paretune.detectors.base import Detector
 from paretune.errors import UserError
@@ -31,6 +32,14 @@ def calibration_images(split: Split, count: int, seed: int) -> list[int]:
     if all(_is_plain(split.image(index)) for index in indices):
         raise UserError("quantize: every calibration image is of one colour; activation ranges need photographs")
     return indices
+
+
+def calibration_facts(
+    context: Context, indices: Sequence[int], method: str, tool: str, weight_bits: int
+) -> dict[str, Any]:
+    """Return what tells the ranges of an INT8 network again: the images they were taken from, and how."""
+    images = [context.data.splits["train"].ids[index] for index in indices]
+    return {"images": images, "seed": context.seed, "method": method, "tool": tool, "weight_bits": weight_bits}
 
 
 def stratified(split: Split, count: int, seed: int) -> list[int]:

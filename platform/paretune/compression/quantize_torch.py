@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from paretune.compression.base import Context
 from paretune.compression.export import TrainingInputs, in_eager, part_inputs
 from paretune.compression.folding import fold
+from paretune.compression.quantize_calibration import calibration_facts
 from paretune.detectors.base import Detector
 from paretune.detectors.chain import Chain, Nothing
 from paretune.detectors.int8 import LARGEST_INPUT, LARGEST_WEIGHT, PAIRS, Int8Conv2d, Int8Linear
@@ -58,7 +59,8 @@ def quantize_model(
         method=method,
         keep=keep,
     )
-    return replace(model, network=network)
+    facts = calibration_facts(context, indices, method, "torch", LARGEST_WEIGHT.bit_length() + 1)
+    return replace(model, network=network, calibration=facts)
 
 
 def quantize_network(

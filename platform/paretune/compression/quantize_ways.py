@@ -15,7 +15,7 @@ import numpy as np
 from paretune.compression import quantize_onnx, sensitivity
 from paretune.compression.base import Context
 from paretune.compression.export import TrainingInputs, training_images
-from paretune.compression.quantize_calibration import Feed, loaded
+from paretune.compression.quantize_calibration import Feed, calibration_facts, loaded
 from paretune.compression.quantize_mixed import mixed
 from paretune.compression.sensitivity import Layer
 from paretune.model import Model
@@ -117,9 +117,8 @@ class Work:
             weight_bits=plan.weight_bits,
             floats=outputs,
         )
-        images = [split.ids[index] for index in self.indices]
-        facts = {"images": images, "seed": self.context.seed, "method": plan.method, "tool": plan.tool}
-        _tell(file, CALIBRATION, {**facts, "weight_bits": plan.weight_bits})
+        facts = calibration_facts(self.context, self.indices, plan.method, plan.tool, plan.weight_bits)
+        _tell(file, CALIBRATION, facts)
 
     def ranked(self, files: Files) -> list[Layer]:
         """Return the integer layers of quantized files, the most harmful first."""
@@ -155,6 +154,14 @@ class Work:
     def _new_files(self, kind: str) -> dict[str, Path]:
         number = next(self._numbers)
         return {part: self.folder / f"{number}.{kind}.{part}.onnx" for part in self.context.detector.part_names}
+
+
+def told(file: Path, key: str) -> Any:
+    """Return facts out of a file's metadata; None where there are none."""
+    import onnx
+
+    found = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+    return json.loads(found[key]) if key in found else None
 
 
 def _tell(file: Path, key: str, facts: Any) -> None:

@@ -129,12 +129,21 @@ class Space:
         return Sample(value, lines)
 
     def corners(self) -> Iterator[Sample]:
-        """Draw recipes in which every option of every choice and both ends of every range occur.
+        """Draw recipes in which every option of every choice and both ends of every range occur, with each runtime.
 
-        One decision at a time is moved away from its first alternative: 1 + Σ (alternatives - 1) samples.
+        One decision at a time is moved away from its first alternative: 1 + Σ (alternatives - 1) samples for each
+        option of the runtime or of ``deploy``, since what a step can do depends on it.
         """
-        waiting: list[dict[str, int]] = [{}]
-        seen: set[str] = set()
+        for start in self._runtimes():
+            yield from self._corners(start)
+
+    def _runtimes(self) -> list[dict[str, int]]:
+        fields = self.root.items if isinstance(self.root, Fields) else {}
+        choices = [node for key in ("runtime", "deploy") if isinstance(node := fields.get(key), Choices)]
+        return [{node.name: index} for node in choices for index in range(len(node.options))] or [{}]
+
+    def _corners(self, start: dict[str, int]) -> Iterator[Sample]:
+        waiting, seen = [start], set(start)
         while waiting:
             forced = waiting.pop()
             walk = _Walk(forced)
