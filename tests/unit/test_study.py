@@ -104,6 +104,18 @@ def test_a_runtime_that_the_target_cannot_run_is_tried_once(study):
     assert len(ran) == len(set(asked.numbers)) == 1 + 2 + 4
 
 
+@pytest.mark.parametrize("written", ["160", "160x160", 160])
+def test_a_baseline_is_not_run_again_however_its_size_is_written(study, written):
+    """Also where the records are those of a sweep that is resumed."""
+    text = "input_size: {choices: [160, 192]}\nruntime: openvino\nfirst: [{input_size: 160}, {input_size: 192}]\n"
+    done = study(more=[({"input_size": written, "runtime": "openvino"}, "baseline")], text=text)
+    records = [record(done.propose())]
+    done.tell(records[0])
+    records += [record(done.propose()) for _ in range(2)]
+    assert records[2].recipe["input_size"] == written
+    assert study(records=records, text=text).propose().recipe == {"input_size": 192, "runtime": "openvino"}
+
+
 def test_numbers_are_never_used_twice(study):
     asked = study()
     done = [asked.propose()]

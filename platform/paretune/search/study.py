@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from paretune.search.samplers import Sampler
 from paretune.search.space import Choices, Range, Scalar, Space
 from paretune.spec import fingerprint
+from paretune.structures import InputSize
 
 if TYPE_CHECKING:
     import optuna
@@ -157,8 +158,8 @@ class Study:
 
     def _twin(self, recipe: Mapping[str, Any]) -> Record | None:
         """Return the record of a trial that has run the same recipe, a baseline perhaps."""
-        key = fingerprint(recipe)
-        return next((r for r in self._records.values() if fingerprint(r.recipe) == key), None)
+        key = _key(recipe)
+        return next((r for r in self._records.values() if _key(r.recipe) == key), None)
 
     def _unfit(self, recipe: Mapping[str, Any]) -> Record | None:
         """Return the record of a trial that found that the target cannot run what this recipe's runtime asks."""
@@ -184,6 +185,12 @@ class Study:
         for key, violation in self._setup.violations(record).items():
             trial.set_constraint(key, min(violation, UNKNOWN_VIOLATION))
         self._study.tell(trial, [float(value) for value in values if value is not None])
+
+
+def _key(recipe: Mapping[str, Any]) -> str:
+    """Return what two recipes share that ask for the same, whichever way their input size is written."""
+    size = recipe.get("input_size")
+    return fingerprint(recipe if size is None else {**recipe, "input_size": str(InputSize.parse(size))})
 
 
 class _Suggest:
