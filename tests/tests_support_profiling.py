@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,10 +20,12 @@ import numpy as np
 from paretune.data.preprocess import Preprocess
 from paretune.detectors.base import Detector
 from paretune.profiling import Protocol
-from paretune.structures import Detections, InputSize
+from paretune.store import Artefact
+from paretune.structures import Detections, InputSize, Thresholds
 
 FAKE_ROW = "tests_support_profiling:FakeDetector"
 BUSY = "tests_support_profiling:load_busy"
+DEPLOYABLE = "tests_support_profiling:load_deployable"
 QUICK = Protocol(
     repetitions=2,
     spare=0,
@@ -181,6 +183,30 @@ class Busy:
 
 def load_busy(folder: Path, target) -> Busy:
     return Busy(folder, target)
+
+
+@dataclass(frozen=True)
+class Deployable:
+    """A predictor that sleeps, and whose postprocessing takes less for surer boxes."""
+
+    artefact: Artefact
+    asleep: float
+    facts: dict = field(default_factory=dict)
+
+    def preprocess(self, image):
+        return image, None
+
+    def core(self, batch):
+        time.sleep(self.asleep)
+        return ()
+
+    def postprocess(self, raw, placement):
+        spin(5 * (1 - self.artefact.thresholds.score))
+
+
+def load_deployable(folder: Path, target) -> Deployable:
+    asleep = json.loads((folder / "fake.json").read_text())["sleep"] / 1000
+    return Deployable(Artefact(folder, "torch", {}, {}, {}, (), InputSize(8, 8), Thresholds(score=0.0)), asleep)
 
 
 def quick(**changes) -> Protocol:

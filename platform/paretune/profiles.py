@@ -17,7 +17,7 @@ from paretune.data.base import Dataset
 from paretune.errors import UserError
 from paretune.folders import dataset_around, split_of
 from paretune.profiling.comparison import Comparison, compare
-from paretune.profiling.deployed import Deployed, deployed
+from paretune.profiling.deployed import FIGURES, Deployed, deployed
 from paretune.profiling.energy import FINALIST_WINDOW, Energy, energy
 from paretune.profiling.latency import Latency
 from paretune.profiling.measuring import measure
@@ -66,8 +66,8 @@ class Profile:
     """Of each artefact, or why they are not known; none if they were not asked for."""
     nsight: Looks | None = None
     """What Nsight Compute saw; None if it was not asked for."""
-    besides: tuple[Deployed, ...] = ()
-    """What a deployment of each does besides."""
+    besides: tuple[Deployed | str, ...] = ()
+    """What a deployment of each does besides, or why it is not known."""
     throughputs: tuple[tuple[Throughput, ...], ...] = ()
     """Of each artefact, one for every load that was asked for."""
 
@@ -95,7 +95,7 @@ class Profile:
         for number, (latency, energy_) in enumerate(zip(self.latencies, self.energies, strict=True)):
             entry = {"artefact": str(self.artefacts[number].folder), **energy_.added_to(latency.to_dict())}
             if self.besides:
-                entry["metrics"] |= self.besides[number].metrics()
+                _add_besides(entry, self.besides[number])
             if self.throughputs:
                 entry["throughput"] = [found.tree() for found in self.throughputs[number]]
             counted = self.operators[number] if self.operators else None
@@ -149,7 +149,7 @@ def profile_artefacts(
             progress(f"measuring {folder} ({number} of {len(folders)})")
             latencies.append(measure(folder, file, target, protocol))
             energies.append(energy(folder, file, target, seconds=FINALIST_WINDOW))
-            besides.append(deployed(folder, file, target))
+            besides.append(_deployed(folder, file, target))
         for folder in folders if wanted.loads else ():
             progress(f"throughput of {folder}")
             throughputs.append(
@@ -180,6 +180,23 @@ def profile_artefacts(
     if wanted.out is not None:
         _write(found, wanted.out)
     return found
+
+
+def _add_besides(entry: dict[str, Any], besides: Deployed | str) -> None:
+    """Add what a deployment does besides to the plain data of an artefact, or why it is not known."""
+    if isinstance(besides, str):
+        entry["reasons"] |= dict.fromkeys(FIGURES, besides)
+    else:
+        entry["metrics"] |= besides.metrics()
+        entry["reasons"] |= besides.reasons
+
+
+def _deployed(folder: Path, images: Path, target: Target) -> Deployed | str:
+    """Time what a deployment does besides; a process that died or hung is a reason, and costs no other figure."""
+    try:
+        return deployed(folder, images, target)
+    except RuntimeError as error:
+        return " ".join(str(error).split())
 
 
 def _write(profile: Profile, folder: Path) -> None:

@@ -20,7 +20,7 @@ from paretune.data.shapes import Shapes
 from paretune.detectors.yolo import Yolo
 from paretune.model import Model
 from paretune.profiling import nsight
-from paretune.profiling.deployed import Deployed
+from paretune.profiling.deployed import Deployed, deployed
 from paretune.profiling.energy import Energy, unavailable
 from paretune.profiling.latency import Latency
 from paretune.profiling.operators import Operators
@@ -33,6 +33,7 @@ from paretune.store import Artefact
 from paretune.structures import InputSize, Thresholds
 from paretune.target import Target
 from tests_support_nsight import FILES, FakeNcu
+from tests_support_profiling import DEPLOYABLE, fake_artefact, images, quick
 
 DETECTOR = Yolo(depthwise=False, width=0.125)
 DATA = Shapes(train=2, val=3, size="64x64")
@@ -114,6 +115,18 @@ def test_what_a_deployment_does_besides_stands_under_the_whole() -> None:
     assert DEPLOYED.metrics() == {"decode_ms_p50": 1.5, "postprocess_ms_p50_deployed": 0.25}
 
 
+def test_a_slow_artefact_is_deployed_for_as_long_as_the_protocol_says_and_no_longer(tmp_path: Path) -> None:
+    """130 inferences of 0.1 s would take 13 s, and the supervisor would end them after 2."""
+    folder = fake_artefact(tmp_path / "slow", sleep=100)
+    found = deployed(folder, images(), Target(), quick(cap=0.3, limit=2, warmup_cap=0.1), loader=DEPLOYABLE)
+    assert 1 <= len(found.decode) == len(found.postprocess) <= 4
+    assert np.median(found.postprocess[:, 1]) == pytest.approx(3.5, rel=0.2)  # CPU ms at a score of 0.3
+    told = stage_table("mine", latency(70, preprocess=1, network=6, postprocess=3), None, found).rows
+    assert [row[1] for row in told[4:]] == ["-", "-"]
+    few = f"{len(found.decode)} samples, 11 are needed"
+    assert (found.metrics(), found.reasons) == ({}, {"decode_ms_p50": few, "postprocess_ms_p50_deployed": few})
+
+
 def test_a_page_shows_layers_and_why_there_are_none() -> None:
     layers = tuple(Operator("core", "node", "Conv", name, ms) for name, ms in (("<b>stem</b>", 2.0), ("$x_{", 1.0)))
     counted = [Operators(layers, 3, 3, 6, 30), "its runtime does not tell"]
@@ -180,6 +193,24 @@ def test_operators_are_counted_unless_they_are_not_wanted(
     (found,) = json.loads(capsys.readouterr().out)["artefacts"]
     assert "operators" not in {**found, **found["reasons"]}
     assert len(asked) == 1
+
+
+def test_a_deployment_that_cannot_be_timed_costs_no_other_figure(
+    artefacts: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def dies(*_: Any) -> Deployed:
+        raise RuntimeError("the measuring process was killed\nby SIGKILL")
+
+    monkeypatch.setattr(profiles, "measure", lambda *_: latency(70, preprocess=1, network=6, postprocess=3))
+    monkeypatch.setattr(profiles, "deployed", dies)
+    words = ["profile", str(artefacts[0]), "--data", "images.yaml", "--no-operators"]
+    main([*words, "--json"])
+    (found,) = json.loads(capsys.readouterr().out)["artefacts"]
+    assert found["metrics"]["latency_ms_p50"] == 10
+    assert found["reasons"]["decode_ms_p50"] == "the measuring process was killed by SIGKILL"
+    assert "decode_ms_p50" not in found["metrics"]
+    main(words)
+    assert "besides: not known, the measuring process was killed by SIGKILL" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.device_lock import alone_on
-from paretune.profiling.samples import Protocol
+from paretune.profiling.samples import P50_SAMPLES, Protocol
 from paretune.profiling.supervisor import LOADER, Worker, saved_images
 from paretune.structures import SURE, Image
 from paretune.target import Target
 
 INFERENCES = 130
-"""Enough for a 95th percentile."""
+"""Enough for a 95th percentile; a slow artefact runs as many as the protocol's ``cap`` leaves time for."""
+FIGURES = ("decode_ms_p50", "postprocess_ms_p50_deployed")
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,17 @@ class Deployed:
     score: float
 
     def metrics(self) -> dict[str, float]:
-        """Return their medians by the names they are told under."""
-        return {
-            "decode_ms_p50": float(np.median(self.decode[:, 0])),
-            "postprocess_ms_p50_deployed": float(np.median(self.postprocess[:, 0])),
-        }
+        """Return their medians by the names they are told under; of too few inferences there are none."""
+        if len(self.decode) < P50_SAMPLES:
+            return {}
+        medians = (float(np.median(times[:, 0])) for times in (self.decode, self.postprocess))
+        return dict(zip(FIGURES, medians, strict=True))
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Say for each figure that ``metrics`` lacks why it does."""
+        few = f"{len(self.decode)} samples, {P50_SAMPLES} are needed"
+        return dict.fromkeys((name for name in FIGURES if name not in self.metrics()), few)
 
 
 def deployed(
@@ -54,7 +61,7 @@ def deployed(
         artefact: its folder.
         images: RGB uint8, or an npz file of them; they are written as JPEG (quality 90) before they are decoded.
         target: device and threads.
-        protocol: warm-up and limits.
+        protocol: warm-up, cap and limits.
         loader: as in ``latency.measure``.
 
     Raises:

@@ -158,10 +158,13 @@ class Worker:
     def deploy(self, score: float, inferences: int) -> dict[str, list[tuple[int, int]]]:
         """Time decoding, and postprocessing with this smallest score; returns wall and CPU ns of each inference.
 
+        There are fewer inferences where the protocol's ``cap`` comes first.
+
         Raises:
             RuntimeError: the process died or did not answer.
         """
-        found: dict[str, list[tuple[int, int]]] = self._ask({"do": "deploy", "score": score, "inferences": inferences})
+        order = {"do": "deploy", "score": score, "inferences": inferences, "cap": self._protocol.cap}
+        found: dict[str, list[tuple[int, int]]] = self._ask(order)
         return found
 
     def count(self, lead_in: int, inferences: int, trace: Path) -> tuple[Batch, list[dict[str, Any]]]:

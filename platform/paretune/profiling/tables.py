@@ -35,14 +35,16 @@ class Rows:
     """Columns of words, besides the first; others hold numbers."""
 
 
-def stage_table(name: str, latency: Latency, energy: Energy | None = None, besides: Deployed | None = None) -> Rows:
+def stage_table(
+    name: str, latency: Latency, energy: Energy | None = None, besides: Deployed | str | None = None
+) -> Rows:
     """Return what an artefact costs, stage by stage: percentiles in ms, CPU time, share of the whole; energy below.
 
-    What a deployment does besides stands under the whole, of which it is no part.
+    What a deployment does besides stands under the whole, of which it is no part; a word says why it is not known.
     """
     stages: tuple[Stage, ...] = (*STAGES, "latency")
     rows = tuple(_stage(latency, stage) for stage in stages)
-    if besides is not None:
+    if isinstance(besides, Deployed):
         single = latency.target.device == "cpu" and latency.target.threads == 1
         rows += (
             _beside("besides: decode a JPEG file", besides.decode, single),
@@ -59,6 +61,7 @@ def stage_table(name: str, latency: Latency, energy: Energy | None = None, besid
         f"peak memory {latency.memory_mib_peak:.0f} MiB; {loading}",
     ]
     said += [f"{figure}: not known, {reason}" for figure, reason in latency.reasons.items() if "_p9" in figure]
+    said += [f"besides: not known, {besides}"] if isinstance(besides, str) else []
     said += () if energy is None else energy.lines
     title = f"{name}: {facts['runtime']}, {facts['precision']}, {_where(latency)}"
     return Rows(title, ("stage", "p50 ms", "p90", "p95", "p99", "CPU p50", "share"), rows, (*said, *latency.notes))

@@ -194,12 +194,13 @@ class _Runner:
         peak = max(self._peak_of_loading, peak_bytes() - self._bytes)
         return {"rows": self.rows, "elsewhere": elsewhere, "peak_bytes": peak}
 
-    def deploy(self, score: float, inferences: int) -> dict[str, Any]:
+    def deploy(self, score: float, inferences: int, cap: float) -> dict[str, Any]:
         """Time what a deployment does besides: images come as JPEG files, and only sure boxes are wanted.
 
         Args:
             score: smallest one that counts.
             inferences: how many, over the images in turn.
+            cap: seconds after which it ends even without so many.
 
         Returns:
             ``decode`` and ``postprocess``: [wall ns, CPU ns] of each inference.
@@ -209,7 +210,10 @@ class _Runner:
         sure = dataclasses.replace(predictor, artefact=dataclasses.replace(predictor.artefact, thresholds=thresholds))
         files = [_as_jpeg(image) for image in self._images[:inferences]]
         found: dict[str, list[tuple[int, int]]] = {"decode": [], "postprocess": []}
+        start = time.monotonic()
         for number in range(inferences):
+            if time.monotonic() - start >= cap:
+                break
             image = _timed(found["decode"], _decoded, files[number % len(files)])
             batch, placement = predictor.preprocess(image)
             _timed(found["postprocess"], sure.postprocess, predictor.core(batch), placement)
