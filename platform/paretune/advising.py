@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,14 +26,16 @@ from paretune.profiling.roofs import measure_roofs
 from paretune.profiling.samples import Protocol, milliseconds
 from paretune.profiling.supervisor import saved_images
 from paretune.profiling.work import work_of
-from paretune.runtimes.predictor import load_predictor
-from paretune.store import Artefact, new_folder, read_artefact
+from paretune.runtimes.predictor import check_loadable, load_predictor
+from paretune.store import Artefact, new_folder, write_text
 from paretune.structures import Image
 from paretune.target import Target
 from paretune.yamlfile import Document
 
 Progress = Callable[[str], None]
 PAGE = "advice.html"
+TRIED = "tried"
+"""Folder of the artefacts that were built from advice, beside its page."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,11 @@ class Tried:
 
     advice: Advice
     measured: Ratio | None
-    """The advised artefact's latency over the one the advice was for, interleaved; None if it was not built."""
+    """The advised artefact's latency over the one the advice was for, interleaved; None if it is not known."""
     reason: str | None = None
-    """Why not."""
+    """Why it was not built, or not measured."""
+    artefact: Path | None = None
+    """What was built, where it is kept."""
 
     @property
     def speedup(self) -> float | None:
@@ -65,6 +70,7 @@ class Tried:
             "ratio": measured,
             "kept": self.kept,
             "reason": self.reason,
+            "artefact": None if self.artefact is None else str(self.artefact),
         }
 
 
@@ -81,7 +87,7 @@ class Advised:
 
     @property
     def measured(self) -> dict[str, Ratio | str]:
-        """Return what came of the advice that was tried, by its knob: its latency's share, or why it was not built."""
+        """Return what came of the advice that was tried, by its knob: its latency's share, or why that is not known."""
         return {one.advice.knob: one.measured or one.reason or "" for one in self.tried}
 
     def tree(self) -> dict[str, Any]:
@@ -108,10 +114,11 @@ def advise_artefact(
         progress: called with a line before each measurement.
 
     Raises:
-        UserError: no artefact, no such split, or its runtime does not tell what its operators cost.
+        UserError: no artefact, one that this machine or target cannot run, no such split, or its runtime does not
+            tell what its operators cost.
         RuntimeError: a measuring process died or hung.
     """
-    artefact = read_artefact(folder)
+    artefact = check_loadable(folder, target)
     shown = _shown(images, split)
     with saved_images(shown) as file:
         progress(f"measuring {folder}")
@@ -134,9 +141,18 @@ def advise_artefact(
 
 
 def try_advice(
-    found: Advised, network: Source, images: Images, target: Target, *, most: int, progress: Progress = lambda _: None
+    found: Advised,
+    network: Source,
+    images: Images,
+    target: Target,
+    *,
+    most: int,
+    out: Path | None = None,
+    progress: Progress = lambda _: None,
 ) -> Advised:
-    """Build the first pieces of advice and measure them interleaved with the artefact: predicted against measured.
+    """Build the first pieces of advice and measure each interleaved with the artefact: predicted against measured.
+
+    What hinders one of them is the reason it is not known, and the others are tried all the same.
 
     Args:
         found: with its advice.
@@ -144,58 +160,77 @@ def try_advice(
         images: to train, calibrate and measure with.
         target: device and threads.
         most: pieces of advice.
+        out: folder of the advice, in which what is built is kept; None throws it away.
         progress: called with a line for each step.
 
     Raises:
-        RuntimeError: a measuring process died or hung.
+        UserError: there are no images to measure on.
     """
-    built: dict[int, Path] = {}
-    reasons: dict[int, str] = {}
-    chosen = found.advice[:most]
-    with tempfile.TemporaryDirectory(prefix="advice-") as place:
-        for number, advice in enumerate(chosen):
+    tried = []
+    with (
+        saved_images(_shown(images, "val")) as file,
+        TemporaryDirectory(prefix="advice-") if out is None else nullcontext(out / TRIED) as place,
+    ):
+        for number, advice in enumerate(found.advice[:most], start=1):
             progress(f"trying {advice.knob}")
-            recipe = read_recipe(Document(f"advice {advice.knob}", dict(advice.recipe), {}), network)
+            folder = Path(place) / _name(number, advice)
             try:
-                folder = Path(place) / str(number)
-                built[number] = optimize(network, recipe, images, folder, target=target, progress=progress).folder
-            except UserError as error:
-                reasons[number] = str(error)
-        ratios: dict[int, Ratio] = {}
-        if built:
+                recipe = read_recipe(Document(f"advice {advice.knob}", dict(advice.recipe), {}), network)
+                optimize(network, recipe, images, folder, target=target, progress=progress)
+            except Exception as error:  # noqa: BLE001 - a step may fail in any way, and the others are tried
+                tried.append(Tried(advice, None, f"not built: {' '.join(str(error).split())}"))
+                continue
             progress("comparing, interleaved")
-            compared = compare([found.artefact.folder, *built.values()], _shown(images, "val"), target, rounds=3)
-            ratios = {number: compared.ratio(index) for index, number in enumerate(built, start=1)}
-    tried = tuple(Tried(one, ratios.get(number), reasons.get(number)) for number, one in enumerate(chosen))
-    return replace(found, tried=tried)
+            kept = None if out is None else folder
+            try:
+                compared = compare([found.artefact.folder, folder], file, target, rounds=3)
+            except (RuntimeError, UserError) as error:
+                tried.append(Tried(advice, None, f"not measured: {' '.join(str(error).split())}", kept))
+                continue
+            tried.append(Tried(advice, compared.ratio(1), None, kept))
+    return replace(found, tried=tuple(tried))
 
 
-def write_advice(found: Advised, folder: Path) -> list[Path]:
+def write_advice(found: Advised, folder: Path) -> None:
     """Write a page, and each piece of advice as a recipe, the best first: for `optimize`, and `sweep --first`.
-
-    Returns:
-        The recipes.
 
     Raises:
         UserError: the folder is there already, or cannot be written.
     """
-    from paretune.profiling.advice_page import advice_page
-
     if folder.exists():
         raise UserError(f"{folder} exists already; name a new folder with --out")
-    names = []
     try:
         with new_folder(folder) as draft:
             for number, one in enumerate(found.advice, start=1):
-                names.append(f"{number}-{one.knob.replace(': ', '-').replace(' ', '-')}.yaml")
                 told = f"# {one.knob}: {one.predicted:.2f}x predicted; {one.why}\n"
-                (draft / names[-1]).write_text(told + yaml.safe_dump(_plain(one.recipe), sort_keys=False))
-            name = str(found.artefact.folder)
-            html = advice_page(name, found.diagnosis, found.advice, found.measured, found.notes)
-            (draft / PAGE).write_text(html)
+                recipe = told + yaml.safe_dump(_plain(one.recipe), sort_keys=False)
+                (draft / f"{_name(number, one)}.yaml").write_text(recipe)
+            (draft / PAGE).write_text(_page(found))
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
-    return [folder / name for name in names]
+
+
+def write_tried(found: Advised, folder: Path) -> None:
+    """Write what came of the advice into the page of the folder that holds it.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        write_text(folder / PAGE, _page(found))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def _name(number: int, advice: Advice) -> str:
+    """Return what the files of a piece of advice are called."""
+    return f"{number}-{advice.knob.replace(': ', '-').replace(' ', '-')}"
+
+
+def _page(found: Advised) -> str:
+    from paretune.profiling.advice_page import advice_page
+
+    return advice_page(str(found.artefact.folder), found.diagnosis, found.advice, found.measured, found.notes)
 
 
 def _plain(value: Any) -> Any:

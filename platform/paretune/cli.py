@@ -25,7 +25,7 @@ from paretune.verbs.sweeping import INTERRUPTED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 2 the user's mistake, 130 Ctrl-C."""
+    """Run one command; returns the exit code: 0 done, 1 done in part, 2 the user's mistake, 130 Ctrl-C."""
     parser = build_parser()
     given = parser.parse_args(arguments)
     device_lock.tell_waits(lambda line: print(line, file=sys.stderr))

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,7 +112,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     A folder that stands there already is replaced, and what a killed process left of one is removed.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    draft = _draft(folder)
     for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
         pid = left.name.removesuffix(".part").rpartition(".")[2]
         if left == draft or (pid.isdecimal() and not Path(f"/proc/{pid}").exists()):
@@ -130,10 +130,35 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def check_new_folder(folder: Path) -> None:
+    """Find out whether ``new_folder`` can make a folder, before anything is done for it; nothing is left behind.
+
+    Raises:
+        UserError: it is there already, or cannot be made.
+    """
+    missing: list[Path] = []
+    try:
+        if folder.exists():
+            raise UserError(f"{folder} exists already; name a new folder with --out")
+        missing += [_draft(folder), *(place for place in folder.parents if not place.exists())]
+        missing[0].mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+    finally:
+        for place in missing:
+            with suppress(OSError):  # it was not made, or somebody else uses it by now
+                place.rmdir()
+
+
+def _draft(path: Path) -> Path:
+    """Return where this process makes what will be called so."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all (temporary file, fsync, rename, fsync of the folder)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    draft = _draft(path)
     draft.write_text(text)
     sync(draft)
     draft.replace(path)

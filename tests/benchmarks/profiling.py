@@ -20,6 +20,8 @@ from figures import BENCH, Figures, paretune, photographs
 from ssd300 import SLIM, network
 from training import CASES, Trained, trained
 
+from paretune.verbs.arguments import INCOMPLETE
+
 FOLDER = BENCH / "profiling"
 KEPT = 0.5
 """Share of the predicted gain that must be measured,"""
@@ -45,7 +47,10 @@ def advised(family: str, root: Path) -> dict[str, Any]:
     """Ask for advice, and try its first knob."""
     artefact, start, data = started(family, root)
     words = ("--network", str(start), "--data", str(data), "--try", "1", "--json")
-    found: dict[str, Any] = json.loads(paretune("advise", str(artefact), *words).stdout)
+    done = paretune("advise", str(artefact), *words, check=False)
+    if done.returncode not in (0, INCOMPLETE):
+        raise RuntimeError(f"{family}: {done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 

@@ -20,6 +20,7 @@ from training import CASES, trained
 
 from paretune.device_lock import alone_on
 from paretune.profiles import Wanted, profile_artefacts
+from paretune.profiling.profile import write_profile
 from paretune.target import Target
 
 SIZE = "256x192"
@@ -61,7 +62,7 @@ def _killed(folder: Path, source: Path, figures: Figures) -> None:
             if number % 4:
                 moment = seconds * rng.random()
             else:  # while it writes the results
-                while process.poll() is None and not any(Path(place).iterdir()):
+                while process.poll() is None and not any(Path(place).glob(".*.part/*")):
                     time.sleep(0.002)
                 moment = rng.uniform(0, WRITING)
             with suppress(subprocess.TimeoutExpired):
@@ -89,7 +90,7 @@ def _looped(folder: Path, source: Path, figures: Figures, minutes: float) -> Non
     with tempfile.TemporaryDirectory() as place:
         while (spent := time.monotonic() - start) < 60 * minutes:
             out = Path(place) / "told"
-            profile_artefacts([folder], images, Target(), Wanted(repetitions=2, out=out))
+            write_profile(profile_artefacts([folder], images, Target(), Wanted(repetitions=2)), out)
             shutil.rmtree(out)
             memory.append((spent / (60 * minutes), _resident_mib()))
             seen.append({name: count() for name, count in COUNTS.items()})

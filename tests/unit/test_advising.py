@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ from paretune.profiling.roofline import diagnose
 from paretune.profiling.roofs import Roofs
 from paretune.profiling.work import Work
 from paretune.recipe import Recipe
-from paretune.store import Artefact
+from paretune.store import Artefact, read_artefact
 from tests_support_advising import artefact_in_a_training
 
 RECIPE = {"input_size": "64x64", "steps": [{"quantize": {"tool": "nncf"}}], "runtime": {"openvino": {}}}
@@ -70,15 +72,73 @@ def test_what_was_tried_stands_beside_what_was_predicted_also_where_it_did_not_h
     tried = (
         Tried(ADVICE, Ratio(1 / 1.75, 0.5, 0.6)),
         Tried(slower, Ratio(1.25, 1.2, 1.3)),
-        Tried(failed, None, "no images"),
+        Tried(failed, None, "not built: no images"),
     )
     found = replace(advised(artefact, ADVICE, slower, failed), tried=tried)
     monkeypatch.setattr(advising, "try_advice", lambda *_, **__: found)
     assert [one.kept for one in tried] == [pytest.approx(0.75), pytest.approx(-0.2), None]
-    assert main(["advise", str(artefact.folder), "--try", "3"]) == 0
+    assert main(["advise", str(artefact.folder), "--try", "3"]) == 1  # one of them could not be tried
     said = " ".join(capsys.readouterr().out.split())
     for words in ("1.75x", "faster", "0.80x", "slower", "not built", "images"):
         assert words in said
+
+
+@pytest.fixture
+def trying(artefact: Artefact, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The words that try four knobs: one helps, one cannot be read, one not be built, one not be measured."""
+    knobs = {"quantize": RECIPE, "cluster": {"no": "recipe"}, "prune": RECIPE, "sparsify": RECIPE}
+    four = [replace(ADVICE, knob=knob, recipe=recipe) for knob, recipe in knobs.items()]
+    monkeypatch.setattr(advising, "advise_artefact", lambda *_, **__: advised(artefact, *four))
+
+    def build(_: Any, recipe: Recipe, images: Any, folder: Path, **__: Any) -> None:
+        if "prune" in folder.name:
+            raise ValueError("no channel\nis left")
+        shutil.copytree(artefact.folder, folder)
+
+    def compare(folders: list[Path], *_: Any, **__: Any) -> SimpleNamespace:
+        assert folders[0] == artefact.folder
+        assert all((folder / "artefact.json").is_file() for folder in folders)
+        if "sparsify" in folders[1].name:
+            raise RuntimeError("the measuring process hung")
+        return SimpleNamespace(ratio=lambda index: Ratio(0.5**index, 0.4, 0.6))
+
+    monkeypatch.setattr(advising, "optimize", build)
+    monkeypatch.setattr(advising, "compare", compare)
+    return ["advise", str(artefact.folder), "--try", "4"]
+
+
+def test_what_hinders_one_knob_is_the_reason_of_that_one(trying: list[str], capsys: Any) -> None:
+    assert main([*trying, "--out", "advice", "--json"]) == 1
+    told = {one["knob"]: one for one in json.loads(capsys.readouterr().out)["tried"]}
+    assert told["quantize"]["speedup"] == pytest.approx(2)
+    assert told["cluster"]["reason"].startswith("not built: advice cluster")
+    assert told["prune"]["reason"] == "not built: no channel is left"
+    assert told["sparsify"]["reason"] == "not measured: the measuring process hung"
+    kept = {knob: one["artefact"] for knob, one in told.items() if one["artefact"]}
+    assert kept == {"quantize": "advice/tried/1-quantize", "sparsify": "advice/tried/4-sparsify"}
+    assert read_artefact(Path(kept["quantize"])).recipe["runtime"] == {"eager": {}}
+    page = Path("advice/advice.html").read_text()
+    assert "2.00x [1.67, 2.50] faster" in page
+    assert "not built: no channel is left" in page
+
+
+def test_without_a_folder_nothing_that_was_built_is_kept(trying: list[str], capsys: Any) -> None:
+    before = sorted(Path().iterdir())
+    assert main([*trying, "--json"]) == 1
+    assert {one["artefact"] for one in json.loads(capsys.readouterr().out)["tried"]} == {None}
+    assert sorted(Path().iterdir()) == before
+
+
+def test_advice_is_shown_and_written_before_any_of_it_is_tried(
+    trying: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(advising, "optimize", stopped)
+    assert main([*trying, "--out", "advice"]) == 130
+    assert "2.00x" in capsys.readouterr().out
+    assert (Path("advice/1-quantize.yaml").is_file(), Path("advice/advice.html").is_file()) == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +147,7 @@ def test_what_was_tried_stands_beside_what_was_predicted_also_where_it_did_not_h
         (["nowhere"], "nowhere: not an artefact"),
         (["mine", "--try", "-1"], "--try -1: expected 0 or more"),
         (["mine", "--out", "runs"], "runs exists already"),
+        (["mine", "--out", "runs/trainings/mine/job.yaml/new"], "new: cannot be written (Not a directory)"),
         (["mine", "--threads", "0"], "--threads 0"),
     ],
 )
@@ -104,9 +165,10 @@ def test_what_cannot_be_done_is_one_line(
 
 def test_the_page_needs_nothing_else_and_shows_roofline_and_what_was_tried(artefact: Artefact, tmp_path: Path) -> None:
     slower = replace(ADVICE, knob="<b>prune", risk="points")
-    tried = (Tried(ADVICE, Ratio(1 / 1.75, 0.5, 0.6)), Tried(slower, None, "no images"))
+    tried = (Tried(ADVICE, Ratio(1 / 1.75, 0.5, 0.6)), Tried(slower, None, "not built: no images"))
     found = replace(advised(artefact, ADVICE, slower), tried=tried)
-    files = write_advice(found, tmp_path / "new")
+    write_advice(found, tmp_path / "new")
+    files = sorted((tmp_path / "new").glob("*.yaml"))
     assert [file.name for file in files] == ["1-runtime-openvino.yaml", "2-<b>prune.yaml"]
     text = (tmp_path / "new" / "advice.html").read_text()
     assert text.count("data:image/png;base64,") == 2  # the roofline, and the one that was built

@@ -11,46 +11,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from paretune import profiles
 from paretune.cli import main
-from paretune.compression.artefact import write_artefact
-from paretune.data.shapes import Shapes
-from paretune.detectors.yolo import Yolo
-from paretune.model import Model
 from paretune.profiling import nsight
 from paretune.profiling.deployed import Deployed, deployed
 from paretune.profiling.energy import Energy, unavailable
 from paretune.profiling.latency import Latency
 from paretune.profiling.operators import Operators
 from paretune.profiling.page import page
-from paretune.profiling.samples import COLUMNS
+from paretune.profiling.profile import Profile
 from paretune.profiling.tables import operator_tables, stage_table
 from paretune.runtimes.base import Operator
-from paretune.runtimes.eager import Eager
 from paretune.store import Artefact
 from paretune.structures import InputSize, Thresholds
 from paretune.target import Target
 from tests_support_nsight import FILES, FakeNcu
+from tests_support_profiles import DEPLOYED, latency, two_artefacts
 from tests_support_profiling import DEPLOYABLE, fake_artefact, images, quick
-
-DETECTOR = Yolo(depthwise=False, width=0.125)
-DATA = Shapes(train=2, val=3, size="64x64")
-DEPLOYED = Deployed(np.full((130, 2), 1.5), np.full((130, 2), 0.25), 0.3)
-
-
-def latency(count: int, *, preprocess: int, network: int, postprocess: int, **fields: Any) -> Latency:
-    """Every inference takes the same ms in each stage, all of it CPU time."""
-    rows = np.zeros((count, len(COLUMNS)), np.int64)
-    stages = {"preprocess": preprocess, "network": network, "postprocess": postprocess}
-    stages["latency"] = sum(stages.values())
-    for stage, milliseconds in stages.items():
-        for name in (f"{stage}_ns", f"{stage}_cpu_ns"):
-            rows[:, COLUMNS.index(name)] = milliseconds * 1_000_000
-    told = {"runtime": "eager", "precision": "fp32", "cpu": "a CPU"}
-    more = {"steady": True, "cold": {"load_ms": 5.0, "first_inference_ms": 3.0}, "facts": told, **fields}
-    return Latency(rows, np.arange(count) % 2, Target(), 100.0, {"foreign": 0.0, "steal": 0.0}, **more)
 
 
 class Cells(HTMLParser):
@@ -87,18 +65,18 @@ def test_energy_is_told_or_why_it_is_not_known() -> None:
     known = Energy("rapl", mj_image=200.0, mj_image_net=125.0, watts=40.0, idle_watts=15.0, seconds=10.0, images=2000)
     line = "energy 200 mJ an image, 125 mJ above idle: 40 W on average, idle 15 W; rapl, 2000 images in 10.0 s"
     assert line in stage_table("mine", one, known).notes
-    assert line in Cells(page(["mine"], [one], [], [stage_table("mine", one, known)])).words
+    assert line in Cells(page([("mine", one)], [], [stage_table("mine", one, known)])).words
     unknown = unavailable("no counters <here>")
     assert (
         "energy_mj_image: not known, no counters <here>"
-        in Cells(page(["mine"], [one], [], [stage_table("mine", one, unknown)])).words
+        in Cells(page([("mine", one)], [], [stage_table("mine", one, unknown)])).words
     )
     assert not any("energy" in note for note in stage_table("mine", one).notes)
 
 
 def test_a_page_needs_nothing_else_and_escapes_names() -> None:
     one = latency(70, preprocess=1, network=6, postprocess=3)
-    text = page(["<b>one</b>"], [one], [], [stage_table("<b>one</b>", one)])
+    text = page([("<b>one</b>", one)], [], [stage_table("<b>one</b>", one)])
     found = Cells(text)
     assert [source[:22] for source in found.sources] == ["data:image/png;base64,"]
     assert "<b>one" not in text
@@ -132,7 +110,8 @@ def test_a_page_shows_layers_and_why_there_are_none() -> None:
     counted = [Operators(layers, 3, 3, 6, 30), "its runtime does not tell"]
     measured = latency(70, preprocess=1, network=6, postprocess=3)
     names = ["mine", "yours"]
-    text = page(names, [measured, measured], counted, operator_tables(names, counted))
+    both = [(name, measured) for name in names]
+    text = page(both, list(zip(names, counted, strict=True)), operator_tables(names, counted))
     found = Cells(text)
     assert len(found.sources) == 2  # the distributions, and the layers of the one that was counted
     assert "<b>stem" not in text
@@ -153,7 +132,7 @@ def test_artefacts_are_called_by_their_places_in_the_folder_they_share(
     folders: list[str], names: list[str] | None
 ) -> None:
     made = tuple(Artefact(Path(name), "torch", {}, {}, {}, (), InputSize(32, 32), Thresholds()) for name in folders)
-    found = profiles.Profile(made, (), (), None, Target(), 1).names
+    found = Profile(made, (), (), None, Target(), 1).names
     assert found == (names or ["x/a", str(Path("a").absolute()).lstrip("/")])
 
 
@@ -161,19 +140,7 @@ def test_artefacts_are_called_by_their_places_in_the_folder_they_share(
 def artefacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """A small network and a wider one, and a folder with the job of their images."""
     monkeypatch.chdir(tmp_path)
-    data = DATA.open(tmp_path / "runs" / "datasets")
-    made = []
-    for name, width in (("small", 0.125), ("wide", 0.5)):
-        torch.manual_seed(0)
-        detector, size = DETECTOR.model_copy(update={"width": width}), InputSize(96, 96)
-        given = Model(detector.build(len(data.classes)).eval(), None, size)
-        recipe = {"steps": [], "runtime": {"eager": {}}, "input_size": "96"}
-        folder = tmp_path / name
-        write_artefact(folder, given, detector=detector, runtime=Eager(), recipe_tree=recipe, classes=data.classes)
-        made.append(folder)
-    job = {"dataset": DATA.named(), "detector": DETECTOR.named(), "input_size": 96, "space": "space.yaml"}
-    (tmp_path / "images.yaml").write_text(json.dumps(job))
-    return made
+    return two_artefacts(tmp_path)
 
 
 def test_operators_are_counted_unless_they_are_not_wanted(

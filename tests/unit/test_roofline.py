@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from paretune.detectors.ssd import Ssd
 from paretune.detectors.structure import count
 from paretune.detectors.yolo import Yolo
 from paretune.model import Model
+from paretune.profiling import roofs
 from paretune.profiling.advice import Candidate, advise
 from paretune.profiling.roofline import Diagnosis, diagnose
 from paretune.profiling.roofs import Roofs, measure_roofs
@@ -166,9 +168,28 @@ def test_an_onnx_file_says_the_same_as_the_network(tmp_path: Path, monkeypatch: 
     assert told["int8"]["stem"].nbytes == stem.nbytes / 4
 
 
+@pytest.mark.parametrize("sizes", [(1 << 17, 1 << 60), (1 << 60,)])
+def test_a_device_with_less_memory_has_the_roofs_of_what_fits(
+    sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(roofs, "SECONDS", 0.001)
+    monkeypatch.setattr(roofs, "SIDES", {"cpu": (16,)})
+    monkeypatch.setattr(roofs, "COPIES", {"cpu": sizes})
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None)
+    if len(sizes) == 1:
+        with pytest.raises(SystemExit, match=r"no memory can be copied: .*memory"):
+            roofs._main("cpu", [0])
+        return
+    roofs._main("cpu", [0])
+    told = json.loads(capsys.readouterr().out)
+    assert [size for size, _ in told["copies"]] == [1 << 17]
+    assert "memory" in told["reasons"][f"copies of {1 << 60} bytes"]
+
+
 @pytest.mark.alone
 def test_the_roofs_are_those_a_stopwatch_finds() -> None:
-    roofs = measure_roofs(Target())
+    found = measure_roofs(Target())
     torch.set_num_threads(1)
     one = torch.randn(512, 512)
     best, end = float("inf"), time.perf_counter() + 1
@@ -176,8 +197,8 @@ def test_the_roofs_are_those_a_stopwatch_finds() -> None:
         start = time.perf_counter()
         torch.mm(one, one)
         best = min(best, time.perf_counter() - start)
-    assert roofs.compute["fp32"] == pytest.approx(2 * 512**3 / best, rel=0.4)  # neighbours come and go
-    assert roofs.compute["int8"] > roofs.compute["fp32"]
-    assert roofs.bandwidth(1) > roofs.bandwidth(1e9) > 1e8
-    assert "fp16" in roofs.reasons
-    assert 1e-6 < roofs.int8_overhead(0) < roofs.int8_overhead(1e6) < 1
+    assert found.compute["fp32"] == pytest.approx(2 * 512**3 / best, rel=0.4)  # neighbours come and go
+    assert found.compute["int8"] > found.compute["fp32"]
+    assert found.bandwidth(1) > found.bandwidth(1e9) > 1e8
+    assert "fp16" in found.reasons
+    assert 1e-6 < found.int8_overhead(0) < found.int8_overhead(1e6) < 1

@@ -14,7 +14,7 @@ from paretune.profiling.tables import UNKNOWN, Rows
 LAYERS = 8
 """Slowest layers that are shown."""
 Measured = Mapping[str, Ratio | str]
-"""Knob → the advised artefact's latency as a share of what it was before, or why it was not built."""
+"""Knob → the advised artefact's latency as a share of what it was before, or why that is not known."""
 
 
 def advice_tables(diagnosis: Diagnosis, advice: Sequence[Advice], measured: Measured) -> list[Rows]:
@@ -33,8 +33,6 @@ def advice_tables(diagnosis: Diagnosis, advice: Sequence[Advice], measured: Meas
         )
         for layer in diagnosis.layers[:LAYERS]
     ]
-    knobs = [(one.knob, _times(one.predicted), _told(measured.get(one.knob)), one.risk, one.why) for one in advice]
-    nothing = ("no knob of the network gains anything that could be measured",)
     return [
         Rows("what could be gained at most", ("part", "ms", "share", "if free", "at its roof"), tuple(ceilings)),
         Rows(
@@ -43,14 +41,21 @@ def advice_tables(diagnosis: Diagnosis, advice: Sequence[Advice], measured: Meas
             tuple(layers),
             words=("bound by",),
         ),
-        Rows(
-            "advice, the largest gain first",
-            ("knob", "predicted", "measured", "may cost", "why"),
-            tuple(knobs),
-            () if knobs else nothing,
-            words=("measured", "may cost", "why"),
-        ),
+        knob_table(advice, measured),
     ]
+
+
+def knob_table(advice: Sequence[Advice], measured: Measured) -> Rows:
+    """Return the advice with what came of it."""
+    knobs = [(one.knob, _times(one.predicted), _told(measured.get(one.knob)), one.risk, one.why) for one in advice]
+    nothing = ("no knob of the network gains anything that could be measured",)
+    return Rows(
+        "advice, the largest gain first",
+        ("knob", "predicted", "measured", "may cost", "why"),
+        tuple(knobs),
+        () if knobs else nothing,
+        words=("measured", "may cost", "why"),
+    )
 
 
 def verdict(diagnosis: Diagnosis) -> str:
@@ -87,7 +92,7 @@ def _told(measured: Ratio | str | None) -> str:
     if measured is None:
         return UNKNOWN
     if isinstance(measured, str):
-        return f"not built: {measured}"
+        return measured
     times = f"{1 / measured.ratio:.2f}x [{1 / measured.high:.2f}, {1 / measured.low:.2f}]"
     return f"{times} {measured.verdict}"
 

@@ -23,22 +23,21 @@ tr:last-child td { border-bottom: 1px solid #dadce0; } ul { color: #5f6368; font
 
 
 def page(
-    names: Sequence[str],
-    latencies: Sequence[Latency],
-    counted: Sequence[Operators | str],
+    measured: Sequence[tuple[str, Latency]],
+    counted: Sequence[tuple[str, Operators | str]],
     tables: Sequence[Rows],
     comparison: Comparison | None = None,
 ) -> str:
     """Return the page of a profile as HTML, its pictures inside.
 
     Args:
-        names: of the artefacts.
-        latencies: of each of them alone.
-        counted: the operators of each of them, or why they are not known; none for none.
+        measured: name of each artefact and its latency alone.
+        counted: name and operators of each artefact, or why they are not known; none for none.
         tables: of the profile.
-        comparison: of all of them; None for one alone.
+        comparison: of those that were measured; None for none.
     """
-    known = [(name, found) for name, found in zip(names, counted, strict=False) if not isinstance(found, str)]
+    names, latencies = zip(*measured, strict=True)
+    known = [(name, found) for name, found in counted if not isinstance(found, str)]
     before_after = [] if comparison is None else [picture("times as fast as the first", ratios(names, comparison))]
     parts = [
         *before_after,

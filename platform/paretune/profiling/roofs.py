@@ -45,7 +45,7 @@ class Roofs:
     copies: Sequence[tuple[int, float]]
     """(working set in bytes, bytes per second read and written), smallest first."""
     reasons: Mapping[str, str]
-    """Precision → why its roof is not known."""
+    """Precision, or copies of a working set → why its roof is not known."""
     int8_layer: tuple[float, float] | None = None
     """Seconds that a layer in INT8 costs on torch before it multiplies anything: for the call, and for each element of
     its input, which it rounds; None where that is not known."""
@@ -112,7 +112,14 @@ def _main(device: str, cores: Sequence[int]) -> None:
             compute[precision] = max(_products(precision, side, device) for side in SIDES[device])
         except (NotImplementedError, RuntimeError) as error:
             reasons[precision] = str(error).splitlines()[0]
-    copies = [(size, _copies(size, device)) for size in COPIES[device]]
+    copies = []
+    for size in COPIES[device]:
+        try:
+            copies.append((size, _copies(size, device)))
+        except RuntimeError as error:  # a device with less memory: its layers are smaller, too
+            reasons[f"copies of {size} bytes"] = str(error).splitlines()[0]
+    if not copies:
+        sys.exit(f"no memory can be copied: {next(reversed(reasons.values()))}")
     name = torch.cuda.get_device_name() if device == "cuda" else cpu_name()
     layer = None
     if device == "cpu" and "int8" in compute:

@@ -136,9 +136,13 @@ def _beside(name: str, times: NDArray[np.float64], single: bool) -> tuple[str, .
     return (name, *_percentiles(wall), f"{np.median(cpu):.3f}" if single else UNKNOWN, UNKNOWN)
 
 
-def throughput_table(name: str, found: Sequence[Throughput]) -> Rows:
-    """Return what several streams do at once, and how much that is of so many times one of them."""
-    one = found[0]
+def throughput_table(name: str, loads: Sequence[Throughput | str]) -> Rows:
+    """Return what several streams do at once, and how much that is of so many times one of them.
+
+    A word says why a load is not known.
+    """
+    found = [load for load in loads if isinstance(load, Throughput)]
+    one = next(iter(found), None)
     rows = [
         (
             str(each.streams),
@@ -149,10 +153,12 @@ def throughput_table(name: str, found: Sequence[Throughput]) -> Rows:
             f"{each.latency_ms_p50:.3f}",
         )
         for each in found
+        if one is not None
     ]
     head = ("streams", "batch", "images/s", "rounds", "of the first, times streams", "p50 ms of one inference")
     notes = tuple(f"{each.streams} streams, batch {each.batch}: {note}" for each in found for note in each.notes)
-    return Rows(f"{name}: throughput", head, tuple(rows), notes)
+    unknown = [load for load in loads if isinstance(load, str)]
+    return Rows(f"{name}: throughput", head, tuple(rows), (*notes, *unknown))
 
 
 def _where(latency: Latency) -> str:

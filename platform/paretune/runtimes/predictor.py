@@ -103,6 +103,18 @@ def load_counted(folder: Path, target: Target) -> Predictor:
     return Predictor(artefact, detector, runtime.counted(artefact, target))
 
 
+def check_loadable(folder: Path, target: Target) -> Artefact:
+    """Read an artefact, and refuse what is known without loading it to run on no such target here.
+
+    Raises:
+        UserError: the artefact is damaged, or its runtime is not installed or does not run on the target.
+    """
+    artefact, _, runtime = _opened(folder)
+    if problem := runtime.problem(target):
+        raise UserError(f"{folder}: {problem}")
+    return artefact
+
+
 def _opened(folder: Path) -> tuple[Artefact, Detector, Runtime]:
     """Read an artefact's manifest.
 

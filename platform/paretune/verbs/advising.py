@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
-from paretune.verbs.arguments import checked_target, images_arguments, named_images, target_arguments
+from paretune.verbs.arguments import INCOMPLETE, checked_target, images_arguments, named_images, target_arguments
 from paretune.verbs.optimizing import named_training
 
 
@@ -17,13 +17,15 @@ def add(verbs: Any) -> None:
     advise = verbs.add_parser(
         "advise",
         help="where the time of an artefact goes, what could be gained, and which knobs to try",
-        epilog="without --data, the images of the sweep or training that the artefact lies in",
+        epilog="without --data, the images of the sweep or training that the artefact lies in; "
+        "exit code: 0 done, 1 some advice could not be tried, 2 there is none",
     )
     advise.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of an artefact")
     images_arguments(advise, "measure on, and train and calibrate with")
     advise.add_argument("--split", default="val", metavar="SPLIT", help="train, val or test (default: val)")
     target_arguments(advise)
-    text = "new folder for a page with the roofline, and recipes for `paretune optimize` or `paretune sweep --first`"
+    text = "new folder for a page with the roofline, recipes for `paretune optimize` or `paretune sweep --first`, "
+    text += "and what --try builds"
     advise.add_argument("--out", type=Path, metavar="FOLDER", help=text)
     text = "build so many of them and measure what they gain (default: 0)"
     advise.add_argument("--try", dest="most", type=int, default=0, metavar="N", help=text)
@@ -36,34 +38,55 @@ def add(verbs: Any) -> None:
 def _advise(given: argparse.Namespace) -> int:
     if given.most < 0:
         raise UserError(f"--try {given.most}: expected 0 or more")
-    if given.out is not None and given.out.exists():
-        raise UserError(f"{given.out} exists already; name a new folder with --out")
     target = checked_target(given)
-    from paretune.advising import PAGE, advise_artefact, try_advice, write_advice
+    from paretune.advising import advise_artefact, try_advice, write_advice, write_tried
     from paretune.folders import network_around
     from paretune.optimizations import images_of, read_source
+    from paretune.store import check_new_folder
 
+    if given.out:
+        check_new_folder(given.out)
     network = None
     if given.most:
         network = read_source(given.network or network_around(given.artefact))
     images = images_of(given.artefact, named_images(given), named_training(given))
     try:
         found = advise_artefact(given.artefact, images, target, split=given.split, progress=_say)
-        if network is not None:
-            found = try_advice(found, network, images, target, most=given.most, progress=_say)
     except RuntimeError as error:
         raise UserError(f"advise: {' '.join(str(error).split())}") from error
-    files = write_advice(found, given.out) if given.out else []
+    if not given.json:
+        _show(found)
+    if given.out:
+        write_advice(found, given.out)
+    if network is not None:  # minutes to hours of building, which may not cost what is known already
+        found = try_advice(found, network, images, target, most=given.most, out=given.out, progress=_say)
+        if given.out:
+            write_tried(found, given.out)
+    _end(found, given)
+    return INCOMPLETE if any(one.reason for one in found.tried) else 0
+
+
+def _end(found: Any, given: argparse.Namespace) -> None:
+    """Tell what came of the advice, and where all of it lies."""
     if given.json:
         import json
 
         print(json.dumps(found.tree(), indent=1))
-        return 0
-    _show(found)
-    if files:
+        return
+    if found.tried:
+        from paretune.display import print_table
+        from paretune.profiling.advice_page import knob_table
+
+        rows = knob_table([one.advice for one in found.tried], found.measured)
+        print_table("advice that was tried", rows.head, rows.rows, left=rows.words)
+    if given.out:
+        from paretune.advising import PAGE, TRIED
+
         print(f"\npage: {given.out / PAGE}")
-        print(f"recipes: {given.out}; to try them first: paretune sweep JOB.yaml --first {given.out}")
-    return 0
+        if found.advice:
+            print(f"recipes: {given.out}; to try them first: paretune sweep JOB.yaml --first {given.out}")
+        if any(one.artefact for one in found.tried):
+            print(f"artefacts: {given.out / TRIED}")
 
 
 def _say(line: str) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 
 from paretune.errors import UserError
 
+INCOMPLETE = 1
+"""Exit code where something that was asked for could not be had, and the rest is told."""
+
 
 def job_arguments(parser: argparse.ArgumentParser, what: str = "sweep", *, trials: bool = True) -> None:
     """Add the job's file, the name of what is made of it, and what changes it."""
