@@ -26,6 +26,7 @@ from paretune.records import Record, read_record
 from paretune.search.space import Space
 from paretune.store import new_folder, write_text
 from paretune.structures import Data, Split
+from paretune.target import Target
 from paretune.yamlfile import read_yaml, validate
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -229,6 +230,25 @@ def job_of(folder: Path) -> tuple[Job, Path] | None:
         case Path() as training:
             return validate(Job, read_yaml(training / "job.yaml")), training.parent.parent / "datasets"
     return None
+
+
+def target_around(folder: Path) -> Target | None:
+    """Return the target of the sweep or training that a network or artefact lies in; None where it lies in neither.
+
+    No more of the job is read: an artefact is used also where nobody knows its dataset.
+
+    Raises:
+        UserError: the target cannot be read.
+    """
+    around = _around(folder)
+    if around is None:
+        return None
+    file = around.folder / "sweep.json" if isinstance(around, Sweep) else around / "job.yaml"
+    try:
+        job = json.loads(file.read_text())["job"] if file.suffix == ".json" else read_yaml(file).data
+        return Target.model_validate(next(iter(job["targets"].values()))) if "targets" in job else Target()
+    except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
+        raise UserError(f"{file}: its target cannot be read; name one with --device and --threads") from error
 
 
 def network_around(folder: Path) -> Path:

@@ -34,3 +34,8 @@ class Target(Spec):
     threads: int = Field(default=1, ge=1, le=1024)
     """Threads of the network on a CPU; each is pinned to a core of its own. One thread is the only
     setting whose latency can be trusted on a machine that is shared with others."""
+
+    def __str__(self) -> str:
+        if self.device != "cpu":
+            return self.device
+        return f"cpu, {self.threads} {'thread' if self.threads == 1 else 'threads'}"

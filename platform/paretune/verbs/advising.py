@@ -38,7 +38,7 @@ def add(verbs: Any) -> None:
 def _advise(given: argparse.Namespace) -> int:
     if given.most < 0:
         raise UserError(f"--try {given.most}: expected 0 or more")
-    target = checked_target(given)
+    target = checked_target(given, [given.artefact])
     from paretune.advising import advise_artefact, try_advice, write_advice, write_tried
     from paretune.folders import network_around
     from paretune.optimizations import images_of, read_source

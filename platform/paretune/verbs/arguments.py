@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,29 +75,60 @@ def named_images(given: argparse.Namespace) -> Any:
     return dataset_of(given.data, given.format), Path("runs") / "datasets"
 
 
-def target_arguments(parser: argparse.ArgumentParser, device: str | None = "cpu") -> None:
-    """Add the device that an artefact runs on; by default, that of the artefact's runtime where ``device`` is None."""
-    text = f"to run on (default: {device or 'what the runtime of the artefact needs'})"
-    parser.add_argument("--device", choices=("cpu", "cuda"), default=device, help=text)
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of the network on a CPU (default: 1)")
+def target_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the device that an artefact runs on."""
+    around = "default: as the artefact's runtime needs, and the sweep or training around says, else"
+    parser.add_argument("--device", choices=("cpu", "cuda"), help=f"to run on ({around} cpu)")
+    parser.add_argument("--threads", type=int, metavar="N", help=f"of the network on a CPU ({around} 1)")
 
 
-def checked_target(given: argparse.Namespace, artefact: Path | None = None) -> Any:
+def checked_target(given: argparse.Namespace, folders: Sequence[Path]) -> Any:
     """Return the target of ``target_arguments``.
 
+    What they leave out is as in the job of the sweep or training around, unless that is for another device than they
+    name; where it is not the plain default, a line says so.
+
+    Args:
+        given: the arguments.
+        folders: of the artefacts or networks that run on it.
+
     Raises:
-        UserError: an impossible number of threads, or no artefact that tells what it needs.
+        UserError: an impossible number of threads, or folders whose jobs differ in what the arguments leave out.
     """
-    if not 1 <= given.threads <= 1024:
+    if given.threads is not None and not 1 <= given.threads <= 1024:
         raise UserError(f"--threads {given.threads}: expected 1 to 1024")
     from paretune.target import Target
 
-    device = given.device
-    if device is None and artefact is not None:
-        from paretune.runtimes.predictor import device_of
+    plain = Target(device=given.device or "cpu", threads=given.threads or 1)
+    if given.device and given.threads:
+        return plain
+    around = {folder: target for folder in folders if (target := _made_for(folder)) is not None}
+    found = {
+        Target(device=target.device, threads=given.threads or target.threads): folder
+        for folder, target in around.items()
+        if given.device in (None, target.device)
+    }
+    if len(found) > 1:
+        told = "; ".join(f"{folder} of {target}" for target, folder in found.items())
+        raise UserError(f"the artefacts were made for several targets ({told}): name one with --device and --threads")
+    target = next(iter(found), plain)
+    if target != plain:
+        told = "as in the sweep or training around; --device and --threads name another"
+        print(f"target: {target}, {told}", file=sys.stderr, flush=True)
+    return target
 
-        device = device_of(artefact)
-    return Target(device=device or "cpu", threads=given.threads)
+
+def _made_for(folder: Path) -> Any:
+    """Return the target of the job around an artefact or network, on the device that the artefact's runtime needs."""
+    from paretune.folders import target_around
+    from paretune.runtimes.predictor import device_of
+    from paretune.store import MANIFEST
+    from paretune.target import Target
+
+    target = target_around(folder)
+    if not (folder / MANIFEST).is_file() or (needed := device_of(folder)) == "cpu":
+        return target
+    return Target(device=needed, threads=1 if target is None else target.threads)
 
 
 def check_confidence(confidence: float | None) -> None:

@@ -32,7 +32,7 @@ def add(verbs: Any) -> None:
     text = "for precision, recall, F1 and confusions (default: that of the best F1)"
     evaluate.add_argument("--confidence", type=float, metavar="C", help=text)
     evaluate.add_argument("--limit", type=int, metavar="N", help="evaluate the first N images only")
-    target_arguments(evaluate, device=None)
+    target_arguments(evaluate)
     evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="curves, confusions and worst images as pictures")
     evaluate.add_argument("--json", action="store_true", help="one JSON object")
     evaluate.set_defaults(run=_evaluate)
@@ -40,7 +40,7 @@ def add(verbs: Any) -> None:
 
 def _evaluate(given: argparse.Namespace) -> int:
     _check(given)
-    target = checked_target(given, given.artefact)
+    target = checked_target(given, [given.artefact] if given.artefact else [])
     from paretune.evaluations import Wanted, evaluate_artefact, evaluate_files
 
     wanted = Wanted(given.confidence, given.split, given.limit, given.out)

@@ -37,7 +37,7 @@ def _optimize(given: argparse.Namespace) -> int:
         raise UserError("--step: the steps stand in --recipe already; give one of the two")
     if given.seed < 0:
         raise UserError(f"--seed {given.seed}: expected 0 or more")
-    target = checked_target(given)
+    target = checked_target(given, [given.source])
     from paretune.optimizations import images_of, optimize, read_recipe, read_source
 
     source = read_source(given.source)

@@ -23,14 +23,14 @@ def add(verbs: Any) -> None:
     predict.add_argument(
         "--confidence", type=float, default=SURE, metavar="C", help=f"smallest score that counts (default: {SURE})"
     )
-    target_arguments(predict, device=None)
+    target_arguments(predict)
     predict.add_argument("--json", action="store_true", help="one JSON object with every box")
     predict.set_defaults(run=_predict)
 
 
 def _predict(given: argparse.Namespace) -> int:
     check_confidence(given.confidence)
-    target = checked_target(given, given.artefact)
+    target = checked_target(given, [given.artefact])
     from paretune.predictions import predict
 
     out = given.out or (None if given.json else OUT)

@@ -44,7 +44,7 @@ def add(verbs: Any) -> None:
 
 def _profile(given: argparse.Namespace) -> int:
     _check(given)
-    target = checked_target(given)
+    target = checked_target(given, given.artefacts)
     from paretune.profiles import Wanted, profile_artefacts
     from paretune.profiling.profile import write_profile
     from paretune.store import check_new_folder
