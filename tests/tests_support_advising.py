@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from paretune.advising import Advised
 from paretune.compression.artefact import write_artefact
 from paretune.detectors.yolo import Yolo
 from paretune.model import Model
+from paretune.profiling.advice import Advice
+from paretune.profiling.roofline import diagnose
+from paretune.profiling.roofs import Roofs
+from paretune.profiling.work import Work
 from paretune.runtimes.eager import Eager
 from paretune.store import Artefact
 from paretune.structures import InputSize
@@ -42,3 +48,11 @@ def artefact_in_a_training(folder: Path) -> Artefact:
         recipe_tree=tree,
         classes=("a", "b", "c"),
     )
+
+
+def advised(artefact: Artefact, *advice: Advice) -> Advised:
+    """Return advice for an artefact with a diagnosis that is made up."""
+    work = Work("stem", 2e6, 100, 1000, "fp32")
+    roofs = Roofs("cpu", {"fp32": 1e9}, [(1000, 1e9)], {})
+    stages: Any = {"preprocess": 1.0, "network": 8.0, "postprocess": 1.0}
+    return Advised(artefact, diagnose(stages, {"stem": 3.0}, {"stem": work}, roofs), advice, ("a note",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from paretune.profiling.roofs import measure_roofs
 from paretune.profiling.samples import Protocol, milliseconds
 from paretune.profiling.supervisor import saved_images
 from paretune.profiling.work import work_of
+from paretune.promises import FILE
 from paretune.runtimes.predictor import check_loadable, load_predictor
 from paretune.store import Artefact, new_folder, write_text
 from paretune.structures import Image
@@ -94,6 +96,7 @@ class Advised:
         """Return it as plain data."""
         return {
             "artefact": str(self.artefact.folder),
+            "recipe": self.artefact.recipe,
             **self.diagnosis.tree(),
             "advice": [one.tree() for one in self.advice],
             "notes": list(self.notes),
@@ -194,6 +197,8 @@ def try_advice(
 def write_advice(found: Advised, folder: Path) -> None:
     """Write a page, and each piece of advice as a recipe, the best first: for `optimize`, and `sweep --first`.
 
+    Beside them lies all of it as plain data, so that a sweep knows what was predicted.
+
     Raises:
         UserError: the folder is there already, or cannot be written.
     """
@@ -205,18 +210,20 @@ def write_advice(found: Advised, folder: Path) -> None:
                 told = f"# {one.knob}: {one.predicted:.2f}x predicted; {one.why}\n"
                 recipe = told + yaml.safe_dump(_plain(one.recipe), sort_keys=False)
                 (draft / f"{_name(number, one)}.yaml").write_text(recipe)
+            (draft / FILE).write_text(json.dumps(found.tree(), indent=1))
             (draft / PAGE).write_text(_page(found))
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
 
 
 def write_tried(found: Advised, folder: Path) -> None:
-    """Write what came of the advice into the page of the folder that holds it.
+    """Write what came of the advice into the folder that holds it.
 
     Raises:
         UserError: the folder cannot be written.
     """
     try:
+        write_text(folder / FILE, json.dumps(found.tree(), indent=1))
         write_text(folder / PAGE, _page(found))
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error

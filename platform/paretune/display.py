@@ -6,10 +6,13 @@ import io
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paretune.front import Objective, pareto_front
 from paretune.records import Record
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 WIDTH = 120
 """Columns where nobody looks: a file, a pipe."""
@@ -112,7 +115,6 @@ def front_table(front: Mapping[str, Any], comparison: Mapping[str, Any] | None) 
         comparison: as ``trial.compare_front`` returns it; None before the end of a sweep.
     """
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     baseline = front["baseline"]
@@ -138,10 +140,37 @@ def front_table(front: Mapping[str, Any], comparison: Mapping[str, Any] | None) 
     if baseline is not None and baseline["trial"] not in [p["trial"] for p in front["front"]]:
         table.add_section()
         table.add_row(*_row(baseline, baseline, comparison))
+    return _titled(f"front of {front['sweep']} on target {front['target']}: {said}", table)
+
+
+def advice_table(outcomes: Sequence[Mapping[str, Any]]) -> str:
+    """Render what came of advice as a table: predicted against measured, what did not help included.
+
+    Args:
+        outcomes: as ``promises.Outcome.tree`` returns them.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("advice", "trial", "against", "predicted", "measured", "outcome"):
+        words = name in {"advice", "outcome"}
+        table.add_column(name, justify="left" if words else "right", no_wrap=not words, overflow="fold")
+    for one in outcomes:
+        trials = [UNKNOWN if one[name] is None else str(one[name]) for name in ("trial", "against")]
+        measured = None if one["speedup"] is None else one
+        outcome = one["reason"] if one["helped"] is None else ("helped" if one["helped"] else "did not help")
+        table.add_row(one["knob"], *trials, f"{one['predicted']:.2f}", _gain(measured), outcome)
+    by = "times as fast from image to boxes; measured: latencies of both trials, interleaved in one run, 95 % interval"
+    return _titled(f"advice that was tried first: {by}", table)
+
+
+def _titled(title: str, table: Table) -> str:
+    from rich.console import Console
+
     buffer = io.StringIO()
     Console(file=buffer, width=terminal_width(), color_system=None, markup=False, highlight=False).print(table)
-    rows = [line.rstrip() for line in buffer.getvalue().splitlines()]
-    return "\n".join([f"front of {front['sweep']} on target {front['target']}: {said}", *rows]).rstrip()
+    return "\n".join([title, *(line.rstrip() for line in buffer.getvalue().splitlines())]).rstrip()
 
 
 def terminal_width() -> int:

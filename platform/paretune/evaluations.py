@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from paretune.around import dataset_around
 from paretune.data.base import Dataset
 from paretune.device_lock import sharing
 from paretune.errors import UserError
@@ -17,7 +18,7 @@ from paretune.evaluation.accuracy import accuracy_of
 from paretune.evaluation.pictures import draw_report, draw_worst
 from paretune.evaluation.report import Report, inference_facts, report_of
 from paretune.evaluation.results import read_results
-from paretune.folders import dataset_around, split_of
+from paretune.folders import split_of
 from paretune.runtimes.predictor import load_predictor
 from paretune.structures import Detections
 from paretune.target import Target

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paretune.bench import MEASURED_IMAGES, Bench, measuring_images
+from paretune.promises import BASELINES, base_name
 
 
-def compare_front(bench: Bench, artefacts: Mapping[int, str]) -> dict[str, Any]:
+def compare_front(bench: Bench, artefacts: Mapping[int, str], pairs: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:
     """Measure artefacts again, interleaved in one run, against trials 0 and 1; raw samples are kept.
 
     Args:
         bench: the sweep's.
         artefacts: trial → its artefact's folder, relative to the sweep's; both baselines among them.
+        pairs: of trials among them, the first of which is compared with the second too.
 
     Returns:
-        ``{"mode", "notes", "trials": {trial: {"eager" | "onnxruntime": {"speedup", "low", "high", "verdict",
-        "network_speedup"}}}}``; a speed-up is the baseline's latency divided by the trial's.
+        ``{"mode", "notes", "trials": {trial: {"eager" | "onnxruntime" | "trial_N": {"speedup", "low", "high",
+        "verdict", "network_speedup"}}}}``; a speed-up is the latency of what it is named after, divided by the
+        trial's.
     """
     from paretune.profiling.comparison import compare
 
@@ -25,13 +28,14 @@ def compare_front(bench: Bench, artefacts: Mapping[int, str]) -> dict[str, Any]:
     folders = [bench.folder / artefacts[number] for number in numbers]
     rounds = bench.job.measuring.rounds
     found = compare(folders, measuring_images(bench.data.splits["val"]), bench.job.target, rounds=rounds)
-    bases = {name: numbers.index(n) for n, name in enumerate(("eager", "onnxruntime")) if n in numbers}
+    baselines = [n for n in range(len(BASELINES)) if n in numbers]
     trials: dict[str, Any] = {}
     for index, number in enumerate(numbers):
         rows = {}
-        for name, base in bases.items():
-            ratio, network = found.ratio(index, base), found.ratio(index, base, network=True)
-            rows[name] = {
+        for base in dict.fromkeys([*baselines, *(other for one, other in pairs if one == number)]):
+            place = numbers.index(base)
+            ratio, network = found.ratio(index, place), found.ratio(index, place, network=True)
+            rows[base_name(base)] = {
                 "speedup": 1 / ratio.ratio,
                 "low": 1 / ratio.high,
                 "high": 1 / ratio.low,

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,16 +18,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from paretune import __version__
-from paretune.data.base import Dataset
 from paretune.errors import UserError, did_you_mean
 from paretune.job import Job
 from paretune.plan import Plan, checked_space
+from paretune.promises import Promise
 from paretune.records import Record, read_record
 from paretune.search.space import Space
 from paretune.store import new_folder, write_text
 from paretune.structures import Data, Split
-from paretune.target import Target
-from paretune.yamlfile import read_yaml, validate
+from paretune.yamlfile import read_yaml
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -96,6 +95,11 @@ class Sweep:
         except (ValidationError, KeyError) as error:
             version = self.facts.get("paretune", "unknown")
             raise UserError(f"{self.folder}: made by Paretune {version}, this is {__version__}: {error}") from error
+
+    @property
+    def promises(self) -> list[Promise]:
+        """Return what advice promised of recipes that this sweep tries first."""
+        return [Promise(**told) for told in self.facts.get("promises", ())]
 
     @cached_property
     def space(self) -> Space:
@@ -175,8 +179,8 @@ def checked_name(name: str, what: str = "sweep") -> str:
     return name
 
 
-def new_sweep(plan: Plan, name: str) -> Sweep:
-    """Make the folder of a new sweep, whole or not at all.
+def new_sweep(plan: Plan, name: str, promises: Sequence[Promise] = ()) -> Sweep:
+    """Make the folder of a new sweep, whole or not at all; what advice promised of its recipes is kept in it.
 
     Raises:
         UserError: the name is taken or unfit, or the output folder cannot be written.
@@ -192,6 +196,7 @@ def new_sweep(plan: Plan, name: str) -> Sweep:
         "name": name,
         "created": time.time(),
         "job": {**plan.job.tree(), "space": "space.yaml"},
+        "promises": [promise.tree() for promise in promises],
     }
     try:
         with new_folder(sweep.folder) as draft:
@@ -214,82 +219,6 @@ def find_sweep(runs: Path, name: str) -> Sweep:
         there = f"there are: {', '.join(found)}" if found else "there is none"
         raise UserError(f"no sweep {name!r} in {runs}; {there}")
     return sweep
-
-
-def job_of(folder: Path) -> tuple[Job, Path] | None:
-    """Return the job of the sweep or training that a network or artefact lies in, and the cache of its dataset.
-
-    None where it lies in neither.
-
-    Raises:
-        UserError: the job cannot be read.
-    """
-    match _around(folder):
-        case Sweep() as sweep:
-            return sweep.job, sweep.cache
-        case Path() as training:
-            return validate(Job, read_yaml(training / "job.yaml")), training.parent.parent / "datasets"
-    return None
-
-
-def target_around(folder: Path) -> Target | None:
-    """Return the target of the sweep or training that a network or artefact lies in; None where it lies in neither.
-
-    No more of the job is read: an artefact is used also where nobody knows its dataset.
-
-    Raises:
-        UserError: the target cannot be read.
-    """
-    around = _around(folder)
-    if around is None:
-        return None
-    file = around.folder / "sweep.json" if isinstance(around, Sweep) else around / "job.yaml"
-    try:
-        job = json.loads(file.read_text())["job"] if file.suffix == ".json" else read_yaml(file).data
-        return Target.model_validate(next(iter(job["targets"].values()))) if "targets" in job else Target()
-    except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
-        raise UserError(f"{file}: its target cannot be read; name one with --device and --threads") from error
-
-
-def network_around(folder: Path) -> Path:
-    """Return the folder of the trained network of the sweep or training that an artefact lies in.
-
-    Raises:
-        UserError: it lies in neither.
-    """
-    found = uncompressed_around(folder)
-    if found is None:
-        raise UserError(f"{folder}: lies in no sweep or training; name the trained network with --network FOLDER")
-    return found
-
-
-def uncompressed_around(folder: Path) -> Path | None:
-    """Return the same; None where it lies in neither, or beside a job that has trained nothing there."""
-    around = _around(folder)
-    found = around.baseline if isinstance(around, Sweep) else around
-    return found if found is not None and (found / "structure.json").is_file() else None
-
-
-def _around(folder: Path) -> Sweep | Path | None:
-    """Return the sweep, or the folder of the training, that a network or artefact lies in."""
-    place = folder.resolve()
-    for sweep in (place.parent, place.parent.parent.parent):  # a sweep's baseline, an artefact of a trial
-        if (sweep / "sweep.json").is_file():
-            return Sweep(sweep.parent, sweep.name)
-    return next((training for training in (place, place.parent) if (training / "job.yaml").is_file()), None)
-
-
-def dataset_around(folder: Path) -> tuple[Dataset, Path]:
-    """Return the dataset of the sweep or training that an artefact lies in, and the cache it was made with.
-
-    Raises:
-        UserError: it lies in neither.
-    """
-    found = job_of(folder)
-    if found is None:
-        raise UserError(f"{folder}: lies in no sweep or training; name the images with --data JOB.yaml|FOLDER")
-    job, cache = found
-    return job.dataset, cache
 
 
 def split_of(data: Data, name: str) -> Split:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from paretune.around import job_of, uncompressed_around
 from paretune.build import Start, build
 from paretune.compression.base import Context
 from paretune.compression.finetune import Finetune
@@ -15,7 +16,6 @@ from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.device_lock import sharing
 from paretune.errors import UserError
-from paretune.folders import job_of, uncompressed_around
 from paretune.recipe import Recipe
 from paretune.spec import parse_plugin
 from paretune.store import MANIFEST, Artefact, kept_network, read_artefact

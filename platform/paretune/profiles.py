@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from paretune.around import dataset_around
 from paretune.bench import measuring_images
 from paretune.data.base import Dataset
 from paretune.errors import UserError
-from paretune.folders import dataset_around, split_of
+from paretune.folders import split_of
 from paretune.profiling.comparison import Comparison, compare
 from paretune.profiling.cores import choose_cores
 from paretune.profiling.deployed import Deployed, deployed

@@ -12,6 +12,7 @@ from paretune import display
 from paretune.errors import UserError
 from paretune.folders import Sweep
 from paretune.front import Objective, front_object
+from paretune.promises import Outcome, outcomes
 from paretune.records import Record, read_records
 from paretune.spec import flat
 from paretune.tracking.mlflow import MlflowTracker
@@ -63,6 +64,11 @@ class Reporter:
             self._tracker.sync(records, self.sweep.folder, front, aims, self.sweep.feasible, files)
 
 
+def advice_of(sweep: Sweep, records: Sequence[Record]) -> list[Outcome]:
+    """Return what came of the advice that a sweep was to try first."""
+    return outcomes(sweep.promises, records, comparison_of(sweep))
+
+
 def objectives(sweep: Sweep) -> list[Objective]:
     """Return the sweep's objectives."""
     return [Objective(metric, direction) for metric, direction in sweep.job.objectives.items()]
@@ -111,7 +117,8 @@ def checked_front(sweep: Sweep, target: str | None) -> dict[str, Any]:
 
 def front_json(sweep: Sweep, target: str | None = None) -> str:
     """Return the front as ``paretune front --json`` prints it."""
-    return json.dumps(checked_front(sweep, target))
+    advice = [one.tree() for one in advice_of(sweep, read_records(sweep.folder))]
+    return json.dumps({**checked_front(sweep, target), "advice": advice})
 
 
 def front_text(sweep: Sweep, target: str | None = None) -> str:
@@ -121,6 +128,8 @@ def front_text(sweep: Sweep, target: str | None = None) -> str:
     volume = front["hypervolume"]
     kept = "; ".join(f"{metric} {constraint}" for metric, constraint in sweep.job.constraints.items())
     lines = [display.front_table(front, comparison_of(sweep))]
+    if advice := advice_of(sweep, read_records(sweep.folder)):
+        lines.append(display.advice_table([one.tree() for one in advice]))
     if kept:
         lines.append(f"every point keeps: {kept}")
     if volume is not None:

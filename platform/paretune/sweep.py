@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from paretune.errors import UserError
 from paretune.finalists import compare_front
 from paretune.folders import Sweep
 from paretune.job import Job
+from paretune.promises import pairs
 from paretune.recipe import Recipe
 from paretune.records import Record, read_record, read_records, write_record
 from paretune.reporter import Reporter, front_of
@@ -88,12 +90,13 @@ def refuse_impossible(job: Job) -> None:
 
 
 def compare(sweep: Sweep, reporter: Reporter) -> None:
-    """Measure the front once more, interleaved with both baselines."""
+    """Measure the front, and what advice was tried, once more, interleaved with both baselines."""
     reporter.say("measuring the front once more, interleaved with both baselines")
     records = read_records(sweep.folder)
-    wanted = {0, 1, *(point["trial"] for point in front_of(sweep, records)["front"])}
+    advised = pairs(sweep.promises, records)
+    wanted = {0, 1, *(point["trial"] for point in front_of(sweep, records)["front"]), *chain(*advised)}
     artefacts = {r.number: r.artefact for r in records if r.number in wanted and r.artefact is not None}
-    write_text(sweep.comparison, json.dumps(compare_front(bench_of(sweep), artefacts)))
+    write_text(sweep.comparison, json.dumps(compare_front(bench_of(sweep), artefacts, advised)))
 
 
 def normal_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:

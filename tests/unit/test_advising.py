@@ -13,28 +13,18 @@ import pytest
 import yaml
 
 from paretune import advising
-from paretune.advising import Advised, Tried, write_advice
+from paretune.advising import Tried, write_advice
 from paretune.cli import main
 from paretune.errors import UserError
 from paretune.profiling import advice_page
 from paretune.profiling.advice import Advice
 from paretune.profiling.comparison import Ratio
-from paretune.profiling.roofline import diagnose
-from paretune.profiling.roofs import Roofs
-from paretune.profiling.work import Work
 from paretune.recipe import Recipe
 from paretune.store import Artefact, read_artefact
-from tests_support_advising import artefact_in_a_training
+from tests_support_advising import advised, artefact_in_a_training
 
 RECIPE = {"input_size": "64x64", "steps": [{"quantize": {"tool": "nncf"}}], "runtime": {"openvino": {}}}
 ADVICE = Advice("runtime: openvino", "half of it lies between the layers", 2.0, "none", RECIPE)
-
-
-def advised(artefact: Artefact, *advice: Advice) -> Advised:
-    work = Work("stem", 2e6, 100, 1000, "fp32")
-    roofs = Roofs("cpu", {"fp32": 1e9}, [(1000, 1e9)], {})
-    stages: Any = {"preprocess": 1.0, "network": 8.0, "postprocess": 1.0}
-    return Advised(artefact, diagnose(stages, {"stem": 3.0}, {"stem": work}, roofs), advice, ("a note",))
 
 
 @pytest.fixture
@@ -117,6 +107,7 @@ def test_what_hinders_one_knob_is_the_reason_of_that_one(trying: list[str], caps
     kept = {knob: one["artefact"] for knob, one in told.items() if one["artefact"]}
     assert kept == {"quantize": "advice/tried/1-quantize", "sparsify": "advice/tried/4-sparsify"}
     assert read_artefact(Path(kept["quantize"])).recipe["runtime"] == {"eager": {}}
+    assert json.loads(Path("advice/advice.json").read_text())["tried"] == list(told.values())
     page = Path("advice/advice.html").read_text()
     assert "2.00x [1.67, 2.50] faster" in page
     assert "not built: no channel is left" in page

@@ -40,7 +40,7 @@ def _advise(given: argparse.Namespace) -> int:
         raise UserError(f"--try {given.most}: expected 0 or more")
     target = checked_target(given, [given.artefact])
     from paretune.advising import advise_artefact, try_advice, write_advice, write_tried
-    from paretune.folders import network_around
+    from paretune.around import network_around
     from paretune.optimizations import images_of, read_source
     from paretune.store import check_new_folder
 

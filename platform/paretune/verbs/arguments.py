@@ -120,7 +120,7 @@ def checked_target(given: argparse.Namespace, folders: Sequence[Path]) -> Any:
 
 def _made_for(folder: Path) -> Any:
     """Return the target of the job around an artefact or network, on the device that the artefact's runtime needs."""
-    from paretune.folders import target_around
+    from paretune.around import target_around
     from paretune.runtimes.predictor import device_of
     from paretune.store import MANIFEST
     from paretune.target import Target

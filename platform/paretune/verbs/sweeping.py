@@ -18,7 +18,8 @@ def add(verbs: Any) -> None:
     """Add the verbs to the parser."""
     sweep = verbs.add_parser("sweep", help="train, compress, evaluate, measure: from a job to its front")
     job_arguments(sweep)
-    text = "recipes to try right after the baselines: files, or a folder that `paretune advise` wrote"
+    text = "recipes to try right after the baselines: files, or a folder that `paretune advise` wrote, whose "
+    text += "predictions are held to what is measured"
     sweep.add_argument("--first", nargs="+", type=Path, default=[], metavar="RECIPE", help=text)
     sweep.add_argument("--address", help=argparse.SUPPRESS)
     sweep.set_defaults(run=_sweep)
@@ -32,19 +33,22 @@ def _sweep(given: argparse.Namespace) -> int:
     from paretune.folders import new_sweep
     from paretune.plan import read_plan
 
-    changes = overrides(given)
+    changes, promises = overrides(given), ()
     if given.first:
-        changes["search.first"] = _recipes(given.first)
+        changes["search.first"], promises = _advised(given.first)
     plan = read_plan(given.job, changes)
-    return _run(new_sweep(plan, given.name or given.job.stem), given.address)
+    return _run(new_sweep(plan, given.name or given.job.stem, promises), given.address)
 
 
-def _recipes(places: Sequence[Path]) -> list[Any]:
-    """Read recipes from files and folders, as they are.
+def _advised(places: Sequence[Path]) -> tuple[list[Any], tuple[Any, ...]]:
+    """Read recipes from files and folders, as they are, and what the advice beside them promises.
+
+    What the advice was for stands before its recipes: only against it can be seen what they gain.
 
     Raises:
-        UserError: there is no such file, it is no YAML, or a folder holds none.
+        UserError: there is no such file, it is no YAML, a folder holds none, or advice that cannot be read.
     """
+    from paretune.promises import read_promises
     from paretune.recipe import Recipe
     from paretune.yamlfile import read_yaml, validate
 
@@ -54,7 +58,9 @@ def _recipes(places: Sequence[Path]) -> list[Any]:
         if not inside:
             raise UserError(f"--first {place}: holds no recipe (*.yaml)")
         files += inside
-    return [validate(Recipe, read_yaml(file)).tree() for file in files]
+    recipes = [validate(Recipe, read_yaml(file)) for file in files]
+    promises = read_promises(recipes, [file.parent for file in files])
+    return [*(promise.before for promise in promises), *(recipe.tree() for recipe in recipes)], tuple(promises)
 
 
 def _resume(given: argparse.Namespace) -> int:
