@@ -35,9 +35,9 @@ def test_what_is_left_out_is_as_in_the_job_around_and_what_is_said_wins(tmp_path
     gpu = in_a_sweep(tmp_path / "gpu", device="cuda", threads=1)
     nowhere = tmp_path / "nowhere"
     assert asked([two]) == Target(threads=2)
-    assert "target: cpu, 2 threads, as in the sweep or training around" in capsys.readouterr().err
+    assert "target: cpu, 2 threads, which the artefact was made for" in capsys.readouterr().err
     assert asked([gpu, nowhere]) == Target(device="cuda")
-    assert "target: cuda, as" in capsys.readouterr().err
+    assert "target: cuda, which" in capsys.readouterr().err
     assert asked([two], threads=4) == Target(threads=4)
     assert asked([two], device="cuda") == Target(device="cuda")  # threads of a CPU mean nothing on it
     assert asked([gpu], device="cpu") == asked([nowhere]) == asked([]) == Target()

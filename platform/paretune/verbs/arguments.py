@@ -113,7 +113,7 @@ def checked_target(given: argparse.Namespace, folders: Sequence[Path]) -> Any:
         raise UserError(f"the artefacts were made for several targets ({told}): name one with --device and --threads")
     target = next(iter(found), plain)
     if target != plain:
-        told = "as in the sweep or training around; --device and --threads name another"
+        told = "which the artefact was made for; --device and --threads name another"
         print(f"target: {target}, {told}", file=sys.stderr, flush=True)
     return target
 
