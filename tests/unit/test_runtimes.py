@@ -29,6 +29,8 @@ from tests_support import ROOT
 from tests_support_profiling import FAKE_ROW, FakeDetector, images, onnx_of
 
 SIZE = InputSize(16, 12)
+GPU = Target(device="cuda")
+EVERY = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
 @pytest.fixture(autouse=True)
@@ -134,16 +136,38 @@ def test_onnxruntime_that_falls_back_to_another_provider_is_refused(model_file, 
         OnnxRuntime().load(artefact_of(tmp_path / "artefact", file=model_file), Target(device="cuda"))
 
 
-def test_onnxruntime_tells_its_providers_what_they_need(monkeypatch):
-    every = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
-    monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: every)
-    gpu = Target(device="cuda")
-    assert OnnxRuntime()._providers(Target()) == {"CPUExecutionProvider": {}}
-    assert OnnxRuntime()._providers(gpu) == {"CUDAExecutionProvider": {"use_tf32": "0"}}
-    found = OnnxRuntime(provider="tensorrt", precision="fp16")._providers(gpu)
-    assert list(found) == every[:2]
-    assert found[every[0]]["trt_fp16_enable"] == "1"
-    assert OnnxRuntime(provider="tensorrt")._providers(gpu)[every[0]]["trt_fp16_enable"] == "0"
+def options_of(runtime, file, target=GPU):
+    return runtime._options(runtime._providers(target), file)
+
+
+def test_onnxruntime_tells_its_providers_what_they_need(model_file, monkeypatch, tmp_path):
+    monkeypatch.setattr(onnxruntime, "private_folder", lambda _: tmp_path)
+    monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: EVERY)
+    assert options_of(OnnxRuntime(), model_file, Target()) == {"CPUExecutionProvider": {}}
+    assert options_of(OnnxRuntime(), model_file) == {"CUDAExecutionProvider": {"use_tf32": "0"}}
+    found = options_of(OnnxRuntime(provider="tensorrt", precision="fp16"), model_file)
+    assert list(found) == EVERY[:2]
+    assert found[EVERY[0]]["trt_fp16_enable"] == "1"
+    assert options_of(OnnxRuntime(provider="tensorrt"), model_file)[EVERY[0]]["trt_fp16_enable"] == "0"
+
+
+def test_engines_of_two_networks_do_not_meet_though_their_files_have_one_name(network, tmp_path, monkeypatch):
+    """ONNX Runtime looks engines up by the names of file and tensors: with one folder it ran another network's."""
+    monkeypatch.setattr(onnxruntime, "private_folder", lambda _: tmp_path)
+    monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: EVERY)
+
+    def cache(kind, precision="fp32"):
+        runtime = OnnxRuntime(provider="tensorrt", precision=precision)
+        return options_of(runtime, tmp_path / kind / "model.onnx")[EVERY[0]]["trt_engine_cache_path"]
+
+    for kind in ("one", "same", "other"):
+        (tmp_path / kind).mkdir()
+        onnx_of(network, SIZE, tmp_path / kind / "model.onnx")
+        with torch.no_grad():
+            network.stem.weight.mul_(2 if kind == "same" else 1)
+    assert Path(cache("one")).is_dir()
+    assert cache("one") == cache("same")
+    assert len({cache("one"), cache("other"), cache("one", "fp16")}) == 3
 
 
 def test_onnxruntime_has_fp16_on_tensorrt_only():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -21,7 +21,7 @@ from paretune.runtimes.base import Core, Counted, Loaded, Operator, Runtime
 from paretune.runtimes.caching import private_folder
 from paretune.runtimes.counting import Counting, Modules, modules_of
 from paretune.spec import parse_plugin
-from paretune.store import Artefact
+from paretune.store import Artefact, sha256
 from paretune.structures import Floats
 from paretune.target import Device, Target
 
@@ -85,9 +85,10 @@ class OnnxRuntime(Runtime):
         size = artefact.input_size
         parts = {}
         for name in detector.part_names:
-            session = open_session(artefact.file(part_file(name)), target.threads, wanted, profile)
+            file = artefact.file(part_file(name))
+            session = open_session(file, target.threads, self._options(wanted, file), profile)
             threads, providers = session.get_session_options().intra_op_num_threads, session.get_providers()
-            if providers[0] != next(iter(wanted)) or threads != target.threads:
+            if providers[0] != wanted[0] or threads != target.threads:
                 told = f"{', '.join(providers)} with {threads} threads"
                 raise RuntimeError(f"ONNX Runtime runs on {told}, not as asked for")
             shape = (1, 3, size.height, size.width) if name == detector.part_names[0] else None
@@ -96,15 +97,15 @@ class OnnxRuntime(Runtime):
         precisions = {precision(artefact.file(part_file(name))) for name in detector.part_names}
         facts: dict[str, str | int] = {
             "runtime": f"onnxruntime {library().__version__}",
-            "provider": next(iter(wanted)),
+            "provider": wanted[0],
             "device": target.device,
             "threads": target.threads,
             "precision": "int8" if "int8" in precisions else self.precision,
         }
         return Loaded(detector, parts, size, facts)
 
-    def _providers(self, target: Target) -> dict[str, dict[str, str]]:
-        """Return the providers for a target, best first, each with its options.
+    def _providers(self, target: Target) -> list[str]:
+        """Return ONNX Runtime's names of the providers for a target, best first.
 
         Raises:
             RuntimeError: this ONNX Runtime has no such provider, or it is for another device.
@@ -117,18 +118,23 @@ class OnnxRuntime(Runtime):
             raise RuntimeError(
                 f"this onnxruntime has no provider {word}, only {', '.join(known)}: not on {target.device}"
             )
-        wanted = {_PROVIDERS[word]: self._options(word)}
-        return wanted if word != "tensorrt" else wanted | {_PROVIDERS["cuda"]: self._options("cuda")}
+        return [_PROVIDERS[word], *([_PROVIDERS["cuda"]] if word == "tensorrt" else [])]
 
-    def _options(self, word: str) -> dict[str, str]:
-        """Return what a provider is told; float32 on a GPU is not to be TF32, whose inputs have 10 bits."""
-        if word == "cuda":
-            return {"use_tf32": "0"}
-        if word == "tensorrt":
-            cache = private_folder("tensorrt")
+    def _options(self, providers: Sequence[str], file: Path) -> dict[str, dict[str, str]]:
+        """Return what each provider is told for a file; float32 on a GPU is not to be TF32, whose inputs have 10 bits.
+
+        Each file has a folder of engines of its own: ONNX Runtime finds them by the names of file and tensors alone,
+        and would run another network's.
+        """
+        found: dict[str, dict[str, str]] = {name: {} for name in providers}
+        if _PROVIDERS["cuda"] in found:
+            found[_PROVIDERS["cuda"]] = {"use_tf32": "0"}
+        if _PROVIDERS["tensorrt"] in found:
+            cache = private_folder("tensorrt") / f"{sha256(file)}.{self.precision}"
+            cache.mkdir(exist_ok=True)
             options = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache)}
-            return options | {"trt_fp16_enable": str(int(self.precision == "fp16"))}
-        return {}
+            found[_PROVIDERS["tensorrt"]] = options | {"trt_fp16_enable": str(int(self.precision == "fp16"))}
+        return found
 
 
 def part_file(part: str) -> str:
