@@ -14,7 +14,7 @@ from paretune.compression.artefact import write_artefact
 from paretune.detectors import DETECTORS
 from paretune.errors import UserError
 from paretune.model import Model
-from paretune.runtimes import RUNTIMES
+from paretune.runtimes import RUNTIMES, base
 from paretune.runtimes.predictor import load_predictor
 from paretune.structures import InputSize
 from paretune.target import Target
@@ -163,10 +163,20 @@ def test_a_damaged_artefact_is_not_run(artefact, target):
 
 
 @pytest.mark.parametrize("name", RUNTIMES.names)
+def test_a_library_that_is_not_installed_is_told_before_anything_is_built(name, monkeypatch):
+    runtime = RUNTIMES.load(name)()
+    target = Target(device=runtime.devices[0])
+    library = runtime.libraries[0]
+    monkeypatch.setattr(base, "find_spec", lambda name: None if name == library else object())
+    assert runtime.problem(target) == f"{name} needs {library}: not installed here"
+
+
+@pytest.mark.parametrize("name", RUNTIMES.names)
 def test_its_file_imports_no_library(name):
-    """`paretune check` reads every plug-in's fields in about a second."""
+    """`paretune check` reads every plug-in's fields in about a second; what hinders one on a CPU is told as quickly."""
     code = (
-        "import sys; from paretune.runtimes import RUNTIMES; cls = RUNTIMES.load(sys.argv[1]);"
+        "import sys; from paretune.runtimes import RUNTIMES; from paretune.target import Target;"
+        "cls = RUNTIMES.load(sys.argv[1]); cls().problem(Target());"
         "loaded = [lib for lib in (*cls.libraries, 'torch', 'onnx', 'cv2') if lib in sys.modules];"
         "sys.exit(f'{cls}: {loaded}' if loaded else 0)"
     )

@@ -17,7 +17,8 @@ from paretune.compression.artefact import write_artefact
 from paretune.detectors import DETECTORS
 from paretune.errors import UserError
 from paretune.model import Model
-from paretune.runtimes import eager, onnxruntime, openvino
+from paretune.runtimes import base, eager, onnxruntime, openvino
+from paretune.runtimes.compiled import Compiled
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime, open_session, precision
 from paretune.runtimes.openvino import OpenVino
@@ -120,12 +121,23 @@ def test_onnxruntime_without_the_provider_says_which_it_has(model_file, tmp_path
     word = "cuda" if provider == "auto" else provider
     with pytest.raises(RuntimeError, match=f"no provider {word}, only CPUExecutionProvider: not on cuda"):
         OnnxRuntime(provider=provider).load(artefact_of(tmp_path / "a", file=model_file), Target(device="cuda"))
+    said = OnnxRuntime(provider=provider).problem(Target(device="cuda"))
+    assert said == f"this onnxruntime has no provider {word}, only CPUExecutionProvider: not on cuda"
+
+
+def test_onnxruntime_knows_nothing_against_a_provider_that_is_there(monkeypatch):
+    monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: EVERY)
+    assert OnnxRuntime(provider="tensorrt").problem(GPU) is None
+    assert OnnxRuntime().problem(Target()) is None
 
 
 @pytest.mark.parametrize(("provider", "device"), [("cpu", "cuda"), ("cuda", "cpu"), ("tensorrt", "cpu")])
 def test_onnxruntime_provider_and_target_must_be_of_one_device(model_file, tmp_path, provider, device):
     with pytest.raises(RuntimeError, match=f"provider {provider} does not run on {device}"):
         OnnxRuntime(provider=provider).load(artefact_of(tmp_path / "a", file=model_file), Target(device=device))
+    assert f"provider {provider} does not run on {device}" in OnnxRuntime(provider=provider).problem(
+        Target(device=device)
+    )
 
 
 def test_onnxruntime_that_falls_back_to_another_provider_is_refused(model_file, tmp_path, monkeypatch):
@@ -293,6 +305,12 @@ def test_eager_needs_the_gpu_it_was_asked_for(network, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RuntimeError, match="torch finds none"):
         Eager().load(artefact_of(tmp_path / "artefact", network=network), Target(device="cuda"))
+    monkeypatch.setattr(base, "find_spec", lambda _: object())
+    for runtime in (Eager(), Compiled(), TensorRt()):
+        assert runtime.problem(Target(device="cuda")) == "the target is a GPU, and torch finds none"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for runtime in (Eager(), Compiled(), TensorRt()):
+        assert runtime.problem(Target(device="cuda")) is None
 
 
 @pytest.mark.parametrize(("precision", "share"), [("fp32", 1e-6), ("bf16", 0.05), ("fp16", 0.005)])

@@ -57,6 +57,26 @@ def test_without_a_compiler_one_line_says_so(tmp_path: Path, monkeypatch: pytest
         loaded(tmp_path / "artefact", FakeDetector().build(2).eval(), FakeDetector(), SIZE, Compiled())
 
 
+@pytest.mark.parametrize("command", ["no-such-compiler", "", "no-such-cache g++", "{there}", "{there} -v"])
+def test_a_compiler_is_missing_where_torch_finds_none(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch's own search is the oracle; it runs what it finds."""
+    from torch._inductor import cpp_builder
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    (there := tmp_path / "our-c++").write_text("#!/bin/sh\n")
+    there.chmod(0o700)
+    monkeypatch.setenv("CXX", command.format(there=there))
+    try:
+        cpp_builder.cpp_compiler_search.__wrapped__((os.environ["CXX"],))
+        found = True
+    except InvalidCxxCompiler:
+        found = False
+    assert found == ("{there}" in command)
+    assert (Compiled().problem(Target()) is None) == found
+
+
 def test_the_folder_of_compiled_programs_is_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caching.tempfile, "gettempdir", lambda: str(tmp_path))
     folder = caching.private_folder("compiled")

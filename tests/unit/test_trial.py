@@ -111,6 +111,16 @@ def test_what_the_machine_cannot_run_is_refused_before_it_is_built(
     assert record.seconds == {}
 
 
+def test_a_runtime_whose_compiler_is_missing_fails_one_trial_before_it_is_built(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    record = ran(bench, runtime="compiled", steps=[{"prune": {"ratio": 0.5}}])
+    assert record.failure.startswith("UserError: runtime 'compiled' needs a C++ compiler")
+    assert record.unfit
+    assert record.seconds == {}
+
+
 def test_a_wrong_artefact_fails_the_trial_and_names_the_layer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     from paretune.detectors import structure
 

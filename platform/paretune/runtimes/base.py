@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -103,11 +104,18 @@ class Runtime(Spec, ABC):
     def problem(self, target: Target) -> str | None:
         """Tell why it cannot run on a target as its fields ask; None if nothing is known against it.
 
-        Asked on the machine of the target before anything is built.
+        Asked on the machine of the target before anything is built; imports no library where it can do without.
         """
         if target.device not in self.devices:
             return f"{self.name} runs on {', '.join(self.devices)} here, not on {target.device}"
+        if missing := self.missing:
+            return f"{self.name} needs {', '.join(missing)}: not installed here"
         return None
+
+    @property
+    def missing(self) -> list[str]:
+        """Return its libraries that are not installed here."""
+        return [library for library in self.libraries if find_spec(library) is None]
 
     @abstractmethod
     def load(self, artefact: Artefact, target: Target) -> Core:

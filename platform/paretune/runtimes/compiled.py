@@ -9,6 +9,7 @@ Compilation, ASPLOS 2024 (https://doi.org/10.1145/3620665.3640366).
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +25,7 @@ from paretune.runtimes.ahead import Ahead, key_of
 from paretune.runtimes.base import Core, Counted, Loaded, Runtime
 from paretune.runtimes.caching import private_folder
 from paretune.runtimes.counting import Counting
-from paretune.runtimes.eager import Given, Precision, ready, settle, told
+from paretune.runtimes.eager import Given, Precision, gpu_problem, ready, settle, told
 from paretune.spec import parse_plugin
 from paretune.store import Artefact
 from paretune.structures import Floats
@@ -44,6 +45,10 @@ class Compiled(Runtime):
 
     precision: Precision = "fp32"
     """Type of the weights and activations of layers that are not INT8."""
+
+    def problem(self, target: Target) -> str | None:
+        """Tell that there is no C++ compiler for a CPU's program, or no GPU."""
+        return super().problem(target) or gpu_problem(target) or _compiler_problem(target)
 
     def load(self, artefact: Artefact, target: Target) -> Core:
         """Compile every part of the network, each as one graph, by running it once.
@@ -66,8 +71,8 @@ class Compiled(Runtime):
         return Counting(ranged, TorchProfile(target.device, loaded.detector.part_names, by_kernel=True))
 
     def _loaded(self, artefact: Artefact, target: Target, *, count: bool = False) -> Loaded:
-        if target.device == "cpu":
-            _check_compiler()
+        if problem := _compiler_problem(target):
+            raise UserError(problem)
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_folder("compiled"))
         settle(target)
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
@@ -109,11 +114,13 @@ def graphed(part: nn.Module, given: Given) -> Callable[[Floats], tuple[Floats, .
     return run
 
 
-def _check_compiler() -> None:
-    """Say what is missing before torch does at length."""
-    compiler = os.environ.get("CXX") or "g++"
-    if shutil.which(compiler) is None:
-        raise UserError(
-            f"runtime 'compiled' needs a C++ compiler, and there is no {compiler!r} here: install g++, or name another "
-            "in the environment variable CXX, or take another runtime"
-        )
+def _compiler_problem(target: Target) -> str | None:
+    """Say what torch would take and is missing, before torch does at length; Triton needs none for a GPU."""
+    command = shlex.split(os.environ.get("CXX", "g++"))  # "ccache g++" is one, too
+    if target.device != "cpu" or (command and shutil.which(command[0])):
+        return None
+    told = f"there is no {command[0]!r} here" if command else "the environment variable CXX is empty"
+    return (
+        f"runtime 'compiled' needs a C++ compiler, and {told}: install g++, or name another in the environment "
+        "variable CXX, or take another runtime"
+    )

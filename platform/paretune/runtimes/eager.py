@@ -38,6 +38,10 @@ class Eager(Runtime):
     channels_last: bool = False
     """Keep the channels of a pixel side by side in memory: often faster, and the same numbers but for rounding."""
 
+    def problem(self, target: Target) -> str | None:
+        """Tell that a GPU is asked for and torch finds none."""
+        return super().problem(target) or gpu_problem(target)
+
     def load(self, artefact: Artefact, target: Target) -> Core:
         """Rebuild the network from its structure and weights.
 
@@ -77,6 +81,16 @@ class Eager(Runtime):
         )
 
 
+def gpu_problem(target: Target) -> str | None:
+    """Tell that the target is a GPU and torch finds none; for a CPU torch is not imported."""
+    if target.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            return "the target is a GPU, and torch finds none"
+    return None
+
+
 def settle(target: Target) -> None:
     """Give torch the target's number of threads, see to it that there is the device, and keep TF32 away.
 
@@ -88,9 +102,9 @@ def settle(target: Target) -> None:
     torch.set_num_threads(target.threads)
     if torch.get_num_threads() != target.threads:
         raise RuntimeError(f"torch runs {torch.get_num_threads()} threads, not {target.threads}")
+    if problem := gpu_problem(target):
+        raise RuntimeError(problem)
     if target.device == "cuda":
-        if not torch.cuda.is_available():
-            raise RuntimeError("the target is a GPU, and torch finds none")
         _forbid_tf32()
 
 

@@ -62,6 +62,10 @@ class OnnxRuntime(Runtime):
         """Return the device of the provider that it asks for."""
         return "cuda" if self.provider in {"cuda", "tensorrt"} else "cpu"
 
+    def problem(self, target: Target) -> str | None:
+        """Tell that this ONNX Runtime has no such provider; for the CPU, which all have, it is not imported."""
+        return super().problem(target) or self._provider_problem(target)
+
     def load(self, artefact: Artefact, target: Target) -> Core:
         """Load ``model.onnx`` with all graph optimizations and the target's threads.
 
@@ -110,15 +114,21 @@ class OnnxRuntime(Runtime):
         Raises:
             RuntimeError: this ONNX Runtime has no such provider, or it is for another device.
         """
-        word = target.device if self.provider == "auto" else self.provider
-        if (word == "cpu") != (target.device == "cpu"):
-            raise RuntimeError(f"onnxruntime: provider {word} does not run on {target.device}, the target's device")
-        known = library().get_available_providers()
-        if _PROVIDERS[word] not in known:
-            raise RuntimeError(
-                f"this onnxruntime has no provider {word}, only {', '.join(known)}: not on {target.device}"
-            )
+        if problem := self._provider_problem(target):
+            raise RuntimeError(problem)
+        word = self._word(target)
         return [_PROVIDERS[word], *([_PROVIDERS["cuda"]] if word == "tensorrt" else [])]
+
+    def _word(self, target: Target) -> str:
+        return target.device if self.provider == "auto" else self.provider
+
+    def _provider_problem(self, target: Target) -> str | None:
+        word = self._word(target)
+        if (word == "cpu") != (target.device == "cpu"):
+            return f"onnxruntime: provider {word} does not run on {target.device}, the target's device"
+        if word != "cpu" and _PROVIDERS[word] not in (known := library().get_available_providers()):
+            return f"this onnxruntime has no provider {word}, only {', '.join(known)}: not on {target.device}"
+        return None
 
     def _options(self, providers: Sequence[str], file: Path) -> dict[str, dict[str, str]]:
         """Return what each provider is told for a file; float32 on a GPU is not to be TF32, whose inputs have 10 bits.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +123,7 @@ def _opened(folder: Path) -> tuple[Artefact, Detector, Runtime]:
     artefact = read_artefact(folder)
     detector: Detector = _plugin(artefact, "detector", artefact.detector, DETECTORS)
     runtime: Runtime = _plugin(artefact, "runtime", artefact.runtime, RUNTIMES)
-    if missing := [library for library in runtime.libraries if find_spec(library) is None]:
+    if missing := runtime.missing:
         raise UserError(f"{folder}: runs on {runtime.name}, which needs {', '.join(missing)}: not installed here")
     try:
         Preprocess.parse(artefact.preprocessing or detector.preprocess.tree())

@@ -13,6 +13,7 @@ from paretune.detectors.base import Detector
 from paretune.model import Format
 from paretune.runtimes.base import Core, Counted, Loaded, Runtime
 from paretune.runtimes.caching import private_folder
+from paretune.runtimes.eager import gpu_problem
 from paretune.runtimes.onnxruntime import part_file, precision
 from paretune.spec import parse_plugin
 from paretune.store import Artefact
@@ -34,6 +35,10 @@ class TensorRt(Runtime):
     precision: Literal["fp32", "fp16"] = "fp32"
     """What layers that are not INT8 compute in."""
 
+    def problem(self, target: Target) -> str | None:
+        """Tell that there is no GPU."""
+        return super().problem(target) or gpu_problem(target)
+
     def load(self, artefact: Artefact, target: Target) -> Core:
         """Build an engine from each file of the artefact, or read the one built before.
 
@@ -43,11 +48,10 @@ class TensorRt(Runtime):
         """
         if target.device not in self.devices:
             raise RuntimeError(f"tensorrt runs on {', '.join(self.devices)}, not on {target.device}")
-        import torch
-
-        if not torch.cuda.is_available():
-            raise RuntimeError("the target is a GPU, and torch finds none")
+        if problem := gpu_problem(target):
+            raise RuntimeError(problem)
         import tensorrt
+        import torch
 
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         files = {name: artefact.file(part_file(name)) for name in detector.part_names}
