@@ -14,6 +14,7 @@ from paretune.detectors import DETECTORS
 from paretune.errors import Problem, UserError, UserErrors, did_you_mean
 from paretune.job import Job
 from paretune.plan import checked_space, read_plan
+from paretune.profiling.cores import cores_problem
 from paretune.recipe import Recipe
 from paretune.registry import Registry
 from paretune.runtimes import RUNTIMES
@@ -62,7 +63,9 @@ def _check_file(file: Path) -> str:
         raise UserErrors([Problem(str(file), 1, expected)])
     if len(as_job - {"input_size"}) >= len(as_space - {"input_size"}):
         plan = read_plan(file)
-        return f"{file}: a job, right; its space has {len(plan.space.parameters)} parameters"
+        problem = cores_problem(plan.job.target.threads)
+        here = f"; not on this machine: targets.{plan.job.target_name}.threads: {problem}" if problem else ""
+        return f"{file}: a job, right; its space has {len(plan.space.parameters)} parameters{here}"
     space = checked_space(document)
     corners = sum(1 for _ in space.corners())
     return f"{file}: a search space, right; {len(space.parameters)} parameters, {corners} corners checked"

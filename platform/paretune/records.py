@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -109,6 +110,11 @@ def write_record(sweep_folder: Path, record: Record) -> None:
     file = record_file(sweep_folder, record.number)
     if not file.exists():
         write_text(file, json.dumps(asdict(record), indent=1))
+
+
+def forget_record(sweep_folder: Path, number: int) -> None:
+    """Remove a trial's folder, its record in it: it is run again."""
+    shutil.rmtree(record_file(sweep_folder, number).parent)
 
 
 def read_record(sweep_folder: Path, number: int) -> Record | None:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from paretune.baseline import first_recipes, take_baseline, train_baseline
+from paretune.baseline import baseline_recipes, first_recipes, take_baseline, train_baseline
 from paretune.bench import Bench
 from paretune.errors import UserError
 from paretune.finalists import compare_front
 from paretune.folders import Sweep
 from paretune.job import Job
+from paretune.profiling.cores import cores_problem
 from paretune.promises import pairs
 from paretune.recipe import Recipe
-from paretune.records import Record, read_record, read_records, write_record
+from paretune.records import Record, forget_record, read_record, read_records, write_record
 from paretune.reporter import Reporter, front_of
 from paretune.store import write_text
 from paretune.trial import run
@@ -74,6 +75,20 @@ def bench_of(sweep: Sweep) -> Bench:
     return Bench(sweep.job, sweep.job.dataset.open(sweep.cache), sweep.folder, sweep.baseline, sweep.cache)
 
 
+def refuse_unfit_machine(job: Job) -> None:
+    """Refuse a target that this machine, on which all of the sweep will run, cannot be.
+
+    Raises:
+        UserError: it has fewer cores than the target has threads, or no such device.
+    """
+    where = f"targets.{job.target_name}"
+    if problem := cores_problem(job.target.threads):
+        raise UserError(f"{where}.threads: {problem}")
+    eager = Recipe.model_validate(baseline_recipes(job)[0]).runtime
+    if problem := eager.problem(job.target):
+        raise UserError(f"{where}.device: {problem}")
+
+
 def refuse_impossible(job: Job) -> None:
     """Refuse what no node of the session can ever give.
 
@@ -107,6 +122,8 @@ def normal_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
 def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
     """Let Tune run what is left of the budget; the trials share that many cores between them if they ask for fewer.
 
+    A baseline that failed is run again: what was wrong may have passed, or been put right.
+
     Raises:
         UserError: the eager baseline failed.
     """
@@ -115,8 +132,11 @@ def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
     from paretune.search.searcher import StudySearcher
     from paretune.search.study import Setup, Study
 
+    for record in read_records(sweep.folder):
+        if record.origin == "baseline" and record.state == "failed":
+            reporter.say(f"trial {record.number} is a baseline and failed; it is run again")
+            forget_record(sweep.folder, record.number)
     job, records = sweep.job, read_records(sweep.folder)
-    _refuse_failed_baseline(records)
     left = job.search.trials - len(records)
     if left <= 0:
         return
@@ -147,13 +167,13 @@ def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
     )
     if searcher.exhausted:
         sweep.mark_exhausted()
-    _refuse_failed_baseline(read_records(sweep.folder))
-
-
-def _refuse_failed_baseline(records: Sequence[Record]) -> None:
-    failed = next((r for r in records if r.number == 0 and r.state == "failed"), None)
-    if failed is not None:
-        raise UserError(f"trial 0, the eager baseline, failed, so there is nothing to compare with: {failed.failure}")
+    eager = read_record(sweep.folder, 0)
+    if eager is not None and eager.state == "failed":
+        where = "" if str(sweep.runs) == "runs" else f" --runs {sweep.runs}"
+        raise UserError(
+            f"trial 0, the eager baseline, failed, so there is nothing to compare with: {eager.failure}\n"
+            f"to run it again: paretune resume {sweep.name}{where}"
+        )
 
 
 def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> None:

@@ -45,7 +45,7 @@ def test_siblings_are_shared_only_when_nothing_else_is_left(machine):
 
 def test_more_threads_than_cores_is_the_users_mistake(machine):
     machine(0, 1)
-    with pytest.raises(UserError, match="at most 2"):
+    with pytest.raises(UserError, match=r"3 threads, .* at most 2 \(--threads, or targets.NAME.threads in a job\)"):
         cores.choose_cores(3)
 
 

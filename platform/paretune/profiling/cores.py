@@ -17,6 +17,14 @@ FOREIGN, STEAL, THROTTLED = 0.05, 0.02, 0.01
 """Shares of a core, or of the time, above which others' use of our cores makes a measurement contended."""
 
 
+def cores_problem(threads: int) -> str | None:
+    """Tell that this process may use fewer cores than threads are asked for; None if there are enough."""
+    allowed = len(os.sched_getaffinity(0))
+    if threads <= allowed:
+        return None
+    return f"{threads} threads, each on a core of its own, and this process may use {allowed}: at most {allowed}"
+
+
 def choose_cores(threads: int) -> list[int]:
     """Return as many of the cores this process may use, each of its own hardware while there are enough.
 
@@ -25,12 +33,9 @@ def choose_cores(threads: int) -> list[int]:
     Raises:
         UserError: there are fewer.
     """
+    if problem := cores_problem(threads):
+        raise UserError(f"{problem} (--threads, or targets.NAME.threads in a job)")
     allowed = sorted(os.sched_getaffinity(0), reverse=True)
-    if len(allowed) < threads:
-        raise UserError(
-            f"target.threads is {threads}, each on a core of its own, and this process may use {len(allowed)}; "
-            f"set target.threads to at most {len(allowed)}"
-        )
     chosen: list[int] = []
     for core in allowed:
         if not siblings([core]) & set(chosen):

@@ -41,11 +41,13 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next trial as ``{number, recipe, origin}``; None makes Tune ask again later."""
+        finished: str = Searcher.FINISHED
+        if self._study.hopeless:
+            return finished
         try:
             proposal = self._study.propose()
         except SpaceExhausted:
             self.exhausted = True
-            finished: str = Searcher.FINISHED
             return finished
         if proposal is None:
             return None

@@ -166,6 +166,11 @@ class Study:
         runtime = recipe.get("runtime")
         return next((r for r in self._records.values() if r.unfit and r.recipe.get("runtime") == runtime), None)
 
+    @property
+    def hopeless(self) -> bool:
+        """Tell whether the eager baseline, on which the rest depends, has failed."""
+        return 0 in self._records and self._records[0].state == "failed"
+
     def tell(self, record: Record) -> None:
         """Take what came of a trial; telling twice does nothing."""
         import optuna

@@ -37,6 +37,7 @@ def _sweep(given: argparse.Namespace) -> int:
     if given.first:
         changes["search.first"], promises = _advised(given.first)
     plan = read_plan(given.job, changes)
+    _check_machine(plan.job, given.address)
     return _run(new_sweep(plan, given.name or given.job.stem, promises), given.address)
 
 
@@ -66,7 +67,18 @@ def _advised(places: Sequence[Path]) -> tuple[list[Any], tuple[Any, ...]]:
 def _resume(given: argparse.Namespace) -> int:
     from paretune.folders import find_sweep
 
-    return _run(find_sweep(given.runs, given.sweep), given.address)
+    sweep = find_sweep(given.runs, given.sweep)
+    if not sweep.finished:
+        _check_machine(sweep.job, given.address)
+    return _run(sweep, given.address)
+
+
+def _check_machine(job: Any, address: str | None) -> None:
+    """Refuse a target that this machine cannot be, where no cluster is joined."""
+    from paretune.sweep import refuse_unfit_machine
+
+    if address is None:
+        refuse_unfit_machine(job)
 
 
 def _run(sweep: Any, address: str | None) -> int:

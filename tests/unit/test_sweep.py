@@ -1,0 +1,132 @@
+"""A sweep whose baseline fails, and one whose target this machine cannot be: Ray itself is not started."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paretune.cli import main
+from paretune.errors import UserError
+from paretune.executors.ray import trials
+from paretune.folders import Sweep, new_sweep
+from paretune.plan import read_plan
+from paretune.records import Record, read_records, write_record
+from paretune.reporter import Reporter
+from paretune.runtimes import eager
+from paretune.sweep import run_trials
+
+JOB = """\
+dataset: {shapes: {}}
+detector: {yolo: {variant: nano}}
+input_size: 160
+space: space.yaml
+targets: {laptop: {threads: 2}}
+search: {trials: 4, sampler: random}
+"""
+SPACE = "{input_size: {choices: [128, 160]}, steps: [{prune: {ratio: {low: 0.1, high: 0.5}}}], runtime: onnxruntime}"
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "job.yaml").write_text(JOB)
+    (tmp_path / "space.yaml").write_text(SPACE)
+    monkeypatch.chdir(tmp_path)
+    return Path("job.yaml")
+
+
+class Tune:
+    """Carries out proposals one by one, as Tune does; trials named in ``broken`` fail."""
+
+    def __init__(self, sweep: Sweep, broken: set[int]) -> None:
+        self.sweep, self.broken, self.ran = sweep, broken, []
+
+    def __call__(self, _trial: Any, searcher: Any, *, count: int, **_: Any) -> None:
+        for turn in range(count):
+            proposal = searcher.suggest(str(turn))
+            if proposal == searcher.FINISHED:
+                return
+            number, recipe = proposal["number"], proposal["recipe"]
+            self.ran.append(number)
+            what = (number, recipe, {}, proposal["origin"])
+            if number in self.broken:
+                record = Record.failed(*what, "RuntimeError: the measuring process died")
+            else:
+                result = {"metrics": {"map": 0.5, "latency_ms_p50": 3.0}, "reasons": {}, "notes": (), "artefact": "a"}
+                record = Record.complete(*what, started=1.0 + number, **result)
+            write_record(self.sweep.folder, record)
+            searcher.on_trial_complete(str(turn), {"number": number})
+
+
+class Quiet(Reporter):
+    def trial_done(self, _record: Record) -> None:
+        """Neither front nor log."""
+
+
+def states(sweep: Sweep) -> list[tuple[int, str]]:
+    return [(record.number, record.state) for record in read_records(sweep.folder)]
+
+
+def test_a_baseline_that_failed_ends_the_sweep_and_is_run_again_on_resume(
+    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    sweep = new_sweep(read_plan(job), "one")
+    monkeypatch.setattr(trials, "run_trials", broken := Tune(sweep, {0}))
+    with pytest.raises(UserError, match="the measuring process died\nto run it again: paretune resume one$"):
+        run_trials(sweep, Quiet(sweep), share=2)
+    assert broken.ran == [0]
+    monkeypatch.setattr(trials, "run_trials", whole := Tune(sweep, set()))
+    run_trials(sweep, Quiet(sweep), share=2)
+    assert "trial 0 is a baseline and failed; it is run again" in capsys.readouterr().out
+    assert whole.ran == [0, 1, 2, 3]
+    assert states(sweep) == [(number, "complete") for number in range(4)]
+
+
+def test_the_other_baseline_stops_nothing_and_is_run_again_before_what_is_left(
+    job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = new_sweep(read_plan(job), "one")
+    stopped = Tune(sweep, {1, 2})
+    monkeypatch.setattr(trials, "run_trials", lambda *words, count, **more: stopped(*words, count=count - 1, **more))
+    run_trials(sweep, Quiet(sweep), share=2)
+    assert states(sweep) == [(0, "complete"), (1, "failed"), (2, "failed")]
+    monkeypatch.setattr(trials, "run_trials", whole := Tune(sweep, set()))
+    run_trials(sweep, Quiet(sweep), share=2)
+    assert whole.ran == [1, 3]
+    assert states(sweep) == [(0, "complete"), (1, "complete"), (2, "failed"), (3, "complete")]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (
+            "targets.laptop.threads=9",
+            "targets.laptop.threads: 9 threads, each on a core of its own, and this process may use 2: at most 2",
+        ),
+        ("targets.laptop.device=cuda", "targets.laptop.device: the target is a GPU, and torch finds none"),
+    ],
+)
+def test_a_target_that_this_machine_cannot_be_is_refused_before_anything_is_made(
+    job: Path, target: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 4})
+    monkeypatch.setattr(eager, "gpu_problem", lambda t: message.partition(": ")[2] if t.device == "cuda" else None)
+    assert main(["sweep", str(job), "--name", "one", "--set", target]) == 2
+    assert message in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_it_is_refused_on_resume_too_and_check_tells_of_it(
+    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    new_sweep(read_plan(job), "one")
+    assert main(["check", str(job)]) == 0
+    assert capsys.readouterr().out == "job.yaml: a job, right; its space has 2 parameters\n"
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
+    message = "targets.laptop.threads: 2 threads, each on a core of its own, and this process may use 1: at most 1"
+    assert main(["resume", "one"]) == 2
+    assert message in capsys.readouterr().err
+    assert main(["check", str(job)]) == 0  # it may be meant for another one
+    assert f"a job, right; its space has 2 parameters; not on this machine: {message}" in capsys.readouterr().out
