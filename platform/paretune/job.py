@@ -216,4 +216,4 @@ class Job(Spec):
             devices = ", ".join(recipe.runtime.devices)
             runtime, device = recipe.runtime.name, self.target.device
             return f"runtime: {runtime!r} runs on {devices}; target {self.target_name!r} is a {device}"
-        return None
+        return recipe.misfit(self.target)

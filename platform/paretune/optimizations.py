@@ -154,7 +154,7 @@ def optimize(
 
     if folder.exists():
         raise UserError(f"{folder} exists already; name a new folder with --out")
-    if problem := recipe.runtime.problem(target):
+    if problem := recipe.runtime.problem(target) or recipe.misfit(target):
         raise UserError(problem)
     if source.uncompressed is None and any(isinstance(step, Finetune) and step.lacks_teacher for step in recipe.steps):
         told = f"{source.folder}: lies in no sweep or training, so nothing tells the network before its steps"

@@ -14,6 +14,7 @@ from paretune.runtimes import RUNTIMES
 from paretune.runtimes.base import Runtime
 from paretune.spec import Spec, flat, misplaced, plugin
 from paretune.structures import InputSize
+from paretune.target import Target
 
 
 def _readable_size(value: int | str) -> int | str:
@@ -40,7 +41,7 @@ class Recipe(Spec):
         wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {
             ("steps", index, step.name, field): (f"{said}; the runtime is {self.runtime.name}", getattr(step, field))
             for index, step in enumerate(self.steps)
-            for field, said in step.unfit(self.runtime.accepts).items()
+            for field, said in step.unfit_fields(self.runtime.accepts).items()
         }
         if wrong:
             raise misplaced("Recipe", wrong)
@@ -70,6 +71,11 @@ class Recipe(Spec):
             now = step.produces or now
         _bridge(chain, now, self.runtime.accepts, f"runtime {self.runtime.name!r}")
         return tuple(chain)
+
+    def misfit(self, target: Target) -> str | None:
+        """Tell why what one of its steps makes would not run on a target as it is meant; None if all would."""
+        told = ((step.name, step.misfit(self.runtime, target)) for step in self.steps)
+        return next((f"steps: {name}: {said}" for name, said in told if said), None)
 
     def params(self) -> dict[str, Any]:
         """Return the recipe as flat parameters for the log; a step's fields by the step's name.

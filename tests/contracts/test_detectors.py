@@ -18,7 +18,7 @@ from paretune.compression.quantize import Quantize
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.detectors.structure import count, load_network, save_network
-from paretune.runtimes.onnxruntime import precision
+from paretune.runtimes.onnxfile import contents_of
 from paretune.spec import parse_plugin
 from paretune.structures import Annotations, InputSize, Thresholds
 from tests_support_compression import context, model
@@ -228,7 +228,7 @@ def test_exports_prunes_and_quantizes(detector: Detector, tmp_path: Path) -> Non
     exported = Export().apply(pruned, around)
     quantized = Quantize(images=4).apply(exported, around)
     assert quantized.file is not None
-    assert precision(quantized.file) == "int8"
+    assert contents_of(quantized.file).precision == "int8"
     assert pruned.network is not None
     truth = [Annotations(t.boxes, t.labels % 2, t.ignore) for t in annotations(2, 1)]
     loss = sum(detector.training_loss(pruned.network.train(), pictures(detector), truth).values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import textwrap
 
@@ -90,6 +91,34 @@ def test_recipes_to_try_first_are_read_from_a_folder(plan, tmp_path, capsys):
     (tmp_path / "advice" / "a.yaml").write_text("input_size: 63\nruntime: eager\n")
     assert main(words) == 2
     assert "search.first.0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("runtime", "scheme", "told"),
+    [
+        ("onnxruntime", "int8", "onnxruntime's provider cuda computes int8 in float, or on the CPU"),
+        ("onnxruntime", "int8_dynamic", "onnxruntime's provider cuda computes int8_dynamic in float, or on the CPU"),
+        ("onnxruntime", "fp16", None),
+        ("onnxruntime", "weight_only", None),
+        ({"onnxruntime": {"provider": "tensorrt"}}, "int8", None),
+        ({"onnxruntime": {"provider": "tensorrt"}}, "int8_dynamic", "TensorRT wants ranges that are known beforehand"),
+        ("tensorrt", "int8", None),
+        ("tensorrt", "int8_dynamic", "TensorRT wants ranges that are known beforehand"),
+        ("eager", "int8", "torch has INT8 layers for a CPU only"),
+        ("compiled", "int8", "torch has INT8 layers for a CPU only"),
+    ],
+)
+def test_int8_that_a_gpu_would_not_compute_in_is_told_before_anything_runs(plan, runtime, scheme, told):
+    space = f"{{input_size: 160, steps: [{{quantize: {{scheme: {scheme}}}}}], runtime: {json.dumps(runtime)}}}"
+    gpu = {"targets": {"gpu": {"device": "cuda"}}}
+    if told is None:
+        plan(space=space, **gpu)
+        return
+    with pytest.raises(UserErrors, match=r"space.yaml:1: steps: quantize: ") as error:
+        plan(space=space, **gpu)
+    assert told in str(error.value)
+    if runtime in ("onnxruntime", "eager"):
+        plan(space=space)  # on a CPU
 
 
 def test_a_job_survives_its_tree(plan):

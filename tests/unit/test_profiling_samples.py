@@ -134,6 +134,8 @@ def test_flags_of_an_unsteady_measurement():
     apart = latency_of(samples([2.0] * 20), samples([2.5] * 20), steady=False, facts={"nice": 15})
     flags = {note.partition(":")[0] for note in apart.notes}
     assert flags == {"unstable", "no_steady_state", "nice"}
+    (note,) = latency_of(samples([2.0] * 20), facts={"precision": "fp32", "file": "int8"}).notes
+    assert note == "precision: the file is made for int8, and the runtime computes it in fp32"
     assert latency_of(samples([2.0] * 20), samples([2.1] * 20)).notes == ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from paretune.compression import quantize
 from paretune.compression.base import Context
 from paretune.compression.export import Export
 from paretune.compression.prune import Prune
@@ -22,10 +24,14 @@ from paretune.compression.quantize_onnx import last_convolutions
 from paretune.compression.quantize_ways import CALIBRATION
 from paretune.errors import UserError
 from paretune.model import Model
-from paretune.runtimes.onnxruntime import open_session
+from paretune.runtimes.base import Runtime
+from paretune.runtimes.onnxfile import contents_of
+from paretune.runtimes.onnxruntime import OnnxRuntime, open_session
+from paretune.runtimes.tensorrt import TensorRt
 from tests_support_compression import Pictures, context, exported, model, pictures
 
 pytestmark = pytest.mark.slow
+TOOLS = ["onnxruntime", *(["nncf"] if importlib.util.find_spec("nncf") else [])]
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +82,39 @@ def test_weights_are_signed_activations_unsigned_and_the_file_is_valid(source: M
     assert "int8" in kinds["weight"]
     assert found.history == ("export", "quantize")
     assert (found.params, found.flops) == (source.params, source.flops)
+
+
+@pytest.mark.parametrize("runtime", [TensorRt(), OnnxRuntime(provider="tensorrt")], ids=lambda runtime: runtime.name)
+@pytest.mark.parametrize("tool", TOOLS)
+def test_for_tensorrt_every_integer_is_signed_and_every_zero_point_0(
+    source: Model, tmp_path: Path, tool: str, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that TensorRT reads; biases stay in float, for it takes no 32-bit integers."""
+    monkeypatch.setattr(quantize, "safe_bits", lambda: 7)  # of a CPU that it does not run on
+    around = replace(context(tmp_path), runtime=runtime)
+    found = Quantize(tool=tool, images=8).apply(source, around)
+    onnx.checker.check_model(str(found.file), full_check=True)
+    graph = graph_of(found)
+    values = constants(graph)
+    pairs = [node for node in graph.node if node.op_type in {"QuantizeLinear", "DequantizeLinear"}]
+    zeros = [values[node.input[2]] for node in pairs]
+    assert {zero.dtype.name for zero in zeros} == {"int8"}
+    assert not any(zero.any() for zero in zeros)
+    weights = [values[node.input[0]] for node in pairs if node.input[0] in values]
+    assert {weight.dtype.name for weight in weights} == {"int8"}
+    assert max(np.abs(weight.astype(int)).max() for weight in weights) == 127
+    assert {node.op_type for node in graph.node} <= {node.op_type for node in graph_of(source).node} | {
+        "QuantizeLinear",
+        "DequantizeLinear",
+    }
+    assert contents_of(found.file).for_tensorrt
+    batch = inputs(tmp_path, 1)
+    for wanted, got in zip(
+        open_session(source.file, 1).run(None, {"images": batch}),
+        open_session(found.file, 1).run(None, {"images": batch}),
+        strict=True,
+    ):
+        assert 0 < np.linalg.norm(wanted - got) < 0.03 * np.linalg.norm(wanted)
 
 
 def test_says_nearly_what_the_float_file_says(source: Model, tmp_path: Path) -> None:

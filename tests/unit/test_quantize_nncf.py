@@ -17,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 
 from paretune.compression import quantize
 from paretune.compression.quantize import Quantize
-from paretune.compression.quantize_nncf import unsigned
+from paretune.compression.quantize_nncf import to_signed, unsigned
 from paretune.compression.quantize_ways import CALIBRATION
 from paretune.errors import UserError
 from paretune.model import Model
@@ -119,6 +119,31 @@ def test_moving_the_zero_changes_no_value() -> None:
     onnx.checker.check_model(model, full_check=True)
     (found,) = ReferenceEvaluator(model).run(None, {"x": values})
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_signed_integers_hold_the_same_range_in_half_as_many_steps() -> None:
+    make = onnx.helper.make_node
+    nodes = [
+        make("QuantizeLinear", ["x", "s", "z"], ["i"], "q"),
+        make("DequantizeLinear", ["i", "s", "z"], ["y"], "dq"),
+    ]
+    shape = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "g",
+        [shape("x", onnx.TensorProto.FLOAT, [512])],
+        [shape("y", onnx.TensorProto.FLOAT, [512])],
+        [numpy_helper.from_array(np.float32(0.1), "s"), numpy_helper.from_array(np.uint8(0), "z")],
+        value_info=[shape("i", onnx.TensorProto.UINT8, [512])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    values = np.linspace(0, 25.5, 512, dtype=np.float32)
+    to_signed(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert {tensor.name: tensor.data_type for tensor in graph.initializer}["z"] == onnx.TensorProto.UINT8
+    (found,) = ReferenceEvaluator(model).run(None, {"x": values})
+    np.testing.assert_allclose(found, values, atol=25.5 / 127 / 2 + 1e-5)
+    assert len(np.unique(found)) == 128
 
 
 @needed

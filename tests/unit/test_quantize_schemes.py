@@ -18,7 +18,8 @@ from paretune.compression.quantize_onnx import integers_of, safe_bits, weights_o
 from paretune.compression.quantize_ways import Work
 from paretune.detectors.faster_rcnn import FasterRcnn
 from paretune.model import Model
-from paretune.runtimes.onnxruntime import open_session, precision
+from paretune.runtimes.onnxfile import contents_of
+from paretune.runtimes.onnxruntime import open_session
 from paretune.runtimes.openvino import compile_file
 from paretune.structures import InputSize
 from tests_support_compression import context, exported, model
@@ -77,7 +78,7 @@ def test_says_nearly_what_the_float_file_says_on_both_runtimes_and_is_smaller(
             assert other.dtype == np.float32
             assert np.linalg.norm(wanted - other) < 0.02 * np.linalg.norm(wanted)
     assert found.file.stat().st_size < 0.7 * source.file.stat().st_size
-    assert precision(found.file) == ("int8" if scheme == "int8_dynamic" else "fp32")
+    assert contents_of(found.file).precision == {"int8_dynamic": "int8", "fp16": "fp16"}.get(scheme, "fp32")
     assert [path.name for path in tmp_path.iterdir()] == [found.file.name]
 
 

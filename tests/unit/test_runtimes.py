@@ -20,7 +20,8 @@ from paretune.model import Model
 from paretune.runtimes import base, eager, onnxruntime, openvino
 from paretune.runtimes.compiled import Compiled
 from paretune.runtimes.eager import Eager
-from paretune.runtimes.onnxruntime import OnnxRuntime, open_session, precision
+from paretune.runtimes.onnxfile import check_integers, contents_of
+from paretune.runtimes.onnxruntime import OnnxRuntime, open_session
 from paretune.runtimes.openvino import OpenVino
 from paretune.runtimes.predictor import load_predictor
 from paretune.runtimes.tensorrt import TensorRt, halved
@@ -66,28 +67,119 @@ class Reader:
         return {"images": self.left.pop()} if self.left else None
 
 
-def quantized(file, out, form="QDQ"):
+def quantized(file, out, form="QDQ", *, signed=False):
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
 
-    if form == "dynamic":
+    if signed:
+        options = {"ActivationSymmetric": True, "QuantizeBias": False}
+        quantize_static(str(file), str(out), Reader(), activation_type=QuantType.QInt8, extra_options=options)
+    elif form == "dynamic":
         quantize_dynamic(str(file), str(out), weight_type=QuantType.QUInt8)
     else:
         quantize_static(str(file), str(out), Reader(), quant_format=QuantFormat[form])
     return out
 
 
+@pytest.mark.parametrize("form", ["float", "half", "QDQ", "QOperator", "dynamic"])
+def test_what_a_file_holds_is_what_onnx_reads(model_file, tmp_path, form):
+    file = tmp_path / "made.onnx"
+    if form == "half":
+        file.write_bytes(halved(model_file))
+    elif form != "float":
+        quantized(model_file, file, form)
+    graph, found = onnx.load(file).graph, contents_of(file)
+    assert found.operators == {node.op_type for node in graph.node}
+    assert found.types == {tensor.data_type for tensor in graph.initializer}
+    assert found.precision == {"float": "fp32", "half": "fp16"}.get(form, "int8")
+    assert found.for_tensorrt == (form in {"float", "half"})  # zero points are not 0
+    if not found.for_tensorrt:
+        with pytest.raises(RuntimeError, match=r"TensorRT does not read the INT8 of made.onnx, which is for CPUs"):
+            check_integers(file)
+
+
 @pytest.mark.parametrize("form", ["QDQ", "QOperator", "dynamic"])
 def test_precision_is_read_from_the_operators_of_the_file(model_file, tmp_path, form):
     """One of the float file's nodes is *named* QuantizeLinear: a name is not an operator."""
     assert b"QuantizeLinear" in model_file.read_bytes()
-    assert precision(model_file) == "fp32"
-    assert precision(quantized(model_file, tmp_path / "quantized.onnx", form)) == "int8"
+    assert contents_of(model_file).precision == "fp32"
+    assert contents_of(quantized(model_file, tmp_path / "quantized.onnx", form)).precision == "int8"
 
 
 def test_onnxruntime_tells_the_precision_of_an_artefact(model_file, tmp_path):
     file = quantized(model_file, tmp_path / "int8.onnx")
     core = OnnxRuntime().load(artefact_of(tmp_path / "artefact", file=file), Target())
     assert core.facts["precision"] == "int8"
+    assert "file" not in core.facts
+
+
+def test_onnxruntime_widens_halves_on_a_cpu_and_says_so(model_file, tmp_path):
+    """Its own profile is the oracle: what the convolutions are given."""
+    half = tmp_path / "half.onnx"
+    half.write_bytes(halved(model_file))
+    artefact = artefact_of(tmp_path / "artefact", file=half)
+    facts = OnnxRuntime().load(artefact, Target()).facts
+    assert (facts["precision"], facts["file"]) == ("fp32", "fp16")
+    session = open_session(artefact.file("model.onnx"), 1, profile=tmp_path)
+    session.run(None, {"images": np.zeros((1, 3, 12, 16), np.float32)})
+    events = json.loads(Path(session.end_profiling()).read_text())
+    given = [
+        event["args"]["input_type_shape"] for event in events if "Conv" in event.get("args", {}).get("op_name", "")
+    ]
+    assert given
+    assert {kind for inputs in given for entry in inputs for kind in entry} == {"float"}
+
+
+@pytest.mark.parametrize(
+    ("provider", "file", "told"),
+    [
+        ("auto", "int8", {"precision": "fp32", "file": "int8"}),
+        ("auto", "fp16", {"precision": "fp16"}),
+        ("auto", "fp32", {"precision": "fp32"}),
+        ("tensorrt", "fp16", {"precision": "fp16"}),
+        ("tensorrt", "signed", {"precision": "int8"}),
+    ],
+)
+def test_onnxruntime_tells_what_a_gpu_computes_in(model_file, tmp_path, provider, file, told, monkeypatch):
+    """CUDA has no kernels for pairs of QuantizeLinear and DequantizeLinear, only for what lies between them."""
+    made = tmp_path / "made.onnx"
+    if file == "fp16":
+        made.write_bytes(halved(model_file))
+    elif file == "fp32":
+        made = model_file
+    else:
+        quantized(model_file, made, "QDQ", signed=file == "signed")
+    asked = on_a_gpu(monkeypatch, tmp_path)
+    core = OnnxRuntime(provider=provider).load(artefact_of(tmp_path / "artefact", file=made), GPU)
+    assert {key: core.facts[key] for key in ("precision", "file") if key in core.facts} == told
+    if provider == "tensorrt":
+        (options,) = [providers[EVERY[0]] for providers in asked]
+        assert options["trt_int8_enable"] == str(int(file == "signed"))
+        assert options["trt_fp16_enable"] == str(int(file == "fp16"))
+        assert options["trt_sparsity_enable"] == "1"
+
+
+def test_onnxruntime_does_not_give_tensorrt_what_it_leaves_to_cuda(model_file, tmp_path, monkeypatch):
+    on_a_gpu(monkeypatch, tmp_path)
+    artefact = artefact_of(tmp_path / "artefact", file=quantized(model_file, tmp_path / "int8.onnx"))
+    with pytest.raises(RuntimeError, match="not signed with zero points of 0"):
+        OnnxRuntime(provider="tensorrt").load(artefact, GPU)
+
+
+def on_a_gpu(monkeypatch, folder):
+    """Open sessions on the CPU that say they are on the providers asked for; returns what each was asked for."""
+    asked = []
+
+    def session(file, threads, providers, _profile):
+        asked.append(providers)
+        made = open_session(file, threads)
+        monkeypatch.setattr(type(made), "get_providers", lambda _: list(providers))
+        return made
+
+    monkeypatch.setattr(onnxruntime, "private_folder", lambda _: folder)
+    monkeypatch.setattr(onnxruntime, "_load_cuda", lambda: None)
+    monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: EVERY)
+    monkeypatch.setattr(onnxruntime, "open_session", session)
+    return asked
 
 
 def test_onnxruntime_gives_the_maps_in_the_detectors_order(network, model_file, tmp_path):

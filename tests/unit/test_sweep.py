@@ -74,7 +74,7 @@ def test_a_baseline_that_failed_ends_the_sweep_and_is_run_again_on_resume(
 ) -> None:
     sweep = new_sweep(read_plan(job), "one")
     monkeypatch.setattr(trials, "run_trials", broken := Tune(sweep, {0}))
-    with pytest.raises(UserError, match="the measuring process died\nto run it again: paretune resume one$"):
+    with pytest.raises(UserError, match=r"the measuring process died\nto run it again: paretune resume one$"):
         run_trials(sweep, Quiet(sweep), share=2)
     assert broken.ran == [0]
     monkeypatch.setattr(trials, "run_trials", whole := Tune(sweep, set()))

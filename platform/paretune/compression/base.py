@@ -65,9 +65,13 @@ class Step(Spec, ABC):
         """Return the format it takes in a recipe whose runtime loads this one."""
         return loaded if self.accepts == "either" else self.accepts
 
-    def unfit(self, loaded: Format) -> dict[str, str]:  # noqa: ARG002 - most have none
+    def unfit_fields(self, loaded: Format) -> dict[str, str]:  # noqa: ARG002 - most have none
         """Return its fields that a runtime which loads this format cannot have as they are, each with the reason."""
         return {}
+
+    def misfit(self, runtime: Runtime, target: Target) -> str | None:  # noqa: ARG002 - of steps that need them
+        """Tell why what it makes would not run on a target as it is meant; None if nothing is against it."""
+        return None
 
     @abstractmethod
     def apply(self, model: Model, context: Context) -> Model:

@@ -26,7 +26,9 @@ from paretune.compression.quantize_onnx import safe_bits, small_operators
 from paretune.compression.quantize_ways import CALIBRATION, Files, Method, Plan, Scheme, Tool, Work, in_float, told
 from paretune.errors import UserError
 from paretune.model import Accepted, Format, Model
+from paretune.runtimes.base import Runtime
 from paretune.runtimes.onnxruntime import part_file
+from paretune.target import Target
 
 
 class Quantize(Step):
@@ -43,7 +45,8 @@ class Quantize(Step):
     file smaller and a CPU no faster."""
     tool: Tool = "onnxruntime"
     """What places the integers for scheme int8: ONNX Runtime's quantizer, or NNCF, which also corrects biases
-    (`pip install 'paretune[nncf]'`). Either's file runs on either runtime."""
+    (`pip install 'paretune[nncf]'`). Either's file runs on ONNX Runtime and OpenVINO, or on TensorRT where that is the
+    recipe's runtime or provider: integers are signed and symmetric then, as it alone reads them."""
     images: int = Field(default=64, ge=1, le=100_000)
     """Images of the training split that the ranges are taken from, drawn by the seed so that every class is seen."""
     method: Method = "minmax"
@@ -52,8 +55,8 @@ class Quantize(Step):
     """A scale for each output channel of a weight, not one for all of them."""
     weight_bits: Literal["auto", 7, 8] = "auto"
     """Bits of a weight for scheme int8. An x86 CPU without VNNI adds up pairs of products in 16 bits, which 8-bit
-    weights overflow: sums are then far too small. auto tries this machine's CPU: 7 bits where it does so, else 8. On a
-    runtime of torch they are 7."""
+    weights overflow: sums are then far too small. auto tries this machine's CPU: 7 bits where it does so, else 8, as on
+    every GPU. On a runtime of torch they are 7."""
     float_outputs: bool = True
     """Keep the last convolutions, whose outputs are boxes and scores, in float; fp16 is of all of them."""
     keep_float: int = Field(default=0, ge=0, le=100_000)
@@ -73,7 +76,7 @@ class Quantize(Step):
                     raise ValueError(f"{field} is for scheme int8, and the scheme is {self.scheme}")
         return self
 
-    def unfit(self, loaded: Format) -> dict[str, str]:
+    def unfit_fields(self, loaded: Format) -> dict[str, str]:
         """Name what only quantizers of files do, where the runtime loads a torch network."""
         if loaded == "onnx":
             return {}
@@ -86,6 +89,10 @@ class Quantize(Step):
         if self.weight_bits == 8:
             found["weight_bits"] = "INT8 layers of torch have 7 bits of a weight, which no CPU overflows"
         return found
+
+    def misfit(self, runtime: Runtime, target: Target) -> str | None:
+        """Tell that the runtime would compute it in something else, or not at all."""
+        return runtime.refuses(self.scheme, target)
 
     def apply(self, model: Model, context: Context) -> Model:
         """Quantize a copy of the files, or of the network where the runtime is torch's own.
@@ -124,9 +131,8 @@ class Quantize(Step):
         made = quantize_model(model, context, indices, **fields)
         return replace(made, history=(*model.history, self.name)).noted(*self._few(len(indices)))
 
-    @property
-    def _plan(self) -> Plan:
-        bits = safe_bits() if self.weight_bits == "auto" else self.weight_bits
+    def _plan(self, work: Work) -> Plan:
+        bits = _safe_bits(work) if self.weight_bits == "auto" else self.weight_bits
         return Plan(self.scheme, self.tool, self.method, self.per_channel, bits, self.float_outputs, self.keep_float)
 
     def _images(self, context: Context) -> list[int]:
@@ -140,7 +146,8 @@ class Quantize(Step):
         Raises:
             RuntimeError: nothing could be quantized.
         """
-        first = work.make(self._plan)
+        plan = self._plan(work)
+        first = work.make(plan)
         if not any(small_operators(file) for file in first.values()):
             if self.keep_float == 0:
                 raise RuntimeError("quantize: nothing in the network could be quantized")
@@ -149,19 +156,19 @@ class Quantize(Step):
             )
         if self.max_drop is None:
             return Outcome(first, ())
-        rungs = [Rung(self._plan.label, lambda: first)]
-        rungs += [Rung(plan.label, partial(work.make, plan)) for plan in self._others()]
+        rungs = [Rung(plan.label, lambda: first)]
+        rungs += [Rung(other.label, partial(work.make, other)) for other in self._others(plan, _safe_bits(work))]
         judged = partial(judge, work.model, work.context, work.folder / "judged")
         return climb(rungs, partial(self._further, work), judged, self.max_drop, work.context.progress)
 
-    def _others(self) -> list[Plan]:
+    def _others(self, first: Plan, bits: int) -> list[Plan]:
         """Return further ways of static INT8, the plainest first."""
         if self.scheme != "int8":
             return []
-        plain = replace(self._plan, tool="onnxruntime", method="minmax", per_channel=True, weight_bits=safe_bits())
+        plain = replace(first, tool="onnxruntime", method="minmax", per_channel=True, weight_bits=bits)
         found = [plain, replace(plain, method="percentile")]
         found += [] if find_spec("nncf") is None else [replace(plain, tool="nncf")]
-        return [plan for plan in found if plan != self._plan]
+        return [plan for plan in found if plan != first]
 
     def _further(self, work: Work, rung: Rung, files: Files) -> Iterator[Rung]:
         """Give ever more layers back to float: 1, 2, 4, 8 layers and so on."""
@@ -190,3 +197,8 @@ class Quantize(Step):
         if self.scheme != "int8" or images >= self.images:
             return []
         return [f"quantize: {images} calibration images, all there are in the training split"]
+
+
+def _safe_bits(work: Work) -> int:
+    """Return how many bits a weight may have where the files will run: TensorRT adds up in 32 bits."""
+    return 8 if work.signed else safe_bits()

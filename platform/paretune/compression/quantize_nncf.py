@@ -40,6 +40,7 @@ def static(
     percentile: bool,
     per_channel: bool,
     weight_bits: int,
+    signed: bool,
     floats: Collection[str],
 ) -> None:
     """Write a file with pairs of QuantizeLinear and DequantizeLinear, as NNCF places them: where OpenVINO needs them.
@@ -51,6 +52,7 @@ def static(
         percentile: ranges hold all but one value in ten thousand of an image, a mean over images.
         per_channel: a scale for each output channel of a weight.
         weight_bits: 8, or 7 for half the range of the weights.
+        signed: for TensorRT, which reads activations only with zero points of 0; else they are unsigned.
         floats: names of nodes that stay in float.
     """
     import onnx
@@ -69,14 +71,14 @@ def static(
         made = nncf.quantize(
             onnx.load(prepared),
             nncf.Dataset(range(len(feed.indices)), feed),
-            preset=nncf.QuantizationPreset.MIXED,
+            preset=nncf.QuantizationPreset.PERFORMANCE if signed else nncf.QuantizationPreset.MIXED,
             target_device=nncf.TargetDevice.CPU,
             subset_size=len(feed.indices),
             fast_bias_correction=True,
             ignored_scope=nncf.IgnoredScope(names=sorted(floats)),
             advanced_parameters=options,
         )
-    unsigned(made)
+    (to_signed if signed else unsigned)(made)
     onnx.save(made, file)
 
 
@@ -95,6 +97,29 @@ def unsigned(model: Any) -> None:
         if tensor.name in zeros and tensor.data_type == onnx.TensorProto.INT8:
             moved = (numpy_helper.to_array(tensor).astype(np.int16) + 128).astype(np.uint8)
             tensor.CopyFrom(numpy_helper.from_array(moved, tensor.name))
+    _forget_integers(graph)
+
+
+def to_signed(model: Any) -> None:
+    """Let symmetric activations that NNCF made unsigned be signed, in place: half as many steps for the same range."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = model.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    pairs = {(node.input[1], node.input[2]) for node in graph.node if node.op_type == "QuantizeLinear"}
+    for scale, zero in pairs:
+        if tensors[zero].data_type == onnx.TensorProto.UINT8:
+            wider = numpy_helper.to_array(tensors[scale]) * np.float32(255 / 127)
+            tensors[scale].CopyFrom(numpy_helper.from_array(wider, scale))
+            tensors[zero].CopyFrom(numpy_helper.from_array(np.int8(0), zero))
+    _forget_integers(graph)
+
+
+def _forget_integers(graph: Any) -> None:
+    """Remove what a graph notes of its integer tensors' types, which are others now."""
+    import onnx
+
     integers = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
     shapes = [entry for entry in graph.value_info if entry.type.tensor_type.elem_type not in integers]
     del graph.value_info[:]

@@ -87,11 +87,13 @@ def static(
     percentile: bool,
     per_channel: bool,
     weight_bits: int,
+    signed: bool,
     floats: Collection[str],
 ) -> None:
     """Write a file with pairs of QuantizeLinear and DequantizeLinear, as ONNX Runtime places them.
 
-    Activations are unsigned and weights signed: with both signed, x86 is slower than in float.
+    Weights are signed; activations are unsigned, for with both signed x86 is slower than in float, or signed with zero
+    points of 0 and biases in float, all that TensorRT reads.
 
     Args:
         prepared: see ``prepare``.
@@ -100,6 +102,7 @@ def static(
         percentile: ranges hold all but one value in ten thousand, not all.
         per_channel: a scale for each output channel of a weight.
         weight_bits: 8 or 7.
+        signed: for TensorRT.
         floats: names of nodes that stay in float.
     """
     library()
@@ -108,7 +111,8 @@ def static(
     # Its default takes the histogram of |x|, which fails on an activation that hardly varies around a
     # large value. The stride works for every method in spite of its name: without it, every activation
     # of every image is held in memory at once.
-    options = {"CalibPercentile": PERCENTILE, "CalibTensorRangeSymmetric": False, "CalibStridedMinMax": CHUNK}
+    cut = {"CalibPercentile": PERCENTILE, "CalibTensorRangeSymmetric": False, "CalibStridedMinMax": CHUNK}
+    plain = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
     with quiet(""):
         quantize_static(
             str(prepared),
@@ -117,11 +121,11 @@ def static(
             quant_format=QuantFormat.QDQ,
             per_channel=per_channel,
             reduce_range=weight_bits == 7,
-            activation_type=QuantType.QUInt8,
+            activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=sorted(floats),
             calibrate_method=CalibrationMethod.Percentile if percentile else CalibrationMethod.MinMax,
-            extra_options=options if percentile else {},
+            extra_options=(cut if percentile else {}) | (plain if signed else {}),
         )
 
 

@@ -82,6 +82,11 @@ class Work:
             quantize_onnx.prepare(source, file)
         return files
 
+    @property
+    def signed(self) -> bool:
+        """Whether what will run the files reads signed integers only."""
+        return self.context.runtime is not None and self.context.runtime.signed_int8
+
     def make(self, plan: Plan) -> Files:
         """Quantize the float files."""
         import onnx
@@ -115,6 +120,7 @@ class Work:
             percentile=plan.method == "percentile",
             per_channel=plan.per_channel,
             weight_bits=plan.weight_bits,
+            signed=self.signed,
             floats=outputs,
         )
         facts = calibration_facts(self.context, self.indices, plan.method, plan.tool, plan.weight_bits)

@@ -29,7 +29,7 @@ class Sparsify(Step):
 
     pattern: Literal["unstructured", "2:4"] = "unstructured"
     """unstructured: wherever the smallest are; 2:4: two of every four neighbouring inputs, as NVIDIA's sparse tensor
-    cores take them. On a CPU both gain size only."""
+    cores take them, which TensorRT uses in fp16 and INT8. Elsewhere both gain size only."""
     sparsity: float = Field(default=HALF, ge=0, lt=1)
     """Share of the weights that become zeros; of 2:4 it is a half."""
     scope: Literal["local", "global"] = "local"
@@ -71,7 +71,7 @@ class Sparsify(Step):
         made = made.noted(*(f"sparsify: all weights of {name} are zero" for name in empty))
         total: int = sum(weight.numel() for weight in weights)
         found: int = sum(int(weight.eq(0).sum()) for weight in weights)
-        where = " but on GPUs with sparse tensor cores" if self.pattern == "2:4" else ""
+        where = " but by TensorRT in fp16 or INT8, on GPUs with sparse tensor cores" if self.pattern == "2:4" else ""
         gained = f"{found / total:.0%} zeros gain size when coded (coded_mib)"
         return made.noted(f"sparsify: {gained}, no latency{where}")
 

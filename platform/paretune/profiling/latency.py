@@ -165,9 +165,7 @@ class Latency:
             notes.append(f"unstable: medians of the processes ({self.mode} time) lie {apart:.0%} apart")
         if isinstance(self.drift, Drift) and self.drift.note:
             notes.append(self.drift.note)
-        if self.facts.get("nice", 0) > 0:
-            notes.append(f"nice: measured at priority {self.facts['nice']}, everything else on the machine went first")
-        return tuple(notes)
+        return (*notes, *_of_facts(self.facts))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the raw samples, as plain data."""
@@ -188,6 +186,18 @@ class Latency:
         """Keep the raw samples, one array per column, each sample with its process and clean flag (compressed npz)."""
         columns: dict[str, Any] = {name: column(self.rows, name) for name in COLUMNS}
         np.savez_compressed(file, **columns, repetition=self.repetition, clean=self.clean)
+
+
+def _of_facts(facts: Mapping[str, Any]) -> list[str]:
+    """Say what of the way it ran a reader would not expect."""
+    told = []
+    if "file" in facts:
+        told.append(
+            f"precision: the file is made for {facts['file']}, and the runtime computes it in {facts['precision']}"
+        )
+    if facts.get("nice", 0) > 0:
+        told.append(f"nice: measured at priority {facts['nice']}, everything else on the machine went first")
+    return told
 
 
 def _stretch(rows: Rows, target: Target) -> float | None:

@@ -113,6 +113,18 @@ class Runtime(Spec, ABC):
         return None
 
     @property
+    def signed_int8(self) -> bool:
+        """Whether it reads INT8 only signed and symmetric, every zero point 0; x86 wants unsigned activations."""
+        return False
+
+    def refuses(self, scheme: str, target: Target) -> str | None:  # noqa: ARG002 - of runtimes that refuse some
+        """Tell why what ``quantize`` makes by a scheme would not compute so on a target; None if it would.
+
+        Asked of every recipe before anything runs, on any machine: only what holds for all of them is told.
+        """
+        return None
+
+    @property
     def missing(self) -> list[str]:
         """Return its libraries that are not installed here."""
         return [library for library in self.libraries if find_spec(library) is None]

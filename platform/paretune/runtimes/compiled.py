@@ -25,7 +25,7 @@ from paretune.runtimes.ahead import Ahead, key_of
 from paretune.runtimes.base import Core, Counted, Loaded, Runtime
 from paretune.runtimes.caching import private_folder
 from paretune.runtimes.counting import Counting
-from paretune.runtimes.eager import Given, Precision, gpu_problem, ready, settle, told
+from paretune.runtimes.eager import Given, Precision, gpu_problem, int8_problem, ready, settle, told
 from paretune.spec import parse_plugin
 from paretune.store import Artefact
 from paretune.structures import Floats
@@ -49,6 +49,10 @@ class Compiled(Runtime):
     def problem(self, target: Target) -> str | None:
         """Tell that there is no C++ compiler for a CPU's program, or no GPU."""
         return super().problem(target) or gpu_problem(target) or _compiler_problem(target)
+
+    def refuses(self, scheme: str, target: Target) -> str | None:
+        """The INT8 layers of torch are for a CPU."""
+        return int8_problem(scheme, target)
 
     def load(self, artefact: Artefact, target: Target) -> Core:
         """Compile every part of the network, each as one graph, by running it once.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Precision = Literal["fp32", "bf16", "fp16"]
+NO_INT8 = "torch has INT8 layers for a CPU only; on a GPU take runtime tensorrt, or onnxruntime's provider: tensorrt"
 _TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """Our word for a precision → torch's."""
 
@@ -41,6 +42,10 @@ class Eager(Runtime):
     def problem(self, target: Target) -> str | None:
         """Tell that a GPU is asked for and torch finds none."""
         return super().problem(target) or gpu_problem(target)
+
+    def refuses(self, scheme: str, target: Target) -> str | None:
+        """Its INT8 layers are for a CPU."""
+        return int8_problem(scheme, target)
 
     def load(self, artefact: Artefact, target: Target) -> Core:
         """Rebuild the network from its structure and weights.
@@ -79,6 +84,11 @@ class Eager(Runtime):
             facts,
             parse_plugin(artefact.detector, DETECTORS),
         )
+
+
+def int8_problem(scheme: str, target: Target) -> str | None:
+    """Tell that torch has no INT8 layers for a target; None otherwise."""
+    return NO_INT8 if scheme == "int8" and target.device != "cpu" else None
 
 
 def gpu_problem(target: Target) -> str | None:
@@ -133,7 +143,7 @@ def ready(artefact: Artefact, target: Target, precision: Precision) -> nn.Module
     network = network.eval().requires_grad_(False)
     layers = [module for module in network.modules() if not is_int8(module)]
     if target.device != "cpu" and len(layers) < len(list(network.modules())):
-        raise RuntimeError("torch has INT8 layers for a CPU only; take tensorrt or onnxruntime on a GPU")
+        raise RuntimeError(NO_INT8)
     kind = getattr(torch, _TYPES[precision])
     for layer in layers:  # not `network.to`: the scales of INT8 layers stay float32
         for weight in layer.parameters(recurse=False):

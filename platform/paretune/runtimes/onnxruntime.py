@@ -20,6 +20,7 @@ from paretune.model import Format
 from paretune.runtimes.base import Core, Counted, Loaded, Operator, Runtime
 from paretune.runtimes.caching import private_folder
 from paretune.runtimes.counting import Counting, Modules, modules_of
+from paretune.runtimes.onnxfile import NO_DYNAMIC, check_integers, contents_of
 from paretune.spec import parse_plugin
 from paretune.store import Artefact, sha256
 from paretune.structures import Floats
@@ -38,7 +39,7 @@ _SUFFIX = "_kernel_time"
 
 
 class OnnxRuntime(Runtime):
-    """ONNX Runtime, in the precision of the file: float32, or INT8 after `quantize`."""
+    """ONNX Runtime, in the file's precision where the provider has it (INT8: CPU, TensorRT; fp16: GPU), or in fp32."""
 
     name: ClassVar[str] = "onnxruntime"
     accepts: ClassVar[Format] = "onnx"
@@ -47,7 +48,7 @@ class OnnxRuntime(Runtime):
 
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
     """What runs the operators: the CPU's own kernels, CUDA's, or TensorRT's and CUDA's for the rest; auto takes the one
-    of the target's device. cuda and tensorrt need the package onnxruntime-gpu."""
+    of the target's device. cuda and tensorrt need the package onnxruntime-gpu; of these only tensorrt computes INT8."""
     precision: Literal["fp32", "fp16"] = "fp32"
     """What layers that are not INT8 compute in; fp16 is for the provider tensorrt only."""
 
@@ -66,12 +67,27 @@ class OnnxRuntime(Runtime):
         """Tell that this ONNX Runtime has no such provider; for the CPU, which all have, it is not imported."""
         return super().problem(target) or self._provider_problem(target)
 
+    @property
+    def signed_int8(self) -> bool:
+        """TensorRT does."""
+        return self.provider == "tensorrt"
+
+    def refuses(self, scheme: str, target: Target) -> str | None:
+        """CUDA's kernels are in float around pairs of QuantizeLinear and DequantizeLinear, which cost time besides."""
+        word = self._word(target)
+        if word == "cuda" and scheme in ("int8", "int8_dynamic"):
+            return (
+                f"onnxruntime's provider cuda computes {scheme} in float, or on the CPU, slower than without; "
+                "on a GPU take scheme int8 with runtime tensorrt, or onnxruntime's provider: tensorrt"
+            )
+        return NO_DYNAMIC if word == "tensorrt" and scheme == "int8_dynamic" else None
+
     def load(self, artefact: Artefact, target: Target) -> Core:
         """Load ``model.onnx`` with all graph optimizations and the target's threads.
 
         Raises:
-            RuntimeError: another device, provider or number of threads than asked for, or a file whose
-                inputs and outputs are not those of the detector.
+            RuntimeError: another device, provider or number of threads than asked for, a file whose inputs and
+                outputs are not those of the detector, or one whose INT8 TensorRT does not read.
         """
         return self._loaded(artefact, target)
 
@@ -90,6 +106,8 @@ class OnnxRuntime(Runtime):
         parts = {}
         for name in detector.part_names:
             file = artefact.file(part_file(name))
+            if _PROVIDERS["tensorrt"] in wanted:
+                check_integers(file)
             session = open_session(file, target.threads, self._options(wanted, file), profile)
             threads, providers = session.get_session_options().intra_op_num_threads, session.get_providers()
             if providers[0] != wanted[0] or threads != target.threads:
@@ -98,15 +116,25 @@ class OnnxRuntime(Runtime):
             shape = (1, 3, size.height, size.width) if name == detector.part_names[0] else None
             _check_interface(session, name, shape, detector)
             parts[name] = Part(session, detector.part_input(name), list(detector.part_outputs(name)))
-        precisions = {precision(artefact.file(part_file(name))) for name in detector.part_names}
         facts: dict[str, str | int] = {
             "runtime": f"onnxruntime {library().__version__}",
             "provider": wanted[0],
             "device": target.device,
             "threads": target.threads,
-            "precision": "int8" if "int8" in precisions else self.precision,
         }
-        return Loaded(detector, parts, size, facts)
+        return Loaded(detector, parts, size, facts | self._precisions(artefact, detector, target))
+
+    def _precisions(self, artefact: Artefact, detector: Detector, target: Target) -> dict[str, str | int]:
+        """Return what its layers compute in, and what the files are made for where that is something else.
+
+        A CPU widens 16 bits before it computes; CUDA computes integers of such files in float.
+        """
+        made = {contents_of(artefact.file(part_file(name))).precision for name in detector.part_names}
+        meant = next((kind for kind in ("int8", "fp16") if kind in made), self.precision)
+        computed = {"cpu": ("int8",), "cuda": ("fp16",), "tensorrt": ("int8", "fp16")}[self._word(target)]
+        found = next((kind for kind in ("int8", "fp16") if kind in made and kind in computed), self.precision)
+        told: dict[str, str | int] = {"precision": found}
+        return told if found == meant else {**told, "file": meant}
 
     def _providers(self, target: Target) -> list[str]:
         """Return ONNX Runtime's names of the providers for a target, best first.
@@ -140,10 +168,16 @@ class OnnxRuntime(Runtime):
         if _PROVIDERS["cuda"] in found:
             found[_PROVIDERS["cuda"]] = {"use_tf32": "0"}
         if _PROVIDERS["tensorrt"] in found:
+            made = contents_of(file).precision
             cache = private_folder("tensorrt") / f"{sha256(file)}.{self.precision}"
             cache.mkdir(exist_ok=True)
-            options = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(cache)}
-            found[_PROVIDERS["tensorrt"]] = options | {"trt_fp16_enable": str(int(self.precision == "fp16"))}
+            found[_PROVIDERS["tensorrt"]] = {
+                "trt_engine_cache_enable": "1",
+                "trt_engine_cache_path": str(cache),
+                "trt_fp16_enable": str(int("fp16" in (self.precision, made))),
+                "trt_int8_enable": str(int(made == "int8")),
+                "trt_sparsity_enable": "1",  # for weights that are 2:4 as they are; none is made so
+            }
         return found
 
 
@@ -196,17 +230,6 @@ def open_session(
     chosen = [(name, dict(told)) for name, told in (providers or {PROVIDER: {}}).items()]
     # without its own fallback, which prints and then runs on another provider than asked for
     return ort.InferenceSession(str(file), options, providers=chosen, enable_fallback=0)
-
-
-def precision(file: Path) -> str:
-    """Tell by its operators what an ONNX file computes in: ``int8`` or ``fp32``.
-
-    Looks for the operator's name as a node carries it (NodeProto.op_type: field 4, length, text), so that
-    a process that only predicts needs no ``onnx`` package.
-    """
-    content = file.read_bytes()
-    quantizing = (b"QuantizeLinear", b"DynamicQuantizeLinear", b"QLinearConv", b"ConvInteger", b"MatMulInteger")
-    return "int8" if any(b"\x22" + bytes([len(name)]) + name in content for name in quantizing) else "fp32"
 
 
 def _check_interface(session: InferenceSession, part: str, shape: tuple[int, ...] | None, detector: Detector) -> None:

@@ -14,9 +14,10 @@ from paretune.model import Format
 from paretune.runtimes.base import Core, Counted, Loaded, Runtime
 from paretune.runtimes.caching import private_folder
 from paretune.runtimes.eager import gpu_problem
-from paretune.runtimes.onnxruntime import part_file, precision
+from paretune.runtimes.onnxfile import NO_DYNAMIC, check_integers, contents_of
+from paretune.runtimes.onnxruntime import part_file
 from paretune.spec import parse_plugin
-from paretune.store import Artefact
+from paretune.store import Artefact, sha256
 from paretune.structures import Floats
 from paretune.target import Target
 
@@ -39,12 +40,21 @@ class TensorRt(Runtime):
         """Tell that there is no GPU."""
         return super().problem(target) or gpu_problem(target)
 
+    @property
+    def signed_int8(self) -> bool:
+        """It does."""
+        return True
+
+    def refuses(self, scheme: str, target: Target) -> str | None:  # noqa: ARG002 - it has one device
+        """An engine is built before it sees an image."""
+        return NO_DYNAMIC if scheme == "int8_dynamic" else None
+
     def load(self, artefact: Artefact, target: Target) -> Core:
         """Build an engine from each file of the artefact, or read the one built before.
 
         Raises:
-            RuntimeError: the target is no GPU or there is none, TensorRT does not read a file (it knows no unsigned
-                8-bit activations), or the engine's inputs and outputs are not those of the detector.
+            RuntimeError: the target is no GPU or there is none, TensorRT does not read a file (such as one whose
+                INT8 is for CPUs), or the engine's inputs and outputs are not those of the detector.
         """
         if target.device not in self.devices:
             raise RuntimeError(f"tensorrt runs on {', '.join(self.devices)}, not on {target.device}")
@@ -57,14 +67,16 @@ class TensorRt(Runtime):
         files = {name: artefact.file(part_file(name)) for name in detector.part_names}
         parts: dict[str, Callable[[Floats], tuple[Floats, ...]]] = {}
         for name, file in files.items():
+            check_integers(file)
             engine = _engine(file, self.precision)
             _check_interface(engine, name, detector)
             parts[name] = Part(engine, detector.part_input(name), tuple(detector.part_outputs(name)))
+        made = {contents_of(file).precision for file in files.values()}
         facts: dict[str, str | int] = {
             "runtime": f"tensorrt {tensorrt.__version__}",
             "device": torch.cuda.get_device_name(),
             "threads": target.threads,
-            "precision": "int8" if any(precision(file) == "int8" for file in files.values()) else self.precision,
+            "precision": next((kind for kind in ("int8", "fp16") if kind in made), self.precision),
         }
         return Loaded(detector, parts, artefact.input_size, facts)
 
@@ -85,7 +97,7 @@ def _engine(file: Path, kind: str) -> Any:
     import tensorrt
     import torch
 
-    made_of = (tensorrt.__version__, torch.cuda.get_device_name(), kind, hashlib.sha256(file.read_bytes()).hexdigest())
+    made_of = (tensorrt.__version__, torch.cuda.get_device_name(), kind, "sparse", sha256(file))
     kept = private_folder("tensorrt") / f"{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}.engine"
     if not kept.is_file():
         draft = kept.with_suffix(f".{os.getpid()}.part")
@@ -112,6 +124,7 @@ def _built(file: Path, kind: str) -> bytes:
         raise RuntimeError(f"TensorRT does not read {file.name}: {parser.get_error(0).desc()}")
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 is not to be rounded to 10 bits
+    config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)  # for weights that are 2:4 as they are; none is made so
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise RuntimeError(f"TensorRT builds no engine of {file.name}")
