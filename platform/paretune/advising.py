@@ -21,12 +21,12 @@ from paretune.profiling.advice import Advice, Candidate, advise
 from paretune.profiling.comparison import Ratio, compare
 from paretune.profiling.latency import STAGES
 from paretune.profiling.measuring import measure
-from paretune.profiling.operators import count
+from paretune.profiling.operators import Operators, count
 from paretune.profiling.roofline import Diagnosis, diagnose
-from paretune.profiling.roofs import measure_roofs
-from paretune.profiling.samples import Protocol, milliseconds
+from paretune.profiling.roofs import Roofs, measure_roofs
+from paretune.profiling.samples import Protocol, Stage, milliseconds
 from paretune.profiling.supervisor import saved_images
-from paretune.profiling.work import work_of
+from paretune.profiling.work import Work, work_of
 from paretune.promises import FILE
 from paretune.runtimes.predictor import check_loadable, load_predictor
 from paretune.store import Artefact, new_folder, write_text
@@ -38,6 +38,9 @@ Progress = Callable[[str], None]
 PAGE = "advice.html"
 TRIED = "tried"
 """Folder of the artefacts that were built from advice, beside its page."""
+KNOWN = 0.5
+"""Share of the counted time that must have a module, or be the host's or a transfer, for a verdict on the network."""
+UNPLACED = "which layer it belongs to; advise the same network built for eager, onnxruntime or openvino instead"
 
 
 @dataclass(frozen=True)
@@ -133,14 +136,31 @@ def advise_artefact(
         raise UserError(f"{folder}: no advice without its operators: {counted}")
     progress("measuring the roofs of the device")
     roofs = measure_roofs(target)
-    times: dict[str, float] = {}
-    for operator in counted.operators:
-        if operator.module is not None:
-            times[operator.module] = times.get(operator.module, 0.0) + counted.scaled_ms([operator])
     predictor = load_predictor(folder, target)
-    found = diagnose(stages, times, work_of(predictor, shown[0], target), roofs)
+    found = diagnosed(stages, counted, work_of(predictor, shown[0], target), roofs, target.device)
     given = advise(found, Candidate(artefact.recipe, artefact.input_size, target.device, predictor.detector))
     return Advised(artefact, found, tuple(given), (*latency.notes, *counted.notes))
+
+
+def diagnosed(
+    stages: Mapping[Stage, float], counted: Operators, work: Mapping[str, Work], roofs: Roofs, device: str
+) -> Diagnosis:
+    """Take the time of an inference apart by the operators that were counted.
+
+    Args:
+        stages: ``preprocess``, ``network``, ``postprocess`` → undistorted median in ms.
+        counted: of the network.
+        work: module → what it has to do.
+        roofs: of the device.
+        device: of the target.
+
+    Returns:
+        One that knows no bounds where less than half of the counted time has a place, with the reason.
+    """
+    times, host, transfer = counted.places(device)
+    known = (sum(times.values()) + host + transfer) / counted.network_ms
+    unknown = None if known >= KNOWN else f"the runtime tells of {known:.0%} of its time only {UNPLACED}"
+    return diagnose(stages, times, work, roofs, host_ms=host, transfer_ms=transfer, unknown=unknown)
 
 
 def try_advice(

@@ -13,13 +13,17 @@ import pytest
 import yaml
 
 from paretune import advising
-from paretune.advising import Tried, write_advice
+from paretune.advising import Tried, diagnosed, write_advice
 from paretune.cli import main
 from paretune.errors import UserError
 from paretune.profiling import advice_page
 from paretune.profiling.advice import Advice
 from paretune.profiling.comparison import Ratio
+from paretune.profiling.operators import Operators
+from paretune.profiling.roofs import Roofs
+from paretune.profiling.work import Work
 from paretune.recipe import Recipe
+from paretune.runtimes.base import Operator
 from paretune.store import Artefact, read_artefact
 from tests_support_advising import advised, artefact_in_a_training
 
@@ -53,6 +57,28 @@ def test_as_json_it_says_the_same(artefact: Artefact, capsys: Any) -> None:
     assert told["layers"][0]["attained"] == pytest.approx(2 / 3)
     assert [one["knob"] for one in told["advice"]] == ["runtime: openvino"]
     assert told["tried"] == []
+
+
+def counted(*operators: tuple[float, str, str | None]) -> Operators:
+    """(ms, kind, module) of each, and 8 ms of network when nothing counts."""
+    told = tuple(Operator("core", kind, kind, module, ms) for ms, kind, module in operators)
+    return Operators(told, counted_ms=10, counted_ms_p50=10, network_ms=8, inferences=30)
+
+
+def test_less_than_half_of_the_time_in_known_layers_is_no_verdict(artefact: Artefact) -> None:
+    work, roofs = {"stem": Work("stem", 2e6, 100, 1000, "fp32")}, Roofs("cpu", {"fp32": 1e9}, [(1000, 1e9)], {})
+    stages: Any = {"preprocess": 1.0, "network": 8.0, "postprocess": 1.0}
+    few = diagnosed(stages, counted((4.9, "Conv", "stem"), (5.1, "cpp_fused", None)), work, roofs, "cpu")
+    assert few.verdict == "unknown"
+    assert "the runtime tells of 49% of its time only" in str(few.unknown)
+    assert "advise the same network built for eager" in few.evidence
+    enough = diagnosed(stages, counted((5.1, "Conv", "stem"), (4.9, "cpp_fused", None)), work, roofs, "cpu")
+    assert enough.verdict == "compute-bound"
+    host = counted((4.0, "host", None), (1.5, "Conv", "stem"), (4.5, "cpp_fused", None))
+    assert diagnosed(stages, host, work, roofs, "cpu").unknown is None
+    page = advice_page.advice_page("mine", few, (), {}, ())
+    assert "10.00 ms from image to boxes, unknown" in page
+    assert "none: the runtime tells of 49%" in page
 
 
 def test_what_was_tried_stands_beside_what_was_predicted_also_where_it_did_not_help(

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 
+from paretune.runtimes.ahead_kernels import kernel_modules
 from paretune.runtimes.counting import Modules, nodes_of, owner_of, scope_of
 
 
@@ -82,3 +85,53 @@ def test_what_could_be_one_or_another_is_not_guessed() -> None:
 def test_modules_of_a_part_are_told_by_the_networks_names() -> None:
     roots = {"a": "network.first", "b": ""}
     assert found({"n1": "Conv", "n2": "Conv", "n3": "Conv"}, roots) == {"n1": "network.first", "n2": "", "n3": "c"}
+
+
+WRITTEN = """
+    cpp_fused_0((const float*)(arg.data_ptr()), (float*)(buf0.data_ptr()));
+    // Topologically Sorted Source Nodes: [relu], Original ATen: [aten.relu]
+    RAIIAtenRecordFunctionHandle record_aoti_torch_cpu_mkldnn__convolution_pointwise_("CONV", nullptr, inputs_);
+    // Topologically Sorted Source Nodes: [add], Original ATen: [aten.add]
+    cpp_fused_add_1((const float*)(buf1.data_ptr()));
+    RAIIAtenRecordFunctionHandle record_aoti_torch_cpu_mkldnn__convolution_pointwise_("CONV", nullptr, inputs_);
+    // Topologically Sorted Source Nodes: [max_pool2d], Original ATen: [aten.max_pool2d_with_indices]
+    RAIIAtenRecordFunctionHandle record_pool_("aoti_torch_cpu_max_pool2d_with_indices", nullptr, inputs_);
+    // Topologically Sorted Source Nodes: [upsample_bilinear2d], Original ATen: [aten.upsample_bilinear2d]
+    RAIIAtenRecordFunctionHandle record_up_("aoti_torch_cpu_upsample_bilinear2d_vec", nullptr, inputs_);
+    // Topologically Sorted Source Nodes: [add_1, relu_1], Original ATen: [aten.add, aten.relu]
+    RAIIAtenRecordFunctionHandle record_aoti_torch_cpu_mkldnn__convolution_pointwise_("CONV", nullptr, inputs_);
+    // Topologically Sorted Source Nodes: [linear], Original ATen: [aten.addmm]
+    RAIIAtenRecordFunctionHandle record_l_("aoti_torch_cpu_mkldnn__linear_pointwise", nullptr, inputs_);
+""".replace("CONV", "aoti_torch_cpu_mkldnn__convolution_pointwise")
+"""What the compiler writes of ``Residual``, shortened; the second convolution's comment went to a kernel of its own."""
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.body, self.twice = (nn.Conv2d(3 if first else 4, 4, 3, padding=1) for first in (1, 0, 0))
+        self.pool, self.up, self.head = nn.MaxPool2d(2), nn.UpsamplingBilinear2d(scale_factor=2), nn.Linear(8, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        first = torch.relu(self.stem(images))
+        maps = self.up(self.pool(self.body(first) + 1))
+        return self.head(torch.relu(self.twice(self.twice(maps)) + first))
+
+
+def test_kernels_of_a_compiled_program_are_told_by_what_the_compiler_says_of_them() -> None:
+    traced = torch.export.export(Residual().eval(), (torch.zeros(1, 3, 8, 8),), strict=False)
+    convolution = "aoti_torch_cpu_mkldnn__convolution_pointwise"
+    assert kernel_modules(traced.graph, WRITTEN) == {
+        convolution: "stem",
+        # the second is told of by nobody; the third may be `twice` or, through the sum, `stem`, which is another
+        f"{convolution} 3": "twice",
+        "aoti_torch_cpu_max_pool2d_with_indices": "pool",
+        "aoti_torch_cpu_upsample_bilinear2d_vec": "up",
+        "aoti_torch_cpu_mkldnn__linear_pointwise": "head",
+    }
+
+
+def test_kernels_of_which_the_compiler_says_nothing_are_not_guessed() -> None:
+    traced = torch.export.export(Residual().eval(), (torch.zeros(1, 3, 8, 8),), strict=False)
+    silent = "\n".join(line for line in WRITTEN.splitlines() if "Source Nodes" not in line)
+    assert kernel_modules(traced.graph, silent) == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from paretune import device_lock
 from paretune.profiling import operators as counting
 from paretune.profiling.operators import INFERENCES, Operators, count
 from paretune.profiling.tables import kind_table, operator_table, operator_tables
-from paretune.runtimes.base import Operator
+from paretune.runtimes.base import BETWEEN, Operator
 from paretune.target import Target
 from tests_support_profiling import Busy, fake_artefact, images, quick, spin
 
@@ -54,6 +55,27 @@ def test_groups_hold_everything_once() -> None:
     assert [(group.name, group.count) for group in FOUND.by_kind()] == [("Conv", 2), ("Silu", 1), ("Reorder", 1)]
     for groups in (FOUND.by_module(2), FOUND.by_kind()):
         assert sum(group.scaled_ms for group in groups) == pytest.approx(FOUND.network_ms)
+
+
+def test_every_operator_has_one_place_or_none() -> None:
+    """Of 24 ms counted, 7 when nothing counts: the host's and the copies' are no module's."""
+    found = replace(
+        FOUND,
+        operators=(
+            operator(6, "box"),
+            operator(6, None, "cpp_fused_add"),
+            operator(4, "rpn", "Memcpy HtoD (Pageable -> Device)"),
+            Operator(BETWEEN, "on the host", "host", None, 2),
+            Operator(BETWEEN, "aten::topk", "topk", "rpn", 6),
+        ),
+    )
+    per = 7 / 24
+    modules, host, transfer = found.places("cuda")
+    assert modules == pytest.approx({"box": 6 * per, "rpn": 6 * per})
+    assert (host, transfer) == (pytest.approx(2 * per), pytest.approx(4 * per))
+    modules, host, _ = found.places("cpu")  # where nobody else could compute it
+    assert modules == pytest.approx({"box": 6 * per})
+    assert host == pytest.approx(8 * per)
 
 
 def test_much_slower_or_disturbed_is_said() -> None:

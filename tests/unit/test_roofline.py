@@ -76,6 +76,42 @@ def test_a_layer_is_bound_by_its_lower_roof_unless_it_reaches_neither() -> None:
     assert found(network=4.0).verdict == "compute-bound"
 
 
+def test_host_and_transfers_are_bounds_of_their_own() -> None:
+    """Of 16 ms of network, 9 lie between the networks; or 4 are copied, more than anything else takes."""
+    stages: Any = {"preprocess": 1.0, "network": 16.0, "postprocess": 1.0}
+    times, work = {"heavy": 2.0, "wide": 1.0, "tiny": 1.0}, {layer.module: layer for layer in (TINY, HEAVY, WIDE)}
+    host = diagnose(stages, times, work, ROOFS, host_ms=9.0)
+    assert host.verdict == "host-bound"
+    assert host.by_bound == pytest.approx({"compute": 2.0, "memory": 1.0, "launch": 4.0, "host": 9.0})
+    assert "launch 25%, host 56%" in host.evidence
+    told = {ceiling.part: ceiling for ceiling in host.ceilings()}
+    assert told["host, between the networks"].free == pytest.approx(18 / 9)
+    assert told["network"].at_roof == pytest.approx(18 / (2 + 9 + 1.0 + 0.5 + 0.01))
+    # no knob of the layers makes the host faster
+    assert {one.knob: one.predicted for one in advise(host, candidate(recipe()))}["runtime: openvino"] == pytest.approx(
+        18 / (2 + 9 + 2 + 1 + 0.05)
+    )
+    copied = diagnose({**stages, "network": 10.0}, times, work, ROOFS, transfer_ms=4.0)
+    assert copied.verdict == "transfer-bound"
+    assert copied.by_bound["launch"] == pytest.approx(3.0)
+
+
+def test_what_bounds_a_network_is_not_known_where_its_operators_have_no_place() -> None:
+    unknown = diagnose({"preprocess": 1.0, "network": 6.0, "postprocess": 1.0}, {}, {}, ROOFS, unknown="of 9% only")
+    assert unknown.verdict == "unknown"
+    assert unknown.evidence.endswith("what bounds the network is not known: of 9% only")
+    assert "0%" not in unknown.evidence
+    assert advise(unknown, candidate(recipe(runtime="compiled"))) == []
+    told = json.loads(json.dumps(unknown.tree()))
+    assert (told["unknown"], told["by_bound_ms"]) == ("of 9% only", None)
+    network = {one["part"]: one for one in told["ceilings"]}
+    assert network["network"]["at_roof"] is None
+    assert network["network"]["free"] == pytest.approx(4)
+    assert "network outside layers with weights" not in network
+    # what is known of the stages is told all the same
+    assert replace(unknown, postprocess_ms=8.0).verdict == "postprocess-bound"
+
+
 def test_ceilings_are_amdahls() -> None:
     told = {ceiling.part: ceiling for ceiling in found().ceilings()}
     assert told["postprocess"].free == pytest.approx(8 / 7)

@@ -63,7 +63,12 @@ class Candidate:
 
 
 def advise(found: Diagnosis, candidate: Candidate) -> list[Advice]:
-    """Return the knobs that should pay, the largest gain first; none where nothing of the network's matters."""
+    """Return the knobs that should pay, the largest gain first.
+
+    None where nothing of the network's matters, or where it is not known what bounds it: a gain would be invented.
+    """
+    if found.unknown:
+        return []
     knobs = (_fused, _quantized, _pruned, _smaller)
     given = [made for knob in knobs if (made := knob(found, candidate)) is not None]
     return sorted((one for one in given if one.predicted >= LEAST), key=lambda one: -one.predicted)
@@ -76,7 +81,8 @@ def _fused(found: Diagnosis, candidate: Candidate) -> Advice | None:
         return None
     other = FUSED if candidate.device == "cpu" else "compiled"
     # what lies between the layers is merged into them, and they are called as those are that reach their roof better
-    after = sum(layer.roof_ms / FAR if layer.bound == "launch" else layer.ms for layer in found.layers)
+    after = found.apart_ms
+    after += sum(layer.roof_ms / FAR if layer.bound == "launch" else layer.ms for layer in found.layers)
     calls = found.by_bound["launch"] / found.network_ms
     why = f"{calls:.0%} of the network's time goes into calls and what lies between the layers"
     return Advice(f"runtime: {other}", why, _gain(found, after), "none", _with(recipe, runtime=other))
@@ -125,7 +131,7 @@ def _smaller(found: Diagnosis, candidate: Candidate) -> Advice | None:
 
 def _network(found: Diagnosis, change: Callable[[Work], Work]) -> float:
     """Return the network's time in ms after a change of every layer's work."""
-    return found.rest_ms + sum(_changed(found, layer, change(layer.work)) for layer in found.layers)
+    return found.apart_ms + found.rest_ms + sum(_changed(found, layer, change(layer.work)) for layer in found.layers)
 
 
 def _changed(found: Diagnosis, layer: Layer, work: Work) -> float:

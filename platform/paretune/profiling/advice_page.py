@@ -41,19 +41,19 @@ def advice_tables(diagnosis: Diagnosis, advice: Sequence[Advice], measured: Meas
             tuple(layers),
             words=("bound by",),
         ),
-        knob_table(advice, measured),
+        knob_table(advice, measured, diagnosis.unknown),
     ]
 
 
-def knob_table(advice: Sequence[Advice], measured: Measured) -> Rows:
-    """Return the advice with what came of it."""
+def knob_table(advice: Sequence[Advice], measured: Measured, unknown: str | None = None) -> Rows:
+    """Return the advice with what came of it, or why there is none."""
     knobs = [(one.knob, _times(one.predicted), _told(measured.get(one.knob)), one.risk, one.why) for one in advice]
-    nothing = ("no knob of the network gains anything that could be measured",)
+    nothing = f"none: {unknown}" if unknown else "no knob of the network gains anything that could be measured"
     return Rows(
         "advice, the largest gain first",
         ("knob", "predicted", "measured", "may cost", "why"),
         tuple(knobs),
-        () if knobs else nothing,
+        () if knobs else (nothing,),
         words=("measured", "may cost", "why"),
     )
 

@@ -17,7 +17,7 @@ from paretune.device_lock import alone_on
 from paretune.profiling.cores import contention, shares
 from paretune.profiling.samples import Batch, Mode, Protocol, milliseconds
 from paretune.profiling.supervisor import Worker, saved_images
-from paretune.runtimes.base import Operator
+from paretune.runtimes.base import BETWEEN, ON_THE_HOST, Operator, is_transfer
 from paretune.structures import Image
 from paretune.target import Target
 
@@ -81,6 +81,27 @@ class Operators:
     def scaled_ms(self, operators: Iterable[Operator]) -> float:
         """Return what they take when nothing counts."""
         return self.share(operators) * self.network_ms
+
+    def places(self, device: str) -> tuple[dict[str, float], float, float]:
+        """Return where the time goes when nothing counts, in ms: to modules, to the host, to transfers.
+
+        The host's is what lies between a detector's networks, where the host computes it; a CPU is its own host.
+        Operators of no module are in none of them.
+
+        Args:
+            device: of the target.
+        """
+        modules: dict[str, float] = {}
+        host = transfer = 0.0
+        for operator in self.operators:
+            ms = self.scaled_ms([operator])
+            if is_transfer(operator.kind):
+                transfer += ms
+            elif operator.kind == ON_THE_HOST or (device == "cpu" and operator.part == BETWEEN):
+                host += ms
+            elif operator.module is not None:
+                modules[operator.module] = modules.get(operator.module, 0.0) + ms
+        return modules, host, transfer
 
     def by_module(self, depth: int) -> tuple[Group, ...]:
         """Group by the first words of the modules' dotted names, the longest first."""

@@ -11,12 +11,12 @@ import numpy as np
 from paretune.profiling.comparison import Comparison, Ratio
 from paretune.profiling.latency import Latency
 from paretune.profiling.operators import Operators
-from paretune.profiling.roofline import Bound, Diagnosis
+from paretune.profiling.roofline import Diagnosis, LayerBound
 from paretune.profiling.samples import milliseconds
 from paretune.profiling.tables import TOP, layer_of
 
 BLUE, GREY, GREEN, RED = "#4285f4", "#9aa0a6", "#34a853", "#ea4335"
-COLOURS: dict[Bound, str] = {"compute": BLUE, "memory": GREEN, "launch": RED}
+COLOURS: dict[LayerBound, str] = {"compute": BLUE, "memory": GREEN, "launch": RED}
 LARGEST_DOT = 400.0
 """Area of the slowest layer's dot in points."""
 

@@ -15,8 +15,11 @@ from paretune.profiling.roofs import Roofs
 from paretune.profiling.samples import Stage
 from paretune.profiling.work import Work
 
-Bound = Literal["compute", "memory", "launch"]
-Verdict = Literal["compute-bound", "memory-bound", "launch-bound", "postprocess-bound", "host-bound"]
+LayerBound = Literal["compute", "memory", "launch"]
+Bound = Literal[LayerBound, "host", "transfer"]
+Verdict = Literal[
+    "compute-bound", "memory-bound", "launch-bound", "transfer-bound", "postprocess-bound", "host-bound", "unknown"
+]
 FAR = 0.2
 """A layer that reaches less than this share of its roof spends its time on being called, not on working."""
 MOST = 0.5
@@ -39,7 +42,7 @@ class Layer:
         return self.roof_ms / self.ms if self.ms else 1.0
 
     @property
-    def bound(self) -> Bound:
+    def bound(self) -> LayerBound:
         """Say what keeps it from being faster."""
         return "launch" if self.attained < FAR else self.limit
 
@@ -70,8 +73,14 @@ class Diagnosis:
     network_ms: float
     postprocess_ms: float
     layers: tuple[Layer, ...]
-    """Layers with weights, slowest first."""
+    """Layers with weights, slowest first; not all of them where ``unknown``."""
     roofs: Roofs
+    host_ms: float = 0.0
+    """Of the network's: what the host computes between a detector's networks."""
+    transfer_ms: float = 0.0
+    """Of the network's: copies between the host's memory and the device's; a CPU has none."""
+    unknown: str | None = None
+    """Why it is not known what bounds the network."""
 
     @property
     def total_ms(self) -> float:
@@ -80,29 +89,44 @@ class Diagnosis:
 
     @property
     def rest_ms(self) -> float:
-        """Return the time of the network outside of layers with weights: norms, activations, copies, calls."""
-        return max(0.0, self.network_ms - sum(layer.ms for layer in self.layers))
+        """Return the time of the network outside of layers with weights: norms, activations, calls."""
+        return max(0.0, self.network_ms - self.apart_ms - sum(layer.ms for layer in self.layers))
+
+    @property
+    def apart_ms(self) -> float:
+        """Return the time of the network that none of its operators takes: the host's and the transfers'."""
+        return self.host_ms + self.transfer_ms
 
     @cached_property
     def by_bound(self) -> dict[Bound, float]:
-        """Return the network's time in ms by what bounds it; what belongs to no layer is the launch's."""
+        """Return the network's time in ms by what bounds it; what belongs to no layer is the launch's.
+
+        Host and transfers are there where there are any; nothing is where that is ``unknown``.
+        """
+        if self.unknown:
+            return {}
         found: dict[Bound, float] = {"compute": 0.0, "memory": 0.0, "launch": self.rest_ms}
         for layer in self.layers:
             found[layer.bound] += layer.ms
-        return found
+        apart: dict[Bound, float] = {"host": self.host_ms, "transfer": self.transfer_ms}
+        return found | {bound: ms for bound, ms in apart.items() if ms}
 
     @property
     def verdict(self) -> Verdict:
         """Name what bounds the whole."""
         if self.postprocess_ms >= MOST * self.total_ms:
             return "postprocess-bound"
-        if self.preprocess_ms >= MOST * self.total_ms:
+        if self.preprocess_ms + self.host_ms >= MOST * self.total_ms:
             return "host-bound"
+        if self.unknown:
+            return "unknown"
         most: Bound = max(self.by_bound, key=lambda bound: self.by_bound[bound])
         verdicts: dict[Bound, Verdict] = {
             "compute": "compute-bound",
             "memory": "memory-bound",
             "launch": "launch-bound",
+            "host": "host-bound",
+            "transfer": "transfer-bound",
         }
         return verdicts[most]
 
@@ -110,19 +134,25 @@ class Diagnosis:
     def evidence(self) -> str:
         """Say in one line what the verdict rests on."""
         network, total = self.network_ms, self.total_ms
-        told = ", ".join(f"{bound} {ms / network:.0%}" for bound, ms in self.by_bound.items())
         stages = f"network {network / total:.0%} of the time, postprocess {self.postprocess_ms / total:.0%}"
+        if self.unknown:
+            return f"{stages}; what bounds the network is not known: {self.unknown}"
+        told = ", ".join(f"{bound} {ms / network:.0%}" for bound, ms in self.by_bound.items())
         return f"{stages}; of the network: {told} (of it outside layers with weights {self.rest_ms / network:.0%})"
 
     def ceilings(self, top: int = 5) -> tuple[Ceiling, ...]:
         """Return what could be gained at most from each stage, from the rest, and from the slowest layers."""
+        roofs = [min(layer.ms, layer.roof_ms) for layer in self.layers]
         parts: list[tuple[str, float, float | None]] = [
             ("preprocess", self.preprocess_ms, None),
             ("postprocess", self.postprocess_ms, None),
-            ("network", self.network_ms, sum(min(layer.ms, layer.roof_ms) for layer in self.layers)),
-            ("network outside layers with weights", self.rest_ms, None),
-            *((layer.work.module, layer.ms, min(layer.ms, layer.roof_ms)) for layer in self.layers[:top]),
+            ("network", self.network_ms, None if self.unknown else self.apart_ms + sum(roofs)),
         ]
+        if not self.unknown:
+            parts.append(("network outside layers with weights", self.rest_ms, None))
+        apart = (("host, between the networks", self.host_ms), ("transfer to and from the device", self.transfer_ms))
+        parts += [(part, ms, None) for part, ms in apart if ms]
+        parts += [(layer.work.module, layer.ms, roof) for layer, roof in zip(self.layers[:top], roofs, strict=False)]
         return tuple(self._ceiling(*part) for part in parts)
 
     def _ceiling(self, part: str, ms: float, roof: float | None) -> Ceiling:
@@ -148,6 +178,8 @@ class Diagnosis:
         return {
             "verdict": self.verdict,
             "evidence": self.evidence,
+            "unknown": self.unknown,
+            "by_bound_ms": self.by_bound or None,
             "ceilings": [vars(ceiling) for ceiling in self.ceilings()],
             "layers": layers,
             "roofs": self.roofs.tree(),
@@ -155,7 +187,14 @@ class Diagnosis:
 
 
 def diagnose(
-    stages: Mapping[Stage, float], times: Mapping[str, float], work: Mapping[str, Work], roofs: Roofs
+    stages: Mapping[Stage, float],
+    times: Mapping[str, float],
+    work: Mapping[str, Work],
+    roofs: Roofs,
+    *,
+    host_ms: float = 0.0,
+    transfer_ms: float = 0.0,
+    unknown: str | None = None,
 ) -> Diagnosis:
     """Take the time of an inference apart.
 
@@ -164,6 +203,9 @@ def diagnose(
         times: module → ms of its operators, scaled so that all together make the network's.
         work: module → what it has to do; others of ``times`` are the rest.
         roofs: of the device.
+        host_ms: of the network's, what the host computes.
+        transfer_ms: of the network's, copies to and from the device.
+        unknown: why too little of the network's time is in ``times`` to say what bounds it.
     """
     layers = []
     for module, todo in work.items():
@@ -173,7 +215,8 @@ def diagnose(
         compute, roof = todo.flops / roofs.compute[precision], roofs.seconds(todo.flops, todo.nbytes, precision)
         layers.append(Layer(todo, times[module], 1000 * roof, "compute" if compute >= roof else "memory"))
     layers.sort(key=lambda layer: -layer.ms)
-    return Diagnosis(stages["preprocess"], stages["network"], stages["postprocess"], tuple(layers), roofs)
+    shown = (stages["preprocess"], stages["network"], stages["postprocess"])
+    return Diagnosis(*shown, tuple(layers), roofs, host_ms, transfer_ms, unknown)
 
 
 def _times(before: float, after: float) -> float:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paretune.runtimes.ahead_kernels import kernel_modules
 from paretune.runtimes.caching import private_folder
 from paretune.runtimes.eager import Given
 from paretune.store import new_folder, sha256
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _INNER = "program"
 """Name of the package, and so of the folder in it that holds everything."""
+_KERNELS = "kernels.json"
+"""Name of the file that tells the modules of its kernels."""
 
 
 @dataclass
@@ -36,13 +39,15 @@ class Ahead:
         part: the network, which is not run itself.
         given: how an array becomes its input.
         key: tells it and its weights from all others (``key_of``).
-        count: whether torch's profiler is to see its kernels.
+        names: where torch's profiler is to see its kernels: its modules → their names in the network it is a part of.
     """
 
     part: nn.Module
     given: Given
     key: str
-    count: bool = False
+    names: Mapping[str, str] | None = None
+    kernels: dict[str, str] = field(default_factory=dict)
+    """Those that the profiler sees, as ``ahead_kernels`` numbers them → module of the network, where it is known."""
     _programs: dict[tuple[int, ...], Callable[[list[Tensor]], list[Tensor]]] = field(default_factory=dict)
 
     def __call__(self, batch: Floats) -> tuple[Floats, ...]:
@@ -64,7 +69,7 @@ class Ahead:
             "key": self.key,
             "shape": list(images.shape),
             "precision": self.given.precision,
-            "count": self.count,
+            "count": self.names is not None,
             "threads": torch.get_num_threads(),  # they are written into the program
             "torch": torch.__version__,
             "cpu": torch.backends.cpu.get_cpu_capability(),
@@ -73,10 +78,22 @@ class Ahead:
         folder = private_folder("compiled") / "ahead" / name
         if folder.is_dir():
             try:
-                return _opened(folder)
-            except RuntimeError:  # somebody cleaned up, file by file
+                return self._opened(folder)
+            except (OSError, RuntimeError):  # somebody cleaned up, file by file
                 shutil.rmtree(folder)
         self._compile(images, folder)
+        return self._opened(folder)
+
+    def _opened(self, folder: Path) -> Callable[[list[Tensor]], list[Tensor]]:
+        """Open a compiled program.
+
+        Raises:
+            OSError: a file is missing.
+            RuntimeError: it is not whole.
+        """
+        if self.names is not None:
+            told: dict[str, str] = json.loads((folder / _KERNELS).read_text())
+            self.kernels |= {kernel: self.names[module] for kernel, module in told.items() if module in self.names}
         return _opened(folder)
 
     def _compile(self, images: Tensor, folder: Path) -> None:
@@ -84,7 +101,11 @@ class Ahead:
         from torch._inductor import aoti_compile_and_package
 
         # one thread compiles: a pool of processes would outlive the compilation on cores that are being measured
-        options: dict[str, Any] = {"freezing": True, "compile_threads": 1, "cpp.enable_kernel_profile": self.count}
+        options: dict[str, Any] = {
+            "freezing": True,
+            "compile_threads": 1,
+            "cpp.enable_kernel_profile": self.names is not None,
+        }
         with new_folder(folder) as draft:
             packed = draft / f"{_INNER}.pt2"
             with torch.no_grad():  # the compiler takes weights as constants only so
@@ -98,6 +119,9 @@ class Ahead:
             with zipfile.ZipFile(packed) as package:
                 package.extractall(draft)
             packed.unlink()
+            if self.names is not None:
+                written = "".join(source.read_text() for source in draft.rglob("*.wrapper.cpp"))
+                (draft / _KERNELS).write_text(json.dumps(kernel_modules(traced.graph, written)))
             for source in draft.rglob("*.cpp"):
                 source.unlink()
 

@@ -48,6 +48,10 @@ class Loaded:
 
 BETWEEN = "between"
 """The part of what is computed between a detector's networks."""
+ON_THE_HOST = "host"
+"""The kind of what is computed there in numpy, while the runtime waits."""
+_TRANSFERS = ("Memcpy HtoD", "Memcpy DtoH", "MemcpyFromHost", "MemcpyToHost")
+"""How CUDA and ONNX Runtime begin the names of copies between the host's memory and the device's."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,11 @@ class Operator:
     None where it is not known."""
     ms: float
     """Mean of one inference, made longer by the counting: only its share of the whole means something."""
+
+
+def is_transfer(kind: str) -> bool:
+    """Tell whether an operator or kernel of this kind carries data between the host and the device."""
+    return kind.startswith(_TRANSFERS)
 
 
 class Counted(Core, Protocol):

@@ -24,7 +24,7 @@ from paretune.model import Format
 from paretune.runtimes.ahead import Ahead, key_of
 from paretune.runtimes.base import Core, Counted, Loaded, Runtime
 from paretune.runtimes.caching import private_folder
-from paretune.runtimes.counting import Counting
+from paretune.runtimes.counting import Counting, inside
 from paretune.runtimes.eager import Given, Precision, gpu_problem, int8_problem, ready, settle, told
 from paretune.spec import parse_plugin
 from paretune.store import Artefact
@@ -67,12 +67,13 @@ class Compiled(Runtime):
         return self._loaded(artefact, target)
 
     def counted(self, artefact: Artefact, target: Target) -> Counted:
-        """Compile it with a range around every kernel of the CPU's; which module one came from is not known."""
+        """Compile it with a range around every kernel of the CPU's; of a GPU's, no module is known."""
         from paretune.runtimes.counting_torch import TorchProfile, marked
 
         loaded = self._loaded(artefact, target, count=True)
         ranged = replace(loaded, parts={name: marked(name, part) for name, part in loaded.parts.items()})
-        return Counting(ranged, TorchProfile(target.device, loaded.detector.part_names, by_kernel=True))
+        modules = {name: part.kernels for name, part in loaded.parts.items() if isinstance(part, Ahead)}
+        return Counting(ranged, TorchProfile(target.device, loaded.detector.part_names, of_kernels=modules))
 
     def _loaded(self, artefact: Artefact, target: Target, *, count: bool = False) -> Loaded:
         if problem := _compiler_problem(target):
@@ -87,7 +88,8 @@ class Compiled(Runtime):
             if target.device == "cuda":
                 parts[name] = graphed(part, given)
             else:
-                parts[name] = Ahead(part, given, key_of(artefact.folder, artefact.detector, name), count)
+                names = inside(part, network) if count else None
+                parts[name] = Ahead(part, given, key_of(artefact.folder, artefact.detector, name), names)
         made = Loaded(detector, parts, artefact.input_size, told(network, target, self.precision))
         made(np.zeros((1, 3, artefact.input_size.height, artefact.input_size.width), np.float32))
         return made

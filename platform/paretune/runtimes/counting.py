@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from paretune.detectors.base import Detector
-from paretune.runtimes.base import BETWEEN, Core, Loaded, Operator
+from paretune.runtimes.base import BETWEEN, ON_THE_HOST, Core, Loaded, Operator
 from paretune.store import Artefact
 from paretune.structures import Floats
 
@@ -108,7 +108,7 @@ class Counting:
             totals[node] = totals.get(node, 0.0) + operator.ms
         if len(self._clocks) > 1:
             inside = sum(clock.ns for clock in self._clocks.values())
-            totals[Operator(BETWEEN, "on the host", "host", None, 0.0)] = (self._ns - inside) / 1e6
+            totals[Operator(BETWEEN, "on the host", ON_THE_HOST, None, 0.0)] = (self._ns - inside) / 1e6
         found = [replace(node, ms=total / self._calls) for node, total in totals.items() if self._calls]
         return sorted(found, key=lambda operator: -operator.ms)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.detectors.base import Detector
-from paretune.runtimes.base import BETWEEN, Operator
+from paretune.runtimes.ahead_kernels import numbered
+from paretune.runtimes.base import BETWEEN, Operator, is_transfer
 from paretune.runtimes.counting import inside
 from paretune.structures import Floats
 
@@ -73,13 +74,19 @@ class TorchProfile:
         device: ``cpu``, or ``cuda``: then times are those of kernels.
         parts: the detector's networks.
         of_modules: the part of each module, for a network that is run as a whole.
-        by_kernel: whether kernels stand for themselves, not for the operators that started them.
+        of_kernels: for a compiled network, whose kernels stand for themselves, not for the operators that started them:
+            part → kernel, numbered → module, of those that are known.
     """
 
     def __init__(
-        self, device: str, parts: tuple[str, ...], of_modules: Mapping[str, str] | None = None, *, by_kernel: bool
+        self,
+        device: str,
+        parts: tuple[str, ...],
+        of_modules: Mapping[str, str] | None = None,
+        of_kernels: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
-        self._device, self._parts, self._of_modules, self._by_kernel = device, parts, of_modules or {}, by_kernel
+        self._device, self._parts, self._of_modules = device, parts, of_modules or {}
+        self._by_kernel, self._of_kernels = of_kernels is not None, of_kernels or {}
         self._profile = self._started()
 
     def _started(self) -> Any:
@@ -108,13 +115,14 @@ class TorchProfile:
                 place = (0 if part is None else part.id, outer.name)
                 met[place] += 1
                 numbers[outer.id] = met[place]
-            number = numbers.get(outer.id, 1)
-            name, where = outer.name if number == 1 else f"{outer.name} {number}", self._part(module, part)
+            name, where = numbered(outer.name, numbers.get(outer.id, 1)), self._part(module, part)
+            module = module or self._of_kernels.get(where, {}).get(name)
             if self._device == "cpu":
                 yield Operator(where, name, _kind(outer.name), module, event.self_cpu_time_total / 1e3)
             for kernel in event.kernels if self._device == "cuda" else ():
                 known = kernel.name if self._by_kernel else name
-                kind = _kind(kernel.name if self._by_kernel else outer.name)
+                itself = self._by_kernel or is_transfer(kernel.name)
+                kind = _kind(kernel.name if itself else outer.name)
                 yield Operator(where, known, kind, module, kernel.duration / 1e3)
 
     def trace(self, file: Path) -> bool:

@@ -66,7 +66,7 @@ class Eager(Runtime):
         loaded = self._loaded(artefact, target)
         of_modules = parts_of(loaded.detector, loaded.network)
         mark_modules(loaded.network)
-        profile = TorchProfile(target.device, loaded.detector.part_names, of_modules, by_kernel=False)
+        profile = TorchProfile(target.device, loaded.detector.part_names, of_modules)
         return Counting(loaded, profile)
 
     def _loaded(self, artefact: Artefact, target: Target) -> _Network:
