@@ -198,7 +198,7 @@ def test_a_trace_holds_the_modules(counted: Any, row: tuple[Runtime, str]) -> No
         return
     names = [event.get("name", "") for event in counted[2]["traceEvents"]]
     if row[0].name not in FUSED:
-        assert names.count(f"paretune::{PLANTED}") == 20  # what ran before the reset is forgotten
+        assert names.count(f"paretune module {PLANTED}") == 20  # what ran before the reset is forgotten
 
 
 @pytest.mark.parametrize("name", [name for name in RUNTIMES.names if name not in SLOW | UNCOUNTED])

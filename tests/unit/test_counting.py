@@ -10,8 +10,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from paretune.detectors.int8 import Int8Conv2d, Int8Linear
 from paretune.runtimes.ahead_kernels import kernel_modules
 from paretune.runtimes.counting import Modules, nodes_of, owner_of, scope_of
+from paretune.runtimes.counting_torch import TorchProfile
 
 
 @pytest.mark.parametrize(
@@ -129,6 +131,35 @@ def test_kernels_of_a_compiled_program_are_told_by_what_the_compiler_says_of_the
         "aoti_torch_cpu_upsample_bilinear2d_vec": "up",
         "aoti_torch_cpu_mkldnn__linear_pointwise": "head",
     }
+
+
+def test_an_int8_layer_of_a_compiled_program_is_not_the_one_before_it() -> None:
+    """Its kernel is told of together with the activation before, and the rounding of its input."""
+    written = """
+    // Topologically Sorted Source Nodes: [mul, add_, clamp_, to_1, int8_convolution], Original ATen: [aten.mul]
+    RAIIAtenRecordFunctionHandle record_paretune_("paretune.int8_convolution.default", nullptr);
+    // Topologically Sorted Source Nodes: [relu_, mul_1, to_4, int8_convolution_1], Original ATen: [aten.relu]
+    RAIIAtenRecordFunctionHandle record_paretune_("paretune.int8_convolution.default", nullptr);
+    """
+    fields = {"channels": [4, 4], "groups": 1, "kernel_size": [1, 1], "stride": [1, 1], "padding": [0, 0]}
+    fields |= {"dilation": [1, 1], "input_scale": 0.1, "input_zero_point": 0}
+    first, second = (Int8Conv2d.empty(fields, device=None) for _ in range(2))
+    network = nn.Sequential(first, nn.ReLU(inplace=True), second)
+    traced = torch.export.export(network, (torch.zeros(1, 4, 8, 8),), strict=False)
+    told = {"paretune.int8_convolution.default": "0", "paretune.int8_convolution.default 2": "2"}
+    assert kernel_modules(traced.graph, written) == told
+
+
+def test_an_operator_of_our_own_is_no_module() -> None:
+    """The layers in INT8 call ``paretune::int8_convolution``."""
+    profile = TorchProfile("cpu", ("core",), of_kernels={})
+    layer = Int8Linear.empty({"channels": [4, 4], "input_scale": 0.1, "input_zero_point": 0}, device=None)
+    torch.ops.paretune.int8_product(
+        torch.zeros(1, 4, dtype=torch.uint8), layer.weight, layer.weight_scale, layer.bias, 0.1, 0
+    )
+    told = list(profile.operators({}))
+    assert {one.module for one in told} == {None}
+    assert "paretune::int8_product" in {one.name for one in told}
 
 
 def test_kernels_of_which_the_compiler_says_nothing_are_not_guessed() -> None:

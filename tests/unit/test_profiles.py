@@ -216,7 +216,7 @@ def test_the_smaller_network_is_found_faster(artefacts: list[Path], capsys: Any)
         told = entry["operators"]
         assert told["operators"][0]["module"] is not None
         assert sum(group["scaled_ms"] for group in told["kinds"]) == pytest.approx(told["network_ms"])
-    assert b"paretune::backbone" in gzip.decompress(Path("told/trace-0.json.gz").read_bytes())
+    assert b"paretune module backbone" in gzip.decompress(Path("told/trace-0.json.gz").read_bytes())
     kept = np.load("told/samples-0.npz")["latency_ns"]
     assert float(np.median(kept)) / 1e6 == pytest.approx(found["artefacts"][0]["metrics"]["latency_ms_p50"])
     assert json.loads(Path("told/profile.json").read_text()) == found

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import fx
 
 _SOURCES = re.compile(r"// (?:Topologically Sorted|Unsorted) Source Nodes: \[(.*?)\]")
-_KERNEL = re.compile(r'RAIIAtenRecordFunctionHandle \w+\("(\w+)"|^\s*(cpp_\w+)\(')
+_KERNEL = re.compile(r'RAIIAtenRecordFunctionHandle \w+\("([\w.]+)"|^\s*(cpp_\w+)\(')
 """A call as the program tells torch's profiler of it, or of a kernel of the compiler's own."""
 _HEAVY = re.compile(r"conv|(?<!bi)(?<!tri)linear|matmul|mm(?![a-z])")
 """What the names of operators with weights hold, torch's and oneDNN's."""
@@ -37,18 +37,21 @@ def kernel_modules(graph: fx.Graph, written: str) -> dict[str, str]:
     Returns:
         Name of a kernel, ``numbered`` → module, by the names of the network that was traced.
     """
+    known, layers = _origins(graph)
+    heavy = {node.name for node in graph.nodes if _is_heavy(node)}
     nodes: dict[str, tuple[str, list[str]]] = {}
     calls: dict[str, int] = {}
     sources: list[str] = []
     for line in written.splitlines():
         if told := _SOURCES.search(line):
             sources = told[1].split(", ")
+            sources = [name for name in sources if name in heavy] or sources
         elif called := _KERNEL.search(line):
             if name := called[1]:
                 calls[name] = calls.get(name, 0) + 1
                 nodes[numbered(name, calls[name])] = ("conv" if _HEAVY.search(name) else "other", sources)
             sources = []
-    return Modules(*_origins(graph)).of(nodes)
+    return Modules(known, layers).of(nodes)
 
 
 def _origins(graph: fx.Graph) -> tuple[dict[str, str], dict[str, frozenset[str]]]:
@@ -60,8 +63,12 @@ def _origins(graph: fx.Graph) -> tuple[dict[str, str], dict[str, frozenset[str]]
         module = stack[-1].partition("@")[0] if stack else ""  # @1: called again
         if module:
             known[node.name] = module
-        if module and node.op == "call_function" and _HEAVY.search(str(node.target)):
+        if module and _is_heavy(node):
             sources[node.name] = frozenset([module])
         else:
             sources[node.name] = frozenset().union(*(sources[given.name] for given in node.all_input_nodes))
     return known, sources
+
+
+def _is_heavy(node: fx.Node) -> bool:
+    return node.op == "call_function" and _HEAVY.search(str(node.target)) is not None

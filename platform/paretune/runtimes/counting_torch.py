@@ -20,8 +20,8 @@ from paretune.structures import Floats
 if TYPE_CHECKING:
     from torch import nn
 
-RANGE = "paretune::"
-"""How the name of a range in a trace begins that stands for a module."""
+RANGE = "paretune module "
+"""How the name of a range in a trace begins that stands for a module; no operator's name has a space."""
 _PART = "paretune part "
 """The same for one of a detector's networks."""
 
@@ -142,7 +142,7 @@ def _is_range(name: str) -> bool:
 
     A program that was compiled ahead of time runs in a range of its own.
     """
-    return name.startswith((RANGE, "AOTIModel")) or " " in name
+    return name.startswith("AOTIModel") or " " in name
 
 
 def _place(event: Any) -> tuple[Any, str | None, Any]:
