@@ -15,12 +15,17 @@ BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
 
 def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Tell whether this machine's CPU computes bfloat16 by itself; where the kernel does not tell, it does not."""
+    return not cpu_flags(cpuinfo).isdisjoint(BFLOAT16_FLAGS)
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Return the instruction sets of this machine's CPU in the kernel's words; none where it does not tell."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
-        return False
+        return frozenset()
     flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-    return bool(set(BFLOAT16_FLAGS) & set(flags.partition(":")[2].split()))
+    return frozenset(flags.partition(":")[2].split())
 
 
 Device = Literal["cpu", "cuda"]

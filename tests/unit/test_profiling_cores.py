@@ -8,9 +8,10 @@ import time
 import pytest
 
 from paretune.errors import UserError
-from paretune.profiling import cores
+from paretune.profiling import cores, nvml
 from paretune.profiling.environment import environment
 from paretune.target import Target
+from tests_support_nvml import FIRST, FakeNvml
 
 
 @pytest.fixture
@@ -97,6 +98,20 @@ def test_own_work_is_not_foreign():
     without = cores.reading(mine, 0.0)["foreign"] - cores.reading(mine, time.process_time())["foreign"]
     assert without == pytest.approx(time.process_time(), abs=0.2)
     assert cores.passed(before, after).get("foreign", 0.0) > -0.1
+
+
+def test_a_gpu_is_part_of_the_machine_where_it_is_measured(monkeypatch):
+    gpus = FakeNvml({"name": "A100", "uuid": FIRST, "mig": [[0, 0]]})
+    monkeypatch.setattr(nvml, "_library", lambda: gpus)
+    cpu, first = environment(Target()), environment(Target(device="cuda"))
+    assert "gpu" not in cpu
+    assert first["gpu"] == "A100"
+    assert environment(Target(device="cuda"))["machine"] == first["machine"]
+    gpus.gpus[0]["name"] = "H100"
+    assert environment(Target(device="cuda"))["machine"] != first["machine"]
+    assert environment(Target())["machine"] == cpu["machine"]
+    gpus.init = gpus.NVMLError("driver not loaded")
+    assert environment(Target(device="cuda"))["gpu"] == "unknown"
 
 
 def test_environment_tells_machines_apart():

@@ -15,6 +15,7 @@ import torch
 
 from paretune.compression.prune import Prune
 from paretune.detectors.structure import layers
+from paretune.profiling import nvml
 from paretune.profiling import staircase as probe
 from paretune.profiling.interleaved import clock_for, interleaved, quick_ratio
 from paretune.profiling.layers import DEPTH, LAYERS_IN, Layer
@@ -23,6 +24,7 @@ from paretune.runtimes import RUNTIMES
 from paretune.runtimes.onnxruntime import OnnxRuntime
 from paretune.target import Target
 from tests_support_compression import context, model
+from tests_support_nvml import FIRST, FakeNvml
 
 Cost = Callable[[int], float]
 
@@ -97,6 +99,15 @@ def test_the_probe_measures_every_width_of_every_kind_and_keeps_the_times(clock:
     assert not clock.ran
     staircase(OnnxRuntime(), Target(threads=2), tmp_path, clock=clock)
     assert clock.ran
+
+
+def test_the_times_of_another_gpu_are_not_taken(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, measured in (("A100", True), ("A100", False), ("H100", True)):
+        gpu = FakeNvml({"name": name, "uuid": FIRST, "mig": [[0, 0]]})
+        monkeypatch.setattr(nvml, "_library", lambda gpu=gpu: gpu)
+        clock.ran.clear()
+        staircase(OnnxRuntime(), Target(device="cuda"), tmp_path, clock=clock)
+        assert bool(clock.ran) == measured
 
 
 @pytest.mark.parametrize("damage", ["", "[1.0]", "{}", "null"])

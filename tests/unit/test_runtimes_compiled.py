@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import stat
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +24,9 @@ from paretune.detectors.ssd import Ssd
 from paretune.detectors.yolo import Yolo
 from paretune.errors import UserError
 from paretune.model import Model
-from paretune.runtimes import ahead, caching
-from paretune.runtimes.ahead import Ahead, key_of, remove_broken
+from paretune.runtimes import ahead, ahead_key, caching
+from paretune.runtimes.ahead import Ahead, remove_broken
+from paretune.runtimes.ahead_key import key_of
 from paretune.runtimes.base import Core
 from paretune.runtimes.compiled import Compiled
 from paretune.runtimes.eager import Eager, Given, Precision, ready
@@ -114,14 +118,82 @@ def test_what_is_not_one_graph_is_an_error(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_program_is_known_by_weights_form_and_part(tmp_path: Path) -> None:
-    folders, tree = list[Path](), {"fake": dict[str, int]()}
+    folders, detector, network = list[Path](), FakeDetector(), nn.Identity()
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
         folders.append(tmp_path / str(len(folders)))
         loaded(folders[-1], FakeDetector().build(2).eval(), FakeDetector(), SIZE, Eager())
-    first, again, other = (key_of(folder, tree, "core") for folder in folders)
+    first, again, other = (key_of(folder, detector, "core", network) for folder in folders)
     assert first == again != other
-    assert len({first, key_of(folders[0], tree, "head"), key_of(folders[0], {"fake": {"width": 2}}, "core")}) == 3
+    assert len({first, key_of(folders[0], detector, "head", network), key_of(folders[0], Yolo(), "core", network)}) == 3
+
+
+MINE = """
+from torch import nn
+from mine_of_a_test.helping import half
+
+class Network(nn.Module):
+    def forward(self, x):
+        return half(x)
+"""
+
+
+def test_a_program_is_known_by_the_code_of_a_network_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights, the class and its file stay; what it calls stands in another one."""
+    package = tmp_path / "mine_of_a_test"
+    package.mkdir()
+    for name, text in (("__init__", ""), ("network", MINE), ("helping", "def half(x): return x / 2")):
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    network = importlib.import_module("mine_of_a_test.network").Network()
+    loaded(tmp_path / "a", FakeDetector().build(2).eval(), FakeDetector(), SIZE, Eager())
+
+    def key(part: nn.Module) -> str:
+        return key_of(tmp_path / "a", FakeDetector(), "core", part)
+
+    ours, first = key(nn.Identity()), key(network)
+    assert key(nn.Sequential(network)) == first != ours
+    (package / "helping.py").write_text("def half(x): return x / 3")
+    assert key(network) != first
+    assert key(nn.Identity()) == ours
+    # a class that stands in no file is the same for this process only
+    nowhere: Any = type("Nowhere", (nn.Module,), {"__module__": "typed_in"})
+    typed = key(nowhere())
+    assert key(nowhere()) == typed != ours
+    monkeypatch.setattr(ahead_key, "_THIS_PROCESS", "another")
+    assert key(nowhere()) != typed
+    assert key(nn.Identity()) == ours
+    start = time.process_time()
+    key(Yolo(width=0.125).build(2))
+    assert time.process_time() - start < 0.1  # 0.02 alone
+
+
+def test_a_program_is_known_by_how_and_where_it_was_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "private_folder", lambda _: tmp_path)
+    asked = list[Path]()
+    monkeypatch.setattr(Ahead, "_compile", lambda _self, _images, folder: asked.append(folder))
+    monkeypatch.setattr(Ahead, "_opened", lambda *_: lambda given: given)
+
+    def place(names: dict[str, str] | None = None) -> Path:
+        Ahead(nn.Identity(), Given("cpu", "fp32"), "a key", names)(batch_of(SIZE))
+        return asked[-1]
+
+    first = place()
+    assert place() == first != place({})
+    changes: list[Callable[[], None]] = [
+        lambda: monkeypatch.setenv("CXX", "clang++"),
+        lambda: monkeypatch.setenv("TORCHINDUCTOR_MAX_AUTOTUNE", "1"),
+        lambda: monkeypatch.setattr(ahead_key, "cpu_flags", lambda: frozenset({"avx"})),
+        lambda: monkeypatch.setattr(ahead_key, "version", lambda _: "0.1"),
+        lambda: monkeypatch.setattr(Ahead, "_options", {"freezing": False}),
+    ]
+    found = [first]
+    for change in changes:
+        change()
+        found.append(place())
+    assert len(set(found)) == len(found)
 
 
 @pytest.mark.slow

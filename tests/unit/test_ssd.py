@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 
 from paretune.detectors.base import Losses
+from paretune.detectors.pretrained import fetch
 from paretune.detectors.ssd import Ssd
 from paretune.detectors.ssd_loss import rows
 from paretune.errors import UserError
@@ -217,6 +220,16 @@ def test_a_machine_without_network_gets_one_clear_line(monkeypatch, tmp_path):
     ) as told:
         Ssd(weights="COCO_V1").initial(CLASSES)
     assert "\n" not in str(told.value)
+
+
+def test_weights_that_lie_there_already_are_held_to_their_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.hub compares only what it fetches itself."""
+    table = torchvision.models.get_model_weights("ssdlite320_mobilenet_v3_large")
+    file = tmp_path / Path(table["COCO_V1"].url).name
+    torch.save({"a": torch.ones(1)}, file)
+    monkeypatch.setenv("PARETUNE_WEIGHTS", str(tmp_path))
+    with pytest.raises(UserError, match=rf"{file} is damaged or another file \(sha256 [0-9a-f]+\); delete it"):
+        fetch("ssdlite320_mobilenet_v3_large", "COCO_V1")
 
 
 @pytest.mark.parametrize("classes", [90, CLASSES])

@@ -19,7 +19,7 @@ FOLDER = "PARETUNE_WEIGHTS"
 
 
 def fetch(model: str, weights: str) -> dict[str, Tensor]:
-    """Return weights of torchvision, checked against the hash in their name.
+    """Return weights of torchvision, checked against the hash in their name whenever they are read.
 
     Args:
         model: torchvision's name of a model.
@@ -31,13 +31,16 @@ def fetch(model: str, weights: str) -> dict[str, Tensor]:
     from torchvision.models import get_model_weights
 
     table: Any = get_model_weights(model)
-    folder = Path(os.environ.get(FOLDER, "runs/weights"))
+    folder, url = Path(os.environ.get(FOLDER, "runs/weights")), str(table[weights].url)
+    file, begins = folder / Path(url).name, Path(url).stem.rpartition("-")[2]
+    if file.is_file() and not (found := sha256(file)).startswith(begins):  # torch.hub checks only what it fetches
+        raise UserError(f"weights {weights} of {model}: {file} is damaged or another file (sha256 {found}); delete it")
     try:
         state: dict[str, Tensor] = table[weights].get_state_dict(
             progress=False, check_hash=True, model_dir=str(folder), weights_only=True
         )
     except (URLError, OSError, RuntimeError) as error:
-        reason, url = str(error).splitlines()[0], table[weights].url
+        reason = str(error).splitlines()[0]
         raise UserError(
             f"weights {weights} of {model} cannot be fetched ({reason}); put {url} into {folder.absolute()}"
         ) from error

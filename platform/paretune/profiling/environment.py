@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from paretune.profiling.nvml import NoGpuError, opened
 from paretune.spec import fingerprint
 from paretune.target import Target
 
@@ -29,6 +30,7 @@ def environment(target: Target) -> dict[str, Any]:
         "governor": GOVERNOR.read_text().strip() if GOVERNOR.exists() else "unknown",
         "device": target.device,
         "target_threads": target.threads,
+        **({"gpu": gpu_name()} if target.device == "cuda" else {}),
     }
     return {
         **machine,
@@ -48,6 +50,13 @@ def cpu_name() -> str:
             if name.strip() in {"model name", "Hardware", "cpu model"}:
                 return value.strip()
     return platform.processor() or platform.machine() or "unknown"
+
+
+def gpu_name() -> str:
+    """Return the name of the GPU that CUDA would use, as NVML tells it; ``unknown`` where it does not."""
+    with suppress(NoGpuError), opened() as gpu:
+        return f"{gpu.name or 'unknown'}{' (MIG)' if gpu.mig else ''}"
+    return "unknown"
 
 
 def _version(name: str) -> str | None:

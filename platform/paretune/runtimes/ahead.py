@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.runtimes.ahead_kernels import kernel_modules
+from paretune.runtimes.ahead_key import surroundings
 from paretune.runtimes.caching import private_folder
 from paretune.runtimes.eager import Given
-from paretune.store import new_folder, sha256
+from paretune.store import new_folder
 from paretune.structures import Floats
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Ahead:
     Args:
         part: the network, which is not run itself.
         given: how an array becomes its input.
-        key: tells it and its weights from all others (``key_of``).
+        key: tells it, its weights and its code from all others (``ahead_key.key_of``).
         names: where torch's profiler is to see its kernels: its modules → their names in the network it is a part of.
     """
 
@@ -63,16 +64,12 @@ class Ahead:
         return self.given.arrays(tuple(program([images])))
 
     def _program(self, images: Tensor) -> Callable[[list[Tensor]], list[Tensor]]:
-        import torch
-
         how: dict[str, Any] = {
+            **surroundings(),
             "key": self.key,
             "shape": list(images.shape),
             "precision": self.given.precision,
-            "count": self.names is not None,
-            "threads": torch.get_num_threads(),  # they are written into the program
-            "torch": torch.__version__,
-            "cpu": torch.backends.cpu.get_cpu_capability(),
+            "options": self._options,
         }
         name = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:32]
         folder = private_folder("compiled") / "ahead" / name
@@ -96,16 +93,16 @@ class Ahead:
             self.kernels |= {kernel: self.names[module] for kernel, module in told.items() if module in self.names}
         return _opened(folder)
 
+    @property
+    def _options(self) -> dict[str, Any]:
+        # one thread compiles: a pool of processes would outlive the compilation on cores that are being measured
+        return {"freezing": True, "compile_threads": 1, "cpp.enable_kernel_profile": self.names is not None}
+
     def _compile(self, images: Tensor, folder: Path) -> None:
         import torch
         from torch._inductor import aoti_compile_and_package
 
-        # one thread compiles: a pool of processes would outlive the compilation on cores that are being measured
-        options: dict[str, Any] = {
-            "freezing": True,
-            "compile_threads": 1,
-            "cpp.enable_kernel_profile": self.names is not None,
-        }
+        options = self._options
         with new_folder(folder) as draft:
             packed = draft / f"{_INNER}.pt2"
             with torch.no_grad():  # the compiler takes weights as constants only so
@@ -139,17 +136,6 @@ def _opened(folder: Path) -> Callable[[list[Tensor]], list[Tensor]]:
     opened = AOTIModelPackageLoader(str(folder / _INNER), "model", True)
     run: Callable[[list[Tensor]], list[Tensor]] = opened.boxed_run
     return run
-
-
-def key_of(artefact: Path, detector: Mapping[str, Any], part: str) -> str:
-    """Return what tells one network from all others: its weights, its form, and the code that makes it of them."""
-    from paretune import detectors
-
-    found = hashlib.sha256(json.dumps([detector, part], sort_keys=True).encode())
-    code = sorted(Path(next(iter(detectors.__path__))).glob("*.py"))
-    for file in (*sorted(artefact.glob("*.safetensors")), artefact / "structure.json", *code):
-        found.update(sha256(file).encode())
-    return found.hexdigest()
 
 
 def remove_broken(message: str) -> bool:

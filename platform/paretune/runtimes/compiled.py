@@ -21,7 +21,8 @@ from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.errors import UserError
 from paretune.model import Format
-from paretune.runtimes.ahead import Ahead, key_of
+from paretune.runtimes.ahead import Ahead
+from paretune.runtimes.ahead_key import key_of
 from paretune.runtimes.base import Core, Counted, Loaded, Runtime
 from paretune.runtimes.caching import private_folder
 from paretune.runtimes.counting import Counting, inside
@@ -89,7 +90,7 @@ class Compiled(Runtime):
                 parts[name] = graphed(part, given)
             else:
                 names = inside(part, network) if count else None
-                parts[name] = Ahead(part, given, key_of(artefact.folder, artefact.detector, name), names)
+                parts[name] = Ahead(part, given, key_of(artefact.folder, detector, name, part), names)
         made = Loaded(detector, parts, artefact.input_size, told(network, target, self.precision))
         made(np.zeros((1, 3, artefact.input_size.height, artefact.input_size.width), np.float32))
         return made

@@ -98,7 +98,7 @@ class OnnxRuntime(Runtime):
         return Counting(loaded, _Nodes(loaded, folder, modules_of(artefact, loaded.detector)))
 
     def _loaded(self, artefact: Artefact, target: Target, profile: Path | None = None) -> Loaded:
-        wanted = self._providers(target)
+        wanted = self._providers(target, artefact)
         if target.device == "cuda":
             _load_cuda()
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
@@ -169,7 +169,7 @@ class OnnxRuntime(Runtime):
             found[_PROVIDERS["cuda"]] = {"use_tf32": "0"}
         if _PROVIDERS["tensorrt"] in found:
             made = contents_of(file).precision
-            cache = private_folder("tensorrt") / f"{sha256(file)}.{self.precision}"
+            cache = private_folder("tensorrt") / f"{sha256(file)}.{self.precision}.{library().__version__}"
             cache.mkdir(exist_ok=True)
             found[_PROVIDERS["tensorrt"]] = {
                 "trt_engine_cache_enable": "1",

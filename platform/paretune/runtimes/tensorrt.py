@@ -97,7 +97,8 @@ def _engine(file: Path, kind: str) -> Any:
     import tensorrt
     import torch
 
-    made_of = (tensorrt.__version__, torch.cuda.get_device_name(), kind, "sparse", sha256(file))
+    code = sha256(Path(__file__))  # how it is built, and what becomes of the file before
+    made_of = (tensorrt.__version__, torch.cuda.get_device_name(), kind, sha256(file), code)
     kept = private_folder("tensorrt") / f"{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}.engine"
     if not kept.is_file():
         draft = kept.with_suffix(f".{os.getpid()}.part")
