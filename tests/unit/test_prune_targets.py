@@ -13,7 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.compression import pruning_rounds
+from paretune import device_lock
+from paretune.compression import pruning_rounds, pruning_targets
 from paretune.compression.coupling import Block, coupled
 from paretune.compression.prune import Prune
 from paretune.compression.pruning_ranking import ranked, stages
@@ -24,9 +25,12 @@ from paretune.detectors.ssd import Ssd
 from paretune.detectors.structure import copy_network, count
 from paretune.detectors.yolo import Yolo
 from paretune.model import Model
+from paretune.runtimes import caching
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime
+from paretune.store import Artefact, sha256
 from paretune.structures import InputSize
+from paretune.target import Target
 from tests_support_compression import SIZE, MixedDetector, context, model, same_state, state
 
 DENSE, SEPARABLE = Yolo(width=0.125, depthwise=False), Yolo(width=0.125, depthwise=True)
@@ -158,6 +162,30 @@ def test_latency_is_really_measured(runtime: Eager | OnnxRuntime, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
     assert torch.get_num_threads() == threads
     assert same_state(before, state(dense.network))
+
+
+def test_what_a_runtime_makes_of_candidates_goes_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dense network's is kept, for the next trial; a runtime that keeps a file of each network stands for all."""
+    usual, trial = tmp_path / "usual", tmp_path / "trial"
+    usual.mkdir()
+    trial.mkdir()
+    monkeypatch.setattr(caching.tempfile, "gettempdir", lambda: str(usual))
+    monkeypatch.setattr(device_lock, "lock_folder", lambda: tmp_path)  # nothing is measured
+    monkeypatch.setattr(pruning_targets, "quick_ratio", lambda *_, **__: 1.0)
+
+    class Keeping(Eager):
+        def load(self, artefact: Artefact, target: Target) -> Any:
+            (caching.private_folder("programs") / sha256(artefact.file("weights.safetensors"))).write_text("")
+            return lambda batch: batch
+
+    with stopwatch(model(), context(trial, runtime=Keeping())) as share:
+        for factor in (2, 3):
+            candidate = model()
+            next(candidate.network.parameters()).data *= factor
+            share(candidate)
+    (kept,) = usual.glob("paretune-programs-*")
+    assert len(list(kept.iterdir())) == 1
+    assert list(trial.iterdir()) == []
 
 
 def test_stages_hold_at_most_half_of_the_layers() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import stat
 import time
 from collections.abc import Callable
@@ -25,11 +26,12 @@ from paretune.detectors.yolo import Yolo
 from paretune.errors import UserError
 from paretune.model import Model
 from paretune.runtimes import ahead, ahead_key, caching
-from paretune.runtimes.ahead import Ahead, remove_broken
+from paretune.runtimes.ahead import Ahead
 from paretune.runtimes.ahead_key import key_of
 from paretune.runtimes.base import Core
 from paretune.runtimes.compiled import Compiled
 from paretune.runtimes.eager import Eager, Given, Precision, ready
+from paretune.store import new_folder
 from paretune.structures import Floats, InputSize
 from paretune.target import Target
 from tests_support_profiling import FAKE_ROW, FakeDetector
@@ -92,18 +94,50 @@ def test_the_folder_of_compiled_programs_is_ones_own(tmp_path: Path, monkeypatch
         caching.private_folder("compiled")
 
 
-def test_half_a_program_of_a_killed_process_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caching.tempfile, "gettempdir", lambda: str(tmp_path))
-    broken = caching.private_folder("compiled") / "67" / "c67.main.so"
-    broken.parent.mkdir()
-    broken.write_bytes(b"")
-    other = tmp_path / "other.so"
-    other.write_bytes(b"")
-    assert not remove_broken(f"ImportError: {other}: file too short")
-    assert not remove_broken("ImportError: something else")
-    assert remove_broken(f"InductorError: ImportError: {broken}: file too short\n\nSet TORCHDYNAMO_VERBOSE=1")
-    assert other.exists()
-    assert not broken.exists()
+def test_a_program_that_is_dropped_or_broken_at_any_moment_is_compiled_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled programs are files that say so; others drop or break them as soon as they are there."""
+    monkeypatch.setattr(ahead, "private_folder", lambda _: tmp_path)
+    harm, compiled = list[Callable[[Path], object]](), list[Path]()
+
+    def compiles(_: Ahead, images: torch.Tensor, folder: Path) -> None:
+        compiled.append(folder)
+        with new_folder(folder) as draft:
+            (draft / "whole").write_text("")
+        if harm:
+            harm.pop()(folder)
+
+    def opens(_: Ahead, folder: Path) -> Any:
+        if not (folder / "whole").is_file():
+            raise RuntimeError("not whole")
+        return lambda given: given
+
+    monkeypatch.setattr(Ahead, "_compile", compiles)
+    monkeypatch.setattr(Ahead, "_opened", opens)
+
+    def run() -> int:
+        before = len(compiled)
+        Ahead(nn.Identity(), Given("cpu", "fp32"), "a key")(batch_of(SIZE))
+        return len(compiled) - before
+
+    assert (run(), run()) == (1, 0)
+    (compiled[0] / "whole").unlink()
+    assert run() == 1
+    shutil.rmtree(compiled[0])
+    harm += [shutil.rmtree, lambda folder: (folder / "whole").unlink()]
+    assert run() == 3
+    harm += [shutil.rmtree] * 3
+    shutil.rmtree(compiled[0])
+    with pytest.raises(RuntimeError, match="not whole"):  # said, not tried for ever
+        run()
+    program = compiled[0].with_name("old")
+    program.mkdir()
+    (program / "much").write_bytes(bytes(1000))
+    os.utime(program, (0, 0))
+    monkeypatch.setattr(caching, "LIMIT", 100)
+    assert run() == 1
+    assert [path.name for path in tmp_path.iterdir()] == [compiled[0].name]
 
 
 def test_what_is_not_one_graph_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +148,7 @@ def test_what_is_not_one_graph_is_an_error(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(ahead, "private_folder", lambda _: tmp_path)
     with pytest.raises(RuntimeError, match="data-dependent"):
         Ahead(Choosing().eval(), Given("cpu", "fp32"), "choosing")(batch_of(SIZE))
-    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_program_is_known_by_weights_form_and_part(tmp_path: Path) -> None:
@@ -228,7 +262,9 @@ def test_a_program_is_compiled_once_and_says_what_its_own_network_says(
                 assert np.abs(got - raw.numpy()).max() < 1e-5 * float(raw.abs().max())
         assert len(compiled) == expected
     assert list(temporary.iterdir()) == []
-    assert not list((tmp_path / "kept").rglob("*.pt2"))
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {folder.name for folder in compiled}
+    assert not [file for kind in ("*.pt2", "*.cpp") for file in (tmp_path / "kept").rglob(kind)]
+    assert len(list((tmp_path / "kept").rglob("*.so"))) == 3
 
 
 @pytest.mark.slow

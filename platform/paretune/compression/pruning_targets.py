@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from paretune.compression.export import Export, training_images
 from paretune.device_lock import alone_on
 from paretune.model import Model
 from paretune.profiling.interleaved import clock_for, quick_ratio
+from paretune.runtimes.caching import kept_in
 from paretune.structures import Floats, InputSize
 
 MOST = 0.98
@@ -114,7 +115,7 @@ def stopwatch(dense: Model, context: Context) -> Iterator[Stopwatch]:
         with _loaded(dense, context) as base:
 
             def share(model: Model) -> float:
-                with _loaded(model, context) as core, alone_on(context.target.device):
+                with _loaded(model, context, passing=True) as core, alone_on(context.target.device):
                     return quick_ratio(lambda: core(image), lambda: base(image), clock=clock)
 
             yield share
@@ -123,8 +124,11 @@ def stopwatch(dense: Model, context: Context) -> Iterator[Stopwatch]:
 
 
 @contextmanager
-def _loaded(model: Model, context: Context) -> Iterator[Callable[[Floats], object]]:
-    """Write a model as an artefact, in a folder that goes with the block, and load it on the runtime."""
+def _loaded(model: Model, context: Context, *, passing: bool = False) -> Iterator[Callable[[Floats], object]]:
+    """Write a model as an artefact, in a folder that goes with the block, and load it on the runtime.
+
+    What the runtime makes of one that is ``passing`` goes, too: nobody will ask for it again.
+    """
     runtime = context.runtime
     assert runtime is not None  # noqa: S101 - whoever measures has asked
     with tempfile.TemporaryDirectory(prefix="latency-", dir=context.workdir) as name:
@@ -139,4 +143,6 @@ def _loaded(model: Model, context: Context) -> Iterator[Callable[[Floats], objec
             recipe_tree={},
             classes=context.data.classes,
         )
-        yield runtime.load(artefact, context.target)
+        with kept_in(folder) if passing else nullcontext():
+            core = runtime.load(artefact, context.target)
+        yield core

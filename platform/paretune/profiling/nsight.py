@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ from paretune.device_lock import alone_on
 from paretune.profiling.nsight_csv import NsightCsvError, errors, parse
 from paretune.profiling.nsight_kernels import DURATION, PASSES, Advice, Kernel, advice, by_name
 from paretune.profiling.supervisor import LOADER
+from paretune.runtimes.caching import scratch
 from paretune.target import Target
 
 NCU = "ncu"
@@ -136,7 +136,7 @@ def look_at(
     for number, artefact in enumerate(artefacts, start=1):
         progress(f"Nsight Compute on {artefact} ({number} of {len(artefacts)})")
         try:
-            with alone_on(target.device), tempfile.TemporaryDirectory(prefix="paretune-nsight-") as folder:
+            with alone_on(target.device), scratch() as folder:
                 looks.append(_look(artefact, images, Path(folder), limit, loader))
         except Exception as error:  # noqa: BLE001 - what was measured before is worth more than this
             looks.append(Look(reason=f"{type(error).__name__}: {' '.join(str(error).split())}"))

@@ -5,7 +5,6 @@ From it come shares only; times are those shares of what the network takes when 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from paretune.profiling.cores import contention, shares
 from paretune.profiling.samples import Batch, Mode, Protocol, milliseconds
 from paretune.profiling.supervisor import Worker, saved_images
 from paretune.runtimes.base import BETWEEN, ON_THE_HOST, Operator, is_transfer
+from paretune.runtimes.caching import scratch
 from paretune.structures import Image
 from paretune.target import Target
 
@@ -217,7 +217,7 @@ def _attempt(
         RuntimeError: the runtime does not count, or the process died.
     """
     with (
-        tempfile.TemporaryDirectory(prefix="paretune-") as folder,
+        scratch() as folder,
         Worker(artefact, images, target, protocol, COUNTED) as worker,
     ):
         trace = Path(folder) / TRACE

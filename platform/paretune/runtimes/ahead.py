@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+import os
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.runtimes.ahead_kernels import kernel_modules
 from paretune.runtimes.ahead_key import surroundings
-from paretune.runtimes.caching import private_folder
+from paretune.runtimes.caching import hold, make_room, private_folder
 from paretune.runtimes.eager import Given
 from paretune.store import new_folder
 from paretune.structures import Floats
@@ -26,8 +27,12 @@ from paretune.structures import Floats
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
+"""Variable that tells torch's compiler where to keep its files."""
 _INNER = "program"
 """Name of the package, and so of the folder in it that holds everything."""
+_TRIES = 3
+"""Looks for a program, and compilations between them: others may drop or replace what was made just now."""
 _KERNELS = "kernels.json"
 """Name of the file that tells the modules of its kernels."""
 
@@ -72,14 +77,26 @@ class Ahead:
             "options": self._options,
         }
         name = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:32]
-        folder = private_folder("compiled") / "ahead" / name
-        if folder.is_dir():
-            try:
-                return self._opened(folder)
-            except (OSError, RuntimeError):  # somebody cleaned up, file by file
-                shutil.rmtree(folder)
-        self._compile(images, folder)
+        folder = private_folder("compiled") / name
+        for made in range(_TRIES):
+            program = self._kept(folder)
+            if program is None:
+                self._compile(images, folder)  # what is there then may be of another process that made it, too
+            else:
+                if made:
+                    make_room(folder.parent)
+                return program
         return self._opened(folder)
+
+    def _kept(self, folder: Path) -> Callable[[list[Tensor]], list[Tensor]] | None:
+        """Open a compiled program, which nobody drops from then on; None, and it is removed, where it is not whole."""
+        if not hold(folder):
+            return None
+        try:
+            return self._opened(folder)
+        except (OSError, RuntimeError):  # somebody cleaned up, file by file
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
 
     def _opened(self, folder: Path) -> Callable[[list[Tensor]], list[Tensor]]:
         """Open a compiled program.
@@ -102,17 +119,15 @@ class Ahead:
         import torch
         from torch._inductor import aoti_compile_and_package
 
-        options = self._options
         with new_folder(folder) as draft:
+            hold(draft)
             packed = draft / f"{_INNER}.pt2"
-            with torch.no_grad():  # the compiler takes weights as constants only so
+            # The compiler keeps a copy, weights included, in a cache that nobody reads, by a name that all networks of
+            # one form have: two processes would take each other's.
+            with torch.no_grad(), _cache_in(draft / "cache"):  # it takes weights as constants only without gradients
                 traced = torch.export.export(self.part, (images,), strict=False)
-                try:
-                    aoti_compile_and_package(traced, package_path=str(packed), inductor_configs=options)
-                except RuntimeError as error:
-                    if not remove_broken(str(error)):
-                        raise
-                    aoti_compile_and_package(traced, package_path=str(packed), inductor_configs=options)
+                aoti_compile_and_package(traced, package_path=str(packed), inductor_configs=self._options)
+            shutil.rmtree(draft / "cache")
             with zipfile.ZipFile(packed) as package:
                 package.extractall(draft)
             packed.unlink()
@@ -138,13 +153,14 @@ def _opened(folder: Path) -> Callable[[list[Tensor]], list[Tensor]]:
     return run
 
 
-def remove_broken(message: str) -> bool:
-    """Delete the kept program that an error of the compiler says cannot be loaded; return whether there was one.
-
-    A process that was killed while it compiled leaves a part of one behind, and torch would stumble over it for ever.
-    """
-    found = re.search(rf"ImportError: ({re.escape(str(private_folder('compiled')))}/\S+\.so): file too short", message)
-    if found is None:
-        return False
-    Path(found[1]).unlink(missing_ok=True)
-    return True
+@contextmanager
+def _cache_in(folder: Path) -> Iterator[None]:
+    """Let torch's compiler keep its files in a folder for the block."""
+    before = os.environ.get(CACHE)
+    os.environ[CACHE] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop(CACHE)
+        if before is not None:
+            os.environ[CACHE] = before

@@ -21,10 +21,10 @@ from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.errors import UserError
 from paretune.model import Format
-from paretune.runtimes.ahead import Ahead
+from paretune.runtimes.ahead import CACHE, Ahead
 from paretune.runtimes.ahead_key import key_of
 from paretune.runtimes.base import Core, Counted, Loaded, Runtime
-from paretune.runtimes.caching import private_folder
+from paretune.runtimes.caching import hold, make_room, private_folder
 from paretune.runtimes.counting import Counting, inside
 from paretune.runtimes.eager import Given, Precision, gpu_problem, int8_problem, ready, settle, told
 from paretune.spec import parse_plugin
@@ -79,7 +79,8 @@ class Compiled(Runtime):
     def _loaded(self, artefact: Artefact, target: Target, *, count: bool = False) -> Loaded:
         if problem := _compiler_problem(target):
             raise UserError(problem)
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(private_folder("compiled"))
+        if target.device != "cpu":
+            _keep_graphs()
         settle(target)
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         network = ready(artefact, target, self.precision)
@@ -93,7 +94,17 @@ class Compiled(Runtime):
                 parts[name] = Ahead(part, given, key_of(artefact.folder, detector, name, part), names)
         made = Loaded(detector, parts, artefact.input_size, told(network, target, self.precision))
         made(np.zeros((1, 3, artefact.input_size.height, artefact.input_size.width), np.float32))
+        if target.device == "cuda":
+            make_room(private_folder("compiled"))
         return made
+
+
+def _keep_graphs() -> None:
+    """Let torch's compiler keep kernels where other processes find them: all in one folder, as networks share them."""
+    folder = private_folder("compiled") / "graphs"
+    while not hold(folder):
+        folder.mkdir(exist_ok=True)
+    os.environ[CACHE] = str(folder)
 
 
 def graphed(part: nn.Module, given: Given) -> Callable[[Floats], tuple[Floats, ...]]:

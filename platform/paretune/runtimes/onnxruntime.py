@@ -18,7 +18,7 @@ from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.model import Format
 from paretune.runtimes.base import Core, Counted, Loaded, Operator, Runtime
-from paretune.runtimes.caching import private_folder
+from paretune.runtimes.caching import hold, make_room, private_folder, scratch
 from paretune.runtimes.counting import Counting, Modules, modules_of
 from paretune.runtimes.onnxfile import NO_DYNAMIC, check_integers, contents_of
 from paretune.spec import parse_plugin
@@ -93,12 +93,12 @@ class OnnxRuntime(Runtime):
 
     def counted(self, artefact: Artefact, target: Target) -> Counted:
         """Load it with ONNX Runtime's profiler on, which keeps every event in memory: for some hundred inferences."""
-        folder = tempfile.TemporaryDirectory(prefix="paretune-")
+        folder = scratch()
         loaded = self._loaded(artefact, target, Path(folder.name))
         return Counting(loaded, _Nodes(loaded, folder, modules_of(artefact, loaded.detector)))
 
     def _loaded(self, artefact: Artefact, target: Target, profile: Path | None = None) -> Loaded:
-        wanted = self._providers(target, artefact)
+        wanted = self._providers(target)
         if target.device == "cuda":
             _load_cuda()
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
@@ -116,6 +116,8 @@ class OnnxRuntime(Runtime):
             shape = (1, 3, size.height, size.width) if name == detector.part_names[0] else None
             _check_interface(session, name, shape, detector)
             parts[name] = Part(session, detector.part_input(name), list(detector.part_outputs(name)))
+        if self.provider == "tensorrt":
+            make_room(private_folder("tensorrt"))
         facts: dict[str, str | int] = {
             "runtime": f"onnxruntime {library().__version__}",
             "provider": wanted[0],
@@ -170,7 +172,8 @@ class OnnxRuntime(Runtime):
         if _PROVIDERS["tensorrt"] in found:
             made = contents_of(file).precision
             cache = private_folder("tensorrt") / f"{sha256(file)}.{self.precision}.{library().__version__}"
-            cache.mkdir(exist_ok=True)
+            while not hold(cache):
+                cache.mkdir(exist_ok=True)
             found[_PROVIDERS["tensorrt"]] = {
                 "trt_engine_cache_enable": "1",
                 "trt_engine_cache_path": str(cache),

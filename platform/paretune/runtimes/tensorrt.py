@@ -12,7 +12,7 @@ from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.model import Format
 from paretune.runtimes.base import Core, Counted, Loaded, Runtime
-from paretune.runtimes.caching import private_folder
+from paretune.runtimes.caching import hold, make_room, private_folder
 from paretune.runtimes.eager import gpu_problem
 from paretune.runtimes.onnxfile import NO_DYNAMIC, check_integers, contents_of
 from paretune.runtimes.onnxruntime import part_file
@@ -100,10 +100,14 @@ def _engine(file: Path, kind: str) -> Any:
     code = sha256(Path(__file__))  # how it is built, and what becomes of the file before
     made_of = (tensorrt.__version__, torch.cuda.get_device_name(), kind, sha256(file), code)
     kept = private_folder("tensorrt") / f"{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}.engine"
-    if not kept.is_file():
-        draft = kept.with_suffix(f".{os.getpid()}.part")
+    made = False
+    while not hold(kept):
+        draft = kept.with_name(f".{kept.name}.{os.getpid()}.part")
         draft.write_bytes(_built(file, kind))
         draft.replace(kept)
+        made = True
+    if made:
+        make_room(kept.parent)
     engine = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR)).deserialize_cuda_engine(kept.read_bytes())
     if engine is None:
         raise RuntimeError(f"TensorRT does not load its own engine {kept}; delete it, and it is built again")
