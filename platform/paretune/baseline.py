@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from paretune.errors import UserError
 from paretune.folders import Sweep
 from paretune.job import Job
+from paretune.profiling.cores import cores_problem
 from paretune.recipe import Recipe
 from paretune.training.order import Order, adopt, divergence_told, train_order
 
@@ -65,3 +67,17 @@ def train_baseline(sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool)
     say(f"baseline: {order.settings.epochs} epochs at {order.size}")
     with divergence_told(order):
         train_order(order, say, elsewhere=elsewhere)
+
+
+def refuse_unfit_machine(job: Job) -> None:
+    """Refuse a target that this machine, on which all of the sweep will run, cannot be.
+
+    Raises:
+        UserError: it has fewer cores than the target has threads, or no such device.
+    """
+    where = f"targets.{job.target_name}"
+    if problem := cores_problem(job.target.threads):
+        raise UserError(f"{where}.threads: {problem}")
+    eager = Recipe.model_validate(baseline_recipes(job)[0]).runtime
+    if problem := eager.problem(job.target):
+        raise UserError(f"{where}.device: {problem}")

@@ -11,13 +11,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from paretune.baseline import baseline_recipes, first_recipes, take_baseline, train_baseline
+from paretune.baseline import first_recipes, take_baseline, train_baseline
 from paretune.bench import Bench
 from paretune.errors import UserError
 from paretune.finalists import compare_front
 from paretune.folders import Sweep
 from paretune.job import Job
-from paretune.profiling.cores import cores_problem
 from paretune.promises import pairs
 from paretune.recipe import Recipe
 from paretune.records import Record, forget_record, read_record, read_records, write_record
@@ -73,20 +72,6 @@ def run_sweep(sweep: Sweep, *, address: str | None = None) -> Outcome:
 def bench_of(sweep: Sweep) -> Bench:
     """Open what the trials of a sweep share."""
     return Bench(sweep.job, sweep.job.dataset.open(sweep.cache), sweep.folder, sweep.baseline, sweep.cache)
-
-
-def refuse_unfit_machine(job: Job) -> None:
-    """Refuse a target that this machine, on which all of the sweep will run, cannot be.
-
-    Raises:
-        UserError: it has fewer cores than the target has threads, or no such device.
-    """
-    where = f"targets.{job.target_name}"
-    if problem := cores_problem(job.target.threads):
-        raise UserError(f"{where}.threads: {problem}")
-    eager = Recipe.model_validate(baseline_recipes(job)[0]).runtime
-    if problem := eager.problem(job.target):
-        raise UserError(f"{where}.device: {problem}")
 
 
 def refuse_impossible(job: Job) -> None:

@@ -22,6 +22,7 @@ from paretune.profiling.operators import Operators
 from paretune.profiling.page import page
 from paretune.profiling.profile import Profile
 from paretune.profiling.tables import operator_tables, stage_table
+from paretune.runtimes import eager
 from paretune.runtimes.base import Operator
 from paretune.store import Artefact
 from paretune.structures import InputSize, Thresholds
@@ -259,6 +260,7 @@ def made_up(artefacts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(profiles, "measure", measure)
     monkeypatch.setattr(profiles, "deployed", lambda *_: DEPLOYED)
     monkeypatch.setattr(nsight, "PARAMS", tmp_path / "no params")
+    monkeypatch.setattr(eager, "gpu_problem", lambda _: None)  # a machine with a GPU is made up
     return ["profile", "small", "--data", "images.yaml", "--nsight", "--no-operators", "--out", "told"]
 
 

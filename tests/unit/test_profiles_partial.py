@@ -143,7 +143,7 @@ def test_an_artefact_that_cannot_run_here_is_found_before_anything_is_measured(
 ) -> None:
     monkeypatch.setattr(profiles, "measure", dies)
     monkeypatch.setattr(Eager, "devices", ("cuda",))
-    assert main(words) == 2
+    assert main([*words, "--device", "cpu", "--threads", "1"]) == 2
     assert capsys.readouterr().err == "small: eager runs on cuda here, not on cpu\n"
     monkeypatch.setattr(Eager, "libraries", ("no_such_library",))
     assert main(words) == 2

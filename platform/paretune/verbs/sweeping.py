@@ -75,7 +75,7 @@ def _resume(given: argparse.Namespace) -> int:
 
 def _check_machine(job: Any, address: str | None) -> None:
     """Refuse a target that this machine cannot be, where no cluster is joined."""
-    from paretune.sweep import refuse_unfit_machine
+    from paretune.baseline import refuse_unfit_machine
 
     if address is None:
         refuse_unfit_machine(job)
