@@ -27,7 +27,13 @@ TUNING: dict[str, dict[str, Any]] = {
 
 
 def optimized(
-    start: Path, steps: Sequence[dict[str, Any]], runtime: Any, folder: Path, source: Path, size: str | None = None
+    start: Path,
+    steps: Sequence[dict[str, Any]],
+    runtime: Any,
+    folder: Path,
+    source: Path,
+    size: str | None = None,
+    device: str = "cpu",
 ) -> str | None:
     """Make an artefact, unless it is there already; one made by another recipe goes, and what was told of it.
 
@@ -38,6 +44,7 @@ def optimized(
         folder: of the artefact.
         source: the training, whose images it is made with.
         size: of the input, None for the training's.
+        device: that it is made for.
 
     Returns:
         Why there is none, in one line, or None.
@@ -52,7 +59,7 @@ def optimized(
         folder.with_name(f"{folder.name}.map.json").unlink(missing_ok=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     recipe.write_text(wanted)
-    words = ("--recipe", str(recipe), "--out", str(folder), "--data", str(source / "job.yaml"))
+    words = ("--recipe", str(recipe), "--out", str(folder), "--data", str(source / "job.yaml"), "--device", device)
     done = paretune("optimize", str(start), *words, check=False)
     return done.stderr.strip().splitlines()[-1] if done.returncode else None
 

@@ -21,6 +21,7 @@ from training import CASES, trained
 FOLDER = BENCH / "gpu"
 FAMILIES = ("voc", "ssd300", "ssd")
 HALF: list[dict[str, Any]] = [{"quantize": {"scheme": "fp16"}}]
+INT8: list[dict[str, Any]] = [{"quantize": {}}]
 WAYS: dict[str, tuple[list[dict[str, Any]], Any]] = {
     "eager fp32": ([], "eager"),
     "eager fp16": ([], {"eager": {"precision": "fp16"}}),
@@ -28,9 +29,10 @@ WAYS: dict[str, tuple[list[dict[str, Any]], Any]] = {
     "Inductor with CUDA graphs fp16": ([], {"compiled": {"precision": "fp16"}}),
     "ONNX Runtime CUDA fp32": ([], "onnxruntime"),
     "ONNX Runtime CUDA fp16": (HALF, "onnxruntime"),
-    "ONNX Runtime CUDA INT8": ([{"quantize": {}}], "onnxruntime"),
     "ONNX Runtime TensorRT fp16": ([], {"onnxruntime": {"provider": "tensorrt", "precision": "fp16"}}),
+    "ONNX Runtime TensorRT INT8": (INT8, {"onnxruntime": {"provider": "tensorrt", "precision": "fp16"}}),
     "TensorRT fp16": ([], {"tensorrt": {"precision": "fp16"}}),
+    "TensorRT INT8": (INT8, {"tensorrt": {"precision": "fp16"}}),
 }
 """What is measured → steps and runtime; the first two are what the others are compared with."""
 LOST = 0.3
@@ -45,7 +47,7 @@ def made(family: str, root: Path) -> tuple[dict[str, Path], Path]:
     folders = {}
     for title, (steps, runtime) in WAYS.items():
         folder = FOLDER / family / title.replace(" ", "-")
-        if reason := optimized(start, steps, runtime, folder, source.folder):
+        if reason := optimized(start, steps, runtime, folder, source.folder, device="cuda"):
             print(f"{family}, {title}: not made: {reason}", flush=True)
         else:
             folders[title] = folder
