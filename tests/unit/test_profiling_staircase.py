@@ -21,6 +21,7 @@ from paretune.profiling.interleaved import clock_for, interleaved, quick_ratio
 from paretune.profiling.layers import DEPTH, LAYERS_IN, Layer
 from paretune.profiling.staircase import MULTIPLES, Staircase, judged, staircase, widths
 from paretune.runtimes import RUNTIMES
+from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime
 from paretune.target import Target
 from tests_support_compression import context, model
@@ -137,6 +138,23 @@ def test_a_layer_computes_its_convolutions(name: str, kind: str, tmp_path: Path)
         made = run()
     got = next(iter(made.values())) if name == "openvino" else made[0] if name == "onnxruntime" else made
     np.testing.assert_allclose(np.asarray(got), maps.numpy(), atol=1e-4)
+
+
+def test_a_layer_runs_as_its_runtime_is_told_to(tmp_path: Path) -> None:
+    layer = Layer("3x3", 12)
+    with LAYERS_IN["eager"](layer, Eager(), Target(), tmp_path) as run:
+        plain = run()
+    with LAYERS_IN["eager"](layer, Eager(precision="bf16", channels_last=True), Target(), tmp_path) as run:
+        made = run()
+    assert made.dtype is torch.bfloat16
+    assert made.is_contiguous(memory_format=torch.channels_last)
+    assert not plain.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(made.float().numpy(), plain.numpy(), atol=0.1)
+    on_a_gpu = OnnxRuntime(provider="cuda")  # not quietly on the CPU
+    run_in = LAYERS_IN["onnxruntime"](layer, on_a_gpu, Target(), tmp_path)
+    with pytest.raises(RuntimeError, match="provider cuda does not run on cpu"), run_in:
+        pass
+    assert staircase(OnnxRuntime(provider="tensorrt"), Target(device="cuda")) is None
 
 
 @pytest.mark.slow

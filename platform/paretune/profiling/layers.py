@@ -63,6 +63,11 @@ def _in_torch(layer: Layer, runtime: Runtime, target: Target, folder: Path) -> I
     import torch
     from torch import nn
 
+    from paretune.runtimes.eager import Eager, kind_of
+
+    assert isinstance(runtime, Eager)  # noqa: S101 - by the table
+    dtype = kind_of(runtime.precision)
+    form = torch.channels_last if runtime.channels_last else torch.contiguous_format
     threads = torch.get_num_threads()
     torch.set_num_threads(target.threads)
     parts: list[nn.Module] = []
@@ -72,7 +77,8 @@ def _in_torch(layer: Layer, runtime: Runtime, target: Target, folder: Path) -> I
         )
         convolution.weight = nn.Parameter(torch.from_numpy(weight), requires_grad=False)
         parts += [convolution, nn.ReLU()]
-    network, images = nn.Sequential(*parts).to(target.device), torch.from_numpy(layer.images).to(target.device)
+    network, images = nn.Sequential(*parts).to(target.device, dtype), torch.from_numpy(layer.images)
+    network, images = network.to(memory_format=form), images.to(target.device, dtype, memory_format=form)
 
     def run() -> Any:
         with torch.inference_mode():
@@ -85,10 +91,11 @@ def _in_torch(layer: Layer, runtime: Runtime, target: Target, folder: Path) -> I
 
 
 @contextmanager
-def _in_onnxruntime(layer: Layer, runtime: Runtime, target: Target, folder: Path) -> Iterator[Run]:  # noqa: ARG001
-    from paretune.runtimes.onnxruntime import INPUT, open_session
+def _in_onnxruntime(layer: Layer, runtime: Runtime, target: Target, folder: Path) -> Iterator[Run]:
+    from paretune.runtimes.onnxruntime import INPUT, OnnxRuntime
 
-    session, given = open_session(_file(layer, folder), target.threads), {INPUT: layer.images}
+    assert isinstance(runtime, OnnxRuntime)  # noqa: S101 - by the table
+    session, given = runtime.session(_file(layer, folder), target), {INPUT: layer.images}
     yield lambda: session.run(None, given)
 
 
@@ -128,3 +135,8 @@ def _file(layer: Layer, folder: Path) -> Path:
 
 LAYERS_IN: dict[str, RunIn] = {"eager": _in_torch, "onnxruntime": _in_onnxruntime, "openvino": _in_openvino}
 """Runtime → how a layer runs in it."""
+
+
+def runs_layers(runtime: Runtime) -> bool:
+    """Tell whether single layers run in it; TensorRT would build an engine for each, for minutes."""
+    return runtime.name in LAYERS_IN and runtime.named().get("onnxruntime", {}).get("provider") != "tensorrt"

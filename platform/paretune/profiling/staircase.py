@@ -19,7 +19,7 @@ import numpy as np
 from paretune.device_lock import alone_on
 from paretune.profiling.environment import environment
 from paretune.profiling.interleaved import clock_for, interleaved
-from paretune.profiling.layers import LAYERS_IN, Layer, LayerKind
+from paretune.profiling.layers import LAYERS_IN, Layer, LayerKind, runs_layers
 from paretune.runtimes.base import Runtime
 from paretune.spec import fingerprint
 from paretune.store import write_text
@@ -74,7 +74,7 @@ def staircase(
     Returns:
         None for a runtime that takes whole networks only.
     """
-    if runtime.name not in LAYERS_IN:
+    if not runs_layers(runtime):
         return None
     clock = clock or clock_for(target)
     surroundings = environment(target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
@@ -128,14 +128,19 @@ def _forbid_tf32() -> None:
         raise RuntimeError("torch does not leave TF32, so this would not be float32")
 
 
+def kind_of(precision: Precision) -> Any:
+    """Return torch's type of a precision."""
+    import torch
+
+    return getattr(torch, _TYPES[precision])
+
+
 def ready(artefact: Artefact, target: Target, precision: Precision) -> nn.Module:
     """Load an artefact's network for inference only, on the target's device, its weights of this precision.
 
     Raises:
         RuntimeError: it has INT8 layers, and the target is a GPU.
     """
-    import torch
-
     from paretune.detectors.int8 import is_int8
     from paretune.detectors.structure import load_network
 
@@ -144,7 +149,7 @@ def ready(artefact: Artefact, target: Target, precision: Precision) -> nn.Module
     layers = [module for module in network.modules() if not is_int8(module)]
     if target.device != "cpu" and len(layers) < len(list(network.modules())):
         raise RuntimeError(NO_INT8)
-    kind = getattr(torch, _TYPES[precision])
+    kind = kind_of(precision)
     for layer in layers:  # not `network.to`: the scales of INT8 layers stay float32
         for weight in layer.parameters(recurse=False):
             if weight.is_floating_point():

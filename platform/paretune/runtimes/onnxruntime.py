@@ -98,21 +98,11 @@ class OnnxRuntime(Runtime):
         return Counting(loaded, _Nodes(loaded, folder, modules_of(artefact, loaded.detector)))
 
     def _loaded(self, artefact: Artefact, target: Target, profile: Path | None = None) -> Loaded:
-        wanted = self._providers(target)
-        if target.device == "cuda":
-            _load_cuda()
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         size = artefact.input_size
         parts = {}
         for name in detector.part_names:
-            file = artefact.file(part_file(name))
-            if _PROVIDERS["tensorrt"] in wanted:
-                check_integers(file)
-            session = open_session(file, target.threads, self._options(wanted, file), profile)
-            threads, providers = session.get_session_options().intra_op_num_threads, session.get_providers()
-            if providers[0] != wanted[0] or threads != target.threads:
-                told = f"{', '.join(providers)} with {threads} threads"
-                raise RuntimeError(f"ONNX Runtime runs on {told}, not as asked for")
+            session = self.session(artefact.file(part_file(name)), target, profile)
             shape = (1, 3, size.height, size.width) if name == detector.part_names[0] else None
             _check_interface(session, name, shape, detector)
             parts[name] = Part(session, detector.part_input(name), list(detector.part_outputs(name)))
@@ -120,11 +110,29 @@ class OnnxRuntime(Runtime):
             make_room(private_folder("tensorrt"))
         facts: dict[str, str | int] = {
             "runtime": f"onnxruntime {library().__version__}",
-            "provider": wanted[0],
+            "provider": self._providers(target)[0],
             "device": target.device,
             "threads": target.threads,
         }
         return Loaded(detector, parts, size, facts | self._precisions(artefact, detector, target))
+
+    def session(self, file: Path, target: Target, profile: Path | None = None) -> InferenceSession:
+        """Open one file on the provider and with the target's threads, both read back; see ``open_session``.
+
+        Raises:
+            RuntimeError: it runs on something else, or holds INT8 that TensorRT does not read.
+        """
+        wanted = self._providers(target)
+        if target.device == "cuda":
+            _load_cuda()
+        if _PROVIDERS["tensorrt"] in wanted:
+            check_integers(file)
+        session = open_session(file, target.threads, self._options(wanted, file), profile)
+        threads, providers = session.get_session_options().intra_op_num_threads, session.get_providers()
+        if providers[0] != wanted[0] or threads != target.threads:
+            told = f"{', '.join(providers)} with {threads} threads"
+            raise RuntimeError(f"ONNX Runtime runs on {told}, not as asked for")
+        return session
 
     def _precisions(self, artefact: Artefact, detector: Detector, target: Target) -> dict[str, str | int]:
         """Return what its layers compute in, and what the files are made for where that is something else.
