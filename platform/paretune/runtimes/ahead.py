@@ -118,15 +118,19 @@ class Ahead:
     def _compile(self, images: Tensor, folder: Path) -> None:
         import torch
         from torch._inductor import aoti_compile_and_package
+        from torch._inductor.cpu_vec_isa import pick_vec_isa
 
         with new_folder(folder) as draft:
             hold(draft)
             packed = draft / f"{_INNER}.pt2"
-            # The compiler keeps a copy, weights included, in a cache that nobody reads, by a name that all networks of
-            # one form have: two processes would take each other's.
-            with torch.no_grad(), _cache_in(draft / "cache"):  # it takes weights as constants only without gradients
+            with torch.no_grad():  # the compiler takes weights as constants only so
                 traced = torch.export.export(self.part, (images,), strict=False)
-                aoti_compile_and_package(traced, package_path=str(packed), inductor_configs=self._options)
+                with _cache_in(private_folder("compiled") / "checks"):
+                    pick_vec_isa()  # the same for all: to try what CPU and C++ compiler know takes 6 s
+                # Its copy of the program, weights included, nobody reads, and all networks of one form have the same
+                # name for it: two processes would take each other's.
+                with _cache_in(draft / "cache"):
+                    aoti_compile_and_package(traced, package_path=str(packed), inductor_configs=self._options)
             shutil.rmtree(draft / "cache")
             with zipfile.ZipFile(packed) as package:
                 package.extractall(draft)
