@@ -78,6 +78,8 @@ class Measuring(Spec):
 
     repetitions: int = Field(default=3, ge=1, le=100)
     """Fresh processes of each trial."""
+    spare: int = Field(default=3, ge=0, le=100)
+    """Further ones, in place of those that others disturbed, or added until the median is known to 3 % (GPU: 1 %)."""
     seconds: float = Field(default=1.0, gt=0, le=60)
     """Sampling in each of them, at least."""
     patience: float = Field(default=30.0, ge=0, le=3600)

@@ -152,7 +152,9 @@ def _measure(bench: Bench, number: int, artefact: Artefact) -> Latency:
     from paretune.profiling.samples import Protocol
 
     wanted = bench.job.measuring
-    protocol = Protocol(repetitions=wanted.repetitions, seconds=wanted.seconds, patience=wanted.patience)
+    protocol = Protocol(
+        repetitions=wanted.repetitions, spare=wanted.spare, seconds=wanted.seconds, patience=wanted.patience
+    )
     latency = measure(artefact.folder, measuring_images(bench.data.splits["val"]), bench.job.target, protocol)
     latency.save_samples(bench.trial_folder(number) / "samples.npz")
     return latency

@@ -262,7 +262,7 @@ def test_bad_arguments_end_with_2_and_one_clear_line(arguments, message, capsys,
 
 def test_a_trial_is_measured_as_thoroughly_as_a_function_call(plan):
     asked, protocol = plan().job.measuring, Protocol()
-    for field in ("repetitions", "seconds", "patience"):
+    for field in ("repetitions", "spare", "seconds", "patience"):
         assert getattr(asked, field) == getattr(protocol, field)
     assert plan(measuring__patience=0).job.measuring.patience == 0
     with pytest.raises(UserErrors, match=r"measuring\.rounds"):

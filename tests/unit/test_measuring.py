@@ -19,7 +19,7 @@ JOB = {
     "detector": {"yolo": {"variant": "nano"}},
     "input_size": "64x64",
     "space": "none.yaml",
-    "measuring": {"repetitions": 7, "seconds": 0.25, "patience": 3.0, "rounds": 5},
+    "measuring": {"repetitions": 7, "spare": 1, "seconds": 0.25, "patience": 3.0, "rounds": 5},
 }
 
 
@@ -44,7 +44,7 @@ def test_a_trial_is_measured_as_its_job_says(bench: Bench, tmp_path: Path, monke
     artefact: Any = SimpleNamespace(folder=tmp_path / "artefact")
     with pytest.raises(AskedError):
         trial._measure(bench, 2, artefact)
-    protocol = Protocol(repetitions=7, seconds=0.25, patience=3.0)
+    protocol = Protocol(repetitions=7, spare=1, seconds=0.25, patience=3.0)
     assert asked == [(artefact.folder, 4, bench.job.target, protocol)]
 
 

@@ -185,7 +185,7 @@ def test_a_deployment_that_cannot_be_timed_costs_no_other_figure(
 @pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_the_smaller_network_is_found_faster(artefacts: list[Path], capsys: Any) -> None:
-    words = ["profile", *map(str, artefacts), "--data", "images.yaml", "--repetitions", "2", "--out", "told", "--json"]
+    words = ["profile", *map(str, artefacts), "--data", "images.yaml", "--repetitions", "1", "--out", "told", "--json"]
     assert main([*words, "--batch", "1", "2", "--patience", "0"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [entry["artefact"] for entry in found["artefacts"]] == [str(folder) for folder in artefacts]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from paretune.device_lock import alone_on
 from paretune.profiling.cores import contention, shares
 from paretune.profiling.environment import environment
+from paretune.profiling.interval import STUDENT
 from paretune.profiling.samples import (
     COLUMNS,
     NO_STEADY_STATE,
@@ -40,8 +41,6 @@ from paretune.target import Target
 
 TOLERANCE = {"cpu": 0.03, "cuda": 0.01}
 """Differences below this are ties, however sure."""
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""97.5 % quantile of Student's t for 1, 2, ... degrees of freedom; beyond, the last one is wide enough."""
 CLEAN_IN_BLOCK = 3
 """Undisturbed inferences without which a block counts as disturbed."""
 CLEAN_BLOCKS = 2 / 3

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +121,11 @@ def energy(
     meter = _meter(target, powercap)
     if isinstance(meter, str):
         return unavailable(meter)
-    asked = replace(protocol, cap=max(protocol.cap, 2 * seconds))
     try:
         with alone_on(target.device), saved_images(images) as file:
             with meter.span() as idle:
                 time.sleep(idle_seconds)
-            with Worker(artefact, file, target, asked, loader) as worker:
+            with Worker(artefact, file, target, protocol, loader) as worker:
                 worker.warm_up()
                 with watching(target) as watch, watch.around(worker.pid) as looks, meter.span() as busy:
                     batch = worker.sample(seconds, 1)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from paretune.profiling import neighbours
 from paretune.profiling.cores import contention
 from paretune.profiling.drift import Drift, drift
+from paretune.profiling.interval import NARROW, Interval, median_interval
 from paretune.profiling.samples import (
     CLEAN_SAMPLES,
     COLUMNS,
@@ -44,7 +45,7 @@ from paretune.target import Target
 STRETCH, UNDISTURBED = 1.05, 0.9
 """Contention seen from inside: wall time this much above CPU time, and fewer inferences than this undisturbed."""
 SPREAD = 0.10
-"""Repetitions whose medians lie farther apart than this share of them are unstable."""
+"""Repetitions whose medians lie farther apart than this share of them are unstable, however sure all together are."""
 STAGES: tuple[Stage, ...] = ("preprocess", "network", "postprocess")
 
 
@@ -111,11 +112,23 @@ class Latency:
         """
         return _spread(self._repetitions(), mode)
 
+    @cached_property
+    def interval(self) -> Interval | str:
+        """The 95 % interval of ``latency_ms_p50`` (ms), or why it is not known (see ``interval.median_interval``)."""
+        return _interval(self._repetitions())
+
+    @cached_property
+    def _unsettled(self) -> list[str]:
+        """Why the median that is ranked by is not known well enough."""
+        interval = self.interval if self.mode == "wall" else _interval(self._repetitions(), self.mode)
+        return _doubts(self.spread(self.mode), interval, self.target)
+
     def _figures(self) -> dict[str, float | str]:
         """Return every figure, or why it is not known."""
         total, cpu = milliseconds(self.rows, "latency", "wall"), milliseconds(self.rows, "latency", "cpu")
         single = "CPU time is latency only where one thread of a CPU does all the work"
-        low, high = self.spread()
+        interval = self.interval
+        low, high = (interval, interval) if isinstance(interval, str) else (interval.low, interval.high)
         return {
             "latency_ms_p50": _percentile(total, 50, P50_SAMPLES),
             "latency_ms_p90": _percentile(total, 90, P90_SAMPLES),
@@ -158,11 +171,10 @@ class Latency:
         notes += neighbours.note(self.slowed)
         if not self.steady:
             notes.append(NO_STEADY_STATE)
-        low, high = self.spread(self.mode)
         if self.retaken:
             notes.append(f"retaken: {self.retaken} times samples that others disturbed were dropped for calmer ones")
-        if (apart := (high - low) / low) > SPREAD:
-            notes.append(f"unstable: medians of the processes ({self.mode} time) lie {apart:.0%} apart")
+        if self._unsettled:
+            notes.append(f"unstable: {'; '.join(self._unsettled)} ({self.mode} time)")
         if isinstance(self.drift, Drift) and self.drift.note:
             notes.append(self.drift.note)
         return (*notes, *_of_facts(self.facts))
@@ -221,10 +233,27 @@ def _spread(repetitions: Sequence[Rows], mode: Mode = "wall") -> tuple[float, fl
     return min(medians), max(medians)
 
 
-def disagree(repetitions: Sequence[Rows]) -> bool:
-    """Tell whether the medians of these repetitions lie farther apart than `SPREAD`."""
-    low, high = _spread(repetitions)
-    return high - low > SPREAD * low
+def _interval(repetitions: Sequence[Rows], mode: Mode = "wall") -> Interval | str:
+    return median_interval([milliseconds(rows, "latency", mode) for rows in repetitions])
+
+
+def unsettled(repetitions: Sequence[Rows], target: Target) -> bool:
+    """Tell whether the median of these repetitions is not known well enough, or they disagree (see `SPREAD`).
+
+    One alone is not asked: how much processes differ, only several tell.
+    """
+    return bool(_doubts(_spread(repetitions), _interval(repetitions), target))
+
+
+def _doubts(spread: tuple[float, float], interval: Interval | str, target: Target) -> list[str]:
+    """Say why a median is not known well enough; nothing when it is."""
+    (low, high), narrow, doubts = spread, NARROW[target.device], []
+    if not isinstance(interval, str) and interval.half > narrow:
+        limits = f"{interval.low:.3g} to {interval.high:.3g} ms"
+        doubts.append(f"the median is known to ±{interval.half:.1%} ({limits}), ±{narrow:.0%} is wanted")
+    if high - low > SPREAD * low:
+        doubts.append(f"medians of the processes lie {high / low - 1:.0%} apart")
+    return doubts
 
 
 def _percentile(times: NDArray[np.float64], percent: int, needed: int, what: str = "samples") -> float | str:

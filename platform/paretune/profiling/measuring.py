@@ -14,7 +14,7 @@ import numpy as np
 from paretune.device_lock import alone_on
 from paretune.profiling.cores import shares
 from paretune.profiling.environment import environment
-from paretune.profiling.latency import Latency, disagree, disturbance
+from paretune.profiling.latency import Latency, disturbance, unsettled
 from paretune.profiling.neighbours import SLOWER, Neighbours, neighbours
 from paretune.profiling.samples import Batch, Protocol, Rows
 from paretune.profiling.supervisor import LOADER, Worker, saved_images
@@ -106,8 +106,9 @@ def measure(
 ) -> Latency:
     """Measure one artefact, alone on the target's device.
 
-    A repetition that others disturbed is taken again, and further ones are taken while they disagree, as far
-    as ``protocol.spare`` goes. Where guests of the same host use the memory, each samples on as far as
+    A repetition that others disturbed is taken again, and further ones are taken until the median's interval is narrow
+    enough (`interval.NARROW`) and they agree, as far as ``protocol.spare`` goes; one alone is a quick look, and stays
+    alone. Where guests of the same host use the memory, each samples on as far as
     ``protocol.patience`` goes, and the calmer half is kept. Chosen by what else ran, never by how fast it was.
 
     Args:
@@ -131,7 +132,9 @@ def measure(
         neighbours(target, protocol.patience) as memory,
     ):
         surroundings = environment(target)
-        while (missing := len(kept) < protocol.repetitions) or (spare and disagree([one.rows for one in kept])):
+        while (missing := len(kept) < protocol.repetitions) or (
+            spare and unsettled([one.rows for one in kept], target)
+        ):
             with Worker(artefact, file, target, protocol, loader) as worker:
                 one = _repeated(worker, watch, memory, protocol, len(kept))
             others = disturbance(one.rows, shares(one.elsewhere), target) + foreigners(one.seen)

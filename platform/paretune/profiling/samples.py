@@ -46,7 +46,7 @@ class Protocol:
     repetitions: int = 3
     """Fresh processes; the spread between them is part of the result (3 in a search, 5 for finalists)."""
     spare: int = 3
-    """Further processes, in place of repetitions that others disturbed, or added when repetitions disagree."""
+    """Further processes, in place of repetitions that others disturbed, or added until the median is known well."""
     patience: float = 30.0
     """Where guests of the same host use its memory, the processes sample on for so long together, and the calmer half
     is kept; 0 does not look for them."""
@@ -63,7 +63,7 @@ class Protocol:
     block_seconds: float = 0.05
     """Length of one artefact's turn when several are compared, at least 5 inferences."""
     cap: float = 30.0
-    """Sampling ends here even without enough samples."""
+    """Sampling that has had its seconds ends here even without enough samples."""
     limit: float = 180.0
     """A process that does not answer for so long is killed, with all that it started."""
 

@@ -55,9 +55,12 @@ def stage_table(
     count, processes = int(metrics["latency_samples"]), len(np.unique(latency.repetition))
     clean, cold = metrics["clean_fraction"], latency.cold
     medians = f"medians of the processes ({latency.mode} time) {low:.3g} to {high:.3g} ms"
+    interval = latency.interval
+    told = interval if isinstance(interval, str) else f"{interval.low:.4g} to {interval.high:.4g} ms"
     loading = f"loaded in {cold['load_ms']:.0f} ms, first inference {cold['first_inference_ms']:.1f} ms"
     said = [
         f"{count} inferences in {processes} fresh processes, {clean:.0%} undisturbed; {medians}",
+        f"95 % interval of the median end to end: {'not known, ' * isinstance(interval, str)}{told}",
         f"peak memory {latency.memory_mib_peak:.0f} MiB; {loading}",
     ]
     said += [f"{figure}: not known, {reason}" for figure, reason in latency.reasons.items() if "_p9" in figure]

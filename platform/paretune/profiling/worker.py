@@ -167,7 +167,7 @@ class _Runner:
         """Run for so long and so often.
 
         Args:
-            seconds: at least.
+            seconds: at least, also beyond the cap.
             at_least: inferences.
             cap: seconds after which it ends even without so many.
             lead_in: inferences before the first that counts, which wake caches and threads.
@@ -185,7 +185,7 @@ class _Runner:
                 self.run()
             self.rows = []
             before, start = reading(self._cores, time.process_time()), time.monotonic()
-            while (spent := time.monotonic() - start) < cap and (spent < seconds or len(self.rows) < at_least):
+            while (spent := time.monotonic() - start) < seconds or (spent < cap and len(self.rows) < at_least):
                 self.run()
         finally:
             gc.enable()
