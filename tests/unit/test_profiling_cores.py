@@ -57,6 +57,11 @@ def test_siblings(machine, tmp_path):
     assert cores.siblings([99]) == {99}  # the kernel does not tell
 
 
+def test_what_runs_on_our_own_other_cores_is_not_looked_at(machine):
+    assert cores.watched([1, 2]) == {1, 5, 2, 6}
+    assert cores.watched([1, 2], [5, 3, 7]) == {1, 2, 6}
+
+
 def test_foreign_work_is_what_the_cores_did_less_what_we_did(monkeypatch, tmp_path):
     tick = os.sysconf("SC_CLK_TCK")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paretune import device_lock
 from paretune.errors import UserError
-from paretune.profiling.samples import COLUMNS, Rows
+from paretune.profiling import cores
+from paretune.profiling import throughput as module
+from paretune.profiling.samples import COLUMNS, Batch, Rows
 from paretune.profiling.tables import throughput_table
 from paretune.profiling.throughput import Throughput, check_batch, cores_of, throughput, together
 from paretune.profiling.worker import _Runner
@@ -60,6 +64,58 @@ def test_the_table_says_what_is_left_of_so_many_times_one_stream() -> None:
     assert [row[4] for row in table.rows] == ["100%", "75%"]
     assert table.rows[1] == ("4", "2", "150.0", "140.0 to 160.0", "75%", "26.000")
     assert table.notes == ("4 streams, batch 2: unstable",)
+
+
+@pytest.mark.parametrize("others", [0, 30])
+def test_streams_on_one_cores_hyper_threads_are_not_others_to_each_other(
+    others: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two cores of two threads each, a stream on three of the four; others work on the fourth, or nobody does."""
+    work = dict.fromkeys(range(4), 0.0)
+    for core in work:
+        topology = tmp_path / f"cpu{core}" / "topology"
+        topology.mkdir(parents=True)
+        (topology / "thread_siblings_list").write_text(f"{core % 2},{core % 2 + 2}\n")
+
+    def passes(seconds: float, by: dict[int, float]) -> None:
+        for core in work:
+            work[core] += seconds * by[core]
+        ticks = {core: round(done * os.sysconf("SC_CLK_TCK")) for core, done in work.items()}
+        lines = [f"cpu{core} {done} 0 0 0 0 0 0 0 0 0" for core, done in ticks.items()]
+        (tmp_path / "stat").write_text("\n".join(lines))
+
+    class Fake:
+        def __init__(self, *given: Any) -> None:
+            _, _, _, _, _, self.own, _, self.beside = given
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def warm_up(self) -> bool:
+            return True
+
+        def sample(self, *_: Any) -> Batch:
+            """Ten seconds in which every stream keeps its core busy."""
+            with turn:
+                looked_at = cores.watched(self.own, self.beside)
+                passes(0, idle)
+                before = cores.reading(looked_at, 0.0)
+                passes(10, {core: 1.0 if core in used else others / 100 for core in work})
+                spent = cores.passed(before, cores.reading(looked_at, 10.0))
+            return Batch(rows(0, 10, 10), {"foreign": spent["foreign"], "seconds": 10.0}, 1)
+
+    turn, idle, used = threading.Lock(), dict.fromkeys(work, 0.0), {1, 2, 3}
+    monkeypatch.setattr(cores, "CPUS", tmp_path)
+    monkeypatch.setattr(cores, "STAT", tmp_path / "stat")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.setattr(device_lock, "lock_folder", lambda: tmp_path)
+    monkeypatch.setattr(module, "Worker", Fake)
+    found = throughput(Path("mine"), images(), Target(), 3, quick())
+    # one of the three has the fourth thread as its neighbour
+    assert found.notes == (("contended: others used 10% of a core on the cores measured on",) if others else ())
 
 
 @pytest.mark.slow

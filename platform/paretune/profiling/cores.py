@@ -56,6 +56,16 @@ def siblings(cores: Collection[int]) -> set[int]:
     return found
 
 
+def watched(cores: Collection[int], beside: Collection[int] = ()) -> set[int]:
+    """Return the cores on which others would disturb what runs on these: with their hyper-threads.
+
+    Args:
+        cores: of one process of ours.
+        beside: those of our others at the same time, each of which is watched for itself.
+    """
+    return siblings(cores) - set(beside)
+
+
 def reading(cores: Collection[int], own: float) -> dict[str, float]:
     """Return clocks, in seconds, that tell together what else used these cores; absent where the kernel keeps none.
 

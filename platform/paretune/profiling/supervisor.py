@@ -65,6 +65,7 @@ class Worker:
         loader: str = LOADER,
         cores: Sequence[int] | None = None,
         batch: int = 1,
+        beside: Sequence[int] = (),
     ) -> None:
         """Start the process and wait until it has loaded the artefact and run it once.
 
@@ -78,6 +79,8 @@ class Worker:
                 process's own ``sys.path``.
             cores: to run on, as many as the target has threads; None chooses.
             batch: images of an inference; a row of the samples is then one batch.
+            beside: cores of our other processes that run meanwhile, which may be hyper-threads of this one's: they
+                look after those themselves, and what they do there is not others' work.
 
         Raises:
             UserError: the artefact is damaged, or the machine has not so many cores.
@@ -105,6 +108,7 @@ class Worker:
                 "cores": pinned,
                 "loader": loader,
                 "batch": batch,
+                "beside": list(beside),
             }
             self.facts: dict[str, Any] = self._ask(request)["facts"]
         except BaseException:

@@ -82,7 +82,7 @@ def throughput(
         for _ in range(protocol.repetitions):
             with ExitStack() as stack:
                 asked = (artefact, file, target, protocol, loader)
-                workers = [stack.enter_context(Worker(*asked, own, batch)) for own in cores]
+                workers = [stack.enter_context(Worker(*asked, own, batch, _all_but(own, cores))) for own in cores]
                 plateaus = [worker.warm_up() for worker in workers]  # each of them, whatever the first says
                 steady = steady and all(plateaus)
                 turns = [pool.submit(worker.sample, protocol.seconds, protocol.samples) for worker in workers]
@@ -150,6 +150,11 @@ def cores_of(target: Target, streams: int) -> list[list[int]]:
         raise UserError(f"{streams} streams, {told}: at most {available // target.threads}")
     chosen = choose_cores(needed)
     return [chosen[n * target.threads : (n + 1) * target.threads] for n in range(streams)]
+
+
+def _all_but(own: Sequence[int], cores: Sequence[Sequence[int]]) -> list[int]:
+    """Return the cores of the other streams."""
+    return [core for others in cores if others is not own for core in others]
 
 
 def _disturbed(elsewhere: Sequence[Mapping[str, float]]) -> tuple[str, ...]:

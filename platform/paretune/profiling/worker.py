@@ -18,14 +18,14 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from paretune.errors import UserError
-from paretune.profiling.cores import passed, reading, siblings
+from paretune.profiling.cores import passed, reading, watched
 
 PR_SET_PDEATHSIG = 1
 
@@ -85,7 +85,8 @@ def _prepare(request: dict[str, Any]) -> tuple[_Runner, dict[str, Any]]:
     cv2.setNumThreads(target.threads)
     predictor = getattr(importlib.import_module(module), function)(Path(request["artefact"]), target)
     loaded = time.perf_counter_ns()
-    runner = _Runner(predictor, Path(request["images"]), request["cores"], request["batch"])
+    looked_at = watched(request["cores"], request["beside"])
+    runner = _Runner(predictor, Path(request["images"]), looked_at, request["batch"])
     runner.run()
     facts |= {"opencv_threads": cv2.getNumThreads(), **predictor.facts}
     if facts.get("threads", target.threads) != target.threads:
@@ -111,12 +112,12 @@ def _settle(cores: Sequence[int]) -> dict[str, Any]:
 class _Runner:
     """Runs inferences over the images in turn, of one image or of a batch of them."""
 
-    def __init__(self, predictor: Any, images: Path, cores: Sequence[int], batch: int) -> None:
+    def __init__(self, predictor: Any, images: Path, watched: Collection[int], batch: int) -> None:
         import numpy as np
 
         self.run = self.once if batch == 1 else self.together
         self._predictor, self._batch = predictor, batch
-        self._cores = siblings(cores)
+        self._watched = watched
         self._peak_of_loading = peak_bytes()
         with np.load(images) as arrays:
             self._images = [arrays[name] for name in sorted(arrays.files)]
@@ -184,12 +185,12 @@ class _Runner:
             for _ in range(lead_in):
                 self.run()
             self.rows = []
-            before, start = reading(self._cores, time.process_time()), time.monotonic()
+            before, start = reading(self._watched, time.process_time()), time.monotonic()
             while (spent := time.monotonic() - start) < seconds or (spent < cap and len(self.rows) < at_least):
                 self.run()
         finally:
             gc.enable()
-        elsewhere = passed(before, reading(self._cores, time.process_time()))
+        elsewhere = passed(before, reading(self._watched, time.process_time()))
         elsewhere["seconds"] = time.monotonic() - start
         peak = max(self._peak_of_loading, peak_bytes() - self._bytes)
         return {"rows": self.rows, "elsewhere": elsewhere, "peak_bytes": peak}
