@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +19,13 @@ from paretune.folders import split_of
 from paretune.optimizations import Images, Source, optimize, read_recipe
 from paretune.profiling.advice import Advice, Candidate, advise
 from paretune.profiling.comparison import Ratio, compare
+from paretune.profiling.images import saved_images
 from paretune.profiling.latency import STAGES
 from paretune.profiling.measuring import measure
 from paretune.profiling.operators import Operators, count
 from paretune.profiling.roofline import Diagnosis, diagnose
 from paretune.profiling.roofs import Roofs, measure_roofs
 from paretune.profiling.samples import Protocol, Stage, milliseconds
-from paretune.profiling.supervisor import saved_images
 from paretune.profiling.work import Work, work_of
 from paretune.promises import FILE
 from paretune.runtimes.predictor import check_loadable, load_predictor
@@ -267,8 +267,8 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _shown(images: Images, split: str) -> list[Image]:
+def _shown(images: Images, split: str) -> Sequence[Image]:
     found = measuring_images(split_of(images.dataset.open(images.cache), split))
     if not found:
         raise UserError(f"--split {split}: holds no images to measure on")
-    return list(found)
+    return found

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 from paretune.job import Job
-from paretune.structures import Data, Image, Split
-
-MEASURED_IMAGES = 100
-"""Images that inferences take in turn while they are timed."""
+from paretune.structures import MEASURED_IMAGES, Data, Image, Split
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,30 @@ class Bench:
         return self.folder / "trials" / f"{number:04d}"
 
 
-def measuring_images(split: Split) -> list[Image]:
-    """Return the fixed images on which artefacts are measured: the first of a split; of a sweep, those of ``val``."""
-    return [split.image(index) for index in range(min(MEASURED_IMAGES, len(split)))]
+class _Decoded(Sequence[Image]):
+    """Images of a split, each decoded when it is asked for and not kept: photographs fill the memory."""
+
+    def __init__(self, split: Split, indices: range) -> None:
+        self._split, self._indices = split, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Image: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> _Decoded: ...
+
+    def __getitem__(self, index: int | slice) -> Image | _Decoded:
+        if isinstance(index, slice):
+            return _Decoded(self._split, self._indices[index])
+        return self._split.image(self._indices[index])
+
+
+def measuring_images(split: Split) -> Sequence[Image]:
+    """Return the fixed images on which artefacts are measured: the first of a split; of a sweep, those of ``val``.
+
+    Each is decoded when it is asked for.
+    """
+    return _Decoded(split, range(min(MEASURED_IMAGES, len(split))))

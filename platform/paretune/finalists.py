@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paretune.bench import MEASURED_IMAGES, Bench, measuring_images
+from paretune.bench import Bench, measuring_images
 from paretune.promises import BASELINES, base_name
 
 
@@ -18,16 +18,19 @@ def compare_front(bench: Bench, artefacts: Mapping[int, str], pairs: Sequence[tu
         pairs: of trials among them, the first of which is compared with the second too.
 
     Returns:
-        ``{"mode", "notes", "trials": {trial: {"eager" | "onnxruntime" | "trial_N": {"speedup", "low", "high",
+        ``{"mode", "notes", "images", "trials": {trial: {"eager" | "onnxruntime" | "trial_N": {"speedup", "low", "high",
         "verdict", "network_speedup"}}}}``; a speed-up is the latency of what it is named after, divided by the
         trial's.
+
+    Raises:
+        RuntimeError: one of the measuring processes died or hung.
     """
     from paretune.profiling.comparison import compare
 
     numbers = sorted(artefacts)
     folders = [bench.folder / artefacts[number] for number in numbers]
-    rounds = bench.job.measuring.rounds
-    found = compare(folders, measuring_images(bench.data.splits["val"]), bench.job.target, rounds=rounds)
+    images = measuring_images(bench.data.splits["val"])
+    found = compare(folders, images, bench.job.target, rounds=bench.job.measuring.rounds)
     baselines = [n for n in range(len(BASELINES)) if n in numbers]
     trials: dict[str, Any] = {}
     for index, number in enumerate(numbers):
@@ -44,4 +47,4 @@ def compare_front(bench: Bench, artefacts: Mapping[int, str], pairs: Sequence[tu
             }
         trials[str(number)] = rows
     found.save_samples(bench.folder / "comparison.npz")
-    return {"mode": found.mode, "notes": list(found.notes), "images": MEASURED_IMAGES, "trials": trials}
+    return {"mode": found.mode, "notes": list(found.notes), "images": len(images), "trials": trials}

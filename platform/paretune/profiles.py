@@ -18,13 +18,13 @@ from paretune.profiling.comparison import Comparison, compare
 from paretune.profiling.cores import choose_cores
 from paretune.profiling.deployed import Deployed, deployed
 from paretune.profiling.energy import FINALIST_WINDOW, Energy, energy, unavailable
+from paretune.profiling.images import saved_images
 from paretune.profiling.latency import Latency
 from paretune.profiling.measuring import measure
 from paretune.profiling.nsight import look_at
 from paretune.profiling.operators import Operators, count
 from paretune.profiling.profile import Profile
 from paretune.profiling.samples import Protocol, milliseconds
-from paretune.profiling.supervisor import saved_images
 from paretune.profiling.throughput import Throughput, check_batch, cores_of, throughput
 from paretune.runtimes.predictor import check_loadable
 from paretune.store import Artefact

@@ -80,7 +80,7 @@ def front_of(sweep: Sweep, records: Sequence[Record]) -> dict[str, Any]:
 
 
 def comparison_of(sweep: Sweep) -> dict[str, Any] | None:
-    """Return the interleaved measurement of the front; None before the end of the sweep."""
+    """Return the interleaved measurement of the front, or its ``reason``; None before the end of the sweep."""
     if not sweep.comparison.exists():
         return None
     found: dict[str, Any] = json.loads(sweep.comparison.read_text())
@@ -127,7 +127,12 @@ def front_text(sweep: Sweep, target: str | None = None) -> str:
     where = "" if str(sweep.runs) == "runs" else f" --runs {sweep.runs}"
     volume = front["hypervolume"]
     kept = "; ".join(f"{metric} {constraint}" for metric, constraint in sweep.job.constraints.items())
-    lines = [display.front_table(front, comparison_of(sweep))]
+    comparison = comparison_of(sweep)
+    lines = [display.front_table(front, comparison)]
+    if comparison is not None and "reason" in comparison:
+        lines.append(f"speed-ups: not known, {comparison['reason']}; to try again: paretune resume {sweep.name}{where}")
+    elif comparison is not None:
+        lines += comparison["notes"]
     if advice := advice_of(sweep, read_records(sweep.folder)):
         lines.append(display.advice_table([one.tree() for one in advice]))
     if kept:

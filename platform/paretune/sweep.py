@@ -20,7 +20,7 @@ from paretune.job import Job
 from paretune.promises import pairs
 from paretune.recipe import Recipe
 from paretune.records import Record, forget_record, read_record, read_records, write_record
-from paretune.reporter import Reporter, front_of
+from paretune.reporter import Reporter, comparison_of, front_of
 from paretune.store import write_text
 from paretune.trial import run
 
@@ -63,6 +63,8 @@ def run_sweep(sweep: Sweep, *, address: str | None = None) -> Outcome:
                 compare(sweep, reporter)
                 sweep.mark_finished()
                 shutil.rmtree(sweep.folder / "tune", ignore_errors=True)  # Tune's own files; nobody reads them
+            elif "reason" in (comparison_of(sweep) or {}):
+                compare(sweep, reporter)
             reporter.finished()
         except KeyboardInterrupt:
             return Outcome(finished=False, records=tuple(read_records(sweep.folder)))
@@ -90,13 +92,17 @@ def refuse_impossible(job: Job) -> None:
 
 
 def compare(sweep: Sweep, reporter: Reporter) -> None:
-    """Measure the front, and what advice was tried, once more, interleaved with both baselines."""
+    """Measure the front, and what advice was tried, once more, interleaved with both baselines; or note why not."""
     reporter.say("measuring the front once more, interleaved with both baselines")
     records = read_records(sweep.folder)
     advised = pairs(sweep.promises, records)
     wanted = {0, 1, *(point["trial"] for point in front_of(sweep, records)["front"]), *chain(*advised)}
     artefacts = {r.number: r.artefact for r in records if r.number in wanted and r.artefact is not None}
-    write_text(sweep.comparison, json.dumps(compare_front(bench_of(sweep), artefacts, advised)))
+    try:
+        found = compare_front(bench_of(sweep), artefacts, advised)
+    except RuntimeError as error:  # no trial is lost by it
+        found = {"reason": " ".join(str(error).split()), "trials": {}}
+    write_text(sweep.comparison, json.dumps(found))
 
 
 def normal_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:

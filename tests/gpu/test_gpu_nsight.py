@@ -14,10 +14,10 @@ import torch
 from paretune.compression.artefact import write_artefact
 from paretune.detectors import DETECTORS
 from paretune.model import Model
+from paretune.profiling.images import saved_images
 from paretune.profiling.nsight import Look, look_at, preflight
 from paretune.profiling.nsight_csv import parse
 from paretune.profiling.nsight_tables import nsight_tables
-from paretune.profiling.supervisor import saved_images
 from paretune.runtimes.compiled import Compiled
 from paretune.runtimes.eager import Eager
 from paretune.structures import InputSize

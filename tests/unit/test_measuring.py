@@ -12,6 +12,7 @@ from paretune import finalists, trial
 from paretune.bench import Bench
 from paretune.job import Job
 from paretune.profiling import comparison, measuring
+from paretune.profiling.comparison import Ratio
 from paretune.profiling.samples import Protocol
 
 JOB = {
@@ -21,6 +22,27 @@ JOB = {
     "space": "none.yaml",
     "measuring": {"repetitions": 7, "spare": 1, "seconds": 0.25, "patience": 3.0, "rounds": 5},
 }
+
+
+class Compared:
+    """What a comparison of two artefacts tells, the second of which is twice as fast."""
+
+    mode, notes = "wall", ("few_images: so few",)
+
+    def ratio(self, index: int, base: int, *, network: bool = False) -> Ratio:
+        ratio = 2.0 ** (base - index)
+        return Ratio(ratio, ratio, ratio)
+
+    def save_samples(self, file: Path) -> None:
+        pass
+
+
+def test_the_comparison_tells_how_many_images_there_were(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "compare", lambda *_, **__: Compared())
+    found = finalists.compare_front(bench, {1: "one", 0: "zero"})
+    assert found["images"] == 4
+    assert found["notes"] == ["few_images: so few"]
+    assert found["trials"]["1"]["eager"]["speedup"] == 2
 
 
 class AskedError(Exception):

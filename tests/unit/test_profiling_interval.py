@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from paretune import device_lock
 from paretune.profiling import measure, measuring
+from paretune.profiling.images import saved_images
 from paretune.profiling.interval import NORMAL, STUDENT, Interval, median_interval
 from paretune.profiling.latency import Latency, unsettled
 from paretune.profiling.samples import COLUMNS, Batch, Protocol, Rows
@@ -200,10 +201,10 @@ def test_a_gpu_is_held_to_one_percent() -> None:
 
 @pytest.mark.parametrize(("seconds", "at_least", "lasts"), [(0.2, 1, (0.2, 1.0)), (0.0, 10**9, (0.05, 0.19))])
 def test_the_cap_ends_waiting_for_samples_not_the_seconds(
-    seconds: float, at_least: int, lasts: tuple[float, float], tmp_path: Path
+    seconds: float, at_least: int, lasts: tuple[float, float]
 ) -> None:
-    np.savez(tmp_path / "images.npz", a=images(1)[0])
     fake = SimpleNamespace(preprocess=lambda image: (image, None), core=lambda _: (), postprocess=lambda *_: None)
-    runner = _Runner(fake, tmp_path / "images.npz", [0], 1)
+    with saved_images(images(1)) as file:
+        runner = _Runner(fake, file, [0], 1)
     found = runner.sample(seconds, at_least, cap=0.05, lead_in=0, image=0)
     assert lasts[0] <= found["elsewhere"]["seconds"] <= lasts[1]

@@ -24,8 +24,9 @@ from paretune.errors import UserError
 from paretune.profiling import latency as latency_module
 from paretune.profiling import measure, measuring
 from paretune.profiling.cores import choose_cores
+from paretune.profiling.images import saved_images
 from paretune.profiling.samples import COLUMNS, column
-from paretune.profiling.supervisor import Worker, saved_images
+from paretune.profiling.supervisor import Worker
 from paretune.target import Target
 from tests_support import ROOT
 from tests_support_profiling import BUSY, fake_artefact, images, quick
@@ -125,6 +126,8 @@ def test_what_was_asked_for_is_read_back(known):
     assert (facts["omp"], facts["opencv_threads"], facts["threads"]) == ("1", 1, 1)
     assert {"cpu", "machine", "kernel", "libraries", "nice"} <= facts.keys()
     assert {"foreign", "steal"} <= known[0].elsewhere.keys()
+    assert facts["images"] == 3
+    assert "few_images: measured on 3 images, 100 are usual" in known[0].notes
 
 
 def test_metrics_are_plain_numbers_and_the_rest_has_reasons(known):
@@ -217,9 +220,9 @@ def test_what_the_first_process_took_to_compile_is_no_memory_of_predicting(tmp_p
 
 @pytest.mark.slow
 def test_images_may_come_from_a_file(tmp_path):
-    np.savez(tmp_path / "images.npz", b=images()[0], a=images()[1])
     once = quick(repetitions=1, seconds=0.05, warmup_seconds=0.02)
-    latency = measure(fake_artefact(tmp_path), tmp_path / "images.npz", Target(), once, loader=BUSY)
+    with saved_images(images(2)) as file:
+        latency = measure(fake_artefact(tmp_path), file, Target(), once, loader=BUSY)
     assert set(column(latency.rows, "image").tolist()) == {0, 1}
     with pytest.raises(ValueError, match="at least one image"):
         measure(tmp_path, [], Target(), loader=BUSY)
@@ -287,7 +290,8 @@ def test_priority_of_a_ray_worker_is_left_behind_or_told(tmp_path):
     fake_artefact(tmp_path)
     code = (
         "import json; from pathlib import Path; from tests_support_profiling import *;"
-        "from paretune.profiling.supervisor import Worker, saved_images; from paretune.target import Target\n"
+        "from paretune.profiling.images import saved_images; from paretune.profiling.supervisor import Worker;"
+        "from paretune.target import Target\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "with saved_images(images()) as file, Worker(folder, file, Target(), QUICK, BUSY) as worker:\n"
         "    print(json.dumps(worker.facts))"

@@ -15,6 +15,7 @@ from paretune import device_lock
 from paretune.errors import UserError
 from paretune.profiling import cores
 from paretune.profiling import throughput as module
+from paretune.profiling.images import saved_images
 from paretune.profiling.samples import COLUMNS, Batch, Rows
 from paretune.profiling.tables import throughput_table
 from paretune.profiling.throughput import Throughput, check_batch, cores_of, throughput, together
@@ -149,9 +150,7 @@ def test_a_batch_counts_its_images_and_costs_the_network_once(tmp_path: Path) ->
     assert four.latency_ms_p50 == pytest.approx(one.latency_ms_p50, rel=0.2)
 
 
-def test_what_is_found_in_a_batch_goes_to_the_image_it_belongs_to(tmp_path: Path) -> None:
-    shown: dict[str, Any] = {f"{value:06d}": np.full((4, 4, 3), value, np.uint8) for value in range(3)}
-    np.savez(tmp_path / "images.npz", **shown)
+def test_what_is_found_in_a_batch_goes_to_the_image_it_belongs_to() -> None:
     seen: list[tuple[float, str]] = []
 
     class Fake:
@@ -165,7 +164,8 @@ def test_what_is_found_in_a_batch_goes_to_the_image_it_belongs_to(tmp_path: Path
             assert [part.shape for part in raw] == [(1, 1, 2, 2), (1, 2, 2, 2)]
             seen.append((float(raw[1].mean()), placement))
 
-    runner = _Runner(Fake(), tmp_path / "images.npz", [0], 2)
+    with saved_images([np.full((4, 4, 3), value, np.uint8) for value in range(3)]) as file:
+        runner = _Runner(Fake(), file, [0], 2)
     runner.run()
     runner.run()
     assert seen == [(0, "of 0"), (10, "of 1"), (20, "of 2"), (0, "of 0")]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from paretune.device_lock import alone_on
 from paretune.profiling.cores import contention, shares
 from paretune.profiling.environment import environment
+from paretune.profiling.images import few_images, saved_images
 from paretune.profiling.interval import STUDENT
 from paretune.profiling.samples import (
     COLUMNS,
@@ -34,7 +35,7 @@ from paretune.profiling.samples import (
     is_short,
     milliseconds,
 )
-from paretune.profiling.supervisor import LOADER, Worker, saved_images
+from paretune.profiling.supervisor import LOADER, Worker
 from paretune.profiling.watching import Look, Watched, watching
 from paretune.structures import Image
 from paretune.target import Target
@@ -120,6 +121,7 @@ class Comparison:
         notes += () if self.gpu is None else self.gpu.notes
         if not self.steady:
             notes.append(NO_STEADY_STATE)
+        notes += few_images(self.facts[0]) if self.facts else []
         return tuple(notes)
 
     def save_samples(self, file: Path) -> None:
@@ -169,7 +171,7 @@ def compare(
 
     Args:
         artefacts: their folders; all are in memory at once.
-        images: RGB uint8, or an npz file of them; inferences take them in turn.
+        images: RGB uint8, or a file of ``images.saved_images``; inferences take them in turn.
         target: device and threads.
         baseline: index of the one that others are compared with.
         rounds: times that all processes are started afresh; at least 2, for an interval.

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.device_lock import alone_on
+from paretune.profiling.images import saved_images
 from paretune.profiling.samples import P50_SAMPLES, Protocol
-from paretune.profiling.supervisor import LOADER, Worker, saved_images
+from paretune.profiling.supervisor import LOADER, Worker
 from paretune.structures import SURE, Image
 from paretune.target import Target
 
@@ -59,7 +60,8 @@ def deployed(
 
     Args:
         artefact: its folder.
-        images: RGB uint8, or an npz file of them; they are written as JPEG (quality 90) before they are decoded.
+        images: RGB uint8, or a file of ``images.saved_images``; they are written as JPEG (quality 90) before
+            they are decoded.
         target: device and threads.
         protocol: warm-up, cap and limits.
         loader: as in ``latency.measure``.

@@ -17,10 +17,11 @@ from typing import Any
 from paretune.device_lock import alone_on
 from paretune.profiling.cores import passed, reading
 from paretune.profiling.gpu import GPUProfiler
+from paretune.profiling.images import saved_images
 from paretune.profiling.nvml import NoGpuError, opened
 from paretune.profiling.rapl import POWERCAP, Zone, joules, packages
 from paretune.profiling.samples import Batch, Protocol, column
-from paretune.profiling.supervisor import LOADER, Worker, saved_images
+from paretune.profiling.supervisor import LOADER, Worker
 from paretune.profiling.watching import foreigners, watching
 from paretune.structures import Image
 from paretune.target import Target
@@ -101,7 +102,7 @@ def energy(
 
     Args:
         artefact: its folder.
-        images: RGB uint8, or an npz file of them; inferences take them in turn.
+        images: RGB uint8, or a file of ``images.saved_images``; inferences take them in turn.
         target: device and threads.
         seconds: of inferences, at least ``WINDOW``; ``FINALIST_WINDOW`` for what is published.
         idle_seconds: before, in which nothing of ours runs.

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from paretune.profiling import neighbours
 from paretune.profiling.cores import contention
 from paretune.profiling.drift import Drift, drift
+from paretune.profiling.images import few_images
 from paretune.profiling.interval import NARROW, Interval, median_interval
 from paretune.profiling.samples import (
     CLEAN_SAMPLES,
@@ -177,7 +178,7 @@ class Latency:
             notes.append(f"unstable: {'; '.join(self._unsettled)} ({self.mode} time)")
         if isinstance(self.drift, Drift) and self.drift.note:
             notes.append(self.drift.note)
-        return (*notes, *_of_facts(self.facts))
+        return (*notes, *few_images(self.facts), *_of_facts(self.facts))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the raw samples, as plain data."""

@@ -14,10 +14,11 @@ import numpy as np
 from paretune.device_lock import alone_on
 from paretune.profiling.cores import shares
 from paretune.profiling.environment import environment
+from paretune.profiling.images import saved_images
 from paretune.profiling.latency import Latency, disturbance, unsettled
 from paretune.profiling.neighbours import SLOWER, Neighbours, neighbours
 from paretune.profiling.samples import Batch, Protocol, Rows
-from paretune.profiling.supervisor import LOADER, Worker, saved_images
+from paretune.profiling.supervisor import LOADER, Worker
 from paretune.profiling.watching import Look, Watch, foreigners, watching
 from paretune.structures import Image
 from paretune.target import Target
@@ -113,7 +114,8 @@ def measure(
 
     Args:
         artefact: its folder.
-        images: RGB uint8, or an npz file of them; inferences take them in turn, each repetition from another on.
+        images: RGB uint8, or a file of ``images.saved_images``; inferences take them in turn, each repetition from
+            another on.
         target: device and threads.
         protocol: how long.
         loader: ``module:function`` (folder, target) → predictor.

@@ -122,7 +122,7 @@ def look_at(
 
     Args:
         artefacts: their folders.
-        images: file of ``supervisor.saved_images``.
+        images: file of ``images.saved_images``.
         target: device; on a CPU there is nothing to see.
         progress: called with a line before each.
         limit: seconds for each.

@@ -1,6 +1,6 @@
 """The process that Nsight Compute looks at: loads an artefact, warms it up, and runs its network once in a range.
 
-Started as ``python -m paretune.profiling.nsight_child ARTEFACT IMAGES_NPZ`` by ``nsight``.
+Started as ``python -m paretune.profiling.nsight_child ARTEFACT IMAGES`` by ``nsight``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from paretune.profiling.images import mapped_images
 from paretune.profiling.nsight import RANGE
 from paretune.profiling.supervisor import LOADER
 from paretune.target import Target
@@ -34,7 +35,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         module, _, function = given.loader.partition(":")
         predictor = getattr(importlib.import_module(module), function)(given.artefact, Target(device="cuda"))
-        run_in_range(predictor, _first_image(given.images))
+        run_in_range(predictor, mapped_images(given.images)[0][0])
     except Exception as error:  # noqa: BLE001 - whatever a runtime may raise becomes one line
         traceback.print_exc()
         print(f"paretune: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
@@ -57,13 +58,6 @@ def run_in_range(predictor: Any, image: Any) -> None:
         torch.cuda.synchronize()
     finally:
         nvtx.range_pop()
-
-
-def _first_image(images: Path) -> Any:
-    import numpy as np
-
-    with np.load(images) as arrays:
-        return arrays[min(arrays.files)]
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ import numpy as np
 
 from paretune.device_lock import alone_on
 from paretune.profiling.cores import contention, shares
+from paretune.profiling.images import saved_images
 from paretune.profiling.samples import Batch, Mode, Protocol, milliseconds
-from paretune.profiling.supervisor import Worker, saved_images
+from paretune.profiling.supervisor import Worker
 from paretune.runtimes.base import BETWEEN, ON_THE_HOST, Operator, is_transfer
 from paretune.runtimes.caching import scratch
 from paretune.structures import Image
@@ -174,7 +175,7 @@ def count(
 
     Args:
         artefact: its folder.
-        images: RGB uint8, or an npz file of them.
+        images: RGB uint8, or a file of ``images.saved_images``.
         target: device and threads.
         network_ms: median of its network when nothing counts.
         mode: of that median.

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +21,6 @@ import numpy as np
 from paretune.errors import UserError
 from paretune.profiling.cores import choose_cores
 from paretune.profiling.samples import COLUMNS, Batch, Protocol, steady
-from paretune.structures import Image
 from paretune.target import Target
 
 LOADER = "paretune.runtimes.predictor:load_predictor"
@@ -29,25 +28,6 @@ COUNTS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB")
 """Libraries that take their number of threads from ``…_NUM_THREADS`` when they are imported."""
 PLACES = ("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "OMP_PLACES", "OMP_PROC_BIND")
 """Variables that would move threads away from the cores the worker is pinned to."""
-
-
-@contextmanager
-def saved_images(images: Sequence[Image] | Path) -> Iterator[Path]:
-    """Give a file (npz) with the images, which every worker reads.
-
-    Raises:
-        ValueError: there are none.
-    """
-    if isinstance(images, Path):
-        yield images
-        return
-    if not len(images):
-        raise ValueError("at least one image is needed to measure on")
-    with tempfile.TemporaryFile() as file:  # it has no name: nothing is left behind, however this process ends
-        named: dict[str, Any] = {f"{index:06d}": image for index, image in enumerate(images)}
-        np.savez(file, **named)
-        file.flush()
-        yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
 
 
 class Worker:
@@ -71,7 +51,7 @@ class Worker:
 
         Args:
             artefact: the artefact's folder.
-            images: file of ``saved_images``.
+            images: file of ``images.saved_images``.
             target: device and threads.
             protocol: how it is warmed up, and how long an answer may take.
             loader: ``module:function``, of (folder, target); what it returns has ``facts``, ``preprocess``,

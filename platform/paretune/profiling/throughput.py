@@ -21,8 +21,9 @@ import numpy as np
 from paretune.device_lock import alone_on
 from paretune.errors import UserError
 from paretune.profiling.cores import choose_cores, contention, shares
+from paretune.profiling.images import saved_images
 from paretune.profiling.samples import NO_STEADY_STATE, Batch, Protocol, Rows, column, milliseconds
-from paretune.profiling.supervisor import LOADER, Worker, saved_images
+from paretune.profiling.supervisor import LOADER, Worker
 from paretune.store import Artefact
 from paretune.structures import Image
 from paretune.target import Target
@@ -65,7 +66,7 @@ def throughput(
 
     Args:
         artefact: its folder.
-        images: RGB uint8, or an npz file of them; every stream takes them in turn.
+        images: RGB uint8, or a file of ``images.saved_images``; every stream takes them in turn.
         target: device, and threads of each stream.
         streams: processes, each on cores of its own.
         protocol: rounds (``repetitions``, fresh processes each), their length and warm-up.

@@ -26,6 +26,7 @@ from typing import Any, TextIO
 
 from paretune.errors import UserError
 from paretune.profiling.cores import passed, reading, watched
+from paretune.profiling.images import mapped_images
 
 PR_SET_PDEATHSIG = 1
 
@@ -88,7 +89,7 @@ def _prepare(request: dict[str, Any]) -> tuple[_Runner, dict[str, Any]]:
     looked_at = watched(request["cores"], request["beside"])
     runner = _Runner(predictor, Path(request["images"]), looked_at, request["batch"])
     runner.run()
-    facts |= {"opencv_threads": cv2.getNumThreads(), **predictor.facts}
+    facts |= {"opencv_threads": cv2.getNumThreads(), "images": runner.images, **predictor.facts}
     if facts.get("threads", target.threads) != target.threads:
         raise RuntimeError(f"the runtime uses {facts['threads']} threads, and {target.threads} were asked for")
     return runner, facts | {"load_ms": (loaded - start) / 1e6, "first_inference_ms": runner.rows[-1][5] / 1e6}
@@ -113,15 +114,12 @@ class _Runner:
     """Runs inferences over the images in turn, of one image or of a batch of them."""
 
     def __init__(self, predictor: Any, images: Path, watched: Collection[int], batch: int) -> None:
-        import numpy as np
-
         self.run = self.once if batch == 1 else self.together
         self._predictor, self._batch = predictor, batch
         self._watched = watched
         self._peak_of_loading = peak_bytes()
-        with np.load(images) as arrays:
-            self._images = [arrays[name] for name in sorted(arrays.files)]
-        self._bytes = sum(image.nbytes for image in self._images)
+        self._images, self._bytes = mapped_images(images)
+        self.images = len(self._images)
         self._next = 0
         self.rows: list[tuple[int, ...]] = []
         """What ``samples.COLUMNS`` names, one row per inference."""

@@ -191,6 +191,8 @@ def _footnote(picture: Picture) -> str:
     speed = "Speed-ups: measured interleaved in one run, with 95 % intervals."
     if picture.comparison is None:
         speed = "Speed-ups are measured interleaved, at the end of the sweep."
+    elif "reason" in picture.comparison:
+        speed = f"Speed-ups are not known: {picture.comparison['reason']}."
     return f"Δ: difference to the eager baseline. {speed} Hypervolume {said}."
 
 

@@ -1,0 +1,91 @@
+"""The front measured once more at the end of a sweep: when that fails, trials lose nothing, and it is tried again."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paretune import sweep as module
+from paretune.executors.ray import session
+from paretune.folders import Sweep
+from paretune.job import Job
+from paretune.reporter import comparison_of, front_of, front_text
+from paretune.tracking.figures import Picture, front_html
+from tests_support_records import OBJECTIVES, comparison, fake_records, write_sweep
+
+JOB = {
+    "dataset": {"shapes": {"train": 8, "val": 4, "size": "64x48"}},
+    "detector": {"yolo": {"variant": "nano"}},
+    "input_size": 160,
+    "space": "space.yaml",
+    "search": {"trials": 14},
+}
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    """A sweep whose trials are all done; nothing is trained, and Ray is not started."""
+    made = Sweep(tmp_path, "demo")
+    made.folder.mkdir()
+    facts = {"paretune": "0", "name": "demo", "created": 0.0, "job": Job.model_validate(JOB).tree()}
+    (made.folder / "sweep.json").write_text(json.dumps(facts))
+    write_sweep(made.folder, fake_records())
+    for name in ("take_baseline", "train_baseline", "refuse_impossible", "run_trials"):
+        monkeypatch.setattr(module, name, lambda *_, **__: None)
+    monkeypatch.setattr(session, "session", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(session, "cores", lambda: 1)
+    monkeypatch.setattr(module, "Reporter", Quiet)
+    return made
+
+
+class Quiet:
+    """A reporter without a log."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self._sweep = sweep
+
+    def say(self, text: str) -> None:
+        pass
+
+    def started(self) -> None:
+        pass
+
+    def finished(self) -> None:
+        print(front_text(self._sweep))
+
+
+def test_a_comparison_that_fails_is_told_and_resume_tries_again(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    asked = []
+
+    def fails(*given: Any) -> dict[str, Any]:
+        asked.append(given)
+        raise RuntimeError("the measuring process\nwas killed by SIGKILL: <out of memory>")
+
+    monkeypatch.setattr(module, "compare_front", fails)
+    outcome = module.run_sweep(sweep)
+    assert outcome.finished
+    assert sweep.finished
+    assert len(outcome.records) == 14
+    why = "the measuring process was killed by SIGKILL: <out of memory>"
+    assert comparison_of(sweep) == {"reason": why, "trials": {}}
+    said = capsys.readouterr().out
+    assert f"speed-ups: not known, {why}; to try again: paretune resume demo" in said
+    front = front_of(sweep, list(outcome.records))
+    page = front_html(Picture(front, outcome.records, OBJECTIVES, comparison_of(sweep)))
+    assert "Speed-ups are not known: the measuring process was killed by SIGKILL: &lt;out of memory&gt;." in page
+
+    measured = {**comparison(), "notes": ["few_images: measured on 24 images, 100 are usual"]}
+    monkeypatch.setattr(module, "compare_front", lambda *given: asked.append(given) or measured)
+    assert module.run_sweep(sweep).finished
+    assert comparison_of(sweep) == measured
+    said = capsys.readouterr().out
+    assert "few_images: measured on 24 images" in said
+    assert "not known" not in said
+    assert module.run_sweep(sweep).finished
+    assert len(asked) == 2  # what is there is not measured again
