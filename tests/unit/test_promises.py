@@ -149,7 +149,7 @@ def test_the_end_of_a_sweep_shows_predicted_beside_measured(words: list[str], ca
     ):
         write_record(place.folder, record)
     rows = {"2": {"eager": row(1.75, "faster")}, "3": {"eager": row(1.01, "tied")}}
-    place.comparison.write_text(json.dumps({"trials": rows}))
+    place.comparison.write_text(json.dumps({"notes": [], "trials": rows}))
     assert main(["front", "mine"]) == 0
     said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "runtime: openvino 2 0 2.00 1.75 [1.57, 1.93] helped" in said
