@@ -161,8 +161,9 @@ def advice_table(outcomes: Sequence[Mapping[str, Any]]) -> str:
         measured = None if one["speedup"] is None else one
         outcome = one["reason"] if one["helped"] is None else ("helped" if one["helped"] else "did not help")
         table.add_row(one["knob"], *trials, f"{one['predicted']:.2f}", _gain(measured), outcome)
-    by = "times as fast from image to boxes; measured: latencies of both trials, interleaved in one run, 95 % interval"
-    return _titled(f"advice that was tried first: {by}", table)
+    shown = _titled("\nadvice that was tried first: times as fast from image to boxes", table)
+    by = "measured: latency of what the advice was for / of the trial, interleaved in one run, with 95 % intervals"
+    return f"{shown}\n{by}\n"
 
 
 def _titled(title: str, table: Table) -> str:

@@ -15,6 +15,7 @@ from paretune.advising import write_advice
 from paretune.baseline import first_recipes
 from paretune.bench import Bench
 from paretune.cli import main
+from paretune.display import WIDTH
 from paretune.folders import Sweep, find_sweep
 from paretune.profiling import comparison
 from paretune.profiling.advice import Advice
@@ -151,7 +152,9 @@ def test_the_end_of_a_sweep_shows_predicted_beside_measured(words: list[str], ca
     rows = {"2": {"eager": row(1.75, "faster")}, "3": {"eager": row(1.01, "tied")}}
     place.comparison.write_text(json.dumps({"notes": [], "trials": rows}))
     assert main(["front", "mine"]) == 0
-    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= WIDTH
+    said = [" ".join(line.split()) for line in shown]
     assert "runtime: openvino 2 0 2.00 1.75 [1.57, 1.93] helped" in said
     assert "input_size: 32 3 0 1.50 = 1.01 [0.91, 1.11] did not help" in said
     assert any("interleaved in one run" in line for line in said)
