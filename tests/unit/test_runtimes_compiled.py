@@ -263,7 +263,8 @@ def test_a_program_is_compiled_once_and_says_what_its_own_network_says(
         assert len(compiled) == expected
     assert list(temporary.iterdir()) == []
     programs = {folder.name for folder in compiled}
-    assert {path.name for path in (tmp_path / "kept").iterdir()} == {*programs, "checks"}
+    kept = {path.name for path in (tmp_path / "kept").iterdir()}
+    assert kept - {"checks"} == programs  # there where this process had not asked what CPU and compiler know
     files = [file for name in programs for file in (tmp_path / "kept" / name).rglob("*")]
     assert not [file for file in files if file.suffix in {".pt2", ".cpp"}]
     assert len([file for file in files if file.suffix == ".so"]) == 3
