@@ -64,9 +64,10 @@ class Reporter:
             self._tracker.sync(records, self.sweep.folder, front, aims, self.sweep.feasible, files)
 
 
-def advice_of(sweep: Sweep, records: Sequence[Record]) -> list[Outcome]:
-    """Return what came of the advice that a sweep was to try first."""
-    return outcomes(sweep.promises, records, comparison_of(sweep))
+def advice_of(sweep: Sweep) -> list[Outcome]:
+    """Return what came of the advice that a sweep was to try first; of most there is none, and nothing is read."""
+    promises = sweep.promises
+    return outcomes(promises, read_records(sweep.folder), comparison_of(sweep)) if promises else []
 
 
 def objectives(sweep: Sweep) -> list[Objective]:
@@ -117,7 +118,7 @@ def checked_front(sweep: Sweep, target: str | None) -> dict[str, Any]:
 
 def front_json(sweep: Sweep, target: str | None = None) -> str:
     """Return the front as ``paretune front --json`` prints it."""
-    advice = [one.tree() for one in advice_of(sweep, read_records(sweep.folder))]
+    advice = [one.tree() for one in advice_of(sweep)]
     return json.dumps({**checked_front(sweep, target), "advice": advice})
 
 
@@ -133,7 +134,7 @@ def front_text(sweep: Sweep, target: str | None = None) -> str:
         lines.append(f"speed-ups: not known, {comparison['reason']}; to try again: paretune resume {sweep.name}{where}")
     elif comparison is not None:
         lines += comparison["notes"]
-    if advice := advice_of(sweep, read_records(sweep.folder)):
+    if advice := advice_of(sweep):
         lines.append(display.advice_table([one.tree() for one in advice]))
     if kept:
         lines.append(f"every point keeps: {kept}")

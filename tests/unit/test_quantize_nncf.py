@@ -97,7 +97,8 @@ def test_seven_bits_use_half_the_range(source: Model, tmp_path: Path) -> None:
         assert all((value <= 64) == (bits == 7) for value in largest)
 
 
-def test_moving_the_zero_changes_no_value() -> None:
+def one_pair(zero: np.int8 | np.uint8) -> onnx.ModelProto:
+    """One pair of QuantizeLinear and DequantizeLinear of scale 0.1, on 512 values."""
     make = onnx.helper.make_node
     nodes = [
         make("QuantizeLinear", ["x", "s", "z"], ["i"], "q"),
@@ -109,10 +110,14 @@ def test_moving_the_zero_changes_no_value() -> None:
         "g",
         [shape("x", onnx.TensorProto.FLOAT, [512])],
         [shape("y", onnx.TensorProto.FLOAT, [512])],
-        [numpy_helper.from_array(np.float32(0.1), "s"), numpy_helper.from_array(np.int8(-37), "z")],
-        value_info=[shape("i", onnx.TensorProto.INT8, [512])],
+        [numpy_helper.from_array(np.float32(0.1), "s"), numpy_helper.from_array(zero, "z")],
+        value_info=[shape("i", onnx.helper.np_dtype_to_tensor_dtype(zero.dtype), [512])],
     )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+
+
+def test_moving_the_zero_changes_no_value() -> None:
+    model = one_pair(np.int8(-37))
     values = np.linspace(-20, 30, 512, dtype=np.float32)
     wanted = 0.1 * np.clip(np.rint(values / np.float32(0.1)), -128 + 37, 127 + 37)
     unsigned(model)
@@ -122,25 +127,11 @@ def test_moving_the_zero_changes_no_value() -> None:
 
 
 def test_signed_integers_hold_the_same_range_in_half_as_many_steps() -> None:
-    make = onnx.helper.make_node
-    nodes = [
-        make("QuantizeLinear", ["x", "s", "z"], ["i"], "q"),
-        make("DequantizeLinear", ["i", "s", "z"], ["y"], "dq"),
-    ]
-    shape = onnx.helper.make_tensor_value_info
-    graph = onnx.helper.make_graph(
-        nodes,
-        "g",
-        [shape("x", onnx.TensorProto.FLOAT, [512])],
-        [shape("y", onnx.TensorProto.FLOAT, [512])],
-        [numpy_helper.from_array(np.float32(0.1), "s"), numpy_helper.from_array(np.uint8(0), "z")],
-        value_info=[shape("i", onnx.TensorProto.UINT8, [512])],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    model = one_pair(np.uint8(0))
+    assert {tensor.name: tensor.data_type for tensor in model.graph.initializer}["z"] == onnx.TensorProto.UINT8
     values = np.linspace(0, 25.5, 512, dtype=np.float32)
     to_signed(model)
     onnx.checker.check_model(model, full_check=True)
-    assert {tensor.name: tensor.data_type for tensor in graph.initializer}["z"] == onnx.TensorProto.UINT8
     (found,) = ReferenceEvaluator(model).run(None, {"x": values})
     np.testing.assert_allclose(found, values, atol=25.5 / 127 / 2 + 1e-5)
     assert len(np.unique(found)) == 128

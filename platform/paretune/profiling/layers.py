@@ -139,4 +139,7 @@ LAYERS_IN: dict[str, RunIn] = {"eager": _in_torch, "onnxruntime": _in_onnxruntim
 
 def runs_layers(runtime: Runtime) -> bool:
     """Tell whether single layers run in it; TensorRT would build an engine for each, for minutes."""
-    return runtime.name in LAYERS_IN and runtime.named().get("onnxruntime", {}).get("provider") != "tensorrt"
+    from paretune.runtimes.onnxruntime import OnnxRuntime
+
+    in_engines = isinstance(runtime, OnnxRuntime) and runtime.provider == "tensorrt"
+    return runtime.name in LAYERS_IN and not in_engines
