@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import ValidationError
 
 from paretune.display import figures_line
 from paretune.errors import UserError
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 FOLDER = "trainings"
 SHOWN = 8
 """Images of the validation split in the picture of samples."""
-NOT_THE_TRAINING = ("space", "targets", "objectives", "constraints", "search", "resources", "tracking", "output")
+NOT_THE_TRAINING = frozenset(
+    {"space", "targets", "objectives", "constraints", "search", "measuring", "resources", "tracking", "output"}
+)
 """Fields of a job that a training does not look at."""
 
 
@@ -81,7 +84,11 @@ def _refuse_another(place: TrainingPlace, job: Job) -> None:
     path = place.folder / "job.yaml"
     if not path.is_file():
         raise UserError(f"there is no training {place.folder} to resume")
-    before, now = (_training_of(tree) for tree in (yaml.safe_load(path.read_text()), job.tree()))
+    try:
+        stored = Job.model_validate(yaml.safe_load(path.read_text()))  # fields that came since have their defaults
+    except (ValidationError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: no job that this Paretune can read: {error}") from error
+    before, now = (_training_of(known.tree()) for known in (stored, job))
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if changed:
         raise UserError(f"{place.folder} was begun with another {', '.join(changed)}; --name begins a new training")
