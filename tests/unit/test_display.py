@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import get_args
+
 import pytest
 
 from paretune import display
@@ -12,6 +15,7 @@ from paretune.compression.prune import Prune
 from paretune.compression.quantize import Quantize
 from paretune.compression.sparsify import Sparsify
 from paretune.records import Record
+from paretune.runtimes import RUNTIMES
 from paretune.training.distill import Distill
 from tests_support_records import (
     INT8,
@@ -44,6 +48,7 @@ def test_a_recipe_in_one_line(what, expected):
     ("step", "expected"),
     [
         (Prune(ratio=0.5, of="flops", importance="taylor"), "prune 0.5 of flops taylor"),
+        (Prune(ratio=0.5, rounds=3), "prune 0.5 l1 in 3 rounds"),
         (Finetune(epochs=6), "finetune 6"),
         (Finetune(epochs=6, distill=Distill()), "finetune 6 taught"),
         (Finetune(epochs=6, qat=True), "finetune 6 qat"),
@@ -54,11 +59,26 @@ def test_a_recipe_in_one_line(what, expected):
         (Cluster(bits=5), "cluster 5 bits"),
         (Quantize(), "int8"),
         (Quantize(tool="nncf"), "int8 nncf"),
+        (Quantize(max_drop=0.0), "int8 guarded"),
+        (Quantize(tool="nncf", max_drop=0.01), "int8 nncf guarded"),
         (Quantize(scheme="fp16"), "fp16"),
     ],
 )
 def test_steps_are_told_apart(step, expected):
     assert display.recipe_line(recipe(160, {step.name: step.tree()})) == f"160 {expected} → onnxruntime"
+
+
+@pytest.mark.parametrize("name", RUNTIMES.names)
+def test_every_setting_of_a_runtime_is_told(name):
+    runtime = RUNTIMES.load(name)
+    settings = {
+        field: [False, True] if about.annotation is bool else get_args(about.annotation)
+        for field, about in runtime.model_fields.items()
+    }
+    ways = [dict(zip(settings, values, strict=True)) for values in itertools.product(*settings.values())]
+    lines = [display.recipe_line(recipe(160) | {"runtime": runtime.model_construct(**way).named()}) for way in ways]
+    assert len(set(lines)) == len(lines) >= 2
+    assert display.recipe_line(recipe(160) | {"runtime": runtime().named()}) == f"160 {name}"
 
 
 def test_the_line_of_a_trial():
