@@ -171,11 +171,16 @@ def advice_table(outcomes: Sequence[Mapping[str, Any]]) -> str:
     for one in outcomes:
         trials = [UNKNOWN if one[name] is None else str(one[name]) for name in ("trial", "against")]
         measured = None if one["speedup"] is None else one
-        outcome = one["reason"] if one["helped"] is None else ("helped" if one["helped"] else "did not help")
-        table.add_row(one["knob"], *trials, f"{one['predicted']:.2f}", _gain(measured), outcome)
+        table.add_row(one["knob"], *trials, f"{one['predicted']:.2f}", _gain(measured), outcome_words(one))
     shown = _titled("\nadvice that was tried first: times as fast from image to boxes", table)
     by = "measured: latency of what the advice was for / of the trial, interleaved in one run, with 95 % intervals"
     return f"{shown}\n{by}\n"
+
+
+def outcome_words(outcome: Mapping[str, Any]) -> str:
+    """Return in a few words what came of a piece of advice."""
+    known = {True: "helped", False: "did not help", None: outcome["reason"]}
+    return str(known[outcome["helped"]])
 
 
 def _titled(title: str, table: Table) -> str:

@@ -92,7 +92,8 @@ def write_front(sweep: Sweep, front: dict[str, Any], records: Sequence[Record]) 
     """Write the front's pictures and tables into the sweep's folder; returns the files."""
     from paretune.tracking.figures import Picture, front_csv, front_html, front_png
 
-    picture = Picture(front, records, objectives(sweep), comparison_of(sweep), sweep.floors)
+    advice = [one.tree() for one in advice_of(sweep)]
+    picture = Picture(front, records, objectives(sweep), comparison_of(sweep), sweep.floors, advice)
     folder = sweep.folder / "front"
     folder.mkdir(exist_ok=True)
     (folder / "front.json").write_text(json.dumps(front, indent=1))

@@ -61,6 +61,24 @@ def test_the_page_shows_every_complete_trial_and_lists_the_failed_one():
     ]
 
 
+def test_the_page_says_what_its_speed_ups_are_worth_and_what_came_of_advice():
+    records = fake_records()
+    quiet = Page(front_html(picture_of(records)))
+    assert "Advice" not in quiet.text
+    unknown = dict.fromkeys(["trial", "speedup", "low", "high", "helped"])
+    told = [
+        {"knob": "runtime: <b>", "predicted": 2.0, "trial": 3, "against": 0, "speedup": 1.5, "low": 1.4, "high": 1.6}
+        | {"helped": True, "reason": None},
+        {"knob": "prune", "predicted": 1.25, "against": 0, **unknown, "reason": "its recipe was not tried"},
+    ]
+    noted = {**comparison(), "notes": ["contended: others <used> half of a core"]}
+    page = Page(front_html(picture_of(records, comparison=noted, advice=told)))
+    assert "contended: others <used> half of a core" in page.text
+    assert "runtime: <b>302.001.501.40 to 1.60helped" in page.text
+    assert "prune–01.25–its recipe was not tried" in page.text  # noqa: RUF001 - empty cells
+    assert page.rows() == quiet.rows()
+
+
 def test_the_page_needs_nothing_from_anywhere():
     text = front_html(picture_of(fake_records()))
     assert not re.search(r"https?:|//[a-z]|\bsrc=|\bhref=|@import|url\(", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,13 +17,15 @@ from paretune.baseline import first_recipes
 from paretune.bench import Bench
 from paretune.cli import main
 from paretune.display import WIDTH
+from paretune.executors.ray import jobs
 from paretune.folders import Sweep, find_sweep
 from paretune.profiling import comparison
 from paretune.profiling.advice import Advice
 from paretune.profiling.comparison import Ratio
 from paretune.promises import FILE, Promise, outcomes, pairs
 from paretune.recipe import Recipe
-from paretune.records import Record, write_record
+from paretune.records import Record, read_records, write_record
+from paretune.reporter import front_of, write_front
 from tests_support_advising import advised, artefact_in_a_training
 from tests_support_records import complete
 
@@ -79,6 +82,23 @@ def test_a_sweep_keeps_what_was_promised_of_the_recipes_it_tries_first(words: li
         *("eager", "onnxruntime"),
         *("openvino", "eager"),
     ]
+
+
+def test_a_submitted_sweep_keeps_it_too(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def submit(job: Any, space_text: str, promises: Any, *_: Any, wait: bool) -> int:
+        with jobs._staged(job, space_text, promises) as folder:
+            shutil.copytree(folder, "travelled")
+        return int(not wait)
+
+    monkeypatch.setattr(jobs, "submit", submit)
+    assert main(["submit", *words[1:], "--address", "http://127.0.0.1:1"]) == 0
+    monkeypatch.chdir("travelled")
+    assert main(["sweep", "job.yaml", "--name", "there", "--promises", "promises.json"]) == 0
+    kept = find_sweep(Path("runs"), "there")
+    assert [(one.knob, one.recipe) for one in kept.promises] == [
+        (one.knob, normal(dict(one.recipe))) for one in (FASTER, SMALLER)
+    ]
+    assert [next(iter(tree["runtime"])) for tree, _ in first_recipes(kept.job)[2:]] == ["openvino", "eager"]
 
 
 def test_what_the_advice_was_for_is_tried_before_it(words: list[str]) -> None:
@@ -158,6 +178,11 @@ def test_the_end_of_a_sweep_shows_predicted_beside_measured(words: list[str], ca
     assert "runtime: openvino 2 0 2.00 1.75 [1.57, 1.93] helped" in said
     assert "input_size: 32 3 0 1.50 = 1.01 [0.91, 1.11] did not help" in said
     assert any("interleaved in one run" in line for line in said)
+    (page,) = [
+        file for file in write_front(place, front_of(place, read_records(place.folder)), []) if file.suffix == ".html"
+    ]
+    assert "<td>2.00</td><td>1.75<br><small>1.57 to 1.93</small></td>" in page.read_text()
+    assert "did not help" in page.read_text()
     assert main(["front", "mine", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["advice"]
     assert [(one["predicted"], one["speedup"], one["helped"]) for one in told] == [

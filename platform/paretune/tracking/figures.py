@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from paretune.display import recipe_line
+from paretune.display import outcome_words, recipe_line
 from paretune.front import Objective, point_of
 from paretune.records import Record
 from paretune.tracking.plot import Frame, Mark, frame_of, svg
@@ -39,9 +39,11 @@ class Picture:
     records: Sequence[Record]
     objectives: Sequence[Objective]
     comparison: Mapping[str, Any] | None = None
-    """As ``trial.compare_front`` returns it."""
+    """As ``finalists.compare_front`` returns it."""
     floors: Mapping[str, float] | None = None
     """Metric → smallest value the constraints allow."""
+    advice: Sequence[Mapping[str, Any]] = ()
+    """What came of advice that was tried, as ``promises.Outcome.tree`` returns it."""
 
     @property
     def axes(self) -> tuple[str, str]:
@@ -170,6 +172,8 @@ def front_html(picture: Picture) -> str:
         plot="<p>no complete trial yet</p>" if frame is None else svg(picture.marks, frame),
         rows="\n".join(rows),
         footnote=html.escape(_footnote(picture)),
+        notes=_notes(picture),
+        advice=_advice(picture),
         failed=_failed(picture),
     )
 
@@ -223,6 +227,29 @@ def _row(picture: Picture, point: Mapping[str, Any], kind: str) -> str:
     recipe = html.escape(recipe_line(point["recipe"]))
     head = f'<tr class="{kind}" data-trial="{point["trial"]}"><td>{point["trial"]}</td><td class="r">{recipe}</td>'
     return "".join([head, *cells, "</tr>"])
+
+
+def _notes(picture: Picture) -> str:
+    """Return what a reader of the speed-ups must know."""
+    notes = [f"<li>{html.escape(note)}</li>" for note in (picture.comparison or {}).get("notes", ())]
+    return f'<ul class="dim">{"".join(notes)}</ul>' if notes else ""
+
+
+def _advice(picture: Picture) -> str:
+    """Return a table of what advice predicted beside what was measured."""
+    if not picture.advice:
+        return ""
+    rows = []
+    for one in picture.advice:
+        trials = "".join(f"<td>{'–' if one[name] is None else one[name]}</td>" for name in ("trial", "against"))  # noqa: RUF001
+        known = one["speedup"] is not None
+        measured = f"{one['speedup']:.2f}<br><small>{one['low']:.2f} to {one['high']:.2f}</small>" if known else "–"  # noqa: RUF001
+        words = f'<td class="r">{html.escape(one["knob"])}</td>{trials}<td>{one["predicted"]:.2f}</td>'
+        rows.append(f'<tr>{words}<td>{measured}</td><td class="r">{html.escape(outcome_words(one))}</td></tr>')
+    names = "<th>trial</th><th>against</th><th>predicted</th><th>measured</th>"
+    head = f'<thead><tr><th class="r">advice</th>{names}<th class="r">outcome</th></tr></thead>'
+    title = "<h2>Advice that was tried first: times as fast from image to boxes</h2>"
+    return f'{title}<div class="wide"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def _failed(picture: Picture) -> str:

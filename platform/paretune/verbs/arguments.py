@@ -50,6 +50,40 @@ def overrides(given: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def first_argument(parser: argparse.ArgumentParser) -> None:
+    """Add recipes that a sweep tries first."""
+    text = "recipes to try right after the baselines: files, or a folder that `paretune advise` wrote, whose "
+    text += "predictions are held to what is measured"
+    parser.add_argument("--first", nargs="+", type=Path, default=[], metavar="RECIPE", help=text)
+
+
+def tried_first(given: argparse.Namespace) -> tuple[dict[str, Any], list[Any]]:
+    """Return the changes to a sweep's job, ``--first`` among them, and what the advice beside its recipes promises.
+
+    What the advice was for stands before its recipes: only against it can be seen what they gain.
+
+    Raises:
+        UserError: there is no such file, it is no YAML, a folder holds none, or advice that cannot be read.
+    """
+    from paretune.promises import read_promises
+    from paretune.recipe import Recipe
+    from paretune.yamlfile import read_yaml, validate
+
+    changes = overrides(given)
+    if not given.first:
+        return changes, []
+    files: list[Path] = []
+    for place in given.first:
+        inside = sorted(place.glob("*.yaml")) if place.is_dir() else [place]
+        if not inside:
+            raise UserError(f"--first {place}: holds no recipe (*.yaml)")
+        files += inside
+    recipes = [validate(Recipe, read_yaml(file)) for file in files]
+    promises = read_promises(recipes, [file.parent for file in files])
+    changes["search.first"] = [*(promise.before for promise in promises), *(recipe.tree() for recipe in recipes)]
+    return changes, promises
+
+
 def progress(done: int, of: int) -> None:
     """Overwrite one line of the terminal with the images done; silent where nobody looks."""
     if sys.stderr.isatty() and (done % 16 == 0 or done == of):

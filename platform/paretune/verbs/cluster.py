@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from paretune.verbs.arguments import job_arguments, overrides
+from paretune.verbs.arguments import first_argument, job_arguments, tried_first
 
 
 def add(verbs: Any) -> None:
     """Add the verbs to the parser."""
     submit = verbs.add_parser("submit", help="run a sweep on a Ray cluster")
     job_arguments(submit)
+    first_argument(submit)
     submit.add_argument("--address", required=True, help="of the cluster's head, such as http://HEAD:8265")
     submit.add_argument("--no-wait", action="store_true", help="do not follow the log")
     submit.set_defaults(run=_submit)
@@ -26,10 +27,12 @@ def _submit(given: argparse.Namespace) -> int:
     from paretune.folders import checked_name
     from paretune.plan import read_plan
 
-    plan = read_plan(given.job, overrides(given))
+    changes, promises = tried_first(given)
+    plan = read_plan(given.job, changes)
     name = checked_name(given.name or given.job.stem)
     asks = plan.job.resources.by_ray_name()
-    return submit(plan.job.tree(), plan.space_text, name, given.address, asks, wait=not given.no_wait)
+    told = [promise.tree() for promise in promises]
+    return submit(plan.job.tree(), plan.space_text, told, name, given.address, asks, wait=not given.no_wait)
 
 
 def _status(given: argparse.Namespace) -> int:

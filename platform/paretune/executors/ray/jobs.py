@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -31,6 +31,7 @@ AUTH_HELP = (
 def submit(
     job: Mapping[str, Any],
     space_text: str,
+    promises: Sequence[Mapping[str, Any]],
     name: str,
     address: str,
     resources: Mapping[str, float],
@@ -42,6 +43,7 @@ def submit(
     Args:
         job: the checked job, every field with its value.
         space_text: its search space.
+        promises: of advice that it tries first, as ``Promise.tree`` returns them.
         name: of the sweep.
         address: of the head's dashboard, ``http://HEAD:8265``.
         resources: what one trial takes, by Ray's names.
@@ -61,9 +63,9 @@ def submit(
         )
     with _client(address) as client:
         refuse_unless_fits(resources, "a trial", _nodes(address))
-        with _staged(job, space_text) as folder:
+        with _staged(job, space_text, promises) as folder:
             submission = client.submit_job(
-                entrypoint=f"python -m paretune sweep job.yaml --name {name} --address auto",
+                entrypoint=f"python -m paretune sweep job.yaml --name {name} --promises promises.json --address auto",
                 runtime_env={
                     "working_dir": str(folder),
                     "env_vars": {"PYTHONPATH": "platform", "PYTHONUNBUFFERED": "1", **QUIET},
@@ -129,8 +131,8 @@ def _nodes(address: str) -> list[Mapping[str, float]]:
 
 
 @contextmanager
-def _staged(job: Mapping[str, Any], space_text: str) -> Iterator[Path]:
-    """Give a folder with all that travels: the package's code, the job, its space."""
+def _staged(job: Mapping[str, Any], space_text: str, promises: Sequence[Mapping[str, Any]]) -> Iterator[Path]:
+    """Give a folder with all that travels: the package's code, the job, its space, what was promised of it."""
     import paretune
 
     package = Path(next(iter(paretune.__path__)))
@@ -140,6 +142,7 @@ def _staged(job: Mapping[str, Any], space_text: str) -> Iterator[Path]:
         shutil.copytree(package, folder / "platform" / "paretune", ignore=ignore)
         (folder / "job.yaml").write_text(json.dumps({**job, "space": "space.yaml"}, indent=1))
         (folder / "space.yaml").write_text(space_text)
+        (folder / "promises.json").write_text(json.dumps(promises))
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
