@@ -47,8 +47,9 @@ class FakeNvml:
             "nvmlDeviceGetTotalEnergyConsumption": lambda handle: answer(handle, "millijoules"),
             "nvmlDeviceGetCurrentClocksThrottleReasons": lambda handle: answer(handle, "bits"),
             "nvmlDeviceGetComputeRunningProcesses": lambda handle: [
-                SimpleNamespace(pid=pid) for pid in answer(handle, "pids")
+                SimpleNamespace(pid=pid, usedGpuMemory=answer(handle, "used")) for pid in answer(handle, "pids")
             ],
+            "nvmlDeviceGetProcessUtilization": self._computed,
         }
 
     def __getattr__(self, name: str) -> Any:
@@ -61,6 +62,16 @@ class FakeNvml:
         if self.init is not None:
             raise self.init
         self.users += by
+
+    def _computed(self, handle: dict[str, Any], since: int) -> list[SimpleNamespace]:
+        """As NVML: only later samples, and an error where there are none."""
+        told = [
+            SimpleNamespace(pid=pid, timeStamp=stamp, smUtil=percent, memUtil=0)
+            for pid, stamp, percent in answer(handle, "computed")
+        ]
+        if not (found := [sample for sample in told if sample.timeStamp > since]):
+            raise self.NVMLError("Not Found")
+        return found
 
     def _instance(self, uuid: str) -> dict[str, Any]:
         if uuid not in self.instances:
@@ -97,6 +108,8 @@ def gpu(**values: Any) -> dict[str, Any]:
         "millijoules": [1_000_000, 1_007_000],
         "bits": 0x1,
         "pids": (),
+        "used": None,
+        "computed": (),
     }
     return {**idle, **values}
 

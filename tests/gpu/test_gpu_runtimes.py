@@ -15,6 +15,8 @@ from paretune.compression.artefact import write_artefact
 from paretune.compression.quantize_torch import quantize_network
 from paretune.detectors import DETECTORS
 from paretune.model import Model
+from paretune.profiling import measure
+from paretune.profiling.deployed import deployed
 from paretune.runtimes import tensorrt as ours
 from paretune.runtimes.base import Core
 from paretune.runtimes.compiled import Compiled
@@ -23,7 +25,8 @@ from paretune.runtimes.onnxruntime import OnnxRuntime, library
 from paretune.runtimes.tensorrt import TensorRt
 from paretune.structures import InputSize
 from paretune.target import Target
-from tests_support_profiling import FAKE_ROW, FakeDetector, onnx_of
+from tests_support_profiles import two_artefacts
+from tests_support_profiling import FAKE_ROW, FakeDetector, onnx_of, quick
 
 pytestmark = [
     pytest.mark.gpu,
@@ -116,3 +119,18 @@ def test_int8_layers_of_torch_are_for_a_cpu(network: torch.nn.Module, tmp_path: 
     made = quantize_network(network, FakeDetector(), [np.ones((1, 3, 48, 64), np.float32)])
     with pytest.raises(RuntimeError, match="INT8 layers for a CPU only"):
         loaded(tmp_path, made, Eager())
+
+
+def test_a_measurement_tells_the_memory_and_what_is_carried(tmp_path: Path) -> None:
+    """NVML shows no processes in some containers: then the device's peak is unknown, with the reason."""
+    _, folder = two_artefacts(tmp_path)
+    image = [np.zeros((48, 64, 3), np.uint8)]
+    found = measure(folder, image, GPU, quick(repetitions=1))
+    metrics, reasons = found.metrics(), found.reasons
+    assert 0 < metrics["allocator_mib_peak"] < 1024
+    if "device_mib_peak" in metrics:
+        assert metrics["allocator_mib_peak"] < metrics["device_mib_peak"] < 8192
+    else:
+        assert reasons["device_mib_peak"]
+    besides = deployed(folder, image, GPU, quick()).metrics()
+    assert 0 < besides["transfer_ms_p50"] < 3 * metrics["network_ms_p50"]

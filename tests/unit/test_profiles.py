@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pytest
 from paretune import profiles
 from paretune.cli import main
 from paretune.profiling import nsight
+from paretune.profiling.besides import times
 from paretune.profiling.deployed import Deployed, deployed
 from paretune.profiling.energy import Energy, unavailable
 from paretune.profiling.latency import Latency
@@ -30,6 +31,23 @@ from paretune.target import Target
 from tests_support_nsight import FILES, FakeNcu
 from tests_support_profiles import DEPLOYED, latency, two_artefacts
 from tests_support_profiling import DEPLOYABLE, fake_artefact, images, quick
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A predictor of two small maps."""
+
+    artefact: Artefact
+
+    def preprocess(self, image: Any) -> Any:
+        return np.zeros((1, 3, 8, 8), np.float32), None
+
+    def core(self, batch: Any) -> Any:
+        assert batch.shape == (1, 3, 8, 8)
+        return np.ones((1, 4), np.float32), np.ones((1, 2), np.float32)
+
+    def postprocess(self, raw: Any, placement: Any) -> None:
+        assert self.artefact.thresholds.score == 0.3
 
 
 class Cells(HTMLParser):
@@ -92,6 +110,28 @@ def test_what_a_deployment_does_besides_stands_under_the_whole() -> None:
     assert decode == ("besides: decode a JPEG file", "1.500", "1.500", "1.500", "-", "1.500", "-")
     assert postprocess[:2] == ("besides: postprocess, score 0.3", "0.250")
     assert DEPLOYED.metrics() == {"decode_ms_p50": 1.5, "postprocess_ms_p50_deployed": 0.25}
+
+
+def test_what_is_carried_to_a_gpu_is_a_part_of_the_network() -> None:
+    carried = replace(DEPLOYED, transfer=np.full((130, 2), 0.125))
+    assert carried.metrics() == {**DEPLOYED.metrics(), "transfer_ms_p50": 0.125}
+    assert replace(carried, decode=carried.decode[:5]).reasons.keys() == carried.metrics().keys()
+    measured = replace(latency(70, preprocess=1, network=6, postprocess=3), target=Target(device="cuda"))
+    table = stage_table("mine", measured, None, carried)
+    assert table.rows[-1] == ("in the network: to the GPU and back", "0.125", "0.125", "0.125", "-", "-", "-")
+    assert any(
+        note.startswith("peak memory on the GPU: not known, the GPU was not watched; of it by torch's allocator: not")
+        for note in table.notes
+    )
+
+
+def test_input_and_maps_are_carried_once_for_each_inference(tmp_path: Path) -> None:
+    predictor = Carried(Artefact(tmp_path, "torch", {}, {}, {}, (), InputSize(8, 8), Thresholds(score=0.0)))
+    order = {"score": 0.3, "inferences": 5, "cap": 60}
+    found = times(predictor, images(2), **order, device="cpu:0")  # to torch another name than that of the host
+    assert {stage: len(rows) for stage, rows in found.items()} == {"decode": 5, "postprocess": 5, "transfer": 5}
+    assert all(wall > 0 for wall, _ in found["transfer"])
+    assert times(predictor, images(2), **order, device="cpu")["transfer"] == []
 
 
 def test_a_slow_artefact_is_deployed_for_as_long_as_the_protocol_says_and_no_longer(tmp_path: Path) -> None:

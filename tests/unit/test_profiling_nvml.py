@@ -69,15 +69,29 @@ def test_numbers_of_unlike_gpus_count_only_in_the_order_of_the_bus(monkeypatch: 
         assert found.uuid == SECOND
 
 
+def test_who_computed_is_asked_of_the_driver_afterwards(monkeypatch: Any) -> None:
+    told = [(7, 100, 90), (8, 200, 4), (9, 300, 5), (7, 400, 60)]
+    put(monkeypatch, FakeNvml(gpu(computed=lambda: told, pids=(7,), used=3 * 2**20)))
+    with opened(None, {}) as found:
+        assert found.processes() == {7: 3}
+        assert found.computed() == {7: 400, 9: 300}  # 8 did next to nothing
+        assert found.computed(300) == {7: 400}
+        assert found.computed(400) == {}
+    put(monkeypatch, FakeNvml(gpu(computed=NOT_SUPPORTED)))
+    with opened(None, {}) as found:
+        assert found.computed() is None
+        assert found.reasons["computed"] == "NVML: not supported"
+
+
 def test_an_instance_has_memory_of_its_own_and_no_power(monkeypatch: Any) -> None:
     whole = gpu(mig=[[1, 1]], celsius=61, mib=9000)
     fake = put(monkeypatch, FakeNvml(whole))
-    fake.instances["MIG-1"] = {"parent": whole, "uuid": "MIG-1", "mib": 300, "pids": (5,)}
+    fake.instances["MIG-1"] = {"parent": whole, "uuid": "MIG-1", "mib": 300, "pids": (5,), "used": None}
     with opened(None, {"CUDA_VISIBLE_DEVICES": "MIG-1"}) as found:
         reading = found.read()
         assert (found.mig, found.uuid, found.name) == (True, "MIG-1", "Fake 100")
         assert (reading.memory_mib, reading.celsius, reading.sm_mhz) == (300, 61, 1200)
-        assert found.processes() == (5,)
+        assert found.processes() == {5: None}
         assert (reading.watts, reading.utilisation, found.joules()) == (None, None, None)
         assert "cannot be split" in found.reasons["energy_j"]
         assert "cannot be split" in found.reasons["watts"]

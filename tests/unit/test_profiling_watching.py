@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,34 @@ def test_strangers_are_told_and_ours_are_not(monkeypatch: Any, worker: Any) -> N
     assert foreigners(quiet.looks) == []
 
 
+def test_a_stranger_that_came_and_went_between_two_looks_is_told(monkeypatch: Any, worker: Any) -> None:
+    before = [(STRANGER - 1, 100, 80), (worker.pid, 100, 90)]
+    meanwhile = [*before, (worker.child, 200, 95), (STRANGER, 200, 30), (os.getpid(), 200, 9)]
+    met = seen(monkeypatch, worker, pids=(worker.pid,), computed=[before, meanwhile])
+    assert met.contended == (f"process {STRANGER} used the GPU too",)
+    assert met.tree()["foreign"] == [[], [STRANGER]]
+    alone = seen(monkeypatch, worker, pids=(worker.pid,), computed=[before, before])
+    assert alone.contended == ()
+    hidden = seen(monkeypatch, worker, pids=(STRANGER,), computed=[(), meanwhile])
+    assert hidden.contended == ()  # numbers of another namespace tell nothing
+    assert "another namespace" in hidden.notes[0]
+
+
+def test_what_is_measured_has_memory_of_its_own(monkeypatch: Any, worker: Any) -> None:
+    both = (worker.pid, worker.child, STRANGER)
+    met = seen(monkeypatch, worker, pids=both, used=[*[2**20] * 3, *[5 * 2**20] * 3])
+    assert met.own_mib == 10  # of two processes, at the second look
+    assert met.tree()["own_mib"] == [2, 10]
+    assert seen(monkeypatch, worker, pids=both).own_mib == "NVML does not tell"
+    assert "another namespace" in str(seen(monkeypatch, worker, pids=(STRANGER,), used=2**20).own_mib)
+    put(monkeypatch, FakeNvml())
+    with watching(CUDA) as watch, watch.around(1) as looks:
+        pass
+    told = watch.told(looks)
+    assert told is not None
+    assert told.own_mib == "the GPU is not watched: the driver finds no GPU"
+
+
 @pytest.mark.parametrize(
     ("pids", "reason"),
     [
@@ -108,6 +137,13 @@ def test_a_latency_says_when_nobody_watched() -> None:
         rows, np.zeros(20, np.int64), CUDA, 1.0, {"foreign": 0.0}, True, {"load_ms": 1.0, "first_inference_ms": 1.0}
     )
     assert latency.notes == ("exclusivity unknown: the GPU was not watched",)
+    assert latency.reasons["device_mib_peak"] == "the GPU was not watched"
+    assert latency.reasons["allocator_mib_peak"] == "torch's allocator was not used"
+    known = replace(latency, allocator_mib_peak=12.0, gpu=Watched((), missing="no driver"))
+    assert known.metrics()["allocator_mib_peak"] == 12
+    assert known.reasons["device_mib_peak"] == "no driver"
+    on_cpu = replace(latency, target=Target())
+    assert not {"device_mib_peak", "allocator_mib_peak"} & {*on_cpu.metrics(), *on_cpu.reasons}
 
 
 @pytest.mark.slow

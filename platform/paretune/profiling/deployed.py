@@ -22,30 +22,39 @@ from paretune.target import Target
 INFERENCES = 130
 """Enough for a 95th percentile; a slow artefact runs as many as the protocol's ``cap`` leaves time for."""
 FIGURES = ("decode_ms_p50", "postprocess_ms_p50_deployed")
+TRANSFER = "transfer_ms_p50"
 
 
 @dataclass(frozen=True)
 class Deployed:
-    """Two stages of a deployment, each (N, 2): wall and CPU time of every inference in ms."""
+    """Stages of a deployment, each (N, 2): wall and CPU time of every inference in ms."""
 
     decode: NDArray[np.float64]
     """JPEG file in memory → RGB array."""
     postprocess: NDArray[np.float64]
     """Raw maps → boxes of at least ``score``."""
     score: float
+    transfer: NDArray[np.float64] | None = None
+    """Input to the GPU and raw maps back, which is a part of the network's time; None on a CPU. What a detector of
+    several networks carries between them is not in it."""
+
+    @property
+    def stages(self) -> dict[str, NDArray[np.float64]]:
+        """Return the stages by the names that their medians are told under."""
+        found = dict(zip(FIGURES, (self.decode, self.postprocess), strict=True))
+        return found if self.transfer is None else {**found, TRANSFER: self.transfer}
 
     def metrics(self) -> dict[str, float]:
-        """Return their medians by the names they are told under; of too few inferences there are none."""
+        """Return their medians; of too few inferences there are none."""
         if len(self.decode) < P50_SAMPLES:
             return {}
-        medians = (float(np.median(times[:, 0])) for times in (self.decode, self.postprocess))
-        return dict(zip(FIGURES, medians, strict=True))
+        return {name: float(np.median(times[:, 0])) for name, times in self.stages.items()}
 
     @property
     def reasons(self) -> dict[str, str]:
         """Say for each figure that ``metrics`` lacks why it does."""
         few = f"{len(self.decode)} samples, {P50_SAMPLES} are needed"
-        return dict.fromkeys((name for name in FIGURES if name not in self.metrics()), few)
+        return dict.fromkeys((name for name in self.stages if name not in self.metrics()), few)
 
 
 def deployed(
@@ -56,7 +65,7 @@ def deployed(
     *,
     loader: str = LOADER,
 ) -> Deployed:
-    """Time both stages in a fresh process, alone on the target's device.
+    """Time these stages in a fresh process, alone on the target's device.
 
     Args:
         artefact: its folder.
@@ -77,5 +86,6 @@ def deployed(
     ):
         worker.warm_up()
         found = worker.deploy(SURE, INFERENCES)
-    decode, postprocess = (np.array(found[stage], np.float64) / 1e6 for stage in ("decode", "postprocess"))
-    return Deployed(decode, postprocess, SURE)
+    times = {stage: np.array(rows, np.float64).reshape(-1, 2) / 1e6 for stage, rows in found.items()}
+    transfer = None if target.device == "cpu" else times["transfer"]
+    return Deployed(times["decode"], times["postprocess"], SURE, transfer)

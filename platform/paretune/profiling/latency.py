@@ -74,6 +74,8 @@ class Latency:
     """Times that samples were taken beside others and dropped for calmer ones."""
     gpu: Watched | None = None
     """The GPU before and after each repetition; None on a CPU, and where nobody watched."""
+    allocator_mib_peak: float | None = None
+    """The most that torch's allocator gave out on the GPU; None where it was not used."""
     slowed: tuple[float | None, ...] = ()
     """For each time that samples were taken the share by which copies of memory were slower than they are on this
     machine, as others used it too (see ``neighbours``); None where nobody looked."""
@@ -124,6 +126,16 @@ class Latency:
         interval = self.interval if self.mode == "wall" else _interval(self._repetitions(), self.mode)
         return _doubts(self.spread(self.mode), interval, self.target)
 
+    @property
+    def device_memory(self) -> dict[str, float | str]:
+        """Return the peaks of memory on the GPU, or why they are not known."""
+        own = "the GPU was not watched" if self.gpu is None else self.gpu.own_mib
+        allocator = self.allocator_mib_peak
+        return {
+            "device_mib_peak": own,
+            "allocator_mib_peak": "torch's allocator was not used" if allocator is None else allocator,
+        }
+
     def _figures(self) -> dict[str, float | str]:
         """Return every figure, or why it is not known."""
         total, cpu = milliseconds(self.rows, "latency", "wall"), milliseconds(self.rows, "latency", "cpu")
@@ -144,6 +156,7 @@ class Latency:
             **{f"{s}_ms_p50": _percentile(milliseconds(self.rows, s, "wall"), 50, P50_SAMPLES) for s in STAGES},
             **self.cold,
             "memory_mib_peak": self.memory_mib_peak,
+            **({} if self.target.device == "cpu" else self.device_memory),
             "clean_fraction": float(self.clean.mean()),
             "latency_samples": float(len(total)),
         }

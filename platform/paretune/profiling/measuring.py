@@ -64,6 +64,11 @@ class _Repetition:
         return max(window.batch.peak_bytes for window in self.windows)
 
     @property
+    def allocator_bytes(self) -> int | None:
+        """The most that torch's allocator gave out on a GPU."""
+        return max((found for window in self.windows if (found := window.batch.allocator_bytes)), default=None)
+
+    @property
     def seen(self) -> list[Look]:
         """The GPU, before and after each window."""
         return [look for window in self.windows for look in window.seen]
@@ -155,6 +160,7 @@ def measure(
         repetition=np.repeat(np.arange(len(kept)), [len(one.rows) for one in kept]),
         target=target,
         memory_mib_peak=median_low(one.peak_bytes for one in kept) / 2**20,  # the first may have compiled
+        allocator_mib_peak=max((found / 2**20 for one in kept if (found := one.allocator_bytes)), default=None),
         elsewhere=shares([window.batch.elsewhere for window in windows]),
         steady=all(one.steady for one in kept),
         cold=cold,

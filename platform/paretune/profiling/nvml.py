@@ -30,6 +30,8 @@ CLOCK_SM, CLOCK_MEMORY, SENSOR_CORE = 1, 2, 0
 """Of ``nvmlClockType_t`` and ``nvmlTemperatureSensors_t``."""
 HIDDEN = {"", "NoDevFiles"}
 """Entries of CUDA_VISIBLE_DEVICES after which nothing is visible."""
+COMPUTES = 5
+"""Percent of the driver's sample (1/6 s to 1 s) from which a process computes; a desktop's clock is less."""
 SPLIT = "MIG is on: the power of a GPU cannot be split between its instances"
 UNNAMED = "MIG is on, and CUDA_VISIBLE_DEVICES names no instance (MIG-...)"
 
@@ -112,10 +114,31 @@ class Gpu:
         found = self._shared("energy_j", "nvmlDeviceGetTotalEnergyConsumption")
         return None if found is None else found / 1000
 
-    def processes(self) -> tuple[int, ...] | None:
-        """Return the numbers of the processes that compute on the GPU; in a container they may be the host's."""
+    def processes(self) -> dict[int, float | None] | None:
+        """Return the processes that are on the GPU, with its memory that each has (MiB, None where that is not told).
+
+        In a container their numbers may be the host's.
+        """
         found = self._ask("processes", "nvmlDeviceGetComputeRunningProcesses", self._memory or self._whole)
-        return None if found is None else tuple(sorted({int(process.pid) for process in found}))
+        if found is None:
+            return None
+        used = {int(process.pid): getattr(process, "usedGpuMemory", None) for process in found}
+        return {pid: None if memory is None else memory / 2**20 for pid, memory in sorted(used.items())}
+
+    def computed(self, since: int = 0) -> dict[int, int] | None:
+        """Return which processes the driver saw computing (`COMPUTES`), as far back as it remembers; also ended ones.
+
+        Args:
+            since: of its samples only later ones (µs of its own clock).
+
+        Returns:
+            Process → time of its last sample; None where it is not told, as with MIG.
+        """
+        found = self._ask("computed", "nvmlDeviceGetProcessUtilization", self._whole, since)
+        if found is None:
+            return {} if "not found" in self.reasons["computed"] else None  # NVML's way to say that nobody did
+        busy = [sample for sample in found if max(sample.smUtil, sample.memUtil) >= COMPUTES]
+        return {int(sample.pid): int(sample.timeStamp) for sample in sorted(busy, key=lambda one: one.timeStamp)}
 
     def _shared(self, figure: str, function: str) -> Any:
         """Ask for what a GPU has only as a whole, instances being used by others."""

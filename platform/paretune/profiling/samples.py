@@ -77,6 +77,8 @@ class Batch:
     """``seconds`` it took, and what else used the cores meanwhile (see ``cores.reading``)."""
     peak_bytes: int
     """Peak resident memory so far, without the images."""
+    allocator_bytes: int | None = None
+    """The most that torch's allocator has given out on a GPU so far; None where it has not been used."""
 
 
 def column(rows: Rows, name: str) -> Rows:

@@ -140,7 +140,9 @@ class Worker:
         return _batch(self._ask({**order, "lead_in": lead_in, "image": image}))
 
     def deploy(self, score: float, inferences: int) -> dict[str, list[tuple[int, int]]]:
-        """Time decoding, and postprocessing with this smallest score; returns wall and CPU ns of each inference.
+        """Time decoding, postprocessing with this smallest score, and on a GPU what is carried there and back.
+
+        Returns wall and CPU ns of each inference.
 
         There are fewer inferences where the protocol's ``cap`` comes first.
 
@@ -148,6 +150,7 @@ class Worker:
             RuntimeError: the process died or did not answer.
         """
         order = {"do": "deploy", "score": score, "inferences": inferences, "cap": self._protocol.cap}
+        order["device"] = self._target.device
         found: dict[str, list[tuple[int, int]]] = self._ask(order)
         return found
 

@@ -50,6 +50,8 @@ def stage_table(
             _beside("besides: decode a JPEG file", besides.decode, single),
             _beside(f"besides: postprocess, score {besides.score:g}", besides.postprocess, single),
         )
+        if besides.transfer is not None:
+            rows += (_beside("in the network: to the GPU and back", besides.transfer, single),)
     facts, metrics = latency.facts, latency.metrics()
     low, high = latency.spread(latency.mode)
     count, processes = int(metrics["latency_samples"]), len(np.unique(latency.repetition))
@@ -63,6 +65,13 @@ def stage_table(
         f"95 % interval of the median end to end: {'not known, ' * isinstance(interval, str)}{told}",
         f"peak memory {latency.memory_mib_peak:.0f} MiB; {loading}",
     ]
+    if latency.target.device != "cpu":
+        names = {"device_mib_peak": "on the GPU", "allocator_mib_peak": "of it by torch's allocator"}
+        told_of = {name: latency.device_memory[name] for name in names}
+        peaks = {
+            name: f"not known, {one}" if isinstance(one, str) else f"{one:.0f} MiB" for name, one in told_of.items()
+        }
+        said.append("peak memory " + "; ".join(f"{names[name]}: {peak}" for name, peak in peaks.items()))
     said += [f"{figure}: not known, {reason}" for figure, reason in latency.reasons.items() if "_p9" in figure]
     said += [f"besides: not known, {besides}"] if isinstance(besides, str) else []
     said += () if energy is None else energy.lines

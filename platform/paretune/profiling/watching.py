@@ -1,10 +1,13 @@
-"""The GPU while something is measured on it: who else computes there, and what its clocks were held back by."""
+"""The GPU while something is measured on it: who else computes there, and what its clocks were held back by.
+
+Nobody looks while inferences are timed: the driver's own samples of who computed are read afterwards.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +24,9 @@ class Look:
 
     reading: Reading
     foreign: tuple[int, ...] | str
-    """Processes that are not ours, or why they are not known."""
+    """Processes that are not ours, there or seen computing since the look before, or why they are not known."""
+    own_mib: float | None = None
+    """Memory of the GPU that the processes that are measured have."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,16 @@ class Watched:
             notes.append(f"throttling unknown: {self.missing or 'NVML does not tell what holds the clocks back'}")
         return tuple(notes)
 
+    @property
+    def own_mib(self) -> float | str:
+        """The most memory of the GPU (MiB) that was seen in use by what is measured, or why that is not known.
+
+        Libraries keep what they once took, so that looks before and after see the peak.
+        """
+        found = [look.own_mib for look in self.looks if look.own_mib is not None]
+        unknown = next((look.foreign for look in self.looks if isinstance(look.foreign, str)), "NVML does not tell")
+        return max(found) if found else self.missing or unknown
+
     def tree(self) -> dict[str, Any]:
         """Return it as plain data; of each figure the values of all looks in their order."""
         told: dict[str, Any] = {"gpu": self.gpu, "uuid": self.uuid, "driver": self.driver}
@@ -61,6 +76,7 @@ class Watched:
             return {**told, "reason": self.missing}
         told |= {figure: [getattr(look.reading, figure) for look in self.looks] for figure in FIGURES}
         told["limits"] = [None if (met := look.reading.limits) is None else sorted(met) for look in self.looks]
+        told["own_mib"] = [look.own_mib for look in self.looks]
         told["foreign"] = [look.foreign if isinstance(look.foreign, str) else list(look.foreign) for look in self.looks]
         return told
 
@@ -80,9 +96,11 @@ class Watch:
             workers: numbers of the processes that are measured; they use the GPU already.
         """
         looks: list[Look] = []
-        looks += self._look(workers)
+        before = {} if self._gpu is None else self._gpu.computed()
+        looks += self._look(workers, {})
         yield looks
-        looks += self._look(workers)
+        since = max((before or {}).values(), default=0)
+        looks += self._look(workers, {} if self._gpu is None else self._gpu.computed(since) or {})
 
     def told(self, looks: Sequence[Look]) -> Watched | None:
         """Return what was seen; None where there is no GPU to be watched."""
@@ -90,8 +108,8 @@ class Watch:
             return Watched((), missing=self._missing) if self._missing else None
         return Watched(tuple(looks), self._gpu.name, self._gpu.uuid, self._gpu.driver)
 
-    def _look(self, workers: Sequence[int]) -> list[Look]:
-        return [] if self._gpu is None else [Look(self._gpu.read(), _foreign(self._gpu, workers))]
+    def _look(self, workers: Sequence[int], computed: Collection[int]) -> list[Look]:
+        return [] if self._gpu is None else [Look(self._gpu.read(), *_shared(self._gpu, workers, computed))]
 
 
 @contextmanager
@@ -115,19 +133,22 @@ def foreigners(looks: Sequence[Look]) -> list[str]:
     return [f"{'process' if one else 'processes'} {named} used the GPU too"] if met else []
 
 
-def _foreign(gpu: Gpu, workers: Sequence[int]) -> tuple[int, ...] | str:
-    """Return the processes on the GPU other than the workers'; in a container their numbers may mean nothing.
+def _shared(gpu: Gpu, workers: Sequence[int], computed: Collection[int]) -> tuple[tuple[int, ...] | str, float | None]:
+    """Return the processes on the GPU other than the workers', and the memory of these (MiB).
 
-    The workers are on the GPU, so numbers among which their own are missing are those of another namespace.
+    In a container their numbers may mean nothing. The workers are on the GPU, so numbers among which their own are
+    missing are those of another namespace.
     """
     found = gpu.processes()
     if found is None:
-        return gpu.reasons["processes"]
+        return gpu.reasons["processes"], None
     ours = [pid for pid in found if _session(pid) in workers]
     if not ours:
         what = f"{len(found)} processes by numbers of another namespace" if found else "no process"
-        return f"NVML shows {what}, not the one that is measured (a container may hide it)"
-    return tuple(pid for pid in found if pid not in ours and pid != os.getpid())  # this process sleeps meanwhile
+        return f"NVML shows {what}, not the one that is measured (a container may hide it)", None
+    memory = [used for pid in ours if (used := found[pid]) is not None]
+    met = {pid for pid in {*found, *computed} if pid and _session(pid) not in workers and pid != os.getpid()}
+    return tuple(sorted(met)), sum(memory) if memory else None  # our own process sleeps meanwhile
 
 
 def _session(pid: int) -> int | None:

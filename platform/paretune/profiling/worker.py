@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from paretune.errors import UserError
+from paretune.profiling.besides import times
 from paretune.profiling.cores import passed, reading, watched
 from paretune.profiling.images import mapped_images
 
@@ -173,7 +174,7 @@ class _Runner:
             image: the index to begin with (of the first that counts, modulo their number), None to go on.
 
         Returns:
-            ``rows``, what ``elsewhere`` happened on the cores meanwhile, and ``peak_bytes``.
+            ``rows``, what ``elsewhere`` happened on the cores meanwhile, ``peak_bytes`` and ``allocator_bytes``.
         """
         if image is not None:
             self._next = (image - lead_in) % len(self._images)
@@ -191,32 +192,11 @@ class _Runner:
         elsewhere = passed(before, reading(self._watched, time.process_time()))
         elsewhere["seconds"] = time.monotonic() - start
         peak = max(self._peak_of_loading, peak_bytes() - self._bytes)
-        return {"rows": self.rows, "elsewhere": elsewhere, "peak_bytes": peak}
+        return {"rows": self.rows, "elsewhere": elsewhere, "peak_bytes": peak, "allocator_bytes": allocated_bytes()}
 
-    def deploy(self, score: float, inferences: int, cap: float) -> dict[str, Any]:
-        """Time what a deployment does besides: images come as JPEG files, and only sure boxes are wanted.
-
-        Args:
-            score: smallest one that counts.
-            inferences: how many, over the images in turn.
-            cap: seconds after which it ends even without so many.
-
-        Returns:
-            ``decode`` and ``postprocess``: [wall ns, CPU ns] of each inference.
-        """
-        predictor = self._predictor
-        thresholds = dataclasses.replace(predictor.artefact.thresholds, score=score)
-        sure = dataclasses.replace(predictor, artefact=dataclasses.replace(predictor.artefact, thresholds=thresholds))
-        files = [_as_jpeg(image) for image in self._images[:inferences]]
-        found: dict[str, list[tuple[int, int]]] = {"decode": [], "postprocess": []}
-        start = time.monotonic()
-        for number in range(inferences):
-            if time.monotonic() - start >= cap:
-                break
-            image = _timed(found["decode"], _decoded, files[number % len(files)])
-            batch, placement = predictor.preprocess(image)
-            _timed(found["postprocess"], sure.postprocess, predictor.core(batch), placement)
-        return found
+    def deploy(self, **order: Any) -> dict[str, Any]:
+        """Time what a deployment does besides, as ``besides.times`` takes and gives it."""
+        return times(self._predictor, self._images, **order)
 
     def count(self, lead_in: int, inferences: int, cap: float, trace: str) -> dict[str, Any]:
         """Run a core that counts its operators (``runtimes.base.Counted``).
@@ -238,38 +218,18 @@ class _Runner:
         return {**found, "operators": operators}
 
 
-def _timed(into: list[tuple[int, int]], run: Callable[..., Any], *given: Any) -> Any:
-    """Run and note how long it took, in wall and in CPU time (ns)."""
-    start, cpu = time.perf_counter_ns(), time.process_time_ns()
-    found = run(*given)
-    into.append((time.perf_counter_ns() - start, time.process_time_ns() - cpu))
-    return found
-
-
-def _as_jpeg(image: Any) -> bytes:
-    """Return the content of a JPEG file, as cameras write them: quality 90, colours at half the resolution."""
-    import io
-
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=90, subsampling="4:2:0")
-    return file.getvalue()
-
-
-def _decoded(content: bytes) -> Any:
-    """Return the RGB image of a JPEG file's content, as `predict` does."""
-    from paretune.data.images import decoded
-
-    return decoded(Path("image.jpg"), content)
-
-
 def peak_bytes() -> int:
     """Return the peak resident memory of this process (VmHWM)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def allocated_bytes() -> int | None:
+    """Return the peak of what torch's allocator gave out on the GPU; None where this process has not used it."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    return int(cuda.max_memory_allocated()) or None if cuda is not None and cuda.is_initialized() else None
 
 
 if __name__ == "__main__":
