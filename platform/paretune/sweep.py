@@ -6,7 +6,7 @@ import functools
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from paretune.folders import Sweep
 from paretune.job import Job
 from paretune.promises import pairs
 from paretune.recipe import Recipe
-from paretune.records import Record, forget_record, read_record, read_records, write_record
+from paretune.records import UNFIT, Record, forget_record, read_record, read_records, write_record
 from paretune.reporter import Reporter, comparison_of, front_of
 from paretune.store import write_text
+from paretune.target import Target
 from paretune.trial import run
 
 
@@ -128,6 +129,8 @@ def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
             reporter.say(f"trial {record.number} is a baseline and failed; it is run again")
             forget_record(sweep.folder, record.number)
     job, records = sweep.job, read_records(sweep.folder)
+    if share:  # all trials run here, so that this machine can be asked
+        records = [forgiven(record, job.target) for record in records]
     left = job.search.trials - len(records)
     if left <= 0:
         return
@@ -165,6 +168,13 @@ def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
             f"trial 0, the eager baseline, failed, so there is nothing to compare with: {eager.failure}\n"
             f"to run it again: paretune resume {sweep.name}{where}"
         )
+
+
+def forgiven(record: Record, target: Target) -> Record:
+    """Return a record that speaks no more against its runtime, where it runs here now: it has been installed since."""
+    if not record.unfit or Recipe.model_validate(record.recipe).runtime.problem(target):
+        return record
+    return replace(record, facts={name: fact for name, fact in record.facts.items() if name != UNFIT})
 
 
 def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from paretune.errors import UserError
 from paretune.executors.ray import trials
 from paretune.folders import Sweep, new_sweep
 from paretune.plan import read_plan
-from paretune.records import Record, read_records, write_record
+from paretune.recipe import Recipe
+from paretune.records import UNFIT, Record, read_records, write_record
 from paretune.reporter import Reporter
 from paretune.runtimes import eager
+from paretune.runtimes.openvino import OpenVino
 from paretune.sweep import run_trials
 
 JOB = """\
@@ -96,6 +99,28 @@ def test_the_other_baseline_stops_nothing_and_is_run_again_before_what_is_left(
     run_trials(sweep, Quiet(sweep), share=2)
     assert whole.ran == [1, 3]
     assert states(sweep) == [(0, "complete"), (1, "complete"), (2, "failed"), (3, "complete")]
+
+
+@pytest.mark.parametrize(("missing", "share"), [(False, 2), (True, 2), (False, 0)])
+def test_a_runtime_that_was_installed_since_is_tried_again_where_this_machine_can_tell(
+    job: Path, monkeypatch: pytest.MonkeyPatch, missing: bool, share: int
+) -> None:
+    """On a cluster (no share) the trials run on machines that are not asked."""
+    both = "runtime: {choices: [openvino, onnxruntime]}"
+    Path("space.yaml").write_text(SPACE.replace("runtime: onnxruntime", both))
+    sweep = new_sweep(read_plan(job, {"search.trials": 12}), "one")
+    begun = Tune(sweep, set())
+    monkeypatch.setattr(trials, "run_trials", lambda *words, **more: begun(*words, **more | {"count": 2}))
+    run_trials(sweep, Quiet(sweep), share=2)
+    recipe = {"input_size": 128, "steps": [], "runtime": "openvino"}
+    failed = Record.failed(2, Recipe.model_validate(recipe).tree(), {}, "sampled", "UserError: not installed here")
+    write_record(sweep.folder, replace(failed, facts={UNFIT: True}))
+    monkeypatch.setattr(OpenVino, "problem", lambda *_: "not installed here" if missing else None)
+    monkeypatch.setattr(trials, "run_trials", rest := Tune(sweep, set()))
+    run_trials(sweep, Quiet(sweep), share=share)
+    assert rest.ran == list(range(3, 12))
+    ran = {next(iter(record.recipe["runtime"])) for record in read_records(sweep.folder)[3:]}
+    assert ran == ({"openvino", "onnxruntime"} if share and not missing else {"onnxruntime"})
 
 
 @pytest.mark.parametrize(
