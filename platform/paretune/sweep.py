@@ -6,7 +6,7 @@ import functools
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,10 @@ from paretune.folders import Sweep
 from paretune.job import Job
 from paretune.promises import pairs
 from paretune.recipe import Recipe
-from paretune.records import UNFIT, Record, forget_record, read_record, read_records, write_record
+from paretune.records import Record, forget_record, read_record, read_records, write_record
 from paretune.reporter import Reporter, comparison_of, front_of
 from paretune.store import write_text
-from paretune.target import Target
-from paretune.trial import run
+from paretune.trial import forgiven, run
 
 
 @dataclass(frozen=True)
@@ -168,13 +167,6 @@ def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
             f"trial 0, the eager baseline, failed, so there is nothing to compare with: {eager.failure}\n"
             f"to run it again: paretune resume {sweep.name}{where}"
         )
-
-
-def forgiven(record: Record, target: Target) -> Record:
-    """Return a record that speaks no more against its runtime, where it runs here now: it has been installed since."""
-    if not record.unfit or Recipe.model_validate(record.recipe).runtime.problem(target):
-        return record
-    return replace(record, facts={name: fact for name, fact in record.facts.items() if name != UNFIT})
 
 
 def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from paretune.bench import Bench, measuring_images
@@ -19,6 +19,7 @@ from paretune.errors import UnfitRuntimeError, UserError
 from paretune.recipe import Recipe
 from paretune.records import UNFIT, Record, write_record
 from paretune.store import Artefact
+from paretune.target import Target
 
 if TYPE_CHECKING:
     from paretune.compression.parity import Parity
@@ -158,3 +159,10 @@ def _measure(bench: Bench, number: int, artefact: Artefact) -> Latency:
     latency = measure(artefact.folder, measuring_images(bench.data.splits["val"]), bench.job.target, protocol)
     latency.save_samples(bench.trial_folder(number) / "samples.npz")
     return latency
+
+
+def forgiven(record: Record, target: Target) -> Record:
+    """Return a record that speaks no more against its runtime, where it runs here now: it has been installed since."""
+    if not record.unfit or Recipe.model_validate(record.recipe).runtime.problem(target):
+        return record
+    return replace(record, facts={name: fact for name, fact in record.facts.items() if name != UNFIT})

@@ -325,6 +325,7 @@ def _inputs(detector: Detector, core: Core, batch: Floats, size: InputSize) -> d
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_a_stored_network_with_batch_norms_is_traced_in_halves(precision: Precision, tmp_path: Path) -> None:
     """What is read from a file are views; none of another type may be left behind them."""
