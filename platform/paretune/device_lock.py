@@ -20,6 +20,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+MOMENT = 0.05
+"""Seconds of waiting that nobody is told of."""
 _mine = threading.local()
 """``devices``: those that this thread holds now, and how."""
 _told: list[Callable[[str], None]] = []
@@ -118,9 +120,10 @@ def _lock(path: Path, mode: int, device: str) -> int:
             try:
                 fcntl.flock(handle, mode | fcntl.LOCK_NB)
             except BlockingIOError:
-                for say in _told:
-                    say(f"waiting: something else of paretune's uses {device}")
-                fcntl.flock(handle, mode)
+                if not _soon(handle, mode):
+                    for say in _told:
+                        say(f"waiting: something else of paretune's uses {device}")
+                    fcntl.flock(handle, mode)
             os.utime(handle)  # cleaners go by age
             with suppress(FileNotFoundError):
                 if path.stat().st_ino == os.fstat(handle).st_ino:
@@ -129,6 +132,17 @@ def _lock(path: Path, mode: int, device: str) -> int:
             _unlock(handle)
             raise
         _unlock(handle)
+
+
+def _soon(handle: int, mode: int) -> bool:
+    """Lock a file that is free in a moment: those who share a device pass its gate one by one."""
+    end = time.monotonic() + MOMENT
+    while time.monotonic() < end:
+        time.sleep(MOMENT / 50)
+        with suppress(BlockingIOError):
+            fcntl.flock(handle, mode | fcntl.LOCK_NB)
+            return True
+    return False
 
 
 def _unlock(handle: int) -> None:

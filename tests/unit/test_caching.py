@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -115,9 +116,10 @@ def test_what_one_holds_is_whole_while_another_drops_all_it_can(tmp_path: Path, 
         folder = tmp_path / str(number)
         while not hold(folder):
             with_all = tmp_path / f"{number}.{os.getpid()}.part"  # not the other's: this process lives
-            with_all.mkdir()
+            with_all.mkdir(exist_ok=True)
             (with_all / "library.so").write_bytes(b"whole")
-            with_all.rename(folder)
+            with suppress(OSError):  # the other holds the old one and has not yet moved it out of the way
+                with_all.rename(folder)
         assert (folder / "library.so").read_bytes() == b"whole"
     assert all((tmp_path / str(number) / "library.so").is_file() for number in range(200))
     assert dropping.poll() is None

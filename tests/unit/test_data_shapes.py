@@ -195,7 +195,7 @@ def test_painting_is_fast():
     start = time.process_time()
     for seed in range(50):
         painted(seed, size=InputSize(192, 144))
-    assert 50 / (time.process_time() - start) > 50  # some 200 on an idle core
+    assert 50 / (time.process_time() - start) > 15  # some 200 on an idle core
 
 
 @pytest.mark.parametrize(

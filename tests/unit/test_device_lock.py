@@ -27,6 +27,9 @@ with {"alone": alone_on, "share": sharing}[sys.argv[1]](sys.argv[2]):
     sys.stdin.readline()
 print("free", flush=True)
 """
+TELLS = HOLD.replace(
+    "with {", "from paretune.device_lock import tell_waits\ntell_waits(lambda _: print('waits', flush=True))\nwith {"
+)
 TRAIN = """
 import sys, time
 from paretune.device_lock import sharing
@@ -46,6 +49,14 @@ with alone_on(sys.argv[1]):
     print(child, flush=True)
     time.sleep(60)
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _common_locks():
+    """The processes that are started here must meet this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device_lock, "lock_folder", lock_folder)
+        yield
 
 
 @pytest.fixture
@@ -238,6 +249,18 @@ def test_waiting_is_told_and_a_free_device_is_not(device, monkeypatch):
     assert lines == [f"waiting: something else of paretune's uses {device}"]
 
 
+def test_those_who_share_and_meet_at_the_gate_are_told_nothing(device, monkeypatch):
+    monkeypatch.setattr(device_lock, "_told", [])
+    lines = []
+    device_lock.tell_waits(lines.append)
+    with (lock_folder() / f"{device.replace(':', '-')}.gate").open("a") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        threading.Timer(device_lock.MOMENT / 5, fcntl.flock, [gate, fcntl.LOCK_UN]).start()
+        with sharing(device) as waited:
+            assert waited > 0
+    assert lines == []
+
+
 def test_an_error_inside_frees_the_device(device):
     with pytest.raises(ZeroDivisionError), alone_on(device):
         _ = 1 / 0
@@ -257,13 +280,14 @@ def test_a_file_that_a_cleaner_took_away_is_not_mistaken_for_the_lock(device):
     path = lock_folder() / f"{device.replace(':', '-')}.lock"
     with process(HOLD, "alone", device) as first:
         assert first.stdout.readline() == "held\n"
-        with process(HOLD, "alone", device) as second:
-            assert becomes(lambda: not is_free(device, part="gate"))  # the second waits on the old file
+        with process(TELLS, "alone", device) as second:
+            assert second.stdout.readline() == "waits\n"  # it has the old file open
             path.unlink()
             with path.open("w") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)  # a third holds the new one
                 let_go(first)
                 assert first.stdout.readline() == "free\n"
+                assert second.stdout.readline() == "waits\n"  # now for the third
                 answer = heard(second)
                 time.sleep(0.3)
                 assert answer == []

@@ -199,8 +199,8 @@ def gone(pid: int) -> bool:
 def test_at_the_limit_all_that_was_started_ends(ncu: FakeNcu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nsight, "GRACE", 0.1)
     ncu.runs(f"trap '' TERM; sleep 1000 & echo $$ $! > '{tmp_path}/pids'; wait; sleep 1000")
-    look = one(tmp_path, limit=0.4)
-    assert "did not end within 0.4 s" in str(look.reason)
+    look = one(tmp_path, limit=2)
+    assert "did not end within 2 s" in str(look.reason)
     deadline = time.monotonic() + 5
     pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     while not all(map(gone, pids)) and time.monotonic() < deadline:

@@ -16,7 +16,6 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from paretune import device_lock
 from paretune.cli import main
 from paretune.compression.artefact import write_artefact
 from paretune.compression.prune import Prune
@@ -69,12 +68,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return Place(tmp_path)
 
 
-def test_a_step_shares_the_cpu_unless_it_locks_by_itself(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_lock, "lock_folder", lambda: place.folder)
+def test_a_step_shares_the_cpu_unless_it_locks_by_itself(
+    place: Place, own_locks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held = []
 
     def free() -> bool:
-        with (place.folder / "cpu.lock").open("a") as file:
+        with (own_locks / "cpu.lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

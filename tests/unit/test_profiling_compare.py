@@ -8,22 +8,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from paretune import device_lock
 from paretune.profiling import compare
 from paretune.profiling.samples import COLUMNS
 from paretune.target import Target
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(240)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def locks(tmp_path_factory):
-    """Locks of this file's own: a sweep that runs on the machine keeps its device."""
-    folder = tmp_path_factory.mktemp("locks")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(device_lock, "lock_folder", lambda: folder)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -100,8 +100,10 @@ def test_own_work_is_not_foreign():
     while time.process_time() - start < 0.3:
         pass
     after = cores.reading(mine, time.process_time())
+    between = time.monotonic()
     without = cores.reading(mine, 0.0)["foreign"] - cores.reading(mine, time.process_time())["foreign"]
-    assert without == pytest.approx(time.process_time(), abs=0.2)
+    others = len(mine) * (time.monotonic() - between)  # may have worked meanwhile
+    assert without == pytest.approx(time.process_time(), abs=0.2 + others)
     assert cores.passed(before, after).get("foreign", 0.0) > -0.1
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paretune import device_lock
 from paretune.profiling import energy as module
 from paretune.profiling.energy import Energy, Span, energy, unavailable
 from paretune.profiling.rapl import joules, packages
@@ -46,9 +45,8 @@ def machine(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def _short(monkeypatch: Any, tmp_path: Path) -> None:
+def _short(monkeypatch: Any) -> None:
     monkeypatch.setattr(module, "WINDOW", 0.2)
-    monkeypatch.setattr(device_lock, "lock_folder", lambda: tmp_path)
 
 
 def test_packages_are_added_up_and_nothing_else(machine: Path) -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paretune import device_lock
 from paretune.device_lock import alone_on, sharing
 from paretune.errors import UserError
 from paretune.profiling import latency as latency_module
@@ -32,15 +31,6 @@ from tests_support import ROOT
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def locks(tmp_path_factory):
-    """Locks of this file's own: a sweep that runs on the machine keeps its device, and the tests do not wait for it."""
-    folder = tmp_path_factory.mktemp("locks")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(device_lock, "lock_folder", lambda: folder)
-        yield folder
 
 
 def run(folder, *, target=Target(), **protocol):  # noqa: B008 - frozen
@@ -262,12 +252,12 @@ def test_mistakes_of_the_user_stay_such(tmp_path):
         run(fake_artefact(tmp_path), target=Target(threads=1024))
 
 
-def test_workers_die_with_a_killed_supervisor(tmp_path, locks):
+def test_workers_die_with_a_killed_supervisor(tmp_path, own_locks):
     fake_artefact(tmp_path, hang=True)
     code = (
         "from pathlib import Path; from tests_support_profiling import *; from paretune.profiling import measure;"
         "from paretune.target import Target; from paretune import device_lock;"
-        f"device_lock.lock_folder = lambda: Path({str(locks)!r});"
+        f"device_lock.lock_folder = lambda: Path({str(own_locks)!r});"
         f"measure(Path({str(tmp_path)!r}), images(), Target(), QUICK, loader=BUSY)"
     )
     paths = os.pathsep.join([str(ROOT / "platform"), str(ROOT / "tests")])

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from paretune import device_lock
 from paretune.profiling import operators as counting
 from paretune.profiling.operators import INFERENCES, Operators, count
 from paretune.profiling.tables import kind_table, operator_table, operator_tables
@@ -157,8 +156,7 @@ def load_refused(folder: Path, target: Target) -> CountedBusy:
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(device_lock, "lock_folder", lambda: tmp_path)  # nothing here is spoilt by who measures
+def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "COUNTED", f"{__name__}:load_counting")
 
 

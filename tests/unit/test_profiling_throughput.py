@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paretune import device_lock
 from paretune.errors import UserError
 from paretune.profiling import cores
 from paretune.profiling import throughput as module
@@ -112,7 +111,6 @@ def test_streams_on_one_cores_hyper_threads_are_not_others_to_each_other(
     monkeypatch.setattr(cores, "CPUS", tmp_path)
     monkeypatch.setattr(cores, "STAT", tmp_path / "stat")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
-    monkeypatch.setattr(device_lock, "lock_folder", lambda: tmp_path)
     monkeypatch.setattr(module, "Worker", Fake)
     found = throughput(Path("mine"), images(), Target(), 3, quick())
     # one of the three has the fourth thread as its neighbour

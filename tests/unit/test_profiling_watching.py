@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paretune import device_lock
 from paretune.profiling import Latency, compare, measure
 from paretune.profiling.samples import COLUMNS
 from paretune.profiling.watching import Watched, foreigners, watching
@@ -150,7 +149,6 @@ def test_a_latency_says_when_nobody_watched() -> None:
 @pytest.mark.alone
 def test_repetitions_beside_a_stranger_are_taken_again(monkeypatch: Any, tmp_path: Path) -> None:
     """The stranger is there during the first repetition and gone afterwards."""
-    monkeypatch.setattr(device_lock, "lock_folder", lambda: tmp_path)
     folder, asked = fake_artefact(tmp_path / "artefact", network=1), []
 
     def pids() -> list[int]:
@@ -175,7 +173,6 @@ def test_repetitions_beside_a_stranger_are_taken_again(monkeypatch: Any, tmp_pat
 @pytest.mark.slow
 @pytest.mark.alone
 def test_a_comparison_beside_a_stranger_says_so(monkeypatch: Any, tmp_path: Path) -> None:
-    monkeypatch.setattr(device_lock, "lock_folder", lambda: tmp_path)
     folders = [fake_artefact(tmp_path / name, network=1) for name in ("one", "other")]
 
     def pids() -> list[int]:

@@ -13,7 +13,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune import device_lock
 from paretune.compression import pruning_rounds, pruning_targets
 from paretune.compression.coupling import Block, coupled
 from paretune.compression.prune import Prune
@@ -170,7 +169,6 @@ def test_what_a_runtime_makes_of_candidates_goes_with_them(tmp_path: Path, monke
     usual.mkdir()
     trial.mkdir()
     monkeypatch.setattr(caching.tempfile, "gettempdir", lambda: str(usual))
-    monkeypatch.setattr(device_lock, "lock_folder", lambda: tmp_path)  # nothing is measured
     monkeypatch.setattr(pruning_targets, "quick_ratio", lambda *_, **__: 1.0)
 
     class Keeping(Eager):

@@ -225,15 +225,21 @@ def test_a_device_with_less_memory_has_the_roofs_of_what_fits(
 
 @pytest.mark.alone
 def test_the_roofs_are_those_a_stopwatch_finds() -> None:
-    found = measure_roofs(Target())
     torch.set_num_threads(1)
     one = torch.randn(512, 512)
-    best, end = float("inf"), time.perf_counter() + 1
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        torch.mm(one, one)
-        best = min(best, time.perf_counter() - start)
-    assert found.compute["fp32"] == pytest.approx(2 * 512**3 / best, rel=0.4)  # neighbours come and go
+
+    def by_stopwatch() -> float:
+        best, end = float("inf"), time.perf_counter() + 1
+        while time.perf_counter() < end:
+            start = time.perf_counter()
+            torch.mm(one, one)
+            best = min(best, time.perf_counter() - start)
+        return 2 * 512**3 / best
+
+    before = by_stopwatch()
+    found = measure_roofs(Target())
+    after = by_stopwatch()  # neighbours come and go
+    assert 0.6 * min(before, after) <= found.compute["fp32"] <= 1.4 * max(before, after)
     assert found.compute["int8"] > found.compute["fp32"]
     assert found.bandwidth(1) > found.bandwidth(1e9) > 1e8
     assert "fp16" in found.reasons

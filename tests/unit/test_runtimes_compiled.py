@@ -199,9 +199,13 @@ def test_a_program_is_known_by_the_code_of_a_network_of_ones_own(
     monkeypatch.setattr(ahead_key, "_THIS_PROCESS", "another")
     assert key(nowhere()) != typed
     assert key(nn.Identity()) == ours
-    start = time.process_time()
-    key(Yolo(width=0.125).build(2))
-    assert time.process_time() - start < 0.1  # 0.02 alone
+
+    def spent() -> float:
+        start = time.process_time()
+        key(Yolo(width=0.125).build(2))
+        return time.process_time() - start
+
+    assert min(spent() for _ in range(3)) < 0.1  # 0.02 alone; garbage may be collected meanwhile
 
 
 def test_a_program_is_known_by_how_and_where_it_was_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,7 @@ def test_an_input_that_is_always_nought_and_a_weight_of_noughts() -> None:
 
 
 def test_weights_are_8_bits_and_channels_have_scales_of_their_own() -> None:
+    torch.manual_seed(0)
     layer = nn.Conv2d(4, 6, 3)
     one, many = (int8_of(layer, 0.0, 1.0, per_channel=per_channel) for per_channel in (False, True))
     assert one.weight.dtype == many.weight.dtype == torch.int8

@@ -91,6 +91,7 @@ runtime: {choices: [onnxruntime, openvino]}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_a_runtime_that_the_target_cannot_run_is_tried_once(study):
     asked, ran = study(text=RUNTIMES), []
     with contextlib.suppress(SpaceExhausted):

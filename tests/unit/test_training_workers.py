@@ -78,6 +78,7 @@ def outcome(rank: int, world: int, accumulate: int) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_two_workers_change_the_weights_as_one_does(accumulate: int, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "platform"), "OMP_NUM_THREADS": "1"}
