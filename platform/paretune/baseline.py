@@ -8,6 +8,7 @@ from typing import Any
 
 from paretune.errors import UserError
 from paretune.folders import Sweep
+from paretune.front import ENERGY
 from paretune.job import Job
 from paretune.profiling.cores import cores_problem
 from paretune.recipe import Recipe
@@ -73,11 +74,18 @@ def refuse_unfit_machine(job: Job) -> None:
     """Refuse a target that this machine, on which all of the sweep will run, cannot be.
 
     Raises:
-        UserError: it has fewer cores than the target has threads, or no such device.
+        UserError: it has fewer cores than the target has threads, no such device, or nothing that tells a metric
+            that is asked for.
     """
+    from paretune.profiling import energy
+
     where = f"targets.{job.target_name}"
     if problem := cores_problem(job.target.threads):
         raise UserError(f"{where}.threads: {problem}")
     eager = Recipe.model_validate(baseline_recipes(job)[0]).runtime
     if problem := eager.problem(job.target):
         raise UserError(f"{where}.device: {problem}")
+    for place, metrics in (("objectives", job.objectives), ("constraints", job.constraints)):
+        for metric in ENERGY:
+            if metric in metrics and (problem := energy.problem(job.target)):
+                raise UserError(f"{place}.{metric}: not known on this machine: {problem}")

@@ -19,6 +19,8 @@ METRICS = (
     "latency_ms_p50",
     "latency_ms_p90",
     "network_ms_p50",
+    "memory_mib_peak",
+    "energy_mj_image",
     "size_mib",
     "coded_mib",
     "params",
@@ -48,12 +50,17 @@ NAMEABLE = {
     "latency_ms_p95": "95th percentile, of at least 130 inferences",
     "network_ms_p50": "median of the network alone",
     "memory_mib_peak": "peak resident memory of a process that only predicts",
+    "device_mib_peak": "memory of the GPU that it has",
+    "energy_mj_image": "millijoules an image, of all that the device took meanwhile",
+    "energy_mj_image_net": "the same without what the idle device takes",
     "size_mib": "model files on disk",
     "coded_mib": "the same compressed by bzip2: what clustered and sparse weights gain",
     "params": "number of parameters",
     "flops": "operations of one inference, 2 x multiply-adds",
 }
 """Metrics an objective or a constraint may name."""
+ENERGY = ("energy_mj_image", "energy_mj_image_net")
+"""Those that only some machines tell."""
 
 
 def known_metric(metric: str) -> str:

@@ -11,7 +11,7 @@ from paretune.data import DATASETS
 from paretune.data.base import Dataset
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.front import known_metric
+from paretune.front import ENERGY, known_metric
 from paretune.recipe import Recipe, WrittenSize
 from paretune.search.samplers import SAMPLERS, Gp, Sampler
 from paretune.spec import Spec, misplaced, plugin
@@ -73,6 +73,10 @@ class Search(Spec):
     """Trials at once. Latency is measured by one of them at a time."""
 
 
+SHORTEST = 5.0
+"""Seconds of the shortest window of energy that means something."""
+
+
 class Measuring(Spec):
     """How thoroughly latency is taken of each trial, and of the front in the end; less is for a quick look."""
 
@@ -84,8 +88,18 @@ class Measuring(Spec):
     """Sampling in each of them, at least."""
     patience: float = Field(default=30.0, ge=0, le=3600)
     """Seconds in which all of them sample on while guests of the same host use its memory; 0 does not look."""
+    energy: float = Field(default=5.0, ge=0, le=600)
+    """Seconds of inferences, 5 at least, over which each trial's energy is taken, after 5 of idling, where a counter can
+    be read; 0 does not take it."""
     rounds: int = Field(default=4, ge=2, le=100)
     """Times that the artefacts of the front are started afresh for their comparison."""
+
+    @field_validator("energy")
+    @classmethod
+    def _long_enough(cls, value: float) -> float:
+        if 0 < value < SHORTEST:
+            raise ValueError(f"counters of energy need {SHORTEST:g} s at least; 0 does not take it")
+        return value
 
 
 class Resources(Spec):
@@ -163,6 +177,20 @@ class Job(Spec):
         if len(value) != 1:
             raise ValueError(f"one target is expected; got {len(value)} (run one sweep for each)")
         return value
+
+    @model_validator(mode="after")
+    def _taken(self) -> Job:
+        """Refuse metrics that no trial of this job will have."""
+        wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {}
+        for place, metrics in (("objectives", self.objectives), ("constraints", self.constraints)):
+            for metric in metrics:
+                if metric in ENERGY and not self.measuring.energy:
+                    wrong[place, metric] = "energy is not taken: measuring.energy is 0", None
+                if metric == "device_mib_peak" and self.target.device == "cpu":
+                    wrong[place, metric] = f"target {self.target_name!r} is a CPU; memory_mib_peak is what it has", None
+        if wrong:
+            raise misplaced("Job", wrong)
+        return self
 
     @model_validator(mode="after")
     def _fitting_size(self) -> Job:

@@ -24,6 +24,7 @@ from paretune.target import Target
 if TYPE_CHECKING:
     from paretune.compression.parity import Parity
     from paretune.evaluation import Accuracy
+    from paretune.profiling.energy import Energy
     from paretune.profiling.latency import Latency
 
 
@@ -80,9 +81,12 @@ def _carry_out(
     with clock.stage("measure"):
         progress("measuring")
         latency = _measure(bench, number, artefact)
+    with clock.stage("energy"):
+        used = _energy(bench, artefact)
     metrics: dict[str, float | None] = {
         **accuracy.metrics(),
         **latency.metrics(),
+        **used.figures(),
         **parity.metrics(),
         "size_mib": artefact.size_mib,
         "coded_mib": artefact.coded_mib,
@@ -91,10 +95,10 @@ def _carry_out(
     }
     return {
         "metrics": {name: float(value) for name, value in metrics.items() if value is not None},
-        "reasons": {**accuracy.reasons, **latency.reasons},
-        "notes": (*artefact.notes, *latency.notes),
+        "reasons": {**accuracy.reasons, **latency.reasons, **used.reasons},
+        "notes": (*artefact.notes, *latency.notes, *used.notes),
         "artefact": str(artefact.folder.relative_to(bench.folder)),
-        "facts": dict(latency.facts),
+        "facts": {**latency.facts, "energy": used.source},
     }
 
 
@@ -159,6 +163,16 @@ def _measure(bench: Bench, number: int, artefact: Artefact) -> Latency:
     latency = measure(artefact.folder, measuring_images(bench.data.splits["val"]), bench.job.target, protocol)
     latency.save_samples(bench.trial_folder(number) / "samples.npz")
     return latency
+
+
+def _energy(bench: Bench, artefact: Artefact) -> Energy:
+    """Take what an inference of the artefact costs, where the device tells."""
+    from paretune.profiling.energy import energy, unavailable
+
+    seconds = bench.job.measuring.energy
+    if not seconds:
+        return unavailable("it is not taken: measuring.energy is 0")
+    return energy(artefact.folder, measuring_images(bench.data.splits["val"]), bench.job.target, seconds=seconds)
 
 
 def forgiven(record: Record, target: Target) -> Record:

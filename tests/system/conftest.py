@@ -16,7 +16,7 @@ input_size: 96x64
 training: {epochs: 2, batch_size: 8, lr: 4e-3}
 space: space.yaml
 search: {trials: 6, sampler: random}
-measuring: {repetitions: 2, spare: 0, seconds: 0.3, patience: 0, rounds: 2}
+measuring: {repetitions: 2, spare: 0, seconds: 0.3, patience: 0, rounds: 2, energy: 0}
 """
 SPACE = """\
 input_size: 96x64

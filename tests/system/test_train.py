@@ -32,7 +32,7 @@ input_size: 96x64
 training: {epochs: 4, batch_size: 8, lr: 4e-3, validate_every: 2, threads: 1, device: cpu}
 space: space.yaml
 search: {trials: 2, sampler: random}
-measuring: {repetitions: 2, spare: 0, seconds: 0.3, patience: 0, rounds: 2}
+measuring: {repetitions: 2, spare: 0, seconds: 0.3, patience: 0, rounds: 2, energy: 0}
 """
 SPACE = """\
 input_size: 96x64

@@ -12,8 +12,9 @@ import pytest
 from paretune.baseline import first_recipes
 from paretune.cli import main
 from paretune.errors import UserErrors
-from paretune.job import Constraint, Job
+from paretune.job import SHORTEST, Constraint, Job
 from paretune.plan import read_plan
+from paretune.profiling.energy import WINDOW
 from paretune.profiling.samples import Protocol
 from paretune.recipe import Recipe
 from paretune.structures import InputSize
@@ -188,6 +189,17 @@ def test_overrides_reach_plugins_written_as_a_word(plan):
             {},
             ["job.yaml:5: constraints.map: give one of min"],
         ),
+        (
+            {"search": "objectives: {map: maximize, energy_mj_image: minimize}\nmeasuring: {energy: 0}\nsearch"},
+            {},
+            ["job.yaml:5: objectives.energy_mj_image: energy is not taken: measuring.energy is 0"],
+        ),
+        ({"search": "measuring: {energy: 3}\nsearch"}, {}, ["job.yaml:5: measuring.energy", "need 5 s at least"]),
+        (
+            {"search": "constraints: {device_mib_peak: {max: 500}}\nsearch"},
+            {},
+            ["job.yaml:5: constraints.device_mib_peak: target 'local' is a CPU; memory_mib_peak is what it has"],
+        ),
         ({"input_size: 160": "input_size: 16x"}, {}, ["job.yaml:3: input_size: expected one number"]),
     ],
 )
@@ -262,6 +274,7 @@ def test_bad_arguments_end_with_2_and_one_clear_line(arguments, message, capsys,
 
 def test_a_trial_is_measured_as_thoroughly_as_a_function_call(plan):
     asked, protocol = plan().job.measuring, Protocol()
+    assert asked.energy == SHORTEST == WINDOW
     for field in ("repetitions", "spare", "seconds", "patience"):
         assert getattr(asked, field) == getattr(protocol, field)
     assert plan(measuring__patience=0).job.measuring.patience == 0

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from paretune.baseline import refuse_unfit_machine
 from paretune.cli import main
 from paretune.errors import UserError
 from paretune.executors.ray import trials
 from paretune.folders import Sweep, new_sweep
 from paretune.plan import read_plan
+from paretune.profiling import energy
 from paretune.recipe import Recipe
 from paretune.records import UNFIT, Record, read_records, write_record
 from paretune.reporter import Reporter
@@ -140,6 +142,26 @@ def test_a_target_that_this_machine_cannot_be_is_refused_before_anything_is_made
     monkeypatch.setattr(eager, "gpu_problem", lambda t: message.partition(": ")[2] if t.device == "cuda" else None)
     assert main(["sweep", str(job), "--name", "one", "--set", target]) == 2
     assert message in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+ENERGY = "objectives={map: maximize, energy_mj_image: minimize}"
+
+
+@pytest.mark.parametrize("why", [None, "no counters here"])
+def test_energy_that_this_machine_does_not_tell_is_refused_before_anything_is_made(
+    job: Path, why: str | None, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 4})
+    monkeypatch.setattr(energy, "problem", lambda _: why)
+    refuse_unfit_machine(read_plan(job).job)  # nobody asks for it
+    if why is None:
+        refuse_unfit_machine(read_plan(job, {"objectives": {"map": "maximize", "energy_mj_image": "minimize"}}).job)
+        return
+    for asked in (ENERGY, "constraints={energy_mj_image_net: {max: 5}}"):
+        assert main(["sweep", str(job), "--name", "one", "--set", asked]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.endswith(": not known on this machine: no counters here")
     assert not Path("runs").exists()
 
 

@@ -16,9 +16,12 @@ from paretune.compression.base import Context
 from paretune.detectors import DETECTORS
 from paretune.detectors.structure import save_network
 from paretune.job import Job
+from paretune.profiling import energy
+from paretune.profiling.energy import Energy
 from paretune.recipe import Recipe
 from paretune.records import Record
 from paretune.runtimes import openvino
+from paretune.target import Target
 from tests_support_compression import MixedDetector, model
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(240)]
@@ -29,6 +32,7 @@ JOB = {
     "input_size": "64x48",
     "space": "none.yaml",
     "training": {"threads": 1},
+    "measuring": {"energy": 0},
 }
 
 
@@ -81,6 +85,27 @@ def test_an_artefact_that_is_its_network_is_told_so(bench: Bench) -> None:
     assert record.state == "complete", record.failure
     assert record.metrics["parity_error"] < 1e-5
     assert "parity_boxes" not in record.metrics  # the detector of the tests finds nothing
+
+
+def test_what_an_inference_takes_is_told_or_why_it_is_not(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = ran(bench, runtime="eager")
+    assert record.reasons["energy_mj_image"] == "it is not taken: measuring.energy is 0"
+    assert record.facts["energy"].startswith("unavailable:")
+    asked = []
+
+    def taken(folder: Path, _images: Any, target: Target, *, seconds: float) -> Energy:
+        asked.append((folder, target, seconds))
+        why = {"energy_mj_image_net": "idle power is not known"}
+        return Energy("rapl", mj_image=12.5, notes=("contended: others",), reasons=why)
+
+    monkeypatch.setattr(energy, "energy", taken)
+    job = Job.model_validate(JOB | {"measuring": {"energy": 8}})
+    record = ran(dataclasses.replace(bench, job=job), runtime="eager")
+    assert asked == [(bench.trial_folder(2) / "artefact", job.target, 8)]
+    assert record.metrics["energy_mj_image"] == 12.5
+    assert record.reasons["energy_mj_image_net"] == "idle power is not known"
+    assert "contended: others" in record.notes
+    assert record.facts["energy"] == "rapl"
 
 
 def test_int8_is_compared_with_the_float_network_it_was_made_from(bench: Bench) -> None:

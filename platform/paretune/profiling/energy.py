@@ -196,6 +196,12 @@ class _Gpu:
             span.celsius = (told.celsius.first, told.celsius.last)
 
 
+def problem(target: Target) -> str | None:
+    """Tell why this machine does not say what the device of a target takes; None where it does."""
+    meter = _meter(target, POWERCAP)
+    return meter if isinstance(meter, str) else None
+
+
 def _meter(target: Target, powercap: Path) -> _Packages | _Gpu | str:
     """Return what can be read of the device, or why nothing can."""
     if target.device == "cpu":
