@@ -89,8 +89,8 @@ class Measuring(Spec):
     patience: float = Field(default=30.0, ge=0, le=3600)
     """Seconds in which all of them sample on while guests of the same host use its memory; 0 does not look."""
     energy: float = Field(default=5.0, ge=0, le=600)
-    """Seconds of inferences, 5 at least, over which each trial's energy is taken, after 5 of idling, where a counter can
-    be read; 0 does not take it."""
+    """Seconds of inferences, 5 at least, over which each trial's energy is taken, after 5 of idling, where the device
+    tells; 0 does not take it."""
     rounds: int = Field(default=4, ge=2, le=100)
     """Times that the artefacts of the front are started afresh for their comparison."""
 
