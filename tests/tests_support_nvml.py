@@ -64,14 +64,11 @@ class FakeNvml:
         self.users += by
 
     def _computed(self, handle: dict[str, Any], since: int) -> list[SimpleNamespace]:
-        """As NVML: only later samples, and an error where there are none."""
-        told = [
-            SimpleNamespace(pid=pid, timeStamp=stamp, smUtil=percent, memUtil=0)
-            for pid, stamp, percent in answer(handle, "computed")
-        ]
-        if not (found := [sample for sample in told if sample.timeStamp > since]):
+        """As NVML: only later samples (µs since 1970), and an error where there are none."""
+        told = [(pid, stamp, percent) for pid, stamp, percent in answer(handle, "computed") if stamp > since]
+        if not told:
             raise self.NVMLError("Not Found")
-        return found
+        return [SimpleNamespace(pid=pid, timeStamp=stamp, smUtil=percent, memUtil=0) for pid, stamp, percent in told]
 
     def _instance(self, uuid: str) -> dict[str, Any]:
         if uuid not in self.instances:

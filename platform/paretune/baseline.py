@@ -12,6 +12,7 @@ from paretune.front import ENERGY
 from paretune.job import Job
 from paretune.profiling.cores import cores_problem
 from paretune.recipe import Recipe
+from paretune.records import read_record
 from paretune.training.order import Order, adopt, divergence_told, train_order
 
 
@@ -68,6 +69,25 @@ def train_baseline(sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool)
     say(f"baseline: {order.settings.epochs} epochs at {order.size}")
     with divergence_told(order):
         train_order(order, say, elsewhere=elsewhere)
+
+
+def baseline_problem(sweep: Sweep) -> str | None:
+    """Tell why a sweep cannot go on from its eager baseline as it was measured; None if it can, or it is not yet."""
+    eager, job = read_record(sweep.folder, 0), sweep.job
+    if eager is None:
+        return None
+    if eager.state == "failed":
+        where = "" if str(sweep.runs) == "runs" else f" --runs {sweep.runs}"
+        return (
+            f"trial 0, the eager baseline, failed, so there is nothing to compare with: {eager.failure}\n"
+            f"to run it again: paretune resume {sweep.name}{where}"
+        )
+    for place, metrics in (("objectives", job.objectives), ("constraints", job.constraints)):
+        for metric in metrics:
+            if metric not in eager.metrics:
+                why = eager.reasons.get(metric, "no trial has it")
+                return f"{place}.{metric}: not known of trial 0, the eager baseline: {why}; name another metric"
+    return None
 
 
 def refuse_unfit_machine(job: Job) -> None:

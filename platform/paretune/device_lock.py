@@ -25,7 +25,7 @@ MOMENT = 0.05
 _mine = threading.local()
 """``devices``: those that this thread holds now, and how."""
 _told: list[Callable[[str], None]] = []
-"""One at most: called with a line when a device is not free."""
+"""One at most: called with a line when a device is not free within a `MOMENT`."""
 _open: set[int] = set()
 """Lock files that this process has open."""
 
@@ -67,7 +67,7 @@ def alone_on(device: str) -> Iterator[float]:
 
 
 def tell_waits(say: Callable[[str], None]) -> None:
-    """Have a line said, in this process, whenever a device is not free at once."""
+    """Have a line said, in this process, whenever a device is not free within a `MOMENT`."""
     _told[:] = [say]
 
 

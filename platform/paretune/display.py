@@ -124,7 +124,7 @@ def front_table(front: Mapping[str, Any], comparison: Mapping[str, Any] | None) 
 
     Args:
         front: as ``front.front_object`` returns it.
-        comparison: as ``trial.compare_front`` returns it; None before the end of a sweep.
+        comparison: as ``finalists.compare_front`` returns it; None before the end of a sweep.
     """
     from rich import box
     from rich.table import Table

@@ -88,7 +88,7 @@ class Measuring(Spec):
     """Sampling in each of them, at least."""
     patience: float = Field(default=30.0, ge=0, le=3600)
     """Seconds in which all of them sample on while guests of the same host use its memory; 0 does not look."""
-    energy: float = Field(default=5.0, ge=0, le=600)
+    energy: float = Field(default=5.0, ge=0, le=120)
     """Seconds of inferences, 5 at least, over which each trial's energy is taken, after 5 of idling, where the device
     tells; 0 does not take it."""
     rounds: int = Field(default=4, ge=2, le=100)
@@ -179,20 +179,6 @@ class Job(Spec):
         return value
 
     @model_validator(mode="after")
-    def _taken(self) -> Job:
-        """Refuse metrics that no trial of this job will have."""
-        wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {}
-        for place, metrics in (("objectives", self.objectives), ("constraints", self.constraints)):
-            for metric in metrics:
-                if metric in ENERGY and not self.measuring.energy:
-                    wrong[place, metric] = "energy is not taken: measuring.energy is 0", None
-                if metric == "device_mib_peak" and self.target.device == "cpu":
-                    wrong[place, metric] = f"target {self.target_name!r} is a CPU; memory_mib_peak is what it has", None
-        if wrong:
-            raise misplaced("Job", wrong)
-        return self
-
-    @model_validator(mode="after")
     def _fitting_size(self) -> Job:
         problem = self.detector.size_problem(self.size)
         if problem:
@@ -219,6 +205,20 @@ class Job(Spec):
         share = self.training.multi_scale
         if problem := multi_scale_problem(self.detector, self.size, share):
             wrong["training", "multi_scale"] = problem, share
+        if wrong:
+            raise misplaced("Job", wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _taken(self) -> Job:
+        """Refuse metrics that no trial of this job will have."""
+        wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {}
+        for place, metrics in (("objectives", self.objectives), ("constraints", self.constraints)):
+            for metric in metrics:
+                if metric in ENERGY and not self.measuring.energy:
+                    wrong[place, metric] = "energy is not taken: measuring.energy is 0", None
+                if metric == "device_mib_peak" and self.target.device == "cpu":
+                    wrong[place, metric] = f"target {self.target_name!r} is a CPU; memory_mib_peak is what it has", None
         if wrong:
             raise misplaced("Job", wrong)
         return self

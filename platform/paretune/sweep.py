@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from paretune.baseline import first_recipes, take_baseline, train_baseline
+from paretune.baseline import baseline_problem, first_recipes, take_baseline, train_baseline
 from paretune.bench import Bench
 from paretune.errors import UserError
 from paretune.finalists import compare_front
@@ -116,7 +116,7 @@ def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
     A baseline that failed is run again: what was wrong may have passed, or been put right.
 
     Raises:
-        UserError: the eager baseline failed.
+        UserError: the eager baseline failed, or lacks a metric that is asked for.
     """
     from paretune.executors.ray import session
     from paretune.executors.ray.trials import run_trials as tune_trials
@@ -160,13 +160,8 @@ def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
     )
     if searcher.exhausted:
         sweep.mark_exhausted()
-    eager = read_record(sweep.folder, 0)
-    if eager is not None and eager.state == "failed":
-        where = "" if str(sweep.runs) == "runs" else f" --runs {sweep.runs}"
-        raise UserError(
-            f"trial 0, the eager baseline, failed, so there is nothing to compare with: {eager.failure}\n"
-            f"to run it again: paretune resume {sweep.name}{where}"
-        )
+    if problem := baseline_problem(sweep):
+        raise UserError(problem)
 
 
 def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> None:

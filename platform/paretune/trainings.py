@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import ValidationError
 
 from paretune.display import figures_line
 from paretune.errors import UserError
@@ -21,6 +20,7 @@ from paretune.spec import flat
 from paretune.store import new_folder, write_text
 from paretune.training.order import HISTORY, Order, divergence_told, epochs_of, read_history, train_order
 from paretune.training.settings import ELSEWHERE
+from paretune.yamlfile import read_yaml, validate
 
 if TYPE_CHECKING:
     from paretune.structures import Data
@@ -84,10 +84,11 @@ def _refuse_another(place: TrainingPlace, job: Job) -> None:
     path = place.folder / "job.yaml"
     if not path.is_file():
         raise UserError(f"there is no training {place.folder} to resume")
-    try:
-        stored = Job.model_validate(yaml.safe_load(path.read_text()))  # fields that came since have their defaults
-    except (ValidationError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: no job that this Paretune can read: {error}") from error
+    document = read_yaml(path)
+    if isinstance(document.data, Mapping):
+        kept = {key: value for key, value in document.data.items() if key not in NOT_THE_TRAINING}
+        document = replace(document, data={**kept, "space": "space.yaml"})
+    stored = validate(Job, document)  # fields that came since have their defaults
     before, now = (_training_of(known.tree()) for known in (stored, job))
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if changed:

@@ -96,7 +96,7 @@ def _carry_out(
     return {
         "metrics": {name: float(value) for name, value in metrics.items() if value is not None},
         "reasons": {**accuracy.reasons, **latency.reasons, **used.reasons},
-        "notes": (*artefact.notes, *latency.notes, *used.notes),
+        "notes": (*artefact.notes, *latency.notes, *(f"energy: {note}" for note in used.notes)),
         "artefact": str(artefact.folder.relative_to(bench.folder)),
         "facts": {**latency.facts, "energy": used.source},
     }
@@ -176,7 +176,10 @@ def _energy(bench: Bench, artefact: Artefact) -> Energy:
 
 
 def forgiven(record: Record, target: Target) -> Record:
-    """Return a record that speaks no more against its runtime, where it runs here now: it has been installed since."""
+    """Return a record that speaks no more against its runtime, where it runs here now: it has been installed since.
+
+    Points that were passed over meanwhile are not tried again; others with that runtime are.
+    """
     if not record.unfit or Recipe.model_validate(record.recipe).runtime.problem(target):
         return record
     return replace(record, facts={name: fact for name, fact in record.facts.items() if name != UNFIT})

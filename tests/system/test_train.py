@@ -150,6 +150,7 @@ def test_stopped_and_resumed_it_ends_with_the_same_weights(trained: Place, sign:
     path = trained.training(name) / "job.yaml"
     begun = yaml.safe_load(path.read_text())
     del begun["training"]["ema"], begun["measuring"]["spare"]  # as if these fields had come since
+    begun["tracking"]["gone"], begun["search"]["first"] = 1, [{"runtime": "gone"}]  # and others had gone
     path.write_text(yaml.safe_dump(begun))
     done = trained.run(*words, "--resume", "--set", "training.device=auto", "--set", "measuring.rounds=2")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from paretune import profiles
 from paretune.cli import main
@@ -38,6 +40,7 @@ class Carried:
     """A predictor of two small maps."""
 
     artefact: Artefact
+    detector: Any = field(default_factory=lambda: SimpleNamespace(part_names=("core",)))
 
     def preprocess(self, image: Any) -> Any:
         return np.zeros((1, 3, 8, 8), np.float32), None
@@ -119,6 +122,12 @@ def test_what_is_carried_to_a_gpu_is_a_part_of_the_network() -> None:
     measured = replace(latency(70, preprocess=1, network=6, postprocess=3), target=Target(device="cuda"))
     table = stage_table("mine", measured, None, carried)
     assert table.rows[-1] == ("in the network: to the GPU and back", "0.125", "0.125", "0.125", "-", "-", "-")
+    unknown = replace(carried, transfer="several networks")
+    assert unknown.metrics() == DEPLOYED.metrics()
+    assert unknown.reasons == {"transfer_ms_p50": "several networks"}
+    told = stage_table("mine", measured, None, unknown)
+    assert told.rows == table.rows[:-1]
+    assert "to the GPU and back: not known, several networks" in told.notes
     assert any(
         note.startswith("peak memory on the GPU: not known, the GPU was not watched; of it by torch's allocator: not")
         for note in table.notes
@@ -129,9 +138,16 @@ def test_input_and_maps_are_carried_once_for_each_inference(tmp_path: Path) -> N
     predictor = Carried(Artefact(tmp_path, "torch", {}, {}, {}, (), InputSize(8, 8), Thresholds(score=0.0)))
     order = {"score": 0.3, "inferences": 5, "cap": 60}
     found = times(predictor, images(2), **order, device="cpu:0")  # to torch another name than that of the host
+    assert found.pop("no_transfer") == ""
     assert {stage: len(rows) for stage, rows in found.items()} == {"decode": 5, "postprocess": 5, "transfer": 5}
     assert all(wall > 0 for wall, _ in found["transfer"])
-    assert times(predictor, images(2), **order, device="cpu")["transfer"] == []
+    several = replace(predictor, detector=SimpleNamespace(part_names=("core", "rois")))
+    for given, device, why in ((predictor, "cpu", "a CPU"), (several, "cpu:0", "several networks")):
+        found = times(given, images(2), **order, device=device)
+        assert (len(found["decode"]), found["transfer"]) == (5, [])
+        assert why in found["no_transfer"]
+    if not torch.cuda.is_available():
+        assert "finds no GPU" in times(predictor, images(2), **order, device="cuda")["no_transfer"]
 
 
 def test_a_slow_artefact_is_deployed_for_as_long_as_the_protocol_says_and_no_longer(tmp_path: Path) -> None:

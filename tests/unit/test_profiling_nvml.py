@@ -70,16 +70,21 @@ def test_numbers_of_unlike_gpus_count_only_in_the_order_of_the_bus(monkeypatch: 
 
 
 def test_who_computed_is_asked_of_the_driver_afterwards(monkeypatch: Any) -> None:
-    told = [(7, 100, 90), (8, 200, 4), (9, 300, 5), (7, 400, 60)]
-    put(monkeypatch, FakeNvml(gpu(computed=lambda: told, pids=(7,), used=3 * 2**20)))
+    told = [(7, 10**6, 90), (8, 2 * 10**6, 4), (9, 3 * 10**6, 5), (7, 4 * 10**6, 60)]
+    nonsense = [(2**32 - 1, 5 * 10**6, 80), (0, 5 * 10**6, 80), (10, 5 * 10**6, 4_000_000)]
+    fake = put(monkeypatch, FakeNvml(gpu(computed=lambda: [*told, *nonsense], pids=(7, 7, 8), used=3 * 2**20)))
     with opened(None, {}) as found:
-        assert found.processes() == {7: 3}
-        assert found.computed() == {7: 400, 9: 300}  # 8 did next to nothing
-        assert found.computed(300) == {7: 400}
-        assert found.computed(400) == {}
+        assert found.processes() == {7: 6, 8: 3}  # one has two entries, as on two instances
+        assert found.computed(0) == {7, 9}  # 8 did next to nothing
+        assert found.computed(3.5) == {7}
+        told.clear()
+        nonsense.clear()
+        assert found.computed(0) == set()
+        fake.functions["nvmlDeviceGetProcessUtilization"] = None
+        assert found.computed(0) is None
     put(monkeypatch, FakeNvml(gpu(computed=NOT_SUPPORTED)))
     with opened(None, {}) as found:
-        assert found.computed() is None
+        assert found.computed(0) is None
         assert found.reasons["computed"] == "NVML: not supported"
 
 

@@ -60,16 +60,20 @@ def test_strangers_are_told_and_ours_are_not(monkeypatch: Any, worker: Any) -> N
 
 
 def test_a_stranger_that_came_and_went_between_two_looks_is_told(monkeypatch: Any, worker: Any) -> None:
-    before = [(STRANGER - 1, 100, 80), (worker.pid, 100, 90)]
-    meanwhile = [*before, (worker.child, 200, 95), (STRANGER, 200, 30), (os.getpid(), 200, 9)]
-    met = seen(monkeypatch, worker, pids=(worker.pid,), computed=[before, meanwhile])
-    assert met.contended == (f"process {STRANGER} used the GPU too",)
-    assert met.tree()["foreign"] == [[], [STRANGER]]
-    alone = seen(monkeypatch, worker, pids=(worker.pid,), computed=[before, before])
-    assert alone.contended == ()
-    hidden = seen(monkeypatch, worker, pids=(STRANGER,), computed=[(), meanwhile])
+    later = 10**18
+    meanwhile = [(STRANGER - 9, 1, 80), (worker.child, later, 95), (STRANGER - 2, later, 30), (os.getpid(), later, 9)]
+    met = seen(monkeypatch, worker, pids=(worker.pid,), computed=lambda: meanwhile)
+    assert met.contended == (f"process {STRANGER - 2} used the GPU too",)
+    assert met.tree()["foreign"] == [[], [STRANGER - 2]]
+    assert met.notes == ()
+    alone = seen(monkeypatch, worker, pids=(worker.pid,), computed=lambda: meanwhile[:2])
+    assert (alone.contended, alone.notes) == ((), ())
+    hidden = seen(monkeypatch, worker, pids=(STRANGER,), computed=lambda: meanwhile)
     assert hidden.contended == ()  # numbers of another namespace tell nothing
     assert "another namespace" in hidden.notes[0]
+    untold = seen(monkeypatch, worker, pids=(worker.pid,), computed=NOT_SUPPORTED)
+    assert untold.contended == ()
+    assert untold.notes == ("exclusivity known before and after repetitions only: NVML: not supported",)
 
 
 def test_what_is_measured_has_memory_of_its_own(monkeypatch: Any, worker: Any) -> None:

@@ -45,8 +45,8 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class Tune:
     """Carries out proposals one by one, as Tune does; trials named in ``broken`` fail."""
 
-    def __init__(self, sweep: Sweep, broken: set[int]) -> None:
-        self.sweep, self.broken, self.ran = sweep, broken, []
+    def __init__(self, sweep: Sweep, broken: set[int], reasons: dict[str, str] | None = None) -> None:
+        self.sweep, self.broken, self.reasons, self.ran = sweep, broken, reasons or {}, []
 
     def __call__(self, _trial: Any, searcher: Any, *, count: int, **_: Any) -> None:
         for turn in range(count):
@@ -59,7 +59,8 @@ class Tune:
             if number in self.broken:
                 record = Record.failed(*what, "RuntimeError: the measuring process died")
             else:
-                result = {"metrics": {"map": 0.5, "latency_ms_p50": 3.0}, "reasons": {}, "notes": (), "artefact": "a"}
+                result = {"metrics": {"map": 0.5, "latency_ms_p50": 3.0}, "reasons": self.reasons}
+                result |= {"notes": (), "artefact": "a"}
                 record = Record.complete(*what, started=1.0 + number, **result)
             write_record(self.sweep.folder, record)
             searcher.on_trial_complete(str(turn), {"number": number})
@@ -87,6 +88,29 @@ def test_a_baseline_that_failed_ends_the_sweep_and_is_run_again_on_resume(
     assert "trial 0 is a baseline and failed; it is run again" in capsys.readouterr().out
     assert whole.ran == [0, 1, 2, 3]
     assert states(sweep) == [(number, "complete") for number in range(4)]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"objectives": {"map": "maximize", "memory_mib_peak": "minimize"}},
+        {"constraints": {"memory_mib_peak": {"max": 100}}},
+    ],
+    ids=["objectives", "constraints"],
+)
+def test_a_baseline_without_a_metric_that_is_asked_for_ends_the_sweep(
+    job: Path, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other trial would have it, and every one would be in vain."""
+    sweep = new_sweep(read_plan(job, asked), "one")
+    monkeypatch.setattr(trials, "run_trials", tune := Tune(sweep, set(), {"memory_mib_peak": "it hides"}))
+    (place,) = asked
+    for ran in ([0], [0]):  # on resume it is told again, and nothing is run
+        with pytest.raises(
+            UserError, match=f"^{place}.memory_mib_peak: not known of trial 0.*: it hides; name another"
+        ):
+            run_trials(sweep, Quiet(sweep), share=2)
+        assert tune.ran == ran
 
 
 def test_the_other_baseline_stops_nothing_and_is_run_again_before_what_is_left(

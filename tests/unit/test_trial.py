@@ -104,7 +104,7 @@ def test_what_an_inference_takes_is_told_or_why_it_is_not(bench: Bench, monkeypa
     assert asked == [(bench.trial_folder(2) / "artefact", job.target, 8)]
     assert record.metrics["energy_mj_image"] == 12.5
     assert record.reasons["energy_mj_image_net"] == "idle power is not known"
-    assert "contended: others" in record.notes
+    assert "energy: contended: others" in record.notes
     assert record.facts["energy"] == "rapl"
 
 

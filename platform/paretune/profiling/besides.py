@@ -13,7 +13,7 @@ from paretune.structures import Image
 
 def times(
     predictor: Any, images: Sequence[Image], *, score: float, inferences: int, cap: float, device: str
-) -> dict[str, list[tuple[int, int]]]:
+) -> dict[str, Any]:
     """Run inferences as a deployment does: images come as JPEG files, and only sure boxes are wanted.
 
     Args:
@@ -22,15 +22,17 @@ def times(
         score: smallest one that counts.
         inferences: how many.
         cap: seconds after which it ends even without so many.
-        device: between which and the host input and raw maps are carried, by torch's name; of a CPU nothing is.
+        device: between which and the host input and raw maps are carried, by torch's name.
 
     Returns:
-        ``decode``, ``postprocess`` and ``transfer``: (wall ns, CPU ns) of each inference.
+        ``decode``, ``postprocess`` and ``transfer``: (wall ns, CPU ns) of each inference; ``no_transfer``: why the last
+        is not known, or "".
     """
     thresholds = dataclasses.replace(predictor.artefact.thresholds, score=score)
     sure = dataclasses.replace(predictor, artefact=dataclasses.replace(predictor.artefact, thresholds=thresholds))
     files = [_as_jpeg(image) for image in images[:inferences]]
-    found: dict[str, list[tuple[int, int]]] = {"decode": [], "postprocess": [], "transfer": []}
+    found: dict[str, Any] = {"decode": [], "postprocess": [], "transfer": []}
+    found["no_transfer"] = _no_transfer(predictor, device)
     start = time.monotonic()
     for number in range(inferences):
         if time.monotonic() - start >= cap:
@@ -39,7 +41,7 @@ def times(
         batch, placement = predictor.preprocess(image)
         raw = predictor.core(batch)
         _timed(found["postprocess"], sure.postprocess, raw, placement)
-        if device != "cpu":
+        if not found["no_transfer"]:
             _timed(found["transfer"], _carry, batch, _made_there(raw, device), device)
     return found
 
@@ -50,6 +52,19 @@ def _timed(into: list[tuple[int, int]], run: Callable[..., Any], *given: Any) ->
     found = run(*given)
     into.append((time.perf_counter_ns() - start, time.process_time_ns() - cpu))
     return found
+
+
+def _no_transfer(predictor: Any, device: str) -> str:
+    """Say why it cannot be told what carrying takes; nothing where it can."""
+    if device == "cpu":
+        return "a CPU has what the host has"
+    if len(predictor.detector.part_names) > 1:
+        return "what is carried between several networks is not timed apart"
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        return "torch, which carries it here, finds no GPU"
+    return ""
 
 
 def _made_there(raw: Sequence[Any], device: str) -> list[Any]:

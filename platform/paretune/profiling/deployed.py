@@ -34,15 +34,15 @@ class Deployed:
     postprocess: NDArray[np.float64]
     """Raw maps → boxes of at least ``score``."""
     score: float
-    transfer: NDArray[np.float64] | None = None
-    """Input to the GPU and raw maps back, which is a part of the network's time; None on a CPU. What a detector of
-    several networks carries between them is not in it."""
+    transfer: NDArray[np.float64] | str | None = None
+    """Input to the GPU and raw maps back, which is a part of the network's time, or why it is not known; None on a
+    CPU."""
 
     @property
     def stages(self) -> dict[str, NDArray[np.float64]]:
         """Return the stages by the names that their medians are told under."""
         found = dict(zip(FIGURES, (self.decode, self.postprocess), strict=True))
-        return found if self.transfer is None else {**found, TRANSFER: self.transfer}
+        return {**found, TRANSFER: self.transfer} if isinstance(self.transfer, np.ndarray) else found
 
     def metrics(self) -> dict[str, float]:
         """Return their medians; of too few inferences there are none."""
@@ -54,7 +54,8 @@ class Deployed:
     def reasons(self) -> dict[str, str]:
         """Say for each figure that ``metrics`` lacks why it does."""
         few = f"{len(self.decode)} samples, {P50_SAMPLES} are needed"
-        return dict.fromkeys((name for name in self.stages if name not in self.metrics()), few)
+        carried = {TRANSFER: self.transfer} if isinstance(self.transfer, str) else {}
+        return carried | dict.fromkeys((name for name in self.stages if name not in self.metrics()), few)
 
 
 def deployed(
@@ -86,6 +87,7 @@ def deployed(
     ):
         worker.warm_up()
         found = worker.deploy(SURE, INFERENCES)
+    why = found.pop("no_transfer")
     times = {stage: np.array(rows, np.float64).reshape(-1, 2) / 1e6 for stage, rows in found.items()}
-    transfer = None if target.device == "cpu" else times["transfer"]
+    transfer = None if target.device == "cpu" else why or times["transfer"]
     return Deployed(times["decode"], times["postprocess"], SURE, transfer)

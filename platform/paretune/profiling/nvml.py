@@ -31,7 +31,9 @@ CLOCK_SM, CLOCK_MEMORY, SENSOR_CORE = 1, 2, 0
 HIDDEN = {"", "NoDevFiles"}
 """Entries of CUDA_VISIBLE_DEVICES after which nothing is visible."""
 COMPUTES = 5
-"""Percent of the driver's sample (1/6 s to 1 s) from which a process computes; a desktop's clock is less."""
+"""Percent of the time from which a process computes; a desktop's clock is less."""
+LARGEST_PID = 2**22
+"""Of Linux; NVML has been seen to tell larger ones, of nobody."""
 SPLIT = "MIG is on: the power of a GPU cannot be split between its instances"
 UNNAMED = "MIG is on, and CUDA_VISIBLE_DEVICES names no instance (MIG-...)"
 
@@ -122,23 +124,26 @@ class Gpu:
         found = self._ask("processes", "nvmlDeviceGetComputeRunningProcesses", self._memory or self._whole)
         if found is None:
             return None
-        used = {int(process.pid): getattr(process, "usedGpuMemory", None) for process in found}
-        return {pid: None if memory is None else memory / 2**20 for pid, memory in sorted(used.items())}
+        used: dict[int, float | None] = {}
+        for process in found:  # one has several entries on instances of a GPU
+            memory, before = getattr(process, "usedGpuMemory", None), used.get(int(process.pid), 0.0)
+            used[int(process.pid)] = None if memory is None or before is None else before + memory / 2**20
+        return dict(sorted(used.items()))
 
-    def computed(self, since: int = 0) -> dict[int, int] | None:
-        """Return which processes the driver saw computing (`COMPUTES`), as far back as it remembers; also ended ones.
+    def computed(self, since: float) -> frozenset[int] | None:
+        """Return the processes that the driver saw computing (`COMPUTES`) since a moment, also those that have ended.
 
         Args:
-            since: of its samples only later ones (µs of its own clock).
+            since: seconds since 1970.
 
         Returns:
-            Process → time of its last sample; None where it is not told, as with MIG.
+            Their numbers; None where it is not told, as with MIG.
         """
-        found = self._ask("computed", "nvmlDeviceGetProcessUtilization", self._whole, since)
-        if found is None:
-            return {} if "not found" in self.reasons["computed"] else None  # NVML's way to say that nobody did
-        busy = [sample for sample in found if max(sample.smUtil, sample.memUtil) >= COMPUTES]
-        return {int(sample.pid): int(sample.timeStamp) for sample in sorted(busy, key=lambda one: one.timeStamp)}
+        found = self._ask("computed", "nvmlDeviceGetProcessUtilization", self._whole, int(since * 1e6))
+        if found is None:  # an error is also how NVML says that nobody did
+            return frozenset() if self.reasons["computed"] == "NVML: not found" else None
+        busy = [one for one in found if COMPUTES <= max(one.smUtil, one.memUtil) <= 100]  # others are nonsense
+        return frozenset(int(one.pid) for one in busy if 0 < one.pid < LARGEST_PID)
 
     def _shared(self, figure: str, function: str) -> Any:
         """Ask for what a GPU has only as a whole, instances being used by others."""

@@ -139,10 +139,10 @@ class Worker:
         order = {"do": "sample", "seconds": seconds, "at_least": at_least, "cap": self._protocol.cap}
         return _batch(self._ask({**order, "lead_in": lead_in, "image": image}))
 
-    def deploy(self, score: float, inferences: int) -> dict[str, list[tuple[int, int]]]:
+    def deploy(self, score: float, inferences: int) -> dict[str, Any]:
         """Time decoding, postprocessing with this smallest score, and on a GPU what is carried there and back.
 
-        Returns wall and CPU ns of each inference.
+        Returns what ``besides.times`` does.
 
         There are fewer inferences where the protocol's ``cap`` comes first.
 
@@ -151,8 +151,7 @@ class Worker:
         """
         order = {"do": "deploy", "score": score, "inferences": inferences, "cap": self._protocol.cap}
         order["device"] = self._target.device
-        found: dict[str, list[tuple[int, int]]] = self._ask(order)
-        return found
+        return self._ask(order)
 
     def count(self, lead_in: int, inferences: int, trace: Path) -> tuple[Batch, list[dict[str, Any]]]:
         """Run so many inferences of a core that counts its operators; its trace is written if it has one.

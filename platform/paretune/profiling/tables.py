@@ -50,7 +50,7 @@ def stage_table(
             _beside("besides: decode a JPEG file", besides.decode, single),
             _beside(f"besides: postprocess, score {besides.score:g}", besides.postprocess, single),
         )
-        if besides.transfer is not None:
+        if isinstance(besides.transfer, np.ndarray):
             rows += (_beside("in the network: to the GPU and back", besides.transfer, single),)
     facts, metrics = latency.facts, latency.metrics()
     low, high = latency.spread(latency.mode)
@@ -74,6 +74,8 @@ def stage_table(
         said.append("peak memory " + "; ".join(f"{names[name]}: {peak}" for name, peak in peaks.items()))
     said += [f"{figure}: not known, {reason}" for figure, reason in latency.reasons.items() if "_p9" in figure]
     said += [f"besides: not known, {besides}"] if isinstance(besides, str) else []
+    if isinstance(besides, Deployed) and isinstance(besides.transfer, str):
+        said.append(f"to the GPU and back: not known, {besides.transfer}")
     said += () if energy is None else energy.lines
     title = f"{name}: {facts['runtime']}, {facts['precision']}, {_where(latency)}"
     return Rows(title, ("stage", "p50 ms", "p90", "p95", "p99", "CPU p50", "share"), rows, (*said, *latency.notes))

@@ -6,6 +6,7 @@ Nobody looks while inferences are timed: the driver's own samples of who compute
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,6 +28,8 @@ class Look:
     """Processes that are not ours, there or seen computing since the look before, or why they are not known."""
     own_mib: float | None = None
     """Memory of the GPU that the processes that are measured have."""
+    unseen: str = ""
+    """Why it is not known who else computed since the look before."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Watched:
         notes = []
         if why := self.missing or next((look.foreign for look in self.looks if isinstance(look.foreign, str)), ""):
             notes.append(f"exclusivity unknown: {why}")
+        elif why := next((look.unseen for look in self.looks if look.unseen), ""):
+            notes.append(f"exclusivity known before and after repetitions only: {why}")
         met = Counter(limit for look in self.looks for limit in look.reading.throttled)
         if met:
             times = ", ".join(f"{limit} in {count}" for limit, count in sorted(met.items()))
@@ -96,11 +101,10 @@ class Watch:
             workers: numbers of the processes that are measured; they use the GPU already.
         """
         looks: list[Look] = []
-        before = {} if self._gpu is None else self._gpu.computed()
-        looks += self._look(workers, {})
+        start = time.time()
+        looks += self._look(workers, None)
         yield looks
-        since = max((before or {}).values(), default=0)
-        looks += self._look(workers, {} if self._gpu is None else self._gpu.computed(since) or {})
+        looks += self._look(workers, start)
 
     def told(self, looks: Sequence[Look]) -> Watched | None:
         """Return what was seen; None where there is no GPU to be watched."""
@@ -108,8 +112,12 @@ class Watch:
             return Watched((), missing=self._missing) if self._missing else None
         return Watched(tuple(looks), self._gpu.name, self._gpu.uuid, self._gpu.driver)
 
-    def _look(self, workers: Sequence[int], computed: Collection[int]) -> list[Look]:
-        return [] if self._gpu is None else [Look(self._gpu.read(), *_shared(self._gpu, workers, computed))]
+    def _look(self, workers: Sequence[int], since: float | None) -> list[Look]:
+        if self._gpu is None:
+            return []
+        computed = frozenset[int]() if since is None else self._gpu.computed(since)
+        unseen = self._gpu.reasons["computed"] if computed is None else ""
+        return [Look(self._gpu.read(), *_shared(self._gpu, workers, computed or ()), unseen)]
 
 
 @contextmanager
@@ -153,6 +161,6 @@ def _shared(gpu: Gpu, workers: Sequence[int], computed: Collection[int]) -> tupl
 
 def _session(pid: int) -> int | None:
     """Return the session of a process; a worker leads one of its own, in which all that it starts is."""
-    with suppress(OSError):
+    with suppress(OSError, OverflowError):  # NVML has been seen to tell numbers of nobody
         return os.getsid(pid)
     return None

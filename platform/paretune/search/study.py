@@ -168,8 +168,12 @@ class Study:
 
     @property
     def hopeless(self) -> bool:
-        """Tell whether the eager baseline, on which the rest depends, has failed."""
-        return 0 in self._records and self._records[0].state == "failed"
+        """Tell whether the eager baseline, on which the rest depends, has failed or lacks what is asked for."""
+        eager = self._records.get(0)
+        if eager is None or eager.state == "failed":
+            return eager is not None
+        unknown = any(metric not in eager.metrics for metric in self._setup.objectives)
+        return unknown or any(math.isinf(violation) for violation in self._setup.violations(eager).values())
 
     def tell(self, record: Record) -> None:
         """Take what came of a trial; telling twice does nothing."""
