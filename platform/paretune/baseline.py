@@ -73,7 +73,7 @@ def train_baseline(sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool)
 
 def baseline_problem(sweep: Sweep) -> str | None:
     """Tell why a sweep cannot go on from its eager baseline as it was measured; None if it can, or it is not yet."""
-    eager, job = read_record(sweep.folder, 0), sweep.job
+    eager = read_record(sweep.folder, 0)
     if eager is None:
         return None
     if eager.state == "failed":
@@ -82,11 +82,10 @@ def baseline_problem(sweep: Sweep) -> str | None:
             f"trial 0, the eager baseline, failed, so there is nothing to compare with: {eager.failure}\n"
             f"to run it again: paretune resume {sweep.name}{where}"
         )
-    for place, metrics in (("objectives", job.objectives), ("constraints", job.constraints)):
-        for metric in metrics:
-            if metric not in eager.metrics:
-                why = eager.reasons.get(metric, "no trial has it")
-                return f"{place}.{metric}: not known of trial 0, the eager baseline: {why}; name another metric"
+    for place, metric in sweep.job.asked:
+        if metric not in eager.metrics:
+            why = eager.reasons.get(metric, "no trial has it")
+            return f"{place}.{metric}: not known of trial 0, the eager baseline: {why}; name another metric"
     return None
 
 
@@ -105,7 +104,6 @@ def refuse_unfit_machine(job: Job) -> None:
     eager = Recipe.model_validate(baseline_recipes(job)[0]).runtime
     if problem := eager.problem(job.target):
         raise UserError(f"{where}.device: {problem}")
-    for place, metrics in (("objectives", job.objectives), ("constraints", job.constraints)):
-        for metric in ENERGY:
-            if metric in metrics and (problem := energy.problem(job.target)):
-                raise UserError(f"{place}.{metric}: not known on this machine: {problem}")
+    for place, metric in job.asked:
+        if metric in ENERGY and (problem := energy.problem(job.target)):
+            raise UserError(f"{place}.{metric}: not known on this machine: {problem}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -213,15 +214,20 @@ class Job(Spec):
     def _taken(self) -> Job:
         """Refuse metrics that no trial of this job will have."""
         wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {}
-        for place, metrics in (("objectives", self.objectives), ("constraints", self.constraints)):
-            for metric in metrics:
-                if metric in ENERGY and not self.measuring.energy:
-                    wrong[place, metric] = "energy is not taken: measuring.energy is 0", None
-                if metric == "device_mib_peak" and self.target.device == "cpu":
-                    wrong[place, metric] = f"target {self.target_name!r} is a CPU; memory_mib_peak is what it has", None
+        for place, metric in self.asked:
+            if metric in ENERGY and not self.measuring.energy:
+                wrong[place, metric] = "energy is not taken: measuring.energy is 0", None
+            if metric == "device_mib_peak" and self.target.device == "cpu":
+                wrong[place, metric] = f"target {self.target_name!r} is a CPU; memory_mib_peak is what it has", None
         if wrong:
             raise misplaced("Job", wrong)
         return self
+
+    @property
+    def asked(self) -> list[tuple[str, str]]:
+        """Return every metric that is asked for, after the field that asks for it."""
+        fields: dict[str, Iterable[str]] = {"objectives": self.objectives, "constraints": self.constraints}
+        return [(place, metric) for place, metrics in fields.items() for metric in metrics]
 
     @property
     def size(self) -> InputSize:
