@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import combinations, pairwise
 from pathlib import Path
 from statistics import median
@@ -42,14 +42,14 @@ LADDER = tuple(f"256x{height}" for height in range(192, 512, 16))
 
 
 def fill(root: Path, figures: Figures, *, minutes: float) -> None:
-    """Measure inferences of three lengths over some minutes, then under load, then many artefacts twice."""
+    """Measure three lengths of inference over some minutes, quiet and under load in turn, then many artefacts twice."""
     source = trained(CASES[0], 0, root).folder
     images = measuring_images(images_of(source).splits["val"])
     lengths = {name: artefact(source, size, "onnxruntime") for name, size in SIZES.items()}
-    quiet = dict(zip(lengths, _quiet(list(lengths.values()), images, minutes), strict=True))
-    for name, found in quiet.items():
-        _repeated(name, found, figures)
-        _loaded(name, lengths[name], images, found, figures)
+    quiet, loaded = _in_turn(list(lengths.values()), images, minutes)
+    for name, before, under_load in zip(lengths, quiet, loaded, strict=True):
+        _repeated(name, before, figures)
+        _loaded(name, before, under_load, figures)
     _ranked([artefact(source, size, "onnxruntime") for size in LADDER], images, figures)
 
 
@@ -61,16 +61,23 @@ def artefact(source: Path, size: str, runtime: str) -> Path:
     return folder
 
 
-def _quiet(artefacts: Sequence[Path], images: Sequence[Image], minutes: float) -> list[list[Latency]]:
-    """Measure each artefact so many times, spread evenly; returns each one's measurements."""
-    found: list[list[Latency]] = [[] for _ in artefacts]
+def _in_turn(
+    artefacts: Sequence[Path], images: Sequence[Image], minutes: float
+) -> tuple[list[list[Latency]], list[list[Latency]]]:
+    """Measure each artefact so many times, spread evenly, quiet and with a busy process on the core in turn.
+
+    What a shared host does to both is the same then; returns each one's quiet measurements, and those under load.
+    """
+    quiet, loaded = ([list[Latency]() for _ in artefacts] for _ in range(2))
     start = time.monotonic()
     for number in range(TIMES):
         time.sleep(max(0.0, start + 60 * minutes * number / (TIMES - 1) - time.monotonic()))
-        for artefact, all_ in zip(artefacts, found, strict=True):
-            all_.append(measure(artefact, images, Target()))
-            print(f"quiet {number + 1} of {TIMES}, {artefact.name}: {_told(all_[-1])}", flush=True)
-    return found
+        for way, found, load in (("quiet", quiet, nullcontext), ("loaded", loaded, _busy)):
+            for artefact, all_ in zip(artefacts, found, strict=True):
+                with load():
+                    all_.append(measure(artefact, images, Target()))
+                print(f"{way} {number + 1} of {TIMES}, {artefact.name}: {_told(all_[-1])}", flush=True)
+    return quiet, loaded
 
 
 def _repeated(name: str, found: Sequence[Latency], figures: Figures) -> None:
@@ -91,13 +98,8 @@ def _repeated(name: str, found: Sequence[Latency], figures: Figures) -> None:
     figures.more[f"{name} quiet p50"] = medians
 
 
-def _loaded(name: str, artefact: Path, images: Sequence[Image], before: Sequence[Latency], figures: Figures) -> None:
-    """Measure with a busy process on the core that is measured on."""
-    found = []
-    with _busy(choose_cores(1)[0]):
-        for number in range(TIMES):
-            found.append(measure(artefact, images, Target()))
-            print(f"loaded {number + 1} of {TIMES}, {artefact.name}: {_told(found[-1])}", flush=True)
+def _loaded(name: str, before: Sequence[Latency], found: Sequence[Latency], figures: Figures) -> None:
+    """Add what a busy process on the core did to the figures of one artefact."""
     is_short = median(_metric(before, "latency_ms_p50_cpu")) < SHORT_MS
     held = "latency_ms_p50_clean" if is_short else "latency_ms_p50_cpu"
     noticed = sum(bool(latency.contended) for latency in found)
@@ -116,9 +118,9 @@ def _loaded(name: str, artefact: Path, images: Sequence[Image], before: Sequence
 
 
 @contextmanager
-def _busy(core: int) -> Iterator[None]:
-    """Keep a core busy."""
-    code = f"import os; os.sched_setaffinity(0, [{core}]); print(flush=True)\nwhile True: pass"
+def _busy() -> Iterator[None]:
+    """Keep the core busy that is measured on."""
+    code = f"import os; os.sched_setaffinity(0, [{choose_cores(1)[0]}]); print(flush=True)\nwhile True: pass"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
