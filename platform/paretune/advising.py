@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 
 from paretune.bench import measuring_images
+from paretune.device_lock import sharing
 from paretune.errors import UserError
 from paretune.folders import split_of
 from paretune.optimizations import Images, Source, optimize, read_recipe
@@ -125,7 +126,7 @@ def advise_artefact(
         RuntimeError: a measuring process died or hung.
     """
     artefact = check_loadable(folder, target)
-    shown = _shown(images, split)
+    shown = _shown(images, split, target)
     with saved_images(shown) as file:
         progress(f"measuring {folder}")
         latency = measure(folder, file, target, Protocol(repetitions=3))
@@ -136,8 +137,10 @@ def advise_artefact(
         raise UserError(f"{folder}: no advice without its operators: {counted}")
     progress("measuring the roofs of the device")
     roofs = measure_roofs(target)
-    predictor = load_predictor(folder, target)
-    found = diagnosed(stages, counted, work_of(predictor, shown[0], target), roofs, target.device)
+    with sharing(target.device):  # what another measures meanwhile is not disturbed
+        predictor = load_predictor(folder, target)
+        work = work_of(predictor, shown[0], target)
+    found = diagnosed(stages, counted, work, roofs, target.device)
     given = advise(found, Candidate(artefact.recipe, artefact.input_size, target.device, predictor.detector))
     return Advised(artefact, found, tuple(given), (*latency.notes, *counted.notes))
 
@@ -170,6 +173,7 @@ def try_advice(
     target: Target,
     *,
     most: int,
+    split: str = "val",
     out: Path | None = None,
     progress: Progress = lambda _: None,
 ) -> Advised:
@@ -183,6 +187,7 @@ def try_advice(
         images: to train, calibrate and measure with.
         target: device and threads.
         most: pieces of advice.
+        split: of the images, that on which the artefact was measured.
         out: folder of the advice, in which what is built is kept; None throws it away.
         progress: called with a line for each step.
 
@@ -191,7 +196,7 @@ def try_advice(
     """
     tried = []
     with (
-        saved_images(_shown(images, "val")) as file,
+        saved_images(_shown(images, split, target)) as file,
         TemporaryDirectory(prefix="advice-") if out is None else nullcontext(out / TRIED) as place,
     ):
         for number, advice in enumerate(found.advice[:most], start=1):
@@ -267,8 +272,9 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _shown(images: Images, split: str) -> Sequence[Image]:
-    found = measuring_images(split_of(images.dataset.open(images.cache), split))
+def _shown(images: Images, split: str, target: Target) -> Sequence[Image]:
+    with sharing(target.device):  # decoding keeps a core busy
+        found = measuring_images(split_of(images.dataset.open(images.cache), split))
     if not found:
         raise UserError(f"--split {split}: holds no images to measure on")
     return found

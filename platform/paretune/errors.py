@@ -15,6 +15,12 @@ class UnfitRuntimeError(UserError):
     """A runtime cannot run on the target as its fields ask, whatever network it is given."""
 
 
+class Failed(str):
+    """In the place of a figure: why what should have been possible failed, where a plain word is why it is not."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, order=True)
 class Problem:
     """One mistake in one file."""

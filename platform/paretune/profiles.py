@@ -12,7 +12,8 @@ import numpy as np
 from paretune.around import dataset_around
 from paretune.bench import measuring_images
 from paretune.data.base import Dataset
-from paretune.errors import UserError
+from paretune.device_lock import sharing
+from paretune.errors import Failed, UserError
 from paretune.folders import split_of
 from paretune.profiling.comparison import Comparison, compare
 from paretune.profiling.cores import choose_cores
@@ -79,7 +80,8 @@ def profile_artefacts(
     _check(folders, artefacts, target, wanted)
     opened, cache = dataset or dataset_around(folders[0])
     split = split_of(opened.open(cache), wanted.split)
-    images = measuring_images(split)
+    with sharing(target.device):  # decoding keeps a core busy
+        images = measuring_images(split)
     if not images:
         raise UserError(f"--split {wanted.split}: holds no images to measure on")
     with saved_images(images) as file:
@@ -119,12 +121,12 @@ def profile_artefacts(
     )
 
 
-def _or_reason(measure: Callable[..., T], *given: Any, **named: Any) -> T | str:
+def _or_reason(measure: Callable[..., T], *given: Any, **named: Any) -> T | Failed:
     """Return what a measurement gives; one that fails is a reason, and costs nothing of what others gave."""
     try:
         return measure(*given, **named)
     except (RuntimeError, UserError) as error:
-        return " ".join(str(error).split())
+        return Failed(" ".join(str(error).split()))
 
 
 def _alone(
@@ -143,7 +145,7 @@ def _alone(
             besides.append(UNMEASURED)
             continue
         used = _or_reason(energy, folder, images, target, seconds=FINALIST_WINDOW)
-        energies.append(unavailable(used) if isinstance(used, str) else used)
+        energies.append(unavailable(used, failed=True) if isinstance(used, str) else used)
         besides.append(_or_reason(deployed, folder, images, target))
     return latencies, energies, besides
 

@@ -135,6 +135,9 @@ def front_text(sweep: Sweep, target: str | None = None) -> str:
         lines.append(f"speed-ups: not known, {comparison['reason']}; to try again: paretune resume {sweep.name}{where}")
     elif comparison is not None:
         lines += comparison["notes"]
+        lines += (
+            ["speed-ups are of CPU time: others used the cores meanwhile"] if comparison.get("mode") == "cpu" else []
+        )
     if advice := advice_of(sweep):
         lines.append(display.advice_table([one.tree() for one in advice]))
     if kept:

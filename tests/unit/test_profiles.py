@@ -16,6 +16,7 @@ import torch
 
 from paretune import profiles
 from paretune.cli import main
+from paretune.errors import Failed
 from paretune.profiling import nsight
 from paretune.profiling.besides import times
 from paretune.profiling.deployed import Deployed, deployed
@@ -217,6 +218,21 @@ def test_operators_are_counted_unless_they_are_not_wanted(
     (found,) = json.loads(capsys.readouterr().out)["artefacts"]
     assert "operators" not in {**found, **found["reasons"]}
     assert len(asked) == 1
+
+
+def test_what_a_process_that_died_should_have_told_is_a_failure(
+    artefacts: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Other than a runtime that does not tell of its operators, and a machine without a counter of energy."""
+    monkeypatch.setattr(profiles, "measure", lambda *_: latency(70, preprocess=1, network=6, postprocess=3))
+    monkeypatch.setattr(profiles, "deployed", lambda *_: DEPLOYED)
+    monkeypatch.setattr(profiles, "count", lambda *_: Failed("killed by SIGKILL"))
+    monkeypatch.setattr(profiles, "energy", lambda *_, **__: unavailable("killed by SIGTERM", failed=True))
+    assert main(["profile", "small", "--data", "images.yaml", "--json"]) == 1
+    said = capsys.readouterr()
+    told = ["small: energy: killed by SIGTERM", "small: operators: killed by SIGKILL"]
+    assert json.loads(said.out)["failures"] == told
+    assert f"not measured: {told[1]}" in said.err
 
 
 def test_a_deployment_that_cannot_be_timed_costs_no_other_figure(

@@ -217,6 +217,8 @@ def test_a_process_that_dies_is_a_reason(machine: Path, tmp_path: Path) -> None:
     found = energy(folder, images(), Target(), idle_seconds=0.0, protocol=quick(), loader=BUSY, powercap=machine)
     assert "killed by SIGKILL" in found.source
     assert found.mj_image is None
+    assert found.failed
+    assert not unavailable("no counter").failed
 
 
 def test_work_of_others_is_told() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from paretune.errors import Failed
 from paretune.profiling import operators as counting
 from paretune.profiling.operators import INFERENCES, Operators, count
 from paretune.profiling.tables import kind_table, operator_table, operator_tables
@@ -152,7 +153,7 @@ def load_counting(folder: Path, target: Target) -> CountedBusy:
 
 
 def load_refused(folder: Path, target: Target) -> CountedBusy:
-    raise RuntimeError("the profiler is\nrefused here")
+    raise NotImplementedError("the profiler is\nnot known here")
 
 
 @pytest.fixture
@@ -177,15 +178,16 @@ def test_a_process_counts_after_a_lead_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize("costs", [{"dies_after": 5}, {"raises_after": 5}])
 def test_a_process_that_fails_is_a_reason_not_an_error(costs: dict[str, int], tmp_path: Path) -> None:
     found = count(fake_artefact(tmp_path / "a", **costs), images(), Target(), 0.5, "wall", quick())
-    assert isinstance(found, str)
+    assert isinstance(found, Failed)
     assert "the measuring process" in found
     assert "\n" not in found
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("counted")
-def test_a_runtime_that_refuses_its_profiler_is_a_reason_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_that_does_not_count_has_not_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "COUNTED", f"{__name__}:load_refused")
     found = count(fake_artefact(tmp_path / "a"), images(), Target(), 0.5, "wall", quick())
     assert isinstance(found, str)
-    assert found.endswith("the profiler is refused here")
+    assert not isinstance(found, Failed)
+    assert found.endswith("the profiler is not known here")

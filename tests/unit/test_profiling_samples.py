@@ -232,10 +232,13 @@ def test_quantiles_are_students():
         (0.8, 0.6, 1.05, "tied"),
         (0.98, 0.975, 0.985, "tied"),
         (1.02, 1.01, 1.03, "tied"),
+        (1.0305, 1.02, 1.041, "slower"),
     ],
 )
-def test_verdict_needs_certainty_and_size(ratio, low, high, verdict):
+def test_verdict_needs_certainty_and_size_whichever_is_the_baseline(ratio, low, high, verdict):
     assert Ratio(ratio, low, high).verdict == verdict
+    other_way = {"faster": "slower", "slower": "faster", "tied": "tied"}[verdict]
+    assert Ratio(1 / ratio, 1 / high, 1 / low).verdict == other_way
 
 
 def test_stage_times_of_a_mode():

@@ -53,7 +53,9 @@ def test_strangers_are_told_and_ours_are_not(monkeypatch: Any, worker: Any) -> N
     ours = (worker.pid, worker.child, os.getpid())
     quiet = seen(monkeypatch, worker, pids=ours)
     assert (quiet.contended, quiet.notes) == ((), ())
-    busy = seen(monkeypatch, worker, pids=[ours, (*ours, STRANGER)])
+    idle = seen(monkeypatch, worker, pids=(*ours, STRANGER))  # it has a context there, as whoever once trained
+    assert (idle.contended, idle.notes) == ((), ())
+    busy = seen(monkeypatch, worker, pids=[ours, (*ours, STRANGER)], computed=NOT_SUPPORTED)
     assert busy.contended == (f"process {STRANGER} used the GPU too",)
     assert busy.tree()["foreign"] == [[], [STRANGER]]
     assert foreigners(quiet.looks) == []
@@ -62,7 +64,7 @@ def test_strangers_are_told_and_ours_are_not(monkeypatch: Any, worker: Any) -> N
 def test_a_stranger_that_came_and_went_between_two_looks_is_told(monkeypatch: Any, worker: Any) -> None:
     later = 10**18
     meanwhile = [(STRANGER - 9, 1, 80), (worker.child, later, 95), (STRANGER - 2, later, 30), (os.getpid(), later, 9)]
-    met = seen(monkeypatch, worker, pids=(worker.pid,), computed=lambda: meanwhile)
+    met = seen(monkeypatch, worker, pids=(worker.pid,), computed=[[], meanwhile])
     assert met.contended == (f"process {STRANGER - 2} used the GPU too",)
     assert met.tree()["foreign"] == [[], [STRANGER - 2]]
     assert met.notes == ()
@@ -160,7 +162,7 @@ def test_repetitions_beside_a_stranger_are_taken_again(monkeypatch: Any, tmp_pat
         ours = int((folder / "pid").read_text())
         return [ours, STRANGER] if len(asked) <= 2 else [ours]
 
-    fake = put(monkeypatch, FakeNvml(gpu(pids=pids, bits=0x4)))
+    fake = put(monkeypatch, FakeNvml(gpu(pids=pids, bits=0x4, computed=NOT_SUPPORTED)))
     latency = measure(folder, images(), CUDA, quick(spare=1), loader=BUSY)
     assert fake.users == 0
     assert latency.retaken == 1
@@ -182,7 +184,7 @@ def test_a_comparison_beside_a_stranger_says_so(monkeypatch: Any, tmp_path: Path
     def pids() -> list[int]:
         return [*(int((folder / "pid").read_text()) for folder in folders), STRANGER]
 
-    put(monkeypatch, FakeNvml(gpu(pids=pids)))
+    put(monkeypatch, FakeNvml(gpu(pids=pids, computed=NOT_SUPPORTED)))
     found = compare(folders, images(), CUDA, rounds=2, blocks=2, protocol=quick(), loader=BUSY)
     assert any(f"process {STRANGER} used the GPU too" in note for note in found.notes)
     assert found.to_dict()["gpu"]["foreign"] == [[STRANGER]] * 4  # before and after two rounds; both workers are ours

@@ -20,7 +20,7 @@ from paretune.detectors.ssd import Ssd
 from paretune.detectors.structure import count
 from paretune.detectors.yolo import Yolo
 from paretune.model import Model
-from paretune.profiling import roofs
+from paretune.profiling import advice, roofs
 from paretune.profiling.advice import Candidate, advise
 from paretune.profiling.roofline import Diagnosis, diagnose
 from paretune.profiling.roofs import Roofs, measure_roofs
@@ -152,6 +152,31 @@ def test_layers_that_round_their_own_inputs_pay_for_it() -> None:
     assert "quantize" not in {one.knob for one in advise(many, candidate(recipe()))}
 
 
+@pytest.mark.parametrize(
+    ("device", "precision", "runtime"),
+    [
+        ("cpu", "fp32", "openvino"),
+        ("cpu", "bf16", {"openvino": {"precision": "bf16"}}),
+        ("cpu", "fp16", None),  # OpenVINO does not compute in it there
+        ("cuda", "fp16", {"compiled": {"precision": "fp16"}}),
+    ],
+)
+def test_another_runtime_computes_in_what_the_times_are_of(device: str, precision: str, runtime: Any) -> None:
+    begun = candidate(recipe(runtime={"eager": {"precision": precision}}))
+    given = [one for one in advise(found(), replace(begun, device=device)) if one.knob.startswith("runtime")]
+    assert [one.recipe["runtime"] for one in given] == ([runtime] if runtime else [])
+    assert all(Recipe.model_validate(dict(one.recipe)) for one in given)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_tool_that_is_not_installed_is_not_advised(monkeypatch: pytest.MonkeyPatch, is_there: bool) -> None:
+    monkeypatch.setattr(advice, "find_spec", lambda name: {"nncf": is_there}[name] or None)
+    (step,) = {one.knob: one for one in advise(found(), candidate(recipe(runtime="openvino")))}["quantize"].recipe[
+        "steps"
+    ]
+    assert step == {"quantize": {"tool": "nncf"} if is_there else {}}
+
+
 def test_every_recipe_of_the_advice_can_be_built() -> None:
     for one in advise(found(), candidate(recipe())):
         assert Recipe.model_validate(dict(one.recipe)).steps or "runtime" in one.knob
@@ -189,6 +214,7 @@ def test_an_onnx_file_says_the_same_as_the_network(tmp_path: Path, monkeypatch: 
     models = {
         "torch": (Model(network, None, size), Eager()),
         "int8": (Model(int8, None, size), Eager()),
+        "bf16": (Model(network, None, size), Eager(precision="bf16")),
         "onnx": (Model(None, onnx_of(network, size, tmp_path / "a.onnx"), size), OnnxRuntime()),
     }
     for name, (model, runtime) in models.items():
@@ -202,6 +228,8 @@ def test_an_onnx_file_says_the_same_as_the_network(tmp_path: Path, monkeypatch: 
     assert stem.nbytes == 4 * (3 * 4 * 4 * 8 + 3 * 64 * 48 + 8 * 16 * 12)
     assert told["int8"]["stem"].precision == "int8"
     assert told["int8"]["stem"].nbytes == stem.nbytes / 4
+    assert {layer.precision for layer in told["bf16"].values()} == {"bf16"}
+    assert told["bf16"]["stem"].nbytes == stem.nbytes / 2
 
 
 @pytest.mark.parametrize("sizes", [(1 << 17, 1 << 60), (1 << 60,)])

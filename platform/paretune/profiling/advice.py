@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from importlib.util import find_spec
 from math import ceil
 from typing import Any
 
@@ -80,12 +81,19 @@ def _fused(found: Diagnosis, candidate: Candidate) -> Advice | None:
     if _runtime(recipe) != "eager" or _has(recipe, "quantize"):
         return None
     other = FUSED if candidate.device == "cpu" else "compiled"
+    fields = {} if isinstance(recipe["runtime"], str) else recipe["runtime"]["eager"]
+    precision = fields.get("precision", "fp32")
+    if other == FUSED and precision == "fp16":  # it does not compute in it, and how long fp32 takes was not measured
+        return None
+    runtime, told = (
+        (other, other) if precision == "fp32" else ({other: {"precision": precision}}, f"{other}, {precision}")
+    )
     # what lies between the layers is merged into them, and they are called as those are that reach their roof better
     after = found.apart_ms
     after += sum(layer.roof_ms / FAR if layer.bound == "launch" else layer.ms for layer in found.layers)
     calls = found.by_bound["launch"] / found.network_ms
     why = f"{calls:.0%} of the network's time goes into calls and what lies between the layers"
-    return Advice(f"runtime: {other}", why, _gain(found, after), "none", _with(recipe, runtime=other))
+    return Advice(f"runtime: {told}", why, _gain(found, after), "none", _with(recipe, runtime=runtime))
 
 
 def _quantized(found: Diagnosis, candidate: Candidate) -> Advice | None:
@@ -97,7 +105,8 @@ def _quantized(found: Diagnosis, candidate: Candidate) -> Advice | None:
     if _runtime(recipe) in TORCH:  # each layer rounds its input itself, where exported files hand integers on
         after += 1000 * sum(found.roofs.int8_overhead(layer.work.maps / 2) for layer in found.layers)
     faster = found.roofs.compute["int8"] / found.roofs.compute["fp32"]
-    step = {"quantize": {"tool": "nncf"} if _runtime(recipe) == "openvino" else {}}
+    has_nncf = _runtime(recipe) == "openvino" and find_spec("nncf") is not None  # an extra; the other tool does too
+    step = {"quantize": {"tool": "nncf"} if has_nncf else {}}
     why = f"INT8 matrix products run {faster:.1f} times as fast as fp32 here, and a quarter of the bytes moves"
     return Advice("quantize", why, _gain(found, after), "accuracy", _with(recipe, last=[step]))
 

@@ -61,9 +61,10 @@ class Ratio:
     @property
     def verdict(self) -> Literal["faster", "slower", "tied"]:
         """Tell which is faster; tied when the interval holds 1 or the difference is below the tolerance."""
-        if self.high < 1 and self.ratio < 1 - self.tolerance:
+        least = 1 + self.tolerance  # either way: whose latency is divided by whose changes no verdict
+        if self.high < 1 and self.ratio < 1 / least:
             return "faster"
-        if self.low > 1 and self.ratio > 1 + self.tolerance:
+        if self.low > 1 and self.ratio > least:
             return "slower"
         return "tied"
 

@@ -74,7 +74,7 @@ def deployed(
             they are decoded.
         target: device and threads.
         protocol: warm-up, cap and limits.
-        loader: as in ``latency.measure``.
+        loader: as in ``measuring.measure``.
 
     Raises:
         UserError: the artefact is damaged, or the machine has fewer cores than the target's threads.

@@ -53,6 +53,8 @@ class Energy:
     notes: tuple[str, ...] = ()
     """What a reader must know; each begins with its flag."""
     reasons: Mapping[str, str] = field(default_factory=dict)
+    failed: bool = False
+    """Whether it is unknown because a process failed that should have been able to tell."""
 
     def figures(self) -> dict[str, float | None]:
         """Return the figures by the names they are logged under."""
@@ -80,9 +82,9 @@ class Energy:
         return (f"energy {self.mj_image:.3g} mJ an image{net}: {how}", *unknown, *self.notes)
 
 
-def unavailable(reason: str) -> Energy:
+def unavailable(reason: str, *, failed: bool = False) -> Energy:
     """Return that nothing is known, and why."""
-    return Energy(f"unavailable:{reason}", reasons=dict.fromkeys(Energy("").figures(), reason))
+    return Energy(f"unavailable:{reason}", reasons=dict.fromkeys(Energy("").figures(), reason), failed=failed)
 
 
 def energy(
@@ -131,7 +133,7 @@ def energy(
                 with watching(target) as watch, watch.around(worker.pid) as looks, meter.span() as busy:
                     batch = worker.sample(seconds, 1)
     except RuntimeError as error:
-        return unavailable(str(error))
+        return unavailable(str(error), failed=True)
     others = foreigners(looks) if target.device == "cuda" else _others(busy, batch)
     notes = [f"contended: {'; '.join(others)}, and that energy is counted too"] if others else []
     if (told := watch.told(looks)) is not None:

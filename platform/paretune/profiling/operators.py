@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from paretune.device_lock import alone_on
+from paretune.errors import Failed
 from paretune.profiling.cores import contention, shares
 from paretune.profiling.images import saved_images
 from paretune.profiling.samples import Batch, Mode, Protocol, milliseconds
@@ -171,7 +172,7 @@ def count(
     """Count the operators of one artefact in a fresh process, alone on the target's device.
 
     Where others used the cores meanwhile it is done again, as far as ``protocol.spare`` goes; the attempt that they
-    disturbed least is kept.
+    disturbed least is kept. A process that fails ends that.
 
     Args:
         artefact: its folder.
@@ -182,7 +183,7 @@ def count(
         protocol: how long the process may take, and how many there may be.
 
     Returns:
-        What was counted, or why nothing was.
+        What was counted, or why nothing was; `Failed` where the runtime could have told it.
 
     Raises:
         UserError: the artefact is damaged, or the machine has fewer cores than the target's threads.
@@ -193,7 +194,10 @@ def count(
             try:
                 batch, operators, trace = _attempt(artefact, file, target, protocol)
             except RuntimeError as error:
-                return " ".join(str(error).split())
+                if attempts:
+                    break
+                said = " ".join(str(error).split())
+                return said if isinstance(error, NotImplementedError) else Failed(said)
             elsewhere, wall = shares([batch.elsewhere]), milliseconds(batch.rows, "network", "wall")
             found = Operators(
                 operators,
@@ -215,7 +219,8 @@ def _attempt(
     """Count in one process; returns the inferences that were counted, their operators, and the trace.
 
     Raises:
-        RuntimeError: the runtime does not count, or the process died.
+        NotImplementedError: the runtime does not count.
+        RuntimeError: the process died or hung.
     """
     with (
         scratch() as folder,

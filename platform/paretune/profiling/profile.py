@@ -9,7 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from paretune.errors import UserError
+from paretune.errors import Failed, UserError
 from paretune.profiling.comparison import Comparison
 from paretune.profiling.deployed import FIGURES, Deployed
 from paretune.profiling.energy import Energy
@@ -62,12 +62,16 @@ class Profile:
     def failures(self) -> list[str]:
         """Say what was to be measured and could not be, a line each."""
         said = []
-        for name, latency, besides, loads in zip_longest(self.names, self.latencies, self.besides, self.throughputs):
+        each = zip_longest(self.names, self.latencies, self.energies, self.besides, self.throughputs)
+        for name, latency, energy, besides, loads in each:
             if isinstance(latency, str):  # nothing else of it was tried
                 said.append(f"{name}: {latency}")
                 continue
+            said += [f"{name}: energy: {energy.reasons['energy_mj_image']}"] if energy.failed else []
             said += [f"{name}: decoding and sure boxes: {besides}"] if isinstance(besides, str) else []
             said += [f"{name}: throughput of {load}" for load in loads or () if isinstance(load, str)]
+        counted = zip(self.names, self.operators, strict=False)
+        said += [f"{name}: operators: {one}" for name, one in counted if isinstance(one, Failed)]
         return said + ([f"comparison: {self.comparison}"] if isinstance(self.comparison, str) else [])
 
     def tables(self) -> list[Rows]:

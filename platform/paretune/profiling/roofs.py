@@ -28,6 +28,8 @@ SIDES = {"cpu": (256, 512, 1024), "cuda": (4096, 8192)}
 """Of the square matrices that are multiplied; the fastest counts."""
 COPIES = {"cpu": (1 << 17, 1 << 19, 1 << 21, 1 << 23, 1 << 25, 1 << 28), "cuda": (1 << 25, 1 << 28, 1 << 32)}
 """Working sets in bytes: what is read and what is written together."""
+TOGETHER = {"cpu": 1 << 22, "cuda": 1 << 32}
+"""Bytes of a copy's working sets between two looks at the clock: at a GPU's pace a millisecond."""
 SECONDS = 0.15
 """For which each kernel is repeated."""
 LIMIT = 300.0
@@ -159,7 +161,7 @@ def _copies(size: int, device: str) -> float:
 
     source = torch.randn(size // 8, device=device)  # half of the bytes, four each
     into = torch.empty_like(source)
-    often = max(1, (1 << 22) // size)  # small copies together, so that the call weighs little
+    often = max(1, TOGETHER[device] // size)  # small copies together, so that the call, or the wait, weighs little
 
     def several() -> None:
         for _ in range(often):

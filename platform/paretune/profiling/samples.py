@@ -28,6 +28,8 @@ Stage = Literal["latency", "preprocess", "network", "postprocess"]
 Mode = Literal["clean", "cpu", "wall"]
 """``clean``: wall time of inferences during which no core was taken away. ``cpu``: CPU time of a single thread.
 ``wall``: wall time of all."""
+TIMED: dict[Mode, str] = {"clean": "undisturbed inferences", "cpu": "CPU time", "wall": "wall time"}
+"""What a mode's medians are of, for people."""
 
 SHORT_MS = 20.0
 """Inferences below this are often undisturbed even on a busy machine; of longer ones hardly any is."""

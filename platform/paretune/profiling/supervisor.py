@@ -179,7 +179,8 @@ class Worker:
         answer: dict[str, Any] = json.loads(self._line())
         if "error" in answer:
             failure = f"the measuring process failed: {answer['error']}"
-            raise UserError(failure) if answer["by_user"] else RuntimeError(failure)
+            kinds = {"UserError": UserError, "NotImplementedError": NotImplementedError}
+            raise kinds.get(answer["kind"], RuntimeError)(failure)
         return answer
 
     def _line(self) -> bytes:

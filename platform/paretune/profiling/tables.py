@@ -13,7 +13,7 @@ from paretune.profiling.deployed import Deployed
 from paretune.profiling.energy import Energy
 from paretune.profiling.latency import STAGES, Latency
 from paretune.profiling.operators import Operators
-from paretune.profiling.samples import P50_SAMPLES, P90_SAMPLES, P95_SAMPLES, P99_SAMPLES, Stage, milliseconds
+from paretune.profiling.samples import P50_SAMPLES, P90_SAMPLES, P95_SAMPLES, P99_SAMPLES, TIMED, Stage, milliseconds
 from paretune.profiling.throughput import Throughput
 from paretune.runtimes.base import Operator
 
@@ -94,7 +94,12 @@ def ratio_table(names: Sequence[str], comparison: Comparison) -> Rows:
         rows.append((name, *words))
     head = ("artefact", "p50 ms", "network ms", "times as fast", "network alone")
     rounds = comparison.latency.shape[0]
-    return Rows(f"interleaved, {rounds} rounds, against the first", head, tuple(rows), comparison.notes)
+    return Rows(
+        f"interleaved, {rounds} rounds of {TIMED[comparison.mode]}, against the first",
+        head,
+        tuple(rows),
+        comparison.notes,
+    )
 
 
 def operator_table(name: str, found: Operators) -> Rows:

@@ -71,7 +71,7 @@ def throughput(
         streams: processes, each on cores of its own.
         protocol: rounds (``repetitions``, fresh processes each), their length and warm-up.
         batch: images of an inference.
-        loader: as in ``latency.measure``.
+        loader: as in ``measuring.measure``.
 
     Raises:
         UserError: there are fewer cores than they need.

@@ -25,7 +25,8 @@ class Look:
 
     reading: Reading
     foreign: tuple[int, ...] | str
-    """Processes that are not ours, there or seen computing since the look before, or why they are not known."""
+    """Processes that are not ours and were seen computing since the look before (where the driver does not tell, that
+    are there), or why they are not known."""
     own_mib: float | None = None
     """Memory of the GPU that the processes that are measured have."""
     unseen: str = ""
@@ -102,7 +103,7 @@ class Watch:
         """
         looks: list[Look] = []
         start = time.time()
-        looks += self._look(workers, None)
+        looks += self._look(workers, start)
         yield looks
         looks += self._look(workers, start)
 
@@ -112,12 +113,12 @@ class Watch:
             return Watched((), missing=self._missing) if self._missing else None
         return Watched(tuple(looks), self._gpu.name, self._gpu.uuid, self._gpu.driver)
 
-    def _look(self, workers: Sequence[int], since: float | None) -> list[Look]:
+    def _look(self, workers: Sequence[int], since: float) -> list[Look]:
         if self._gpu is None:
             return []
-        computed = frozenset[int]() if since is None else self._gpu.computed(since)
+        computed = self._gpu.computed(since)
         unseen = self._gpu.reasons["computed"] if computed is None else ""
-        return [Look(self._gpu.read(), *_shared(self._gpu, workers, computed or ()), unseen)]
+        return [Look(self._gpu.read(), *_shared(self._gpu, workers, computed), unseen)]
 
 
 @contextmanager
@@ -141,11 +142,14 @@ def foreigners(looks: Sequence[Look]) -> list[str]:
     return [f"{'process' if one else 'processes'} {named} used the GPU too"] if met else []
 
 
-def _shared(gpu: Gpu, workers: Sequence[int], computed: Collection[int]) -> tuple[tuple[int, ...] | str, float | None]:
+def _shared(
+    gpu: Gpu, workers: Sequence[int], computed: Collection[int] | None
+) -> tuple[tuple[int, ...] | str, float | None]:
     """Return the processes on the GPU other than the workers', and the memory of these (MiB).
 
-    In a container their numbers may mean nothing. The workers are on the GPU, so numbers among which their own are
-    missing are those of another namespace.
+    One that is there disturbs nobody by that: a process that has trained keeps its CUDA context until it ends. It
+    counts only where the driver does not tell who computed. In a container their numbers may mean nothing. The workers
+    are on the GPU, so numbers among which their own are missing are those of another namespace.
     """
     found = gpu.processes()
     if found is None:
@@ -155,8 +159,10 @@ def _shared(gpu: Gpu, workers: Sequence[int], computed: Collection[int]) -> tupl
         what = f"{len(found)} processes by numbers of another namespace" if found else "no process"
         return f"NVML shows {what}, not the one that is measured (a container may hide it)", None
     memory = [used for pid in ours if (used := found[pid]) is not None]
-    met = {pid for pid in {*found, *computed} if pid and _session(pid) not in workers and pid != os.getpid()}
-    return tuple(sorted(met)), sum(memory) if memory else None  # our own process sleeps meanwhile
+    ours = [*ours, 0, os.getpid()]  # our own process sleeps meanwhile
+    met = found if computed is None else computed
+    met = {pid for pid in met if pid not in ours and _session(pid) not in workers}
+    return tuple(sorted(met)), sum(memory) if memory else None
 
 
 def _session(pid: int) -> int | None:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from paretune.detectors.base import Detector
+from paretune.runtimes import RUNTIMES
 from paretune.runtimes.counting import SAME_VALUE, Modules, modules_of
 from paretune.runtimes.onnxruntime import part_file
 from paretune.runtimes.predictor import Predictor
+from paretune.spec import parse_plugin
 from paretune.store import Artefact
 from paretune.structures import Floats, Image
 from paretune.target import Target
@@ -69,7 +71,7 @@ def work_of(predictor: Predictor, image: Image, target: Target) -> dict[str, Wor
     artefact, detector = predictor.artefact, predictor.detector
     batch, _ = predictor.preprocess(image)
     if (artefact.folder / "structure.json").is_file():
-        return _of_torch(artefact, detector, batch, str(artefact.runtime.get("precision", "fp32")))
+        return _of_torch(artefact, detector, batch, _precision(artefact))
     shapes: dict[str, tuple[int, ...]] = {}
 
     def watched(part: str) -> Callable[[Floats], tuple[Floats, ...]]:
@@ -81,12 +83,18 @@ def work_of(predictor: Predictor, image: Image, target: Target) -> dict[str, Wor
 
     detector.run({part: watched(part) for part in predictor.core.parts}, batch, artefact.input_size)
     fallback = str(predictor.facts.get("precision", "fp32"))
-    floats = "fp32" if fallback == "int8" or (target.device == "cpu" and fallback == "fp16") else fallback
+    floats = _precision(artefact) if fallback == "int8" else fallback  # of what stays float beside INT8 layers
+    floats = "fp32" if target.device == "cpu" and floats == "fp16" else floats
     found: dict[str, Work] = {}
     modules = modules_of(artefact, detector)
     for part, shape in shapes.items():
         found |= _of_onnx(artefact.file(part_file(part)), detector.part_input(part), shape, floats, modules[part])
     return found
+
+
+def _precision(artefact: Artefact) -> str:
+    """Return what an artefact's runtime is asked to compute floats in; one that cannot be asked computes in fp32."""
+    return str(getattr(parse_plugin(artefact.runtime, RUNTIMES), "precision", "fp32"))
 
 
 def _of_torch(artefact: Artefact, detector: Detector, batch: Floats, floats: str) -> dict[str, Work]:

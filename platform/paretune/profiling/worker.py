@@ -45,8 +45,13 @@ def main() -> None:
             _answer(answers, getattr(runner, command.pop("do"))(**command))
     except Exception as error:  # noqa: BLE001 - whatever a runtime may raise goes to the supervisor
         traceback.print_exc()
-        _answer(answers, {"error": f"{type(error).__name__}: {error}", "by_user": isinstance(error, UserError)})
+        _answer(answers, {"error": f"{type(error).__name__}: {error}", "kind": _kind(error)})
         sys.exit(1)
+
+
+def _kind(error: Exception) -> str:
+    """Return what the supervisor makes of an error: a mistake of the user, what a runtime cannot, or a failure."""
+    return next((kind.__name__ for kind in (UserError, NotImplementedError) if isinstance(error, kind)), "RuntimeError")
 
 
 def _private_stdout() -> TextIO:
