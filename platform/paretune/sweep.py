@@ -168,9 +168,13 @@ def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> None:
     """Run one trial in a Ray worker; called by Tune."""
     from ray import tune
 
-    bench = _bench_in_worker(runs, name)
-    recipe = Recipe.model_validate(proposal["recipe"])
-    record = run(bench, proposal["number"], recipe, origin=proposal["origin"])
+    try:
+        bench = _bench_in_worker(runs, name)
+    except (OSError, UserError) as error:  # another machine than that on which the sweep began
+        record = _failed(Path(runs) / name, proposal, " ".join(str(error).split()))
+    else:
+        recipe = Recipe.model_validate(proposal["recipe"])
+        record = run(bench, proposal["number"], recipe, origin=proposal["origin"])
     tune.report({"number": record.number, "state": record.state})
 
 
@@ -182,12 +186,13 @@ def _bench_in_worker(runs: str, name: str) -> Bench:
 
 def record_of(folder: Path, proposal: Mapping[str, Any]) -> Record:
     """Return a finished trial's record; one whose worker died before writing it gets a failed one."""
-    number = proposal["number"]
-    record = read_record(folder, number)
-    if record is None:
-        recipe = Recipe.model_validate(proposal["recipe"])
-        record = Record.failed(
-            number, recipe.tree(), recipe.params(), proposal["origin"], "the worker died (out of memory, or killed)"
-        )
-        write_record(folder, record)
+    record = read_record(folder, proposal["number"])
+    return record or _failed(folder, proposal, "the worker died (out of memory, or killed)")
+
+
+def _failed(folder: Path, proposal: Mapping[str, Any], why: str) -> Record:
+    """Write the record of a trial that did not come to run."""
+    recipe = Recipe.model_validate(proposal["recipe"])
+    record = Record.failed(proposal["number"], recipe.tree(), recipe.params(), proposal["origin"], why)
+    write_record(folder, record)
     return record

@@ -15,7 +15,7 @@ from tests_support import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 TWO_WORKERS = """\
-dataset: {shapes: {train: 32, val: 16, test: 8, size: 96x64}}
+dataset: {voc: {root: VOCdevkit}}  # as people write it: seen from where they are, also by every worker
 detector: {yolo: {variant: nano, depthwise: false, width: 0.125}}
 input_size: 96x64
 training: {epochs: 2, batch_size: 4, lr: 4e-3, workers: 2, threads: 1, device: cpu}
@@ -40,7 +40,7 @@ def official(folder: Path, form: str) -> tuple[str, Path]:
     root = folder / ("coco" if form == "coco" else "VOCdevkit")
     place = root if form == "coco" else root / "VOC2007"
     write_dataset(Data(made.classes, splits, made.fingerprint), place, form)
-    return f"dataset.{form}.root", root
+    return f"dataset.{form}.root", root.relative_to(folder)
 
 
 @pytest.mark.full
@@ -60,6 +60,7 @@ def test_our_jobs_run_on_the_official_layouts(place, form):
 
 
 def test_a_sweep_with_two_workers_in_every_training(place):
+    official(place.folder, "voc")
     (place.folder / "two.yaml").write_text(TWO_WORKERS)
     (place.folder / "space.yaml").write_text(SPACE)
     done = place.run("sweep", "two.yaml", "--set", f"output={place.runs}")

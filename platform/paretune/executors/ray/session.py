@@ -24,6 +24,7 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a trial without a GPU share keeps CUDA_VISIBLE_DEVICES as it was
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # Tune's trials stay where we are: the paths of a job are seen from there
     "RAY_DEDUP_LOGS": "1",
     "RAY_worker_niceness": "0",  # workers run at nice 15 otherwise: anything on the machine outranks a measurement
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",  # else ray.train.report blocks for up to two seconds
