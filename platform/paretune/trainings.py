@@ -124,7 +124,8 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False) -> dict[
         data = job.dataset.open(place.cache)
         order = Order(job.detector, job.dataset, place.cache, job.size, job.training, place.folder)
         where = Place(place.runs, place.name, job.tracking.uri, job.tracking.experiment)
-        log = TrainingLog(where if job.tracking.trainings else None, flat(job.tree()))
+        begun = bool(epochs_of(order.work))
+        log = TrainingLog(where if job.tracking.trainings else None, flat(job.tree()), begun=begun)
 
         def tell(line: str) -> None:
             print(line, flush=True)

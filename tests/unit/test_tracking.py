@@ -6,13 +6,16 @@ import json
 import math
 import shutil
 import time
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from paretune.front import hypervolume, pareto_front
 from paretune.spec import fingerprint
-from paretune.tracking.client import database_uri
+from paretune.tracking.client import Place, database_uri
 from paretune.tracking.mlflow import MlflowTracker
+from paretune.tracking.trainings import TrainingLog
 from paretune.tracking.views import view_key
 from tests_support_records import OBJECTIVES, changed, fake_records, feasible, front_of, write_sweep
 
@@ -235,7 +238,6 @@ def test_sweeps_share_an_experiment_and_each_has_its_view_and_its_link(runs):
         view = json.loads(tags[f"mlflow.sharedViewState.{view_key(name)}"])
         assert view["name"] == f"front of {name}"
         state = json.loads(view["state"])
-        assert f"tags.`paretune.sweep` = '{name}'" in state["searchFilter"]
         assert state["compareRunCharts"][0]["xaxis"]["key"] == "latency_ms_p50"
         run_id = next(run.info.run_id for run in parents if run.info.run_name == name)
         assert f"{run_id}/artifacts/front/front.html" in tags["mlflow.note.content"]
@@ -243,6 +245,43 @@ def test_sweeps_share_an_experiment_and_each_has_its_view_and_its_link(runs):
         found = client_of(runs).search_runs([experiment_of(runs).experiment_id], state["searchFilter"])
         chosen = {point["trial"] for point in front_of(records[:3])["front"]}
         assert {int(run.data.tags["paretune.trial"]) for run in found} == chosen
+
+
+@slow
+def test_a_sweep_of_the_same_name_made_anew_is_another_one(runs):
+    """As after ``rm -rf runs/demo``, or of somebody else on one server: nothing of the first is taken over or lost."""
+    records, again = fake_records(), {**JOB, "search.trials": 3}
+    sync(tracker_of(runs), runs, records)
+    first = snapshot(runs)["demo"]
+    later = [replace(one, started=one.started + 9e4) for one in records[:3]]
+    tracker = MlflowTracker(runs, "demo", None, "paretune")
+    tracker.start(again, START + 9e4)
+    sync(tracker, runs, later)
+    parents, children = runs_in_experiment(runs)
+    new, old = sorted(parents, key=lambda run: -run.info.start_time)
+    assert (new.data.params["search.trials"], old.data.params["search.trials"]) == ("3", "14")
+    assert old.data.metrics["trials_done"] == len(records)
+    assert new.data.metrics["trials_done"] == 3
+    assert first[1].keys() == old.data.metrics.keys()
+    counts = Counter(run.data.tags["mlflow.parentRunId"] for run in children)
+    assert counts == {new.info.run_id: 3, old.info.run_id: len(records)}
+    tag = experiment_of(runs).tags[f"mlflow.sharedViewState.{view_key('demo')}"]
+    found = client_of(runs).search_runs(
+        [experiment_of(runs).experiment_id], json.loads(json.loads(tag)["state"])["searchFilter"]
+    )
+    assert {run.data.tags["mlflow.parentRunId"] for run in found} == {new.info.run_id}
+
+
+@slow
+def test_a_training_of_the_same_name_made_anew_has_a_run_of_its_own(runs):
+    epoch = {"number": 1, "losses": {"box": 1.0}, "lr": 0.1, "images_per_second": 9.0, "seconds": 2.0}
+    place = Place(runs, "first", None, "trainings")
+    for begun, entries in ((False, [epoch]), (False, [epoch]), (True, [epoch, {**epoch, "number": 2}])):
+        TrainingLog(place, {"epochs": 2}, begun=begun).epochs(entries)
+    client = client_of(runs)
+    found = client.search_runs([client.get_experiment_by_name("trainings").experiment_id])
+    done = {run.info.start_time: run.data.metrics["epochs_done"] for run in found}
+    assert [done[stamp] for stamp in sorted(done)] == [1, 2]  # the newest goes on
 
 
 def runs_in_experiment(runs):

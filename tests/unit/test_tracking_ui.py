@@ -35,6 +35,8 @@ def test_a_taken_port_is_refused(tmp_path):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
+        with pytest.raises(UserError, match="--port 70000: ports are 1 to 65535"):
+            open_ui(tmp_path, 70000)
         with pytest.raises(UserError, match=r"port \d+ is taken"):
             open_ui(tmp_path, other.getsockname()[1])
 

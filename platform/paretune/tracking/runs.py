@@ -73,7 +73,9 @@ class SweepRuns:
                 self._on_front[number] = run.data.tags[ON_FRONT] == "true"
 
     def _parent(self, started: float) -> Run:
-        found = self._find(f"tags.`{SWEEP}` = '{self._sweep}' and tags.`{TRIAL}` = 'all'")
+        """Return the run of this sweep; another of its name, of before or of somebody else, has another time."""
+        named = f"tags.`{SWEEP}` = '{self._sweep}' and tags.`{TRIAL}` = 'all'"
+        found = self._find(f"{named} and attributes.start_time = {_ms(started)}")
         if found:
             return found[0]
         return self._client.create_run(
@@ -184,7 +186,7 @@ class SweepRuns:
     def offer_view(self, objectives: Sequence[Objective]) -> None:
         """Add the saved view and the links to the experiment's page, once."""
         if not self._view_offered:
-            offer_view(self._client, self._experiment_id, self._sweep, objectives)
+            offer_view(self._client, self._experiment_id, self._sweep, self._parent_id, objectives)
             self._view_offered = True
 
     def _log(

@@ -28,10 +28,11 @@ class TrainingLog:
     Args:
         place: where it is logged; None logs nothing.
         params: the job, flat.
+        begun: whether the training goes on; its run is the newest of its name then.
     """
 
-    def __init__(self, place: Place | None, params: Mapping[str, Any]) -> None:
-        self._place, self._params = place, params
+    def __init__(self, place: Place | None, params: Mapping[str, Any], *, begun: bool) -> None:
+        self._place, self._params, self._begun = place, params, begun
         self._client: MlflowClient | None = None
         self._run_id, self._done = "", 0
 
@@ -84,7 +85,8 @@ class TrainingLog:
 
         client = place.connect()
         experiment = place.experiment_id(client)
-        found = client.search_runs([experiment], f"tags.`{TRAINING}` = '{place.sweep}'", max_results=1)
+        named, newest = f"tags.`{TRAINING}` = '{place.sweep}'", ["attributes.start_time DESC"]
+        found = client.search_runs([experiment], named, order_by=newest, max_results=1) if self._begun else []
         if found:
             self._run_id, self._done = found[0].info.run_id, int(found[0].data.metrics.get(STEP, 0))
             client.update_run(self._run_id, status="RUNNING")

@@ -47,6 +47,8 @@ def _refuse_taken(port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
+        except OverflowError:
+            raise UserError(f"--port {port}: ports are 1 to 65535") from None
         except OSError:
             raise UserError(f"port {port} is taken; --port gives another one") from None
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.front import Objective
 from paretune.spec import fingerprint
-from paretune.tracking.client import NOTE, ON_FRONT, SWEEP, TRIAL, run_page
+from paretune.tracking.client import NOTE, ON_FRONT, PARENT, SWEEP, TRIAL, run_page
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,8 +27,13 @@ MOST_VIEWS = 30
 """Sweeps that have a view; MLflow shows at most 50."""
 
 
-def offer_view(client: MlflowClient, experiment_id: str, sweep: str, objectives: Sequence[Objective]) -> None:
-    """Add a sweep's view to the experiment's *Views* menu and list the sweeps in its description."""
+def offer_view(
+    client: MlflowClient, experiment_id: str, sweep: str, run_id: str, objectives: Sequence[Objective]
+) -> None:
+    """Add a sweep's view to the experiment's *Views* menu and list the sweeps in its description.
+
+    Of several sweeps of one name the one that asked last has the view.
+    """
     from mlflow.exceptions import MlflowException
 
     if server_major(client.tracking_uri) != KNOWN_MAJOR:
@@ -38,8 +43,9 @@ def offer_view(client: MlflowClient, experiment_id: str, sweep: str, objectives:
         sweeps = client.search_runs(
             [experiment_id], f"tags.`{TRIAL}` = 'all'", order_by=["attributes.start_time DESC"], max_results=MOST_VIEWS
         )
-        started = next((run.info.start_time for run in sweeps if run.data.tags.get(SWEEP) == sweep), 0)
-        client.set_experiment_tag(experiment_id, VIEW + view_key(sweep), view_state(sweep, objectives, started))
+        started = next((run.info.start_time for run in sweeps if run.info.run_id == run_id), 0)
+        state = view_state(sweep, run_id, objectives, started)
+        client.set_experiment_tag(experiment_id, VIEW + view_key(sweep), state)
         kept = {VIEW + view_key(run.data.tags[SWEEP]) for run in sweeps} | {VIEW + view_key(sweep)}
         for key in experiment.tags:
             if key.startswith(f"{VIEW}paretune-") and key not in kept:
@@ -69,11 +75,12 @@ def view_key(sweep: str) -> str:
     return f"paretune-{fingerprint('view', sweep)}"
 
 
-def view_state(sweep: str, objectives: Sequence[Objective], created: int) -> str:
+def view_state(sweep: str, run_id: str, objectives: Sequence[Objective], created: int) -> str:
     """Return a saved view: the sweep's front as scatter chart and parallel coordinates.
 
     Args:
         sweep: its name.
+        run_id: of the sweep's run, below which its trials are.
         objectives: the first to minimize is the horizontal axis.
         created: milliseconds since 1970.
     """
@@ -99,7 +106,7 @@ def view_state(sweep: str, objectives: Sequence[Objective], created: int) -> str
         "selectedMetrics": list(dict.fromkeys([x, y, "size_mib"])),
     }
     state: dict[str, Any] = {
-        "searchFilter": f"tags.`{SWEEP}` = '{sweep}' and tags.`{ON_FRONT}` = 'true'",
+        "searchFilter": f"tags.`{PARENT}` = '{run_id}' and tags.`{ON_FRONT}` = 'true'",
         "orderByKey": f"metrics.`{x}`",
         "orderByAsc": True,
         "startTime": "ALL",
