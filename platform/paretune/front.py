@@ -59,6 +59,8 @@ NAMEABLE = {
     "flops": "operations of one inference, 2 x multiply-adds",
 }
 """Metrics an objective or a constraint may name."""
+COSTS = tuple(list(NAMEABLE)[list(NAMEABLE).index("latency_ms_p50") :])
+"""Those that are better when smaller."""
 ENERGY = ("energy_mj_image", "energy_mj_image_net")
 """Those that only some machines tell."""
 

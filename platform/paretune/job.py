@@ -12,7 +12,7 @@ from paretune.data import DATASETS
 from paretune.data.base import Dataset
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.front import ENERGY, known_metric
+from paretune.front import COSTS, ENERGY, known_metric
 from paretune.recipe import Recipe, WrittenSize
 from paretune.search.samplers import SAMPLERS, Gp, Sampler
 from paretune.spec import Spec, misplaced, plugin
@@ -170,6 +170,14 @@ class Job(Spec):
     def _two(cls, value: dict[str, Any]) -> dict[str, Any]:
         if len(value) != 2:
             raise ValueError(f"two objectives are expected, such as map and latency_ms_p50; got {len(value)}")
+        return value
+
+    @field_validator("constraints")
+    @classmethod
+    def _drops(cls, value: dict[str, Constraint]) -> dict[str, Constraint]:
+        for metric, constraint in value.items():
+            if constraint.max_drop is not None and metric in COSTS:
+                raise ValueError(f"{metric} is the better the smaller: give its largest value as max, not max_drop")
         return value
 
     @field_validator("targets")

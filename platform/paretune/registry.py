@@ -53,6 +53,6 @@ class Registry(Generic[T]):
         module, _, attribute = self.rows[name].partition(":")
         try:
             found: type[T] = getattr(importlib.import_module(module), attribute)
-        except ImportError as error:
+        except (AttributeError, ImportError) as error:  # no such class in it, or no such module
             raise UserError(f"{self.kind} {name!r} cannot be loaded: {error}") from error
         return found

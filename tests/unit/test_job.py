@@ -12,6 +12,8 @@ import pytest
 from paretune.baseline import first_recipes
 from paretune.cli import main
 from paretune.errors import UserErrors
+from paretune.evaluation.accuracy import METRICS
+from paretune.front import COSTS, NAMEABLE
 from paretune.job import SHORTEST, Constraint, Job
 from paretune.plan import read_plan
 from paretune.profiling.energy import WINDOW
@@ -190,6 +192,11 @@ def test_overrides_reach_plugins_written_as_a_word(plan):
             ["job.yaml:5: constraints.map: give one of min"],
         ),
         (
+            {"search": "constraints: {latency_ms_p50: {max_drop: 1}}\nsearch"},
+            {},
+            ["job.yaml:5: constraints: latency_ms_p50 is the better the smaller", "as max, not max_drop"],
+        ),
+        (
             {"search": "objectives: {map: maximize, energy_mj_image: minimize}\nmeasuring: {energy: 0}\nsearch"},
             {},
             ["job.yaml:5: objectives.energy_mj_image: energy is not taken: measuring.energy is 0"],
@@ -236,6 +243,10 @@ def test_many_mistakes_are_told_at_once(plan):
 )
 def test_violations(constraint, value, base, violation):
     assert constraint.violation(value, base) == pytest.approx(violation)
+
+
+def test_a_drop_is_of_what_is_better_when_larger():
+    assert set(NAMEABLE) == {*COSTS, *METRICS} - {"confidence"}
 
 
 def test_recipes_get_the_export_they_need():
