@@ -17,7 +17,7 @@ from paretune.compression.artefact import write_artefact
 from paretune.compression.export import Export
 from paretune.compression.prune import Prune
 from paretune.compression.quantize import Quantize
-from paretune.detectors import frcnn_pool
+from paretune.detectors import frcnn_network, frcnn_pool
 from paretune.detectors.base import Losses
 from paretune.detectors.faster_rcnn import FasterRcnn
 from paretune.detectors.frcnn_host import anchors, pooled
@@ -229,6 +229,35 @@ def test_bfloat16_moves_no_anchor_and_hardly_the_first_networks_loss():
     for name in ("objectness", "region"):  # which regions the second network gets is decided by small differences
         torch.testing.assert_close(found[1][name].float(), found[0][name], rtol=0.1, atol=0.05, msg=name)
     assert all(torch.isfinite(term) for term in found[1].values())
+
+
+@pytest.mark.parametrize("kernel", [False, True])
+def test_bfloat16_moves_no_truth_and_rounds_no_region(kernel, monkeypatch):
+    """bfloat16 knows only every half pixel from 64 on, and every other one from 256 on."""
+    if kernel:
+        monkeypatch.setattr(frcnn_pool, "MOST_CELLS", 0)  # torchvision's, as on a GPU
+    network, images = sure(SMALL).train(), pictures()
+    boxes = np.array([[20.3, 10.7, 100.3, 90.7], [70.1, 65.2, 140.9, 120.6]], np.float32)
+    marked = [Annotations(boxes[i : i + 1], np.zeros(1, np.int64), np.zeros(1, bool)) for i in range(2)]
+    regions, trained = [], []
+    network.regions.register_forward_hook(lambda _, given, __: regions.extend(given[0]))
+    own = frcnn_network.fastrcnn_loss
+
+    def loss(logits, offsets, labels, wanted):
+        trained.extend([offsets, *wanted])
+        return own(logits, offsets, labels, wanted)
+
+    monkeypatch.setattr(frcnn_network, "fastrcnn_loss", loss)
+    torch.manual_seed(5)
+    with torch.autocast("cpu", torch.bfloat16):
+        SMALL.training_loss(network, images, marked, Losses(box="giou"))
+    assert {tensor.dtype for tensor in regions + trained} == {torch.float32}
+    for found, box in zip(regions, boxes, strict=True):
+        assert (found.numpy() == box).all(axis=1).any()
+        assert (found != found.bfloat16()).any(dim=1).float().mean() > 0.5
+    for coder in (network.rpn.box_coder, network.roi_heads.box_coder):
+        stays = coder.decode_single(torch.zeros(2, 4, dtype=torch.bfloat16), torch.from_numpy(boxes))
+        np.testing.assert_allclose(stays.numpy(), boxes, atol=1e-4)
 
 
 @pytest.mark.slow

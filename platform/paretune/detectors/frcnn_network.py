@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import detection
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import fastrcnn_loss
@@ -105,6 +106,7 @@ class FasterRcnn(nn.Module):
             regions, _, labels, wanted = heads.select_training_samples(regions, targets)
             regions = self.regions(regions)
         logits, offsets = self.box(self._pooled(features, regions, images))
+        offsets = offsets.float()  # as the targets are
         classes, boxes = fastrcnn_loss(logits, offsets, labels, wanted)
         if losses.classes == "focal":
             wrong = F.cross_entropy(logits, torch.cat(labels), reduction="none")
@@ -155,6 +157,14 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]
     def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:  # noqa: ARG002 - float32 always
         """Keep them in float32 under mixed precision: bfloat16 knows only even pixels beyond 256."""
         super().set_cell_anchors(torch.float32, device)
+
+
+class Coder(BoxCoder):  # type: ignore[misc]
+    """torchvision's coder of boxes; its boxes, and what is trained on them, stay in float32 under mixed precision."""
+
+    def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
+        """Decode; torchvision rounds the boxes to the type of the offsets, and the ground truth to theirs."""
+        return super().decode_single(rel_codes.float(), boxes)  # type: ignore[no-any-return]
 
 
 class Core(nn.Module):
@@ -223,6 +233,8 @@ def build(
         weights=None, weights_backbone=None, num_classes=num_classes + 1, box_batch_size_per_image=samples
     )
     parts.rpn.anchor_generator = Anchors(sizes)
+    for part in (parts.rpn, parts.roi_heads):
+        part.box_coder = Coder(part.box_coder.weights)
     assert parts.roi_heads.box_roi_pool.sampling_ratio == SAMPLES  # noqa: S101 - the host's RoIAlign is made for it
     if head_width is not None:
         from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
