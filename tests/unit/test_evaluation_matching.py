@@ -118,6 +118,16 @@ def test_equal_scores_are_kept_or_dropped_together():
     assert best_f1([found], [truth]).precision == 0.5
 
 
+def test_a_score_that_is_the_confidence_is_kept_in_any_precision():
+    """float32 holds 0.3 as a little more, and 0.7 as a little less."""
+    truth = truth_of([[20 * i, 0, 20 * i + 10, 10] for i in range(4)], [0] * 4)
+    for kind in (np.float32, np.float64):
+        found = Detections(truth.boxes, np.array([0.9, 0.8, 0.7, 0.3], kind), np.zeros(4, np.int64))
+        recalls = [at_confidence([found], [truth], score).recall for score in (0.9, 0.8, 0.7, 0.3)]
+        assert recalls == [0.25, 0.5, 0.75, 1]
+    assert at_confidence([found], [truth], 0.3) == best_f1([found], [truth])
+
+
 def test_unknown_is_none():
     truth = truth_of([[0, 0, 10, 10]], [0])
     nothing = best_f1([none_found()], [truth])

@@ -79,6 +79,23 @@ def test_files_of_another_program_give_pycocotools_numbers(tmp_path, capsys, see
         assert out["per_class"][name]["map"] == pytest.approx(precision[:, :, index].mean(), abs=1e-9)
 
 
+def test_scores_that_are_the_confidence_count_everywhere(tmp_path, capsys):
+    """Rounded scores, the last just what gives the best F1: headline, class and confusions keep it alike."""
+    boxes = [[20 * i, 0, 10, 10] for i in range(4)]
+    objects = [{"id": i + 1, "image_id": 1, "category_id": 1, "bbox": box} for i, box in enumerate(boxes)]
+    rows = [
+        {"image_id": 1, "category_id": 1, "bbox": box, "score": score}
+        for box, score in zip(boxes, (0.9, 0.8, 0.6, 0.3), strict=True)
+    ]
+    content = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "ant"}], "annotations": objects}
+    (tmp_path / "gt.json").write_text(json.dumps(content))
+    (tmp_path / "found.json").write_text(json.dumps(rows))
+    out = told(capsys, "--annotations", tmp_path / "gt.json", "--detections", tmp_path / "found.json")
+    assert out["metrics"]["confidence"] == 0.3
+    assert out["metrics"]["recall"] == out["per_class"]["ant"]["recall"] == 1
+    assert out["confusion"]["counts"] == [[4, 0], [0, 0]]
+
+
 def test_the_promised_keys(tmp_path, capsys):
     written(tmp_path)
     out = told(capsys, "--annotations", tmp_path / "gt.json", "--detections", tmp_path / "found.json")

@@ -70,7 +70,7 @@ def at_confidence(detections: Sequence[Detections], annotations: Sequence[Annota
 
 def point_of(matched: Matched, confidence: float) -> Operating:
     """Return the same of what has been matched."""
-    kept = matched.scores >= np.float32(confidence)
+    kept = matched.scores >= matched.scores.dtype.type(confidence)  # float64 in results files
     return _point(confidence, int(matched.hits[kept].sum()), int(kept.sum()), matched.objects)
 
 
