@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+
+from paretune.errors import UserError
 
 ROOT = Path(__file__).parent.parent.parent
 PLACES = 12
@@ -97,6 +100,71 @@ def test_two_workers_change_the_weights_as_one_does(accumulate: int, tmp_path: P
     assert first["maps"] == second["maps"]
     assert first["best"] == second["best"]
     assert len(first["maps"]) >= 3
+
+
+def room(monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], **settings: Any) -> tuple[Any, list[str]]:
+    """What each of two workers gets in a cluster of such nodes, and the lines that are told."""
+    from paretune.training.ddp import room_for
+    from paretune.training.settings import Training
+
+    total = sum(node.get("GPU", 0) for node in nodes)
+    cluster = SimpleNamespace(
+        nodes=lambda: [{"Alive": True, "Resources": node} for node in nodes],
+        cluster_resources=lambda: {"GPU": total} if total else {},
+    )
+    monkeypatch.setitem(sys.modules, "ray", cluster)
+    lines: list[str] = []
+    return room_for(Training(workers=2, **settings), lines.append), lines
+
+
+CARD = {"CPU": 4, "GPU": 1}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "settings", "expected"),
+    [
+        ([{"CPU": 16}], {}, (8, False)),
+        ([{"CPU": 16, "GPU": 2}], {}, (8, True)),
+        ([{"CPU": 16, "GPU": 8}], {}, (8, True)),
+        ([{"CPU": 16}, CARD, CARD], {}, (4, True)),
+        ([{"CPU": 16}, CARD, CARD], {"threads": 3}, (3, True)),
+        ([{"CPU": 16}, CARD, CARD], {"device": "cpu"}, (8, False)),
+        ([{"CPU": 16, "GPU": 1}, CARD], {}, (4, True)),
+        ([{"CPU": 16, "GPU": 2}, {"CPU": 1, "GPU": 1}], {}, (8, True)),
+    ],
+)
+def test_workers_get_the_cores_that_lie_beside_their_gpus(
+    nodes: list[dict[str, float]],
+    settings: dict[str, Any],
+    expected: tuple[int, bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, lines = room(monkeypatch, nodes, **settings)
+    assert found == expected
+    assert lines == []
+
+
+@pytest.mark.parametrize(
+    ("nodes", "settings"),
+    [
+        ([{"CPU": 16}, CARD, CARD], {"threads": 8}),
+        ([{"CPU": 16}, {"GPU": 2}], {}),
+        ([{"CPU": 1, "GPU": 2}], {"device": "cuda"}),
+    ],
+)
+def test_cores_and_gpus_that_lie_apart_are_no_room(
+    nodes: list[dict[str, float]], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"no room for 2 workers with \d CPU cores and a GPU each"):
+        room(monkeypatch, nodes, **settings)
+
+
+def test_gpus_that_stay_idle_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, lines = room(monkeypatch, [{"CPU": 16}, CARD])
+    assert found == (8, False)
+    (line,) = lines
+    assert "1 GPUs for 2 workers" in line
+    assert room(monkeypatch, [{"CPU": 16}, CARD], device="cpu")[1] == []
 
 
 if __name__ == "__main__":

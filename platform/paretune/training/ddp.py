@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ def train_with_ray(order: Order, progress: Callable[[str], None] = lambda _: Non
 
     Args:
         order: what is trained, by ``training.workers`` workers, each with a device of its own.
-        progress: called with a line after each epoch, in this thread.
+        progress: called with a line after each epoch, and where GPUs stay idle, in this thread.
 
     Returns:
         The order's folder.
@@ -59,7 +59,7 @@ def train_with_ray(order: Order, progress: Callable[[str], None] = lambda _: Non
         progress("trained already")
         return order.folder
     order.work.mkdir(parents=True, exist_ok=True)
-    cpus, use_gpu = room_for(order.settings)
+    cpus, use_gpu = room_for(order.settings, progress)
     (order.work / MISTAKE).unlink(missing_ok=True)
     _fit(order, order.settings.workers, cpus, use_gpu, progress)
     if (mistake := _mistake(order)) is not None:
@@ -151,8 +151,12 @@ def _mistake(order: Order) -> list[str] | None:
     return [str(word) for word in json.loads(path.read_text())] if path.is_file() else None
 
 
-def room_for(settings: Training) -> tuple[int, bool]:
+def room_for(settings: Training, tell: Callable[[str], None] = lambda _: None) -> tuple[int, bool]:
     """Return the CPU cores, and threads, of each worker, and whether each gets a GPU.
+
+    Args:
+        settings: how many workers, on what.
+        tell: called with a line where the cluster has GPUs, but too few for each worker to get one.
 
     Raises:
         UserError: the cluster can never give that; Ray would wait for ever. Says what it has.
@@ -160,15 +164,46 @@ def room_for(settings: Training) -> tuple[int, bool]:
     import ray
 
     workers = settings.workers
-    gpus = int(ray.cluster_resources().get("GPU", 0))
+    machines = [_cores_and_gpus(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    gpus = sum(count for _, count in machines)
     if settings.device == "cuda" and gpus < workers:
         raise UserError(f"training.device is cuda, but the Ray cluster has {gpus} GPUs for {workers} workers")
-    cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    if settings.device != "cpu" and gpus >= workers:
+        return _cores_beside_gpus(settings, [(cores, count) for cores, count in machines if count]), True
+    if settings.device == "auto" and gpus:
+        tell(f"training.device is auto: the Ray cluster has {gpus} GPUs for {workers} workers, all train on CPU cores")
+    cores = [count for count, _ in machines]
     cpus = settings.threads or max(1, max(cores) // workers)
     if sum(count // cpus for count in cores) < workers:
         wish = f"{workers} workers with {cpus} CPU cores each"
         raise UserError(f"training: the Ray cluster (cores per machine: {cores}) has no room for {wish}")
-    return cpus, settings.device != "cpu" and gpus >= workers
+    return cpus, False
+
+
+def _cores_beside_gpus(settings: Training, machines: Sequence[tuple[int, int]]) -> int:
+    """Return the CPU cores of each worker with a GPU: as many as leave room for all on the machines that have GPUs.
+
+    Raises:
+        UserError: no number does, or the one asked for does not.
+    """
+
+    def room(cpus: int) -> int:
+        return sum(min(cores // cpus, gpus) for cores, gpus in machines)
+
+    most = max(cores for cores, _ in machines)
+    fitting = (count for count in range(most, 0, -1) if room(count) >= settings.workers)
+    cpus = settings.threads or next(fitting, 1)
+    if room(cpus) < settings.workers:
+        wish = f"{settings.workers} workers with {cpus} CPU cores and a GPU each"
+        has = ", ".join(f"{cores} and {gpus}" for cores, gpus in machines)
+        raise UserError(
+            f"training: the Ray cluster (cores and GPUs per machine with GPUs: {has}) has no room for {wish}"
+        )
+    return cpus
+
+
+def _cores_and_gpus(resources: Mapping[str, float]) -> tuple[int, int]:
+    return int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
 
 
 def _share(cpus: int, use_gpu: bool) -> dict[str, float]:
