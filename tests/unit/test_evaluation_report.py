@@ -59,6 +59,14 @@ def written(folder, seed=0, images=12):
     return content, found
 
 
+def numbers_of(content, found):
+    """pycocotools' evaluation of both, with the twelve numbers as ``stats``; -1 is unknown."""
+    rows = [{**row, "id": i + 1, "iscrowd": 0, "area": row["bbox"][2] * row["bbox"][3]} for i, row in enumerate(found)]
+    oracle = by_pycocotools(copy.deepcopy(content), copy.deepcopy({**content, "annotations": rows}))
+    oracle.summarize()
+    return oracle
+
+
 def told(capsys, *words):
     assert main(["evaluate", *map(str, words), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
@@ -67,9 +75,7 @@ def told(capsys, *words):
 @pytest.mark.parametrize("seed", range(5))
 def test_files_of_another_program_give_pycocotools_numbers(tmp_path, capsys, seed):
     content, found = written(tmp_path, seed)
-    rows = [{**row, "id": i + 1, "iscrowd": 0, "area": row["bbox"][2] * row["bbox"][3]} for i, row in enumerate(found)]
-    oracle = by_pycocotools(copy.deepcopy(content), copy.deepcopy({**content, "annotations": rows}))
-    oracle.summarize()
+    oracle = numbers_of(content, found)
     capsys.readouterr()
     out = told(capsys, "--annotations", tmp_path / "gt.json", "--detections", tmp_path / "found.json")
     twelve = [out["metrics"][name] for name in METRICS[:12]]
@@ -77,6 +83,23 @@ def test_files_of_another_program_give_pycocotools_numbers(tmp_path, capsys, see
     precision = oracle.eval["precision"][:, :, :, 0, 2]
     for index, name in enumerate(NAMES):
         assert out["per_class"][name]["map"] == pytest.approx(precision[:, :, index].mean(), abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_first_images_of_files_give_pycocotools_numbers_of_these(tmp_path, capsys, seed):
+    content, found = written(tmp_path, seed)
+    first = {entry["id"] for entry in content["images"][:7]}
+    part = {
+        **content,
+        "images": content["images"][:7],
+        "annotations": [row for row in content["annotations"] if row["image_id"] in first],
+    }
+    oracle = numbers_of(part, [row for row in found if row["image_id"] in first])
+    capsys.readouterr()
+    files = ("--annotations", tmp_path / "gt.json", "--detections", tmp_path / "found.json")
+    metrics = told(capsys, *files, "--limit", 7)["metrics"]
+    twelve = [-1 if metrics[name] is None else metrics[name] for name in METRICS[:12]]
+    assert twelve == pytest.approx(list(oracle.stats), abs=1e-9)
 
 
 def test_scores_that_are_the_confidence_count_everywhere(tmp_path, capsys):

@@ -125,12 +125,11 @@ def _problem(row: Any, images: Mapping[int, Row], labels: Mapping[int, int], *, 
 
 
 def _columns(rows: list[Row]) -> Columns:
-    boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
     return Columns(
         np.array([row["image_id"] for row in rows], np.int64),
         np.array([row["category_id"] for row in rows], np.int64),
-        boxes,
-        np.array(_areas(rows, boxes[:, 2:]), np.float64),
+        np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4),
+        _areas(rows),
         np.array([bool(row.get("iscrowd")) for row in rows], bool),
     )
 
@@ -140,18 +139,22 @@ def _result_rows(rows: list[Row]) -> NDArray[np.float64]:
     return np.array(columns, np.float64).reshape(-1, 7)
 
 
-def _areas(rows: list[Row], sides: NDArray[np.float64]) -> list[float]:
+def _areas(rows: list[Row]) -> Any:
     """Return the areas that are told, else those of the boxes."""
-    own = sides.prod(axis=1).tolist()
-    return [row["area"] if _is_finite(row.get("area")) else area for row, area in zip(rows, own, strict=True)]
+    return np.array([_area(row) for row in rows], np.float64)
+
+
+def _area(row: Row) -> float:
+    width, height = map(float, row["bbox"][2:])
+    return row["area"] if _is_finite(row.get("area")) else width * height
 
 
 def _annotations(rows: list[Row], labels: Mapping[int, int]) -> Annotations:
-    boxes = _boxes(rows)
     return Annotations(
-        boxes,
+        _boxes(rows),
         np.array([labels[row["category_id"]] for row in rows], np.int64),
         np.array([bool(row.get("iscrowd")) for row in rows], bool),
+        _areas(rows),
     )
 
 
