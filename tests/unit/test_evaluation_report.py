@@ -22,6 +22,7 @@ from paretune.evaluation.coco import by_pycocotools
 from paretune.evaluation.confusing import confusion
 from paretune.evaluation.report import report_of
 from paretune.evaluation.results import read_results
+from paretune.evaluation.text import report_text
 from paretune.model import Model
 from paretune.recipe import Recipe
 from paretune.runtimes.predictor import load_predictor
@@ -117,6 +118,13 @@ def test_scores_that_are_the_confidence_count_everywhere(tmp_path, capsys):
     assert out["metrics"]["confidence"] == 0.3
     assert out["metrics"]["recall"] == out["per_class"]["ant"]["recall"] == 1
     assert out["confusion"]["counts"] == [[4, 0], [0, 0]]
+
+
+def test_classes_are_called_by_their_names_whatever_is_in_them():
+    truth = truth_of([[0, 0, 10, 10], [20, 20, 30, 30]], [0, 1])
+    text = report_text(report_of([perfect(truth)], [truth], ["[/b]", "ant[bold]"]))
+    rows = [line.split()[0] for line in text.splitlines() if line.startswith(("[/b]", "ant"))]
+    assert rows == ["[/b]", "ant[bold]"]
 
 
 def test_the_promised_keys(tmp_path, capsys):

@@ -18,13 +18,13 @@ def report_text(report: Report) -> str:
 
     width = shutil.get_terminal_size((110, 24)).columns if sys.stdout.isatty() else 110
     out = io.StringIO()
-    console = Console(file=out, width=width, highlight=False, force_terminal=sys.stdout.isatty())
+    console = Console(file=out, width=width, markup=False, highlight=False, force_terminal=sys.stdout.isatty())
     for line in _head(report):
-        console.print(line, markup=False)
+        console.print(line)
     console.print(_numbers(report))
     console.print(_classes(report))
     for line in _confusions(report):
-        console.print(line, markup=False)
+        console.print(line)
     return out.getvalue().rstrip()
 
 
