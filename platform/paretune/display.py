@@ -260,15 +260,15 @@ def print_table(
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=terminal_width(), highlight=False)
+    console = Console(width=terminal_width(), markup=False, highlight=False)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, word in enumerate(head):
         table.add_column(word, justify="right" if index and word not in left else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console.print(title, markup=False)
+    console.print(title)
     if rows:
         console.print(table)
     for note in notes:
-        console.print(note, markup=False)
+        console.print(note)
     console.print()

@@ -169,3 +169,11 @@ def test_unknown_values_and_markup_are_shown_as_they_are():
     assert "[red]160[/red]" in text
     empty = display.front_table({**front, "front": [], "baseline": None}, None)
     assert empty.startswith("front of demo")
+
+
+def test_words_of_a_printed_table_are_no_markup(capsys):
+    rows = [("sweep[lr=0.1]/b", "1.00"), ("runs/a[/b]/artefact", "[red]2[/red]")]
+    display.print_table("of [a]", ("artefact", "ms[/i]"), rows, ["noted [b]"])
+    text = capsys.readouterr().out
+    for word in ("of [a]", "artefact", "ms[/i]", *itertools.chain(*rows), "noted [b]"):
+        assert word in text

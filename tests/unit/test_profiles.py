@@ -24,6 +24,7 @@ from paretune.profiling.energy import Energy, unavailable
 from paretune.profiling.latency import Latency
 from paretune.profiling.operators import Operators
 from paretune.profiling.page import page
+from paretune.profiling.pictures import distributions
 from paretune.profiling.profile import Profile
 from paretune.profiling.tables import operator_tables, stage_table
 from paretune.runtimes import eager
@@ -192,6 +193,11 @@ def test_artefacts_are_called_by_their_places_in_the_folder_they_share(
     made = tuple(Artefact(Path(name), "torch", {}, {}, {}, (), InputSize(32, 32), Thresholds()) for name in folders)
     found = Profile(made, (), (), None, Target(), 1).names
     assert found == (names or ["x/a", str(Path("a").absolute()).lstrip("/")])
+
+
+def test_names_are_no_formulas_in_the_picture_of_latencies() -> None:
+    times = latency(70, preprocess=1, network=6, postprocess=3)
+    assert distributions(["a$x_{$b", "$x$"], [times, times]).startswith(b"\x89PNG")
 
 
 @pytest.fixture

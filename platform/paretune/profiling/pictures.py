@@ -37,7 +37,8 @@ def distributions(names: Sequence[str], latencies: Sequence[Latency]) -> bytes:
     )
     axes.set_xlabel("image to boxes, ms")
     axes.set_ylabel("share of inferences")
-    axes.legend(loc="lower right", fontsize=8)
+    for text in axes.legend(loc="lower right", fontsize=8).get_texts():
+        text.set_parse_math(False)
     return _png(figure)
 
 
