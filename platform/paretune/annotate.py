@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from paretune.data.images import SUFFIXES, image_size, read_image
-from paretune.data.photographs import Photographs
+from paretune.data.photographs import Photographs, unique_ids
 from paretune.errors import UserError
 from paretune.runtimes.predictor import device_of, load_predictor
 from paretune.store import sha256
@@ -46,5 +46,5 @@ def annotate(
         progress(index + 1, len(files))
     classes = predictor.artefact.classes
     sizes = tuple(image_size(file) for file in files)
-    split = Photographs(classes, tuple(file.stem for file in files), tuple(files), sizes, tuple(truth))
+    split = Photographs(classes, tuple(unique_ids(files, folder).values()), tuple(files), sizes, tuple(truth))
     return Data(classes, {"train": split}, sha256(artefact / "artefact.json"))

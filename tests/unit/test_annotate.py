@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from paretune.annotate import annotate
 from paretune.cli import main
 from paretune.compression.artefact import write_artefact
 from paretune.data.coco import Coco
@@ -63,6 +64,17 @@ def test_what_is_found_is_written_and_read_again(artefact, tmp_path, capsys):
         np.testing.assert_array_equal(truth.labels, found.labels[kept])
         boxes += int(kept.sum())
     assert boxes > 8
+
+
+def test_images_whose_names_differ_in_the_ending_alone_are_told_apart(artefact, tmp_path):
+    for name in ("a.png", "a.jpg", "b.jpg"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((60, 80, 3), np.uint8))
+    (split,) = annotate(tmp_path, artefact, SCORE).splits.values()
+    assert {name: split.file(index).name for index, name in enumerate(split.ids)} == {
+        "a_jpg": "a.jpg",
+        "a_png": "a.png",
+        "b": "b.jpg",
+    }
 
 
 def test_no_images_and_no_artefact_are_refused(artefact, tmp_path, capsys):

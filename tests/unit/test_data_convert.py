@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 from paretune.cli import main
 from paretune.data import DATASETS
+from paretune.data.photographs import unique_ids
 from paretune.data.writing import WRITERS, write_dataset
 from paretune.errors import UserError
 from paretune.structures import Annotations, Data
@@ -284,6 +286,67 @@ def test_annotations_out_of_a_table(tmp_path, capsys, monkeypatch):
         assert told.startswith("bad.csv:2: ")
         assert wrong in told
         assert not (tmp_path / "new").exists()
+
+
+def same_but_for_the_ending(folder, content):
+    """Two images, a.jpg with a cat on the left and a.png with a dog on the right."""
+    folder.mkdir(parents=True)
+    for number, name in enumerate(("a.jpg", "a.png"), start=1):
+        cv2.imwrite(str(folder / name), np.full((48, 64, 3), 80 * number, np.uint8))
+        content["images"].append({"id": number, "file_name": name, "width": 64, "height": 48})
+        content["annotations"].append(
+            {"id": number, "image_id": number, "category_id": number, "bbox": [20 * number, 1, 9, 9]}
+        )
+
+
+def kinds_by_corner(data):
+    return sorted((box[0], kind) for objects in rows(data).values() for (kind, _), box in objects)
+
+
+@pytest.mark.parametrize("parts", [["train"], ["train", "val"]])
+def test_images_whose_names_differ_in_the_ending_alone_are_all_kept(parts, tmp_path):
+    for split in parts:
+        content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]}
+        same_but_for_the_ending(tmp_path / split, content)
+        for n in range(3, 40):  # enough that each share holds some
+            cv2.imwrite(str(tmp_path / split / f"{split}{n}.png"), np.zeros((48, 64, 3), np.uint8))
+            content["images"].append({"id": n, "file_name": f"{split}{n}.png", "width": 64, "height": 48})
+        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+    data = opened("coco", tmp_path, tmp_path)
+    assert sum(len(split) for split in data.splits.values()) == 39 * len(parts)
+    assert kinds_by_corner(data) == sorted([(20, "cat"), (40, "dog")] * len(parts))
+    assert len({name for split in data.splits.values() for name in split.ids}) == 39 * len(parts)
+
+
+@given(st.sets(st.sampled_from([f"{d}{s}{e}" for d in ("", "x/", "x_") for s in "ab" for e in (".jpg", ".jpg.png")])))
+def test_no_two_files_share_a_name(names):
+    files = [Path("root") / name for name in sorted(names)]
+    named = unique_ids(files, Path("root"))
+    assert list(named) == files
+    assert len(set(named.values())) == len(files)
+    assert not any("/" in name for name in named.values())
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_a_table_of_images_whose_names_differ_in_the_ending_alone(form, tmp_path, capsys):
+    same_but_for_the_ending(tmp_path / "in", {"images": [], "annotations": []})
+    head = "filename,class,xmin,ymin,xmax,ymax"
+    (tmp_path / "t.csv").write_text(f"{head}\na.jpg,cat,20,1,29,10\na.png,dog,40,1,49,10\n")
+    words = ["data", "annotate", tmp_path / "in", tmp_path / "out", "--to", form, "--from-csv", tmp_path / "t.csv"]
+    assert main(list(map(str, words))) == 0, capsys.readouterr().err
+    pictures = {cv2.imread(str(file)).mean(): file for file in (tmp_path / "out").rglob("a*.*g")}
+    assert {round(mean): file.suffix for mean, file in pictures.items()} == {80: ".jpg", 160: ".png"}
+    if form == "yolo":
+        labels = {file.stem: file.read_text()[0] for file in (tmp_path / "out/labels").rglob("*.txt")}
+        assert labels == {pictures[mean].stem: "0" if mean < 100 else "1" for mean in pictures}
+
+
+def test_labels_of_yolo_that_could_not_be_told_apart_are_refused(tmp_path):
+    made = Made("a", [truth_of([(1, 1, 9, 9, kind, False)]) for kind in range(2)])
+    made.ids = ("a", "a")
+    with pytest.raises(UserError, match="yolo: two images of one split have the same name"):
+        write_dataset(Data(CLASSES, {"train": made}, "x"), tmp_path / "out", "yolo")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.photos

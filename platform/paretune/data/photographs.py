@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
+from urllib.parse import quote
 
 from paretune.data.images import read_image
 from paretune.structures import Annotations, Image, Split
@@ -43,10 +45,24 @@ class Photographs(Split):
 
 
 def unique_ids(files: Sequence[Path], root: Path) -> Mapping[Path, str]:
-    """Name each file by its stem, and those that share one by their path below the root."""
-    stems = Counter(file.stem for file in set(files))
-    named: dict[Path, str] = {}
-    for file in files:
-        below = file.relative_to(root) if file.is_relative_to(root) else file
-        named[file] = file.stem if stems[file.stem] == 1 else "_".join(below.with_suffix("").parts)
+    """Name each file by its stem, those that share one by their path below the root, if need be with its ending."""
+    paths = {file: file.relative_to(root) if file.is_relative_to(root) else file for file in files}
+    named = {file: file.stem for file in paths}
+    ways = chain((_of_path, _of_path_and_ending), repeat(_escaped))
+    while len(often := Counter(named.values())) < len(named):
+        longer = next(ways)
+        named |= {file: longer(path) for file, path in paths.items() if often[named[file]] > 1}
     return named
+
+
+def _of_path(path: Path) -> str:
+    return "_".join(path.with_suffix("").parts)
+
+
+def _of_path_and_ending(path: Path) -> str:
+    return f"{_of_path(path)}_{path.suffix.removeprefix('.')}"
+
+
+def _escaped(path: Path) -> str:
+    """Tell a/b.jpg from a_b.jpg too: no two of these are the same, so that naming comes to an end."""
+    return quote(str(path), safe="")

@@ -12,7 +12,7 @@ import numpy as np
 
 from paretune.data.files import read_file
 from paretune.data.images import SUFFIXES, image_size
-from paretune.data.photographs import Photographs
+from paretune.data.photographs import Photographs, unique_ids
 from paretune.errors import UserError
 from paretune.spec import fingerprint
 from paretune.structures import Annotations, Data
@@ -65,9 +65,10 @@ def read_table(file: Path, folder: Path) -> Data:
         )
         for n in images
     ]
+    named = unique_ids(list(images.values()), folder)
     split = Photographs(
         classes,
-        tuple(Path(name).stem for name in images),
+        tuple(named.values()),
         tuple(images.values()),
         tuple(sizes.values()),
         tuple(truth),

@@ -156,6 +156,10 @@ def _write_voc(draft: Path, data: Data, entries: list[_Entry]) -> list[str]:
 
 def _write_yolo(draft: Path, data: Data, entries: list[_Entry]) -> list[str]:
     """labels/<split>/<id>.txt beside images/<split>/, and data.yaml."""
+    if len({(entry.split, entry.id) for entry in entries}) < len(entries):
+        raise UserError(
+            "yolo: two images of one split have the same name; YOLO tells whose a label is by the name alone"
+        )
     ignored = 0
     for split in data.splits:
         (draft / "labels" / split).mkdir(parents=True)
