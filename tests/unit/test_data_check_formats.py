@@ -131,7 +131,7 @@ IN_COCO = {
         COCO,
         "images[3]",
     ),
-    "duplicate-id: annotation": (set_at("annotations", 2, id=10), COCO, "annotations[2]"),
+    "repeated-id": (set_at("annotations", 2, id=10), COCO, "annotations[2]"),
     "duplicate-id: category": (
         changed(lambda c: c["categories"].append({"id": 18, "name": "cat"})),
         COCO,

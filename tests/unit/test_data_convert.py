@@ -191,7 +191,7 @@ BREAKS = {
     "unknown-class": lambda content: content["annotations"][0].update(category_id=99),
     "bad-box": lambda content: content["annotations"][0].update(bbox=[1, 2, float("nan"), 4]),
     "missing-image": lambda content: content["annotations"][0].update(image_id=99),
-    "duplicate-id": lambda content: content["annotations"][1].update(id=content["annotations"][0]["id"]),
+    "duplicate-id": lambda content: content["categories"].append({"id": 1, "name": "cow"}),
 }
 
 
@@ -203,10 +203,40 @@ def test_broken_entries_are_refused_or_left_out_and_counted(kind, tmp_path):
     BREAKS[kind](content)
     file.write_text(json.dumps(content))
     fields = {"root": str(tmp_path / "out")}
-    with pytest.raises(UserError, match=r"instances_train\.json: annotations\[[01]\]: "):
+    with pytest.raises(UserError, match=r"instances_train\.json: (annotations\[0\]|categories\[3\]): "):
         DATASETS.load("coco").model_validate(fields).open(tmp_path)
     data = DATASETS.load("coco").model_validate({**fields, "policy": "skip"}).open(tmp_path)
     assert f"1 entries ({kind}) were left out" in data.notes
+
+
+def test_boxes_with_one_id_are_all_kept(tmp_path):
+    write_dataset(data_of(), tmp_path / "out", "coco")
+    file = tmp_path / "out/annotations/instances_train.json"
+    content = json.loads(file.read_text())
+    for row in content["annotations"]:
+        row["id"] = 0
+    file.write_text(json.dumps(content))
+    data = opened("coco", tmp_path / "out", tmp_path)
+    assert_same(data_of(), data, within=1e-4)
+    assert data.notes == ()
+
+
+@pytest.mark.parametrize("parts", [["train"], ["train", "val"]])
+def test_an_image_listed_twice_keeps_what_its_first_entry_says(parts, tmp_path):
+    """As in two files that were joined: the second entry, and the boxes that belong to it, are left out."""
+    truth = [truth_of([(1, 1, 9, 9, 0, False)]) for _ in range(20)]
+    write_dataset(Data(CLASSES, {name: Made(name, truth) for name in parts}, "x"), tmp_path / "out", "coco")
+    file = tmp_path / "out/annotations/instances_train.json"
+    content = json.loads(file.read_text())
+    content["images"].append({**content["images"][0], "id": 99})
+    content["annotations"].append({"id": 99, "image_id": 99, "category_id": 2, "bbox": [20, 20, 9, 9]})
+    file.write_text(json.dumps(content))
+    fields = {"root": str(tmp_path / "out")}
+    with pytest.raises(UserError, match=r"images\[20\]: 'train0.png' is listed already by images\[0\]"):
+        DATASETS.load("coco").model_validate(fields).open(tmp_path)
+    data = DATASETS.load("coco").model_validate({**fields, "policy": "skip"}).open(tmp_path)
+    assert kinds_by_corner(data) == [(1, "zebra")] * 20 * len(parts)
+    assert data.notes[-2:] == ("1 entries (duplicate-id) were left out", "1 entries (missing-image) were left out")
 
 
 @pytest.mark.parametrize("form", ["coco", "voc"])

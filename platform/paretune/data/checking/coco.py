@@ -121,10 +121,10 @@ class _Reader:
                 self._tell("unreadable-annotation", where, "expected an id and a file_name")
             elif number in found:
                 self._tell("duplicate-id", where, f"image id {number!r} is taken by {found[number][0]}")
+            elif name in paths:
+                self._tell("duplicate-id", where, f"{name!r} is listed already by {paths[name]}")
             else:
-                if name in paths:
-                    self._tell("duplicate-id", where, f"{name!r} is listed already by {paths[name]}")
-                paths.setdefault(name, where)
+                paths[name] = where
                 found[number] = (where, name, self._told_size(where, entry))
         return found
 
@@ -145,7 +145,7 @@ class _Reader:
             number, image, category, box = (entry.get(key) for key in ("id", "image_id", "category_id", "bbox"))
             if _is_id(number):
                 if number in ids:
-                    self._tell("duplicate-id", where, f"annotation id {number!r} is taken by {ids[number]}")
+                    self._tell("repeated-id", where, f"annotation id {number!r} is taken by {ids[number]}")
                 ids.setdefault(number, where)
             if not _is_id(image) or image not in known:
                 self._tell("missing-image", where, f"image_id {image!r} is not among the images")

@@ -19,6 +19,7 @@ KINDS: Mapping[str, tuple[bool, str]] = {
     "bad-list": (True, "a list of a split is missing, empty, or names what is not there"),
     "leak": (True, "an image is in two splits: what is trained on cannot tell how accurate the result is"),
     "no-objects": (True, "no annotation holds an object"),
+    "repeated-id": (False, "two boxes of a file have one number: both are kept, for it is used nowhere else"),
     "other-size": (False, "the annotation gives another size than the image has"),
     "inverted-box": (False, "the second corner lies before the first: left out in training"),
     "empty-box": (False, "a box without area: left out in training"),
