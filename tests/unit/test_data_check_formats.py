@@ -246,6 +246,20 @@ def test_without_a_description(yolo):
     assert report.classes == {"class 0": 5, "class 1": 5}
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\r\n\n"])
+@pytest.mark.parametrize("place", ["", "labels"])
+def test_classes_of_a_text_file(yolo, place, end):
+    (yolo / "data.yaml").unlink()
+    (yolo / place / "classes.txt").write_text(f"cat\n\ndog{end}", newline="")
+    assert list(check(yolo).survey.classes) == ["cat", "", "dog"]  # a line in the middle counts: it has a number
+
+
+def test_an_empty_text_file_tells_no_classes(yolo):
+    (yolo / "data.yaml").unlink()
+    (yolo / "classes.txt").write_text("\n")
+    assert check(yolo).classes == {"class 0": 5, "class 1": 5}
+
+
 def test_labels_beside_their_images(yolo, tmp_path):
     root = tmp_path / "beside"
     root.mkdir()

@@ -130,8 +130,8 @@ def _names(root: Path, told: Any) -> list[str] | None:
         numbered = {int(key): str(name) for key, name in told.items() if re.fullmatch(r"\d{1,5}", str(key), re.ASCII)}
         return [numbered.get(index, f"class {index}") for index in range(max(numbered, default=-1) + 1)]
     for file in (root / "classes.txt", root / "labels" / "classes.txt"):
-        if file.is_file():
-            return file.read_text(encoding="utf-8-sig", errors="replace").split("\n")[:100_000]
+        if file.is_file() and (text := file.read_text(encoding="utf-8-sig", errors="replace").rstrip()):
+            return text.split("\n")[:100_000]
     return None
 
 
