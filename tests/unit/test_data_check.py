@@ -102,7 +102,7 @@ PLANTED = {
     "unknown-class": (boxed(CAT, ("cow", 1, 1, 9, 9)), "b.xml", "object 2"),
     "duplicate-id": (lambda root: appended(root, "train", "b"), "train.txt", "line 5"),
     "bad-list": (lambda root: appended(root, "val", "zebra"), "val.txt", "line 3"),
-    "bad-list: missing": (lambda root: (root / "ImageSets/Main/val.txt").unlink(), "val.txt", ""),
+    "bad-list: missing": (lambda root: (root / "ImageSets/Main/train.txt").unlink(), "train.txt", ""),
     "bad-list: empty": (written("ImageSets/Main/val.txt", b"\n"), "val.txt", ""),
     "leak": (lambda root: appended(root, "val", "b"), "b.jpg", ""),
     "leak: same content": (lambda root: same_content(root, "e"), "e.jpg", ""),
@@ -211,6 +211,17 @@ def test_the_hash_is_kept_by_scaling_and_brightness_and_means_nothing_for_unifor
     assert bits((picture * 0.8).astype(np.uint8)) <= 3
     assert bits(photograph(4, (640, 480))) > 15
     assert difference_hash(np.full((50, 50, 3), 90, np.uint8)) is None
+
+
+def test_the_splits_told_are_those_that_training_uses(root, tmp_path):
+    """Without a list of val, and by VOC 2007's protocol."""
+    main = root / "ImageSets/Main"
+    (main / "val.txt").rename(main / "test.txt")
+    for fields in ({"val_share": 0.5}, {"val": "test"}):
+        report = check(root, **fields)
+        data = Voc(root=str(root), **fields).open(tmp_path)
+        assert not report.hinders
+        assert {n: part["images"] for n, part in report.splits.items()} == {n: len(s) for n, s in data.splits.items()}
 
 
 def test_a_dataset_that_is_generated_is_checked_too():

@@ -128,6 +128,37 @@ def test_without_lists_a_hash_of_the_name_decides(tmp_path):
     assert second.fingerprint != first.fingerprint
 
 
+@pytest.mark.parametrize("held_out", [True, False])
+def test_without_a_list_of_val_images_of_train_are_shared_out(tmp_path, held_out):
+    root = tmp_path / "voc"
+    for number in range(40):
+        annotate(root, f"image{number}", size=(8, 8), objects=[("cat", (1, 1, 8, 8))])
+    ids = [f"image{number}" for number in range(40)]
+    listed(root, train=" ".join(ids[:30]), **({"test": " ".join(ids[30:35])} if held_out else {}))
+    data = opened(root, val_share=0.3, test_share=0.2)
+    assert list(data.splits) == ["train", "val", "test"]
+    assert 3 <= len(data.splits["val"]) <= 16
+    shared = ("train", "val") if held_out else ("train", "val", "test")
+    assert sorted(name for split in shared for name in data.splits[split].ids) == sorted(ids[:30])
+    assert (list(data.splits["test"].ids) == ids[30:35]) == held_out
+    assert data.notes[0].startswith(f"no val.txt in {root}/ImageSets/Main: images of train were shared out by a hash")
+
+
+def test_voc_2007s_protocol_chooses_by_test(root):
+    listed(root, trainval="a b", test="c")
+    for fields in ({}, {"test": None}):
+        data = opened(root, train="trainval", val="test", **fields)
+        assert {name: list(split.ids) for name, split in data.splits.items()} == {"train": ["a", "b"], "val": ["c"]}
+    listed(root, holdout="c")
+    assert "1 images are in val and in test" in mistake(root, train="trainval", val="holdout", test="holdout")
+
+
+def test_a_list_of_test_can_be_left_alone(root):
+    listed(root, val="b", test="c")
+    assert list(opened(root).splits) == ["train", "val", "test"]
+    assert list(opened(root, test=None).splits) == ["train", "val"]
+
+
 def test_lists_may_have_flags_and_names_with_spaces(root):
     annotate(root, "two words")
     listed(root)
@@ -280,9 +311,9 @@ def test_a_list_that_is_not_there(root, fields):
     assert f"{next(iter(fields.values()))}.txt: no such list; lists there: train, val" in text
 
 
-def test_one_list_alone_is_not_made_up_for(root):
-    (root / "ImageSets/Main/val.txt").unlink()
-    assert "val.txt: no such list; lists there: train" in mistake(root)
+def test_a_list_to_train_on_is_not_made_up_for(root):
+    (root / "ImageSets/Main/train.txt").unlink()
+    assert "train.txt: no such list; lists there: val" in mistake(root)
 
 
 def test_an_unknown_class(root):

@@ -23,7 +23,7 @@ class Foldered(Dataset):
     val_share: float = Field(default=0.2, gt=0, lt=1)
     """Share of the images for val where there is no such split; a hash of its name decides for each image."""
     test_share: float = Field(default=0.0, ge=0, lt=1)
-    """The same for test, where there are no splits at all."""
+    """The same for test, where there are no splits, or one to train on alone."""
 
     @field_validator("classes")
     @classmethod

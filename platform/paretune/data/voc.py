@@ -34,8 +34,8 @@ class Voc(Foldered):
     """List in ImageSets/Main (without .txt) to train on; also where calibration images come from."""
     val: str = "val"
     """List that versions are chosen by."""
-    test: str = "test"
-    """List that no search looks at; there may be none."""
+    test: str | None = "test"
+    """List that no search looks at; there may be none. null: none, as where train or val name the default one."""
 
     @property
     def folder(self) -> Path:
@@ -43,6 +43,22 @@ class Voc(Foldered):
         root = super().folder
         years = sorted(path.parent for path in root.glob("VOC20??/Annotations"))
         return years[0] if len(years) == 1 and not (root / "Annotations").is_dir() else root
+
+    @property
+    def list_files(self) -> dict[str, Path]:
+        """The list of each split, whether it is there or not."""
+        named = {"train": self.train, "val": self.val}
+        # VOC 2007's protocol trains on trainval and chooses by test: no images are left that no search looks at
+        if self.test is not None and not (self.test == "test" and "test" in named.values()):
+            named["test"] = self.test
+        return {split: self.folder / "ImageSets" / "Main" / f"{name}.txt" for split, name in named.items()}
+
+    @property
+    def needed_lists(self) -> set[str]:
+        """Splits whose lists must be there; none where no list is there or named: all images are shared out then."""
+        files = self.list_files
+        named = {split for split in files if getattr(self, split) != split}
+        return {"train", *named} if named or any(files[split].is_file() for split in ("train", "val")) else set()
 
     def problems(self) -> list[str]:
         """Look at the folders: missing, empty, annotations without their images."""
@@ -101,24 +117,21 @@ class Voc(Foldered):
 
     def _lists(self, stems: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
         """Return the ids of each split, and what is to be told about how they were made."""
-        folder = self.folder / "ImageSets" / "Main"
-        files = {
-            split: folder / f"{name}.txt"
-            for split, name in (("train", self.train), ("val", self.val), ("test", self.test))
-        }
+        files, needed = self.list_files, self.needed_lists
+        folder = files["train"].parent
         there = {split: file for split, file in files.items() if file.is_file()}
-        chosen = {split for split in files if getattr(self, split) != split}
-        wanted = {"train", "val", *chosen} if chosen or there.keys() & {"train", "val"} else set()
-        if missing := sorted(wanted - there.keys()):
+        if missing := sorted(needed - there.keys()):
             known = ", ".join(sorted(path.stem for path in folder.glob("*.txt"))) or "none"
             raise UserError(f"{files[missing[0]]}: no such list; lists there: {known}")
-        if wanted:
-            lists = {split: read_list(file, set(stems)) for split, file in there.items()}
-            notes = []
-        else:
-            lists = share_out(stems, self.val_share, self.test_share)
-            counts = ", ".join(f"{split} {len(ids)}" for split, ids in lists.items())
-            notes = [f"no lists in {folder}: images were shared out by a hash of their names ({counts})"]
+        lists = {split: read_list(file, set(stems)) for split, file in there.items()} if needed else {}
+        notes = []
+        if "val" not in lists:
+            whole = lists.pop("train", list(stems))
+            shared = share_out(whole, self.val_share, 0.0 if "test" in lists else self.test_share)
+            counts = ", ".join(f"{split} {len(ids)}" for split, ids in shared.items())
+            lacking, what = (files["val"].name, "images of train") if needed else ("lists", "images")
+            notes = [f"no {lacking} in {folder}: {what} were shared out by a hash of their names ({counts})"]
+            lists = {**shared, **lists}
         check_lists(lists, folder)
         return lists, notes
 

@@ -118,27 +118,21 @@ def _splits(
     dataset: Voc, annotations: Mapping[str, Path], findings: list[Finding]
 ) -> tuple[dict[str, list[str]], list[str]]:
     """Return the splits of each image, and the names of all splits."""
-    folder = dataset.folder / "ImageSets" / "Main"
-    named = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
-    files = {split: folder / f"{name}.txt" for split, name in named.items()}
+    files, needed = dataset.list_files, dataset.needed_lists
     there = {split: file for split, file in files.items() if file.is_file()}
-    places: dict[str, list[str]] = defaultdict(list)
-    if not there.keys() & {"train", "val"} and all(split == name for split, name in named.items()):
-        lists = share_out(list(annotations), dataset.val_share, dataset.test_share)
-        for split, ids in lists.items():
-            for stem in ids:
-                places[stem].append(split)
-        return places, list(lists)
-    wanted = {"train", "val", *(split for split, name in named.items() if split != name)}
-    missing = sorted(wanted - there.keys())
+    missing = sorted(needed - there.keys())
     findings += [Finding("bad-list", str(files[split]), "", f"no such list, needed for {split}") for split in missing]
-    for split, file in there.items():
-        ids = _list(file, annotations, findings)
-        if not ids:
-            findings.append(Finding("bad-list", str(file), "", f"the split {split} holds no images"))
+    lists = {split: _list(file, annotations, findings) for split, file in there.items()} if needed else {}
+    if not missing and "val" not in lists:
+        whole = lists.pop("train", list(annotations))
+        lists = {**share_out(whole, dataset.val_share, 0.0 if "test" in lists else dataset.test_share), **lists}
+    places: dict[str, list[str]] = defaultdict(list)
+    for split, ids in lists.items():
+        if needed and not ids:
+            findings.append(Finding("bad-list", str(files[split]), "", f"the split {split} holds no images"))
         for stem in ids:
             places[stem].append(split)
-    return places, list(there)
+    return places, list(lists)
 
 
 def _list(file: Path, known: Mapping[str, Path], findings: list[Finding]) -> list[str]:
