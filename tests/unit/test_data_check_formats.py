@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from paretune.data.checking.report import check_survey
+from paretune.data.checking.report import check_dataset, check_survey
 from paretune.data.checking.source import survey_of_folder
+from paretune.data.coco import Coco
+from paretune.data.yolo import Yolo
 from paretune.errors import UserError
 
 
@@ -244,6 +246,24 @@ def test_without_a_description(yolo):
     report = check(yolo)
     assert report.findings == []
     assert report.classes == {"class 0": 5, "class 1": 5}
+
+
+def test_classes_of_the_job_where_the_folder_tells_none(yolo, tmp_path):
+    (yolo / "data.yaml").unlink()
+    fields = {"root": str(yolo), "classes": ["dog", "cat"]}
+    assert check_dataset(Yolo(**fields)).findings == []
+    data = Yolo(**fields).open(tmp_path)
+    assert data.classes == ("dog", "cat")
+    truth = data.splits["train"].annotations(0)  # of LABEL: class 0 in the middle, class 1 from 0.05, 0.15
+    np.testing.assert_allclose(truth.boxes[truth.labels == 0], [[24, 18, 40, 30]], atol=1e-4)
+    np.testing.assert_allclose(truth.boxes[truth.labels == 1], [[3.2, 7.2, 35.2, 31.2]], atol=1e-4)
+
+
+def test_the_check_tells_every_box_that_opening_refuses_for_its_class(yolo, coco, tmp_path):
+    for dataset in (Yolo(root=str(yolo), classes=["cat"]), Coco(root=str(coco), classes=["person"])):
+        with pytest.raises(UserError, match="class 'dog' is not among"):
+            dataset.open(tmp_path)
+        assert check_dataset(dataset).counts == {"unknown-class": 5}  # a dog in each of five images
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n\n"])

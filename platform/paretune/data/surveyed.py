@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -57,10 +57,11 @@ class Surveyed(Foldered):
 
 
 def survey(dataset: Surveyed) -> Survey:
-    """Read a dataset leniently: for ``paretune data check``."""
+    """Read a dataset leniently: for ``paretune data check``, which tells boxes of other classes than it asks for."""
     if found := dataset.problems():
         raise UserError("\n".join(found))
-    return dataset.survey()
+    read = dataset.survey()
+    return replace(read, classes=dataset.classes or read.classes)
 
 
 @dataclass

@@ -29,4 +29,4 @@ class Yolo(Surveyed):
 
     def survey(self) -> Survey:
         """Read every label file."""
-        return yolo.survey_folder(self.folder)
+        return yolo.survey_folder(self.folder, self.classes)

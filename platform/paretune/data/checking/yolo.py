@@ -19,8 +19,12 @@ SPLITS = ("train", "val", "valid", "test")
 _MOST_BYTES = 10_000_000
 
 
-def survey_folder(root: Path) -> Survey:
+def survey_folder(root: Path, classes: Sequence[str] | None = None) -> Survey:
     """Read a folder: with data.yaml, or images/ and labels/, whose subfolders are the splits.
+
+    Args:
+        root: of the dataset.
+        classes: their names in their order, where the folder tells none.
 
     Raises:
         UserErrors: data.yaml is no YAML.
@@ -29,7 +33,8 @@ def survey_folder(root: Path) -> Survey:
     described = data_file(root)
     fields = read_yaml(described).data if described else {}
     fields = fields if isinstance(fields, Mapping) else {}
-    names = _names(root, fields.get("names"))
+    told = _names(root, fields.get("names"))
+    names = classes if told is None else told
     parts = _of_yaml(described, fields, findings) if described else _of_layout(root)
     return survey_parts(root, parts, names, findings)
 
