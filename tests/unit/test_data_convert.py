@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 from paretune.cli import main
 from paretune.data import DATASETS
+from paretune.data.coco import Coco
 from paretune.data.photographs import unique_ids
 from paretune.data.writing import WRITERS, write_dataset
 from paretune.errors import UserError
@@ -269,6 +270,26 @@ def test_images_without_val_are_shared_out_the_same_each_time(tmp_path):
     assert 0 < len(one.splits["val"]) < 15
     assert sorted([*one.splits["train"].ids, *one.splits["val"].ids]) == sorted(f"a{n}" for n in range(30))
     assert "shared out" in one.notes[0]
+
+
+@pytest.mark.parametrize("name", ["instances", "train"])
+def test_test_too_is_shared_out_of_the_only_split(name, tmp_path):
+    truth = [truth_of([(1, 1, 9, 9, 0, False)]) for _ in range(40)]
+    write_dataset(Data(CLASSES, {name: Made("a", truth)}, "x"), tmp_path / "out", "coco")
+    data = Coco(root=str(tmp_path / "out"), val_share=0.2, test_share=0.3).open(tmp_path)
+    assert list(data.splits) == ["train", "val", "test"]
+    assert 4 <= len(data.splits["test"]) <= 22
+    assert sorted(i for split in data.splits.values() for i in split.ids) == sorted(f"a{n}" for n in range(40))
+    assert list(Coco(root=str(tmp_path / "out")).open(tmp_path).splits) == ["train", "val"]
+
+
+def test_test_is_not_shared_out_where_there_are_other_splits(tmp_path):
+    truth = [truth_of([(1, 1, 9, 9, 0, False)]) for _ in range(20)]
+    parts = {"train": Made("a", truth), "extra": Made("b", truth)}
+    write_dataset(Data(CLASSES, parts, "x"), tmp_path / "out", "coco")
+    data = Coco(root=str(tmp_path / "out"), test_share=0.3).open(tmp_path)
+    assert sorted(i for split in data.splits.values() for i in split.ids) == sorted(f"a{n}" for n in range(20))
+    assert list(data.splits) == ["train", "val"]
 
 
 def test_convert_and_split_on_the_command_line(tmp_path, capsys, monkeypatch):

@@ -117,7 +117,8 @@ class _Opening:
         if train is None:
             raise UserError(f"{root}: no split to train on; splits there: {', '.join(parts)}; name one as `train`")
         others = {role: name for role, name in chosen.items() if role != "train" and name is not None}
-        lists = {"train": parts[train]} if "val" in others else self._shared_out(parts[train], 0.0)
+        share = self.dataset.test_share if len(parts) == 1 else 0.0
+        lists = {"train": parts[train]} if "val" in others else self._shared_out(parts[train], share)
         lists |= {role: parts[name] for role, name in others.items()}
         if len(set(names := [train, *others.values()])) < len(names):
             raise UserError(f"{root}: train, val and test must be three different splits, and are {', '.join(names)}")
