@@ -60,7 +60,7 @@ def evaluate_artefact(
     with sharing(target.device):
         predictor = load_predictor(folder, target)
     opened, cache = dataset or dataset_around(folder)
-    data = opened.open(cache)
+    data = opened.open_for(wanted.split, cache)
     split = split_of(data, wanted.split)
     labels = _labels(folder, predictor.artefact.classes, data.classes)
     count = len(split) if wanted.limit is None else min(wanted.limit, len(split))

@@ -12,8 +12,10 @@ import pytest
 
 from paretune.cli import main
 from paretune.compression.artefact import write_artefact
+from paretune.data.coco import Coco
 from paretune.data.scene import CLASSES
 from paretune.data.shapes import Shapes
+from paretune.data.writing import write_dataset
 from paretune.detectors.yolo import Yolo
 from paretune.errors import UserError
 from paretune.evaluation import accuracy_of, evaluate
@@ -26,7 +28,7 @@ from paretune.evaluation.text import report_text
 from paretune.model import Model
 from paretune.recipe import Recipe
 from paretune.runtimes.predictor import load_predictor
-from paretune.structures import Detections, InputSize
+from paretune.structures import Data, Detections, InputSize
 from paretune.target import Target
 from tests_support_evaluation import none_found, perfect, random_case, truth_of
 
@@ -334,6 +336,19 @@ def test_an_artefact_brings_its_own_images(deployed, capsys, tmp_path):
     drawn = cv2.imread(str(tmp_path / "seen" / "worst.png"))
     assert (drawn < 250).any(axis=2).mean() > 0.2  # photographs, not white paper
     assert told(capsys, deployed, "--limit", "2")["images"] == 2
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_folder_of_one_split_is_evaluated_on(split, deployed, capsys, tmp_path):
+    made = Shapes(train=4, val=6, test=4, size="64x64").open(tmp_path).splits[split]
+    write_dataset(Data(CLASSES, {f"{split}2017": made}, "x"), tmp_path / "out", "coco")
+    out = told(capsys, deployed, "--data", tmp_path / "out", "--split", split)
+    assert out["metrics"] == evaluate(load_predictor(deployed, Target()), made).metrics()
+    assert (out["images"], out["split"]) == (len(made), split)
+    other = {"val": "test", "test": "val"}[split]
+    assert main(["evaluate", str(deployed), "--data", str(tmp_path / "out"), "--split", other]) == 2
+    with pytest.raises(UserError, match="three different splits"):  # nothing to train on
+        Coco(root=str(tmp_path / "out")).open(tmp_path)
 
 
 def test_an_unknown_split_and_foreign_classes_are_refused(deployed, capsys, tmp_path):

@@ -29,3 +29,11 @@ class Dataset(Spec, ABC):
         Raises:
             UserError: an annotation without its image, an unreadable file: file and reason named.
         """
+
+    def open_for(self, split: str, cache: Path) -> Data:  # noqa: ARG002 - for those that can leave splits out
+        """Open the dataset to look at one of its splits: others may be absent where it can do without them.
+
+        Raises:
+            UserError: as of ``open``.
+        """
+        return self.open(cache)

@@ -55,6 +55,16 @@ class Surveyed(Foldered):
             raise UserError("\n".join(found))
         return _Opening(self, self.survey()).data()
 
+    def open_for(self, split: str, cache: Path) -> Data:  # noqa: ARG002 - nothing is generated
+        """Open one split alone of a folder that holds nothing to train on.
+
+        Raises:
+            UserError: as of ``open``.
+        """
+        if found := self.problems():
+            raise UserError("\n".join(found))
+        return _Opening(self, self.survey(), split).data()
+
 
 def survey(dataset: Surveyed) -> Survey:
     """Read a dataset leniently: for ``paretune data check``, which tells boxes of other classes than it asks for."""
@@ -70,6 +80,8 @@ class _Opening:
 
     dataset: Surveyed
     survey: Survey
+    only: str | None = None
+    """The split that is asked for; None: all."""
     refused: list[Finding] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
@@ -113,6 +125,8 @@ class _Opening:
             images = [image for image in self.survey.images if image.annotation != image.file or image.relative]
             return self._shared_out(images, self.dataset.test_share)
         chosen = {role: self._chosen(role, parts) for role in ("train", "val", "test")}
+        if self.only is not None and chosen["train"] is None and (alone := chosen.get(self.only)):
+            return {self.only: parts[alone]}
         train = chosen["train"] or (next(iter(parts)) if len(parts) == 1 else None)
         if train is None:
             raise UserError(f"{root}: no split to train on; splits there: {', '.join(parts)}; name one as `train`")
