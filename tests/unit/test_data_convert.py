@@ -240,6 +240,21 @@ def test_an_image_listed_twice_keeps_what_its_first_entry_says(parts, tmp_path):
     assert data.notes[-2:] == ("1 entries (duplicate-id) were left out", "1 entries (missing-image) were left out")
 
 
+@pytest.mark.parametrize("form", ["coco", "voc_flat"])
+def test_a_size_that_differs_from_the_annotations_is_told(form, tmp_path):
+    """As where a photograph was annotated turned as its EXIF asks, and is stored unturned."""
+    write_dataset(data_of(), tmp_path / "out", "coco" if form == "coco" else "voc")
+    if form == "voc_flat":
+        for split, names in (("train", ["a0", "a1"]), ("val", ["b0"])):
+            (tmp_path / "out" / split).mkdir()
+            for file in (f for f in (tmp_path / "out").glob("*/*.*") if f.stem in names):
+                file.rename(tmp_path / "out" / split / file.name)
+    assert not any("size" in note for note in opened(form, tmp_path / "out", tmp_path).notes)
+    cv2.imwrite(str(tmp_path / "out/train/a1.png"), np.zeros((SIZE[0], SIZE[1], 3), np.uint8))
+    notes = opened(form, tmp_path / "out", tmp_path).notes
+    assert "1 images do not have the size that their annotations give" in notes
+
+
 @pytest.mark.parametrize("form", ["coco", "voc"])
 def test_our_jobs_read_the_official_layouts(form, tmp_path, capsys):
     """annotations/instances_train2017.json with train2017/, and VOCdevkit/VOC2007."""

@@ -84,6 +84,8 @@ class _Opening:
     """The split that is asked for; None: all."""
     refused: list[Finding] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    other_size: int = 0
+    """Images whose headers tell another size than their annotations."""
 
     def data(self) -> Data:
         for finding in self.survey.findings:
@@ -104,6 +106,8 @@ class _Opening:
         if not any(counts[f"boxes_{name}"] for name in splits):
             raise UserError(f"{self.survey.root}: no objects in any annotation")
         told = [f"{count} {what} were left out" for what, count in sorted(self.left_out.items())]
+        if self.other_size:
+            told.append(f"{self.other_size} images do not have the size that their annotations give")
         digests = {name: [self._digest(split, index) for index in range(len(split))] for name, split in splits.items()}
         return Data(
             classes=classes,
@@ -188,11 +192,13 @@ class _Opening:
         if image.told_size is not None and not ask:
             return image.told_size
         try:
-            return image_size(image.file)
+            size = image_size(image.file)
         except UserError as error:
             reason = str(error).removeprefix(f"{image.file}: ")
             self._refuse(Finding("unreadable-image", str(image.file), "", reason))
             return None
+        self.other_size += image.told_size not in (None, size)
+        return size
 
     def _truth(self, image: RawImage, size: tuple[int, int], numbers: Mapping[str, int]) -> Annotations:
         kept: list[RawBox] = []
