@@ -17,6 +17,7 @@ from paretune.cli import main
 from paretune.data import DATASETS
 from paretune.data.coco import Coco
 from paretune.data.photographs import unique_ids
+from paretune.data.tables import read_table
 from paretune.data.writing import WRITERS, write_dataset
 from paretune.errors import UserError
 from paretune.structures import Annotations, Data
@@ -352,6 +353,18 @@ def test_annotations_out_of_a_table(tmp_path, capsys, monkeypatch):
         assert told.startswith("bad.csv:2: ")
         assert wrong in told
         assert not (tmp_path / "new").exists()
+
+
+def test_a_quote_that_is_not_closed_is_told_with_its_line(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((48, 64, 3), np.uint8))
+    row = "a.jpg,cat,1,2,30,40\n"
+    head = "filename,class,xmin,ymin,xmax,ymax\n"
+    long = row * 7000
+    assert len(long) > 128 * 1024
+    for text, line in ((f'{head}{row}a.jpg,"cat,1,2,30,40\n{long}', 3), (f'"{head}{long}', 1)):
+        (tmp_path / "t.csv").write_text(text)
+        with pytest.raises(UserError, match=rf"t\.csv:{line}: not a row of a table: .*a quote that is not closed\?"):
+            read_table(tmp_path / "t.csv", tmp_path)
 
 
 def same_but_for_the_ending(folder, content):

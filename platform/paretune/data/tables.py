@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +36,9 @@ def read_table(file: Path, folder: Path) -> Data:
         text = read_file(file, _MOST_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not a text in UTF-8") from error
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    if missing := [name for name in COLUMNS if name not in (rows.fieldnames or ())]:
-        raise UserError(f"{file}:1: no column {missing[0]!r}; expected a header with {', '.join(COLUMNS)}")
     images = _images(folder)
     boxes: dict[str, list[tuple[str, list[float]]]] = defaultdict(list)
-    for row in rows:
-        where = f"{file}:{rows.line_num}"
+    for where, row in _rows(file, text):
         name, kind = (row[column] or "" for column in ("filename", "class"))
         if name not in images:
             raise UserError(f"{where}: no image {name!r} in {folder}")
@@ -74,6 +71,20 @@ def read_table(file: Path, folder: Path) -> Data:
         tuple(truth),
     )
     return Data(classes, {"train": split}, fingerprint(text))
+
+
+def _rows(file: Path, text: str) -> Iterator[tuple[str, dict[str, str | None]]]:
+    """Give each row with its place."""
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        if missing := [name for name in COLUMNS if name not in (rows.fieldnames or ())]:
+            raise UserError(f"{file}:1: no column {missing[0]!r}; expected a header with {', '.join(COLUMNS)}")
+        for row in rows:
+            yield f"{file}:{rows.line_num}", row
+    except csv.Error as error:
+        raise UserError(
+            f"{file}:{rows.line_num + 1}: not a row of a table: {error} (a quote that is not closed?)"
+        ) from error
 
 
 def _images(folder: Path) -> dict[str, Path]:
