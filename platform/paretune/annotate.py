@@ -9,6 +9,7 @@ import numpy as np
 
 from paretune.data.images import SUFFIXES, image_size, read_image
 from paretune.data.photographs import Photographs, unique_ids
+from paretune.device_lock import sharing
 from paretune.errors import UserError
 from paretune.runtimes.predictor import device_of, load_predictor
 from paretune.store import sha256
@@ -36,10 +37,12 @@ def annotate(
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     if not files:
         raise UserError(f"{folder}: no such folder, or no images in it ({', '.join(sorted(SUFFIXES))})")
-    predictor = load_predictor(artefact, Target(device=device_of(artefact)))
-    truth = []
+    target, truth = Target(device=device_of(artefact)), []
+    with sharing(target.device):
+        predictor = load_predictor(artefact, target)
     for index, file in enumerate(files):
-        found = predictor(read_image(file))
+        with sharing(target.device):  # one at a time: who wants to measure need not wait for all of them
+            found = predictor(read_image(file))
         sides = found.boxes[:, 2:] - found.boxes[:, :2]
         kept = (found.scores >= score) & (sides > 0).all(axis=1)
         truth.append(Annotations(found.boxes[kept], found.labels[kept], np.zeros(int(kept.sum()), bool)))

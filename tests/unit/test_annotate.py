@@ -83,4 +83,7 @@ def test_no_images_and_no_artefact_are_refused(artefact, tmp_path, capsys):
         words = ["data", "annotate", images, tmp_path / "made", "--to", "coco", "--with", detector]
         assert main(list(map(str, words))) == 2
         assert capsys.readouterr().err.count("\n") == 1
+    words = ["data", "annotate", tmp_path, tmp_path / "made", "--to", "coco", "--with", artefact, "--score", 50]
+    assert main(list(map(str, words))) == 2
+    assert "--score 50.0: expected 0 to 1" in capsys.readouterr().err
     assert not (tmp_path / "made").exists()

@@ -165,11 +165,11 @@ def _made_for(folder: Path) -> Any:
     return Target(device=needed, threads=1 if target is None else target.threads)
 
 
-def check_confidence(confidence: float | None) -> None:
+def check_confidence(confidence: float | None, flag: str = "--confidence") -> None:
     """Refuse a confidence that is no share; None is one.
 
     Raises:
         UserError: says so.
     """
     if confidence is not None and not 0 <= confidence <= 1:
-        raise UserError(f"--confidence {confidence}: expected 0 to 1")
+        raise UserError(f"{flag} {confidence}: expected 0 to 1")

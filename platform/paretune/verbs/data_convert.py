@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
-from paretune.verbs.arguments import progress
+from paretune.verbs.arguments import check_confidence, progress
 
 FORMATS = ("coco", "voc", "yolo")
 
@@ -71,6 +71,7 @@ def _split(given: argparse.Namespace) -> int:
 
 
 def _annotate(given: argparse.Namespace) -> int:
+    check_confidence(given.score, "--score")
     if given.from_csv:
         from paretune.data.tables import read_table
 
