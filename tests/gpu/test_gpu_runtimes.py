@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,8 @@ def need(runtime: Any) -> None:
 
 
 def has_library(name: str) -> bool:
+    if importlib.util.find_spec("tensorrt_libs"):
+        importlib.import_module("tensorrt_libs")  # it loads them
     try:
         ctypes.CDLL(name)
     except OSError:
@@ -105,6 +108,13 @@ def test_says_what_eager_says_on_a_cpu(runtime: Any, network: torch.nn.Module, t
     for raw, copy, right in zip(first, kept, wanted, strict=True):
         np.testing.assert_array_equal(raw, copy)  # no buffer that the next inference overwrites
         assert np.abs(raw - right.numpy()).max() < SHARES[runtime.precision] * float(right.abs().max())
+
+
+def test_a_provider_of_tensorrt_is_there_with_its_libraries() -> None:
+    if "TensorrtExecutionProvider" not in library().get_available_providers():
+        pytest.skip("this onnxruntime has no TensorrtExecutionProvider")
+    told = OnnxRuntime(provider="tensorrt", precision="fp16").problem(GPU)
+    assert (told is None) == has_library("libnvinfer.so.10"), told
 
 
 def test_an_engine_is_built_once(network: torch.nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +18,7 @@ from pydantic import ValidationError
 
 from paretune.detectors import DETECTORS
 from paretune.runtimes import onnxruntime
+from paretune.runtimes.linked import not_found
 from paretune.runtimes.onnxfile import check_integers, contents_of
 from paretune.runtimes.onnxruntime import OnnxRuntime, open_session
 from paretune.runtimes.tensorrt import TensorRt, halved
@@ -136,7 +142,6 @@ def on_a_gpu(monkeypatch, folder):
         return made
 
     monkeypatch.setattr(onnxruntime, "private_folder", lambda _: folder)
-    monkeypatch.setattr(onnxruntime, "_load_cuda", lambda: None)
     monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: EVERY)
     monkeypatch.setattr(onnxruntime, "open_session", session)
     return asked
@@ -181,6 +186,52 @@ def test_onnxruntime_knows_nothing_against_a_provider_that_is_there(monkeypatch)
     monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: EVERY)
     assert OnnxRuntime(provider="tensorrt").problem(GPU) is None
     assert OnnxRuntime().problem(Target()) is None
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_onnxruntime_tells_which_libraries_its_provider_lacks(model_file, tmp_path, provider, monkeypatch):
+    """The wheel has all providers compiled in, whether TensorRT is installed or not."""
+    monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: EVERY)
+    monkeypatch.setattr(
+        onnxruntime, "load_libraries", {"cuda": ("libcudnn.so.9",), "tensorrt": ("libnvinfer.so.10",)}.get
+    )
+    runtime = OnnxRuntime(provider=provider)
+    told = r"provider cuda needs libcudnn.so.9|provider tensorrt needs libnvinfer.so.10"
+    assert re.match(f"onnxruntime: ({told}): not found here$", runtime.problem(GPU))
+    with pytest.raises(RuntimeError, match=told):
+        runtime.load(artefact_of(tmp_path / "a", file=model_file), GPU)
+
+
+@pytest.fixture
+def provider_file(tmp_path, monkeypatch):
+    """A provider of TensorRT that is linked to a library with a name of its own, from a package that is not loaded."""
+    if shutil.which("g++") is None:
+        pytest.skip("there is no g++")
+    package, capi = tmp_path / "tensorrt_libs", tmp_path / "onnxruntime" / "capi"
+    package.mkdir()
+    capi.mkdir(parents=True)
+    linked, name = capi / "libonnxruntime_providers_tensorrt.so", f"lib{tmp_path.name}.so.10"
+    build = ["g++", "-shared", "-xc++", os.devnull, "-xnone", "-Wl,--no-as-needed"]
+    subprocess.run([*build, f"-Wl,-soname,{name}", "-o", package / name], check=True)
+    subprocess.run([*build, package / name, "-o", linked], check=True)
+    (package / "__init__.py").write_text(
+        f"import ctypes, pathlib\nctypes.CDLL(str(pathlib.Path(__file__).with_name({name!r})))\n"
+    )
+    monkeypatch.setattr(onnxruntime.library(), "__file__", str(tmp_path / "onnxruntime" / "__init__.py"))
+    return linked
+
+
+def test_what_pip_installed_is_loaded_before_a_library_is_called_missing(provider_file, tmp_path, monkeypatch):
+    (library,) = (tmp_path / "tensorrt_libs").glob("*.so.10")
+    load = onnxruntime.load_libraries.__wrapped__
+    assert load("tensorrt") == (library.name,)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt_libs", raising=False)
+    assert load("cuda") == ()  # there is no such file: nothing is known
+    assert load("tensorrt") == ()
+    monkeypatch.setenv("PATH", "")
+    assert not_found(provider_file) == []
+    monkeypatch.delitem(sys.modules, "tensorrt_libs")
 
 
 @pytest.mark.parametrize(("provider", "device"), [("cpu", "cuda"), ("cuda", "cpu"), ("tensorrt", "cpu")])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -20,6 +22,7 @@ from paretune.model import Format
 from paretune.runtimes.base import Core, Counted, Loaded, Operator, Runtime
 from paretune.runtimes.caching import hold, make_room, private_folder, scratch
 from paretune.runtimes.counting import Counting, Modules, modules_of
+from paretune.runtimes.linked import not_found
 from paretune.runtimes.onnxfile import NO_DYNAMIC, check_integers, contents_of
 from paretune.spec import parse_plugin
 from paretune.store import Artefact, sha256
@@ -64,7 +67,7 @@ class OnnxRuntime(Runtime):
         return "cuda" if self.provider in {"cuda", "tensorrt"} else "cpu"
 
     def problem(self, target: Target) -> str | None:
-        """Tell that this ONNX Runtime has no such provider; for the CPU, which all have, it is not imported."""
+        """Tell that there is no such provider, or not what it is linked to; for a CPU nothing is imported."""
         return super().problem(target) or self._provider_problem(target)
 
     @property
@@ -123,8 +126,6 @@ class OnnxRuntime(Runtime):
             RuntimeError: it runs on something else, or holds INT8 that TensorRT does not read.
         """
         wanted = self._providers(target)
-        if target.device == "cuda":
-            _load_cuda()
         if _PROVIDERS["tensorrt"] in wanted:
             check_integers(file)
         session = open_session(file, target.threads, self._options(wanted, file), profile)
@@ -164,9 +165,12 @@ class OnnxRuntime(Runtime):
         word = self._word(target)
         if (word == "cpu") != (target.device == "cpu"):
             return f"onnxruntime: provider {word} does not run on {target.device}, the target's device"
-        if word != "cpu" and _PROVIDERS[word] not in (known := library().get_available_providers()):
+        if word == "cpu":
+            return None
+        missing = load_libraries(word)
+        if _PROVIDERS[word] not in (known := library().get_available_providers()):
             return f"this onnxruntime has no provider {word}, only {', '.join(known)}: not on {target.device}"
-        return None
+        return f"onnxruntime: provider {word} needs {', '.join(missing)}: not found here" if missing else None
 
     def _options(self, providers: Sequence[str], file: Path) -> dict[str, dict[str, str]]:
         """Return what each provider is told for a file; float32 on a GPU is not to be TF32, whose inputs have 10 bits.
@@ -205,13 +209,17 @@ def library() -> Any:
     return onnxruntime
 
 
-def _load_cuda() -> None:
-    """Load the libraries of CUDA that came with pip, as torch's do: the provider looks in the system's folders only.
+@cache
+def load_libraries(word: str) -> tuple[str, ...]:
+    """Load what came with pip for a GPU's provider, which looks in the system's folders only; return what is missing.
 
-    What is not found is told when the session is opened; here ONNX Runtime would print it.
+    ONNX Runtime has the provider all the same, and would run on another one. What it prints here is told so instead.
     """
     with redirect_stdout(StringIO()):
         library().preload_dlls()
+    if word == "tensorrt" and importlib.util.find_spec("tensorrt_libs"):
+        importlib.import_module("tensorrt_libs")  # of the package tensorrt: it loads them
+    return tuple(not_found(Path(library().__file__).parent / "capi" / f"libonnxruntime_providers_{word}.so"))
 
 
 def open_session(
