@@ -83,6 +83,41 @@ def test_a_compiler_is_missing_where_torch_finds_none(
     assert (Compiled().problem(Target()) is None) == found
 
 
+@pytest.mark.parametrize(
+    ("there", "named", "told"),
+    [
+        ([], None, "there is no 'gcc' or 'clang' here: install gcc, or name another in the environment variable CC,"),
+        (["gcc"], None, None),
+        (["clang"], None, None),
+        (["gcc"], "no-such-compiler", "there is no 'no-such-compiler' here"),
+        (["gcc"], "gcc -v", "there is no 'gcc -v' here"),
+        (["gcc"], "", "the environment variable CC is empty"),
+        (["icx"], "icx", None),
+    ],
+)
+def test_a_gpu_needs_the_c_compiler_that_triton_finds(
+    there: list[str], named: str | None, told: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton's own search is the oracle; it runs what it finds, as one word."""
+    build = pytest.importorskip("triton.runtime.build")
+    for name in there:
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o700)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.delenv("CC", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CC", named)
+    try:
+        found = build._find_compiler.__wrapped__("c")
+    except RuntimeError:
+        found = ""
+    assert (shutil.which(found) is None) == (told is not None)
+    problem = Compiled().problem(Target(device="cuda"))
+    assert problem is None if told is None else told in str(problem)
+
+
 def test_the_folder_of_compiled_programs_is_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caching.tempfile, "gettempdir", lambda: str(tmp_path))
     folder = caching.private_folder("compiled")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class Compiled(Runtime):
-    """The torch network compiled by TorchInductor for its one input size; a CPU needs a C++ compiler."""
+    """The torch network compiled by TorchInductor for its one input size: by a C++ compiler, for a GPU a C compiler."""
 
     name: ClassVar[str] = "compiled"
     accepts: ClassVar[Format] = "torch"
@@ -48,7 +48,7 @@ class Compiled(Runtime):
     """Type of the weights and activations of layers that are not INT8."""
 
     def problem(self, target: Target) -> str | None:
-        """Tell that there is no C++ compiler for a CPU's program, or no GPU."""
+        """Tell that there is no compiler, or no GPU."""
         return super().problem(target) or gpu_problem(target) or _compiler_problem(target)
 
     def refuses(self, scheme: str, target: Target) -> str | None:
@@ -61,7 +61,7 @@ class Compiled(Runtime):
         What was compiled is kept on this machine, so that a second process only reads it.
 
         Raises:
-            UserError: there is no C++ compiler.
+            UserError: there is no compiler.
             RuntimeError: a part cannot be compiled, torch does not take the number of threads, or there is no
                 such device.
         """
@@ -133,12 +133,22 @@ def graphed(part: nn.Module, given: Given) -> Callable[[Floats], tuple[Floats, .
 
 
 def _compiler_problem(target: Target) -> str | None:
-    """Say what torch would take and is missing, before torch does at length; Triton needs none for a GPU."""
-    command = shlex.split(os.environ.get("CXX", "g++"))  # "ccache g++" is one, too
-    if target.device != "cpu" or (command and shutil.which(command[0])):
+    """Say what torch would take and is missing, before torch does at length.
+
+    A CPU's program is C++. Triton makes a GPU's kernels itself, but compiles what launches them by a C compiler.
+    """
+    if target.device == "cpu":
+        language, variable, known = "C++", "CXX", ["g++"]
+        named = shlex.split(os.environ.get(variable, ""))[:1]  # "ccache g++" is one, too
+    else:
+        language, variable, known = "C", "CC", ["gcc", "clang"]
+        named = [command for command in [os.environ.get(variable)] if command]  # Triton takes it as one word
+    commands = named if variable in os.environ else known
+    if any(map(shutil.which, commands)):
         return None
-    told = f"there is no {command[0]!r} here" if command else "the environment variable CXX is empty"
+    there = " or ".join(map(repr, commands))
+    told = f"there is no {there} here" if commands else f"the environment variable {variable} is empty"
     return (
-        f"runtime 'compiled' needs a C++ compiler, and {told}: install g++, or name another in the environment "
-        "variable CXX, or take another runtime"
+        f"runtime 'compiled' needs a {language} compiler, and {told}: install {known[0]}, or name another in the "
+        f"environment variable {variable}, or take another runtime"
     )
