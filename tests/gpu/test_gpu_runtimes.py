@@ -110,6 +110,14 @@ def test_says_what_eager_says_on_a_cpu(runtime: Any, network: torch.nn.Module, t
         assert np.abs(raw - right.numpy()).max() < SHARES[runtime.precision] * float(right.abs().max())
 
 
+def test_float32_is_not_given_to_onnxruntimes_tensorrt(network: torch.nn.Module, tmp_path: Path) -> None:
+    """It would be TF32 there; the other runtimes' float32 is compared above."""
+    runtime = OnnxRuntime(provider="tensorrt")
+    assert "TF32" in str(runtime.problem(GPU))
+    with pytest.raises(RuntimeError, match="TF32"):
+        loaded(tmp_path, network, runtime)
+
+
 def test_a_provider_of_tensorrt_is_there_with_its_libraries() -> None:
     if "TensorrtExecutionProvider" not in library().get_available_providers():
         pytest.skip("this onnxruntime has no TensorrtExecutionProvider")

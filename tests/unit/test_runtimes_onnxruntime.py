@@ -31,6 +31,10 @@ GPU = Target(device="cuda")
 EVERY = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
+def on(provider):
+    return OnnxRuntime(provider=provider, precision="fp16" if provider == "tensorrt" else "fp32")
+
+
 @pytest.fixture(autouse=True)
 def _fake_detector(monkeypatch):
     monkeypatch.setitem(DETECTORS.rows, "fake", FAKE_ROW)
@@ -115,12 +119,12 @@ def test_onnxruntime_tells_what_a_gpu_computes_in(model_file, tmp_path, provider
     else:
         quantized(model_file, made, "QDQ", signed=file == "signed")
     asked = on_a_gpu(monkeypatch, tmp_path)
-    core = OnnxRuntime(provider=provider).load(artefact_of(tmp_path / "artefact", file=made), GPU)
+    core = on(provider).load(artefact_of(tmp_path / "artefact", file=made), GPU)
     assert {key: core.facts[key] for key in ("precision", "file") if key in core.facts} == told
     if provider == "tensorrt":
         (options,) = [providers[EVERY[0]] for providers in asked]
         assert options["trt_int8_enable"] == str(int(file == "signed"))
-        assert options["trt_fp16_enable"] == str(int(file == "fp16"))
+        assert options["trt_fp16_enable"] == "1"
         assert options["trt_sparsity_enable"] == "1"
 
 
@@ -128,7 +132,7 @@ def test_onnxruntime_does_not_give_tensorrt_what_it_leaves_to_cuda(model_file, t
     on_a_gpu(monkeypatch, tmp_path)
     artefact = artefact_of(tmp_path / "artefact", file=quantized(model_file, tmp_path / "int8.onnx"))
     with pytest.raises(RuntimeError, match="not signed with zero points of 0"):
-        OnnxRuntime(provider="tensorrt").load(artefact, GPU)
+        on("tensorrt").load(artefact, GPU)
 
 
 def on_a_gpu(monkeypatch, folder):
@@ -177,15 +181,26 @@ def test_onnxruntime_without_the_provider_says_which_it_has(model_file, tmp_path
     monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: ["CPUExecutionProvider"])
     word = "cuda" if provider == "auto" else provider
     with pytest.raises(RuntimeError, match=f"no provider {word}, only CPUExecutionProvider: not on cuda"):
-        OnnxRuntime(provider=provider).load(artefact_of(tmp_path / "a", file=model_file), Target(device="cuda"))
-    said = OnnxRuntime(provider=provider).problem(Target(device="cuda"))
+        on(provider).load(artefact_of(tmp_path / "a", file=model_file), Target(device="cuda"))
+    said = on(provider).problem(Target(device="cuda"))
     assert said == f"this onnxruntime has no provider {word}, only CPUExecutionProvider: not on cuda"
 
 
 def test_onnxruntime_knows_nothing_against_a_provider_that_is_there(monkeypatch):
     monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: EVERY)
-    assert OnnxRuntime(provider="tensorrt").problem(GPU) is None
+    assert on("tensorrt").problem(GPU) is None
     assert OnnxRuntime().problem(Target()) is None
+
+
+def test_onnxruntimes_tensorrt_has_no_float32(model_file, tmp_path, monkeypatch):
+    """It would be TF32, and say that it is fp32."""
+    on_a_gpu(monkeypatch, tmp_path)
+    runtime = OnnxRuntime(provider="tensorrt")
+    told = "cannot be told to leave TF32, .* take precision: fp16, or runtime tensorrt"
+    assert re.search(told, runtime.problem(GPU))
+    with pytest.raises(RuntimeError, match=told):
+        runtime.load(artefact_of(tmp_path / "a", file=model_file), GPU)
+    assert on("tensorrt").problem(GPU) is OnnxRuntime().problem(GPU) is None
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
@@ -195,7 +210,7 @@ def test_onnxruntime_tells_which_libraries_its_provider_lacks(model_file, tmp_pa
     monkeypatch.setattr(
         onnxruntime, "load_libraries", {"cuda": ("libcudnn.so.9",), "tensorrt": ("libnvinfer.so.10",)}.get
     )
-    runtime = OnnxRuntime(provider=provider)
+    runtime = on(provider)
     told = r"provider cuda needs libcudnn.so.9|provider tensorrt needs libnvinfer.so.10"
     assert re.match(f"onnxruntime: ({told}): not found here$", runtime.problem(GPU))
     with pytest.raises(RuntimeError, match=told):
@@ -237,10 +252,8 @@ def test_what_pip_installed_is_loaded_before_a_library_is_called_missing(provide
 @pytest.mark.parametrize(("provider", "device"), [("cpu", "cuda"), ("cuda", "cpu"), ("tensorrt", "cpu")])
 def test_onnxruntime_provider_and_target_must_be_of_one_device(model_file, tmp_path, provider, device):
     with pytest.raises(RuntimeError, match=f"provider {provider} does not run on {device}"):
-        OnnxRuntime(provider=provider).load(artefact_of(tmp_path / "a", file=model_file), Target(device=device))
-    assert f"provider {provider} does not run on {device}" in OnnxRuntime(provider=provider).problem(
-        Target(device=device)
-    )
+        on(provider).load(artefact_of(tmp_path / "a", file=model_file), Target(device=device))
+    assert f"provider {provider} does not run on {device}" in on(provider).problem(Target(device=device))
 
 
 def test_onnxruntime_that_falls_back_to_another_provider_is_refused(model_file, tmp_path, monkeypatch):
@@ -260,10 +273,9 @@ def test_onnxruntime_tells_its_providers_what_they_need(model_file, monkeypatch,
     monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: EVERY)
     assert options_of(OnnxRuntime(), model_file, Target()) == {"CPUExecutionProvider": {}}
     assert options_of(OnnxRuntime(), model_file) == {"CUDAExecutionProvider": {"use_tf32": "0"}}
-    found = options_of(OnnxRuntime(provider="tensorrt", precision="fp16"), model_file)
+    found = options_of(on("tensorrt"), model_file)
     assert list(found) == EVERY[:2]
     assert found[EVERY[0]]["trt_fp16_enable"] == "1"
-    assert options_of(OnnxRuntime(provider="tensorrt"), model_file)[EVERY[0]]["trt_fp16_enable"] == "0"
 
 
 def test_engines_of_two_networks_do_not_meet_though_their_files_have_one_name(network, tmp_path, monkeypatch):
@@ -271,9 +283,8 @@ def test_engines_of_two_networks_do_not_meet_though_their_files_have_one_name(ne
     monkeypatch.setattr(onnxruntime, "private_folder", lambda _: tmp_path)
     monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: EVERY)
 
-    def cache(kind, precision="fp32"):
-        runtime = OnnxRuntime(provider="tensorrt", precision=precision)
-        return options_of(runtime, tmp_path / kind / "model.onnx")[EVERY[0]]["trt_engine_cache_path"]
+    def cache(kind):
+        return options_of(on("tensorrt"), tmp_path / kind / "model.onnx")[EVERY[0]]["trt_engine_cache_path"]
 
     for kind in ("one", "same", "other"):
         (tmp_path / kind).mkdir()
@@ -282,7 +293,7 @@ def test_engines_of_two_networks_do_not_meet_though_their_files_have_one_name(ne
             network.stem.weight.mul_(2 if kind == "same" else 1)
     assert Path(cache("one")).is_dir()
     assert cache("one") == cache("same")
-    assert len({cache("one"), cache("other"), cache("one", "fp16")}) == 3
+    assert cache("one") != cache("other")
 
 
 def test_onnxruntime_has_fp16_on_tensorrt_only():

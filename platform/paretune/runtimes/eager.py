@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Precision = Literal["fp32", "bf16", "fp16"]
-NO_INT8 = "torch has INT8 layers for a CPU only; on a GPU take runtime tensorrt, or onnxruntime's provider: tensorrt"
+NO_INT8 = (
+    "torch has INT8 layers for a CPU only; on a GPU take runtime tensorrt, or onnxruntime's "
+    "{provider: tensorrt, precision: fp16}"
+)
 _TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 """Our word for a precision → torch's."""
 

@@ -9,6 +9,12 @@ from pathlib import Path
 from typing import Any
 
 NO_DYNAMIC = "TensorRT wants ranges that are known beforehand: take scheme int8"
+NO_FP32 = (
+    "onnxruntime's provider tensorrt cannot be told to leave TF32, so fp32 would be rounded to 10 bits: "
+    "take precision: fp16, or runtime tensorrt, which leaves it"
+)
+"""Only NVIDIA_TF32_OVERRIDE=0 would, which is read once and for the whole process: of a trial, that has trained on the
+GPU by then, or opened another session."""
 _INTEGER = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger")
 _INT8, _FLOAT16 = 3, 10
 """TensorProto.DataType."""

@@ -23,7 +23,7 @@ from paretune.runtimes.base import Core, Counted, Loaded, Operator, Runtime
 from paretune.runtimes.caching import hold, make_room, private_folder, scratch
 from paretune.runtimes.counting import Counting, Modules, modules_of
 from paretune.runtimes.linked import not_found
-from paretune.runtimes.onnxfile import NO_DYNAMIC, check_integers, contents_of
+from paretune.runtimes.onnxfile import NO_DYNAMIC, NO_FP32, check_integers, contents_of
 from paretune.spec import parse_plugin
 from paretune.store import Artefact, sha256
 from paretune.structures import Floats
@@ -53,7 +53,7 @@ class OnnxRuntime(Runtime):
     """What runs the operators: the CPU's own kernels, CUDA's, or TensorRT's and CUDA's for the rest; auto takes the one
     of the target's device. cuda and tensorrt need the package onnxruntime-gpu; of these only tensorrt computes INT8."""
     precision: Literal["fp32", "fp16"] = "fp32"
-    """What layers that are not INT8 compute in; fp16 is for the provider tensorrt only."""
+    """What layers that are not INT8 compute in; fp16 is for the provider tensorrt, which has no other."""
 
     @model_validator(mode="after")
     def _check_precision(self) -> OnnxRuntime:
@@ -67,7 +67,7 @@ class OnnxRuntime(Runtime):
         return "cuda" if self.provider in {"cuda", "tensorrt"} else "cpu"
 
     def problem(self, target: Target) -> str | None:
-        """Tell that there is no such provider, or not what it is linked to; for a CPU nothing is imported."""
+        """Tell that there is no such provider, in this precision or here; for a CPU nothing is imported."""
         return super().problem(target) or self._provider_problem(target)
 
     @property
@@ -81,7 +81,7 @@ class OnnxRuntime(Runtime):
         if word == "cuda" and scheme in ("int8", "int8_dynamic"):
             return (
                 f"onnxruntime's provider cuda computes {scheme} in float, or on the CPU, slower than without; "
-                "on a GPU take scheme int8 with runtime tensorrt, or onnxruntime's provider: tensorrt"
+                "on a GPU take scheme int8 with runtime tensorrt, or with provider: tensorrt and precision: fp16"
             )
         return NO_DYNAMIC if word == "tensorrt" and scheme == "int8_dynamic" else None
 
@@ -151,7 +151,7 @@ class OnnxRuntime(Runtime):
         """Return ONNX Runtime's names of the providers for a target, best first.
 
         Raises:
-            RuntimeError: this ONNX Runtime has no such provider, or it is for another device.
+            RuntimeError: this ONNX Runtime has no such provider here, or it is for another device or precision.
         """
         if problem := self._provider_problem(target):
             raise RuntimeError(problem)
@@ -167,6 +167,8 @@ class OnnxRuntime(Runtime):
             return f"onnxruntime: provider {word} does not run on {target.device}, the target's device"
         if word == "cpu":
             return None
+        if word == "tensorrt" and self.precision == "fp32":
+            return NO_FP32
         missing = load_libraries(word)
         if _PROVIDERS[word] not in (known := library().get_available_providers()):
             return f"this onnxruntime has no provider {word}, only {', '.join(known)}: not on {target.device}"
@@ -178,9 +180,7 @@ class OnnxRuntime(Runtime):
         Each file has a folder of engines of its own: ONNX Runtime finds them by the names of file and tensors alone,
         and would run another network's.
         """
-        found: dict[str, dict[str, str]] = {name: {} for name in providers}
-        if _PROVIDERS["cuda"] in found:
-            found[_PROVIDERS["cuda"]] = {"use_tf32": "0"}
+        found = {name: {"use_tf32": "0"} if name == _PROVIDERS["cuda"] else {} for name in providers}
         if _PROVIDERS["tensorrt"] in found:
             made = contents_of(file).precision
             cache = private_folder("tensorrt") / f"{sha256(file)}.{self.precision}.{library().__version__}"
@@ -189,7 +189,7 @@ class OnnxRuntime(Runtime):
             found[_PROVIDERS["tensorrt"]] = {
                 "trt_engine_cache_enable": "1",
                 "trt_engine_cache_path": str(cache),
-                "trt_fp16_enable": str(int("fp16" in (self.precision, made))),
+                "trt_fp16_enable": "1",
                 "trt_int8_enable": str(int(made == "int8")),
                 "trt_sparsity_enable": "1",  # for weights that are 2:4 as they are; none is made so
             }
