@@ -6,11 +6,14 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from paretune.compression.artefact import write_artefact
 from paretune.compression.export import Export
 from paretune.compression.quantize import Quantize
+from paretune.compression.quantize_onnx import last_convolutions, prepare
 from paretune.compression.sensitivity import agreement
 from paretune.detectors.base import Detector
 from paretune.detectors.faster_rcnn import FasterRcnn
@@ -22,7 +25,7 @@ from paretune.runtimes.openvino import OpenVino
 from paretune.runtimes.predictor import load_predictor
 from paretune.structures import Detections, InputSize
 from paretune.target import Target
-from tests_support_compression import CLASSES, context
+from tests_support_compression import CLASSES, context, model
 from tests_support_quantize import photographs, sure
 
 CASES = [
@@ -68,3 +71,21 @@ def test_boxes_agree_with_those_in_float(detector: Detector, size: InputSize, tm
             pairs = zip(wanted, got, strict=True)
             agreed[tool, runtime.name] = np.mean([agreement(one, other) for one, other in pairs])
     assert all(value > AGREED for value in agreed.values()), agreed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_of_faster_rcnn_the_predictors_are_last_and_the_maps_that_they_read_are_not(tmp_path: Path) -> None:
+    """The layers that torch leaves in float, by their weights: the maps are outputs of the file as well."""
+    detector, size = FasterRcnn(proposals=8, head_width=32), InputSize(64, 64)
+    made = model(detector, size)
+    wanted = {module.weight.detach().numpy().tobytes() for module in detector.protected(made.network)}
+    found = set()
+    for source in Export().apply(made, context(tmp_path, detector)).files:
+        prepare(source, tmp_path / "prepared.onnx")
+        graph = onnx.load(tmp_path / "prepared.onnx").graph
+        weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        last = set(last_convolutions(graph))
+        layers = [node for node in graph.node if node.name in last and node.op_type in {"Conv", "Gemm", "MatMul"}]
+        found |= {weights[node.input[1]].tobytes() for node in layers}
+    assert found == wanted

@@ -220,14 +220,18 @@ def small_operators(file: Path) -> Counter[str]:
 
 
 def last_convolutions(graph: Any) -> list[str]:
-    """Return the names of the nodes from the graph's outputs back to the convolutions that feed them, those included.
+    """Return the names of the nodes from the graph's last outputs back to the convolutions that feed them, with those.
+
+    An output that a node of the graph reads is none of the last: Faster R-CNN's regions are pooled from maps that
+    its own predictors read too.
 
     Args:
         graph: an ``onnx.GraphProto`` whose nodes have names.
     """
     maker = {output: node for node in graph.node for output in node.output}
+    read = {name for node in graph.node for name in node.input}
     names: list[str] = []
-    waiting = [output.name for output in graph.output]
+    waiting = [output.name for output in graph.output if output.name not in read]
     while waiting:
         node = maker.get(waiting.pop())
         if node is None or node.name in names:
