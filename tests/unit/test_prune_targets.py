@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,42 @@ def test_what_a_runtime_makes_of_candidates_goes_with_them(tmp_path: Path, monke
     (kept,) = usual.glob("paretune-programs-*")
     assert len(list(kept.iterdir())) == 1
     assert list(trial.iterdir()) == []
+
+
+def lock_of_cpu(folder: Path) -> str:
+    """Who holds the CPU, by what flock grants to somebody else."""
+    for mode, found in ((fcntl.LOCK_EX, "nobody"), (fcntl.LOCK_SH, "shared")):
+        with (folder / "cpu.lock").open("a") as file, suppress(BlockingIOError):
+            fcntl.flock(file, mode | fcntl.LOCK_NB)
+            return found
+    return "alone"
+
+
+def test_all_that_computes_shares_the_cpu_but_what_is_timed(
+    own_locks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A measurement elsewhere on the machine is not disturbed by candidates that are made beside it."""
+    seen: dict[str, set[str]] = {}
+
+    def noted(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **more: Any) -> Any:
+            seen.setdefault(name, set()).add(lock_of_cpu(own_locks))
+            return work(*args, **more)
+
+        return run
+
+    class Noting(Eager):
+        def load(self, artefact: Artefact, target: Target) -> Any:
+            return noted("load", lambda: None)()
+
+    for name in ("make_criterion", "coupled", "ranked", "layer_flops", "copy_network"):
+        monkeypatch.setattr(pruning_rounds, name, noted(name, getattr(pruning_rounds, name)))
+    monkeypatch.setattr(pruning_targets, "write_artefact", noted("write_artefact", pruning_targets.write_artefact))
+    monkeypatch.setattr(pruning_targets, "quick_ratio", noted("quick_ratio", lambda *_, **__: 0.5))
+    Prune(ratio=0.5, of="latency").apply(model(), context(tmp_path, runtime=Noting()))
+    assert seen.pop("quick_ratio") == {"alone"}
+    assert len(seen) == 7
+    assert set.union(*seen.values()) == {"shared"}, seen
 
 
 def test_stages_hold_at_most_half_of_the_layers() -> None:

@@ -17,6 +17,7 @@ from paretune.compression.pruning_ranking import Ranking, ranked
 from paretune.compression.pruning_sparsity import sparser
 from paretune.compression.pruning_targets import Stopwatch, flops_left, layer_flops, nearest, stopwatch
 from paretune.detectors.structure import copy_network
+from paretune.device_lock import sharing
 from paretune.model import Model
 from paretune.names import SENSITIVITIES
 from paretune.profiling.staircase import staircase
@@ -102,10 +103,11 @@ class _Pruning:
     def _ranking(self, model: Model, widths: Mapping[str, int] | None) -> Ranking:
         assert model.network is not None  # noqa: S101 - the recipe's formats meet
         step, size, context = self.step, model.input_size, self.context
-        criterion = make_criterion(step.importance, model.network, size, context, step.images)
-        with torch.random.fork_rng([]), coupled(model.network, context.detector, size) as coupling:
-            torch.manual_seed(context.seed)
-            return ranked(coupling.blocks, criterion, widths, step.scope, self.multiple)
+        with sharing("cpu"):
+            criterion = make_criterion(step.importance, model.network, size, context, step.images)
+            with torch.random.fork_rng([]), coupled(model.network, context.detector, size) as coupling:
+                torch.manual_seed(context.seed)
+                return ranked(coupling.blocks, criterion, widths, step.scope, self.multiple)
 
     def _ratio(self, model: Model, ranking: Ranking, left: float) -> tuple[float, float]:
         """Return the ratio of channels for what is to be left of the cost, and what will be left of it."""
@@ -114,7 +116,8 @@ class _Pruning:
         assert model.network is not None  # noqa: S101 - the recipe's formats meet
         assert self.dense.network is not None  # noqa: S101 - as above
         size = model.input_size
-        now, dense = (layer_flops(network, size) for network in (model.network, self.dense.network))
+        with sharing("cpu"):
+            now, dense = (layer_flops(network, size) for network in (model.network, self.dense.network))
 
         def by_flops(ratio: float) -> float:
             return flops_left(now, ranking.blocks, ranking.lowest(ratio)) / sum(dense.values())
@@ -137,7 +140,8 @@ class _Pruning:
 
     def _without(self, model: Model, doomed: Mapping[str, Sequence[int]]) -> Model:
         assert model.network is not None  # noqa: S101 - as above
-        network = copy_network(model.network)
-        with coupled(network, self.context.detector, model.input_size) as coupling:
-            coupling.remove(doomed)
+        with sharing("cpu"):
+            network = copy_network(model.network)
+            with coupled(network, self.context.detector, model.input_size) as coupling:
+                coupling.remove(doomed)
         return replace(model, network=network)

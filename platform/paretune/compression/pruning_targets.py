@@ -15,7 +15,7 @@ from paretune.compression.artefact import write_artefact
 from paretune.compression.base import Context
 from paretune.compression.coupling import Block
 from paretune.compression.export import Export, training_images
-from paretune.device_lock import alone_on
+from paretune.device_lock import alone_on, sharing
 from paretune.model import Model
 from paretune.profiling.interleaved import clock_for, quick_ratio
 from paretune.runtimes.caching import kept_in
@@ -127,22 +127,24 @@ def stopwatch(dense: Model, context: Context) -> Iterator[Stopwatch]:
 def _loaded(model: Model, context: Context, *, passing: bool = False) -> Iterator[Callable[[Floats], object]]:
     """Write a model as an artefact, in a folder that goes with the block, and load it on the runtime.
 
-    What the runtime makes of one that is ``passing`` goes, too: nobody will ask for it again.
+    The device is shared until the block begins, which may want it alone. What the runtime makes of a model that is
+    ``passing`` goes, too: nobody will ask for it again.
     """
     runtime = context.runtime
     assert runtime is not None  # noqa: S101 - whoever measures has asked
     with tempfile.TemporaryDirectory(prefix="latency-", dir=context.workdir) as name:
         folder = Path(name)
-        if runtime.accepts == "onnx":
-            model = Export().apply(model, replace(context, workdir=folder))
-        artefact = write_artefact(
-            folder / "artefact",
-            model,
-            detector=context.detector,
-            runtime=runtime,
-            recipe_tree={},
-            classes=context.data.classes,
-        )
-        with kept_in(folder) if passing else nullcontext():
-            core = runtime.load(artefact, context.target)
+        with sharing(context.target.device):
+            if runtime.accepts == "onnx":
+                model = Export().apply(model, replace(context, workdir=folder))
+            artefact = write_artefact(
+                folder / "artefact",
+                model,
+                detector=context.detector,
+                runtime=runtime,
+                recipe_tree={},
+                classes=context.data.classes,
+            )
+            with kept_in(folder) if passing else nullcontext():
+                core = runtime.load(artefact, context.target)
         yield core
