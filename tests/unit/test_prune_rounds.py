@@ -11,6 +11,7 @@ from paretune.compression import pruning_rounds
 from paretune.compression.coupling import coupled
 from paretune.compression.prune import Prune
 from paretune.compression.pruning_sparsity import GroupLasso, energies, sparser
+from paretune.compression.sparsify import Sparsify
 from paretune.detectors.structure import copy_network, layers
 from paretune.detectors.yolo import Yolo
 from paretune.errors import UserError
@@ -172,6 +173,16 @@ def test_learning_leaves_frozen_layers_as_they_are(tmp_path: Path) -> None:
     assert torch.equal(made.stem[0].weight, dense.network.stem[0].weight)
     assert not torch.equal(made.plain[0].weight, dense.network.plain[0].weight)
     assert not made.stem[0].weight.requires_grad
+
+
+def test_zeros_of_sparsify_outlive_the_learning(tmp_path: Path) -> None:
+    around = context(tmp_path)
+    sparse = Sparsify(sparsity=0.7).apply(model(), around)
+    made = sparser(sparse, around, epochs=1, weight=1e-3)
+    for name in ("stem.0", "same.0", "plain.0"):
+        before, after = (given.network.get_submodule(name).weight.detach() for given in (sparse, made))
+        assert torch.equal(after == 0, before == 0)
+        assert not torch.equal(after, before)
 
 
 def test_sparsity_is_learnt_before_channels_go(tmp_path: Path) -> None:

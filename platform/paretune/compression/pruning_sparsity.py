@@ -66,6 +66,8 @@ class GroupLasso:
 def sparser(model: Model, context: Context, *, epochs: int, weight: float) -> Model:
     """Train a copy of a network with the penalty, otherwise as in a fine-tuning: half the baseline's learning rate.
 
+    The zeros of ``sparsify`` stay zeros.
+
     Args:
         model: a torch network.
         context: training images and settings.
@@ -101,7 +103,7 @@ def sparser(model: Model, context: Context, *, epochs: int, weight: float) -> Mo
         settings,
         device=context.device,
         on_epoch=after,
-        options=Options(loss=loss, val=context.data.splits.get("val")),
+        options=Options(loss=loss, val=context.data.splits.get("val"), keep_zeros="sparsify" in model.history),
     )
     return replace(model, network=result.network)
 
