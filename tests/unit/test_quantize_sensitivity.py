@@ -14,9 +14,9 @@ import torch
 
 from paretune.compression.export import Export
 from paretune.compression.quantize import Quantize
-from paretune.compression.quantize_mixed import integer_layers
+from paretune.compression.quantize_mixed import integer_layers, layers
 from paretune.compression.quantize_onnx import prepare
-from paretune.compression.quantize_ways import KEPT
+from paretune.compression.quantize_ways import CALIBRATION, KEPT, Plan, Work, told
 from paretune.compression.sensitivity import agreement, rank
 from paretune.model import Model
 from paretune.runtimes.onnxruntime import open_session
@@ -121,6 +121,20 @@ def test_the_layer_that_was_spoilt_comes_first_and_keeping_it_in_float_mends_it(
         pairs = zip(run(source.made.file, images[0]), run(made.file, images[0]), strict=True)
         errors[kept] = max(float(np.linalg.norm(a - b) / np.linalg.norm(a)) for a, b in pairs)
     assert errors[1] < 0.5 * errors[0]
+
+
+@pytest.mark.slow
+def test_layers_put_back_into_float_one_after_another_are_all_named(tmp_path: Path) -> None:
+    """As where ``max_drop`` wants more of them than ``keep_float``."""
+    work = Work(exported(tmp_path / "source"), context(tmp_path), range(4), tmp_path)
+    once = work.make(Plan("int8", "onnxruntime", "minmax", True, 7, False, 1))
+    twice = work.with_floats(once, work.ranked(once)[:2])["core"]
+    onnx.checker.check_model(str(twice), full_check=True)
+    source, made = onnx.load(work.floats["core"]).graph, onnx.load(twice).graph
+    in_float = layers(source).keys() - integer_layers(made, source).keys()
+    assert len(in_float) == 3
+    assert sorted(told(twice, KEPT)) == sorted(in_float)
+    assert told(twice, CALIBRATION)["images"] == ["train-0", "train-1", "train-2", "train-3"]
 
 
 def pictures_of(around: object) -> list[np.ndarray]:

@@ -133,7 +133,7 @@ class Work:
         return sensitivity.rank(self.context.detector, self.model.input_size, self.floats, files, images)
 
     def with_floats(self, files: Files, kept: Sequence[Layer]) -> Files:
-        """Return quantized files with some layers put back into float."""
+        """Return quantized files with some layers put back into float, besides those that are there already."""
         import onnx
 
         found = self._new_files("mixed")
@@ -141,7 +141,7 @@ class Work:
             integer, source = onnx.load(files[part]), onnx.load(self.floats[part])
             names = [layer for owner, layer in kept if owner == part]
             onnx.save(mixed(integer, source, names), file)
-            _tell(file, KEPT, names)
+            _tell(file, KEPT, [*(told(file, KEPT) or ()), *names])
         return found
 
     def check_finite(self, files: Files, scheme: str) -> None:
@@ -171,9 +171,10 @@ def told(file: Path, key: str) -> Any:
 
 
 def _tell(file: Path, key: str, facts: Any) -> None:
-    """Write facts into a file's metadata."""
+    """Write facts into a file's metadata, in place of those of the same key."""
     import onnx
 
     model = onnx.load(file)
-    model.metadata_props.add(key=key, value=json.dumps(facts))
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, found | {key: json.dumps(facts)})
     onnx.save(model, file)
