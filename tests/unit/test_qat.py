@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import nn
 
+from paretune.compression import quantize_onnx
 from paretune.compression.export import TrainingInputs
 from paretune.compression.finetune import Finetune
+from paretune.compression.quantize import Quantize
 from paretune.compression.quantize_torch import predictors, quantize_network
 from paretune.detectors.base import Detector
 from paretune.detectors.faster_rcnn import FasterRcnn
@@ -21,12 +25,14 @@ from paretune.detectors.ssd import Ssd
 from paretune.detectors.structure import copy_network
 from paretune.detectors.yolo import Yolo
 from paretune.runtimes.eager import Eager
+from paretune.runtimes.onnxruntime import OnnxRuntime
+from paretune.runtimes.tensorrt import TensorRt
 from paretune.structures import Annotations, InputSize
 from paretune.training.how import How, trained
 from paretune.training.loop import Epoch, Options
 from paretune.training.qat import with_rounding, without_rounding
 from paretune.training.settings import Training
-from tests_support_compression import SETTINGS, SIZE, MixedDetector, context, model
+from tests_support_compression import SETTINGS, SIZE, MixedDetector, context, exported, model
 
 BITS = LARGEST_WEIGHT.bit_length() + 1
 SQUARE = InputSize(64, 64)
@@ -84,6 +90,25 @@ def test_computes_what_the_int8_form_computes(norm: str, tmp_path: Path) -> None
                 assert harm > 0
                 # a norm folded into the weights moves a value in the seventh digit, and now and then over an edge
                 assert (found - wanted).square().mean().sqrt() < 0.1 * harm
+
+
+@pytest.mark.slow
+def test_signed_rounding_is_that_of_the_file_for_tensorrt(tmp_path: Path) -> None:
+    """Inputs of the first layer, none of them negative, and of one behind SiLU; weights that no norm is folded into."""
+    where = replace(context(tmp_path), runtime=TensorRt())
+    graph = onnx.load(Quantize(images=8).apply(exported(tmp_path), where).file).graph
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    scales = {node.input[0]: values[node.input[1]] for node in graph.node if node.op_type == "QuantizeLinear"}
+    (joined,) = (node.output[0] for node in graph.node if node.op_type == "Concat")
+    split = where.data.splits["train"]
+    ready = with_rounding(copy_network(model().network), where.detector, 8, split, SIZE, signed=True).eval()
+    for layer, scale in ((ready.stem[0], scales["images"]), (ready.plain[0], scales[joined])):
+        steps = np.arange(-200, 200, dtype=np.float32)
+        found = layer.rounded_input(torch.from_numpy((steps + np.float32(0.3)) * scale))
+        np.testing.assert_allclose(found, steps.clip(-128, 127) * scale, rtol=1e-4)
+    weight, name = ready.plain[0].weight.detach(), "plain.0.weight"
+    wanted = values[f"{name}_quantized"] * values[f"{name}_scale"].reshape(-1, 1, 1, 1)
+    np.testing.assert_allclose(ready.plain[0].rounded_weight(weight), wanted, rtol=1e-4, atol=1e-7)
 
 
 def test_leaves_a_float_network_with_the_names_it_had(tmp_path: Path) -> None:
@@ -187,3 +212,17 @@ def test_the_step_takes_the_bits_of_what_will_run_it(tmp_path: Path) -> None:
     assert not same(made.network, plain.network)
     assert same(made.network, Finetune(epochs=1, qat=True).apply(model(), where).network)
     assert "quantization-aware, 7 bits of a weight" in made.notes[-1]
+
+
+def test_for_tensorrt_it_takes_8_bits_on_every_cpu_and_signed_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {}
+    for runtime, safe in ((TensorRt(), 7), (OnnxRuntime(), 8)):
+        monkeypatch.setattr(quantize_onnx, "safe_bits", lambda safe=safe: safe)
+        where = context(tmp_path, runtime=runtime)
+        made[runtime.name] = Finetune(epochs=1, qat=True).apply(model(), where)
+        assert "quantization-aware, 8 bits of a weight" in made[runtime.name].notes[-1]
+    wanted, _ = run(tmp_path, How(qat_bits=8, qat_signed=True), SETTINGS.model_copy(update={"epochs": 1, "lr": 1e-3}))
+    assert same(made["tensorrt"].network, wanted)
+    assert not same(made["onnxruntime"].network, wanted)

@@ -59,7 +59,8 @@ class Finetune(Step):
             return replace(model, history=history).noted("finetune changed nothing: 0 epochs")
         more = {"epochs": self.epochs, "lr": self.lr_factor * context.training.lr, "seed": context.seed}
         settings = context.training.model_copy(update=more)
-        how = How("sparsify" in model.history, self._distill(context), _bits(context.runtime) if self.qat else None)
+        bits = _bits(context.runtime) if self.qat else None
+        how = How("sparsify" in model.history, self._distill(context), bits, self.qat and _signed(context.runtime))
         tune = _with_workers if settings.by_ray else _here
         folder = context.workdir / f"finetune-{_digest(model.network)}-{how.key}"
         tuned = replace(model, network=tune(model, context, settings, how, folder), history=history)
@@ -82,8 +83,15 @@ class Finetune(Step):
         return self.distill.model_copy(update={"teacher": told})
 
 
+def _signed(runtime: Runtime | None) -> bool:
+    """Tell whether integers will be signed and symmetric, and weights of 8 bits on every CPU."""
+    return runtime is not None and runtime.signed_int8
+
+
 def _bits(runtime: Runtime | None) -> int:
     """Return how many bits the weights will have that are trained for."""
+    if _signed(runtime):
+        return 8
     if runtime is not None and runtime.accepts == "torch":
         from paretune.detectors.int8 import LARGEST_WEIGHT
 

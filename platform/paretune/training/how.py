@@ -28,11 +28,14 @@ class How:
     """Learn from a teacher, whose folder is the same place on all machines."""
     qat_bits: int | None = None
     """Round to INT8 with so many bits of a weight; None trains float layers."""
+    qat_signed: bool = False
+    """Round inputs to signed integers, symmetric about 0, as TensorRT reads them."""
 
     @property
     def key(self) -> str:
         """Return a name that no other way has."""
-        return fingerprint(self.keep_zeros, None if self.distill is None else self.distill.tree(), self.qat_bits)
+        distill = None if self.distill is None else self.distill.tree()
+        return fingerprint(self.keep_zeros, distill, self.qat_bits, self.qat_signed)
 
 
 def trained(  # noqa: PLR0913 - those of loop.train, and two more
@@ -70,7 +73,7 @@ def trained(  # noqa: PLR0913 - those of loop.train, and two more
 
     split = data.splits["train"]
     if how.qat_bits is not None:
-        network = with_rounding(network, detector, how.qat_bits, split, size)
+        network = with_rounding(network, detector, how.qat_bits, split, size, signed=how.qat_signed)
     student, loss = with_teacher(network, detector, len(data.classes), size, settings, how.distill, device)
     options = replace(options, loss=loss, val=data.splits.get("val"), keep_zeros=how.keep_zeros)
     result = train(student, detector, split, size, settings, device=device, on_epoch=on_epoch, options=options)

@@ -19,7 +19,9 @@ from paretune.training.validating import detect
 
 IMAGES = 16
 """Training images that the first ranges are taken from."""
-_LARGEST_INPUT = 255
+_UNSIGNED = (0, 255)
+"""Smallest and largest input in units of its scale."""
+_SIGNED = (-128, 127)
 _SHARE = 0.05
 """Of a batch in the range of a layer's inputs."""
 _SMALLEST = 1e-12
@@ -33,6 +35,8 @@ class _Rounding(nn.Module):
     """Smallest and largest input, (2,); 0 lies in it."""
     largest: int
     """A weight in units of its scale."""
+    signed: bool
+    """Whether inputs are rounded symmetric about 0: half of the steps, where nothing is below it."""
     seeing: bool
     """Whether inputs are looked at and not rounded yet."""
 
@@ -53,9 +57,11 @@ class _Rounding(nn.Module):
         if self.seeing:
             return x
         low, high = self.input_range
-        scale = ((high - low) / _LARGEST_INPUT).clamp(min=_SMALLEST)
-        zero = (-low / scale).round().to(torch.int32)
-        made: Tensor = torch.fake_quantize_per_tensor_affine(x.float(), scale, zero, 0, _LARGEST_INPUT)
+        first, last = _SIGNED if self.signed else _UNSIGNED
+        span = torch.maximum(-low, high) if self.signed else high - low
+        scale = (span / last).clamp(min=_SMALLEST)
+        zero = torch.zeros_like(scale) if self.signed else (-low / scale).round()
+        made: Tensor = torch.fake_quantize_per_tensor_affine(x.float(), scale, zero.to(torch.int32), first, last)
         return made
 
     def rounded_weight(self, weight: Tensor) -> Tensor:
@@ -82,7 +88,9 @@ class _Linear(_Rounding, nn.Linear):
 _ROUNDING: dict[type[nn.Module], type[_Rounding]] = {nn.Conv2d: _Conv2d, nn.Linear: _Linear}
 
 
-def with_rounding(network: nn.Module, detector: Detector, bits: int, split: Split, size: InputSize) -> nn.Module:
+def with_rounding(
+    network: nn.Module, detector: Detector, bits: int, split: Split, size: InputSize, *, signed: bool = False
+) -> nn.Module:
     """Let a network compute as its INT8 form will; it is changed, and returned.
 
     The layers that make boxes and scores stay as they are, as the step ``quantize`` leaves them.
@@ -93,13 +101,14 @@ def with_rounding(network: nn.Module, detector: Detector, bits: int, split: Spli
         bits: of a weight, 2 to 8.
         split: training images; the first ones tell the ranges to begin with.
         size: of the network's input.
+        signed: inputs of layers are signed and symmetric, as TensorRT reads them, not unsigned.
     """
     outputs = {id(module) for module in detector.protected(network)}
     for layer in network.modules():
         if type(layer) in _ROUNDING and id(layer) not in outputs:
             layer.__class__ = _ROUNDING[type(layer)]
             layer.register_buffer("input_range", torch.zeros(2))
-            layer.largest = 2 ** (bits - 1) - 1
+            layer.largest, layer.signed = 2 ** (bits - 1) - 1, signed
     layers = [layer for layer in network.modules() if isinstance(layer, _Rounding)]
     training = network.training
     with _seeing(layers):
@@ -121,7 +130,7 @@ def without_rounding(network: nn.Module) -> nn.Module:
 
 def _plain(layer: _Rounding) -> None:
     layer.__class__ = {rounding: kind for kind, rounding in _ROUNDING.items()}[type(layer)]  # type: ignore[assignment]
-    del layer.input_range, layer.largest, layer.seeing
+    del layer.input_range, layer.largest, layer.signed, layer.seeing
 
 
 @contextmanager
