@@ -14,9 +14,8 @@ from pydantic import Field
 
 from paretune.compression.base import Context, Step
 from paretune.compression.kmeans import clustered
+from paretune.compression.quantize_mixed import WEIGHTED
 from paretune.model import Accepted, Format, Model
-
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 class Cluster(Step):
@@ -80,7 +79,7 @@ class Cluster(Step):
         from paretune.compression.quantize_onnx import last_convolutions
 
         left = set(last_convolutions(graph)) if self.keep_outputs else set()
-        nodes = [node for node in graph.node if node.op_type in _WEIGHTED and node.name not in left]
+        nodes = [node for node in graph.node if node.op_type in WEIGHTED and node.name not in left]
         weights = {name for node in nodes for name in node.input[:2]}
         changed = 0
         for tensor in graph.initializer:
