@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+
+APART = """\
+from contextlib import suppress
+from pathlib import Path
+
+with suppress(ImportError):
+    from paretune import device_lock
+
+    device_lock.lock_folder = lambda: Path({locks!r})
+"""
+
+
+def with_locks_of_its_own(folder: Path, path: str) -> str:
+    """A PYTHONPATH with which processes, Ray's workers among them, lock devices beside this folder only.
+
+    Otherwise they wait for whatever else measures or trains on the machine.
+    """
+    beside = folder.with_name(f"{folder.name}-locks")  # in the folder itself, tests look at what is written
+    locks, site = beside / "locks", beside / "site"
+    locks.mkdir(parents=True, exist_ok=True)
+    site.mkdir(exist_ok=True)
+    (site / "sitecustomize.py").write_text(APART.format(locks=str(locks)))
+    return os.pathsep.join(filter(None, [str(site), path]))
 
 
 def runs_of(place, name="tiny"):

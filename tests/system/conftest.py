@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests_support import with_locks_of_its_own
+
 JOB = """\
 dataset: {shapes: {train: 48, val: 24, size: 96x64}}
 detector: {yolo: {variant: nano, depthwise: false, width: 0.125}}
@@ -44,12 +46,14 @@ class Place:
         self.runs = folder / "runs"
         self.home = folder / "home"
         self.home.mkdir(parents=True)
+        self.path = with_locks_of_its_own(folder, os.environ.get("PYTHONPATH", ""))
         (folder / "tiny.yaml").write_text(job)
         (folder / "space.yaml").write_text(space)
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "HOME": str(self.home), "MPLCONFIGDIR": str(self.folder / "mpl")}
+        places = {"HOME": str(self.home), "MPLCONFIGDIR": str(self.folder / "mpl"), "PYTHONPATH": self.path}
+        return {**os.environ, **places}
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "paretune", *words]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests_support import ROOT
+from tests_support import ROOT, with_locks_of_its_own
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -58,7 +58,7 @@ def package(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(ROOT / "platform"), str(folder / "site")])
+    path = with_locks_of_its_own(folder, os.pathsep.join([str(ROOT / "platform"), str(folder / "site")]))
     environment = {**os.environ, "PYTHONPATH": path, "HOME": str(folder), "MPLCONFIGDIR": str(folder / "mpl")}
     command = [sys.executable, "-m", "paretune", *words]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

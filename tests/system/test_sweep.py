@@ -114,7 +114,7 @@ print(json.dumps([evaluate(load_predictor(Path(p), Target()), split).map for p i
 """
     folders = [str(swept.runs / "tiny" / point["artefact"]) for point in front["front"]]
     command = [sys.executable, "-c", code, str(swept.runs), *folders]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=swept.environment, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     assert found == pytest.approx([p["metrics"]["map"] for p in front["front"]], abs=1e-9)
 

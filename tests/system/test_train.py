@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from paretune.cli import main
 from paretune.detectors.yolo import Yolo
 from paretune.training.state import load_state
-from tests_support import ROOT
+from tests_support import ROOT, with_locks_of_its_own
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -48,10 +48,11 @@ class Place:
         self.folder = folder
         (folder / "tiny.yaml").write_text(JOB)
         (folder / "space.yaml").write_text(SPACE)
+        self.path = with_locks_of_its_own(folder, str(ROOT / "platform"))
 
     def start(self, *words: str, module: str = "paretune", begin: tuple[str, ...] = ()) -> subprocess.Popen[str]:
         environment = {**os.environ, "HOME": str(self.folder), "MPLCONFIGDIR": str(self.folder / "mpl")}
-        environment["PYTHONPATH"] = str(ROOT / "platform")
+        environment["PYTHONPATH"] = self.path
         command = [*begin, sys.executable, "-m", module, *words]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(command, cwd=self.folder, env=environment, **pipes)
@@ -124,7 +125,7 @@ def test_one_worker_needs_no_ray(trained: Place) -> None:
         "'--set', 'tracking.trainings=false']) == 0; "
         "print([name for name in ('ray', 'mlflow', 'optuna') if name in sys.modules])"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "platform")}
+    environment = {**os.environ, "PYTHONPATH": trained.path}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=trained.folder, env=environment, capture_output=True, text=True, check=True
     )
