@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 
@@ -18,71 +17,71 @@ def records(place):
     return {p.parent.name: p.stat().st_mtime_ns for p in (place.runs / "tiny" / "trials").glob("*/record.json")}
 
 
-def wait_for_records(place, process, count, seconds=300):
-    end = time.monotonic() + seconds
-    while len(records(place)) < count:
+def wait_for_another_record(place, process, seconds=300):
+    """One may have come while the sweep before was stopping: count from what is there now."""
+    end, wanted = time.monotonic() + seconds, len(records(place)) + 1
+    while len(records(place)) < wanted:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, "no record came"
         time.sleep(0.1)
 
 
-def test_a_sweep_that_is_killed_three_times_ends_as_if_it_had_not_been(place):
-    process = place.start("sweep", "tiny.yaml", "--trials", "5")
-    seen = {}
-    for count in (1, 2, 3):
-        wait_for_records(place, process, count)
-        time.sleep(0.05 * count)  # at different moments after a record
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        time.sleep(1)  # what was running on Ray dies by itself
-        for name, written in seen.items():
-            assert records(place)[name] == written, f"trial {name} was run again"
-        seen = records(place)
-        process = place.start("resume", "tiny")
-    out, err = process.communicate(timeout=600)
-    assert process.returncode == 0, out + err
+def unchanged(place, seen):
+    """Assert that no trial was run again; returns the records there are now."""
+    now = records(place)
     for name, written in seen.items():
-        assert records(place)[name] == written, f"trial {name} was run again"
-    assert sorted(records(place)) == [f"{n:04d}" for n in range(5)]
+        assert now[name] == written, f"trial {name} was run again"
+    return now
+
+
+def refuse_another(place):
+    end = time.monotonic() + 60
+    while not (place.runs / "tiny" / ".lock").exists():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    second = place.run("resume", "tiny")
+    assert second.returncode == 2
+    assert "is being run by another process" in second.stderr
+
+
+def stop(process, number):
+    """Send a signal; unless it kills, the sweep ends cleanly and says how to go on."""
+    process.send_signal(number)
+    out, err = process.communicate(timeout=90)
+    if number == signal.SIGKILL:
+        time.sleep(1)  # what was running on Ray dies by itself
+        return
+    assert process.returncode == 130, out + err
+    assert "paretune resume tiny" in err
+    assert "Traceback" not in err
+    assert "SIGTERM received" not in err  # what Ray's core prints, with its stack
+
+
+def test_a_sweep_that_is_killed_and_stopped_ends_as_if_it_had_not_been(place):
+    """Killed, stopped by Ctrl-C once, by SIGTERM, and killed again; meanwhile no second process may run it.
+
+    Two records come at most for each signal, the second while the sweep stops: six trials are enough for all four.
+    """
+    process, seen = place.start("sweep", "tiny.yaml", "--trials", "6"), {}
+    try:
+        refuse_another(place)
+        for number, later in ((signal.SIGKILL, 0.05), (signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGKILL, 0.15)):
+            wait_for_another_record(place, process)
+            time.sleep(later)  # kills at different moments after a record
+            stop(process, number)
+            seen = unchanged(place, seen)
+            process = place.start("resume", "tiny")
+        out, err = process.communicate(timeout=600)
+    finally:
+        process.kill()  # where something was not as it should be
+        process.wait()
+    assert process.returncode == 0, out + err
+    unchanged(place, seen)
+    assert sorted(records(place)) == [f"{n:04d}" for n in range(6)]
     _, parent, children = runs_of(place)
-    assert [int(r.data.tags["paretune.trial"]) for r in children] == list(range(5))
+    assert [int(r.data.tags["paretune.trial"]) for r in children] == list(range(6))
     assert {r.info.status for r in [parent, *children]} == {"FINISHED"}
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{place.runs / 'tiny' / 'study.db'}")
     told = [t for t in study.trials if "paretune.trial" in t.user_attrs]
-    assert sorted(t.user_attrs["paretune.trial"] for t in told) == [2, 3, 4]
+    assert sorted(t.user_attrs["paretune.trial"] for t in told) == [2, 3, 4, 5]
     assert {t.state for t in told} == {optuna.trial.TrialState.COMPLETE}
-
-
-def test_ctrl_c_once_or_sigterm_stops_cleanly_and_says_how_to_go_on(place):
-    process, before = place.start("sweep", "tiny.yaml", "--trials", "4"), {}
-    for number, count in ((signal.SIGINT, 2), (signal.SIGTERM, 3)):
-        wait_for_records(place, process, count)
-        process.send_signal(number)
-        out, err = process.communicate(timeout=90)
-        assert process.returncode == 130, out + err
-        assert "paretune resume tiny" in err
-        assert "Traceback" not in err
-        assert "SIGTERM received" not in err  # what Ray's core prints, with its stack
-        assert {name: records(place)[name] for name in before} == before
-        before = records(place)
-        assert len(before) >= count
-        process = place.start("resume", "tiny")
-    out, err = process.communicate(timeout=600)
-    assert process.returncode == 0, out + err
-    assert {name: records(place)[name] for name in before} == before
-    assert len(records(place)) == 4
-
-
-def test_two_processes_cannot_run_one_sweep(place):
-    process = place.start("sweep", "tiny.yaml")
-    try:
-        end = time.monotonic() + 60
-        while not (place.runs / "tiny" / ".lock").exists():
-            assert time.monotonic() < end
-            time.sleep(0.1)
-        second = place.run("resume", "tiny")
-        assert second.returncode == 2
-        assert "is being run by another process" in second.stderr
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
