@@ -54,6 +54,7 @@ def test_the_promised_keys(swept):
         assert set(point) == {"trial", "recipe", "metrics", "artefact"}
         assert accuracy | cost <= set(point["metrics"])
     assert front["baseline"]["trial"] == 0
+    assert front["baseline"]["metrics"]["map"] > 0
     assert next(iter(front["baseline"]["recipe"]["runtime"])) == "eager"
 
 
@@ -71,6 +72,7 @@ def test_hypervolume_after_each_trial_is_on_the_parent_and_never_falls(swept):
         if quality > height:
             area, height = area + gain * (quality - height), quality
     assert values[-1] == pytest.approx(area, rel=1e-9)
+    assert values[-1] > 0
 
 
 def test_trials_are_what_was_asked_for(swept):
