@@ -30,7 +30,7 @@ from paretune.target import Target
 from tests_support import ROOT
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 
 def run(folder, *, target=Target(), **protocol):  # noqa: B008 - frozen
@@ -128,14 +128,13 @@ def test_metrics_are_plain_numbers_and_the_rest_has_reasons(known):
     assert "latency_ms_p99" in told["reasons"]
 
 
-@pytest.mark.slow
 def test_waiting_is_wall_time_and_not_cpu_time(tmp_path):
     latency = run(fake_artefact(tmp_path, sleep=20), repetitions=1)
     assert latency.metrics()["network_ms_p50"] >= 20
     assert latency.metrics()["latency_ms_p50_cpu"] < 5
 
 
-@pytest.mark.slow
+@pytest.mark.alone  # windows of a few inferences, as others leave time for, agree too soon
 def test_a_warm_up_lasts_until_the_plateau(tmp_path):
     """Each inference is cheaper than the one before: 4 ms at first, 1 ms in the end."""
     latency = run(fake_artefact(tmp_path, network=1, cold=3, fade=0.97), repetitions=1, warmup_cap=20)
@@ -143,18 +142,15 @@ def test_a_warm_up_lasts_until_the_plateau(tmp_path):
     assert np.median(column(latency.rows, "network_cpu_ns")) / 1e6 < 1.4
 
 
-@pytest.mark.slow
 def test_no_plateau_is_said(tmp_path):
-    latency = run(fake_artefact(tmp_path, network=1, cold=0.3, fade=1.03), repetitions=1, warmup_cap=0.5)
+    latency = run(fake_artefact(tmp_path, network=1, cold=0.3, fade=1.06), repetitions=1, warmup_cap=0.5)
     assert not latency.steady
     assert any(note.startswith("no_steady_state") for note in latency.notes)
 
 
-@pytest.mark.slow
 def test_a_competitor_on_the_core_is_noticed_and_cpu_time_holds(tmp_path):
-    folder = fake_artefact(tmp_path, network=5)
     with competitor(choose_cores(1)[0]):
-        latency = run(folder, seconds=0.6, spare=1)
+        latency = run(fake_artefact(tmp_path, network=5), seconds=0.6, spare=1)
     metrics = latency.metrics()
     assert latency.elsewhere["foreign"] > 0.25
     assert metrics["clean_fraction"] < 0.9
@@ -165,7 +161,6 @@ def test_a_competitor_on_the_core_is_noticed_and_cpu_time_holds(tmp_path):
     assert metrics["latency_ms_p50_cpu"] < column(latency.rows, "latency_ns").mean() / 1e6
 
 
-@pytest.mark.slow
 def test_a_disturbed_repetition_is_taken_again(tmp_path, monkeypatch):
     """The first two processes are told to have been disturbed, there is room for one more: the second is kept."""
     told, started = [], []
@@ -181,7 +176,6 @@ def test_a_disturbed_repetition_is_taken_again(tmp_path, monkeypatch):
     assert any(note.startswith("retaken: 1 ") for note in latency.notes)
 
 
-@pytest.mark.slow
 def test_repetitions_that_disagree_are_joined_by_more(tmp_path, monkeypatch):
     monkeypatch.setattr(latency_module, "contention", lambda _: [])
     monkeypatch.setattr(latency_module, "UNDISTURBED", 0.0)
@@ -191,7 +185,6 @@ def test_repetitions_that_disagree_are_joined_by_more(tmp_path, monkeypatch):
     assert set(latency.repetition) == {0, 1, 2, 3}
 
 
-@pytest.mark.slow
 def test_memory_is_the_peak_of_the_process_without_the_images(tmp_path):
     folder = fake_artefact(tmp_path, mib=200)
     once = quick(repetitions=1, seconds=0.05, warmup_seconds=0.02)
@@ -201,14 +194,12 @@ def test_memory_is_the_peak_of_the_process_without_the_images(tmp_path):
     assert large == pytest.approx(small, abs=12)
 
 
-@pytest.mark.slow
 def test_what_the_first_process_took_to_compile_is_no_memory_of_predicting(tmp_path):
     folder = fake_artefact(tmp_path, compiles=1000)
     twice = quick(repetitions=2, seconds=0.05, warmup_seconds=0.02)
     assert measure(folder, images(2), Target(), twice, loader=BUSY).metrics()["memory_mib_peak"] < 500
 
 
-@pytest.mark.slow
 def test_images_may_come_from_a_file(tmp_path):
     once = quick(repetitions=1, seconds=0.05, warmup_seconds=0.02)
     with saved_images(images(2)) as file:
@@ -231,7 +222,6 @@ def test_a_process_that_fails_says_why(tmp_path):
     assert device_is_free()
 
 
-@pytest.mark.slow
 def test_a_process_that_hangs_is_killed_with_all_that_it_started(tmp_path):
     with pytest.raises(RuntimeError, match="did not answer within 3 s"):
         run(fake_artefact(tmp_path, hang=True), limit=3)
@@ -293,7 +283,6 @@ def test_priority_of_a_ray_worker_is_left_behind_or_told(tmp_path):
     assert json.loads(said)["nice"] == (0 if os.getuid() == 0 else 15)
 
 
-@pytest.mark.slow
 def test_the_supervisor_sleeps_while_it_waits(tmp_path):
     fake_artefact(tmp_path, network=1)
     with saved_images(images()) as file, Worker(tmp_path, file, Target(), quick(), BUSY) as worker:
@@ -311,7 +300,6 @@ def test_lead_in_does_not_count_and_images_start_where_told(tmp_path):
     assert column(batch.rows, "image").tolist() == [1, 2, 0, 1]
 
 
-@pytest.mark.slow
 def test_measuring_waits_for_the_device(tmp_path):
     """Nothing is started while somebody else uses the device."""
     held, released = threading.Event(), []

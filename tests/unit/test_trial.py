@@ -24,7 +24,7 @@ from paretune.runtimes import openvino
 from paretune.target import Target
 from tests_support_compression import MixedDetector, model
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 JOB = {
     "dataset": {"shapes": {"train": 8, "val": 4, "size": "64x48"}},
