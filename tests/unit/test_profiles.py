@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from dataclasses import dataclass, field, replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +27,9 @@ from paretune.profiling.operators import Operators
 from paretune.profiling.page import page
 from paretune.profiling.pictures import distributions
 from paretune.profiling.profile import Profile
+from paretune.profiling.samples import Protocol
 from paretune.profiling.tables import operator_tables, stage_table
+from paretune.profiling.throughput import throughput
 from paretune.runtimes import eager
 from paretune.runtimes.base import Operator
 from paretune.store import Artefact
@@ -262,7 +265,12 @@ def test_a_deployment_that_cannot_be_timed_costs_no_other_figure(
 @pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.timeout(600)
-def test_the_smaller_network_is_found_faster(artefacts: list[Path], capsys: Any) -> None:
+def test_the_smaller_network_is_found_faster(
+    artefacts: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    once = Protocol(repetitions=1, seconds=0.3)  # a dozen processes that import torch would show no more
+    monkeypatch.setattr(profiles, "throughput", partial(throughput, protocol=once))
+    monkeypatch.setattr(profiles, "Protocol", partial(Protocol, spare=0))
     words = ["profile", *map(str, artefacts), "--data", "images.yaml", "--repetitions", "1", "--out", "told", "--json"]
     assert main([*words, "--batch", "1", "2", "--patience", "0"]) == 0
     found = json.loads(capsys.readouterr().out)
