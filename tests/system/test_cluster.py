@@ -51,6 +51,7 @@ class Head:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token),
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",  # as in a sweep's own Ray
             "HOME": str(folder),
         }
         self.process = subprocess.Popen(
