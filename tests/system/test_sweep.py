@@ -10,13 +10,15 @@ import sys
 
 import pytest
 
+from paretune.cli import main
 from tests_support import runs_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def front_of(place):
-    return json.loads(place.run("front", "tiny", "--json").stdout)
+@pytest.fixture(scope="module")
+def front(swept):
+    return json.loads(swept.run("front", "tiny", "--json").stdout)
 
 
 def brute_force_front(points):
@@ -29,14 +31,13 @@ def brute_force_front(points):
     return best
 
 
-def test_the_front_is_the_one_a_reader_recomputes_from_mlflow(swept):
+def test_the_front_is_the_one_a_reader_recomputes_from_mlflow(swept, front):
     _, parent, children = runs_of(swept)
     points = {
         int(run.data.tags["paretune.trial"]): (run.data.metrics["map"], run.data.metrics["latency_ms_p50"])
         for run in children
         if run.info.status == "FINISHED"
     }
-    front = front_of(swept)
     printed = {p["trial"]: (p["metrics"]["map"], p["metrics"]["latency_ms_p50"]) for p in front["front"]}
     assert {points[trial] for trial in brute_force_front(points)} == set(printed.values())
     assert list(printed.values()) == sorted(printed.values(), key=lambda p: p[1])
@@ -45,8 +46,7 @@ def test_the_front_is_the_one_a_reader_recomputes_from_mlflow(swept):
     assert parent.info.status == "FINISHED"
 
 
-def test_the_promised_keys(swept):
-    front = front_of(swept)
+def test_the_promised_keys(front):
     assert {"sweep", "target", "baseline", "front"} <= set(front)
     accuracy = {"map", "map50", "precision", "recall", "f1"}
     cost = {"latency_ms_p50", "latency_ms_p90", "network_ms_p50", "size_mib", "params", "flops"}
@@ -101,8 +101,7 @@ def test_artefacts_and_pictures_are_in_mlflow(swept):
     assert "https://" not in page
 
 
-def test_every_artefact_of_the_front_reloads_elsewhere_with_the_accuracy_it_was_logged_with(swept):
-    front = front_of(swept)
+def test_every_artefact_of_the_front_reloads_elsewhere_with_the_accuracy_it_was_logged_with(swept, front):
     code = """
 import json, sys
 from pathlib import Path
@@ -158,11 +157,21 @@ def test_a_finished_sweep_is_shown_again_and_its_name_is_taken(swept):
         (["--set", "training"], "expected a.b=value"),
     ],
 )
-def test_bad_input_ends_with_2_and_leaves_nothing(place, words, message):
+def test_bad_input_ends_with_2_and_leaves_nothing(place, monkeypatch, capsys, words, message):
     (place.folder / "file").write_text("")
     before = sorted(p.name for p in place.folder.rglob("*"))
-    done = place.run("sweep", "tiny.yaml", *words)
+    monkeypatch.chdir(place.folder)
+    assert main(["sweep", "tiny.yaml", *words]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+    assert sorted(p.name for p in place.folder.rglob("*")) == before
+
+
+def test_so_does_the_process(place):
+    before = sorted(p.name for p in place.folder.rglob("*"))
+    done = place.run("sweep", "tiny.yaml", "--set", "training.epocs=3")
     assert done.returncode == 2, done.stdout + done.stderr
-    assert message in done.stderr
+    assert "did you mean 'epochs'" in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(p.name for p in place.folder.rglob("*")) == before

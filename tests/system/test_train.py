@@ -172,7 +172,9 @@ def test_in_the_background_with_ctrl_c_ignored_it_still_ends_when_told_to(traine
     assert "--resume" in err
 
 
-def test_mistakes_end_with_2_and_one_line(trained: Place) -> None:
+def test_mistakes_end_with_2_and_one_line(
+    trained: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     mistakes = {
         ("--resume", "--name", "never"): "there is no training",
         ("--name", "../x"): "training name '../x'",
@@ -183,11 +185,15 @@ def test_mistakes_end_with_2_and_one_line(trained: Place) -> None:
         ("--name", "d", "--test", "--set", "dataset.shapes.test=0"): "no test split, only train, val",
         ("--name", "c", "--set", "training.patience=2", "--set", "training.validate_every=0"): "validate_every",
     }
+    monkeypatch.chdir(trained.folder)
     for words, message in mistakes.items():
-        done = trained.run("train", "tiny.yaml", *words)
-        assert done.returncode == 2, (words, done.stdout, done.stderr)
-        assert message in done.stderr, words
-        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert main(["train", "tiny.yaml", *words]) == 2, words
+        said = capsys.readouterr().err
+        assert message in said, words
+        assert len(said.strip().splitlines()) == 1, said
+    done = trained.run("train", "tiny.yaml", *words)  # the last one once more: so ends the process
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr == said
     assert not {"a", "b", "c", "d"} & {path.name for path in (trained.folder / "runs" / "trainings").iterdir()}
 
 
