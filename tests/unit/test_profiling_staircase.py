@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -160,12 +161,16 @@ def test_a_layer_runs_as_its_runtime_is_told_to(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.timeout(900)
-def test_a_real_probe_finds_a_multiple() -> None:
+def test_a_real_probe_finds_a_multiple(tmp_path: Path) -> None:
     """Which one is the machine's; that it waits for the device is why it may take long."""
-    found = staircase(OnnxRuntime(), Target())
+    found = staircase(OnnxRuntime(), Target(), tmp_path)
     assert found.multiple in MULTIPLES
     assert set(found.waste) == set(MULTIPLES)
     assert all(math.isfinite(waste) for waste in found.waste.values())
+    (kept,) = tmp_path.iterdir()
+    known = [Layer(kind, width) for kind in probe.KINDS for width in widths()]
+    times = dict(zip(known, json.loads(kept.read_text()), strict=True))
+    assert times[Layer("3x3", 128)] > 2 * times[Layer("3x3", 32)]  # 16 times the work
 
 
 def test_pruning_rounds_to_what_the_probe_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

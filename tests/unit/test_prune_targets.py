@@ -157,8 +157,9 @@ def test_latency_is_really_measured(runtime: Eager | OnnxRuntime, tmp_path: Path
     around = context(tmp_path, DENSE, runtime=runtime)
     smaller = Prune(ratio=0.9).apply(dense, around)
     with stopwatch(dense, around) as share:
-        assert share(smaller) < 0.95
-        assert 0.6 < share(dense) < 1.6
+        small, same = share(smaller), share(dense)
+    assert small < 0.85 * same
+    assert 0.6 < same < 1.6
     assert list(tmp_path.iterdir()) == []
     assert torch.get_num_threads() == threads
     assert same_state(before, state(dense.network))
