@@ -243,19 +243,20 @@ def test_waiting_is_told_and_a_free_device_is_not(device, monkeypatch):
         assert lines == []
     with process(HOLD, "share", device) as other:
         assert other.stdout.readline() == "held\n"
-        threading.Timer(0.2, let_go, [other]).start()
+        device_lock.tell_waits(lambda line: lines.append(line) or let_go(other))
         with alone_on(device) as waited:
-            assert waited > 0.1
+            assert waited >= 0.9 * device_lock.MOMENT
     assert lines == [f"waiting: something else of paretune's uses {device}"]
 
 
 def test_those_who_share_and_meet_at_the_gate_are_told_nothing(device, monkeypatch):
     monkeypatch.setattr(device_lock, "_told", [])
+    monkeypatch.setattr(device_lock, "MOMENT", 5.0)
     lines = []
     device_lock.tell_waits(lines.append)
     with (lock_folder() / f"{device.replace(':', '-')}.gate").open("a") as gate:
         fcntl.flock(gate, fcntl.LOCK_EX)
-        threading.Timer(device_lock.MOMENT / 5, fcntl.flock, [gate, fcntl.LOCK_UN]).start()
+        threading.Timer(0.2, fcntl.flock, [gate, fcntl.LOCK_UN]).start()
         with sharing(device) as waited:
             assert waited > 0
     assert lines == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -74,15 +73,13 @@ def test_a_counter_that_wraps_goes_on(tmp_path: Path) -> None:
         (lambda root: (root / "intel-rapl:0/max_energy_range_uj").write_text("?"), "intel-rapl:0 cannot be read"),
     ],
 )
-def test_what_cannot_be_read_is_said_at_once_and_nothing_is_started(
+def test_what_cannot_be_read_is_said_and_nothing_is_started(
     machine: Path, monkeypatch: Any, prepare: Any, reason: str
 ) -> None:
     prepare(machine)
     monkeypatch.setattr(module, "Worker", lambda *_: pytest.fail("started"))
     monkeypatch.setattr(module, "alone_on", lambda *_: pytest.fail("locked"))
-    start = time.monotonic()
     found = energy(Path("nowhere"), images(), Target(), powercap=machine)
-    assert time.monotonic() - start < 1
     assert found.source.startswith("unavailable:")
     assert reason in found.source
     assert found.reasons.keys() == found.figures().keys()
