@@ -6,9 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NAME ?= demo
-# a test has one thread and leaves the other cores free; those that measure, or start Ray, run alone afterwards
+# a test has one thread and leaves the other cores free; those that measure run alone afterwards
 PYTEST := $(BIN)/python -m pytest -q --durations=12 --durations-min=10
-BESIDE := -n auto --maxprocesses 4 --dist loadfile
+BESIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # compiled modules are kept in .venv: without them every start compiles torch, Ray and MLflow anew
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,11 +21,19 @@ settings.load_profile("ours")
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.hookimpl(trylast=True)  # when those that are not asked for are gone
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Nothing runs beside a whole sweep: it measures, and has a Ray of its own."""
+    """The files that take longest start first, whole sweeps before all: one that starts last runs with nobody beside.
+
+    How long a file may take is told by its largest timeout, then by its slow tests.
+    """
+    patience: dict[Path, float] = {}
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     for item in items:
-        if item.path.is_relative_to(ROOT / "tests" / "system"):
-            item.add_marker(pytest.mark.alone)
+        limit = item.get_closest_marker("timeout")
+        patience[item.path] = max(patience.get(item.path, 0.0), limit.args[0] if limit else 0.0)
+    system = ROOT / "tests" / "system"
+    items.sort(key=lambda item: (not item.path.is_relative_to(system), -patience[item.path], -slow[item.path]))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,7 +19,7 @@ import pytest
 
 from tests_support import runs_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]  # one is told to be quick
 
 
 def free_ports(count):
