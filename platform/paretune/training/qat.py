@@ -108,8 +108,9 @@ def with_rounding(
         if type(layer) in _ROUNDING and id(layer) not in outputs:
             layer.__class__ = _ROUNDING[type(layer)]
             layer.register_buffer("input_range", torch.zeros(2))
-            layer.largest, layer.signed = 2 ** (bits - 1) - 1, signed
     layers = [layer for layer in network.modules() if isinstance(layer, _Rounding)]
+    for layer in layers:
+        layer.largest, layer.signed = 2 ** (bits - 1) - 1, signed
     training = network.training
     with _seeing(layers):
         detect(network.eval(), detector, split, size, range(min(IMAGES, len(split))))
