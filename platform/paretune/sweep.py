@@ -60,11 +60,11 @@ def run_sweep(sweep: Sweep, *, address: str | None = None) -> Outcome:
                     run_trials(sweep, reporter, share=session.cores() if address is None else 0)
                 if len(read_records(sweep.folder)) < sweep.job.search.trials and not sweep.exhausted:
                     return Outcome(finished=False, records=tuple(read_records(sweep.folder)))
-                compare(sweep, reporter)
+                compare(sweep, reporter, address)
                 sweep.mark_finished()
                 shutil.rmtree(sweep.folder / "tune", ignore_errors=True)  # Tune's own files; nobody reads them
             elif "reason" in (comparison_of(sweep) or {}):
-                compare(sweep, reporter)
+                compare(sweep, reporter, address)
             reporter.finished()
         except KeyboardInterrupt:
             return Outcome(finished=False, records=tuple(read_records(sweep.folder)))
@@ -91,16 +91,23 @@ def refuse_impossible(job: Job) -> None:
         room_for(job.training)
 
 
-def compare(sweep: Sweep, reporter: Reporter) -> None:
+def compare(sweep: Sweep, reporter: Reporter, address: str | None = None) -> None:
     """Measure the front, and what advice was tried, once more, interleaved with both baselines; or note why not."""
+    from paretune.executors.ray import session
+
     reporter.say("measuring the front once more, interleaved with both baselines")
     records = read_records(sweep.folder)
     advised = pairs(sweep.promises, records)
     wanted = {0, 1, *(point["trial"] for point in front_of(sweep, records)["front"]), *chain(*advised)}
     artefacts = {r.number: r.artefact for r in records if r.number in wanted and r.artefact is not None}
+    place = Sweep(sweep.runs.resolve(), sweep.name)
+
+    def measure() -> dict[str, Any]:
+        return compare_front(bench_of(place), artefacts, advised)
+
     try:
-        found = compare_front(bench_of(sweep), artefacts, advised)
-    except RuntimeError as error:  # no trial is lost by it
+        found = session.on_a_node(measure, sweep.job.resources.by_ray_name(), sweep.runs, address)
+    except (RuntimeError, UserError) as error:  # no trial is lost by it
         found = {"reason": " ".join(str(error).split()), "trials": {}}
     write_text(sweep.comparison, json.dumps(found))
 

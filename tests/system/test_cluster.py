@@ -126,6 +126,9 @@ def test_a_submitted_sweep_ends_where_the_job_says(place, head):
     assert "front of tiny" in done.stdout
     front = json.loads(place.run("front", "tiny", "--json").stdout)
     assert front["baseline"]["trial"] == 0
+    compared = json.loads((place.runs / "tiny" / "comparison.json").read_text())
+    assert "reason" not in compared, compared
+    assert {"0", "1"} <= set(compared["trials"])
     _, parent, children = runs_of(place)
     assert parent.info.status == "FINISHED"
     assert len(children) == 3

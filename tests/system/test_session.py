@@ -17,6 +17,45 @@ from tests_support import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
+ON_A_NODE = """
+import contextlib, json, os, sys
+from paretune.errors import UserError
+from paretune.executors.ray import session
+from pathlib import Path
+
+def fails():
+    raise UserError("no such dataset")
+
+def dies():
+    os._exit(1)
+
+def asked():
+    import ray
+    return os.getpid(), ray.get_runtime_context().get_assigned_resources()
+
+told = []
+with session.session(Path(sys.argv[1])):
+    session.session = lambda *_: contextlib.nullcontext()  # this one stands in for a cluster
+    for work in (fails, dies):
+        try:
+            session.on_a_node(work, {"CPU": 0.5}, Path(), "auto")
+        except RuntimeError as error:
+            told.append(str(error))
+    pid, has = session.on_a_node(asked, {"CPU": 0.5}, Path(), "auto")
+    print("SEEN", json.dumps([told, pid != os.getpid(), has]))
+"""
+
+
+def test_work_on_a_node_takes_what_is_asked_for_and_tells_in_a_line_why_it_failed(tmp_path):
+    command = [sys.executable, "-c", ON_A_NODE, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    (mistake, death), elsewhere, has = json.loads(done.stdout.partition("SEEN ")[2])
+    assert mistake == "no such dataset"
+    assert death.startswith("the worker died")
+    assert elsewhere
+    assert has == {"CPU": 0.5}
+
+
 CODE = """
 import json, os, sys, tempfile
 from pathlib import Path

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray import cloudpickle
 
 from paretune import sweep as module
+from paretune.errors import UserError
 from paretune.executors.ray import session
 from paretune.folders import Sweep
 from paretune.job import Job
@@ -89,3 +91,39 @@ def test_a_comparison_that_fails_is_told_and_resume_tries_again(
     assert "not known" not in said
     assert module.run_sweep(sweep).finished
     assert len(asked) == 2  # what is there is not measured again
+
+
+def test_on_a_cluster_the_front_is_measured_where_trials_run(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray starts the driver on the head, which may be another machine than the target."""
+    on_nodes, where = [], []
+
+    def on_a_node(work: Any, resources: Any, runs: Path, address: str) -> Any:
+        on_nodes.append((resources, runs, address))
+        where.append("node")
+        return cloudpickle.loads(cloudpickle.dumps(work))()
+
+    def measured(bench: Any, artefacts: Any, _pairs: Any) -> dict[str, Any]:
+        assert where == ["node"]
+        assert bench.folder == sweep.folder.resolve()
+        assert {0, 1} <= set(artefacts)
+        return {**comparison(), "notes": ["told there"]}
+
+    facts = sweep.folder / "sweep.json"
+    job = {**JOB, "resources": {"cpu": 2, "gpu": 1, "custom": {"target": 1}}}
+    facts.write_text(json.dumps({**json.loads(facts.read_text()), "job": Job.model_validate(job).tree()}))
+    monkeypatch.setattr(session, "on_a_node", on_a_node)
+    monkeypatch.setattr(module, "compare_front", measured)
+    assert module.run_sweep(sweep, address="auto").finished
+    assert on_nodes == [({"CPU": 2, "GPU": 1, "target": 1}, sweep.runs, "auto")]
+    assert comparison_of(sweep) == {**comparison(), "notes": ["told there"]}
+
+
+def test_a_target_with_more_threads_than_there_are_cores_ends_no_sweep(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> dict[str, Any]:
+        raise UserError("4 threads, and this process may use 2")
+
+    monkeypatch.setattr(module, "compare_front", fails)
+    assert module.run_sweep(sweep).finished
+    assert comparison_of(sweep) == {"reason": "4 threads, and this process may use 2", "trials": {}}

@@ -8,10 +8,11 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from paretune.errors import UserError
 
@@ -123,6 +124,45 @@ def _remove_left_session(runs: Path) -> None:
     left = Path(folder)
     if not Path(f"/proc/{pid}").exists() and left.name.startswith("pt-") and left.parent == Path(tempfile.gettempdir()):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def on_a_node(work: Callable[[], Any], resources: Mapping[str, float], runs: Path, address: str | None) -> Any:
+    """Join a cluster and do work in a worker, where a trial would run; Ray starts a submitted driver on the head.
+
+    Args:
+        work: travels to the worker; what it returns comes back.
+        resources: what it takes, by Ray's names: those of a trial bring it to the target.
+        runs: output folder.
+        address: of the cluster; None does the work in this process.
+
+    Raises:
+        RuntimeError: on a cluster, the work raised one, or a UserError; or its worker died.
+    """
+    if address is None:
+        return work()
+    with session(runs, address):
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        custom = dict(resources)
+        options = {"num_cpus": custom.pop("CPU", 0), "num_gpus": custom.pop("GPU", None), "resources": custom}
+        try:
+            done, why = ray.get(ray.remote(max_retries=0, **options)(_done_or_why).remote(work))
+        except RayTaskError:  # a fault of ours
+            raise
+        except RayError as error:
+            raise RuntimeError(f"the worker died (out of memory, or killed): {error}") from error
+    if why is not None:
+        raise RuntimeError(why)
+    return done
+
+
+def _done_or_why(work: Callable[[], Any]) -> tuple[Any, str | None]:
+    """Do work, or tell why not: an error that travels brings a page of the worker's stack with it."""
+    try:
+        return work(), None
+    except (RuntimeError, UserError) as error:
+        return None, str(error)
 
 
 def cores() -> float:
