@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from paretune.executors.ray.session import QUIET, python_path
 from tests_support import runs_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]  # one is told to be quick
@@ -170,3 +171,35 @@ def test_nobody_answers(place):
     done = place.run("status", "--address", f"http://127.0.0.1:{port}")
     assert done.returncode == 2
     assert "no Ray dashboard answers" in done.stderr
+
+
+SUBMIT = """
+import sys, time
+from ray.job_submission import JobSubmissionClient
+client = JobSubmissionClient(sys.argv[1])
+name = client.submit_job(entrypoint=f"{sys.executable} {sys.argv[2]}", runtime_env={"env_vars": %r})
+while not client.get_job_status(name).is_terminal():
+    time.sleep(0.5)
+print(client.get_job_logs(name))
+"""
+LOOK = """
+import json, os
+from pathlib import Path
+from paretune.executors.ray import session
+
+def look():
+    return os.environ.get("RAY_worker_niceness"), os.getpriority(os.PRIO_PROCESS, 0)
+
+print("SEEN", json.dumps([look()[1], session.on_a_node(look, {"CPU": 1}, Path(), "auto")]))
+"""
+
+
+def test_workers_of_a_submitted_job_have_normal_priority(head, tmp_path):
+    (tmp_path / "look.py").write_text(LOOK)
+    carried = {"PYTHONPATH": python_path(), **QUIET}  # as a sweep is submitted
+    command = [sys.executable, "-c", SUBMIT % carried, head.address, str(tmp_path / "look.py")]
+    done = subprocess.run(command, env=head.environment, capture_output=True, text=True, check=True, timeout=300)
+    assert "SEEN " in done.stdout, done.stdout
+    ours, (told, niceness) = json.loads(done.stdout.partition("SEEN ")[2].splitlines()[0])
+    assert told == "0"
+    assert niceness == ours

@@ -56,7 +56,13 @@ def session(runs: Path, address: str | None = None, *, nested: bool = False) -> 
 
     if address is not None:  # a submitted job: its runtime environment carries our code already
         with _own_sigterm():
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                # of QUIET, which was submitted with the job, Ray's job supervisor takes this one out
+                runtime_env={"env_vars": {"RAY_worker_niceness": QUIET["RAY_worker_niceness"]}},
+            )
         try:
             yield
         finally:
