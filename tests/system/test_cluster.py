@@ -12,11 +12,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
+from paretune.cli import main
+from paretune.executors.ray import jobs
 from paretune.executors.ray.session import QUIET, python_path
 from tests_support import runs_of
 
@@ -203,3 +207,38 @@ def test_workers_of_a_submitted_job_have_normal_priority(head, tmp_path):
     ours, (told, niceness) = json.loads(done.stdout.partition("SEEN ")[2].splitlines()[0])
     assert told == "0"
     assert niceness == ours
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(404, "no such page"), (200, "<html>MLflow</html>"), (200, '{"version": "0.1"}')],
+    ids=["404", "page", "another-version"],
+)
+def test_another_server_is_told_in_one_line(status, body, capsys):
+    class Another(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_):
+            """Quietly."""
+
+    with HTTPServer(("127.0.0.1", 0), Another) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert main(["status", "--address", f"http://127.0.0.1:{server.server_port}"]) == 2
+        server.shutdown()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "does not answer as a Ray dashboard does" in line
+
+
+def test_a_head_that_is_lost_is_told_with_how_to_go_on(capsys):
+    class Lost:
+        async def tail_job_logs(self, _submission):
+            yield "trial 3\n"
+            raise RuntimeError("WebSocket connection closed unexpectedly with close code 1006")
+
+    assert jobs._follow(Lost(), "raysubmit_1", "http://head:8265") == 1
+    told = capsys.readouterr()
+    assert told.out == "trial 3\n"
+    assert "paretune status raysubmit_1 --address http://head:8265" in told.err

@@ -107,6 +107,7 @@ def _client(address: str) -> Iterator[JobSubmissionClient]:
     """Give a client, turning its errors into the user's."""
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
+    from ray.util.state.exception import RayStateApiException
 
     if not address.startswith(("http://", "https://")):
         raise UserError(f"--address {address}: expected the head's dashboard, such as http://HEAD:8265")
@@ -114,8 +115,13 @@ def _client(address: str) -> Iterator[JobSubmissionClient]:
         yield JobSubmissionClient(address)
     except AuthenticationError as error:
         raise UserError(f"{address}: {AUTH_HELP}") from error
+    except BrokenPipeError:  # of our own output
+        raise
     except ConnectionError as error:
         raise UserError(f"{address}: no Ray dashboard answers there (is the head up, and the port right?)") from error
+    except (RuntimeError, OSError, ValueError, KeyError, RayStateApiException) as error:  # another server, a lost head
+        why = " ".join(str(error).split())
+        raise UserError(f"{address}: does not answer as a Ray dashboard does (is the port right?): {why}") from error
 
 
 def _nodes(address: str) -> list[Mapping[str, float]]:
@@ -149,8 +155,11 @@ def _staged(job: Mapping[str, Any], space_text: str, promises: Sequence[Mapping[
 
 
 def _follow(client: JobSubmissionClient, submission: str, address: str) -> int:
-    """Print the job's log until it ends; Ctrl-C leaves the job running."""
+    """Print the job's log until it ends; Ctrl-C, or a head that is lost, leaves the job running."""
+    from aiohttp import ClientError
     from ray.job_submission import JobStatus
+
+    look = f"to look at it: paretune status {submission} --address {address}"
 
     async def tail() -> None:
         async for lines in client.tail_job_logs(submission):
@@ -160,10 +169,17 @@ def _follow(client: JobSubmissionClient, submission: str, address: str) -> int:
         asyncio.run(tail())
         while not (state := client.get_job_status(submission)).is_terminal():
             time.sleep(1)
+        message = client.get_job_info(submission).message
     except KeyboardInterrupt:
-        print(f"\nthe sweep goes on; to look at it: paretune status {submission} --address {address}", file=sys.stderr)
+        print(f"\nthe sweep goes on; {look}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # of our own output
+        raise
+    except (RuntimeError, OSError, ValueError, ClientError) as error:
+        why = " ".join(str(error).split())
+        print(f"\n{address} was lost ({why}); while its head lives, the sweep goes on; {look}", file=sys.stderr)
+        return 1
     if state == JobStatus.SUCCEEDED:
         return 0
-    print(f"{submission} {state.value.lower()}: {client.get_job_info(submission).message}", file=sys.stderr)
+    print(f"{submission} {state.value.lower()}: {message}", file=sys.stderr)
     return 1
