@@ -28,12 +28,13 @@ class Plan:
     """The space's file as it is, to be kept with the sweep."""
 
 
-def read_plan(path: Path, overrides: Mapping[str, Any] | None = None) -> Plan:
+def read_plan(path: Path, overrides: Mapping[str, Any] | None = None, *, here: bool = True) -> Plan:
     """Read a job and the space it names, and check all that can be checked without running anything.
 
     Args:
         path: the job's file.
         overrides: dotted place → value, set before the job is checked.
+        here: it will run on this machine; else on a cluster, where folders are looked at: they must be absolute.
 
     Raises:
         UserErrors: every mistake in both files at once.
@@ -41,9 +42,10 @@ def read_plan(path: Path, overrides: Mapping[str, Any] | None = None) -> Plan:
     """
     document = _overridden(read_yaml(path), overrides or {})
     job = validate(Job, document)
-    problems = [Problem(document.file, document.line(("dataset",)), f"dataset: {p}") for p in job.dataset.problems()]
-    if job.baseline is not None and (said := unfit_baseline(Path(job.baseline), job.detector)):
-        problems.append(Problem(document.file, document.line(("baseline",)), f"baseline: {said}"))
+    problems = [
+        Problem(document.file, document.line((field,)), f"{field}: {said}")
+        for field, said in (_folder_problems(job) if here else _cluster_problems(job))
+    ]
     space_path = path.parent / job.space
     if not space_path.is_file():
         line = document.line(("space",))
@@ -58,6 +60,27 @@ def read_plan(path: Path, overrides: Mapping[str, Any] | None = None) -> Plan:
     if problems:
         raise UserErrors(problems)
     return Plan(job, space, space_path.read_text())
+
+
+def _folder_problems(job: Job) -> list[tuple[str, str]]:
+    """Return what is wrong with the folders on this machine that a job names, each after its field."""
+    problems = [("dataset", said) for said in job.dataset.problems()]
+    if job.baseline is not None and (said := unfit_baseline(Path(job.baseline), job.detector)):
+        problems.append(("baseline", said))
+    return problems
+
+
+def _cluster_problems(job: Job) -> list[tuple[str, str]]:
+    """Return what is wrong with the folders that a job names, as far as another machine than theirs can tell."""
+    named = [("dataset", folder) for folder in job.dataset.folders()]
+    problems = [("dataset", said) for said in ([] if named else job.dataset.problems())]
+    if job.baseline is not None:
+        named.append(("baseline", job.baseline))
+    for field, folder in named:
+        # ~ and variables are filled in there, in a dataset's folder only
+        if not folder.startswith("/" if field == "baseline" else ("/", "~", "$")):
+            problems.append((field, f"{folder!r} is relative: give an absolute one that all nodes of the cluster see"))
+    return problems
 
 
 def checked_space(document: Document, job: Job | None = None) -> Space:

@@ -11,6 +11,7 @@ import pytest
 
 from paretune.baseline import first_recipes
 from paretune.cli import main
+from paretune.data.shapes import Shapes
 from paretune.errors import UserErrors
 from paretune.evaluation.accuracy import METRICS
 from paretune.front import COSTS, NAMEABLE
@@ -39,10 +40,10 @@ runtime: onnxruntime
 
 @pytest.fixture
 def plan(tmp_path):
-    def read(job=JOB, space=SPACE, **overrides):
+    def read(job=JOB, space=SPACE, here=True, **overrides):
         (tmp_path / "job.yaml").write_text(textwrap.dedent(job))
         (tmp_path / "space.yaml").write_text(textwrap.dedent(space))
-        return read_plan(tmp_path / "job.yaml", {k.replace("__", "."): v for k, v in overrides.items()})
+        return read_plan(tmp_path / "job.yaml", {k.replace("__", "."): v for k, v in overrides.items()}, here=here)
 
     return read
 
@@ -291,3 +292,41 @@ def test_a_trial_is_measured_as_thoroughly_as_a_function_call(plan):
     assert plan(measuring__patience=0).job.measuring.patience == 0
     with pytest.raises(UserErrors, match=r"measuring\.rounds"):
         plan(measuring__rounds=1)
+
+
+FOLDERED = JOB.replace("{shapes: {}}", "{voc: {root: /not/here}}")
+
+
+@pytest.mark.parametrize("root", ["/not/here", "~/not/here", "$NOT/here"])
+def test_a_job_for_a_cluster_may_name_folders_that_only_its_nodes_have(plan, root):
+    job = FOLDERED.replace("/not/here", root) + "baseline: /not/there\n"
+    assert plan(job, here=False).job.dataset.root == root
+    with pytest.raises(UserErrors, match="no such folder"):
+        plan(job)
+
+
+def test_a_job_for_a_cluster_names_no_relative_folders(plan, tmp_path, monkeypatch):
+    """They would be looked for in the folder that Ray unpacks the job in, even where this machine has them."""
+    (tmp_path / "voc").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserErrors) as told:
+        plan(FOLDERED.replace("/not/here", "voc") + "baseline: ~/trained\n", here=False)
+    dataset, baseline = told.value.problems
+    assert dataset.message.startswith("dataset: 'voc' is relative: give an absolute one")
+    assert baseline.message.startswith("baseline: '~/trained' is relative")
+    assert (dataset.line, baseline.line) == (1, 6)
+
+
+def test_a_dataset_that_names_no_folder_is_checked_before_it_is_submitted(plan, monkeypatch):
+    monkeypatch.setattr(Shapes, "problems", lambda _: ["cannot be painted"])
+    with pytest.raises(UserErrors, match="dataset: cannot be painted"):
+        plan(here=False)
+
+
+def test_submit_reaches_the_cluster_though_this_machine_lacks_the_dataset(tmp_path, monkeypatch):
+    (tmp_path / "job.yaml").write_text(FOLDERED)
+    (tmp_path / "space.yaml").write_text(SPACE)
+    asked = []
+    monkeypatch.setattr("paretune.executors.ray.jobs.submit", lambda *given, **_: asked.append(given) or 0)
+    assert main(["submit", str(tmp_path / "job.yaml"), "--address", "http://head:8265"]) == 0
+    assert asked[0][0]["dataset"] == {"voc": {**asked[0][0]["dataset"]["voc"], "root": "/not/here"}}

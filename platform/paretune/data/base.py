@@ -20,6 +20,13 @@ class Dataset(Spec, ABC):
     def problems(self) -> list[str]:
         """Return what is wrong with the files in a quick look (folder missing or empty), one line each."""
 
+    def folders(self) -> list[str]:
+        """Return the folders that it is read from, as they are written; none where it needs none.
+
+        Where there are some, ``problems`` can be told only on a machine that has them.
+        """
+        return []
+
     @abstractmethod
     def open(self, cache: Path) -> Data:
         """Open the dataset, making what it generates (images, splits) under ``cache``.

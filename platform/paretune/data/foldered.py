@@ -40,6 +40,10 @@ class Foldered(Dataset):
             raise ValueError(f"val_share + test_share is {val + share:g}: nothing is left for train")
         return share
 
+    def folders(self) -> list[str]:
+        """Return the root."""
+        return [self.root]
+
     @property
     def folder(self) -> Path:
         """The root with ~ and variables filled in."""

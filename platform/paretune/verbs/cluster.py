@@ -28,7 +28,7 @@ def _submit(given: argparse.Namespace) -> int:
     from paretune.plan import read_plan
 
     changes, promises = tried_first(given)
-    plan = read_plan(given.job, changes)
+    plan = read_plan(given.job, changes, here=False)
     name = checked_name(given.name or given.job.stem)
     asks = plan.job.resources.by_ray_name()
     told = [promise.tree() for promise in promises]
