@@ -19,10 +19,10 @@ from paretune.folders import Sweep
 from paretune.job import Job
 from paretune.promises import pairs
 from paretune.recipe import Recipe
-from paretune.records import Record, forget_record, read_record, read_records, write_record
+from paretune.records import Record, forget_record, read_record, read_records
 from paretune.reporter import Reporter, comparison_of, front_of
 from paretune.store import write_text
-from paretune.trial import forgiven, run
+from paretune.trial import forgiven, not_run, run
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> None:
     try:
         bench = _bench_in_worker(runs, name)
     except (OSError, UserError) as error:  # another machine than that on which the sweep began
-        record = _failed(Path(runs) / name, proposal, " ".join(str(error).split()))
+        record = not_run(Path(runs) / name, proposal, " ".join(str(error).split()))
     else:
         recipe = Recipe.model_validate(proposal["recipe"])
         record = run(bench, proposal["number"], recipe, origin=proposal["origin"])
@@ -194,12 +194,4 @@ def _bench_in_worker(runs: str, name: str) -> Bench:
 def record_of(folder: Path, proposal: Mapping[str, Any]) -> Record:
     """Return a finished trial's record; one whose worker died before writing it gets a failed one."""
     record = read_record(folder, proposal["number"])
-    return record or _failed(folder, proposal, "the worker died (out of memory, or killed)")
-
-
-def _failed(folder: Path, proposal: Mapping[str, Any], why: str) -> Record:
-    """Write the record of a trial that did not come to run."""
-    recipe = Recipe.model_validate(proposal["recipe"])
-    record = Record.failed(proposal["number"], recipe.tree(), recipe.params(), proposal["origin"], why)
-    write_record(folder, record)
-    return record
+    return record or not_run(folder, proposal, "the worker died (out of memory, or killed)")

@@ -6,9 +6,10 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.bench import Bench, measuring_images
@@ -163,6 +164,14 @@ def _measure(bench: Bench, number: int, artefact: Artefact) -> Latency:
     latency = measure(artefact.folder, measuring_images(bench.data.splits["val"]), bench.job.target, protocol)
     latency.save_samples(bench.trial_folder(number) / "samples.npz")
     return latency
+
+
+def not_run(folder: Path, proposal: Mapping[str, Any], why: str) -> Record:
+    """Write the record of a trial that did not come to run: that it failed."""
+    recipe = Recipe.model_validate(proposal["recipe"])
+    record = Record.failed(proposal["number"], recipe.tree(), recipe.params(), proposal["origin"], why)
+    write_record(folder, record)
+    return record
 
 
 def _energy(bench: Bench, artefact: Artefact) -> Energy:
