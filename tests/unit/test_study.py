@@ -106,6 +106,60 @@ def test_a_runtime_that_the_target_cannot_run_is_tried_once(study):
     assert len(ran) == len(set(asked.numbers)) == 1 + 2 + 4
 
 
+class Stubborn(optuna.samplers.BaseSampler):
+    """Proposes the same recipe again and again, as one does that learns nothing from failed trials."""
+
+    def infer_relative_search_space(self, study, trial):
+        return {}
+
+    def sample_relative(self, study, trial, search_space):
+        return {}
+
+    def sample_independent(self, study, trial, param_name, param_distribution):
+        categorical = isinstance(param_distribution, optuna.distributions.CategoricalDistribution)
+        return param_distribution.choices[0] if categorical else param_distribution.low
+
+
+def test_a_sampler_that_insists_on_a_failed_recipe_does_not_end_the_search(study, monkeypatch):
+    monkeypatch.setattr(Random, "build", lambda *_: Stubborn())
+    asked = study()
+    asked.tell(record(asked.propose()))
+    ran = []
+    for _ in range(10):
+        ran.append(asked.propose())
+        asked.tell(record(ran[-1], state="failed"))
+    assert len({str(one.recipe) for one in ran}) == len(ran)
+    assert isinstance(asked._study.sampler, Stubborn)  # it is asked first each time
+
+
+UNFIT = """\
+input_size: {choices: [64, 96, 128, 160, 192, 224, 256, 288]}
+steps:
+  - prune: {ratio: {low: 0.1, high: 0.9, step: 0.05}, of: {choices: [channels, flops]}}
+runtime: {choices: [onnxruntime, openvino, tensorrt]}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("unfit", [True, False])
+def test_the_default_sampler_uses_the_whole_budget_where_much_of_the_space_fails(study, unfit):
+    """What fails is the fastest: a runtime that the target lacks, or a cut that leaves nothing."""
+    asked, ran = study(text=UNFIT, sampler=SAMPLERS.load("gp")()), []
+    while len(ran) < 24:
+        one = asked.propose()
+        ran.append(one)
+        if one.origin == "baseline":
+            asked.tell(record(one))
+            continue
+        ratio, runtime = one.recipe["steps"][0]["prune"]["ratio"], one.recipe["runtime"]
+        if runtime == "tensorrt" if unfit else ratio > 0.6:
+            asked.tell(record(one, state="failed", facts={"unfit_runtime": True} if unfit else {}))
+        else:
+            asked.tell(record(one, map=0.7 - ratio / 3, latency_ms_p50=one.recipe["input_size"] / 40 * (1 - ratio)))
+    assert len({str(one.recipe) for one in ran}) == len(ran)
+
+
 @pytest.mark.parametrize("written", ["160", "160x160", 160])
 def test_a_baseline_is_not_run_again_however_its_size_is_written(study, written):
     """Also where the records are those of a sweep that is resumed."""

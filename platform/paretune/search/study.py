@@ -8,7 +8,8 @@ were named one by one: they need not lie in the space and are records only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 NUMBER = "paretune.trial"
 SAME_AS = "paretune.same_as"
 UNKNOWN_VIOLATION = 1e6  # Optuna takes finite numbers only
+DRAWS = 64
+"""Draws of one proposal; if all of them were run before, the space counts as used up."""
+TRUSTED = 4
+"""The first of them, which the sampler makes; the others are drawn evenly."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Proposal:
 
 
 class SpaceExhausted(Exception):  # noqa: N818 - nothing went wrong
-    """The sampler finds no recipe that has not been run."""
+    """No recipe is found that has not been run."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +79,16 @@ class Study:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._setup = setup
+        seed = setup.seed + len(records)  # a sampler that has seen n trials goes on differently from one that starts
         self._study = optuna.create_study(
             storage=f"sqlite:///{file}",
             study_name=name,
             directions=list(setup.objectives.values()),
-            # a sampler that has seen n trials goes on differently from one that starts anew
-            sampler=setup.sampler.build(setup.seed + len(records)),
+            sampler=setup.sampler.build(seed),
             load_if_exists=True,
         )
+        # with the sampler's own seed it would repeat what the sampler drew at its start
+        self._even = optuna.samplers.RandomSampler(seed=(seed + 2**31) % 2**32)
         for point in setup.space.first:
             self._study.enqueue_trial(dict(point), user_attrs={"origin": "enqueued"}, skip_if_exists=True)
         self._records = {record.number: record for record in records}
@@ -121,15 +128,16 @@ class Study:
         """Return the next trial, or None while the eager baseline, on which the rest depends, is not done.
 
         Raises:
-            SpaceExhausted: 64 proposals in a row had been run before.
+            SpaceExhausted: every draw had been run before.
         """
         if self._waiting:
             return self._waiting.pop(0) if self._waiting[0].number == 0 or 0 in self._records else None
         if 0 not in self._records:
             return None
-        for _ in range(64):
-            trial = self._ask()
-            recipe = self._setup.normal(self._setup.space.sample(_Suggest(trial)).value)
+        for draw in range(DRAWS):
+            with self._drawing(evenly=draw >= TRUSTED):
+                trial = self._ask()
+                recipe = self._setup.normal(self._setup.space.sample(_Suggest(trial)).value)
             twin = self._twin(recipe)
             if twin is None and (unfit := self._unfit(recipe)) is not None:
                 trial.set_user_attr(SAME_AS, unfit.number)
@@ -140,6 +148,19 @@ class Study:
             trial.set_user_attr(SAME_AS, twin.number)
             self._tell(trial, twin)
         raise SpaceExhausted
+
+    @contextmanager
+    def _drawing(self, *, evenly: bool) -> Iterator[None]:
+        """Draw by the sampler, or evenly over the space.
+
+        A sampler that learns nothing from failed trials proposes the recipe, or the runtime, of one again and again.
+        """
+        sampler = self._study.sampler
+        self._study.sampler = self._even if evenly else sampler
+        try:
+            yield
+        finally:
+            self._study.sampler = sampler
 
     def _ask(self) -> optuna.Trial:
         import optuna
