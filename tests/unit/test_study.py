@@ -247,6 +247,34 @@ def test_a_recipe_that_was_run_is_not_run_again_and_a_space_can_be_used_up(study
     assert sorted(p.recipe["input_size"] for p in seen) == [64, 96]
 
 
+def test_trials_that_run_at_once_have_different_recipes(study, tmp_path):
+    """Those of the baselines too: the second one is what the first point asks for."""
+    point = {"input_size": 96, "steps": [{"prune": {"ratio": 0.3}}], "runtime": "onnxruntime"}
+    asked = study(text=SPACE.replace("low: 0.0, high: 0.6", "low: 0.2, high: 0.3"), more=[(point, "enqueued")])
+    asked.tell(record(asked.propose()))
+    running = [asked.propose() for _ in range(12)]
+    assert len({str(one.recipe) for one in running}) == 12
+    same = next(trial for trial in trials(tmp_path) if "paretune.same_as" in trial.user_attrs)
+    assert (same.state, same.user_attrs["paretune.same_as"]) == (optuna.trial.TrialState.FAIL, 2)
+
+
+def test_a_space_is_used_up_once_nothing_of_it_runs_any_more(study, tmp_path, monkeypatch):
+    monkeypatch.setattr("paretune.search.study.DRAWS", 12)
+    asked = study(text="input_size: {choices: [64, 96]}\nruntime: onnxruntime\n")
+    asked.tell(record(asked.propose()))
+    asked.tell(record(asked.propose()))
+    running = [asked.propose(), asked.propose()]
+    assert asked.propose() is None
+    drawn = len(trials(tmp_path))
+    assert asked.propose() is None
+    assert len(trials(tmp_path)) == drawn  # the study does not grow while one waits
+    asked.tell(record(running[0]))
+    assert asked.propose() is None
+    asked.tell(record(running[1], state="failed"))
+    with pytest.raises(SpaceExhausted):
+        asked.propose()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS.names)
 def test_every_sampler_proposes_inside_the_space(study, name):

@@ -99,6 +99,10 @@ class Study:
         ]
         self._open: dict[int, int] = {}
         """Trial number → Optuna's id, of trials that are proposed and not yet told."""
+        self._proposed: dict[int, Mapping[str, Any]] = {}
+        """Trial number → recipe, of proposals that are not yet told."""
+        self._dry = False
+        """Nothing new was found beside the open proposals; whether the space is used up shows when one is told."""
         self._unfinished: list[int] = []
         self._reconcile()
 
@@ -125,29 +129,33 @@ class Study:
         return told | set(self._records) | set(range(len(self._setup.fixed)))
 
     def propose(self) -> Proposal | None:
-        """Return the next trial, or None while the eager baseline, on which the rest depends, is not done.
+        """Return the next trial, or None where a trial has to be told first.
+
+        All depends on the eager baseline; and where every draw was run before or is being run, what is being run may
+        come to nothing.
 
         Raises:
-            SpaceExhausted: every draw had been run before.
+            SpaceExhausted: every draw had been run before, and nothing is being run.
         """
-        if self._waiting:
-            return self._waiting.pop(0) if self._waiting[0].number == 0 or 0 in self._records else None
-        if 0 not in self._records:
+        if self._dry or (0 not in self._records and not (self._waiting and self._waiting[0].number == 0)):
             return None
+        if self._waiting:
+            proposal = self._waiting.pop(0)
+            self._proposed[proposal.number] = proposal.recipe
+            return proposal
         for draw in range(DRAWS):
             with self._drawing(evenly=draw >= TRUSTED):
                 trial = self._ask()
                 recipe = self._setup.normal(self._setup.space.sample(_Suggest(trial)).value)
-            twin = self._twin(recipe)
-            if twin is None and (unfit := self._unfit(recipe)) is not None:
-                trial.set_user_attr(SAME_AS, unfit.number)
-                self._tell(trial, unfit)
-                continue
-            if twin is None:
+            same = self._twin(recipe)
+            if same is None:
                 return self._proposal(trial, recipe)
-            trial.set_user_attr(SAME_AS, twin.number)
-            self._tell(trial, twin)
-        raise SpaceExhausted
+            trial.set_user_attr(SAME_AS, same)
+            self._tell(trial, self._records.get(same))
+        if not self._proposed:
+            raise SpaceExhausted
+        self._dry = True
+        return None
 
     @contextmanager
     def _drawing(self, *, evenly: bool) -> Iterator[None]:
@@ -175,17 +183,20 @@ class Study:
             number = max(self.numbers, default=-1) + 1
             trial.set_user_attr(NUMBER, number)
         self._open[number] = trial._trial_id  # noqa: SLF001
+        self._proposed[number] = recipe
         return Proposal(number, recipe, trial.user_attrs.get("origin", "sampled"))
 
-    def _twin(self, recipe: Mapping[str, Any]) -> Record | None:
-        """Return the record of a trial that has run the same recipe, a baseline perhaps."""
-        key = _key(recipe)
-        return next((r for r in self._records.values() if _key(r.recipe) == key), None)
+    def _twin(self, recipe: Mapping[str, Any]) -> int | None:
+        """Return the number of a trial that tells what comes of a recipe, so that it need not be run.
 
-    def _unfit(self, recipe: Mapping[str, Any]) -> Record | None:
-        """Return the record of a trial that found that the target cannot run what this recipe's runtime asks."""
-        runtime = recipe.get("runtime")
-        return next((r for r in self._records.values() if r.unfit and r.recipe.get("runtime") == runtime), None)
+        One that has run the same, a baseline perhaps, or runs it now; or one that found that the target cannot run
+        what the recipe's runtime asks.
+        """
+        key, runtime = _key(recipe), recipe.get("runtime")
+        recipes = {**self._proposed, **{number: record.recipe for number, record in self._records.items()}}
+        same = (number for number, known in recipes.items() if _key(known) == key)
+        unfit = (r.number for r in self._records.values() if r.unfit and r.recipe.get("runtime") == runtime)
+        return next(same, next(unfit, None))
 
     @property
     def hopeless(self) -> bool:
@@ -201,15 +212,19 @@ class Study:
         import optuna
 
         self._records[record.number] = record
+        self._proposed.pop(record.number, None)
+        self._dry = False
         trial_id = self._open.pop(record.number, None)
         if trial_id is not None:
             self._tell(optuna.Trial(self._study, trial_id), record)
 
-    def _tell(self, trial: optuna.Trial, record: Record) -> None:
+    def _tell(self, trial: optuna.Trial, record: Record | None) -> None:
+        """Tell Optuna what came of a trial; without a record nothing is known of it, and nothing is learnt."""
         import optuna
 
-        values = [record.metrics.get(metric) for metric in self._setup.objectives]
-        if record.state != "complete" or any(value is None or not math.isfinite(value) for value in values):
+        found = record.metrics if record is not None and record.state == "complete" else {}
+        values = [found.get(metric) for metric in self._setup.objectives]
+        if record is None or any(value is None or not math.isfinite(value) for value in values):
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return
         for key, violation in self._setup.violations(record).items():
