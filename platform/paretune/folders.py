@@ -104,7 +104,7 @@ class Sweep:
     @cached_property
     def space(self) -> Space:
         """The space, as it was when the sweep was made."""
-        return checked_space(read_yaml(self.folder / "space.yaml"), self.job)
+        return checked_space(read_yaml(self.folder / "space.yaml"), self.job, kept=True)
 
     def violations(self, record: Record) -> dict[str, float]:
         """Return for each constraint by how much a record breaks it; 0 or less is feasible."""

@@ -83,13 +83,18 @@ def _cluster_problems(job: Job) -> list[tuple[str, str]]:
     return problems
 
 
-def checked_space(document: Document, job: Job | None = None) -> Space:
+def checked_space(document: Document, job: Job | None = None, *, kept: bool = False) -> Space:
     """Read a space and check that every corner of it is a recipe, one the job can do if there is a job.
+
+    Args:
+        document: the space's file.
+        job: what it is searched for.
+        kept: it is a sweep's own, as ``read_space`` says.
 
     Raises:
         UserErrors: every mistake, with its line.
     """
-    space = read_space(document)
+    space = read_space(document, kept=kept)
     problems: list[Problem] = []
     for sample in space.corners():
         problems += _sample_problems(sample, document, job)

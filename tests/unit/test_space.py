@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import optuna
 import pytest
 
 from paretune.errors import UserErrors
+from paretune.plan import checked_space
 from paretune.search.reading import read_space
 from paretune.search.space import Choices, Range
 from paretune.search.study import _Suggest
@@ -52,6 +54,52 @@ def test_parameters_are_named_by_their_place(space):
     ]
     assert parameters["slim.pruned.finetune.epochs"].whole
     assert not parameters["slim.pruned.prune.ratio"].whole
+
+
+STEPPED = "input_size: 64\nsteps: [{finetune: {lr_factor: {low: 1, high: 3, step: 0.5}}}]\nruntime: eager\n"
+
+
+def test_whole_ends_with_a_step_of_a_half_are_no_whole_numbers(space):
+    found = space(STEPPED)
+    assert [sample.value["steps"] for sample in found.corners()] == [
+        [{"finetune": {"lr_factor": end}}] for end in (1.0, 3.0)
+    ]
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    drawn = {found.sample(_Suggest(study.ask())).value["steps"][0]["finetune"]["lr_factor"] for _ in range(40)}
+    assert drawn == {1, 1.5, 2, 2.5, 3}
+
+
+def test_a_field_of_whole_numbers_refuses_such_a_range(tmp_path):
+    (tmp_path / "s.yaml").write_text(STEPPED.replace("lr_factor", "epochs"))
+    with pytest.raises(UserErrors, match=r"s.yaml:2: .*epochs"):
+        checked_space(read_yaml(tmp_path / "s.yaml", "s.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("written", "value", "message"),
+    [
+        ("{low: 2, high: 8}", 4.5, "4.5 is no whole number, as low (2) and high (8) are"),
+        ("{low: 2, high: 8, step: 2}", 5, "5 is not 2 and a number of steps of 2"),
+        ("{low: 0.2, high: 0.7, step: 0.1}", 0.25, "0.25 is not 0.2 and a number of steps of 0.1"),
+        ("{low: 0.2, high: 0.7, step: 0.05}", 0.65, None),
+        ("{low: 2, high: 8}", 4, None),
+    ],
+)
+def test_a_first_point_lies_on_the_steps_of_its_range(tmp_path, written, value, message):
+    (tmp_path / "s.yaml").write_text(f"size: {written}\nfirst: [{{size: {value}}}]\n")
+    document = read_yaml(tmp_path / "s.yaml", "s.yaml")
+    if message is None:
+        read_space(document)
+        return
+    with pytest.raises(UserErrors) as caught:
+        read_space(document)
+    assert message in str(caught.value)
+    assert read_space(document, kept=True).first == ({"size": value},)  # a sweep begun with it goes on
+
+
+@pytest.mark.parametrize("file", sorted(Path("search_spaces").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_shipped_spaces_are_read(file):
+    assert read_space(read_yaml(file)).parameters
 
 
 DEPLOY = """\

@@ -172,6 +172,17 @@ def test_a_baseline_is_not_run_again_however_its_size_is_written(study, written)
     assert study(records=records, text=text).propose().recipe == {"input_size": 192, "runtime": "openvino"}
 
 
+def test_a_study_that_holds_integers_goes_on_with_them(study, tmp_path):
+    """A step of a half between whole ends was once taken for one of 1."""
+    whole = "size: {low: 1, high: 4}\nruntime: onnxruntime\n"
+    asked = study(text=whole)
+    records = [record(asked.propose())]
+    asked.tell(records[0])
+    records += [record(asked.propose()), record(asked.propose())]
+    again = study(records=records, text=whole.replace("high: 4", "high: 4, step: 1.5"))
+    assert isinstance(again.propose().recipe["size"], int)
+
+
 def test_numbers_are_never_used_twice(study):
     asked = study()
     done = [asked.propose()]

@@ -12,8 +12,12 @@ from paretune.yamlfile import Document, Place
 RANGE_KEYS = ("low", "high", "step", "log", "name")
 
 
-def read_space(document: Document) -> Space:
+def read_space(document: Document, *, kept: bool = False) -> Space:
     """Build a space from a YAML document.
+
+    Args:
+        document: the file.
+        kept: it is a sweep's own, whose first points are in its study already; they are not checked again.
 
     Raises:
         UserErrors: every mistake of grammar, and parameters of the same name (Optuna would silently
@@ -26,7 +30,8 @@ def read_space(document: Document) -> Space:
     first = data.pop("first", [])
     root = reader.read(data, (), ())
     space = Space(root, document.file, tuple(reader.points(first)))
-    reader.check_points(space)
+    if not kept:
+        reader.check_points(space)
     reader.check_names(root)
     if reader.problems:
         raise UserErrors(reader.problems)

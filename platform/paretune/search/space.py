@@ -25,7 +25,7 @@ Scalar = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from low to high, both included; whole numbers if both are written so."""
+    """Numbers from low to high, both included; whole numbers if both are written so and the step is whole."""
 
     name: str
     low: float
@@ -37,7 +37,7 @@ class Range:
     @property
     def whole(self) -> bool:
         """Tell whether the numbers are integers."""
-        return isinstance(self.low, int) and isinstance(self.high, int)
+        return isinstance(self.low, int) and isinstance(self.high, int) and (self.step or 1) % 1 == 0
 
     def problem(self, value: Any) -> str | None:
         """Return why a value is not in the range, or None."""
@@ -45,6 +45,11 @@ class Range:
             return f"expected a number from {self.low} to {self.high}"
         if not self.low <= value <= self.high:
             return f"{value} is not from {self.low} to {self.high}"
+        if self.whole and value % 1:
+            return f"{value} is no whole number, as low ({self.low}) and high ({self.high}) are"
+        steps = (value - self.low) / self.step if self.step else 0
+        if abs(steps - round(steps)) > 1e-8:  # what Optuna allows for rounding
+            return f"{value} is not {self.low} and a number of steps of {self.step}"
         return None
 
 
@@ -178,7 +183,8 @@ class _Walk:
 
     def number(self, space: Range) -> float:
         self.decisions[space.name] = 2
-        return (space.low, space.high)[self.forced.get(space.name, 0)]
+        end = (space.low, space.high)[self.forced.get(space.name, 0)]
+        return end if space.whole else float(end)  # a field of whole numbers refuses it, as it would those between
 
     def option(self, space: Choices) -> Scalar:
         self.decisions[space.name] = len(space.options)

@@ -88,6 +88,11 @@ class Study:
             load_if_exists=True,
         )
         # with the sampler's own seed it would repeat what the sampler drew at its start
+        kinds = (kind for trial in self._study.get_trials(deepcopy=False) for kind in trial.distributions.items())
+        self._integers = frozenset(
+            name for name, kind in kinds if isinstance(kind, optuna.distributions.IntDistribution)
+        )
+        """Parameters that the study holds as integers; it takes them as nothing else."""
         self._even = optuna.samplers.RandomSampler(seed=(seed + 2**31) % 2**32)
         for point in setup.space.first:
             self._study.enqueue_trial(dict(point), user_attrs={"origin": "enqueued"}, skip_if_exists=True)
@@ -146,7 +151,7 @@ class Study:
         for draw in range(DRAWS):
             with self._drawing(evenly=draw >= TRUSTED):
                 trial = self._ask()
-                recipe = self._setup.normal(self._setup.space.sample(_Suggest(trial)).value)
+                recipe = self._setup.normal(self._setup.space.sample(_Suggest(trial, self._integers)).value)
             same = self._twin(recipe)
             if same is None:
                 return self._proposal(trial, recipe)
@@ -241,11 +246,12 @@ def _key(recipe: Mapping[str, Any]) -> str:
 class _Suggest:
     """A chooser that asks Optuna."""
 
-    def __init__(self, trial: optuna.Trial) -> None:
+    def __init__(self, trial: optuna.Trial, integers: frozenset[str] = frozenset()) -> None:
         self._trial = trial
+        self._integers = integers
 
     def number(self, space: Range) -> float:
-        if space.whole:
+        if space.whole or space.name in self._integers:
             step = 1 if space.log or space.step is None else int(space.step)
             return self._trial.suggest_int(space.name, int(space.low), int(space.high), step=step, log=space.log)
         value = self._trial.suggest_float(space.name, space.low, space.high, step=space.step, log=space.log)
