@@ -40,7 +40,7 @@ def read_plan(path: Path, overrides: Mapping[str, Any] | None = None, *, here: b
         UserErrors: every mistake in both files at once.
         UserError: a file or the dataset's folder is missing.
     """
-    document = _overridden(read_yaml(path), overrides or {})
+    document = overridden(read_yaml(path), overrides or {})
     job = validate(Job, document)
     problems = [
         Problem(document.file, document.line((field,)), f"{field}: {said}")
@@ -116,8 +116,12 @@ def _sample_problems(sample: Sample, document: Document, job: Job | None) -> lis
     return [Problem(document.file, at_sample.line(place), problem)]
 
 
-def _overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
-    """Set values at dotted places in a document's data."""
+def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
+    """Set values at dotted places in a document's data.
+
+    Raises:
+        UserError: there can be no such place.
+    """
     if not isinstance(document.data, dict):
         return document
     data: dict[str, Any] = document.data

@@ -101,6 +101,18 @@ def test_a_submitted_sweep_keeps_it_too(words: list[str], monkeypatch: pytest.Mo
     assert [next(iter(tree["runtime"])) for tree, _ in first_recipes(kept.job)[2:]] == ["openvino", "eager"]
 
 
+@pytest.mark.parametrize("how", ["file", "set"])
+def test_what_the_job_tries_first_is_tried_after_it(words: list[str], how: str) -> None:
+    own = "{input_size: 96, steps: [], runtime: eager}"
+    if how == "set":
+        words += ["--set", f"search.first=[{own}]"]
+    else:
+        Path("job.yaml").write_text(JOB.replace("{trials: 6}", f"{{trials: 6, first: [{own}]}}"))
+    assert main(words) == 0
+    tried = [tree for tree, origin in first_recipes(Sweep(Path("runs"), "mine").job) if origin == "enqueued"]
+    assert tried == [normal(dict(FASTER.recipe)), normal(dict(SMALLER.recipe)), normal(recipe(size=96))]
+
+
 def test_what_the_advice_was_for_is_tried_before_it(words: list[str]) -> None:
     told = json.loads(Path("advice", FILE).read_text())
     Path("advice", FILE).write_text(json.dumps({**told, "recipe": recipe(CLUSTERED, runtime="onnxruntime")}))

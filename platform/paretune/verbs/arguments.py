@@ -52,19 +52,21 @@ def overrides(given: argparse.Namespace) -> dict[str, Any]:
 
 def first_argument(parser: argparse.ArgumentParser) -> None:
     """Add recipes that a sweep tries first."""
-    text = "recipes to try right after the baselines: files, or a folder that `paretune advise` wrote, whose "
-    text += "predictions are held to what is measured"
+    text = "recipes to try right after the baselines, before the job's own `search.first`: files, or a folder that "
+    text += "`paretune advise` wrote, whose predictions are held to what is measured"
     parser.add_argument("--first", nargs="+", type=Path, default=[], metavar="RECIPE", help=text)
 
 
 def tried_first(given: argparse.Namespace) -> tuple[dict[str, Any], list[Any]]:
     """Return the changes to a sweep's job, ``--first`` among them, and what the advice beside its recipes promises.
 
+    The recipes that the job itself tries first come after those of ``--first``.
     What the advice was for stands before its recipes: only against it can be seen what they gain.
 
     Raises:
         UserError: there is no such file, it is no YAML, a folder holds none, or advice that cannot be read.
     """
+    from paretune.plan import overridden
     from paretune.promises import read_promises
     from paretune.recipe import Recipe
     from paretune.yamlfile import read_yaml, validate
@@ -80,7 +82,11 @@ def tried_first(given: argparse.Namespace) -> tuple[dict[str, Any], list[Any]]:
         files += inside
     recipes = [validate(Recipe, read_yaml(file)) for file in files]
     promises = read_promises(recipes, [file.parent for file in files])
-    changes["search.first"] = [*(promise.before for promise in promises), *(recipe.tree() for recipe in recipes)]
+    added = [*(promise.before for promise in promises), *(recipe.tree() for recipe in recipes)]
+    job = overridden(read_yaml(given.job), changes).data
+    search = job.get("search") if isinstance(job, dict) else None
+    own = (search.get("first") if isinstance(search, dict) else None) or []
+    changes["search.first"] = [*added, *(own if isinstance(own, list) else [own])]
     return changes, promises
 
 
