@@ -18,12 +18,10 @@ from hypothesis import settings
 settings.register_profile("ours", deadline=None)  # a loaded machine is not a failure
 settings.load_profile("ours")
 
-ROOT = Path(__file__).parent.parent
-
 
 @pytest.hookimpl(trylast=True)  # when those that are not asked for are gone
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest start first, whole sweeps before all: one that starts last runs with nobody beside.
+    """The files that take longest start first: one that starts last runs with nobody beside.
 
     How long a file may take is told by its largest timeout, then by its slow tests.
     """
@@ -32,8 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         limit = item.get_closest_marker("timeout")
         patience[item.path] = max(patience.get(item.path, 0.0), limit.args[0] if limit else 0.0)
-    system = ROOT / "tests" / "system"
-    items.sort(key=lambda item: (not item.path.is_relative_to(system), -patience[item.path], -slow[item.path]))
+    items.sort(key=lambda item: (-patience[item.path], -slow[item.path]))
 
 
 @pytest.fixture(scope="session", autouse=True)

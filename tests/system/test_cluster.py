@@ -24,7 +24,7 @@ from paretune.executors.ray import jobs
 from paretune.executors.ray.session import QUIET, python_path
 from tests_support import runs_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]  # one is told to be quick
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 
 
 def free_ports(count):

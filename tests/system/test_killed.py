@@ -10,7 +10,7 @@ import pytest
 
 from tests_support import runs_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 
 
 def records(place):
