@@ -87,12 +87,12 @@ class Study:
             sampler=setup.sampler.build(seed),
             load_if_exists=True,
         )
-        # with the sampler's own seed it would repeat what the sampler drew at its start
         kinds = (kind for trial in self._study.get_trials(deepcopy=False) for kind in trial.distributions.items())
         self._integers = frozenset(
             name for name, kind in kinds if isinstance(kind, optuna.distributions.IntDistribution)
         )
         """Parameters that the study holds as integers; it takes them as nothing else."""
+        # with the sampler's own seed it would repeat what the sampler drew at its start
         self._even = optuna.samplers.RandomSampler(seed=(seed + 2**31) % 2**32)
         for point in setup.space.first:
             self._study.enqueue_trial(dict(point), user_attrs={"origin": "enqueued"}, skip_if_exists=True)
