@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,6 +19,7 @@ from paretune.detectors.structure import count, load_network, save_network
 from paretune.runtimes.onnxfile import contents_of
 from paretune.spec import parse_plugin
 from paretune.structures import Annotations, InputSize, Thresholds
+from tests_support import heavy_imports
 from tests_support_compression import context, model
 
 NAMES = DETECTORS.names
@@ -78,21 +77,11 @@ def annotations(*counts: int) -> list[Annotations]:
     return found
 
 
-IMPORTS = """
-import sys
-from paretune.detectors import DETECTORS
-heavy, seen = {"torch", "torchvision", "cv2", "onnx"}, set()
-for name in DETECTORS.names:
-    DETECTORS.load(name)().preprocess
-    new = heavy.intersection(sys.modules) - seen
-    seen |= new
-    print(*(f"{name} imports {library}\\n" for library in sorted(new)), end="")
-"""
-
-
 def test_importing_their_files_imports_no_heavy_library() -> None:
-    run = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
-    assert run.stdout == ""
+    assert (
+        heavy_imports("paretune.detectors", "DETECTORS", ("torch", "torchvision", "cv2", "onnx"), "made.preprocess")
+        == ""
+    )
 
 
 def test_is_written_in_yaml_as_it_was_read(detector: Detector) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,7 +16,7 @@ from paretune.runtimes import RUNTIMES, base
 from paretune.runtimes.predictor import load_predictor
 from paretune.structures import InputSize
 from paretune.target import Target
-from tests_support import ROOT
+from tests_support import heavy_imports
 from tests_support_profiling import FAKE_ROW, FakeDetector, images, onnx_of
 
 SIZE = InputSize(16, 12)
@@ -171,23 +169,7 @@ def test_a_library_that_is_not_installed_is_told_before_anything_is_built(name, 
     assert runtime.problem(target) == f"{name} needs {library}: not installed here"
 
 
-IMPORTS = """
-import sys
-from paretune.runtimes import RUNTIMES
-from paretune.target import Target
-heavy, seen = {"torch", "onnx", "cv2"}, set()
-for name in RUNTIMES.names:
-    cls = RUNTIMES.load(name)
-    cls().problem(Target())
-    heavy.update(cls.libraries)
-    new = heavy.intersection(sys.modules) - seen
-    seen |= new
-    print(*(f"{name} imports {library}\\n" for library in sorted(new)), end="")
-"""
-
-
 def test_their_files_import_no_library():
     """`paretune check` reads every plug-in's fields in about a second; what hinders one on a CPU is told as quickly."""
-    environment = {"PYTHONPATH": str(ROOT / "platform")}
-    run = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True, env=environment)
-    assert run.stdout == ""
+    touch = "from paretune.target import Target; made.problem(Target())"
+    assert heavy_imports("paretune.runtimes", "RUNTIMES", ("torch", "onnx", "cv2"), touch) == ""

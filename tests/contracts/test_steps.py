@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from paretune.compression.base import Step
 from paretune.compression.export import Export
 from paretune.model import Accepted, Format, Model
 from paretune.spec import parse_plugin
+from tests_support import heavy_imports
 from tests_support_compression import context, model, same_state, state
 
 NAMES = STEPS.names
@@ -73,21 +72,11 @@ def same(a: Model, b: Model) -> bool:
     return same_state(one, other)
 
 
-IMPORTS = """
-import sys
-from paretune.compression import STEPS
-heavy, seen = {"torch", "torch_pruning", "onnx", "onnxruntime", "nncf", "cv2"}, set()
-for name in STEPS.names:
-    STEPS.load(name)()
-    new = heavy.intersection(sys.modules) - seen
-    seen |= new
-    print(*(f"{name} imports {library}\\n" for library in sorted(new)), end="")
-"""
-
-
 def test_importing_their_files_imports_no_heavy_library() -> None:
-    run = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
-    assert run.stdout == ""
+    assert (
+        heavy_imports("paretune.compression", "STEPS", ("torch", "torch_pruning", "onnx", "onnxruntime", "nncf", "cv2"))
+        == ""
+    )
 
 
 def test_is_documented_and_survives_json(step: Step) -> None:
