@@ -12,6 +12,7 @@ from paretune.front import Objective, pareto_front
 from paretune.records import Record
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 WIDTH = 120
@@ -184,11 +185,21 @@ def outcome_words(outcome: Mapping[str, Any]) -> str:
 
 
 def _titled(title: str, table: Table) -> str:
+    return "\n".join([title, *table_text(table).splitlines()]).rstrip()
+
+
+def table_text(table: Table) -> str:
+    """Return a table of words as it is printed, without colours."""
+    buffer = io.StringIO()
+    plain_console(file=buffer, width=terminal_width(), color_system=None).print(table)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+
+def plain_console(**options: Any) -> Console:
+    """Return a console that prints words as they are: names of files and classes hold brackets, or ``:car:``."""
     from rich.console import Console
 
-    buffer = io.StringIO()
-    Console(file=buffer, width=terminal_width(), color_system=None, markup=False, highlight=False).print(table)
-    return "\n".join([title, *(line.rstrip() for line in buffer.getvalue().splitlines())]).rstrip()
+    return Console(markup=False, emoji=False, highlight=False, **options)
 
 
 def terminal_width() -> int:
@@ -257,10 +268,9 @@ def print_table(
         left: columns of words, besides the first; others hold numbers and stand to the right.
     """
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=terminal_width(), markup=False, highlight=False)
+    console = plain_console(width=terminal_width())
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, word in enumerate(head):
         table.add_column(word, justify="right" if index and word not in left else "left", overflow="fold")

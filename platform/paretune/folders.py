@@ -22,7 +22,7 @@ from paretune.errors import UserError, did_you_mean
 from paretune.job import Job
 from paretune.plan import Plan, checked_space
 from paretune.promises import Promise
-from paretune.records import Record, read_record
+from paretune.records import Record, read_record, read_records
 from paretune.search.space import Space
 from paretune.store import new_folder, write_text
 from paretune.structures import Data, Split
@@ -219,6 +219,35 @@ def find_sweep(runs: Path, name: str) -> Sweep:
         there = f"there are: {', '.join(found)}" if found else "there is none"
         raise UserError(f"no sweep {name!r} in {runs}; {there}")
     return sweep
+
+
+def enlarge(sweep: Sweep, trials: int) -> Sweep:
+    """Let a sweep try more recipes than it was made for, also one that is finished: what is done counts.
+
+    Args:
+        sweep: found by ``find_sweep``.
+        trials: all that it may try, both baselines and those done among them.
+
+    Raises:
+        UserError: it may try more than that already, or no sweep may try so many, or somebody else runs it.
+    """
+    before = sweep.job.search.trials
+    if trials < before:
+        raise UserError(
+            f"--trials {trials}: sweep {sweep.name!r} may try {before} already; give it {before + 1} or more"
+        )
+    job = sweep.facts["job"]
+    job = {**job, "search": {**job["search"], "trials": trials}}
+    try:
+        Job.model_validate(job)
+    except ValidationError as error:
+        raise UserError(f"--trials {trials}: {error.errors()[0]['msg']}") from error
+    with sweep.lock():
+        write_text(sweep.folder / "sweep.json", json.dumps({**sweep.facts, "job": job}, indent=1))
+        if len(read_records(sweep.folder)) < trials:
+            for mark in ("exhausted", "finished"):
+                (sweep.folder / mark).unlink(missing_ok=True)
+    return Sweep(sweep.runs, sweep.name)
 
 
 def split_of(data: Data, name: str) -> Split:

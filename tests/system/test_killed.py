@@ -85,3 +85,16 @@ def test_a_sweep_that_is_killed_and_stopped_ends_as_if_it_had_not_been(place):
     told = [t for t in study.trials if "paretune.trial" in t.user_attrs]
     assert sorted(t.user_attrs["paretune.trial"] for t in told) == [2, 3, 4, 5]
     assert {t.state for t in told} == {optuna.trial.TrialState.COMPLETE}
+    goes_on_to_more(place, seen=records(place))
+
+
+def goes_on_to_more(place, seen):
+    """A finished sweep that may try one more does just that, and stands in the log as one sweep."""
+    more = place.run("resume", "tiny", "--trials", str(len(seen) + 1))
+    assert more.returncode == 0, more.stderr
+    assert set(unchanged(place, seen)) - set(seen) == {f"{len(seen):04d}"}
+    assert f"{len(seen) + 1}/{len(seen) + 1} done" in more.stdout
+    _, parent, children = runs_of(place)
+    assert len(children) == len(seen) + 1
+    assert {r.info.status for r in [parent, *children]} == {"FINISHED"}
+    assert parent.data.metrics["trials_done"] == len(seen) + 1

@@ -164,15 +164,15 @@ def test_a_tie_is_marked_and_the_baseline_has_no_interval():
 def test_unknown_values_and_markup_are_shown_as_they_are():
     front = front_of(fake_records())
     front["front"][0]["metrics"] |= {"map50": None, "params": None}
-    front["front"][0]["recipe"]["input_size"] = "[red]160[/red]"
+    front["front"][0]["recipe"]["input_size"] = "[red]160[/red]:car:"
     text = display.front_table(front, None)
-    assert "[red]160[/red]" in text
+    assert "[red]160[/red]:car:" in text
     empty = display.front_table({**front, "front": [], "baseline": None}, None)
     assert empty.startswith("front of demo")
 
 
 def test_words_of_a_printed_table_are_no_markup(capsys):
-    rows = [("sweep[lr=0.1]/b", "1.00"), ("runs/a[/b]/artefact", "[red]2[/red]")]
+    rows = [("sweep[lr=0.1]/b", "1.00"), ("runs/a[/b]/artefact", "[red]2[/red]"), ("a:car:b", "3")]
     display.print_table("of [a]", ("artefact", "ms[/i]"), rows, ["noted [b]"])
     text = capsys.readouterr().out
     for word in ("of [a]", "artefact", "ms[/i]", *itertools.chain(*rows), "noted [b]"):

@@ -124,9 +124,9 @@ def test_scores_that_are_the_confidence_count_everywhere(tmp_path, capsys):
 
 def test_classes_are_called_by_their_names_whatever_is_in_them():
     truth = truth_of([[0, 0, 10, 10], [20, 20, 30, 30]], [0, 1])
-    text = report_text(report_of([perfect(truth)], [truth], ["[/b]", "ant[bold]"]))
+    text = report_text(report_of([perfect(truth)], [truth], ["[/b]", "ant[bold]:car:"]))
     rows = [line.split()[0] for line in text.splitlines() if line.startswith(("[/b]", "ant"))]
-    assert rows == ["[/b]", "ant[bold]"]
+    assert rows == ["[/b]", "ant[bold]:car:"]
 
 
 def test_the_promised_keys(tmp_path, capsys):

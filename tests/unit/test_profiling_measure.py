@@ -27,6 +27,7 @@ from paretune.profiling.cores import choose_cores
 from paretune.profiling.images import saved_images
 from paretune.profiling.samples import COLUMNS, column
 from paretune.profiling.supervisor import Worker
+from paretune.profiling.worker import FRESH_TURN
 from paretune.target import Target
 from tests_support import ROOT
 from tests_support_profiling import BUSY, fake_artefact, images, quick
@@ -160,6 +161,27 @@ def test_a_competitor_on_the_core_is_noticed_and_cpu_time_holds(tmp_path):
     assert latency.mode in {"clean", "cpu"}
     assert 5 <= metrics["latency_ms_p50_cpu"] < 6
     assert metrics["latency_ms_p50_cpu"] < column(latency.rows, "latency_ns").mean() / 1e6
+    switches, before = (column(latency.rows, name) for name in ("switches", "switches_before"))
+    within = np.diff(latency.repetition) == 0
+    assert (before[1:][within] == switches[:-1][within]).all()
+    assert before.any()
+
+
+def test_after_losing_the_core_it_sleeps_before_the_next_inference(tmp_path):
+    """A process that has slept gets a whole turn; on a quiet machine no time is lost between two inferences."""
+    fake_artefact(tmp_path, network=2)
+    gaps = {True: [], False: []}
+    with (
+        competitor(choose_cores(1)[0]),
+        saved_images(images()) as file,
+        Worker(tmp_path, file, Target(), quick(), BUSY) as worker,
+    ):
+        rows = worker.sample(0.6, 30).rows
+    ends = column(rows, "start_ns") + column(rows, "latency_ns")
+    for gap, lost in zip(column(rows, "start_ns")[1:] - ends[:-1], column(rows, "switches_before")[1:], strict=True):
+        gaps[bool(lost)].append(gap / 1e9)
+    assert min(gaps[True]) >= FRESH_TURN
+    assert np.median(gaps[False]) < FRESH_TURN
 
 
 def test_a_disturbed_repetition_is_taken_again(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from paretune.profiling.samples import (
 from paretune.target import Target
 
 
-def samples(latency_ms, *, cpu_ms=None, switches=0):
+def samples(latency_ms, *, cpu_ms=None, switches=0, before=0):
     """Rows of inferences that take so long, a tenth in either outer stage."""
     wall = np.asarray(latency_ms, float)
     rows = np.zeros((len(wall), len(COLUMNS)), np.int64)
@@ -31,6 +31,7 @@ def samples(latency_ms, *, cpu_ms=None, switches=0):
         for stage, share in (("preprocess", 0.1), ("network", 0.8), ("postprocess", 0.1), ("latency", 1.0)):
             rows[:, COLUMNS.index(f"{stage}_{suffix}")] = np.round(total * share * 1e6)
     rows[:, COLUMNS.index("switches")] = switches
+    rows[:, COLUMNS.index("switches_before")] = before
     return rows
 
 
@@ -98,6 +99,24 @@ def test_clean_median_needs_thirty_clean_samples():
     assert latency.metrics()["clean_fraction"] == pytest.approx(0.3)
     latency = latency_of(samples(times[1:], switches=switches[1:]))
     assert latency.reasons["latency_ms_p50_clean"] == "29 undisturbed samples, 30 are needed"
+
+
+def test_the_clean_median_leaves_out_the_first_after_a_switch_where_there_are_enough_others():
+    """Its caches are cold."""
+    times, switches, before = [1.6, 1.4, 3.0] * 40, [0, 0, 1] * 40, [1, 0, 0] * 40
+    latency = latency_of(samples(times, switches=switches, before=before))
+    assert latency.metrics()["latency_ms_p50_clean"] == 1.4
+    assert latency.metrics()["clean_fraction"] == pytest.approx(2 / 3)
+    few = latency_of(samples([4.3, 8.0] * 40, switches=[0, 1] * 40, before=[1, 0] * 40))
+    assert few.metrics()["latency_ms_p50_clean"] == 4.3
+
+
+def test_of_few_undisturbed_ones_there_is_no_clean_median():
+    """They are the shortest: the others did not fit between two turns of somebody else."""
+    times, switches = [3.0] * 40 + [8.0] * 400, [0] * 40 + [1] * 400
+    latency = latency_of(samples(times, cpu_ms=4.0, switches=switches), elsewhere={"foreign": 0.5})
+    assert latency.reasons["latency_ms_p50_clean"] == "9% of the samples are undisturbed, the shortest; 10% are needed"
+    assert latency.mode == "cpu"
 
 
 def test_cpu_time_is_given_for_one_thread_only():

@@ -7,6 +7,7 @@ import shutil
 import sys
 from typing import Any
 
+from paretune.display import plain_console
 from paretune.evaluation.report import LEVEL, Report
 
 MOST_CONFUSIONS = 5
@@ -14,11 +15,9 @@ MOST_CONFUSIONS = 5
 
 def report_text(report: Report) -> str:
     """Return COCO's numbers, the operating point, one line for each class, and the commonest confusions."""
-    from rich.console import Console
-
     width = shutil.get_terminal_size((110, 24)).columns if sys.stdout.isatty() else 110
     out = io.StringIO()
-    console = Console(file=out, width=width, markup=False, highlight=False, force_terminal=sys.stdout.isatty())
+    console = plain_console(file=out, width=width, force_terminal=sys.stdout.isatty())
     for line in _head(report):
         console.print(line)
     console.print(_numbers(report))

@@ -33,6 +33,7 @@ from paretune.profiling.samples import (
     column,
     is_clean,
     is_short,
+    is_undisturbed,
     milliseconds,
 )
 from paretune.profiling.supervisor import LOADER, Worker
@@ -74,7 +75,7 @@ class Comparison:
     """Medians of every block of every artefact."""
 
     rows: Rows
-    """(N, 11) raw samples, the columns of ``samples.COLUMNS``."""
+    """(N, 12) raw samples, the columns of ``samples.COLUMNS``."""
     place: NDArray[np.int64]
     """(N, 3) round, block and artefact of each sample."""
     latency: NDArray[np.float64]
@@ -129,7 +130,7 @@ class Comparison:
         """Keep the raw samples, one array per column, each sample with its round, block and artefact (npz)."""
         columns: dict[str, Any] = {name: column(self.rows, name) for name in COLUMNS}
         columns |= {name: self.place[:, n] for n, name in enumerate(("round", "block", "artefact"))}
-        np.savez_compressed(file, **columns, clean=is_clean(self.rows))
+        np.savez_compressed(file, **columns, clean=is_undisturbed(self.rows))
 
     def to_dict(self) -> dict[str, Any]:
         """Return medians (ms), ratios, intervals and verdicts, as plain data."""

@@ -25,7 +25,6 @@ from paretune.profiling.drift import Drift, drift
 from paretune.profiling.images import few_images
 from paretune.profiling.interval import NARROW, Interval, median_interval
 from paretune.profiling.samples import (
-    CLEAN_SAMPLES,
     COLUMNS,
     NO_STEADY_STATE,
     P50_SAMPLES,
@@ -36,7 +35,9 @@ from paretune.profiling.samples import (
     Rows,
     Stage,
     column,
+    enough_clean,
     is_clean,
+    is_undisturbed,
     milliseconds,
     trusted,
 )
@@ -55,7 +56,7 @@ class Latency:
     """What was measured of one artefact on one target."""
 
     rows: Rows
-    """(N, 11) raw samples in their order, the columns of ``samples.COLUMNS``."""
+    """(N, 12) raw samples in their order, the columns of ``samples.COLUMNS``."""
     repetition: NDArray[np.int64]
     """(N,) which process each sample comes from."""
     target: Target
@@ -83,7 +84,7 @@ class Latency:
     @cached_property
     def clean(self) -> NDArray[np.bool_]:
         """Which samples ran without an involuntary context switch."""
-        return is_clean(self.rows)
+        return is_undisturbed(self.rows)
 
     @cached_property
     def contended(self) -> tuple[str, ...]:
@@ -101,7 +102,7 @@ class Latency:
     @cached_property
     def drift(self) -> Drift | str:
         """How times changed while they were taken, by the samples that hold, or why that is not known."""
-        kept = self.clean if self.mode == "clean" else np.ones(len(self.rows), bool)
+        kept = is_clean(self.rows) if self.mode == "clean" else np.ones(len(self.rows), bool)
         times = milliseconds(self.rows, "latency", self.mode)
         return drift(column(self.rows, "start_ns")[kept], times, self.repetition[kept])
 
@@ -147,7 +148,8 @@ class Latency:
             "latency_ms_p90": _percentile(total, 90, P90_SAMPLES),
             "latency_ms_p95": _percentile(total, 95, P95_SAMPLES),
             "latency_ms_p99": _percentile(total, 99, P99_SAMPLES),
-            "latency_ms_p50_clean": _percentile(total[self.clean], 50, CLEAN_SAMPLES, "undisturbed samples"),
+            "latency_ms_p50_clean": enough_clean(self.rows)
+            or float(np.median(milliseconds(self.rows, "latency", "clean"))),
             "latency_ms_p50_cpu": single
             if _stretch(self.rows, self.target) is None
             else _percentile(cpu, 50, P50_SAMPLES),
@@ -237,7 +239,7 @@ def disturbance(rows: Rows, elsewhere: Mapping[str, float], target: Target) -> l
     """Say how others disturbed these samples; nothing when they did not."""
     reasons = contention(elsewhere)
     stretch = _stretch(rows, target)
-    if stretch is not None and stretch > STRETCH and is_clean(rows).mean() < UNDISTURBED:
+    if stretch is not None and stretch > STRETCH and is_undisturbed(rows).mean() < UNDISTURBED:
         reasons.append(f"wall time was {stretch:.2f} times CPU time")
     return reasons
 
@@ -270,5 +272,7 @@ def _doubts(spread: tuple[float, float], interval: Interval | str, target: Targe
     return doubts
 
 
-def _percentile(times: NDArray[np.float64], percent: int, needed: int, what: str = "samples") -> float | str:
-    return float(np.percentile(times, percent)) if len(times) >= needed else f"{len(times)} {what}, {needed} are needed"
+def _percentile(times: NDArray[np.float64], percent: int, needed: int) -> float | str:
+    if len(times) < needed:
+        return f"{len(times)} samples, {needed} are needed"
+    return float(np.percentile(times, percent))

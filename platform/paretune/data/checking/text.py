@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 
 from paretune.data.checking.findings import KINDS, printable
 from paretune.data.checking.report import Report
-from paretune.display import terminal_width
+from paretune.display import table_text
 
 MOST_CLASSES = 12
 """Classes that are shown, the most frequent ones first."""
@@ -50,7 +49,6 @@ def _verdict(report: Report) -> str:
 
 def _table(report: Report) -> list[str]:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -61,6 +59,4 @@ def _table(report: Report) -> list[str]:
     first = {finding.kind: finding for finding in reversed(report.findings)}
     for kind, count in report.counts.items():
         table.add_row(kind, str(count), "yes" if KINDS[kind][0] else "no", str(first[kind]))
-    buffer = io.StringIO()
-    Console(file=buffer, width=terminal_width(), color_system=None, markup=False, highlight=False).print(table)
-    return [line.rstrip() for line in buffer.getvalue().strip("\n").splitlines()]
+    return table_text(table).strip("\n").splitlines()

@@ -73,22 +73,38 @@ def session(runs: Path, address: str | None = None, *, nested: bool = False) -> 
     (runs / SESSION_MARK).write_text(f"{os.getpid()} {folder}")
     try:
         with _own_sigterm():
-            ray.init(
-                address="local",
-                num_cpus=len(os.sched_getaffinity(0)),  # Ray counts the machine's, also those kept from this process
-                _temp_dir=str(folder),
-                include_dashboard=nested,
-                dashboard_host="127.0.0.1",
-                log_to_driver=False,
-                logging_level="ERROR",
-                runtime_env={"env_vars": {"PYTHONPATH": python_path(), **QUIET}},
-                object_store_memory=256 * 2**20,  # only small messages pass through it
-            )
+            _start(folder, nested=nested)
         yield
     finally:
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
         (runs / SESSION_MARK).unlink(missing_ok=True)
+
+
+def _start(folder: Path, *, nested: bool) -> None:
+    """Start a private Ray.
+
+    Raises:
+        UserError: it did not come up.
+    """
+    import ray
+
+    try:
+        ray.init(
+            address="local",
+            num_cpus=len(os.sched_getaffinity(0)),  # Ray counts the machine's, also those kept from this process
+            _temp_dir=str(folder),
+            include_dashboard=nested,
+            dashboard_host="127.0.0.1",
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": {"PYTHONPATH": python_path(), **QUIET}},
+            object_store_memory=256 * 2**20,  # only small messages pass through it
+        )
+    except Exception as error:  # Ray raises bare ones when its own processes are not up in time
+        why = " ".join(str(error).split())
+        hint = "is the machine overloaded, or short of memory? what is done is kept: run it again, or resume it"
+        raise UserError(f"Ray did not start: {why}; {hint}") from error
 
 
 @contextmanager
