@@ -233,9 +233,7 @@ def enlarge(sweep: Sweep, trials: int) -> Sweep:
     """
     before = sweep.job.search.trials
     if trials < before:
-        raise UserError(
-            f"--trials {trials}: sweep {sweep.name!r} may try {before} already; give it {before + 1} or more"
-        )
+        raise UserError(f"--trials {trials}: sweep {sweep.name!r} may try {before} already; give {before + 1} or more")
     job = sweep.facts["job"]
     job = {**job, "search": {**job["search"], "trials": trials}}
     try:

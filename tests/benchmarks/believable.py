@@ -42,7 +42,7 @@ LADDER = tuple(f"256x{height}" for height in range(192, 512, 16))
 
 
 def fill(root: Path, figures: Figures, *, minutes: float) -> None:
-    """Measure three lengths of inference over some minutes, quiet and under load in turn, then many artefacts twice."""
+    """Measure three lengths of inference over some minutes, quiet and under load in turn."""
     source = trained(CASES[0], 0, root).folder
     images = measuring_images(images_of(source).splits["val"])
     lengths = {name: artefact(source, size, "onnxruntime") for name, size in SIZES.items()}
@@ -50,7 +50,13 @@ def fill(root: Path, figures: Figures, *, minutes: float) -> None:
     for name, before, under_load in zip(lengths, quiet, loaded, strict=True):
         _repeated(name, before, figures)
         _loaded(name, before, under_load, figures)
-    _ranked([artefact(source, size, "onnxruntime") for size in LADDER], images, figures)
+
+
+def rank(root: Path, figures: Figures) -> None:
+    """Compare many artefacts, each little slower than the one before, twice."""
+    source = trained(CASES[0], 0, root).folder
+    artefacts = [artefact(source, size, "onnxruntime") for size in LADDER]
+    _ranked(artefacts, measuring_images(images_of(source).splits["val"]), figures)
 
 
 def artefact(source: Path, size: str, runtime: str) -> Path:

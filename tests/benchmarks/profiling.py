@@ -72,6 +72,7 @@ def fill(root: Path, figures: Figures, families: Sequence[str] = FAMILIES) -> No
 
 PARTS: dict[str, Callable[..., None]] = {
     "believable": believable.fill,
+    "ranked": believable.rank,
     "right": right.fill,
     "useful": fill,
     "unharmed": unharmed.fill,
