@@ -35,10 +35,10 @@ from paretune.profiling.samples import (
     Rows,
     Stage,
     column,
-    enough_clean,
     is_clean,
     is_undisturbed,
     milliseconds,
+    too_few_clean,
     trusted,
 )
 from paretune.profiling.watching import Watched
@@ -148,7 +148,7 @@ class Latency:
             "latency_ms_p90": _percentile(total, 90, P90_SAMPLES),
             "latency_ms_p95": _percentile(total, 95, P95_SAMPLES),
             "latency_ms_p99": _percentile(total, 99, P99_SAMPLES),
-            "latency_ms_p50_clean": enough_clean(self.rows)
+            "latency_ms_p50_clean": too_few_clean(self.rows)
             or float(np.median(milliseconds(self.rows, "latency", "clean"))),
             "latency_ms_p50_cpu": single
             if _stretch(self.rows, self.target) is None

@@ -119,7 +119,7 @@ def is_short(rows: Rows, threads: int) -> bool:
     return bool(np.median(milliseconds(rows, "latency", mode)) < SHORT_MS)
 
 
-def enough_clean(rows: Rows, at_least: int = CLEAN_SAMPLES) -> str | None:
+def too_few_clean(rows: Rows, at_least: int = CLEAN_SAMPLES) -> str | None:
     """Say why too few inferences ran undisturbed for a median of them; None where there are enough."""
     alone = is_undisturbed(rows)
     if alone.sum() < at_least:
@@ -138,7 +138,7 @@ def trusted(groups: Sequence[Rows], threads: int, device: str, at_least: int = P
     """
     if device != "cpu":
         return "wall"
-    if all(is_short(rows, threads) and enough_clean(rows, at_least) is None for rows in groups):
+    if all(is_short(rows, threads) and too_few_clean(rows, at_least) is None for rows in groups):
         return "clean"
     return "cpu" if threads == 1 else "wall"
 

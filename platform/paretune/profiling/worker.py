@@ -31,9 +31,9 @@ from paretune.profiling.images import mapped_images
 
 PR_SET_PDEATHSIG = 1
 FRESH_TURN = 1e-4
-"""Seconds of sleep after an inference during which the core was taken away. Beside a busy process, on Linux 6.18, 17 of
-100 inferences of 4.3 ms are then undisturbed, and their median is 4 % from the quiet one; without it 3 were, the
-shortest, 10 % from it. On a quiet machine hardly any inference is slept after."""
+"""Seconds of sleep after an inference during which the core was taken away. Beside a busy process, on Linux 6.18, 16 to
+19 of 100 inferences of 4.3 ms are then undisturbed, and their median is 4 % from the quiet one; without it there were 1
+and 27 in a measurement, the shortest, 10 % from it. On a quiet machine hardly any inference is slept after."""
 
 
 def main() -> None:

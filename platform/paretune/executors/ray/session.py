@@ -47,6 +47,9 @@ def session(runs: Path, address: str | None = None, *, nested: bool = False) -> 
         address: of the cluster; None starts a private Ray.
         nested: trials start training workers of their own. When such a trial is stopped, Ray frees its workers'
             room only if it can ask the dashboard who is alive; without it the room stays taken for ever.
+
+    Raises:
+        UserError: the private Ray did not come up.
     """
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
