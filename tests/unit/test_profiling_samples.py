@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretune.profiling import Comparison, Latency, Ratio
+from paretune.profiling.comparison import mode_of
 from paretune.profiling.interval import STUDENT
 from paretune.profiling.samples import (
     COLUMNS,
@@ -15,6 +16,7 @@ from paretune.profiling.samples import (
     P90_SAMPLES,
     P95_SAMPLES,
     P99_SAMPLES,
+    Batch,
     Protocol,
     milliseconds,
     steady,
@@ -221,6 +223,13 @@ def test_disturbed_blocks_do_not_count():
     latency[:, 0, 1] = np.nan
     latency[1, 1, 0] = np.nan
     assert comparison(latency).ratio(1).ratio == pytest.approx(3)
+
+
+@pytest.mark.parametrize(("undisturbed", "mode"), [(40, "clean"), (8, "clean"), (5, "cpu"), (2, "cpu")])
+def test_compared_blocks_whose_survivors_are_the_shortest_are_told_by_cpu_time(undisturbed, mode):
+    """5 of 60 are enough for a block's median, but are less than a tenth of what was run."""
+    block = Batch(samples([2.0] * 60, switches=[0] * undisturbed + [1] * (60 - undisturbed)), {"seconds": 1.0}, 0)
+    assert mode_of([[[block, block]] * 4] * 2, Target()) == mode
 
 
 @pytest.mark.parametrize("rounds", [3, 5])

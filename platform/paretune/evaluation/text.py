@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import shutil
 import sys
 from typing import Any
 
-from paretune.display import plain_console
+from paretune.display import plain_console, terminal_width
 from paretune.evaluation.report import LEVEL, Report
 
 MOST_CONFUSIONS = 5
@@ -15,9 +14,8 @@ MOST_CONFUSIONS = 5
 
 def report_text(report: Report) -> str:
     """Return COCO's numbers, the operating point, one line for each class, and the commonest confusions."""
-    width = shutil.get_terminal_size((110, 24)).columns if sys.stdout.isatty() else 110
     out = io.StringIO()
-    console = plain_console(file=out, width=width, force_terminal=sys.stdout.isatty())
+    console = plain_console(file=out, width=terminal_width(), force_terminal=sys.stdout.isatty())
     for line in _head(report):
         console.print(line)
     console.print(_numbers(report))

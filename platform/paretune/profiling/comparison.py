@@ -35,6 +35,7 @@ from paretune.profiling.samples import (
     is_short,
     is_undisturbed,
     milliseconds,
+    too_few_clean,
 )
 from paretune.profiling.supervisor import LOADER, Worker
 from paretune.profiling.watching import Look, Watched, watching
@@ -205,7 +206,7 @@ def compare(
                     runs.append([_row(workers, order, protocol.block_seconds, 5 * n) for n, order in enumerate(rows)])
                 looks += seen
                 facts = facts or [{**surroundings, **worker.facts} for worker in workers]
-    mode = _mode(runs, target)
+    mode = mode_of(runs, target)
     flat = [(place, runs[place[0]][place[1]][place[2]]) for place in np.ndindex(rounds, blocks, len(artefacts))]
     return Comparison(
         rows=np.concatenate([batch.rows for _, batch in flat]),
@@ -231,14 +232,15 @@ def _row(workers: Sequence[Worker], order: NDArray[np.int64], seconds: float, im
     return [found[index] for index in range(len(workers))]
 
 
-def _mode(runs: Sequence[Sequence[Sequence[Batch]]], target: Target) -> Mode:
+def mode_of(runs: Sequence[Sequence[Sequence[Batch]]], target: Target) -> Mode:
     """Choose what medians are taken of (see ``samples.trusted``), by blocks here, not by samples."""
     if target.device != "cpu":
         return "wall"
     clean = np.array([[[is_clean(b.rows).sum() >= CLEAN_IN_BLOCK for b in row] for row in blocks] for blocks in runs])
     rounds = [[np.concatenate([b.rows for b in column_]) for column_ in zip(*blocks, strict=True)] for blocks in runs]
     short = all(is_short(rows, target.threads) for artefacts in rounds for rows in artefacts)
-    if short and clean.mean(axis=1).min() >= CLEAN_BLOCKS:
+    few = any(too_few_clean(rows, CLEAN_IN_BLOCK) for artefacts in rounds for rows in artefacts)
+    if short and not few and clean.mean(axis=1).min() >= CLEAN_BLOCKS:
         return "clean"
     return "cpu" if target.threads == 1 else "wall"
 
