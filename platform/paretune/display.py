@@ -139,7 +139,6 @@ def front_table(front: Mapping[str, Any], comparison: Mapping[str, Any] | None) 
         "map",
         "Δ map",
         "map50",
-        "Δ map50",
         "ms p50",
         "x eager",
         "x ONNX RT",
@@ -217,33 +216,48 @@ def _row(
         str(point["trial"]),
         recipe_line(point["recipe"]),
         _number(m["map"], 3),
-        _difference(m["map"], base.get("map")),
+        _change(m, base),
         _number(m["map50"], 3),
-        _difference(m["map50"], base.get("map50")),
         _number(m["latency_ms_p50"], 2),
-        _gain(gains.get("eager")),
-        _gain(gains.get("onnxruntime")),
+        _gain(gains.get("eager"), under=True),
+        _gain(gains.get("onnxruntime"), under=True),
         _number(m["size_mib"], 2),
         _millions(m["params"]),
     ]
 
 
-def _gain(row: Mapping[str, Any] | None) -> str:
-    """Return a speed-up with its interval; ``=`` before it says that it is a tie."""
+def _gain(row: Mapping[str, Any] | None, *, under: bool = False) -> str:
+    """Return a speed-up with its interval beside or under it; ``=`` before it says that it is a tie."""
     if row is None:
         return UNKNOWN
     if row["low"] == row["high"]:  # the baseline itself
         return f"{row['speedup']:.2f}"
     tie = "= " if row["verdict"] == "tied" else ""
-    return f"{tie}{row['speedup']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+    between = "\n" if under else " "
+    return f"{tie}{row['speedup']:.2f}{between}[{row['low']:.2f}, {row['high']:.2f}]"
 
 
 def _number(value: float | None, digits: int) -> str:
     return UNKNOWN if value is None else f"{value:.{digits}f}"
 
 
-def _difference(value: float | None, base: float | None) -> str:
-    return UNKNOWN if value is None or base is None else f"{value - base:+.3f}"
+def _change(metrics: Mapping[str, float | None], base: Mapping[str, float | None]) -> str:
+    """Return how much higher a map is than the baseline's, and under it, where it is known, the interval of that."""
+    value, before = metrics["map"], base.get("map")
+    if value is None or before is None:
+        return UNKNOWN
+    low, high = metrics.get("map_delta_low"), metrics.get("map_delta_high")
+    sure = "" if low is None or high is None or low == high else f"\n[{low:+.3f}, {high:+.3f}]"
+    return f"{value - before:+.3f}{sure}"
+
+
+def unsure(metric: str, max_drop: float, metrics: Mapping[str, float | None]) -> str | None:
+    """Say that a loss may be larger than is allowed; None where it surely is not, or its interval is not known."""
+    low, high = metrics.get(f"{metric}_delta_low"), metrics.get(f"{metric}_delta_high")
+    if low is None or high is None or low >= -max_drop:
+        return None
+    told = f"not sure: {metric} changed by {low:+.3f} to {high:+.3f} (95 %), and may fall by {max_drop:g}"
+    return f"{told}; `constraints: {{{metric}_delta_low: {{min: {-max_drop:g}}}}}` asks for certainty"
 
 
 def _millions(value: float | None) -> str:

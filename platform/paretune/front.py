@@ -12,7 +12,13 @@ from paretune.records import Record
 
 METRICS = (
     "map",
+    "map_delta",
+    "map_delta_low",
+    "map_delta_high",
     "map50",
+    "map50_delta",
+    "map50_delta_low",
+    "map50_delta_high",
     "precision",
     "recall",
     "f1",
@@ -33,6 +39,8 @@ NAMEABLE = {
     "map": "COCO mean average precision, IoU 0.50:0.95",
     "map50": "mean average precision at IoU 0.50",
     "map75": "mean average precision at IoU 0.75",
+    "map_delta_low": "map less the eager baseline's, the low end of its 95 % interval: -0.01 loses a point at most",
+    "map50_delta_low": "the same of map50",
     "map_small": "map of objects below 32 x 32 pixels",
     "map_medium": "map of objects from there to 96 x 96 pixels",
     "map_large": "map of larger objects",

@@ -168,6 +168,8 @@ class Job(Spec):
     @field_validator("objectives")
     @classmethod
     def _two(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if odd := [metric for metric in value if metric.endswith("_delta_low")]:
+            raise ValueError(f"{odd[0]} is for constraints; the objective is {odd[0].removesuffix('_delta_low')}")
         if len(value) != 2:
             raise ValueError(f"two objectives are expected, such as map and latency_ms_p50; got {len(value)}")
         return value

@@ -145,6 +145,10 @@ def front_text(sweep: Sweep, target: str | None = None) -> str:
     if volume is not None:
         lines.append(f"hypervolume {volume:.4f}, reference {json.dumps(front['reference'])}")
     if front["front"]:
-        lines.append(f"fastest that is accurate enough: {sweep.folder / front['front'][0]['artefact']}")
+        fastest = front["front"][0]
+        lines.append(f"fastest that is accurate enough: {sweep.folder / fastest['artefact']}")
+        drops = {name: kept.max_drop for name, kept in sweep.job.constraints.items() if kept.max_drop is not None}
+        doubts = (display.unsure(name, drop, fastest["metrics"]) for name, drop in drops.items())
+        lines += [doubt for doubt in doubts if doubt is not None]
     lines.append(f"pictures: {sweep.folder / 'front'}    next: paretune ui{where}")
     return "\n".join(lines)

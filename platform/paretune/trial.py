@@ -25,6 +25,7 @@ from paretune.target import Target
 if TYPE_CHECKING:
     from paretune.compression.parity import Parity
     from paretune.evaluation import Accuracy
+    from paretune.evaluation.change import Change
     from paretune.profiling.energy import Energy
     from paretune.profiling.latency import Latency
 
@@ -78,7 +79,7 @@ def _carry_out(
     artefact = built.artefact
     with clock.stage("evaluate"):
         progress("evaluating")
-        parity, accuracy = _evaluate(bench, built)
+        parity, accuracy, change = _evaluate(bench, number, built)
     with clock.stage("measure"):
         progress("measuring")
         latency = _measure(bench, number, artefact)
@@ -86,6 +87,7 @@ def _carry_out(
         used = _energy(bench, artefact)
     metrics: dict[str, float | None] = {
         **accuracy.metrics(),
+        **change.figures,
         **latency.metrics(),
         **used.figures(),
         **parity.metrics(),
@@ -96,7 +98,7 @@ def _carry_out(
     }
     return {
         "metrics": {name: float(value) for name, value in metrics.items() if value is not None},
-        "reasons": {**accuracy.reasons, **latency.reasons, **used.reasons},
+        "reasons": {**accuracy.reasons, **change.reasons, **latency.reasons, **used.reasons},
         "notes": (*artefact.notes, *latency.notes, *(f"energy: {note}" for note in used.notes)),
         "artefact": str(artefact.folder.relative_to(bench.folder)),
         "facts": {**latency.facts, "energy": used.source},
@@ -140,16 +142,17 @@ def _threads() -> int:
     return min(int(os.environ.get("OMP_NUM_THREADS") or there), there)
 
 
-def _evaluate(bench: Bench, built: Built) -> tuple[Parity, Accuracy]:
+def _evaluate(bench: Bench, number: int, built: Built) -> tuple[Parity, Accuracy, Change]:
     """Evaluate the artefact on its runtime over the validation split, once it is found to be what it was made from."""
     from paretune.compression.parity import verify
-    from paretune.evaluation import evaluate
+    from paretune.evaluation.change import DETECTIONS, evaluate_beside
     from paretune.runtimes.predictor import load_predictor
 
     target, val = bench.job.target, bench.data.splits["val"]
     with sharing(target.device):
         predictor = load_predictor(built.artefact.folder, target)
-        return verify(predictor, built.network, val, changed=built.changed), evaluate(predictor, val)
+        parity = verify(predictor, built.network, val, changed=built.changed)
+        return parity, *evaluate_beside(predictor, val, bench.trial_folder(0) / DETECTIONS, first=number == 0)
 
 
 def _measure(bench: Bench, number: int, artefact: Artefact) -> Latency:

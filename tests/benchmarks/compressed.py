@@ -111,12 +111,13 @@ def points(pairs: Sequence[tuple[Detections, Annotations]], classes: tuple[str, 
 
 def lost_on_test(before: Path, after: Path, source: Path) -> tuple[float, float, float]:
     """Return the points of map that the second artefact has fewer on `test`, with their 95 % interval."""
-    from paretune.evaluation.bootstrap import difference_interval
+    from paretune.evaluation.bootstrap import difference_intervals
 
     data = images_of(source)
     one, other = (detected(folder, data, ("test",))["test"] for folder in (before, after))
     truth = [annotations for _, annotations in one]
-    found = difference_interval([found for found, _ in one], [found for found, _ in other], truth, len(data.classes))
+    before_it, after_it = ([found for found, _ in pairs] for pairs in (one, other))
+    found = difference_intervals(before_it, after_it, truth, len(data.classes))["map"]
     assert found is not None
     low, middle, high = (100 * value for value in found)
     return low, middle, high

@@ -134,31 +134,62 @@ def test_baselines_do_not_tell_how_long_trials_take():
     assert display.time_left(times((0, 3000), (3000, 6000), origin="baseline"), 8) == ""
 
 
+def row_of(text, trial):
+    """Return the first two lines of a trial's row: figures, and the intervals under them."""
+    lines = text.splitlines()
+    first = next(number for number, line in enumerate(lines) if line[:6].strip() == str(trial))
+    return lines[first], " ".join([*lines, ""][first + 1].split())
+
+
 def test_the_table_of_a_front():
     text = display.front_table(front_of(fake_records()), comparison())
     lines = text.splitlines()
     assert lines[0] == "front of demo on target laptop: maximize map, minimize latency_ms_p50"
     assert max(map(len, lines)) <= display.WIDTH
     assert "\x1b" not in text
-    numbers = [line.split()[0] for line in lines if line.strip() and line.split()[0].isdecimal()]
+    numbers = [line[:6].strip() for line in lines if line[:6].strip().isdecimal()]
     assert numbers == ["8", "5", "12", "6", "4", "2", "3", "0"]
-    fastest = next(line for line in lines if line.startswith("     8"))
-    figures = "0.449 -0.063 0.727 -0.102 1.25 7.28 [7.06, 7.57] 3.44 [3.34, 3.58] 0.49 0.13 M"
-    assert " ".join(fastest.split("→")[-1].split()) == figures
+    figures, intervals = row_of(text, 8)
+    assert figures.endswith("  0.449  -0.063  0.727    1.25          7.28          3.44  0.49  0.13 M")
+    assert intervals == "onnxruntime [7.06, 7.57] [3.34, 3.58]"
 
 
 def test_before_the_comparison_no_speed_up_is_shown():
     text = display.front_table(front_of(fake_records()), None)
-    row = next(line for line in text.splitlines() if line.startswith("     2"))
-    assert row.split()[-5:] == ["-", "-", "1.21", "0.31", "M"]
+    assert row_of(text, 2)[0].split()[-5:] == ["-", "-", "1.21", "0.31", "M"]
 
 
 def test_a_tie_is_marked_and_the_baseline_has_no_interval():
     rows = comparison()
     rows["trials"]["3"]["onnxruntime"] |= {"speedup": 1.01, "low": 0.99, "high": 1.03, "verdict": "tied"}
     text = display.front_table(front_of(fake_records()), rows)
-    assert "= 1.01 [0.99, 1.03]" in text
-    assert next(line for line in text.splitlines() if line.startswith("     0")).split()[7:9] == ["9.10", "1.00"]
+    figures, intervals = row_of(text, 3)
+    assert figures.split()[-5:-3] == ["=", "1.01"]
+    assert intervals.endswith("[0.99, 1.03]")
+    assert row_of(text, 0)[0].split()[6:8] == ["9.10", "1.00"]
+
+
+def test_a_change_of_accuracy_is_shown_with_how_sure_it_is():
+    sure = {"map_delta_low": -0.071, "map_delta": -0.063, "map_delta_high": -0.055}
+    records = [changed(r, metrics={**r.metrics, **sure}) if r.number == 8 else r for r in fake_records()]
+    text = display.front_table(front_of(records), comparison())
+    figures, intervals = row_of(text, 8)
+    assert " -0.063 " in figures
+    assert " [-0.071, -0.055] " in intervals
+    assert max(map(len, text.splitlines())) <= display.WIDTH
+    exact = dict.fromkeys(sure, 0.0)
+    records = [changed(r, metrics={**r.metrics, **exact}) if r.number == 0 else r for r in records]
+    assert " 0.512 +0.000 0.829 " in " ".join(display.front_table(front_of(records), None).splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "unsure"), [(-0.02, 0.01, True), (-0.0101, -0.005, True), (-0.01, 0.0, False), (None, None, False)]
+)
+def test_what_may_lose_more_than_is_allowed_is_said(low, high, unsure):
+    told = display.unsure("map", 0.01, {"map_delta_low": low, "map_delta_high": high})
+    assert (told is not None) == unsure
+    assert told is None or f"changed by {low:+.3f} to {high:+.3f} (95 %), and may fall by 0.01;" in told
+    assert told is None or "{map_delta_low: {min: -0.01}}" in told
 
 
 def test_unknown_values_and_markup_are_shown_as_they_are():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paretune.evaluation.bootstrap import difference_interval, map_interval
+from paretune.evaluation.bootstrap import difference_intervals, map_interval
 from paretune.evaluation.coco import average_precisions
 from paretune.structures import Annotations, Detections
 from tests_support_evaluation import none_found, perfect, random_case, truth_of
@@ -113,7 +113,7 @@ def test_a_difference_is_that_of_the_maps_and_surer_than_either():
     """What is lost here is lost on every image, however hard: far less in doubt than the maps themselves."""
     detections, annotations = random_case(3, images=60, classes=2, score_steps=2**20)
     fewer = [Detections(found.boxes[::3], found.scores[::3], found.labels[::3]) for found in detections]
-    low, middle, high = difference_interval(detections, fewer, annotations, 2)
+    low, middle, high = difference_intervals(detections, fewer, annotations, 2)["map"]
     maps = [average_precisions(found, annotations, 2, "pycocotools").map for found in (detections, fewer)]
     assert middle == pytest.approx(maps[0] - maps[1], abs=1e-9)
     assert 0 < low < middle < high
@@ -123,9 +123,11 @@ def test_a_difference_is_that_of_the_maps_and_surer_than_either():
 
 def test_an_artefact_differs_in_nothing_from_itself():
     detections, annotations = odd_case(1)
-    assert difference_interval(detections, detections, annotations, CLASSES, draws=20) == (0, 0, 0)
+    found = difference_intervals(detections, detections, annotations, CLASSES, draws=20)
+    assert found == {"map": (0, 0, 0), "map50": (0, 0, 0)}
 
 
 def test_no_objects_have_no_interval():
     assert map_interval([none_found()], [truth_of([], [])], 2) is None
-    assert difference_interval([none_found()], [none_found()], [truth_of([], [])], 2) is None
+    found = difference_intervals([none_found()], [none_found()], [truth_of([], [])], 2)
+    assert found == {"map": None, "map50": None}

@@ -61,6 +61,14 @@ def test_the_page_shows_every_complete_trial_and_lists_the_failed_one():
     ]
 
 
+def test_the_page_says_how_sure_a_change_of_accuracy_is():
+    sure = {"map_delta_low": -0.071, "map_delta": -0.063, "map_delta_high": -0.055}
+    records = [changed(r, metrics={**r.metrics, **sure}) if r.number == 8 else r for r in fake_records()]
+    text = front_html(picture_of(records))
+    assert text.count("<td>-0.063<br><small>-0.071 to -0.055</small></td>") == 1
+    assert "<td>-0.102</td>" in text  # of map50 it is not known
+
+
 def test_the_page_says_what_its_speed_ups_are_worth_and_what_came_of_advice():
     records = fake_records()
     quiet = Page(front_html(picture_of(records)))

@@ -14,6 +14,7 @@ from paretune.cli import main
 from paretune.data.shapes import Shapes
 from paretune.errors import UserErrors
 from paretune.evaluation.accuracy import METRICS
+from paretune.evaluation.change import CHANGES
 from paretune.front import COSTS, NAMEABLE
 from paretune.job import SHORTEST, Constraint, Job
 from paretune.plan import read_plan
@@ -76,6 +77,14 @@ def test_recipes_to_try_first_come_after_the_baselines_each_once(plan):
     assert [next(iter(step)) for step in found[2][0]["steps"]] == ["quantize"]
     again = Job.model_validate(job.tree())
     assert first_recipes(again) == found
+
+
+def test_a_loss_may_be_bounded_for_sure_but_is_no_objective(plan):
+    sure = plan(constraints={"map_delta_low": {"min": -0.01}}).job.constraints["map_delta_low"]
+    assert sure.violation(-0.02, 0.0) == pytest.approx(0.01)
+    assert sure.violation(-0.01, 0.0) <= 0
+    with pytest.raises(UserErrors, match="map_delta_low is for constraints; the objective is map"):
+        plan(objectives={"map_delta_low": "maximize", "latency_ms_p50": "minimize"})
 
 
 def test_a_recipe_to_try_first_that_the_detector_cannot_do_is_told(plan):
@@ -247,7 +256,9 @@ def test_violations(constraint, value, base, violation):
 
 
 def test_a_drop_is_of_what_is_better_when_larger():
-    assert set(NAMEABLE) == {*COSTS, *METRICS} - {"confidence"}
+    changes = {"map_delta_low", "map50_delta_low"}
+    assert set(NAMEABLE) == {*COSTS, *METRICS, *changes} - {"confidence"}
+    assert changes < set(CHANGES)
 
 
 def test_recipes_get_the_export_they_need():

@@ -51,13 +51,24 @@ def evaluate(
         progress: called after each image with the number done and the number of all.
         limit: evaluate the first so many images only.
     """
+    detections = detect(predictor, split, progress, limit)
+    return accuracy_of(detections, [split.annotations(index) for index in range(len(detections))], split.classes)
+
+
+def detect(
+    predictor: Callable[[Image], Detections],
+    split: Split,
+    progress: Callable[[int, int], None] | None = None,
+    limit: int | None = None,
+) -> list[Detections]:
+    """Return what a predictor finds in each image of a split; the arguments are those of ``evaluate``."""
     count = len(split) if limit is None else min(limit, len(split))
     detections = []
     for index in range(count):
         detections.append(predictor(split.image(index)))
         if progress is not None:
             progress(index + 1, count)
-    return accuracy_of(detections, [split.annotations(index) for index in range(count)], split.classes)
+    return detections
 
 
 def accuracy_of(

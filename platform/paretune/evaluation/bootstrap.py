@@ -9,7 +9,7 @@ drawn from these is too high once more; plain percentiles hold the truth in 87 o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,7 @@ def map_interval(
     return None if bounds is None else (max(bounds[0], 0.0), bounds[1], min(bounds[2], 1.0))
 
 
-def difference_interval(
+def difference_intervals(
     first: Sequence[Detections],
     second: Sequence[Detections],
     annotations: Sequence[Annotations],
@@ -62,19 +62,23 @@ def difference_interval(
     *,
     draws: int = DRAWS,
     seed: int = 0,
-) -> tuple[float, float, float] | None:
-    """Return how much higher the first one's ``map`` is, with its 95 % interval (low, difference, high).
+) -> dict[str, tuple[float, float, float] | None]:
+    """Return how much higher the first one's ``map`` and ``map50`` are, with 95 % intervals (low, difference, high).
 
     Both are weighed by the same draws of the same images: what makes an image hard is no part of their difference.
     None where there are no objects.
     """
     both = [_matched(run(found, annotations, num_classes), len(annotations)) for found in (first, second)]
+    loosest = [[replace(entry, hit=entry.hit[:1], miss=entry.miss[:1]) for entry in classes] for classes in both]
 
-    def difference(weights: NDArray[np.float64]) -> float | None:
-        one, other = (weighted_map(classes, weights) for classes in both)
-        return None if one is None or other is None else one - other
+    def interval(pair: Sequence[Sequence[_Class]]) -> tuple[float, float, float] | None:
+        def difference(weights: NDArray[np.float64]) -> float | None:
+            one, other = (weighted_map(classes, weights) for classes in pair)
+            return None if one is None or other is None else one - other
 
-    return _interval(difference, len(annotations), draws, seed)
+        return _interval(difference, len(annotations), draws, seed)
+
+    return {"map": interval(both), "map50": interval(loosest)}
 
 
 def _interval(

@@ -197,7 +197,7 @@ def _footnote(picture: Picture) -> str:
         speed = "Speed-ups are measured interleaved, at the end of the sweep."
     elif "reason" in picture.comparison:
         speed = f"Speed-ups are not known: {picture.comparison['reason']}."
-    return f"Δ: difference to the eager baseline. {speed} Hypervolume {said}."
+    return f"Δ: difference to the eager baseline, on the same images, with 95 % intervals. {speed} Hypervolume {said}."
 
 
 def _row(picture: Picture, point: Mapping[str, Any], kind: str) -> str:
@@ -208,8 +208,11 @@ def _row(picture: Picture, point: Mapping[str, Any], kind: str) -> str:
         return "<td>–</td>" if value is None else f"<td>{value:{form}}</td>"  # noqa: RUF001 - an empty cell
 
     def change(metric: str) -> str:
+        low, high = m.get(f"{metric}_delta_low"), m.get(f"{metric}_delta_high")
         known = m.get(metric) is not None and base.get(metric) is not None
-        return cell(m[metric] - base[metric] if known else None, "+.3f")
+        if not known or low is None or low == high:
+            return cell(m[metric] - base[metric] if known else None, "+.3f")
+        return f"<td>{m[metric] - base[metric]:+.3f}<br><small>{low:+.3f} to {high:+.3f}</small></td>"
 
     def gain(name: str) -> str:
         if name not in gains:
