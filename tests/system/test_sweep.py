@@ -89,6 +89,17 @@ def test_trials_are_what_was_asked_for(swept):
     assert children[1].data.metrics["map"] == pytest.approx(children[0].data.metrics["map"], abs=1e-6)
 
 
+def test_every_run_tells_what_it_won_or_lost_against_the_baseline_and_how_sure_that_is(swept):
+    _, _, (base, *others) = runs_of(swept)
+    for run in (base, *others):
+        for metric in ("map", "map50"):
+            low, middle, high = (run.data.metrics[f"{metric}_delta{end}"] for end in ("_low", "", "_high"))
+            assert middle == pytest.approx(run.data.metrics[metric] - base.data.metrics[metric], abs=1e-9)
+            assert low <= middle <= high
+    assert base.data.metrics["map_delta_low"] == base.data.metrics["map_delta_high"] == 0
+    assert any(run.data.metrics["map_delta_low"] < run.data.metrics["map_delta_high"] for run in others)
+
+
 def test_artefacts_and_pictures_are_in_mlflow(swept):
     client, parent, children = runs_of(swept)
     names = {f.path for f in client.list_artifacts(parent.info.run_id, "front")}

@@ -61,12 +61,21 @@ def test_the_page_shows_every_complete_trial_and_lists_the_failed_one():
     ]
 
 
-def test_the_page_says_how_sure_a_change_of_accuracy_is():
+def test_the_page_says_how_sure_a_change_of_accuracy_is(tmp_path):
     sure = {"map_delta_low": -0.071, "map_delta": -0.063, "map_delta_high": -0.055}
     records = [changed(r, metrics={**r.metrics, **sure}) if r.number == 8 else r for r in fake_records()]
     text = front_html(picture_of(records))
     assert text.count("<td>-0.063<br><small>-0.071 to -0.055</small></td>") == 1
     assert "<td>-0.102</td>" in text  # of map50 it is not known
+    (place,) = re.findall(r'data-trial="8"[^>]*><path d="M([\d.]+) ([\d.]+)V([\d.]+)" class="spread"/>', text)
+    (drawn,) = re.findall(r'data-trial="8"[^>]*>.*?<circle cx="([\d.]+)" cy="([\d.]+)"', text)
+    assert place[0] == drawn[0]
+    bottom, middle, top = float(place[1]), float(drawn[1]), float(place[2])
+    assert bottom - middle == pytest.approx(middle - top, abs=0.2)
+    assert bottom > middle > top
+    front_png(picture_of(records), tmp_path / "front.png")
+    front_png(picture_of(fake_records()), tmp_path / "other.png")
+    assert (tmp_path / "front.png").read_bytes() != (tmp_path / "other.png").read_bytes()
 
 
 def test_the_page_says_what_its_speed_ups_are_worth_and_what_came_of_advice():

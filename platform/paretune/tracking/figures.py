@@ -92,7 +92,9 @@ class Picture:
         lines += [f"{gain['speedup']:.2f} x {name}" for name, gain in self.gains(record.number).items()]
         low, high = m.get(f"{cost}_low", 0.0), m.get(f"{cost}_high", 0.0)
         spread = (low, high) if 0 < low <= high else None
-        return Mark(record.number, x, y, kind, chosen, "\n".join(lines), spread)
+        low, middle, high = (m.get(f"{quality}_delta{end}", 0.0) for end in ("_low", "", "_high"))
+        rise = (y + low - middle, y + high - middle) if low < high else None
+        return Mark(record.number, x, y, kind, chosen, "\n".join(lines), spread, rise)
 
 
 def front_csv(picture: Picture) -> str:
@@ -145,6 +147,8 @@ def _draw(axes: Any, marks: Sequence[Mark], frame: Frame) -> None:
         axes.annotate(str(mark.trial), (mark.x, mark.y), xytext=(4, 5), textcoords="offset points", fontsize=8)
         if mark.spread is not None:
             axes.plot(mark.spread, [mark.y, mark.y], c=LINE, lw=3, alpha=0.35, zorder=2)
+        if mark.rise is not None:
+            axes.plot([mark.x, mark.x], mark.rise, c=LINE, lw=3, alpha=0.35, zorder=2)
     for kind, (marker, colour, label) in STYLES.items():
         mine = [mark for mark in marks if mark.kind == kind and mark.y >= frame.y[0]]
         below = [mark for mark in marks if mark.kind == kind and mark.y < frame.y[0]]
@@ -197,7 +201,7 @@ def _footnote(picture: Picture) -> str:
         speed = "Speed-ups are measured interleaved, at the end of the sweep."
     elif "reason" in picture.comparison:
         speed = f"Speed-ups are not known: {picture.comparison['reason']}."
-    return f"Δ: difference to the eager baseline, on the same images, with 95 % intervals. {speed} Hypervolume {said}."
+    return f"Δ: difference to the eager baseline, on the same images. Pale bars, and small figures: 95 % intervals. {speed} Hypervolume {said}."
 
 
 def _row(picture: Picture, point: Mapping[str, Any], kind: str) -> str:

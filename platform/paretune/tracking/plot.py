@@ -27,6 +27,8 @@ class Mark:
     """What is said when it is pointed at; lines."""
     spread: tuple[float, float] | None = None
     """Interval of x."""
+    rise: tuple[float, float] | None = None
+    """Interval of y."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def frame_of(marks: Sequence[Mark], names: tuple[str, str], floor: float | None)
     xs = [mark.x for mark in marks]
     ys = [mark.y for mark in marks if mark.kind != "unfit"] or [mark.y for mark in marks]
     ys += [floor] if floor is not None else []
+    ys += [end for mark in marks if mark.chosen for end in mark.rise or ()]
     pad_y = 0.08 * (max(ys) - min(ys)) or 0.05
     pad_x = (max(xs) / min(xs)) ** 0.06 * 1.02
     return Frame((min(xs) / pad_x, max(xs) * pad_x), (min(ys) - pad_y, max(ys) + pad_y), names, floor)
@@ -114,6 +117,9 @@ def _shape(mark: Mark, at: Callable[[float, float], tuple[float, float]], *, bel
         if mark.spread is not None:
             (low, _), (high, _) = at(mark.spread[0], mark.y), at(mark.spread[1], mark.y)
             more += f'<path d="M{low:.1f} {y:.1f}H{high:.1f}" class="spread"/>'
+        if mark.rise is not None:
+            (_, low), (_, high) = (at(mark.x, end) for end in mark.rise)
+            more += f'<path d="M{x:.1f} {low:.1f}V{high:.1f}" class="spread"/>'
         more += f'<text x="{x + 7:.1f}" y="{y - 7:.1f}">{mark.trial}</text>'
     said = html.escape(mark.text).replace("\n", "&#10;")
     kind = f"{mark.kind} chosen" if mark.chosen else mark.kind
