@@ -196,12 +196,13 @@ def _footnote(picture: Picture) -> str:
         f"{metric} {'unknown' if value is None else f'{value:.4g}'}" for metric, value in reference.items()
     )
     said = "not defined" if volume is None else f"{volume:.4f} (cost on a log scale; reference {beyond})"
-    speed = "Speed-ups: measured interleaved in one run, with 95 % intervals."
+    speed = "Speed-ups: measured interleaved in one run."
     if picture.comparison is None:
         speed = "Speed-ups are measured interleaved, at the end of the sweep."
     elif "reason" in picture.comparison:
         speed = f"Speed-ups are not known: {picture.comparison['reason']}."
-    return f"Δ: difference to the eager baseline, on the same images. Pale bars, and small figures: 95 % intervals. {speed} Hypervolume {said}."
+    sure = "Pale bars and small figures: 95 % intervals."
+    return f"Δ: difference to the eager baseline, on the same images. {speed} {sure} Hypervolume {said}."
 
 
 def _row(picture: Picture, point: Mapping[str, Any], kind: str) -> str:
