@@ -17,6 +17,8 @@ from paretune.store import write_text
 RECORD = "record.json"
 UNFIT = "unfit_runtime"
 """Fact of a failed trial: the target cannot run what its runtime asks, whatever the steps are."""
+FORGIVEN = "runtime_installed_since"
+"""The same of one whose runtime does run there now: what it failed of says nothing of its recipe."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Record:
     def unfit(self) -> bool:
         """Tell whether every recipe with this runtime fails on the target."""
         return bool(self.facts.get(UNFIT))
+
+    @property
+    def forgiven(self) -> bool:
+        """Tell whether it failed of a runtime that has been installed since."""
+        return bool(self.facts.get(FORGIVEN))
 
     def __post_init__(self) -> None:
         """Refuse what a record cannot say.

@@ -18,7 +18,7 @@ from paretune.compression.base import Context
 from paretune.device_lock import sharing
 from paretune.errors import UnfitRuntimeError, UserError
 from paretune.recipe import Recipe
-from paretune.records import UNFIT, Record, write_record
+from paretune.records import FORGIVEN, UNFIT, Record, write_record
 from paretune.store import Artefact
 from paretune.target import Target
 
@@ -188,10 +188,7 @@ def _energy(bench: Bench, artefact: Artefact) -> Energy:
 
 
 def forgiven(record: Record, target: Target) -> Record:
-    """Return a record that speaks no more against its runtime, where it runs here now: it has been installed since.
-
-    Points that were passed over meanwhile are not tried again; others with that runtime are.
-    """
+    """Return a record that speaks no more against its runtime, where it runs here now: it has been installed since."""
     if not record.unfit or Recipe.model_validate(record.recipe).runtime.problem(target):
         return record
-    return replace(record, facts={name: fact for name, fact in record.facts.items() if name != UNFIT})
+    return replace(record, facts={**record.facts, UNFIT: False, FORGIVEN: True})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 
 import optuna
@@ -104,6 +105,39 @@ def test_a_runtime_that_the_target_cannot_run_is_tried_once(study):
     assert [runtime for runtime, _ in ran].count("openvino") == 1
     assert ran.count(("onnxruntime", "sampled")) == 4
     assert len(ran) == len(set(asked.numbers)) == 1 + 2 + 4
+
+
+FIRST = """\
+input_size: {choices: [64, 96, 128, 160]}
+runtime: {choices: [onnxruntime, openvino]}
+first:
+  - {input_size: 64, runtime: openvino}
+  - {input_size: 96, runtime: onnxruntime}
+  - {input_size: 128, runtime: openvino}
+"""
+
+
+def test_first_points_of_a_runtime_that_was_installed_since_are_tried_again(study):
+    asked, records = study(text=FIRST), []
+    for _ in range(4):
+        one = asked.propose()
+        failed = one.recipe["runtime"] == "openvino"
+        records.append(record(one, **({"state": "failed", "facts": {"unfit_runtime": True}} if failed else {})))
+        asked.tell(records[-1])
+    assert [(one.recipe.get("input_size"), one.state) for one in records[2:]] == [(64, "failed"), (96, "complete")]
+    assert asked.propose().recipe["runtime"] == "onnxruntime"  # the third point was passed over
+    records[2] = dataclasses.replace(records[2], facts={"unfit_runtime": False, "runtime_installed_since": True})
+    study(records=records, text=FIRST)
+    again, tried = study(records=records, text=FIRST), []  # also where nothing came of a resume before
+    for _ in range(3):
+        tried.append(again.propose())
+        again.tell(record(tried[-1]))
+    wanted = [({"input_size": size, "runtime": "openvino"}, "enqueued") for size in (64, 128)]
+    assert [(one.recipe, one.origin) for one in tried if one.origin == "enqueued"] == wanted
+    assert not {one.number for one in tried} & {one.number for one in records}
+    records += [record(one) for one in tried]
+    later = study(records=records, text=FIRST)
+    assert later.propose().origin == "sampled"  # once
 
 
 class Stubborn(optuna.samplers.BaseSampler):

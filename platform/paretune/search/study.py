@@ -97,6 +97,7 @@ class Study:
         for point in setup.space.first:
             self._study.enqueue_trial(dict(point), user_attrs={"origin": "enqueued"}, skip_if_exists=True)
         self._records = {record.number: record for record in records}
+        self._enqueue_forgiven()
         self._waiting = [
             Proposal(number, recipe, origin)
             for number, (recipe, origin) in enumerate(setup.fixed)
@@ -110,6 +111,18 @@ class Study:
         """Nothing new was found beside the open proposals; whether the space is used up shows when one is told."""
         self._unfinished: list[int] = []
         self._reconcile()
+
+    def _enqueue_forgiven(self) -> None:
+        """Enqueue first points once more that failed of a runtime installed since, or were passed over then."""
+        trials = self._study.get_trials(deepcopy=False)
+        begun = [{**frozen.system_attrs.get("fixed_params", {}), **frozen.params} for frozen in trials]
+        for index, frozen in enumerate(trials):
+            told = frozen.user_attrs
+            record = self._records.get(told.get(NUMBER, told.get(SAME_AS, -1)))
+            if told.get("origin") != "enqueued" or record is None or not record.forgiven:
+                continue
+            if begun[index] not in begun[index + 1 :]:
+                self._study.enqueue_trial(begun[index], user_attrs={"origin": "enqueued"})
 
     def _reconcile(self) -> None:
         """Tell what was recorded but not told before a crash; take up what was begun and not recorded."""
@@ -199,7 +212,8 @@ class Study:
         """
         key, runtime = _key(recipe), recipe.get("runtime")
         recipes = {**self._proposed, **{number: record.recipe for number, record in self._records.items()}}
-        same = (number for number, known in recipes.items() if _key(known) == key)
+        forgiven = {number for number, record in self._records.items() if record.forgiven}
+        same = (number for number, known in recipes.items() if number not in forgiven and _key(known) == key)
         unfit = (r.number for r in self._records.values() if r.unfit and r.recipe.get("runtime") == runtime)
         return next(same, next(unfit, None))
 
