@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paretune.around import dataset_around
 from paretune.data.base import Dataset
@@ -19,8 +19,8 @@ from paretune.evaluation.pictures import draw_report, draw_worst
 from paretune.evaluation.report import Report, inference_facts, report_of
 from paretune.evaluation.results import read_results
 from paretune.folders import split_of
-from paretune.runtimes.predictor import load_predictor
-from paretune.structures import Detections
+from paretune.runtimes.predictor import Predictor, load_predictor
+from paretune.structures import Detections, Split
 from paretune.target import Target
 
 
@@ -35,6 +35,8 @@ class Wanted:
     """Evaluate the first so many images only."""
     out: Path | None = None
     """Folder for pictures."""
+    against: Path | None = None
+    """Another artefact, or other results, of the same images, that this one is to be compared with."""
 
 
 def evaluate_artefact(
@@ -57,30 +59,29 @@ def evaluate_artefact(
     Raises:
         UserError: no artefact, no dataset, no such split, or classes the artefact knows and the dataset lacks.
     """
+    folders = [folder] if wanted.against is None else [folder, wanted.against]
     with sharing(target.device):
-        predictor = load_predictor(folder, target)
+        predictors = [load_predictor(one, target) for one in folders]
     opened, cache = dataset or dataset_around(folder)
     data = opened.open_for(wanted.split, cache)
     split = split_of(data, wanted.split)
-    labels = _labels(folder, predictor.artefact.classes, data.classes)
     count = len(split) if wanted.limit is None else min(wanted.limit, len(split))
-    detections, seconds = [], []
+    pairs = zip(folders, predictors, strict=True)
+    labels = [_labels(place, one.artefact.classes, data.classes) for place, one in pairs]
     with sharing(target.device):
-        for index in range(count):
-            image = split.image(index)
-            start = time.perf_counter()
-            found = predictor(image)
-            seconds.append(time.perf_counter() - start)
-            detections.append(Detections(found.boxes, found.scores, labels[found.labels]))
-            progress(index + 1, count)
+        (detections, seconds), *others = (
+            _detected(predictor, own, split, count, progress) for predictor, own in zip(predictors, labels, strict=True)
+        )
     annotations = [split.annotations(index) for index in range(count)]
     facts = {
         "artefact": str(folder),
         "split": wanted.split,
         **inference_facts(seconds),
-        "runtime": {key: str(value) for key, value in predictor.facts.items()},
+        "runtime": {key: str(value) for key, value in predictors[0].facts.items()},
+        **_against(wanted),
     }
-    report = report_of(detections, annotations, data.classes, confidence=wanted.confidence, facts=facts)
+    before = others[0][0] if others else None
+    report = report_of(detections, annotations, data.classes, confidence=wanted.confidence, facts=facts, before=before)
     if wanted.out is not None:
         draw_report(report, wanted.out)
         draw_worst(report, split.image, annotations, detections, wanted.out)
@@ -94,6 +95,7 @@ def evaluate_files(truth: Path, found: Path, wanted: Wanted) -> Report:
         UserError: a file is not of the format.
     """
     results = read_results(truth, found)
+    others = None if wanted.against is None else read_results(truth, wanted.against).detections
     count = len(results.images) if wanted.limit is None else min(wanted.limit, len(results.images))
     detections, annotations = results.detections[:count], results.annotations[:count]
     whole = count == len(results.images)
@@ -104,16 +106,44 @@ def evaluate_files(truth: Path, found: Path, wanted: Wanted) -> Report:
         confidence=wanted.confidence,
         averages=results.averages if whole else None,
     )
-    facts = {"annotations": str(truth), "detections": str(found)}
     report = report_of(
-        detections, annotations, results.classes, confidence=wanted.confidence, accuracy=accuracy, facts=facts
+        detections,
+        annotations,
+        results.classes,
+        confidence=wanted.confidence,
+        accuracy=accuracy,
+        facts={"annotations": str(truth), "detections": str(found), **_against(wanted)},
+        before=None if others is None else others[:count],
     )
     if wanted.out is not None:
         draw_report(report, wanted.out)  # the images themselves are not told
     return report
 
 
-def _labels(folder: Path, artefact: tuple[str, ...], dataset: tuple[str, ...]) -> Any:
+def _against(wanted: Wanted) -> dict[str, str]:
+    return {} if wanted.against is None else {"against": str(wanted.against)}
+
+
+def _detected(
+    predictor: Predictor,
+    labels: NDArray[np.int64],
+    split: Split,
+    count: int,
+    progress: Callable[[int, int], None],
+) -> tuple[list[Detections], list[float]]:
+    """Return what is found in the first images of a split, in the dataset's labels, and the seconds of each."""
+    detections, seconds = [], []
+    for index in range(count):
+        image = split.image(index)
+        start = time.perf_counter()
+        found = predictor(image)
+        seconds.append(time.perf_counter() - start)
+        detections.append(Detections(found.boxes, found.scores, labels[found.labels]))
+        progress(index + 1, count)
+    return detections, seconds
+
+
+def _labels(folder: Path, artefact: tuple[str, ...], dataset: tuple[str, ...]) -> NDArray[np.int64]:
     """Return the dataset's label of each of the artefact's classes."""
     if missing := [name for name in artefact if name not in dataset]:
         known = ", ".join(dataset)

@@ -20,6 +20,7 @@ from paretune.detectors.yolo import Yolo
 from paretune.errors import UserError
 from paretune.evaluation import accuracy_of, evaluate
 from paretune.evaluation.accuracy import METRICS
+from paretune.evaluation.change import CHANGES
 from paretune.evaluation.coco import by_pycocotools
 from paretune.evaluation.confusing import confusion
 from paretune.evaluation.report import report_of
@@ -103,6 +104,27 @@ def test_the_first_images_of_files_give_pycocotools_numbers_of_these(tmp_path, c
     metrics = told(capsys, *files, "--limit", 7)["metrics"]
     twelve = [-1 if metrics[name] is None else metrics[name] for name in METRICS[:12]]
     assert twelve == pytest.approx(list(oracle.stats), abs=1e-9)
+
+
+def test_results_against_others_of_the_same_images_differ_as_pycocotools_numbers_do(tmp_path, capsys):
+    content, found = written(tmp_path, images=40)
+    fewer = [row for index, row in enumerate(found) if index % 3 == 0]
+    (tmp_path / "fewer.json").write_text(json.dumps(fewer))
+    oracle = [numbers_of(content, rows).stats[:2] for rows in (fewer, found)]
+    capsys.readouterr()
+    files = ("--annotations", tmp_path / "gt.json", "--detections", tmp_path / "fewer.json")
+    out = told(capsys, *files, "--against", tmp_path / "found.json")
+    assert out["against"] == str(tmp_path / "found.json")
+    for name, one, other in zip(("map", "map50"), *oracle, strict=True):
+        low, middle, high = (out["change"][f"{name}_delta{end}"] for end in ("_low", "", "_high"))
+        assert middle == pytest.approx(one - other, abs=1e-9)
+        assert low < middle < high < 0
+    assert main(["evaluate", *map(str, files), "--against", str(tmp_path / "found.json")]) == 0
+    assert "(95%): the first is less accurate" in " ".join(capsys.readouterr().out.split())
+    assert main(["evaluate", *map(str, files), "--against", str(tmp_path / "fewer.json")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "map +0.000 [+0.000, +0.000], map50 +0.000 [+0.000, +0.000] (95%): no sure difference" in said
+    assert "change" not in told(capsys, *files)
 
 
 def test_scores_that_are_the_confidence_count_everywhere(tmp_path, capsys):
@@ -290,6 +312,7 @@ def test_random_damage_never_ends_in_a_traceback(tmp_path):
         (["--annotations", "a.json", "--detections", "b.json", "--data", "x"], "--data"),
         (["--annotations", "a.json", "--detections", "b.json"], "cannot be read"),
         (["nowhere"], "not an artefact"),
+        (["--annotations", "a.json", "--detections", "b.json", "--against", "c.json"], "cannot be read"),
         (["a", "--confidence", "1.3"], "expected 0 to 1"),
         (["a", "--limit", "0"], "at least 1"),
         (["a", "--threads", "0"], "1 to 1024"),
@@ -336,6 +359,10 @@ def test_an_artefact_brings_its_own_images(deployed, capsys, tmp_path):
     drawn = cv2.imread(str(tmp_path / "seen" / "worst.png"))
     assert (drawn < 250).any(axis=2).mean() > 0.2  # photographs, not white paper
     assert told(capsys, deployed, "--limit", "2")["images"] == 2
+    same = told(capsys, deployed, "--against", deployed)
+    assert (same["against"], same["change"]) == (str(deployed), dict.fromkeys(CHANGES, 0))
+    assert main(["evaluate", str(deployed), "--against", str(tmp_path)]) == 2
+    assert "not an artefact" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

@@ -59,14 +59,21 @@ def change_from(
         annotations: of the same images, in the same order.
         num_classes: of the dataset.
     """
-    from paretune.evaluation.bootstrap import difference_intervals
-
     try:
         before = kept_detections(baseline)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return _unknown("what the baseline found in each image was not kept")
     if len(before) != len(detections):
         return _unknown(f"the baseline was evaluated on {len(before)} images, this on {len(detections)}")
+    return change_of(detections, before, annotations, num_classes)
+
+
+def change_of(
+    detections: Sequence[Detections], before: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int
+) -> Change:
+    """Compare detections with others of the same images, in the same order: what they have more."""
+    from paretune.evaluation.bootstrap import difference_intervals
+
     found = difference_intervals(detections, before, annotations, num_classes)
     if any(ends is None for ends in found.values()):
         return _unknown("the images hold no objects to find")

@@ -11,6 +11,7 @@ import numpy as np
 
 from paretune.evaluation.accuracy import Accuracy, accuracy_of
 from paretune.evaluation.bootstrap import DRAWS, map_interval
+from paretune.evaluation.change import CHANGES, Change, change_of
 from paretune.evaluation.confusing import Confusion, confusion
 from paretune.evaluation.matching import Matched, Operating, best_f1, best_of, match_by_class, point_of
 from paretune.evaluation.voc import voc_ap
@@ -61,6 +62,8 @@ class Report:
     """At the report's confidence, or 0.5 where nothing gives one."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What was evaluated: artefact, split, runtime, time of an inference."""
+    change: Change | None = None
+    """What it has more than ``facts["against"]``, where that was asked for."""
 
     @property
     def voc(self) -> dict[str, float | None]:
@@ -83,8 +86,9 @@ class Report:
                 "counts": self.confusion.matrix.tolist(),
             },
             "images": self.accuracy.images,
-            "reasons": dict(self.accuracy.reasons),
+            "reasons": dict(self.accuracy.reasons) | ({} if self.change is None else self.change.reasons),
             **self.facts,
+            **({} if self.change is None else {"change": {name: self.change.figures.get(name) for name in CHANGES}}),
         }
 
 
@@ -96,6 +100,7 @@ def report_of(
     confidence: float | None = None,
     accuracy: Accuracy | None = None,
     facts: Mapping[str, Any] | None = None,
+    before: Sequence[Detections] | None = None,
 ) -> Report:
     """Evaluate detections.
 
@@ -106,6 +111,7 @@ def report_of(
         confidence: for precision, recall, F1 and confusions; None takes that of the best F1 of all classes together.
         accuracy: the main numbers, where they are known already.
         facts: about what was evaluated.
+        before: detections of the same images that these are to be compared with.
     """
     found = accuracy or accuracy_of(detections, annotations, classes, confidence=confidence)
     at = found.confidence if found.confidence is not None else 0.5
@@ -129,6 +135,7 @@ def report_of(
         interval=None if bounds is None else (bounds[0], bounds[2]),
         confusion=confusion(detections, annotations, len(classes), at),
         facts=dict(facts or {}),
+        change=None if before is None else change_of(detections, before, annotations, len(classes)),
     )
 
 

@@ -33,6 +33,7 @@ def _head(report: Report) -> list[str]:
     bounds = report.interval
     sure = "" if bounds is None else f" [{bounds[0]:.3f}, {bounds[1]:.3f}] ({LEVEL:.0%}, images drawn anew)"
     lines.append(f"map {_figure(metrics['map'])}{sure}, map50 {_figure(metrics['map50'])}")
+    lines += _change(report)
     voc = report.voc
     lines.append(
         f"VOC: map50 {_figure(voc['voc10'])} (area under the curve), {_figure(voc['voc07'])} (2007, 11 points)"
@@ -45,6 +46,23 @@ def _head(report: Report) -> list[str]:
     if facts.get("inference_ms_p50") is not None:
         lines.append(f"inference {facts['inference_ms_p50']:.2f} ms (median; nothing else was kept off the device)")
     return lines
+
+
+def _change(report: Report) -> list[str]:
+    """Tell what an evaluation has more than another of the same images, and whether that is more than their luck."""
+    if report.change is None:
+        return []
+    told = f"against {report.facts['against']}"
+    figures = report.change.figures
+    if not figures:
+        return [f"{told}: not known, {next(iter(report.change.reasons.values()))}"]
+    ends = {name: [figures[f"{name}_delta{end}"] for end in ("", "_low", "_high")] for name in ("map", "map50")}
+    words = ", ".join(f"{name} {middle:+.3f} [{low:+.3f}, {high:+.3f}]" for name, (middle, low, high) in ends.items())
+    _, low, high = ends["map"]
+    sure = (
+        "the first is more accurate" if low > 0 else "the first is less accurate" if high < 0 else "no sure difference"
+    )
+    return [f"{told}: {words} ({LEVEL:.0%}): {sure}"]
 
 
 def _numbers(report: Report) -> Any:

@@ -29,6 +29,12 @@ def add(verbs: Any) -> None:
     evaluate.add_argument("--split", default="val", metavar="SPLIT", help="train, val or test (default: val)")
     evaluate.add_argument("--annotations", type=Path, metavar="GT.json", help="a ground truth in COCO's format,")
     evaluate.add_argument("--detections", type=Path, metavar="RESULTS.json", help="and what was found, the same")
+    evaluate.add_argument(
+        "--against",
+        type=Path,
+        metavar="OTHER",
+        help="another artefact, or other results: what this one has more, how sure",
+    )
     text = "for precision, recall, F1 and confusions (default: that of the best F1)"
     evaluate.add_argument("--confidence", type=float, metavar="C", help=text)
     evaluate.add_argument("--limit", type=int, metavar="N", help="evaluate the first N images only")
@@ -40,10 +46,10 @@ def add(verbs: Any) -> None:
 
 def _evaluate(given: argparse.Namespace) -> int:
     _check(given)
-    target = checked_target(given, [given.artefact] if given.artefact else [])
+    target = checked_target(given, [folder for folder in (given.artefact, given.against) if folder and given.artefact])
     from paretune.evaluations import Wanted, evaluate_artefact, evaluate_files
 
-    wanted = Wanted(given.confidence, given.split, given.limit, given.out)
+    wanted = Wanted(given.confidence, given.split, given.limit, given.out, given.against)
     if given.annotations:
         report = evaluate_files(given.annotations, given.detections, wanted)
     else:
