@@ -165,15 +165,17 @@ def weights(low: Floats, high: Floats, cells: int) -> Floats:
     steps = (np.arange(POOL * SAMPLES, dtype=np.float32) + 0.5) / SAMPLES
     points = low[:, None] + steps * part[:, None]  # (R, 14)
     inside = (points >= -1) & (points <= cells)
-    points = np.maximum(points, 0)
-    first = np.minimum(points.astype(np.int64), cells - 1)
+    points = np.clip(points, 0, cells - 1)
+    first = points.astype(np.int64)
     second = np.minimum(first + 1, cells - 1)
-    share = np.where(first >= cells - 1, 0, points - first).astype(np.float32)
-    counts = np.zeros((len(low), POOL * SAMPLES, cells), np.float32)
-    region, point = np.indices(points.shape)
-    counts[region, point, first] += np.where(inside, 1 - share, 0)
-    np.add.at(counts, (region, point, second), np.where(inside, share, 0))
-    return np.asarray(counts.reshape(len(low), POOL, SAMPLES, cells).mean(axis=2), np.float32)
+    far = np.where(inside, points - first, 0).astype(np.float32) / SAMPLES
+    near = inside.astype(np.float32) / SAMPLES - far
+    counts = np.zeros((len(low), POOL, cells), np.float32)
+    flat, parts = counts.reshape(-1), np.arange(len(low) * POOL) * cells
+    for sample in range(SAMPLES):  # no part has two cells in one of these, so that none is lost
+        for cell, share in ((first, near), (second, far)):
+            flat[parts + cell[:, sample::SAMPLES].ravel()] += share[:, sample::SAMPLES].ravel()
+    return counts
 
 
 def decode(raw: Sequence[Floats], size: InputSize, thresholds: Thresholds) -> list[Detections]:
