@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -54,6 +55,36 @@ def test_work_on_a_node_takes_what_is_asked_for_and_tells_in_a_line_why_it_faile
     assert death.startswith("the worker died")
     assert elsewhere
     assert has == {"CPU": 0.5}
+
+
+STOPPED = """
+import os, signal, sys, time
+from pathlib import Path
+from paretune.executors.ray import session
+
+def trial(_):
+    from ray import tune
+    tune.report({"map": 1.0})
+
+try:
+    with session.terminated_like_interrupted():
+        with session.session(Path(sys.argv[1])):
+            from ray import tune
+            tune.Tuner(trial, run_config=tune.RunConfig(storage_path=sys.argv[1], verbose=0)).fit()
+        os.kill(os.getpid(), int(sys.argv[2]))
+        time.sleep(20)
+    print("WENT ON")
+except KeyboardInterrupt:
+    print("STOPPED")
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_asked_to_stop_after_its_trials_stops(tmp_path, how):
+    """Ray and Tune have handlers of their own, which they leave."""
+    command = [sys.executable, "-c", STOPPED, str(tmp_path), str(int(how))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()[-1:]) == (0, ["STOPPED"]), done.stderr
 
 
 CODE = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 import shutil
@@ -55,33 +56,46 @@ def session(runs: Path, address: str | None = None, *, nested: bool = False) -> 
         os.environ.setdefault(key, value)
     if address is None:
         use_token(runs)  # Ray reads it when it is imported
-    import ray
-
-    if address is not None:  # a submitted job: its runtime environment carries our code already
-        with _own_sigterm():
-            ray.init(
-                address=address,
-                log_to_driver=False,
-                logging_level="ERROR",
-                # of QUIET, which was submitted with the job, Ray's job supervisor takes this one out
-                runtime_env={"env_vars": {"RAY_worker_niceness": QUIET["RAY_worker_niceness"]}},
-            )
-        try:
+    if address is not None:
+        with _started(functools.partial(_join, address)):
             yield
-        finally:
-            ray.shutdown()
         return
     _remove_left_session(runs)
     folder = Path(tempfile.mkdtemp(prefix="pt-"))
     (runs / SESSION_MARK).write_text(f"{os.getpid()} {folder}")
     try:
-        with _own_sigterm():
-            _start(folder, nested=nested)
-        yield
+        with _started(functools.partial(_start, folder, nested=nested)):
+            yield
     finally:
-        ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
         (runs / SESSION_MARK).unlink(missing_ok=True)
+
+
+@contextmanager
+def _started(start: Callable[[], None]) -> Iterator[None]:
+    """Start or join a Ray, and end or leave it with the block."""
+    import ray
+
+    with _own_signals():
+        try:
+            with _own_signals():  # also while it runs
+                start()
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _join(address: str) -> None:
+    """Join a cluster, as a submitted job, whose runtime environment carries our code already."""
+    import ray
+
+    ray.init(
+        address=address,
+        log_to_driver=False,
+        logging_level="ERROR",
+        # of QUIET, which was submitted with the job, Ray's job supervisor takes this one out
+        runtime_env={"env_vars": {"RAY_worker_niceness": QUIET["RAY_worker_niceness"]}},
+    )
 
 
 def _start(folder: Path, *, nested: bool) -> None:
@@ -111,14 +125,19 @@ def _start(folder: Path, *, nested: bool) -> None:
 
 
 @contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep what was to happen at SIGTERM; Ray replaces it when it starts, and prints its stack before it ends."""
-    before = signal.getsignal(signal.SIGTERM)
+def _own_signals() -> Iterator[None]:
+    """Keep what was to happen at SIGTERM and at Ctrl-C.
+
+    Ray replaces the first when it starts, to print its stack, and beneath Python when it ends; Tune leaves a handler of
+    its own for the second, which stops nothing once it is done.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def python_path() -> str:
