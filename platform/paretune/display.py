@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from paretune.front import Objective, pareto_front
+from paretune.front import Objective, change_in, change_names, pareto_front
 from paretune.records import Record
 
 if TYPE_CHECKING:
@@ -246,18 +246,18 @@ def _change(metrics: Mapping[str, float | None], base: Mapping[str, float | None
     value, before = metrics["map"], base.get("map")
     if value is None or before is None:
         return UNKNOWN
-    low, high = metrics.get("map_delta_low"), metrics.get("map_delta_high")
-    sure = "" if low is None or high is None or low == high else f"\n[{low:+.3f}, {high:+.3f}]"
-    return f"{value - before:+.3f}{sure}"
+    low, _, high = change_in(metrics, "map") or (0.0, 0.0, 0.0)
+    return f"{value - before:+.3f}" + (f"\n[{low:+.3f}, {high:+.3f}]" if low < high else "")
 
 
 def unsure(metric: str, max_drop: float, metrics: Mapping[str, float | None]) -> str | None:
     """Say that a loss may be larger than is allowed; None where it surely is not, or its interval is not known."""
-    low, high = metrics.get(f"{metric}_delta_low"), metrics.get(f"{metric}_delta_high")
+    smallest, _, largest = change_names(metric)
+    low, high = metrics.get(smallest), metrics.get(largest)
     if low is None or high is None or low >= -max_drop:
         return None
     told = f"not sure: {metric} changed by {low:+.3f} to {high:+.3f} (95 %), and may fall by {max_drop:g}"
-    return f"{told}; `constraints: {{{metric}_delta_low: {{min: {-max_drop:g}}}}}` asks for certainty"
+    return f"{told}; `constraints: {{{smallest}: {{min: {-max_drop:g}}}}}` asks for certainty"
 
 
 def _millions(value: float | None) -> str:

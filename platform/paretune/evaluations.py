@@ -14,13 +14,13 @@ from paretune.around import dataset_around
 from paretune.data.base import Dataset
 from paretune.device_lock import sharing
 from paretune.errors import UserError
-from paretune.evaluation.accuracy import accuracy_of
+from paretune.evaluation.accuracy import accuracy_of, detect
 from paretune.evaluation.pictures import draw_report, draw_worst
 from paretune.evaluation.report import Report, inference_facts, report_of
 from paretune.evaluation.results import read_results
 from paretune.folders import split_of
 from paretune.runtimes.predictor import Predictor, load_predictor
-from paretune.structures import Detections, Split
+from paretune.structures import Detections, Image, Split
 from paretune.target import Target
 
 
@@ -65,14 +65,14 @@ def evaluate_artefact(
     opened, cache = dataset or dataset_around(folder)
     data = opened.open_for(wanted.split, cache)
     split = split_of(data, wanted.split)
-    count = len(split) if wanted.limit is None else min(wanted.limit, len(split))
     pairs = zip(folders, predictors, strict=True)
     labels = [_labels(place, one.artefact.classes, data.classes) for place, one in pairs]
     with sharing(target.device):
         (detections, seconds), *others = (
-            _detected(predictor, own, split, count, progress) for predictor, own in zip(predictors, labels, strict=True)
+            _detected(predictor, own, split, wanted.limit, progress)
+            for predictor, own in zip(predictors, labels, strict=True)
         )
-    annotations = [split.annotations(index) for index in range(count)]
+    annotations = [split.annotations(index) for index in range(len(detections))]
     facts = {
         "artefact": str(folder),
         "split": wanted.split,
@@ -128,19 +128,19 @@ def _detected(
     predictor: Predictor,
     labels: NDArray[np.int64],
     split: Split,
-    count: int,
+    limit: int | None,
     progress: Callable[[int, int], None],
 ) -> tuple[list[Detections], list[float]]:
     """Return what is found in the first images of a split, in the dataset's labels, and the seconds of each."""
-    detections, seconds = [], []
-    for index in range(count):
-        image = split.image(index)
+    seconds = []
+
+    def timed(image: Image) -> Detections:
         start = time.perf_counter()
         found = predictor(image)
         seconds.append(time.perf_counter() - start)
-        detections.append(Detections(found.boxes, found.scores, labels[found.labels]))
-        progress(index + 1, count)
-    return detections, seconds
+        return Detections(found.boxes, found.scores, labels[found.labels])
+
+    return detect(timed, split, progress, limit), seconds
 
 
 def _labels(folder: Path, artefact: tuple[str, ...], dataset: tuple[str, ...]) -> NDArray[np.int64]:

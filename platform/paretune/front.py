@@ -10,15 +10,26 @@ from typing import Any, Literal
 from paretune.errors import did_you_mean
 from paretune.records import Record
 
+CHANGED = ("map", "map50")
+"""Metrics whose difference to the eager baseline's has an interval."""
+
+
+def change_names(metric: str) -> tuple[str, str, str]:
+    """Return the names of a difference: low end of its 95 % interval, the difference, high end."""
+    return f"{metric}_delta_low", f"{metric}_delta", f"{metric}_delta_high"
+
+
+def change_in(metrics: Mapping[str, float | None], metric: str) -> tuple[float, float, float] | None:
+    """Return how a metric differs from the baseline's, between the ends of the interval; None where it is not known."""
+    low, middle, high = (metrics.get(name) for name in change_names(metric))
+    return None if low is None or middle is None or high is None else (low, middle, high)
+
+
 METRICS = (
     "map",
-    "map_delta",
-    "map_delta_low",
-    "map_delta_high",
+    *change_names("map"),
     "map50",
-    "map50_delta",
-    "map50_delta_low",
-    "map50_delta_high",
+    *change_names("map50"),
     "precision",
     "recall",
     "f1",

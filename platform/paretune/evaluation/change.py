@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from paretune.evaluation.accuracy import Accuracy, accuracy_of, detect
+from paretune.front import CHANGED, change_names
 from paretune.structures import Annotations, Detections, Image, Split
 
 DETECTIONS = "detections.npz"
 """What a trial found in each image of ``val``, in its folder."""
-CHANGES = tuple(f"{metric}_delta{end}" for metric in ("map", "map50") for end in ("_low", "", "_high"))
+CHANGES = tuple(name for metric in CHANGED for name in change_names(metric))
 """Metrics of a change: of ``map`` and ``map50``, each between the ends of its 95 % interval."""
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from paretune.display import plain_console, terminal_width
 from paretune.evaluation.report import LEVEL, Report
+from paretune.front import CHANGED, change_in
 
 MOST_CONFUSIONS = 5
 
@@ -53,12 +54,11 @@ def _change(report: Report) -> list[str]:
     if report.change is None:
         return []
     told = f"against {report.facts['against']}"
-    figures = report.change.figures
-    if not figures:
+    ends = {name: found for name in CHANGED if (found := change_in(report.change.figures, name)) is not None}
+    if not ends:
         return [f"{told}: not known, {next(iter(report.change.reasons.values()))}"]
-    ends = {name: [figures[f"{name}_delta{end}"] for end in ("", "_low", "_high")] for name in ("map", "map50")}
-    words = ", ".join(f"{name} {middle:+.3f} [{low:+.3f}, {high:+.3f}]" for name, (middle, low, high) in ends.items())
-    _, low, high = ends["map"]
+    words = ", ".join(f"{name} {middle:+.3f} [{low:+.3f}, {high:+.3f}]" for name, (low, middle, high) in ends.items())
+    low, _, high = ends["map"]
     sure = (
         "the first is more accurate" if low > 0 else "the first is less accurate" if high < 0 else "no sure difference"
     )

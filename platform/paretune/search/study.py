@@ -211,9 +211,8 @@ class Study:
         what the recipe's runtime asks.
         """
         key, runtime = _key(recipe), recipe.get("runtime")
-        recipes = {**self._proposed, **{number: record.recipe for number, record in self._records.items()}}
-        forgiven = {number for number, record in self._records.items() if record.forgiven}
-        same = (number for number, known in recipes.items() if number not in forgiven and _key(known) == key)
+        told = {number: record.recipe for number, record in self._records.items() if not record.forgiven}
+        same = (number for number, known in {**self._proposed, **told}.items() if _key(known) == key)
         unfit = (r.number for r in self._records.values() if r.unfit and r.recipe.get("runtime") == runtime)
         return next(same, next(unfit, None))
 

@@ -12,7 +12,7 @@ from string import Template
 from typing import Any
 
 from paretune.display import outcome_words, recipe_line
-from paretune.front import Objective, point_of
+from paretune.front import Objective, change_in, point_of
 from paretune.records import Record
 from paretune.tracking.plot import Frame, Mark, frame_of, svg
 
@@ -92,7 +92,7 @@ class Picture:
         lines += [f"{gain['speedup']:.2f} x {name}" for name, gain in self.gains(record.number).items()]
         low, high = m.get(f"{cost}_low", 0.0), m.get(f"{cost}_high", 0.0)
         spread = (low, high) if 0 < low <= high else None
-        low, middle, high = (m.get(f"{quality}_delta{end}", 0.0) for end in ("_low", "", "_high"))
+        low, middle, high = change_in(m, quality) or (0.0, 0.0, 0.0)
         rise = (y + low - middle, y + high - middle) if low < high else None
         return Mark(record.number, x, y, kind, chosen, "\n".join(lines), spread, rise)
 
@@ -213,9 +213,9 @@ def _row(picture: Picture, point: Mapping[str, Any], kind: str) -> str:
         return "<td>–</td>" if value is None else f"<td>{value:{form}}</td>"  # noqa: RUF001 - an empty cell
 
     def change(metric: str) -> str:
-        low, high = m.get(f"{metric}_delta_low"), m.get(f"{metric}_delta_high")
+        low, _, high = change_in(m, metric) or (0.0, 0.0, 0.0)
         known = m.get(metric) is not None and base.get(metric) is not None
-        if not known or low is None or low == high:
+        if not known or low == high:
             return cell(m[metric] - base[metric] if known else None, "+.3f")
         return f"<td>{m[metric] - base[metric]:+.3f}<br><small>{low:+.3f} to {high:+.3f}</small></td>"
 

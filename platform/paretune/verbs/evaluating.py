@@ -46,7 +46,8 @@ def add(verbs: Any) -> None:
 
 def _evaluate(given: argparse.Namespace) -> int:
     _check(given)
-    target = checked_target(given, [folder for folder in (given.artefact, given.against) if folder and given.artefact])
+    folders = [given.artefact, given.against] if given.artefact else []  # else they are files of results
+    target = checked_target(given, [folder for folder in folders if folder])
     from paretune.evaluations import Wanted, evaluate_artefact, evaluate_files
 
     wanted = Wanted(given.confidence, given.split, given.limit, given.out, given.against)
