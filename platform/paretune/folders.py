@@ -221,28 +221,33 @@ def find_sweep(runs: Path, name: str) -> Sweep:
     return sweep
 
 
-def enlarge(sweep: Sweep, trials: int) -> Sweep:
-    """Let a sweep try more recipes than it was made for, also one that is finished: what is done counts.
+def change_search(sweep: Sweep, *, trials: int | None = None, concurrent: int | None = None) -> Sweep:
+    """Let a sweep try more recipes than it was made for, also one that is finished, or other numbers at once.
 
     Args:
         sweep: found by ``find_sweep``.
-        trials: all that it may try, both baselines and those done among them.
+        trials: all that it may try, both baselines and those done among them; None leaves it.
+        concurrent: how many at once from now on; None leaves it.
 
     Raises:
-        UserError: it may try more than that already, or no sweep may try so many, or somebody else runs it.
+        UserError: it may try more than that already, or no sweep may have such a number, or somebody else runs it.
     """
     before = sweep.job.search.trials
-    if trials < before:
+    if trials is not None and trials < before:
         raise UserError(f"--trials {trials}: sweep {sweep.name!r} may try {before} already; give {before + 1} or more")
+    given = {"trials": trials, "concurrent": concurrent}
+    changes = {field: value for field, value in given.items() if value is not None}
     job = sweep.facts["job"]
-    job = {**job, "search": {**job["search"], "trials": trials}}
+    job = {**job, "search": {**job["search"], **changes}}
     try:
         Job.model_validate(job)
     except ValidationError as error:
-        raise UserError(f"--trials {trials}: {error.errors()[0]['msg']}") from error
+        told = error.errors()[0]
+        field = str(told["loc"][-1])
+        raise UserError(f"--{field} {changes[field]}: {told['msg']}") from error
     with sweep.lock():
         write_text(sweep.folder / "sweep.json", json.dumps({**sweep.facts, "job": job}, indent=1))
-        if len(read_records(sweep.folder)) < trials:
+        if trials is not None and len(read_records(sweep.folder)) < trials:
             for mark in ("exhausted", "finished"):
                 (sweep.folder / mark).unlink(missing_ok=True)
     return Sweep(sweep.runs, sweep.name)

@@ -187,6 +187,14 @@ def test_a_home_that_is_nobodys_is_a_missing_folder():
     assert "no such folder: ~nobody-of-this-name/voc" in line
 
 
+def test_a_relative_folder_is_told_with_where_it_was_looked_for(root, monkeypatch):
+    monkeypatch.chdir(root.parent)
+    assert Voc(root="voc").problems() == []
+    monkeypatch.chdir(root)
+    (line,) = Voc(root="voc").problems()
+    assert line.startswith(f"no such folder: voc in {root} (expected ")
+
+
 def test_a_list_may_begin_with_a_byte_order_mark(root):
     (root / "ImageSets/Main/train.txt").write_text("\ufeffa\n", encoding="utf-8")
     assert list(opened(root).splits["train"].ids) == ["a"]

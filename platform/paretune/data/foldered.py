@@ -57,5 +57,8 @@ class Foldered(Dataset):
         """Say that the folder is not there, or return None."""
         if self.folder.is_dir():
             return None
-        unset = "; a variable in it is not set" if "$" in str(self.folder) else ""
-        return f"no such folder: {self.folder} (expected {expected}{unset})"
+        text = str(self.folder)
+        unset = "; a variable in it is not set" if "$" in text else ""
+        relative = not self.folder.is_absolute() and not text.startswith(("$", "~"))
+        where = f" in {Path.cwd()}" if relative else ""  # a sweep may have begun elsewhere
+        return f"no such folder: {text}{where} (expected {expected}{unset})"

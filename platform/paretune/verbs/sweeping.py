@@ -24,6 +24,7 @@ def add(verbs: Any) -> None:
     resume = verbs.add_parser("resume", help="go on with a sweep that was stopped or killed, or show a finished one")
     sweep_arguments(resume)
     resume.add_argument("--trials", type=int, metavar="N", help="let it try N in all, also where it is finished")
+    resume.add_argument("--concurrent", type=int, metavar="N", help="from now on run N trials at once")
     resume.add_argument("--address", help=argparse.SUPPRESS)
     resume.set_defaults(run=_resume)
 
@@ -42,11 +43,11 @@ def _sweep(given: argparse.Namespace) -> int:
 
 
 def _resume(given: argparse.Namespace) -> int:
-    from paretune.folders import enlarge, find_sweep
+    from paretune.folders import change_search, find_sweep
 
     sweep = find_sweep(given.runs, given.sweep)
-    if given.trials is not None:
-        sweep = enlarge(sweep, given.trials)
+    if given.trials is not None or given.concurrent is not None:
+        sweep = change_search(sweep, trials=given.trials, concurrent=given.concurrent)
     if not sweep.finished:
         _check_machine(sweep.job, given.address)
     return _run(sweep, given.address)
