@@ -22,7 +22,8 @@ from paretune.runtimes import tensorrt as ours
 from paretune.runtimes.base import Core
 from paretune.runtimes.compiled import Compiled
 from paretune.runtimes.eager import Eager
-from paretune.runtimes.onnxruntime import OnnxRuntime, library
+from paretune.runtimes.onnxruntime import OnnxRuntime
+from paretune.runtimes.onnxsession import library
 from paretune.runtimes.tensorrt import TensorRt
 from paretune.structures import InputSize
 from paretune.target import Target

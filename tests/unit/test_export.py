@@ -15,7 +15,7 @@ from paretune.compression.folding import folded
 from paretune.detectors.chain import Chain
 from paretune.detectors.yolo import Yolo
 from paretune.model import Model
-from paretune.runtimes.onnxruntime import open_session
+from paretune.runtimes.onnxsession import open_session
 from paretune.structures import InputSize
 from tests_support_compression import SIZE, MixedDetector, context, exported, model, outputs, same_state, state
 

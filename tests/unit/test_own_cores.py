@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from paretune.compression.own_cores import on_own_cores
-from paretune.runtimes.onnxruntime import library
+from paretune.runtimes.onnxsession import library
 from tests_support import ROOT
 
 CODE = """

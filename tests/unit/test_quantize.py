@@ -26,7 +26,8 @@ from paretune.errors import UserError
 from paretune.model import Model
 from paretune.runtimes.base import Runtime
 from paretune.runtimes.onnxfile import contents_of
-from paretune.runtimes.onnxruntime import OnnxRuntime, open_session
+from paretune.runtimes.onnxruntime import OnnxRuntime
+from paretune.runtimes.onnxsession import open_session
 from paretune.runtimes.tensorrt import TensorRt
 from tests_support_compression import Pictures, context, exported, model, pictures
 

@@ -14,7 +14,7 @@ from paretune.compression.quantize import Quantize
 from paretune.compression.quantize_mixed import integer_layers, layers, mixed
 from paretune.compression.quantize_onnx import prepare, small_operators
 from paretune.model import Model
-from paretune.runtimes.onnxruntime import open_session
+from paretune.runtimes.onnxsession import open_session
 from tests_support_compression import context, exported, model
 
 LAYERS = ["stem", "same", "deep", "plain"]

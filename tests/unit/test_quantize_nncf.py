@@ -21,7 +21,7 @@ from paretune.compression.quantize_nncf import to_signed, unsigned
 from paretune.compression.quantize_ways import CALIBRATION
 from paretune.errors import UserError
 from paretune.model import Model
-from paretune.runtimes.onnxruntime import open_session
+from paretune.runtimes.onnxsession import open_session
 from paretune.runtimes.openvino import compile_file, executed
 from tests_support_compression import SIZE, context, exported
 

@@ -19,7 +19,7 @@ from paretune.compression.quantize_ways import Work
 from paretune.detectors.faster_rcnn import FasterRcnn
 from paretune.model import Model
 from paretune.runtimes.onnxfile import contents_of
-from paretune.runtimes.onnxruntime import open_session
+from paretune.runtimes.onnxsession import open_session
 from paretune.runtimes.openvino import compile_file
 from paretune.structures import InputSize
 from tests_support_compression import context, exported, model

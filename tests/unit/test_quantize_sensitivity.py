@@ -19,7 +19,7 @@ from paretune.compression.quantize_onnx import prepare
 from paretune.compression.quantize_ways import CALIBRATION, KEPT, Plan, Work, told
 from paretune.compression.sensitivity import agreement, rank
 from paretune.model import Model
-from paretune.runtimes.onnxruntime import open_session
+from paretune.runtimes.onnxsession import open_session
 from paretune.structures import Detections, Floats, InputSize, Thresholds
 from tests_support_compression import MixedDetector, context, exported, model
 

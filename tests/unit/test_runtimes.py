@@ -16,7 +16,7 @@ from paretune.compression.artefact import write_artefact
 from paretune.detectors import DETECTORS
 from paretune.errors import UserError
 from paretune.model import Model
-from paretune.runtimes import base, eager, onnxruntime, openvino
+from paretune.runtimes import base, eager, onnxsession, openvino
 from paretune.runtimes.compiled import Compiled
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime
@@ -88,7 +88,7 @@ def test_a_file_of_a_later_onnx_is_told_in_one_line(model_file, tmp_path):
     folder = artefact_of(tmp_path / "artefact", file=model_file).folder
     with pytest.raises(UserError) as told:
         load_predictor(folder, Target())
-    here = f"{folder}: onnxruntime does not run it here (onnxruntime {onnxruntime.library().__version__}): "
+    here = f"{folder}: onnxruntime does not run it here (onnxruntime {onnxsession.library().__version__}): "
     assert str(told.value).startswith(here)
     assert "IR version: 99" in str(told.value)
     assert len(str(told.value).splitlines()) == 1

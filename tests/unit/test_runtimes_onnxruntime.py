@@ -17,10 +17,11 @@ import torch
 from pydantic import ValidationError
 
 from paretune.detectors import DETECTORS
-from paretune.runtimes import onnxruntime
+from paretune.runtimes import onnxruntime, onnxsession
 from paretune.runtimes.linked import not_found
 from paretune.runtimes.onnxfile import check_integers, contents_of
-from paretune.runtimes.onnxruntime import OnnxRuntime, open_session
+from paretune.runtimes.onnxruntime import OnnxRuntime
+from paretune.runtimes.onnxsession import open_session
 from paretune.runtimes.tensorrt import TensorRt, halved
 from paretune.structures import InputSize
 from paretune.target import Target
@@ -146,7 +147,7 @@ def on_a_gpu(monkeypatch, folder):
         return made
 
     monkeypatch.setattr(onnxruntime, "private_folder", lambda _: folder)
-    monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: EVERY)
+    monkeypatch.setattr(onnxsession.library(), "get_available_providers", lambda: EVERY)
     monkeypatch.setattr(onnxruntime, "open_session", session)
     return asked
 
@@ -178,7 +179,7 @@ def test_onnxruntime_with_other_threads_than_asked_for_is_refused(model_file, tm
 
 @pytest.mark.parametrize("provider", ["auto", "cuda", "tensorrt"])
 def test_onnxruntime_without_the_provider_says_which_it_has(model_file, tmp_path, provider, monkeypatch):
-    monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(onnxsession.library(), "get_available_providers", lambda: ["CPUExecutionProvider"])
     word = "cuda" if provider == "auto" else provider
     with pytest.raises(RuntimeError, match=f"no provider {word}, only CPUExecutionProvider: not on cuda"):
         on(provider).load(artefact_of(tmp_path / "a", file=model_file), Target(device="cuda"))
@@ -187,7 +188,7 @@ def test_onnxruntime_without_the_provider_says_which_it_has(model_file, tmp_path
 
 
 def test_onnxruntime_knows_nothing_against_a_provider_that_is_there(monkeypatch):
-    monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: EVERY)
+    monkeypatch.setattr(onnxsession.library(), "get_available_providers", lambda: EVERY)
     assert on("tensorrt").problem(GPU) is None
     assert OnnxRuntime().problem(Target()) is None
 
@@ -206,7 +207,7 @@ def test_onnxruntimes_tensorrt_has_no_float32(model_file, tmp_path, monkeypatch)
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_onnxruntime_tells_which_libraries_its_provider_lacks(model_file, tmp_path, provider, monkeypatch):
     """The wheel has all providers compiled in, whether TensorRT is installed or not."""
-    monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: EVERY)
+    monkeypatch.setattr(onnxsession.library(), "get_available_providers", lambda: EVERY)
     monkeypatch.setattr(
         onnxruntime, "load_libraries", {"cuda": ("libcudnn.so.9",), "tensorrt": ("libnvinfer.so.10",)}.get
     )
@@ -232,13 +233,13 @@ def provider_file(tmp_path, monkeypatch):
     (package / "__init__.py").write_text(
         f"import ctypes, pathlib\nctypes.CDLL(str(pathlib.Path(__file__).with_name({name!r})))\n"
     )
-    monkeypatch.setattr(onnxruntime.library(), "__file__", str(tmp_path / "onnxruntime" / "__init__.py"))
+    monkeypatch.setattr(onnxsession.library(), "__file__", str(tmp_path / "onnxruntime" / "__init__.py"))
     return linked
 
 
 def test_what_pip_installed_is_loaded_before_a_library_is_called_missing(provider_file, tmp_path, monkeypatch):
     (library,) = (tmp_path / "tensorrt_libs").glob("*.so.10")
-    load = onnxruntime.load_libraries.__wrapped__
+    load = onnxsession.load_libraries.__wrapped__
     assert load("tensorrt") == (library.name,)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "tensorrt_libs", raising=False)
@@ -258,7 +259,7 @@ def test_onnxruntime_provider_and_target_must_be_of_one_device(model_file, tmp_p
 
 def test_onnxruntime_that_falls_back_to_another_provider_is_refused(model_file, tmp_path, monkeypatch):
     """Its own habit is to go on on the CPU with a warning."""
-    monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxsession.library(), "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "open_session", lambda file, *_: open_session(file, 1))
     with pytest.raises(RuntimeError, match="runs on CPUExecutionProvider with 1 threads, not as asked for"):
         OnnxRuntime().load(artefact_of(tmp_path / "artefact", file=model_file), Target(device="cuda"))
@@ -270,7 +271,7 @@ def options_of(runtime, file, target=GPU):
 
 def test_onnxruntime_tells_its_providers_what_they_need(model_file, monkeypatch, tmp_path):
     monkeypatch.setattr(onnxruntime, "private_folder", lambda _: tmp_path)
-    monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: EVERY)
+    monkeypatch.setattr(onnxsession.library(), "get_available_providers", lambda: EVERY)
     assert options_of(OnnxRuntime(), model_file, Target()) == {"CPUExecutionProvider": {}}
     assert options_of(OnnxRuntime(), model_file) == {"CUDAExecutionProvider": {"use_tf32": "0"}}
     found = options_of(on("tensorrt"), model_file)
@@ -281,7 +282,7 @@ def test_onnxruntime_tells_its_providers_what_they_need(model_file, monkeypatch,
 def test_engines_of_two_networks_do_not_meet_though_their_files_have_one_name(network, tmp_path, monkeypatch):
     """ONNX Runtime looks engines up by the names of file and tensors: with one folder it ran another network's."""
     monkeypatch.setattr(onnxruntime, "private_folder", lambda _: tmp_path)
-    monkeypatch.setattr(onnxruntime.library(), "get_available_providers", lambda: EVERY)
+    monkeypatch.setattr(onnxsession.library(), "get_available_providers", lambda: EVERY)
 
     def cache(kind):
         return options_of(on("tensorrt"), tmp_path / kind / "model.onnx")[EVERY[0]]["trt_engine_cache_path"]

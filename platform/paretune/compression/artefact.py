@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from paretune.detectors.base import Detector
 from paretune.model import Model
 from paretune.runtimes.base import Runtime
-from paretune.runtimes.onnxruntime import part_file
+from paretune.runtimes.onnxsession import part_file
 from paretune.store import NETWORK, Artefact, Kept, facts_of, new_folder, read_artefact, write_manifest
 from paretune.structures import Thresholds
 

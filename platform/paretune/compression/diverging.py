@@ -86,7 +86,7 @@ def _inner_outputs(file: Path, batch: Floats, given: str) -> Sequence[Floats]:
     """Run an ONNX file; return the outputs of its convolutions and matrix products, in order."""
     import onnx
 
-    from paretune.runtimes.onnxruntime import library
+    from paretune.runtimes.onnxsession import library
 
     model = onnx.load(file)
     names = list(_shown(model.graph))

@@ -15,7 +15,7 @@ from paretune.compression.quiet import quiet
 from paretune.detectors.base import Detector
 from paretune.model import Format, Model
 from paretune.runtimes.counting import SCOPE
-from paretune.runtimes.onnxruntime import INPUT, part_file
+from paretune.runtimes.onnxsession import INPUT, part_file
 from paretune.structures import Floats
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def check_parity(
     Raises:
         RuntimeError: names the first output that differs by more than 1e-4 of its largest value, and the first layer.
     """
-    from paretune.runtimes.onnxruntime import open_session
+    from paretune.runtimes.onnxsession import open_session
 
     session, run = open_session(file, threads=1), in_eager(network)
     for image in images:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from paretune.runtimes.onnxruntime import library
+from paretune.runtimes.onnxsession import library
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 from paretune.compression.diverging import diverging_in_file, diverging_in_network, relative_error
 from paretune.compression.export import in_eager
 from paretune.evaluation.matching import overlap
-from paretune.runtimes.onnxruntime import part_file
+from paretune.runtimes.onnxsession import part_file
 from paretune.runtimes.predictor import Predictor
 from paretune.structures import Detections, Floats, Image, Split
 

@@ -27,7 +27,7 @@ from paretune.compression.quantize_ways import CALIBRATION, Files, Method, Plan,
 from paretune.errors import UserError
 from paretune.model import Accepted, Format, Model
 from paretune.runtimes.base import Runtime
-from paretune.runtimes.onnxruntime import part_file
+from paretune.runtimes.onnxsession import part_file
 from paretune.target import Target
 
 

@@ -15,7 +15,7 @@ from paretune.compression.export import part_inputs
 from paretune.detectors.base import Detector
 from paretune.errors import UserError
 from paretune.model import Model
-from paretune.runtimes.onnxruntime import Part, open_session
+from paretune.runtimes.onnxsession import Part, open_session
 from paretune.structures import Floats, Image, Split
 
 CHUNK = 8

@@ -14,7 +14,7 @@ from paretune.compression.export import OPSET
 from paretune.compression.quantize_calibration import CHUNK, Feed, Reader
 from paretune.compression.quantize_mixed import WEIGHTED, ordered
 from paretune.compression.quiet import quiet
-from paretune.runtimes.onnxruntime import PROVIDER, library
+from paretune.runtimes.onnxsession import PROVIDER, library
 from paretune.structures import Floats
 
 PERCENTILE = 99.99

@@ -19,7 +19,7 @@ from paretune.compression.quantize_calibration import Feed, calibration_facts, l
 from paretune.compression.quantize_mixed import mixed
 from paretune.compression.sensitivity import Layer
 from paretune.model import Model
-from paretune.runtimes.onnxruntime import open_session
+from paretune.runtimes.onnxsession import open_session
 
 Scheme = Literal["int8", "int8_dynamic", "weight_only", "fp16"]
 Tool = Literal["onnxruntime", "nncf"]

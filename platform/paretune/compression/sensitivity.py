@@ -17,7 +17,7 @@ from paretune.compression.quantize_calibration import loaded
 from paretune.compression.quantize_mixed import integer_layers, mixed
 from paretune.detectors.base import Detector
 from paretune.evaluation.matching import IOU, overlap
-from paretune.runtimes.onnxruntime import Part, open_session
+from paretune.runtimes.onnxsession import Part, open_session
 from paretune.structures import Detections, Floats, InputSize, Thresholds
 
 IMAGES = 8

@@ -92,7 +92,8 @@ def _in_torch(layer: Layer, runtime: Runtime, target: Target, folder: Path) -> I
 
 @contextmanager
 def _in_onnxruntime(layer: Layer, runtime: Runtime, target: Target, folder: Path) -> Iterator[Run]:
-    from paretune.runtimes.onnxruntime import INPUT, OnnxRuntime
+    from paretune.runtimes.onnxruntime import OnnxRuntime
+    from paretune.runtimes.onnxsession import INPUT
 
     assert isinstance(runtime, OnnxRuntime)  # noqa: S101 - by the table
     session, given = runtime.session(_file(layer, folder), target), {INPUT: layer.images}
@@ -114,7 +115,7 @@ def _file(layer: Layer, folder: Path) -> Path:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from paretune.runtimes.onnxruntime import INPUT
+    from paretune.runtimes.onnxsession import INPUT
 
     nodes, weights, now = [], [], INPUT
     for number, weight in enumerate(layer.weights()):

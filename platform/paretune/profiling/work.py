@@ -15,7 +15,7 @@ from typing import Any
 from paretune.detectors.base import Detector
 from paretune.runtimes import RUNTIMES
 from paretune.runtimes.counting import SAME_VALUE, Modules, modules_of
-from paretune.runtimes.onnxruntime import part_file
+from paretune.runtimes.onnxsession import part_file
 from paretune.runtimes.predictor import Predictor
 from paretune.spec import parse_plugin
 from paretune.store import Artefact

@@ -174,7 +174,7 @@ def modules_of(artefact: Artefact, detector: Detector) -> dict[str, Modules]:
     """Return the modules of the nodes of each of an artefact's ONNX files, by part."""
     import onnx
 
-    from paretune.runtimes.onnxruntime import part_file
+    from paretune.runtimes.onnxsession import part_file
 
     roots = _roots(detector, len(artefact.classes)) if len(detector.part_names) > 1 else {}
     found = {}

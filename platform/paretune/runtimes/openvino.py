@@ -15,7 +15,7 @@ from paretune.detectors.base import Detector
 from paretune.model import Format
 from paretune.runtimes.base import Core, Counted, Loaded, Operator, Runtime
 from paretune.runtimes.counting import Counting, Modules, modules_of
-from paretune.runtimes.onnxruntime import part_file
+from paretune.runtimes.onnxsession import part_file
 from paretune.spec import parse_plugin
 from paretune.store import Artefact
 from paretune.structures import Floats

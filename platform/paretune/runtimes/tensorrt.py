@@ -15,7 +15,7 @@ from paretune.runtimes.base import Core, Counted, Loaded, Runtime
 from paretune.runtimes.caching import hold, make_room, private_folder
 from paretune.runtimes.eager import gpu_problem
 from paretune.runtimes.onnxfile import NO_DYNAMIC, check_integers, contents_of
-from paretune.runtimes.onnxruntime import part_file
+from paretune.runtimes.onnxsession import part_file
 from paretune.spec import parse_plugin
 from paretune.store import Artefact, sha256
 from paretune.structures import Floats
