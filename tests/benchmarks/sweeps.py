@@ -12,7 +12,7 @@ from typing import Any
 from compressed import FOLDER, lost_on_test, maps, optimized, ratios
 from figures import Figures, paretune
 from pruning import made
-from repeated import repeats
+from repeated import Repeated, confirmed
 from training import Case, trained
 
 JOBS = {"voc": "yolo"}
@@ -72,12 +72,36 @@ def better(case: Case, root: Path, eager: Path) -> tuple[str, Path]:
 def fill(case: Case, root: Path, figures: Figures) -> None:
     """Search one family; the fastest within a point on `val` is measured beside dense networks, and told on `test`.
 
-    There it is the mean of several seeds that must keep the point: its recipe is carried out from each one's network.
+    There it is the mean of several seeds that must keep the point, and one of theirs that is measured.
     """
     from paretune.records import read_records
 
     folder, source = swept(case, root), trained(case, 0, root).folder
     records = read_records(folder)
+    add_sweep(case, folder, records, figures)
+    beside = peers_of(case, source)
+    which, dense = better(case, root, beside["eager"])
+    before = maps(dense, source)
+    best = fastest(records, before["val"] - DROP + IN_HAND)
+    if best is None:
+        figures.add(f"{case.name}: fastest within a point", None, at_least=WHOLE[case.job])
+        return
+    kept = FOLDER / case.job / "best"
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(folder / best.artefact, kept)
+    kept.with_name("best.map.json").unlink(missing_ok=True)
+    low, lost, high = lost_on_test(dense, kept, source)
+    told = f"map {maps(kept, source)['val']:.1f} on val, of {before['val']:.1f}; on test {lost:.1f} points lost"
+    print(f"{case.name}, trial {best.number}: {told}, 95 % interval {low:.1f} to {high:.1f}", flush=True)
+    figures.add(f"{case.name}: points that this one run lost on test against the {which} network", lost)
+    figures.more[f"{case.job} points lost, interval"] = [low, high]
+    repeats = confirmed(case, best.recipe, root, DROP)
+    add_accuracy(case, repeats, figures)
+    add_speed(case, repeats[0].artefact, source, beside, figures)
+
+
+def add_sweep(case: Case, folder: Path, records: Sequence[Any], figures: Figures) -> None:
+    """Show the front, and what was sampled and what failed."""
     print((paretune("front", folder.name, "--runs", str(folder.parent))).stdout, flush=True)
     failed = [record for record in records if record.state != "complete"]
     for reason, count in Counter(record.failure for record in failed).most_common():
@@ -89,6 +113,9 @@ def fill(case: Case, root: Path, figures: Figures) -> None:
     figures.more[f"{case.job} failed"] = {str(record.number): record.failure for record in failed}
     shutil.copy(folder / "front" / "front.png", FOLDER / f"{case.job}-front.png")
 
+
+def peers_of(case: Case, source: Path) -> dict[str, Path]:
+    """Make of the dense network what others make of it; returns the artefact of each that can."""
     beside = {}
     for name, (steps, runtime) in BESIDE.items():
         place = FOLDER / case.job / f"beside-{name.replace(' ', '-')}"
@@ -96,31 +123,27 @@ def fill(case: Case, root: Path, figures: Figures) -> None:
             print(f"{case.name}, {name}: {reason}", flush=True)
         else:
             beside[name] = place
-    which, dense = better(case, root, beside["eager"])
-    before = maps(dense, source)
-    best = fastest(records, before["val"] - DROP + IN_HAND)
-    if best is None:
-        figures.add(f"{case.name}: fastest within a point", None, at_least=WHOLE[case.job])
-        return
-    place = folder / best.artefact
-    kept = FOLDER / case.job / "best"
-    shutil.rmtree(kept, ignore_errors=True)
-    shutil.copytree(place, kept)
-    kept.with_name("best.map.json").unlink(missing_ok=True)
-    low, lost, high = lost_on_test(dense, kept, source)
-    told = f"map {maps(kept, source)['val']:.1f} on val, of {before['val']:.1f}; on test {lost:.1f} points lost"
-    print(f"{case.name}, trial {best.number}: {told}, 95 % interval {low:.1f} to {high:.1f}", flush=True)
-    figures.add(f"{case.name}: points that one run lost on test against the {which} network", lost)
-    figures.more[f"{case.job} points lost, interval"] = [low, high]
-    losses = [one.lost() for one in repeats(case, best.recipe, root)]
-    title = f"{case.name}: points that its recipe loses on test, mean of {len(losses)} seeds"
+    return beside
+
+
+def add_accuracy(case: Case, repeats: Sequence[Repeated], figures: Figures) -> None:
+    """Tell what a recipe's artefacts lose on `test`."""
+    losses = [one.lost() for one in repeats]
+    for one, (low, lost, high) in zip(repeats, losses, strict=True):
+        told = f"{lost:.1f} points lost on test against {one.against.name}, 95 % interval {low:.1f} to {high:.1f}"
+        print(f"{case.name}, {one.artefact.name}: {told}", flush=True)
+    title = f"{case.name}: points lost on test, mean of {len(losses)} seeds"
     figures.add(title, mean(lost for _, lost, _ in losses), at_most=DROP)
     figures.more[f"{case.job} points lost by each seed"] = losses
-    against = dict(zip(beside, ratios([*beside.values(), kept], source), strict=True))
+
+
+def add_speed(case: Case, artefact: Path, source: Path, beside: dict[str, Path], figures: Figures) -> None:
+    """Measure an artefact interleaved with what others make of the dense network."""
+    against = dict(zip(beside, ratios([*beside.values(), artefact], source), strict=True))
     points = {name: maps(place, source)["val"] for name, place in beside.items()}
     for name, (whole, core) in against.items():
         told = f"{whole:.2f}x, the network alone {core:.2f}x; it has map {points[name]:.1f} on val"
-        print(f"{case.name}, trial {best.number} against {name}: {told}", flush=True)
+        print(f"{case.name}, {artefact.name} against {name}: {told}", flush=True)
     title = f"{case.name}: image to boxes, against the library in eager"
     figures.add(title, against["library"][0], "x", at_least=WHOLE[case.job])
     least = min(against[name][1] for name in DENSE[1:])
