@@ -31,7 +31,6 @@ LEAST = 0.5
 class Repeated:
     """A recipe carried out from the network of one seed."""
 
-    seed: int
     source: Path
     against: Path
     """The better on `val` of the network that it began with, and of the same trained on for as long."""
@@ -81,7 +80,7 @@ def _repeated(case: Case, seed: int, recipe: dict[str, Any], root: Path) -> Repe
     if on_val(control) >= on_val(start) + GAIN:
         start, control = control, make("control-twice", control, [{"finetune": TUNING[case.job]}], "eager")
     artefact = make(_named(recipe), start, taught_by(start, recipe["steps"]), recipe["runtime"], recipe["input_size"])
-    return Repeated(seed, source, max((start, control), key=on_val), artefact)
+    return Repeated(source, max((start, control), key=on_val), artefact)
 
 
 def taught_by(start: Path, steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
