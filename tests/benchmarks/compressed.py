@@ -20,6 +20,7 @@ HALF: dict[str, Any] = {"prune": {"ratio": 0.52, "of": "flops", "scope": "stage"
 """Just over half of the FLOPs go: widths that are multiples of 8 do not hit the half itself."""
 TUNING: dict[str, dict[str, Any]] = {
     "voc": {"epochs": 30},
+    "yolo_tiny": {"epochs": 30},
     "ssd": {"epochs": 60, "lr_factor": 1.0},
     "faster_rcnn": {"epochs": 60, "lr_factor": 1.0},
 }
@@ -128,10 +129,18 @@ def ratios(folders: Sequence[Path], source: Path) -> list[tuple[float, float]]:
 
     One in a folder ``library.NAME`` is run as its own library does.
     """
+    return speedups(folders, source)[-1][:-1]
+
+
+def speedups(folders: Sequence[Path], source: Path) -> list[list[tuple[float, float]]]:
+    """Return the same of every artefact against every one: of each, against each, measured in one run."""
     from paretune.bench import measuring_images
     from paretune.profiling.comparison import compare
 
     images = measuring_images(images_of(source).splits["val"])
-    found, last = compare(folders, images, Target(), rounds=3, loader=LOADER), len(folders) - 1
-    pairs = [(found.ratio(last, base), found.ratio(last, base, network=True)) for base in range(last)]
-    return [(1 / whole.ratio, 1 / core.ratio) for whole, core in pairs]
+    found, every = compare(folders, images, Target(), rounds=3, loader=LOADER), range(len(folders))
+
+    def times(index: int, base: int) -> tuple[float, float]:
+        return 1 / found.ratio(index, base).ratio, 1 / found.ratio(index, base, network=True).ratio
+
+    return [[times(index, base) for base in every] for index in every]

@@ -1,5 +1,5 @@
 """What compression does to the networks of `make bench NAME=training`: the matrix, pruning, precision, sweeps, reading
-again, faults, SSD300.
+again, faults, SSD300, YOLO tiny.
 
 What is made is kept: the benchmark goes on where it was stopped. `ARGS="--part matrix --network voc --step int8"`
 takes a part of it.
@@ -17,6 +17,7 @@ import refusals
 import ssd300
 import stored
 import sweeps
+import tiny
 from figures import Figures, photographs
 from training import CASES
 
@@ -28,8 +29,8 @@ PARTS = {
     "stored": stored.fill,
 }
 """Carried out for each network."""
-ONCE = {"faults": refusals.fill, "ssd300": ssd300.fill}
-"""Carried out once, with the photographs of the first case."""
+ONCE = {"faults": refusals.fill, "ssd300": ssd300.fill, "tiny": tiny.fill}
+"""Carried out once; the first case has the photographs."""
 
 
 def main() -> int:

@@ -22,7 +22,7 @@ from training import SEEDS, Case, trained
 GAIN = 0.5
 """Points on `val` that a network wins by being trained on if it was not at its plateau."""
 EASE = 0.05
-"""What is taken off the ratio of a pruning that loses too much."""
+"""Step by which the ratio of a pruning that loses too much is lowered."""
 LEAST = 0.5
 """Ratio below which no pruning is tried."""
 
@@ -47,16 +47,19 @@ class Repeated:
 
 
 def confirmed(case: Case, recipe: dict[str, Any], root: Path, most: float) -> list[Repeated]:
-    """Repeat a recipe from the networks of all seeds, with less pruned away until the mean keeps `most` on `val`."""
-    while True:
-        found = _repeats(case, recipe, root)
-        lost = [one.lost_on_val() for one in found]
-        told = ", ".join(f"{points:.1f}" for points in lost)
-        print(f"{case.name}, {_named(recipe)}: points lost on val {told}, mean {mean(lost):.2f}", flush=True)
-        milder = _eased(recipe)
-        if mean(lost) <= most or milder is None:
-            return found
-        recipe = milder
+    """Repeat a recipe from the networks of all seeds, with less pruned away until the mean keeps `most` on `val`.
+
+    Once it does, half of the last step is tried back.
+    """
+    found, lost = _repeats(case, recipe, root)
+    eased = False
+    while lost > most and (milder := _with_ratio(recipe, -EASE)) is not None:
+        recipe, eased = milder, True
+        found, lost = _repeats(case, recipe, root)
+    if eased and lost <= most and (deeper := _with_ratio(recipe, EASE / 2)) is not None:
+        again, lost = _repeats(case, deeper, root)
+        found = again if lost <= most else found
+    return found
 
 
 def _repeated(case: Case, seed: int, recipe: dict[str, Any], root: Path) -> Repeated:
@@ -93,10 +96,14 @@ def taught_by(start: Path, steps: Sequence[dict[str, Any]]) -> list[dict[str, An
     return found
 
 
-def _repeats(case: Case, recipe: dict[str, Any], root: Path) -> list[Repeated]:
-    """Carry out a recipe from the networks of all seeds, as many at once as there are cores."""
+def _repeats(case: Case, recipe: dict[str, Any], root: Path) -> tuple[list[Repeated], float]:
+    """Carry out a recipe from the networks of all seeds, as many at once as there are cores; tell the mean loss too."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(lambda seed: _repeated(case, seed, recipe, root), SEEDS))
+        found = list(pool.map(lambda seed: _repeated(case, seed, recipe, root), SEEDS))
+    lost = [one.lost_on_val() for one in found]
+    told = ", ".join(f"{points:.1f}" for points in lost)
+    print(f"{case.name}, {_named(recipe)}: points lost on val {told}, mean {mean(lost):.2f}", flush=True)
+    return found, mean(lost)
 
 
 def _pruning(recipe: dict[str, Any]) -> dict[str, Any] | None:
@@ -108,11 +115,11 @@ def _named(recipe: dict[str, Any]) -> str:
     return "again" if pruning is None else f"again-{pruning['ratio']:g}"
 
 
-def _eased(recipe: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the recipe with less pruned away; None where nothing is, or little."""
-    milder = copy.deepcopy(recipe)
-    pruning = _pruning(milder)
-    if pruning is None or pruning["ratio"] - EASE < LEAST:
+def _with_ratio(recipe: dict[str, Any], more: float) -> dict[str, Any] | None:
+    """Return the recipe with so much more pruned away; None where nothing is, or too little."""
+    changed = copy.deepcopy(recipe)
+    pruning = _pruning(changed)
+    if pruning is None or pruning["ratio"] + more < LEAST:
         return None
-    pruning["ratio"] = round(pruning["ratio"] - EASE, 2)
-    return milder
+    pruning["ratio"] = round(pruning["ratio"] + more, 3)
+    return changed

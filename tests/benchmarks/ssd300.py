@@ -9,18 +9,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from compressed import FOLDER, optimized, ratios
+from compressed import FOLDER, optimized, speedups
 from figures import Figures
 from library import NAME
 from training import Case, trained
 
 SLIM: dict[str, Any] = {"prune": {"ratio": 0.5, "round_to": 8}}
-WAYS: dict[str, tuple[list[dict[str, Any]], str]] = {
+WAYS: dict[str, tuple[list[dict[str, Any]], Any]] = {
     "library": ([], "eager"),
     "onnxruntime": ([], "onnxruntime"),
     "openvino": ([], "openvino"),
     "slim onnxruntime": ([SLIM], "onnxruntime"),
     "slim openvino": ([SLIM], "openvino"),
+    "slim bfloat16 openvino": ([SLIM], {"openvino": {"precision": "bf16"}}),
     "slim INT8 onnxruntime": ([SLIM, {"quantize": {}}], "onnxruntime"),
     "slim INT8 openvino": ([SLIM, {"quantize": {"tool": "nncf"}}], "openvino"),
 }
@@ -52,19 +53,15 @@ def fill(case: Case, root: Path, figures: Figures) -> None:
     for way, (steps, runtime) in WAYS.items():
         if reason := optimized(start, steps, runtime, folders[way], source.folder):
             raise RuntimeError(f"SSD300, {way}: {reason}")
-    names, places = list(folders), list(folders.values())
-    best, gains = "", dict[str, tuple[float, float]]()
-    for way in names[DENSE:]:
-        against = ratios([*places[:DENSE], folders[way]], source.folder)
-        told = ", ".join(
-            f"{whole:.2f}x {name} ({core:.2f}x)" for name, (whole, core) in zip(names, against, strict=False)
-        )
+    found = speedups(list(folders.values()), source.folder)
+    ways = list(WAYS)
+    for index, way in enumerate(ways[DENSE:], start=DENSE):
+        dense = zip(ways[:DENSE], found[index][:DENSE], strict=True)
+        told = ", ".join(f"{whole:.2f}x {name} ({core:.2f}x)" for name, (whole, core) in dense)
         print(f"SSD300, {way}: image to boxes (the network alone): {told}", flush=True)
-        found = against[0][0], min(core for _, core in against[1:])
-        if not best or found > gains[best]:
-            best = way
-        gains[way] = found
-    title = f"SSD300, {best}, accuracy not measured"
-    figures.add(f"{title}: image to boxes, against the library in eager", gains[best][0], "x", at_least=12)
-    figures.add(f"{title}: network, against the best dense fp32", gains[best][1], "x", at_least=8)
-    figures.more["ssd300"] = gains
+    best = max(range(DENSE, len(ways)), key=lambda index: found[index][0][0])
+    whole, core = found[best][0][0], min(core for _, core in found[best][1:DENSE])
+    title = f"SSD300, {ways[best]}, accuracy not measured"
+    figures.add(f"{title}: image to boxes, against the library in eager", whole, "x", at_least=12)
+    figures.add(f"{title}: network, against the best dense fp32", core, "x", at_least=8)
+    figures.more["ssd300"] = dict(zip(ways, found, strict=True))
