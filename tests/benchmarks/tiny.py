@@ -1,6 +1,6 @@
 """YOLO tiny: what the first points of a search begin with, as deep a cut as three trainings bear on `val`.
 
-A search of thirty trials is a matter of half a day here; that of the small YOLO is `sweeps`.
+No search chose it: that takes hours here, and that of the small YOLO is in `sweeps`.
 """
 
 from __future__ import annotations
