@@ -30,7 +30,7 @@ PARTS = {
 }
 """Carried out for each network."""
 ONCE = {"faults": refusals.fill, "ssd300": ssd300.fill, "tiny": tiny.fill}
-"""Carried out once; the first case has the photographs."""
+"""Carried out once, with the photographs of the first case; YOLO tiny is a case of its own."""
 
 
 def main() -> int:

@@ -53,11 +53,11 @@ def confirmed(case: Case, recipe: dict[str, Any], root: Path, most: float) -> li
     """
     found, lost = _repeats(case, recipe, root)
     eased = False
-    while lost > most and (milder := _with_ratio(recipe, -EASE)) is not None:
+    while lost > most and (milder := _eased(recipe)) is not None:
         recipe, eased = milder, True
         found, lost = _repeats(case, recipe, root)
-    if eased and lost <= most and (deeper := _with_ratio(recipe, EASE / 2)) is not None:
-        again, lost = _repeats(case, deeper, root)
+    if eased and lost <= most:
+        again, lost = _repeats(case, _deeper(recipe, EASE / 2), root)
         found = again if lost <= most else found
     return found
 
@@ -115,11 +115,16 @@ def _named(recipe: dict[str, Any]) -> str:
     return "again" if pruning is None else f"again-{pruning['ratio']:g}"
 
 
-def _with_ratio(recipe: dict[str, Any], more: float) -> dict[str, Any] | None:
-    """Return the recipe with so much more pruned away; None where nothing is, or too little."""
+def _eased(recipe: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the recipe with less pruned away; None where nothing is, or little."""
+    pruning = _pruning(recipe)
+    return None if pruning is None or pruning["ratio"] - EASE < LEAST else _deeper(recipe, -EASE)
+
+
+def _deeper(recipe: dict[str, Any], more: float) -> dict[str, Any]:
+    """Return a recipe that prunes with so much more pruned away."""
     changed = copy.deepcopy(recipe)
     pruning = _pruning(changed)
-    if pruning is None or pruning["ratio"] + more < LEAST:
-        return None
+    assert pruning is not None
     pruning["ratio"] = round(pruning["ratio"] + more, 3)
     return changed

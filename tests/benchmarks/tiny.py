@@ -17,18 +17,20 @@ from training import CASES, Case, trained
 TINY = next(case for case in CASES if case.job == "yolo_tiny")
 DEEPEST = 0.8
 """Share of the FLOPs that is tried first."""
-
-
-def recipe() -> dict[str, Any]:
-    """Return what is carried out first: pruned by stage, taught by the dense network, bfloat16 on OpenVINO."""
-    pruning = {"ratio": DEEPEST, "of": "flops", "scope": "stage", "round_to": 8}
-    steps = [{"prune": pruning}, {"finetune": {**TUNING[TINY.job], "distill": {}}}]
-    return {"input_size": None, "steps": steps, "runtime": {"openvino": {"precision": "bf16"}}}
+RECIPE: dict[str, Any] = {
+    "input_size": None,
+    "steps": [
+        {"prune": {"ratio": DEEPEST, "of": "flops", "scope": "stage", "round_to": 8}},
+        {"finetune": {**TUNING[TINY.job], "distill": {}}},
+    ],
+    "runtime": {"openvino": {"precision": "bf16"}},
+}
+"""Pruned by stage, taught by the dense network, bfloat16 on OpenVINO."""
 
 
 def fill(case: Case, root: Path, figures: Figures) -> None:
     """Carry it out from the networks of all seeds, and measure one beside what others make of the dense network."""
     source = trained(TINY, 0, root).folder
-    repeats = confirmed(TINY, recipe(), root, DROP)
+    repeats = confirmed(TINY, RECIPE, root, DROP)
     add_accuracy(TINY, repeats, figures)
     add_speed(TINY, repeats[0].artefact, source, peers_of(TINY, source), figures)
