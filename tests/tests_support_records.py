@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from paretune.front import Objective, front_object
+from paretune.front import Judge, Objective, front_object
 from paretune.records import Record, write_record
 from paretune.spec import flat
 
-OBJECTIVES = (Objective("map", "maximize"), Objective("latency_ms_p50", "minimize"))
+OBJECTIVES = (Objective("map", "maximize"), Objective("latency_ms", "minimize"))
 FLOOR = 0.72
 """Smallest map50 that the sweep allows."""
 
 
 def feasible(record: Record) -> bool:
     return record.metrics.get("map50", 0.0) >= FLOOR
+
+
+def judge(objectives: Sequence[Objective] = OBJECTIVES, allowed: Callable[[Record], bool] = feasible) -> Judge:
+    return Judge(objectives, allowed, ("map50",))
 
 
 def recipe(size: int | str, *steps: dict[str, Any], runtime: str = "onnxruntime") -> dict[str, Any]:
@@ -41,6 +46,8 @@ def complete(number: int, what: dict[str, Any], quality: float, latency: float, 
         "precision": 0.81,
         "recall": 0.74,
         "f1": 0.773,
+        "latency_ms": latency,
+        "network_ms": latency * 0.8,
         "latency_ms_p50": latency,
         "latency_ms_p90": latency * 1.12,
         "network_ms_p50": latency * 0.8,
@@ -111,17 +118,17 @@ def write_sweep(folder: Path, records: list[Record]) -> None:
 
 
 def front_of(records: list[Record], name: str = "demo") -> dict[str, Any]:
-    return front_object(name, "laptop", records, OBJECTIVES, feasible)
+    return front_object(name, "laptop", records, judge())
 
 
 def comparison() -> dict[str, Any]:
-    """Speed-ups as ``trial.compare_front`` returns them."""
+    """Speed-ups as versions before duets have kept them."""
     trials = {}
     for record in fake_records():
         if record.state == "complete":
             rows = {}
             for name, base in (("eager", 9.1), ("onnxruntime", 4.3)):
-                gain = base / record.metrics["latency_ms_p50"]
+                gain = base / record.metrics["latency_ms"]
                 verdict = "tied" if abs(gain - 1) < 0.03 else ("faster" if gain > 1 else "slower")
                 low, high = (1.0, 1.0) if gain == 1 else (gain * 0.97, gain * 1.04)
                 rows[name] = {"speedup": gain, "low": low, "high": high, "verdict": verdict}
@@ -132,3 +139,56 @@ def comparison() -> dict[str, Any]:
 
 def changed(record: Record, **fields: Any) -> Record:
     return dataclasses.replace(record, **fields)
+
+
+def compared(
+    records: Sequence[Record], ratios: Mapping[int, float], *, ties: Sequence[tuple[int, int]] = ()
+) -> dict[str, Any]:
+    """A comparison as ``finalists.compare_front`` returns it: trial → its latency as a share of trial 1's."""
+    tied = {frozenset(pair) for pair in ties}
+
+    def verdict(one: int, other: int) -> str:
+        if frozenset((one, other)) in tied:
+            return "tied"
+        return "faster" if ratios[one] < ratios[other] else "slower"
+
+    bases = {0: "eager", 1: "onnxruntime"}
+    return {
+        "mode": "clean",
+        "notes": [],
+        "images": 100,
+        "rounds": 4,
+        "reference": 1,
+        "reference_ms": 4.0,
+        "reference_network_ms": 3.2,
+        "calm": True,
+        "seen": sorted(record.number for record in records),
+        "left_out": {},
+        "trials": {
+            str(one): {
+                name: {
+                    "speedup": ratios[base] / ratio,
+                    "low": ratios[base] / ratio * (1 if base == one else 0.98),
+                    "high": ratios[base] / ratio * (1 if base == one else 1.02),
+                    "verdict": "tied" if base == one else verdict(one, base),
+                    "network_speedup": ratios[base] / ratio,
+                }
+                for base, name in bases.items()
+                if base in ratios
+            }
+            for one, ratio in ratios.items()
+        },
+        "latencies": {
+            str(one): {
+                **{f"{part}ratio": ratio for part in ("", "network_")},
+                **{f"{part}low": ratio * (1 if one == 1 else 0.98) for part in ("", "network_")},
+                **{f"{part}high": ratio * (1 if one == 1 else 1.02) for part in ("", "network_")},
+                "unstable": False,
+            }
+            for one, ratio in ratios.items()
+        },
+        "verdicts": {str(a): {str(b): verdict(a, b) for b in ratios if b != a} for a in ratios},
+        "test": None,
+        "no_test": "the data has no split test",
+        "ended": 1_790_001_000.0,
+    }

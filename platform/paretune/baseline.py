@@ -8,8 +8,8 @@ from typing import Any
 
 from paretune.errors import UserError
 from paretune.folders import Sweep
-from paretune.front import ENERGY
 from paretune.job import Job
+from paretune.metrics import ENERGY
 from paretune.profiling.cores import cores_problem
 from paretune.recipe import Recipe
 from paretune.records import read_record

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
-from paretune.job import Job
+from paretune.job import Job, Measuring
+from paretune.latency_scale import on_one_scale
+from paretune.records import Record, read_record, read_records
 from paretune.structures import MEASURED_IMAGES, Data, Image, Split
+
+if TYPE_CHECKING:
+    from paretune.profiling.samples import Protocol
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,18 @@ class Bench:
     def trial_folder(self, number: int) -> Path:
         """Return the folder of one trial."""
         return self.folder / "trials" / f"{number:04d}"
+
+    def scaled(self, record: Record) -> Record:
+        """Return a trial's record with its latency on the sweep's scale, as it is known now."""
+        return on_one_scale([*read_records(self.folder), record])[-1]
+
+    def reference(self, number: int) -> Record | None:
+        """Return the trial that a trial is measured beside: the unchanged network on ONNX Runtime, else in eager.
+
+        None where neither is there yet, as for trial 0.
+        """
+        found = (read_record(self.folder, baseline) for baseline in (1, 0) if baseline < number)
+        return next((record for record in found if record is not None and record.artefact is not None), None)
 
 
 class _Decoded(Sequence[Image]):
@@ -56,3 +73,16 @@ def measuring_images(split: Split) -> Sequence[Image]:
     Each is decoded when it is asked for.
     """
     return _Decoded(split, range(min(MEASURED_IMAGES, len(split))))
+
+
+def protocol_of(measuring: Measuring = Measuring()) -> Protocol:  # noqa: B008 - frozen
+    """Return how thoroughly a trial is measured."""
+    from paretune.profiling.samples import Protocol
+
+    return Protocol(
+        repetitions=measuring.repetitions,
+        spare=measuring.spare,
+        seconds=measuring.seconds,
+        patience=measuring.patience,
+        block_samples=3,
+    )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from paretune.front import Objective, change_in, change_names, pareto_front
+from paretune.front import Judge, pareto_front
+from paretune.metrics import change_in, change_names
 from paretune.records import Record
 
 if TYPE_CHECKING:
@@ -68,39 +69,32 @@ def figures_line(metrics: Mapping[str, float | None]) -> str:
     return ", ".join(words) + ("" if sure is None else f" at confidence {sure:.2f}")
 
 
-def trial_line(
-    record: Record,
-    records: Sequence[Record],
-    objectives: Sequence[Objective],
-    budget: int,
-    feasible: Callable[[Record], bool] = lambda _: True,
-) -> str:
+def trial_line(number: int, records: Sequence[Record], judge: Judge, budget: int) -> str:
     """Return what one finished trial says: how far the sweep is, what came of it, whether it is on the front.
 
     Args:
-        record: of the trial.
-        records: of all trials so far.
-        objectives: what the front is made of.
+        number: of the trial.
+        records: of all trials so far, on one scale.
+        judge: objectives and constraints.
         budget: trials of the whole sweep.
-        feasible: whether a record keeps every constraint.
     """
+    record = next(r for r in records if r.number == number)
     failed = sum(r.state == "failed" for r in records)
-    head = f"trial {record.number} ({len(records)}/{budget} done{f', {failed} failed' if failed else ''})"
+    head = f"trial {number} ({len(records)}/{budget} done{f', {failed} failed' if failed else ''})"
     recipe = recipe_line(record.recipe)
     if record.state == "failed":
         reason = next(iter((record.failure or "").splitlines()), "unknown reason")
         return f"{head}: {recipe}: FAILED: {reason[:160]}"
-    m = record.metrics
-    figures = (
-        f"map {_number(m.get('map'), 3)}, map50 {_number(m.get('map50'), 3)}, {_number(m.get('latency_ms_p50'), 2)} ms"
-    )
-    allowed = [r for r in records if r.state == "complete" and feasible(r)]
-    front = [allowed[i].number for i in pareto_front([r.metrics for r in allowed], objectives)]
-    base = next((r.metrics.get("latency_ms_p50") for r in records if r.number == 0), None)
-    gain = f" ({base / m['latency_ms_p50']:.1f}x eager)" if base and record.number and m.get("latency_ms_p50") else ""
-    mark = f"; on the front of {len(front)}" if record.number in front else ""
-    mark = mark if feasible(record) else "; breaks a constraint"
-    return f"{head}: {recipe}: {figures}{gain}{mark}"
+    m, ms = record.metrics, record.metrics.get("latency_ms")
+    figures = f"map {_number(m.get('map'), 3)}, map50 {_number(m.get('map50'), 3)}, {_number(ms, 2)} ms"
+    allowed = [r for r in records if r.state == "complete" and judge.feasible(r)]
+    front = [allowed[i].number for i in pareto_front([r.metrics for r in allowed], judge.objectives)]
+    base = next((r.metrics.get("latency_ms") for r in records if r.number == 0), None)
+    gain = f" ({base / ms:.1f}x eager)" if base and number and ms else ""
+    mark = f"; on the front of {len(front)}" if number in front else ""
+    mark = mark if judge.feasible(record) else "; breaks a constraint"
+    sure = " (unstable)" if (record.facts.get("duet") or {}).get("unstable") else ""
+    return f"{head}: {recipe}: {figures}{sure}{gain}{mark}"
 
 
 def time_left(records: Sequence[Record], budget: int) -> str:
@@ -133,18 +127,9 @@ def front_table(front: Mapping[str, Any], comparison: Mapping[str, Any] | None) 
     baseline = front["baseline"]
     said = ", ".join(f"{direction} {metric}" for metric, direction in front["objectives"].items())
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in (
-        "trial",
-        "recipe",
-        "map",
-        "Δ map",
-        "map50",
-        "ms p50",
-        "x eager",
-        "x ONNX RT",
-        "MiB",
-        "params",
-    ):
+    tested = baseline is not None and baseline.get("test") is not None
+    names = ["trial", "recipe", "map", "Δ map", *(["Δ map test"] if tested else []), "map50", "ms"]
+    for name in (*names, "x eager", "x ONNX RT", "MiB", "params"):
         recipe = name == "recipe"
         table.add_column(name, justify="left" if recipe else "right", no_wrap=not recipe, overflow="fold")
     for point in front["front"]:
@@ -212,13 +197,16 @@ def _row(
     m = point["metrics"]
     base = baseline["metrics"] if baseline else {}
     gains = ((comparison or {}).get("trials") or {}).get(str(point["trial"]), {})
+    tested = (baseline or {}).get("test")
+    on_test = [] if tested is None else [_change((point["test"] or {"metrics": {}})["metrics"], tested["metrics"])]
     return [
         str(point["trial"]),
         recipe_line(point["recipe"]),
         _number(m["map"], 3),
         _change(m, base),
+        *on_test,
         _number(m["map50"], 3),
-        _number(m["latency_ms_p50"], 2),
+        "\n".join([_number(m["latency_ms"], 2), *marks(point)]),
         _gain(gains.get("eager"), under=True),
         _gain(gains.get("onnxruntime"), under=True),
         _number(m["size_mib"], 2),
@@ -243,11 +231,34 @@ def _number(value: float | None, digits: int) -> str:
 
 def _change(metrics: Mapping[str, float | None], base: Mapping[str, float | None]) -> str:
     """Return how much higher a map is than the baseline's, and under it, where it is known, the interval of that."""
-    value, before = metrics["map"], base.get("map")
+    value, before = metrics.get("map"), base.get("map")
     if value is None or before is None:
         return UNKNOWN
     low, _, high = change_in(metrics, "map") or (0.0, 0.0, 0.0)
     return f"{value - before:+.3f}" + (f"\n[{low:+.3f}, {high:+.3f}]" if low < high else "")
+
+
+def marks(point: Mapping[str, Any]) -> list[str]:
+    """Return the marks of a point: whether its latency is unstable, and with which points it is tied."""
+    tied = ", ".join(map(str, point["tied_with"]))
+    return [*(["~"] if point["unstable"] else []), *([f"= {tied}"] if tied else [])]
+
+
+def doubts(front: Mapping[str, Any], comparison: Mapping[str, Any] | None) -> list[str]:
+    """Return a line for each kind of mark in a front's table, and for what the front was not decided by."""
+    points = front["front"]
+    told = []
+    if any(point["tied_with"] for point in points):
+        told.append("=: the comparison cannot tell which of these trials is faster")
+    if any(point["unstable"] for point in points):
+        told.append("~: unstable, the latency is known less well than is wanted")
+    if front["decided_by"] == "trials" and comparison is None:
+        told.append("not compared yet: the front is that of single trials until the sweep ends")
+    if left_out := (comparison or {}).get("left_out"):
+        told.append(f"not compared: {', '.join(f'trial {number} ({why})' for number, why in left_out.items())}")
+    if (comparison or {}).get("no_test"):
+        told.append(f"accuracy on test is not known: {(comparison or {})['no_test']}")
+    return told
 
 
 def unsure(metric: str, max_drop: float, metrics: Mapping[str, float | None]) -> str | None:

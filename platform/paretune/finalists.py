@@ -1,36 +1,114 @@
-"""The front, measured once more: single latencies flatter whichever trial was lucky."""
+"""The comparison of the front at the end of a sweep: interleaved in one run, it decides the front that is published."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from paretune.bench import Bench, measuring_images
 from paretune.promises import BASELINES, base_name
 
+if TYPE_CHECKING:
+    from paretune.profiling.comparison import Comparison
 
-def compare_front(bench: Bench, artefacts: Mapping[int, str], pairs: Sequence[tuple[int, int]] = ()) -> dict[str, Any]:
-    """Measure artefacts again, interleaved in one run, against trials 0 and 1; raw samples are kept.
+TEST = "test"
+"""The split that no choice of a sweep was made by."""
 
-    Args:
-        bench: the sweep's.
-        artefacts: trial → its artefact's folder, relative to the sweep's; both baselines among them.
-        pairs: of trials among them, the first of which is compared with the second too.
+
+@dataclass(frozen=True)
+class Finalists:
+    """What is compared at the end of a sweep."""
+
+    artefacts: Mapping[int, str]
+    """Trial → its artefact's folder, relative to the sweep's; the baselines among them."""
+    reference: int
+    """The trial that the others' latencies are ratios to; one of them."""
+    seen: Sequence[int]
+    """All trials of which these were chosen."""
+    pairs: Sequence[tuple[int, int]] = ()
+    """Trials among them, the first of which is compared with the second too."""
+    left_out: Mapping[int, str] = field(default_factory=dict)
+    """Trials that might belong on the front and are not compared → why."""
+
+
+def compare_front(bench: Bench, finalists: Finalists) -> dict[str, Any]:
+    """Measure artefacts again, interleaved in one run, and evaluate them on ``test`` where there is one.
+
+    Raw samples are kept in ``comparison.npz``.
 
     Returns:
-        ``{"mode", "notes", "images", "trials": {trial: {"eager" | "onnxruntime" | "trial_N": {"speedup", "low", "high",
-        "verdict", "network_speedup"}}}}``; a speed-up is the latency of what it is named after, divided by the
-        trial's.
+        ``trials``: {trial: {"eager" | "onnxruntime" | "trial_N": {"speedup", "low", "high", "verdict",
+        "network_speedup"}}}, where a speed-up is the latency of what it is named after, divided by the trial's.
+        ``latencies``: {trial: ratio to the ``reference`` with its interval, the same of the network}. ``verdicts``:
+        {trial: {trial: "faster" | "slower" | "tied"}}. ``test``: {trial: metrics}, or None with ``no_test``, why.
+        Besides ``mode``, ``notes``, ``images``, ``reference_ms``, ``reference_network_ms``, ``calm``, ``seen``,
+        ``left_out``, ``ended`` (seconds since 1970).
 
     Raises:
         RuntimeError: one of the measuring processes died or hung.
     """
     from paretune.profiling.comparison import compare
 
-    numbers = sorted(artefacts)
-    folders = [bench.folder / artefacts[number] for number in numbers]
+    numbers = sorted(finalists.artefacts)
+    folders = [bench.folder / finalists.artefacts[number] for number in numbers]
     images = measuring_images(bench.data.splits["val"])
-    found = compare(folders, images, bench.job.target, rounds=bench.job.measuring.rounds)
+    place = numbers.index(finalists.reference)
+    found = compare(folders, images, bench.job.target, rounds=bench.job.measuring.rounds, baseline=place)
+    found.save_samples(bench.folder / "comparison.npz")
+    return {
+        "mode": found.mode,
+        "notes": list(found.notes),
+        "images": len(images),
+        "rounds": found.latency.shape[0],
+        "reference": finalists.reference,
+        **_reference(found, place),
+        "seen": sorted(finalists.seen),
+        "left_out": {str(number): why for number, why in finalists.left_out.items()},
+        "trials": _speedups(found, numbers, finalists.pairs),
+        "latencies": {str(number): _latency(found, index) for index, number in enumerate(numbers)},
+        "verdicts": {
+            str(number): {
+                str(other): found.ratio(index, against).verdict
+                for against, other in enumerate(numbers)
+                if other != number
+            }
+            for index, number in enumerate(numbers)
+        },
+        **_on_test(bench, dict(zip(numbers, folders, strict=True))),
+        "ended": time.time(),
+    }
+
+
+def _reference(found: Comparison, place: int) -> dict[str, Any]:
+    """Return how long the reference took in this run (ms), and whether nobody disturbed it."""
+    return {
+        "reference_ms": float(np.nanmedian(found.latency[:, :, place])),
+        "reference_network_ms": float(np.nanmedian(found.network[:, :, place])),
+        "calm": not any(note.startswith("contended") for note in found.notes),
+    }
+
+
+def _latency(found: Comparison, index: int) -> dict[str, Any]:
+    """Return the latency of one artefact as a share of the reference's."""
+    whole, network = found.ratio(index), found.ratio(index, network=True)
+    return {
+        "ratio": whole.ratio,
+        "low": whole.low,
+        "high": whole.high,
+        "network_ratio": network.ratio,
+        "network_low": network.low,
+        "network_high": network.high,
+        "unstable": whole.half > whole.tolerance,
+    }
+
+
+def _speedups(found: Comparison, numbers: Sequence[int], pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """Return how many times as fast each trial is as the baselines, and as what it is paired with."""
     baselines = [n for n in range(len(BASELINES)) if n in numbers]
     trials: dict[str, Any] = {}
     for index, number in enumerate(numbers):
@@ -46,5 +124,28 @@ def compare_front(bench: Bench, artefacts: Mapping[int, str], pairs: Sequence[tu
                 "network_speedup": 1 / network.ratio,
             }
         trials[str(number)] = rows
-    found.save_samples(bench.folder / "comparison.npz")
-    return {"mode": found.mode, "notes": list(found.notes), "images": len(images), "trials": trials}
+    return trials
+
+
+def _on_test(bench: Bench, folders: Mapping[int, Path]) -> dict[str, Any]:
+    """Return what each trial finds on ``test``, beside the eager baseline, or why that is not known."""
+    from paretune.device_lock import sharing
+    from paretune.evaluation.change import evaluate_beside
+    from paretune.runtimes.predictor import load_predictor
+
+    split = bench.data.splits.get(TEST)
+    if split is None or not len(split):
+        return {"test": None, "no_test": "the data has no split test"}
+    found, kept = {}, bench.folder / "detections-test.npz"
+    with sharing(bench.job.target.device):
+        for number, folder in sorted(folders.items()):
+            predictor = load_predictor(folder, bench.job.target)
+            accuracy, change = evaluate_beside(predictor, split, kept, first=number == 0)
+            figures = {**accuracy.metrics(), **change.figures}
+            known = {name: float(value) for name, value in figures.items() if value is not None}
+            found[str(number)] = {
+                "images": len(split),
+                "metrics": known,
+                "reasons": {**accuracy.reasons, **change.reasons},
+            }
+    return {"test": found}

@@ -4,95 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from paretune.errors import did_you_mean
+from paretune.latency_scale import BEFORE, SCALED
+from paretune.metrics import COSTS, METRICS
 from paretune.records import Record
-
-CHANGED = ("map", "map50")
-"""Metrics whose difference to the eager baseline's has an interval."""
-
-
-def change_names(metric: str) -> tuple[str, str, str]:
-    """Return the names of a difference: low end of its 95 % interval, the difference, high end."""
-    return f"{metric}_delta_low", f"{metric}_delta", f"{metric}_delta_high"
-
-
-def change_in(metrics: Mapping[str, float | None], metric: str) -> tuple[float, float, float] | None:
-    """Return how a metric differs from the baseline's, between the ends of the interval; None where it is not known."""
-    low, middle, high = (metrics.get(name) for name in change_names(metric))
-    return None if low is None or middle is None or high is None else (low, middle, high)
-
-
-METRICS = (
-    "map",
-    *change_names("map"),
-    "map50",
-    *change_names("map50"),
-    "precision",
-    "recall",
-    "f1",
-    "latency_ms_p50",
-    "latency_ms_p90",
-    "network_ms_p50",
-    "memory_mib_peak",
-    "energy_mj_image",
-    "size_mib",
-    "coded_mib",
-    "params",
-    "flops",
-)
-"""Metrics every point of a printed front has, null where unknown."""
-
-
-NAMEABLE = {
-    "map": "COCO mean average precision, IoU 0.50:0.95",
-    "map50": "mean average precision at IoU 0.50",
-    "map75": "mean average precision at IoU 0.75",
-    "map_delta_low": "map less the eager baseline's, the low end of its 95 % interval: -0.01 loses a point at most",
-    "map50_delta_low": "the same of map50",
-    "map_small": "map of objects below 32 x 32 pixels",
-    "map_medium": "map of objects from there to 96 x 96 pixels",
-    "map_large": "map of larger objects",
-    "ar1": "mean recall, IoU 0.50:0.95, of one detection of a class in an image",
-    "ar10": "the same of ten detections",
-    "ar100": "the same of a hundred detections",
-    "ar_small": "ar100 of objects below 32 x 32 pixels",
-    "ar_medium": "ar100 of objects from there to 96 x 96 pixels",
-    "ar_large": "ar100 of larger objects",
-    "precision": "at the confidence of the best F1, IoU 0.50",
-    "recall": "at the confidence of the best F1, IoU 0.50",
-    "f1": "the best one over all confidences, IoU 0.50",
-    "latency_ms_p50": "median of preprocess + network + postprocess",
-    "latency_ms_p90": "90th percentile of the same",
-    "latency_ms_p95": "95th percentile, of at least 130 inferences",
-    "network_ms_p50": "median of the network alone",
-    "memory_mib_peak": "peak resident memory of a process that only predicts",
-    "device_mib_peak": "memory of the GPU that it has",
-    "energy_mj_image": "millijoules an image, of all that the device took meanwhile",
-    "energy_mj_image_net": "the same without what the idle device takes",
-    "size_mib": "model files on disk",
-    "coded_mib": "the same compressed by bzip2: what clustered and sparse weights gain",
-    "params": "number of parameters",
-    "flops": "operations of one inference, 2 x multiply-adds",
-}
-"""Metrics an objective or a constraint may name."""
-COSTS = tuple(list(NAMEABLE)[list(NAMEABLE).index("latency_ms_p50") :])
-"""Those that are better when smaller."""
-ENERGY = ("energy_mj_image", "energy_mj_image_net")
-"""Those that only some machines tell."""
-
-
-def known_metric(metric: str) -> str:
-    """Return the metric.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
-    if metric not in NAMEABLE:
-        raise ValueError(f"unknown metric {metric!r}{did_you_mean(metric, NAMEABLE)}; known: {', '.join(NAMEABLE)}")
-    return metric
 
 
 @dataclass(frozen=True)
@@ -173,47 +90,157 @@ def no_hypervolume(objectives: Sequence[Objective], baseline: Mapping[str, float
     return None
 
 
+@dataclass(frozen=True)
+class Judge:
+    """What the points of a sweep's front are chosen by."""
+
+    objectives: Sequence[Objective]
+    feasible: Callable[[Record], bool]
+    """Whether a record keeps every constraint."""
+    constraints: Sequence[str] = ()
+    """Metrics that are constrained."""
+
+    @property
+    def cost(self) -> Objective:
+        """Return the objective that a front is ordered by: the first to minimize, or else the first."""
+        return next((o for o in self.objectives if o.direction == "minimize"), self.objectives[0])
+
+    @property
+    def quality(self) -> Objective:
+        """Return the other objective, by which one of two equally cheap points is preferred."""
+        return next((o for o in self.objectives if o.metric != self.cost.metric), self.cost)
+
+    @property
+    def timed(self) -> bool:
+        """Tell whether an objective is a latency that a comparison decides."""
+        return any(objective.metric in SCALED for objective in self.objectives)
+
+    @property
+    def claim(self) -> str:
+        """Return what the first point of a front may be called."""
+        if self.cost.metric in (*SCALED, *BEFORE.values()):
+            first = "fastest"
+        else:
+            first = f"{'smallest' if self.cost.direction == 'minimize' else 'largest'} {self.cost.metric}"
+        if any(metric not in COSTS for metric in self.constraints):
+            return f"{first} that is accurate enough"
+        return f"{first} that keeps the constraints" if self.constraints else f"{first} of the front"
+
+
+def contenders(records: Sequence[Record], judge: Judge) -> list[int]:
+    """Return the trials that may belong on the front as far as the intervals of their latencies tell, likeliest first.
+
+    Of a trial that is left out it is known that another one beats it, or that it breaks a constraint: at the low end
+    of its interval, against the high end of the other's.
+    """
+    complete = [record for record in records if record.state == "complete"]
+    hopeful = [(record, _at(record, "low")) for record in complete if judge.feasible(_at(record, "low"))]
+    sure = [_at(record, "high") for record in complete if judge.feasible(_at(record, "high"))]
+    gains = [(one.number, tuple(o.gain(one.metrics) for o in judge.objectives)) for one in sure]
+    found = []
+    for record, best in hopeful:
+        mine = tuple(objective.gain(best.metrics) for objective in judge.objectives)
+        unknown = any(map(math.isnan, mine))
+        if not unknown and not any(number != record.number and _dominates(gain, mine) for number, gain in gains):
+            found.append((_behind(record, complete, judge), record.number))
+    return [number for _, number in sorted(found)]
+
+
+def _behind(record: Record, others: Sequence[Record], judge: Judge) -> float:
+    """Return the cost of a record as a multiple of the cheapest other's that is as good; below 1 it leads."""
+    wanted, cost = judge.quality.gain(record.metrics), -judge.cost.gain(record.metrics)
+    costs = [-judge.cost.gain(other.metrics) for other in others if judge.quality.gain(other.metrics) >= wanted]
+    least = min((value for value in costs if value > 0), default=math.nan)
+    return cost / least if math.isfinite(least) else 1.0
+
+
+def _at(record: Record, end: Literal["low", "high"]) -> Record:
+    """Return a record whose latencies are at one end of their intervals."""
+    ends = {name: record.metrics[f"{name}_{end}"] for name in SCALED if f"{name}_{end}" in record.metrics}
+    return replace(record, metrics={**record.metrics, **ends})
+
+
+def decides(comparison: Mapping[str, Any] | None, records: Sequence[Record], judge: Judge) -> bool:
+    """Tell whether a comparison decides the front of these records: a latency is an objective, and it saw them all."""
+    if comparison is None or not judge.timed:
+        return False
+    return sorted(comparison.get("seen", ())) == sorted(record.number for record in records)
+
+
 def front_object(
     sweep: str,
     target: str,
     records: Sequence[Record],
-    objectives: Sequence[Objective],
-    feasible: Callable[[Record], bool],
+    judge: Judge,
+    comparison: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what ``paretune front --json`` prints.
 
     Args:
         sweep: its name.
         target: the target's name.
-        records: of all trials; trial 0 is the eager baseline.
-        objectives: what the front is made of.
-        feasible: whether a record keeps every constraint.
+        records: of all trials, on one scale (`latency_scale.on_one_scale`); trial 0 is the eager baseline.
+        judge: objectives and constraints.
+        comparison: of the front, as ``finalists.compare_front`` returns it. Where it decides, only trials that it
+            measured are on the front.
     """
     complete = [record for record in records if record.state == "complete"]
     eager = next((record for record in complete if record.number == 0), None)
-    allowed = [record for record in complete if feasible(record)]
-    chosen = [allowed[i] for i in pareto_front([r.metrics for r in allowed], objectives)]
-    cheapest = next((o for o in objectives if o.direction == "minimize"), objectives[0])
-    chosen.sort(key=lambda record: (-cheapest.gain(record.metrics), record.number))
+    decided = decides(comparison, records, judge)
+    told: Mapping[str, Any] = comparison if decided and comparison is not None else {}
+    allowed = [record for record in complete if judge.feasible(record)]
+    if decided:
+        allowed = [record for record in allowed if str(record.number) in told["latencies"]]
+    chosen = [allowed[i] for i in pareto_front([r.metrics for r in allowed], judge.objectives)]
+    chosen.sort(key=lambda record: (-judge.cost.gain(record.metrics), record.number))
     base: dict[str, float | None] = dict(eager.metrics) if eager else {}
+    front = [point_of(record, told, chosen) for record in chosen]
     return {
         "sweep": sweep,
         "target": target,
-        "baseline": point_of(eager) if eager else None,
-        "front": [point_of(record) for record in chosen],
-        "objectives": {objective.metric: objective.direction for objective in objectives},
-        "hypervolume": hypervolume([r.metrics for r in allowed], objectives, base),
-        "hypervolume_unknown": no_hypervolume(objectives, base),
-        "reference": {o.metric: 0 if o.direction == "maximize" else base.get(o.metric) for o in objectives},
+        "baseline": point_of(eager, told) if eager else None,
+        "front": front,
+        "decided_by": "comparison" if decided else "trials",
+        "best": _best(front, judge),
+        "objectives": {objective.metric: objective.direction for objective in judge.objectives},
+        "hypervolume": hypervolume([r.metrics for r in allowed], judge.objectives, base),
+        "hypervolume_unknown": no_hypervolume(judge.objectives, base),
+        "reference": {o.metric: 0 if o.direction == "maximize" else base.get(o.metric) for o in judge.objectives},
     }
 
 
-def point_of(record: Record) -> dict[str, Any]:
-    """Return one point of a front as it is printed."""
+def _best(front: Sequence[Mapping[str, Any]], judge: Judge) -> dict[str, Any] | None:
+    """Return the point to take: the cheapest, or of those that are tied with it the one of the highest quality."""
+    if not front:
+        return None
+    first = front[0]
+    tied = [point for point in front if point["trial"] in first["tied_with"]]
+    best = max([first, *tied], key=lambda point: judge.quality.gain(point["metrics"]))
+    return {"trial": best["trial"], "claim": judge.claim, "artefact": best["artefact"]}
+
+
+def point_of(
+    record: Record, comparison: Mapping[str, Any] | None = None, front: Sequence[Record] = ()
+) -> dict[str, Any]:
+    """Return one point of a front as it is printed.
+
+    Args:
+        record: of the trial.
+        comparison: that decides the front; empty where none does.
+        front: records of all points, to tell with which of them it is tied.
+    """
+    told = comparison or {}
     known = {name: record.metrics.get(name) for name in METRICS}
+    row = told.get("latencies", {}).get(str(record.number)) or record.facts.get("duet") or {}
+    verdicts = told.get("verdicts", {}).get(str(record.number), {})
+    others = sorted(other.number for other in front if other.number != record.number)
     return {
         "trial": record.number,
         "recipe": dict(record.recipe),
         "metrics": {**known, **record.metrics},
         "artefact": record.artefact,
+        "latency_mode": told.get("mode") or row.get("mode"),
+        "unstable": row.get("unstable"),
+        "tied_with": [number for number in others if verdicts.get(str(number)) == "tied"],
+        "test": (told.get("test") or {}).get(str(record.number)),
     }

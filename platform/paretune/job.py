@@ -12,7 +12,7 @@ from paretune.data import DATASETS
 from paretune.data.base import Dataset
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.front import COSTS, ENERGY, known_metric
+from paretune.metrics import COSTS, ENERGY, known_metric
 from paretune.recipe import Recipe, WrittenSize
 from paretune.search.samplers import SAMPLERS, Gp, Sampler
 from paretune.spec import Spec, misplaced, plugin
@@ -82,13 +82,13 @@ class Measuring(Spec):
     """How thoroughly latency is taken of each trial, and of the front in the end; less is for a quick look."""
 
     repetitions: int = Field(default=3, ge=1, le=100)
-    """Fresh processes of each trial."""
+    """Fresh processes of each trial, each beside one of the reference."""
     spare: int = Field(default=3, ge=0, le=100)
-    """Further ones, in place of those that others disturbed, or added until the median is known to 3 % (GPU: 1 %)."""
-    seconds: float = Field(default=1.0, gt=0, le=60)
+    """Further ones, until the latency is known to 3 % (GPU: 1 %)."""
+    seconds: float = Field(default=0.6, gt=0, le=60)
     """Sampling in each of them, at least."""
-    patience: float = Field(default=30.0, ge=0, le=3600)
-    """Seconds in which all of them sample on while guests of the same host use its memory; 0 does not look."""
+    patience: float = Field(default=12.0, ge=0, le=3600)
+    """Seconds within which further processes are begun and ended, however well the latency is known."""
     energy: float = Field(default=5.0, ge=0, le=120)
     """Seconds of inferences, 5 at least, over which each trial's energy is taken, after 5 of idling, where the device
     tells; 0 does not take it."""
@@ -146,7 +146,7 @@ class Job(Spec):
     targets: dict[str, Target] = Field(default_factory=lambda: {"local": Target()})
     """Where latency is measured: one target by its name."""
     objectives: dict[str, Literal["maximize", "minimize"]] = Field(
-        default={"map": "maximize", "latency_ms_p50": "minimize"}
+        default={"map": "maximize", "latency_ms": "minimize"}
     )
     """What the front is made of: two metrics, each with its direction."""
     constraints: dict[str, Constraint] = Field(default_factory=dict)
@@ -171,7 +171,7 @@ class Job(Spec):
         if odd := [metric for metric in value if metric.endswith("_delta_low")]:
             raise ValueError(f"{odd[0]} is for constraints; the objective is {odd[0].removesuffix('_delta_low')}")
         if len(value) != 2:
-            raise ValueError(f"two objectives are expected, such as map and latency_ms_p50; got {len(value)}")
+            raise ValueError(f"two objectives are expected, such as map and latency_ms; got {len(value)}")
         return value
 
     @field_validator("constraints")

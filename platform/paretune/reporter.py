@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from paretune import display
+from paretune.device_lock import sharing
 from paretune.errors import UserError
 from paretune.folders import Sweep
-from paretune.front import Objective, front_object
+from paretune.front import Judge, Objective, front_object
+from paretune.latency_scale import on_one_scale
 from paretune.promises import Outcome, outcomes
 from paretune.records import Record, read_records
 from paretune.spec import flat
@@ -40,28 +42,30 @@ class Reporter:
 
     def trial_done(self, record: Record) -> None:
         """Tell of one trial, and bring the log and the front's files up to date."""
-        records = read_records(self.sweep.folder)
+        records = records_of(self.sweep)
         budget = self.sweep.job.search.trials
-        line = display.trial_line(record, records, objectives(self.sweep), budget, self.sweep.feasible)
+        line = display.trial_line(record.number, records, judge_of(self.sweep), budget)
         self.say(line + display.time_left(records, budget))
         self._update()
 
     def finished(self) -> None:
         """Print the front, where its pictures are, and what to type next."""
         self.started()
-        for trial, rows in (comparison_of(self.sweep) or {"trials": {}})["trials"].items():
-            values = {f"speedup_vs_{name}": row["speedup"] for name, row in rows.items()}
-            self._tracker.metrics(int(trial), values)
+        comparison = comparison_of(self.sweep)
+        if comparison is not None and "ended" in comparison:
+            records = records_of(self.sweep)
+            self._tracker.compared(records, front_of(self.sweep, records), comparison)
         self._tracker.finish()
         print(front_text(self.sweep))
 
     def _update(self) -> None:
-        records = read_records(self.sweep.folder)
+        """Bring the front's files and the log up to date, while no measurement holds this machine's CPU."""
+        records = records_of(self.sweep)
         if any(r.number == 0 and r.state == "complete" for r in records):
-            front = front_of(self.sweep, records)
-            files = write_front(self.sweep, front, records)
-            aims = objectives(self.sweep)
-            self._tracker.sync(records, self.sweep.folder, front, aims, self.sweep.feasible, files)
+            with sharing("cpu"):
+                front = front_of(self.sweep, records)
+                files = write_front(self.sweep, front, records)
+                self._tracker.sync(records, self.sweep.folder, front, judge_of(self.sweep), files)
 
 
 def advice_of(sweep: Sweep) -> list[Outcome]:
@@ -70,14 +74,20 @@ def advice_of(sweep: Sweep) -> list[Outcome]:
     return outcomes(promises, read_records(sweep.folder), comparison_of(sweep)) if promises else []
 
 
-def objectives(sweep: Sweep) -> list[Objective]:
-    """Return the sweep's objectives."""
-    return [Objective(metric, direction) for metric, direction in sweep.job.objectives.items()]
+def records_of(sweep: Sweep) -> list[Record]:
+    """Return the records of a sweep, their latencies on one scale."""
+    return on_one_scale(read_records(sweep.folder), comparison_of(sweep))
+
+
+def judge_of(sweep: Sweep) -> Judge:
+    """Return what the points of the sweep's front are chosen by."""
+    objectives = [Objective(metric, direction) for metric, direction in sweep.job.objectives.items()]
+    return Judge(objectives, sweep.feasible, tuple(sweep.job.constraints))
 
 
 def front_of(sweep: Sweep, records: Sequence[Record]) -> dict[str, Any]:
-    """Return the front of a sweep's records."""
-    return front_object(sweep.name, sweep.job.target_name, records, objectives(sweep), sweep.feasible)
+    """Return the front of a sweep's records (`records_of`)."""
+    return front_object(sweep.name, sweep.job.target_name, records, judge_of(sweep), comparison_of(sweep))
 
 
 def comparison_of(sweep: Sweep) -> dict[str, Any] | None:
@@ -93,7 +103,9 @@ def write_front(sweep: Sweep, front: dict[str, Any], records: Sequence[Record]) 
     from paretune.tracking.figures import Picture, front_csv, front_html, front_png
 
     advice = [one.tree() for one in advice_of(sweep)]
-    picture = Picture(front, records, objectives(sweep), comparison_of(sweep), sweep.floors, advice)
+    violations = {record.number: sweep.violations(record) for record in records if record.state == "complete"}
+    aims = judge_of(sweep).objectives
+    picture = Picture(front, records, aims, comparison_of(sweep), sweep.floors, advice, violations)
     folder = sweep.folder / "front"
     folder.mkdir(exist_ok=True)
     (folder / "front.json").write_text(json.dumps(front, indent=1))
@@ -111,7 +123,7 @@ def checked_front(sweep: Sweep, target: str | None) -> dict[str, Any]:
     """
     if target not in (None, *sweep.job.targets):
         raise UserError(f"sweep {sweep.name!r} has no target {target!r}; it has {', '.join(sweep.job.targets)}")
-    front = front_of(sweep, read_records(sweep.folder))
+    front = front_of(sweep, records_of(sweep))
     if front["baseline"] is None:
         raise UserError(f"sweep {sweep.name!r} has no front yet: its eager baseline is not measured")
     return front
@@ -144,11 +156,12 @@ def front_text(sweep: Sweep, target: str | None = None) -> str:
         lines.append(f"every point keeps: {kept}")
     if volume is not None:
         lines.append(f"hypervolume {volume:.4f}, reference {json.dumps(front['reference'])}")
-    if front["front"]:
-        fastest = front["front"][0]
-        lines.append(f"fastest that is accurate enough: {sweep.folder / fastest['artefact']}")
+    lines += display.doubts(front, comparison)
+    if best := front["best"]:
+        lines.append(f"{best['claim']}: {sweep.folder / best['artefact']}")
+        metrics = next(point["metrics"] for point in front["front"] if point["trial"] == best["trial"])
         drops = {name: kept.max_drop for name, kept in sweep.job.constraints.items() if kept.max_drop is not None}
-        doubts = (display.unsure(name, drop, fastest["metrics"]) for name, drop in drops.items())
+        doubts = (display.unsure(name, drop, metrics) for name, drop in drops.items())
         lines += [doubt for doubt in doubts if doubt is not None]
     lines.append(f"pictures: {sweep.folder / 'front'}    next: paretune ui{where}")
     return "\n".join(lines)

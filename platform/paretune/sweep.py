@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import functools
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from paretune.baseline import baseline_problem, first_recipes, take_baseline, train_baseline
 from paretune.bench import Bench
 from paretune.errors import UserError
-from paretune.finalists import compare_front
 from paretune.folders import Sweep
+from paretune.front_comparison import bench_of, compare
 from paretune.job import Job
-from paretune.promises import pairs
 from paretune.recipe import Recipe
 from paretune.records import Record, forget_record, read_record, read_records
-from paretune.reporter import Reporter, comparison_of, front_of
-from paretune.store import write_text
+from paretune.reporter import Reporter, comparison_of
 from paretune.trial import forgiven, not_run, run
 
 
@@ -71,11 +67,6 @@ def run_sweep(sweep: Sweep, *, address: str | None = None) -> Outcome:
         return Outcome(finished=True, records=tuple(read_records(sweep.folder)))
 
 
-def bench_of(sweep: Sweep) -> Bench:
-    """Open what the trials of a sweep share."""
-    return Bench(sweep.job, sweep.job.dataset.open(sweep.cache), sweep.folder, sweep.baseline, sweep.cache)
-
-
 def refuse_impossible(job: Job) -> None:
     """Refuse what no node of the session can ever give.
 
@@ -89,27 +80,6 @@ def refuse_impossible(job: Job) -> None:
         from paretune.training.ddp import room_for
 
         room_for(job.training)
-
-
-def compare(sweep: Sweep, reporter: Reporter, address: str | None = None) -> None:
-    """Measure the front, and what advice was tried, once more, interleaved with both baselines; or note why not."""
-    from paretune.executors.ray import session
-
-    reporter.say("measuring the front once more, interleaved with both baselines")
-    records = read_records(sweep.folder)
-    advised = pairs(sweep.promises, records)
-    wanted = {0, 1, *(point["trial"] for point in front_of(sweep, records)["front"]), *chain(*advised)}
-    artefacts = {r.number: r.artefact for r in records if r.number in wanted and r.artefact is not None}
-    place = Sweep(sweep.runs.resolve(), sweep.name)
-
-    def measure() -> dict[str, Any]:
-        return compare_front(bench_of(place), artefacts, advised)
-
-    try:
-        found = session.on_a_node(measure, sweep.job.resources.by_ray_name(), sweep.runs, address)
-    except (RuntimeError, UserError) as error:  # no trial is lost by it
-        found = {"reason": " ".join(str(error).split()), "trials": {}}
-    write_text(sweep.comparison, json.dumps(found))
 
 
 def normal_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretune.bench import Bench, measuring_images
+from paretune.bench import Bench, measuring_images, protocol_of
 from paretune.build import Built, Start, build
 from paretune.compression.base import Context
 from paretune.device_lock import sharing
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from paretune.compression.parity import Parity
     from paretune.evaluation import Accuracy
     from paretune.evaluation.change import Change
+    from paretune.profiling.duet import Duet
     from paretune.profiling.energy import Energy
-    from paretune.profiling.latency import Latency
 
 
 @dataclass
@@ -66,7 +66,7 @@ def run(
         facts = {UNFIT: True} if isinstance(error, UnfitRuntimeError) else {}
         record = Record.failed(*what, failure, started=started, seconds=clock.seconds, facts=facts)
     else:
-        record = Record.complete(*what, started=started, seconds=clock.seconds, **result)
+        record = bench.scaled(Record.complete(*what, started=started, seconds=clock.seconds, **result))
     write_record(bench.folder, record)
     shutil.rmtree(bench.trial_folder(number) / "work", ignore_errors=True)  # the artefact holds what is of use
     return record
@@ -82,13 +82,13 @@ def _carry_out(
         parity, accuracy, change = _evaluate(bench, number, built)
     with clock.stage("measure"):
         progress("measuring")
-        latency = _measure(bench, number, artefact)
+        duet, reference = _measure(bench, number, artefact)
     with clock.stage("energy"):
         used = _energy(bench, artefact)
     metrics: dict[str, float | None] = {
         **accuracy.metrics(),
         **change.figures,
-        **latency.metrics(),
+        **duet.metrics(),
         **used.figures(),
         **parity.metrics(),
         "size_mib": artefact.size_mib,
@@ -98,10 +98,10 @@ def _carry_out(
     }
     return {
         "metrics": {name: float(value) for name, value in metrics.items() if value is not None},
-        "reasons": {**accuracy.reasons, **change.reasons, **latency.reasons, **used.reasons},
-        "notes": (*artefact.notes, *latency.notes, *(f"energy: {note}" for note in used.notes)),
+        "reasons": {**accuracy.reasons, **change.reasons, **duet.reasons, **used.reasons},
+        "notes": (*artefact.notes, *duet.notes, *(f"energy: {note}" for note in used.notes)),
         "artefact": str(artefact.folder.relative_to(bench.folder)),
-        "facts": {**latency.facts, "energy": used.source},
+        "facts": {**duet.latency.facts, "duet": {"reference": reference, **duet.facts}, "energy": used.source},
     }
 
 
@@ -155,18 +155,20 @@ def _evaluate(bench: Bench, number: int, built: Built) -> tuple[Parity, Accuracy
         return parity, *evaluate_beside(predictor, val, bench.trial_folder(0) / DETECTIONS, first=number == 0)
 
 
-def _measure(bench: Bench, number: int, artefact: Artefact) -> Latency:
-    """Measure the artefact alone on the target; raw samples are kept beside it."""
-    from paretune.profiling.measuring import measure
-    from paretune.profiling.samples import Protocol
+def _measure(bench: Bench, number: int, artefact: Artefact) -> tuple[Duet, int]:
+    """Measure the artefact in a duet with the sweep's reference, alone on the target; raw samples are kept beside it.
 
-    wanted = bench.job.measuring
-    protocol = Protocol(
-        repetitions=wanted.repetitions, spare=wanted.spare, seconds=wanted.seconds, patience=wanted.patience
-    )
-    latency = measure(artefact.folder, measuring_images(bench.data.splits["val"]), bench.job.target, protocol)
-    latency.save_samples(bench.trial_folder(number) / "samples.npz")
-    return latency
+    Returns:
+        The duet, and the trial whose artefact is the reference: the artefact's own where there is none yet.
+    """
+    from paretune.profiling.duet import measure_duet
+
+    images = measuring_images(bench.data.splits["val"])
+    reference = bench.reference(number)
+    beside = None if reference is None else bench.folder / str(reference.artefact)
+    duet = measure_duet(artefact.folder, beside, images, bench.job.target, protocol_of(bench.job.measuring))
+    duet.save_samples(bench.trial_folder(number) / "samples.npz")
+    return duet, number if reference is None else reference.number
 
 
 def not_run(folder: Path, proposal: Mapping[str, Any], why: str) -> Record:

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paretune.front import Objective, front_object, hypervolume, hypervolume_2d, no_hypervolume, pareto_front
+from paretune.front import Judge, Objective, front_object, hypervolume, hypervolume_2d, no_hypervolume, pareto_front
 from paretune.records import Record
 
 quick = settings(deadline=None)  # machines are shared
-AIMS = [Objective("map", "maximize"), Objective("latency_ms_p50", "minimize")]
+AIMS = [Objective("map", "maximize"), Objective("latency_ms", "minimize")]
 THREE = [*AIMS, Objective("size_mib", "minimize")]
 value = st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.9, math.nan, math.inf, -math.inf, None])
 points_of = st.lists(st.fixed_dictionaries({objective.metric: value for objective in THREE}), max_size=10)
@@ -35,7 +35,7 @@ def test_a_front_of_three_objectives_is_what_the_definition_says(points):
             if known(other)
             and known(point)
             and other["map"] >= point["map"]
-            and other["latency_ms_p50"] <= point["latency_ms_p50"]
+            and other["latency_ms"] <= point["latency_ms"]
             and other["size_mib"] <= point["size_mib"]
             and (other != point or j < i)
         ]
@@ -75,8 +75,8 @@ def test_one_more_point_never_takes_hypervolume_away(points, more):
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.floats(0.1, 100)), max_size=8), st.floats(0.01, 100))
 def test_hypervolume_does_not_depend_on_the_unit_of_time(points, unit):
     def volume(factor):
-        rows = [{"map": quality, "latency_ms_p50": cost * factor} for quality, cost in points]
-        return hypervolume(rows, AIMS, {"latency_ms_p50": 20.0 * factor})
+        rows = [{"map": quality, "latency_ms": cost * factor} for quality, cost in points]
+        return hypervolume(rows, AIMS, {"latency_ms": 20.0 * factor})
 
     assert volume(unit) == pytest.approx(volume(1.0), rel=1e-6, abs=1e-9)
 
@@ -84,7 +84,7 @@ def test_hypervolume_does_not_depend_on_the_unit_of_time(points, unit):
 @quick
 @given(points_of)
 def test_unknown_values_add_no_hypervolume(points):
-    base = {"latency_ms_p50": 0.8}
+    base = {"latency_ms": 0.8}
     clean = [p for p in points if all(p[o.metric] is not None and math.isfinite(p[o.metric]) for o in AIMS)]
     assert hypervolume(points, AIMS, base) == hypervolume(clean, AIMS, base)
 
@@ -92,22 +92,22 @@ def test_unknown_values_add_no_hypervolume(points):
 @pytest.mark.parametrize(
     ("objectives", "baseline", "reason"),
     [
-        (AIMS[:1], {"latency_ms_p50": 1.0}, "two objectives"),
-        (THREE, {"latency_ms_p50": 1.0}, "two objectives"),
-        ([AIMS[0], Objective("f1", "maximize")], {"latency_ms_p50": 1.0}, "two objectives"),
-        (AIMS, {}, "eager baseline's latency_ms_p50"),
-        (AIMS, {"latency_ms_p50": None}, "eager baseline's latency_ms_p50"),
-        (AIMS, {"latency_ms_p50": 0.0}, "eager baseline's latency_ms_p50"),
-        (AIMS, {"latency_ms_p50": math.inf}, "eager baseline's latency_ms_p50"),
+        (AIMS[:1], {"latency_ms": 1.0}, "two objectives"),
+        (THREE, {"latency_ms": 1.0}, "two objectives"),
+        ([AIMS[0], Objective("f1", "maximize")], {"latency_ms": 1.0}, "two objectives"),
+        (AIMS, {}, "eager baseline's latency_ms"),
+        (AIMS, {"latency_ms": None}, "eager baseline's latency_ms"),
+        (AIMS, {"latency_ms": 0.0}, "eager baseline's latency_ms"),
+        (AIMS, {"latency_ms": math.inf}, "eager baseline's latency_ms"),
     ],
 )
 def test_no_hypervolume_has_a_reason(objectives, baseline, reason):
-    assert hypervolume([{"map": 0.5, "latency_ms_p50": 0.5}], objectives, baseline) is None
+    assert hypervolume([{"map": 0.5, "latency_ms": 0.5}], objectives, baseline) is None
     assert reason in no_hypervolume(objectives, baseline)
 
 
 def test_the_order_of_the_objectives_does_not_matter():
-    points, base = [{"map": 0.5, "latency_ms_p50": 5.0}], {"latency_ms_p50": 10.0}
+    points, base = [{"map": 0.5, "latency_ms": 5.0}], {"latency_ms": 10.0}
     assert hypervolume(points, AIMS[::-1], base) == hypervolume(points, AIMS, base) == pytest.approx(0.5 * math.log(2))
 
 
@@ -115,11 +115,11 @@ def test_the_order_of_the_objectives_does_not_matter():
 @given(st.lists(st.tuples(st.sampled_from([0.2, 0.4, 0.6]), st.sampled_from([1.0, 2.0, 3.0])), max_size=9))
 def test_infeasible_trials_are_never_printed_and_the_fastest_is_first(rows):
     records = [
-        Record(i, "complete", {}, {}, {"map": q, "latency_ms_p50": c}, {}, (), None, None, "sampled", 0.0)
+        Record(i, "complete", {}, {}, {"map": q, "latency_ms": c}, {}, (), None, None, "sampled", 0.0)
         for i, (q, c) in enumerate(rows)
     ]
-    front = front_object("s", "t", records, AIMS, lambda record: record.metrics["map"] > 0.3)["front"]
-    costs = [point["metrics"]["latency_ms_p50"] for point in front]
+    front = front_object("s", "t", records, Judge(AIMS, lambda record: record.metrics["map"] > 0.3))["front"]
+    costs = [point["metrics"]["latency_ms"] for point in front]
     assert costs == sorted(set(costs))
     assert all(point["metrics"]["map"] > 0.3 for point in front)
     assert bool(front) == any(quality > 0.3 for quality, _ in rows)

@@ -19,13 +19,12 @@ from paretune.runtimes import RUNTIMES
 from paretune.training.distill import Distill
 from tests_support_records import (
     INT8,
-    OBJECTIVES,
     changed,
     comparison,
     fake_records,
-    feasible,
     finetune,
     front_of,
+    judge,
     prune,
     recipe,
 )
@@ -83,15 +82,13 @@ def test_every_setting_of_a_runtime_is_told(name):
 
 def test_the_line_of_a_trial():
     records = fake_records()
-    line = display.trial_line(records[8], records, OBJECTIVES, 20, feasible)
+    line = display.trial_line(8, records, judge(), 20)
     assert line == (
         "trial 8 (14/20 done, 1 failed): 128 prune 0.55 l1 → finetune 8 → int8 → onnxruntime: "
         "map 0.449, map50 0.727, 1.25 ms (7.3x eager); on the front of 7"
     )
-    assert display.trial_line(records[9], records, OBJECTIVES, 20, feasible).endswith(
-        "(8.3x eager); breaks a constraint"
-    )
-    assert display.trial_line(records[7], records, OBJECTIVES, 20, feasible).endswith("3.90 ms (2.3x eager)")
+    assert display.trial_line(9, records, judge(), 20).endswith("(8.3x eager); breaks a constraint")
+    assert display.trial_line(7, records, judge(), 20).endswith("3.90 ms (2.3x eager)")
 
 
 @pytest.mark.parametrize(
@@ -99,12 +96,12 @@ def test_the_line_of_a_trial():
 )
 def test_the_line_of_a_failed_trial(failure, said):
     record = changed(fake_records()[10], failure=failure)
-    assert display.trial_line(record, [record], OBJECTIVES, 5).endswith(f"FAILED: {said}")
+    assert display.trial_line(record.number, [record], judge(allowed=lambda _: True), 5).endswith(f"FAILED: {said}")
 
 
 def test_a_line_without_figures():
     bare = Record(5, "complete", recipe(160), {}, {}, {}, (), None, None, "sampled", 0.0)
-    assert display.trial_line(bare, [bare], OBJECTIVES, 5).endswith("map -, map50 -, - ms")
+    assert display.trial_line(bare.number, [bare], judge(allowed=lambda _: True), 5).endswith("map -, map50 -, - ms")
 
 
 def times(*spans, origin="sampled"):
@@ -144,13 +141,13 @@ def row_of(text, trial):
 def test_the_table_of_a_front():
     text = display.front_table(front_of(fake_records()), comparison())
     lines = text.splitlines()
-    assert lines[0] == "front of demo on target laptop: maximize map, minimize latency_ms_p50"
+    assert lines[0] == "front of demo on target laptop: maximize map, minimize latency_ms"
     assert max(map(len, lines)) <= display.WIDTH
     assert "\x1b" not in text
     numbers = [line[:6].strip() for line in lines if line[:6].strip().isdecimal()]
     assert numbers == ["8", "5", "12", "6", "4", "2", "3", "0"]
     figures, intervals = row_of(text, 8)
-    assert figures.endswith("  0.449  -0.063  0.727    1.25          7.28          3.44  0.49  0.13 M")
+    assert figures.endswith("  0.449  -0.063  0.727  1.25          7.28          3.44  0.49  0.13 M")
     assert intervals == "onnxruntime [7.06, 7.57] [3.34, 3.58]"
 
 

@@ -20,7 +20,8 @@ from tests_support_records import FLOOR, OBJECTIVES, changed, comparison, comple
 
 
 def picture_of(records, **more):
-    more = {"comparison": comparison(), "floors": {"map50": FLOOR}} | more
+    broken = {r.number: {"map50": FLOOR - r.metrics["map50"]} for r in records if "map50" in r.metrics}
+    more = {"comparison": comparison(), "floors": {"map50": FLOOR}, "violations": broken} | more
     return Picture(front_of(records), records, OBJECTIVES, **more)
 
 
@@ -57,7 +58,7 @@ def test_the_page_shows_every_complete_trial_and_lists_the_failed_one():
     assert "calibration saw <no> images & gave up" in page.text
     assert page.marks()[8]["data-say"].splitlines()[:2] == [
         "trial 8: 128 prune 0.55 l1 → finetune 8 → int8 → onnxruntime",
-        "map 0.4490, latency_ms_p50 1.25",
+        "map 0.4490, latency_ms 1.25",
     ]
 
 
@@ -137,7 +138,7 @@ def test_marks_lie_where_their_figures_say():
     by_number = {record.number: record.metrics for record in records}
     xs = np.array([places[t][0] for t in places])
     ys = np.array([places[t][1] for t in places])
-    costs = np.log([by_number[t]["latency_ms_p50"] for t in places])
+    costs = np.log([by_number[t]["latency_ms"] for t in places])
     qualities = np.array([by_number[t]["map"] for t in places])
     assert np.corrcoef(xs, costs)[0, 1] == pytest.approx(1, abs=1e-4)
     assert np.corrcoef(ys, qualities)[0, 1] == pytest.approx(-1, abs=1e-4)

@@ -10,16 +10,16 @@ import textwrap
 import pytest
 
 from paretune.baseline import first_recipes
+from paretune.bench import protocol_of
 from paretune.cli import main
 from paretune.data.shapes import Shapes
 from paretune.errors import UserErrors
 from paretune.evaluation.accuracy import METRICS
 from paretune.evaluation.change import CHANGES
-from paretune.front import COSTS, NAMEABLE
 from paretune.job import SHORTEST, Constraint, Job
+from paretune.metrics import COSTS, NAMEABLE
 from paretune.plan import read_plan
 from paretune.profiling.energy import WINDOW
-from paretune.profiling.samples import Protocol
 from paretune.recipe import Recipe
 from paretune.structures import InputSize
 from tests_support import ROOT
@@ -295,9 +295,10 @@ def test_bad_arguments_end_with_2_and_one_clear_line(arguments, message, capsys,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_trial_is_measured_as_thoroughly_as_a_function_call(plan):
-    asked, protocol = plan().job.measuring, Protocol()
+def test_a_trial_is_measured_as_thoroughly_as_its_job_says(plan):
+    asked = plan().job.measuring
     assert asked.energy == SHORTEST == WINDOW
+    protocol = protocol_of(asked)
     for field in ("repetitions", "spare", "seconds", "patience"):
         assert getattr(asked, field) == getattr(protocol, field)
     assert plan(measuring__patience=0).job.measuring.patience == 0

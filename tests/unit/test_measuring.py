@@ -6,15 +6,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from paretune import finalists, trial
 from paretune.bench import Bench
 from paretune.job import Job
-from paretune.profiling import comparison, measuring
+from paretune.profiling import comparison, duet
 from paretune.profiling.comparison import Ratio
 from paretune.profiling.samples import Protocol
+from tests_support_records import fake_records, write_sweep
 
+TWO = finalists.Finalists({1: "one", 0: "zero"}, reference=1, seen=[0, 1])
 JOB = {
     "dataset": {"shapes": {"train": 8, "val": 4, "size": "64x48"}},
     "detector": {"yolo": {"variant": "nano"}},
@@ -28,8 +31,9 @@ class Compared:
     """What a comparison of two artefacts tells, the second of which is twice as fast."""
 
     mode, notes = "wall", ("few_images: so few",)
+    latency = network = np.array([[[4.0, 2.0]]])
 
-    def ratio(self, index: int, base: int, *, network: bool = False) -> Ratio:
+    def ratio(self, index: int, base: int = 1, *, network: bool = False) -> Ratio:
         ratio = 2.0 ** (base - index)
         return Ratio(ratio, ratio, ratio)
 
@@ -39,8 +43,12 @@ class Compared:
 
 def test_the_comparison_tells_how_many_images_there_were(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "compare", lambda *_, **__: Compared())
-    found = finalists.compare_front(bench, {1: "one", 0: "zero"})
+    found = finalists.compare_front(bench, TWO)
     assert found["images"] == 4
+    assert (found["reference"], found["reference_ms"]) == (1, 2.0)
+    assert found["latencies"]["0"]["ratio"] == 2
+    assert found["verdicts"] == {"0": {"1": "slower"}, "1": {"0": "faster"}}
+    assert (found["test"], found["no_test"]) == (None, "the data has no split test")
     assert found["notes"] == ["few_images: so few"]
     assert found["trials"]["1"]["eager"]["speedup"] == 2
 
@@ -58,26 +66,34 @@ def bench(tmp_path: Path) -> Bench:
 def test_a_trial_is_measured_as_its_job_says(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def measure(folder: Path, images: list[Any], target: Any, protocol: Protocol) -> None:
-        asked.append((folder, len(images), target, protocol))
+    def measure(folder: Path, beside: Path | None, images: list[Any], target: Any, protocol: Protocol) -> None:
+        asked.append((folder, beside, len(images), target, protocol))
         raise AskedError
 
-    monkeypatch.setattr(measuring, "measure", measure)
+    monkeypatch.setattr(duet, "measure_duet", measure)
     artefact: Any = SimpleNamespace(folder=tmp_path / "artefact")
     with pytest.raises(AskedError):
         trial._measure(bench, 2, artefact)
-    protocol = Protocol(repetitions=7, spare=1, seconds=0.25, patience=3.0)
-    assert asked == [(artefact.folder, 4, bench.job.target, protocol)]
+    protocol = Protocol(repetitions=7, spare=1, seconds=0.25, patience=3.0, block_samples=3)
+    assert asked == [(artefact.folder, None, 4, bench.job.target, protocol)]
+
+
+@pytest.mark.parametrize(("there", "reference"), [([0, 1, 3], 1), ([0, 3], 0), ([], None)])
+def test_a_trial_is_measured_beside_the_fp32_baseline(bench: Bench, there: list[int], reference: int | None) -> None:
+    write_sweep(bench.folder, [record for record in fake_records() if record.number in there])
+    found = bench.reference(4)
+    assert (None if found is None else found.number) == reference
+    assert bench.reference(0) is None
 
 
 def test_the_front_is_compared_as_its_job_says(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def compare(folders: list[Path], images: list[Any], target: Any, *, rounds: int) -> None:
-        asked.append((folders, rounds))
+    def compare(folders: list[Path], images: list[Any], target: Any, *, rounds: int, baseline: int) -> None:
+        asked.append((folders, rounds, baseline))
         raise AskedError
 
     monkeypatch.setattr(comparison, "compare", compare)
     with pytest.raises(AskedError):
-        finalists.compare_front(bench, {1: "one", 0: "zero"})
-    assert asked == [([bench.folder / "zero", bench.folder / "one"], 5)]
+        finalists.compare_front(bench, TWO)
+    assert asked == [([bench.folder / "zero", bench.folder / "one"], 5, 1)]

@@ -9,9 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from paretune import finalists, sweep
+from paretune import finalists, front_comparison, sweep
 from paretune.advising import write_advice
 from paretune.baseline import first_recipes
 from paretune.bench import Bench
@@ -209,13 +210,11 @@ def test_what_was_advised_is_measured_once_more_with_the_front(
     assert main(words) == 0
     place = Sweep(Path("runs"), "mine")
     for number, raw in enumerate((recipe(), recipe(runtime="onnxruntime"), recipe(runtime="openvino"))):
-        slow = {"latency_ms_p50": 9.0 if number == 2 else 1.0}  # not on the front
+        slow = {"latency_ms": 9.0 if number == 2 else 1.0}  # not on the front
         write_record(place.folder, made(number, raw, metrics=slow))
-    asked: list[Any] = []
-    monkeypatch.setattr(sweep, "bench_of", lambda _: None)
-    monkeypatch.setattr(sweep, "compare_front", lambda *given: asked.append(given) or {})
-    sweep.compare(place, SimpleNamespace(say=print))
-    assert asked == [(None, {n: f"trials/{n:04d}/artefact" for n in (0, 1, 2)}, [(2, 0)])]
+    found = front_comparison.finalists_of(place)
+    assert found.artefacts == {n: f"trials/{n:04d}/artefact" for n in (0, 1, 2)}
+    assert found.pairs == [(2, 0)]
 
 
 def test_a_trial_is_compared_with_another_that_is_no_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,11 +225,21 @@ def test_a_trial_is_compared_with_another_that_is_no_baseline(tmp_path: Path, mo
         one = times[order[index]] / times[order[base]]
         return Ratio(one, one * 0.9, one * 1.1)
 
-    found = SimpleNamespace(ratio=ratio, mode="wall", notes=(), save_samples=lambda _: None)
+    times_of = np.array([[[times[name] for name in order]]])
+    found = SimpleNamespace(
+        ratio=lambda index, base=1, **more: ratio(index, base, **more),
+        mode="wall",
+        notes=(),
+        save_samples=lambda _: None,
+        latency=times_of,
+        network=times_of,
+    )
     monkeypatch.setattr(comparison, "compare", lambda *_, **__: found)
     data: Any = SimpleNamespace(splits={"val": []})
     job: Any = SimpleNamespace(measuring=SimpleNamespace(rounds=2), target=None)
     bench = Bench(job, data, tmp_path, tmp_path)
-    told = finalists.compare_front(bench, {0: "zero", 1: "one", 5: "five", 7: "seven"}, [(7, 5), (5, 0)])["trials"]
+    artefacts = {0: "zero", 1: "one", 5: "five", 7: "seven"}
+    asked = finalists.Finalists(artefacts, reference=1, seen=[0, 1, 5, 6, 7], pairs=[(7, 5), (5, 0)])
+    told = finalists.compare_front(bench, asked)["trials"]
     assert {name: one["speedup"] for name, one in told["7"].items()} == {"eager": 8, "onnxruntime": 4, "trial_5": 2}
     assert set(told["5"]) == {"eager", "onnxruntime"}

@@ -59,7 +59,7 @@ class Tune:
             if number in self.broken:
                 record = Record.failed(*what, "RuntimeError: the measuring process died")
             else:
-                result = {"metrics": {"map": 0.5, "latency_ms_p50": 3.0}, "reasons": self.reasons}
+                result = {"metrics": {"map": 0.5, "latency_ms": 3.0}, "reasons": self.reasons}
                 result |= {"notes": (), "artefact": "a"}
                 record = Record.complete(*what, started=1.0 + number, **result)
             write_record(self.sweep.folder, record)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ray import cloudpickle
 
+from paretune import front_comparison
 from paretune import sweep as module
 from paretune.errors import UserError
 from paretune.executors.ray import session
@@ -69,7 +70,7 @@ def test_a_comparison_that_fails_is_told_and_resume_tries_again(
         asked.append(given)
         raise RuntimeError("the measuring process\nwas killed by SIGKILL: <out of memory>")
 
-    monkeypatch.setattr(module, "compare_front", fails)
+    monkeypatch.setattr(front_comparison, "compare_front", fails)
     outcome = module.run_sweep(sweep)
     assert outcome.finished
     assert sweep.finished
@@ -83,7 +84,7 @@ def test_a_comparison_that_fails_is_told_and_resume_tries_again(
     assert "Speed-ups are not known: the measuring process was killed by SIGKILL: &lt;out of memory&gt;." in page
 
     measured = {**comparison(), "notes": ["few_images: measured on 24 images, 100 are usual"]}
-    monkeypatch.setattr(module, "compare_front", lambda *given: asked.append(given) or measured)
+    monkeypatch.setattr(front_comparison, "compare_front", lambda *given: asked.append(given) or measured)
     assert module.run_sweep(sweep).finished
     assert comparison_of(sweep) == measured
     said = capsys.readouterr().out
@@ -102,17 +103,17 @@ def test_on_a_cluster_the_front_is_measured_where_trials_run(sweep: Sweep, monke
         where.append("node")
         return cloudpickle.loads(cloudpickle.dumps(work))()
 
-    def measured(bench: Any, artefacts: Any, _pairs: Any) -> dict[str, Any]:
+    def measured(bench: Any, finalists: Any) -> dict[str, Any]:
         assert where == ["node"]
         assert bench.folder == sweep.folder.resolve()
-        assert {0, 1} <= set(artefacts)
+        assert {0, 1} <= set(finalists.artefacts)
         return {**comparison(), "notes": ["told there"]}
 
     facts = sweep.folder / "sweep.json"
     job = {**JOB, "resources": {"cpu": 2, "gpu": 1, "custom": {"target": 1}}}
     facts.write_text(json.dumps({**json.loads(facts.read_text()), "job": Job.model_validate(job).tree()}))
     monkeypatch.setattr(session, "on_a_node", on_a_node)
-    monkeypatch.setattr(module, "compare_front", measured)
+    monkeypatch.setattr(front_comparison, "compare_front", measured)
     assert module.run_sweep(sweep, address="auto").finished
     assert on_nodes == [({"CPU": 2, "GPU": 1, "target": 1}, sweep.runs, "auto")]
     assert comparison_of(sweep) == {**comparison(), "notes": ["told there"]}
@@ -124,6 +125,6 @@ def test_a_target_with_more_threads_than_there_are_cores_ends_no_sweep(
     def fails(*_: Any) -> dict[str, Any]:
         raise UserError("4 threads, and this process may use 2")
 
-    monkeypatch.setattr(module, "compare_front", fails)
+    monkeypatch.setattr(front_comparison, "compare_front", fails)
     assert module.run_sweep(sweep).finished
     assert comparison_of(sweep) == {"reason": "4 threads, and this process may use 2", "trials": {}}

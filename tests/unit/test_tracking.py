@@ -17,7 +17,7 @@ from paretune.tracking.client import Place, database_uri
 from paretune.tracking.mlflow import MlflowTracker
 from paretune.tracking.trainings import TrainingLog
 from paretune.tracking.views import view_key
-from tests_support_records import OBJECTIVES, changed, fake_records, feasible, front_of, write_sweep
+from tests_support_records import OBJECTIVES, changed, fake_records, feasible, front_of, judge, write_sweep
 
 START = 1_790_000_000.0
 JOB = {"dataset.shapes.seed": 0, "objectives.map": "maximize", "search.trials": 14, "odd, name": "x" * 9000}
@@ -55,7 +55,7 @@ def sync(tracker, runs, records, name="demo"):
     files = runs / name / "front"
     files.mkdir(parents=True, exist_ok=True)
     (files / "front.csv").write_text(f"{len(records)} trials")
-    tracker.sync(records, runs / "demo", front_of(records, name), OBJECTIVES, feasible, [files / "front.csv"])
+    tracker.sync(records, runs / "demo", front_of(records, name), judge(), [files / "front.csv"])
 
 
 def client_of(runs):
@@ -109,7 +109,7 @@ def test_everything_of_the_records_is_in_the_log(runs):
     assert (parent.info.start_time, parent.info.end_time) == (START * 1000, records[-1].finished * 1000)
     assert parent.data.params["objectives.map"] == "maximize"
     assert len(parent.data.params["odd_ name"]) == 5000
-    assert json.loads(parent.data.tags["paretune.hypervolume_reference"]) == {"map": 0, "latency_ms_p50": 9.1}
+    assert json.loads(parent.data.tags["paretune.hypervolume_reference"]) == {"map": 0, "latency_ms": 9.1}
     assert sorted(children) == [record.number for record in records]
     for record in records:
         run = children[record.number]
@@ -238,7 +238,7 @@ def test_sweeps_share_an_experiment_and_each_has_its_view_and_its_link(runs):
         view = json.loads(tags[f"mlflow.sharedViewState.{view_key(name)}"])
         assert view["name"] == f"front of {name}"
         state = json.loads(view["state"])
-        assert state["compareRunCharts"][0]["xaxis"]["key"] == "latency_ms_p50"
+        assert state["compareRunCharts"][0]["xaxis"]["key"] == "latency_ms"
         run_id = next(run.info.run_id for run in parents if run.info.run_name == name)
         assert f"{run_id}/artifacts/front/front.html" in tags["mlflow.note.content"]
         # MLflow itself understands the view's filter

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from paretune.evaluation.accuracy import Accuracy, accuracy_of, detect
-from paretune.front import CHANGED, change_names
+from paretune.metrics import CHANGED, change_names
 from paretune.structures import Annotations, Detections, Image, Split
 
 DETECTIONS = "detections.npz"

@@ -8,7 +8,7 @@ from typing import Any
 
 from paretune.display import plain_console, terminal_width
 from paretune.evaluation.report import LEVEL, Report
-from paretune.front import CHANGED, change_in
+from paretune.metrics import CHANGED, change_in
 
 MOST_CONFUSIONS = 5
 

@@ -1,16 +1,18 @@
 """Comparing artefacts: interleaved in one run, so that what drifts drifts for all of them.
 
 Single absolute times of two runs differ by far more than the artefacts do. Here all artefacts are
-loaded, each in a process of its own, and run in short blocks while the others sleep; the ratio of two
-of them is taken block by block, on the same images. Every order of a block row is followed by its
-reverse (A B B A), which cancels a steady drift.
+loaded, each in a process of its own, and run in short blocks while the others sleep. What slows all of
+them in the same tenths of a second is taken out of every row of blocks before artefacts are compared
+(median polish: Tukey, Exploratory Data Analysis, 1977). Of two artefacts this is the median of the
+ratios of neighbouring blocks, the duet of Bulej et al., Duet Benchmarking, ICPE 2020.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +23,8 @@ from paretune.device_lock import alone_on
 from paretune.profiling.cores import contention, shares
 from paretune.profiling.environment import environment
 from paretune.profiling.images import few_images, saved_images
-from paretune.profiling.interval import STUDENT
+from paretune.profiling.interval import NORMAL, STUDENT
+from paretune.profiling.rounds import Round, Setting, run_round
 from paretune.profiling.samples import (
     COLUMNS,
     NO_STEADY_STATE,
@@ -37,8 +40,8 @@ from paretune.profiling.samples import (
     milliseconds,
     too_few_clean,
 )
-from paretune.profiling.supervisor import LOADER, Worker
-from paretune.profiling.watching import Look, Watched, watching
+from paretune.profiling.supervisor import LOADER
+from paretune.profiling.watching import Watched, watching
 from paretune.structures import Image
 from paretune.target import Target
 
@@ -48,6 +51,8 @@ CLEAN_IN_BLOCK = 3
 """Undisturbed inferences without which a block counts as disturbed."""
 CLEAN_BLOCKS = 2 / 3
 """Share of undisturbed blocks that each process needs: any two then have a third of their rows in common."""
+MEDIAN_ERROR = 1.2533 * 1.4826
+"""Standard error of the median of n normal values, as a multiple of their median absolute deviation over sqrt(n)."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,11 @@ class Ratio:
     high: float
     """95 % interval."""
     tolerance: float = TOLERANCE["cpu"]
+
+    @property
+    def half(self) -> float:
+        """Return half the width of the interval as a share of the ratio: 0.03 is ±3 %."""
+        return float((self.high / self.low) ** 0.5 - 1)
 
     @property
     def verdict(self) -> Literal["faster", "slower", "tied"]:
@@ -97,18 +107,28 @@ class Comparison:
     gpu: Watched | None = None
     """The GPU before and after each round; None on a CPU, and where nobody watched."""
 
+    @cached_property
+    def _levels(self) -> dict[bool, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """The levels of all artefacts, of the whole inference and (True) of the network alone (see `levels`)."""
+        return {False: levels(self.latency), True: levels(self.network)}
+
     def ratio(self, index: int, base: int | None = None, *, network: bool = False) -> Ratio:
         """Return the latency of one artefact as a share of another's (by default the baseline's).
 
         The interval is Student's, of the rounds' log ratios: blocks of one process depend on each other,
-        processes do not. (A bootstrap over 3 to 5 processes claims 95 % and holds 77 to 92 %.)
+        processes do not. (A bootstrap over 3 to 5 processes claims 95 % and holds 77 to 92 %.) Where the rounds agree
+        by chance, the error of the blocks is the least that is claimed. Ratios are consistent: that of a to c is that
+        of a to b times that of b to c.
         """
-        values = self.network if network else self.latency
-        logs = np.log(values[:, :, index] / values[:, :, self.baseline if base is None else base])
-        rounds = np.nanmedian(logs, axis=1)
-        centre = float(rounds.mean())
-        quantile = STUDENT[min(len(rounds) - 1, len(STUDENT)) - 1]
-        half = quantile * float(rounds.std(ddof=1)) / len(rounds) ** 0.5
+        of_rounds, of_blocks = self._levels[network]
+        other = self.baseline if base is None else base
+        rounds = of_rounds[:, index] - of_rounds[:, other]
+        centre, quantile = float(rounds.mean()), STUDENT[min(len(rounds) - 1, len(STUDENT)) - 1]
+        between = quantile * float(rounds.std(ddof=1)) / len(rounds) ** 0.5 if len(rounds) > 1 else float("inf")
+        blocks = of_blocks[:, :, index] - of_blocks[:, :, other]
+        known = blocks[~np.isnan(blocks)]
+        within = NORMAL * MEDIAN_ERROR * float(np.median(np.abs(known))) / max(1, len(known)) ** 0.5
+        half = 0.0 if index == other else max(between, within)
         low, high = np.exp([centre - half, centre + half])
         return Ratio(float(np.exp(centre)), float(low), float(high), self.tolerance)
 
@@ -189,25 +209,40 @@ def compare(
     if rounds < 2 or blocks < 2 or blocks % 2:
         raise ValueError(f"at least 2 rounds and an even number of blocks are needed, not {rounds} and {blocks}")
     rng = np.random.default_rng(0)
-    runs: list[list[list[Batch]]] = []  # (round, block, artefact)
-    facts: list[dict[str, Any]] = []
-    looks: list[Look] = []
-    steady = True
     with alone_on(target.device), saved_images(images) as file, watching(target) as watch:
         surroundings = environment(target)
-        for _ in range(rounds):
-            with ExitStack() as stack:
-                workers = [stack.enter_context(Worker(folder, file, target, protocol, loader)) for folder in artefacts]
-                plateaus = [worker.warm_up() for worker in workers]  # each of them, whatever the first says
-                steady = steady and all(plateaus)
-                orders = [rng.permutation(len(workers)) for _ in range(blocks // 2)]
-                rows = [order for pair in orders for order in (pair, pair[::-1])]
-                with watch.around(*(worker.pid for worker in workers)) as seen:
-                    runs.append([_row(workers, order, protocol.block_seconds, 5 * n) for n, order in enumerate(rows)])
-                looks += seen
-                facts = facts or [{**surroundings, **worker.facts} for worker in workers]
+        setting = Setting(file, target, protocol, watch, loader)
+        found = [run_round(artefacts, setting, rng, blocks=blocks) for _ in range(rounds)]
+    gpu = watch.told([look for one in found for look in one.looks])
+    return summarised(found, target, surroundings, gpu, baseline=baseline)
+
+
+def summarised(
+    rounds: Sequence[Round],
+    target: Target,
+    surroundings: Mapping[str, Any],
+    gpu: Watched | None,
+    *,
+    baseline: int = 0,
+) -> Comparison:
+    """Return the comparison that rounds of the same artefacts make; all have the same number of blocks, or the fewest.
+
+    Args:
+        rounds: at least one.
+        target: where they ran.
+        surroundings: ``environment.environment`` of the target.
+        gpu: what was seen of it.
+        baseline: index of the artefact that others are compared with.
+    """
+    blocks = min(len(one.batches) for one in rounds)
+    runs = [one.batches[:blocks] for one in rounds]
     mode = mode_of(runs, target)
-    flat = [(place, runs[place[0]][place[1]][place[2]]) for place in np.ndindex(rounds, blocks, len(artefacts))]
+    flat = [
+        ((r, b, a), batch)
+        for r, of_round in enumerate(runs)
+        for b, row in enumerate(of_round)
+        for a, batch in enumerate(row)
+    ]
     return Comparison(
         rows=np.concatenate([batch.rows for _, batch in flat]),
         place=np.concatenate([np.tile(place, (len(batch.rows), 1)) for place, batch in flat]),
@@ -216,20 +251,29 @@ def compare(
         mode=mode,
         baseline=baseline,
         tolerance=TOLERANCE[target.device],
-        steady=steady,
+        steady=all(one.steady for one in rounds),
         elsewhere=shares([batch.elsewhere for _, batch in flat]),
-        facts=tuple(facts),
-        gpu=watch.told(looks),
+        facts=tuple({**surroundings, **facts} for facts in rounds[0].facts),
+        gpu=gpu,
     )
 
 
-def _row(workers: Sequence[Worker], order: NDArray[np.int64], seconds: float, image: int) -> list[Batch]:
-    """Let each worker run one block, in the order given; the answers are in the workers' own order.
+def levels(medians: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how slow each artefact was in each round, without what slowed a whole row of blocks, and what is left.
 
-    Two inferences before each block do not count: the worker has just slept, and its caches are others'.
+    Args:
+        medians: (rounds, blocks, artefacts) milliseconds; NaN where a block is not known.
+
+    Returns:
+        (rounds, artefacts) natural logarithms, and (rounds, blocks, artefacts) what each block lies above them.
     """
-    found = {int(index): workers[int(index)].sample(seconds, 5, lead_in=2, image=image) for index in order}
-    return [found[index] for index in range(len(workers))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a row that nobody knows says nothing
+        logs = np.log(medians)
+        own = np.nanmedian(logs, axis=1, keepdims=True)
+        rows = np.nanmedian(logs - own, axis=2, keepdims=True)
+        found = np.nanmedian(logs - rows, axis=1, keepdims=True)
+    return found[:, 0], logs - rows - found
 
 
 def mode_of(runs: Sequence[Sequence[Sequence[Batch]]], target: Target) -> Mode:

@@ -122,10 +122,26 @@ class Latency:
         return _interval(self._repetitions())
 
     @cached_property
+    def _trusted_interval(self) -> Interval | str:
+        """The 95 % interval of the median in the trusted mode (ms), or why it is not known."""
+        return self.interval if self.mode == "wall" else _interval(self._repetitions(), self.mode)
+
+    @property
+    def trusted_figures(self) -> dict[str, float | str]:
+        """Return the medians (ms) in the trusted mode, which artefacts are ranked by, or why they are not known."""
+        low, high = _ends(self._trusted_interval)
+        whole, network = (milliseconds(self.rows, stage, self.mode) for stage in ("latency", "network"))
+        return {
+            "latency_ms": _percentile(whole, 50, P50_SAMPLES),
+            "latency_ms_low": low,
+            "latency_ms_high": high,
+            "network_ms": _percentile(network, 50, P50_SAMPLES),
+        }
+
+    @cached_property
     def _unsettled(self) -> list[str]:
         """Why the median that is ranked by is not known well enough."""
-        interval = self.interval if self.mode == "wall" else _interval(self._repetitions(), self.mode)
-        return _doubts(self.spread(self.mode), interval, self.target)
+        return _doubts(self.spread(self.mode), self._trusted_interval, self.target)
 
     @property
     def device_memory(self) -> dict[str, float | str]:
@@ -141,9 +157,9 @@ class Latency:
         """Return every figure, or why it is not known."""
         total, cpu = milliseconds(self.rows, "latency", "wall"), milliseconds(self.rows, "latency", "cpu")
         single = "CPU time is latency only where one thread of a CPU does all the work"
-        interval = self.interval
-        low, high = (interval, interval) if isinstance(interval, str) else (interval.low, interval.high)
+        low, high = _ends(self.interval)
         return {
+            **self.trusted_figures,
             "latency_ms_p50": _percentile(total, 50, P50_SAMPLES),
             "latency_ms_p90": _percentile(total, 90, P90_SAMPLES),
             "latency_ms_p95": _percentile(total, 95, P95_SAMPLES),
@@ -175,6 +191,10 @@ class Latency:
     @property
     def notes(self) -> tuple[str, ...]:
         """Say what a reader of the figures must know; each begins with its flag."""
+        return self.notes_with(self._unsettled)
+
+    def notes_with(self, doubts: Sequence[str]) -> tuple[str, ...]:
+        """Return the notes, with these doubts about how well the latency is known in place of its own."""
         notes = []
         if self.contended:
             notes.append(f"contended: {'; '.join(self.contended)}")
@@ -189,8 +209,8 @@ class Latency:
             notes.append(NO_STEADY_STATE)
         if self.retaken:
             notes.append(f"retaken: {self.retaken} times samples that others disturbed were dropped for calmer ones")
-        if self._unsettled:
-            notes.append(f"unstable: {'; '.join(self._unsettled)} ({self.mode} time)")
+        if doubts:
+            notes.append(f"unstable: {'; '.join(doubts)} ({self.mode} time)")
         if isinstance(self.drift, Drift) and self.drift.note:
             notes.append(self.drift.note)
         return (*notes, *few_images(self.facts), *_of_facts(self.facts))
@@ -214,6 +234,11 @@ class Latency:
         """Keep the raw samples, one array per column, each sample with its process and clean flag (compressed npz)."""
         columns: dict[str, Any] = {name: column(self.rows, name) for name in COLUMNS}
         np.savez_compressed(file, **columns, repetition=self.repetition, clean=self.clean)
+
+
+def _ends(interval: Interval | str) -> tuple[float | str, float | str]:
+    """Return both ends of an interval, or twice why it is not known."""
+    return (interval, interval) if isinstance(interval, str) else (interval.low, interval.high)
 
 
 def _of_facts(facts: Mapping[str, Any]) -> list[str]:

@@ -17,14 +17,11 @@ from paretune.profiling.environment import environment
 from paretune.profiling.images import saved_images
 from paretune.profiling.latency import Latency, disturbance, unsettled
 from paretune.profiling.neighbours import SLOWER, Neighbours, neighbours
-from paretune.profiling.samples import Batch, Protocol, Rows
+from paretune.profiling.samples import COLD, Batch, Protocol, Rows
 from paretune.profiling.supervisor import LOADER, Worker
 from paretune.profiling.watching import Look, Watch, foreigners, watching
 from paretune.structures import Image
 from paretune.target import Target
-
-COLD = ("load_ms", "first_inference_ms")
-
 
 LEAD_IN = 5
 """Inferences that do not count after copies of memory: those leave caches that have to be filled again."""

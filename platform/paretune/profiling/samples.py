@@ -32,6 +32,8 @@ Mode = Literal["clean", "cpu", "wall"]
 TIMED: dict[Mode, str] = {"clean": "undisturbed inferences", "cpu": "CPU time", "wall": "wall time"}
 """What a mode's medians are of, for people."""
 
+COLD = ("load_ms", "first_inference_ms")
+"""Facts of a process that differ from one to the next."""
 SHORT_MS = 20.0
 """Inferences below this are often undisturbed even on a busy machine; of longer ones hardly any is."""
 P50_SAMPLES, P90_SAMPLES, P95_SAMPLES, P99_SAMPLES = 11, 64, 130, 662
@@ -66,7 +68,9 @@ class Protocol:
     """Without a plateau until then there is none, and the result says so."""
     plateau: float = 0.03
     block_seconds: float = 0.05
-    """Length of one artefact's turn when several are compared, at least 5 inferences."""
+    """Length of one artefact's turn when several are compared,"""
+    block_samples: int = 5
+    """and inferences in it, at least."""
     cap: float = 30.0
     """Sampling that has had its seconds ends here even without enough samples."""
     limit: float = 180.0

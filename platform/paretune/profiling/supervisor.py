@@ -20,7 +20,7 @@ import numpy as np
 
 from paretune.errors import UserError
 from paretune.profiling.cores import choose_cores
-from paretune.profiling.samples import COLUMNS, Batch, Protocol, steady
+from paretune.profiling.samples import COLUMNS, Batch, Protocol, milliseconds, steady
 from paretune.target import Target
 
 LOADER = "paretune.runtimes.predictor:load_predictor"
@@ -69,6 +69,8 @@ class Worker:
         pinned = choose_cores(target.threads) if cores is None else list(cores)
         self._target, self._protocol = target, protocol
         self._unread = b""
+        self.inference_seconds = 0.0
+        """Median of the warm-up's last window, wall time; 0 before the warm-up."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "paretune.profiling.worker"],
@@ -125,6 +127,7 @@ class Worker:
         start, last = time.monotonic(), self.sample(window, 5)
         while time.monotonic() - start < protocol.warmup_cap:
             now = self.sample(window, 5)
+            self.inference_seconds = float(np.median(milliseconds(now.rows, "latency", "wall"))) / 1000
             if steady(last.rows, now.rows, protocol, target.threads, target.device):
                 return True
             last = now

@@ -95,17 +95,18 @@ class Watch:
         self._gpu, self._missing = gpu, missing
 
     @contextmanager
-    def around(self, *workers: int) -> Iterator[list[Look]]:
-        """Give a list of two looks, filled at the begin and the end of the block; empty without a GPU.
+    def around(self, *workers: int, own: int | None = None) -> Iterator[list[Look]]:
+        """Yield a list of two looks, filled at the begin and the end of the block; empty without a GPU.
 
         Args:
             workers: numbers of the processes that are measured; they use the GPU already.
+            own: the one whose memory is told; None adds up all of them.
         """
         looks: list[Look] = []
         start = time.time()
-        looks += self._look(workers, start)
+        looks += self._look(workers, start, own)
         yield looks
-        looks += self._look(workers, start)
+        looks += self._look(workers, start, own)
 
     def told(self, looks: Sequence[Look]) -> Watched | None:
         """Return what was seen; None where there is no GPU to be watched."""
@@ -113,12 +114,13 @@ class Watch:
             return Watched((), missing=self._missing) if self._missing else None
         return Watched(tuple(looks), self._gpu.name, self._gpu.uuid, self._gpu.driver)
 
-    def _look(self, workers: Sequence[int], since: float) -> list[Look]:
+    def _look(self, workers: Sequence[int], since: float, own: int | None) -> list[Look]:
         if self._gpu is None:
             return []
         computed = self._gpu.computed(since)
         unseen = self._gpu.reasons["computed"] if computed is None else ""
-        return [Look(self._gpu.read(), *_shared(self._gpu, workers, computed), unseen)]
+        measured = workers if own is None else (own,)
+        return [Look(self._gpu.read(), *_shared(self._gpu, workers, computed, measured), unseen)]
 
 
 @contextmanager
@@ -143,9 +145,9 @@ def foreigners(looks: Sequence[Look]) -> list[str]:
 
 
 def _shared(
-    gpu: Gpu, workers: Sequence[int], computed: Collection[int] | None
+    gpu: Gpu, workers: Sequence[int], computed: Collection[int] | None, measured: Sequence[int]
 ) -> tuple[tuple[int, ...] | str, float | None]:
-    """Return the processes on the GPU other than the workers', and the memory of these (MiB).
+    """Return the processes on the GPU other than the workers', and the memory of those that are measured (MiB).
 
     One that is there disturbs nobody by that: a process that has trained keeps its CUDA context until it ends. It
     counts only where the driver does not tell who computed. In a container their numbers may mean nothing. The workers
@@ -158,7 +160,7 @@ def _shared(
     if not ours:
         what = f"{len(found)} processes by numbers of another namespace" if found else "no process"
         return f"NVML shows {what}, not the one that is measured (a container may hide it)", None
-    memory = [used for pid in ours if (used := found[pid]) is not None]
+    memory = [used for pid in ours if _session(pid) in measured and (used := found[pid]) is not None]
     ours = [*ours, 0, os.getpid()]  # our own process sleeps meanwhile
     met = found if computed is None else computed
     met = {pid for pid in met if pid not in ours and _session(pid) not in workers}

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 SWEEP, TRIAL, ON_FRONT = "paretune.sweep", "paretune.trial", "paretune.front"
 """Tags of every run: its sweep, its trial's number (``all`` for the sweep's own), whether it is on the front."""
+TIED = "paretune.tied_with"
+"""Tag of a point of the front: trials of it that the comparison cannot tell from it in latency."""
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 DATABASE, ARTEFACTS = "mlflow.db", "mlartifacts"

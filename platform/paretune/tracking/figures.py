@@ -6,13 +6,14 @@ import csv
 import html
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from paretune.display import outcome_words, recipe_line
-from paretune.front import Objective, change_in, point_of
+from paretune.display import doubts, marks, outcome_words, recipe_line
+from paretune.front import Objective, point_of
+from paretune.metrics import change_in
 from paretune.records import Record
 from paretune.tracking.plot import Frame, Mark, frame_of, svg
 
@@ -44,6 +45,8 @@ class Picture:
     """Metric → smallest value the constraints allow."""
     advice: Sequence[Mapping[str, Any]] = ()
     """What came of advice that was tried, as ``promises.Outcome.tree`` returns it."""
+    violations: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """Trial → constraint → by how much it is broken; 0 or less is kept."""
 
     @property
     def axes(self) -> tuple[str, str]:
@@ -81,7 +84,7 @@ class Picture:
     def _mark(self, record: Record, x: float, y: float) -> Mark:
         m = record.metrics
         chosen = record.number in {point["trial"] for point in self.front["front"]}
-        fit = all(m.get(metric, floor) >= floor for metric, floor in (self.floors or {}).items())
+        fit = all(violation <= 0 for violation in self.violations.get(record.number, {}).values())
         kind = "front" if chosen else ("other" if fit else "unfit")
         if record.origin == "baseline":
             kind = BASELINES.get(record.number, kind)
@@ -166,10 +169,12 @@ def front_html(picture: Picture) -> str:
     front, frame = picture.front, picture.frame
     template = Template((Path(__file__).parent / "front_page.html").read_text(encoding="utf-8"))
     chosen = [point["trial"] for point in front["front"]]
-    bases = [point_of(r) for r in picture.records if r.number in BASELINES and r.state == "complete"]
+    told = picture.comparison if front["decided_by"] == "comparison" else None
+    bases = [point_of(r, told) for r in picture.records if r.number in BASELINES and r.state == "complete"]
     rows = [_row(picture, point, "") for point in front["front"]]
     rows += [_row(picture, point, "base") for point in bases if point["trial"] not in chosen]
     return template.substitute(
+        tested="<th>Δ map test</th>" if _tested(picture) else "",
         sweep=html.escape(str(front["sweep"])),
         target=html.escape(str(front["target"])),
         summary=html.escape(_summary(picture)),
@@ -180,6 +185,11 @@ def front_html(picture: Picture) -> str:
         advice=_advice(picture),
         failed=_failed(picture),
     )
+
+
+def _tested(picture: Picture) -> bool:
+    """Tell whether the front was evaluated on the split test too."""
+    return ((picture.front["baseline"] or {}).get("test")) is not None
 
 
 def _summary(picture: Picture) -> str:
@@ -212,12 +222,14 @@ def _row(picture: Picture, point: Mapping[str, Any], kind: str) -> str:
     def cell(value: float | None, form: str) -> str:
         return "<td>–</td>" if value is None else f"<td>{value:{form}}</td>"  # noqa: RUF001 - an empty cell
 
-    def change(metric: str) -> str:
+    def change(metric: str, m: Mapping[str, float | None], base: Mapping[str, float | None]) -> str:
         low, _, high = change_in(m, metric) or (0.0, 0.0, 0.0)
-        known = m.get(metric) is not None and base.get(metric) is not None
-        if not known or low == high:
-            return cell(m[metric] - base[metric] if known else None, "+.3f")
-        return f"<td>{m[metric] - base[metric]:+.3f}<br><small>{low:+.3f} to {high:+.3f}</small></td>"
+        value, before = m.get(metric), base.get(metric)
+        if value is None or before is None:
+            return cell(None, "")
+        if low == high:
+            return cell(value - before, "+.3f")
+        return f"<td>{value - before:+.3f}<br><small>{low:+.3f} to {high:+.3f}</small></td>"
 
     def gain(name: str) -> str:
         if name not in gains:
@@ -229,8 +241,15 @@ def _row(picture: Picture, point: Mapping[str, Any], kind: str) -> str:
         return f"<td>{row['speedup']:.2f}<br><small>{tied}{row['low']:.2f} to {row['high']:.2f}</small></td>"
 
     params = m.get("params")
-    cells = [cell(m.get("map"), ".3f"), change("map"), cell(m.get("map50"), ".3f"), change("map50")]
-    cells += [cell(m.get("latency_ms_p50"), ".2f"), gain("eager"), gain("onnxruntime"), cell(m.get("size_mib"), ".2f")]
+    cells = [cell(m.get("map"), ".3f"), change("map", m, base)]
+    if _tested(picture):
+        on_test = (point["test"] or {"metrics": {}})["metrics"]
+        cells.append(change("map", on_test, picture.front["baseline"]["test"]["metrics"]))
+    cells += [cell(m.get("map50"), ".3f"), change("map50", m, base)]
+    latency = cell(m.get("latency_ms"), ".2f")
+    if said := marks(point):
+        latency = latency.replace("</td>", f"<br><small>{html.escape(' '.join(said))}</small></td>")
+    cells += [latency, gain("eager"), gain("onnxruntime"), cell(m.get("size_mib"), ".2f")]
     cells += [cell(None if params is None else params / 1e6, ".2f")]
     recipe = html.escape(recipe_line(point["recipe"]))
     head = f'<tr class="{kind}" data-trial="{point["trial"]}"><td>{point["trial"]}</td><td class="r">{recipe}</td>'
@@ -239,7 +258,8 @@ def _row(picture: Picture, point: Mapping[str, Any], kind: str) -> str:
 
 def _notes(picture: Picture) -> str:
     """Return what a reader of the speed-ups must know."""
-    notes = [f"<li>{html.escape(note)}</li>" for note in (picture.comparison or {}).get("notes", ())]
+    said = [*(picture.comparison or {}).get("notes", ()), *doubts(picture.front, picture.comparison)]
+    notes = [f"<li>{html.escape(note)}</li>" for note in said]
     return f'<ul class="dim">{"".join(notes)}</ul>' if notes else ""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from paretune.front import Objective
+from paretune.front import Judge
 from paretune.records import Record
 from paretune.tracking.client import Place
 from paretune.tracking.runs import SweepRuns
@@ -54,8 +54,7 @@ class MlflowTracker:
         records: Sequence[Record],
         sweep_folder: Path,
         front: Mapping[str, Any],
-        objectives: Sequence[Objective],
-        feasible: Callable[[Record], bool],
+        judge: Judge,
         files: Sequence[Path],
     ) -> None:
         """Bring the log up to date; what it has already is left as it is.
@@ -64,17 +63,16 @@ class MlflowTracker:
             records: of all trials so far.
             sweep_folder: what the records' artefact paths are relative to.
             front: as ``front.front_object`` returns it.
-            objectives: what the front is made of.
-            feasible: whether a record keeps every constraint.
+            judge: objectives and constraints.
             files: the front's pictures and tables.
         """
 
         def bring_up_to_date(runs: SweepRuns) -> None:
             runs.log_trials(records, sweep_folder)
             runs.mark_front({point["trial"] for point in front["front"]})
-            runs.log_steps(records, front, objectives, feasible)
+            runs.log_steps(records, front, judge)
             runs.log_front_files(files)
-            runs.offer_view(objectives)
+            runs.offer_view(judge.objectives)
 
         self._safely(bring_up_to_date)
 
@@ -82,9 +80,15 @@ class MlflowTracker:
         """Mark the sweep's run as finished."""
         self._safely(lambda runs: runs.finish())
 
-    def metrics(self, trial: int, values: Mapping[str, float]) -> None:
-        """Add figures that were measured after a trial's record was written."""
-        self._safely(lambda runs: runs.add_metrics(trial, values))
+    def compared(self, records: Sequence[Record], front: Mapping[str, Any], comparison: Mapping[str, Any]) -> None:
+        """Log what the comparison of the front has decided.
+
+        Args:
+            records: of all trials, on its scale.
+            front: as ``front.front_object`` returns it.
+            comparison: as ``finalists.compare_front`` returns it.
+        """
+        self._safely(lambda runs: runs.log_comparison(records, front, comparison))
 
     def _safely(self, do: Callable[[SweepRuns], None]) -> None:
         if time.monotonic() < self._not_before:

@@ -10,15 +10,16 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.display import recipe_line
-from paretune.front import Objective, hypervolume, pareto_front
+from paretune.front import Judge, Objective, hypervolume, pareto_front
+from paretune.latency_scale import SCALED
 from paretune.records import Record
-from paretune.tracking.client import NOTE, ON_FRONT, PARENT, SWEEP, TRIAL, Place
+from paretune.tracking.client import NOTE, ON_FRONT, PARENT, SWEEP, TIED, TRIAL, Place
 from paretune.tracking.views import offer_view
 
 if TYPE_CHECKING:
@@ -147,24 +148,18 @@ class SweepRuns:
                 self._client.set_tag(child.run_id, ON_FRONT, str(now).lower())
                 self._on_front[number] = now
 
-    def log_steps(
-        self,
-        records: Sequence[Record],
-        front: Mapping[str, Any],
-        objectives: Sequence[Objective],
-        feasible: Callable[[Record], bool],
-    ) -> None:
+    def log_steps(self, records: Sequence[Record], front: Mapping[str, Any], judge: Judge) -> None:
         """Log the front's size and hypervolume after each trial; the step is the number of trials done."""
         baseline = (front["baseline"] or {"metrics": {}})["metrics"]
         ordered = sorted(records, key=lambda record: (record.finished, record.number))
         for step in range(self._steps + 1, len(ordered) + 1):
-            points = [r.metrics for r in ordered[:step] if r.state == "complete" and feasible(r)]
+            points = [r.metrics for r in ordered[:step] if r.state == "complete" and judge.feasible(r)]
             values = {
-                "front_size": float(len(pareto_front(points, objectives))),
+                "front_size": float(len(pareto_front(points, judge.objectives))),
                 "trials_done": float(step),
                 "trials_failed": float(sum(r.state == "failed" for r in ordered[:step])),
             }
-            volume = hypervolume(points, objectives, baseline)
+            volume = hypervolume(points, judge.objectives, baseline)
             if volume is not None:
                 values["hypervolume"] = volume
             self._log(self._parent_id, metrics=values, stamp=_ms(ordered[step - 1].finished), step=step)
@@ -172,16 +167,35 @@ class SweepRuns:
         if front["hypervolume"] is not None:
             self._client.set_tag(self._parent_id, "paretune.hypervolume_reference", json.dumps(front["reference"]))
 
+    def log_comparison(
+        self, records: Sequence[Record], front: Mapping[str, Any], comparison: Mapping[str, Any]
+    ) -> None:
+        """Log what the comparison of the front has decided: every latency on its scale, speed-ups, ties, the front.
+
+        These values stand over those that were logged when the trials ended.
+        """
+        stamp = _ms(comparison["ended"])
+        tested, points = comparison.get("test") or {}, {point["trial"]: point for point in front["front"]}
+        for record in records:
+            child = self._children.get(record.number)
+            if child is None or record.state == "failed":
+                continue
+            rows = comparison["trials"].get(str(record.number), {})
+            values = {name: value for name, value in record.metrics.items() if name.startswith(SCALED)}
+            values |= {f"speedup_vs_{name}": row["speedup"] for name, row in rows.items()}
+            values |= {f"test_{n}": v for n, v in tested.get(str(record.number), {"metrics": {}})["metrics"].items()}
+            point = points.get(record.number)
+            tags = {} if point is None else {TIED: ", ".join(map(str, point["tied_with"])) or "none"}
+            self._log(child.run_id, metrics=values, tags=tags, stamp=max(stamp, child.ended or child.started))
+        values = {"front_size": float(len(points))}
+        if front["hypervolume"] is not None:
+            values["hypervolume"] = front["hypervolume"]
+        self._log(self._parent_id, metrics=values, stamp=max(stamp, self._ended), step=self._steps)
+
     def log_front_files(self, files: Sequence[Path]) -> None:
         """Put the front's pictures and tables into the sweep's run, over the older ones."""
         for file in files:
             self._client.log_artifact(self._parent_id, str(file), "front")
-
-    def add_metrics(self, trial: int, values: Mapping[str, float]) -> None:
-        """Add figures to a trial that is in the log; they get the time of its end."""
-        child = self._children.get(trial)
-        if child is not None:
-            self._log(child.run_id, metrics=values, stamp=child.ended or child.started)
 
     def offer_view(self, objectives: Sequence[Objective]) -> None:
         """Add the saved view and the links to the experiment's page, once."""
