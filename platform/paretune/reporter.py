@@ -37,8 +37,9 @@ class Reporter:
     def started(self) -> None:
         """Open the sweep's run in the log, or go on with it."""
         params = flat({**self.sweep.job.tree(), "paretune": self.sweep.facts["paretune"]})
-        self._tracker.start(params, self.sweep.facts["created"])
-        self._update()
+        with sharing(self.sweep.job.target.device):
+            self._tracker.start(params, self.sweep.facts["created"])
+            self._update()
 
     def trial_done(self, record: Record) -> None:
         """Tell of one trial, and bring the log and the front's files up to date."""
@@ -52,17 +53,18 @@ class Reporter:
         """Print the front, where its pictures are, and what to type next."""
         self.started()
         comparison = comparison_of(self.sweep)
-        if comparison is not None and "ended" in comparison:
-            records = records_of(self.sweep)
-            self._tracker.compared(records, front_of(self.sweep, records), comparison)
-        self._tracker.finish()
+        with sharing(self.sweep.job.target.device):
+            if comparison is not None and "ended" in comparison:
+                records = records_of(self.sweep)
+                self._tracker.compared(records, front_of(self.sweep, records), comparison)
+            self._tracker.finish()
         print(front_text(self.sweep))
 
     def _update(self) -> None:
-        """Bring the front's files and the log up to date, while no measurement holds this machine's CPU."""
+        """Bring the front's files and the log up to date, while no measurement holds the target's device here."""
         records = records_of(self.sweep)
         if any(r.number == 0 and r.state == "complete" for r in records):
-            with sharing("cpu"):
+            with sharing(self.sweep.job.target.device):
                 front = front_of(self.sweep, records)
                 files = write_front(self.sweep, front, records)
                 self._tracker.sync(records, self.sweep.folder, front, judge_of(self.sweep), files)

@@ -55,9 +55,9 @@ def swept(case: Case, root: Path) -> Path:
 
 
 def fastest(records: Sequence[Any], floor: float) -> Any:
-    """Return the fastest record that is accurate enough on `val`, by CPU time; None where there is none."""
+    """Return the fastest record that is accurate enough on `val`; None where there is none."""
     enough = [record for record in records if record.state == "complete" and 100 * record.metrics["map"] >= floor]
-    return min(enough, key=lambda record: record.metrics["latency_ms_p50_cpu"], default=None)
+    return min(enough, key=lambda record: record.metrics["latency_ms"], default=None)
 
 
 def better(case: Case, root: Path, eager: Path) -> tuple[str, Path]:
@@ -74,10 +74,11 @@ def fill(case: Case, root: Path, figures: Figures) -> None:
 
     There it is the mean of several seeds that must keep the point, and one of theirs that is measured.
     """
-    from paretune.records import read_records
+    from paretune.folders import Sweep
+    from paretune.reporter import records_of
 
     folder, source = swept(case, root), trained(case, 0, root).folder
-    records = read_records(folder)
+    records = records_of(Sweep(folder.parent, folder.name))
     add_sweep(case, folder, records, figures)
     beside = peers_of(case, source)
     which, dense = better(case, root, beside["eager"])
