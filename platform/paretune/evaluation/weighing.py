@@ -149,7 +149,7 @@ def _summed(rows: _Counts) -> _Counts:
     """
     before = rows[:1]
     for row in rows[1:, None]:
-        row += before
+        np.add(row, before, out=row)
         before = row
     return rows
 
