@@ -14,7 +14,7 @@ from paretune.around import dataset_around
 from paretune.data.base import Dataset
 from paretune.device_lock import sharing
 from paretune.errors import UserError
-from paretune.evaluation.accuracy import accuracy_of, detect
+from paretune.evaluation.accuracy import detect
 from paretune.evaluation.pictures import draw_report, draw_worst
 from paretune.evaluation.report import Report, inference_facts, report_of
 from paretune.evaluation.results import read_results
@@ -98,20 +98,12 @@ def evaluate_files(truth: Path, found: Path, wanted: Wanted) -> Report:
     others = None if wanted.against is None else read_results(truth, wanted.against).detections
     count = len(results.images) if wanted.limit is None else min(wanted.limit, len(results.images))
     detections, annotations = results.detections[:count], results.annotations[:count]
-    whole = count == len(results.images)
-    accuracy = accuracy_of(
-        detections,
-        annotations,
-        results.classes,
-        confidence=wanted.confidence,
-        averages=results.averages if whole else None,
-    )
     report = report_of(
         detections,
         annotations,
         results.classes,
         confidence=wanted.confidence,
-        accuracy=accuracy,
+        averages=results.averages if count == len(results.images) else None,
         facts={"annotations": str(truth), "detections": str(found), **_against(wanted)},
         before=None if others is None else others[:count],
     )

@@ -130,6 +130,7 @@ def _speedups(found: Comparison, numbers: Sequence[int], pairs: Sequence[tuple[i
 def _on_test(bench: Bench, folders: Mapping[int, Path]) -> dict[str, Any]:
     """Return what each trial finds on ``test``, beside the eager baseline, or why that is not known."""
     from paretune.device_lock import sharing
+    from paretune.evaluation.accuracy import detect
     from paretune.evaluation.change import evaluate_beside
     from paretune.runtimes.predictor import load_predictor
 
@@ -139,8 +140,8 @@ def _on_test(bench: Bench, folders: Mapping[int, Path]) -> dict[str, Any]:
     found, kept = {}, bench.folder / "detections-test.npz"
     with sharing(bench.job.target.device):
         for number, folder in sorted(folders.items()):
-            predictor = load_predictor(folder, bench.job.target)
-            accuracy, change = evaluate_beside(predictor, split, kept, first=number == 0)
+            detections = detect(load_predictor(folder, bench.job.target), split)
+            accuracy, change = evaluate_beside(detections, split, kept, first=number == 0)
             figures = {**accuracy.metrics(), **change.figures}
             known = {name: float(value) for name, value in figures.items() if value is not None}
             found[str(number)] = {

@@ -145,14 +145,16 @@ def _threads() -> int:
 def _evaluate(bench: Bench, number: int, built: Built) -> tuple[Parity, Accuracy, Change]:
     """Evaluate the artefact on its runtime over the validation split, once it is found to be what it was made from."""
     from paretune.compression.parity import verify
+    from paretune.evaluation.accuracy import detect
     from paretune.evaluation.change import DETECTIONS, evaluate_beside
     from paretune.runtimes.predictor import load_predictor
 
     target, val = bench.job.target, bench.data.splits["val"]
     with sharing(target.device):
         predictor = load_predictor(built.artefact.folder, target)
-        parity = verify(predictor, built.network, val, changed=built.changed)
-        return parity, *evaluate_beside(predictor, val, bench.trial_folder(0) / DETECTIONS, first=number == 0)
+        found = detect(predictor, val)
+        parity = verify(predictor, built.network, val, changed=built.changed, found=found)
+        return parity, *evaluate_beside(found, val, bench.trial_folder(0) / DETECTIONS, first=number == 0)
 
 
 def _measure(bench: Bench, number: int, artefact: Artefact) -> tuple[Duet, int]:

@@ -10,11 +10,19 @@ from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
 from paretune.evaluation.coco import run
-from paretune.evaluation.matching import at_confidence, best_f1, match, overlap
+from paretune.evaluation.matching import best_of, match, match_by_class, overlap, point_of, together
 from paretune.structures import Detections
 from tests_support_evaluation import none_found, perfect, random_case, truth_of
 
 CLASSES = 3
+
+
+def best_f1(detections, annotations):
+    return best_of(match(detections, annotations))
+
+
+def at_confidence(detections, annotations, confidence):
+    return point_of(match(detections, annotations), confidence)
 
 
 def counted_by_pycocotools(detections, annotations):
@@ -42,6 +50,26 @@ def test_agrees_with_pycocotools_at_every_confidence(seed):
         assert (point.precision, point.recall) == pytest.approx((precision, recall))
         best = max(best, 2 * precision * recall / (precision + recall) if hits[kept].any() else 0.0)
     assert best_f1(detections, annotations).f1 == pytest.approx(best)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_class_is_matched_as_if_it_were_alone(seed):
+    detections, annotations = random_case(seed, images=6, classes=CLASSES)
+    found = match_by_class(detections, annotations, CLASSES)
+    for label, entry in enumerate(found):
+        mine = [
+            Detections(*(column[d.labels == label] for column in (d.boxes, d.scores, d.labels))) for d in detections
+        ]
+        theirs = [
+            truth_of(*(column[a.labels == label] for column in (a.boxes, a.labels, a.ignore))) for a in annotations
+        ]
+        scores, hits, objects = counted_by_pycocotools(mine, theirs)
+        assert (sorted(entry.scores), entry.objects) == (sorted(scores.astype(np.float32)), objects)
+        for score in np.unique(entry.scores):
+            assert entry.hits[entry.scores == score].sum() == hits[scores.astype(np.float32) == score].sum()
+    whole, joined = match(detections, annotations), together(found)
+    np.testing.assert_array_equal(whole.scores, joined.scores)
+    assert whole.objects == joined.objects
 
 
 @pytest.mark.parametrize("seed", range(5))

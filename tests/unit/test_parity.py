@@ -161,24 +161,95 @@ def test_int8_is_told_and_not_refused(tmp_path: Path) -> None:
     check(predictor, given.network, IMAGES, found, changed=True)
 
 
-def test_the_map_that_is_lost_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def labelled(monkeypatch: pytest.MonkeyPatch) -> Labelled:
+    """Photographs on which what the network of ``sure`` finds is right: its map is 1."""
     monkeypatch.setitem(DETECTORS.rows, "grid", "tests_support_quantize:Grid")
+    return labelled_by(GRID, sure(), photographs(6, "val", seed=1))
+
+
+def shifted(network: nn.Module, by: float) -> nn.Module:
+    """A network whose boxes lie elsewhere: their raw map is further by so much."""
+    other = copy_network(network)
+    with torch.no_grad():
+        other.box.bias.add_(by)
+    return other
+
+
+def test_the_map_that_is_lost_is_told(labelled: Labelled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parity, "JUDGED", 4)
-    given = sure()
-    split = labelled_by(GRID, given, photographs(6, "val", seed=1))  # what the network finds is right: its map is 1
+    given, split = sure(), labelled
     some = Labelled(split.pictures[:4], name="val", truth=split.truth[:4])
     rounded = replace(given, network=quantize_network(given.network, GRID, training_images(given, context(tmp_path))))
     predictor = predictor_of(tmp_path / "rounded", rounded, GRID)
     lost = 1 - evaluate(predictor, some).map
     assert lost > 0.001
-    assert verify(predictor, given.network, split, changed=True).map == pytest.approx(-lost, abs=1e-6)
-    same = verify(predictor_of(tmp_path / "same", given, GRID), given.network, split, changed=False)
-    assert same.map == pytest.approx(0, abs=1e-6)
-    assert same.metrics()["parity_map"] == same.map
-    assert f"{same}".endswith(", map +0.000")
+    told = verify(predictor, given.network, split, changed=True)
+    assert told.map == told.metrics()["parity_map"] == pytest.approx(-lost, abs=1e-6)
+    assert f"{told}".endswith(f", map {told.map:+.3f}")
     nothing = Annotations(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
     bare = Labelled(split.pictures[:2], name="val", truth=(nothing,) * 2)
-    assert verify(predictor_of(tmp_path / "bare", given, GRID), given.network, bare, changed=False).map is None
+    assert verify(predictor, given.network, bare, changed=True).map is None
+
+
+def test_of_float32_the_outputs_tell_enough(
+    labelled: Labelled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "IMAGES", 1)
+    given, asked = sure(), []
+    predictor = predictor_of(tmp_path / "same", given, GRID)
+    handle = given.network.register_forward_pre_hook(lambda _module, inputs: asked.append(len(inputs[0])))
+    assert verify(predictor, given.network, labelled, changed=False).map is None
+    handle.remove()
+    assert sum(asked) == 1
+
+
+def test_quantized_until_it_finds_too_little_is_refused(labelled: Labelled, tmp_path: Path) -> None:
+    given = sure()
+    rounded = quantize_network(given.network, GRID, training_images(given, context(tmp_path)))
+    honest = predictor_of(tmp_path / "honest", replace(given, network=rounded), GRID)
+    assert verify(honest, given.network, labelled, changed=True).map < 0
+    wrong = predictor_of(tmp_path / "wrong", replace(given, network=shifted(given.network, 4)), GRID)
+    lost = 1 - evaluate(wrong, labelled).map
+    assert lost > 0.8
+    found = compare(wrong, given.network, labelled.pictures)
+    check(wrong, given.network, labelled.pictures, found, changed=True)  # by its outputs it might be quantized
+    said = rf"map is 1\.000 and the artefact's {1 - lost:.3f}, .*; 50% of the first has to be left; output 'box' is"
+    with pytest.raises(RuntimeError, match=said):
+        verify(wrong, given.network, labelled, changed=True)
+
+
+def test_in_bfloat16_less_may_be_lost(labelled: Labelled, tmp_path: Path) -> None:
+    given, runtime = sure(), Eager.model_validate({"precision": "bf16"})
+    honest = predictor_of(tmp_path / "honest", given, GRID, runtime)
+    assert -0.1 < verify(honest, given.network, labelled, changed=False).map <= 0
+    wrong = predictor_of(tmp_path / "wrong", replace(given, network=shifted(given.network, 0.6)), GRID, runtime)
+    found = compare(wrong, given.network, labelled.pictures)
+    assert found.error < parity.TOLERANCES["bf16"]
+    check(wrong, given.network, labelled.pictures, found)
+    with pytest.raises(RuntimeError, match="90% of the first has to be left"):
+        verify(wrong, given.network, labelled, changed=False)
+
+
+def test_a_network_that_finds_nothing_has_nothing_to_lose(labelled: Labelled, tmp_path: Path) -> None:
+    given, elsewhere = sure(), labelled_by(GRID, sure(seed=5), photographs(6, "val", seed=1))
+    wrong = predictor_of(tmp_path / "wrong", replace(given, network=shifted(given.network, 0.6)), GRID)
+    network = shifted(given.network, 9)
+    assert verify(wrong, network, elsewhere, changed=True).map >= 0
+
+
+def test_nothing_is_inferred_twice(labelled: Labelled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the artefact finds in the split is handed in; the network sees each image once."""
+    given = sure()
+    rounded = quantize_network(given.network, GRID, training_images(given, context(tmp_path)))
+    predictor = predictor_of(tmp_path / "rounded", replace(given, network=rounded), GRID)
+    alone, asked = verify(predictor, given.network, labelled, changed=True), []
+    found = [predictor(labelled.image(index)) for index in range(len(labelled))]
+    monkeypatch.setattr(Predictor, "__call__", lambda *_: pytest.fail("the artefact was run again"))
+    handle = given.network.register_forward_pre_hook(lambda _module, inputs: asked.append(len(inputs[0])))
+    assert verify(predictor, given.network, labelled, changed=True, found=found) == alone
+    handle.remove()
+    assert sum(asked) == len(labelled)
 
 
 @pytest.mark.slow

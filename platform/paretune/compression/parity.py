@@ -1,7 +1,8 @@
 """Parity: does an artefact, on its runtime, still say what the network says that it was made from?
 
 An export that succeeded may find nothing. So the artefact is run on real images, part by part: the raw maps are
-compared with those of the float network in eager torch, the boxes that are made of them, and how right these are.
+compared with those of the float network in eager torch, and the boxes that are made of them. Where more than float32's
+rounding lies between the two, so is how many objects they find: an artefact that surely finds too few is refused.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ IMAGES = 4
 """Images on which outputs and boxes are compared,"""
 JUDGED = 100
 """and on which boxes are compared with the truth: few enough for a slow network, enough to see a loss of points."""
+KEPT, KEPT_IF_CHANGED = 0.9, 0.5
+"""Share of the network's map that has to be left: in fewer bits than float32, and quantized or clustered. Honest
+bfloat16 loses some tenths of a point, and int8 some points, in bad cases ten or twenty; half is not the network's."""
 TOLERANCES = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.5}
 """Largest error of an output, relative to its largest value, by what a runtime computes in. bfloat16 has 8 bits: in
 dozens of layers its errors grow to tenths, and only what is wrong from the bottom up is beyond that."""
@@ -43,12 +47,18 @@ class Parity:
     boxes: float | None
     """Share of the boxes that both find; None: neither finds any."""
     map: float | None = None
-    """Its map less the network's, on the first images of the split; None: they show no objects, or it was not asked."""
+    """Its map less the network's, on the first images of the split; None: they show no objects, or the outputs alone
+    tell enough, since both compute in float32."""
 
     @property
     def error(self) -> float:
         """Return the largest error of all outputs."""
         return max(self.errors.values())
+
+    @property
+    def worst(self) -> str:
+        """Return the output with the largest error."""
+        return max(self.errors, key=lambda name: self.errors[name])
 
     def __str__(self) -> str:
         """Say it in a line."""
@@ -72,19 +82,29 @@ def compare(predictor: Predictor, network: nn.Module, images: Sequence[Image]) -
         network: float, in eval mode on the CPU.
         images: each (H, W, 3) uint8 RGB.
     """
+    found = [predictor(image) for image in images]
+    return _compared(predictor, network, images, found)[0]
+
+
+def _compared(
+    predictor: Predictor, network: nn.Module, images: Sequence[Image], found: Sequence[Detections]
+) -> tuple[Parity, list[Detections]]:
+    """Return the same, and what the network finds in the images, where it is known what the artefact finds."""
     errors: dict[str, float] = {}
     same = every = 0
-    for image in images:
+    wanted = []
+    for image, theirs in zip(images, found, strict=True):
         batch, placement = predictor.preprocess(image)
         raw, calls = _watched(predictor, network, batch)
-        for part, given, wanted in calls:
-            outputs = predictor.detector.part_outputs(part)
-            for name, one, other in zip(outputs, wanted, predictor.core.parts[part](given), strict=True):
+        for part, given, outputs in calls:
+            names = predictor.detector.part_outputs(part)
+            for name, one, other in zip(names, outputs, predictor.core.parts[part](given), strict=True):
                 errors[name] = max(errors.get(name, 0.0), relative_error(one, other))
-        ours, theirs = (predictor.postprocess(found, placement) for found in (raw, predictor.core(batch)))
+        ours = predictor.postprocess(raw, placement)
+        wanted.append(ours)
         same += 2 * found_again(ours, theirs)
         every += _sure(ours) + _sure(theirs)
-    return Parity(errors, same / every if every else None)
+    return Parity(errors, same / every if every else None), wanted
 
 
 def found_again(ours: Detections, theirs: Detections) -> int:
@@ -108,38 +128,75 @@ def _sure(found: Detections) -> int:
     return int((found.scores > SAME_SCORE).sum())
 
 
-def verify(predictor: Predictor, network: nn.Module, split: Split, *, changed: bool) -> Parity:
+def verify(
+    predictor: Predictor,
+    network: nn.Module,
+    split: Split,
+    *,
+    changed: bool,
+    found: Sequence[Detections] | None = None,
+) -> Parity:
     """Compare an artefact, loaded on its runtime, with what it was made from, on the first images of a split.
-
-    The map that it gains or loses is told, not judged: that is for whoever asked for the artefact.
 
     Args:
         predictor: the loaded artefact.
         network: float, in eval mode on the CPU.
         split: images of the kind that it was trained on.
         changed: whether it differs from the network by intent.
+        found: what the artefact finds in each image of the split, where that is known already.
 
     Raises:
         RuntimeError: it is not that network: names the output that is furthest away, and the first layer that
-            differs. One changed by intent must only give numbers.
+            differs, or what both find of the objects. One changed by intent may have other outputs.
     """
-    images = [split.image(index) for index in range(min(IMAGES, len(split)))]
-    found = compare(predictor, network, images)
-    check(predictor, network, images, found, changed=changed)
-    return replace(found, map=_map_gained(predictor, network, split))
-
-
-def _map_gained(predictor: Predictor, network: nn.Module, split: Split) -> float | None:
-    """Return the artefact's map less the network's, on the same images."""
-    from paretune.evaluation.accuracy import accuracy_of
+    count = min(JUDGED, len(split))
+    images = [split.image(index) for index in range(min(IMAGES, count))]
+    ours = list(found[:count]) if found is not None else [predictor(image) for image in images]
+    parity, theirs = _compared(predictor, network, images, ours[: len(images)])
+    check(predictor, network, images, parity, changed=changed)
+    kept = _share_kept(predictor, changed=changed)
+    if kept is None:
+        return parity
     from paretune.training.validating import detect
 
-    indices = range(min(JUDGED, len(split)))
-    truth = [split.annotations(index) for index in indices]
-    ours = [predictor(split.image(index)) for index in indices]
-    theirs = detect(network, predictor.detector, split, predictor.artefact.input_size, indices)
-    one, other = (accuracy_of(found, truth, split.classes).map for found in (ours, theirs))
-    return None if one is None or other is None else one - other
+    ours += [predictor(split.image(index)) for index in range(len(ours), count)]
+    size, others = predictor.artefact.input_size, range(len(theirs), count)
+    theirs += detect(network, predictor.detector, split, size, others)
+    return replace(parity, map=_change(ours, theirs, split, parity, kept))
+
+
+def _share_kept(predictor: Predictor, *, changed: bool) -> float | None:
+    """Return the share of the network's map that an artefact has to keep; None where its outputs tell enough."""
+    precision = predictor.facts["precision"]
+    if changed or precision not in TOLERANCES:
+        return KEPT_IF_CHANGED
+    return None if precision == "fp32" else KEPT
+
+
+def _change(
+    ours: Sequence[Detections], theirs: Sequence[Detections], split: Split, parity: Parity, kept: float
+) -> float | None:
+    """Return our map less theirs, on the first images of a split; None where these show no objects.
+
+    Raises:
+        RuntimeError: less than a share of theirs is kept, whichever images of the kind are taken.
+    """
+    from paretune.evaluation.bootstrap import differences_of, draw
+
+    truth, classes = [split.annotations(index) for index in range(len(ours))], len(split.classes)
+    one, other = draw(ours, truth, classes), draw(theirs, truth, classes)
+    change = differences_of(one, other)["map"]
+    if change is None:
+        return None
+    _, middle, high = change
+    whole = float(other.whole.mean())
+    if high < (kept - 1) * whole:
+        raise RuntimeError(
+            f"parity: on the first {len(ours)} images the network's map is {whole:.3f} and the "
+            f"artefact's {whole + middle:.3f}, at 95 % at most {whole + high:.3f}; {kept:.0%} of the first has to be "
+            f"left; output {parity.worst!r} is furthest from eager's, by {parity.error:.2e} of its largest value"
+        )
+    return middle
 
 
 def check(
@@ -154,7 +211,7 @@ def check(
     tolerance = math.inf if changed else TOLERANCES.get(kind, math.inf)
     if found.error <= tolerance and math.isfinite(found.error):
         return
-    worst = max(found.errors, key=lambda name: found.errors[name])
+    worst = found.worst
     if not math.isfinite(found.error):
         raise RuntimeError(f"parity: output {worst!r} has another shape than eager's, or values that are no numbers")
     where = diverging_layer(predictor, network, images, tolerance)

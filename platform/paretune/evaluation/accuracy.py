@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from paretune.evaluation.coco import NUMBERS, Averages, Engine, Numbers
+from paretune.evaluation.coco import NUMBERS, Averages, Engine, Numbers, average_precisions
+from paretune.evaluation.matching import Matched, best_of, match, point_of
 from paretune.structures import Annotations, Detections, Image, Split
 
 _NO_OBJECTS = "the images hold no objects to find"
@@ -79,6 +80,7 @@ def accuracy_of(
     confidence: float | None = None,
     engine: Engine = "hotcoco",
     averages: Averages | None = None,
+    matched: Matched | None = None,
 ) -> Accuracy:
     """Compare detections with annotations, image by image.
 
@@ -88,18 +90,15 @@ def accuracy_of(
         classes: names of the classes.
         confidence: for precision, recall and F1; None takes the one of the best F1.
         engine: what computes COCO's numbers.
-        averages: COCO's numbers, where they are known already.
+        averages: COCO's numbers, where they are known already,
+        matched: and what ``match`` returns.
 
     Raises:
         ValueError: not as many detections as annotations.
     """
-    from paretune.evaluation.coco import average_precisions
-    from paretune.evaluation.matching import at_confidence, best_f1
-
     found = averages or average_precisions(detections, annotations, len(classes), engine)
-    point = (
-        best_f1(detections, annotations) if confidence is None else at_confidence(detections, annotations, confidence)
-    )
+    matched = match(detections, annotations) if matched is None else matched
+    point = best_of(matched) if confidence is None else point_of(matched, confidence)
     operating = {"precision": point.precision, "recall": point.recall, "f1": point.f1, "confidence": point.confidence}
     numbers = found.numbers()
     reasons = dict.fromkeys((name for name, value in numbers.items() if value is None), _NO_OBJECTS)

@@ -7,15 +7,16 @@ better: most of what makes one image harder than another is the same for both.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from paretune.evaluation.accuracy import Accuracy, accuracy_of, detect
+from paretune.evaluation.accuracy import Accuracy, accuracy_of
+from paretune.evaluation.bootstrap import Drawn, differences_of, draw
 from paretune.metrics import CHANGED, change_names
-from paretune.structures import Annotations, Detections, Image, Split
+from paretune.structures import Annotations, Detections, Split
 
 DETECTIONS = "detections.npz"
 """What a trial found in each image of ``val``, in its folder."""
@@ -32,21 +33,21 @@ class Change:
 
 
 def evaluate_beside(
-    predictor: Callable[[Image], Detections], split: Split, baseline: Path, *, first: bool = False
+    detections: Sequence[Detections], split: Split, baseline: Path, *, first: bool = False
 ) -> tuple[Accuracy, Change]:
-    """Evaluate a predictor over a split, and tell what it has more than the baseline.
+    """Return how right detections of a split's images are, and what they have more than the baseline's.
 
     Args:
-        predictor: as for ``evaluate``.
-        split: what to evaluate on.
+        detections: of each image, in the split's order.
+        split: what they were found in.
         baseline: file of what the baseline has found there.
-        first: the predictor is the baseline, and what it finds is kept there.
+        first: the detections are the baseline's, and are kept there.
     """
-    found, annotations = detect(predictor, split), [split.annotations(index) for index in range(len(split))]
+    annotations = [split.annotations(index) for index in range(len(split))]
     if first:
-        keep_detections(baseline, found)
-    accuracy = accuracy_of(found, annotations, split.classes)
-    return accuracy, change_from(baseline, found, annotations, len(split.classes))
+        keep_detections(baseline, detections)
+    accuracy = accuracy_of(detections, annotations, split.classes)
+    return accuracy, change_from(baseline, detections, annotations, len(split.classes))
 
 
 def change_from(
@@ -70,12 +71,21 @@ def change_from(
 
 
 def change_of(
-    detections: Sequence[Detections], before: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int
+    detections: Sequence[Detections] | Drawn,
+    before: Sequence[Detections],
+    annotations: Sequence[Annotations],
+    num_classes: int,
 ) -> Change:
-    """Compare detections with others of the same images, in the same order: what they have more."""
-    from paretune.evaluation.bootstrap import difference_intervals
+    """Compare detections with others of the same images, in the same order: what they have more.
 
-    found = difference_intervals(detections, before, annotations, num_classes)
+    Args:
+        detections: of each image, or what ``draw`` has made of them.
+        before: of each image.
+        annotations: of each image.
+        num_classes: of the dataset.
+    """
+    one = detections if isinstance(detections, Drawn) else draw(detections, annotations, num_classes)
+    found = differences_of(one, draw(before, annotations, num_classes))
     if any(ends is None for ends in found.values()):
         return _unknown("the images hold no objects to find")
     return Change(dict(zip(CHANGES, (end for ends in found.values() for end in ends or ()), strict=True)))

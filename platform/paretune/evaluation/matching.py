@@ -44,13 +44,8 @@ class Matched:
     objects: int
 
 
-def best_f1(detections: Sequence[Detections], annotations: Sequence[Annotations]) -> Operating:
-    """Return the operating point of the best F1 over all confidences; of several, that of the highest confidence."""
-    return best_of(match(detections, annotations))
-
-
 def best_of(matched: Matched) -> Operating:
-    """Return the same of what has been matched."""
+    """Return the operating point of the best F1 over all confidences; of several, that of the highest confidence."""
     if matched.objects == 0:
         return Operating(None, None, None, None, 0)
     if matched.scores.size == 0:
@@ -63,13 +58,8 @@ def best_of(matched: Matched) -> Operating:
     return _point(float(matched.scores[best]), int(hits[best]), int(kept[best]), matched.objects)
 
 
-def at_confidence(detections: Sequence[Detections], annotations: Sequence[Annotations], confidence: float) -> Operating:
-    """Return the operating point at a given confidence."""
-    return point_of(match(detections, annotations), confidence)
-
-
 def point_of(matched: Matched, confidence: float) -> Operating:
-    """Return the same of what has been matched."""
+    """Return the operating point at a given confidence."""
     kept = matched.scores >= matched.scores.dtype.type(confidence)  # float64 in results files
     return _point(confidence, int(matched.hits[kept].sum()), int(kept.sum()), matched.objects)
 
@@ -87,45 +77,59 @@ def _point(confidence: float | None, hits: int, kept: int, objects: int) -> Oper
 def match_by_class(
     detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int
 ) -> list[Matched]:
-    """Match the objects of each class by themselves."""
-    return [
-        match([_found_of(found, label) for found in detections], [_truth_of(truth, label) for truth in annotations])
-        for label in range(num_classes)
-    ]
-
-
-def _found_of(found: Detections, label: int) -> Detections:
-    mine = found.labels == label
-    return Detections(found.boxes[mine], found.scores[mine], found.labels[mine])
-
-
-def _truth_of(truth: Annotations, label: int) -> Annotations:
-    mine = truth.labels == label
-    return Annotations(truth.boxes[mine], truth.labels[mine], truth.ignore[mine])
-
-
-def match(detections: Sequence[Detections], annotations: Sequence[Annotations]) -> Matched:
     """Match detections with objects: best score first, each with the free object of its class it overlaps most.
 
     A detection that finds no free object but lies on an annotation to ignore counts neither as hit nor as
     miss; as in COCO, such an annotation takes any number of detections, by the share of each inside it.
 
+    Returns:
+        Each class by itself.
+
     Raises:
         ValueError: not as many detections as annotations.
     """
-    scores, hits, objects = [np.zeros(0, np.float32)], [np.zeros(0, bool)], 0
-    for found, truth in zip(detections, annotations, strict=True):
-        objects += int((~truth.ignore).sum())
-        for label in np.unique(found.labels):
-            mine = np.flatnonzero(found.labels == label)
-            mine = mine[np.argsort(-found.scores[mine], kind="stable")]
-            theirs = truth.labels == label
-            hit, counts = _match_class(found.boxes[mine], truth.boxes[theirs], truth.ignore[theirs])
-            scores.append(found.scores[mine][counts])
-            hits.append(hit[counts])
-    all_scores, all_hits = np.concatenate(scores), np.concatenate(hits)
-    order = np.argsort(-all_scores, kind="stable")
-    return Matched(all_scores[order], all_hits[order], objects)
+    parts = [_match_image(found, truth) for found, truth in zip(detections, annotations, strict=True)]
+    labels = np.concatenate([np.zeros(0, np.int64), *(found.labels for found in detections)])
+    scores = np.concatenate([np.zeros(0, np.float32), *(found.scores for found in detections)])
+    hits, counts = (np.concatenate([np.zeros(0, bool), *(part[i] for part in parts)]) for i in range(2))
+    objects = np.zeros(num_classes, np.int64)
+    for truth in annotations:
+        np.add.at(objects, truth.labels[~truth.ignore], 1)
+    order = np.argsort(-scores, kind="stable")
+    order = order[counts[order]]
+    ranked = [order[labels[order] == label] for label in range(num_classes)]
+    return [Matched(scores[own], hits[own], int(there)) for own, there in zip(ranked, objects, strict=True)]
+
+
+def match(detections: Sequence[Detections], annotations: Sequence[Annotations]) -> Matched:
+    """Match the same way and return all classes as one.
+
+    Raises:
+        ValueError: not as many detections as annotations.
+    """
+    labels = [entry.labels for entry in (*detections, *annotations)]
+    return together(
+        match_by_class(detections, annotations, max((int(own.max(initial=-1)) for own in labels), default=-1) + 1)
+    )
+
+
+def together(classes: Sequence[Matched]) -> Matched:
+    """Return what has been matched by class as one."""
+    scores = np.concatenate([np.zeros(0, np.float32), *(entry.scores for entry in classes)])
+    hits = np.concatenate([np.zeros(0, bool), *(entry.hits for entry in classes)])
+    order = np.argsort(-scores, kind="stable")
+    return Matched(scores[order], hits[order], sum(entry.objects for entry in classes))
+
+
+def _match_image(found: Detections, truth: Annotations) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return for each detection whether it is a hit and whether it counts."""
+    hit, counts = np.zeros(len(found.scores), bool), np.ones(len(found.scores), bool)
+    for label in {*found.labels.tolist()} & {*truth.labels.tolist()}:
+        mine = np.flatnonzero(found.labels == label)
+        mine = mine[np.argsort(-found.scores[mine], kind="stable")]
+        theirs = truth.labels == label
+        hit[mine], counts[mine] = _match_class(found.boxes[mine], truth.boxes[theirs], truth.ignore[theirs])
+    return hit, counts
 
 
 def _match_class(

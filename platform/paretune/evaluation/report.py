@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from paretune.evaluation.accuracy import Accuracy, accuracy_of
-from paretune.evaluation.bootstrap import DRAWS, map_interval
+from paretune.evaluation.bootstrap import DRAWS, METHOD, draw, interval_of
 from paretune.evaluation.change import CHANGES, Change, change_of
+from paretune.evaluation.coco import Averages
 from paretune.evaluation.confusing import Confusion, confusion
-from paretune.evaluation.matching import Matched, Operating, best_f1, best_of, match_by_class, point_of
-from paretune.evaluation.voc import voc_ap
+from paretune.evaluation.matching import Matched, Operating, best_of, match_by_class, point_of, together
+from paretune.evaluation.voc import voc_aps
 from paretune.structures import Annotations, Detections
 
 LEVEL = 0.95
@@ -77,7 +78,7 @@ class Report:
             "per_class": {name: entry.tree() for name, entry in self.classes.items()},
             "best": _point(self.best),
             "map_interval": None if self.interval is None else {"low": self.interval[0], "high": self.interval[1]},
-            "interval": {"level": LEVEL, "method": "basic bootstrap over images", "draws": DRAWS},
+            "interval": {"level": LEVEL, "method": METHOD, "draws": DRAWS},
             "map50_voc07": self.voc["voc07"],
             "map50_voc10": self.voc["voc10"],
             "confusion": {
@@ -98,7 +99,7 @@ def report_of(
     classes: Sequence[str],
     *,
     confidence: float | None = None,
-    accuracy: Accuracy | None = None,
+    averages: Averages | None = None,
     facts: Mapping[str, Any] | None = None,
     before: Sequence[Detections] | None = None,
 ) -> Report:
@@ -109,33 +110,35 @@ def report_of(
         annotations: of the same images, in the same order.
         classes: names.
         confidence: for precision, recall, F1 and confusions; None takes that of the best F1 of all classes together.
-        accuracy: the main numbers, where they are known already.
+        averages: COCO's numbers, where they are known already.
         facts: about what was evaluated.
         before: detections of the same images that these are to be compared with.
     """
-    found = accuracy or accuracy_of(detections, annotations, classes, confidence=confidence)
-    at = found.confidence if found.confidence is not None else 0.5
-    names = [voc_ap(detections, annotations, len(classes), "07"), voc_ap(detections, annotations, len(classes), "10")]
     matched = match_by_class(detections, annotations, len(classes))
-    bounds = map_interval(detections, annotations, len(classes))
+    every = together(matched)
+    found = accuracy_of(detections, annotations, classes, confidence=confidence, averages=averages, matched=every)
+    at = found.confidence if found.confidence is not None else 0.5
+    voc = voc_aps(detections, annotations, len(classes))
+    drawn = draw(detections, annotations, len(classes))
+    bounds = interval_of(drawn)
     return Report(
         accuracy=found,
         classes={
             name: ClassReport(
                 found.per_class[name],
-                names[0][i],
-                names[1][i],
+                voc["07"][i],
+                voc["10"][i],
                 matched[i],
                 best_of(matched[i]),
                 point_of(matched[i], at),
             )
             for i, name in enumerate(classes)
         },
-        best=best_f1(detections, annotations),
+        best=best_of(every),
         interval=None if bounds is None else (bounds[0], bounds[2]),
         confusion=confusion(detections, annotations, len(classes), at),
         facts=dict(facts or {}),
-        change=None if before is None else change_of(detections, before, annotations, len(classes)),
+        change=None if before is None else change_of(drawn, before, annotations, len(classes)),
     )
 
 

@@ -27,41 +27,55 @@ def voc_ap(
 
     Entries to ignore are VOC's difficult ones.
     """
-    return [_of_class(detections, annotations, label, rule) for label in range(num_classes)]
+    return voc_aps(detections, annotations, num_classes)[rule]
 
 
-def _of_class(
-    detections: Sequence[Detections], annotations: Sequence[Annotations], label: int, rule: Rule
-) -> float | None:
-    scores, hits, counts, objects = [np.zeros(0)], [np.zeros(0, bool)], [np.zeros(0, bool)], 0
-    for found, truth in zip(detections, annotations, strict=True):
-        theirs = truth.labels == label
-        objects += int((~truth.ignore[theirs]).sum())
-        mine = found.labels == label
-        order = np.argsort(-found.scores[mine], kind="stable")
-        boxes = found.boxes[mine][order]
-        hit, counted = _match(
-            overlap(boxes, truth.boxes[theirs], np.zeros(int(theirs.sum()), bool)), truth.ignore[theirs]
-        )
-        scores.append(found.scores[mine][order].astype(np.float64))
-        hits.append(hit)
-        counts.append(counted)
-    if not objects:
-        return None
-    every, counted = np.concatenate(hits), np.concatenate(counts)
-    order = np.argsort(-np.concatenate(scores), kind="stable")
-    order = order[counted[order]]
-    right = np.cumsum(every[order])
-    recall, precision = right / objects, right / np.arange(1, len(right) + 1)
-    return _eleven_points(recall, precision) if rule == "07" else _area(recall, precision)
+def voc_aps(
+    detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int
+) -> dict[Rule, list[float | None]]:
+    """Return the same by both rules."""
+    curves = _curves(detections, annotations, num_classes)
+    return {
+        "07": [None if curve is None else _eleven_points(*curve) for curve in curves],
+        "10": [None if curve is None else _area(*curve) for curve in curves],
+    }
+
+
+def _curves(
+    detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]] | None]:
+    """Return recall and precision of each class at each confidence, the highest first; None without objects."""
+    parts = [_match_image(found, truth) for found, truth in zip(detections, annotations, strict=True)]
+    labels = np.concatenate([np.zeros(0, np.int64), *(found.labels for found in detections)])
+    scores = np.concatenate([np.zeros(0), *(found.scores.astype(np.float64) for found in detections)])
+    hits, counts = (np.concatenate([np.zeros(0, bool), *(part[i] for part in parts)]) for i in range(2))
+    objects = np.zeros(num_classes, np.int64)
+    for truth in annotations:
+        np.add.at(objects, truth.labels[~truth.ignore], 1)
+    order = np.argsort(-scores, kind="stable")
+    order = order[counts[order]]
+    curves: list[tuple[NDArray[np.float64], NDArray[np.float64]] | None] = []
+    for label, there in enumerate(objects):
+        right = np.cumsum(hits[order[labels[order] == label]])
+        curves.append((right / there, right / np.arange(1, len(right) + 1)) if there else None)
+    return curves
+
+
+def _match_image(found: Detections, truth: Annotations) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return for each detection whether it is a hit and whether it counts."""
+    hit, counts = np.zeros(len(found.scores), bool), np.ones(len(found.scores), bool)
+    for label in {*found.labels.tolist()} & {*truth.labels.tolist()}:
+        mine, theirs = np.flatnonzero(found.labels == label), truth.labels == label
+        mine = mine[np.argsort(-found.scores[mine], kind="stable")]
+        overlaps = overlap(found.boxes[mine], truth.boxes[theirs], np.zeros(int(theirs.sum()), bool))
+        hit[mine], counts[mine] = _match(overlaps, truth.ignore[theirs])
+    return hit, counts
 
 
 def _match(overlaps: NDArray[np.float64], difficult: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return for each detection, best first, whether it is a hit and whether it counts."""
     count = len(overlaps)
     hit, counts = np.zeros(count, bool), np.ones(count, bool)
-    if not overlaps.shape[1]:
-        return hit, counts
     taken: set[int] = set()
     for index, best in enumerate(overlaps.argmax(axis=1)):
         if overlaps[index, best] < IOU:
