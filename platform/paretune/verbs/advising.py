@@ -41,7 +41,7 @@ def _advise(given: argparse.Namespace) -> int:
     target = checked_target(given, [given.artefact])
     from paretune.advising import advise_artefact, try_advice, write_advice, write_tried
     from paretune.around import network_around
-    from paretune.optimizations import images_of, read_source
+    from paretune.sources import images_of, read_source
     from paretune.store import check_new_folder
 
     if given.out:
@@ -78,7 +78,7 @@ def _end(found: Any, given: argparse.Namespace) -> None:
         from paretune.display import print_table
         from paretune.profiling.advice_page import knob_table
 
-        rows = knob_table([one.advice for one in found.tried], found.measured)
+        rows = knob_table([one.advice for one in found.tried], found.measured, found.changes)
         print_table("advice that was tried", rows.head, rows.rows, left=rows.words)
     if given.out:
         from paretune.advising import PAGE, TRIED
