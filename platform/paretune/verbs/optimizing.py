@@ -30,7 +30,7 @@ def add(verbs: Any) -> None:
     text = "what runs the result, in place of the recipe's (default: onnxruntime)"
     optimize.add_argument("--runtime", metavar="NAME[={FIELDS}]", help=text)
     optimize.add_argument("--input-size", metavar="WxH", help="of the result (default: as trained)")
-    images_arguments(optimize, "train and calibrate on")
+    images_arguments(optimize, "train, calibrate and evaluate on")
     optimize.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
     text = "exit with 1 if the result's map on val is lower by more: 0.01 is one point; the artefact stays"
     optimize.add_argument("--max-drop", type=float, metavar="X", help=text)
