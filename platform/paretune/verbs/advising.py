@@ -27,7 +27,7 @@ def add(verbs: Any) -> None:
     text = "new folder for a page with the roofline, recipes for `paretune optimize` or `paretune sweep --first`, "
     text += "and what --try builds"
     advise.add_argument("--out", type=Path, metavar="FOLDER", help=text)
-    text = "build so many of them and measure what they gain (default: 0)"
+    text = "build so many of them, and measure what they gain and what they cost of map (default: 0)"
     advise.add_argument("--try", dest="most", type=int, default=0, metavar="N", help=text)
     text = "the trained network to build them from (default: the one of the sweep or training around)"
     advise.add_argument("--network", type=Path, metavar="FOLDER", help=text)
