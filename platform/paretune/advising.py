@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import yaml
 
+from paretune.accuracy_change import AccuracyChange, Find, Reference, SplitChange, map_change, map_words
 from paretune.bench import measuring_images
 from paretune.device_lock import sharing
 from paretune.errors import UserError
 from paretune.folders import split_of
-from paretune.optimizations import Images, Source, optimize, read_recipe
+from paretune.optimizations import Wanted, optimize
 from paretune.profiling.advice import Advice, Candidate, advise
 from paretune.profiling.comparison import Ratio, compare
 from paretune.profiling.images import saved_images
@@ -30,6 +31,7 @@ from paretune.profiling.samples import Protocol, Stage, milliseconds
 from paretune.profiling.work import Work, work_of
 from paretune.promises import FILE
 from paretune.runtimes.predictor import check_loadable, load_predictor
+from paretune.sources import Images, Source, read_recipe
 from paretune.store import Artefact, new_folder, write_text
 from paretune.structures import Image
 from paretune.target import Target
@@ -55,6 +57,13 @@ class Tried:
     """Why it was not built, or not measured."""
     artefact: Path | None = None
     """What was built, where it is kept."""
+    accuracy: AccuracyChange | None = None
+    """What was built beside the artefact the advice was for; None where nothing was built."""
+
+    @property
+    def change(self) -> SplitChange | str:
+        """Return what it has cost of the accuracy, or why that is not known."""
+        return (self.reason or "nothing was built") if self.accuracy is None else self.accuracy.decisive
 
     @property
     def speedup(self) -> float | None:
@@ -75,6 +84,7 @@ class Tried:
             "speedup": self.speedup,
             "ratio": measured,
             "kept": self.kept,
+            **map_change(self.change),
             "reason": self.reason,
             "artefact": None if self.artefact is None else str(self.artefact),
         }
@@ -95,6 +105,11 @@ class Advised:
     def measured(self) -> dict[str, Ratio | str]:
         """Return what came of the advice that was tried, by its knob: its latency's share, or why that is not known."""
         return {one.advice.knob: one.measured or one.reason or "" for one in self.tried}
+
+    @property
+    def changes(self) -> dict[str, str]:
+        """Return in words what the advice that was tried has cost of the accuracy, by its knob."""
+        return {one.advice.knob: map_words(one.change) for one in self.tried}
 
     def tree(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -197,14 +212,16 @@ def try_advice(
     tried = []
     with (
         saved_images(_shown(images, split, target)) as file,
+        TemporaryDirectory(prefix="advice-") as own,
         TemporaryDirectory(prefix="advice-") if out is None else nullcontext(out / TRIED) as place,
     ):
+        before = Reference(lambda: _before(found.artefact, network, target), Path(own))
         for number, advice in enumerate(found.advice[:most], start=1):
             progress(f"trying {advice.knob}")
             folder = Path(place) / _name(number, advice)
             try:
                 recipe = read_recipe(Document(f"advice {advice.knob}", dict(advice.recipe), {}), network)
-                optimize(network, recipe, images, folder, target=target, progress=progress)
+                made = optimize(network, recipe, images, folder, Wanted(target=target, against=before), progress)
             except Exception as error:  # noqa: BLE001 - a step may fail in any way, and the others are tried
                 tried.append(Tried(advice, None, f"not built: {' '.join(str(error).split())}"))
                 continue
@@ -213,10 +230,23 @@ def try_advice(
             try:
                 compared = compare([found.artefact.folder, folder], file, target, rounds=3)
             except (RuntimeError, UserError) as error:
-                tried.append(Tried(advice, None, f"not measured: {' '.join(str(error).split())}", kept))
+                why = f"not measured: {' '.join(str(error).split())}"
+                tried.append(Tried(advice, None, why, kept, made.accuracy))
                 continue
-            tried.append(Tried(advice, compared.ratio(1), None, kept))
+            tried.append(Tried(advice, compared.ratio(1), None, kept, made.accuracy))
     return replace(found, tried=tuple(tried))
+
+
+def _before(artefact: Artefact, network: Source, target: Target) -> tuple[str, Find]:
+    """Load the artefact that advice is for; what is built from the network has to find the same classes.
+
+    Raises:
+        UserError: it finds others, or cannot be loaded.
+    """
+    if artefact.classes != network.classes:
+        told = f"{artefact.folder} finds {', '.join(artefact.classes)}"
+        raise UserError(f"{told}; {network.folder} finds {', '.join(network.classes)}")
+    return str(artefact.folder), load_predictor(artefact.folder, target)
 
 
 def write_advice(found: Advised, folder: Path) -> None:
@@ -262,7 +292,8 @@ def _name(number: int, advice: Advice) -> str:
 def _page(found: Advised) -> str:
     from paretune.profiling.advice_page import advice_page
 
-    return advice_page(str(found.artefact.folder), found.diagnosis, found.advice, found.measured, found.notes)
+    name = str(found.artefact.folder)
+    return advice_page(name, found.diagnosis, found.advice, found.measured, found.notes, found.changes)
 
 
 def _plain(value: Any) -> Any:

@@ -2,125 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-from paretune.around import job_of, uncompressed_around
-from paretune.build import Start, build
-from paretune.compression.base import Context
+from paretune.accuracy_change import AccuracyChange, Drop, Reference, accuracy_change, check_judgeable
+from paretune.build import build
+from paretune.compression.base import Context, Step
 from paretune.compression.finetune import Finetune
-from paretune.data.base import Dataset
-from paretune.detectors import DETECTORS
-from paretune.detectors.base import Detector
+from paretune.compression.prune import Prune
 from paretune.device_lock import sharing
 from paretune.errors import UserError
 from paretune.recipe import Recipe
-from paretune.spec import parse_plugin
-from paretune.store import MANIFEST, Artefact, kept_network, read_artefact
-from paretune.structures import InputSize
+from paretune.sources import Images, Source
+from paretune.store import MANIFEST, Artefact, write_text
+from paretune.structures import Data
 from paretune.target import Target
-from paretune.training.order import HISTORY, read_history
-from paretune.training.settings import Training
-from paretune.yamlfile import Document, validate
+
+if TYPE_CHECKING:
+    from paretune.runtimes.predictor import Predictor
+
+ACCURACY = Path("evaluation") / "accuracy.json"
+"""File in an artefact's folder of its accuracy beside that of what it was made from; no size counts it."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """A trained network, and what is known of it."""
+class Wanted:
+    """What is asked of an optimization besides its recipe."""
 
-    folder: Path
-    """As it was named."""
-    start: Start
-    detector: Detector
-    classes: tuple[str, ...]
-    size: InputSize
-    """Of its input, as it was trained."""
-    uncompressed: Path | None
-    """Folder of the network before any step, the teacher unless another is named; None where it is not known."""
-    left: tuple[str, ...] = ()
-    """Steps of an artefact that its deployed files alone have gone through: they are not part of the start."""
+    seed: int = 0
+    """Of everything random."""
+    target: Target = field(default_factory=Target)
+    """What the artefact is for."""
+    max_drop: float | None = None
+    """The most of map that may be lost, 0 to 1: the artefact stays when more is; None judges no loss."""
+    against: Reference | None = None
+    """What the accuracy is compared with; None takes the source, as it is deployed."""
 
 
 @dataclass(frozen=True)
-class Images:
-    """What the steps train, calibrate and compare with."""
+class Optimized:
+    """An artefact, and what it has cost of the accuracy."""
 
-    dataset: Dataset
-    cache: Path
-    """Where the dataset keeps what it generates."""
-    training: Training
-    """How the network was trained."""
+    artefact: Artefact
+    accuracy: AccuracyChange
+    max_drop: float | None = None
+    """The most of map that may be lost; None where nothing was said."""
 
+    @property
+    def drop(self) -> Drop | None:
+        """Return the loss held to what may be lost; None where nothing was said."""
+        return None if self.max_drop is None else Drop(self.max_drop, self.accuracy.decisive)
 
-def read_source(folder: Path) -> Source:
-    """Find the network in the folder of a training, of a sweep's baseline or of an artefact.
+    def judged(self) -> dict[str, Any]:
+        """Return the accuracy, and whether too much was lost, as plain data."""
+        return {**self.accuracy.tree(), "max_drop": None if self.drop is None else self.drop.tree()}
 
-    Raises:
-        UserError: there is none, or it was exported by a Paretune that kept none beside the exported files.
-    """
-    if (folder / MANIFEST).is_file():
-        return _of_artefact(read_artefact(folder))
-    if not (folder / HISTORY).is_file() or not (folder / "structure.json").is_file():
-        raise UserError(f"{folder}: no trained network (the folder of a training or of an artefact is expected)")
-    facts = read_history(folder)
-    try:
-        detector: Detector = parse_plugin(facts["detector"], DETECTORS)
-        size = InputSize.parse(facts["input_size"])
-        return Source(folder, Start(folder), detector, tuple(facts["classes"]), size, uncompressed=folder)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / HISTORY}: not readable ({' '.join(str(error).split())})") from error
-
-
-def _of_artefact(artefact: Artefact) -> Source:
-    steps = tuple(artefact.recipe.get("steps", ()))
-    if artefact.kept is not None:
-        start = Start(kept_network(artefact), artefact.kept.steps, artefact.kept.notes)
-    elif artefact.format == "torch":
-        start = Start(artefact.folder, steps, artefact.notes)
-    else:
-        told = f"{artefact.folder}: is exported ({artefact.format}), and steps begin with a torch network"
-        raise UserError(f"{told}; name the training, or an artefact of runtime eager")
-    left = tuple(name for step in steps[len(start.steps) :] for name in step)
-    uncompressed = uncompressed_around(artefact.folder) or (None if start.steps else start.folder)
-    detector: Detector = parse_plugin(artefact.detector, DETECTORS)
-    return Source(artefact.folder, start, detector, artefact.classes, artefact.input_size, uncompressed, left)
-
-
-def images_of(folder: Path, named: tuple[Dataset, Path] | None, training: Training | None) -> Images:
-    """Return the images to work with: those named, or of the sweep or training that the source lies in.
-
-    Args:
-        folder: of the source.
-        named: dataset and cache.
-        training: of the job that names them; None takes the source's own, or else the defaults.
-
-    Raises:
-        UserError: there are none.
-    """
-    own = job_of(folder) if named is None or training is None else None
-    if named is None:
-        if own is None:
-            raise UserError(f"{folder}: lies in no sweep or training; name the images with --data JOB.yaml|FOLDER")
-        named = own[0].dataset, own[1]
-    return Images(*named, training or (own[0].training if own else Training()))
-
-
-def read_recipe(document: Document, source: Source) -> Recipe:
-    """Check a recipe for a network; an input size that is left out is the network's own.
-
-    Raises:
-        UserErrors: every mistake in it.
-        UserError: the detector cannot take the input size.
-    """
-    data = document.data
-    if isinstance(data, dict):
-        data = {"input_size": str(source.size), **data}
-    recipe = validate(Recipe, Document(document.file, data, document.lines))
-    if problem := source.detector.size_problem(recipe.size):
-        raise UserError(f"{document.file}: input_size {recipe.size}: {problem}")
-    return recipe
+    def tree(self) -> dict[str, Any]:
+        """Return all of it as plain data."""
+        made = self.artefact
+        return {
+            "artefact": str(made.folder),
+            "format": made.format,
+            "recipe": made.recipe,
+            "size_mib": made.size_mib,
+            "params": made.params,
+            "flops": made.flops,
+            "notes": list(made.notes),
+            "accuracy": self.judged(),
+        }
 
 
 def optimize(
@@ -128,30 +83,52 @@ def optimize(
     recipe: Recipe,
     images: Images,
     folder: Path,
-    *,
-    seed: int = 0,
-    target: Target = Target(),  # noqa: B008 - frozen
+    wanted: Wanted = Wanted(),
     progress: Callable[[str], None] = lambda _: None,
-) -> Artefact:
-    """Take a network through a recipe and write the artefact, once it is found to be what it was made from.
+) -> Optimized:
+    """Take a network through a recipe, write the artefact once it is what it was made from, and evaluate it.
 
     Args:
         source: the network.
         recipe: what is done to it.
         images: of its classes.
         folder: new one, receives the artefact, whole or not at all.
-        seed: of everything random.
-        target: what the artefact is for.
+        wanted: seed, target, the loss that is allowed.
         progress: called with a line for each step and epoch.
 
     Raises:
-        UserError: the folder is there already, the images are of other classes, there is no teacher, a step failed,
-            or the artefact says something else than the network it was made from.
+        UserError: the folder is there already, the images are of other classes or show nothing that a loss could be
+            seen on, there is no teacher, a step failed, or the artefact says something else than the network it was
+            made from.
     """
-    from paretune.compression.parity import verify
-    from paretune.runtimes.predictor import load_predictor
-    from paretune.training.loop import pick_device
+    target = wanted.target
+    _refuse(source, recipe, folder, target)
+    data = images.dataset.open(images.cache)
+    if data.classes != source.classes:
+        raise UserError(f"the images are of {', '.join(data.classes)}; the network finds {', '.join(source.classes)}")
+    if wanted.max_drop is not None:
+        check_judgeable(data.splits, wanted.max_drop)
+    if source.left:
+        progress(f"begins with the network before {', '.join(source.left)}; what is still wanted of it has to be named")
+    with _workdir(folder) as made:
+        workdir = Path(made)
+        context = _context(source, recipe, images, data, workdir, target)
+        built, predictor = _built(source, recipe, replace(context, seed=wanted.seed, progress=progress))
+        against = wanted.against or Reference(lambda: _start(source, target, workdir, progress), workdir / "start")
+        with sharing(target.device):
+            accuracy = accuracy_change(predictor, against, data.splits, progress)
+        found = Optimized(built, accuracy, wanted.max_drop)
+        write_text(built.folder / ACCURACY, json.dumps(found.judged(), indent=1))
+        built.folder.rename(folder)
+        return replace(found, artefact=replace(built, folder=folder))
 
+
+def _refuse(source: Source, recipe: Recipe, folder: Path, target: Target) -> None:
+    """Refuse what is known to fail before anything is done.
+
+    Raises:
+        UserError: says what.
+    """
     if folder.exists():
         raise UserError(f"{folder} exists already; name a new folder with --out")
     if problem := recipe.runtime.problem(target) or recipe.misfit(target):
@@ -159,37 +136,104 @@ def optimize(
     if source.uncompressed is None and any(isinstance(step, Finetune) and step.lacks_teacher for step in recipe.steps):
         told = f"{source.folder}: lies in no sweep or training, so nothing tells the network before its steps"
         raise UserError(f"{told}; name its folder as finetune.distill.teacher")
-    data = images.dataset.open(images.cache)
-    if data.classes != source.classes:
-        raise UserError(f"the images are of {', '.join(data.classes)}; the network finds {', '.join(source.classes)}")
-    if source.left:
-        progress(f"begins with the network before {', '.join(source.left)}; what is still wanted of it has to be named")
-    with _workdir(folder) as made:
-        workdir = Path(made)
-        context = Context(
-            detector=source.detector,
-            data=data,
-            training=images.training.model_copy(update={"workers": 1, "with_ray": False}),
-            workdir=workdir,
-            seed=seed,
-            device=pick_device(images.training.device),
-            progress=progress,
-            dataset=images.dataset,
-            cache=images.cache,
-            baseline=source.uncompressed,
-            target=target,
-            runtime=recipe.runtime,
-        )
+
+
+def _context(source: Source, recipe: Recipe, images: Images, data: Data, workdir: Path, target: Target) -> Context:
+    """Return what the steps may use: they train as those of a trial do."""
+    from paretune.training.loop import pick_device
+
+    training = images.training
+    if not training.by_ray:  # else each worker has its share of the cores
+        training = training.model_copy(update={"threads": training.threads or _threads()})
+    return Context(
+        detector=source.detector,
+        data=data,
+        training=training,
+        workdir=workdir,
+        device=pick_device(training.device),
+        dataset=images.dataset,
+        cache=images.cache,
+        baseline=source.uncompressed,
+        target=target,
+        runtime=recipe.runtime,
+    )
+
+
+def _threads() -> int:
+    """Return the threads to train with; said explicitly, since evaluating in eager leaves torch with the target's."""
+    there = len(os.sched_getaffinity(0))
+    return min(int(os.environ.get("OMP_NUM_THREADS") or there), there)
+
+
+def _built(source: Source, recipe: Recipe, context: Context) -> tuple[Artefact, Predictor]:
+    """Carry out the recipe's steps, and load the artefact, once it is found to be what it was made from.
+
+    Raises:
+        UserError: a step failed, or the artefact says something else than the network it was made from.
+    """
+    from paretune.compression.parity import verify
+    from paretune.runtimes.predictor import load_predictor
+
+    try:
+        with _ray(recipe, context):
+            built = build(source.start, recipe, context, context.workdir / "artefact")
+        with sharing(context.target.device):
+            predictor = load_predictor(built.artefact.folder, context.target)
+            found = verify(predictor, built.network, context.data.splits["val"], changed=built.changed)
+    except (FloatingPointError, RuntimeError) as error:
+        raise UserError(f"optimize: {' '.join(str(error).split())}") from error
+    context.progress(str(found))
+    return built.artefact, predictor
+
+
+@contextmanager
+def _ray(recipe: Recipe, context: Context) -> Iterator[None]:
+    """Start Ray where it is Ray Train that trains in one of the steps."""
+    if not context.training.by_ray or not any(_trains(step) for step in recipe.steps):
+        yield
+        return
+    from paretune.executors.ray.session import session, terminated_like_interrupted
+
+    assert context.cache is not None  # noqa: S101 - ``_context`` gives one
+    runs = context.cache.parent
+    runs.mkdir(parents=True, exist_ok=True)
+    with terminated_like_interrupted(), session(runs):
+        yield
+
+
+def _trains(step: Step) -> bool:
+    """Tell whether a step trains, with as many workers as the baseline."""
+    return isinstance(step, Finetune) or (isinstance(step, Prune) and step.rounds > 1 and step.round_epochs > 0)
+
+
+def _start(source: Source, target: Target, workdir: Path, progress: Callable[[str], None]) -> tuple[str, Predictor]:
+    """Load what the steps began with: an artefact on its runtime, a trained network in eager.
+
+    An artefact that does not run here is replaced by the float network that it keeps, and a line says so.
+    """
+    from paretune.compression.artefact import write_artefact
+    from paretune.detectors.structure import load_network
+    from paretune.model import Model
+    from paretune.runtimes.eager import Eager
+    from paretune.runtimes.predictor import check_loadable, load_predictor
+
+    if (source.folder / MANIFEST).is_file():
         try:
-            built = build(source.start, recipe, context, workdir / "artefact")
-            with sharing(target.device):
-                predictor = load_predictor(built.artefact.folder, target)
-                found = verify(predictor, built.network, data.splits["val"], changed=built.changed)
-        except (FloatingPointError, RuntimeError) as error:
-            raise UserError(f"optimize: {' '.join(str(error).split())}") from error
-        progress(str(found))
-        built.artefact.folder.rename(folder)
-        return replace(built.artefact, folder=folder)
+            artefact = check_loadable(source.folder, target)
+            return f"{source.folder} on {next(iter(artefact.runtime))}", load_predictor(source.folder, target)
+        except UserError as error:
+            progress(f"its float network in eager is compared with instead: {error}")
+    network = load_network(source.detector, len(source.classes), source.start.folder)
+    folder = workdir / "start" / "artefact"
+    write_artefact(
+        folder,
+        Model(network, None, source.size),
+        detector=source.detector,
+        runtime=Eager(),
+        recipe_tree={},
+        classes=source.classes,
+    )
+    return f"{source.folder} in eager", load_predictor(folder, target)
 
 
 def _workdir(folder: Path) -> TemporaryDirectory[str]:

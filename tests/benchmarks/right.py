@@ -23,7 +23,6 @@ from paretune.bench import measuring_images
 from paretune.compression.artefact import write_artefact
 from paretune.detectors import DETECTORS
 from paretune.model import Model
-from paretune.optimizations import Images
 from paretune.profiling.comparison import compare
 from paretune.profiling.cores import choose_cores
 from paretune.profiling.latency import STAGES, Latency
@@ -34,6 +33,7 @@ from paretune.profiling.samples import Stage, milliseconds
 from paretune.profiling.supervisor import surroundings
 from paretune.profiling.work import Work
 from paretune.runtimes import RUNTIMES
+from paretune.sources import Images
 from paretune.spec import parse_plugin
 from paretune.store import Artefact, read_artefact
 from paretune.structures import Image
@@ -251,7 +251,7 @@ def _planted(source: Path, images: Sequence[Image], figures: Figures) -> None:
     from paretune.yamlfile import read_yaml, validate
 
     job = validate(Job, read_yaml(source / "job.yaml"))
-    found = advise_artefact(slow, Images(job.dataset, job.training, FOLDER / "datasets"), Target())
+    found = advise_artefact(slow, Images(job.dataset, FOLDER / "datasets", job.training), Target())
     top = found.diagnosis.layers[0]
     figures.add("a planted slow layer is the slowest that is found", float(PLANTED in top.work.module), at_least=1)
     ceiling = next(one for one in found.diagnosis.ceilings() if one.part == top.work.module)

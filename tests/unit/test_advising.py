@@ -16,6 +16,7 @@ from paretune import advising
 from paretune.advising import Tried, diagnosed, write_advice
 from paretune.cli import main
 from paretune.errors import UserError
+from paretune.optimizations import Wanted
 from paretune.profiling import advice_page
 from paretune.profiling.advice import Advice
 from paretune.profiling.comparison import Ratio
@@ -24,7 +25,11 @@ from paretune.profiling.roofs import Roofs
 from paretune.profiling.work import Work
 from paretune.recipe import Recipe
 from paretune.runtimes.base import Operator
+from paretune.sources import read_source
 from paretune.store import Artefact, read_artefact
+from paretune.structures import Detections
+from paretune.target import Target
+from tests_support_accuracy import blind, changed, thinned
 from tests_support_advising import advised, artefact_in_a_training
 
 RECIPE = {"input_size": "64x64", "steps": [{"quantize": {"tool": "nncf"}}], "runtime": {"openvino": {}}}
@@ -81,13 +86,18 @@ def test_less_than_half_of_the_time_in_known_layers_is_no_verdict(artefact: Arte
     assert "none: the runtime tells of 49%" in page
 
 
+def fewer(found: list[Detections]) -> list[Detections]:
+    return thinned(found, 2)
+
+
 def test_what_was_tried_stands_beside_what_was_predicted_also_where_it_did_not_help(
-    artefact: Artefact, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    artefact: Artefact, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
 ) -> None:
     slower, failed = replace(ADVICE, knob="prune"), replace(ADVICE, knob="quantize")
+    less, dead = (changed(tmp_path / name, worse) for name, worse in (("less", fewer), ("dead", blind)))
     tried = (
-        Tried(ADVICE, Ratio(1 / 1.75, 0.5, 0.6)),
-        Tried(slower, Ratio(1.25, 1.2, 1.3)),
+        Tried(ADVICE, Ratio(1 / 1.75, 0.5, 0.6), accuracy=less),
+        Tried(slower, Ratio(1.25, 1.2, 1.3), accuracy=dead),
         Tried(failed, None, "not built: no images"),
     )
     found = replace(advised(artefact, ADVICE, slower, failed), tried=tried)
@@ -95,8 +105,17 @@ def test_what_was_tried_stands_beside_what_was_predicted_also_where_it_did_not_h
     assert [one.kept for one in tried] == [pytest.approx(0.75), pytest.approx(-0.2), None]
     assert main(["advise", str(artefact.folder), "--try", "3"]) == 1  # one of them could not be tried
     said = " ".join(capsys.readouterr().out.split())
-    for words in ("1.75x", "faster", "0.80x", "slower", "not built", "images"):
+    for words in ("1.75x", "faster", "0.80x", "slower", "not built", "images", "map change", "NOT USABLE"):
         assert words in said
+    for one in (less, dead):
+        assert f"{one.decisive.delta[1]:+.3f}" in said
+    assert main(["advise", str(artefact.folder), "--try", "3", "--json"]) == 1
+    told = [one["map_change"] for one in json.loads(capsys.readouterr().out)["tried"]]
+    for known, one in zip(told, (less, dead), strict=False):
+        assert (known["low"], known["change"], known["high"]) == one.decisive.delta
+        assert known["after"] - known["before"] == pytest.approx(known["change"])
+        assert known["split"] == "val"
+    assert told[2] is None
 
 
 @pytest.fixture
@@ -106,10 +125,15 @@ def trying(artefact: Artefact, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     four = [replace(ADVICE, knob=knob, recipe=recipe) for knob, recipe in knobs.items()]
     monkeypatch.setattr(advising, "advise_artefact", lambda *_, **__: advised(artefact, *four))
 
-    def build(_: Any, recipe: Recipe, images: Any, folder: Path, **__: Any) -> None:
+    def build(_: Any, recipe: Recipe, images: Any, folder: Path, wanted: Wanted, *__: Any) -> SimpleNamespace:
         if "prune" in folder.name:
             raise ValueError("no channel\nis left")
         shutil.copytree(artefact.folder, folder)
+        with pytest.raises(UserError, match=r"finds disc, .*; .* finds a, b, c"):
+            advising._before(replace(artefact, classes=("disc", "x")), read_source(artefact.folder), Target())
+        what, finds = wanted.against._load()  # what the advice is for, not the network that the recipe begins with
+        assert (what, finds.artefact.folder) == (str(artefact.folder), artefact.folder)
+        return SimpleNamespace(accuracy=changed(folder.parent.parent / "kept", fewer))
 
     def compare(folders: list[Path], *_: Any, **__: Any) -> SimpleNamespace:
         assert folders[0] == artefact.folder
@@ -130,12 +154,20 @@ def test_what_hinders_one_knob_is_the_reason_of_that_one(trying: list[str], caps
     assert told["cluster"]["reason"].startswith("not built: advice cluster")
     assert told["prune"]["reason"] == "not built: no channel is left"
     assert told["sparsify"]["reason"] == "not measured: the measuring process hung"
+    for knob in ("cluster", "prune"):
+        assert (told[knob]["map_change"], told[knob]["map_change_unknown"]) == (None, told[knob]["reason"])
+    for knob in ("quantize", "sparsify"):  # what was built is evaluated, also where it could not be measured
+        assert told[knob]["map_change"]["change"] < 0
+        assert told[knob]["map_change_unknown"] is None
     kept = {knob: one["artefact"] for knob, one in told.items() if one["artefact"]}
     assert kept == {"quantize": "advice/tried/1-quantize", "sparsify": "advice/tried/4-sparsify"}
     assert read_artefact(Path(kept["quantize"])).recipe["runtime"] == {"eager": {}}
     assert json.loads(Path("advice/advice.json").read_text())["tried"] == list(told.values())
     page = Path("advice/advice.html").read_text()
     assert "2.00x [1.67, 2.50] faster" in page
+    change = told["quantize"]["map_change"]
+    assert f"{change['change']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]" in page
+    assert "not known: not built: no channel is left" in page
     assert "not built: no channel is left" in page
 
 

@@ -25,9 +25,9 @@ from paretune.detectors import structure
 from paretune.detectors.structure import count, load_network, save_network
 from paretune.detectors.yolo import Yolo
 from paretune.model import Model
-from paretune.optimizations import read_source
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.predictor import load_predictor
+from paretune.sources import read_source
 from paretune.store import MANIFEST, read_artefact
 from paretune.structures import InputSize
 from paretune.target import Target

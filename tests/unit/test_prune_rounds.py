@@ -79,6 +79,24 @@ def test_a_round_that_removed_nothing_is_not_tuned(tuned: list[Model], tmp_path:
     assert 0 < len(tuned) < 3
 
 
+@pytest.mark.parametrize("scope", ["local", "stage", "global"])
+@pytest.mark.parametrize("rounds", [1, 3])
+@pytest.mark.parametrize(("ratio", "round_to"), [(0.5, 8), (0.3, 16), (0.7, 16), (0.9, 32), (0.4, 64)])
+def test_channels_that_rounding_keeps_are_noted(
+    ratio: float, round_to: int, rounds: int, scope: str, tuned: list[Model], tmp_path: Path
+) -> None:
+    """What is left is counted in the layers themselves."""
+    dense = model()
+    step = Prune.model_validate(
+        {"ratio": ratio, "round_to": round_to, "rounds": rounds, "round_epochs": 0, "scope": scope}
+    )
+    pruned = step.apply(dense, context(tmp_path))
+    gone = 1 - sum(width(pruned)) / sum(width(dense))
+    told = [note for note in pruned.notes if "of the channels instead of" in note]
+    assert bool(told) == (abs(gone - ratio) > pruning_rounds.OFF)
+    assert all(f"removed {gone:.0%} of the channels instead of {ratio:.0%}" in note for note in told)
+
+
 @pytest.mark.parametrize("of", ["channels", "flops"])
 @pytest.mark.parametrize("scope", ["local", "global"])
 def test_pruned_in_rounds_is_dense_with_channels_at_zero(

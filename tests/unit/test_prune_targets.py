@@ -83,7 +83,7 @@ def test_no_ratio_of_channels_comes_nearer_and_what_is_missed_is_noted(ratio: fl
     tried = [Prune(ratio=float(r)).apply(dense, around).flops for r in np.linspace(0.02, 0.94, 24)]
     error, errors = (np.abs(np.array(found) / dense.flops - (1 - ratio)) for found in (pruned.flops, tried))
     assert error <= errors.min() + 1e-9
-    assert (error > 0.03) == any("come no nearer" in note for note in pruned.notes)
+    assert (error > 0.03) == any("of the flops instead of" in note for note in pruned.notes)
 
 
 @given(st.floats(0.05, 0.95), st.integers(1, 40), st.floats(0.3, 3), st.floats(0.01, 0.97))
@@ -132,7 +132,7 @@ def test_latency_is_steered_by_what_is_measured(monkeypatch: pytest.MonkeyPatch,
     widths = [tuple(p.shape for p in candidate.network.parameters()) for candidate in measured]
     assert len(set(widths)) == len(widths)  # the same widths are not measured twice
     missed = Prune(ratio=0.8, of="latency").apply(dense, context(tmp_path, runtime=OnnxRuntime()))
-    assert any("of the latency are gone, 80% were asked for" in note for note in missed.notes)
+    assert any("of the latency instead of 80%" in note for note in missed.notes)
 
 
 def test_without_a_runtime_latency_is_flops(tmp_path: Path) -> None:

@@ -58,17 +58,21 @@ def climb(
     whole = judge(None)
     tried: list[tuple[float, Rung, Files]] = []
 
-    def holds(rung: Rung) -> bool:
-        files = rung.make()
-        drop = whole - judge(files)
-        tried.append((drop, rung, files))
-        progress(f"quantize: {rung.label} loses {drop:.4f} of map")
-        return drop <= max_drop
+    def first_within(some: Iterable[Rung]) -> bool:
+        """Make and judge rungs up to the first that loses little enough; False where none does."""
+        for rung in some:
+            files = rung.make()
+            drop = whole - judge(files)
+            tried.append((drop, rung, files))
+            progress(f"quantize: {rung.label} loses {drop:.4f} of map")
+            if drop <= max_drop:
+                return True
+        return False
 
-    taken = any(holds(rung) for rung in rungs)
+    taken = first_within(rungs)
     if not taken:
         _, best, files = min(tried, key=lambda entry: entry[0])
-        taken = any(holds(rung) for rung in further(best, files))
+        taken = first_within(further(best, files))
     plain = f"plain quantization ({rungs[0].label}) loses {tried[0][0]:.4f}"
     if taken:
         drop, rung, files = tried[-1]

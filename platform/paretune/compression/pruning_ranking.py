@@ -44,6 +44,13 @@ class Ranking:
                 doomed[block.name] = self._rounded(block, count)
         return doomed
 
+    def left(self, ratio: float) -> float:
+        """Return the share of the channels before anything was pruned that is left without ``lowest(ratio)``."""
+        doomed = self.lowest(ratio)
+        kept = sum(block.channels - len(doomed[block.name]) for block in self.blocks)
+        before = sum(self.widths[block.name] for block in self.blocks)
+        return kept / before if before else 1.0
+
     def _compared(self) -> Iterable[list[Block]]:
         if self.scope == "local":
             return [[block] for block in self.blocks]

@@ -97,8 +97,10 @@ class _Pruning:
                 model = Finetune(epochs=self.step.round_epochs).apply(model, self.context)
         if abs(reached - left) <= OFF:
             return model
-        asked = f"{1 - reached:.0%} of the {self.of} are gone, {1 - left:.0%} were asked for"
-        return model.noted(f"prune: {asked}; widths that are multiples of {self.multiple} come no nearer")
+        missed = f"removed {1 - reached:.0%} of the {self.of} instead of {1 - left:.0%}"
+        rounded = f"widths that are multiples of {self.multiple}"
+        why = f"only {rounded} are kept" if self.of == "channels" else f"no {rounded} come nearer"
+        return model.noted(f"prune: {missed}; {why}")
 
     def _ranking(self, model: Model, widths: Mapping[str, int] | None) -> Ranking:
         assert model.network is not None  # noqa: S101 - the recipe's formats meet
@@ -112,7 +114,7 @@ class _Pruning:
     def _ratio(self, model: Model, ranking: Ranking, left: float) -> tuple[float, float]:
         """Return the ratio of channels for what is to be left of the cost, and what will be left of it."""
         if self.of == "channels":
-            return 1 - left, left
+            return 1 - left, ranking.left(1 - left)
         assert model.network is not None  # noqa: S101 - the recipe's formats meet
         assert self.dense.network is not None  # noqa: S101 - as above
         size = model.input_size

@@ -15,9 +15,12 @@ LAYERS = 8
 """Slowest layers that are shown."""
 Measured = Mapping[str, Ratio | str]
 """Knob → the advised artefact's latency as a share of what it was before, or why that is not known."""
+NONE: Mapping[str, str] = {}
 
 
-def advice_tables(diagnosis: Diagnosis, advice: Sequence[Advice], measured: Measured) -> list[Rows]:
+def advice_tables(
+    diagnosis: Diagnosis, advice: Sequence[Advice], measured: Measured, changes: Mapping[str, str] = NONE
+) -> list[Rows]:
     """Return what could be gained at most, the slowest layers, and the advice with what came of it."""
     ceilings = [
         (one.part, f"{one.ms:.3f}", f"{one.share:.0%}", _times(one.free), _times(one.at_roof))
@@ -41,20 +44,40 @@ def advice_tables(diagnosis: Diagnosis, advice: Sequence[Advice], measured: Meas
             tuple(layers),
             words=("bound by",),
         ),
-        knob_table(advice, measured, diagnosis.unknown),
+        knob_table(advice, measured, changes, diagnosis.unknown),
     ]
 
 
-def knob_table(advice: Sequence[Advice], measured: Measured, unknown: str | None = None) -> Rows:
-    """Return the advice with what came of it, or why there is none."""
-    knobs = [(one.knob, _times(one.predicted), _told(measured.get(one.knob)), one.risk, one.why) for one in advice]
+def knob_table(
+    advice: Sequence[Advice], measured: Measured, changes: Mapping[str, str] = NONE, unknown: str | None = None
+) -> Rows:
+    """Return the advice with what came of it, or why there is none.
+
+    Args:
+        advice: the rows.
+        measured: what was gained by what was tried.
+        changes: knob → change of the map with its interval, or why it is not known; without any the column is missing.
+        unknown: why nothing is known of the network.
+    """
+    knobs = [
+        (
+            one.knob,
+            _times(one.predicted),
+            _told(measured.get(one.knob)),
+            *([changes.get(one.knob, UNKNOWN)] if changes else []),
+            one.risk,
+            one.why,
+        )
+        for one in advice
+    ]
     nothing = f"none: {unknown}" if unknown else "no knob of the network gains anything that could be measured"
+    cost = ("map change",) if changes else ()
     return Rows(
         "advice, the largest gain first",
-        ("knob", "predicted", "measured", "may cost", "why"),
+        ("knob", "predicted", "measured", *cost, "may cost", "why"),
         tuple(knobs),
         () if knobs else (nothing,),
-        words=("measured", "may cost", "why"),
+        words=("measured", *cost, "may cost", "why"),
     )
 
 
@@ -64,7 +87,12 @@ def verdict(diagnosis: Diagnosis) -> str:
 
 
 def advice_page(
-    name: str, diagnosis: Diagnosis, advice: Sequence[Advice], measured: Measured, notes: Sequence[str]
+    name: str,
+    diagnosis: Diagnosis,
+    advice: Sequence[Advice],
+    measured: Measured,
+    notes: Sequence[str],
+    changes: Mapping[str, str] = NONE,
 ) -> str:
     """Return the page as HTML, its pictures inside.
 
@@ -74,10 +102,11 @@ def advice_page(
         advice: for it.
         measured: what came of those pieces that were tried.
         notes: of the measurements it rests on.
+        changes: what those that were tried have cost of the accuracy, by knob.
     """
     tried = [(one.knob, one.predicted, measured.get(one.knob)) for one in advice]
     built = [(knob, predicted, ratio) for knob, predicted, ratio in tried if isinstance(ratio, Ratio)]
-    tables = advice_tables(diagnosis, advice, measured)
+    tables = advice_tables(diagnosis, advice, measured, changes)
     parts = [
         table(Rows(f"{name}: {verdict(diagnosis)}", (), (), (diagnosis.evidence, *notes))),
         picture("roofline", roofline(diagnosis)),

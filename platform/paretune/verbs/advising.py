@@ -27,7 +27,7 @@ def add(verbs: Any) -> None:
     text = "new folder for a page with the roofline, recipes for `paretune optimize` or `paretune sweep --first`, "
     text += "and what --try builds"
     advise.add_argument("--out", type=Path, metavar="FOLDER", help=text)
-    text = "build so many of them and measure what they gain (default: 0)"
+    text = "build so many of them, and measure what they gain and what they cost of map (default: 0)"
     advise.add_argument("--try", dest="most", type=int, default=0, metavar="N", help=text)
     text = "the trained network to build them from (default: the one of the sweep or training around)"
     advise.add_argument("--network", type=Path, metavar="FOLDER", help=text)
@@ -41,7 +41,7 @@ def _advise(given: argparse.Namespace) -> int:
     target = checked_target(given, [given.artefact])
     from paretune.advising import advise_artefact, try_advice, write_advice, write_tried
     from paretune.around import network_around
-    from paretune.optimizations import images_of, read_source
+    from paretune.sources import images_of, read_source
     from paretune.store import check_new_folder
 
     if given.out:
@@ -78,7 +78,7 @@ def _end(found: Any, given: argparse.Namespace) -> None:
         from paretune.display import print_table
         from paretune.profiling.advice_page import knob_table
 
-        rows = knob_table([one.advice for one in found.tried], found.measured)
+        rows = knob_table([one.advice for one in found.tried], found.measured, found.changes)
         print_table("advice that was tried", rows.head, rows.rows, left=rows.words)
     if given.out:
         from paretune.advising import PAGE, TRIED

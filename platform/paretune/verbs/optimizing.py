@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
 from paretune.verbs.arguments import checked_target, images_arguments, named_images, target_arguments
+
+TOO_MUCH = 1
+"""Exit code where more is lost than was allowed, or it is not known."""
 
 
 def add(verbs: Any) -> None:
@@ -15,7 +19,8 @@ def add(verbs: Any) -> None:
     optimize = verbs.add_parser(
         "optimize",
         help="take a trained network through one recipe, and write the artefact",
-        epilog="without --data, the images of the sweep or training that the network lies in",
+        epilog="without --data, the images of the sweep or training that the network lies in; "
+        "exit code: 0 done, 1 more is lost than --max-drop allows, 2 nothing was made",
     )
     text = "folder of a training, or of an artefact: begins with its network before it was exported or quantized"
     optimize.add_argument("source", type=Path, metavar="TRAINING|ARTEFACT", help=text)
@@ -25,10 +30,13 @@ def add(verbs: Any) -> None:
     text = "what runs the result, in place of the recipe's (default: onnxruntime)"
     optimize.add_argument("--runtime", metavar="NAME[={FIELDS}]", help=text)
     optimize.add_argument("--input-size", metavar="WxH", help="of the result (default: as trained)")
-    images_arguments(optimize, "train and calibrate on")
+    images_arguments(optimize, "train, calibrate and evaluate on")
     optimize.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
+    text = "exit with 1 if the result's map on val is lower by more: 0.01 is one point; the artefact stays"
+    optimize.add_argument("--max-drop", type=float, metavar="X", help=text)
     optimize.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder of the artefact")
     target_arguments(optimize)
+    optimize.add_argument("--json", action="store_true", help="one JSON object; what goes on is told on stderr")
     optimize.set_defaults(run=_optimize)
 
 
@@ -37,8 +45,11 @@ def _optimize(given: argparse.Namespace) -> int:
         raise UserError("--step: the steps stand in --recipe already; give one of the two")
     if given.seed < 0:
         raise UserError(f"--seed {given.seed}: expected 0 or more")
+    if given.max_drop is not None and not 0 <= given.max_drop <= 1:
+        raise UserError(f"--max-drop {given.max_drop:g}: expected 0 to 1, in map: 0.01 is one point")
     target = checked_target(given, [given.source])
-    from paretune.optimizations import images_of, optimize, read_recipe, read_source
+    from paretune.optimizations import Wanted, optimize
+    from paretune.sources import images_of, read_recipe, read_source
 
     source = read_source(given.source)
     recipe = read_recipe(_written(given), source)
@@ -48,16 +59,35 @@ def _optimize(given: argparse.Namespace) -> int:
         recipe,
         images,
         given.out,
-        seed=given.seed,
-        target=target,
-        progress=lambda line: print(line, flush=True),
+        Wanted(given.seed, target, given.max_drop),
+        progress=lambda line: print(line, file=sys.stderr if given.json else sys.stdout, flush=True),
     )
-    for note in found.notes:
+    if given.json:
+        import json
+
+        print(json.dumps(found.tree(), indent=1))
+    else:
+        _show(found, recipe.runtime.name)
+    if found.drop is None:
+        return 0
+    print(found.drop, file=sys.stdout if found.drop.holds and not given.json else sys.stderr)
+    return 0 if found.drop.holds else TOO_MUCH
+
+
+def _show(found: Any, runtime: str) -> None:
+    """Print what was made, what it has cost of the accuracy, and whether it can be used."""
+    made, accuracy = found.artefact, found.accuracy
+    for note in made.notes:
         print(f"note: {note}")
-    counts = f"{found.params:,} parameters, {found.flops / 1e9:.3g} GFLOP" if found.params and found.flops else ""
-    print(f"{given.out}: {found.format} for {recipe.runtime.name}, {found.size_mib:.2f} MiB, {counts}")
-    print(f"to use it: paretune predict {given.out} IMAGE")
-    return 0
+    counts = f", {made.params:,} parameters, {made.flops / 1e9:.3g} GFLOP" if made.params and made.flops else ""
+    print(f"{made.folder}: {made.format} for {runtime}, {made.size_mib:.2f} MiB{counts}")
+    for line in accuracy.lines():
+        print(line)
+    if accuracy.unusable:
+        print(f"NOT USABLE: {accuracy.unusable}")
+        print(f"it is kept in {made.folder} all the same; compress less, or fine-tune for more epochs")
+    else:
+        print(f"to use it: paretune predict {made.folder} IMAGE")
 
 
 def _written(given: argparse.Namespace) -> Any:
