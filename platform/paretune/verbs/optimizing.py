@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
-from paretune.verbs.arguments import checked_target, images_arguments, named_images, target_arguments
+from paretune.verbs.arguments import checked_target, claiming_out, images_arguments, named_images, target_arguments
 
 
 def add(verbs: Any) -> None:
@@ -29,7 +29,7 @@ def add(verbs: Any) -> None:
     optimize.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
     optimize.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder of the artefact")
     target_arguments(optimize)
-    optimize.set_defaults(run=_optimize)
+    optimize.set_defaults(run=claiming_out(_optimize))
 
 
 def _optimize(given: argparse.Namespace) -> int:
