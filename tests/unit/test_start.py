@@ -92,9 +92,8 @@ def test_the_same_command_is_refused_in_the_same_way_and_works_when_it_is_put_ri
         told.append(capsys.readouterr().err)
         assert made() == []
     assert told[0] == told[1] != ""
-    monkeypatch.setattr(sweep, "run_trials", lambda *_, **__: None)
-    monkeypatch.setattr(sweep, "train_baseline", lambda *_, **__: None)
-    monkeypatch.setattr(trainings, "train_order", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    for module, trains in ((sweep, "train_baseline"), (trainings, "train_order")):
+        monkeypatch.setattr(module, trains, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(words[:4]) == 130
     assert made() == ["runs/mine" if verb == "sweep" else "runs/trainings/mine"]
 

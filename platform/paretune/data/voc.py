@@ -132,7 +132,8 @@ class Voc(Foldered):
             lacking, what = (files["val"].name, "images of train") if needed else ("lists", "images")
             notes = [f"no {lacking} in {folder}: {what} were shared out by a hash of their names ({counts})"]
             lists = {**shared, **lists}
-        check_lists(lists, folder, "name some in a list {split}.txt, one on each line", shared)
+        where = self.folder if shared else folder
+        check_lists(lists, where, "name some in a list {split}.txt, one on each line", shared)
         return lists, notes
 
 

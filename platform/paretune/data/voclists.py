@@ -61,7 +61,7 @@ def check_lists(
     for split, ids in lists.items():
         if not ids:
             share = BY_SHARE if split != "train" else ALL_SHARED
-            told = (share if split in shared else remedy).format(split=split, all=total)
+            told = (share if total and split in shared else remedy).format(split=split, all=total)
             raise UserError(f"{where}: the split {split!r} holds no images; {told}")
     splits = list(lists)
     for one, other in ((a, b) for i, a in enumerate(splits) for b in splits[i + 1 :]):
