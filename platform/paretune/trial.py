@@ -60,7 +60,7 @@ def run(
         folder = bench.trial_folder(number)
         folder.mkdir(parents=True, exist_ok=True)
         kept = kept_of(folder)
-        told = f"\nwhat was made until then is kept; to go on from it: paretune optimize {kept} …\n" if kept else ""
+        told = f"\nwhat was made until then is kept, for `paretune optimize` to go on from: {kept}\n" if kept else ""
         (folder / "failure.txt").write_text(traceback.format_exc() + told)
         kind = "UserError" if isinstance(error, UserError) else type(error).__name__
         failure = f"{kind}: {error}".strip()
