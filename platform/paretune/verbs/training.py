@@ -27,14 +27,15 @@ def _train(given: argparse.Namespace) -> int:
     plan = read_plan(given.job, overrides(given))
     refuse_unfit_for_training(plan.job)
     place = open_place(plan, given.name or given.job.stem, resume=given.resume, test=given.test)
+    changed = [word for text in given.set for word in ("--set", text)]
     try:
         run_training(place, plan.job, test=given.test, new=not given.resume)
     except KeyboardInterrupt:
         again = ["paretune", "train", str(given.job), "--name", place.name, "--resume"]
-        changed = [word for text in given.set for word in ("--set", text)]
         print(f"\nstopped; nothing is lost. To go on: {shlex.join(again + changed)}", file=sys.stderr)
         return INTERRUPTED
     print(f"network, training.json, curves.png, samples.png: {place.folder}")
-    print(f"to evaluate it: paretune evaluate {place.folder / 'artefact'}")
-    print(f"to search from it: paretune sweep {given.job} --set baseline={place.folder}")
+    print(f"to evaluate it: {shlex.join(['paretune', 'evaluate', str(place.folder / 'artefact')])}")
+    search = ["paretune", "sweep", str(given.job), *changed, "--set", f"baseline={place.folder}"]
+    print(f"to search from it: {shlex.join(search)}")
     return 0
