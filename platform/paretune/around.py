@@ -9,6 +9,7 @@ from paretune.data.base import Dataset
 from paretune.errors import UserError
 from paretune.folders import Sweep
 from paretune.job import Job
+from paretune.output import dataset_cache
 from paretune.target import Target
 from paretune.yamlfile import read_yaml, validate
 
@@ -25,7 +26,7 @@ def job_of(folder: Path) -> tuple[Job, Path] | None:
         case Sweep() as sweep:
             return sweep.job, sweep.cache
         case Path() as training:
-            return validate(Job, read_yaml(training / "job.yaml")), training.parent.parent / "datasets"
+            return validate(Job, read_yaml(training / "job.yaml")), dataset_cache(training.parent.parent)
     return None
 
 

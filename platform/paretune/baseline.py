@@ -6,11 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paretune.errors import UserError
 from paretune.folders import Sweep
 from paretune.job import Job
-from paretune.metrics import ENERGY
-from paretune.profiling.cores import cores_problem
+from paretune.output import runs_option
 from paretune.recipe import Recipe
 from paretune.records import read_record
 from paretune.training.order import Order, adopt, divergence_told, train_order
@@ -77,7 +75,7 @@ def baseline_problem(sweep: Sweep) -> str | None:
     if eager is None:
         return None
     if eager.state == "failed":
-        where = "" if str(sweep.runs) == "runs" else f" --runs {sweep.runs}"
+        where = runs_option(sweep.runs)
         return (
             f"trial 0, the eager baseline, failed, so there is nothing to compare with: {eager.failure}\n"
             f"to run it again: paretune resume {sweep.name}{where}"
@@ -87,23 +85,3 @@ def baseline_problem(sweep: Sweep) -> str | None:
             why = eager.reasons.get(metric, "no trial has it")
             return f"{place}.{metric}: not known of trial 0, the eager baseline: {why}; name another metric"
     return None
-
-
-def refuse_unfit_machine(job: Job) -> None:
-    """Refuse a target that this machine, on which all of the sweep will run, cannot be.
-
-    Raises:
-        UserError: it has fewer cores than the target has threads, no such device, or nothing that tells a metric
-            that is asked for.
-    """
-    from paretune.profiling import energy
-
-    where = f"targets.{job.target_name}"
-    if problem := cores_problem(job.target.threads):
-        raise UserError(f"{where}.threads: {problem}")
-    eager = Recipe.model_validate(baseline_recipes(job)[0]).runtime
-    if problem := eager.problem(job.target):
-        raise UserError(f"{where}.device: {problem}")
-    for place, metric in job.asked:
-        if metric in ENERGY and (problem := energy.problem(job.target)):
-            raise UserError(f"{place}.{metric}: not known on this machine: {problem}")

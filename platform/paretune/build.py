@@ -13,10 +13,16 @@ from paretune.device_lock import sharing
 from paretune.errors import UserError
 from paretune.model import Model
 from paretune.recipe import Recipe
-from paretune.store import Artefact
+from paretune.store import MANIFEST, Artefact
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from paretune.compression.artefact import Before
+
+
+TRAINED = "trained"
+"""Folder of a trial that failed after training: its float network, as an artefact of runtime eager."""
 
 
 def _untimed(_: str) -> AbstractContextManager[None]:
@@ -54,6 +60,7 @@ def build(
     stage: Callable[[str], AbstractContextManager[None]] = _untimed,
     *,
     idle: bool = True,
+    keep: Path | None = None,
 ) -> Built:
     """Take a network through a recipe's steps and write the artefact, whole or not at all.
 
@@ -64,6 +71,8 @@ def build(
         folder: receives the artefact; one that stands there is replaced.
         stage: entered with the name of each stage while it goes on.
         idle: whether a step may change nothing. A trial that goes on after it would repeat another.
+        keep: receives the float network as an artefact of runtime eager where something fails after a step that
+            trained, so that the epochs are not lost; None keeps nothing.
 
     Raises:
         UserError: no network there, a mistake of the user's that a step found, or a step that changed nothing.
@@ -79,27 +88,61 @@ def build(
     history = tuple(name for step in start.steps for name in step)
     model = Model(network, None, recipe.size, history, start.notes, params, flops)
     tree = recipe.tree()
-    before, changed = Before(network, start.steps, start.notes), False
-    for number, step in enumerate(recipe.chain, start=1):
-        context.progress(step.name)
-        changed = changed or step.final or model.file is not None
-        with stage(step.name), nullcontext() if step.locks else sharing("cpu"):
-            model = step.apply(model, context)
-        if not idle:
-            _refuse_idle(step.name, model.notes)
-        if model.network is not None and not changed:
-            before = Before(model.network, (*start.steps, *tree["steps"][:number]), model.notes)
-    artefact = write_artefact(
-        folder,
-        model,
-        detector=context.detector,
-        runtime=recipe.runtime,
-        recipe_tree={**tree, "steps": [*start.steps, *tree["steps"]]},
-        classes=context.data.classes,
-        seed=context.seed,
-        before=None if model.network is before.network else before,
-    )
+    before, changed, trained = Before(network, start.steps, start.notes), False, False
+    try:
+        for number, step in enumerate(recipe.chain, start=1):
+            context.progress(step.name)
+            changed = changed or step.final or model.file is not None
+            with stage(step.name), nullcontext() if step.locks else sharing("cpu"):
+                model = step.apply(model, context)
+            if not idle:
+                _refuse_idle(step.name, model.notes)
+            if model.network is not None and not changed:
+                before = Before(model.network, (*start.steps, *tree["steps"][:number]), model.notes)
+                trained = trained or step.trains
+        artefact = write_artefact(
+            folder,
+            model,
+            detector=context.detector,
+            runtime=recipe.runtime,
+            recipe_tree={**tree, "steps": [*start.steps, *tree["steps"]]},
+            classes=context.data.classes,
+            seed=context.seed,
+            before=None if model.network is before.network else before,
+        )
+    except Exception:
+        if keep is not None and trained:
+            _keep(before, recipe, context, keep)
+        raise
     return Built(artefact, before.network, changed)
+
+
+def kept_of(folder: Path) -> Path | None:
+    """Return the artefact in the folder of a trial that failed, or the network it had trained until then, or None."""
+    places = (folder / name for name in ("artefact", TRAINED))
+    return next((place for place in places if (place / MANIFEST).is_file()), None)
+
+
+def _keep(before: Before, recipe: Recipe, context: Context, folder: Path) -> None:
+    """Write a float network as an artefact of runtime eager; where that fails too, say so and go on."""
+    from paretune.compression.artefact import write_artefact
+    from paretune.detectors.structure import count
+    from paretune.runtimes.eager import Eager
+
+    runtime = Eager()
+    try:
+        params, flops = count(before.network, recipe.size)
+        write_artefact(
+            folder,
+            Model(before.network, None, recipe.size, (), before.notes, params, flops),
+            detector=context.detector,
+            runtime=runtime,
+            recipe_tree={**recipe.tree(), "steps": list(before.steps), "runtime": runtime.named()},
+            classes=context.data.classes,
+            seed=context.seed,
+        )
+    except (OSError, RuntimeError, ValueError) as error:  # the disk may be full, which is why we are here
+        context.progress(f"the trained network cannot be kept: {error}")
 
 
 def _refuse_idle(step: str, notes: Sequence[str]) -> None:

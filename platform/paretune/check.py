@@ -13,8 +13,8 @@ from paretune.data import DATASETS
 from paretune.detectors import DETECTORS
 from paretune.errors import Problem, UserError, UserErrors, did_you_mean
 from paretune.job import Job
+from paretune.machine import gpus_of_driver, sweep_problems
 from paretune.plan import checked_space, read_plan
-from paretune.profiling.cores import cores_problem
 from paretune.recipe import Recipe
 from paretune.registry import Registry
 from paretune.runtimes import RUNTIMES
@@ -63,8 +63,8 @@ def _check_file(file: Path) -> str:
         raise UserErrors([Problem(str(file), 1, expected)])
     if len(as_job - {"input_size"}) >= len(as_space - {"input_size"}):
         plan = read_plan(file)
-        problem = cores_problem(plan.job.target.threads)
-        here = f"; not on this machine: targets.{plan.job.target_name}.threads: {problem}" if problem else ""
+        problems = sweep_problems(plan.job, gpus_of_driver)  # noted only: it may be meant for another machine
+        here = f"; not on this machine: {'; '.join(problems)}" if problems else ""
         return f"{file}: a job, right; its space has {len(plan.space.parameters)} parameters{here}"
     space = checked_space(document)
     corners = sum(1 for _ in space.corners())

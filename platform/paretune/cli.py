@@ -6,26 +6,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from paretune import __version__, device_lock
-from paretune.errors import UserError
-from paretune.verbs import (
-    advising,
-    cluster,
-    data,
-    evaluating,
-    looking,
-    optimizing,
-    predicting,
-    profiling,
-    reading,
-    sweeping,
-    training,
-)
-from paretune.verbs.sweeping import INTERRUPTED
+from paretune import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 1 done in part, 2 the user's mistake, 130 Ctrl-C."""
+    """Run one command; returns the exit code: 0 done, 1 done in part, 2 the user's mistake or nothing, 130 Ctrl-C."""
+    if sys.platform != "linux":  # before anything is imported that is only there
+        print(f"paretune runs on Linux only, and this is {sys.platform}: use a Linux machine or WSL 2", file=sys.stderr)
+        return 2
+    from paretune import device_lock
+    from paretune.errors import UserError
+    from paretune.verbs.arguments import INTERRUPTED
+
     parser = build_parser()
     given = parser.parse_args(arguments)
     device_lock.tell_waits(lambda line: print(line, file=sys.stderr))
@@ -44,6 +36,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
+    from paretune.verbs import (
+        advising,
+        cluster,
+        data,
+        evaluating,
+        looking,
+        optimizing,
+        predicting,
+        profiling,
+        reading,
+        sweeping,
+        training,
+    )
+
     parser = argparse.ArgumentParser(
         prog="paretune",
         description="Find the fastest version of an object detector that is accurate enough, on your hardware.",

@@ -1,14 +1,12 @@
-"""The folders of sweeps: what lies where under the output folder, and who may write it."""
+"""The folders of sweeps: what lies where in them, and how they are made, found and changed."""
 
 from __future__ import annotations
 
-import fcntl
+import functools
 import json
 import math
-import os
-import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,15 +18,23 @@ from pydantic import ValidationError
 from paretune import __version__
 from paretune.errors import UserError, did_you_mean
 from paretune.job import Job
+from paretune.output import checked_name, dataset_cache, expanded, new_sweep_name, only_one, runs_option
 from paretune.plan import Plan, checked_space
 from paretune.promises import Promise
-from paretune.records import Record, read_record, read_records
+from paretune.records import RECORD, Record, read_record, read_records, record_file
 from paretune.search.space import Space
 from paretune.store import new_folder, write_text
 from paretune.structures import Data, Split
+from paretune.training.order import was_begun
 from paretune.yamlfile import read_yaml
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a constraint allows of a metric; None: no such end."""
+
+    least: float | None = None
+    most: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Sweep:
     @property
     def cache(self) -> Path:
         """Return the folder of generated datasets, shared by all sweeps."""
-        return self.runs / "datasets"
+        return dataset_cache(self.runs)
 
     @property
     def comparison(self) -> Path:
@@ -106,10 +112,18 @@ class Sweep:
         """The space, as it was when the sweep was made."""
         return checked_space(read_yaml(self.folder / "space.yaml"), self.job, kept=True)
 
+    @property
+    def _base(self) -> Mapping[str, float]:
+        """Return the metrics of the eager baseline, read once for as long as its record is the same file."""
+        try:
+            stat = record_file(self.folder, 0).stat()
+        except FileNotFoundError:
+            return {}
+        return _metrics_of_baseline(self.folder, (stat.st_ino, stat.st_mtime_ns, stat.st_size))
+
     def violations(self, record: Record) -> dict[str, float]:
-        """Return for each constraint by how much a record breaks it; 0 or less is feasible."""
-        eager = read_record(self.folder, 0)
-        base = eager.metrics if eager is not None else {}
+        """Return for each constraint by how much a record breaks it; 0 or less is feasible, an unknown value inf."""
+        base = self._base
         return {
             metric: constraint.violation(record.metrics.get(metric, math.nan), base.get(metric))
             for metric, constraint in self.job.constraints.items()
@@ -120,17 +134,29 @@ class Sweep:
         return all(violation <= 0 for violation in self.violations(record).values())
 
     @property
+    def bounds(self) -> dict[str, Bounds]:
+        """Return what each constraint allows of its metric; of ``max_drop`` before the eager baseline is done, nothing.
+
+        For lines in pictures; whether a record keeps them is said by ``violations``.
+        """
+        base, found = self._base, {}
+        for metric, constraint in self.job.constraints.items():
+            least = constraint.min
+            if constraint.max_drop is not None and metric in base:
+                least = base[metric] - constraint.max_drop
+            found[metric] = Bounds(least, constraint.max)
+        return found
+
+    @property
     def floors(self) -> dict[str, float]:
         """Return the smallest value that the constraints allow of each metric they bound from below."""
-        eager = read_record(self.folder, 0)
-        found = {}
-        for metric, constraint in self.job.constraints.items():
-            base = eager.metrics.get(metric) if eager is not None else None
-            if constraint.min is not None:
-                found[metric] = constraint.min
-            elif constraint.max_drop is not None and base is not None:
-                found[metric] = base - constraint.max_drop
-        return found
+        return {metric: bounds.least for metric, bounds in self.bounds.items() if bounds.least is not None}
+
+    @property
+    def begun(self) -> bool:
+        """Tell whether anything was done that takes time: an epoch or all of the baseline's training, or a trial."""
+        trained = self.job.baseline is None and was_begun(self.baseline)
+        return trained or next((self.folder / "trials").glob(f"*/{RECORD}"), None) is not None
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -143,54 +169,28 @@ class Sweep:
             yield
 
 
-@contextmanager
-def only_one(folder: Path, what: str) -> Iterator[None]:
-    """Be the only process that works in a folder.
-
-    Raises:
-        UserError: another one does.
-    """
-    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{what} is being run by another process") from None
-        yield
-    finally:
-        os.close(handle)
+@functools.lru_cache(maxsize=8)
+def _metrics_of_baseline(folder: Path, _file: tuple[int, ...]) -> Mapping[str, float]:
+    """Return the metrics of trial 0; ``_file`` tells one version of its record from another."""
+    eager = read_record(folder, 0)
+    return {} if eager is None else eager.metrics
 
 
 def output_folder(job: Job) -> Path:
     """Return the folder under which a job's results are written."""
-    return Path(os.path.expandvars(job.output)).expanduser()
-
-
-def checked_name(name: str, what: str = "sweep") -> str:
-    """Return the name of a sweep, or of something else that gets a folder.
-
-    Raises:
-        UserError: it could lead out of its folder.
-    """
-    if not NAME.fullmatch(name):
-        raise UserError(
-            f"{what} name {name!r}: letters, digits, '.', '_' and '-' are allowed, beginning with a letter or digit"
-        )
-    return name
+    return expanded(job.output)
 
 
 def new_sweep(plan: Plan, name: str, promises: Sequence[Promise] = ()) -> Sweep:
     """Make the folder of a new sweep, whole or not at all; what advice promised of its recipes is kept in it.
 
     Raises:
-        UserError: the name is taken or unfit, or the output folder cannot be written.
+        UserError: the name is taken, also by another process at this moment, or unfit, or the output folder cannot
+            be written.
     """
-    sweep = Sweep(output_folder(plan.job), checked_name(name))
+    sweep = Sweep(output_folder(plan.job), new_sweep_name(name))
     if sweep.folder.exists():
-        raise UserError(
-            f"a sweep {name!r} exists already in {sweep.runs}: "
-            f"`paretune resume {name}` goes on with it, --name gives another name"
-        )
+        raise UserError(_taken(sweep))
     facts = {
         "paretune": __version__,
         "name": name,
@@ -202,9 +202,21 @@ def new_sweep(plan: Plan, name: str, promises: Sequence[Promise] = ()) -> Sweep:
         with new_folder(sweep.folder) as draft:
             (draft / "sweep.json").write_text(json.dumps(facts, indent=1))
             (draft / "space.yaml").write_text(plan.space_text)
+    except FileExistsError:
+        raise UserError(_taken(sweep)) from None
     except OSError as error:
         raise UserError(f"output folder {sweep.runs} cannot be written: {error.strerror}") from error
     return sweep
+
+
+def _taken(sweep: Sweep) -> str:
+    """Return what to tell who asks for the name of something that is there."""
+    if not (sweep.folder / "sweep.json").is_file():
+        return f"{sweep.folder} exists already, and is no sweep; --name gives another name"
+    return (
+        f"a sweep {sweep.name!r} exists already in {sweep.runs}: "
+        f"`paretune resume {sweep.name}{runs_option(sweep.runs)}` goes on with it, --name gives another name"
+    )
 
 
 def find_sweep(runs: Path, name: str) -> Sweep:

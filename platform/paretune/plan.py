@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,8 @@ def read_plan(path: Path, overrides: Mapping[str, Any] | None = None, *, here: b
 def _folder_problems(job: Job) -> list[tuple[str, str]]:
     """Return what is wrong with the folders on this machine that a job names, each after its field."""
     problems = [("dataset", said) for said in job.dataset.problems()]
+    if job.baseline is None:
+        problems += [("detector", said) for said in job.detector.problems()]
     if job.baseline is not None and (said := unfit_baseline(Path(job.baseline), job.detector)):
         problems.append(("baseline", said))
     return problems
@@ -117,14 +120,14 @@ def _sample_problems(sample: Sample, document: Document, job: Job | None) -> lis
 
 
 def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
-    """Set values at dotted places in a document's data.
+    """Return a document with values set at dotted places of its data; the one given stays as it was.
 
     Raises:
         UserError: there can be no such place.
     """
     if not isinstance(document.data, dict):
         return document
-    data: dict[str, Any] = document.data
+    data: dict[str, Any] = copy.deepcopy(document.data)
     lines: dict[Place, int] = dict(document.lines)
     for dotted, value in overrides.items():
         *parents, last = dotted.split(".")

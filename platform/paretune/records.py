@@ -17,8 +17,10 @@ from paretune.store import write_text
 RECORD = "record.json"
 UNFIT = "unfit_runtime"
 """Fact of a failed trial: the target cannot run what its runtime asks, whatever the steps are."""
+KEPT = "kept"
+"""Fact of a failed trial: folder, relative to the sweep's, of what it had made or trained before."""
 FORGIVEN = "runtime_installed_since"
-"""The same of one whose runtime does run there now: what it failed of says nothing of its recipe."""
+"""Fact of a failed trial whose runtime does run on the target now: its failure says nothing of its recipe."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ names, recipe and hashes. No pickle anywhere: networks are safetensors or ONNX.
 from __future__ import annotations
 
 import bz2
+import errno
 import glob
 import hashlib
 import json
@@ -106,13 +107,21 @@ def _coded_bytes(path: Path) -> int:
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
+def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     """Give a temporary folder that becomes ``folder`` when the block ends, and vanishes if it fails.
 
-    A folder that stands there already is replaced, and what a killed process left of one is removed.
+    What a killed process left of one is removed.
+
+    Args:
+        folder: of which there may be an empty one already.
+        replace: remove a folder that holds something; without it, of two processes that make it at once one wins.
+
+    Raises:
+        FileExistsError: the folder holds something in the end, and is not to be replaced.
+        OSError: it cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = _draft(folder)
+    draft = draft_of(folder)
     for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
         pid = left.name.removesuffix(".part").rpartition(".")[2]
         if left == draft or (pid.isdecimal() and not Path(f"/proc/{pid}").exists()):
@@ -123,11 +132,27 @@ def new_folder(folder: Path) -> Iterator[Path]:
         for path in draft.rglob("*"):
             if path.is_file():
                 sync(path)
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.rename(folder)
+        if replace:
+            shutil.rmtree(folder, ignore_errors=True)
+        _rename_new(draft, folder)
         sync(folder.parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _rename_new(draft: Path, folder: Path) -> None:
+    """Give a folder its name; rename(2) itself refuses to replace a folder that holds something.
+
+    Raises:
+        FileExistsError: there is such a folder, or a file.
+        OSError: it cannot be written.
+    """
+    try:
+        draft.rename(folder)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR) and os.path.lexists(folder):
+            raise FileExistsError(errno.EEXIST, "it exists already", str(folder)) from None
+        raise
 
 
 def check_new_folder(folder: Path) -> None:
@@ -140,7 +165,7 @@ def check_new_folder(folder: Path) -> None:
     try:
         if folder.exists():
             raise UserError(f"{folder} exists already; name a new folder with --out")
-        missing += [_draft(folder), *(place for place in folder.parents if not place.exists())]
+        missing += [draft_of(folder), *(place for place in folder.parents if not place.exists())]
         missing[0].mkdir(parents=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
@@ -150,7 +175,7 @@ def check_new_folder(folder: Path) -> None:
                 place.rmdir()
 
 
-def _draft(path: Path) -> Path:
+def draft_of(path: Path) -> Path:
     """Return where this process makes what will be called so."""
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
@@ -158,7 +183,7 @@ def _draft(path: Path) -> Path:
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all (temporary file, fsync, rename, fsync of the folder)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = _draft(path)
+    draft = draft_of(path)
     draft.write_text(text)
     sync(draft)
     draft.replace(path)

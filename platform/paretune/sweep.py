@@ -14,11 +14,12 @@ from paretune.bench import Bench
 from paretune.errors import UserError
 from paretune.folders import Sweep
 from paretune.front_comparison import bench_of, compare
-from paretune.job import Job
+from paretune.machine import forgiven, refuse_impossible
+from paretune.output import removed_if_failed
 from paretune.recipe import Recipe
 from paretune.records import Record, forget_record, read_record, read_records
 from paretune.reporter import Reporter, comparison_of
-from paretune.trial import forgiven, not_run, run
+from paretune.trial import not_run, run
 
 
 @dataclass(frozen=True)
@@ -30,27 +31,33 @@ class Outcome:
     records: tuple[Record, ...]
 
 
-def run_sweep(sweep: Sweep, *, address: str | None = None) -> Outcome:
+def run_sweep(sweep: Sweep, *, address: str | None = None, new: bool = False) -> Outcome:
     """Carry out what of a sweep is not done yet: baseline, trials, comparison of the front, log.
 
     Args:
         sweep: made by ``folders.new_sweep`` or found by ``folders.find_sweep``.
         address: the Ray cluster to join; None starts a private Ray on this machine.
+        new: ``new_sweep`` has made its folder just now: it is removed where a mistake ends the sweep before anything
+            is done, so that the same command works when the mistake is put right.
 
     Raises:
-        UserError: somebody else runs it, the cluster cannot give what the job asks for, or the eager
-            baseline failed, so that there is nothing to compare with.
+        UserError: somebody else runs it, the data or the weights cannot be read, the cluster cannot give what the job
+            asks for, or the eager baseline failed, so that there is nothing to compare with.
     """
     from paretune.executors.ray import session
 
-    with sweep.lock(), session.terminated_like_interrupted():
+    with (
+        session.terminated_like_interrupted(),
+        sweep.lock(),
+        removed_if_failed(sweep.folder, lambda: not new or sweep.begun),
+    ):
         reporter = Reporter(sweep)
         try:
             if not sweep.finished:
                 take_baseline(sweep, reporter.say)
                 reporter.say(f"sweep {sweep.name}: {sweep.job.search.trials} trials; starting Ray")
                 with session.session(sweep.runs, address, nested=sweep.job.training.by_ray):
-                    refuse_impossible(sweep.job)
+                    refuse_impossible(sweep.job, elsewhere=address is not None)
                     train_baseline(sweep, reporter.say, elsewhere=address is not None)
                     reporter.started()
                     run_trials(sweep, reporter, share=session.cores() if address is None else 0)
@@ -65,21 +72,6 @@ def run_sweep(sweep: Sweep, *, address: str | None = None) -> Outcome:
         except KeyboardInterrupt:
             return Outcome(finished=False, records=tuple(read_records(sweep.folder)))
         return Outcome(finished=True, records=tuple(read_records(sweep.folder)))
-
-
-def refuse_impossible(job: Job) -> None:
-    """Refuse what no node of the session can ever give.
-
-    Raises:
-        UserError: says what is wanted and what the nodes have.
-    """
-    from paretune.executors.ray import session
-
-    session.refuse_impossible(job.resources.by_ray_name(), "a trial")
-    if job.training.by_ray:
-        from paretune.training.ddp import room_for
-
-        room_for(job.training)
 
 
 def normal_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:

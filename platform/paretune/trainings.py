@@ -13,19 +13,19 @@ import yaml
 
 from paretune.display import figures_line
 from paretune.errors import UserError
-from paretune.folders import checked_name, only_one, output_folder
+from paretune.folders import output_folder
 from paretune.job import Job
+from paretune.output import TRAININGS, checked_name, dataset_cache, only_one, removed_if_failed
 from paretune.plan import Plan
 from paretune.spec import flat
 from paretune.store import new_folder, write_text
-from paretune.training.order import HISTORY, Order, divergence_told, epochs_of, read_history, train_order
+from paretune.training.order import HISTORY, Order, divergence_told, epochs_of, read_history, train_order, was_begun
 from paretune.training.settings import ELSEWHERE
 from paretune.yamlfile import read_yaml, validate
 
 if TYPE_CHECKING:
     from paretune.structures import Data
 
-FOLDER = "trainings"
 SHOWN = 8
 """Images of the validation split in the picture of samples."""
 NOT_THE_TRAINING = frozenset(
@@ -44,20 +44,20 @@ class TrainingPlace:
     @property
     def folder(self) -> Path:
         """Return the training's own folder."""
-        return self.runs / FOLDER / self.name
+        return self.runs / TRAININGS / self.name
 
     @property
     def cache(self) -> Path:
         """Return the folder of generated datasets, shared with all sweeps."""
-        return self.runs / "datasets"
+        return dataset_cache(self.runs)
 
 
 def open_place(plan: Plan, name: str, *, resume: bool, test: bool = False) -> TrainingPlace:
     """Make the folder of a new training, whole or not at all, or find the one to go on with.
 
     Raises:
-        UserError: the name is taken, or there is nothing to resume, or it is another training; or the test split
-            is asked for and there is none.
+        UserError: the name is taken, also by another process at this moment, or there is nothing to resume, or it is
+            another training; or the test split is asked for and there is none.
     """
     place = TrainingPlace(output_folder(plan.job), checked_name(name, "training"))
     if plan.job.baseline is not None:
@@ -69,15 +69,21 @@ def open_place(plan: Plan, name: str, *, resume: bool, test: bool = False) -> Tr
         _refuse_another(place, plan.job)
         return place
     if place.folder.exists():
-        raise UserError(f"{place.folder} exists already: --resume goes on with it, --name gives another name")
+        raise UserError(_taken(place))
     try:
         with new_folder(place.folder) as draft:
             tree = {**plan.job.tree(), "space": "space.yaml"}
             (draft / "job.yaml").write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
             (draft / "space.yaml").write_text(plan.space_text)
+    except FileExistsError:
+        raise UserError(_taken(place)) from None
     except OSError as error:
         raise UserError(f"output folder {place.runs} cannot be written: {error.strerror}") from error
     return place
+
+
+def _taken(place: TrainingPlace) -> str:
+    return f"{place.folder} exists already: --resume goes on with it, --name gives another name"
 
 
 def _refuse_another(place: TrainingPlace, job: Job) -> None:
@@ -101,13 +107,14 @@ def _training_of(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in leaves.items() if key.removeprefix("training.") not in ELSEWHERE}
 
 
-def run_training(place: TrainingPlace, job: Job, *, test: bool = False) -> dict[str, Any]:
+def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: bool = False) -> dict[str, Any]:
     """Train a job's detector, evaluate it, and write network, history and pictures.
 
     Args:
         place: made by ``open_place``.
         job: what is trained.
         test: evaluate on the test split, which ``open_place`` has found, too.
+        new: ``open_place`` has made the folder just now: it is removed where no epoch comes to its end by a mistake.
 
     Returns:
         What ``training.json`` says.
@@ -120,7 +127,11 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False) -> dict[
     from paretune.tracking.client import Place
     from paretune.tracking.trainings import TrainingLog
 
-    with only_one(place.folder, f"training {place.name!r}"), terminated_like_interrupted():
+    with (
+        terminated_like_interrupted(),
+        only_one(place.folder, f"training {place.name!r}"),
+        removed_if_failed(place.folder, lambda: not new or was_begun(place.folder)),
+    ):
         data = job.dataset.open(place.cache)
         order = Order(job.detector, job.dataset, place.cache, job.size, job.training, place.folder)
         where = Place(place.runs, place.name, job.tracking.uri, job.tracking.experiment)

@@ -8,19 +8,18 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.bench import Bench, measuring_images, protocol_of
-from paretune.build import Built, Start, build
+from paretune.build import TRAINED, Built, Start, build, kept_of
 from paretune.compression.base import Context
 from paretune.device_lock import sharing
 from paretune.errors import UnfitRuntimeError, UserError
 from paretune.recipe import Recipe
-from paretune.records import FORGIVEN, UNFIT, Record, write_record
+from paretune.records import KEPT, UNFIT, Record, write_record
 from paretune.store import Artefact
-from paretune.target import Target
 
 if TYPE_CHECKING:
     from paretune.compression.parity import Parity
@@ -60,13 +59,17 @@ def run(
     except Exception as error:  # noqa: BLE001 - a trial may fail in any way, and the sweep goes on
         folder = bench.trial_folder(number)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "failure.txt").write_text(traceback.format_exc())
+        kept = kept_of(folder)
+        told = f"\nwhat was made until then is kept, for `paretune optimize` to go on from: {kept}\n" if kept else ""
+        (folder / "failure.txt").write_text(traceback.format_exc() + told)
         kind = "UserError" if isinstance(error, UserError) else type(error).__name__
         failure = f"{kind}: {error}".strip()
-        facts = {UNFIT: True} if isinstance(error, UnfitRuntimeError) else {}
+        facts: dict[str, Any] = {UNFIT: True} if isinstance(error, UnfitRuntimeError) else {}
+        facts |= {KEPT: str(kept.relative_to(bench.folder))} if kept else {}
         record = Record.failed(*what, failure, started=started, seconds=clock.seconds, facts=facts)
     else:
         record = bench.scaled(Record.complete(*what, started=started, seconds=clock.seconds, **result))
+        shutil.rmtree(bench.trial_folder(number) / TRAINED, ignore_errors=True)  # of an attempt that failed
     write_record(bench.folder, record)
     shutil.rmtree(bench.trial_folder(number) / "work", ignore_errors=True)  # the artefact holds what is of use
     return record
@@ -129,7 +132,8 @@ def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: C
         runtime=recipe.runtime,
     )
     folder = bench.trial_folder(number) / "artefact"
-    return build(Start(bench.baseline), recipe, context, folder, clock.stage, idle=False)
+    keep = bench.trial_folder(number) / TRAINED
+    return build(Start(bench.baseline), recipe, context, folder, clock.stage, idle=False, keep=keep)
 
 
 def _threads() -> int:
@@ -189,10 +193,3 @@ def _energy(bench: Bench, artefact: Artefact) -> Energy:
     if not seconds:
         return unavailable("it is not taken: measuring.energy is 0")
     return energy(artefact.folder, measuring_images(bench.data.splits["val"]), bench.job.target, seconds=seconds)
-
-
-def forgiven(record: Record, target: Target) -> Record:
-    """Return a record that speaks no more against its runtime, where it runs here now: it has been installed since."""
-    if not record.unfit or Recipe.model_validate(record.recipe).runtime.problem(target):
-        return record
-    return replace(record, facts={**record.facts, UNFIT: False, FORGIVEN: True})

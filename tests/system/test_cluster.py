@@ -155,6 +155,17 @@ def test_what_the_cluster_does_not_have_is_refused_at_once(place, head):
     assert not place.runs.exists()
 
 
+def test_a_sweep_that_fails_on_the_cluster_before_its_first_epoch_can_be_submitted_again(place, head):
+    weights = f"weights: 'http://127.0.0.1:9/{'a' * 8}.pth', sha256: {'a' * 64}"
+    words = ["submit", "tiny.yaml", "--set", f"output={place.runs}", "--set"]
+    for _ in range(2):
+        done = submit(place, head, *words, f"detector={{yolo: {{variant: nano, {weights}}}}}")
+        assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
+        assert "cannot be fetched" in done.stdout
+        assert "exists already" not in done.stdout
+        assert not (place.runs / "tiny").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "token", "message"),
     [

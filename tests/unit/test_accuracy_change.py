@@ -22,7 +22,7 @@ from paretune.accuracy_change import (
 from paretune.errors import UserError
 from paretune.evaluation.change import Change
 from paretune.evaluation.coco import average_precisions
-from paretune.front import change_names
+from paretune.metrics import change_names
 from paretune.structures import Detections
 from tests_support_accuracy import Numbered, blind, changed, finding, thinned
 from tests_support_evaluation import none_found, perfect, random_case, truth_of

@@ -1,16 +1,21 @@
-"""A sweep that may try more than it was made for, or other numbers at once."""
+"""A sweep that may try more than it was made for, or other numbers at once; what its constraints allow."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from paretune import folders
 from paretune.cli import main
 from paretune.errors import UserError
-from paretune.folders import Sweep, change_search, find_sweep
+from paretune.folders import Bounds, Sweep, change_search, find_sweep
 from paretune.job import Job
+from paretune.records import forget_record, read_record, read_records, write_record
 from tests_support_records import fake_records, write_sweep
 
 JOB = {
@@ -77,6 +82,75 @@ def test_more_at_once_leaves_the_budget_and_what_is_done(sweep: Sweep) -> None:
     assert (more.job.search.concurrent, more.job.search.trials) == (4, 14)
     assert more.finished
     assert more.exhausted
+
+
+CONSTRAINTS = {
+    "map": {"max_drop": 0.02},
+    "precision": {"min": 0.8},
+    "latency_ms_p50": {"max": 3.0},
+    "map_small": {"max_drop": 0.1},  # of which no trial here knows anything
+}
+
+
+@pytest.fixture
+def bound(sweep: Sweep) -> Sweep:
+    """The same with constraints."""
+    facts = json.loads((sweep.folder / "sweep.json").read_text())
+    job = Job.model_validate({**JOB, "constraints": CONSTRAINTS}).tree()
+    (sweep.folder / "sweep.json").write_text(json.dumps({**facts, "job": job}))
+    return Sweep(sweep.runs, "demo")
+
+
+def test_every_kind_of_constraint_is_broken_by_as_much_as_a_record_is_beyond_it(bound: Sweep) -> None:
+    records = {record.number: record for record in read_records(bound.folder)}
+    base = records[0].metrics["map"]
+    for record in records.values():
+        found = bound.violations(record)
+        assert found.keys() == CONSTRAINTS.keys()
+        assert found["map_small"] == math.inf  # an unknown value keeps nothing
+        if record.state == "complete":
+            assert found["map"] == pytest.approx(base - 0.02 - record.metrics["map"])
+            assert found["precision"] == pytest.approx(0.8 - record.metrics["precision"])
+            assert found["latency_ms_p50"] == pytest.approx(record.metrics["latency_ms_p50"] - 3)
+    assert bound.violations(records[2])["latency_ms_p50"] > 0 > bound.violations(records[5])["latency_ms_p50"]
+    assert bound.bounds == {
+        "map": Bounds(least=pytest.approx(base - 0.02)),
+        "precision": Bounds(least=0.8),
+        "latency_ms_p50": Bounds(most=3.0),
+        "map_small": Bounds(),
+    }
+    assert bound.floors == {"map": pytest.approx(base - 0.02), "precision": 0.8}
+
+
+def test_the_baseline_is_read_once_however_many_records_are_judged(
+    bound: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records, reads = read_records(bound.folder), list[int]()
+    before = folders.read_record
+    monkeypatch.setattr(folders, "read_record", lambda place, number: reads.append(number) or before(place, number))
+    for _ in range(20):
+        for record in records:
+            bound.feasible(record)
+        assert bound.floors
+    assert reads == [0]
+
+
+def test_a_baseline_that_is_run_again_is_read_again(bound: Sweep) -> None:
+    (record,) = (one for one in read_records(bound.folder) if one.number == 1)
+    before = bound.violations(record)["map"]
+    eager = read_record(bound.folder, 0)
+    forget_record(bound.folder, 0)
+    assert bound.violations(record)["map"] == math.inf
+    assert bound.bounds["map"] == Bounds()
+    better = {**eager.metrics, "map": eager.metrics["map"] + 0.1}
+    write_record(bound.folder, dataclasses.replace(eager, metrics=better))
+    assert bound.violations(record)["map"] == pytest.approx(before + 0.1)
+
+
+def test_a_target_that_a_sweep_has_not_is_refused_with_those_it_has(sweep: Sweep, capsys: Any) -> None:
+    assert main(["front", "demo", "--runs", str(sweep.runs), "--target", "phone"]) == 2
+    assert capsys.readouterr().err == "sweep 'demo' has no target 'phone'; it has local\n"
+    assert main(["front", "demo", "--runs", str(sweep.runs), "--target", "local"]) == 0
 
 
 def test_nothing_is_changed_under_a_sweep_that_runs(sweep: Sweep) -> None:

@@ -18,10 +18,11 @@ from paretune.evaluation.accuracy import METRICS
 from paretune.evaluation.change import CHANGES
 from paretune.job import SHORTEST, Constraint, Job
 from paretune.metrics import COSTS, NAMEABLE
-from paretune.plan import read_plan
+from paretune.plan import overridden, read_plan
 from paretune.profiling.energy import WINDOW
 from paretune.recipe import Recipe
 from paretune.structures import InputSize
+from paretune.yamlfile import Document
 from tests_support import ROOT
 
 JOB = """\
@@ -342,3 +343,18 @@ def test_submit_reaches_the_cluster_though_this_machine_lacks_the_dataset(tmp_pa
     monkeypatch.setattr("paretune.executors.ray.jobs.submit", lambda *given, **_: asked.append(given) or 0)
     assert main(["submit", str(tmp_path / "job.yaml"), "--address", "http://head:8265"]) == 0
     assert asked[0][0]["dataset"] == {"voc": {**asked[0][0]["dataset"]["voc"], "root": "/not/here"}}
+
+
+def test_setting_a_field_leaves_the_document_it_was_read_from_as_it_was():
+    data = {"search": {"trials": 4}, "detector": "yolo", "dataset": {"shapes": {"train": 8}}}
+    document = Document("job.yaml", data, {("search",): 1})
+    changes = {"search.trials": 9, "detector.yolo.variant": "nano", "dataset.shapes.val": 4, "training.epochs": 1}
+    changed = overridden(document, changes)
+    assert document.data == {"search": {"trials": 4}, "detector": "yolo", "dataset": {"shapes": {"train": 8}}}
+    assert changed.data == {
+        "search": {"trials": 9},
+        "detector": {"yolo": {"variant": "nano"}},
+        "dataset": {"shapes": {"train": 8, "val": 4}},
+        "training": {"epochs": 1},
+    }
+    assert (changed.file, changed.lines) == (document.file, document.lines)

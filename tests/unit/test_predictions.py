@@ -115,14 +115,17 @@ def test_what_cannot_be_read_is_told_and_the_others_are_done(
     broken, missing = tmp_path / "broken.jpg", tmp_path / "missing.jpg"
     broken.write_bytes(images[1].read_bytes()[:200])
     out = tmp_path / "out"
-    assert predict(artefact, broken, images[0], missing, images[1], "--out", out) == 2
+    assert predict(artefact, broken, images[0], missing, images[1], "--out", out) == 1
     told = capsys.readouterr()
     assert [line.split(":")[0] for line in told.err.splitlines()[:2]] == [str(broken), str(missing)]
     assert told.err.splitlines()[2:] == ["2 of 4 images could not be read"]
     assert sorted(path.name for path in out.iterdir()) == ["one.png", "two.png"]
-    assert predict(artefact, broken, images[0], "--json") == 2
+    assert predict(artefact, broken, images[0], "--json") == 1
     entries = json.loads(capsys.readouterr().out)["images"]
     assert [set(entry) for entry in entries] == [{"image", "error"}, {"image", "detections"}]
+    assert predict(artefact, images[0], "--json") == 0
+    for nothing in ([broken], [missing, broken]):
+        assert predict(artefact, *nothing, "--json") == 2
 
 
 def test_mistakes_are_one_line(artefact: Path, images: list[Path], tmp_path: Path, capsys: Any) -> None:

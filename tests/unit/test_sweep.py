@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from paretune.baseline import refuse_unfit_machine
 from paretune.cli import main
 from paretune.errors import UserError
 from paretune.executors.ray import trials
 from paretune.folders import Sweep, new_sweep
+from paretune.machine import refuse_unfit_machine
 from paretune.plan import read_plan
 from paretune.profiling import energy
 from paretune.recipe import Recipe

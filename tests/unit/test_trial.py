@@ -16,6 +16,7 @@ from paretune.compression.base import Context
 from paretune.detectors import DETECTORS
 from paretune.detectors.structure import save_network
 from paretune.job import Job
+from paretune.optimizations import read_source
 from paretune.profiling import energy
 from paretune.profiling.energy import Energy
 from paretune.recipe import Recipe
@@ -162,3 +163,91 @@ def test_a_wrong_artefact_fails_the_trial_and_names_the_layer(bench: Bench, monk
     assert record.state == "failed"
     assert record.failure.startswith("RuntimeError: parity: output ")
     assert record.failure.endswith("first diverging layer: plain.0")
+
+
+def fails(*_: Any, **__: Any) -> None:
+    raise RuntimeError("out of memory")
+
+
+SHORT = {"epochs": 1, "lr_factor": 0.1}
+
+
+def test_what_was_trained_is_kept_when_a_later_step_fails_and_can_be_gone_on_from(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from paretune.compression.finetune import Finetune
+    from paretune.compression.quantize import Quantize
+    from paretune.detectors.structure import load_network
+
+    made, before = [], Finetune.apply
+
+    def seen(step: Finetune, given: Any, context: Context) -> Any:
+        made.append(before(step, given, context))
+        return made[-1]
+
+    monkeypatch.setattr(Finetune, "apply", seen)
+    monkeypatch.setattr(Quantize, "apply", fails)
+    steps = [{"prune": {"ratio": 0.5}}, {"finetune": SHORT}, {"quantize": {"images": 8}}]
+    record = ran(bench, runtime="onnxruntime", steps=steps)
+    folder = bench.trial_folder(2)
+    assert record.failure == "RuntimeError: out of memory"
+    assert record.facts["kept"] == "trials/0002/trained"
+    assert str(folder / "trained") in (folder / "failure.txt").read_text()
+    assert not (folder / "work").exists()
+    source = read_source(folder / "trained")
+    assert [next(iter(step)) for step in source.start.steps] == ["prune", "finetune"]
+    kept = load_network(source.detector, len(source.classes), source.start.folder).state_dict()
+    trained = made[0].network.state_dict()
+    assert kept.keys() == trained.keys()
+    assert all(torch.equal(kept[name], trained[name]) for name in kept)
+
+
+def test_a_trial_that_is_run_again_and_does_not_fail_keeps_no_more_than_its_artefact(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from paretune.compression.export import Export
+    from paretune.records import forget_record
+
+    steps = [{"finetune": SHORT}]
+    with monkeypatch.context() as patch:
+        patch.setattr(Export, "apply", fails)
+        assert ran(bench, runtime="onnxruntime", steps=steps).facts["kept"] == "trials/0002/trained"
+    (bench.trial_folder(2) / "record.json").unlink()
+    record = ran(bench, runtime="onnxruntime", steps=steps)
+    assert record.state == "complete", record.failure
+    assert not (bench.trial_folder(2) / "trained").exists()
+    forget_record(bench.folder, 2)
+    assert not bench.trial_folder(2).exists()
+
+
+def test_nothing_is_kept_where_nothing_was_trained(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from paretune.compression.export import Export
+
+    monkeypatch.setattr(Export, "apply", fails)
+    for steps in ([{"prune": {"ratio": 0.5}}], [{"prune": {"ratio": 0.5}}, {"finetune": {"epochs": 0}}]):
+        record = ran(bench, runtime="onnxruntime", steps=steps)
+        assert record.state == "failed"
+        assert "kept" not in record.facts
+        assert [path.name for path in bench.trial_folder(2).iterdir() if path.is_dir()] == []
+        (bench.trial_folder(2) / "record.json").unlink()
+
+
+def test_a_disk_that_is_full_hides_no_failure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from paretune.compression.export import Export
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Export, "apply", fails)
+    monkeypatch.setattr("paretune.compression.artefact.write_artefact", full)
+    record = ran(bench, runtime="onnxruntime", steps=[{"finetune": SHORT}])
+    assert record.failure == "RuntimeError: out of memory"
+    assert "kept" not in record.facts
+
+
+def test_an_artefact_whose_measurement_fails_is_named_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "_measure", fails)
+    record = ran(bench, runtime="eager")
+    assert record.state == "failed"
+    assert record.facts["kept"] == "trials/0002/artefact"
+    assert read_source(bench.folder / record.facts["kept"]).classes

@@ -66,7 +66,7 @@ def write_artefact(  # noqa: PLR0913 - what a manifest tells
 
     if model.format != runtime.accepts:
         raise ValueError(f"runtime {runtime.name!r} loads a {runtime.accepts} model, this one is {model.format}")
-    with new_folder(folder) as draft:
+    with new_folder(folder, replace=True) as draft:
         if model.file is not None:
             for part, file in zip(detector.part_names, model.files, strict=True):
                 shutil.copyfile(file, draft / part_file(part))

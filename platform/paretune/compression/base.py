@@ -73,6 +73,11 @@ class Step(Spec, ABC):
         """Tell why what it makes would not run on a target as it is meant; None if nothing is against it."""
         return None
 
+    @property
+    def trains(self) -> bool:
+        """Tell whether it trains for epochs: what it made is kept when a later step fails."""
+        return False
+
     @abstractmethod
     def apply(self, model: Model, context: Context) -> Model:
         """Return the changed model; the one given stays as it was.

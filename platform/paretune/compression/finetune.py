@@ -43,6 +43,11 @@ class Finetune(Step):
     """Quantization-aware: weights and inputs of layers are rounded as scheme int8 of a step `quantize` will, which
     should follow."""
 
+    @property
+    def trains(self) -> bool:
+        """It does, but for 0 epochs."""
+        return self.epochs > 0
+
     def apply(self, model: Model, context: Context) -> Model:
         """Train a copy of the network at the model's input size, with as many workers as the baseline.
 

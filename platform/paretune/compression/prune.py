@@ -48,6 +48,11 @@ class Prune(Step):
     sparsity_weight: float = Field(default=1e-3, gt=0, le=10)
     """Weight of the group lasso in the loss of that training."""
 
+    @property
+    def trains(self) -> bool:
+        """Where it learns sparsity, or fine-tunes between rounds."""
+        return self.ratio > 0 and bool(self.learn_sparsity or (self.rounds > 1 and self.round_epochs))
+
     def apply(self, model: Model, context: Context) -> Model:
         """Prune a copy of the network.
 

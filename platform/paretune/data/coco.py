@@ -14,6 +14,7 @@ class Coco(Surveyed):
     """Photographs annotated in COCO's format: annotations/instances_train2017.json, train2017/ and so on."""
 
     name: ClassVar[str] = "coco"
+    to_fill_a_split: ClassVar[str] = "list some under `images` in its annotations/instances_{split}.json"
 
     images: str | None = None
     """Folder that the file names in the JSON files are relative to, itself relative to the root; without it, the

@@ -62,7 +62,7 @@ class Shapes(Dataset):
         folder = cache / f"shapes-{fingerprint(PAINTER, self.tree())}"
         with _alone(folder):
             if not (folder / _DONE).is_file():
-                with new_folder(folder) as draft:
+                with new_folder(folder, replace=True) as draft:
                     self._paint(draft)
         splits: dict[str, Split] = {
             name: _Pictures.read(folder, name, CLASSES) for name, count in self._counts() if count

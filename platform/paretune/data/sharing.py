@@ -37,7 +37,8 @@ def shared_out(data: Data, val: float, test: float, seed: int) -> Data:
         for name, chosen in parts.items()
         if chosen or name != "test"
     }
-    check_lists({name: split.ids for name, split in splits.items()}, Path("--val, --test"))
+    remedy = "of {all} images none fell to it by a hash of their names: give it a larger share, or add images"
+    check_lists({name: split.ids for name, split in splits.items()}, f"--val {val:g} --test {test:g}", remedy)
     return replace(data, splits=splits, facts=facts(splits))
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -40,6 +40,9 @@ class Surveyed(Foldered):
     """Split that no search looks at; without it, the one whose name begins with test, if there is one."""
     policy: Literal["strict", "skip"] = "strict"
     """What to do with entries that cannot be trained on: refuse the dataset, or leave them out, counted."""
+
+    to_fill_a_split: ClassVar[str]
+    """How images get into a split that has none, with ``{split}`` to be filled in."""
 
     @abstractmethod
     def survey(self) -> Survey:
@@ -84,6 +87,8 @@ class _Opening:
     """The split that is asked for; None: all."""
     refused: list[Finding] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    shared: frozenset[str] = frozenset()
+    """Splits that were shared out, not told by the folder."""
     other_size: int = 0
     """Images whose headers tell another size than their annotations."""
 
@@ -101,7 +106,8 @@ class _Opening:
         }
         if self.refused:
             self._end()
-        check_lists({name: split.ids for name, split in splits.items()}, Path(self.survey.root))
+        ids = {name: split.ids for name, split in splits.items()}
+        check_lists(ids, Path(self.survey.root), self.dataset.to_fill_a_split, self.shared)
         counts = facts(splits)
         if not any(counts[f"boxes_{name}"] for name in splits):
             raise UserError(f"{self.survey.root}: no objects in any annotation")
@@ -138,6 +144,7 @@ class _Opening:
         share = self.dataset.test_share if len(parts) == 1 else 0.0
         lists = {"train": parts[train]} if "val" in others else self._shared_out(parts[train], share)
         lists |= {role: parts[name] for role, name in others.items()}
+        self.shared -= others.keys()
         if len(set(names := [train, *others.values()])) < len(names):
             raise UserError(f"{root}: train, val and test must be three different splits, and are {', '.join(names)}")
         return lists
@@ -155,6 +162,7 @@ class _Opening:
         named = unique_ids([image.file for image in images], Path(self.survey.root))
         of = {named[image.file]: image for image in images}
         lists = share_out(sorted(of), self.dataset.val_share, test_share)
+        self.shared = frozenset(lists)
         counts = ", ".join(f"{split} {len(ids)}" for split, ids in lists.items())
         self.notes.append(f"images were shared out by a hash of their names ({counts})")
         return {split: [of[name] for name in ids] for split, ids in lists.items()}

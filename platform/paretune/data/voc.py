@@ -124,7 +124,7 @@ class Voc(Foldered):
             known = ", ".join(sorted(path.stem for path in folder.glob("*.txt"))) or "none"
             raise UserError(f"{files[missing[0]]}: no such list; lists there: {known}")
         lists = {split: read_list(file, set(stems)) for split, file in there.items()} if needed else {}
-        notes = []
+        notes, shared = [], dict[str, list[str]]()
         if "val" not in lists:
             whole = lists.pop("train", list(stems))
             shared = share_out(whole, self.val_share, 0.0 if "test" in lists else self.test_share)
@@ -132,7 +132,8 @@ class Voc(Foldered):
             lacking, what = (files["val"].name, "images of train") if needed else ("lists", "images")
             notes = [f"no {lacking} in {folder}: {what} were shared out by a hash of their names ({counts})"]
             lists = {**shared, **lists}
-        check_lists(lists, folder)
+        where = self.folder if shared else folder
+        check_lists(lists, where, "name some in a list {split}.txt, one on each line", shared)
         return lists, notes
 
 

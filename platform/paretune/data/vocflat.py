@@ -13,6 +13,7 @@ class VocFlat(Surveyed):
     """Photographs with a Pascal VOC annotation beside each; folders train, val and test are the splits."""
 
     name: ClassVar[str] = "voc_flat"
+    to_fill_a_split: ClassVar[str] = "put some into the folder {split}/, each with its .xml file"
 
     def problems(self) -> list[str]:
         """Look at the folder: missing, or without annotations."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from paretune.errors import UserError
@@ -37,13 +37,32 @@ def share_out(stems: Sequence[str], val: float, test: float) -> dict[str, list[s
     return {split: ids for split, ids in lists.items() if ids or split != "test"}
 
 
-def check_lists(lists: Mapping[str, Sequence[str]], where: Path) -> None:
-    """Refuse empty splits, and images that are in two of them."""
+BY_SHARE = "{split} got none of {all} images by a hash of their names: raise {split}_share, or add images"
+"""How a split is filled that was shared out, with its name and the number of images."""
+ALL_SHARED = "all of {all} images fell to the others by a hash of their names: lower val_share, or add images"
+"""How train is filled."""
+
+
+def check_lists(
+    lists: Mapping[str, Sequence[str]], where: Path | str, remedy: str, shared: Collection[str] = ()
+) -> None:
+    """Refuse empty splits, and images that are in two of them.
+
+    Args:
+        lists: split → names of its images.
+        where: the dataset or the options that the splits come from, for messages.
+        remedy: how images get into a split in this format, with ``{split}`` and ``{all}`` to be filled in.
+        shared: splits that were shared out by the shares of the dataset, which have a remedy of their own.
+
+    Raises:
+        UserError: says which split, and the remedy.
+    """
+    total = sum(map(len, lists.values()))
     for split, ids in lists.items():
         if not ids:
-            raise UserError(
-                f"{where}: the split {split!r} holds no images; name some in a list {split}.txt, one on each line"
-            )
+            share = BY_SHARE if split != "train" else ALL_SHARED
+            told = (share if total and split in shared else remedy).format(split=split, all=total)
+            raise UserError(f"{where}: the split {split!r} holds no images; {told}")
     splits = list(lists)
     for one, other in ((a, b) for i, a in enumerate(splits) for b in splits[i + 1 :]):
         if both := sorted(set(lists[one]) & set(lists[other])):

@@ -14,6 +14,9 @@ class Yolo(Surveyed):
     """Photographs annotated in YOLO's text format: images/<split>/a.jpg with labels/<split>/a.txt, and data.yaml."""
 
     name: ClassVar[str] = "yolo"
+    to_fill_a_split: ClassVar[str] = (
+        "put some into images/{split}/, their text files into labels/{split}/, or name another folder in data.yaml"
+    )
 
     def problems(self) -> list[str]:
         """Look at the folder: missing, or without labels."""

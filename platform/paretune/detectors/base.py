@@ -70,6 +70,10 @@ class Detector(Spec, ABC):
         ``raw_names``.
         """
 
+    def problems(self) -> list[str]:
+        """Return what is wrong with files on this machine that its fields name, one line each, in a quick look."""
+        return []
+
     def initial(self, num_classes: int) -> nn.Module:
         """Build the network that training starts from: fresh, or with weights somebody has trained.
 

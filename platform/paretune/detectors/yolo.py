@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
@@ -78,6 +79,12 @@ class Yolo(Detector):
         if self.sha256 is None and (is_url(weights) or (weights == _OFFICIAL and self.variant not in _HASHES)):
             raise ValueError(f"weights {weights}: give the file's hash too, as `sha256: …`")
         return self
+
+    def problems(self) -> list[str]:
+        """Tell that there is no such checkpoint; one that has to be fetched is not looked for."""
+        if self.weights is None or self.weights == _OFFICIAL or is_url(self.weights):
+            return []
+        return [] if Path(self.weights).expanduser().is_file() else [f"weights {self.weights}: no such file"]
 
     def initial(self, num_classes: int) -> nn.Module:
         """Build the network, with a checkpoint's weights if one is named."""

@@ -107,7 +107,7 @@ def match(detections: Sequence[Detections], annotations: Sequence[Annotations]) 
     Raises:
         ValueError: not as many detections as annotations.
     """
-    labels = [entry.labels for entry in (*detections, *annotations)]
+    labels = [*(found.labels for found in detections), *(truth.labels for truth in annotations)]
     return together(
         match_by_class(detections, annotations, max((int(own.max(initial=-1)) for own in labels), default=-1) + 1)
     )

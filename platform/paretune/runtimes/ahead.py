@@ -120,7 +120,7 @@ class Ahead:
         from torch._inductor import aoti_compile_and_package
         from torch._inductor.cpu_vec_isa import pick_vec_isa
 
-        with new_folder(folder) as draft:
+        with new_folder(folder, replace=True) as draft:
             hold(draft)
             packed = draft / f"{_INNER}.pt2"
             with torch.no_grad():  # the compiler takes weights as constants only so

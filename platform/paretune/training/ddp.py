@@ -159,28 +159,47 @@ def room_for(settings: Training, tell: Callable[[str], None] = lambda _: None) -
         tell: called with a line where the cluster has GPUs, but too few for each worker to get one.
 
     Raises:
-        UserError: the cluster can never give that; Ray would wait for ever. Says what it has.
+        UserError: as ``room_on``.
     """
     import ray
 
-    workers = settings.workers
-    machines = [_cores_and_gpus(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    return room_on(settings, [node["Resources"] for node in ray.nodes() if node["Alive"]], tell)
+
+
+def room_on(
+    settings: Training,
+    nodes: Sequence[Mapping[str, float]],
+    tell: Callable[[str], None] = lambda _: None,
+    where: str = "the Ray cluster",
+) -> tuple[int, bool]:
+    """Return the CPU cores, and threads, of each worker on these nodes, and whether each gets a GPU.
+
+    Args:
+        settings: how many workers, on what.
+        nodes: what each has, by Ray's names.
+        tell: called with a line where they have GPUs, but too few for each worker to get one.
+        where: what the nodes are, for messages.
+
+    Raises:
+        UserError: they can never give that; Ray would wait for ever. Says what they have.
+    """
+    workers, machines = settings.workers, [_cores_and_gpus(node) for node in nodes]
     gpus = sum(count for _, count in machines)
     if settings.device == "cuda" and gpus < workers:
-        raise UserError(f"training.device is cuda, but the Ray cluster has {gpus} GPUs for {workers} workers")
+        raise UserError(f"training.device is cuda, but {where} has {gpus} GPUs for {workers} workers")
     if settings.device != "cpu" and gpus >= workers:
-        return _cores_beside_gpus(settings, [(cores, count) for cores, count in machines if count]), True
+        return _cores_beside_gpus(settings, [(cores, count) for cores, count in machines if count], where), True
     if settings.device == "auto" and gpus:
-        tell(f"training.device is auto: the Ray cluster has {gpus} GPUs for {workers} workers, all train on CPU cores")
+        tell(f"training.device is auto: {where} has {gpus} GPUs for {workers} workers, all train on CPU cores")
     cores = [count for count, _ in machines]
-    cpus = settings.threads or max(1, max(cores) // workers)
+    cpus = settings.threads or max(1, max(cores, default=0) // workers)
     if sum(count // cpus for count in cores) < workers:
         wish = f"{workers} workers with {cpus} CPU cores each"
-        raise UserError(f"training: the Ray cluster (cores per machine: {cores}) has no room for {wish}")
+        raise UserError(f"training: {where} (cores per machine: {cores}) has no room for {wish}")
     return cpus, False
 
 
-def _cores_beside_gpus(settings: Training, machines: Sequence[tuple[int, int]]) -> int:
+def _cores_beside_gpus(settings: Training, machines: Sequence[tuple[int, int]], where: str) -> int:
     """Return the CPU cores of each worker with a GPU: as many as leave room for all on the machines that have GPUs.
 
     Raises:
@@ -196,9 +215,7 @@ def _cores_beside_gpus(settings: Training, machines: Sequence[tuple[int, int]]) 
     if room(cpus) < settings.workers:
         wish = f"{settings.workers} workers with {cpus} CPU cores and a GPU each"
         has = ", ".join(f"{cores} and {gpus}" for cores, gpus in machines)
-        raise UserError(
-            f"training: the Ray cluster (cores and GPUs per machine with GPUs: {has}) has no room for {wish}"
-        )
+        raise UserError(f"training: {where} (cores and GPUs per machine with GPUs: {has}) has no room for {wish}")
     return cpus
 
 

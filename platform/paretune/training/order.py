@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 KEPT = ("epochs.jsonl", "state.pt")
 """Files of an unfinished training, in the order in which they are saved."""
+UNFINISHED = "unfinished"
+"""Folder of these files, in the one that receives the network."""
 HISTORY = "training.json"
 """What was trained, and what every epoch did, beside the trained network."""
 
@@ -57,7 +59,7 @@ class Order:
     @property
     def work(self) -> Path:
         """Return where the training keeps what it needs to be resumed."""
-        return self.folder / "unfinished"
+        return self.folder / UNFINISHED
 
     @property
     def key(self) -> str:
@@ -212,6 +214,11 @@ def epochs_of(work: Path) -> list[dict[str, Any]]:
     path = work / KEPT[0]
     text = path.read_text() if path.is_file() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("}\n")]
+
+
+def was_begun(folder: Path) -> bool:
+    """Tell whether a training in this folder has finished an epoch at least."""
+    return (folder / HISTORY).is_file() or bool(epochs_of(folder / UNFINISHED))
 
 
 def _append(work: Path, entry: dict[str, Any]) -> None:

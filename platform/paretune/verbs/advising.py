@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
-from paretune.verbs.arguments import INCOMPLETE, checked_target, images_arguments, named_images, target_arguments
+from paretune.verbs.arguments import (
+    INCOMPLETE,
+    checked_target,
+    claiming_out,
+    images_arguments,
+    named_images,
+    target_arguments,
+)
 from paretune.verbs.optimizing import named_training
 
 
@@ -32,7 +39,7 @@ def add(verbs: Any) -> None:
     text = "the trained network to build them from (default: the one of the sweep or training around)"
     advise.add_argument("--network", type=Path, metavar="FOLDER", help=text)
     advise.add_argument("--json", action="store_true", help="one JSON object")
-    advise.set_defaults(run=_advise)
+    advise.set_defaults(run=claiming_out(_advise))
 
 
 def _advise(given: argparse.Namespace) -> int:
@@ -42,10 +49,7 @@ def _advise(given: argparse.Namespace) -> int:
     from paretune.advising import advise_artefact, try_advice, write_advice, write_tried
     from paretune.around import network_around
     from paretune.sources import images_of, read_source
-    from paretune.store import check_new_folder
 
-    if given.out:
-        check_new_folder(given.out)
     network = None
     if given.most:
         network = read_source(given.network or network_around(given.artefact))

@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
+from paretune.output import DEFAULT, claimed
 
 INCOMPLETE = 1
 """Exit code where something that was asked for could not be had, and the rest is told."""
+NOTHING = 2
+"""Exit code where nothing that was asked for could be had, as for a mistake of the user's."""
+INTERRUPTED = 130
+"""Exit code of what Ctrl-C or SIGTERM stopped."""
+
+
+def claiming_out(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """Return a verb that refuses an ``--out`` that is there, or that another process is about to write, before it runs.
+
+    What takes minutes to hours is then not found to have no place in the end.
+    """
+
+    def alone(given: argparse.Namespace) -> int:
+        with claimed(given.out):
+            return run(given)
+
+    return alone
 
 
 def job_arguments(parser: argparse.ArgumentParser, what: str = "sweep", *, trials: bool = True) -> None:
@@ -26,9 +44,13 @@ def job_arguments(parser: argparse.ArgumentParser, what: str = "sweep", *, trial
 def sweep_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the name of a sweep, and where it lies."""
     parser.add_argument("sweep", metavar="SWEEP")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="output folder (default: runs)"
-    )
+    runs_argument(parser)
+
+
+def runs_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the output folder."""
+    text = f"output folder (default: {DEFAULT})"
+    parser.add_argument("--runs", type=Path, default=Path(DEFAULT), metavar="FOLDER", help=text)
 
 
 def overrides(given: argparse.Namespace) -> dict[str, Any]:
@@ -112,7 +134,7 @@ def named_images(given: argparse.Namespace) -> Any:
         return None
     from paretune.verbs.data_convert import dataset_of
 
-    return dataset_of(given.data, given.format), Path("runs") / "datasets"
+    return dataset_of(given.data, given.format)
 
 
 def target_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from typing import Any
 
 from paretune.verbs.arguments import first_argument, job_arguments, tried_first
@@ -24,15 +25,16 @@ def add(verbs: Any) -> None:
 
 def _submit(given: argparse.Namespace) -> int:
     from paretune.executors.ray.jobs import submit
-    from paretune.folders import checked_name
+    from paretune.machine import refuse_small_cluster
+    from paretune.output import new_sweep_name
     from paretune.plan import read_plan
 
     changes, promises = tried_first(given)
     plan = read_plan(given.job, changes, here=False)
-    name = checked_name(given.name or given.job.stem)
-    asks = plan.job.resources.by_ray_name()
+    name = new_sweep_name(given.name or given.job.stem)
     told = [promise.tree() for promise in promises]
-    return submit(plan.job.tree(), plan.space_text, told, name, given.address, asks, wait=not given.no_wait)
+    refuse = functools.partial(refuse_small_cluster, plan.job)
+    return submit(plan.job.tree(), plan.space_text, told, name, given.address, refuse, wait=not given.no_wait)
 
 
 def _status(given: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
+from paretune.output import DEFAULT, dataset_cache, expanded
 from paretune.verbs.arguments import check_confidence, progress
 
 FORMATS = ("coco", "voc", "yolo")
@@ -56,18 +57,18 @@ def _images(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(given: argparse.Namespace) -> int:
-    dataset = _dataset(given)
-    return _write(dataset.open(_cache()), given, given.to)
+    dataset, cache = _dataset(given)
+    return _write(dataset.open(cache), given, given.to)
 
 
 def _split(given: argparse.Namespace) -> int:
     from paretune.data.sharing import shared_out
 
-    dataset = _dataset(given)
+    dataset, cache = _dataset(given)
     form = given.to or {"voc_flat": "voc"}.get(dataset.name, dataset.name)
     if form not in FORMATS:
         raise UserError(f"{dataset.name} cannot be written; name a format with --to {'|'.join(FORMATS)}")
-    return _write(shared_out(dataset.open(_cache()), given.val, given.test, given.seed), given, form)
+    return _write(shared_out(dataset.open(cache), given.val, given.test, given.seed), given, form)
 
 
 def _annotate(given: argparse.Namespace) -> int:
@@ -83,25 +84,39 @@ def _annotate(given: argparse.Namespace) -> int:
     return _write(data, given, given.to)
 
 
-def _dataset(given: argparse.Namespace) -> Any:
-    dataset = dataset_of(given.source, given.format)
+def _dataset(given: argparse.Namespace) -> tuple[Any, Path]:
+    """Return the dataset that is read, with the policy that is asked for, and its cache.
+
+    Raises:
+        UserError: broken entries are to be skipped, and the reader of this format refuses them all.
+    """
+    dataset, cache = dataset_of(given.source, given.format)
     if given.policy and hasattr(dataset, "policy"):
         dataset = dataset.model_copy(update={"policy": given.policy})
-    return dataset
+    elif given.policy == "skip":
+        raise UserError(
+            f"--policy skip: {given.source} is read as {dataset.name}, whose reader skips no broken entries; "
+            f"`paretune data check {given.source}` lists what to mend"
+        )
+    return dataset, cache
 
 
-def dataset_of(source: Path, form: str | None) -> Any:
-    """Return the dataset of a job's file, or the one that lies in a folder."""
+def dataset_of(source: Path, form: str | None) -> tuple[Any, Path]:
+    """Return the dataset of a job's file, or the one that lies in a folder, and where what it generates is kept.
+
+    The latter lies in the job's output folder, where its sweeps find it too.
+    """
     if source.is_file():
         from paretune.job import Job
         from paretune.yamlfile import read_yaml, validate
 
-        return validate(Job, read_yaml(source)).dataset
+        job = validate(Job, read_yaml(source))
+        return job.dataset, dataset_cache(expanded(job.output))
     from paretune.data import DATASETS
     from paretune.data.checking.source import format_of_folder
 
     row = DATASETS.load(format_of_folder(source, form).replace("-", "_"))
-    return row.model_validate({"root": str(source)})
+    return row.model_validate({"root": str(source)}), dataset_cache(Path(DEFAULT))
 
 
 def _write(data: Any, given: argparse.Namespace, form: str) -> int:
@@ -115,8 +130,3 @@ def _write(data: Any, given: argparse.Namespace, form: str) -> int:
     counts = ", ".join(f"{name} {len(split)}" for name, split in data.splits.items())
     print(f"{given.folder}: {form}, images: {counts}")
     return 0
-
-
-def _cache() -> Path:
-    """Return where a generated dataset may be made."""
-    return Path("runs") / "datasets"

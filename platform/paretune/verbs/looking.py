@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from paretune.verbs.arguments import sweep_arguments
+from paretune.verbs.arguments import runs_argument, sweep_arguments
 
 
 def add(verbs: Any) -> None:
@@ -17,7 +16,7 @@ def add(verbs: Any) -> None:
     front.add_argument("--json", action="store_true", help="one JSON object")
     front.set_defaults(run=_front)
     ui = verbs.add_parser("ui", help="open the MLflow UI on the sweeps of an output folder")
-    ui.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="output folder (default: runs)")
+    runs_argument(ui)
     ui.add_argument("--port", type=int, default=5000)
     ui.set_defaults(run=_ui)
 

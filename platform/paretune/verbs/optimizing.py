@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
-from paretune.verbs.arguments import checked_target, images_arguments, named_images, target_arguments
+from paretune.verbs.arguments import checked_target, claiming_out, images_arguments, named_images, target_arguments
 
 TOO_MUCH = 1
 """Exit code where more is lost than was allowed, or it is not known."""
@@ -37,7 +37,7 @@ def add(verbs: Any) -> None:
     optimize.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder of the artefact")
     target_arguments(optimize)
     optimize.add_argument("--json", action="store_true", help="one JSON object; what goes on is told on stderr")
-    optimize.set_defaults(run=_optimize)
+    optimize.set_defaults(run=claiming_out(_optimize))
 
 
 def _optimize(given: argparse.Namespace) -> int:

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from paretune.structures import SURE
-from paretune.verbs.arguments import check_confidence, checked_target, target_arguments
+from paretune.verbs.arguments import INCOMPLETE, NOTHING, check_confidence, checked_target, target_arguments
 
 OUT = Path("predictions")
 
 
 def add(verbs: Any) -> None:
     """Add the verb to the parser."""
-    predict = verbs.add_parser("predict", help="find objects in images, and draw them")
+    predict = verbs.add_parser(
+        "predict",
+        help="find objects in images, and draw them",
+        epilog="exit code: 0 done, 1 some images could not be read, 2 none could",
+    )
     predict.add_argument("artefact", type=Path, metavar="ARTEFACT", help="folder of an artefact")
     predict.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image file")
     text = f"for the images with boxes, class names and scores drawn (default: {OUT}; none with --json)"
@@ -51,4 +55,6 @@ def _predict(given: argparse.Namespace) -> int:
         print(f"pictures: {out}")
     if failed:
         print(f"{failed} of {len(entries)} images could not be read", file=sys.stderr)
-    return 2 if failed else 0
+    if failed < len(entries):
+        return INCOMPLETE if failed else 0
+    return NOTHING

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
-from paretune.verbs.arguments import INCOMPLETE, checked_target, images_arguments, named_images, target_arguments
+from paretune.verbs.arguments import (
+    INCOMPLETE,
+    checked_target,
+    claiming_out,
+    images_arguments,
+    named_images,
+    target_arguments,
+)
 
 
 def add(verbs: Any) -> None:
@@ -39,7 +46,7 @@ def add(verbs: Any) -> None:
     text = "look at the kernels of one inference with Nsight Compute too (--device cuda)"
     profile.add_argument("--nsight", action="store_true", help=text)
     profile.add_argument("--json", action="store_true", help="one JSON object")
-    profile.set_defaults(run=_profile)
+    profile.set_defaults(run=claiming_out(_profile))
 
 
 def _profile(given: argparse.Namespace) -> int:
@@ -47,10 +54,7 @@ def _profile(given: argparse.Namespace) -> int:
     target = checked_target(given, given.artefacts)
     from paretune.profiles import Wanted, profile_artefacts
     from paretune.profiling.profile import write_profile
-    from paretune.store import check_new_folder
 
-    if given.out:
-        check_new_folder(given.out)
     loads = tuple(product(given.streams or [1], given.batch or [1])) if given.streams or given.batch else ()
     wanted = Wanted(given.split, given.repetitions, given.operators, loads, given.nsight, given.patience)
     try:

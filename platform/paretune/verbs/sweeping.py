@@ -8,9 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from paretune.verbs.arguments import first_argument, job_arguments, sweep_arguments, tried_first
-
-INTERRUPTED = 130
+from paretune.verbs.arguments import INTERRUPTED, first_argument, job_arguments, sweep_arguments, tried_first
 
 
 def add(verbs: Any) -> None:
@@ -39,7 +37,7 @@ def _sweep(given: argparse.Namespace) -> int:
         promises = [Promise(**told) for told in json.loads(given.promises.read_text())]
     plan = read_plan(given.job, changes)
     _check_machine(plan.job, given.address)
-    return _run(new_sweep(plan, given.name or given.job.stem, promises), given.address)
+    return _run(new_sweep(plan, given.name or given.job.stem, promises), given.address, new=True)
 
 
 def _resume(given: argparse.Namespace) -> int:
@@ -54,19 +52,20 @@ def _resume(given: argparse.Namespace) -> int:
 
 
 def _check_machine(job: Any, address: str | None) -> None:
-    """Refuse a target that this machine cannot be, where no cluster is joined."""
-    from paretune.baseline import refuse_unfit_machine
+    """Refuse what this machine cannot do, where no cluster is joined."""
+    from paretune.machine import refuse_unfit_machine
 
     if address is None:
         refuse_unfit_machine(job)
 
 
-def _run(sweep: Any, address: str | None) -> int:
+def _run(sweep: Any, address: str | None, *, new: bool = False) -> int:
+    from paretune.output import runs_option
     from paretune.sweep import run_sweep
 
-    outcome = run_sweep(sweep, address=address)
+    outcome = run_sweep(sweep, address=address, new=new)
     if outcome.finished:
         return 0
-    where = "" if str(sweep.runs) == "runs" else f" --runs {sweep.runs}"
-    print(f"\nstopped; nothing is lost. To go on: paretune resume {sweep.name}{where}", file=sys.stderr)
+    again = f"paretune resume {sweep.name}{runs_option(sweep.runs)}"
+    print(f"\nstopped; nothing is lost. To go on: {again}", file=sys.stderr)
     return INTERRUPTED

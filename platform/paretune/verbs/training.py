@@ -7,8 +7,7 @@ import shlex
 import sys
 from typing import Any
 
-from paretune.verbs.arguments import job_arguments, overrides
-from paretune.verbs.sweeping import INTERRUPTED
+from paretune.verbs.arguments import INTERRUPTED, job_arguments, overrides
 
 
 def add(verbs: Any) -> None:
@@ -21,19 +20,22 @@ def add(verbs: Any) -> None:
 
 
 def _train(given: argparse.Namespace) -> int:
+    from paretune.machine import refuse_unfit_for_training
     from paretune.plan import read_plan
     from paretune.trainings import open_place, run_training
 
     plan = read_plan(given.job, overrides(given))
+    refuse_unfit_for_training(plan.job)
     place = open_place(plan, given.name or given.job.stem, resume=given.resume, test=given.test)
+    changed = [word for text in given.set for word in ("--set", text)]
     try:
-        run_training(place, plan.job, test=given.test)
+        run_training(place, plan.job, test=given.test, new=not given.resume)
     except KeyboardInterrupt:
         again = ["paretune", "train", str(given.job), "--name", place.name, "--resume"]
-        changed = [word for text in given.set for word in ("--set", text)]
         print(f"\nstopped; nothing is lost. To go on: {shlex.join(again + changed)}", file=sys.stderr)
         return INTERRUPTED
     print(f"network, training.json, curves.png, samples.png: {place.folder}")
-    print(f"to evaluate it: paretune evaluate {place.folder / 'artefact'}")
-    print(f"to search from it: paretune sweep {given.job} --set baseline={place.folder}")
+    print(f"to evaluate it: {shlex.join(['paretune', 'evaluate', str(place.folder / 'artefact')])}")
+    search = ["paretune", "sweep", str(given.job), *changed, "--set", f"baseline={place.folder}"]
+    print(f"to search from it: {shlex.join(search)}")
     return 0

@@ -8,14 +8,14 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from paretune.errors import UserError
-from paretune.executors.ray.session import QUIET, refuse_unless_fits
+from paretune.executors.ray.session import QUIET
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -34,7 +34,7 @@ def submit(
     promises: Sequence[Mapping[str, Any]],
     name: str,
     address: str,
-    resources: Mapping[str, float],
+    refuse: Callable[[Sequence[Mapping[str, float]]], None],
     *,
     wait: bool,
 ) -> int:
@@ -46,7 +46,8 @@ def submit(
         promises: of advice that it tries first, as ``Promise.tree`` returns them.
         name: of the sweep.
         address: of the head's dashboard, ``http://HEAD:8265``.
-        resources: what one trial takes, by Ray's names.
+        refuse: called with what each node has, by Ray's names, before anything is handed over; raises UserError
+            where the job asks for more.
         wait: follow the log until the job ends.
 
     Returns:
@@ -62,7 +63,7 @@ def submit(
             "give an absolute one that all nodes share, such as --set output=/shared/runs"
         )
     with _client(address) as client:
-        refuse_unless_fits(resources, "a trial", _nodes(address))
+        refuse(_nodes(address))
         with _staged(job, space_text, promises) as folder:
             submission = client.submit_job(
                 entrypoint=f"python -m paretune sweep job.yaml --name {name} --promises promises.json --address auto",

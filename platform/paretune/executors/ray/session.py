@@ -216,15 +216,11 @@ def cores() -> float:
     return float(ray.cluster_resources().get("CPU", 1))
 
 
-def refuse_impossible(wanted: Mapping[str, float], what: str) -> None:
-    """Refuse resources that no node of the session has.
-
-    Raises:
-        UserError: as ``refuse_unless_fits``.
-    """
+def nodes() -> list[Mapping[str, float]]:
+    """Return what each living node of the session has, by Ray's names."""
     import ray
 
-    refuse_unless_fits(wanted, what, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def refuse_unless_fits(wanted: Mapping[str, float], what: str, nodes: Sequence[Mapping[str, float]]) -> None:

@@ -1,0 +1,43 @@
+"""The command line itself: where it runs, and the codes it ends with."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from paretune.cli import main
+from tests_support import ROOT
+
+ELSEWHERE = """\
+import sys
+
+sys.platform = {platform!r}
+for module in ("fcntl", "resource", "paretune.verbs"):
+    sys.modules[module] = None  # cannot be imported there
+from paretune.cli import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+@pytest.mark.parametrize("words", [["--help"], ["sweep", "job.yaml"]])
+def test_on_another_system_it_says_in_one_line_that_it_needs_linux(platform: str, words: list[str]) -> None:
+    command = [sys.executable, "-c", ELSEWHERE.format(platform=platform), *words]
+    environment = {"PYTHONPATH": str(ROOT / "platform")}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (run.returncode, run.stdout) == (2, "")
+    (line,) = run.stderr.splitlines()
+    assert "Linux" in line
+    assert platform in line
+
+
+def test_what_is_not_understood_and_what_is_wrong_both_end_with_2(capsys: Any) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["no-such-verb"])
+    assert end.value.code == 2
+    assert main(["check", "no-such-file.yaml"]) == 2
+    assert "no-such-file.yaml" in capsys.readouterr().err

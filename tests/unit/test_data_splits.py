@@ -1,0 +1,184 @@
+"""Splits without images are told how to get some; what broken entries can be skipped of; where pictures are made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from paretune.cli import main
+from paretune.data import DATASETS
+from paretune.data.voclists import check_lists
+from paretune.errors import UserError
+
+JOB = """\
+dataset: {shapes: {train: 8, val: 4, size: 64x48}}
+detector: {yolo: {variant: nano}}
+input_size: 160
+space: space.yaml
+output: elsewhere/runs
+"""
+VOC = """\
+<annotation><filename>{stem}.png</filename><size><width>64</width><height>48</height><depth>3</depth></size>
+<object><name>disc</name><bndbox><xmin>2</xmin><ymin>3</ymin><xmax>20</xmax><ymax>30</ymax></bndbox></object>
+</annotation>
+"""
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def picture(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(file), np.full((48, 64, 3), 128, np.uint8))
+
+
+def write(form: str, root: Path, **splits: list[str]) -> None:
+    """A small dataset with these images, each with one object."""
+    for split, stems in splits.items():
+        if form == "coco":
+            images = [{"id": n, "file_name": f"{stem}.png", "width": 64, "height": 48} for n, stem in enumerate(stems)]
+            truth = [{"id": n + 1, "image_id": n, "category_id": 1, "bbox": [2, 3, 20, 30]} for n in range(len(stems))]
+            body = {"images": images, "annotations": truth, "categories": [{"id": 1, "name": "disc"}]}
+            (root / "annotations").mkdir(parents=True, exist_ok=True)
+            (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(body))
+            (root / split).mkdir()
+        elif form == "yolo":
+            (root / "images" / split).mkdir(parents=True)
+            (root / "labels" / split).mkdir(parents=True)
+            (root / "data.yaml").write_text("names: [disc]\ntrain: images/train\nval: images/val\n")
+        elif form == "voc":
+            lists = root / "ImageSets" / "Main"
+            lists.mkdir(parents=True, exist_ok=True)
+            (lists / f"{split}.txt").write_text("\n".join(stems))
+        folders = {"coco": split, "yolo": f"images/{split}", "voc": "JPEGImages", "voc_flat": split}
+        (root / folders[form]).mkdir(parents=True, exist_ok=True)
+        for stem in stems:
+            file = root / folders[form] / f"{stem}.png"
+            picture(file)
+            if form == "yolo":
+                (root / "labels" / split / f"{stem}.txt").write_text("0 0.2 0.3 0.2 0.3\n")
+            elif form in ("voc", "voc_flat"):
+                notes = root / "Annotations" if form == "voc" else file.parent
+                notes.mkdir(exist_ok=True)
+                (notes / f"{stem}.xml").write_text(VOC.format(stem=stem))
+
+
+def refused(form: str, **fields: Any) -> str:
+    dataset = DATASETS.load(form).model_validate({"root": "in", **fields})
+    with pytest.raises(UserError) as told:
+        dataset.open(Path("cache"))
+    return str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("form", "named"),
+    [
+        ("coco", "annotations/instances_val.json"),
+        ("voc", "a list val.txt"),
+    ],
+)
+def test_an_empty_split_is_told_what_fills_it_in_its_own_format(form: str, named: str) -> None:
+    write(form, Path("in"), train=[f"i{number}" for number in range(20)], val=[])
+    said = refused(form)
+    assert "the split 'val' holds no images" in said
+    assert named in said
+    if form != "voc":
+        assert "val.txt" not in said
+    (Path("in") / ("annotations/instances_val.json" if form == "coco" else "ImageSets/Main/val.txt")).unlink()
+    # as told, the share of the images decides where nothing names a val
+    assert DATASETS.load(form).model_validate({"root": "in", "val_share": 0.5}).open(Path("cache")).splits["val"].ids
+
+
+@pytest.mark.parametrize("form", ["coco", "yolo", "voc_flat"])
+def test_a_split_whose_entries_were_all_skipped_is_told_so_too(form: str) -> None:
+    write(form, Path("in"), train=["a", "b"], val=["c"])
+    (found,) = Path("in").rglob("c.png")
+    found.write_bytes(b"no image")
+    said = refused(form, policy="skip")
+    assert "the split 'val' holds no images" in said
+    remedy = DATASETS.load(form).to_fill_a_split.format(split="val")
+    assert remedy in said
+    assert "val" in remedy
+
+
+@pytest.mark.parametrize("form", ["coco", "voc", "yolo"])
+def test_shares_that_leave_a_split_empty_are_told_as_shares(form: str) -> None:
+    write(form, Path("in"), train=["a", "b"])
+    if form == "yolo":
+        Path("in/data.yaml").write_text("names: [disc]\ntrain: images/train\n")
+    said = refused(form, val_share=1e-9)
+    assert "the split 'val' holds no images" in said
+    assert "raise val_share" in said
+    assert ".txt" not in said
+    said = refused(form, val_share=0.999999999)
+    assert "the split 'train' holds no images" in said
+    assert "lower val_share" in said
+
+
+def test_a_folder_without_any_image_is_told_what_fills_it() -> None:
+    write("yolo", Path("in"), train=["a", "b"])
+    Path("in/data.yaml").write_text("names: [disc]\n")  # no word of where the images are
+    assert "put some into images/train/" in refused("yolo")
+
+
+def test_sharing_out_anew_is_told_of_its_own_options(capsys: Any) -> None:
+    write("coco", Path("in"), train=["a"], val=["b"])
+    assert main(["data", "split", "in", "out", "--val", "0.000001", "--test", "0"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("--val 1e-06 --test 0: the split 'val' holds no images; ")
+    assert "larger share" in line
+    assert ".txt" not in line
+    assert not Path("out").exists()
+
+
+def test_every_split_that_is_there_may_be_named_in_the_remedy() -> None:
+    with pytest.raises(UserError, match=r"x: the split 'a' holds no images; 3 in a$"):
+        check_lists({"b": ["1", "2", "3"], "a": []}, "x", "{all} in {split}")
+    check_lists({"b": ["1"], "a": ["2"]}, "x", "never told")
+
+
+@pytest.mark.parametrize("verb", [["convert", "in", "out", "--to", "coco"], ["split", "in", "out", "--val", "0.5"]])
+def test_broken_entries_are_skipped_or_the_policy_is_refused(verb: list[str], capsys: Any) -> None:
+    stems = [f"i{number}" for number in range(12)]
+    write("voc", Path("in"), train=stems[:8], val=stems[8:])
+    assert main(["data", *verb, "--policy", "skip"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("--policy skip: in is read as voc")
+    assert not Path("out").exists()
+    assert main(["data", *verb, "--policy", "strict"]) == 0
+
+
+def test_broken_entries_are_skipped_where_the_reader_can(capsys: Any) -> None:
+    write("coco", Path("in"), train=["a", "b"], val=["c"])
+    Path("in/train/a.png").write_bytes(b"no image")
+    assert main(["data", "convert", "in", "out", "--to", "voc"]) == 2
+    assert main(["data", "convert", "in", "out", "--to", "voc", "--policy", "skip"]) == 0
+    assert "1 entries (unreadable-image) were left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["convert", "split"])
+def test_pictures_are_made_where_the_sweeps_of_the_job_find_them(verb: str) -> None:
+    Path("job.yaml").write_text(JOB)
+    assert main(["data", verb, "job.yaml", "out", "--to", "coco"]) == 0
+    assert len(list(Path("elsewhere/runs/datasets").glob("shapes-*"))) >= 1
+    assert not Path("runs").exists()
+
+
+def test_images_named_by_a_job_are_made_there_too() -> None:
+    from argparse import Namespace
+
+    from paretune.verbs.arguments import named_images
+
+    Path("job.yaml").write_text(JOB)
+    assert named_images(Namespace(data=Path("job.yaml"), format=None))[1] == Path("elsewhere/runs/datasets")
+    write("coco", Path("in"), train=["a"], val=["b"])
+    assert named_images(Namespace(data=Path("in"), format=None))[1] == Path("runs/datasets")
+    assert named_images(Namespace(data=None, format=None)) is None
