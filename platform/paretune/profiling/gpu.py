@@ -21,9 +21,10 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
+from paretune.physical_gpu import NoGpuError
 from paretune.profiling.gpu_report import Report
 from paretune.profiling.gpu_sampling import RANGES, Sampler
-from paretune.profiling.nvml import Gpu, NoGpuError, opened
+from paretune.profiling.nvml import Gpu, opened
 from paretune.profiling.worker import peak_bytes
 
 INTERVAL = 0.05

@@ -134,7 +134,6 @@ def _work(config: dict[str, Any]) -> list[str] | None:
             threads=config["threads"],  # Ray has set OMP_NUM_THREADS to 1 whatever the worker was promised
             rank=context.get_world_rank(),
             world=context.get_world_size(),
-            leader=context.get_local_rank() == 0,
         )
     except (UserError, FloatingPointError) as error:
         kind = "UserError" if isinstance(error, UserError) else "FloatingPointError"
