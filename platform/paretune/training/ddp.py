@@ -103,8 +103,10 @@ def _fit(order: Order, workers: int, cpus: int, use_gpu: bool, progress: Callabl
     with _environment():
         thread = threading.Thread(target=fit, name="ray-train", daemon=True)
         thread.start()
-        while thread.is_alive():
+        running = True
+        while running:
             thread.join(POLL_S)
+            running = thread.is_alive()  # asked before reading: telling takes seconds, in which the last epochs may end
             lines = epochs_of(order.work)
             for entry in lines[told:]:
                 progress(entry["line"])
