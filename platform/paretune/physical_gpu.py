@@ -126,14 +126,14 @@ def handle_of(library: Any, device: int | str | None, environ: Mapping[str, str]
 
 def _uuids_of(library: Any, number: int, environ: Mapping[str, str]) -> tuple[str, ...]:
     _, every = _all(library)
-    try:
+    with suppress(NoGpuError, *errors_of(library)):
         handle = handle_of(library, number, environ)
-        with suppress(AttributeError, *errors_of(library)):
-            if int(getattr(answer := library.nvmlDeviceIsMigDeviceHandle(handle), "value", answer)):
+        with suppress(AttributeError, *errors_of(library)):  # one that knows no instances has none
+            answer = library.nvmlDeviceIsMigDeviceHandle(handle)
+            if int(getattr(answer, "value", answer)):  # some versions give a ctypes number
                 handle = library.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
         return (str(library.nvmlDeviceGetUUID(handle)),)
-    except (NoGpuError, *errors_of(library)):
-        return tuple(sorted(every))
+    return tuple(sorted(every))
 
 
 def _all(library: Any) -> tuple[list[Any], list[str]]:
