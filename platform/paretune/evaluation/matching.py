@@ -1,4 +1,4 @@
-"""Precision, recall and F1 at IoU 0.50, by the greedy matching of COCO's evaluation.
+"""Precision, recall and F1 at an IoU (0.50 unless told), by the greedy matching of COCO's evaluation.
 
 Lin et al., Microsoft COCO, ECCV 2014. F1 is van Rijsbergen's, Information Retrieval, 1979: the
 harmonic mean of precision and recall. All classes are counted together (micro-averaged).
@@ -104,15 +104,21 @@ def _truth_of(truth: Annotations, label: int) -> Annotations:
     return Annotations(truth.boxes[mine], truth.labels[mine], truth.ignore[mine])
 
 
-def match(detections: Sequence[Detections], annotations: Sequence[Annotations]) -> Matched:
+def match(detections: Sequence[Detections], annotations: Sequence[Annotations], iou: float = IOU) -> Matched:
     """Match detections with objects: best score first, each with the free object of its class it overlaps most.
 
     A detection that finds no free object but lies on an annotation to ignore counts neither as hit nor as
     miss; as in COCO, such an annotation takes any number of detections, by the share of each inside it.
 
+    Args:
+        detections: of each image.
+        annotations: of the same images, in the same order.
+        iou: from which a detection is a hit.
+
     Raises:
         ValueError: not as many detections as annotations.
     """
+    enough = min(iou, 1 - 1e-10)  # pycocotools' own: equal boxes overlap by a little less than 1
     scores, hits, objects = [np.zeros(0, np.float32)], [np.zeros(0, bool)], 0
     for found, truth in zip(detections, annotations, strict=True):
         objects += int((~truth.ignore).sum())
@@ -120,7 +126,7 @@ def match(detections: Sequence[Detections], annotations: Sequence[Annotations]) 
             mine = np.flatnonzero(found.labels == label)
             mine = mine[np.argsort(-found.scores[mine], kind="stable")]
             theirs = truth.labels == label
-            hit, counts = _match_class(found.boxes[mine], truth.boxes[theirs], truth.ignore[theirs])
+            hit, counts = _match_class(found.boxes[mine], truth.boxes[theirs], truth.ignore[theirs], enough)
             scores.append(found.scores[mine][counts])
             hits.append(hit[counts])
     all_scores, all_hits = np.concatenate(scores), np.concatenate(hits)
@@ -129,21 +135,21 @@ def match(detections: Sequence[Detections], annotations: Sequence[Annotations]) 
 
 
 def _match_class(
-    boxes: Floats, truth: Floats, ignore: NDArray[np.bool_]
+    boxes: Floats, truth: Floats, ignore: NDArray[np.bool_], enough: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return for each detection, best first, whether it is a hit and whether it counts."""
     hit, counts = np.zeros(len(boxes), bool), np.ones(len(boxes), bool)
     overlaps = overlap(boxes, truth, ignore)
     free = ~ignore
     # only a detection that overlaps something enough can be anything but a miss: few are left for the loop
-    for index in np.flatnonzero((overlaps >= IOU).any(axis=1)):
+    for index in np.flatnonzero((overlaps >= enough).any(axis=1)):
         row = overlaps[index]
-        objects = np.flatnonzero(free & (row >= IOU))
+        objects = np.flatnonzero(free & (row >= enough))
         if objects.size:
             best = objects[row[objects] == row[objects].max()][-1]  # of equal ones the last, as pycocotools does
             hit[index], free[best] = True, False
         else:
-            counts[index] = not (row[ignore] >= IOU).any()
+            counts[index] = not (row[ignore] >= enough).any()
     return hit, counts
 
 
