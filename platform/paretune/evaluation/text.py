@@ -103,7 +103,15 @@ def _classes(report: Report) -> Any:
         table.add_column(f"ap {report.at.iou:g}", justify="right")
     for name, entry in report.classes.items():
         chosen, best = entry.chosen, entry.best
-        values = (entry.ap, entry.voc10, chosen.precision, chosen.recall, chosen.f1, best.f1, best.confidence)
+        values: tuple[float | None, ...] = (
+            entry.ap,
+            entry.voc10,
+            chosen.precision,
+            chosen.recall,
+            chosen.f1,
+            best.f1,
+            best.confidence,
+        )
         values += () if report.at is None else (report.at.per_class[name],)
         table.add_row(name, str(best.objects), *(_figure(value) for value in values))
     return table
