@@ -212,7 +212,7 @@ class Job(Spec):
         for field, offered in (("box_loss", self.detector.box_losses), ("class_loss", self.detector.class_losses)):
             asked = getattr(self.training, field)
             if asked is not None and asked not in offered:
-                wrong["training", field] = f"{self.detector.name} offers {', '.join(offered)}", asked
+                wrong["training", field] = f"{self.detector.name} offers {', '.join(offered) or 'its own only'}", asked
         share = self.training.multi_scale
         if problem := multi_scale_problem(self.detector, self.size, share):
             wrong["training", "multi_scale"] = problem, share

@@ -7,6 +7,7 @@ runtime and precision. ``prune_view`` is what torch-pruning traces.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,12 +37,15 @@ OWN = Losses()
 
 
 class Detector(Spec, ABC):
-    """One family; its fields choose the member. Importing its file must not import torch."""
+    """One family; its fields choose the member. Importing its file must not import torch.
 
-    box_losses: ClassVar[tuple[BoxLoss, ...]]
-    """What ``Losses.box`` may be."""
-    class_losses: ClassVar[tuple[ClassLoss, ...]]
-    """What ``Losses.classes`` may be."""
+    To be written: ``name``, all that is abstract here, and ``loss`` or ``training_loss``.
+    """
+
+    box_losses: ClassVar[tuple[BoxLoss, ...]] = ()
+    """What ``Losses.box`` may be, besides the family's own."""
+    class_losses: ClassVar[tuple[ClassLoss, ...]] = ()
+    """What ``Losses.classes`` may be, besides the family's own."""
 
     part_names: ClassVar[tuple[str, ...]] = ("core",)
     """The networks that are exported, in the order they run. A family of several computes between them on the host."""
@@ -52,6 +56,16 @@ class Detector(Spec, ABC):
     teacher_sees_own_size: ClassVar[bool] = False
     """Whether a teacher may see the images at the size it was trained at: what it says is brought to the student's
     by ``fitted_answers``."""
+
+    @classmethod
+    def unwritten(cls) -> list[str]:
+        """Return the members that are missing: also a loss, which may be one of two."""
+        missing = super().unwritten()
+        if "preprocess" not in missing and inspect.isfunction(inspect.getattr_static(cls, "preprocess")):
+            missing.append("preprocess as a property")
+        if cls.loss is Detector.loss and cls.training_loss is Detector.training_loss:
+            missing.append("loss (or training_loss)")
+        return missing
 
     @property
     @abstractmethod
