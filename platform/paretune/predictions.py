@@ -12,6 +12,7 @@ from paretune.device_lock import sharing
 from paretune.errors import UserError
 from paretune.evaluation.pictures import draw_found
 from paretune.runtimes.predictor import Predictor, load_predictor
+from paretune.store import read_artefact
 from paretune.structures import Detections
 from paretune.target import Target
 
@@ -72,6 +73,7 @@ def predict(
         UserError: no artefact, a damaged one, or the pictures cannot be written.
     """
     pictures = _pictures(files, out)
+    read_artefact(artefact, files=False)  # refused before anything is waited for
     patience = PATIENCE if len(files) <= FEW else None
     with sharing(target.device, patience=patience) as waited:
         predictor = load_predictor(artefact, target)

@@ -234,7 +234,11 @@ def test_a_detector_of_one_size_cannot_be_trained_at_several():
 @pytest.mark.parametrize(
     ("field", "place", "message"),
     [
-        ("box_loss: smooth_l1", "6: training.box_loss", "yolo offers iou, giou, diou, ciou (got 'smooth_l1')"),
+        ("box_loss: smooth_l1", "6: training.box_loss", "yolo offers iou, giou, diou, ciou"),
+        ("box_loss: HuberLoss", "6: training.box_loss", "yolo offers iou, giou, diou, ciou"),
+        ("class_loss: NLLLoss", "6: training.class_loss", "cannot compare certainties"),
+        ("class_loss: MSELoss", "6: training.class_loss", "not smallest"),
+        ("class_loss: BCEWithLogitLoss", "6: training.class_loss", "did you mean 'BCEWithLogitsLoss'"),
         ("class_loss: cross_entropy", "6: training.class_loss", "yolo offers bce, focal"),
         ("box_loss: gio", "6: training.box_loss", "'giou'"),
         ("optimizer: adamw", "6: training.optimizer", "did you mean 'Adam"),

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from paretune.detectors.base import BoxLoss, ClassLoss, Losses
+from paretune.detectors.base import Losses
 from paretune.names import OPTIMIZERS
 from paretune.spec import Spec, misplaced
 from paretune.training.augment import Augment
@@ -34,10 +34,12 @@ class Training(Spec):
     """Images that go through the network at once."""
     accumulate: int = Field(default=1, ge=1, le=1024)
     """Batches whose gradients are averaged before the weights change once: a larger batch in the same memory."""
-    box_loss: BoxLoss | None = None
-    """Loss of the boxes, in place of the detector's own: iou, giou, diou, ciou or smooth_l1, what it offers."""
-    class_loss: ClassLoss | None = None
-    """Loss of the classes, in place of the detector's own: bce, cross_entropy or focal, what it offers."""
+    box_loss: str | None = None
+    """Loss of the boxes, in place of the detector's own: iou, giou, diou, ciou or smooth_l1, what it offers; where it
+    compares offsets, a loss of torch.nn by name, such as HuberLoss."""
+    class_loss: str | None = None
+    """Loss of the classes, in place of the detector's own: bce, cross_entropy or focal, what it offers, or a loss of
+    torch.nn by name, such as MultiMarginLoss."""
     optimizer: str = "AdamW"
     """A class of torch.optim, by name: any that trains a network without being given its loss several times a step."""
     lr: float = Field(default=2e-3, gt=0, le=10)
