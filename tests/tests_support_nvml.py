@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from paretune.profiling import nvml
+from paretune import physical_gpu
 
 FIRST, SECOND = "GPU-aaaa1111-0000", "GPU-bbbb2222-0000"
 
@@ -119,7 +119,7 @@ def stepping(watts: float, step: float = 0.1) -> Any:
 
 def put(monkeypatch: Any, fake: FakeNvml) -> FakeNvml:
     """Put it where ``nvml`` looks."""
-    monkeypatch.setattr(nvml, "_library", lambda: fake)
+    monkeypatch.setattr(physical_gpu, "nvml", lambda: fake)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
     return fake

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from paretune import __version__
 
@@ -14,12 +15,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.platform != "linux":  # before anything is imported that is only there
         print(f"paretune runs on Linux only, and this is {sys.platform}: use a Linux machine or WSL 2", file=sys.stderr)
         return 2
-    from paretune import device_lock
+    from paretune import device_holders, device_lock
     from paretune.errors import UserError
     from paretune.verbs.arguments import INTERRUPTED
 
     parser = build_parser()
     given = parser.parse_args(arguments)
+    device_holders.say_what(_doing(sys.argv[1:] if arguments is None else arguments, given))
     device_lock.tell_waits(lambda line: print(line, file=sys.stderr))
     try:
         return int(given.run(given))
@@ -32,6 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `paretune plugins | head`
         sys.stderr.close()
         return 0
+
+
+def _doing(words: Sequence[str], given: argparse.Namespace) -> str:
+    """Return in a few words what a command does: its verb, and the name of what it is about."""
+    said = list(words[: 2 if words[0] == "data" else 1])
+    told = [getattr(given, field, None) for field in ("name", "sweep", "job", "artefact", "artefacts", "source")]
+    if (about := next((value for value in told if value), None)) is not None:
+        first = about[0] if isinstance(about, list) else about
+        said.append(first.stem if isinstance(first, Path) and first.suffix == ".yaml" else str(first))
+    return " ".join(said)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -15,6 +15,7 @@ from paretune.data.base import Dataset
 from paretune.device_lock import sharing
 from paretune.errors import UserError
 from paretune.evaluation.accuracy import detect
+from paretune.evaluation.at_iou import at_iou
 from paretune.evaluation.pictures import draw_report, draw_worst
 from paretune.evaluation.report import Report, inference_facts, report_of
 from paretune.evaluation.results import read_results
@@ -37,6 +38,8 @@ class Wanted:
     """Folder for pictures."""
     against: Path | None = None
     """Another artefact, or other results, of the same images, that this one is to be compared with."""
+    iou: float | None = None
+    """Evaluate at this IoU too."""
 
 
 def evaluate_artefact(
@@ -81,7 +84,10 @@ def evaluate_artefact(
         **_against(wanted),
     }
     before = others[0][0] if others else None
-    report = report_of(detections, annotations, data.classes, confidence=wanted.confidence, facts=facts, before=before)
+    at = at_iou(detections, annotations, data.classes, wanted.iou, confidence=wanted.confidence)
+    report = report_of(
+        detections, annotations, data.classes, confidence=wanted.confidence, facts=facts, before=before, at=at
+    )
     if wanted.out is not None:
         draw_report(report, wanted.out)
         draw_worst(report, split.image, annotations, detections, wanted.out)
@@ -94,18 +100,27 @@ def evaluate_files(truth: Path, found: Path, wanted: Wanted) -> Report:
     Raises:
         UserError: a file is not of the format.
     """
-    results = read_results(truth, found)
+    results = read_results(truth, found, wanted.iou)
     others = None if wanted.against is None else read_results(truth, wanted.against).detections
     count = len(results.images) if wanted.limit is None else min(wanted.limit, len(results.images))
     detections, annotations = results.detections[:count], results.annotations[:count]
+    whole = count == len(results.images)
     report = report_of(
         detections,
         annotations,
         results.classes,
         confidence=wanted.confidence,
-        averages=results.averages if count == len(results.images) else None,
+        averages=results.averages if whole else None,
         facts={"annotations": str(truth), "detections": str(found), **_against(wanted)},
         before=None if others is None else others[:count],
+        at=at_iou(
+            detections,
+            annotations,
+            results.classes,
+            wanted.iou,
+            confidence=wanted.confidence,
+            averages=results.averages_at if whole else None,
+        ),
     )
     if wanted.out is not None:
         draw_report(report, wanted.out)  # the images themselves are not told

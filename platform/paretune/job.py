@@ -209,10 +209,11 @@ class Job(Spec):
     @model_validator(mode="after")
     def _fitting_training(self) -> Job:
         wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {}
-        for field, offered in (("box_loss", self.detector.box_losses), ("class_loss", self.detector.class_losses)):
-            asked = getattr(self.training, field)
-            if asked is not None and asked not in offered:
-                wrong["training", field] = f"{self.detector.name} offers {', '.join(offered)}", asked
+        losses = self.training.losses
+        if losses.box is not None and (problem := self.detector.loss_problem("box_loss", losses.box)):
+            wrong["training", "box_loss"] = problem, losses.box
+        if losses.classes is not None and (problem := self.detector.loss_problem("class_loss", losses.classes)):
+            wrong["training", "class_loss"] = problem, losses.classes
         share = self.training.multi_scale
         if problem := multi_scale_problem(self.detector, self.size, share):
             wrong["training", "multi_scale"] = problem, share

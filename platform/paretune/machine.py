@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from paretune.errors import UserError
 from paretune.executors.ray import session
-from paretune.metrics import ENERGY
 from paretune.job import Job
+from paretune.metrics import ENERGY
 from paretune.profiling import energy
 from paretune.profiling.cores import cores_problem
 from paretune.recipe import Recipe

@@ -22,7 +22,7 @@ OPTIMIZERS = (
     "Rprop",
     "SGD",
 )
-"""Classes of torch.optim that train any network when given nothing but a learning rate."""
+"""Classes of torch.optim that train any network when given nothing but a learning rate; others are tried."""
 
 IMPORTANCES = {
     "l1": "MagnitudeImportance",
@@ -67,17 +67,6 @@ def known_weights(name: str, model: str) -> str:
     known = WEIGHTS.get(model, ())
     if name not in known:
         raise ValueError(f"no such weights of {model}{did_you_mean(name, known)}; known: {', '.join(known)}")
-    return name
-
-
-def known_optimizer(name: str) -> str:
-    """Return the name when it is an optimizer's: a validator for pydantic.
-
-    Raises:
-        ValueError: it is none; the nearest is told.
-    """
-    if name not in OPTIMIZERS:
-        raise ValueError(f"no such optimizer{did_you_mean(name, OPTIMIZERS)}; known: {', '.join(OPTIMIZERS)}")
     return name
 
 

@@ -12,8 +12,14 @@ from paretune.device_lock import sharing
 from paretune.errors import UserError
 from paretune.evaluation.pictures import draw_found
 from paretune.runtimes.predictor import Predictor, load_predictor
+from paretune.store import read_artefact
 from paretune.structures import Detections
 from paretune.target import Target
+
+FEW = 16
+"""Images for which nobody waits longer than `PATIENCE`: they disturb a measurement for a moment only."""
+PATIENCE = 5.0
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,9 @@ def predict(
 ) -> Iterator[Found]:
     """Run an artefact over image files, one after the other; one that cannot be read does not stop the others.
 
+    While something is measured on the device it waits, between images too; for a `FEW` images no longer than for
+    `PATIENCE` seconds in all.
+
     Args:
         artefact: its folder; it brings preprocessing, class names and runtime.
         files: the images.
@@ -63,11 +72,14 @@ def predict(
     Raises:
         UserError: no artefact, a damaged one, or the pictures cannot be written.
     """
-    with sharing(target.device):
-        predictor = load_predictor(artefact, target)
     pictures = _pictures(files, out)
+    read_artefact(artefact, files=False)  # refused before anything is waited for
+    patience = PATIENCE if len(files) <= FEW else None
+    with sharing(target.device, patience=patience) as waited:
+        predictor = load_predictor(artefact, target)
     for file, picture in zip(files, pictures, strict=True):
-        with sharing(target.device):
+        patience = None if patience is None else max(0.0, patience - waited)
+        with sharing(target.device, patience=patience) as waited:
             found = _predicted(predictor, file, confidence, picture)
         yield found
 

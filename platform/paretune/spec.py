@@ -29,6 +29,11 @@ class Spec(BaseModel):
     name: ClassVar[str] = ""
     """The plug-in's name in its table; empty for records that are not plug-ins."""
 
+    @classmethod
+    def unwritten(cls) -> list[str]:
+        """Return the members that a plug-in of this kind must have and this class lacks."""
+        return sorted(getattr(cls, "__abstractmethods__", ()))
+
     def tree(self) -> dict[str, Any]:
         """Return the record as plain YAML data, every field with its value."""
         return self.model_dump(mode="json")
@@ -42,7 +47,7 @@ def parse_plugin(value: Any, registry: Registry[S]) -> S:
     """Read ``name`` or ``{name: {fields}}`` into the plug-in's class.
 
     Raises:
-        PydanticCustomError: not of that form, or no such name.
+        PydanticCustomError: not of that form, no such name, or its class is not complete.
         ValidationError: wrong fields; every location begins with the plug-in's name.
     """
     if isinstance(value, Spec):
@@ -57,10 +62,24 @@ def parse_plugin(value: Any, registry: Registry[S]) -> S:
         cls = registry.load(name)
     except UserError as error:
         raise PydanticCustomError("plugin_name", "{message}", {"message": str(error)}) from error
+    if problem := class_problem(cls, name):
+        message = f"{registry.kind} {name!r}: {registry.rows[name]} {problem}"
+        raise PydanticCustomError("plugin_class", "{message}", {"message": message})
     try:
         return cls.model_validate({} if fields is None else fields)
     except ValidationError as error:
         raise _prefixed(error, name) from None
+
+
+def class_problem(cls: Any, name: str) -> str | None:
+    """Return why a class, which may be somebody else's, cannot be the plug-in of a name, or None."""
+    if not isinstance(cls, type) or not issubclass(cls, Spec):
+        return "is no class of a plug-in"
+    if missing := cls.unwritten():
+        return f"is not complete: write {', '.join(missing)}"
+    if cls.name != name:
+        return f'has the name {cls.name!r}: write name: ClassVar[str] = "{name}"'
+    return None
 
 
 def misplaced(title: str, found: Mapping[tuple[str | int, ...], tuple[str, Any]]) -> ValidationError:

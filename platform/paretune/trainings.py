@@ -178,7 +178,7 @@ def _evaluated(order: Order, data: Data, splits: tuple[str, ...]) -> dict[str, A
     facts = read_history(order.folder)
     facts["metrics"], facts["reasons"] = {}, {}
     for name in splits:
-        with sharing(device.partition(":")[0]), threads_of(order.settings, device):
+        with sharing(device), threads_of(order.settings, device):
             accuracy = validate(network, order.detector, data.splits[name], order.size, device=device)
         if accuracy is not None:
             facts["metrics"][name], facts["reasons"][name] = accuracy.metrics(), dict(accuracy.reasons)

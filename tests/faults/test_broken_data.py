@@ -14,7 +14,7 @@ import resource
 import numpy as np
 import pytest
 
-from paretune.data.checking.report import check_dataset, check_survey
+from paretune.data.checking.report import check_survey, checked_dataset
 from paretune.data.checking.source import survey_of_folder
 from paretune.data.checking.text import report_text
 from paretune.data.voc import Voc
@@ -88,7 +88,8 @@ def test_broken_annotations(tmp_path, name, damage, which):
         content = damage(random.Random(f"{name} {damage.__name__} {which} {seed}"), good)
         file.write_bytes(content)
         said = outcome(dataset, file, tmp_path)
-        report = check_dataset(dataset)
+        with checked_dataset(dataset) as report:
+            pass
         assert report.hinders == (said is not None), (content, said, report.findings)
         refused += said is not None
     assert refused > 0 or (damage, which) == (put_number, 1)  # flags in a list may be anything
@@ -130,7 +131,8 @@ def test_nasty_xml(tmp_path, nasty):
     said = outcome(dataset, file, tmp_path)
     assert said is not None
     assert len(said) < 1000
-    assert check_dataset(dataset).hinders
+    with checked_dataset(dataset) as report:
+        assert report.hinders
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # KiB
 
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from paretune.physical_gpu import NoGpuError
 from paretune.profiling.gpu import GPUProfiler
-from paretune.profiling.nvml import NoGpuError, opened
+from paretune.profiling.nvml import opened
 from paretune.profiling.watching import Watch
 
 pytestmark = [

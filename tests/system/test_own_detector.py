@@ -78,6 +78,45 @@ def test_it_is_listed_checked_and_trained(package: Path) -> None:
     assert json.loads(figures.stdout)["images"] == 8
 
 
+def test_what_is_missing_is_told_in_one_line(package: Path) -> None:
+    code = package / "site/mypackage/mine.py"
+    base = "from typing import ClassVar\nfrom paretune.detectors.base import Detector\n\n\nclass Mine(Detector):\n"
+    (package / "own.yaml").write_text(
+        JOB.partition("detector")[0] + "detector: mine\ninput_size: 96x64\nspace: space.yaml\n"
+    )
+    members = {
+        "name": '    name: ClassVar[str] = "mine"\n',
+        "preprocess": "    preprocess = property(lambda self: None)\n",
+        **{
+            name: f"    def {name}(self, *_): ...\n"
+            for name in ("build", "decode", "loss", "protected", "prune_view", "raw_names", "size_problem")
+        },
+    }
+    every = "build, decode, preprocess, protected, prune_view, raw_names, size_problem, loss (or training_loss)"
+    for left_out, missing in [
+        (set(members) - {"name"}, f"write {every}"),
+        ({"decode", "loss"}, "write decode, loss (or training_loss)"),
+        ({"loss"}, "write loss (or training_loss)"),
+        ({"name"}, "write name: ClassVar[str]"),
+    ]:
+        code.write_text(base + "".join(text for name, text in members.items() if name not in left_out))
+        refused = run(package, "check", "own.yaml")
+        assert refused.returncode == 2
+        (line,) = refused.stderr.splitlines()
+        assert line.startswith("own.yaml:2: detector: ")
+        assert "mypackage.mine:Mine" in line
+        assert missing in line
+    code.write_text(base + "".join(members.values()).replace("property(", "("))
+    assert "preprocess as a property" in run(package, "check", "own.yaml").stderr
+    code.write_text(base + "".join(members.values()).replace("def loss", "def training_loss"))
+    accepted = run(package, "check", "own.yaml")
+    assert accepted.returncode == 0, accepted.stderr
+    (package / "own.yaml").write_text((package / "own.yaml").read_text() + "training: {box_loss: giou}\n")
+    assert "mine offers its own only" in run(package, "check", "own.yaml").stderr
+    code.write_text("Mine = dict\n")
+    assert "is no class of a plug-in" in run(package, "check", "own.yaml").stderr
+
+
 def test_without_the_package_its_name_is_unknown(package: Path) -> None:
     import shutil
 

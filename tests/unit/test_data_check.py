@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 
 import cv2
 import numpy as np
@@ -15,10 +16,11 @@ from paretune.data import DATASETS
 from paretune.data.checking import SURVEYS
 from paretune.data.checking.findings import KINDS
 from paretune.data.checking.images import difference_hash
-from paretune.data.checking.report import check_dataset, check_survey
+from paretune.data.checking.report import check_survey, checked_dataset
 from paretune.data.checking.source import survey_of_folder
 from paretune.data.shapes import Shapes
 from paretune.data.voc import Voc
+from tests_support import ROOT
 
 BOX = "<bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox>"
 
@@ -49,7 +51,8 @@ def root(tmp_path):
 
 
 def check(root, near=0, **fields):
-    return check_dataset(Voc(root=str(root), **fields), near)
+    with checked_dataset(Voc(root=str(root), **fields), near) as report:
+        return report
 
 
 def test_a_good_folder_has_no_defects(root):
@@ -225,7 +228,8 @@ def test_the_splits_told_are_those_that_training_uses(root, tmp_path):
 
 
 def test_a_dataset_that_is_generated_is_checked_too():
-    report = check_dataset(Shapes(train=6, val=4, test=2, size="96x64"))
+    with checked_dataset(Shapes(train=6, val=4, test=2, size="96x64")) as report:
+        pass
     assert report.splits.keys() == {"train", "val", "test"}
     assert len(report.survey.images) == 12
     assert not report.hinders
@@ -288,6 +292,25 @@ def test_the_command_draws_a_picture(root, tmp_path, capsys):
         assert len(picture.convert("RGB").getcolors(10**7)) > 1000
     assert cli.main(["data", "check", str(root), "--picture", str(tmp_path / "no/a.png")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_draws_pictures_that_are_generated_for_the_check_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    job, picture = ROOT / "jobs/quickstart.yaml", tmp_path / "a.png"
+    assert cli.main(["data", "check", str(job), "--picture", str(picture)]) == 0
+    assert "no defects found" in capsys.readouterr().out
+    with Pillow.open(picture) as drawn:
+        samples = drawn.convert("RGB").crop((0, 400, 1300, 1000))  # below: eight images with their boxes
+        assert len(samples.getcolors(10**7)) > 10_000
+    assert [*tmp_path.iterdir()] == [picture]
+
+
+def test_a_picture_that_cannot_be_written_costs_nothing_of_the_report(root, tmp_path, capsys):
+    assert cli.main(["data", "check", str(root), "--json", "--picture", str(tmp_path / "no/a.png")]) == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out)["images"] == 6
+    assert "cannot be written" in said.err
 
 
 @pytest.mark.parametrize(

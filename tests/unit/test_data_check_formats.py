@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from paretune.data.checking.report import check_dataset, check_survey
+from paretune.data.checking.report import check_survey, checked_dataset
 from paretune.data.checking.source import survey_of_folder
 from paretune.data.coco import Coco
 from paretune.data.yolo import Yolo
@@ -251,7 +251,8 @@ def test_without_a_description(yolo):
 def test_classes_of_the_job_where_the_folder_tells_none(yolo, tmp_path):
     (yolo / "data.yaml").unlink()
     fields = {"root": str(yolo), "classes": ["dog", "cat"]}
-    assert check_dataset(Yolo(**fields)).findings == []
+    with checked_dataset(Yolo(**fields)) as report:
+        assert report.findings == []
     data = Yolo(**fields).open(tmp_path)
     assert data.classes == ("dog", "cat")
     truth = data.splits["train"].annotations(0)  # of LABEL: class 0 in the middle, class 1 from 0.05, 0.15
@@ -263,7 +264,8 @@ def test_the_check_tells_every_box_that_opening_refuses_for_its_class(yolo, coco
     for dataset in (Yolo(root=str(yolo), classes=["cat"]), Coco(root=str(coco), classes=["person"])):
         with pytest.raises(UserError, match="class 'dog' is not among"):
             dataset.open(tmp_path)
-        assert check_dataset(dataset).counts == {"unknown-class": 5}  # a dog in each of five images
+        with checked_dataset(dataset) as report:
+            assert report.counts == {"unknown-class": 5}  # a dog in each of five images
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n\n"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -353,6 +354,42 @@ def test_annotations_out_of_a_table(tmp_path, capsys, monkeypatch):
         assert told.startswith("bad.csv:2: ")
         assert wrong in told
         assert not (tmp_path / "new").exists()
+
+
+def test_a_table_says_what_its_corners_are_and_what_it_leaves_out(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    for name in "abcde":
+        cv2.imwrite(str(tmp_path / f"pictures/{name}.jpg"), np.zeros((48, 64, 3), np.uint8))
+    head = "filename,class,xmin,ymin,xmax,ymax\n"
+    words = ["data", "annotate", "pictures", "out", "--to", "coco", "--from-csv", "t.csv"]
+
+    def boxes(rows, *more):
+        (tmp_path / "t.csv").write_text(head + rows)
+        shutil.rmtree("out", ignore_errors=True)
+        assert main([*words, *more]) == 0
+        oracle = COCO(str(tmp_path / "out/annotations/instances_train.json"))
+        return [a["bbox"] for a in oracle.loadAnns(oracle.getAnnIds())], capsys.readouterr().out
+
+    whole = "a.jpg,cat,1,1,64,48\n"
+    found, said = boxes(whole)
+    assert found == [[1, 1, 63, 47]]
+    assert "counted from 0, xmax and ymax beyond the object" in said
+    assert "4 of 5 images without a row in t.csv, so without objects: b.jpg, c.jpg, d.jpg, …" in said
+    assert "if they are counted from 1, give --origin 1" in said
+    found, said = boxes(whole, "--origin", "1")
+    assert found == [[0, 0, 64, 48]]  # as Pascal VOC's: all of the image
+    assert "counted from 1" in said
+    assert "give --origin" not in said
+    found, said = boxes("a.jpg,cat,0,5,9,9\nb.jpg,cat,60,40,70,50\n", "--origin", "1")
+    assert found == [[0, 4, 9, 5], [59, 39, 5, 9]]
+    assert "a corner is 0" in said
+    assert "2 of 2 boxes reached beyond the image and cut there: t.csv:2, t.csv:3" in said
+    assert "3 of 5 images" in said
+    (tmp_path / "t.csv").write_text(f"{head}{whole}b.jpg,cat,70,10,90,20\n")
+    assert main([*words[:3], "new", *words[4:]]) == 2
+    assert "t.csv:3: the box 70 10 90 20 lies outside of b.jpg, 64 x 48 pixels" in capsys.readouterr().err
+    assert main(["data", "annotate", "pictures", "new", "--to", "coco", "--with", "x", "--origin", "1"]) == 2
 
 
 def test_a_quote_that_is_not_closed_is_told_with_its_line(tmp_path):

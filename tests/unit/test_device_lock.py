@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from paretune import device_lock
+from paretune import device_holders, device_lock
 from paretune.device_lock import alone_on, lock_folder, sharing
 from tests_support import ROOT
+from tests_support_nvml import FIRST, SECOND, FakeNvml, gpu, put
 
 HOLD = """
 import sys, time
@@ -237,6 +238,7 @@ def test_what_runs_on_a_gpu_shares_the_cpu_too(device, monkeypatch, tmp_path):
 
 def test_waiting_is_told_and_a_free_device_is_not(device, monkeypatch):
     monkeypatch.setattr(device_lock, "_told", [])
+    monkeypatch.setattr(device_lock, "_told_of", {})
     lines = []
     device_lock.tell_waits(lines.append)
     with alone_on(device):
@@ -246,7 +248,186 @@ def test_waiting_is_told_and_a_free_device_is_not(device, monkeypatch):
         device_lock.tell_waits(lambda line: lines.append(line) or let_go(other))
         with alone_on(device) as waited:
             assert waited >= 0.9 * device_lock.MOMENT
-    assert lines == [f"waiting: something else of paretune's uses {device}"]
+    (line,) = lines
+    assert f"process {other.pid}," in line
+    assert device in line
+
+
+def told(monkeypatch):
+    """The lines that are said in this process from now on."""
+    monkeypatch.setattr(device_lock, "_told", [])
+    monkeypatch.setattr(device_lock, "_told_of", {})
+    lines = []
+    device_lock.tell_waits(lines.append)
+    return lines
+
+
+def test_who_is_waited_for_is_told_by_what_it_does_and_since_when(device, monkeypatch):
+    monkeypatch.setenv(device_holders.DOING, "sweep quickstart")
+    lines, begun = told(monkeypatch), time.time()
+    with process(HOLD, "alone", device) as other:
+        assert other.stdout.readline() == "held\n"
+        held = time.time()
+        with sharing(device, patience=0.3) as waited:
+            assert 0.3 <= waited < 5
+    waiting, going_on = lines
+    moments = {time.strftime("%H:%M:%S", time.localtime(begun + part)) for part in range(int(held - begun) + 2)}
+    for line in (waiting, going_on):
+        assert f"sweep quickstart, process {other.pid}, has been measuring on it since" in line
+        assert line[-8:] in moments
+
+
+def test_the_one_who_measures_next_is_told_to_those_it_keeps_out(device, monkeypatch):
+    lines = told(monkeypatch)
+    with process(HOLD, "share", device) as trainer:
+        assert trainer.stdout.readline() == "held\n"
+        with process(HOLD, "alone", device) as measurer:
+            assert becomes(lambda: not is_free(device, part="gate"))
+            with sharing(device, patience=0.2):
+                pass
+            assert f"process {measurer.pid}, is next to measure on it" in lines[0]
+
+
+def test_thousands_of_short_waits_for_one_holder_are_told_once(device, monkeypatch):
+    lines = told(monkeypatch)
+    with process(HOLD, "alone", device) as other:
+        assert other.stdout.readline() == "held\n"
+        for _ in range(20):
+            with sharing(device, patience=0.0):
+                pass
+        assert len(lines) == 1  # that it goes on
+        for _ in range(3):
+            with sharing(device, patience=0.06):
+                pass
+        assert len(lines) == 2
+    with process(HOLD, "alone", device) as another:
+        assert another.stdout.readline() == "held\n"
+        with sharing(device, patience=0.06):
+            pass
+    assert [f"process {other.pid}," in line for line in lines] == [True, True, False]
+    assert f"process {another.pid}," in lines[-1]
+
+
+def test_who_goes_on_without_the_lock_keeps_nobody_out(device):
+    with process(HOLD, "alone", device) as other:
+        assert other.stdout.readline() == "held\n"
+        with sharing(device, patience=0.0), sharing(device, patience=0.0):
+            let_go(other)
+            assert other.stdout.readline() == "free\n"
+            assert is_free(device)
+            assert is_free(device, part="gate")
+    with sharing(device, patience=10.0) as waited:
+        assert waited < 5
+        assert not is_free(device)
+
+
+def test_the_note_of_a_killed_holder_is_believed_by_nobody(device, monkeypatch):
+    lines = told(monkeypatch)
+    with process(HOLD, "alone", device) as killed:
+        assert killed.stdout.readline() == "held\n"
+        (note,) = lock_folder().glob(f"{device.replace(':', '-')}.*.note")
+        killed.kill()
+        killed.wait()
+        assert note.exists()  # nobody took it away
+        with (lock_folder() / f"{device.replace(':', '-')}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # somebody who leaves no note
+            with sharing(device, patience=0.06):
+                pass
+        assert lines
+        assert not any(str(killed.pid) in line for line in lines)
+        assert not note.exists()
+
+
+def test_notes_go_with_their_holders(device):
+    def notes():
+        return [*lock_folder().glob(f"{device.replace(':', '-')}.*.note")]
+
+    with sharing(device), process(HOLD, "share", device) as other:
+        assert other.stdout.readline() == "held\n"
+        assert len(notes()) == 2
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert len(notes()) == 2
+        let_go(other)
+        assert other.stdout.readline() == "free\n"
+        assert other.wait() == 0
+        assert len(notes()) == 1
+    assert notes() == []
+
+
+@pytest.fixture
+def gpus(monkeypatch, tmp_path):
+    """Two GPUs, and locks of this test's own."""
+    monkeypatch.setattr(device_lock, "lock_folder", lambda: tmp_path)
+    monkeypatch.setattr(sys.modules[__name__], "lock_folder", lambda: tmp_path)
+    return put(monkeypatch, FakeNvml(gpu(uuid=FIRST), gpu(uuid=SECOND)))
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "locks"),
+    [
+        (None, "cuda", {FIRST}),
+        (None, "cuda:1", {SECOND}),
+        ("1", "cuda", {SECOND}),
+        ("1,0", "cuda:1", {FIRST}),
+        (SECOND, "cuda", {SECOND}),
+        ("GPU-bbbb", "cuda:0", {SECOND}),
+        ("", "cuda", {FIRST, SECOND}),  # no knowing which one: all
+        ("GPU-cccc", "cuda", {FIRST, SECOND}),
+        ("MIG-1", "cuda", {SECOND}),
+    ],
+)
+def test_a_gpu_is_the_same_lock_in_every_process(gpus, monkeypatch, visible, device, locks):
+    gpus.instances["MIG-1"] = {"uuid": "MIG-1", "parent": gpus.gpus[1]}
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert set(device_lock.locks_of(device)) == locks
+    with alone_on(device):
+        assert {uuid for uuid in (FIRST, SECOND) if not is_free(uuid)} == locks
+
+
+def test_measuring_on_one_gpu_does_not_stop_training_on_another(gpus, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with alone_on("cuda"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+        done = threading.Event()
+
+        def trains():
+            with sharing("cuda"):
+                done.set()
+
+        other = threading.Thread(target=trains)
+        other.start()
+        other.join(10)
+        assert done.is_set()
+        assert not is_free("cpu")  # only measuring on the CPU has to wait
+        assert is_free("cpu", fcntl.LOCK_SH)
+    assert is_free("cpu")
+
+
+def test_gpus_of_several_models_are_locked_together_while_their_order_is_unknown(gpus, monkeypatch):
+    gpus.gpus[1]["name"] = "Fake 200"
+    assert set(device_lock.locks_of("cuda")) == {FIRST, SECOND}
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert device_lock.locks_of("cuda") == (FIRST,)
+
+
+def test_without_nvml_all_gpus_are_one_lock(gpus):
+    gpus.init = FakeNvml.NVMLError("Driver Not Loaded")
+    assert device_lock.locks_of("cuda:0") == device_lock.locks_of("cuda:1") == ("cuda",)
+    gpus.init = None  # a failure is not kept
+    assert device_lock.locks_of("cuda:1") == (SECOND,)
+
+
+def test_one_worker_holds_the_gpus_of_all_on_its_machine(gpus):
+    with sharing(*device_lock.locks_of("cuda:0"), *device_lock.locks_of("cuda:1")):
+        for name in ("cpu", FIRST, SECOND):
+            assert is_free(name, fcntl.LOCK_SH)
+            assert not is_free(name)
+        with sharing("cuda:1") as waited:
+            assert waited == 0
 
 
 def test_those_who_share_and_meet_at_the_gate_are_told_nothing(device, monkeypatch):

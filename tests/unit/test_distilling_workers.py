@@ -43,7 +43,7 @@ def outcome(folder: Path, rank: int, world: int, features: float) -> dict[str, A
     network.deep[0], network.plain[0] = torch.nn.Conv2d(16, 16, 3, 1, 1), torch.nn.Conv2d(32, 48, 1)
     distill = Distill(logits=3.0, features=features, teacher=str(folder / "teacher"))
     student, loss = with_teacher(network.train(), DETECTOR, len(CLASSES), SIZE, settings, distill, "cpu")
-    options = Options(loss=loss, rank=rank, world=world, leader=rank == 0)
+    options = Options(loss=loss, rank=rank, world=world)
     found = train(student, DETECTOR, pictures(8), SIZE, settings, options=options)
     return {
         "weights": {name: tensor.flatten().tolist() for name, tensor in found.network.state_dict().items()},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import pytest
 import torch
 import torch_pruning
 
@@ -37,12 +36,6 @@ def test_every_optimizer_lowers_a_loss() -> None:
 def test_criteria_are_classes_of_torch_pruning() -> None:
     kinds = {name: getattr(torch_pruning.importance, cls, None) for name, cls in names.IMPORTANCES.items()}
     assert all(isinstance(kind, type) for kind in kinds.values()), kinds
-
-
-def test_a_misspelt_optimizer_is_told_the_nearest() -> None:
-    assert names.known_optimizer("AdamW") == "AdamW"
-    with pytest.raises(ValueError, match=r"no such optimizer \(did you mean 'AdamW'\?\); known: ASGD, "):
-        names.known_optimizer("adamW")
 
 
 def test_the_generator_writes_the_file_as_it_stands_and_only_its_table() -> None:

@@ -386,9 +386,12 @@ def test_what_hinders_nsight_compute_hinders_no_profile(
 ) -> None:
     ncu = FakeNcu(tmp_path / "bin", monkeypatch)
     ncu.runs("echo '==ERROR== ERR_NVGPUCTRPERM - The user does not have permission'; exit 1")
-    assert main([*made_up, "--device", "cuda"]) == 0
-    assert "not known: only administrators may read this GPU's counters" in " ".join(capsys.readouterr().out.split())
+    assert main([*made_up, "--device", "cuda"]) == 1
+    said = capsys.readouterr()
+    assert "not known: only administrators may read this GPU's counters" in " ".join(said.out.split())
+    assert "not measured: small: Nsight Compute: only administrators" in said.err
     told = json.loads(Path("told/profile.json").read_text())
+    assert len(told["failures"]) == 1
     assert told["artefacts"][0]["metrics"]["latency_ms_p50"] == 10
     assert told["nsight"]["artefacts"][0]["kernels"] == []
     assert "NVreg_RestrictProfilingToAdminUsers=0" in told["nsight"]["artefacts"][0]["reason"]
@@ -397,7 +400,9 @@ def test_what_hinders_nsight_compute_hinders_no_profile(
 
 
 def test_a_cpu_has_nothing_for_nsight_compute(made_up: list[str], capsys: Any) -> None:
-    assert main(made_up) == 0
-    assert capsys.readouterr().out.count("Nsight Compute looks at GPUs only") == 1
+    assert main(made_up) == 1
+    said = capsys.readouterr()
+    assert said.out.count("Nsight Compute looks at GPUs only") == 1
+    assert f"not measured: Nsight Compute: {nsight.GPUS_ONLY}" in said.err
     told = json.loads(Path("told/profile.json").read_text())["nsight"]
     assert told == {"version": None, "reason": nsight.GPUS_ONLY, "artefacts": []}

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from paretune import physical_gpu
 from paretune.errors import UserError
-from paretune.profiling import cores, nvml
+from paretune.profiling import cores
 from paretune.profiling.environment import environment
 from paretune.target import Target
 from tests_support_nvml import FIRST, FakeNvml
@@ -109,7 +110,7 @@ def test_own_work_is_not_foreign():
 
 def test_a_gpu_is_part_of_the_machine_where_it_is_measured(monkeypatch):
     gpus = FakeNvml({"name": "A100", "uuid": FIRST, "mig": [[0, 0]]})
-    monkeypatch.setattr(nvml, "_library", lambda: gpus)
+    monkeypatch.setattr(physical_gpu, "nvml", lambda: gpus)
     cpu, first = environment(Target()), environment(Target(device="cuda"))
     assert "gpu" not in cpu
     assert first["gpu"] == "A100"

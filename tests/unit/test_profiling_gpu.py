@@ -193,6 +193,35 @@ def test_blocks_are_nested_and_repeated(monkeypatch: Any) -> None:
     assert len(profiler.reports) == 3
 
 
+def test_a_decorator_without_a_name_keeps_the_report_of_each_call(monkeypatch: Any) -> None:
+    put(monkeypatch, FakeNvml(gpu()))
+
+    @GPUProfiler()
+    def double(number: int) -> int:
+        return 2 * number
+
+    @GPUProfiler()
+    async def later() -> str:
+        return "done"
+
+    class Trainer:
+        @GPUProfiler()
+        def step(self) -> Trainer:
+            return self
+
+    assert [double(number) for number in (1, 2, 3)] == [2, 4, 6]
+    assert len(double.profiler.reports) == 3
+    assert double.profiler.report is double.profiler.reports[-1]
+    assert double.profiler.report.gpu == "Fake 100"
+    assert asyncio.run(later()) == "done"
+    assert len(later.profiler.reports) == 1
+    trainer = Trainer()
+    assert trainer.step() is trainer
+    assert len(trainer.step.profiler.reports) == len(Trainer.step.profiler.reports) == 1
+    with pytest.raises(TypeError, match="brackets"):
+        GPUProfiler(double)  # type: ignore[arg-type]
+
+
 def test_each_call_is_a_profile_of_its_own(monkeypatch: Any) -> None:
     fake = put(monkeypatch, FakeNvml(gpu()))
     profiler = GPUProfiler(interval=ONCE)

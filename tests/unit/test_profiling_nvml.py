@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from paretune.profiling.nvml import NoGpuError, opened
+from paretune.physical_gpu import NoGpuError
+from paretune.profiling.nvml import opened
 from tests_support_nvml import FIRST, NOT_SUPPORTED, SECOND, FakeNvml, gpu, put
 
 

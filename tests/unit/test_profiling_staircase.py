@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from paretune import physical_gpu
 from paretune.compression.prune import Prune
 from paretune.detectors.structure import layers
-from paretune.profiling import nvml
 from paretune.profiling import staircase as probe
 from paretune.profiling.interleaved import clock_for, interleaved, quick_ratio
 from paretune.profiling.layers import DEPTH, LAYERS_IN, Layer
@@ -106,7 +106,7 @@ def test_the_probe_measures_every_width_of_every_kind_and_keeps_the_times(clock:
 def test_the_times_of_another_gpu_are_not_taken(clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, measured in (("A100", True), ("A100", False), ("H100", True)):
         gpu = FakeNvml({"name": name, "uuid": FIRST, "mig": [[0, 0]]})
-        monkeypatch.setattr(nvml, "_library", lambda gpu=gpu: gpu)
+        monkeypatch.setattr(physical_gpu, "nvml", lambda gpu=gpu: gpu)
         clock.ran.clear()
         staircase(OnnxRuntime(), Target(device="cuda"), tmp_path, clock=clock)
         assert bool(clock.ran) == measured

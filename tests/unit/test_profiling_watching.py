@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from paretune.device_lock import locks_of
 from paretune.profiling import Latency, compare, measure
 from paretune.profiling.samples import COLUMNS
 from paretune.profiling.watching import Watched, foreigners, watching
 from paretune.target import Target
-from tests_support_nvml import FIRST, NOT_SUPPORTED, FakeNvml, gpu, put
+from tests_support_nvml import FIRST, NOT_SUPPORTED, SECOND, FakeNvml, gpu, put
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 
 CUDA = Target(device="cuda")
@@ -47,6 +48,17 @@ def seen(monkeypatch: Any, worker: Any, **values: Any) -> Watched:
     told = watch.told(looks)
     assert told is not None
     return told
+
+
+def test_the_gpu_that_is_watched_is_the_one_whose_lock_is_held(monkeypatch: Any, worker: Any) -> None:
+    put(monkeypatch, FakeNvml(gpu(uuid=FIRST), gpu(uuid=SECOND, bits=0x8)))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    with watching(CUDA) as watch, watch.around(worker.pid) as looks:
+        pass
+    told = watch.told(looks)
+    assert told is not None
+    assert locks_of(CUDA.device) == (told.uuid,) == (SECOND,)
+    assert "HwSlowdown" in "".join(told.notes)
 
 
 def test_strangers_are_told_and_ours_are_not(monkeypatch: Any, worker: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,18 @@ def test_round_trip_is_exact(detector: Yolo, prune: bool, tmp_path: Path) -> Non
     assert count(loaded, InputSize(64, 64)) == count(network, InputSize(64, 64))
     if prune:
         assert count(loaded, InputSize(64, 64))[0] < 0.5 * count(detector.build(3), InputSize(64, 64))[0]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_the_weights_may_be_read_by_whoever_may_read_the_structure(umask: int, tmp_path: Path) -> None:
+    (tmp_path / f".{WEIGHTS}.part").touch(0o600)  # a killed process left it
+    before = os.umask(umask)
+    try:
+        save_network(nn.Conv2d(1, 1, 1), tmp_path)
+    finally:
+        os.umask(before)
+    modes = {name: (tmp_path / name).stat().st_mode & 0o777 for name in (WEIGHTS, STRUCTURE)}
+    assert modes == dict.fromkeys(modes, 0o666 & ~umask)
 
 
 def test_loading_leaves_the_callers_random_numbers_alone(tmp_path: Path) -> None:

@@ -6,13 +6,16 @@ import json
 import math
 import shutil
 import time
+import types
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from paretune.front import hypervolume, pareto_front
 from paretune.spec import fingerprint
+from paretune.tracking import mlflow as module
 from paretune.tracking.client import Place, database_uri
 from paretune.tracking.mlflow import MlflowTracker
 from paretune.tracking.trainings import TrainingLog
@@ -212,6 +215,51 @@ def test_a_writer_killed_anywhere_is_carried_on_without_doubles(runs, monkeypatc
     assert {run.info.status for run in children.values()} == {"FINISHED", "FAILED"}
     history = client_of(runs).get_metric_history(parents[0].info.run_id, "trials_done")
     assert [m.value for m in sorted(history, key=lambda m: m.step)] == list(range(1, 15))
+
+
+def raised_by(library, error):
+    """A stand-in for the runs whose call of a library raises; the library is a module of that name."""
+    module = types.ModuleType(library)
+    exec("def call(error): raise error", module.__dict__)  # noqa: S102
+    ours = types.ModuleType("paretune.tracking.runs")
+    exec("def resume(call, error): call(error)", ours.__dict__)  # noqa: S102
+    return SimpleNamespace(resume=lambda: ours.resume(module.call, error))
+
+
+@pytest.mark.parametrize(
+    ("library", "error", "surfaces"),
+    [
+        ("paretune.tracking.runs", KeyError("trial"), True),
+        ("paretune.records", TypeError("None"), True),
+        ("json", TypeError("not serializable"), True),  # what Python raises of what we gave it
+        ("paretune.records", OSError("the disk is full"), False),
+        ("json", PermissionError("samples.npz"), False),
+        ("mlflow.store", KeyError("a server's answer"), False),
+        ("sqlalchemy.orm", RuntimeError("database is locked"), False),
+        ("botocore.client", ValueError("no such bucket"), False),
+    ],
+)
+def test_our_own_mistakes_surface_and_what_libraries_raise_is_told(
+    library, error, surfaces, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(module, "SweepRuns", lambda *_: raised_by(library, error))
+    tracker = MlflowTracker(tmp_path, "demo", None, "paretune")
+    if surfaces:
+        with pytest.raises(type(error)):
+            tracker.start(JOB, START)
+        assert capsys.readouterr().err == ""
+    else:
+        tracker.start(JOB, START)
+        assert str(error) in capsys.readouterr().err
+
+
+@slow
+def test_a_front_without_what_the_log_asks_for_is_no_fault_of_mlflows(runs):
+    tracker, records = tracker_of(runs), fake_records()
+    front = front_of(records, "demo")
+    del front["front"][0]["trial"]
+    with pytest.raises(KeyError, match="trial"):
+        tracker.sync(records, runs / "demo", front, OBJECTIVES, feasible, [])
 
 
 @slow

@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -167,6 +169,22 @@ def test_once_mistakes_are_mended_the_network_is_that_of_the_plain_loop_and_not_
     before = (folder / "weights.safetensors").stat().st_mtime_ns
     run(folder, Noise())
     assert (folder / "weights.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.usefixtures("cluster")
+def test_every_epoch_is_told_though_the_training_ends_while_the_first_is_told(tmp_path: Path) -> None:
+    lines: list[str] = []
+
+    def tell(line: str) -> None:
+        """As a log that takes its time."""
+        while any(thread.name == "ray-train" and thread.is_alive() for thread in threading.enumerate()):
+            time.sleep(0.1)
+        lines.append(line.split(":", maxsplit=1)[0])
+
+    carried_by_value()
+    settings = SETTINGS.model_copy(update={"batch_size": 2, "workers": 2})
+    train_with_ray(order_of(tmp_path / "baseline", Noise(), settings), tell)
+    assert lines == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
 
 
 @pytest.mark.usefixtures("cluster")

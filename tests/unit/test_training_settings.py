@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from paretune.cli import main
@@ -19,6 +23,7 @@ from paretune.training.optimizing import decay_groups, learning_rate, make_optim
 from paretune.training.precision import Precision, computed_in, native_bfloat16
 from paretune.training.scales import drawn, multi_scale_problem, sizes_around
 from paretune.training.settings import MOMENTUM_IS, Training
+from tests_support import ROOT
 
 STEPS = 7
 
@@ -114,6 +119,42 @@ def test_optimizers_get_the_momentum_and_know_it_only_if_torch_does(name):
     assert told == (0.7 if kind == "momentum" else (0.7, torchs_own["betas"][1]))
 
 
+class Newest(torch.optim.SGD):
+    """An optimizer that a later torch has, and no list of ours."""
+
+    def __init__(self, params, lr, momentum=0.0):
+        super().__init__(params, lr=lr, momentum=momentum)
+
+
+def test_an_optimizer_that_no_list_knows_is_tried(monkeypatch):
+    monkeypatch.setattr(torch.optim, "Newest", Newest, raising=False)
+    random = torch.random.get_rng_state()
+    settings = Training(optimizer="Newest", lr=0.1, momentum=0.5)
+    assert torch.equal(torch.random.get_rng_state(), random)
+    made = make_optimizer(Mixed(), settings)
+    assert isinstance(made, Newest)
+    assert made.param_groups[0]["momentum"] == 0.5
+    with pytest.raises(ValidationError, match="Newest knows no weight decay"):
+        Training(optimizer="Newest", weight_decay=0.1)
+
+    class Broken(Newest):
+        def step(self, closure=None):
+            raise NotImplementedError("this build has\nno kernel for it")
+
+    monkeypatch.setattr(torch.optim, "Newest", Broken)
+    with pytest.raises(ValidationError, match="cannot train a network: this build has no kernel for it"):
+        Training(optimizer="Newest")
+
+
+def test_optimizers_that_are_known_to_train_need_no_torch_to_be_checked():
+    code = (
+        "import sys; from paretune.training.settings import Training; Training(optimizer='NAdam', momentum=0.8); "
+        "assert 'torch' not in sys.modules"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "platform")}
+    assert subprocess.run([sys.executable, "-c", code], check=False, env=environment).returncode == 0
+
+
 def test_bfloat16_is_taken_where_the_flags_of_the_cpu_say_so(tmp_path, monkeypatch):
     def cpu(flags: str) -> Path:
         (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\nbugs : spectre\n")
@@ -193,10 +234,19 @@ def test_a_detector_of_one_size_cannot_be_trained_at_several():
 @pytest.mark.parametrize(
     ("field", "place", "message"),
     [
-        ("box_loss: smooth_l1", "6: training.box_loss", "yolo offers iou, giou, diou, ciou (got 'smooth_l1')"),
+        ("box_loss: smooth_l1", "6: training.box_loss", "yolo offers iou, giou, diou, ciou"),
+        ("box_loss: HuberLoss", "6: training.box_loss", "yolo offers iou, giou, diou, ciou"),
+        ("class_loss: NLLLoss", "6: training.class_loss", "cannot compare certainties"),
+        ("class_loss: MSELoss", "6: training.class_loss", "not smallest"),
+        ("class_loss: BCEWithLogitLoss", "6: training.class_loss", "did you mean 'BCEWithLogitsLoss'"),
         ("class_loss: cross_entropy", "6: training.class_loss", "yolo offers bce, focal"),
         ("box_loss: gio", "6: training.box_loss", "'giou'"),
         ("optimizer: adamw", "6: training.optimizer", "did you mean 'Adam"),
+        ("optimizer: LBFGS", "6: training.optimizer", "cannot train"),
+        ("optimizer: SparseAdam", "6: training.optimizer", "dense gradients"),
+        ("optimizer: Muon", "6: training.optimizer", "2D"),
+        ("optimizer: Optimizer", "6: training.optimizer", "no such optimizer"),
+        ("optimizer: lr_scheduler", "6: training.optimizer", "no such optimizer"),
         ("optimizer: Rprop\n  momentum: 0.5", "7: training.momentum", "Rprop has none"),
         ("optimizer: Rprop\n  weight_decay: 0.1", "7: training.weight_decay", "no weight decay"),
         ("patience: 3", "6: training.patience", "give validate_every too"),

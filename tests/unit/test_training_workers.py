@@ -63,7 +63,7 @@ def outcome(rank: int, world: int, accumulate: int) -> dict[str, Any]:
         return {"square": (forward(images)[0] - 1).square().mean()}
 
     size, yolo = InputSize(64, 64), Yolo(width=0.0625, depthwise=False)
-    place = {"rank": rank, "world": world, "leader": rank == 0}
+    place = {"rank": rank, "world": world}
     torch.manual_seed(0)
     settings = Training(epochs=3, batch_size=4 // world, accumulate=accumulate, lr=1e-2, threads=1, multi_scale=0.5)
     plain = train(Plain(), yolo, Squares(), size, settings, options=Options(loss=loss, **place))

@@ -127,7 +127,7 @@ def sensitivity(kind: Kind, network: nn.Module, size: InputSize, context: Contex
     )
     felt: dict[str, list[Tensor]] = {name: [] for name in layers}
     rng = torch.random.fork_rng([] if device == "cpu" else [device])
-    with sharing(device.partition(":")[0]), threads_of(settings, device), rng, torch.enable_grad():
+    with sharing(device), threads_of(settings, device), rng, torch.enable_grad():
         torch.manual_seed(context.seed)  # what a loss draws, such as regions to train on
         for pixels, truth in islice(batches.epoch(0), math.ceil(images / batches.batch)):
             copied.zero_grad(set_to_none=True)

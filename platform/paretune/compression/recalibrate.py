@@ -57,7 +57,7 @@ class Recalibrate(Step):
             return done.noted("recalibrate changed nothing: the network has no batch norms with statistics")
         device = context.device
         network.to(device)
-        with sharing(device.partition(":")[0]), threads_of(context.training, device), torch.no_grad():
+        with sharing(device), threads_of(context.training, device), torch.no_grad():
             with _watched(norms) as seen:
                 for batch in self._batches(model, context):
                     network(torch.from_numpy(batch).to(device))

@@ -7,12 +7,14 @@ runtime and precision. ``prune_view`` is what torch-pruning traces.
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from paretune.data.preprocess import Preprocess
+from paretune.errors import did_you_mean
 from paretune.spec import Spec
 from paretune.structures import Annotations, Detections, Floats, InputSize, Thresholds
 
@@ -22,26 +24,37 @@ if TYPE_CHECKING:
 
 BoxLoss = Literal["iou", "giou", "diou", "ciou", "smooth_l1"]
 ClassLoss = Literal["bce", "cross_entropy", "focal"]
+Compared = Literal["offsets", "labels", "certainties"]
+"""Offsets (P, 4) with offsets; logits (P, C) with labels (P,), or with certainties (P, C) in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Losses:
     """Loss functions in place of the family's own; None keeps those."""
 
-    box: BoxLoss | None = None
-    classes: ClassLoss | None = None
+    box: str | None = None
+    """A `BoxLoss`, or a class of torch.nn by name."""
+    classes: str | None = None
+    """A `ClassLoss`, or a class of torch.nn by name."""
 
 
 OWN = Losses()
 
 
 class Detector(Spec, ABC):
-    """One family; its fields choose the member. Importing its file must not import torch."""
+    """One family; its fields choose the member. Importing its file must not import torch.
 
-    box_losses: ClassVar[tuple[BoxLoss, ...]]
-    """What ``Losses.box`` may be."""
-    class_losses: ClassVar[tuple[ClassLoss, ...]]
-    """What ``Losses.classes`` may be."""
+    To be written: ``name``, all that is abstract here, and ``loss`` or ``training_loss``.
+    """
+
+    box_losses: ClassVar[tuple[BoxLoss, ...]] = ()
+    """What ``Losses.box`` may be, besides the family's own."""
+    class_losses: ClassVar[tuple[ClassLoss, ...]] = ()
+    """What ``Losses.classes`` may be, besides the family's own."""
+    boxes_compared: ClassVar[Compared | None] = None
+    """What a loss of torch.nn would compare, where ``Losses.box`` may name any."""
+    classes_compared: ClassVar[Compared | None] = None
+    """The same for ``Losses.classes``."""
 
     part_names: ClassVar[tuple[str, ...]] = ("core",)
     """The networks that are exported, in the order they run. A family of several computes between them on the host."""
@@ -52,6 +65,30 @@ class Detector(Spec, ABC):
     teacher_sees_own_size: ClassVar[bool] = False
     """Whether a teacher may see the images at the size it was trained at: what it says is brought to the student's
     by ``fitted_answers``."""
+
+    @classmethod
+    def unwritten(cls) -> list[str]:
+        """Return the members that are missing: also a loss, which may be one of two."""
+        missing = super().unwritten()
+        if "preprocess" not in missing and inspect.isfunction(inspect.getattr_static(cls, "preprocess")):
+            missing.append("preprocess as a property")
+        if cls.loss is Detector.loss and cls.training_loss is Detector.training_loss:
+            missing.append("loss (or training_loss)")
+        return missing
+
+    @classmethod
+    def loss_problem(cls, field: Literal["box_loss", "class_loss"], asked: str) -> str | None:
+        """Return why a loss cannot be had in place of the family's own, or None; one of torch.nn is tried."""
+        offered: tuple[str, ...] = cls.box_losses if field == "box_loss" else cls.class_losses
+        compared = cls.boxes_compared if field == "box_loss" else cls.classes_compared
+        if asked in offered:
+            return None
+        if compared is not None and asked[:1].isupper():
+            from paretune.detectors.losses import torch_loss_problem
+
+            return torch_loss_problem(asked, compared)
+        told = ", ".join([*offered, *(["losses of torch.nn"] if compared else [])])
+        return f"{cls.name} offers {told or 'its own only'}{did_you_mean(asked, offered)}"
 
     @property
     @abstractmethod

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from paretune.data.preprocess import Preprocess
-from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Detector, Losses
+from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Compared, Detector, Losses
 from paretune.names import known_weights
 from paretune.structures import Annotations, Detections, Floats, InputSize, Thresholds
 
@@ -31,6 +31,8 @@ class FasterRcnn(Detector):
     name: ClassVar[str] = "faster_rcnn"
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ("smooth_l1", "iou", "giou", "diou", "ciou")
     class_losses: ClassVar[tuple[ClassLoss, ...]] = ("cross_entropy", "focal")
+    boxes_compared: ClassVar[Compared | None] = "offsets"
+    classes_compared: ClassVar[Compared | None] = "labels"
     part_names: ClassVar[tuple[str, ...]] = ("core", "box")
     answers_from: ClassVar[tuple[str, ...]] = ("rpn.head", "regions", "roi_heads.box_predictor")
 

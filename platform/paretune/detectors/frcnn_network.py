@@ -18,7 +18,7 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss
 from paretune.detectors.base import OWN, Losses
 from paretune.detectors.frcnn_host import POOL, RATIOS, SAMPLES
 from paretune.detectors.frcnn_pool import pooled, suits
-from paretune.detectors.losses import FOCAL_GAMMA, box_loss
+from paretune.detectors.losses import FOCAL_GAMMA, box_loss, is_torchs, label_loss, torch_loss
 from paretune.structures import Annotations, Floats, InputSize
 
 Propose = Callable[[Sequence[Floats], InputSize], Floats]
@@ -111,8 +111,10 @@ class FasterRcnn(nn.Module):
         if losses.classes == "focal":
             wrong = F.cross_entropy(logits, torch.cat(labels), reduction="none")
             classes = ((1 - (-wrong).exp()).pow(FOCAL_GAMMA) * wrong).mean()
+        elif is_torchs(losses.classes):
+            classes = label_loss(losses.classes, logits, torch.cat(labels)).mean()
         if losses.box not in (None, "smooth_l1"):
-            boxes = self._corner_loss(losses, offsets, labels, wanted, regions)
+            boxes = self._box_loss(losses, offsets, labels, wanted, regions)
         return {
             "objectness": first["loss_objectness"],
             "region": first["loss_rpn_box_reg"],
@@ -129,7 +131,7 @@ class FasterRcnn(nn.Module):
         parts: Tensor = self.roi_heads.box_roi_pool(features, list(regions), [(height, width)] * len(images))
         return parts
 
-    def _corner_loss(
+    def _box_loss(
         self,
         losses: Losses,
         offsets: Tensor,
@@ -137,11 +139,14 @@ class FasterRcnn(nn.Module):
         wanted: Sequence[Tensor],
         regions: Sequence[Tensor],
     ) -> Tensor:
-        """Return the loss between the corners of boxes found and wanted, in place of that of their offsets."""
+        """Return another loss of the boxes: between their corners, or one of torch.nn between their offsets."""
         assert losses.box is not None  # noqa: S101 - asked before
         label, target, region = torch.cat(list(labels)), torch.cat(list(wanted)), torch.cat(list(regions))
         mine = torch.where(label > 0)[0]
         own = offsets.view(len(label), -1, 4)[mine, label[mine]]
+        if is_torchs(losses.box):
+            between: Tensor = torch_loss(losses.box)(own, target[mine])
+            return between.sum() / label.numel()
         coder = self.roi_heads.box_coder
         found, right = (coder.decode_single(part, region[mine]) for part in (own, target[mine]))
         return box_loss(losses.box, found, right).sum() / label.numel()

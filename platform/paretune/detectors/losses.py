@@ -7,18 +7,22 @@ Lin et al. (arXiv:1708.02002).
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss, sigmoid_focal_loss
 
-from paretune.detectors.base import BoxLoss, ClassLoss
+from paretune.detectors.base import Compared
+from paretune.errors import did_you_mean
 
 _OVERLAPS = {"giou": generalized_box_iou_loss, "diou": distance_box_iou_loss, "ciou": complete_box_iou_loss}
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
 
 
-def box_loss(kind: BoxLoss, boxes: Tensor, wanted: Tensor) -> Tensor:
+def box_loss(kind: str, boxes: Tensor, wanted: Tensor) -> Tensor:
     """Return (P,), how far boxes (P, 4) are from the wanted ones (P, 4), both x1 y1 x2 y2.
 
     Raises:
@@ -31,16 +35,67 @@ def box_loss(kind: BoxLoss, boxes: Tensor, wanted: Tensor) -> Tensor:
     return torch.as_tensor(_OVERLAPS[kind](boxes, wanted, reduction="none"))
 
 
-def class_loss(kind: ClassLoss, logits: Tensor, wanted: Tensor) -> Tensor:
+def is_torchs(kind: str | None) -> bool:
+    """Tell whether a loss is named as a class of torch.nn is."""
+    return kind is not None and kind[:1].isupper()
+
+
+@cache
+def torch_loss(kind: str) -> nn.Module:
+    """Return a loss of torch.nn that gives every value by itself."""
+    made: nn.Module = getattr(nn, kind)(reduction="none")
+    return made
+
+
+def torch_loss_problem(kind: str, compared: Compared) -> str | None:
+    """Return why a class of torch.nn is no loss that a detector can be trained with, in one line, or None.
+
+    It is tried: its values must be finite and at least 0, and smallest for what is right and surest of it.
+    """
+    found = getattr(nn, kind, None)
+    if not isinstance(found, type) or not kind.endswith("Loss"):
+        known = [name for name in dir(nn) if name.endswith("Loss")]
+        return f"no such loss in torch.nn: {kind!r}{did_you_mean(kind, known)}"
+    labels = torch.tensor([0, 2, 1])
+    sure = F.one_hot(labels, 4).float()
+    wanted = {"offsets": torch.tensor([[-1.0, 0.5, 0.0, 2.0]]), "labels": labels, "certainties": sure}[compared]
+    guesses = [wanted, wanted + 1, wanted - 2] if compared == "offsets" else [s * (2 * sure - 1) for s in (9, 0.1, -2)]
+    shapes = {wanted.shape} if compared == "offsets" else {labels.shape, wanted.shape}
+    try:
+        with warnings.catch_warnings():  # of shapes that do not fit: seen below
+            warnings.simplefilter("ignore")
+            values = [torch_loss(kind)(guess.clone().requires_grad_(), wanted) for guess in guesses]
+        if values[0].shape not in shapes or not values[1].requires_grad:
+            return f"torch.nn.{kind} gives no loss of each of the {compared}"
+        right, near, far = (value.detach() for value in values)
+    except Exception as error:  # noqa: BLE001 - a class of torch.nn may raise anything
+        return f"torch.nn.{kind} cannot compare {compared}: {' '.join(str(error).split())}"
+    if not bool(((right >= 0) & (right < near) & (near < far)).all()):
+        return f"torch.nn.{kind} is not smallest, and at least 0, where {compared} are right"
+    return None
+
+
+def label_loss(kind: str | None, logits: Tensor, labels: Tensor) -> Tensor:
+    """Return (P,), how wrong logits (P, C) are for labels (P,): cross-entropy, or a loss of torch.nn."""
+    if kind is not None and is_torchs(kind):
+        return torch.as_tensor(torch_loss(kind)(logits, labels))
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def class_loss(kind: str, logits: Tensor, wanted: Tensor) -> Tensor:
     """Return (P,), how wrong logits (P, C) are.
 
     Args:
-        kind: ``bce`` and ``focal`` see C questions of their own, ``cross_entropy`` one with C answers.
+        kind: ``bce`` and ``focal`` see C questions of their own, ``cross_entropy`` one with C answers; or a loss of
+            torch.nn.
         logits: (P, C).
         wanted: (P, C) certainties in [0, 1].
     """
     if kind == "cross_entropy":
         return F.cross_entropy(logits, wanted, reduction="none")
+    if is_torchs(kind):
+        terms = torch.as_tensor(torch_loss(kind)(logits, wanted))
+        return terms if terms.ndim == 1 else terms.sum(-1)
     if kind == "focal":
         terms = torch.as_tensor(sigmoid_focal_loss(logits, wanted, FOCAL_ALPHA, FOCAL_GAMMA))
     else:

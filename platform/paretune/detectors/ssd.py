@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from paretune.data.preprocess import Preprocess
-from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Detector, Losses
+from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Compared, Detector, Losses
 from paretune.detectors.ssd_anchors import Ratios, boxes_per_cell, default_boxes, even_scales
 from paretune.names import known_weights
 from paretune.structures import Annotations, Detections, Floats, InputSize, Thresholds
@@ -33,6 +33,8 @@ class Ssd(Detector):
     name: ClassVar[str] = "ssd"
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ("smooth_l1", "iou", "giou", "diou", "ciou")
     class_losses: ClassVar[tuple[ClassLoss, ...]] = ("cross_entropy", "focal")
+    boxes_compared: ClassVar[Compared | None] = "offsets"
+    classes_compared: ClassVar[Compared | None] = "labels"
 
     variant: Literal["ssdlite320_mobilenet_v3_large", "ssd300_vgg16"] = "ssdlite320_mobilenet_v3_large"
     """The network: 3.4 million parameters for small machines, or 35.6 million."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from paretune.detectors.base import OWN, Losses
-from paretune.detectors.losses import FOCAL_GAMMA, box_loss
+from paretune.detectors.losses import FOCAL_GAMMA, box_loss, is_torchs, label_loss, torch_loss
 from paretune.detectors.ssd_anchors import CENTRE_WEIGHT, LARGEST, SIZE_WEIGHT
 from paretune.structures import Annotations
 
@@ -38,7 +38,7 @@ def ssd_loss(
         anchors: (N, 4) default boxes of all levels, in pixels.
         boxes_per_cell: K of each level.
         annotations: of the B images, boxes in pixels of the input; an image may have none.
-        losses: in place of smooth L1 of the offsets and of cross-entropy with hard negatives.
+        losses: in place of smooth L1 of the offsets and of cross-entropy, both with hard negatives but for focal.
     """
     logits, offsets = values(raw, boxes_per_cell)
     wanted_class, wanted_box = assign(anchors, annotations)
@@ -47,9 +47,11 @@ def ssd_loss(
     mine = anchors.expand(len(annotations), -1, -1)[objects]
     if losses.box in (None, "smooth_l1"):
         off = F.smooth_l1_loss(offsets[objects], encoded(wanted_box[objects], mine), reduction="sum")
+    elif is_torchs(losses.box):
+        off = torch_loss(losses.box)(offsets[objects], encoded(wanted_box[objects], mine)).sum()
     else:
         off = box_loss(losses.box, decoded(offsets[objects], mine), wanted_box[objects]).sum()
-    wrong = F.cross_entropy(logits.flatten(0, 1), wanted_class.flatten(), reduction="none").view_as(wanted_class)
+    wrong = label_loss(losses.classes, logits.flatten(0, 1), wanted_class.flatten()).view_as(wanted_class)
     if losses.classes == "focal":
         classes = ((1 - (-wrong).exp()).pow(FOCAL_GAMMA) * wrong).sum()
     else:

@@ -48,8 +48,12 @@ def save_network(network: nn.Module, folder: Path) -> None:
             raise ValueError(f"the network cannot be saved: {name} is not finite")
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".{WEIGHTS}.part"
+    draft.unlink(missing_ok=True)
+    draft.touch()
+    usual = draft.stat().st_mode  # that of any new file here; safetensors' own can be read by nobody else
     # a copy of each: safetensors refuses tensors that share memory, and a module may be used twice
     save_file({name: tensor.clone() for name, tensor in state.items()}, draft)
+    draft.chmod(usual)
     sync(draft)
     draft.replace(folder / WEIGHTS)
     body = {"paretune_structure": VERSION, "layers": layers(network), "replaced": replaced(network)}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from paretune.data.preprocess import Preprocess
-from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Detector, Losses
+from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Compared, Detector, Losses
 from paretune.errors import did_you_mean
 from paretune.names import CHECKPOINTS, is_url
 from paretune.structures import Annotations, Detections, Floats, InputSize, Thresholds
@@ -48,6 +48,7 @@ class Yolo(Detector):
     teacher_sees_own_size: ClassVar[bool] = True
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ("iou", "giou", "diou", "ciou")
     class_losses: ClassVar[tuple[ClassLoss, ...]] = ("bce", "focal")
+    classes_compared: ClassVar[Compared | None] = "certainties"
 
     variant: Literal["nano", "tiny", "s", "m", "l", "x"] = "nano"
     """Size of the network: 0.9, 5.1, 9.0, 25.3, 54.2 or 99.1 million parameters."""

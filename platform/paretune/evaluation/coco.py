@@ -70,6 +70,18 @@ class Averages(Numbers):
     per_class: tuple[float | None, ...]
 
 
+@dataclass(frozen=True)
+class AveragesAt:
+    """The same at one IoU."""
+
+    map: float | None
+    """Mean average precision, at most 100 detections of a class in an image."""
+    ar100: float | None
+    """Mean recall of these."""
+    per_class: tuple[float | None, ...]
+    """Average precision of each class."""
+
+
 def average_precisions(
     detections: Sequence[Detections],
     annotations: Sequence[Annotations],
@@ -113,17 +125,30 @@ def averages_of(evaluation: Any, num_classes: int) -> Averages:
     )
 
 
+def averages_at(evaluation: Any, num_classes: int) -> AveragesAt:
+    """Read the numbers out of a COCOeval of one IoU after ``accumulate``."""
+    precision = np.asarray(evaluation.eval["precision"])[0, ..., _ALL, -1]  # (recalls, classes)
+    recall = np.asarray(evaluation.eval["recall"])[0, :, _ALL, -1]
+    return AveragesAt(
+        map=_mean(precision),
+        ar100=_mean(recall),
+        per_class=tuple(_mean(precision[:, index]) for index in range(num_classes)),
+    )
+
+
 def run(
     detections: Sequence[Detections],
     annotations: Sequence[Annotations],
     num_classes: int,
     engine: Engine = "hotcoco",
+    *,
+    iou: float | None = None,
 ) -> Any:
-    """Return an engine's COCOeval after matching and accumulating."""
+    """Return an engine's COCOeval after matching and accumulating; at one IoU (hotcoco only), or at COCO's ten."""
     if engine == "pycocotools":
         dataset = ground_truth(annotations, num_classes)
         return by_pycocotools(dataset, {**dataset, "annotations": _results(detections)})
-    return _by_hotcoco(detections, annotations, num_classes)
+    return _by_hotcoco(detections, annotations, num_classes, iou)
 
 
 def by_pycocotools(truth: dict[str, Any], found: dict[str, Any]) -> Any:
@@ -156,7 +181,13 @@ class Columns:
     crowds: NDArray[np.bool_]
 
 
-def by_hotcoco(images: Sequence[int], categories: Sequence[int], objects: Columns, results: NDArray[np.float64]) -> Any:
+def by_hotcoco(
+    images: Sequence[int],
+    categories: Sequence[int],
+    objects: Columns,
+    results: NDArray[np.float64],
+    iou: float | None = None,
+) -> Any:
     """Return hotcoco's COCOeval after matching and accumulating.
 
     Args:
@@ -164,8 +195,11 @@ def by_hotcoco(images: Sequence[int], categories: Sequence[int], objects: Column
         categories: ids of all.
         objects: the ground truth.
         results: (M, 7) image id, x, y, width, height, score, category id.
+        iou: the one to evaluate at; None takes COCO's ten.
     """
     evaluation = _engine(images, categories, objects, results)
+    if iou is not None:
+        evaluation.params.iouThrs = [iou]
     evaluation.evaluate()
     evaluation.accumulate()
     return evaluation
@@ -186,9 +220,11 @@ def _engine(images: Sequence[int], categories: Sequence[int], objects: Columns, 
     return hotcoco.COCOeval(truth, truth.loadRes(results), "bbox")
 
 
-def _by_hotcoco(detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int) -> Any:
+def _by_hotcoco(
+    detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int, iou: float | None
+) -> Any:
     images, categories = range(1, len(annotations) + 1), range(1, num_classes + 1)
-    return by_hotcoco(images, categories, _columns(annotations), _rows(detections))
+    return by_hotcoco(images, categories, _columns(annotations), _rows(detections), iou)
 
 
 def _columns(annotations: Sequence[Annotations]) -> Columns:

@@ -1,4 +1,4 @@
-"""Precision, recall and F1 at IoU 0.50, by the greedy matching of COCO's evaluation.
+"""Precision, recall and F1 at an IoU (0.50 unless told), by the greedy matching of COCO's evaluation.
 
 Lin et al., Microsoft COCO, ECCV 2014. F1 is van Rijsbergen's, Information Retrieval, 1979: the
 harmonic mean of precision and recall. All classes are counted together (micro-averaged).
@@ -75,12 +75,18 @@ def _point(confidence: float | None, hits: int, kept: int, objects: int) -> Oper
 
 
 def match_by_class(
-    detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int
+    detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int, iou: float = IOU
 ) -> list[Matched]:
     """Match detections with objects: best score first, each with the free object of its class it overlaps most.
 
     A detection that finds no free object but lies on an annotation to ignore counts neither as hit nor as
     miss; as in COCO, such an annotation takes any number of detections, by the share of each inside it.
+
+    Args:
+        detections: of each image.
+        annotations: of the same images, in the same order.
+        num_classes: of the dataset.
+        iou: from which a detection is a hit.
 
     Returns:
         Each class by itself.
@@ -88,7 +94,8 @@ def match_by_class(
     Raises:
         ValueError: not as many detections as annotations.
     """
-    parts = [_match_image(found, truth) for found, truth in zip(detections, annotations, strict=True)]
+    enough = min(iou, 1 - 1e-10)  # pycocotools' own: equal boxes overlap by a little less than 1
+    parts = [_match_image(found, truth, enough) for found, truth in zip(detections, annotations, strict=True)]
     labels = np.concatenate([np.zeros(0, np.int64), *(found.labels for found in detections)])
     scores = np.concatenate([np.zeros(0, np.float32), *(found.scores for found in detections)])
     hits, counts = (np.concatenate([np.zeros(0, bool), *(part[i] for part in parts)]) for i in range(2))
@@ -101,16 +108,15 @@ def match_by_class(
     return [Matched(scores[own], hits[own], int(there)) for own, there in zip(ranked, objects, strict=True)]
 
 
-def match(detections: Sequence[Detections], annotations: Sequence[Annotations]) -> Matched:
+def match(detections: Sequence[Detections], annotations: Sequence[Annotations], iou: float = IOU) -> Matched:
     """Match the same way and return all classes as one.
 
     Raises:
         ValueError: not as many detections as annotations.
     """
     labels = [*(found.labels for found in detections), *(truth.labels for truth in annotations)]
-    return together(
-        match_by_class(detections, annotations, max((int(own.max(initial=-1)) for own in labels), default=-1) + 1)
-    )
+    count = max((int(own.max(initial=-1)) for own in labels), default=-1) + 1
+    return together(match_by_class(detections, annotations, count, iou))
 
 
 def together(classes: Sequence[Matched]) -> Matched:
@@ -121,33 +127,33 @@ def together(classes: Sequence[Matched]) -> Matched:
     return Matched(scores[order], hits[order], sum(entry.objects for entry in classes))
 
 
-def _match_image(found: Detections, truth: Annotations) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _match_image(found: Detections, truth: Annotations, enough: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return for each detection whether it is a hit and whether it counts."""
     hit, counts = np.zeros(len(found.scores), bool), np.ones(len(found.scores), bool)
     for label in {*found.labels.tolist()} & {*truth.labels.tolist()}:
         mine = np.flatnonzero(found.labels == label)
         mine = mine[np.argsort(-found.scores[mine], kind="stable")]
         theirs = truth.labels == label
-        hit[mine], counts[mine] = _match_class(found.boxes[mine], truth.boxes[theirs], truth.ignore[theirs])
+        hit[mine], counts[mine] = _match_class(found.boxes[mine], truth.boxes[theirs], truth.ignore[theirs], enough)
     return hit, counts
 
 
 def _match_class(
-    boxes: Floats, truth: Floats, ignore: NDArray[np.bool_]
+    boxes: Floats, truth: Floats, ignore: NDArray[np.bool_], enough: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return for each detection, best first, whether it is a hit and whether it counts."""
     hit, counts = np.zeros(len(boxes), bool), np.ones(len(boxes), bool)
     overlaps = overlap(boxes, truth, ignore)
     free = ~ignore
     # only a detection that overlaps something enough can be anything but a miss: few are left for the loop
-    for index in np.flatnonzero((overlaps >= IOU).any(axis=1)):
+    for index in np.flatnonzero((overlaps >= enough).any(axis=1)):
         row = overlaps[index]
-        objects = np.flatnonzero(free & (row >= IOU))
+        objects = np.flatnonzero(free & (row >= enough))
         if objects.size:
             best = objects[row[objects] == row[objects].max()][-1]  # of equal ones the last, as pycocotools does
             hit[index], free[best] = True, False
         else:
-            counts[index] = not (row[ignore] >= IOU).any()
+            counts[index] = not (row[ignore] >= enough).any()
     return hit, counts
 
 

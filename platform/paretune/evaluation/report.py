@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from paretune.evaluation.accuracy import Accuracy, accuracy_of
+from paretune.evaluation.at_iou import AtIou
 from paretune.evaluation.bootstrap import DRAWS, METHOD, draw, interval_of
 from paretune.evaluation.change import CHANGES, Change, change_of
 from paretune.evaluation.coco import Averages
@@ -65,6 +66,8 @@ class Report:
     """What was evaluated: artefact, split, runtime, time of an inference."""
     change: Change | None = None
     """What it has more than ``facts["against"]``, where that was asked for."""
+    at: AtIou | None = None
+    """The same at one IoU, where that was asked for."""
 
     @property
     def voc(self) -> dict[str, float | None]:
@@ -88,6 +91,7 @@ class Report:
             },
             "images": self.accuracy.images,
             "reasons": dict(self.accuracy.reasons) | ({} if self.change is None else self.change.reasons),
+            **({} if self.at is None else {"at_iou": self.at.tree()}),
             **self.facts,
             **({} if self.change is None else {"change": {name: self.change.figures.get(name) for name in CHANGES}}),
         }
@@ -102,6 +106,7 @@ def report_of(
     averages: Averages | None = None,
     facts: Mapping[str, Any] | None = None,
     before: Sequence[Detections] | None = None,
+    at: AtIou | None = None,
 ) -> Report:
     """Evaluate detections.
 
@@ -113,11 +118,12 @@ def report_of(
         averages: COCO's numbers, where they are known already.
         facts: about what was evaluated.
         before: detections of the same images that these are to be compared with.
+        at: what they come to at one IoU.
     """
     matched = match_by_class(detections, annotations, len(classes))
     every = together(matched)
     found = accuracy_of(detections, annotations, classes, confidence=confidence, averages=averages, matched=every)
-    at = found.confidence if found.confidence is not None else 0.5
+    chosen = found.confidence if found.confidence is not None else 0.5
     voc = voc_aps(detections, annotations, len(classes))
     drawn = draw(detections, annotations, len(classes))
     bounds = interval_of(drawn)
@@ -130,15 +136,16 @@ def report_of(
                 voc["10"][i],
                 matched[i],
                 best_of(matched[i]),
-                point_of(matched[i], at),
+                point_of(matched[i], chosen),
             )
             for i, name in enumerate(classes)
         },
         best=best_of(every),
         interval=None if bounds is None else (bounds[0], bounds[2]),
-        confusion=confusion(detections, annotations, len(classes), at),
+        confusion=confusion(detections, annotations, len(classes), chosen),
         facts=dict(facts or {}),
         change=None if before is None else change_of(drawn, before, annotations, len(classes)),
+        at=at,
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.errors import UserError, did_you_mean
-from paretune.evaluation.coco import Averages, Columns, averages_of, by_hotcoco
+from paretune.evaluation.coco import Averages, AveragesAt, Columns, averages_at, averages_of, by_hotcoco
 from paretune.structures import Annotations, Detections
 
 MOST_BYTES = 4 * 2**30
@@ -35,12 +35,19 @@ class Results:
     detections: tuple[Detections, ...]
     averages: Averages
     """COCO's numbers, of the boxes just as they are written."""
+    averages_at: AveragesAt | None = None
+    """The same at the one IoU that was asked for."""
 
 
-def read_results(truth: Path, found: Path) -> Results:
+def read_results(truth: Path, found: Path, iou: float | None = None) -> Results:
     """Read a ground truth and the detections of its images.
 
     Categories come in the order of their ids, as in pycocotools.
+
+    Args:
+        truth: the one file.
+        found: the other.
+        iou: at which to evaluate besides.
 
     Raises:
         UserError: a file is not of the format, or speaks of images or categories that the other lacks.
@@ -60,9 +67,11 @@ def read_results(truth: Path, found: Path) -> Results:
         raise UserError(f"{found}: expected a list of results, each with image_id, category_id, bbox and score")
     objects = _by_image(truth, content["annotations"], "annotations", images, labels)
     results = _by_image(found, rows, "", images, labels, scored=True)
-    evaluation = by_hotcoco(ids, list(labels), _columns(content["annotations"]), _result_rows(rows))
+    written = (ids, list(labels), _columns(content["annotations"]), _result_rows(rows))
+    evaluation = by_hotcoco(*written)
     return Results(
         averages=averages_of(evaluation, len(labels)),
+        averages_at=None if iou is None else averages_at(by_hotcoco(*written, iou), len(labels)),
         classes=tuple(_name(categories[number], number) for number in labels),
         images=tuple(str(images[number].get("file_name", number)) for number in ids),
         annotations=tuple(_annotations(objects[number], labels) for number in ids),

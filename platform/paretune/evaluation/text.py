@@ -44,6 +44,11 @@ def _head(report: Report) -> list[str]:
     lines.append(f"{', '.join(point)} at confidence {_figure(metrics['confidence'])} ({chosen})")
     if metrics["confidence"] != report.best.confidence:
         lines.append(f"best F1 {_figure(report.best.f1)} at confidence {_figure(report.best.confidence)}")
+    if (at := report.at) is not None:
+        told = {"map": at.averages.map, "recall of 100": at.averages.ar100}
+        told |= {"precision": at.point.precision, "recall": at.point.recall, "f1": at.point.f1}
+        words = ", ".join(f"{name} {_figure(value)}" for name, value in told.items())
+        lines.append(f"at IoU {at.iou:g}: {words} at confidence {_figure(at.point.confidence)}")
     if facts.get("inference_ms_p50") is not None:
         lines.append(f"inference {facts['inference_ms_p50']:.2f} ms (median; nothing else was kept off the device)")
     return lines
@@ -94,9 +99,20 @@ def _classes(report: Report) -> Any:
     columns = ("objects", "map", "VOC ap", "precision", "recall", "F1", "best F1", "at")
     for name in columns:
         table.add_column(name, justify="right")
+    if report.at is not None:
+        table.add_column(f"ap {report.at.iou:g}", justify="right")
     for name, entry in report.classes.items():
         chosen, best = entry.chosen, entry.best
-        values = (entry.ap, entry.voc10, chosen.precision, chosen.recall, chosen.f1, best.f1, best.confidence)
+        values: tuple[float | None, ...] = (
+            entry.ap,
+            entry.voc10,
+            chosen.precision,
+            chosen.recall,
+            chosen.f1,
+            best.f1,
+            best.confidence,
+        )
+        values += () if report.at is None else (report.at.per_class[name],)
         table.add_row(name, str(best.objects), *(_figure(value) for value in values))
     return table
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from paretune.device_lock import alone_on
+from paretune.physical_gpu import NoGpuError, number_of
 from paretune.profiling.cores import passed, reading
 from paretune.profiling.gpu import GPUProfiler
 from paretune.profiling.images import saved_images
-from paretune.profiling.nvml import NoGpuError, opened
+from paretune.profiling.nvml import opened
 from paretune.profiling.rapl import POWERCAP, Zone, joules, packages
 from paretune.profiling.samples import Batch, Protocol, column
 from paretune.profiling.supervisor import LOADER, Worker
@@ -183,13 +184,17 @@ class _Packages:
             return []
 
 
+@dataclass(frozen=True)
 class _Gpu:
     """The GPU's counter, or its power."""
+
+    number: int
+    """CUDA's, in this process."""
 
     @contextmanager
     def span(self) -> Iterator[Span]:
         span = Span()
-        with GPUProfiler(0) as profiler:
+        with GPUProfiler(self.number) as profiler:
             yield span
         told = profiler.report
         span.joules, span.seconds, span.source = told.energy_j, told.wall_s, told.energy_source
@@ -210,13 +215,13 @@ def _meter(target: Target, powercap: Path) -> _Packages | _Gpu | str:
         zones = packages(powercap)
         return zones if isinstance(zones, str) else _Packages(zones)
     try:
-        with opened(0) as gpu:
+        with opened(number_of(target.device)) as gpu:
             if gpu.joules() is None and gpu.read().watts is None:
                 counter, power = gpu.reasons["energy_j"], gpu.reasons["watts"]
                 return counter if counter == power else f"energy counter: {counter}; power: {power}"
     except NoGpuError as error:
         return str(error)
-    return _Gpu()
+    return _Gpu(number_of(target.device))
 
 
 def _work() -> dict[str, float]:

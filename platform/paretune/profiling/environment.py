@@ -9,7 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from paretune.profiling.nvml import NoGpuError, opened
+from paretune.physical_gpu import NoGpuError
+from paretune.profiling.nvml import opened
 from paretune.spec import fingerprint
 from paretune.target import Target
 
@@ -54,7 +55,7 @@ def cpu_name() -> str:
 
 def gpu_name() -> str:
     """Return the name of the GPU that CUDA would use, as NVML tells it; ``unknown`` where it does not."""
-    with suppress(NoGpuError), opened() as gpu:
+    with suppress(NoGpuError), opened(0) as gpu:
         return f"{gpu.name or 'unknown'}{' (MIG)' if gpu.mig else ''}"
     return "unknown"
 

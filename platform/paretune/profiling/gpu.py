@@ -6,7 +6,13 @@
         train()
     print(gpu.report)
 
-Without a GPU the report says so and gives what the CPU did. As a decorator each call is a profile of its own.
+    @GPUProfiler()
+    def step(): ...
+
+    step()
+    print(step.profiler.report)
+
+Without a GPU the report says so and gives what the CPU did. Of what is decorated each call is a profile of its own.
 """
 
 from __future__ import annotations
@@ -19,11 +25,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, cast
+from typing import Any, ParamSpec, Protocol, Self, TypeVar, cast
 
+from paretune.physical_gpu import NoGpuError
 from paretune.profiling.gpu_report import Report
 from paretune.profiling.gpu_sampling import RANGES, Sampler
-from paretune.profiling.nvml import Gpu, NoGpuError, opened
+from paretune.profiling.nvml import Gpu, opened
 from paretune.profiling.worker import peak_bytes
 
 INTERVAL = 0.05
@@ -31,7 +38,22 @@ INTERVAL = 0.05
 AS = {"memory_mib_begin": "memory_mib", "memory_mib_peak": "memory_mib", "gpu": "name"}
 """Figures whose reason is that of another."""
 P = ParamSpec("P")
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Profiled(Protocol[P, R_co]):
+    """A function that was decorated."""
+
+    profiler: GPUProfiler
+    """Holds a report of each of its calls."""
+
+    def __call__(self, *given: P.args, **named: P.kwargs) -> R_co:
+        """Run the function, and profile it."""
+        ...
+
+    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., R_co]:
+        """Bind a method, as a function does."""
+        ...
 
 
 class GPUProfiler:
@@ -51,8 +73,11 @@ class GPUProfiler:
             interval: seconds between samples.
 
         Raises:
+            TypeError: it is written as a decorator without brackets.
             ValueError: the interval is not positive.
         """
+        if callable(device):
+            raise TypeError("write @GPUProfiler(), with brackets")
         if not interval > 0:
             raise ValueError(f"interval is {interval}: seconds between samples, more than 0")
         self._device, self._interval = device, interval
@@ -83,8 +108,8 @@ class GPUProfiler:
         """End the profile; what the block raised goes on."""
         self._blocks().pop().__exit__(kind, error, trace)
 
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Return the function, each call of which is profiled.
+    def __call__(self, function: Callable[P, R_co]) -> Profiled[P, R_co]:
+        """Return the function, each call of which is profiled; its ``profiler`` is this one, with a report of each.
 
         Raises:
             TypeError: it is a generator, whose call does nothing yet.
@@ -98,14 +123,18 @@ class GPUProfiler:
                 with self._profile():
                     return await function(*given, **named)
 
-            return cast("Callable[P, R]", awaited)
+            return cast("Profiled[P, R_co]", self._with_profiler(awaited))
 
         @functools.wraps(function)
-        def profiled(*given: P.args, **named: P.kwargs) -> R:
+        def profiled(*given: P.args, **named: P.kwargs) -> R_co:
             with self._profile():
                 return function(*given, **named)
 
-        return profiled
+        return cast("Profiled[P, R_co]", self._with_profiler(profiled))
+
+    def _with_profiler(self, function: Any) -> Any:
+        function.profiler = self
+        return function
 
     def _blocks(self) -> list[Any]:
         blocks: list[Any] = self._open.__dict__.setdefault("blocks", [])

@@ -102,6 +102,13 @@ class Looks:
         """Return all but the files as plain data."""
         return {"version": self.version, "reason": self.reason, "artefacts": [look.to_dict() for look in self.looks]}
 
+    def failures(self, names: Sequence[str]) -> list[str]:
+        """Say what was not seen of which artefact, a line each; nothing where all was."""
+        if self.reason is not None:
+            return [f"Nsight Compute: {self.reason}"]
+        pairs = zip(names, self.looks, strict=True)
+        return [f"{name}: Nsight Compute: {look.reason}" for name, look in pairs if look.reason is not None]
+
     def save(self, folder: Path) -> None:
         """Keep ncu's own files of each artefact, ``nsight-0-raw.csv`` and so on."""
         for number, look in enumerate(self.looks):

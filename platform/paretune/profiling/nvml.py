@@ -1,20 +1,21 @@
 """What NVIDIA's management library tells of one GPU; what it does not tell is None, with the reason.
 
-A thin layer over ``pynvml`` (nvidia-ml-py), which is imported here only. ``opened`` finds the GPU that CUDA would
-use in this process and keeps the library open for a ``with`` block; everything it cannot say, for whatever cause,
-ends up in ``Gpu.reasons`` instead of an exception.
+A thin layer over ``pynvml`` (nvidia-ml-py). ``opened`` finds the GPU that CUDA would use in this process
+(``physical_gpu``) and keeps the library open for a ``with`` block; everything it cannot say, for whatever cause, ends
+up in ``Gpu.reasons`` instead of an exception.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+from paretune import physical_gpu
+from paretune.physical_gpu import errors_of, handle_of, started
 
 BAD_BITS = {
     0x04: "SwPowerCap",
@@ -28,18 +29,12 @@ OTHER_BITS = {0x01: "GpuIdle", 0x02: "ApplicationsClocksSetting", 0x10: "SyncBoo
 """Recorded only: nothing to do, or clocks that somebody chose."""
 CLOCK_SM, CLOCK_MEMORY, SENSOR_CORE = 1, 2, 0
 """Of ``nvmlClockType_t`` and ``nvmlTemperatureSensors_t``."""
-HIDDEN = {"", "NoDevFiles"}
-"""Entries of CUDA_VISIBLE_DEVICES after which nothing is visible."""
 COMPUTES = 5
 """Percent of the time from which a process computes; a desktop's clock is less."""
 LARGEST_PID = 2**22
 """Of Linux; NVML has been seen to tell larger ones, of nobody."""
 SPLIT = "MIG is on: the power of a GPU cannot be split between its instances"
 UNNAMED = "MIG is on, and CUDA_VISIBLE_DEVICES names no instance (MIG-...)"
-
-
-class NoGpuError(RuntimeError):
-    """There is no GPU to look at; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +156,7 @@ class Gpu:
                 continue
             try:
                 return function(*given)
-            except _errors(library) as error:
+            except errors_of(library) as error:
                 said = f"NVML: {str(error).lower()}"
         self.reasons[figure] = said
         return None
@@ -190,115 +185,6 @@ def opened(device: int | str | None = None, environ: Mapping[str, str] = os.envi
     Raises:
         NoGpuError: no library, no driver, no GPU, or no knowing which one is meant.
     """
-    library = _library()
-    try:
-        library.nvmlInit()
-    except _errors(library) as error:
-        missing = "no NVIDIA driver is installed (libnvidia-ml.so.1 is not found)"
-        found = "not found" in str(error).lower()
-        raise NoGpuError(missing if found else f"NVML: {str(error).lower()}") from None
-    try:
-        yield Gpu(library, _handle(library, device, environ))
-    finally:
-        with suppress(*_errors(library)):
-            library.nvmlShutdown()
-
-
-def _library() -> Any:
-    """Return ``pynvml``; tests put a fake here.
-
-    Raises:
-        NoGpuError: it is not installed.
-    """
-    try:
-        import pynvml
-    except ImportError:
-        raise NoGpuError("pynvml (nvidia-ml-py) is not installed") from None
-    return pynvml
-
-
-def _errors(library: Any) -> tuple[type[Exception], ...]:
-    """Return what the functions of the library raise."""
-    mismatch = getattr(library, "NVMLLibraryMismatchError", library.NVMLError)
-    return (library.NVMLError, mismatch)
-
-
-def _handle(library: Any, device: int | str | None, environ: Mapping[str, str]) -> Any:
-    """Return the handle of a GPU by its UUID: numbers of CUDA and of NVML need not be the same.
-
-    Raises:
-        NoGpuError: there is none, or it is not clear which one.
-    """
-    try:
-        count = library.nvmlDeviceGetCount()
-        handles = [library.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
-        uuids = [library.nvmlDeviceGetUUID(handle) for handle in handles]
-        names = {library.nvmlDeviceGetName(handle) for handle in handles}
-    except _errors(library) as error:
-        raise NoGpuError(f"NVML: {str(error).lower()}") from None
-    if not handles:
-        raise NoGpuError("the driver finds no GPU")
-    if isinstance(device, str):
-        return _by_uuid(library, device, handles, uuids)
-    number, known = _by_torch(device)
-    if known in uuids:  # that of a MIG instance is not among them
-        return handles[uuids.index(known)]
-    entry = _entry(number, environ.get("CUDA_VISIBLE_DEVICES"), count)
-    if not entry.isdigit():
-        return _by_uuid(library, entry, handles, uuids)
-    if len(names) > 1 and environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
-        raise NoGpuError(
-            f"GPU {entry} of this machine's {count}, of several models, may be another one for CUDA than for NVML; "
-            "set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name it by UUID"
-        )
-    return handles[int(entry)]
-
-
-def _entry(number: int, visible: str | None, count: int) -> str:
-    """Return what CUDA_VISIBLE_DEVICES says of CUDA's GPU ``number``: an index of the machine's GPUs, or a UUID.
-
-    As CUDA does, the list ends before the first index that there is not.
-
-    Raises:
-        NoGpuError: so many are not visible.
-    """
-    entries = [str(index) for index in range(count)] if visible is None else []
-    for word in (visible or "").split(",") if visible is not None else []:
-        entry = word.strip()
-        index = int(entry) if re.fullmatch(r"[+-]?\d+", entry) else None
-        if entry in HIDDEN or (index is not None and not 0 <= index < count):
-            break
-        entries.append(entry if index is None else str(index))
-    if not entries:
-        raise NoGpuError(f"CUDA_VISIBLE_DEVICES={visible} leaves none of this machine's {count}")
-    if not 0 <= number < len(entries):
-        raise NoGpuError(f"GPU {number} is asked for, and {len(entries)} are visible")
-    return entries[number]
-
-
-def _by_uuid(library: Any, uuid: str, handles: list[Any], uuids: list[str]) -> Any:
-    """Return the handle of the GPU, or of the MIG instance, whose UUID begins like this.
-
-    Raises:
-        NoGpuError: none does, or several do.
-    """
-    if uuid.startswith("MIG-"):
-        try:
-            return library.nvmlDeviceGetHandleByUUID(uuid)
-        except _errors(library) as error:
-            raise NoGpuError(f"{uuid}: NVML: {str(error).lower()}") from None
-    fitting = [handle for handle, one in zip(handles, uuids, strict=True) if one.startswith(uuid)]
-    if len(fitting) != 1:
-        raise NoGpuError(f"{uuid}: {len(fitting)} of this machine's {len(handles)} GPUs have a UUID like this")
-    return fitting[0]
-
-
-def _by_torch(number: int | None) -> tuple[int, str]:
-    """Return CUDA's number of the GPU meant, and its UUID where torch uses CUDA in this process already (else "")."""
-    cuda = getattr(sys.modules.get("torch"), "cuda", None)
-    if cuda is None or not cuda.is_initialized():
-        return number or 0, ""
-    number = cuda.current_device() if number is None else number
-    if not 0 <= number < cuda.device_count():
-        raise NoGpuError(f"GPU {number} is asked for, and {cuda.device_count()} are visible")
-    return number, f"GPU-{getattr(cuda.get_device_properties(number), 'uuid', '')}"
+    library = physical_gpu.nvml()
+    with started(library):
+        yield Gpu(library, handle_of(library, device, environ))

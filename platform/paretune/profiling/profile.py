@@ -72,7 +72,8 @@ class Profile:
             said += [f"{name}: throughput of {load}" for load in loads or () if isinstance(load, str)]
         counted = zip(self.names, self.operators, strict=False)
         said += [f"{name}: operators: {one}" for name, one in counted if isinstance(one, Failed)]
-        return said + ([f"comparison: {self.comparison}"] if isinstance(self.comparison, str) else [])
+        said += [f"comparison: {self.comparison}"] if isinstance(self.comparison, str) else []
+        return said + ([] if self.nsight is None else self.nsight.failures(self.names))
 
     def tables(self) -> list[Rows]:
         """Return all of it as tables."""

@@ -13,7 +13,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from paretune.profiling.nvml import Gpu, NoGpuError, Reading, opened
+from paretune.physical_gpu import NoGpuError, number_of
+from paretune.profiling.nvml import Gpu, Reading, opened
 from paretune.target import Target
 
 FIGURES = ("sm_mhz", "memory_mhz", "celsius", "watts", "memory_mib")
@@ -125,12 +126,12 @@ class Watch:
 
 @contextmanager
 def watching(target: Target) -> Iterator[Watch]:
-    """Open the GPU that a worker takes, the first that CUDA shows; a CPU, or a GPU without NVML, needs no looking."""
+    """Open the GPU that a worker takes and its lock is for; a CPU, or a GPU without NVML, needs no looking."""
     with ExitStack() as stack:
         watch = Watch(None)
         if target.device != "cpu":
             try:
-                watch = Watch(stack.enter_context(opened(0)))
+                watch = Watch(stack.enter_context(opened(number_of(target.device))))
             except NoGpuError as error:
                 watch = Watch(None, f"the GPU is not watched: {error}")
         yield watch

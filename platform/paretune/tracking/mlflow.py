@@ -1,9 +1,10 @@
-"""MlflowTracker: what a sweep calls to be seen in MLflow; it never fails and never waits for long."""
+"""MlflowTracker: what a sweep calls to be seen in MLflow; a log that fails never ends it, and never holds it up."""
 
 from __future__ import annotations
 
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,13 +92,16 @@ class MlflowTracker:
         self._safely(lambda runs: runs.log_comparison(records, front, comparison))
 
     def _safely(self, do: Callable[[SweepRuns], None]) -> None:
+        """Write to the log; what server, database, migration or disk raise is told, and ends no sweep."""
         if time.monotonic() < self._not_before:
             return
         try:
             if self._runs is None:
                 self._runs = SweepRuns(self._place, self._params, self._started)
             do(self._runs)
-        except Exception as error:  # noqa: BLE001 - server, database, disk, migration: nothing of it may end a sweep
+        except Exception as error:
+            if _is_a_bug(error):
+                raise
             self._runs = None  # what was written is read back at the next attempt
             self._not_before = time.monotonic() + PAUSE
             self._warn(error)
@@ -108,3 +112,18 @@ class MlflowTracker:
             again = f"`paretune resume {self._place.sweep}` logs them"
             print(f"MLflow cannot be written ({reason}); the records are kept, {again}", file=sys.stderr)
         self._warned = True
+
+
+def _is_a_bug(error: Exception) -> bool:
+    """Tell whether an error is a mistake in this package, not MLflow's, its libraries' or the disk's.
+
+    Whatever MLflow and the libraries below it (database, HTTP, stores of files) raise is theirs, of whatever class. It
+    is ours when no library but Python's own was called where it was raised.
+    """
+    if isinstance(error, OSError):
+        return False
+    callers = [
+        frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
+    ours = max(place for place, name in enumerate(callers) if name == __name__.partition(".")[0])
+    return all(name in sys.stdlib_module_names for name in callers[ours + 1 :])

@@ -103,8 +103,10 @@ def _fit(order: Order, workers: int, cpus: int, use_gpu: bool, progress: Callabl
     with _environment():
         thread = threading.Thread(target=fit, name="ray-train", daemon=True)
         thread.start()
-        while thread.is_alive():
+        running = True
+        while running:
             thread.join(POLL_S)
+            running = thread.is_alive()  # asked before reading: telling takes seconds, in which the last epochs may end
             lines = epochs_of(order.work)
             for entry in lines[told:]:
                 progress(entry["line"])
@@ -134,7 +136,6 @@ def _work(config: dict[str, Any]) -> list[str] | None:
             threads=config["threads"],  # Ray has set OMP_NUM_THREADS to 1 whatever the worker was promised
             rank=context.get_world_rank(),
             world=context.get_world_size(),
-            leader=context.get_local_rank() == 0,
         )
     except (UserError, FloatingPointError) as error:
         kind = "UserError" if isinstance(error, UserError) else "FloatingPointError"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 
 from paretune.detectors.base import Detector
-from paretune.device_lock import sharing
+from paretune.device_lock import locks_of, machine, sharing
 from paretune.errors import UserError
 from paretune.spec import fingerprint
 from paretune.structures import InputSize, Split
@@ -86,8 +86,6 @@ class Options:
     """Which worker this is; torch.distributed is initialised when there are several."""
     world: int = 1
     """Number of workers."""
-    leader: bool = True
-    """Whether this worker holds the device lock for its machine."""
     val: Split | None = None
     """What is evaluated between epochs, if the settings ask for it."""
     keep_zeros: bool = False
@@ -157,12 +155,13 @@ def train(
         torch.manual_seed(settings.seed)
         run = Run(network, detector, settings, size, place, options.loss, options.keep_zeros)
         batches = _batches(split, detector, size, settings, options)
+        locks = _locks(place)
         made_by = _fingerprint(detector, size, settings, options.world)
         start = run.resume(options.resume, made_by) if options.resume else 0
         history: list[dict[str, Any]] = []
         begun = time.monotonic()
         for number in range(start, settings.epochs if run.patient(start) else start):
-            with _sharing(place, options) as waited:
+            with _sharing(locks, options) as waited:
                 began = time.monotonic()
                 losses, lr = run.epoch(number, batches.epoch(number), len(batches))
                 seconds = time.monotonic() - began
@@ -251,14 +250,25 @@ def threads_of(settings: Training, device: str) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@contextmanager
-def _sharing(place: Place, options: Options) -> Iterator[float]:
-    """Hold the device together with other trainings; yields the seconds waited.
+def _locks(place: Place) -> tuple[str, ...]:
+    """Return the device locks that this worker holds.
 
-    Of several workers on a machine one holds it for all: were each to ask by itself, one could wait
-    for a measurement that waits for another, which waits for the first to join in.
+    Of several workers on a machine one holds those of all, the others none: were each to ask by itself, one could
+    wait for a measurement that waits for another, which waits for the first to join in.
     """
-    with sharing(place.kind) if options.leader else nullcontext(0.0) as waited:
+    own = locks_of(place.device)
+    if place.world == 1:
+        return own
+    told: list[Any] = [None] * place.world
+    dist.all_gather_object(told, (machine(), own))
+    here = [rank for rank, (where, _) in enumerate(told) if where == told[place.rank][0]]
+    return tuple(sorted({lock for rank in here for lock in told[rank][1]})) if place.rank == here[0] else ()
+
+
+@contextmanager
+def _sharing(locks: tuple[str, ...], options: Options) -> Iterator[float]:
+    """Hold devices together with other trainings; yields the seconds waited."""
+    with sharing(*locks) as waited:
         if options.world > 1:
             dist.barrier()
         yield waited

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from paretune.errors import UserError
-from paretune.names import known_optimizer
-from paretune.training.settings import MOMENTUM_IS, Training
+from paretune.errors import UserError, did_you_mean
+from paretune.training.settings import Training
 
 FLOOR = 0.01
 """What is left of the learning rate in the end, by the schedules cosine and linear."""
@@ -27,24 +28,53 @@ def make_optimizer(network: nn.Module, settings: Training) -> torch.optim.Optimi
     Raises:
         UserError: torch.optim has no such optimizer, or it cannot train this network.
     """
-    try:
-        cls = getattr(torch.optim, known_optimizer(settings.optimizer))
-    except ValueError as error:
-        raise UserError(f"training.optimizer {settings.optimizer!r}: {error}") from error
+    cls: Any = _class_of(settings.optimizer)
     accepted = inspect.signature(cls).parameters
     decayed, others = decay_groups(network)
     groups: list[dict[str, object]] = [{"params": decayed}, {"params": others}]
     if "weight_decay" in accepted:
         groups[0]["weight_decay"], groups[1]["weight_decay"] = settings.weight_decay, 0.0
     groups = [group for group in groups if group["params"]]
-    options = _momentum(settings, accepted["betas"].default if "betas" in accepted else ())
+    options = _momentum(settings, {name: argument.default for name, argument in accepted.items()})
     if "fused" in accepted:
         options["fused"] = True  # one kernel for all weights: on a CPU too, 5x faster than one by one
     try:
         optimizer: torch.optim.Optimizer = cls(groups, lr=settings.lr, **options)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"optimizer {settings.optimizer!r} cannot train this network: {error}") from error
+        raise UserError(f"{settings.optimizer} cannot train this network: {' '.join(str(error).split())}") from error
     return optimizer
+
+
+def optimizer_problem(settings: Training) -> str | None:
+    """Return why an optimizer cannot train with the settings, in one line, or None: it does two steps on a network.
+
+    The network is small and has what any detector has: a convolution, a norm and a linear layer.
+    """
+    try:
+        cls = _class_of(settings.optimizer)
+        decays = "weight_decay" in inspect.signature(cls).parameters
+        if settings.weight_decay and "weight_decay" in settings.model_fields_set and not decays:
+            return f"{settings.optimizer} knows no weight decay"
+        with torch.random.fork_rng([]), torch.enable_grad():
+            network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+            optimizer = make_optimizer(network, settings)
+            for _ in range(2):
+                optimizer.zero_grad()
+                network(torch.ones(2, 3, 3, 3)).square().sum().backward()
+                optimizer.step()
+    except UserError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - a class of torch.optim may raise anything
+        return f"cannot train a network: {' '.join(str(error).split())}"
+    return None
+
+
+def _class_of(name: str) -> type[torch.optim.Optimizer]:
+    found = getattr(torch.optim, name, None)
+    if isinstance(found, type) and issubclass(found, torch.optim.Optimizer) and found is not torch.optim.Optimizer:
+        return found
+    known = [one for one, cls in inspect.getmembers(torch.optim, inspect.isclass) if one != "Optimizer"]
+    raise UserError(f"no such optimizer in torch.optim: {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
 
 
 def decay_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -67,15 +97,21 @@ def decay_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parame
     return decayed, others
 
 
-def _momentum(settings: Training, betas: tuple[float, ...]) -> dict[str, object]:
-    """Return the momentum as torch's class takes it."""
+def _momentum(settings: Training, accepted: Mapping[str, Any]) -> dict[str, object]:
+    """Return the momentum as torch's class takes it; ``accepted`` are its arguments with their defaults.
+
+    Raises:
+        UserError: it takes none, and the settings name one.
+    """
     if settings.optimizer == "SGD":
         momentum = MOMENTUM if settings.momentum is None else settings.momentum
         return {"momentum": momentum, "nesterov": momentum > 0}
     if settings.momentum is None:
         return {}
-    if MOMENTUM_IS.get(settings.optimizer) == "betas":
-        return {"betas": (settings.momentum, *betas[1:])}
+    if "betas" in accepted:
+        return {"betas": (settings.momentum, *accepted["betas"][1:])}
+    if "momentum" not in accepted:
+        raise UserError(f"{settings.optimizer} has no momentum")
     return {"momentum": settings.momentum}
 
 

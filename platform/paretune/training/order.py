@@ -81,7 +81,6 @@ def carry_out(
     threads: int,
     rank: int = 0,
     world: int = 1,
-    leader: bool = True,
     after: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> None:
     """Train, or go on with it, in this process; the first worker saves states, history and network.
@@ -92,7 +91,6 @@ def carry_out(
         threads: of torch; 0 leaves them as they are.
         rank: which worker this is,
         world: of how many.
-        leader: whether this worker holds the device lock for its machine.
         after: called by the first worker with the facts of each epoch, when it is on disk.
 
     Raises:
@@ -137,7 +135,7 @@ def carry_out(
         order.how,
         device=device,
         on_epoch=on_epoch,
-        options=Options(resume=load_state(order.work), rank=rank, world=world, leader=leader),
+        options=Options(resume=load_state(order.work), rank=rank, world=world),
     )
     if rank == 0:
         epochs = {entry["number"]: entry for entry in epochs_of(order.work)}  # one lost in a crash is there twice

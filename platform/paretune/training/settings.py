@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from paretune.detectors.base import BoxLoss, ClassLoss, Losses
-from paretune.names import known_optimizer
+from paretune.detectors.base import Losses
+from paretune.names import OPTIMIZERS
 from paretune.spec import Spec, misplaced
 from paretune.training.augment import Augment
 
@@ -20,7 +20,7 @@ MOMENTUM_IS: dict[str, Literal["momentum", "betas"]] = {
     "NAdam": "betas",
     "RAdam": "betas",
 }
-"""Optimizer → the argument of torch's class that holds its momentum; the others have none."""
+"""Optimizer of ``OPTIMIZERS`` → the argument of torch's class that holds its momentum; the others have none."""
 ELSEWHERE = ("device", "threads", "readers", "checkpoint_every", "storage", "with_ray")
 """Fields that do not decide what comes out: where it runs, and where and how often it is saved."""
 
@@ -34,12 +34,14 @@ class Training(Spec):
     """Images that go through the network at once."""
     accumulate: int = Field(default=1, ge=1, le=1024)
     """Batches whose gradients are averaged before the weights change once: a larger batch in the same memory."""
-    box_loss: BoxLoss | None = None
-    """Loss of the boxes, in place of the detector's own: iou, giou, diou, ciou or smooth_l1, what it offers."""
-    class_loss: ClassLoss | None = None
-    """Loss of the classes, in place of the detector's own: bce, cross_entropy or focal, what it offers."""
-    optimizer: Annotated[str, AfterValidator(known_optimizer)] = "AdamW"
-    """A class of torch.optim, by name."""
+    box_loss: str | None = None
+    """Loss of the boxes, in place of the detector's own: iou, giou, diou, ciou or smooth_l1, what it offers; where it
+    compares offsets, a loss of torch.nn by name, such as HuberLoss."""
+    class_loss: str | None = None
+    """Loss of the classes, in place of the detector's own: bce, cross_entropy or focal, what it offers, or a loss of
+    torch.nn by name, such as MultiMarginLoss."""
+    optimizer: str = "AdamW"
+    """A class of torch.optim, by name: any that trains a network without being given its loss several times a step."""
     lr: float = Field(default=2e-3, gt=0, le=10)
     """Highest learning rate: reached after the warm-up, then lowered by the schedule."""
     momentum: float | None = Field(default=None, ge=0, lt=1)
@@ -95,7 +97,9 @@ class Training(Spec):
     def _fields_fit(self) -> Training:
         given = self.model_fields_set
         wrong: dict[str, str] = {}
-        if self.momentum is not None and self.optimizer not in MOMENTUM_IS:
+        if self.optimizer not in OPTIMIZERS:
+            wrong |= self._tried()
+        elif self.momentum is not None and self.optimizer not in MOMENTUM_IS:
             wrong["momentum"] = f"{self.optimizer} has none; {', '.join(MOMENTUM_IS)} have"
         if self.optimizer == "Rprop" and "weight_decay" in given and self.weight_decay:
             wrong["weight_decay"] = "Rprop looks at signs only, and knows no weight decay"
@@ -113,6 +117,13 @@ class Training(Spec):
         if wrong:
             raise misplaced(type(self).__name__, {(name,): (said, getattr(self, name)) for name, said in wrong.items()})
         return self
+
+    def _tried(self) -> dict[str, str]:
+        """Return what hinders an optimizer that is not known to train: it is tried, for which torch is imported."""
+        from paretune.training.optimizing import optimizer_problem
+
+        problem = optimizer_problem(self)
+        return {} if problem is None else {"optimizer": problem}
 
     @property
     def by_ray(self) -> bool:

@@ -50,17 +50,20 @@ def add(verbs: Any) -> None:
 
 
 def _check(given: argparse.Namespace) -> int:
-    from paretune.data.checking.report import check_dataset, check_survey
+    from paretune.data.checking.report import check_survey, checked_dataset
     from paretune.data.checking.source import survey_of_folder
 
     if given.source.is_file():
-        report = check_dataset(_of_job(given.source), given.near, progress)
+        with checked_dataset(_of_job(given.source), given.near, progress) as report:
+            _show(report, given)
     else:
         report = check_survey(survey_of_folder(given.source, given.format), given.near, progress)
-    if given.picture:
-        from paretune.data.checking.picture import draw
+        _show(report, given)
+    return DEFECTS if report.hinders else 0
 
-        draw(report, given.picture)
+
+def _show(report: Any, given: argparse.Namespace) -> None:
+    """Print a report, then draw it: a picture that cannot be written costs nothing of what was found."""
     if given.json:
         import json
 
@@ -69,7 +72,10 @@ def _check(given: argparse.Namespace) -> int:
         from paretune.data.checking.text import report_text
 
         print(report_text(report))
-    return DEFECTS if report.hinders else 0
+    if given.picture:
+        from paretune.data.checking.picture import draw
+
+        draw(report, given.picture)
 
 
 def _of_job(file: Path) -> Any:

@@ -39,6 +39,8 @@ def add(verbs: Any) -> None:
     way.add_argument(
         "--from-csv", type=Path, metavar="FILE", help="filename, class, xmin, ymin, xmax, ymax in a header"
     )
+    text = "of the table: 0, corners are edges counted from 0 (default); 1, as in Pascal VOC, pixels counted from 1, "
+    annotate.add_argument("--origin", type=int, choices=(0, 1), help=f"{text}xmax and ymax the object's last")
     annotate.add_argument("--score", type=float, default=0.5, help="smallest score that counts (default: 0.5)")
     _images(annotate)
     annotate.set_defaults(run=_annotate)
@@ -73,10 +75,12 @@ def _split(given: argparse.Namespace) -> int:
 
 def _annotate(given: argparse.Namespace) -> int:
     check_confidence(given.score, "--score")
+    if given.origin is not None and not given.from_csv:
+        raise UserError("--origin: of the boxes of --from-csv; a detector's are told")
     if given.from_csv:
         from paretune.data.tables import read_table
 
-        data = read_table(given.from_csv, given.images_in)
+        data = read_table(given.from_csv, given.images_in, given.origin or 0)
     else:
         from paretune.annotate import annotate
 

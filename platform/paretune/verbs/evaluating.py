@@ -37,6 +37,8 @@ def add(verbs: Any) -> None:
     )
     text = "for precision, recall, F1 and confusions (default: that of the best F1)"
     evaluate.add_argument("--confidence", type=float, metavar="C", help=text)
+    text = "evaluate at this one too: average precision, and precision, recall and F1, for example 0.6"
+    evaluate.add_argument("--iou", type=float, metavar="IOU", help=text)
     evaluate.add_argument("--limit", type=int, metavar="N", help="evaluate the first N images only")
     target_arguments(evaluate)
     evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="curves, confusions and worst images as pictures")
@@ -50,7 +52,7 @@ def _evaluate(given: argparse.Namespace) -> int:
     target = checked_target(given, [folder for folder in folders if folder])
     from paretune.evaluations import Wanted, evaluate_artefact, evaluate_files
 
-    wanted = Wanted(given.confidence, given.split, given.limit, given.out, given.against)
+    wanted = Wanted(given.confidence, given.split, given.limit, given.out, given.against, given.iou)
     if given.annotations:
         report = evaluate_files(given.annotations, given.detections, wanted)
     else:
@@ -82,5 +84,7 @@ def _check(given: argparse.Namespace) -> None:
     if given.data and not given.artefact:
         raise UserError("--data: the images of an ARTEFACT; results files bring their own ground truth")
     check_confidence(given.confidence)
+    if given.iou is not None and not 0 < given.iou <= 1:
+        raise UserError(f"--iou {given.iou:g}: expected more than 0, at most 1")
     if given.limit is not None and given.limit < 1:
         raise UserError(f"--limit {given.limit}: expected at least 1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,11 @@ class Report:
         }
 
 
-def check_dataset(dataset: Dataset, near: int = 0, progress: Callable[[int, int], None] = lambda *_: None) -> Report:
-    """Find every defect of a dataset; it goes on after each.
+@contextmanager
+def checked_dataset(
+    dataset: Dataset, near: int = 0, progress: Callable[[int, int], None] = lambda *_: None
+) -> Iterator[Report]:
+    """Find every defect of a dataset, going on after each; yields the report, whose images are there in the block.
 
     Args:
         dataset: to look at.
@@ -77,17 +81,17 @@ def check_dataset(dataset: Dataset, near: int = 0, progress: Callable[[int, int]
     Raises:
         UserError: its folder is not there, or of another format.
     """
-    with tempfile.TemporaryDirectory() as cache:  # what is generated must be there until it was looked at
+    with tempfile.TemporaryDirectory() as cache:  # holds what is generated
         if dataset.name in SURVEYS.rows:
             read: Callable[[Dataset], Survey] = SURVEYS.load(dataset.name)
             survey = read(dataset)
         else:
             survey = opened.survey(dataset, Path(cache))
-        return check_survey(survey, near, progress)
+        yield check_survey(survey, near, progress)
 
 
 def check_survey(survey: Survey, near: int = 0, progress: Callable[[int, int], None] = lambda *_: None) -> Report:
-    """Find every defect of a dataset that was read leniently; see ``check_dataset``."""
+    """Find every defect of a dataset that was read leniently; see ``checked_dataset``."""
     looks = look_at([image.file for image in survey.images], survey.pixels, progress)
     found = [*survey.findings, *check_repeated(survey.images, looks, near), *_of_images(survey, looks)]
     if not any(image.boxes for image in survey.images):

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from paretune.device_holders import doing
 from paretune.errors import UserError
 
 SESSION_MARK = ".ray-session"
@@ -94,7 +95,7 @@ def _join(address: str) -> None:
         log_to_driver=False,
         logging_level="ERROR",
         # of QUIET, which was submitted with the job, Ray's job supervisor takes this one out
-        runtime_env={"env_vars": {"RAY_worker_niceness": QUIET["RAY_worker_niceness"]}},
+        runtime_env={"env_vars": {"RAY_worker_niceness": QUIET["RAY_worker_niceness"], **doing()}},
     )
 
 
@@ -115,7 +116,7 @@ def _start(folder: Path, *, nested: bool) -> None:
             dashboard_host="127.0.0.1",
             log_to_driver=False,
             logging_level="ERROR",
-            runtime_env={"env_vars": {"PYTHONPATH": python_path(), **QUIET}},
+            runtime_env={"env_vars": {"PYTHONPATH": python_path(), **QUIET, **doing()}},
             object_store_memory=256 * 2**20,  # only small messages pass through it
         )
     except Exception as error:  # Ray raises bare ones when its own processes are not up in time
