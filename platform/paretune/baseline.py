@@ -77,10 +77,9 @@ def baseline_problem(sweep: Sweep) -> str | None:
     if eager is None:
         return None
     if eager.state == "failed":
-        where = "" if str(sweep.runs) == "runs" else f" --runs {sweep.runs}"
         return (
             f"trial 0, the eager baseline, failed, so there is nothing to compare with: {eager.failure}\n"
-            f"to run it again: paretune resume {sweep.name}{where}"
+            f"to run it again: {sweep.command('resume')}"
         )
     for place, metric in sweep.job.asked:
         if metric not in eager.metrics:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from paretune import __version__
 from paretune.errors import UserError, did_you_mean
+from paretune.hints import command
 from paretune.job import Job
 from paretune.plan import Plan, checked_space
 from paretune.promises import Promise
@@ -29,6 +30,11 @@ from paretune.structures import Data, Split
 from paretune.yamlfile import read_yaml
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def runs_option(runs: Path) -> list[str]:
+    """Return the words that name an output folder on the command line: none for the usual one."""
+    return [] if runs == Path("runs") else ["--runs", str(runs)]
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,10 @@ class Sweep:
     def comparison(self) -> Path:
         """Return the file of the interleaved measurement of the front."""
         return self.folder / "comparison.json"
+
+    def command(self, verb: str) -> str:
+        """Return the command line that does something with this sweep."""
+        return command(verb, self.name, *runs_option(self.runs))
 
     @property
     def finished(self) -> bool:
@@ -189,7 +199,7 @@ def new_sweep(plan: Plan, name: str, promises: Sequence[Promise] = ()) -> Sweep:
     if sweep.folder.exists():
         raise UserError(
             f"a sweep {name!r} exists already in {sweep.runs}: "
-            f"`paretune resume {name}` goes on with it, --name gives another name"
+            f"`{sweep.command('resume')}` goes on with it, --name gives another name"
         )
     facts = {
         "paretune": __version__,

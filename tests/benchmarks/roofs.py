@@ -1,4 +1,4 @@
-"""Whether the roofs that advice is worked out from are those of the machine: beside a stopwatch of torch's, in turns."""
+"""Whether the roofs that advice is worked out from are those of the machine: beside a stopwatch, in turns."""
 
 from __future__ import annotations
 

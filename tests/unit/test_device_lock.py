@@ -164,7 +164,7 @@ def test_killing_the_holder_frees_the_device(device, mode):
         assert holder.stdout.readline() == "held\n"
         assert not is_free(device)
         holder.kill()
-        assert becomes(lambda: is_free(device), 1.0)
+        assert becomes(lambda: is_free(device))
 
 
 def test_forked_children_do_not_keep_the_lock_of_a_killed_parent(device):
@@ -175,7 +175,7 @@ def test_forked_children_do_not_keep_the_lock_of_a_killed_parent(device):
             holder.kill()
             holder.wait()
             assert Path(f"/proc/{child}").exists()  # it lives on
-            assert becomes(lambda: is_free(device), 1.0)
+            assert becomes(lambda: is_free(device))
         finally:
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
+from paretune.hints import command
 from paretune.verbs.arguments import checked_target, images_arguments, named_images, target_arguments
 
 
@@ -56,7 +57,7 @@ def _optimize(given: argparse.Namespace) -> int:
         print(f"note: {note}")
     counts = f"{found.params:,} parameters, {found.flops / 1e9:.3g} GFLOP" if found.params and found.flops else ""
     print(f"{given.out}: {found.format} for {recipe.runtime.name}, {found.size_mib:.2f} MiB, {counts}")
-    print(f"to use it: paretune predict {given.out} IMAGE")
+    print(f"to use it: {command('predict', given.out, 'IMAGE')}")
     return 0
 
 

@@ -67,6 +67,5 @@ def _run(sweep: Any, address: str | None) -> int:
     outcome = run_sweep(sweep, address=address)
     if outcome.finished:
         return 0
-    where = "" if str(sweep.runs) == "runs" else f" --runs {sweep.runs}"
-    print(f"\nstopped; nothing is lost. To go on: paretune resume {sweep.name}{where}", file=sys.stderr)
+    print(f"\nstopped; nothing is lost. To go on: {sweep.command('resume')}", file=sys.stderr)
     return INTERRUPTED

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from typing import Any
 
+from paretune.hints import command
 from paretune.verbs.arguments import job_arguments, overrides
 from paretune.verbs.sweeping import INTERRUPTED
 
@@ -25,15 +25,16 @@ def _train(given: argparse.Namespace) -> int:
     from paretune.trainings import open_place, run_training
 
     plan = read_plan(given.job, overrides(given))
+    tested = ["--test"] if given.test else []
+    changed = [word for text in given.set for word in ("--set", text)]
     place = open_place(plan, given.name or given.job.stem, resume=given.resume, test=given.test)
     try:
         run_training(place, plan.job, test=given.test)
     except KeyboardInterrupt:
-        again = ["paretune", "train", str(given.job), "--name", place.name, "--resume"]
-        changed = [word for text in given.set for word in ("--set", text)]
-        print(f"\nstopped; nothing is lost. To go on: {shlex.join(again + changed)}", file=sys.stderr)
+        again = command("train", given.job, "--name", place.name, "--resume", *tested, *changed)
+        print(f"\nstopped; nothing is lost. To go on: {again}", file=sys.stderr)
         return INTERRUPTED
     print(f"network, training.json, curves.png, samples.png: {place.folder}")
-    print(f"to evaluate it: paretune evaluate {place.folder / 'artefact'}")
-    print(f"to search from it: paretune sweep {given.job} --set baseline={place.folder}")
+    print(f"to evaluate it: {command('evaluate', place.folder / 'artefact')}")
+    print(f"to search from it: {command('sweep', given.job, *changed, '--set', f'baseline={place.folder}')}")
     return 0
