@@ -86,7 +86,8 @@ def _end(found: Any, given: argparse.Namespace) -> None:
 
         print(f"\npage: {given.out / PAGE}")
         if found.advice:
-            print(f"recipes: {given.out}; to try them first: {command('sweep', 'JOB.yaml', '--first', given.out)}")
+            again = command("sweep", "JOB.yaml", "--name", "advised", "--first", given.out)
+            print(f"recipes: {given.out}; to try them first: {again}")
         if any(one.artefact for one in found.tried):
             print(f"artefacts: {given.out / TRIED}")
 

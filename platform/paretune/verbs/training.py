@@ -36,5 +36,6 @@ def _train(given: argparse.Namespace) -> int:
         return INTERRUPTED
     print(f"network, training.json, curves.png, samples.png: {place.folder}")
     print(f"to evaluate it: {command('evaluate', place.folder / 'artefact')}")
-    print(f"to search from it: {command('sweep', given.job, *changed, '--set', f'baseline={place.folder}')}")
+    begun = ["--name", place.free_sweep_name(), *changed, "--set", f"baseline={place.folder}"]
+    print(f"to search from it: {command('sweep', given.job, *begun)}")
     return 0
