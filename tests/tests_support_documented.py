@@ -50,7 +50,7 @@ def printed(text: str) -> list[str]:
     """Return the commands that the program printed for its reader to type."""
     found = []
     for line in text.splitlines():
-        match = re.search(r"(\S*python\S* -m paretune|\S*paretune) (?=[a-z]+( |$|`))[^`]*", line)
+        match = re.search(r"([^\s`]*python[^\s`]* -m paretune|[^\s`]*paretune) (?=[a-z]+( |$|`))[^`]*", line)
         if match:
             found.append(match[0].strip())
     return found

@@ -206,7 +206,7 @@ def test_a_writer_killed_anywhere_is_carried_on_without_doubles(runs, monkeypatc
     warning = capsys.readouterr().err
     assert warning.count("\n") == 1
     assert "OSError: the disk is full" in warning
-    assert "`paretune resume demo` logs them" in warning
+    assert f"`paretune resume demo --runs {runs}` logs them" in warning
     for count in (9, 14):
         sync(tracker_of(runs), runs, records[:count])
     parents, children = runs_in(runs)
