@@ -38,7 +38,7 @@ def unchanged(place, seen):
 
 
 def refuse_another(place):
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not (place.runs / "tiny" / ".lock").exists():
         assert time.monotonic() < end
         time.sleep(0.1)
@@ -50,7 +50,7 @@ def refuse_another(place):
 def stop(process, number):
     """Send a signal; unless it kills, the sweep ends cleanly. Return how to go on, as it says itself if it can."""
     process.send_signal(number)
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=300)
     if number == signal.SIGKILL:
         time.sleep(1)  # what was running on Ray dies by itself
         return shlex.join([sys.executable, "-m", "paretune", "resume", "tiny"])

@@ -141,7 +141,7 @@ def test_stopped_and_resumed_it_ends_with_the_same_weights(trained: Place, sign:
     process = trained.start(*words)
     trained.wait_for_epochs(process, 2, name)
     process.send_signal(sign)
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=300)
     if sign == signal.SIGINT:
         assert process.returncode == 130, err
         (hint,) = printed(err)
@@ -170,7 +170,7 @@ def test_in_the_background_with_ctrl_c_ignored_it_still_ends_when_told_to(traine
     process = trained.start("train", "tiny.yaml", "--name", "background", begin=as_shells_do)
     trained.wait_for_epochs(process, 1, "background")
     process.terminate()
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
     assert "--resume" in err
 
