@@ -8,7 +8,6 @@ from typing import Any
 
 from paretune.folders import Sweep
 from paretune.job import Job
-from paretune.output import runs_option
 from paretune.recipe import Recipe
 from paretune.records import read_record
 from paretune.training.order import Order, adopt, divergence_told, train_order
@@ -75,10 +74,9 @@ def baseline_problem(sweep: Sweep) -> str | None:
     if eager is None:
         return None
     if eager.state == "failed":
-        where = runs_option(sweep.runs)
         return (
             f"trial 0, the eager baseline, failed, so there is nothing to compare with: {eager.failure}\n"
-            f"to run it again: paretune resume {sweep.name}{where}"
+            f"to run it again: {sweep.command('resume')}"
         )
     for place, metric in sweep.job.asked:
         if metric not in eager.metrics:

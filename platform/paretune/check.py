@@ -31,8 +31,12 @@ TABLES: dict[str, Registry[Any]] = {
 }
 
 
-def check_files(files: Sequence[Path]) -> str:
+def check_files(files: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> str:
     """Check job and search-space files.
+
+    Args:
+        files: jobs and search spaces.
+        overrides: dotted place → value, set in each job before it is checked.
 
     Returns:
         A line for each file that is right.
@@ -44,7 +48,7 @@ def check_files(files: Sequence[Path]) -> str:
     problems: list[Problem] = []
     for file in files:
         try:
-            said.append(_check_file(file))
+            said.append(_check_file(file, overrides or {}))
         except UserErrors as error:
             problems += error.problems
         except UserError as error:
@@ -54,7 +58,7 @@ def check_files(files: Sequence[Path]) -> str:
     return "\n".join(said)
 
 
-def _check_file(file: Path) -> str:
+def _check_file(file: Path, overrides: Mapping[str, Any]) -> str:
     document = read_yaml(file)
     fields = set(document.data) if isinstance(document.data, Mapping) else set()
     as_job, as_space = fields & set(Job.model_fields), fields & {*Recipe.model_fields, "first"}
@@ -62,10 +66,16 @@ def _check_file(file: Path) -> str:
         expected = "a job (dataset, detector, space, …) or a search space (input_size, steps, runtime) is expected"
         raise UserErrors([Problem(str(file), 1, expected)])
     if len(as_job - {"input_size"}) >= len(as_space - {"input_size"}):
-        plan = read_plan(file)
+        plan = read_plan(file, overrides, unnamed=True)
         problems = sweep_problems(plan.job, gpus_of_driver)  # noted only: it may be meant for another machine
         here = f"; not on this machine: {'; '.join(problems)}" if problems else ""
-        return f"{file}: a job, right; its space has {len(plan.space.parameters)} parameters{here}"
+        dataset = plan.job.dataset
+        unnamed = (
+            f"; its data was not looked at: name it by --set dataset.{dataset.name}.{field}=FOLDER"
+            if (field := dataset.unnamed())
+            else ""
+        )
+        return f"{file}: a job, right; its space has {len(plan.space.parameters)} parameters{here}{unnamed}"
     space = checked_space(document)
     corners = sum(1 for _ in space.corners())
     return f"{file}: a search space, right; {len(space.parameters)} parameters, {corners} corners checked"

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from paretune import __version__
 from paretune.errors import UserError, did_you_mean
+from paretune.hints import command
 from paretune.job import Job
 from paretune.output import checked_name, dataset_cache, expanded, new_sweep_name, only_one, runs_option
 from paretune.plan import Plan, checked_space
@@ -64,6 +65,10 @@ class Sweep:
     def comparison(self) -> Path:
         """Return the file of the interleaved measurement of the front."""
         return self.folder / "comparison.json"
+
+    def command(self, verb: str) -> str:
+        """Return the command line that does something with this sweep."""
+        return command(verb, self.name, *runs_option(self.runs))
 
     @property
     def finished(self) -> bool:
@@ -215,7 +220,7 @@ def _taken(sweep: Sweep) -> str:
         return f"{sweep.folder} exists already, and is no sweep; --name gives another name"
     return (
         f"a sweep {sweep.name!r} exists already in {sweep.runs}: "
-        f"`paretune resume {sweep.name}{runs_option(sweep.runs)}` goes on with it, --name gives another name"
+        f"`{sweep.command('resume')}` goes on with it, --name gives another name"
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -40,9 +39,9 @@ def expanded(output: str) -> Path:
     return Path(os.path.expandvars(output)).expanduser()
 
 
-def runs_option(runs: Path) -> str:
-    """Return what a command needs to find an output folder, a space before it; nothing for the default one."""
-    return "" if runs == Path(DEFAULT) else f" --runs {shlex.quote(str(runs))}"
+def runs_option(runs: Path) -> list[str]:
+    """Return the words that name an output folder on the command line: none for the usual one."""
+    return [] if runs == Path(DEFAULT) else ["--runs", str(runs)]
 
 
 def checked_name(name: str, what: str = "sweep") -> str:

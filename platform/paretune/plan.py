@@ -29,13 +29,16 @@ class Plan:
     """The space's file as it is, to be kept with the sweep."""
 
 
-def read_plan(path: Path, overrides: Mapping[str, Any] | None = None, *, here: bool = True) -> Plan:
+def read_plan(
+    path: Path, overrides: Mapping[str, Any] | None = None, *, here: bool = True, unnamed: bool = False
+) -> Plan:
     """Read a job and the space it names, and check all that can be checked without running anything.
 
     Args:
         path: the job's file.
         overrides: dotted place → value, set before the job is checked.
         here: it will run on this machine; else on a cluster, where folders are looked at: they must be absolute.
+        unnamed: the dataset's folder may still be unnamed.
 
     Raises:
         UserErrors: every mistake in both files at once.
@@ -45,7 +48,7 @@ def read_plan(path: Path, overrides: Mapping[str, Any] | None = None, *, here: b
     job = validate(Job, document)
     problems = [
         Problem(document.file, document.line((field,)), f"{field}: {said}")
-        for field, said in (_folder_problems(job) if here else _cluster_problems(job))
+        for field, said in (_folder_problems(job, unnamed=unnamed) if here else _cluster_problems(job))
     ]
     space_path = path.parent / job.space
     if not space_path.is_file():
@@ -63,9 +66,10 @@ def read_plan(path: Path, overrides: Mapping[str, Any] | None = None, *, here: b
     return Plan(job, space, space_path.read_text())
 
 
-def _folder_problems(job: Job) -> list[tuple[str, str]]:
+def _folder_problems(job: Job, *, unnamed: bool) -> list[tuple[str, str]]:
     """Return what is wrong with the folders on this machine that a job names, each after its field."""
-    problems = [("dataset", said) for said in job.dataset.problems()]
+    passed = unnamed and job.dataset.unnamed() is not None
+    problems = [("dataset", said) for said in ([] if passed else job.dataset.problems())]
     if job.baseline is None:
         problems += [("detector", said) for said in job.detector.problems()]
     if job.baseline is not None and (said := unfit_baseline(Path(job.baseline), job.detector)):
@@ -76,6 +80,8 @@ def _folder_problems(job: Job) -> list[tuple[str, str]]:
 def _cluster_problems(job: Job) -> list[tuple[str, str]]:
     """Return what is wrong with the folders that a job names, as far as another machine than theirs can tell."""
     named = [("dataset", folder) for folder in job.dataset.folders()]
+    if job.dataset.unnamed() is not None:
+        named = []
     problems = [("dataset", said) for said in ([] if named else job.dataset.problems())]
     if job.baseline is not None:
         named.append(("baseline", job.baseline))

@@ -13,7 +13,9 @@ from paretune.device_lock import sharing
 from paretune.errors import UserError
 from paretune.folders import Sweep
 from paretune.front import Judge, Objective, front_object
+from paretune.hints import command
 from paretune.latency_scale import on_one_scale
+from paretune.output import runs_option
 from paretune.promises import Outcome, outcomes
 from paretune.records import Record, read_records
 from paretune.spec import flat
@@ -140,13 +142,12 @@ def front_json(sweep: Sweep, target: str | None = None) -> str:
 def front_text(sweep: Sweep, target: str | None = None) -> str:
     """Return the front as a person reads it, with what to type next."""
     front = checked_front(sweep, target)
-    where = "" if str(sweep.runs) == "runs" else f" --runs {sweep.runs}"
     volume = front["hypervolume"]
     kept = "; ".join(f"{metric} {constraint}" for metric, constraint in sweep.job.constraints.items())
     comparison = comparison_of(sweep)
     lines = [display.front_table(front, comparison)]
     if comparison is not None and "reason" in comparison:
-        lines.append(f"speed-ups: not known, {comparison['reason']}; to try again: paretune resume {sweep.name}{where}")
+        lines.append(f"speed-ups: not known, {comparison['reason']}; to try again: {sweep.command('resume')}")
     elif comparison is not None:
         lines += comparison["notes"]
         lines += (
@@ -165,5 +166,5 @@ def front_text(sweep: Sweep, target: str | None = None) -> str:
         drops = {name: kept.max_drop for name, kept in sweep.job.constraints.items() if kept.max_drop is not None}
         doubts = (display.unsure(name, drop, metrics) for name, drop in drops.items())
         lines += [doubt for doubt in doubts if doubt is not None]
-    lines.append(f"pictures: {sweep.folder / 'front'}    next: paretune ui{where}")
+    lines.append(f"pictures: {sweep.folder / 'front'}    next: {command('ui', *runs_option(sweep.runs))}")
     return "\n".join(lines)

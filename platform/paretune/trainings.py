@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,6 +46,11 @@ class TrainingPlace:
     def folder(self) -> Path:
         """Return the training's own folder."""
         return self.runs / TRAININGS / self.name
+
+    def free_sweep_name(self) -> str:
+        """Return the training's name, or one made of it that no sweep has yet."""
+        names = itertools.chain([self.name], (f"{self.name}-{number}" for number in itertools.count(2)))
+        return next(name for name in names if not (self.runs / name).exists())
 
     @property
     def cache(self) -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 
 import believable
 import right
+import roofs
 import unharmed
 from compressed import optimized
 from figures import BENCH, Figures, paretune, photographs
@@ -76,6 +77,7 @@ PARTS: dict[str, Callable[..., None]] = {
     "right": right.fill,
     "useful": fill,
     "unharmed": unharmed.fill,
+    "roofs": lambda _, figures: roofs.fill(figures),
 }
 
 

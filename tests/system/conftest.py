@@ -60,7 +60,13 @@ class Place:
         return {**os.environ, **places}
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "paretune", *words]
+        return self._started([sys.executable, "-m", "paretune", *words])
+
+    def typed(self, line: str) -> subprocess.Popen[str]:
+        """Start a command as a shell does in which it is typed."""
+        return self._started(["bash", "-c", f"exec {line}"])
+
+    def _started(self, command: list[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
             command,
             cwd=self.folder,

@@ -50,7 +50,7 @@ def test_advice_is_told_with_its_evidence_and_written_as_recipes(artefact: Artef
     assert "10.00 ms from image to boxes, launch-bound" in said  # 5 of the network's 8 ms lie outside layers
     assert "runtime: openvino" in said
     assert "2.00x" in said
-    assert "paretune sweep JOB.yaml --first advice" in said
+    assert "paretune sweep JOB.yaml --name advised --first advice" in said
     (file,) = Path("advice").glob("*.yaml")
     assert Recipe.model_validate(yaml.safe_load(file.read_text())) == Recipe.model_validate(RECIPE)
 

@@ -266,13 +266,12 @@ def test_our_jobs_read_the_official_layouts(form, tmp_path, capsys):
     write_dataset(data, tmp_path / ("VOCdevkit/VOC2007" if form == "voc" else "official"), form)
     root = tmp_path / ("VOCdevkit" if form == "voc" else "official")
     text = (ROOT / f"jobs/{form}.yaml").read_text()
-    before = {"coco": "{root: coco}", "voc": "{root: VOCdevkit/VOC2007}"}[form]
-    assert before in text
+    assert "root: ???" in text
     for folder in ("jobs", "search_spaces"):
         (tmp_path / folder).mkdir()
     (tmp_path / "search_spaces/photographs.yaml").write_text((ROOT / "search_spaces/photographs.yaml").read_text())
     job = tmp_path / f"jobs/{form}.yaml"
-    job.write_text(text.replace(before, f"{{root: {root}}}"))
+    job.write_text(text.replace("root: ???", f"root: {root}"))
     assert main(["check", str(job)]) == 0, capsys.readouterr().err
     again = opened(form, root, tmp_path)
     assert sorted(again.splits) == ["train", "val"]

@@ -183,7 +183,7 @@ def test_processes_that_open_at_once_get_the_same(tmp_path):
     for worker in workers:
         worker.start()
     start.set()
-    found = {answers.get(timeout=50) for _ in workers}
+    found = {answers.get(timeout=150) for _ in workers}
     for worker in workers:
         worker.join()
     assert len(found) == 1

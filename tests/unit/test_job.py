@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import textwrap
@@ -51,15 +50,16 @@ def plan(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.yaml")), ids=lambda p: p.name)
-def test_every_job_of_ours_is_right_but_for_folders_it_does_not_have(path):
-    problems = ()
-    with contextlib.suppress(UserErrors):
-        try:
-            read_plan(path)
-        except UserErrors as error:
-            problems = error.problems
-            raise
-    assert [p for p in problems if not p.message.startswith("dataset: no such folder")] == []
+def test_every_job_of_ours_is_right_and_runs_once_its_folder_is_named(path):
+    dataset = read_plan(path, unnamed=True).job.dataset
+    if dataset.unnamed() is None:
+        read_plan(path)
+        return
+    for here in (True, False):
+        with pytest.raises(UserErrors) as raised:
+            read_plan(path, here=here)
+        (problem,) = raised.value.problems
+        assert f"--set dataset.{dataset.name}.root=" in problem.message
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda p: p.name)

@@ -13,7 +13,10 @@ import pytest
 from tests_support import ROOT
 
 PACKAGE = ROOT / "platform" / "paretune"
-ORCHESTRATORS = {"sweep.py": 200, "trial.py": 200, "cli.py": 240}
+MOST = 320
+"""Lines of a file,"""
+ORCHESTRATORS = {"sweep.py": 200, "trial.py": 200, "cli.py": 80}
+"""and of those that only call others."""
 
 
 def test_platform_is_the_standard_library():
@@ -32,10 +35,10 @@ def test_platform_folder_holds_only_packages():
     assert {p.name for p in (ROOT / "platform").iterdir() if p.is_dir() and p.name[0] not in "._"} == {"paretune"}
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_files_stay_short(path):
-    lines = path.read_text().count("\n")
-    assert lines <= ORCHESTRATORS.get(str(path.relative_to(PACKAGE)), 320), f"{path.name} has {lines} lines"
+def test_files_stay_short():
+    lines = {str(path.relative_to(PACKAGE)): path.read_text().count("\n") for path in PACKAGE.rglob("*.py")}
+    assert ORCHESTRATORS.keys() <= lines.keys()
+    assert {name: count for name, count in lines.items() if count > ORCHESTRATORS.get(name, MOST)} == {}
 
 
 @pytest.mark.parametrize(

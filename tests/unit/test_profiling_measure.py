@@ -41,7 +41,7 @@ def run(folder, *, target=Target(), **protocol):  # noqa: B008 - frozen
     return measure(folder, images(), target, quick(**protocol), loader=BUSY)
 
 
-def gone(pid, seconds=5.0):
+def gone(pid, seconds=60.0):
     """Tell whether a process ended: no such process, or a zombie that its new parent has not buried yet."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

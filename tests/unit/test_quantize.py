@@ -14,6 +14,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from paretune.compression import quantize
 from paretune.compression.base import Context
@@ -110,12 +111,10 @@ def test_for_tensorrt_every_integer_is_signed_and_every_zero_point_0(
     }
     assert contents_of(found.file).for_tensorrt
     batch = inputs(tmp_path, 1)
-    for wanted, got in zip(
-        open_session(source.file, 1).run(None, {"images": batch}),
-        open_session(found.file, 1).run(None, {"images": batch}),
-        strict=True,
-    ):
-        assert 0 < np.linalg.norm(wanted - got) < 0.03 * np.linalg.norm(wanted)
+    # computed without integer kernels: a CPU without VNNI adds up signed ones in 16 bits, which TensorRT does not
+    exact = ReferenceEvaluator(str(found.file)).run(None, {"images": batch})
+    for wanted, got in zip(open_session(source.file, 1).run(None, {"images": batch}), exact, strict=True):
+        assert 0 < np.linalg.norm(wanted - got) < 0.02 * np.linalg.norm(wanted)
 
 
 def test_says_nearly_what_the_float_file_says(source: Model, tmp_path: Path) -> None:

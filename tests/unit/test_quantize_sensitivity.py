@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +11,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 
+from paretune.compression import sensitivity
 from paretune.compression.export import Export
 from paretune.compression.quantize import Quantize
 from paretune.compression.quantize_mixed import integer_layers, layers
@@ -20,6 +22,7 @@ from paretune.compression.quantize_ways import CALIBRATION, KEPT, Plan, Work, to
 from paretune.compression.sensitivity import agreement, rank
 from paretune.model import Model
 from paretune.runtimes.onnxsession import open_session
+from paretune.runtimes.tensorrt import TensorRt
 from paretune.structures import Detections, Floats, InputSize, Thresholds
 from tests_support_compression import MixedDetector, context, exported, model
 
@@ -135,6 +138,41 @@ def test_layers_put_back_into_float_one_after_another_are_all_named(tmp_path: Pa
     assert len(in_float) == 3
     assert sorted(told(twice, KEPT)) == sorted(in_float)
     assert told(twice, CALIBRATION)["images"] == ["train-0", "train-1", "train-2", "train-3"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", [None, TensorRt()], ids=["cpu", "tensorrt"])
+def test_files_for_tensorrt_are_compared_as_it_adds_up_and_others_as_this_cpu_does(
+    runtime: TensorRt | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums of signed integers are cut off on a CPU without VNNI: that would be taken for a layer's harm."""
+    seen: list[tuple[Path, bool]] = []
+    real = sensitivity.open_session
+
+    def opened(file: Path, threads: int, *, exact: bool = False) -> object:
+        if file.name.endswith(".alone.onnx"):
+            seen.append((file, exact))
+            copy = tmp_path / "one.onnx"
+            copy.write_bytes(file.read_bytes())
+        return real(file, threads, exact=exact)
+
+    monkeypatch.setattr(sensitivity, "open_session", opened)
+    bright = model()
+    with torch.no_grad():
+        for layer in (bright.network.same[0], bright.network.plain[0]):
+            layer.weight.fill_(0.2)  # all as large as they come: no sum of pairs fits 16 bits
+    source = Export().apply(bright, context(tmp_path / "source"))
+    around = replace(context(tmp_path), runtime=runtime)
+    work = Work(source, around, range(4), tmp_path)
+    order = work.ranked(work.make(Plan("int8", "onnxruntime", "minmax", True, 8, False, 0)))
+    assert len(seen) == len(order) == 4
+    assert {exact for _, exact in seen} == {runtime is not None}
+    if runtime is not None:
+        batch = around.detector.preprocess(pictures_of(around)[0], source.input_size)[0][None]
+        exact = real(tmp_path / "one.onnx", 1, exact=True).run(["box", "score"], {"images": batch})
+        wanted = ReferenceEvaluator(str(tmp_path / "one.onnx")).run(["box", "score"], {"images": batch})
+        for one, other in zip(exact, wanted, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-3 * float(np.abs(other).max()))
 
 
 def pictures_of(around: object) -> list[np.ndarray]:

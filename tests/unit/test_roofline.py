@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import time
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from paretune.compression.artefact import write_artefact
 from paretune.compression.quantize_torch import quantize_network
@@ -30,7 +33,7 @@ from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime
 from paretune.runtimes.predictor import load_predictor
 from paretune.structures import InputSize
-from paretune.target import Target
+from paretune.target import Target, cpu_has_bfloat16
 from tests_support_profiling import FAKE_ROW, FakeDetector, onnx_of
 
 ROOFS = Roofs("cpu", {"fp32": 100e9, "int8": 400e9}, [(1_000_000, 50e9), (100_000_000, 10e9)], {})
@@ -251,24 +254,75 @@ def test_a_device_with_less_memory_has_the_roofs_of_what_fits(
     assert "memory" in told["reasons"][f"copies of {1 << 60} bytes"]
 
 
-@pytest.mark.alone
-def test_the_roofs_are_those_a_stopwatch_finds() -> None:
-    torch.set_num_threads(1)
-    one = torch.randn(512, 512)
+class Planted(TorchDispatchMode):
+    """A device of known roofs: adds up the seconds that it would take for what torch is told to compute."""
 
-    def by_stopwatch() -> float:
-        best, end = float("inf"), time.perf_counter() + 1
-        while time.perf_counter() < end:
-            start = time.perf_counter()
-            torch.mm(one, one)
-            best = min(best, time.perf_counter() - start)
-        return 2 * 512**3 / best
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds = 0.0
 
-    before = by_stopwatch()
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in {"mm", "_int_mm"}:
+            (rows, inner), columns = args[0].shape, args[1].shape[1]
+            self.seconds += 2 * rows * inner * columns / PLANTED[args[0].dtype]
+        elif name == "copy_":
+            self.seconds += (args[0].nbytes + args[1].nbytes) / PLANTED_BYTES
+        elif "conv" in name:
+            self.seconds += PLANTED_CALL + PLANTED_ELEMENT * args[0].numel()
+        return func(*args, **(kwargs or {}))
+
+
+PLANTED = {torch.float32: 100e9, torch.bfloat16: 150e9, torch.int8: 400e9}
+"""Operations per second."""
+PLANTED_BYTES = 20e9
+PLANTED_CALL, PLANTED_ELEMENT = 1e-5, 2e-9
+
+
+def test_the_roofs_of_a_device_of_known_roofs_are_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def planted(run: Callable[[], Any], _device: str) -> float:
+        run()  # the first call packs weights
+        with Planted() as clock:
+            run()
+        return clock.seconds
+
+    monkeypatch.setattr(roofs, "_fastest", planted)
+    monkeypatch.setattr(roofs, "cpu_has_bfloat16", lambda: True)
+    monkeypatch.setattr(roofs, "SIDES", {"cpu": (64, 128)})
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None)
+    roofs._main("cpu", [0])
+    told = json.loads(capsys.readouterr().out)
+    assert told["compute"] == pytest.approx({"fp32": 100e9, "bf16": 150e9, "int8": 400e9})
+    assert [size for size, _ in told["copies"]] == list(roofs.COPIES["cpu"])
+    assert [rate for _, rate in told["copies"]] == pytest.approx([PLANTED_BYTES] * len(told["copies"]))
+    call, element = told["int8_layer"]
+    assert element == pytest.approx(PLANTED_ELEMENT)
+    assert call == pytest.approx(PLANTED_CALL + PLANTED_ELEMENT * 16 * 4 * 4)
+    assert set(told["reasons"]) == {"fp16"}
+
+
+def test_a_roof_is_of_the_shortest_run_and_of_as_many_as_fit_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, took = 0.0, cycle((0.03, 0.05, 0.02, 0.04))
+
+    def run() -> None:
+        nonlocal now
+        now += next(took)
+
+    monkeypatch.setattr(roofs, "time", SimpleNamespace(perf_counter=lambda: now))
+    assert roofs._fastest(run, "cpu") == pytest.approx(0.02)
+    assert now == pytest.approx(0.03 + 0.05 + 0.02 + 0.04 + 0.03 + 0.05)  # the first warms up; then 0.15 s
+
+
+@pytest.mark.slow
+def test_this_machines_roofs_are_measured() -> None:
+    """How high they are is for `make bench NAME=profiling` to judge: neighbours come and go between two of them."""
     found = measure_roofs(Target())
-    after = by_stopwatch()  # neighbours come and go
-    assert 0.6 * min(before, after) <= found.compute["fp32"] <= 1.4 * max(before, after)
-    assert found.compute["int8"] > found.compute["fp32"]
-    assert found.bandwidth(1) > found.bandwidth(1e9) > 1e8
-    assert "fp16" in found.reasons
-    assert 1e-6 < found.int8_overhead(0) < found.int8_overhead(1e6) < 1
+    assert {"fp32", "int8"} <= set(found.compute)
+    assert set(found.compute) | set(found.reasons) == {"fp32", "bf16", "fp16", "int8"}
+    assert ("bf16" in found.compute) == cpu_has_bfloat16()
+    assert [size for size, _ in found.copies] == list(roofs.COPIES["cpu"])
+    assert all(np.isfinite(rate) and rate > 1e6 for rate in (*found.compute.values(), *dict(found.copies).values()))
+    assert 0 < found.int8_overhead(0) <= found.int8_overhead(1e6) < 10

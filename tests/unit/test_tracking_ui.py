@@ -115,7 +115,7 @@ def test_the_ui_shows_the_newest_front_and_leaves_nothing_behind(runs, tmp_path,
         ui.send_signal(how)
         assert ui.wait(30) == 0
         assert ui.stdout.read() == "Ctrl-C ends it\n"
-        assert wait_for(lambda: not alive(group), 10)
+        assert wait_for(lambda: not alive(group), 60)
     finally:
         if ui.poll() is None:
             ui.kill()

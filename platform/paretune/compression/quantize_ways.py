@@ -130,7 +130,8 @@ class Work:
         """Return the integer layers of quantized files, the most harmful first."""
         self.context.progress("quantize: comparing layers")
         images = list(TrainingInputs(self.model, self.context, self.indices[: sensitivity.IMAGES]))
-        return sensitivity.rank(self.context.detector, self.model.input_size, self.floats, files, images)
+        detector, size = self.context.detector, self.model.input_size
+        return sensitivity.rank(detector, size, self.floats, files, images, exact=self.signed)
 
     def with_floats(self, files: Files, kept: Sequence[Layer]) -> Files:
         """Return quantized files with some layers put back into float, besides those that are there already."""

@@ -32,6 +32,8 @@ def rank(
     floats: Mapping[str, Path],
     quantized: Mapping[str, Path],
     images: Sequence[Floats],
+    *,
+    exact: bool = False,
 ) -> list[Layer]:
     """Return the integer layers of a quantized detector, those first that harm its boxes most.
 
@@ -44,6 +46,8 @@ def rank(
         floats: the file of each part, in float.
         quantized: the file of each part, made from those.
         images: network inputs, each (1, 3, H, W).
+        exact: compute without this CPU's integer kernels, whose sums overflow where there is no VNNI: for files that
+            will run elsewhere.
     """
     import onnx
 
@@ -55,20 +59,20 @@ def rank(
         names = integer_layers(integer.graph, source.graph).keys()
         for layer in names:
             alone = mixed(integer, source, names - {layer})
-            parts = {**plain, part: _opened(detector, part, alone, file)}
+            parts = {**plain, part: _opened(detector, part, alone, file, exact=exact)}
             got = [detector.run(parts, image, size) for image in images]
             found.append((_harm(detector, size, wanted, got), (part, layer)))
     return [layer for _, layer in sorted(found, key=lambda entry: entry[0], reverse=True)]
 
 
-def _opened(detector: Detector, part: str, model: Any, beside: Path) -> Part:
+def _opened(detector: Detector, part: str, model: Any, beside: Path, *, exact: bool) -> Part:
     """Open a model by way of a file that is gone again."""
     import onnx
 
     file = beside.with_suffix(".alone.onnx")
     try:
         onnx.save(model, file)
-        return loaded(detector, part, open_session(file, threads=1))
+        return loaded(detector, part, open_session(file, threads=1, exact=exact))
     finally:
         file.unlink(missing_ok=True)
 

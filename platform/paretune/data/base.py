@@ -27,6 +27,10 @@ class Dataset(Spec, ABC):
         """
         return []
 
+    def unnamed(self) -> str | None:
+        """Return the field whose folder is still to be named, or None: a job may be written before it is known."""
+        return None
+
     @abstractmethod
     def open(self, cache: Path) -> Data:
         """Open the dataset, making what it generates (images, splits) under ``cache``.

@@ -9,6 +9,8 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from paretune.data.base import Dataset
 
+UNNAMED = "???"
+"""Stands for a folder that is still to be named: on the command line, or in the file."""
 MOST_PROBLEMS = 20
 """Problems of one kind that are told one by one."""
 
@@ -17,7 +19,7 @@ class Foldered(Dataset):
     """A dataset in a folder of files."""
 
     root: str
-    """Its folder; ~ and variables such as $HOME are filled in."""
+    """Its folder; ~ and variables such as $HOME are filled in. ??? leaves it to `--set`."""
     classes: list[str] | None = Field(default=None, min_length=1)
     """Class names in their order; without them, those the files tell, or all that occur, sorted."""
     val_share: float = Field(default=0.2, gt=0, lt=1)
@@ -44,6 +46,10 @@ class Foldered(Dataset):
         """Return the root."""
         return [self.root]
 
+    def unnamed(self) -> str | None:
+        """Return the root's field where no folder is named yet."""
+        return "root" if self.root == UNNAMED else None
+
     @property
     def folder(self) -> Path:
         """The root with ~ and variables filled in."""
@@ -54,7 +60,9 @@ class Foldered(Dataset):
             return folder
 
     def missing(self, expected: str) -> str | None:
-        """Say that the folder is not there, or return None."""
+        """Say that the folder is not named or not there, or return None."""
+        if self.unnamed():
+            return f"its folder is not named yet: --set dataset.{self.name}.root=FOLDER (expected {expected})"
         if self.folder.is_dir():
             return None
         text = str(self.folder)

@@ -20,6 +20,7 @@ from paretune.data.photographs import Photographs, unique_ids
 from paretune.data.summary import facts
 from paretune.data.voclists import check_lists, share_out
 from paretune.errors import UserError, did_you_mean
+from paretune.hints import command
 from paretune.spec import fingerprint
 from paretune.structures import Annotations, Data, Split
 
@@ -252,7 +253,8 @@ class _Opening:
         told = [str(finding) for finding in dict.fromkeys(self.refused)]
         more = [f"{self.survey.root}: {len(told) - MOST_PROBLEMS} more"] if len(told) > MOST_PROBLEMS else []
         skippable = all(finding.kind not in NEVER_SKIPPED for finding in self.refused)
-        hint = ["`policy: skip` leaves such entries out; `paretune data check` tells them all"] if skippable else []
+        every = command("data", "check", self.dataset.folder, "--from", self.dataset.name)
+        hint = [f"`policy: skip` leaves such entries out; `{every}` tells them all"] if skippable else []
         raise UserError("\n".join([*told[:MOST_PROBLEMS], *more, *hint]))
 
 

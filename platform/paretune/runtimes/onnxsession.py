@@ -56,10 +56,13 @@ def open_session(
     threads: int,
     providers: Mapping[str, Mapping[str, str]] | None = None,
     profile: Path | None = None,
+    *,
+    exact: bool = False,
 ) -> InferenceSession:
     """Open an ONNX file with all graph optimizations, on the CPU unless providers are given, best first.
 
     With a folder as ``profile`` every operator is timed, for a file that the session writes there at its end.
+    ``exact`` computes in float what a file rounds to integers: no sum is cut off, on any CPU.
 
     Threads of the pool spin only while an inference runs: by default they spin on for tens of
     milliseconds after it, on cores that by then belong to somebody else.
@@ -72,6 +75,8 @@ def open_session(
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if exact:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile / file.stem)

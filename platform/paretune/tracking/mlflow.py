@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.front import Judge
+from paretune.hints import command
 from paretune.records import Record
 from paretune.tracking.client import Place
 from paretune.tracking.runs import SweepRuns
@@ -109,7 +110,7 @@ class MlflowTracker:
     def _warn(self, error: Exception) -> None:
         if not self._warned:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            again = f"`paretune resume {self._place.sweep}` logs them"
+            again = f"`{command('resume', self._place.sweep, '--runs', self._place.runs)}` logs them"
             print(f"MLflow cannot be written ({reason}); the records are kept, {again}", file=sys.stderr)
         self._warned = True
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
+from paretune.hints import command
 from paretune.verbs.arguments import (
     INCOMPLETE,
     checked_target,
@@ -89,7 +90,8 @@ def _end(found: Any, given: argparse.Namespace) -> None:
 
         print(f"\npage: {given.out / PAGE}")
         if found.advice:
-            print(f"recipes: {given.out}; to try them first: paretune sweep JOB.yaml --first {given.out}")
+            again = command("sweep", "JOB.yaml", "--name", "advised", "--first", given.out)
+            print(f"recipes: {given.out}; to try them first: {again}")
         if any(one.artefact for one in found.tried):
             print(f"artefacts: {given.out / TRIED}")
 

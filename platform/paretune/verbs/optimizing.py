@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
+from paretune.hints import command
 from paretune.verbs.arguments import checked_target, claiming_out, images_arguments, named_images, target_arguments
 
 TOO_MUCH = 1
@@ -87,7 +88,7 @@ def _show(found: Any, runtime: str) -> None:
         print(f"NOT USABLE: {accuracy.unusable}")
         print(f"it is kept in {made.folder} all the same; compress less, or fine-tune for more epochs")
     else:
-        print(f"to use it: paretune predict {made.folder} IMAGE")
+        print(f"to use it: {command('predict', made.folder, 'IMAGE')}")
 
 
 def _written(given: argparse.Namespace) -> Any:

@@ -6,12 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from paretune.errors import UserError
+
 
 def add(verbs: Any) -> None:
     """Add the verbs to the parser."""
     check = verbs.add_parser("check", help="find every mistake in job and search-space files without running them")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    check.set_defaults(run=_check)
+    text = "change one field of the job that is checked"
+    check.add_argument("--set", action="append", default=[], metavar="a.b=value", help=text)
+    check.set_defaults(run=_check, trials=None)
     plugins = verbs.add_parser("plugins", help="list detectors, datasets, steps, runtimes, samplers and their fields")
     plugins.add_argument("kind", nargs="?", metavar="KIND", help="one table only")
     plugins.add_argument("--json", action="store_true", help="one JSON object")
@@ -20,8 +24,11 @@ def add(verbs: Any) -> None:
 
 def _check(given: argparse.Namespace) -> int:
     from paretune.check import check_files
+    from paretune.verbs.arguments import overrides
 
-    print(check_files(given.files))
+    if given.set and len(given.files) > 1:
+        raise UserError("--set changes one job: check it alone")
+    print(check_files(given.files, overrides(given)))
     return 0
 
 

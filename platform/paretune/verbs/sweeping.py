@@ -60,12 +60,10 @@ def _check_machine(job: Any, address: str | None) -> None:
 
 
 def _run(sweep: Any, address: str | None, *, new: bool = False) -> int:
-    from paretune.output import runs_option
     from paretune.sweep import run_sweep
 
     outcome = run_sweep(sweep, address=address, new=new)
     if outcome.finished:
         return 0
-    again = f"paretune resume {sweep.name}{runs_option(sweep.runs)}"
-    print(f"\nstopped; nothing is lost. To go on: {again}", file=sys.stderr)
+    print(f"\nstopped; nothing is lost. To go on: {sweep.command('resume')}", file=sys.stderr)
     return INTERRUPTED

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from typing import Any
 
+from paretune.hints import command
 from paretune.verbs.arguments import INTERRUPTED, job_arguments, overrides
 
 
@@ -26,16 +26,17 @@ def _train(given: argparse.Namespace) -> int:
 
     plan = read_plan(given.job, overrides(given))
     refuse_unfit_for_training(plan.job)
+    tested = ["--test"] if given.test else []
     place = open_place(plan, given.name or given.job.stem, resume=given.resume, test=given.test)
     changed = [word for text in given.set for word in ("--set", text)]
     try:
         run_training(place, plan.job, test=given.test, new=not given.resume)
     except KeyboardInterrupt:
-        again = ["paretune", "train", str(given.job), "--name", place.name, "--resume"]
-        print(f"\nstopped; nothing is lost. To go on: {shlex.join(again + changed)}", file=sys.stderr)
+        again = command("train", given.job, "--name", place.name, "--resume", *tested, *changed)
+        print(f"\nstopped; nothing is lost. To go on: {again}", file=sys.stderr)
         return INTERRUPTED
     print(f"network, training.json, curves.png, samples.png: {place.folder}")
-    print(f"to evaluate it: {shlex.join(['paretune', 'evaluate', str(place.folder / 'artefact')])}")
-    search = ["paretune", "sweep", str(given.job), *changed, "--set", f"baseline={place.folder}"]
-    print(f"to search from it: {shlex.join(search)}")
+    print(f"to evaluate it: {command('evaluate', place.folder / 'artefact')}")
+    begun = ["--name", place.free_sweep_name(), *changed, "--set", f"baseline={place.folder}"]
+    print(f"to search from it: {command('sweep', given.job, *begun)}")
     return 0

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.errors import UserError
 from paretune.executors.ray.session import QUIET
+from paretune.hints import command
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -75,7 +76,7 @@ def submit(
             )
         print(f"submitted sweep {name!r} as {submission}")
         if not wait:
-            print(f"to look at it: paretune status {submission} --address {address}")
+            print(f"to look at it: {command('status', submission, '--address', address)}")
             return 0
         return _follow(client, submission, address)
 
@@ -160,7 +161,7 @@ def _follow(client: JobSubmissionClient, submission: str, address: str) -> int:
     from aiohttp import ClientError
     from ray.job_submission import JobStatus
 
-    look = f"to look at it: paretune status {submission} --address {address}"
+    look = f"to look at it: {command('status', submission, '--address', address)}"
 
     async def tail() -> None:
         async for lines in client.tail_job_logs(submission):
