@@ -158,6 +158,11 @@ class Sweep:
         return {metric: bounds.least for metric, bounds in self.bounds.items() if bounds.least is not None}
 
     @property
+    def ceilings(self) -> dict[str, float]:
+        """Return the largest value that the constraints allow of each metric they bound from above."""
+        return {metric: bounds.most for metric, bounds in self.bounds.items() if bounds.most is not None}
+
+    @property
     def begun(self) -> bool:
         """Tell whether anything was done that takes time: an epoch or all of the baseline's training, or a trial."""
         trained = self.job.baseline is None and was_begun(self.baseline)

@@ -109,7 +109,7 @@ def write_front(sweep: Sweep, front: dict[str, Any], records: Sequence[Record]) 
     advice = [one.tree() for one in advice_of(sweep)]
     violations = {record.number: sweep.violations(record) for record in records if record.state == "complete"}
     aims = judge_of(sweep).objectives
-    picture = Picture(front, records, aims, comparison_of(sweep), sweep.floors, advice, violations)
+    picture = Picture(front, records, aims, comparison_of(sweep), sweep.floors, advice, violations, sweep.ceilings)
     folder = sweep.folder / "front"
     folder.mkdir(exist_ok=True)
     (folder / "front.json").write_text(json.dumps(front, indent=1))

@@ -155,6 +155,20 @@ def test_a_collapsed_trial_does_not_press_the_front_together():
     assert re.search(r'class="m unfit"[^>]*><path d="M[\d. ]+h11.0l-5.5 8z"/>', text)
 
 
+def test_a_largest_allowed_cost_is_drawn_and_what_lies_beyond_is_marked():
+    """The constraint is on the cost, which a floor alone would never show."""
+    records = fake_records()
+    beyond = {r.number: {"latency_ms": r.metrics["latency_ms"] - 3.0} for r in records if r.state == "complete"}
+    text = front_html(picture_of(records, floors={}, ceilings={"latency_ms": 3.0}, violations=beyond))
+    kinds = {trial: attrs["class"].split()[1:] for trial, attrs in Page(text).marks().items()}
+    assert (kinds[7], kinds[11]) == (["unfit"], ["other"])
+    assert 'class="floor">largest allowed' in text
+    assert "latency_ms at most 3" in Page(text).text
+    (line,) = re.findall(r'<path d="M([\d.]+) \d+V\d+" class="floor"/>', text)
+    at = {int(t): float(x) for t, x in re.findall(r'data-trial="(\d+)"[^>]*><circle cx="([\d.]+)"', text)}
+    assert at[11] < float(line) < at[7]
+
+
 def test_the_smallest_allowed_value_is_drawn_on_its_own_axis_only():
     drawn = 'class="floor">smallest allowed'
     assert drawn in front_html(picture_of(fake_records(), floors={"map": 0.46}))

@@ -47,6 +47,8 @@ class Picture:
     """What came of advice that was tried, as ``promises.Outcome.tree`` returns it."""
     violations: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     """Trial → constraint → by how much it is broken; 0 or less is kept."""
+    ceilings: Mapping[str, float] = field(default_factory=dict)
+    """Metric → largest value the constraints allow."""
 
     @property
     def axes(self) -> tuple[str, str]:
@@ -69,7 +71,10 @@ class Picture:
     @property
     def frame(self) -> Frame | None:
         """Return what part of the plane is shown; None when there is nothing to show."""
-        return frame_of(self.marks, self.axes, (self.floors or {}).get(self.axes[1])) if self.marks else None
+        if not self.marks:
+            return None
+        cost, quality = self.axes
+        return frame_of(self.marks, self.axes, (self.floors or {}).get(quality), self.ceilings.get(cost))
 
     @property
     def failed(self) -> list[Record]:
@@ -162,6 +167,8 @@ def _draw(axes: Any, marks: Sequence[Mark], frame: Frame) -> None:
         axes.scatter([m.x for m in below], edge, marker="v", clip_on=False, **style)
     if frame.floor is not None:
         axes.axhline(frame.floor, c=FLOOR, lw=1, ls="--", label="smallest allowed")
+    if frame.ceiling is not None:
+        axes.axvline(frame.ceiling, c=FLOOR, lw=1, ls="--", label="largest allowed")
 
 
 def front_html(picture: Picture) -> str:
@@ -195,6 +202,7 @@ def _tested(picture: Picture) -> bool:
 def _summary(picture: Picture) -> str:
     aims = ", ".join(f"{objective.direction} {objective.metric}" for objective in picture.objectives)
     kept = "".join(f"; {metric} at least {floor:.4g}" for metric, floor in (picture.floors or {}).items())
+    kept += "".join(f"; {metric} at most {ceiling:.4g}" for metric, ceiling in picture.ceilings.items())
     points, trials = len(picture.front["front"]), len(picture.records)
     return f"{points} of {trials} trials are on the front ({len(picture.failed)} failed): {aims}{kept}"
 

@@ -40,20 +40,22 @@ class Frame:
     names: tuple[str, str]
     floor: float | None
     """Smallest y that the constraints allow."""
+    ceiling: float | None = None
+    """Largest x that the constraints allow."""
 
 
-def frame_of(marks: Sequence[Mark], names: tuple[str, str], floor: float | None) -> Frame:
+def frame_of(marks: Sequence[Mark], names: tuple[str, str], floor: float | None, ceiling: float | None = None) -> Frame:
     """Choose the axes' ranges: all costs; the qualities of trials that keep the constraints.
 
     One collapsed trial would press the front into a line; what lies below is drawn on the lower edge.
     """
-    xs = [mark.x for mark in marks]
+    xs = [mark.x for mark in marks] + ([ceiling] if ceiling is not None and ceiling > 0 else [])
     ys = [mark.y for mark in marks if mark.kind != "unfit"] or [mark.y for mark in marks]
     ys += [floor] if floor is not None else []
     ys += [end for mark in marks if mark.chosen for end in mark.rise or ()]
     pad_y = 0.08 * (max(ys) - min(ys)) or 0.05
     pad_x = (max(xs) / min(xs)) ** 0.06 * 1.02
-    return Frame((min(xs) / pad_x, max(xs) * pad_x), (min(ys) - pad_y, max(ys) + pad_y), names, floor)
+    return Frame((min(xs) / pad_x, max(xs) * pad_x), (min(ys) - pad_y, max(ys) + pad_y), names, floor, ceiling)
 
 
 def svg(marks: Sequence[Mark], frame: Frame) -> str:
@@ -88,6 +90,10 @@ def _grid(frame: Frame, at: Callable[[float, float], tuple[float, float]]) -> li
         _, py = at(frame.x[0], frame.floor)
         parts.append(f'<path d="M{LEFT} {py:.1f}H{right}" class="floor"/>')
         parts.append(f'<text x="{right}" y="{py - 5:.1f}" text-anchor="end" class="floor">smallest allowed</text>')
+    if frame.ceiling is not None and frame.ceiling > 0:
+        px, _ = at(frame.ceiling, frame.y[0])
+        parts.append(f'<path d="M{px:.1f} {TOP}V{low}" class="floor"/>')
+        parts.append(f'<text x="{px - 6:.1f}" y="{TOP + 12}" text-anchor="end" class="floor">largest allowed</text>')
     x_name, y_name = (html.escape(name) for name in frame.names)
     parts.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 10}" text-anchor="middle">{x_name}, log scale</text>')
     parts.append(f'<text transform="translate(14 {low / 2}) rotate(-90)" text-anchor="middle">{y_name}</text>')
