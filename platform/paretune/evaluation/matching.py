@@ -107,10 +107,9 @@ def match(detections: Sequence[Detections], annotations: Sequence[Annotations]) 
     Raises:
         ValueError: not as many detections as annotations.
     """
-    labels = [entry.labels for entry in (*detections, *annotations)]
-    return together(
-        match_by_class(detections, annotations, max((int(own.max(initial=-1)) for own in labels), default=-1) + 1)
-    )
+    labels = [*(found.labels for found in detections), *(truth.labels for truth in annotations)]
+    last = max((int(own.max(initial=-1)) for own in labels), default=-1)
+    return together(match_by_class(detections, annotations, last + 1))
 
 
 def together(classes: Sequence[Matched]) -> Matched:
