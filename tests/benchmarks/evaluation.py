@@ -37,6 +37,7 @@ IMAGES, DETECTIONS, CLASSES = 5000, 100, 80
 SIMULATIONS, HALVES = 480, 200
 """The share of so many that hold the truth is known to a point; the ends of the interval hardly depend on how many
 halves there are: a fifth of the product's are enough here."""
+SIZES = (100, 1000)
 WORLDS = ((1, 8000, 4.0), (4, 20000, 2.0))
 """Classes, images in all the world, objects in each: of four classes the last is a quarter as common as the first."""
 
@@ -114,7 +115,7 @@ def coverage(figures: Figures) -> None:
     """Add how often the intervals hold the truth: two worlds, 100 and 1,000 images of each."""
     with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
         for there in WORLDS:
-            for images in (100, 1000):
+            for images in SIZES:
                 jobs = [(number, images, there) for number in range(SIMULATIONS)]
                 found = np.array(list(pool.map(held, jobs, chunksize=SIMULATIONS // 20)))
                 sure = f"{there[0]} classes, {images} images, {SIMULATIONS} simulations"

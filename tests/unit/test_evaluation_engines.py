@@ -16,7 +16,8 @@ from paretune.evaluation.bootstrap import (
     interval_of,
     map_interval,
 )
-from paretune.evaluation.coco import average_precisions, matches_of
+from paretune.evaluation.coco import average_precisions
+from paretune.evaluation.matches import matches_of
 from paretune.evaluation.weighing import ranked, weighted_maps
 from paretune.structures import Annotations, Detections
 from tests_support_evaluation import none_found, perfect, random_case, truth_of

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.evaluation.coco import matches_of
+from paretune.evaluation.matches import matches_of
 from paretune.evaluation.weighing import ranked, weighted_maps
 from paretune.structures import Annotations, Detections
 

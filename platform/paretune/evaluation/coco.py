@@ -10,7 +10,6 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -83,11 +82,16 @@ def average_precisions(
     Raises:
         ValueError: not as many detections as annotations.
     """
-    _check_lengths(detections, annotations)
+    check_lengths(detections, annotations)
     return averages_of(run(detections, annotations, num_classes, engine), num_classes)
 
 
-def _check_lengths(detections: Sequence[Detections], annotations: Sequence[Annotations]) -> None:
+def check_lengths(detections: Sequence[Detections], annotations: Sequence[Annotations]) -> None:
+    """Refuse detections and annotations of different numbers of images.
+
+    Raises:
+        ValueError: they are.
+    """
     if len(detections) != len(annotations):
         raise ValueError(f"{len(detections)} images with detections, {len(annotations)} with annotations")
 
@@ -165,13 +169,14 @@ def by_hotcoco(images: Sequence[int], categories: Sequence[int], objects: Column
         objects: the ground truth.
         results: (M, 7) image id, x, y, width, height, score, category id.
     """
-    evaluation = _engine(images, categories, objects, results)
+    evaluation = engine_of(images, categories, objects, results)
     evaluation.evaluate()
     evaluation.accumulate()
     return evaluation
 
 
-def _engine(images: Sequence[int], categories: Sequence[int], objects: Columns, results: NDArray[np.float64]) -> Any:
+def engine_of(images: Sequence[int], categories: Sequence[int], objects: Columns, results: NDArray[np.float64]) -> Any:
+    """Return hotcoco's COCOeval before matching; the arguments are those of ``by_hotcoco``."""
     import hotcoco
 
     truth = hotcoco.COCO.from_arrays(
@@ -188,10 +193,11 @@ def _engine(images: Sequence[int], categories: Sequence[int], objects: Columns, 
 
 def _by_hotcoco(detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int) -> Any:
     images, categories = range(1, len(annotations) + 1), range(1, num_classes + 1)
-    return by_hotcoco(images, categories, _columns(annotations), _rows(detections))
+    return by_hotcoco(images, categories, columns_of(annotations), rows_of(detections))
 
 
-def _columns(annotations: Sequence[Annotations]) -> Columns:
+def columns_of(annotations: Sequence[Annotations]) -> Columns:
+    """Return annotations as columns; ids count from 1."""
     boxes, owners = _joined([truth.boxes for truth in annotations])
     return Columns(
         owners,
@@ -202,70 +208,12 @@ def _columns(annotations: Sequence[Annotations]) -> Columns:
     )
 
 
-def _rows(detections: Sequence[Detections]) -> NDArray[np.float64]:
+def rows_of(detections: Sequence[Detections]) -> NDArray[np.float64]:
+    """Return detections as ``by_hotcoco`` takes them; ids count from 1."""
     boxes, owners = _joined([found.boxes for found in detections])
     scores = np.concatenate([np.zeros(0), *(found.scores.astype(np.float64) for found in detections)])
     labels = np.concatenate([np.zeros(0, np.int64), *(found.labels for found in detections)])
     return np.column_stack([owners.astype(np.float64), boxes, scores, labels + 1.0])
-
-
-@dataclass(frozen=True)
-class Matches:
-    """What became of everything detected of one class, best score first."""
-
-    image: NDArray[np.int64]
-    """(D,) index of each detection's image."""
-    hit: NDArray[np.bool_]
-    """(IoUs, D)."""
-    ignored: NDArray[np.bool_]
-    """(IoUs, D) on a crowd, where a detection is neither hit nor miss."""
-    objects: NDArray[np.int64]
-    """(images,) to be found in each image."""
-
-
-def matches_of(detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int) -> list[Matches]:
-    """Return COCO's matching of each class: at most 100 detections an image, at IoU 0.50, 0.55, … 0.95.
-
-    Raises:
-        ValueError: not as many detections as annotations.
-    """
-    _check_lengths(detections, annotations)
-    truth, found = _columns(annotations), _rows(detections)
-    image, label, scores = found[:, 0].astype(np.int64) - 1, found[:, 6].astype(np.int64) - 1, found[:, 5]
-    place = image * num_classes + label
-    # the engine tells its matches as Python objects, a dozen for each class in each image: it is asked only where
-    # there is something to match
-    asked = np.flatnonzero(np.isin(place, (truth.images - 1) * num_classes + truth.categories - 1))
-    hit, ignored = np.zeros((10, len(found)), bool), np.zeros((10, len(found)), bool)
-    hit[:, asked], ignored[:, asked] = _flags(range(1, len(annotations) + 1), num_classes, truth, found[asked])
-    counted = ~truth.crowds
-    objects = np.zeros((num_classes, len(annotations)), np.int64)
-    np.add.at(objects, (truth.categories[counted] - 1, truth.images[counted] - 1), 1)
-    order = np.lexsort((-scores, place))
-    first = np.searchsorted(place[order], place[order])
-    order = order[np.arange(len(order)) - first < 100]
-    order = order[np.argsort(-scores[order], kind="stable")]  # of equal scores the first image's, as in COCO
-    ranked = [order[label[order] == number] for number in range(num_classes)]
-    return [
-        Matches(image[own], hit[:, own], ignored[:, own], there) for own, there in zip(ranked, objects, strict=True)
-    ]
-
-
-def _flags(
-    images: Sequence[int], num_classes: int, truth: Columns, found: NDArray[np.float64]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which rows of ``found`` are hits, and which are to be ignored, each (IoUs, rows)."""
-    evaluation = _engine(images, range(1, num_classes + 1), truth, found)
-    evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
-    evaluation.params.maxDets = [100]
-    evaluation.evaluate()
-    entries = [entry for entry in evaluation.evalImgs if entry and entry["dtIds"]]
-    rows = np.fromiter(chain.from_iterable(entry["dtIds"] for entry in entries), np.int64) - 1
-    matched, ignored = np.zeros((10, len(found)), bool), np.zeros((10, len(found)), bool)
-    for flags, name in ((matched, "dtMatched"), (ignored, "dtIgnore")):
-        for iou in range(10):
-            flags[iou, rows] = np.fromiter(chain.from_iterable(entry[name][iou] for entry in entries), bool)
-    return matched & ~ignored, ignored
 
 
 def ground_truth(annotations: Sequence[Annotations], num_classes: int) -> dict[str, Any]:
