@@ -7,8 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paretune.evaluation.bootstrap import difference_intervals, map_interval
+from paretune.evaluation import weighing
+from paretune.evaluation.bootstrap import (
+    Drawn,
+    difference_intervals,
+    differences_of,
+    draw,
+    interval_of,
+    map_interval,
+)
 from paretune.evaluation.coco import average_precisions
+from paretune.evaluation.matches import matches_of
+from paretune.evaluation.weighing import ranked, weighted_maps
 from paretune.structures import Annotations, Detections
 from tests_support_evaluation import none_found, perfect, random_case, truth_of
 
@@ -84,16 +94,62 @@ def test_unweighted_bootstrap_is_the_engines_map(seed):
     assert low <= high
 
 
-def test_a_drawn_image_counts_as_often_as_it_is_drawn():
-    """One draw done by hand: the images repeated, evaluated by pycocotools."""
-    detections, annotations = random_case(2, images=10, classes=2, score_steps=2**20)
-    drawn = np.random.default_rng(7).integers(0, 10, 10)
-    again = average_precisions(
-        [detections[i] for i in sorted(drawn)], [annotations[i] for i in sorted(drawn)], 2, "pycocotools"
-    )
-    low, middle, high = map_interval(detections, annotations, 2, draws=1, seed=7)
-    assert low == high
-    assert 2 * middle - low == pytest.approx(again.map, abs=0.01)  # repeated images tie in score with themselves
+@pytest.mark.parametrize("seed", range(6))
+def test_a_weighed_image_counts_as_one_that_stands_there_so_often(seed, monkeypatch):
+    """Crowds, images without objects, more than a hundred detections: pycocotools on the images repeated."""
+    detections, annotations = distinct(*odd_case(seed), seed)
+    random = np.random.default_rng(seed)
+    chosen = [np.sort(random.integers(0, 8, count)) for count in (1, 5, 8, 20)]
+    weights = np.stack([np.bincount(images, minlength=8) for images in chosen], axis=1)
+    classes = ranked(matches_of(detections, annotations, CLASSES))
+    found = weighted_maps(classes, weights.astype(np.float64))
+    for images, got in zip(chosen, found.T, strict=True):
+        oracle = average_precisions(
+            [detections[i] for i in images], [annotations[i] for i in images], CLASSES, "pycocotools"
+        )
+        if oracle.map is None:
+            assert np.isnan(got).all()
+        else:
+            assert (got.mean(), got[0], got[5]) == pytest.approx((oracle.map, oracle.map50, oracle.map75), abs=1e-9)
+    np.testing.assert_allclose(weighted_maps(classes, weights.astype(np.float32)), found, atol=1e-6)
+    monkeypatch.setattr(weighing, "_CELLS", 1)  # in the smallest parts
+    many = np.tile(weights, 10).astype(np.float64)
+    np.testing.assert_array_equal(weighted_maps(classes, many), np.tile(found, 10))
+
+
+def distinct(detections, annotations, seed):
+    """No two detections of a class in an image with one score: which of them comes first would decide."""
+    random = np.random.default_rng(seed)
+    scores = [np.sort(random.random(len(found.scores)))[::-1] for found in detections]
+    return [Detections(d.boxes, own, d.labels) for d, own in zip(detections, scores, strict=True)], annotations
+
+
+def test_each_draw_is_half_of_the_images_and_the_next_the_other_half():
+    detections, annotations = distinct(*random_case(2, images=9, classes=2), 0)
+    drawn = draw(detections, annotations, 2, draws=4, seed=7)
+    random = np.random.default_rng(7)
+    for pair in (0, 2):
+        order = random.permutation(9)
+        for place, images in ((pair, order[:4]), (pair + 1, order[4:])):
+            some = [detections[i] for i in sorted(images)], [annotations[i] for i in sorted(images)]
+            oracle = average_precisions(*some, 2, "pycocotools")
+            got = drawn.drawn[:, place]
+            assert (got.mean(), got[0]) == pytest.approx((oracle.map, oracle.map50), abs=1e-6)
+
+
+def test_what_few_images_show_too_high_is_taken_off_the_ends():
+    """A map of 0.5 whose halves have 0.52: 0.04 too high; of a difference nothing is taken off."""
+    halves = 0.52 + 0.1 * np.tile([-1.0, 1.0], (10, 500))
+    drawn, none = Drawn(np.full(10, 0.5), halves, 1000), Drawn(np.zeros(10), np.zeros((10, 1000)), 1000)
+    low, middle, high = interval_of(drawn)
+    assert middle == 0.5
+    assert (low + high) / 2 == pytest.approx(0.46)
+    assert high - low == pytest.approx(2 * 1.96 * 0.105, rel=0.01)
+    change = differences_of(drawn, none)["map"]
+    assert (change[0] + change[2]) / 2 == pytest.approx(0.5)
+    assert change[2] - change[0] == pytest.approx(2 * 1.96 * 0.1, rel=0.01)
+    few = interval_of(Drawn(np.full(10, 0.5), 0.5 + 0.1 * np.tile([-1.0, 1.0], (10, 500)), 6))
+    assert few[2] - few[0] == pytest.approx(2 * 2.571 * 0.105, rel=0.01)  # Student's quantile of five
 
 
 @pytest.mark.slow

@@ -151,6 +151,19 @@ def test_classes_are_called_by_their_names_whatever_is_in_them():
     assert rows == ["[/b]", "ant[bold]:car:"]
 
 
+def test_a_map_of_few_objects_of_a_class_is_told_to_be_too_high():
+    """Five objects of each of forty classes among many wrong detections: the interval holds the map of 3,000 images."""
+    classes = [str(number) for number in range(40)]
+    detections, annotations = random_case(0, images=3000, classes=40, crowds=False, score_steps=2**20)
+    whole = accuracy_of(detections, annotations, classes).map
+    few = report_of(detections[:50], annotations[:50], classes)
+    assert few.interval[0] < whole < few.interval[1] < few.accuracy.map
+    assert "the figure itself is too high" in report_text(few)
+    many = report_of(*random_case(0, images=300, classes=1, score_steps=2**20), ["ant"])
+    assert many.interval[0] < many.accuracy.map < many.interval[1]
+    assert "the figure itself" not in report_text(many)
+
+
 def test_the_promised_keys(tmp_path, capsys):
     written(tmp_path)
     out = told(capsys, "--annotations", tmp_path / "gt.json", "--detections", tmp_path / "found.json")

@@ -211,7 +211,7 @@ def test_quantized_until_it_finds_too_little_is_refused(labelled: Labelled, tmp_
     assert verify(honest, given.network, labelled, changed=True).map < 0
     wrong = predictor_of(tmp_path / "wrong", replace(given, network=shifted(given.network, 4)), GRID)
     lost = 1 - evaluate(wrong, labelled).map
-    assert lost > 0.8
+    assert lost > 0.7
     found = compare(wrong, given.network, labelled.pictures)
     check(wrong, given.network, labelled.pictures, found, changed=True)  # by its outputs it might be quantized
     said = rf"map is 1\.000 and the artefact's {1 - lost:.3f}, .*; 50% of the first has to be left; output 'box' is"

@@ -22,6 +22,7 @@ from paretune.profiling.energy import Energy
 from paretune.recipe import Recipe
 from paretune.records import Record
 from paretune.runtimes import openvino
+from paretune.runtimes.predictor import Predictor
 from paretune.target import Target
 from tests_support_compression import MixedDetector, model
 
@@ -86,6 +87,16 @@ def test_an_artefact_that_is_its_network_is_told_so(bench: Bench) -> None:
     assert record.state == "complete", record.failure
     assert record.metrics["parity_error"] < 1e-5
     assert "parity_boxes" not in record.metrics  # the detector of the tests finds nothing
+
+
+@pytest.mark.parametrize("steps", [[], [{"quantize": {"images": 8}}]], ids=["float", "int8"])
+def test_an_image_goes_through_the_artefact_once(bench: Bench, monkeypatch: pytest.MonkeyPatch, steps: Any) -> None:
+    asked, infer = [], Predictor.__call__
+    monkeypatch.setattr(Predictor, "__call__", lambda self, image: asked.append(image) or infer(self, image))
+    record = ran(bench, runtime="eager", steps=steps)
+    assert record.state == "complete", record.failure
+    assert len(asked) == 4
+    assert ("parity_map" in record.metrics) == bool(steps)
 
 
 def test_what_an_inference_takes_is_told_or_why_it_is_not(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,9 @@
 
 Shao and Tu, The Jackknife and Bootstrap, 1995, section 2.3 (the delete-d jackknife, d = n/2); Politis, Romano and Wolf,
 Subsampling, 1999. A half differs from the whole by as much as the whole from the truth. The interpolated precision is a
-maximum, so a mean average precision of few images is too high, by about 1/sqrt(images): a half is sqrt(2) times as much
-too high. Images drawn with replacement show a third of that only, since one that is drawn twice agrees with itself. Of
-two versions on the same images both are too high, and their difference is left as it is.
+maximum, so a mean average precision of few objects of a class is too high; images drawn with replacement show a third
+of that only, since one that is drawn twice agrees with itself, halves show more. Of two versions on the same images
+both are too high, and their difference is left as it is.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.evaluation.coco_matches import matches_of
+from paretune.evaluation.matches import matches_of
 from paretune.evaluation.weighing import ranked, weighted_maps
 from paretune.structures import Annotations, Detections
 
@@ -23,6 +23,11 @@ DRAWS = 1000
 METHOD = "random halves of the images, bias corrected"
 _NORMAL = 1.959964
 """Of 95 %."""
+_TOO_HIGH = 2.0
+"""What the whole is too high by, in terms of what a half is above the whole: it falls by a third when the images are
+doubled (50 to 12,000 images of 40 classes), as it does with the power -0.5 to -2/3 of their number (2.4 to 1.7)."""
+_CORRECTED = 1.05
+"""A figure that is corrected so varies by so much more than the figure (simulated worlds: 1.02 to 1.09)."""
 Interval = tuple[float, float, float]
 """Lower end, figure, upper end."""
 
@@ -129,8 +134,8 @@ def _interval(figure: float, halves: NDArray[np.float64], images: int, *, lean: 
     if np.isnan(figure):
         return None
     known = halves[~np.isnan(halves)]
-    middle = figure - (known.mean() - figure) / (np.sqrt(2) - 1) if lean else figure
-    half = _student(images - 1) * known.std()
+    middle = figure - _TOO_HIGH * (known.mean() - figure) if lean else figure
+    half = _student(images - 1) * known.std() * (_CORRECTED if lean else 1.0)
     return float(middle - half), float(figure), float(middle + half)
 
 

@@ -99,7 +99,11 @@ def average_precisions(
 
 
 def check_lengths(detections: Sequence[Detections], annotations: Sequence[Annotations]) -> None:
-    """Raise ValueError unless there are as many detections as annotations."""
+    """Refuse detections and annotations of different numbers of images.
+
+    Raises:
+        ValueError: they are.
+    """
     if len(detections) != len(annotations):
         raise ValueError(f"{len(detections)} images with detections, {len(annotations)} with annotations")
 
@@ -197,7 +201,7 @@ def by_hotcoco(
         results: (M, 7) image id, x, y, width, height, score, category id.
         iou: the one to evaluate at; None takes COCO's ten.
     """
-    evaluation = engine(images, categories, objects, results)
+    evaluation = engine_of(images, categories, objects, results)
     if iou is not None:
         evaluation.params.iouThrs = [iou]
     evaluation.evaluate()
@@ -205,7 +209,7 @@ def by_hotcoco(
     return evaluation
 
 
-def engine(images: Sequence[int], categories: Sequence[int], objects: Columns, results: NDArray[np.float64]) -> Any:
+def engine_of(images: Sequence[int], categories: Sequence[int], objects: Columns, results: NDArray[np.float64]) -> Any:
     """Return hotcoco's COCOeval before matching; the arguments are those of ``by_hotcoco``."""
     import hotcoco
 
@@ -241,7 +245,7 @@ def columns_of(annotations: Sequence[Annotations]) -> Columns:
 
 
 def rows_of(detections: Sequence[Detections]) -> NDArray[np.float64]:
-    """Return detections as ``by_hotcoco`` takes results: (M, 7) image, x, y, width, height, score, category."""
+    """Return detections as ``by_hotcoco`` takes them; ids count from 1."""
     boxes, owners = _joined([found.boxes for found in detections])
     scores = np.concatenate([np.zeros(0), *(found.scores.astype(np.float64) for found in detections)])
     labels = np.concatenate([np.zeros(0, np.int64), *(found.labels for found in detections)])

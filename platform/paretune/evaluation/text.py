@@ -31,10 +31,7 @@ def _head(report: Report) -> list[str]:
     what = facts.get("artefact") or f"{facts.get('detections')} against {facts.get('annotations')}"
     split = f", split {facts['split']}" if "split" in facts else ""
     lines = [f"{what}{split}: {report.accuracy.images} images, {report.best.objects} objects"]
-    bounds = report.interval
-    sure = "" if bounds is None else f" [{bounds[0]:.3f}, {bounds[1]:.3f}] ({LEVEL:.0%}, images drawn anew)"
-    lines.append(f"map {_figure(metrics['map'])}{sure}, map50 {_figure(metrics['map50'])}")
-    lines += _change(report)
+    lines += [_map(report), *_change(report)]
     voc = report.voc
     lines.append(
         f"VOC: map50 {_figure(voc['voc10'])} (area under the curve), {_figure(voc['voc07'])} (2007, 11 points)"
@@ -52,6 +49,17 @@ def _head(report: Report) -> list[str]:
     if facts.get("inference_ms_p50") is not None:
         lines.append(f"inference {facts['inference_ms_p50']:.2f} ms (median; nothing else was kept off the device)")
     return lines
+
+
+def _map(report: Report) -> str:
+    """Tell map and map50, and where map may lie for any number of images of the kind."""
+    figures = [_figure(report.accuracy.metrics()[name]) for name in ("map", "map50")]
+    bounds, sure, high = report.interval, "", ""
+    if bounds is not None:
+        sure = f" [{bounds[0]:.3f}, {bounds[1]:.3f}] ({LEVEL:.0%}, from halves of the images)"
+        if bounds[1] < (report.accuracy.map or 0.0):
+            high = "; the figure itself is too high: there are few objects of a class"
+    return f"map {figures[0]}{sure}, map50 {figures[1]}{high}"
 
 
 def _change(report: Report) -> list[str]:

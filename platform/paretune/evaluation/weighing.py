@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.evaluation.coco_matches import Matches
+from paretune.evaluation.matches import Matches
 
 RECALLS = np.linspace(0, 1, 101)
 """At which COCO reads the precision."""

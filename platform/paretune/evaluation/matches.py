@@ -1,4 +1,4 @@
-"""COCO's matching of detections with objects, detection by detection, for whoever weighs images anew."""
+"""What became of each detection by COCO's matching, at each of its thresholds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.evaluation.coco import Columns, check_lengths, columns_of, engine, rows_of
+from paretune.evaluation.coco import Columns, check_lengths, columns_of, engine_of, rows_of
 from paretune.structures import Annotations, Detections
 
 
@@ -59,7 +59,7 @@ def _flags(
     images: Sequence[int], num_classes: int, truth: Columns, found: NDArray[np.float64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return which rows of ``found`` are hits, and which are to be ignored, each (IoUs, rows)."""
-    evaluation = engine(images, range(1, num_classes + 1), truth, found)
+    evaluation = engine_of(images, range(1, num_classes + 1), truth, found)
     evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
     evaluation.params.maxDets = [100]
     evaluation.evaluate()
