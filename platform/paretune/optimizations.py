@@ -109,18 +109,23 @@ def optimize(
     if wanted.max_drop is not None:
         check_judgeable(data.splits, wanted.max_drop)
     if source.left:
-        progress(f"begins with the network before {', '.join(source.left)}; what is still wanted of it has to be named")
+        progress(f"starting from the float network; {', '.join(source.left)} is not applied again unless you name it")
     with _workdir(folder) as made:
         workdir = Path(made)
         context = _context(source, recipe, images, data, workdir, target)
         built, predictor = _built(source, recipe, replace(context, seed=wanted.seed, progress=progress))
+        artefact = replace(built, folder=folder)
+        built.folder.rename(folder)  # before it is evaluated: whoever stops that keeps what was made
         against = wanted.against or Reference(lambda: _start(source, target, workdir, progress), workdir / "start")
-        with sharing(target.device):
-            accuracy = accuracy_change(predictor, against, data.splits, progress)
-        found = Optimized(built, accuracy, wanted.max_drop)
-        write_text(built.folder / ACCURACY, json.dumps(found.judged(), indent=1))
-        built.folder.rename(folder)
-        return replace(found, artefact=replace(built, folder=folder))
+        try:
+            with sharing(target.device):
+                accuracy = accuracy_change(predictor, against, data.splits, progress)
+        except KeyboardInterrupt:
+            progress(f"{folder} is made, its accuracy was not evaluated")
+            raise
+    found = Optimized(artefact, accuracy, wanted.max_drop)
+    write_text(folder / ACCURACY, json.dumps(found.judged(), indent=1))
+    return found
 
 
 def _refuse(source: Source, recipe: Recipe, folder: Path, target: Target) -> None:
@@ -222,7 +227,7 @@ def _start(source: Source, target: Target, workdir: Path, progress: Callable[[st
             artefact = check_loadable(source.folder, target)
             return f"{source.folder} on {next(iter(artefact.runtime))}", load_predictor(source.folder, target)
         except UserError as error:
-            progress(f"its float network in eager is compared with instead: {error}")
+            progress(f"the result is compared with the artefact's float network in eager: {error}")
     network = load_network(source.detector, len(source.classes), source.start.folder)
     folder = workdir / "start" / "artefact"
     write_artefact(

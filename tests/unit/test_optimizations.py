@@ -165,7 +165,7 @@ def test_a_quantized_artefact_goes_on_from_its_float_network(place: Place, capsy
     capsys.readouterr()
     assert place.optimize(*small, "--out", "again", source=Path("once")) == 0
     out = capsys.readouterr().out
-    assert "begins with the network before quantize; what is still wanted of it has to be named" in out
+    assert "starting from the float network; quantize is not applied again unless you name it" in out
     again = read_artefact(Path("again"))
     assert again.recipe == once.recipe
     assert Path("again/weights.safetensors").read_bytes() == Path("once/weights.safetensors").read_bytes()

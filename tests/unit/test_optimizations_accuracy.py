@@ -212,6 +212,19 @@ def test_an_evaluation_that_fails_costs_no_artefact(place: Place, monkeypatch: p
     read_artefact(Path("made"))
 
 
+def test_who_stops_the_evaluation_keeps_the_artefact(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(accuracy_change.Reference, "on", stopped)
+    assert place.optimize(*PRUNE, *EAGER, "--out", "made") == 130
+    assert "made is made, its accuracy was not evaluated" in capsys.readouterr().out
+    read_artefact(Path("made"))
+    assert {path.name for path in place.folder.iterdir()} == {"made", "runs"}
+
+
 def test_an_artefact_that_does_not_run_here_is_replaced_by_its_float_network_and_a_line_says_so(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -225,7 +238,7 @@ def test_an_artefact_that_does_not_run_here_is_replaced_by_its_float_network_and
     monkeypatch.setattr(predictor, "check_loadable", unfit)
     capsys.readouterr()
     assert place.optimize(*PRUNE, *EAGER, "--data", place.job, "--out", "half", source="dense") == 0
-    assert "its float network in eager is compared with instead: dense: runs on tensorrt" in capsys.readouterr().out
+    assert "compared with the artefact's float network in eager: dense: runs on tensorrt" in capsys.readouterr().out
     assert recorded("half")["against"] == "dense in eager"
 
 
