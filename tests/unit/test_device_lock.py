@@ -297,12 +297,12 @@ def test_thousands_of_short_waits_for_one_holder_are_told_once(device, monkeypat
                 pass
         assert len(lines) == 1  # that it goes on
         for _ in range(3):
-            with sharing(device, patience=0.06):
+            with sharing(device, patience=1.0):
                 pass
         assert len(lines) == 2
     with process(HOLD, "alone", device) as another:
         assert another.stdout.readline() == "held\n"
-        with sharing(device, patience=0.06):
+        with sharing(device, patience=1.0):
             pass
     assert [f"process {other.pid}," in line for line in lines] == [True, True, False]
     assert f"process {another.pid}," in lines[-1]
@@ -331,7 +331,7 @@ def test_the_note_of_a_killed_holder_is_believed_by_nobody(device, monkeypatch):
         assert note.exists()  # nobody took it away
         with (lock_folder() / f"{device.replace(':', '-')}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # somebody who leaves no note
-            with sharing(device, patience=0.06):
+            with sharing(device, patience=1.0):
                 pass
         assert lines
         assert not any(str(killed.pid) in line for line in lines)
