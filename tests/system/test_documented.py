@@ -25,7 +25,7 @@ import yaml
 from tests_support import ROOT, with_locks_of_its_own
 from tests_support_documented import Block, blocks, lines, printed
 
-pytestmark = [pytest.mark.full, pytest.mark.alone, pytest.mark.timeout(5400)]
+pytestmark = [pytest.mark.alone, pytest.mark.timeout(5400)]
 
 TINY: dict[str, Any] = {
     "input_size": "96x64",
@@ -55,10 +55,16 @@ NOT_RUN = {
 SECOND_MACHINE = "## On two machines"
 
 
+SHORT = ("front", "predict", "evaluate", "data", "check", "plugins")
+"""Verbs that take seconds: these run in `make test`, all others in `make test-all`."""
+
+
 class Copy:
     """A copy of the repository's jobs, spaces and READMEs, in which commands run as a reader types them."""
 
     def __init__(self, folder: Path) -> None:
+        if not (Path(sys.prefix) / "bin" / "paretune").exists():
+            pytest.skip("paretune is not installed in this environment")
         self.folder = folder
         self.said: list[str] = []
         for name in ("jobs", "search_spaces"):
@@ -111,10 +117,13 @@ class Copy:
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     """A copy in which the demo's sweep has run, with the data that the README's reader has."""
-    if not (Path(sys.prefix) / "bin" / "paretune").exists():
-        pytest.skip("paretune is not installed in this environment")
     made = Copy(tmp_path_factory.mktemp("copy"))
     made.run(".venv/bin/paretune sweep jobs/quickstart.yaml")
+    return with_data(made)
+
+
+def with_data(made: Copy) -> Copy:
+    """Make photographs in /data, and files of other programs."""
     made.run(".venv/bin/paretune data convert jobs/quickstart.yaml /data/BCCD --to voc")
     made.run(".venv/bin/paretune data convert jobs/quickstart.yaml /data/coco --to coco")
     pictures = sorted((made.folder / "data/BCCD/JPEGImages").iterdir())
@@ -158,6 +167,21 @@ def train(): pass
 """
 
 
+@pytest.mark.slow
+def test_the_readmes_short_commands_run(swept: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    made = with_data(Copy(tmp_path_factory.mktemp("short")))
+    (made.folder / "runs").mkdir(exist_ok=True)
+    (made.folder / "runs" / "quickstart").symlink_to(swept.runs / "tiny")
+    ran = []
+    for line in (line for block in readme() if block.language == "bash" for line in lines(block)):
+        verb = line.partition("paretune ")[2].partition(" ")[0]
+        if verb in SHORT and "runs/trainings" not in line and not any(words in line for words in NOT_RUN):
+            made.run(line)
+            ran.append(verb)
+    assert set(ran) == set(SHORT)
+
+
+@pytest.mark.full
 def test_the_readme_from_its_first_line_to_its_last(copy: Copy) -> None:
     for block in readme():
         run_block(copy, block)
@@ -192,6 +216,7 @@ def beside(copy: Copy, line: str) -> Iterator[subprocess.Popen[str]]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.full
 def test_a_cluster_of_one_machine_as_its_readme_says(copy: Copy) -> None:
     """Its second half wants a second machine: `ray start --address`, a folder that both see."""
     if not (free(6379) and free(8265)):
