@@ -75,6 +75,10 @@ def measuring_images(split: Split) -> Sequence[Image]:
     return _Decoded(split, range(min(MEASURED_IMAGES, len(split))))
 
 
+WARMUP = 0.3
+"""Seconds of a warm-up at least: every block has a lead-in besides, and a duet starts six processes or more."""
+
+
 def protocol_of(measuring: Measuring = Measuring()) -> Protocol:  # noqa: B008 - frozen
     """Return how thoroughly a trial is measured."""
     from paretune.profiling.samples import Protocol
@@ -84,5 +88,6 @@ def protocol_of(measuring: Measuring = Measuring()) -> Protocol:  # noqa: B008 -
         spare=measuring.spare,
         seconds=measuring.seconds,
         patience=measuring.patience,
+        warmup_seconds=WARMUP,
         block_samples=3,
     )

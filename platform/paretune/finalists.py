@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paretune.bench import Bench, measuring_images
+from paretune.bench import Bench, measuring_images, protocol_of
 from paretune.promises import BASELINES, base_name
 
 if TYPE_CHECKING:
@@ -53,12 +53,15 @@ def compare_front(bench: Bench, finalists: Finalists) -> dict[str, Any]:
         RuntimeError: one of the measuring processes died or hung.
     """
     from paretune.profiling.comparison import compare
+    from paretune.profiling.samples import Protocol
 
     numbers = sorted(finalists.artefacts)
     folders = [bench.folder / finalists.artefacts[number] for number in numbers]
     images = measuring_images(bench.data.splits["val"])
     place = numbers.index(finalists.reference)
-    found = compare(folders, images, bench.job.target, rounds=bench.job.measuring.rounds, baseline=place)
+    measuring = bench.job.measuring
+    protocol = replace(protocol_of(measuring), block_samples=Protocol().block_samples)
+    found = compare(folders, images, bench.job.target, rounds=measuring.rounds, baseline=place, protocol=protocol)
     found.save_samples(bench.folder / "comparison.npz")
     return {
         "mode": found.mode,

@@ -129,7 +129,7 @@ class TestWithProcesses:
         duet.save_samples(tmp_path / "samples.npz")
         with np.load(tmp_path / "samples.npz") as kept:
             assert set(np.unique(kept["artefact"])) == {0}
-            assert set(np.unique(kept["round"])) == {0, 1}
+            assert set(np.unique(kept["round"])) == {0}
 
     def test_memory_and_cold_figures_are_the_artefacts_own(self, tmp_path: Path) -> None:
         small, large = fake_artefact(tmp_path / "s", network=1), fake_artefact(tmp_path / "l", network=1, mib=200)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from paretune import finalists, trial
-from paretune.bench import Bench
+from paretune.bench import WARMUP, Bench
 from paretune.job import Job
 from paretune.profiling import comparison, duet
 from paretune.profiling.comparison import Ratio
@@ -74,7 +74,7 @@ def test_a_trial_is_measured_as_its_job_says(bench: Bench, tmp_path: Path, monke
     artefact: Any = SimpleNamespace(folder=tmp_path / "artefact")
     with pytest.raises(AskedError):
         trial._measure(bench, 2, artefact)
-    protocol = Protocol(repetitions=7, spare=1, seconds=0.25, patience=3.0, block_samples=3)
+    protocol = Protocol(repetitions=7, spare=1, seconds=0.25, patience=3.0, warmup_seconds=WARMUP, block_samples=3)
     assert asked == [(artefact.folder, None, 4, bench.job.target, protocol)]
 
 
@@ -89,8 +89,9 @@ def test_a_trial_is_measured_beside_the_fp32_baseline(bench: Bench, there: list[
 def test_the_front_is_compared_as_its_job_says(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def compare(folders: list[Path], images: list[Any], target: Any, *, rounds: int, baseline: int) -> None:
-        asked.append((folders, rounds, baseline))
+    def compare(folders: list[Path], images: list[Any], target: Any, **asked_for: Any) -> None:
+        asked.append((folders, asked_for["rounds"], asked_for["baseline"]))
+        assert asked_for["protocol"].block_samples == Protocol().block_samples
         raise AskedError
 
     monkeypatch.setattr(comparison, "compare", compare)

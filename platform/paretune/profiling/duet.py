@@ -122,7 +122,8 @@ def measure_duet(
     """Measure an artefact beside a reference, alone on the target's device.
 
     After ``protocol.repetitions`` rounds, further ones are run until the ratio is known well enough
-    (`interval.NARROW`), as far as ``protocol.spare`` and ``protocol.patience`` go.
+    (`interval.NARROW`), as far as ``protocol.spare`` and ``protocol.patience`` go. A reference itself has no ratio to
+    be known: one round tells how long it takes, and all later duets tell it better.
 
     Args:
         artefact: its folder.
@@ -145,7 +146,7 @@ def measure_duet(
             blocks = len(rounds[0].batches) if rounds else None
             rounds.append(run_round(folders, setting, rng, blocks=blocks))
             spent = time.monotonic() - began
-            if len(rounds) < protocol.repetitions:
+            if reference is not None and len(rounds) < protocol.repetitions:
                 continue
             found = _duet(rounds, target, surroundings, watch)
             last = len(rounds) >= protocol.repetitions + protocol.spare
