@@ -11,7 +11,7 @@ from paretune.errors import UserError
 from paretune.finalists import Finalists, compare_front
 from paretune.folders import Sweep
 from paretune.front import contenders
-from paretune.latency_scale import on_one_scale, reference_of
+from paretune.latency_scale import on_one_scale
 from paretune.promises import pairs
 from paretune.records import read_records
 from paretune.reporter import Reporter, judge_of
@@ -57,7 +57,7 @@ def finalists_of(sweep: Sweep) -> Finalists:
     why = f"{len(hopeful)} trials may be on the front, and {MOST_CONTENDERS} at most are compared, the likeliest"
     return Finalists(
         artefacts={number: there[number] for number in chosen if number in there},
-        reference=reference_of(records) or 0,
+        reference=next((number for number in (1, 0) if number in there), chosen[0]),
         seen=[record.number for record in records],
         pairs=advised,
         left_out=dict.fromkeys(hopeful[MOST_CONTENDERS:], why),
