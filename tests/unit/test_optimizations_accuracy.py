@@ -225,6 +225,7 @@ def test_who_stops_the_evaluation_keeps_the_artefact(
     assert {path.name for path in place.folder.iterdir()} == {"made", "runs"}
 
 
+@pytest.mark.timeout(180)
 def test_an_artefact_that_does_not_run_here_is_replaced_by_its_float_network_and_a_line_says_so(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

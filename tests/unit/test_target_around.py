@@ -83,7 +83,8 @@ def test_every_verb_that_runs_an_artefact_takes_it(
         pass
 
     def reached(*given: Any, **named: Any) -> None:
-        raise Reached(next(one for one in [*given, *named.values()] if isinstance(one, Target)))
+        targets = (getattr(one, "target", one) for one in [*given, *named.values()])
+        raise Reached(next(one for one in targets if isinstance(one, Target)))
 
     monkeypatch.chdir(tmp_path)
     artefact = artefact_in_a_training(tmp_path / "runs" / "trainings" / "mine").folder
