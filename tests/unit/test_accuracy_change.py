@@ -43,16 +43,16 @@ def same(detections: list[Detections]) -> list[Detections]:
 
 
 def test_figures_of_both_splits_are_pycocotools_own(tmp_path: Path) -> None:
-    detections, annotations = random_case(5, images=60, classes=3, score_steps=2**20)
+    detections, annotations = random_case(5, images=240, classes=3, score_steps=2**20)
     fewer = thinned(detections, 3)
-    splits: Any = {"train": None, "val": Numbered(annotations[:40]), "test": Numbered(annotations[40:], first=40)}
+    splits: Any = {"train": None, "val": Numbered(annotations[:160]), "test": Numbered(annotations[160:], first=160)}
     lines: list[str] = []
     reference = Reference(lambda: ("dense in eager", finding(detections)), tmp_path)
     found = accuracy_change(finding(fewer), reference, splits, lines.append)
     assert found.against == "dense in eager"
     assert list(found.splits) == ["val", "test"]
     assert len(lines) == 2
-    for name, part in (("val", slice(0, 40)), ("test", slice(40, 60))):
+    for name, part in (("val", slice(0, 160)), ("test", slice(160, 240))):
         before, after = (
             average_precisions(some[part], annotations[part], 3, "pycocotools") for some in (detections, fewer)
         )

@@ -29,6 +29,8 @@ SPOKEN = {
     "verbs/arguments.py": "help: a verb's name",
     "verbs/advising.py": "help: verbs' names",
     "executors/ray/jobs.py": "what the cluster starts",
+    "trial.py": "failure.txt: the verb that goes on from a kept network",
+    "output.py": "why a name is refused: whose folder it is",
 }
 """Files with the text `paretune VERB` outside of docstrings that is no command to type → what it is."""
 PROVOKED = {
@@ -43,6 +45,7 @@ PROVOKED = {
     "verbs/advising.py": 1,  # system/test_documented.py
     "executors/ray/jobs.py": 2,  # system/test_cluster.py
     "data/surveyed.py": 1,  # here
+    "verbs/data_convert.py": 1,  # test_data_convert.py: a policy that the reader does not have
 }
 """File → commands that it prints; each is provoked by a test, which reads what was printed as the program does."""
 

@@ -165,7 +165,7 @@ def test_int8_is_told_and_not_refused(tmp_path: Path) -> None:
 def labelled(monkeypatch: pytest.MonkeyPatch) -> Labelled:
     """Photographs on which what the network of ``sure`` finds is right: its map is 1."""
     monkeypatch.setitem(DETECTORS.rows, "grid", "tests_support_quantize:Grid")
-    return labelled_by(GRID, sure(), photographs(6, "val", seed=1))
+    return labelled_by(GRID, sure(), photographs(40, "val", seed=1))
 
 
 def shifted(network: nn.Module, by: float) -> nn.Module:
@@ -232,7 +232,7 @@ def test_in_bfloat16_less_may_be_lost(labelled: Labelled, tmp_path: Path) -> Non
 
 
 def test_a_network_that_finds_nothing_has_nothing_to_lose(labelled: Labelled, tmp_path: Path) -> None:
-    given, elsewhere = sure(), labelled_by(GRID, sure(seed=5), photographs(6, "val", seed=1))
+    given, elsewhere = sure(), labelled_by(GRID, sure(seed=5), photographs(40, "val", seed=1))
     wrong = predictor_of(tmp_path / "wrong", replace(given, network=shifted(given.network, 0.6)), GRID)
     network = shifted(given.network, 9)
     assert verify(wrong, network, elsewhere, changed=True).map >= 0

@@ -20,6 +20,7 @@ from paretune.cli import main
 from paretune.display import WIDTH
 from paretune.executors.ray import jobs
 from paretune.folders import Sweep, find_sweep
+from paretune.job import Measuring
 from paretune.profiling import comparison
 from paretune.profiling.advice import Advice
 from paretune.profiling.comparison import Ratio
@@ -236,7 +237,7 @@ def test_a_trial_is_compared_with_another_that_is_no_baseline(tmp_path: Path, mo
     )
     monkeypatch.setattr(comparison, "compare", lambda *_, **__: found)
     data: Any = SimpleNamespace(splits={"val": []})
-    job: Any = SimpleNamespace(measuring=SimpleNamespace(rounds=2), target=None)
+    job: Any = SimpleNamespace(measuring=Measuring(rounds=2), target=None)
     bench = Bench(job, data, tmp_path, tmp_path)
     artefacts = {0: "zero", 1: "one", 5: "five", 7: "seven"}
     asked = finalists.Finalists(artefacts, reference=1, seen=[0, 1, 5, 6, 7], pairs=[(7, 5), (5, 0)])

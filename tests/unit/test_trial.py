@@ -16,13 +16,13 @@ from paretune.compression.base import Context
 from paretune.detectors import DETECTORS
 from paretune.detectors.structure import save_network
 from paretune.job import Job
-from paretune.optimizations import read_source
 from paretune.profiling import energy
 from paretune.profiling.energy import Energy
 from paretune.recipe import Recipe
 from paretune.records import Record
 from paretune.runtimes import openvino
 from paretune.runtimes.predictor import Predictor
+from paretune.sources import read_source
 from paretune.target import Target
 from tests_support_compression import MixedDetector, model
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.errors import UserError
+from paretune.hints import command
 from paretune.output import DEFAULT, dataset_cache, expanded
 from paretune.verbs.arguments import check_confidence, progress
 
@@ -100,7 +101,7 @@ def _dataset(given: argparse.Namespace) -> tuple[Any, Path]:
     elif given.policy == "skip":
         raise UserError(
             f"--policy skip: {given.source} is read as {dataset.name}, whose reader skips no broken entries; "
-            f"`paretune data check {given.source}` lists what to mend"
+            f"`{command('data', 'check', given.source)}` lists what to mend"
         )
     return dataset, cache
 
