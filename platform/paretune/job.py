@@ -85,7 +85,7 @@ class Measuring(Spec):
     """Fresh processes of each trial, each beside one of the reference."""
     spare: int = Field(default=3, ge=0, le=100)
     """Further ones, until the latency is known to 3 % (GPU: 1 %)."""
-    seconds: float = Field(default=0.6, gt=0, le=60)
+    seconds: float = Field(default=0.4, gt=0, le=60)
     """Sampling in each of them, at least."""
     patience: float = Field(default=12.0, ge=0, le=3600)
     """Seconds within which further processes are begun and ended, however well the latency is known."""
