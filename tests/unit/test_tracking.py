@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 import socket
 import threading
@@ -22,7 +21,7 @@ from paretune.tracking.client import Place, database_uri
 from paretune.tracking.mlflow import MlflowTracker
 from paretune.tracking.trainings import TrainingLog
 from paretune.tracking.views import view_key
-from tests_support_records import OBJECTIVES, changed, fake_records, feasible, front_of, judge, write_sweep
+from tests_support_records import OBJECTIVES, changed, compared, fake_records, feasible, front_of, judge, write_sweep
 
 START = 1_790_000_000.0
 JOB = {"dataset.shapes.seed": 0, "objectives.map": "maximize", "search.trials": 14, "odd, name": "x" * 9000}
@@ -164,16 +163,19 @@ def test_writing_again_changes_nothing_and_a_rebuilt_log_is_the_same(runs, tmp_p
     tracker = tracker_of(runs)
     for count in range(1, 15):
         sync(tracker, runs, records[:count])
-    tracker.metrics(8, {"speedup_vs_eager": 7.28, "speedup_vs_nothing": math.inf})
+    told = compared(records, {0: 2.2, 1: 1.0, 8: 0.3})
+    tracker.compared(records, front_of(records, "demo"), told)
     tracker.finish()
     first = snapshot(runs)
-    assert first["t0008"][1]["speedup_vs_eager"] == [(0, records[8].finished * 1000, 7.28)]
-    assert "speedup_vs_nothing" not in first["t0008"][1]
+    ((step, stamp, gain),) = first["t0008"][1]["speedup_vs_eager"]
+    assert (step, stamp) == (0, told["ended"] * 1000)
+    assert gain == pytest.approx(2.2 / 0.3)
+    assert "speedup_vs_eager" not in first["t0009"][1]  # it was not compared
     for _ in range(2):  # a new process each time
         again = tracker_of(runs)
         sync(again, runs, records)
         sync(again, runs, records)
-        again.metrics(8, {"speedup_vs_eager": 7.28})
+        again.compared(records, front_of(records, "demo"), told)
         again.finish()
     assert snapshot(runs) == first
     rebuilt = tmp_path / "rebuilt"
@@ -182,7 +184,7 @@ def test_writing_again_changes_nothing_and_a_rebuilt_log_is_the_same(runs, tmp_p
     shutil.copytree(runs / "demo", rebuilt / "demo")
     fresh = tracker_of(rebuilt)
     sync(fresh, rebuilt, records)
-    fresh.metrics(8, {"speedup_vs_eager": 7.28})
+    fresh.compared(records, front_of(records, "demo"), told)
     fresh.finish()
     assert snapshot(rebuilt) == first
 
@@ -261,7 +263,7 @@ def test_a_front_without_what_the_log_asks_for_is_no_fault_of_mlflows(runs):
     front = front_of(records, "demo")
     del front["front"][0]["trial"]
     with pytest.raises(KeyError, match="trial"):
-        tracker.sync(records, runs / "demo", front, OBJECTIVES, feasible, [])
+        tracker.sync(records, runs / "demo", front, judge(), [])
 
 
 @slow
@@ -357,7 +359,7 @@ def test_a_log_that_cannot_be_opened_costs_one_line_and_is_caught_up(tmp_path, e
     tracker = tracker_of(runs)
     for count in (3, 4):
         sync(tracker, runs, records[:count])
-    tracker.metrics(2, {"speedup_vs_eager": 2.0})
+    tracker.compared(records[:4], front_of(records, "demo"), compared(records, {0: 2.2, 1: 1.0, 2: 0.8}))
     tracker.finish()
     assert capsys.readouterr().err.count("\n") == 1
     (runs / "mlflow.db").rmdir()

@@ -16,7 +16,7 @@ import pytest
 from paretune.errors import UserError
 from paretune.tracking.mlflow import MlflowTracker
 from paretune.tracking.ui import open_ui
-from tests_support_records import OBJECTIVES, fake_records, feasible, front_of, write_sweep
+from tests_support_records import fake_records, front_of, judge, write_sweep
 
 
 def free_port():
@@ -77,7 +77,7 @@ def runs(tmp_path_factory):
     page.write_text("<h1>the front</h1>")
     tracker = MlflowTracker(folder, "demo", None, "paretune")
     tracker.start({}, 1_790_000_000.0)
-    tracker.sync(records, folder / "demo", front_of(records), OBJECTIVES, feasible, [page])
+    tracker.sync(records, folder / "demo", front_of(records), judge(), [page])
     return folder
 
 

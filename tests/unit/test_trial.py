@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,7 +44,18 @@ class NoLatency:
 
     reasons: dict[str, str] = {}  # noqa: RUF012 - never changed
     notes: tuple[str, ...] = ()
-    facts: dict[str, Any] = {}  # noqa: RUF012
+    facts: dict[str, Any] = {  # noqa: RUF012
+        "ratio": 1.0,
+        "low": 1.0,
+        "high": 1.0,
+        "network_ratio": 1.0,
+        "network_low": 1.0,
+        "network_high": 1.0,
+        "reference_ms": 2.0,
+        "reference_network_ms": 1.0,
+        "calm": True,
+    }
+    latency = SimpleNamespace(facts={})
 
     def metrics(self) -> dict[str, float]:
         return {}
@@ -52,7 +64,7 @@ class NoLatency:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setitem(DETECTORS.rows, "mixed", "tests_support_compression:MixedDetector")
-    monkeypatch.setattr(trial, "_measure", lambda *_: NoLatency())
+    monkeypatch.setattr(trial, "_measure", lambda _bench, number, _artefact: (NoLatency(), number))
     before = torch.get_num_threads()
     job = Job.model_validate(JOB)
     save_network(model(MixedDetector()).network, tmp_path / "baseline")

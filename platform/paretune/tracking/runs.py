@@ -25,6 +25,8 @@ from paretune.tracking.views import offer_view
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+ON_SCALE = frozenset(f"{metric}{end}" for metric in SCALED for end in ("", "_low", "_high"))
+"""Metrics that a comparison may change."""
 LONGEST = 5000
 """Characters of a param or tag; MLflow takes 6000 and 8000."""
 PARAMS_IN_BATCH = 90
@@ -181,7 +183,7 @@ class SweepRuns:
             if child is None or record.state == "failed":
                 continue
             rows = comparison["trials"].get(str(record.number), {})
-            values = {name: value for name, value in record.metrics.items() if name.startswith(SCALED)}
+            values = {name: value for name, value in record.metrics.items() if name in ON_SCALE}
             values |= {f"speedup_vs_{name}": row["speedup"] for name, row in rows.items()}
             values |= {f"test_{n}": v for n, v in tested.get(str(record.number), {"metrics": {}})["metrics"].items()}
             point = points.get(record.number)
