@@ -98,11 +98,21 @@ class Picture:
         lines += [f"{name} {m[name]:.4g}" for name in ("map50", "size_mib") if name in m]
         lines += [f"params {m['params']:,.0f}"] if "params" in m else []
         lines += [f"{gain['speedup']:.2f} x {name}" for name, gain in self.gains(record.number).items()]
+        lines += self._doubts(record.number)
         low, high = m.get(f"{cost}_low", 0.0), m.get(f"{cost}_high", 0.0)
         spread = (low, high) if 0 < low <= high else None
         low, middle, high = change_in(m, quality) or (0.0, 0.0, 0.0)
         rise = (y + low - middle, y + high - middle) if low < high else None
         return Mark(record.number, x, y, kind, chosen, "\n".join(lines), spread, rise)
+
+    def _doubts(self, trial: int) -> list[str]:
+        """Return what is not sure of a point of the front."""
+        point = next((point for point in self.front["front"] if point["trial"] == trial), None)
+        if point is None:
+            return []
+        tied = ", ".join(map(str, point["tied_with"]))
+        said = ["unstable: its latency is known less well than is wanted"] if point["unstable"] else []
+        return said + ([f"tied in latency with trial {tied}"] if tied else [])
 
 
 def front_csv(picture: Picture) -> str:
