@@ -98,16 +98,10 @@ def _reference(found: Comparison, place: int) -> dict[str, Any]:
 
 def _latency(found: Comparison, index: int) -> dict[str, Any]:
     """Return the latency of one artefact as a share of the reference's."""
-    whole, network = found.ratio(index), found.ratio(index, network=True)
-    return {
-        "ratio": whole.ratio,
-        "low": whole.low,
-        "high": whole.high,
-        "network_ratio": network.ratio,
-        "network_low": network.low,
-        "network_high": network.high,
-        "unstable": whole.half > whole.tolerance,
-    }
+    from paretune.profiling.comparison import ratio_figures
+
+    whole = found.ratio(index)
+    return {**ratio_figures(whole, found.ratio(index, network=True)), "unstable": whole.half > whole.tolerance}
 
 
 def _speedups(found: Comparison, numbers: Sequence[int], pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:

@@ -81,6 +81,12 @@ class Ratio:
         return "tied"
 
 
+def ratio_figures(whole: Ratio, network: Ratio) -> dict[str, float]:
+    """Return the ratios of the whole inference and of the network alone, with intervals, as records hold them."""
+    parts = {"": whole, "network_": network}
+    return {f"{part}{end}": getattr(ratio, end) for part, ratio in parts.items() for end in ("ratio", "low", "high")}
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Medians of every block of every artefact."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from paretune.device_lock import alone_on
-from paretune.profiling.comparison import Comparison, Ratio, summarised
+from paretune.profiling.comparison import Comparison, Ratio, ratio_figures, summarised
 from paretune.profiling.cores import shares
 from paretune.profiling.environment import environment
 from paretune.profiling.images import saved_images
@@ -75,12 +75,7 @@ class Duet:
         median_of = {False: self.comparison.latency, True: self.comparison.network}
         whole, network = (float(np.nanmedian(median_of[part][:, :, self._partner])) for part in (False, True))
         return {
-            "ratio": self.ratio.ratio,
-            "low": self.ratio.low,
-            "high": self.ratio.high,
-            "network_ratio": self.network_ratio.ratio,
-            "network_low": self.network_ratio.low,
-            "network_high": self.network_ratio.high,
+            **ratio_figures(self.ratio, self.network_ratio),
             "mode": self.comparison.mode,
             "reference_ms": whole,
             "reference_network_ms": network,
