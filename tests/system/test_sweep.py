@@ -67,7 +67,9 @@ def test_hypervolume_after_each_trial_is_on_the_parent_and_never_falls(swept):
     # after the trials the comparison, which says the last word on latencies
     assert [m.step for m in history] == [*range(1, len(children) + 1), len(children)]
     values = [m.value for m in history]
-    assert all(b >= a for a, b in itertools.pairwise(values[:-1]))
+    # each step is on the scale of its time: a volume that stays the same differs by the rounding of logarithms
+    rounding = 1e-12 * max(values)
+    assert all(b >= a - rounding for a, b in itertools.pairwise(values[:-1]))
     # the oracle: a sum over the front's rectangles, from the runs alone
     base = children[0].data.metrics["latency_ms"]
     compared = [r.data.metrics for r in children if "speedup_vs_eager" in r.data.metrics]
