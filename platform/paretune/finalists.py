@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paretune.bench import Bench, measuring_images, protocol_of
+from paretune.errors import UserError
 from paretune.promises import BASELINES, base_name
+from paretune.structures import Split
 
 if TYPE_CHECKING:
     from paretune.profiling.comparison import Comparison
@@ -126,24 +128,37 @@ def _speedups(found: Comparison, numbers: Sequence[int], pairs: Sequence[tuple[i
 
 def _on_test(bench: Bench, folders: Mapping[int, Path]) -> dict[str, Any]:
     """Return what each trial finds on ``test``, beside the eager baseline, or why that is not known."""
+    split = bench.data.splits.get(TEST)
+    if split is None or not len(split):
+        return {"test": None, "no_test": "the data has no split test"}
+    found: dict[str, Any] = {}
+    for number, folder in sorted(folders.items()):
+        try:
+            found[str(number)] = _tested(bench, folder, split, first=number == 0)
+        except Exception as error:  # noqa: BLE001 - the latencies were measured at length, and stay
+            return {"test": None, "no_test": f"trial {number} could not be evaluated: {_line(error)}"}
+    return {"test": found}
+
+
+def _tested(bench: Bench, folder: Path, split: Split, *, first: bool) -> dict[str, Any]:
+    """Return what one trial finds on a split; the first is the one that others are compared with."""
     from paretune.device_lock import sharing
     from paretune.evaluation.accuracy import detect
     from paretune.evaluation.change import evaluate_beside
     from paretune.runtimes.predictor import load_predictor
 
-    split = bench.data.splits.get(TEST)
-    if split is None or not len(split):
-        return {"test": None, "no_test": "the data has no split test"}
-    found, kept = {}, bench.folder / "detections-test.npz"
     with sharing(bench.job.target.device):
-        for number, folder in sorted(folders.items()):
-            detections = detect(load_predictor(folder, bench.job.target), split)
-            accuracy, change = evaluate_beside(detections, split, kept, first=number == 0)
-            figures = {**accuracy.metrics(), **change.figures}
-            known = {name: float(value) for name, value in figures.items() if value is not None}
-            found[str(number)] = {
-                "images": len(split),
-                "metrics": known,
-                "reasons": {**accuracy.reasons, **change.reasons},
-            }
-    return {"test": found}
+        detections = detect(load_predictor(folder, bench.job.target), split)
+        accuracy, change = evaluate_beside(detections, split, bench.folder / "detections-test.npz", first=first)
+    figures = {**accuracy.metrics(), **change.figures}
+    return {
+        "images": len(split),
+        "metrics": {name: float(value) for name, value in figures.items() if value is not None},
+        "reasons": {**accuracy.reasons, **change.reasons},
+    }
+
+
+def _line(error: Exception) -> str:
+    """Return an error as one line; its class too, where the text may not tell what happened."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

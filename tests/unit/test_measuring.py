@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,6 +52,17 @@ def test_the_comparison_tells_how_many_images_there_were(bench: Bench, monkeypat
     assert (found["test"], found["no_test"]) == (None, "the data has no split test")
     assert found["notes"] == ["few_images: so few"]
     assert found["trials"]["1"]["eager"]["speedup"] == 2
+
+
+def test_an_evaluation_on_test_that_fails_leaves_what_was_measured(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "compare", lambda *_, **__: Compared())
+    tested = replace(bench, data=replace(bench.data, splits={**bench.data.splits, "test": bench.data.splits["val"]}))
+    found = finalists.compare_front(tested, TWO)  # there is no artefact in either folder
+    assert found["trials"]["1"]["eager"]["speedup"] == 2
+    assert found["test"] is None
+    assert found["no_test"].startswith("trial 0 could not be evaluated: ")
 
 
 class AskedError(Exception):
