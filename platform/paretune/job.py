@@ -21,6 +21,11 @@ from paretune.target import Target
 from paretune.training.scales import multi_scale_problem
 from paretune.training.settings import Training
 
+AUTO = "auto"
+"""Input size that is chosen when the training starts."""
+UNCHOSEN = InputSize(320, 320)
+"""What stands for it until then."""
+
 
 class Constraint(Spec):
     """What a version must keep to be accurate or cheap enough; exactly one of the fields."""
@@ -135,8 +140,9 @@ class Job(Spec):
 
     dataset: Annotated[Dataset, *plugin(DATASETS)]
     detector: Annotated[Detector, *plugin(DETECTORS)]
-    input_size: WrittenSize = 320
-    """Input size of the baseline: one number, or WIDTHxHEIGHT such as 192x144."""
+    input_size: Literal["auto"] | WrittenSize = 320
+    """Input size of the baseline: one number, or WIDTHxHEIGHT such as 192x144; auto has it chosen with `training:
+    auto`."""
     training: Training = Training()
     """Training of the baseline."""
     baseline: str | None = None
@@ -197,6 +203,14 @@ class Job(Spec):
         return self
 
     @model_validator(mode="after")
+    def _size_or_auto(self) -> Job:
+        if self.input_size == AUTO and (self.baseline is not None or not self.training.auto):
+            if self.baseline is not None:
+                raise ValueError("input_size: auto is for a training; of a trained network take the job.yaml beside it")
+            raise ValueError("input_size: auto is chosen with `training: auto`, which is off; name the size")
+        return self
+
+    @model_validator(mode="after")
     def _fitting_first(self) -> Job:
         said = {index: self.recipe_problem(recipe) for index, recipe in enumerate(self.search.first)}
         wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {
@@ -242,8 +256,8 @@ class Job(Spec):
 
     @property
     def size(self) -> InputSize:
-        """Return the parsed input size of the baseline."""
-        return InputSize.parse(self.input_size)
+        """Return the parsed input size of the baseline; one that any detector takes where it is still to be chosen."""
+        return UNCHOSEN if self.input_size == AUTO else InputSize.parse(self.input_size)
 
     @property
     def target(self) -> Target:
