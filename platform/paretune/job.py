@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from paretune.data import DATASETS
 from paretune.data.base import Dataset
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.metrics import COSTS, ENERGY, known_metric
-from paretune.recipe import Recipe, WrittenSize
+from paretune.recipe import Recipe, readable_size
 from paretune.search.samplers import SAMPLERS, Gp, Sampler
 from paretune.spec import Spec, misplaced, plugin
 from paretune.structures import InputSize
@@ -25,6 +25,10 @@ AUTO = "auto"
 """Input size that is chosen when the training starts."""
 UNCHOSEN = InputSize(320, 320)
 """What stands for it until then."""
+
+
+def _size_or_auto(value: int | str) -> int | str:
+    return value if value == AUTO else readable_size(value)
 
 
 class Constraint(Spec):
@@ -140,7 +144,7 @@ class Job(Spec):
 
     dataset: Annotated[Dataset, *plugin(DATASETS)]
     detector: Annotated[Detector, *plugin(DETECTORS)]
-    input_size: Literal["auto"] | WrittenSize = 320
+    input_size: Annotated[int | str, AfterValidator(_size_or_auto)] = 320
     """Input size of the baseline: one number, or WIDTHxHEIGHT such as 192x144; auto has it chosen with `training:
     auto`."""
     training: Training = Training()
@@ -203,7 +207,7 @@ class Job(Spec):
         return self
 
     @model_validator(mode="after")
-    def _size_or_auto(self) -> Job:
+    def _chosen_where_it_can_be(self) -> Job:
         if self.input_size == AUTO and (self.baseline is not None or not self.training.auto):
             if self.baseline is not None:
                 raise ValueError("input_size: auto is for a training; of a trained network take the job.yaml beside it")

@@ -120,7 +120,9 @@ def _in_pixels(written: Any, job: Job | None, *, sizes: bool = False) -> Any:
     if isinstance(written, Mapping):
         return {key: _in_pixels(value, job, sizes=sizes or key == "input_size") for key, value in written.items()}
     if isinstance(written, list):
-        return [_in_pixels(value, job, sizes=sizes) for value in written]
+        found = [_in_pixels(value, job, sizes=sizes) for value in written]
+        # two shares of a small size may be the same pixels: one option then
+        return list(dict.fromkeys(found)) if sizes and found != written else found
     share = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", str(written)) if sizes else None
     return written if share is None else str(_share_of(job, float(share[1]) / 100))
 

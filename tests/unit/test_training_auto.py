@@ -160,12 +160,14 @@ def test_a_size_to_be_chosen_needs_a_training_that_chooses(tmp_path: Path) -> No
 
 def test_sizes_of_a_space_are_shares_of_the_jobs_size(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(
-        "input_size: {choices: ['50%', 75 %, '100%', 64]}\nruntime: onnxruntime\nfirst: [{input_size: '50%'}]\n"
+        "input_size: {choices: ['50%', 75 %, '100%', '97%', 64]}\nruntime: onnxruntime\nfirst: [{input_size: '50%'}]\n"
     )
     job = tmp_path / "job.yaml"
     job.write_text(yaml.safe_dump({**JOB, "training": {"epochs": 3}, "input_size": "256x192"}))
     sizes = {str(sample.value["input_size"]) for sample in read_plan(job).space.corners()}
     assert sizes == {"128x96", "192x144", "256x192", "64"}
+    job.write_text(yaml.safe_dump({**JOB, "training": {"epochs": 3}, "input_size": 64}))
+    assert {str(sample.value["input_size"]) for sample in read_plan(job).space.corners()} == {"32", "48", "64"}
 
 
 def test_what_was_chosen_is_kept_and_a_resumed_training_takes_it(

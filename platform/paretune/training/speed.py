@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -42,6 +43,9 @@ class _Few(Split):
 
     def annotations(self, index: int) -> Annotations:
         return self.split.annotations(index)
+
+    def file(self, index: int) -> Path | None:
+        return self.split.file(index)
 
 
 def seconds_a_picture(detector: Detector, split: Split, size: InputSize, settings: Training, device: str) -> float:
