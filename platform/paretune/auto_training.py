@@ -22,7 +22,7 @@ def settled(job: Job, say: Callable[[str], None] = print) -> tuple[Job, list[str
     Trains for some seconds, to find out how fast this machine is. A job that leaves nothing open is returned as it is.
 
     Raises:
-        UserError: the dataset cannot be opened.
+        UserError: the dataset cannot be opened, or weights to begin from cannot be had.
     """
     if not job.training.auto:
         return job, []
@@ -35,6 +35,8 @@ def settled(job: Job, say: Callable[[str], None] = print) -> tuple[Job, list[str
     device = pick_device(job.training.device)
     train = statistics(data.splits["train"])
     rules = Rules(job.detector, job.training, train, len(data.splits["val"]), gpu=device != "cpu")
+    if rules.pretrained:
+        job.detector.initial(len(data.classes))  # what cannot be fetched is told before anything takes time
     say(f"training: auto, {rules.seconds / 60:g} minutes: looking at {train.images} pictures, and at this machine")
     chosen = list[Choice]()
     threads, speed = _threads(job, data, device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -15,13 +16,14 @@ from paretune.detectors.base import Detector
 from paretune.detectors.faster_rcnn import FasterRcnn
 from paretune.detectors.ssd import Ssd
 from paretune.detectors.yolo import Yolo
-from paretune.errors import UserErrors
+from paretune.errors import UserError, UserErrors
 from paretune.job import Job
 from paretune.plan import read_plan
 from paretune.structures import Annotations, Image, InputSize
 from paretune.training.automatic import Rules, suited
 from paretune.training.settings import Training
 from paretune.trainings import open_place, run_training
+from tests_support import ROOT
 
 FEW = Statistics(
     images=120, boxes=300, classes=4, width=640, height=480, objects=2, smallest=0.12, small=0.15, largest=0.8
@@ -196,3 +198,21 @@ def test_what_was_chosen_is_kept_and_a_resumed_training_takes_it(
     assert again.size == first.size
     facts = run_training(place, first)
     assert facts["metrics"]["val"]["images"] == 8
+
+
+@pytest.mark.parametrize("name", ["pretrained_yolo", "pretrained_ssd", "pretrained_faster_rcnn"])
+def test_weights_that_cannot_be_fetched_are_told_first_with_where_to_put_them(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_: Any, **__: Any) -> Any:
+        raise URLError("no network")
+
+    monkeypatch.setenv("PARETUNE_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    shapes = {"shapes": {"train": 8, "val": 4, "size": "96x64"}}
+    plan = read_plan(ROOT / "jobs" / f"{name}.yaml", {"dataset": shapes, "output": str(tmp_path / "runs")})
+    with pytest.raises(UserError, match="cannot be fetched") as caught:
+        open_place(plan, "one", resume=False)
+    assert str(tmp_path / "weights") in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "runs" / "trainings" / "one").exists()
