@@ -15,7 +15,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +211,55 @@ def _trained(case: Case, place: Path, step: Callable[..., subprocess.CompletedPr
         step("evaluate", str(place / "runs" / "trainings" / "job" / "artefact"))
 
 
+RESULTS = {
+    "results-150-objects": "binds",
+    "results-category-shift": "shifted",
+    "results-ids-are-names": "file name",
+    "results-string-ids": "",
+}
+"""Folder of results files → a word that must be said beside the figure."""
+
+
+def map_of(folder: Path) -> float:
+    """Return COCO's map by pycocotools, once image ids are the numbers of the images in their order."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth, found = (json.loads((folder / f"{name}.json").read_text()) for name in ("gt", "det"))
+    numbers = {row["id"]: number for number, row in enumerate(truth["images"], start=1)}
+    numbers |= {Path(row["file_name"]).stem: numbers[row["id"]] for row in truth["images"]}
+    for number, row in enumerate([*truth["annotations"], *found]):
+        row["image_id"], row["id"] = numbers[row["image_id"]], number + 1
+    for row in truth["images"]:
+        row["id"] = numbers[row["id"]]
+    with redirect_stdout(StringIO()):
+        coco = COCO()
+        coco.dataset = truth
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(found), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return float(evaluation.stats[0])
+
+
+def evaluated(folder: Path, word: str) -> Result:
+    """Evaluate results files, and compare the figure with pycocotools' own."""
+    result, files = Result(), [str(folder / "gt.json"), str(folder / "det.json")]
+    done = run("evaluate", "--annotations", files[0], "--detections", files[1], "--json")
+    if "Traceback" in done.stderr:
+        result.tracebacks.append(done.stderr.strip().splitlines()[-1])
+    elif done.returncode:
+        result.wrong.append(f"ended with {done.returncode}: {done.stderr.strip()[-200:]}")
+    else:
+        found = json.loads(done.stdout)["metrics"]["map"]
+        if abs(found - map_of(folder)) > 1e-9:
+            result.wrong.append(f"map {found}, pycocotools has {map_of(folder)}")
+        if word not in done.stdout + done.stderr:
+            result.silent.append(f"nothing tells of {word!r}")
+    return result
+
+
 def main() -> int:
     """Try every folder and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -216,15 +268,22 @@ def main() -> int:
     given, figures = parser.parse_args(), Figures("cases")
     chosen = [case for case in cases() if not given.only or case.name in given.only]
     counts = {"wrong": 0, "silent": 0, "tracebacks": 0}
-    for case in chosen:
-        result = tried(case)
+    orders: list[tuple[str, Callable[[], Result]]] = [(case.name, partial(tried, case)) for case in chosen]
+    given_cases = Path(os.environ.get("PARETUNE_CASES", "-"))
+    orders += [
+        (name, partial(evaluated, given_cases / name, word))
+        for name, word in RESULTS.items()
+        if (given_cases / name).is_dir() and (not given.only or name in given.only)
+    ]
+    for name, order in orders:
+        result = order()
         found = {kind: getattr(result, kind) for kind in counts}
         for kind, lines in found.items():
             counts[kind] += bool(lines)
         verdict = ", ".join(f"{kind}: {lines[0]}" for kind, lines in found.items() if lines)
-        print(f"{case.name}: {verdict or ('refused, as is right' if result.refused else 'right')}", flush=True)
-        figures.more[case.name] = found
-    figures.add("folders", len(chosen))
+        print(f"{name}: {verdict or ('refused, as is right' if result.refused else 'right')}", flush=True)
+        figures.more[name] = found
+    figures.add("folders", len(orders))
     for kind, count in counts.items():
         figures.add(f"folders with a result that is {kind}" if kind != "tracebacks" else kind, count, at_most=0)
     return figures.end(as_json=given.json)
