@@ -97,15 +97,22 @@ class Rules:
         return size, f"{what}, {limit if side < most else 'larger is not needed'}"
 
     def _sized(self, side: float) -> InputSize:
-        """Return the size of about so many pixels squared, in the proportions of the pictures."""
+        """Return the size of about so many pixels squared that fits the pictures' proportions best."""
         aspect = min(max(self.train.aspect, 0.5), 2.0)
-        for step in (32, 64):
-            width, height = (max(1, round(length / step)) * step for length in (side * aspect**0.5, side / aspect**0.5))
-            size = InputSize(width, height)
-            if self.detector.size_problem(size) is None:
-                return size
         least = next(s for s in range(32, 2049, 32) if self.detector.size_problem(InputSize(s, s)) is None)
-        return InputSize(max(width, least), max(height, least))
+        found = []
+        for step in (16, 32, 64):
+            counts = range(-(-least // step), 2 + int(2 * side / step))
+            sizes = [InputSize(step * across, step * down) for across in counts for down in counts]
+            found = [size for size in sizes if self.detector.size_problem(size) is None]
+            if found:
+                break
+
+        def misfit(size: InputSize) -> float:
+            area = math.log(size.width * size.height / side**2)
+            return abs(area) + 2 * abs(math.log(size.width / size.height / aspect))
+
+        return min(found, key=misfit, default=InputSize(least, least))
 
     def choices(self, picture: float) -> list[Choice]:
         """Return all choices but those of size and threads.
