@@ -15,6 +15,10 @@ from paretune.training.automatic import Choice, Rules, suited
 PROBED = Augment(mosaic=0.8, scale=0.4, translate=0.1, colour=0.7)
 """Changes of pictures while the speed is measured: the dearest that may be chosen."""
 
+WORTH = 0.8
+"""Share of the cores' number by which all threads must be faster than one: beside other work they wait for each other,
+and an epoch may take ten times as long."""
+
 
 def settled(job: Job, say: Callable[[str], None] = print) -> tuple[Job, list[str]]:
     """Return a job whose training and input size are plain fields, and what was chosen and why, a line each.
@@ -100,8 +104,8 @@ def _threads(job: Job, data: Data, device: str) -> tuple[list[Choice], Callable[
         return [], speed
     probe = job.size
     alone, together = speed(probe, 1), speed(probe, cores)
-    best = 1 if alone <= together else cores
-    told = f"{1 / alone:.0f} pictures a second with 1, {1 / together:.0f} with {cores}"
+    best = cores if alone > WORTH * cores * together else 1
+    told = f"{1 / alone:.0f} pictures a second with 1, {1 / together:.0f} with {cores}, which others slow down far more"
     return [Choice("training.threads", best, told)], lambda size: speed(size, best)
 
 

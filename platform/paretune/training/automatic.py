@@ -21,7 +21,7 @@ MINUTES = 10.0
 """Of a training for which no time is named."""
 SMALL_SIDE = 16.0
 """Pixels of the network's input that a small object has at least: two cells of the finest level."""
-SIDES = (160, 416)
+SIDES = (160, 320)
 """Root of the smallest and the largest area of the input that is chosen from fresh weights, in pixels."""
 PRETRAINED_SIDES = (224, 640)
 PICTURES = 24_000
