@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from paretune.data.left_out import lines_of, record_of, refuse_gaps
+from paretune.errors import UserError
 from paretune.folders import Sweep
 from paretune.job import Job
 from paretune.recipe import Recipe
@@ -30,6 +32,35 @@ def first_recipes(job: Job) -> list[tuple[dict[str, Any], str]]:
         if tree not in [*baselines, *first]:
             first.append(tree)
     return [*((tree, "baseline") for tree in baselines), *((tree, "enqueued") for tree in first)]
+
+
+def look_at_data(sweep: Sweep, say: Callable[[str], None], address: str | None) -> None:
+    """Tell and record what of a sweep's data is not used, and refuse to train where that is too much.
+
+    Args:
+        sweep: whose data.
+        say: told of it.
+        address: of the cluster whose nodes hold the data; None looks here.
+
+    Raises:
+        UserError: the data cannot be read, or lack a large part of themselves.
+    """
+    from paretune.executors.ray import session
+
+    place = Sweep(sweep.runs.resolve(), sweep.name)
+
+    def look() -> tuple[list[str], dict[str, Any]]:
+        data = place.job.dataset.open(place.cache)
+        refuse_gaps(data, place.job.dataset)
+        return lines_of(data), record_of(data)
+
+    try:
+        lines, record = session.on_a_node(look, sweep.job.resources.by_ray_name(), sweep.runs, address)
+    except RuntimeError as error:
+        raise UserError(str(error)) from error
+    for line in lines:
+        say(line)
+    sweep.note(data=record)
 
 
 def take_baseline(sweep: Sweep, say: Callable[[str], None]) -> None:

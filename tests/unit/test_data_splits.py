@@ -12,7 +12,7 @@ import pytest
 
 from paretune.cli import main
 from paretune.data import DATASETS
-from paretune.data.voclists import check_lists
+from paretune.data.split_lists import check_lists
 from paretune.errors import UserError
 
 JOB = """\

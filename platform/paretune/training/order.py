@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.data.base import Dataset
+from paretune.data.left_out import record_of
 from paretune.detectors.base import Detector
 from paretune.errors import UserError
 from paretune.spec import fingerprint
@@ -143,6 +144,7 @@ def carry_out(
             "detector": order.detector.named(),
             "input_size": str(order.size),
             "classes": list(data.classes),
+            **record_of(data),
             "best_epoch": result.best,
             "epochs": [epochs[number] for number in sorted(epochs)],
         }

@@ -1,4 +1,4 @@
-"""Which images of a VOC folder belong to which split."""
+"""Sharing images out to splits by a hash of their names, and refusing splits that are empty or overlap."""
 
 from __future__ import annotations
 
@@ -9,32 +9,25 @@ from pathlib import Path
 from paretune.errors import UserError
 
 
-def read_list(file: Path, known: set[str]) -> list[str]:
-    """Read a list of ImageSets/Main: an id on each line, perhaps with a flag behind it.
-
-    Raises:
-        UserError: an id without annotation, or twice in the list.
-    """
-    ids: dict[str, int] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
-        if not line.strip():
-            continue
-        name = line.strip() if line.strip() in known else line.split()[0]
-        if name not in known:
-            raise UserError(f"{file}:{number}: {name!r} has no annotation (expected {f'{name}.xml'!r} in Annotations/)")
-        if name in ids:
-            raise UserError(f"{file}:{number}: {name!r} is in this list already, on line {ids[name]}")
-        ids[name] = number
-    return list(ids)
-
-
 def share_out(stems: Sequence[str], val: float, test: float) -> dict[str, list[str]]:
-    """Split by a hash of each name: images that come later leave the others where they are."""
+    """Split by a hash of each name: images that come later leave the others where they are.
+
+    Where none of a few falls to val, and its share is one image or more, the one that is nearest to it does.
+    """
     lists: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for stem in stems:
-        place = int.from_bytes(hashlib.sha256(stem.encode()).digest()[:8], "big") / 2**64
+        place = _place(stem)
         lists["val" if place < val else "test" if place < val + test else "train"].append(stem)
+    if not lists["val"] and val * len(stems) >= 1 and len(lists["train"]) > 1:
+        nearest = min(lists["train"], key=_place)
+        lists["train"].remove(nearest)
+        lists["val"].append(nearest)
     return {split: ids for split, ids in lists.items() if ids or split != "test"}
+
+
+def _place(name: str) -> float:
+    """Return where a name falls between 0 and 1."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
 BY_SHARE = "{split} got none of {all} images by a hash of their names: raise {split}_share, or add images"
