@@ -146,22 +146,25 @@ def test_every_split_that_is_there_may_be_named_in_the_remedy() -> None:
 
 
 @pytest.mark.parametrize("verb", [["convert", "in", "out", "--to", "coco"], ["split", "in", "out", "--val", "0.5"]])
-def test_broken_entries_are_skipped_or_the_policy_is_refused(verb: list[str], capsys: Any) -> None:
-    stems = [f"i{number}" for number in range(12)]
-    write("voc", Path("in"), train=stems[:8], val=stems[8:])
+def test_the_policy_is_refused_where_a_reader_has_none(verb: list[str], capsys: Any) -> None:
+    Path("job.yaml").write_text(JOB)
+    verb = [verb[0], "job.yaml", *verb[2:3], "--to", "coco"]
     assert main(["data", *verb, "--policy", "skip"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("--policy skip: in is read as voc")
+    assert line.startswith("--policy skip: job.yaml is read as shapes")
     assert not Path("out").exists()
-    assert main(["data", *verb, "--policy", "strict"]) == 0
+    assert main(["data", *verb]) == 0
 
 
-def test_broken_entries_are_skipped_where_the_reader_can(capsys: Any) -> None:
-    write("coco", Path("in"), train=["a", "b"], val=["c"])
-    Path("in/train/a.png").write_bytes(b"no image")
-    assert main(["data", "convert", "in", "out", "--to", "voc"]) == 2
-    assert main(["data", "convert", "in", "out", "--to", "voc", "--policy", "skip"]) == 0
-    assert "1 entries (unreadable-image) were left out" in capsys.readouterr().out
+@pytest.mark.parametrize("form", ["coco", "voc", "voc_flat", "yolo"])
+def test_broken_entries_are_skipped_by_every_reader(form: str, capsys: Any) -> None:
+    write(form, Path("in"), train=["a", "b"], val=["c"])
+    (file,) = Path("in").rglob("a.png")
+    file.write_bytes(b"no image")
+    words = ["data", "convert", "in", "out", "--to", "coco" if form == "voc" else "voc"]
+    assert main(words) == 2
+    assert main([*words, "--policy", "skip"]) == 0
+    assert f"left out: 1 images (the image cannot be read, the first {file})" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("verb", ["convert", "split"])

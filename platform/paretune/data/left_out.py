@@ -53,7 +53,7 @@ class Ledger:
     def left_out(self) -> tuple[LeftOut, ...]:
         """Return what is left out, boxes first."""
         return tuple(
-            LeftOut(what, count, LEFT_OUT.get(kind, KINDS[kind][1]), printable(first))
+            LeftOut(what, count, LEFT_OUT.get(kind) or KINDS[kind][1], printable(first))
             for (what, kind), (count, first) in sorted(self._left.items())
         )
 

@@ -280,9 +280,8 @@ class _Opening:
         truth = split.annotations(index)
         file = split.file(index)
         assert file is not None  # noqa: S101 - photographs are files
-        return fingerprint(
-            split.ids[index], file.stat().st_size, truth.boxes.tolist(), truth.labels.tolist(), truth.ignore.tolist()
-        )
+        objects = (truth.boxes.tolist(), truth.labels.tolist(), truth.ignore.tolist())
+        return fingerprint(split.ids[index], file.stat().st_size, split.size(index), *objects)
 
     def _refuse(self, finding: Finding) -> None:
         if self.dataset.policy == "skip" and finding.kind not in NEVER_SKIPPED:
