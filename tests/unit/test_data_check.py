@@ -102,6 +102,12 @@ def two_endings(root):
     file.write_text(file.read_text().replace("<annotation>", "<annotation><filename>b.jpg</filename>"))
 
 
+def two_encodings(root):
+    for stem, head in (("a", '<?xml version="1.0" encoding="GBK"?>'), ("b", "<!-- \u00e9 -->")):
+        file = root / f"Annotations/{stem}.xml"
+        file.write_bytes((head + file.read_text()).encode())
+
+
 PLANTED = {
     "missing-image": (lambda root: (root / "JPEGImages/b.jpg").unlink(), "b.xml", ""),
     "unreadable-image": (truncated, "b.jpg", ""),
@@ -136,6 +142,7 @@ PLANTED = {
         "",
     ),
     "same-stem": (two_endings, "b.xml", "filename"),
+    "undeclared": (two_encodings, "b.xml", ""),
     "other-class": (written("ImageSets/Main/train.txt", b"a 1\nb -1\nc 1\nd 1\n"), "train.txt", "line 2"),
     "gap": (lambda root: [annotate(root, stem, CAT) for stem in "abcd"], "voc", ""),
     "no-split": (written("ImageSets/Main/train.txt", b"a\nc\nd\n"), "b.xml", ""),
@@ -181,6 +188,7 @@ def test_every_kind_is_planted_here():
 
 ALONE = {
     "gap",
+    "undeclared",
     "other-class",
     "same-stem",
     "near-leak",

@@ -692,6 +692,7 @@ def test_the_case_of_encodings():
     assert {key: found[key] for key in ("e0", "e1", "e2", "e3", "e5", "e6", "e7")} == {
         "e0": "猫", "e1": "猫", "e2": "猫", "e3": "chien é", "e5": "дом", "e6": "猫", "e7": "猫",
     }  # fmt: skip
+    assert told(data, "tell no encoding, others beside them do") == 2  # e4 and e7
     assert found["e4"] == "è"  # GBK's bytes of 猫 without a declaration are UTF-8's of è: XML says the latter
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from paretune.cli import main
 from paretune.data import DATASETS
-from paretune.data.split_lists import check_lists
+from paretune.data.split_lists import check_lists, share_out
 from paretune.errors import UserError
 
 JOB = """\
@@ -121,6 +121,24 @@ def test_shares_that_leave_a_split_empty_are_told_as_shares(form: str) -> None:
     said = refused(form, val_share=0.999999999)
     assert "the split 'train' holds no images" in said
     assert "lower val_share" in said
+
+
+def test_few_images_are_shared_out_so_that_train_has_every_class_and_val_an_image() -> None:
+    names = [f"image{number}" for number in range(200)]
+    plain = share_out(names, 0.3, 0.2)
+    assert share_out(names, 0.3, 0.2, {name: {"cat"} for name in names}) == plain
+    for number in range(50):
+        few = names[number : number + 5]
+        lists = share_out(few, 0.2, 0.2, {name: {"cat", name} if name == few[0] else {"cat"} for name in few})
+        assert len(lists["val"]) >= 1
+        alone = any(lists[split] == [few[0]] for split in lists)  # nothing else would be left there
+        assert few[0] in lists["train"] or alone or not lists["train"]
+        assert sorted(name for ids in lists.values() for name in ids) == sorted(few)
+    rare = {name: {"cat", "eel"} if name in plain["val"] else {"cat"} for name in names}
+    moved = share_out(names, 0.3, 0.2, rare)
+    assert len(set(moved["train"]) - set(plain["train"])) == 1
+    assert set(moved["train"]) & set(plain["val"])
+    assert share_out(["a"], 0.2, 0.0) in ({"train": ["a"], "val": []}, {"train": [], "val": ["a"]})
 
 
 def test_a_folder_without_any_image_is_told_what_fills_it() -> None:

@@ -92,7 +92,8 @@ class _Choice:
     def _shared_out(self, images: Sequence[RawImage], test_share: float) -> dict[str, list[RawImage]]:
         named = unique_ids([image.file for image in images], Path(self.survey.root))
         of = {named[image.file]: image for image in images}
-        lists = share_out(sorted(of), self.dataset.val_share, test_share)
+        holds = {name: {box.name for box in image.boxes if not box.ignore} for name, image in of.items()}
+        lists = share_out(sorted(of), self.dataset.val_share, test_share, holds)
         self.shared = frozenset(lists)
         counts = ", ".join(f"{split} {len(ids)}" for split, ids in lists.items())
         self.notes.append(f"images were shared out by a hash of their names ({counts})")

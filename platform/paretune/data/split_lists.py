@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from paretune.errors import UserError
 
 
-def share_out(stems: Sequence[str], val: float, test: float) -> dict[str, list[str]]:
+def share_out(
+    stems: Sequence[str], val: float, test: float, holds: Mapping[str, Collection[str]] | None = None
+) -> dict[str, list[str]]:
     """Split by a hash of each name: images that come later leave the others where they are.
 
-    Where none of a few falls to val, and its share is one image or more, the one that is nearest to it does.
+    Two things come before the hash, where there are few images: val has one at least if its share is one or more, and
+    a class that is not in train goes there with an image of val or test, which keep one at least.
+
+    Args:
+        stems: names of the images.
+        val: share of val,
+        test: and of test.
+        holds: image → classes of its objects; None leaves classes out of account.
     """
     lists: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for stem in stems:
         place = _place(stem)
         lists["val" if place < val else "test" if place < val + test else "train"].append(stem)
-    if not lists["val"] and val * len(stems) >= 1 and len(lists["train"]) > 1:
-        nearest = min(lists["train"], key=_place)
-        lists["train"].remove(nearest)
+    kinds = {stem: frozenset((holds or {}).get(stem, ())) for stem in stems}
+    train = lists["train"]
+    often = Counter(kind for stem in train for kind in kinds[stem])
+    if not lists["val"] and val * len(stems) >= 1 and len(train) > 1:
+        spared = [stem for stem in train if all(often[kind] > 1 for kind in kinds[stem])] or train
+        nearest = min(spared, key=_place)
+        train.remove(nearest)
         lists["val"].append(nearest)
+        often.subtract(kinds[nearest])
+    for split in ("val", "test") if train else ():
+        for stem in sorted(lists[split], key=_place, reverse=True):
+            if len(lists[split]) > 1 and any(not often[kind] for kind in kinds[stem]):
+                lists[split].remove(stem)
+                train.append(stem)
+                often.update(kinds[stem])
     return {split: ids for split, ids in lists.items() if ids or split != "test"}
 
 

@@ -43,27 +43,33 @@ def parse_root(content: bytes) -> ET.Element:
     return root
 
 
+def told_encoding(content: bytes) -> str | None:
+    """Return the encoding that an XML file tells, by its byte order mark, else as it declares; None: it tells none."""
+    mark = next((name for first, name in _MARKS.items() if content.startswith(first)), None)
+    found = _DECLARED.match(content[:400])
+    declared = found[1].decode("ascii") if found else None
+    if mark is None and declared and declared.lower().startswith(("utf-16", "utf-32", "ucs")):
+        return "utf-8"  # .NET declares UTF-16 in what it then writes in UTF-8; here are single bytes
+    return mark or declared
+
+
 def decoded(content: bytes) -> str:
-    """Return an XML file's text: by its byte order mark, else as it declares, else in UTF-8.
+    """Return an XML file's text, in the encoding that it tells, else in UTF-8.
 
     Expat reads no encoding of several bytes but UTF-8 and UTF-16; Python reads all that are in use.
 
     Raises:
         ValueError: no such encoding, or bytes that are not of it.
     """
-    mark = next((name for first, name in _MARKS.items() if content.startswith(first)), None)
-    found = _DECLARED.match(content[:400])
-    declared = found[1].decode("ascii") if found else None
-    if mark is None and declared and declared.lower().startswith(("utf-16", "utf-32", "ucs")):
-        declared = "utf-8"  # .NET declares UTF-16 in what it then writes in UTF-8; here are single bytes
-    name = mark or declared or "utf-8"
+    told = told_encoding(content)
+    name = told or "utf-8"
     name = _LARGER.get(name.lower().replace("-", "_"), name)
     try:
         return content.decode(name)
     except LookupError as error:
         raise ValueError(f"it declares the encoding {name!r}, which is none") from error
     except UnicodeError as error:
-        how = "as it declares" if declared or mark else 'and it declares no other, such as encoding="GBK"'
+        how = "as it declares" if told else 'and it declares no other, such as encoding="GBK"'
         raise ValueError(f"not in the encoding {name}, {how} ({getattr(error, 'reason', 'undefined')})") from error
 
 

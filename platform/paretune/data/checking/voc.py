@@ -13,7 +13,7 @@ from paretune.data.checking.findings import Finding, RawBox, RawImage, Survey
 from paretune.data.checking.voclists import Lists, read_lists
 from paretune.data.files import read_file
 from paretune.data.images import SUFFIXES
-from paretune.data.vocxml import CORNERS, MOST_BYTES, number_at, parse_root, text_at
+from paretune.data.vocxml import CORNERS, MOST_BYTES, number_at, parse_root, text_at, told_encoding
 from paretune.errors import UserError
 
 FLAT = ("train", "val", "valid", "test")
@@ -32,7 +32,8 @@ def survey_folder(root: Path, lists: Lists, classes: Sequence[str] | None = None
     """
     findings: list[Finding] = []
     pairs = _paired(root / "JPEGImages", root / "Annotations", findings)
-    read = read_lists(lists, [pair.key for pair in pairs.annotated], findings)
+    holds = {pair.key: {box.name for box in pair.annotation.boxes if not box.ignore} for pair in pairs.annotated}
+    read = read_lists(lists, holds, findings)
     of = {pair.key: pair for pair in pairs.annotated}
     images = [of[key].image(tuple(read.places.get(key, ()))) for key in dict.fromkeys([*read.places, *of])]
     for pair in pairs.annotated:
@@ -75,6 +76,8 @@ class _Annotation:
     """Of its image, as it is written."""
     size: tuple[int, int] | None = None
     boxes: tuple[RawBox, ...] = ()
+    encoding: str | None = ""
+    """That it tells; None where it tells none and its text is not of plain letters alone."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,17 @@ def _paired(images_in: Path, annotations_in: Path, findings: list[Finding], *, o
         if file is not None:
             used[file] = path
         pairs.append(_Pair(key, file or images_in / f"{key}.jpg", file is not None, read))
+    _tell_undeclared([pair.annotation for pair in pairs], findings)
     return _Pairs(pairs, [file for files in images.values() for file in files if file not in used])
+
+
+def _tell_undeclared(annotations: Sequence[_Annotation], findings: list[Finding]) -> None:
+    """Tell annotations that tell no encoding, where others beside them tell another than UTF-8."""
+    others = sorted({a.encoding for a in annotations if a.encoding and not a.encoding.lower().startswith("utf")})
+    for annotation in annotations if others else ():
+        if annotation.encoding is None:
+            told = f"it tells no encoding and was read in UTF-8, as XML has it; others tell {', '.join(others)}"
+            findings.append(Finding("undeclared", str(annotation.path), "", told))
 
 
 def _chosen(near: Sequence[Path], read: _Annotation, findings: list[Finding]) -> Path | None:
@@ -154,7 +167,7 @@ def _chosen(near: Sequence[Path], read: _Annotation, findings: list[Finding]) ->
 def _read(path: Path, findings: list[Finding]) -> _Annotation:
     """Read one annotation; what cannot be read becomes a finding."""
     try:
-        root = parse_root(read_file(path, MOST_BYTES))
+        root = parse_root(content := read_file(path, MOST_BYTES))
     except (UserError, ValueError) as error:
         reason = str(error).removeprefix(f"{path}: ")
         findings.append(Finding("unreadable-annotation", str(path), "", f"not a readable VOC annotation: {reason}"))
@@ -166,7 +179,8 @@ def _read(path: Path, findings: list[Finding]) -> _Annotation:
     nodes = root.findall("object")
     if not nodes:
         findings.append(Finding("no-boxes", str(path), "", "no object in it"))
-    return _Annotation(path, text_at(root, "filename"), told, tuple(_boxes(path, nodes, findings)))
+    encoding = told_encoding(content) or ("" if content.isascii() else None)
+    return _Annotation(path, text_at(root, "filename"), told, tuple(_boxes(path, nodes, findings)), encoding)
 
 
 def _boxes(path: Path, nodes: list[ET.Element], findings: list[Finding]) -> Iterator[RawBox]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,14 +50,15 @@ class Read:
     """Images that a class list leaves out."""
 
 
-def read_lists(lists: Lists, keys: Sequence[str], findings: list[Finding]) -> Read:
+def read_lists(lists: Lists, holds: Mapping[str, Collection[str]], findings: list[Finding]) -> Read:
     """Read the lists; what is wrong in them becomes a finding.
 
     Args:
         lists: which ones.
-        keys: of the annotated images: their paths below ``Annotations/`` without ending.
+        holds: the annotated images, by their paths below ``Annotations/`` without ending, each with its classes.
         findings: to add to.
     """
+    keys = list(holds)
     there = {split: file for split, file in lists.files.items() if file.is_file()}
     known = ", ".join(sorted(path.stem for path in lists.files["train"].parent.glob("*.txt"))) or "none"
     missing = sorted(lists.needed - there.keys())
@@ -73,8 +74,8 @@ def read_lists(lists: Lists, keys: Sequence[str], findings: list[Finding]) -> Re
     notes: tuple[str, ...] = ()
     shared: dict[str, list[str]] = {}
     if not missing and "val" not in found:
-        whole = found.pop("train", list(keys))
-        shared = share_out(whole, lists.val_share, 0.0 if "test" in found else lists.test_share)
+        whole = found.pop("train", keys)
+        shared = share_out(whole, lists.val_share, 0.0 if "test" in found else lists.test_share, holds)
         counts = ", ".join(f"{split} {len(ids)}" for split, ids in shared.items())
         lacking, what = (lists.files["val"].name, "images of train") if lists.needed else ("lists", "images")
         where = lists.files["val"].parent
