@@ -212,7 +212,7 @@ def test_broken_entries_are_refused_or_left_out_and_counted(kind, tmp_path):
     (entry, *images) = data.left_out
     lost = {
         "unknown-class": ("boxes", "of a class that is not among the classes"),
-        "bad-box": ("boxes", "a coordinate is no number"),
+        "bad-box": ("boxes", "without a box that can be read"),
         "missing-image": ("boxes", "the image is not there"),
         "duplicate-id": ("entries", "there twice"),
     }

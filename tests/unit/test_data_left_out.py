@@ -35,7 +35,7 @@ def lines_in(root, stem, *lines):
 
 BROKEN = {
     "too few words": ("0 0.5 0.5", "not readable"),
-    "no number": ("0 0.5 x 0.1 0.1", "a coordinate is no number"),
+    "no number": ("0 0.5 x 0.1 0.1", "without a box that can be read"),
     "another class": (f"7 {shares()}", "of a class that is not among the classes"),
 }
 
@@ -60,7 +60,10 @@ def test_an_image_with_a_skipped_object_leaves_its_split(tmp_path, way):
 def test_so_does_one_of_a_file_that_all_images_share(tmp_path):
     root = coco(tmp_path / "in", lambda content: content["annotations"][0].update(bbox=[1, 2, "x", 4]))
     data = opened("coco", root, policy="skip")
-    assert left(data) == [("boxes", 2, "a coordinate is no number"), ("images", 2, "an object in them is left out")]
+    assert left(data) == [
+        ("boxes", 2, "without a box that can be read"),
+        ("images", 2, "an object in them is left out"),
+    ]
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 5, "val": 2}
     assert data.gaps == (
         "2 of 6 boxes of the split val are left out, more than 20%",
@@ -191,6 +194,25 @@ def test_shares_in_place_of_pixels_are_refused(tmp_path, form):
         opened(form, root, policy="skip")
 
 
+@pytest.mark.parametrize("form", ["coco", "yolo"])
+def test_second_corners_in_place_of_width_and_height_are_refused(tmp_path, form):
+    if form == "coco":
+
+        def cornered(content):
+            for row in content["annotations"]:
+                x, y, w, h = row["bbox"]
+                row["bbox"] = [x, y, x + w, y + h]
+
+        root = coco(tmp_path / "in", cornered)
+    else:
+        root = yolo_folder(tmp_path / "in")
+        for file in root.glob("labels/*/*.txt"):
+            file.write_text("0 0.125 0.125 0.375 0.625\n1 0.6 0.5 0.95 0.9\n")
+    with pytest.raises(UserError, match=r"are these second corners \(x1 y1 x2 y2\)\?"):
+        opened(form, root, policy="skip")
+    assert main(["data", "check", str(root)]) == 1
+
+
 def test_a_few_boxes_in_pixels_are_left_out_and_counted(tmp_path):
     root = yolo_folder(tmp_path / "in")
     lines_in(root, "t0", f"0 {shares()}", f"1 {shares()}", "1 40 30 5 5")
@@ -226,6 +248,8 @@ def test_a_missing_test_split_is_told_to_who_asks_for_it(tmp_path):
         file.write("test: lost/images\n")
     data = opened("yolo", root)
     assert len(split_of(data, "val")) == 3
+    (root / "lost/images").mkdir(parents=True)  # there, and empty
+    assert list(opened("yolo", root).splits) == ["train", "val"]
     with pytest.raises(
         UserError, match=r"no such split; the dataset has train, val\n.*named and not there.*data\.yaml"
     ):

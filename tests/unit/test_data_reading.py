@@ -165,6 +165,19 @@ def test_a_class_list_names_the_images_that_hold_the_class(tmp_path):
     assert (counts, hinders) == ({"other-class": 2}, False)
 
 
+def test_lists_and_labels_may_be_in_utf_16(tmp_path):
+    root = voc(tmp_path / "in", ["é", "b", "c"], {"val": "c\n"})
+    (root / "ImageSets/Main/train.txt").write_text("é\r\nb\r\n", encoding="utf-16")
+    assert list(opened("voc", root).splits["train"].ids) == ["é", "b"]
+    (root / "ImageSets/Main/train.txt").write_bytes("é".encode("latin-1"))
+    with pytest.raises(UserError, match=r"train\.txt: 'utf-8' codec"):
+        opened("voc", root)
+    root = yolo_folder(tmp_path / "more")
+    for file in root.glob("labels/*/*.txt"):
+        file.write_text(file.read_text(), encoding="utf-16")
+    assert list(objects_of(opened("yolo", root)).values()) == [GOOD] * 9
+
+
 @pytest.mark.parametrize("line", ["a 7", "a b", "zebra", "a -1 -1"])
 def test_a_line_of_a_list_that_means_nothing_is_refused(tmp_path, line):
     root = voc(tmp_path / "in", "abc", {"train": f"b\n{line}\n", "val": "c\n"})
@@ -301,6 +314,8 @@ LINES = {
     "turned box": (f"0 {polygon([(8, 18), (16, 6), (24, 18), (16, 30)])}\n{DOG}\n", "read as their enclosing boxes"),
     "confidence": (f"{CAT} 0.91\n{DOG}\n", "numbers behind them"),
     "confidence 1": (f"{CAT} 1\n{DOG}\n", "numbers behind them"),
+    "track": (f"{CAT} 17\n{DOG}\n", "numbers behind them"),
+    "confidence and track": (f"{CAT} 0.9 17\n{DOG}\n", "numbers behind them"),
     "float class": (f"0.0 {shares()}\n1.000000000000000000e+00 {shares((30, 10, 60, 40))}\n", None),
     "exponents": ("0 2.5e-1 3.75e-1 2.5e-1 5e-1\n" + DOG, None),
     "windows": (f"{CAT}\r\n\r\n{DOG}  \r\n", None),
@@ -323,7 +338,8 @@ def test_lines_of_yolo_that_have_one_reading(tmp_path, way):
     "line",
     [
         "0 0.5 0.5",
-        "0 0.1 0.1 0.2 0.1 0.2",  # a sixth number beyond 1
+        "0 0.1 0.1 0.2 0.1 7.5",
+        "0 0.1 0.1 0.2 0.1 -0.5",
         "0.5 0.5 0.5 0.1 0.1",
         "-1 0.5 0.5 0.1 0.1",
         "nan 0.5 0.5 0.1 0.1",
@@ -333,7 +349,6 @@ def test_lines_of_yolo_that_have_one_reading(tmp_path, way):
     ],
 )
 def test_lines_of_yolo_that_have_none(line):
-    line = line if line.count(" ") != 5 else "0 0.1 0.1 0.2 0.1 7"
     corners, kind, _ = corners_of(line.split())
     assert (corners, kind) == (None, "unreadable-annotation")
 

@@ -140,7 +140,10 @@ class _Opening:
         if self.refused:
             self._end()
         ids = {name: split.ids for name, split in splits.items()}
-        check_lists(ids, Path(self.survey.root), self.dataset.to_fill_a_split, chosen.shared)
+        try:
+            check_lists(ids, Path(self.survey.root), self.dataset.to_fill_a_split, chosen.shared)
+        except UserError as error:
+            raise UserError(f"{error}{self._lost()}") from error
         counts = facts(splits)
         if not any(counts[f"boxes_{name}"] for name in splits):
             raise UserError(f"{self.survey.root}: no objects in any annotation{self._lost()}")

@@ -133,13 +133,41 @@ def unit_problem(split: str, images: Sequence[RawImage]) -> str | None:
     """Return why most boxes of a split can only be in another unit than their format's, or None."""
     odd, of, first = other_unit(images)
     if 2 * odd <= of:
-        return None
+        return _corners_problem(split, images)
     most = f"{odd} of {of} boxes of the split {split}"
     if images[0].relative:
         told = f"{most} lie outside: their numbers are no shares (0 to 1) of the image; are these pixels?"
     else:
         told = f"{most} lie within the first pixel: are these shares (0 to 1) of the image, where pixels are expected?"
     return f"{told} the first: {first}"
+
+
+_FEW = 8
+_BEYOND = 1.02
+"""Of an image's size: what lies farther out is no rounding."""
+
+
+def _corners_problem(split: str, images: Sequence[RawImage]) -> str | None:
+    """Return why the widths and heights of a split can only be the second corners, or None.
+
+    As widths, second corners make boxes that reach over the edge; none of them is smaller than the first corner.
+    """
+    of = over = 0
+    for image in images:
+        size = (1, 1) if image.relative else image.told_size
+        if size is None or image.annotation.suffix.lower() == ".xml":
+            continue
+        for box in image.boxes:
+            x1, y1, x2, y2 = upright(box.box)
+            x, y = ((x1 + x2) / 2, (y1 + y2) / 2) if image.relative else (x1, y1)
+            if not (x2 - x1 > x and y2 - y1 > y):
+                return None
+            of += 1
+            over += x2 > _BEYOND * size[0] or y2 > _BEYOND * size[1]
+    if of < _FEW or 5 * over < of:
+        return None
+    told = f"{over} of {of} boxes of the split {split} reach over the edge, and no width or height is less than x or y"
+    return f"{told}: are these second corners (x1 y1 x2 y2)?"
 
 
 def _outside(box: Corners, size: tuple[int, int]) -> str:

@@ -119,7 +119,7 @@ class _Reader:
             return []
         self._read_categories(content)
         entries = self._read_images(content)
-        boxes, broken = self._read_boxes(content, _Ids(entries))
+        boxes, broken = self._read_boxes(content, entries)
         folder = self._folder([name for _, name, _ in entries.values()])
         for number, (where, _, _) in entries.items():
             if number not in boxes and number not in broken:
@@ -180,13 +180,13 @@ class _Reader:
         return int(width), int(height)
 
     def _read_boxes(
-        self, content: Mapping[str, Any], known: _Ids
+        self, content: Mapping[str, Any], images: Mapping[int | str, tuple[str, str, tuple[int, int] | None]]
     ) -> tuple[Mapping[int | str, list[RawBox]], Mapping[int | str, list[Finding]]]:
         """Return the boxes of each image, and what of its objects cannot be read."""
         boxes: dict[int | str, list[RawBox]] = defaultdict(list)
         broken: dict[int | str, list[Finding]] = defaultdict(list)
         ids: dict[int | str, str] = {}
-        categories = _Ids(self.names)
+        known, categories = _Ids(images), _Ids(self.names)
         for where, entry in self._entries(content, "annotations"):
             if (number := id_of(entry.get("id"))) is not None:
                 if number in ids:
@@ -198,7 +198,7 @@ class _Reader:
                 self.tell("missing-image", where, f"image_id {entry.get('image_id')!r} is not among the images")
                 continue
             told = len(self.findings)
-            if (box := self._box(where, entry, category)) is not None:
+            if (box := self._box(where, entry, category, images[image][2])) is not None:
                 boxes[image].append(box)
             else:
                 broken[image] += [finding for finding in self.findings[told:] if finding.hinders]
@@ -211,16 +211,18 @@ class _Reader:
             self.tell("other-id", where, f"{key} {entry[key]!r} is taken for {found!r}")
         return found
 
-    def _box(self, where: str, entry: Mapping[str, Any], category: int | str | None) -> RawBox | None:
+    def _box(
+        self, where: str, entry: Mapping[str, Any], category: int | str | None, size: tuple[int, int] | None
+    ) -> RawBox | None:
         """Return an object with its box; None, and a finding, where it has none that can be read."""
         told, outline = entry.get("bbox"), entry.get("segmentation")
         corners, crowd = box_of(told), flag_of(entry.get("iscrowd"))
         lacking = told in (None, [], [0, 0, 0, 0])
-        if lacking and (around := box_of_segmentation(outline)) is not None:
+        if lacking and (around := box_of_segmentation(outline, size)) is not None:
             corners = around
             self.tell("segmentation", where, f"its bbox is {told!r}; that of its segmentation is taken")
         if corners is None:
-            shape = ", and its segmentation is neither polygons nor runs of pixels" if outline else ""
+            shape = ", and its segmentation is neither polygons nor runs of all its image's pixels" if outline else ""
             what = (
                 f"it has no bbox{shape}" if lacking else "its bbox is not a list of four numbers: x, y, width, height"
             )

@@ -42,8 +42,8 @@ def number_of(value: Any) -> float:
 
 def flag_of(value: Any) -> bool | None:
     """Return a flag, also one that is written as a number or a text; no value is no; None for what is neither."""
-    if value is None or value == "" or isinstance(value, bool):
-        return bool(value)
+    if value is None or value == "" or value != value or isinstance(value, bool):  # noqa: PLR0124 - pandas' NaN
+        return value is True
     number = number_of({"true": 1, "false": 0}.get(value.strip().lower(), value) if isinstance(value, str) else value)
     return {0.0: False, 1.0: True}.get(number)
 
@@ -56,13 +56,17 @@ def box_of(told: Any) -> Corners | None:
     return x, y, x + width, y + height
 
 
-def box_of_segmentation(told: Any) -> Corners | None:
+def box_of_segmentation(told: Any, size: tuple[int, int] | None = None) -> Corners | None:
     """Return the box around an outline: polygons (``[[x, y, x, y, …], …]``), or runs of pixels (RLE); else None.
 
     Runs are read by pycocotools; polygons keep their fractions of pixels, as the boxes of COCO's own files do.
+
+    Args:
+        told: the outline.
+        size: (width, height) of the image, which runs must have too; None where it is not known.
     """
     if isinstance(told, Mapping):
-        return _of_runs(told)
+        return _of_runs(told, size)
     if not isinstance(told, list) or not told:
         return None
     polygons = told if isinstance(told[0], list) else [told]
@@ -72,11 +76,13 @@ def box_of_segmentation(told: Any) -> Corners | None:
     return None if any(map(math.isnan, found)) else found
 
 
-def _of_runs(told: Mapping[str, Any]) -> Corners | None:
+def _of_runs(told: Mapping[str, Any], of: tuple[int, int] | None) -> Corners | None:
     counts, size = told.get("counts"), told.get("size")
     if not isinstance(size, list) or len(size) != 2 or not all(0 < number_of(side) <= 100_000 for side in size):
         return None
     height, width = (int(number_of(side)) for side in size)
+    if of not in (None, (width, height)):
+        return None
     if isinstance(counts, str):
         runs = _runs_of(counts)
     elif isinstance(counts, list) and len(counts) <= _MOST_RUNS:

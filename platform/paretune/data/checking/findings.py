@@ -13,7 +13,7 @@ KINDS: Mapping[str, tuple[bool, str]] = {
     "missing-image": (True, "an annotation's image is not there"),
     "unreadable-image": (True, "no image, truncated, or too large: really decoded"),
     "unreadable-annotation": (True, "not of the format, or an object in it is not"),
-    "bad-box": (True, "a coordinate is no number"),
+    "bad-box": (True, "no box, or a coordinate of it is no number"),
     "unknown-class": (True, "a class that is not among the classes"),
     "duplicate-id": (True, "two entries have one name or number"),
     "bad-list": (True, "a list of a split is missing, empty, or names what is not there"),
@@ -21,7 +21,7 @@ KINDS: Mapping[str, tuple[bool, str]] = {
     "no-objects": (True, "no annotation holds an object"),
     "other-unit": (
         True,
-        "most boxes of a split are in another unit: pixels in place of shares of the image, or shares",
+        "most boxes of a split are in another unit (pixels, shares), or second corners for width and height",
     ),
     "gap": (True, "a split without objects, or that lost many; a class without any in train: `allow_missing` lets it"),
     "allowed-gap": (False, "a gap that `allow_missing` lets pass"),
@@ -78,7 +78,7 @@ LEFT_OUT: Mapping[str, str] = {
     "missing-image": "the image is not there",
     "unreadable-image": "the image cannot be read",
     "unreadable-annotation": "not readable",
-    "bad-box": "a coordinate is no number",
+    "bad-box": "without a box that can be read",
     "unknown-class": "of a class that is not among the classes",
     "duplicate-id": "there twice",
     "empty-box": "without area",
@@ -120,7 +120,11 @@ class Finding:
         """What is left out where this is skipped: ``boxes``, ``images`` or ``entries`` of a file that are neither."""
         if self.where.startswith("images[") or self.where in ("", "size"):
             return "images"
-        entry = self.kind == "duplicate-id" or self.where.startswith("categories[")
+        entry = (
+            self.kind == "duplicate-id"
+            or self.where.startswith("categories")
+            or self.where in ("images", "annotations")
+        )
         return "entries" if entry else "boxes"
 
     def tree(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from paretune.data.checking.filenames import Names, slashed
 from paretune.data.checking.findings import Finding
-from paretune.data.files import read_file
+from paretune.data.files import read_file, text_of
 from paretune.data.images import SUFFIXES
 from paretune.data.split_lists import share_out
 from paretune.errors import UserError
@@ -67,18 +67,21 @@ def read_lists(lists: Lists, holds: Mapping[str, Collection[str]], findings: lis
         findings.append(Finding("bad-list", str(lists.files[split]), "", told))
     reader = _Reader(keys, findings)
     found = {split: reader.read(file) for split, file in there.items()} if lists.needed else {}
-    for split, ids in found.items():
-        if not ids:
-            told = f"the split {split!r} holds no images; {lists.remedy.format(split=split)}"
-            findings.append(Finding("bad-list", str(there[split]), "", told))
+    for split in [split for split, ids in found.items() if not ids]:
+        told = f"the split {split!r} holds no images; {lists.remedy.format(split=split)}"
+        findings.append(Finding("missing-split" if split == "test" else "bad-list", str(there[split]), "", told))
+        if split == "test":
+            del found[split]
     notes: tuple[str, ...] = ()
     shared: dict[str, list[str]] = {}
     if not missing and "val" not in found:
         whole = found.pop("train", keys)
         shared = share_out(whole, lists.val_share, 0.0 if "test" in found else lists.test_share, holds)
         counts = ", ".join(f"{split} {len(ids)}" for split, ids in shared.items())
-        lacking, what = (lists.files["val"].name, "images of train") if lists.needed else ("lists", "images")
         where = lists.files["val"].parent
+        lacking, what = (lists.files["val"].name, "images of train") if lists.needed else ("lists", "images")
+        if not lists.needed and known != "none":
+            lacking = f"train.txt or val.txt (but {known})"
         notes = (f"no {lacking} in {where}: {what} were shared out by a hash of their names ({counts})",)
     places: dict[str, list[str]] = defaultdict(list)
     for split, ids in {**shared, **found}.items():
@@ -103,8 +106,8 @@ class _Reader:
     def read(self, file: Path) -> list[str]:
         """Return the images of one list."""
         try:
-            lines = read_file(file, _MOST_BYTES).decode("utf-8-sig", errors="replace").splitlines()
-        except UserError as error:
+            lines = text_of(read_file(file, _MOST_BYTES)).splitlines()
+        except (UserError, UnicodeDecodeError) as error:
             self._findings.append(Finding("bad-list", str(file), "", str(error).removeprefix(f"{file}: ")))
             return []
         ids: dict[str, int] = {}

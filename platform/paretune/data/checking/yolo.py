@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from paretune.data.checking.boxes import Corners, enclosing
+from paretune.data.checking.boxes import FAR, Corners, enclosing
 from paretune.data.checking.filenames import Finder, slashed
 from paretune.data.checking.findings import Finding, RawBox, RawImage, Survey
-from paretune.data.files import read_file
+from paretune.data.files import read_file, text_of
 from paretune.data.images import SUFFIXES
 from paretune.errors import UserError
 from paretune.yamlfile import read_yaml
@@ -75,11 +75,13 @@ def survey_parts(
     labels: dict[tuple[str, Path], Path] = {}
     exact = {label_of(file) for files in parts.values() for file in files}
     for split, files in parts.items():
-        if not files:
-            findings.append(Finding("bad-list", str(root), "", f"the split {split} holds no images"))
+        if not files and (split != "test" or not any(finding.kind == "missing-split" for finding in findings)):
+            kind = "missing-split" if split == "test" else "bad-list"
+            findings.append(Finding(kind, str(root), "", f"the split {split} holds no images"))
         for file in files:
             wanted = label_of(file)
-            alike = finder.find(wanted.parent, wanted.name)
+            base = root if wanted.is_relative_to(root) else wanted.parent
+            alike = finder.find(base, wanted.relative_to(base).as_posix())
             label = wanted if alike is None or alike in exact else alike
             if (other := labels.setdefault((split, label), file)) != file:
                 message = (
@@ -101,14 +103,15 @@ def survey_parts(
         there = folder.glob("*.txt") if folder.is_dir() else ()
         lost = sorted(path for path in there if path not in known and path.name != "classes.txt")
         findings += [Finding("missing-image", str(path), "", "no image belongs to it") for path in lost]
-    return Survey(str(root), images, findings, [split for split in parts if split], names)
+    splits = [split for split, files in parts.items() if split and (files or split != "test")]
+    return Survey(str(root), images, findings, splits, names)
 
 
 def label_of(image: Path) -> Path:
     """Return the path of an image's label."""
     parts = list(image.parts)
     for index in range(len(parts) - 2, -1, -1):
-        if parts[index] == "images":
+        if parts[index].lower() == "images":
             parts[index] = "labels"
             break
     return Path(*parts).with_suffix(".txt")
@@ -116,7 +119,7 @@ def label_of(image: Path) -> Path:
 
 def _read(label: Path, names: Sequence[str] | None, findings: list[Finding], behind: int) -> list[RawBox]:
     try:
-        lines = read_file(label, _MOST_BYTES).decode("utf-8-sig").splitlines()
+        lines = text_of(read_file(label, _MOST_BYTES)).splitlines()
     except (UserError, UnicodeDecodeError) as error:
         reason = str(error).removeprefix(f"{label}: ")
         findings.append(Finding("unreadable-annotation", str(label), "", reason))
@@ -151,14 +154,25 @@ def corners_of(words: Sequence[str], behind: int = 0) -> tuple[Corners | None, s
         return None, "unreadable-annotation", f"{words[0] if words else ''!r} is no class's number; expected {wanted}"
     if count == 5:
         return _around(numbers), "", ""
-    if behind and count == 5 + behind:
-        return _around(numbers[:4]), "confidence", f"{behind} numbers of keypoints are not used"
-    if count == 6 and 0 <= numbers[4] <= 1:
-        return _around(numbers[:4]), "confidence", f"{words[5]} is taken for a confidence, and not used"
+    if unused := _unused(words, numbers, behind):
+        return _around(numbers[:4]), "confidence", f"{unused}: not used"
     if count >= 7 and count % 2:
         return enclosing(numbers), "polygon", f"{count // 2} points: their enclosing box is taken"
     keypoints = "; of keypoints, kpt_shape in data.yaml tells how many" if count > 6 else ""
     return None, "unreadable-annotation", f"{count} words, expected {wanted}{keypoints}"
+
+
+def _unused(words: Sequence[str], numbers: Sequence[float], behind: int) -> str:
+    """Return what the numbers behind a box are; empty where there are none, or nobody knows."""
+    if behind and len(words) == 5 + behind:
+        return f"{behind} numbers of keypoints"
+    if len(words) == 6 and 0 <= numbers[4] <= 1:
+        return f"{words[5]}, taken for a confidence"
+    if len(words) == 6 and numbers[4] > 1 and numbers[4].is_integer():
+        return f"{words[5]}, taken for a track's number"
+    if len(words) == 7 and all(0 <= number <= 1 for number in numbers[:5]) and numbers[5] > FAR:
+        return f"{words[5]} and {words[6]}, taken for a confidence and a track's number"
+    return ""
 
 
 def _around(numbers: Sequence[float]) -> Corners:
@@ -206,6 +220,9 @@ def _names(root: Path, told: Any) -> list[str] | None:
 
 def _of_yaml(file: Path, fields: Mapping[str, Any], findings: list[Finding]) -> dict[str, list[Path]]:
     base = file.parent / str(fields.get("path") or "")
+    if not base.is_dir():
+        told = f"no such folder: {fields['path']}; places are looked for in that of the file"
+        findings.append(Finding("other-name", str(file), "path", told))
     parts: dict[str, list[Path]] = {}
     for split in SPLITS:
         places = fields.get(split)
@@ -219,8 +236,6 @@ def _of_yaml(file: Path, fields: Mapping[str, Any], findings: list[Finding]) -> 
                 findings.append(Finding(kind, str(file), split, f"no such folder or list: {place}"))
             else:
                 parts[split] += _in_folder(there) if there.is_dir() else _in_list(there, findings)
-    if not parts.get("test", True) and any(finding.kind == "missing-split" for finding in findings):
-        del parts["test"]
     return parts
 
 
