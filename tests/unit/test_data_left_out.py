@@ -15,6 +15,7 @@ from paretune.errors import UserError
 from paretune.structures import Data, LeftOut
 from tests_support_data import SIZE, cases, coco, opened, shares, voc, voc_text
 from tests_support_data import yolo as yolo_folder
+from tests_support_documented import printed, words
 
 
 def left(data):
@@ -128,18 +129,22 @@ def test_gaps_are_counted_by_split_and_class():
 
 
 @pytest.mark.parametrize("policy", ["strict", "skip"])
-def test_a_class_without_objects_and_a_split_without_any_stop_a_training(tmp_path, policy):
-    root = yolo_folder(tmp_path / "in")
+@pytest.mark.parametrize("named", ["", "data.yaml"])
+def test_a_class_without_objects_and_a_split_without_any_stop_a_training(tmp_path, policy, named):
+    root = yolo_folder(tmp_path / "in it")
     for number in range(6):
         lines_in(root, f"t{number}", f"0 {shares()}")
     for file in root.glob("labels/val/*.txt"):
         file.write_text("")
-    dataset = Yolo(root=str(root), policy=policy)
+    dataset = Yolo(root=str(root / named), policy=policy)
     data = dataset.open(tmp_path)
     said = refused(data, dataset)
+    root /= named
     assert f"{root}: the split val holds no object" in said
     assert f"{root}: train holds no object of 'dog'" in said
     assert "--set dataset.yolo.allow_missing=true" in said
+    (line,) = printed(said)
+    assert main(words(line)) == 1  # it finds what hinders
     refuse_gaps(data, dataset.model_copy(update={"allow_missing": True}))
     for allowed in (False, True):
         with checked_dataset(dataset.model_copy(update={"allow_missing": allowed})) as report:

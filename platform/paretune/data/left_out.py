@@ -129,8 +129,7 @@ def refuse_gaps(data: Data, dataset: Dataset) -> None:
     """
     if not data.gaps or getattr(dataset, "allow_missing", True):
         return
-    folders = dataset.folders()
-    where = folders[0] if folders else dataset.name
+    where = getattr(dataset, "place", dataset.name)
     check = command("data", "check", where, "--from", dataset.name)
     away = f"`{check}` tells every defect; to train all the same: --set dataset.{dataset.name}.allow_missing=true"
     raise UserError("\n".join([*(f"{where}: {gap}" for gap in data.gaps), *lines_of(data), away]))

@@ -58,6 +58,11 @@ class Surveyed(Foldered):
         """Return why nothing of it can be read, one line each: no such folder, or of another layout."""
         return self.problems()
 
+    @property
+    def place(self) -> Path:
+        """What ``paretune data check`` is to be given: its folder, or the file that describes it."""
+        return self.folder
+
     def chosen(self, role: str) -> str | None:
         """Return the survey's split that is asked for as train, val or test; None takes the one of such a name."""
         named: str | None = getattr(self, role)
@@ -301,6 +306,6 @@ class _Opening:
         told = [str(finding) for finding in dict.fromkeys(self.refused)]
         more = [f"{self.survey.root}: {len(told) - MOST_PROBLEMS} more"] if len(told) > MOST_PROBLEMS else []
         skippable = all(finding.kind not in NEVER_SKIPPED for finding in self.refused)
-        every = command("data", "check", self.dataset.folder, "--from", self.dataset.name)
+        every = command("data", "check", self.dataset.place, "--from", self.dataset.name)
         hint = [f"`policy: skip` leaves such entries out; `{every}` tells them all"] if skippable else []
         raise UserError("\n".join([*told[:MOST_PROBLEMS], *more, *hint]))

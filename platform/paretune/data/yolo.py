@@ -31,6 +31,11 @@ class Yolo(Surveyed):
         described = self.described
         return super().folder if described is None else described.parent
 
+    @property
+    def place(self) -> Path:
+        """The YAML file that the root names, else its folder."""
+        return self.described or self.folder
+
     def problems(self) -> list[str]:
         """Look at the folder: missing, or without labels."""
         if missing := self.missing("one that holds data.yaml, or images/ and labels/"):
