@@ -35,7 +35,7 @@ def first_recipes(job: Job) -> list[tuple[dict[str, Any], str]]:
 
 
 def look_at_data(sweep: Sweep, say: Callable[[str], None], address: str | None) -> None:
-    """Tell and record what of a sweep's data is not used, and refuse to train where that is too much.
+    """Tell and record what of a sweep's data is not used, and refuse to begin where that is too much.
 
     Args:
         sweep: whose data.
@@ -47,11 +47,12 @@ def look_at_data(sweep: Sweep, say: Callable[[str], None], address: str | None) 
     """
     from paretune.executors.ray import session
 
-    place = Sweep(sweep.runs.resolve(), sweep.name)
+    place, begun = Sweep(sweep.runs.resolve(), sweep.name), sweep.begun
 
     def look() -> tuple[list[str], dict[str, Any]]:
         data = place.job.dataset.open(place.cache)
-        refuse_gaps(data, place.job.dataset)
+        if not begun:
+            refuse_gaps(data, place.job.dataset)
         return lines_of(data), record_of(data)
 
     try:

@@ -141,7 +141,8 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
         removed_if_failed(place.folder, lambda: not new or was_begun(place.folder)),
     ):
         data = job.dataset.open(place.cache)
-        refuse_gaps(data, job.dataset)
+        if not was_begun(place.folder):
+            refuse_gaps(data, job.dataset)
         for line in lines_of(data):
             print(line, flush=True)
         order = Order(job.detector, job.dataset, place.cache, job.size, job.training, place.folder)

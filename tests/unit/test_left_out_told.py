@@ -10,9 +10,11 @@ import pytest
 
 from paretune.baseline import look_at_data
 from paretune.cli import main
+from paretune.errors import UserError
 from paretune.executors.ray import session
 from paretune.folders import find_sweep, new_sweep
 from paretune.plan import read_plan
+from paretune.records import Record, write_record
 from tests_support_data import shares, yolo
 
 JOB = """\
@@ -56,6 +58,16 @@ def test_a_sweep_tells_it_and_keeps_it(place):
     assert found.left_out == ENTRIES
     assert found.facts["data"] == {"notes": [NOTE], "left_out": ENTRIES}
     assert found.job.dataset.policy == "skip"
+
+
+def test_a_sweep_that_was_begun_goes_on(place):
+    emptied(place)
+    sweep, said = new_sweep(read_plan(Path("job.yaml")), "one"), []
+    with pytest.raises(UserError, match="train holds no object of 'dog'"):
+        look_at_data(sweep, said.append, None)
+    write_record(sweep.folder, Record.failed(0, {}, {}, "baseline", "of old"))
+    look_at_data(sweep, said.append, None)
+    assert said == []
 
 
 @pytest.mark.parametrize("verb", ["train", "sweep"])
