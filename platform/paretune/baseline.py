@@ -34,34 +34,30 @@ def first_recipes(job: Job) -> list[tuple[dict[str, Any], str]]:
     return [*((tree, "baseline") for tree in baselines), *((tree, "enqueued") for tree in first)]
 
 
-def look_at_data(sweep: Sweep, say: Callable[[str], None], address: str | None) -> None:
+def look_at_data(sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool = False) -> None:
     """Tell and record what of a sweep's data is not used, and refuse to begin where that is too much.
 
     Args:
         sweep: whose data.
         say: told of it.
-        address: of the cluster whose nodes hold the data; None looks here.
+        elsewhere: the data may be on other machines only; a training refuses there what would be refused here.
 
     Raises:
         UserError: the data cannot be read, or lack a large part of themselves.
     """
-    from paretune.executors.ray import session
-
-    place, begun = Sweep(sweep.runs.resolve(), sweep.name), sweep.begun
-
-    def look() -> tuple[list[str], dict[str, Any]]:
-        data = place.job.dataset.open(place.cache)
-        if not begun:
-            refuse_gaps(data, place.job.dataset)
-        return lines_of(data), record_of(data)
-
+    dataset = sweep.job.dataset
     try:
-        lines, record = session.on_a_node(look, sweep.job.resources.by_ray_name(), sweep.runs, address)
-    except RuntimeError as error:
-        raise UserError(str(error)) from error
-    for line in lines:
+        data = dataset.open(sweep.cache)
+    except UserError as error:
+        if not elsewhere:
+            raise
+        say(f"what of the data is left out is not known here: {str(error).splitlines()[0]}")
+        return
+    if not sweep.begun:
+        refuse_gaps(data, dataset)
+    for line in lines_of(data):
         say(line)
-    sweep.note(data=record)
+    sweep.note(data=record_of(data))
 
 
 def take_baseline(sweep: Sweep, say: Callable[[str], None]) -> None:

@@ -54,7 +54,7 @@ def run_sweep(sweep: Sweep, *, address: str | None = None, new: bool = False) ->
         reporter = Reporter(sweep)
         try:
             if not sweep.finished:
-                look_at_data(sweep, reporter.say, address)
+                look_at_data(sweep, reporter.say, elsewhere=address is not None)
                 take_baseline(sweep, reporter.say)
                 reporter.say(f"sweep {sweep.name}: {sweep.job.search.trials} trials; starting Ray")
                 with session.session(sweep.runs, address, nested=sweep.job.training.by_ray):

@@ -100,17 +100,14 @@ def _carry_out(
         "params": artefact.params,
         "flops": artefact.flops,
     }
+    facts = {"duet": {"reference": reference, **duet.facts}, "energy": used.source}
+    facts["left_out"] = record_of(bench.data)["left_out"]
     return {
         "metrics": {name: float(value) for name, value in metrics.items() if value is not None},
         "reasons": {**accuracy.reasons, **change.reasons, **duet.reasons, **used.reasons},
         "notes": (*artefact.notes, *duet.notes, *(f"energy: {note}" for note in used.notes)),
         "artefact": str(artefact.folder.relative_to(bench.folder)),
-        "facts": {
-            **duet.latency.facts,
-            "duet": {"reference": reference, **duet.facts},
-            "energy": used.source,
-            "left_out": record_of(bench.data)["left_out"],
-        },
+        "facts": {**duet.latency.facts, **facts},
     }
 
 

@@ -15,6 +15,7 @@ from paretune.executors.ray import session
 from paretune.folders import find_sweep, new_sweep
 from paretune.plan import read_plan
 from paretune.records import Record, write_record
+from paretune.training.order import Order, carry_out
 from tests_support_data import shares, yolo
 
 JOB = """\
@@ -52,7 +53,7 @@ def emptied(place):
 
 def test_a_sweep_tells_it_and_keeps_it(place):
     sweep, said = new_sweep(read_plan(Path("job.yaml")), "one"), []
-    look_at_data(sweep, said.append, None)
+    look_at_data(sweep, said.append)
     assert said == [NOTE, LINE]
     found = find_sweep(Path("runs"), "one")
     assert found.left_out == ENTRIES
@@ -64,10 +65,28 @@ def test_a_sweep_that_was_begun_goes_on(place):
     emptied(place)
     sweep, said = new_sweep(read_plan(Path("job.yaml")), "one"), []
     with pytest.raises(UserError, match="train holds no object of 'dog'"):
-        look_at_data(sweep, said.append, None)
+        look_at_data(sweep, said.append)
     write_record(sweep.folder, Record.failed(0, {}, {}, "baseline", "of old"))
-    look_at_data(sweep, said.append, None)
+    look_at_data(sweep, said.append)
     assert said == []
+
+
+def test_data_that_are_on_other_machines_alone_are_told_so(place):
+    sweep, said = new_sweep(read_plan(Path("job.yaml")), "one"), []
+    (place / "data").rename(place / "moved")
+    with pytest.raises(UserError, match="no such folder: data"):
+        look_at_data(sweep, said.append)
+    look_at_data(sweep, said.append, elsewhere=True)
+    assert said == [f"what of the data is left out is not known here: {said[0].partition('here: ')[2]}"]
+    assert "no such folder: data" in said[0]
+
+
+def test_a_training_anywhere_refuses_what_lacks_a_class(place):
+    emptied(place)
+    job = read_plan(Path("job.yaml")).job
+    order = Order(job.detector, job.dataset, place / "cache", job.size, job.training, place / "out")
+    with pytest.raises(UserError, match="train holds no object of 'dog'"):
+        carry_out(order, device="cpu", threads=1)
 
 
 @pytest.mark.parametrize("verb", ["train", "sweep"])
