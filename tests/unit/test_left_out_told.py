@@ -15,6 +15,7 @@ from paretune.executors.ray import session
 from paretune.folders import find_sweep, new_sweep
 from paretune.plan import read_plan
 from paretune.records import Record, write_record
+from paretune.reporter import Reporter
 from paretune.training.order import Order, carry_out
 from tests_support_data import shares, yolo
 
@@ -59,6 +60,17 @@ def test_a_sweep_tells_it_and_keeps_it(place):
     assert found.left_out == ENTRIES
     assert found.facts["data"] == {"notes": [NOTE], "left_out": ENTRIES}
     assert found.job.dataset.policy == "skip"
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_sweeps_run_in_the_log_has_it_as_a_param(place, monkeypatch, whole):
+    sweep = new_sweep(read_plan(Path("job.yaml")), "one")
+    if not whole:
+        look_at_data(sweep, lambda _: None)
+    reporter, seen = Reporter(find_sweep(Path("runs"), "one")), []
+    monkeypatch.setattr(reporter._tracker, "start", lambda params, _: seen.append(params["left_out"]))
+    reporter.started()
+    assert seen == ["nothing" if whole else LINE]
 
 
 def test_a_sweep_that_was_begun_goes_on(place):
