@@ -132,5 +132,10 @@ def test_a_training_and_an_evaluation_tell_it_and_keep_it(place, capsys):
     tree = json.loads(capsys.readouterr().out)
     assert (tree["left_out"], tree["notes"]) == (ENTRIES, [NOTE])
     assert tree["images"] == 3
+    assert main(["optimize", artefact, "--out", "made", "--runtime", "onnxruntime"]) == 0
+    assert {NOTE, LINE} <= set(capsys.readouterr().out.splitlines())
+    assert json.loads(Path("made/evaluation/accuracy.json").read_text())["data"]["left_out"] == ENTRIES
     emptied(place)
+    assert main(["optimize", artefact, "--out", "more", "--step", "finetune={epochs: 1}"]) == 2
+    assert "train holds no object of 'dog'" in capsys.readouterr().err
     assert main(["train", "job.yaml", "--name", "two", "--set", "dataset.yolo.allow_missing=true"]) == 0

@@ -25,6 +25,10 @@ _LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr"
 """Declared encoding → the larger one that programs write under its name, as browsers read it (WHATWG Encoding)."""
 
 
+_NO_ENCODINGS = frozenset({"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem"})
+"""Names that Python decodes by, and no file is in; some take for ever."""
+
+
 def parse_root(content: bytes) -> ET.Element:
     """Return the root element; definitions of entities (a few can grow to gigabytes) are refused.
 
@@ -65,6 +69,8 @@ def decoded(content: bytes) -> str:
     name = told or "utf-8"
     name = _LARGER.get(name.lower().replace("-", "_"), name)
     try:
+        if name.lower().replace("-", "_") in _NO_ENCODINGS:
+            raise LookupError(name)
         return content.decode(name)
     except LookupError as error:
         raise ValueError(f"it declares the encoding {name!r}, which is none") from error
