@@ -68,9 +68,9 @@ def decoded(content: bytes) -> str:
     told = told_encoding(content)
     name = told or "utf-8"
     name = _LARGER.get(name.lower().replace("-", "_"), name)
+    if name.lower().replace("-", "_") in _NO_ENCODINGS:
+        raise ValueError(f"it declares the encoding {name!r}, which is none of a file")
     try:
-        if name.lower().replace("-", "_") in _NO_ENCODINGS:
-            raise LookupError(name)
         return content.decode(name)
     except LookupError as error:
         raise ValueError(f"it declares the encoding {name!r}, which is none") from error
