@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from paretune import __version__
+from paretune.auto_training import settled
 from paretune.data.checking.findings import READ_ALL_THE_SAME
 from paretune.errors import UserError, did_you_mean
 from paretune.hints import command
@@ -213,11 +214,13 @@ def new_sweep(plan: Plan, name: str, promises: Sequence[Promise] = ()) -> Sweep:
     sweep = Sweep(output_folder(plan.job), new_sweep_name(name))
     if sweep.folder.exists():
         raise UserError(_taken(sweep))
+    job, chosen = settled(plan.job)
     facts = {
         "paretune": __version__,
         "name": name,
         "created": time.time(),
-        "job": {**plan.job.tree(), "space": "space.yaml"},
+        "job": {**job.tree(), "space": "space.yaml"},
+        "chosen": chosen,
         "promises": [promise.tree() for promise in promises],
     }
     try:

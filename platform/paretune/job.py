@@ -6,20 +6,29 @@ import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from paretune.data import DATASETS
 from paretune.data.base import Dataset
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.metrics import COSTS, ENERGY, known_metric
-from paretune.recipe import Recipe, WrittenSize
+from paretune.recipe import Recipe, readable_size
 from paretune.search.samplers import SAMPLERS, Gp, Sampler
 from paretune.spec import Spec, misplaced, plugin
 from paretune.structures import InputSize
 from paretune.target import Target
 from paretune.training.scales import multi_scale_problem
 from paretune.training.settings import Training
+
+AUTO = "auto"
+"""Input size that is chosen when the training starts."""
+UNCHOSEN = InputSize(320, 320)
+"""What stands for it until then."""
+
+
+def _size_or_auto(value: int | str) -> int | str:
+    return value if value == AUTO else readable_size(value)
 
 
 class Constraint(Spec):
@@ -135,8 +144,9 @@ class Job(Spec):
 
     dataset: Annotated[Dataset, *plugin(DATASETS)]
     detector: Annotated[Detector, *plugin(DETECTORS)]
-    input_size: WrittenSize = 320
-    """Input size of the baseline: one number, or WIDTHxHEIGHT such as 192x144."""
+    input_size: Annotated[int | str, AfterValidator(_size_or_auto)] = 320
+    """Input size of the baseline: one number, or WIDTHxHEIGHT such as 192x144; auto has it chosen with `training:
+    auto`."""
     training: Training = Training()
     """Training of the baseline."""
     baseline: str | None = None
@@ -197,6 +207,14 @@ class Job(Spec):
         return self
 
     @model_validator(mode="after")
+    def _chosen_where_it_can_be(self) -> Job:
+        if self.input_size == AUTO and (self.baseline is not None or not self.training.auto):
+            if self.baseline is not None:
+                raise ValueError("input_size: auto is for a training; of a trained network take the job.yaml beside it")
+            raise ValueError("input_size: auto is chosen with `training: auto`, which is off; name the size")
+        return self
+
+    @model_validator(mode="after")
     def _fitting_first(self) -> Job:
         said = {index: self.recipe_problem(recipe) for index, recipe in enumerate(self.search.first)}
         wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {
@@ -242,8 +260,8 @@ class Job(Spec):
 
     @property
     def size(self) -> InputSize:
-        """Return the parsed input size of the baseline."""
-        return InputSize.parse(self.input_size)
+        """Return the parsed input size of the baseline; one that any detector takes where it is still to be chosen."""
+        return UNCHOSEN if self.input_size == AUTO else InputSize.parse(self.input_size)
 
     @property
     def target(self) -> Target:

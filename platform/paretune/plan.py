@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from paretune.errors import Problem, UserError, UserErrors
-from paretune.job import Job
+from paretune.job import UNCHOSEN, Job
 from paretune.recipe import Recipe
 from paretune.search.reading import read_space
 from paretune.search.space import Sample, Space
+from paretune.structures import InputSize
 from paretune.training.order import unfit_baseline
 from paretune.yamlfile import Document, Place, problems_of, read_yaml, validate
 
@@ -103,6 +105,7 @@ def checked_space(document: Document, job: Job | None = None, *, kept: bool = Fa
     Raises:
         UserErrors: every mistake, with its line.
     """
+    document = replace(document, data=_in_pixels(document.data, job))
     space = read_space(document, kept=kept)
     problems: list[Problem] = []
     for sample in space.corners():
@@ -110,6 +113,32 @@ def checked_space(document: Document, job: Job | None = None, *, kept: bool = Fa
     if problems:
         raise UserErrors(problems)
     return space
+
+
+def _in_pixels(written: Any, job: Job | None, *, sizes: bool = False) -> Any:
+    """Return a space in which input sizes such as ``60%`` are pixels: shares of the sides of the job's own size."""
+    if isinstance(written, Mapping):
+        return {key: _in_pixels(value, job, sizes=sizes or key == "input_size") for key, value in written.items()}
+    if isinstance(written, list):
+        found = [_in_pixels(value, job, sizes=sizes) for value in written]
+        # two shares of a small size may be the same pixels: one option then
+        return list(dict.fromkeys(found)) if sizes and found != written else found
+    share = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", str(written)) if sizes else None
+    return written if share is None else str(_share_of(job, float(share[1]) / 100))
+
+
+def _share_of(job: Job | None, share: float) -> InputSize:
+    """Return the size whose sides are a share of the job's, as near as the detector takes them."""
+    whole = UNCHOSEN if job is None else job.size
+    if share == 1:
+        return whole
+    sized = whole
+    for step in (16, 32, 64):
+        sides = (max(step, round(side * share / step) * step) for side in (whole.width, whole.height))
+        sized = InputSize(*sides)
+        if job is None or job.detector.size_problem(sized) is None:
+            break
+    return sized
 
 
 def _sample_problems(sample: Sample, document: Document, job: Job | None) -> list[Problem]:

@@ -17,12 +17,17 @@ from paretune.structures import InputSize
 from paretune.target import Target
 
 
-def _readable_size(value: int | str) -> int | str:
+def readable_size(value: int | str) -> int | str:
+    """Return an input size as it is written.
+
+    Raises:
+        ValueError: it is none.
+    """
     InputSize.parse(value)
     return value
 
 
-WrittenSize = Annotated[int | str, AfterValidator(_readable_size)]
+WrittenSize = Annotated[int | str, AfterValidator(readable_size)]
 """An input size as people write it."""
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from paretune.auto_training import as_begun, settled
 from paretune.data.left_out import left_out_line, lines_of, refuse_gaps
 from paretune.display import figures_line
 from paretune.errors import UserError
@@ -59,8 +60,11 @@ class TrainingPlace:
         return dataset_cache(self.runs)
 
 
-def open_place(plan: Plan, name: str, *, resume: bool, test: bool = False) -> TrainingPlace:
+def open_place(plan: Plan, name: str, *, resume: bool, test: bool = False) -> tuple[TrainingPlace, Job]:
     """Make the folder of a new training, whole or not at all, or find the one to go on with.
+
+    Returns:
+        The place, and the job with all that `training: auto` has left open: chosen now, or when it began.
 
     Raises:
         UserError: the name is taken, also by another process at this moment, or there is nothing to resume, or it is
@@ -73,27 +77,34 @@ def open_place(plan: Plan, name: str, *, resume: bool, test: bool = False) -> Tr
         told = f"--test: the dataset has no test split, only {', '.join(data.splits)}"
         raise UserError("\n".join([told, *lines_of(data)]))
     if resume:
-        _refuse_another(place, plan.job)
-        return place
+        return place, _begun(place, plan.job)
     if place.folder.exists():
         raise UserError(_taken(place))
+    job, chosen = settled(plan.job)
     try:
         with new_folder(place.folder) as draft:
-            tree = {**plan.job.tree(), "space": "space.yaml"}
-            (draft / "job.yaml").write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+            tree = {**job.tree(), "space": "space.yaml"}
+            reasons = "".join(f"# {line}\n" for line in chosen)
+            written = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+            (draft / "job.yaml").write_text(reasons + written)
             (draft / "space.yaml").write_text(plan.space_text)
     except FileExistsError:
         raise UserError(_taken(place)) from None
     except OSError as error:
         raise UserError(f"output folder {place.runs} cannot be written: {error.strerror}") from error
-    return place
+    return place, job
 
 
 def _taken(place: TrainingPlace) -> str:
     return f"{place.folder} exists already: --resume goes on with it, --name gives another name"
 
 
-def _refuse_another(place: TrainingPlace, job: Job) -> None:
+def _begun(place: TrainingPlace, job: Job) -> Job:
+    """Return the job of a training that was begun, as far as another one does not ask for something else.
+
+    Raises:
+        UserError: there is none, or it was begun with other settings.
+    """
     path = place.folder / "job.yaml"
     if not path.is_file():
         raise UserError(f"there is no training {place.folder} to resume")
@@ -102,16 +113,19 @@ def _refuse_another(place: TrainingPlace, job: Job) -> None:
         kept = {key: value for key, value in document.data.items() if key not in NOT_THE_TRAINING}
         document = replace(document, data={**kept, "space": "space.yaml"})
     stored = validate(Job, document)  # fields that came since have their defaults
-    before, now = (_training_of(known.tree()) for known in (stored, job))
-    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    now = as_begun(job, stored)
+    before, after = (_training_of(known.tree()) for known in (stored, now))
+    changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     if changed:
         raise UserError(f"{place.folder} was begun with another {', '.join(changed)}; --name begins a new training")
+    return now
 
 
 def _training_of(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a job decides what is trained."""
     leaves = flat({key: value for key, value in tree.items() if key not in NOT_THE_TRAINING})
-    return {key: value for key, value in leaves.items() if key.removeprefix("training.") not in ELSEWHERE}
+    own = {key: value for key, value in leaves.items() if key.removeprefix("training.") not in ELSEWHERE}
+    return {key: value for key, value in own.items() if not key.endswith(".allow_missing")}  # asked at the beginning
 
 
 def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: bool = False) -> dict[str, Any]:

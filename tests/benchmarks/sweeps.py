@@ -13,7 +13,7 @@ from compressed import FOLDER, lost_on_test, maps, optimized, ratios
 from figures import Figures, paretune
 from pruning import made
 from repeated import Repeated, confirmed
-from training import Case, trained
+from training import Case, by_hand, trained
 
 JOBS = {"voc": "yolo"}
 """Job of a training → the one that searches, where they differ."""
@@ -48,7 +48,13 @@ def swept(case: Case, root: Path) -> Path:
         paretune("resume", job, "--runs", str(runs))
     else:
         start = trained(case, 0, root).folder
-        sets = (f"output={runs}", f"{field}={root / folder}", f"baseline={start}", f"search.trials={TRIALS}")
+        sets = (
+            f"output={runs}",
+            f"{field}={root / folder}",
+            f"baseline={start}",
+            f"search.trials={TRIALS}",
+            *by_hand(case),
+        )
         words = [word for text in sets for word in ("--set", text)]
         paretune("sweep", f"jobs/{job}.yaml", "--name", job, *words)
     return runs / job

@@ -508,6 +508,13 @@ def test_a_category_that_only_stands_above_others_is_no_class(tmp_path, name):
     assert counts_of(Coco(root=str(root)))[1] is False
 
 
+def test_so_is_one_with_the_id_0_that_nothing_is_of(tmp_path):
+    root = coco(tmp_path / "in", lambda content: content["categories"].insert(0, {"id": 0, "name": "animals"}))
+    data = opened("coco", root)
+    assert (data.classes, data.gaps) == (("cat", "dog"), ())
+    assert told(data, "categories above others are no class") == 2
+
+
 def test_a_category_above_others_that_objects_are_of_stays_a_class(tmp_path):
     def some_of_it(content):
         root_first(content, "animals")

@@ -51,6 +51,20 @@ def test_the_same_settings_give_the_same_weights_and_another_seed_does_not() -> 
     assert not equal(runs[0], runs[2])
 
 
+def test_a_frozen_backbone_stays_as_it_is_and_is_trained_afterwards() -> None:
+    network = fresh()
+    seen = [weights(network)]
+    settings = QUICK.model_copy(update={"epochs": 2, "freeze_epochs": 1, "ema": 0.0})
+    train(network, TINY, Squares(8), SIZE, settings, on_epoch=lambda _: seen.append(weights(network)))
+    (backbone,) = TINY.features_from
+    held = [name for name in seen[0] if name.startswith(f"{backbone}.")]
+    others = [name for name in seen[0] if name not in held and seen[0][name].is_floating_point()]
+    assert all(torch.equal(seen[0][name], seen[1][name]) for name in held)  # statistics of its norms, too
+    assert not any(torch.equal(seen[0][name], seen[1][name]) for name in others if name.endswith("weight"))
+    changed = [name for name in held if not torch.equal(seen[1][name], seen[2][name])]
+    assert len(changed) > len(held) / 2
+
+
 @pytest.mark.parametrize("optimizer", ["AdamW", pytest.param("SGD", marks=pytest.mark.slow)])
 def test_an_interrupted_training_ends_exactly_where_an_undisturbed_one_does(optimizer: str, tmp_path: Path) -> None:
     settings = QUICK.model_copy(update={"optimizer": optimizer})

@@ -82,7 +82,6 @@ def test_an_address_is_fetched_once_and_checked(
     [
         ({"weights": "coco"}, "expected COCO, a URL"),
         ({"weights": "https://example.org/a.pth"}, "give the file's hash"),
-        ({"weights": "COCO", "variant": "s"}, "give the file's hash"),
         ({"weights": "COCO", "width": 0.5}, "as they are"),
         ({"weights": "a.pth", "sha256": "xyz"}, "pattern"),
     ],

@@ -56,6 +56,8 @@ class Detector(Spec, ABC):
     classes_compared: ClassVar[Compared | None] = None
     """The same for ``Losses.classes``."""
 
+    usual_lr: ClassVar[float] = 2e-3
+    """Highest learning rate of AdamW for fresh weights and batches of 8: where `training: auto` begins."""
     part_names: ClassVar[tuple[str, ...]] = ("core",)
     """The networks that are exported, in the order they run. A family of several computes between them on the host."""
     features_from: ClassVar[tuple[str, ...]] = ("backbone",)
@@ -118,6 +120,21 @@ class Detector(Spec, ABC):
             UserError: the weights cannot be had, or are not this network's.
         """
         return self.build(num_classes)
+
+    def suited(
+        self,
+        smallest: float,  # noqa: ARG002 - for those with default boxes
+        largest: float,  # noqa: ARG002 - the same
+        size: InputSize,  # noqa: ARG002 - the same
+    ) -> dict[str, tuple[Any, str]]:
+        """Return fields that follow from the objects' sizes, each with the reason: for `training: auto`.
+
+        Args:
+            smallest: side of a small object, as a share of the image's (the root of the areas' ratio).
+            largest: the same of a large one.
+            size: of the network's input.
+        """
+        return {}
 
     @abstractmethod
     def raw_names(self) -> tuple[str, ...]:

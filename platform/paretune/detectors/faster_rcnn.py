@@ -29,6 +29,7 @@ class FasterRcnn(Detector):
     """Faster R-CNN on torchvision's networks; parameters have the names and shapes of its checkpoints."""
 
     name: ClassVar[str] = "faster_rcnn"
+    usual_lr: ClassVar[float] = 1e-3
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ("smooth_l1", "iou", "giou", "diou", "ciou")
     class_losses: ClassVar[tuple[ClassLoss, ...]] = ("cross_entropy", "focal")
     boxes_compared: ClassVar[Compared | None] = "offsets"
@@ -118,6 +119,14 @@ class FasterRcnn(Detector):
         state |= {name: own[name] for name in own if name.endswith("num_batches_tracked") and name not in state}
         load_detector(network, state, ("roi_heads.box_predictor.",), f"weights {self.weights} of {model}")
         return network
+
+    def suited(self, smallest: float, largest: float, size: InputSize) -> dict[str, tuple[Any, str]]:  # noqa: ARG002 five sizes follow
+        """Return the side of the smallest anchors; weights of a detector were trained with theirs."""
+        if self.weights is not None:
+            return {}
+        side = smallest * (size.width * size.height) ** 0.5
+        anchor = float(min(max(2 ** round(np.log2(max(side, 1))), 8), 64))
+        return {"anchor": (anchor, f"a small object is {side:.0f} pixels wide in the input")}
 
     def raw_names(self) -> tuple[str, ...]:
         """Regions (B, R, 4), zero where there is none; class logits (B, R, C + 1); offsets (B, R, 4·(C + 1))."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -31,6 +31,7 @@ class Ssd(Detector):
     """SSD on torchvision's networks; parameters have the names and shapes of its checkpoints."""
 
     name: ClassVar[str] = "ssd"
+    usual_lr: ClassVar[float] = 3e-3
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ("smooth_l1", "iou", "giou", "diou", "ciou")
     class_losses: ClassVar[tuple[ClassLoss, ...]] = ("cross_entropy", "focal")
     boxes_compared: ClassVar[Compared | None] = "offsets"
@@ -114,6 +115,16 @@ class Ssd(Detector):
         state = fetch(self.variant, self.weights)
         load_detector(network, state, ("head.classification_head.",), f"weights {self.weights} of {self.variant}")
         return network
+
+    def suited(self, smallest: float, largest: float, size: InputSize) -> dict[str, tuple[Any, str]]:  # noqa: ARG002 shares
+        """Return the sides of ssdlite's default boxes; weights of a detector were trained with theirs."""
+        if not self._lite or (self.weights is not None and not self._of_classifier):
+            return {}
+        low, high = min(max(smallest, 0.04), 0.3), min(max(largest * 1.1, 0.6), 0.95)
+        return {
+            "smallest": (round(low, 3), "a small object's side, as a share of the image's"),
+            "largest": (round(high, 3), "a tenth beyond a large object's side"),
+        }
 
     def raw_names(self) -> tuple[str, ...]:
         """Per level: class logits (B, K·(C + 1), h, w), background first, and box offsets (B, K·4, h, w)."""

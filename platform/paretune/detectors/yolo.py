@@ -38,7 +38,7 @@ _VARIANTS = {
 _OFFICIAL = "COCO"
 _RELEASE = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/yolox_{}.pth"
 _HASHES = {"nano": "cd28f55fbbc1829f99d9ac9b38a16d259a22889739c8728ea877610201feff7b"}
-"""SHA-256 of the release's files, as far as it is known; of the others it must be given."""
+"""SHA-256 of the release's files, as far as it is known; the others are kept to what was fetched first."""
 
 
 class Yolo(Detector):
@@ -46,6 +46,7 @@ class Yolo(Detector):
 
     name: ClassVar[str] = "yolo"
     teacher_sees_own_size: ClassVar[bool] = True
+    usual_lr: ClassVar[float] = 4e-3
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ("iou", "giou", "diou", "ciou")
     class_losses: ClassVar[tuple[ClassLoss, ...]] = ("bce", "focal")
     classes_compared: ClassVar[Compared | None] = "certainties"
@@ -64,7 +65,7 @@ class Yolo(Detector):
     """Checkpoint to start from: COCO (the official one of the variant, release 0.1.1rc0), or the path or URL of one;
     predictors of other classes start afresh."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """SHA-256 of that file: a URL needs it, and an official checkpoint whose hash is not known here."""
+    """SHA-256 of that file: an address of your own needs it."""
 
     @model_validator(mode="after")
     def _check_weights(self) -> Yolo:
@@ -77,7 +78,7 @@ class Yolo(Detector):
         own = (self.depth, self.width, self.depthwise) == (None, None, None)
         if weights == _OFFICIAL and not own:
             raise ValueError("weights: COCO are for the variants as they are, without depth, width or depthwise")
-        if self.sha256 is None and (is_url(weights) or (weights == _OFFICIAL and self.variant not in _HASHES)):
+        if self.sha256 is None and is_url(weights):
             raise ValueError(f"weights {weights}: give the file's hash too, as `sha256: …`")
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -21,13 +22,18 @@ MOMENTUM_IS: dict[str, Literal["momentum", "betas"]] = {
     "RAdam": "betas",
 }
 """Optimizer of ``OPTIMIZERS`` → the argument of torch's class that holds its momentum; the others have none."""
-ELSEWHERE = ("device", "threads", "readers", "checkpoint_every", "storage", "with_ray")
-"""Fields that do not decide what comes out: where it runs, and where and how often it is saved."""
+ELSEWHERE = ("auto", "minutes", "device", "threads", "readers", "checkpoint_every", "storage", "with_ray")
+"""Fields that do not decide what comes out: where it runs, where and how often it is saved, and who chose the rest."""
 
 
 class Training(Spec):
     """How a network is trained. Sizes are per worker, that is per device."""
 
+    auto: bool = False
+    """Choose every field that is not given by what the training split holds and by the minutes, when the training
+    starts: written `training: auto`. What was chosen, and why, is printed and kept as plain fields."""
+    minutes: float | None = Field(default=None, gt=0, le=1_000_000)
+    """For auto: the time that the training may take on this machine; 10 unless told."""
     epochs: int = Field(default=30, ge=1, le=100_000)
     """Passes over the training split."""
     batch_size: int = Field(default=8, ge=1, le=4096)
@@ -56,6 +62,9 @@ class Training(Spec):
     """For the step schedule: see milestones."""
     warmup_epochs: float = Field(default=1.0, ge=0)
     """Epochs over which the learning rate rises from nothing."""
+    freeze_epochs: int = Field(default=0, ge=0, le=100_000)
+    """Epochs at the beginning for which the backbone stays as it is, and only what comes behind it is trained: for
+    weights that somebody has trained."""
     ema: float = Field(default=0.99, ge=0, lt=1)
     """Decay of the moving average of the weights that is kept as the result; 0 keeps the last weights."""
     amp: bool | Literal["auto"] = False
@@ -93,6 +102,17 @@ class Training(Spec):
     readers: int = Field(default=2, ge=1, le=64)
     """Threads that read and change the training images ahead of time."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_word(cls, value: Any) -> Any:
+        """Read `auto`, also with fields beside it that were set one by one; minutes ask for it too."""
+        if value == "auto":
+            return {"auto": True}
+        if not isinstance(value, Mapping):
+            return value
+        fields = {**value, "auto": True} if value.get("auto") == {} else dict(value)
+        return fields if fields.get("minutes") is None else {"auto": True, **fields}
+
     @model_validator(mode="after")
     def _fields_fit(self) -> Training:
         given = self.model_fields_set
@@ -113,10 +133,19 @@ class Training(Spec):
             wrong["patience"] = "nothing is validated while training; give validate_every too, such as 1"
         elif 0 < self.patience < self.validate_every:
             wrong["patience"] = f"shorter than the {self.validate_every} epochs from one validation to the next"
-        wrong |= self.augment.problem(self.epochs)
+        wrong |= {} if self.auto else self._wrong_of_epochs()
         if wrong:
             raise misplaced(type(self).__name__, {(name,): (said, getattr(self, name)) for name, said in wrong.items()})
         return self
+
+    def _wrong_of_epochs(self) -> dict[str, str]:
+        """Return what does not fit the epochs, which are still to be chosen with auto."""
+        wrong = self.augment.problem(self.epochs)
+        if self.minutes is not None:
+            wrong["minutes"] = "belongs to `auto`, which is off"
+        if self.freeze_epochs >= self.epochs:
+            wrong["freeze_epochs"] = f"of {self.epochs} epochs none is left to train the whole network"
+        return wrong
 
     def _tried(self) -> dict[str, str]:
         """Return what hinders an optimizer that is not known to train: it is tried, for which torch is imported."""
@@ -137,4 +166,7 @@ class Training(Spec):
 
     def as_computed(self) -> dict[str, Any]:
         """Return the fields that decide what comes out."""
-        return {key: value for key, value in self.tree().items() if key not in ELSEWHERE}
+        fields = {key: value for key, value in self.tree().items() if key not in ELSEWHERE}
+        if not self.freeze_epochs:  # a training that was begun before there was such a field is still the same
+            del fields["freeze_epochs"]
+        return fields

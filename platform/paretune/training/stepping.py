@@ -79,6 +79,7 @@ class Run:
         self.best: Best | None = None
         sizes = (s for s in sizes_around(size, settings.multi_scale) if detector.size_problem(s) is None)
         self.sizes = tuple(sizes) or (size,)
+        self.frozen_parts = detector.features_from
         self.forward: nn.Module = self.network
         if place.world > 1:
             self.forward = nn.parallel.DistributedDataParallel(self.network)
@@ -104,6 +105,7 @@ class Run:
             int(np.random.SeedSequence([self.settings.seed, number, self.place.rank]).generate_state(1)[0])
         )
         self.network.train()
+        frozen = self._freeze() if number < self.settings.freeze_epochs else ()
         sums: dict[str, float] = {}
         lr, steps = self.settings.lr, math.ceil(count / self.settings.accumulate)
         for index in range(steps):
@@ -115,16 +117,29 @@ class Run:
             for parameters in self.optimizer.param_groups:
                 parameters["lr"] = lr
             group = self._placed(islice(batches, length), drawn(self.sizes, self.settings.seed, step))
-            for name, value in self.step(group, length, f"epoch {number + 1}, step {index + 1}, lr {lr:.2g}").items():
+            where = f"epoch {number + 1}, step {index + 1}, lr {lr:.2g}"
+            for name, value in self.step(group, length, where, frozen).items():
                 sums[name] = sums.get(name, 0.0) + value / count
         return self._over_workers(sums), lr
+
+    def _freeze(self) -> tuple[nn.Parameter, ...]:
+        """Let the backbone's norms keep their statistics, and return its parameters: they are to get no gradient."""
+        backbone = [self.network.get_submodule(name) for name in self.frozen_parts]
+        for module in backbone:
+            module.eval()
+        return tuple(parameter for module in backbone for parameter in module.parameters())
 
     def _placed(self, batches: Iterator[Batch], size: InputSize) -> Iterator[Batch]:
         for images, truth in batches:
             yield at_size(images.to(self.place.device), truth, size)
 
-    def step(self, group: Iterator[Batch], length: int, where: str) -> dict[str, float]:
+    def step(
+        self, group: Iterator[Batch], length: int, where: str, frozen: Sequence[nn.Parameter] = ()
+    ) -> dict[str, float]:
         """Change the weights once, by the mean gradient of so many batches; return the sums of the loss terms.
+
+        Frozen parameters stay as they are. Their gradients are thrown away, not left out: workers exchange those of
+        all parameters.
 
         Raises:
             FloatingPointError: loss or gradient is not finite; the weights are as they were.
@@ -141,6 +156,8 @@ class Run:
                 self.precision.backward(sum(terms.values(), torch.zeros((), device=images.device)) / length)
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value
+        for parameter in frozen:
+            parameter.grad = None
         self.precision.unscale(self.optimizer)
         self.zeros.in_gradients()
         norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip or math.inf))

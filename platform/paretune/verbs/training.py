@@ -27,16 +27,16 @@ def _train(given: argparse.Namespace) -> int:
     plan = read_plan(given.job, overrides(given))
     refuse_unfit_for_training(plan.job)
     tested = ["--test"] if given.test else []
-    place = open_place(plan, given.name or given.job.stem, resume=given.resume, test=given.test)
+    place, job = open_place(plan, given.name or given.job.stem, resume=given.resume, test=given.test)
     changed = [word for text in given.set for word in ("--set", text)]
     try:
-        run_training(place, plan.job, test=given.test, new=not given.resume)
+        run_training(place, job, test=given.test, new=not given.resume)
     except KeyboardInterrupt:
         again = command("train", given.job, "--name", place.name, "--resume", *tested, *changed)
         print(f"\nstopped; nothing is lost. To go on: {again}", file=sys.stderr)
         return INTERRUPTED
     print(f"network, training.json, curves.png, samples.png: {place.folder}")
     print(f"to evaluate it: {command('evaluate', place.folder / 'artefact')}")
-    begun = ["--name", place.free_sweep_name(), *changed, "--set", f"baseline={place.folder}"]
-    print(f"to search from it: {command('sweep', given.job, *begun)}")
+    begun = ["--name", place.free_sweep_name(), "--set", f"baseline={place.folder}"]
+    print(f"to search from it: {command('sweep', place.folder / 'job.yaml', *begun)}")  # what was chosen stands there
     return 0

@@ -64,7 +64,7 @@ def survey_files(root: Path, parts: Mapping[str, tuple[Path, Sequence[Path]]]) -
     for reader in readers:
         for number, name in sorted(reader.names.items(), key=_order):
             if (name, number) in roots:
-                told = f"category {number!r} {name!r}: no object is of it, and others are below it"
+                told = f"category {number!r} {name!r}: no object is of it, and it stands above others"
                 reader.tell("root-class", reader.places[number], told)
             else:
                 classes[name] = None
@@ -78,14 +78,17 @@ def survey_files(root: Path, parts: Mapping[str, tuple[Path, Sequence[Path]]]) -
 
 
 def _roots(readers: Sequence[_Reader]) -> set[tuple[str, int | str]]:
-    """Return the categories, by name and id, that only stand above others: Roboflow writes one with the id 0."""
+    """Return the categories, by name and id, that are no classes: no object is of them, and they stand above others.
+
+    That is said by ``supercategory``, or by the id 0 where others follow, as Roboflow numbers its root.
+    """
     used = {(reader.names[number], number) for reader in readers for number in reader.used}
     above = {name for reader in readers for name in reader.above}
     return {
         (name, number)
         for reader in readers
         for number, name in reader.names.items()
-        if name in above and (name, number) not in used
+        if (name in above or (number == 0 and len(reader.names) > 1)) and (name, number) not in used
     }
 
 
