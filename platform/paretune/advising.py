@@ -15,6 +15,7 @@ import yaml
 
 from paretune.accuracy_change import AccuracyChange, Find, Reference, SplitChange, map_change, map_words
 from paretune.bench import measuring_images
+from paretune.data.left_out import lines_of
 from paretune.device_lock import sharing
 from paretune.errors import UserError
 from paretune.folders import split_of
@@ -141,7 +142,7 @@ def advise_artefact(
         RuntimeError: a measuring process died or hung.
     """
     artefact = check_loadable(folder, target)
-    shown = _shown(images, split, target)
+    shown = _shown(images, split, target, progress)
     with saved_images(shown) as file:
         progress(f"measuring {folder}")
         latency = measure(folder, file, target, Protocol(repetitions=3))
@@ -211,7 +212,7 @@ def try_advice(
     """
     tried = []
     with (
-        saved_images(_shown(images, split, target)) as file,
+        saved_images(_shown(images, split, target, lambda _: None)) as file,
         TemporaryDirectory(prefix="advice-") as own,
         TemporaryDirectory(prefix="advice-") if out is None else nullcontext(out / TRIED) as place,
     ):
@@ -303,9 +304,12 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _shown(images: Images, split: str, target: Target) -> Sequence[Image]:
+def _shown(images: Images, split: str, target: Target, progress: Progress) -> Sequence[Image]:
+    data = images.dataset.open(images.cache)
+    for line in lines_of(data):
+        progress(line)
     with sharing(target.device):  # decoding keeps a core busy
-        found = measuring_images(split_of(images.dataset.open(images.cache), split))
+        found = measuring_images(split_of(data, split))
     if not found:
         raise UserError(f"--split {split}: holds no images to measure on")
     return found

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from paretune.data.left_out import refuse_gaps
 from paretune.job import AUTO, Job
 from paretune.output import dataset_cache, expanded
 from paretune.structures import Data, InputSize
@@ -26,7 +27,7 @@ def settled(job: Job, say: Callable[[str], None] = print) -> tuple[Job, list[str
     Trains for some seconds, to find out how fast this machine is. A job that leaves nothing open is returned as it is.
 
     Raises:
-        UserError: the dataset cannot be opened, or weights to begin from cannot be had.
+        UserError: the dataset cannot be opened, or lacks a large part of itself; weights to begin from cannot be had.
     """
     if not job.training.auto:
         return job, []
@@ -36,6 +37,7 @@ def settled(job: Job, say: Callable[[str], None] = print) -> tuple[Job, list[str
     from paretune.training.loop import pick_device
 
     data = job.dataset.open(dataset_cache(expanded(job.output)))
+    refuse_gaps(data, job.dataset)
     device = pick_device(job.training.device)
     train = statistics(data.splits["train"])
     rules = Rules(job.detector, job.training, train, len(data.splits["val"]), gpu=device != "cpu")

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from paretune.data.left_out import lines_of, record_of, refuse_gaps
+from paretune.errors import UserError
 from paretune.folders import Sweep
 from paretune.job import Job
 from paretune.recipe import Recipe
@@ -30,6 +32,32 @@ def first_recipes(job: Job) -> list[tuple[dict[str, Any], str]]:
         if tree not in [*baselines, *first]:
             first.append(tree)
     return [*((tree, "baseline") for tree in baselines), *((tree, "enqueued") for tree in first)]
+
+
+def look_at_data(sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool = False) -> None:
+    """Tell and record what of a sweep's data is not used, and refuse to begin where that is too much.
+
+    Args:
+        sweep: whose data.
+        say: told of it.
+        elsewhere: the data may be on other machines only; a training refuses there what would be refused here.
+
+    Raises:
+        UserError: the data cannot be read, or lack a large part of themselves.
+    """
+    dataset = sweep.job.dataset
+    try:
+        data = dataset.open(sweep.cache)
+    except UserError as error:
+        if not elsewhere:
+            raise
+        say(f"what of the data is left out is not known here: {str(error).splitlines()[0]}")
+        return
+    if not sweep.begun:
+        refuse_gaps(data, dataset)
+    for line in lines_of(data):
+        say(line)
+    sweep.note(data=record_of(data))
 
 
 def take_baseline(sweep: Sweep, say: Callable[[str], None]) -> None:

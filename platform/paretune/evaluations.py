@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from paretune.around import dataset_around
 from paretune.data.base import Dataset
+from paretune.data.left_out import record_of
 from paretune.device_lock import sharing
 from paretune.errors import UserError
 from paretune.evaluation.accuracy import detect
@@ -81,6 +82,7 @@ def evaluate_artefact(
         "split": wanted.split,
         **inference_facts(seconds),
         "runtime": {key: str(value) for key, value in predictors[0].facts.items()},
+        **record_of(data),
         **_against(wanted),
     }
     before = others[0][0] if others else None

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from paretune import __version__
 from paretune.auto_training import settled
+from paretune.data.checking.findings import READ_ALL_THE_SAME
 from paretune.errors import UserError, did_you_mean
 from paretune.hints import command
 from paretune.job import Job
@@ -94,6 +95,17 @@ class Sweep:
         """What was written when the sweep was made: job, version, time."""
         facts: dict[str, Any] = json.loads((self.folder / "sweep.json").read_text())
         return facts
+
+    @property
+    def left_out(self) -> list[dict[str, Any]]:
+        """Return what of the data is not used, as it was found when the sweep was begun."""
+        data: dict[str, Any] = self.facts.get("data", {})
+        return list(data.get("left_out", ()))
+
+    def note(self, **facts: Any) -> None:
+        """Write more facts into ``sweep.json``; who holds the sweep's lock may."""
+        write_text(self.folder / "sweep.json", json.dumps({**self.facts, **facts}, indent=1))
+        self.facts.update(facts)
 
     @cached_property
     def job(self) -> Job:
@@ -286,5 +298,6 @@ def split_of(data: Data, name: str) -> Split:
     """
     if name not in data.splits:
         hint = did_you_mean(name, data.splits)
-        raise UserError(f"--split {name}: no such split{hint}; the dataset has {', '.join(data.splits)}")
+        told = f"--split {name}: no such split{hint}; the dataset has {', '.join(data.splits)}"
+        raise UserError("\n".join([told, *(note for note in data.notes if READ_ALL_THE_SAME["missing-split"] in note)]))
     return data.splits[name]

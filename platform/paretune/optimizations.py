@@ -16,6 +16,7 @@ from paretune.build import build
 from paretune.compression.base import Context, Step
 from paretune.compression.finetune import Finetune
 from paretune.compression.prune import Prune
+from paretune.data.left_out import lines_of, record_of, refuse_gaps
 from paretune.device_lock import sharing
 from paretune.errors import UserError
 from paretune.recipe import Recipe
@@ -97,7 +98,8 @@ def optimize(
         progress: called with a line for each step and epoch.
 
     Raises:
-        UserError: the folder is there already, the images are of other classes or show nothing that a loss could be
+        UserError: the folder is there already, the images are of other classes, lack a large part of
+            themselves or show nothing that a loss could be
             seen on, there is no teacher, a step failed, or the artefact says something else than the network it was
             made from.
     """
@@ -106,6 +108,10 @@ def optimize(
     data = images.dataset.open(images.cache)
     if data.classes != source.classes:
         raise UserError(f"the images are of {', '.join(data.classes)}; the network finds {', '.join(source.classes)}")
+    if any(_trains(step) for step in recipe.steps):
+        refuse_gaps(data, images.dataset)
+    for line in lines_of(data):
+        progress(line)
     if wanted.max_drop is not None:
         check_judgeable(data.splits, wanted.max_drop)
     if source.left:
@@ -124,7 +130,7 @@ def optimize(
             progress(f"{folder} is made, its accuracy was not evaluated")
             raise
     found = Optimized(artefact, accuracy, wanted.max_drop)
-    write_text(folder / ACCURACY, json.dumps(found.judged(), indent=1))
+    write_text(folder / ACCURACY, json.dumps({**found.judged(), "data": record_of(data)}, indent=1))
     return found
 
 

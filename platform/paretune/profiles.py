@@ -12,6 +12,7 @@ import numpy as np
 from paretune.around import dataset_around
 from paretune.bench import measuring_images
 from paretune.data.base import Dataset
+from paretune.data.left_out import lines_of
 from paretune.device_lock import sharing
 from paretune.errors import Failed, UserError
 from paretune.folders import split_of
@@ -79,7 +80,10 @@ def profile_artefacts(
     artefacts = tuple(check_loadable(folder, target) for folder in folders)
     _check(folders, artefacts, target, wanted)
     opened, cache = dataset or dataset_around(folders[0])
-    split = split_of(opened.open(cache), wanted.split)
+    data = opened.open(cache)
+    for line in lines_of(data):
+        progress(line)
+    split = split_of(data, wanted.split)
     with sharing(target.device):  # decoding keeps a core busy
         images = measuring_images(split)
     if not images:

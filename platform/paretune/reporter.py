@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune import display
+from paretune.data.left_out import left_out_line_of
 from paretune.device_lock import sharing
 from paretune.errors import UserError
 from paretune.folders import Sweep
@@ -19,6 +20,7 @@ from paretune.output import runs_option
 from paretune.promises import Outcome, outcomes
 from paretune.records import Record, read_records
 from paretune.spec import flat
+from paretune.structures import LeftOut
 from paretune.tracking.mlflow import MlflowTracker
 
 
@@ -38,7 +40,9 @@ class Reporter:
 
     def started(self) -> None:
         """Open the sweep's run in the log, or go on with it."""
-        params = flat({**self.sweep.job.tree(), "paretune": self.sweep.facts["paretune"]})
+        left_out = left_out_line_of([LeftOut(**entry) for entry in self.sweep.left_out]) or "nothing"
+        facts = {"paretune": self.sweep.facts["paretune"], "left_out": left_out}
+        params = flat({**self.sweep.job.tree(), **facts})
         with sharing(self.sweep.job.target.device):
             self._tracker.start(params, self.sweep.facts["created"])
             self._update()

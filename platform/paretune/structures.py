@@ -114,6 +114,18 @@ class Split(Protocol):
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """What of a dataset is not used, for one reason."""
+
+    what: str
+    """``boxes``, ``images``, or ``entries`` of a file that are neither."""
+    count: int
+    why: str
+    first: str
+    """The first one: its file, and the place in it."""
+
+
+@dataclass(frozen=True)
 class Data:
     """An opened dataset."""
 
@@ -123,6 +135,11 @@ class Data:
     fingerprint: str
     """Changes when an image list, a split or a generated picture changes."""
     notes: tuple[str, ...] = ()
-    """What a reader of the results must know: images skipped, splits made here."""
+    """What a reader of the results must know: what was read otherwise than it is written, splits made here."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What is not used, by reason."""
+    gaps: tuple[str, ...] = ()
+    """Why nothing should be trained on it unless its user says so: a split without objects, a class without any in
+    train, a split that lost a large part of what is written of it; a sentence each."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Counts for the log: images and boxes in each split."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paretune.baseline import baseline_problem, first_recipes, take_baseline, train_baseline
+from paretune.baseline import baseline_problem, first_recipes, look_at_data, take_baseline, train_baseline
 from paretune.bench import Bench
 from paretune.errors import UserError
 from paretune.folders import Sweep
@@ -54,6 +54,7 @@ def run_sweep(sweep: Sweep, *, address: str | None = None, new: bool = False) ->
         reporter = Reporter(sweep)
         try:
             if not sweep.finished:
+                look_at_data(sweep, reporter.say, elsewhere=address is not None)
                 take_baseline(sweep, reporter.say)
                 reporter.say(f"sweep {sweep.name}: {sweep.job.search.trials} trials; starting Ray")
                 with session.session(sweep.runs, address, nested=sweep.job.training.by_ray):

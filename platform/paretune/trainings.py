@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from paretune.auto_training import as_begun, settled
+from paretune.data.left_out import left_out_line, lines_of, refuse_gaps
 from paretune.display import figures_line
 from paretune.errors import UserError
 from paretune.folders import output_folder
@@ -72,9 +73,9 @@ def open_place(plan: Plan, name: str, *, resume: bool, test: bool = False) -> tu
     place = TrainingPlace(output_folder(plan.job), checked_name(name, "training"))
     if plan.job.baseline is not None:
         raise UserError(f"baseline: the job names the trained network {plan.job.baseline}, so nothing is to be trained")
-    splits = plan.job.dataset.open(place.cache).splits if test else {"test": None}
-    if "test" not in splits:
-        raise UserError(f"--test: the dataset has no test split, only {', '.join(splits)}")
+    if test and "test" not in (data := plan.job.dataset.open(place.cache)).splits:
+        told = f"--test: the dataset has no test split, only {', '.join(data.splits)}"
+        raise UserError("\n".join([told, *lines_of(data)]))
     if resume:
         return place, _begun(place, plan.job)
     if place.folder.exists():
@@ -123,7 +124,8 @@ def _begun(place: TrainingPlace, job: Job) -> Job:
 def _training_of(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of a job decides what is trained."""
     leaves = flat({key: value for key, value in tree.items() if key not in NOT_THE_TRAINING})
-    return {key: value for key, value in leaves.items() if key.removeprefix("training.") not in ELSEWHERE}
+    own = {key: value for key, value in leaves.items() if key.removeprefix("training.") not in ELSEWHERE}
+    return {key: value for key, value in own.items() if not key.endswith(".allow_missing")}  # asked at the beginning
 
 
 def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: bool = False) -> dict[str, Any]:
@@ -140,7 +142,8 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; what was done is kept.
-        UserError: somebody else runs it, the training diverged, or the cluster lacks the workers.
+        UserError: somebody else runs it, the data lack a large part of themselves, the training diverged, or the
+            cluster lacks the workers.
     """
     from paretune.executors.ray.session import terminated_like_interrupted
     from paretune.tracking.client import Place
@@ -152,10 +155,15 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
         removed_if_failed(place.folder, lambda: not new or was_begun(place.folder)),
     ):
         data = job.dataset.open(place.cache)
+        if not was_begun(place.folder):
+            refuse_gaps(data, job.dataset)
+        for line in lines_of(data):
+            print(line, flush=True)
         order = Order(job.detector, job.dataset, place.cache, job.size, job.training, place.folder)
         where = Place(place.runs, place.name, job.tracking.uri, job.tracking.experiment)
         begun = bool(epochs_of(order.work))
-        log = TrainingLog(where if job.tracking.trainings else None, flat(job.tree()), begun=begun)
+        params = {**flat(job.tree()), "left_out": left_out_line(data) or "nothing"}
+        log = TrainingLog(where if job.tracking.trainings else None, params, begun=begun)
 
         def tell(line: str) -> None:
             print(line, flush=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from paretune.bench import Bench, measuring_images, protocol_of
 from paretune.build import TRAINED, Built, Start, build, kept_of
 from paretune.compression.base import Context
+from paretune.data.left_out import record_of
 from paretune.device_lock import sharing
 from paretune.errors import UnfitRuntimeError, UserError
 from paretune.recipe import Recipe
@@ -99,12 +100,14 @@ def _carry_out(
         "params": artefact.params,
         "flops": artefact.flops,
     }
+    facts = {"duet": {"reference": reference, **duet.facts}, "energy": used.source}
+    facts["left_out"] = record_of(bench.data)["left_out"]
     return {
         "metrics": {name: float(value) for name, value in metrics.items() if value is not None},
         "reasons": {**accuracy.reasons, **change.reasons, **duet.reasons, **used.reasons},
         "notes": (*artefact.notes, *duet.notes, *(f"energy: {note}" for note in used.notes)),
         "artefact": str(artefact.folder.relative_to(bench.folder)),
-        "facts": {**duet.latency.facts, "duet": {"reference": reference, **duet.facts}, "energy": used.source},
+        "facts": {**duet.latency.facts, **facts},
     }
 
 

@@ -202,7 +202,7 @@ def _trained(case: Case, place: Path, step: Callable[..., subprocess.CompletedPr
     job = place / "job.yaml"
     (place / "space.yaml").write_text("runtime: onnxruntime\n")
     job.write_text(
-        f"dataset: {{coco: {{root: {json.dumps(str(place / 'coco'))}}}}}\n"
+        f"dataset: {{coco: {{root: {json.dumps(str(place / 'coco'))}, allow_missing: {json.dumps(case.skip)}}}}}\n"
         "detector: {yolo: {variant: nano, depthwise: false, width: 0.0625}}\ninput_size: 96\n"
         "training: {epochs: 1, batch_size: 4, threads: 1}\nspace: space.yaml\n"
         f"output: {json.dumps(str(place / 'runs'))}\ntracking: {{trainings: false}}\n"

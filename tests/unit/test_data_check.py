@@ -21,6 +21,7 @@ from paretune.data.checking.source import survey_of_folder
 from paretune.data.shapes import Shapes
 from paretune.data.voc import Voc
 from tests_support import ROOT
+from unit.test_data_check_formats import IN_COCO, IN_YOLO
 
 BOX = "<bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox>"
 
@@ -93,6 +94,20 @@ def written(name, content):
 
 
 CAT = ("cat", 11, 21, 30, 40)
+
+
+def two_endings(root):
+    Pillow.fromarray(photograph(9)).save(root / "JPEGImages/b.png")
+    file = root / "Annotations/b.xml"
+    file.write_text(file.read_text().replace("<annotation>", "<annotation><filename>b.jpg</filename>"))
+
+
+def two_encodings(root):
+    for stem, head in (("a", '<?xml version="1.0" encoding="GBK"?>'), ("b", "<!-- \u00e9 -->")):
+        file = root / f"Annotations/{stem}.xml"
+        file.write_bytes((head + file.read_text()).encode())
+
+
 PLANTED = {
     "missing-image": (lambda root: (root / "JPEGImages/b.jpg").unlink(), "b.xml", ""),
     "unreadable-image": (truncated, "b.jpg", ""),
@@ -126,6 +141,10 @@ PLANTED = {
         "e.jpg",
         "",
     ),
+    "same-stem": (two_endings, "b.xml", "filename"),
+    "undeclared": (two_encodings, "b.xml", ""),
+    "other-class": (written("ImageSets/Main/train.txt", b"a 1\nb -1\nc 1\nd 1\n"), "train.txt", "line 2"),
+    "gap": (lambda root: [annotate(root, stem, CAT) for stem in "abcd"], "voc", ""),
     "no-split": (written("ImageSets/Main/train.txt", b"a\nc\nd\n"), "b.xml", ""),
 }
 
@@ -140,7 +159,8 @@ def test_one_defect_is_found_where_it_is(root, planted):
     assert (finding.file.rpartition("/")[2], finding.where) == (file, where)
     assert report.hinders == KINDS[kind][0]
     others = {finding.kind for finding in report.findings} - {kind}
-    assert others <= {"bad-list: missing": {"no-split"}, "bad-list: empty": {"no-split"}}.get(planted, set())
+    beside = {"bad-list: missing": {"no-split"}, "bad-list: empty": {"no-split"}, "same-stem": {"no-annotation"}}
+    assert others <= beside.get(planted, set())
 
 
 def test_no_objects_at_all(root):
@@ -161,11 +181,23 @@ def test_every_lenient_reader_belongs_to_a_dataset():
 
 
 def test_every_kind_is_planted_here():
-    elsewhere = {"no-objects", "repeated-id"}  # the latter in COCO's files alone
-    assert {name.partition(":")[0] for name in PLANTED} | elsewhere == set(KINDS)
+    elsewhere = {"no-objects", "allowed-gap"}
+    others = {name.partition(":")[0] for name in (*IN_COCO, *IN_YOLO)}  # of other formats alone
+    assert {name.partition(":")[0] for name in PLANTED} | others | elsewhere == set(KINDS)
 
 
-ALONE = {"near-leak", "leak: same content", "duplicate-image", "no-split", "bad-list: missing", "bad-list: empty"}
+ALONE = {
+    "gap",
+    "undeclared",
+    "other-class",
+    "same-stem",
+    "near-leak",
+    "leak: same content",
+    "duplicate-image",
+    "no-split",
+    "bad-list: missing",
+    "bad-list: empty",
+}
 
 
 def test_all_defects_are_told_at_once(root, tmp_path):

@@ -209,7 +209,18 @@ def test_broken_entries_are_refused_or_left_out_and_counted(kind, tmp_path):
     with pytest.raises(UserError, match=r"instances_train\.json: (annotations\[0\]|categories\[3\]): "):
         DATASETS.load("coco").model_validate(fields).open(tmp_path)
     data = DATASETS.load("coco").model_validate({**fields, "policy": "skip"}).open(tmp_path)
-    assert f"1 entries ({kind}) were left out" in data.notes
+    (entry, *images) = data.left_out
+    lost = {
+        "unknown-class": ("boxes", "of a class that is not among the classes"),
+        "bad-box": ("boxes", "without a box that can be read"),
+        "missing-image": ("boxes", "the image is not there"),
+        "duplicate-id": ("entries", "there twice"),
+    }
+    assert (entry.what, entry.why, entry.count) == (*lost[kind], 1)
+    # an object that is left out would be taught as background, so its image is left out too
+    of_an_image = kind in ("unknown-class", "bad-box")
+    assert [(e.what, e.count, e.why) for e in images] == [("images", 1, "an object in them is left out")] * of_an_image
+    assert len(data.splits["train"]) == 2 - of_an_image
 
 
 def test_boxes_with_one_id_are_all_kept(tmp_path):
@@ -239,7 +250,8 @@ def test_an_image_listed_twice_keeps_what_its_first_entry_says(parts, tmp_path):
         DATASETS.load("coco").model_validate(fields).open(tmp_path)
     data = DATASETS.load("coco").model_validate({**fields, "policy": "skip"}).open(tmp_path)
     assert kinds_by_corner(data) == [(1, "zebra")] * 20 * len(parts)
-    assert data.notes[-2:] == ("1 entries (duplicate-id) were left out", "1 entries (missing-image) were left out")
+    told = [(entry.what, entry.count, entry.why) for entry in data.left_out]
+    assert told == [("boxes", 1, "the image is not there"), ("images", 1, "there twice")]
 
 
 @pytest.mark.parametrize("form", ["coco", "voc_flat"])

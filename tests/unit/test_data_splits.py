@@ -12,7 +12,7 @@ import pytest
 
 from paretune.cli import main
 from paretune.data import DATASETS
-from paretune.data.voclists import check_lists
+from paretune.data.split_lists import check_lists, share_out
 from paretune.errors import UserError
 
 JOB = """\
@@ -123,6 +123,24 @@ def test_shares_that_leave_a_split_empty_are_told_as_shares(form: str) -> None:
     assert "lower val_share" in said
 
 
+def test_few_images_are_shared_out_so_that_train_has_every_class_and_val_an_image() -> None:
+    names = [f"image{number}" for number in range(200)]
+    plain = share_out(names, 0.3, 0.2)
+    assert share_out(names, 0.3, 0.2, {name: {"cat"} for name in names}) == plain
+    for number in range(50):
+        few = names[number : number + 5]
+        lists = share_out(few, 0.2, 0.2, {name: {"cat", name} if name == few[0] else {"cat"} for name in few})
+        assert len(lists["val"]) >= 1
+        alone = any(lists[split] == [few[0]] for split in lists)  # nothing else would be left there
+        assert few[0] in lists["train"] or alone or not lists["train"]
+        assert sorted(name for ids in lists.values() for name in ids) == sorted(few)
+    rare = {name: {"cat", "eel"} if name in plain["val"] else {"cat"} for name in names}
+    moved = share_out(names, 0.3, 0.2, rare)
+    assert len(set(moved["train"]) - set(plain["train"])) == 1
+    assert set(moved["train"]) & set(plain["val"])
+    assert share_out(["a"], 0.2, 0.0) in ({"train": ["a"], "val": []}, {"train": [], "val": ["a"]})
+
+
 def test_a_folder_without_any_image_is_told_what_fills_it() -> None:
     write("yolo", Path("in"), train=["a", "b"])
     Path("in/data.yaml").write_text("names: [disc]\n")  # no word of where the images are
@@ -146,22 +164,25 @@ def test_every_split_that_is_there_may_be_named_in_the_remedy() -> None:
 
 
 @pytest.mark.parametrize("verb", [["convert", "in", "out", "--to", "coco"], ["split", "in", "out", "--val", "0.5"]])
-def test_broken_entries_are_skipped_or_the_policy_is_refused(verb: list[str], capsys: Any) -> None:
-    stems = [f"i{number}" for number in range(12)]
-    write("voc", Path("in"), train=stems[:8], val=stems[8:])
+def test_the_policy_is_refused_where_a_reader_has_none(verb: list[str], capsys: Any) -> None:
+    Path("job.yaml").write_text(JOB)
+    verb = [verb[0], "job.yaml", *verb[2:3], "--to", "coco"]
     assert main(["data", *verb, "--policy", "skip"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("--policy skip: in is read as voc")
+    assert line.startswith("--policy skip: job.yaml is read as shapes")
     assert not Path("out").exists()
-    assert main(["data", *verb, "--policy", "strict"]) == 0
+    assert main(["data", *verb]) == 0
 
 
-def test_broken_entries_are_skipped_where_the_reader_can(capsys: Any) -> None:
-    write("coco", Path("in"), train=["a", "b"], val=["c"])
-    Path("in/train/a.png").write_bytes(b"no image")
-    assert main(["data", "convert", "in", "out", "--to", "voc"]) == 2
-    assert main(["data", "convert", "in", "out", "--to", "voc", "--policy", "skip"]) == 0
-    assert "1 entries (unreadable-image) were left out" in capsys.readouterr().out
+@pytest.mark.parametrize("form", ["coco", "voc", "voc_flat", "yolo"])
+def test_broken_entries_are_skipped_by_every_reader(form: str, capsys: Any) -> None:
+    write(form, Path("in"), train=["a", "b"], val=["c"])
+    (file,) = Path("in").rglob("a.png")
+    file.write_bytes(b"no image")
+    words = ["data", "convert", "in", "out", "--to", "coco" if form == "voc" else "voc"]
+    assert main(words) == 2
+    assert main([*words, "--policy", "skip"]) == 0
+    assert f"left out: 1 images (the image cannot be read, the first {file})" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("verb", ["convert", "split"])

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from paretune.data.voc import Voc
 from paretune.errors import UserError
+from paretune.structures import LeftOut
 
 OBJECT = (
     "<object><name>{name}</name><difficult>{difficult}</difficult>"
@@ -56,9 +57,9 @@ def opened(root, **fields):
 def mistake(root, **fields):
     with pytest.raises(UserError) as caught:
         opened(root, **fields)
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
+    first, *more = str(caught.value).splitlines()
+    assert all(line.startswith((f"{root}/", "`policy: skip` leaves such entries out; ")) for line in more)
+    return first
 
 
 def test_boxes_cover_both_of_their_corner_pixels(root):
@@ -98,12 +99,21 @@ def test_classes_given_fix_the_order(root):
     assert data.splits["train"].annotations(0).labels.tolist() == [2, 0]
 
 
-@pytest.mark.parametrize("box", [(5, 5, 5, 9), (9, 5, 5, 9), (5, 9, 9, 9), (70, 5, 90, 9)])
-def test_boxes_without_area_are_left_out_and_counted(root, box):
+@pytest.mark.parametrize(
+    ("box", "why"),
+    [((5, 5, 5, 9), "without area"), ((5, 9, 9, 9), "without area"), ((70, 5, 90, 9), "outside their image")],
+)
+def test_boxes_without_area_are_left_out_and_counted(root, box, why):
     annotate(root, "a", [("cat", box), ("dog", (1, 1, 9, 9))])
     data = opened(root)
-    assert data.splits["train"].annotations(0).labels.tolist() == [1 - ("cat" not in data.classes)]
-    assert data.notes == ("1 boxes without area were left out",)
+    assert data.splits["train"].annotations(0).labels.tolist() == [data.classes.index("dog")]
+    assert data.left_out == (LeftOut("boxes", 1, why, f"{root}/Annotations/a.xml: object 1"),)
+    assert data.notes == ()
+
+
+def test_corners_the_wrong_way_round_are_turned(root):
+    annotate(root, "a", [("cat", (9, 5, 5, 9)), ("dog", (9, 40, 3, 20))])
+    np.testing.assert_array_equal(opened(root).splits["train"].annotations(0).boxes, [[4, 4, 9, 9], [2, 19, 9, 40]])
 
 
 def test_boxes_are_cut_off_at_the_edges(root):
@@ -162,7 +172,7 @@ def test_a_list_of_test_can_be_left_alone(root):
 def test_lists_may_have_flags_and_names_with_spaces(root):
     annotate(root, "two words")
     listed(root)
-    (root / "ImageSets/Main/train.txt").write_text("a -1\n\ntwo words\n")
+    (root / "ImageSets/Main/train.txt").write_text("a 1\n\ntwo words\n")
     assert list(opened(root).splits["train"].ids) == ["a", "two words"]
 
 
@@ -222,7 +232,8 @@ def test_what_stands_beside_the_data_does_no_harm(root):
     (root / "Annotations/unwanted.xml").unlink()
     data = opened(root)
     assert data.splits["train"].image(0).shape == (48, 64, 3)
-    assert data.notes == ("1 images without annotation were left out",)
+    (entry,) = data.left_out
+    assert (entry.what, entry.count, entry.why) == ("images", 1, "no annotation belongs to them")
 
 
 def test_a_size_that_differs_from_the_annotations_is_told(root):
@@ -295,12 +306,12 @@ def test_unreadable_annotations(root, content, why):
 def test_a_listed_image_without_annotation(root):
     listed(root, val="b zebra")
     text = mistake(root)
-    assert text.startswith(f"{root}/ImageSets/Main/val.txt:2: 'zebra' has no annotation")
+    assert text.startswith(f"{root}/ImageSets/Main/val.txt: line 2: 'zebra' has no annotation")
 
 
 def test_an_image_listed_twice(root):
     listed(root, val="b c b")
-    assert "val.txt:3: 'b' is in this list already, on line 1" in mistake(root)
+    assert "val.txt: line 3: 'b' is in this list already, on line 1" in mistake(root)
 
 
 def test_an_image_in_two_splits(root):
@@ -327,7 +338,7 @@ def test_a_list_to_train_on_is_not_made_up_for(root):
 def test_an_unknown_class(root):
     text = mistake(root, classes=["cat", "dogs"])
     assert text.startswith(
-        f"{root}/Annotations/a.xml: class 'dog' is not in `classes`: cat, dogs (did you mean 'dogs'?)"
+        f"{root}/Annotations/a.xml: object 2: class 'dog' is not among cat, dogs (did you mean 'dogs'?)"
     )
 
 
@@ -359,7 +370,8 @@ def test_blood_cells_against_torchvision_and_the_coco_file(photographs, tmp_path
     data = Voc(root=str(root)).open(tmp_path)
     assert data.classes == ("Platelets", "RBC", "WBC")
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 205, "val": 87, "test": 72}
-    assert data.notes == ("2 boxes without area were left out",)
+    assert [(entry.what, entry.count, entry.why) for entry in data.left_out] == [("boxes", 2, "without area")]
+    assert (data.notes, data.gaps) == ((), ())
     assert sum(data.facts[f"boxes_{name}"] for name in data.splits) == 4886
 
     annotations = root / "Annotations"

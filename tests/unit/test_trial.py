@@ -24,6 +24,7 @@ from paretune.records import Record
 from paretune.runtimes import openvino
 from paretune.runtimes.predictor import Predictor
 from paretune.sources import read_source
+from paretune.structures import LeftOut
 from paretune.target import Target
 from tests_support_compression import MixedDetector, model
 
@@ -95,7 +96,9 @@ def test_it_trains_with_its_share_of_the_cores_it_may_run_on(
 
 
 def test_an_artefact_that_is_its_network_is_told_so(bench: Bench) -> None:
-    record = ran(bench, runtime="eager")
+    lost = LeftOut("boxes", 2, "without area", "a.xml: object 1")
+    record = ran(dataclasses.replace(bench, data=dataclasses.replace(bench.data, left_out=(lost,))), runtime="eager")
+    assert record.facts["left_out"] == [dataclasses.asdict(lost)]
     assert record.state == "complete", record.failure
     assert record.metrics["parity_error"] < 1e-5
     assert "parity_boxes" not in record.metrics  # the detector of the tests finds nothing

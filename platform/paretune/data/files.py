@@ -21,6 +21,15 @@ def read_file(path: Path, most: int) -> bytes:
         raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', error)})") from error
 
 
+def text_of(content: bytes) -> str:
+    """Decode a text in UTF-8, or in UTF-16 where its byte order mark says so, as Windows' tools write it.
+
+    Raises:
+        UnicodeDecodeError: it is in neither.
+    """
+    return content.decode("utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+
+
 def check_file(path: Path, most: int) -> None:
     """Refuse what is no regular file of at most ``most`` bytes.
 

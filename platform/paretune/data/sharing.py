@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from paretune.data.split_lists import check_lists
 from paretune.data.summary import facts
-from paretune.data.voclists import check_lists
 from paretune.errors import UserError
 from paretune.structures import Annotations, Data, Image, Split
 

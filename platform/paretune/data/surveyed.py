@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 
-from paretune.data.checking.boxes import in_pixels
-from paretune.data.checking.findings import Finding, RawBox, RawImage, Survey
+from paretune.data.checking.boxes import CUT, in_pixels, kinds_of, over_edge, reaches, unit_problem
+from paretune.data.checking.findings import LEFT_OUT, READ_ALL_THE_SAME, Finding, RawBox, RawImage, Survey
+from paretune.data.choosing import choose
 from paretune.data.foldered import MOST_PROBLEMS, Foldered
 from paretune.data.images import image_size
+from paretune.data.left_out import Ledger, Tally, gaps_of, left_out_line_of
 from paretune.data.photographs import Photographs, unique_ids
+from paretune.data.split_lists import check_lists
 from paretune.data.summary import facts
-from paretune.data.voclists import check_lists, share_out
 from paretune.errors import UserError, did_you_mean
 from paretune.hints import command
 from paretune.spec import fingerprint
 from paretune.structures import Annotations, Data, Split
 
-NEVER_SKIPPED = frozenset({"bad-list", "leak"})
-"""Findings that cannot be left out of a dataset: which images are in which split is not known."""
+NEVER_SKIPPED = frozenset({"bad-list", "leak", "other-unit"})
+"""Findings that cannot be left out: which images are in which split, or what the numbers are, is not known."""
 MOST_HEADERS = 5000
 """Image headers that are read; of larger splits a part evenly spread, and the annotation's word for the rest."""
 
@@ -40,7 +42,10 @@ class Surveyed(Foldered):
     test: str | None = None
     """Split that no search looks at; without it, the one whose name begins with test, if there is one."""
     policy: Literal["strict", "skip"] = "strict"
-    """What to do with entries that cannot be trained on: refuse the dataset, or leave them out, counted."""
+    """What to do with entries that cannot be read: refuse the dataset, or leave them out, counted. An image from which
+    an object is left out leaves its split: that object would be taught, and judged, as background."""
+    allow_missing: bool = False
+    """Train though a split has no object, a class none in train, or more than a fifth of a split is left out."""
 
     to_fill_a_split: ClassVar[str]
     """How images get into a split that has none, with ``{split}`` to be filled in."""
@@ -48,6 +53,20 @@ class Surveyed(Foldered):
     @abstractmethod
     def survey(self) -> Survey:
         """Read all that can be read."""
+
+    def unreadable(self) -> list[str]:
+        """Return why nothing of it can be read, one line each: no such folder, or of another layout."""
+        return self.problems()
+
+    @property
+    def place(self) -> Path:
+        """What ``paretune data check`` is to be given: its folder, or the file that describes it."""
+        return self.folder
+
+    def chosen(self, role: str) -> str | None:
+        """Return the survey's split that is asked for as train, val or test; None takes the one of such a name."""
+        named: str | None = getattr(self, role)
+        return named
 
     def open(self, cache: Path) -> Data:  # noqa: ARG002 - nothing is generated
         """Read every annotation; pixels are read when they are asked for.
@@ -57,7 +76,7 @@ class Surveyed(Foldered):
         """
         if found := self.problems():
             raise UserError("\n".join(found))
-        return _Opening(self, self.survey()).data()
+        return _Opening(self, survey(self)).data()
 
     def open_for(self, split: str, cache: Path) -> Data:  # noqa: ARG002 - nothing is generated
         """Open one split alone of a folder that holds nothing to train on.
@@ -67,15 +86,28 @@ class Surveyed(Foldered):
         """
         if found := self.problems():
             raise UserError("\n".join(found))
-        return _Opening(self, self.survey(), split).data()
+        return _Opening(self, survey(self), split).data()
 
 
 def survey(dataset: Surveyed) -> Survey:
     """Read a dataset leniently: for ``paretune data check``, which tells boxes of other classes than it asks for."""
-    if found := dataset.problems():
+    if found := dataset.unreadable():
         raise UserError("\n".join(found))
-    read = dataset.survey()
+    try:
+        read = dataset.survey()
+    except OSError as error:  # a folder that may not be read
+        raise UserError(f"{error.filename or dataset.folder}: cannot be read ({error.strerror})") from error
     return replace(read, classes=dataset.classes or read.classes)
+
+
+def gaps(dataset: Surveyed, read: Survey) -> list[Finding]:
+    """Return what would stop a training on what can be read of a dataset: for ``paretune data check``."""
+    try:
+        data = _Opening(dataset.model_copy(update={"policy": "skip"}), read).data()
+    except UserError as error:
+        return [Finding("bad-list", read.root, "", line) for line in str(error).splitlines()]
+    kind = "allowed-gap" if dataset.allow_missing else "gap"
+    return [Finding(kind, read.root, "", gap) for gap in data.gaps]
 
 
 @dataclass
@@ -87,17 +119,22 @@ class _Opening:
     only: str | None = None
     """The split that is asked for; None: all."""
     refused: list[Finding] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
-    shared: frozenset[str] = frozenset()
-    """Splits that were shared out, not told by the folder."""
+    ledger: Ledger = field(default_factory=Ledger)
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     other_size: int = 0
     """Images whose headers tell another size than their annotations."""
 
     def data(self) -> Data:
         for finding in self.survey.findings:
-            if finding.hinders:
-                self._refuse(finding)
-        lists = self._lists()
+            self._take(finding)
+        if any(finding.kind in NEVER_SKIPPED for finding in self.refused):
+            self._end()
+        chosen = choose(self.dataset, self.survey, self.only)
+        lists, self.notes = chosen.lists, [*self.survey.notes, *chosen.notes]
+        for name, images in lists.items():
+            if (told := unit_problem(name, images)) is not None:
+                self._refuse(Finding("other-unit", self.survey.root, "", told))
         used = [image for images in lists.values() for image in images]
         classes = self._classes(used)
         names = unique_ids([image.file for image in used], Path(self.survey.root))
@@ -108,65 +145,49 @@ class _Opening:
         if self.refused:
             self._end()
         ids = {name: split.ids for name, split in splits.items()}
-        check_lists(ids, Path(self.survey.root), self.dataset.to_fill_a_split, self.shared)
+        try:
+            check_lists(ids, Path(self.survey.root), self.dataset.to_fill_a_split, chosen.shared)
+        except UserError as error:
+            raise UserError(f"{error}{self._lost()}") from error
         counts = facts(splits)
         if not any(counts[f"boxes_{name}"] for name in splits):
-            raise UserError(f"{self.survey.root}: no objects in any annotation")
-        told = [f"{count} {what} were left out" for what, count in sorted(self.left_out.items())]
+            raise UserError(f"{self.survey.root}: no objects in any annotation{self._lost()}")
         if self.other_size:
-            told.append(f"{self.other_size} images do not have the size that their annotations give")
+            self.notes.append(f"{self.other_size} images do not have the size that their annotations give")
         digests = {name: [self._digest(split, index) for index in range(len(split))] for name, split in splits.items()}
+        objects = {name: {kind: counts[f"boxes_{name}_{kind}"] for kind in classes} for name in splits}
         return Data(
             classes=classes,
             splits=splits,
             fingerprint=fingerprint(classes, digests),
-            notes=(*self.notes, *told),
+            notes=(*self.notes, *self.ledger.notes),
+            left_out=self.ledger.left_out,
+            gaps=gaps_of(self.tallies, objects),
             facts=counts,
         )
 
-    def _lists(self) -> dict[str, list[RawImage]]:
-        """Return the images of train, val and test."""
-        self.notes: list[str] = []
-        parts: dict[str, list[RawImage]] = {name: [] for name in self.survey.splits}
-        for image in self.survey.images:
-            for name in image.splits:
-                parts[name].append(image)
-        root = self.survey.root
-        if not parts:  # a folder without splits; images that nothing is said of belong to none
-            images = [image for image in self.survey.images if image.annotation != image.file or image.relative]
-            return self._shared_out(images, self.dataset.test_share)
-        chosen = {role: self._chosen(role, parts) for role in ("train", "val", "test")}
-        if self.only is not None and chosen["train"] is None and (alone := chosen.get(self.only)):
-            return {self.only: parts[alone]}
-        train = chosen["train"] or (next(iter(parts)) if len(parts) == 1 else None)
-        if train is None:
-            raise UserError(f"{root}: no split to train on; splits there: {', '.join(parts)}; name one as `train`")
-        others = {role: name for role, name in chosen.items() if role != "train" and name is not None}
-        share = self.dataset.test_share if len(parts) == 1 else 0.0
-        lists = {"train": parts[train]} if "val" in others else self._shared_out(parts[train], share)
-        lists |= {role: parts[name] for role, name in others.items()}
-        self.shared -= others.keys()
-        if len(set(names := [train, *others.values()])) < len(names):
-            raise UserError(f"{root}: train, val and test must be three different splits, and are {', '.join(names)}")
-        return lists
+    def _take(self, finding: Finding) -> None:
+        """Refuse what hinders training, and count what is left out or read otherwise."""
+        if finding.hinders:
+            self._refuse(finding)
+        elif finding.kind in READ_ALL_THE_SAME:
+            self.ledger.read(finding.kind, finding.place)
+        elif finding.kind in LEFT_OUT:
+            self.ledger.leave("images", finding.kind, finding.place)
 
-    def _chosen(self, role: str, parts: Mapping[str, Sequence[RawImage]]) -> str | None:
-        wanted = getattr(self.dataset, role)
-        if wanted is None:
-            return next((name for name in parts if name.startswith(role)), None)
-        if wanted not in parts:
-            known = f"{', '.join(parts)}{did_you_mean(wanted, parts)}"
-            raise UserError(f"{self.survey.root}: no split {wanted!r} for `{role}`; splits there: {known}")
-        return str(wanted)
-
-    def _shared_out(self, images: Sequence[RawImage], test_share: float) -> dict[str, list[RawImage]]:
-        named = unique_ids([image.file for image in images], Path(self.survey.root))
-        of = {named[image.file]: image for image in images}
-        lists = share_out(sorted(of), self.dataset.val_share, test_share)
-        self.shared = frozenset(lists)
-        counts = ", ".join(f"{split} {len(ids)}" for split, ids in lists.items())
-        self.notes.append(f"images were shared out by a hash of their names ({counts})")
-        return {split: [of[name] for name in ids] for split, ids in lists.items()}
+    @cached_property
+    def _broken(self) -> tuple[Mapping[str, list[Finding]], Counter[str]]:
+        """Return what hinders in annotation files of one image, and the boxes of others that belong to no image."""
+        images = Counter(str(image.annotation) for image in self.survey.images)
+        own: dict[str, list[Finding]] = defaultdict(list)
+        lost: Counter[str] = Counter()
+        told = {finding for image in self.survey.images for finding in image.broken}
+        for finding in self.survey.findings:
+            if finding.hinders and images[finding.file] == 1:
+                own[finding.file].append(finding)
+            elif finding.hinders and finding.what == "boxes" and finding not in told:
+                lost[finding.file] += 1
+        return own, lost
 
     def _classes(self, images: Sequence[RawImage]) -> tuple[str, ...]:
         known = self.dataset.classes or self.survey.classes
@@ -182,12 +203,24 @@ class _Opening:
     ) -> Photographs:
         numbers = {known: index for index, known in enumerate(classes)}
         kept, sizes, truth = [], [], []
+        own, lost = self._broken
+        tally = self.tallies[name] = Tally(len(images))
+        for file in {str(image.annotation) for image in images}:
+            tally.boxes, tally.boxes_gone = tally.boxes + lost[file], tally.boxes_gone + lost.pop(file, 0)
         for index, image in enumerate(images):
+            broken = image.broken or own.get(str(image.annotation), ())
+            tally.boxes += (boxes := len(image.boxes) + sum(finding.what == "boxes" for finding in broken))
             size = self._size(image, ask=index % step == 0)
-            if size is not None:
-                kept.append(image)
-                sizes.append(size)
-                truth.append(self._truth(image, size, numbers))
+            found = None if size is None else self._truth(image, size, numbers, tally)
+            if size is None or found is None or broken:
+                tally.images_gone += 1
+                tally.boxes_gone += boxes
+                if size is not None and not any(finding.what == "images" for finding in broken):
+                    self.ledger.leave("images", "object", str(image.file))
+                continue
+            kept.append(image)
+            sizes.append(size)
+            truth.append(found)
         ids = tuple(names[image.file] for image in kept)
         if len(set(ids)) < len(ids):
             self._refuse(Finding("bad-list", self.survey.root, "", f"an image is twice in the split {name}"))
@@ -209,22 +242,38 @@ class _Opening:
         self.other_size += image.told_size not in (None, size)
         return size
 
-    def _truth(self, image: RawImage, size: tuple[int, int], numbers: Mapping[str, int]) -> Annotations:
+    def _truth(
+        self, image: RawImage, size: tuple[int, int], numbers: Mapping[str, int], tally: Tally
+    ) -> Annotations | None:
+        """Return the objects of an image; None, and a finding, where one of them cannot be trained on."""
         kept: list[RawBox] = []
         corners: list[tuple[float, float, float, float]] = []
+        refused = nothing = 0
         for box in image.boxes:
+            place = f"{image.annotation}: {box.where}"
             placed = in_pixels(image, box, size)
-            if placed is None or not all(map(math.isfinite, placed)):
+            kinds = kinds_of(box, placed, size)
+            if placed is None or "bad-box" in kinds:
+                refused += 1
                 self._refuse(Finding("bad-box", str(image.annotation), box.where, "a coordinate is no number"))
             elif box.name not in numbers:
+                refused += 1
                 hint = did_you_mean(box.name, numbers)
                 message = f"class {box.name!r} is not among {', '.join(numbers)}{hint}"
                 self._refuse(Finding("unknown-class", str(image.annotation), box.where, message))
-            elif not _has_area(placed, size):
-                self.left_out["boxes without area in the image"] += 1
+            elif "empty-box" in kinds or not reaches(placed, size):
+                nothing += 1
+                self.ledger.leave("boxes", "empty-box" if "empty-box" in kinds else "outside-box", place)
             else:
+                if "inverted-box" in kinds:
+                    self.ledger.read("inverted-box", place)
+                if over_edge(placed, size) > CUT:
+                    self.ledger.read("outside-box", place)
                 kept.append(box)
                 corners.append(placed)
+        if refused:
+            return None
+        tally.boxes_gone += nothing
         boxes = np.clip(np.array(corners, np.float64).reshape(-1, 4), 0, [*size, *size])
         own = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1).tolist()
         areas = [area if box.area is None else box.area for box, area in zip(kept, own, strict=True)]
@@ -239,25 +288,24 @@ class _Opening:
         truth = split.annotations(index)
         file = split.file(index)
         assert file is not None  # noqa: S101 - photographs are files
-        return fingerprint(
-            split.ids[index], file.stat().st_size, truth.boxes.tolist(), truth.labels.tolist(), truth.ignore.tolist()
-        )
+        objects = (truth.boxes.tolist(), truth.labels.tolist(), truth.ignore.tolist())
+        return fingerprint(split.ids[index], file.stat().st_size, split.size(index), *objects)
 
     def _refuse(self, finding: Finding) -> None:
         if self.dataset.policy == "skip" and finding.kind not in NEVER_SKIPPED:
-            self.left_out[f"entries ({finding.kind})"] += 1
+            self.ledger.leave(finding.what, finding.kind, finding.place)
         else:
             self.refused.append(finding)
+
+    def _lost(self) -> str:
+        """Return what was left out, behind a message."""
+        told = left_out_line_of(self.ledger.left_out)
+        return f"; {told}" if told else ""
 
     def _end(self) -> None:
         told = [str(finding) for finding in dict.fromkeys(self.refused)]
         more = [f"{self.survey.root}: {len(told) - MOST_PROBLEMS} more"] if len(told) > MOST_PROBLEMS else []
         skippable = all(finding.kind not in NEVER_SKIPPED for finding in self.refused)
-        every = command("data", "check", self.dataset.folder, "--from", self.dataset.name)
+        every = command("data", "check", self.dataset.place, "--from", self.dataset.name)
         hint = [f"`policy: skip` leaves such entries out; `{every}` tells them all"] if skippable else []
         raise UserError("\n".join([*told[:MOST_PROBLEMS], *more, *hint]))
-
-
-def _has_area(box: tuple[float, float, float, float], size: tuple[int, int]) -> bool:
-    x1, y1, x2, y2 = box
-    return x2 > x1 and y2 > y1 and x1 < size[0] and y1 < size[1] and x2 > 0 and y2 > 0

@@ -1,125 +1,87 @@
-"""One annotation file of Pascal VOC's format."""
+"""One annotation file of Pascal VOC's format: its encoding, its elements, its numbers."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-from dataclasses import dataclass
-from pathlib import Path
+import re
 from xml.etree import ElementTree as ET
-
-import numpy as np
-from numpy.typing import NDArray
-
-from paretune.data.files import read_file
-from paretune.errors import UserError
-from paretune.structures import Floats
 
 MOST_BYTES = 10_000_000
 FARTHEST = 1e9
 """No pixel lies so far away: a larger coordinate is a mistake, and too much for float32."""
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_DECLARED = re.compile(rb"""\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._:-]{1,40})["']""")
+_MARKS = {
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+    b"<\0?\0": "utf-16-le",
+    b"\0<\0?": "utf-16-be",
+}
+"""First bytes → the encoding they tell, whatever is declared; the longer ones first."""
+_LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "ks_c_5601_1987": "cp949"}
+"""Declared encoding → the larger one that programs write under its name, as browsers read it (WHATWG Encoding)."""
 
 
-@dataclass(frozen=True)
-class VocImage:
-    """One image and what its annotation says."""
-
-    file: Path
-    annotation: Path
-    size: tuple[int, int]
-    """(width, height) of the image file itself."""
-    names: tuple[str, ...]
-    """Class of each object."""
-    boxes: Floats
-    """(N, 4) in continuous pixels, cut off at the image's edges."""
-    difficult: NDArray[np.bool_]
-    """(N,)."""
-    empty_boxes: int
-    """Boxes left out: inverted, without area, or outside the image."""
-    other_size: bool
-    """The annotation gives another size."""
-    digest: str
-    """Changes with the annotation, and with the name or length of the image file."""
-
-
-def read_annotation(path: Path, image: Path, size: tuple[int, int]) -> VocImage:
-    """Read one annotation.
-
-    Args:
-        path: of the annotation.
-        image: path of its image,
-        size: and that image's width and height.
-
-    Raises:
-        UserError: not readable as a VOC annotation: file and reason named.
-    """
-    content = read_file(path, MOST_BYTES)
-    try:
-        root = parse_root(content)
-        rows = [_object(node) for node in root.findall("object")]
-        told = [int(_number(root, f"size/{side}", default="0")) for side in ("width", "height")]
-    except ValueError as error:
-        raise UserError(f"{path}: not a readable VOC annotation: {error}") from error
-    told_boxes = np.array([box for _, box, _ in rows], np.float32).reshape(-1, 4)
-    # VOC's corners are pixels counted from 1, both inside; here edges, and pixel k spans k to k + 1
-    boxes = np.clip(told_boxes - [1, 1, 0, 0], 0, [*size, *size]).astype(np.float32)
-    # equal corners would be one pixel wide: nobody means that, it is a slip of the mouse
-    good = np.asarray(np.minimum(_sides(told_boxes), _sides(boxes)).min(axis=1) > 0)
-    return VocImage(
-        file=image,
-        annotation=path,
-        size=size,
-        names=tuple(name for (name, _, _), kept in zip(rows, good, strict=True) if kept),
-        boxes=boxes[good],
-        difficult=np.array([difficult for _, _, difficult in rows], bool)[good],
-        empty_boxes=int((~good).sum()),
-        other_size=all(told) and tuple(told) != size,
-        digest=hashlib.sha256(content + f"{image.name} {image.stat().st_size}".encode()).hexdigest()[:16],
-    )
+_NO_ENCODINGS = frozenset({"idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem"})
+"""Names that Python decodes by, and no file is in; some take for ever."""
 
 
 def parse_root(content: bytes) -> ET.Element:
     """Return the root element; definitions of entities (a few can grow to gigabytes) are refused.
 
     Raises:
-        ValueError: no XML, or not a VOC annotation.
+        ValueError: no XML, not in the encoding that it declares, or not a VOC annotation.
     """
-    if b"<!DOCTYPE" in content.replace(b"\0", b""):  # also in UTF-16
+    text = decoded(content)
+    if "<!DOCTYPE" in text:
         raise ValueError("it has a document type definition, which none needs")
     try:
-        root = ET.fromstring(content)  # noqa: S314 - see above; ElementTree reads no external entities
-    except (ET.ParseError, LookupError) as error:  # the latter: an encoding that Python does not know
+        root = ET.fromstring(text)  # noqa: S314 - see above; ElementTree reads no external entities
+    except ET.ParseError as error:
         raise ValueError(str(error)) from error
     if root.tag != "annotation":
         raise ValueError(f"its root is <{root.tag}>, expected <annotation>")
     return root
 
 
-def _object(node: ET.Element) -> tuple[str, list[float], bool]:
-    """Return class, box and whether it is difficult."""
-    name = class_of(node)
-    if not name:
-        raise ValueError("an object has no <name>")
-    box = [_number(node, f"bndbox/{corner}") for corner in CORNERS]
-    return name, box, (node.findtext("difficult") or "").strip() == "1"
+def told_encoding(content: bytes) -> str | None:
+    """Return the encoding that an XML file tells, by its byte order mark, else as it declares; None: it tells none."""
+    mark = next((name for first, name in _MARKS.items() if content.startswith(first)), None)
+    found = _DECLARED.match(content[:400])
+    declared = found[1].decode("ascii") if found else None
+    if mark is None and declared and declared.lower().startswith(("utf-16", "utf-32", "ucs")):
+        return "utf-8"  # .NET declares UTF-16 in what it then writes in UTF-8; here are single bytes
+    return mark or declared
 
 
-def class_of(node: ET.Element) -> str:
-    """Return an object's class; empty where it names none."""
-    return (node.findtext("name") or "").strip()
+def decoded(content: bytes) -> str:
+    """Return an XML file's text, in the encoding that it tells, else in UTF-8.
+
+    Expat reads no encoding of several bytes but UTF-8 and UTF-16; Python reads all that are in use.
+
+    Raises:
+        ValueError: no such encoding, or bytes that are not of it.
+    """
+    told = told_encoding(content)
+    name = told or "utf-8"
+    name = _LARGER.get(name.lower().replace("-", "_"), name)
+    if name.lower().replace("-", "_") in _NO_ENCODINGS:
+        raise ValueError(f"it declares the encoding {name!r}, which is none of a file")
+    try:
+        return content.decode(name)
+    except LookupError as error:
+        raise ValueError(f"it declares the encoding {name!r}, which is none") from error
+    except UnicodeError as error:
+        how = "as it declares" if told else 'and it declares no other, such as encoding="GBK"'
+        raise ValueError(f"not in the encoding {name}, {how} ({getattr(error, 'reason', 'undefined')})") from error
 
 
-def _sides(boxes: Floats) -> Floats:
-    return boxes[:, 2:] - boxes[:, :2]
-
-
-def _number(node: ET.Element, place: str, default: str | None = None) -> float:
-    number = number_at(node, place, default)
-    if math.isnan(number):
-        text = node.findtext(place) or default
-        raise ValueError(f"<{place}> of an {node.tag} is {text!r}, expected a number")
-    return number
+def text_at(node: ET.Element, place: str) -> str:
+    """Return the text of an element below a node; empty where there is none."""
+    return (node.findtext(place) or "").strip()
 
 
 def number_at(node: ET.Element, place: str, default: str | None = None) -> float:

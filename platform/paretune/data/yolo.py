@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from paretune.data.checking import yolo
@@ -18,12 +19,29 @@ class Yolo(Surveyed):
         "put some into images/{split}/, their text files into labels/{split}/, or name another folder in data.yaml"
     )
 
+    @property
+    def described(self) -> Path | None:
+        """The YAML file that the root names, where it is no folder."""
+        named = super().folder
+        return named if named.suffix.lower() in (".yaml", ".yml") and named.is_file() else None
+
+    @property
+    def folder(self) -> Path:
+        """The root, or the folder of the YAML file that it names."""
+        described = self.described
+        return super().folder if described is None else described.parent
+
+    @property
+    def place(self) -> Path:
+        """The YAML file that the root names, else its folder."""
+        return self.described or self.folder
+
     def problems(self) -> list[str]:
         """Look at the folder: missing, or without labels."""
         if missing := self.missing("one that holds data.yaml, or images/ and labels/"):
             return [missing]
         try:
-            described = yolo.data_file(self.folder) is not None
+            described = (self.described or yolo.data_file(self.folder)) is not None
         except UserError as error:
             return [str(error)]
         if not described and next(self.folder.rglob("*.txt"), None) is None:
@@ -32,4 +50,4 @@ class Yolo(Surveyed):
 
     def survey(self) -> Survey:
         """Read every label file."""
-        return yolo.survey_folder(self.folder, self.classes)
+        return yolo.survey_folder(self.folder, self.classes, self.described)

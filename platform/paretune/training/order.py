@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.data.base import Dataset
+from paretune.data.left_out import record_of, refuse_gaps
 from paretune.detectors.base import Detector
 from paretune.errors import UserError
 from paretune.spec import fingerprint
@@ -26,6 +27,8 @@ from paretune.training.storage import Storage
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from paretune.structures import Data
 
 KEPT = ("epochs.jsonl", "state.pt")
 """Files of an unfinished training, in the order in which they are saved."""
@@ -109,7 +112,7 @@ def carry_out(
         storage.get(order.work, KEPT)
     if world > 1:
         torch.distributed.barrier()  # all go on from the same state
-    data = order.dataset.open(order.cache)
+    data = _opened(order)
     if order.start is None:
         torch.manual_seed(settings.seed)
         network = order.detector.initial(len(data.classes))
@@ -143,6 +146,7 @@ def carry_out(
             "detector": order.detector.named(),
             "input_size": str(order.size),
             "classes": list(data.classes),
+            **record_of(data),
             "best_epoch": result.best,
             "epochs": [epochs[number] for number in sorted(epochs)],
         }
@@ -150,6 +154,14 @@ def carry_out(
         save_network(result.network, order.folder)
         if storage is not None:
             storage.clear()
+
+
+def _opened(order: Order) -> Data:
+    """Open the data; a training that begins anew refuses what lacks a large part of itself."""
+    data = order.dataset.open(order.cache)
+    if order.start is None and not epochs_of(order.work):
+        refuse_gaps(data, order.dataset)
+    return data
 
 
 def train_here(order: Order, progress: Callable[[str], None] = _silent) -> Path:

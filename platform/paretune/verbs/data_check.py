@@ -20,7 +20,9 @@ def add(verbs: Any) -> None:
         help="find every defect of a dataset before any compute is spent",
         epilog="exit code: 0 nothing hinders training, 1 something does, 2 no such dataset",
     )
-    check.add_argument("source", type=Path, metavar="JOB.yaml|FOLDER", help="a job, or the folder of a dataset")
+    check.add_argument(
+        "source", type=Path, metavar="JOB.yaml|FOLDER", help="a job, the folder of a dataset, or YOLO's data.yaml"
+    )
     check.add_argument("--from", dest="format", metavar="FORMAT", help="of the folder (default: told by its layout)")
     check.add_argument("--json", action="store_true", help="one JSON object with every defect")
     check.add_argument("--picture", type=Path, metavar="FILE.png", help="classes, box sizes and samples as a picture")
@@ -50,14 +52,11 @@ def add(verbs: Any) -> None:
 
 
 def _check(given: argparse.Namespace) -> int:
-    from paretune.data.checking.report import check_survey, checked_dataset
-    from paretune.data.checking.source import survey_of_folder
+    from paretune.data.checking.report import checked_dataset
+    from paretune.verbs.data_convert import dataset_of
 
-    if given.source.is_file():
-        with checked_dataset(_of_job(given.source), given.near, progress) as report:
-            _show(report, given)
-    else:
-        report = check_survey(survey_of_folder(given.source, given.format), given.near, progress)
+    dataset, _ = dataset_of(given.source, given.format)
+    with checked_dataset(dataset, given.near, progress) as report:
         _show(report, given)
     return DEFECTS if report.hinders else 0
 
@@ -76,13 +75,6 @@ def _show(report: Any, given: argparse.Namespace) -> None:
         from paretune.data.checking.picture import draw
 
         draw(report, given.picture)
-
-
-def _of_job(file: Path) -> Any:
-    from paretune.job import Job
-    from paretune.yamlfile import read_yaml, validate
-
-    return validate(Job, read_yaml(file)).dataset
 
 
 def _download(given: argparse.Namespace) -> int:

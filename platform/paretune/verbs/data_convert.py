@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from paretune.output import DEFAULT, dataset_cache, expanded
 from paretune.verbs.arguments import check_confidence, progress
 
 FORMATS = ("coco", "voc", "yolo")
+_DESCRIBES = frozenset({"names", "nc", "train", "val"})
+"""Fields of a YAML file by which YOLO tools describe a dataset; none is a job's."""
 
 
 def add(verbs: Any) -> None:
@@ -107,17 +110,27 @@ def _dataset(given: argparse.Namespace) -> tuple[Any, Path]:
 
 
 def dataset_of(source: Path, form: str | None) -> tuple[Any, Path]:
-    """Return the dataset of a job's file, or the one that lies in a folder, and where what it generates is kept.
+    """Return the dataset of a job's file, of a data.yaml, or in a folder, and where what it generates is kept.
 
     The latter lies in the job's output folder, where its sweeps find it too.
+
+    Raises:
+        UserError: the file is neither a job nor YOLO's description of a dataset, or no such folder or layout.
     """
+    from paretune.data import DATASETS
+
     if source.is_file():
         from paretune.job import Job
         from paretune.yamlfile import read_yaml, validate
 
-        job = validate(Job, read_yaml(source))
+        if source.suffix.lower() == ".json":
+            raise UserError(f"{source}: a JSON file; name the folder in which it and its images lie")
+        document = read_yaml(source)
+        fields = set(document.data) if isinstance(document.data, Mapping) else set()
+        if fields & _DESCRIBES and not fields & set(Job.model_fields):
+            return DATASETS.load("yolo").model_validate({"root": str(source)}), dataset_cache(Path(DEFAULT))
+        job = validate(Job, document)
         return job.dataset, dataset_cache(expanded(job.output))
-    from paretune.data import DATASETS
     from paretune.data.checking.source import format_of_folder
 
     row = DATASETS.load(format_of_folder(source, form).replace("-", "_"))
@@ -125,10 +138,11 @@ def dataset_of(source: Path, form: str | None) -> tuple[Any, Path]:
 
 
 def _write(data: Any, given: argparse.Namespace, form: str) -> int:
+    from paretune.data.left_out import lines_of
     from paretune.data.writing import write_dataset
 
     lost = write_dataset(data, given.folder, form, given.images)
-    for note in data.notes:
+    for note in lines_of(data):
         print(note)
     for line in lost:
         print(f"lost: {line}")

@@ -62,9 +62,12 @@ def _evaluate(given: argparse.Namespace) -> int:
 
         print(json.dumps(report.tree(), indent=1))
     else:
+        from paretune.data.left_out import lines_of_record
         from paretune.evaluation.text import report_text
 
         print(report_text(report))
+        for line in lines_of_record(report.facts):
+            print(line)
         if given.out:
             print(f"pictures: {given.out}")
     return 0

@@ -10,7 +10,7 @@ SURVEYS: Registry[Any] = Registry(
     "survey",
     {
         "coco": "paretune.data.surveyed:survey",
-        "voc": "paretune.data.checking.voc:survey",
+        "voc": "paretune.data.surveyed:survey",
         "voc_flat": "paretune.data.surveyed:survey",
         "yolo": "paretune.data.surveyed:survey",
     },

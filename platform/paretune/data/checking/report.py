@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from paretune.data.base import Dataset
 from paretune.data.checking import SURVEYS, opened
-from paretune.data.checking.boxes import check_boxes
+from paretune.data.checking.boxes import check_boxes, unit_problem
 from paretune.data.checking.findings import KINDS, Finding, RawImage, Survey
 from paretune.data.checking.images import Look, look_at
 from paretune.data.checking.leaks import check_repeated
+from paretune.data.surveyed import Surveyed, gaps
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,10 @@ def checked_dataset(
             survey = read(dataset)
         else:
             survey = opened.survey(dataset, Path(cache))
-        yield check_survey(survey, near, progress)
+        report = check_survey(survey, near, progress)
+        if isinstance(dataset, Surveyed) and (not report.hinders or dataset.policy == "skip"):
+            report = replace(report, findings=_sorted([*report.findings, *gaps(dataset, survey)]))
+        yield report
 
 
 def check_survey(survey: Survey, near: int = 0, progress: Callable[[int, int], None] = lambda *_: None) -> Report:
@@ -96,8 +100,15 @@ def check_survey(survey: Survey, near: int = 0, progress: Callable[[int, int], N
     found = [*survey.findings, *check_repeated(survey.images, looks, near), *_of_images(survey, looks)]
     if not any(image.boxes for image in survey.images):
         found.append(Finding("no-objects", survey.root, "", "no annotation holds an object that can be read"))
+    units = (unit_problem(split, [i for i in survey.images if split in i.splits]) for split in survey.splits)
+    found += [Finding("other-unit", survey.root, "", told) for told in units if told is not None]
+    return Report(survey, looks, _sorted(found))
+
+
+def _sorted(findings: Iterable[Finding]) -> list[Finding]:
+    """Return each finding once, those that hinder first, then by kind, file and place."""
     rank = {kind: number for number, kind in enumerate(KINDS)}
-    return Report(survey, looks, sorted(set(found), key=lambda f: (not f.hinders, rank[f.kind], f.file, f.where)))
+    return sorted(set(findings), key=lambda f: (not f.hinders, rank[f.kind], f.file, f.where))
 
 
 def _of_images(survey: Survey, looks: Mapping[Path, Look]) -> Iterator[Finding]:

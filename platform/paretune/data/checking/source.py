@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from paretune.data import surveyed
 from paretune.data.checking import coco, voc, yolo
 from paretune.data.checking.findings import Survey
 from paretune.data.voc import Voc
@@ -12,7 +13,7 @@ from paretune.errors import UserError, did_you_mean
 
 
 def _voc(root: Path) -> Survey:
-    return voc.survey(Voc(root=str(root)))
+    return surveyed.survey(Voc(root=str(root)))
 
 
 FORMATS: dict[str, tuple[str, Callable[[Path], bool], Callable[[Path], Survey]]] = {

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from paretune.data.checking.boxes import FAR, Corners, enclosing
+from paretune.data.checking.filenames import Finder, slashed
 from paretune.data.checking.findings import Finding, RawBox, RawImage, Survey
-from paretune.data.files import read_file
+from paretune.data.files import read_file, text_of
 from paretune.data.images import SUFFIXES
 from paretune.errors import UserError
 from paretune.yamlfile import read_yaml
@@ -19,24 +21,28 @@ SPLITS = ("train", "val", "valid", "test")
 _MOST_BYTES = 10_000_000
 
 
-def survey_folder(root: Path, classes: Sequence[str] | None = None) -> Survey:
+def survey_folder(root: Path, classes: Sequence[str] | None = None, file: Path | None = None) -> Survey:
     """Read a folder: with data.yaml, or images/ and labels/, whose subfolders are the splits.
 
     Args:
         root: of the dataset.
         classes: their names in their order, where the folder tells none.
+        file: the YAML file that describes it; None takes the one that lies in it, if there is one.
 
     Raises:
         UserErrors: data.yaml is no YAML.
     """
     findings: list[Finding] = []
-    described = data_file(root)
+    described = file or data_file(root)
     fields = read_yaml(described).data if described else {}
     fields = fields if isinstance(fields, Mapping) else {}
     told = _names(root, fields.get("names"))
     names = classes if told is None else told
+    if described and told is not None and (count := fields.get("nc")) not in (None, len(told)):
+        message = f"nc is {count!r}, and names tells {len(told)} classes"
+        findings.append(Finding("class-count", str(described), "nc", message))
     parts = _of_yaml(described, fields, findings) if described else _of_layout(root)
-    return survey_parts(root, parts, names, findings)
+    return survey_parts(root, parts, names, findings, _keypoints(fields.get("kpt_shape")))
 
 
 def data_file(root: Path) -> Path | None:
@@ -48,7 +54,11 @@ def data_file(root: Path) -> Path | None:
 
 
 def survey_parts(
-    root: Path, parts: Mapping[str, Sequence[Path]], names: Sequence[str] | None, found: list[Finding]
+    root: Path,
+    parts: Mapping[str, Sequence[Path]],
+    names: Sequence[str] | None,
+    found: list[Finding],
+    behind: int = 0,
 ) -> Survey:
     """Read the images of each split with their labels.
 
@@ -57,72 +67,140 @@ def survey_parts(
         parts: split → its images; the label of images/a.jpg is labels/a.txt, of another a.jpg a.txt.
         names: of the classes, in their order; None where nobody tells them.
         found: findings to go on with.
+        behind: numbers of keypoints behind each box.
     """
     findings = list(found)
+    finder = Finder()
     images = []
-    labels: set[Path] = set()
+    labels: dict[tuple[str, Path], Path] = {}
+    exact = {label_of(file) for files in parts.values() for file in files}
     for split, files in parts.items():
-        if not files:
-            findings.append(Finding("bad-list", str(root), "", f"the split {split} holds no images"))
+        if not files and (split != "test" or not any(finding.kind == "missing-split" for finding in findings)):
+            kind = "missing-split" if split == "test" else "bad-list"
+            findings.append(Finding(kind, str(root), "", f"the split {split} holds no images"))
         for file in files:
-            label = label_of(file)
-            labels.add(label)
+            wanted = label_of(file)
+            base = root if wanted.is_relative_to(root) else wanted.parent
+            alike = finder.find(base, wanted.relative_to(base).as_posix())
+            label = wanted if alike is None or alike in exact else alike
+            if (other := labels.setdefault((split, label), file)) != file:
+                message = (
+                    f"{label.name} would be the label of {other.name} too: YOLO tells whose it is by the name alone"
+                )
+                findings.append(Finding("duplicate-id", str(file), "", message))
+                continue
             place = (split,) if split else ()
             if not label.is_file():
-                findings.append(Finding("no-annotation", str(file), "", f"no {label.name}: taken as background"))
+                findings.append(Finding("background", str(file), "", f"no {label.name}: taken for background"))
                 images.append(RawImage(file, file, relative=True, splits=place))
                 continue
-            boxes = _read(label, names, findings)
+            if label != wanted:
+                findings.append(Finding("other-name", str(label), "", f"taken for the label of {file.name}"))
+            boxes = _read(label, names, findings, behind)
             images.append(RawImage(file, label, tuple(boxes), relative=True, splits=place))
-    for folder in sorted({label.parent for label in labels}):
+    known = {label for _, label in labels}
+    for folder in sorted({label.parent for label in known}):
         there = folder.glob("*.txt") if folder.is_dir() else ()
-        lost = sorted(path for path in there if path not in labels and path.name != "classes.txt")
+        lost = sorted(path for path in there if path not in known and path.name != "classes.txt")
         findings += [Finding("missing-image", str(path), "", "no image belongs to it") for path in lost]
-    return Survey(str(root), images, findings, [split for split in parts if split], names)
+    splits = [split for split, files in parts.items() if split and (files or split != "test")]
+    return Survey(str(root), images, findings, splits, names)
 
 
 def label_of(image: Path) -> Path:
     """Return the path of an image's label."""
     parts = list(image.parts)
     for index in range(len(parts) - 2, -1, -1):
-        if parts[index] == "images":
+        if parts[index].lower() == "images":
             parts[index] = "labels"
             break
     return Path(*parts).with_suffix(".txt")
 
 
-def _read(label: Path, names: Sequence[str] | None, findings: list[Finding]) -> list[RawBox]:
+def _read(label: Path, names: Sequence[str] | None, findings: list[Finding], behind: int) -> list[RawBox]:
     try:
-        lines = read_file(label, _MOST_BYTES).decode("utf-8-sig").splitlines()
+        lines = text_of(read_file(label, _MOST_BYTES)).splitlines()
     except (UserError, UnicodeDecodeError) as error:
         reason = str(error).removeprefix(f"{label}: ")
         findings.append(Finding("unreadable-annotation", str(label), "", reason))
         return []
     boxes = []
     for number, line in enumerate(lines, start=1):
-        words, where = line.split(), f"line {number}"
-        if not words:
-            continue
-        if len(words) != 5 or not words[0].isdecimal():
-            message = f"{len(words)} words, expected a class's number and four numbers: class cx cy w h"
-            findings.append(Finding("unreadable-annotation", str(label), where, message))
-            continue
-        cx, cy, width, height = map(_number, words[1:])
-        corners = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
-        boxes.append(RawBox(_name(words[0], names), corners, where))
+        if words := line.split():
+            corners, kind, message = corners_of(words, behind)
+            where = f"line {number}"
+            if kind:
+                findings.append(Finding(kind, str(label), where, message))
+            if corners is not None:
+                boxes.append(RawBox(_name(_class(words[0]), names), corners, where))
     if not any(line.strip() for line in lines):
         findings.append(Finding("no-boxes", str(label), "", "no object in it"))
     return boxes
 
 
-def _name(word: str, names: Sequence[str] | None) -> str:
-    index = int(word) if len(word) < 10 else -1
-    return f"class {word}" if names is None or not 0 <= index < len(names) else names[index]
+def corners_of(words: Sequence[str], behind: int = 0) -> tuple[Corners | None, str, str]:
+    """Read the words of a line: class cx cy w h, perhaps a confidence or keypoints behind, or class x y x y x y ….
+
+    Args:
+        words: of one line.
+        behind: numbers of keypoints behind each box.
+
+    Returns:
+        Corners in shares of the image, None where they cannot be read; kind and message of a finding, empty without.
+    """
+    wanted = "a class's number and four numbers: class cx cy w h, or the points of a polygon: class x y x y x y …"
+    count, numbers = len(words), list(map(_number, words[1:]))
+    if not words or _class(words[0]) is None:
+        return None, "unreadable-annotation", f"{words[0] if words else ''!r} is no class's number; expected {wanted}"
+    if count == 5:
+        return _around(numbers), "", ""
+    if unused := _unused(words, numbers, behind):
+        return _around(numbers[:4]), "confidence", f"{unused}: not used"
+    if count >= 7 and count % 2:
+        return enclosing(numbers), "polygon", f"{count // 2} points: their enclosing box is taken"
+    keypoints = "; of keypoints, kpt_shape in data.yaml tells how many" if count > 6 else ""
+    return None, "unreadable-annotation", f"{count} words, expected {wanted}{keypoints}"
+
+
+def _unused(words: Sequence[str], numbers: Sequence[float], behind: int) -> str:
+    """Return what the numbers behind a box are; empty where there are none, or nobody knows."""
+    if behind and len(words) == 5 + behind:
+        return f"{behind} numbers of keypoints"
+    if len(words) == 6 and 0 <= numbers[4] <= 1:
+        return f"{words[5]}, taken for a confidence"
+    if len(words) == 6 and numbers[4] > 1 and numbers[4].is_integer():
+        return f"{words[5]}, taken for a track's number"
+    if len(words) == 7 and all(0 <= number <= 1 for number in numbers[:5]) and numbers[5] > FAR:
+        return f"{words[5]} and {words[6]}, taken for a confidence and a track's number"
+    return ""
+
+
+def _around(numbers: Sequence[float]) -> Corners:
+    cx, cy, width, height = numbers
+    return cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
+
+
+def _class(word: str) -> int | None:
+    """Return a class's number, also one that is written as 1.0; None for what is none."""
+    if word.isdecimal():
+        return int(word) if len(word) < 10 else -1
+    value = _number(word)
+    return int(value) if value.is_integer() and 0 <= value < 1e9 else None
+
+
+def _keypoints(shape: Any) -> int:
+    """Return how many numbers of keypoints stand behind each box, by ``kpt_shape`` of data.yaml."""
+    known = isinstance(shape, list) and len(shape) == 2 and all(isinstance(n, int) and 0 < n < 1000 for n in shape)
+    return shape[0] * shape[1] if known else 0
+
+
+def _name(index: int | None, names: Sequence[str] | None) -> str:
+    return f"class {index}" if names is None or index is None or not 0 <= index < len(names) else names[index]
 
 
 def _number(word: str) -> float:
     try:
-        return float(word)
+        return math.nan if "_" in word else float(word)
     except ValueError:
         return math.nan
 
@@ -142,6 +220,9 @@ def _names(root: Path, told: Any) -> list[str] | None:
 
 def _of_yaml(file: Path, fields: Mapping[str, Any], findings: list[Finding]) -> dict[str, list[Path]]:
     base = file.parent / str(fields.get("path") or "")
+    if not base.is_dir():
+        told = f"no such folder: {fields['path']}; places are looked for in that of the file"
+        findings.append(Finding("other-name", str(file), "path", told))
     parts: dict[str, list[Path]] = {}
     for split in SPLITS:
         places = fields.get(split)
@@ -149,14 +230,30 @@ def _of_yaml(file: Path, fields: Mapping[str, Any], findings: list[Finding]) -> 
             continue
         parts[split] = []
         for place in places if isinstance(places, list) else [places]:
-            # some tools write ../train/images in a data.yaml that lies beside train/
-            own = [base / str(place), file.parent / str(place), file.parent / str(place).lstrip("./")]
-            there = next((path for path in own if path.exists()), None)
+            there = _place(base, file, place, findings)
             if there is None:
-                findings.append(Finding("bad-list", str(file), split, f"no such folder or list: {place}"))
+                kind = "missing-split" if split == "test" else "bad-list"
+                findings.append(Finding(kind, str(file), split, f"no such folder or list: {place}"))
             else:
                 parts[split] += _in_folder(there) if there.is_dir() else _in_list(there, findings)
     return parts
+
+
+def _place(base: Path, file: Path, written: Any, findings: list[Finding]) -> Path | None:
+    """Return the folder or list that a place in data.yaml means, also one of another system or machine."""
+    text = slashed(str(written))
+    # some tools write ../train/images in a data.yaml that lies beside train/
+    near = [base / str(written), file.parent / str(written), file.parent / text.lstrip("./"), base / text]
+    if (there := next((path for path in near if path.exists()), None)) is not None:
+        return there
+    absolute = text.startswith("/") or text[1:2] == ":"
+    parts = [part for part in text.split("/") if part] if absolute else []
+    ends = (file.parent / Path(*parts[start:]) for start in range(len(parts) - 1))  # two folders of it at least
+    if (there := next((path for path in ends if path.exists()), None)) is not None:
+        findings.append(
+            Finding("other-name", str(file), str(written), f"there is no such place; {there} is taken for it")
+        )
+    return there
 
 
 def _of_layout(root: Path) -> dict[str, list[Path]]:
@@ -176,11 +273,16 @@ def _in_folder(folder: Path) -> list[Path]:
 
 def _in_list(file: Path, findings: list[Finding]) -> list[Path]:
     seen: dict[Path, int] = {}
+    finder = Finder()
     for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
         if not line.strip():
             continue
-        path = file.parent / line.strip()
+        where = f"line {number}"
+        written = line.strip()
+        path = finder.find(file.parent, written) or finder.end_of(file.parent, written) or file.parent / written
+        if path != file.parent / written:
+            findings.append(Finding("other-name", str(file), where, f"{written!r} is taken for {path}"))
         if path in seen:
-            findings.append(Finding("duplicate-id", str(file), f"line {number}", f"is on line {seen[path]} already"))
+            findings.append(Finding("duplicate-id", str(file), where, f"is on line {seen[path]} already"))
         seen.setdefault(path, number)
     return list(seen)

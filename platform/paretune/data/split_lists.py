@@ -1,40 +1,54 @@
-"""Which images of a VOC folder belong to which split."""
+"""Sharing images out to splits by a hash of their names, and refusing splits that are empty or overlap."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from paretune.errors import UserError
 
 
-def read_list(file: Path, known: set[str]) -> list[str]:
-    """Read a list of ImageSets/Main: an id on each line, perhaps with a flag behind it.
+def share_out(
+    stems: Sequence[str], val: float, test: float, holds: Mapping[str, Collection[str]] | None = None
+) -> dict[str, list[str]]:
+    """Split by a hash of each name: images that come later leave the others where they are.
 
-    Raises:
-        UserError: an id without annotation, or twice in the list.
+    Two things come before the hash, where there are few images: val has one at least if its share is one or more, and
+    a class that is not in train goes there with an image of val or test, which keep one at least.
+
+    Args:
+        stems: names of the images.
+        val: share of val,
+        test: and of test.
+        holds: image → classes of its objects; None leaves classes out of account.
     """
-    ids: dict[str, int] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
-        if not line.strip():
-            continue
-        name = line.strip() if line.strip() in known else line.split()[0]
-        if name not in known:
-            raise UserError(f"{file}:{number}: {name!r} has no annotation (expected {f'{name}.xml'!r} in Annotations/)")
-        if name in ids:
-            raise UserError(f"{file}:{number}: {name!r} is in this list already, on line {ids[name]}")
-        ids[name] = number
-    return list(ids)
-
-
-def share_out(stems: Sequence[str], val: float, test: float) -> dict[str, list[str]]:
-    """Split by a hash of each name: images that come later leave the others where they are."""
     lists: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for stem in stems:
-        place = int.from_bytes(hashlib.sha256(stem.encode()).digest()[:8], "big") / 2**64
+        place = _place(stem)
         lists["val" if place < val else "test" if place < val + test else "train"].append(stem)
+    kinds = {stem: frozenset((holds or {}).get(stem, ())) for stem in stems}
+    train = lists["train"]
+    often = Counter(kind for stem in train for kind in kinds[stem])
+    if not lists["val"] and val * len(stems) >= 1 and len(train) > 1:
+        spared = [stem for stem in train if all(often[kind] > 1 for kind in kinds[stem])] or train
+        nearest = min(spared, key=_place)
+        train.remove(nearest)
+        lists["val"].append(nearest)
+        often.subtract(kinds[nearest])
+    for split in ("val", "test") if train else ():
+        for stem in sorted(lists[split], key=_place, reverse=True):
+            if len(lists[split]) > 1 and any(not often[kind] for kind in kinds[stem]):
+                lists[split].remove(stem)
+                train.append(stem)
+                often.update(kinds[stem])
     return {split: ids for split, ids in lists.items() if ids or split != "test"}
+
+
+def _place(name: str) -> float:
+    """Return where a name falls between 0 and 1."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
 BY_SHARE = "{split} got none of {all} images by a hash of their names: raise {split}_share, or add images"
