@@ -16,7 +16,7 @@ from paretune.data.checking.boxes import CUT, in_pixels, kinds_of, over_edge, re
 from paretune.data.checking.findings import LEFT_OUT, READ_ALL_THE_SAME, Finding, RawBox, RawImage, Survey
 from paretune.data.choosing import choose
 from paretune.data.foldered import MOST_PROBLEMS, Foldered
-from paretune.data.images import image_size
+from paretune.data.images import image_header
 from paretune.data.left_out import Ledger, Tally, gaps_of, left_out_line_of
 from paretune.data.photographs import Photographs, unique_ids
 from paretune.data.split_lists import check_lists
@@ -124,6 +124,10 @@ class _Opening:
     notes: list[str] = field(default_factory=list)
     other_size: int = 0
     """Images whose headers tell another size than their annotations."""
+    turned: int = 0
+    """Pictures that are turned as EXIF says."""
+    unturned: int = 0
+    """Pictures that EXIF asks to turn, and that were annotated as they are stored."""
 
     def data(self) -> Data:
         for finding in self.survey.findings:
@@ -154,6 +158,12 @@ class _Opening:
             raise UserError(f"{self.survey.root}: no objects in any annotation{self._lost()}")
         if self.other_size:
             self.notes.append(f"{self.other_size} images do not have the size that their annotations give")
+        if self.turned:
+            self.notes.append(f"{self.turned} pictures are turned as EXIF says")
+        if self.unturned:
+            self.notes.append(
+                f"{self.unturned} pictures are left unturned: their annotations give the size of the unturned ones"
+            )
         digests = {name: [self._digest(split, index) for index in range(len(split))] for name, split in splits.items()}
         objects = {name: {kind: counts[f"boxes_{name}_{kind}"] for kind in classes} for name in splits}
         return Data(
@@ -234,11 +244,14 @@ class _Opening:
         if image.told_size is not None and not ask:
             return image.told_size
         try:
-            size = image_size(image.file)
+            header = image_header(image.file)
         except UserError as error:
             reason = str(error).removeprefix(f"{image.file}: ")
             self._refuse(Finding("unreadable-image", str(image.file), "", reason))
             return None
+        size = header.size(image.told_size)
+        self.turned += header.turned(image.told_size)
+        self.unturned += header.orientation != 1 and not header.turned(image.told_size)
         self.other_size += image.told_size not in (None, size)
         return size
 
