@@ -411,6 +411,18 @@ def test_two_images_of_one_label_are_refused(tmp_path):
     assert [finding.kind for finding in report.findings if finding.hinders] == ["duplicate-id"]
 
 
+def test_annotated_images_beside_the_layout_are_told(tmp_path):
+    LAYOUTS["labelimg_in_images"][1](tmp_path / "data")
+    picture(tmp_path / "data/more/z.jpg", "z")
+    put(tmp_path / "data/more/z.txt", "0 0.5 0.5 0.5 0.5\n")
+    picture(tmp_path / "data/seen/plain.jpg", "p")  # without labels it is nobody's data
+    report = check_survey(survey_of_folder(tmp_path / "data"))
+    (finding,) = [finding for finding in report.findings if finding.kind == "no-split"]
+    assert (finding.file.rpartition("/")[2], finding.message) == ("z.jpg", "it has labels, and lies outside of images")
+    left = opened("yolo", tmp_path / "data").left_out
+    assert [(entry.what, entry.count, entry.why) for entry in left] == [("images", 1, "in no split")]
+
+
 @pytest.mark.parametrize("name", ["cvat-yolo11", "labelimg-flat-yolo/images", "labelimg-flat-yolo/pics", "jfif"])
 def test_the_kept_cases_are_read(name, tmp_path):
     if not (cases := os.environ.get("PARETUNE_CASES")):

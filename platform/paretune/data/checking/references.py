@@ -76,7 +76,10 @@ def is_image(path: Path) -> bool:
 
 def path_of(reference: str) -> str:
     """Return the path in an address; of one with a field ``d``, as Label Studio's local files have, that field."""
-    parts = urlsplit(reference)
+    try:
+        parts = urlsplit(reference)
+    except ValueError:  # no address: brackets in it
+        return reference
     inner = parse_qs(parts.query).get("d") if parts.query else None
     return unquote(inner[0] if inner else parts.path)
 

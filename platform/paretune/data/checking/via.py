@@ -99,9 +99,8 @@ def _of_json(file: Path, fields: Mapping[str, Any]) -> Iterator[_Entry]:
     if "fid_list" in json.dumps(fields.get("view", ""))[:1_000_000]:
         yield from _of_version_3(file, fields)
         return
-    settings = fields.get("_via_settings")
-    core = settings.get("core") if isinstance(settings, dict) else None
-    folder = str(core.get("default_filepath") or "") if isinstance(core, dict) else ""
+    core = _mapping(_mapping(fields.get("_via_settings")).get("core"))
+    folder = str(core.get("default_filepath") or "")
     images = fields.get("_via_img_metadata", fields)
     for key, image in images.items() if isinstance(images, dict) else ():
         if isinstance(image, dict) and isinstance(image.get("filename"), str):
@@ -114,24 +113,29 @@ def _of_json(file: Path, fields: Mapping[str, Any]) -> Iterator[_Entry]:
 
 def _of_version_3(file: Path, fields: Mapping[str, Any]) -> Iterator[_Entry]:
     """Give the images of a project of version 3, with its regions as version 2 writes them."""
-    attributes, files = (fields[key] if isinstance(fields.get(key), dict) else {} for key in ("attribute", "file"))
+    attributes, files = _mapping(fields.get("attribute")), _mapping(fields.get("file"))
     regions: dict[str, list[Any]] = {}
-    for entry in (fields.get("metadata") or {}).values():
-        shape, values = entry.get("xy") or [], {}
-        for number_of, value in (entry.get("av") or {}).items():
-            attribute = attributes.get(number_of, {})
-            values[attribute.get("aname", number_of)] = (attribute.get("options") or {}).get(value, value)
-        if shape:
+    for told in map(_mapping, _mapping(fields.get("metadata")).values()):
+        values = {}
+        for number_of, value in _mapping(told.get("av")).items():
+            attribute = _mapping(attributes.get(number_of))
+            values[str(attribute.get("aname", number_of))] = _mapping(attribute.get("options")).get(str(value), value)
+        if isinstance(shape := told.get("xy"), list) and shape:
             written = {"shape_attributes": _shape_3(shape), "region_attributes": values}
-            regions.setdefault(str(entry.get("vid")), []).append(written)
-    for view, entry in fields["view"].items():
-        image = files.get(str(next(iter(entry.get("fid_list") or [None]))), {})
+            regions.setdefault(str(told.get("vid")), []).append(written)
+    for view, entry in _mapping(fields.get("view")).items():
+        listed = _mapping(entry).get("fid_list")
+        image = _mapping(files.get(str(listed[0]))) if isinstance(listed, list) and listed else {}
         if isinstance(name := image.get("src") or image.get("fname"), str):
             yield _Entry(file, f"view {view}", name, "", regions.get(view, []))
 
 
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def _shape_3(numbers: Sequence[Any]) -> dict[str, Any]:
-    name, rest = _SHAPES_3.get(numbers[0], "unknown"), list(numbers[1:])
+    name, rest = _SHAPES_3.get(numbers[0] if isinstance(numbers[0], int) else 0, "unknown"), list(numbers[1:])
     if name in ("polyline", "polygon", "line"):
         return {"name": name, "all_points_x": rest[::2], "all_points_y": rest[1::2]}
     keys = {"rect": ("x", "y", "width", "height"), "circle": ("cx", "cy", "r"), "ellipse": ("cx", "cy", "rx", "ry")}
@@ -140,10 +144,7 @@ def _shape_3(numbers: Sequence[Any]) -> dict[str, Any]:
 
 def _options(fields: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the values that each attribute may have, in their order, as a project tells them."""
-    told = fields.get("_via_attributes")
-    of_regions = told.get("region") if isinstance(told, dict) else None
-    if not isinstance(of_regions, dict):
-        return {}
+    of_regions = _mapping(_mapping(fields.get("_via_attributes")).get("region"))
     given = {key: value.get("options") for key, value in of_regions.items() if isinstance(value, dict)}
     return {key: list(options) for key, options in given.items() if isinstance(options, dict)}
 

@@ -103,6 +103,24 @@ def parts_of(
     Raises:
         UserErrors: data.yaml is no YAML.
     """
+    parts, fields = _described(root, findings, file)
+    known = {path for files in parts.values() for path in files}
+    more = [path for path in images_below(root) if path not in known and label_of(path).is_file()]
+    message = f"it has labels, and lies outside of {_places(root, parts)}" if more else ""
+    findings += [Finding("no-split", str(path), "", message) for path in more]
+    return parts, fields
+
+
+def _places(root: Path, parts: Mapping[str, Sequence[Path]]) -> str:
+    """Return where the images lie that are read, for a message."""
+    folders = {path.parent for files in parts.values() for path in files}
+    names = sorted(str(path.relative_to(root)) if path.is_relative_to(root) else str(path) for path in folders)
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _described(
+    root: Path, findings: list[Finding], file: Path | None
+) -> tuple[dict[str, list[Path]], Mapping[str, Any]]:
     if described := file or data_file(root):
         fields = read_yaml(described).data
         fields = fields if isinstance(fields, Mapping) else {}
