@@ -15,6 +15,7 @@ import numpy as np
 from paretune.data.checking.boxes import CUT, in_pixels, kinds_of, over_edge, reaches, unit_problem
 from paretune.data.checking.findings import LEFT_OUT, READ_ALL_THE_SAME, Finding, RawBox, RawImage, Survey
 from paretune.data.choosing import choose
+from paretune.data.files import is_there
 from paretune.data.foldered import MOST_PROBLEMS, Foldered
 from paretune.data.images import image_header
 from paretune.data.left_out import Ledger, Tally, gaps_of, left_out_line_of
@@ -156,14 +157,12 @@ class _Opening:
         counts = facts(splits)
         if not any(counts[f"boxes_{name}"] for name in splits):
             raise UserError(f"{self.survey.root}: no objects in any annotation{self._lost()}")
-        if self.other_size:
-            self.notes.append(f"{self.other_size} images do not have the size that their annotations give")
-        if self.turned:
-            self.notes.append(f"{self.turned} pictures are turned as EXIF says")
-        if self.unturned:
-            self.notes.append(
-                f"{self.unturned} pictures are left unturned: their annotations give the size of the unturned ones"
-            )
+        sizes = (
+            (self.other_size, "images do not have the size that their annotations give"),
+            (self.turned, "pictures are turned as EXIF says"),
+            (self.unturned, "pictures are left unturned: their annotations give the size of the unturned ones"),
+        )
+        self.notes += [f"{count} {text}" for count, text in sizes if count]
         digests = {name: [self._digest(split, index) for index in range(len(split))] for name, split in splits.items()}
         objects = {name: {kind: counts[f"boxes_{name}_{kind}"] for kind in classes} for name in splits}
         return Data(
@@ -238,7 +237,7 @@ class _Opening:
 
     def _size(self, image: RawImage, *, ask: bool) -> tuple[int, int] | None:
         """Return the size of an image; None, and a finding, for one that cannot be read."""
-        if not image.file.is_file():
+        if not is_there(image.file):
             self._refuse(Finding("missing-image", str(image.annotation), "", f"no image {image.file}"))
             return None
         if image.told_size is not None and not ask:

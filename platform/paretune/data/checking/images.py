@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.data.checking.findings import Finding, RawImage
+from paretune.data.files import is_there
 from paretune.data.headers import KINDS, Header, read_header
 from paretune.data.images import EMBEDDED, content_of, decoded_deep, eight_bits, more_in
 from paretune.errors import UserError
@@ -91,7 +92,7 @@ def look(file: Path, told: tuple[int, int] | None = None) -> Look:
         pixels = eight_bits(file, deep)
     except UserError as error:
         reason = str(error).removeprefix(f"{file}: ")
-        kind = "unreadable-image" if file.exists() else "missing-image"
+        kind = "unreadable-image" if is_there(file, Path.exists) else "missing-image"
         return Look(None, _digest(content), None, (Finding(kind, str(file), "", reason),))
     told_of = [*_of_header(file, header, told), *_of_pixels(deep, header, content)]
     findings = tuple(Finding(kind, str(file), "", message) for kind, message in told_of)
