@@ -275,7 +275,9 @@ def test_a_dataset_that_is_generated_is_checked_too():
 def test_the_command_tells_a_good_folder(root, capsys):
     assert cli.main(["data", "check", str(root)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("6 images, 12 boxes, 2 classes\nsplits: train 4, val 2\nclasses: cat 6, dog 6\n")
+    format_of, _, rest = out.partition("\n")
+    assert format_of.startswith("format: voc (in a job: dataset: {voc: {root: ")
+    assert rest.startswith("6 images, 12 boxes, 2 classes\nsplits: train 4, val 2\nclasses: cat 6, dog 6\n")
     assert "no defects found" in out
 
 

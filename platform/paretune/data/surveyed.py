@@ -29,6 +29,7 @@ from paretune.structures import Annotations, Data, Split
 
 NEVER_SKIPPED = frozenset({"bad-list", "leak", "other-unit"})
 """Findings that cannot be left out: which images are in which split, or what the numbers are, is not known."""
+UNTURNED = "pictures are left unturned: their annotations give the size of the unturned ones"
 MOST_HEADERS = 5000
 """Image headers that are read; of larger splits a part evenly spread, and the annotation's word for the rest."""
 
@@ -123,12 +124,8 @@ class _Opening:
     ledger: Ledger = field(default_factory=Ledger)
     tallies: dict[str, Tally] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    other_size: int = 0
-    """Images whose headers tell another size than their annotations."""
-    turned: int = 0
-    """Pictures that are turned as EXIF says."""
-    unturned: int = 0
-    """Pictures that EXIF asks to turn, and that were annotated as they are stored."""
+    sizes: Counter[str] = field(default_factory=Counter)
+    """Images by what is to be told of their size."""
 
     def data(self) -> Data:
         for finding in self.survey.findings:
@@ -157,12 +154,7 @@ class _Opening:
         counts = facts(splits)
         if not any(counts[f"boxes_{name}"] for name in splits):
             raise UserError(f"{self.survey.root}: no objects in any annotation{self._lost()}")
-        sizes = (
-            (self.other_size, "images do not have the size that their annotations give"),
-            (self.turned, "pictures are turned as EXIF says"),
-            (self.unturned, "pictures are left unturned: their annotations give the size of the unturned ones"),
-        )
-        self.notes += [f"{count} {text}" for count, text in sizes if count]
+        self.notes += [f"{count} {told}" for told, count in self.sizes.items() if count]
         digests = {name: [self._digest(split, index) for index in range(len(split))] for name, split in splits.items()}
         objects = {name: {kind: counts[f"boxes_{name}_{kind}"] for kind in classes} for name in splits}
         return Data(
@@ -249,9 +241,10 @@ class _Opening:
             self._refuse(Finding("unreadable-image", str(image.file), "", reason))
             return None
         size = header.size(image.told_size)
-        self.turned += header.turned(image.told_size)
-        self.unturned += header.orientation != 1 and not header.turned(image.told_size)
-        self.other_size += image.told_size not in (None, size)
+        turned, asked = header.turned(image.told_size), header.orientation != 1
+        self.sizes["images do not have the size that their annotations give"] += image.told_size not in (None, size)
+        self.sizes["pictures are turned as EXIF says"] += turned
+        self.sizes[UNTURNED] += asked and not turned
         return size
 
     def _truth(
