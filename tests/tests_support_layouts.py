@@ -379,6 +379,46 @@ def labelstudio_min(root: Path) -> dict[str, Any]:
     return TOGETHER
 
 
+# --- COCO as tools export it -------------------------------------------------------------------------
+
+
+def coco_content(names: dict[str, Any], categories: list[dict[str, Any]], first: int) -> dict[str, Any]:
+    images, annotations = [], []
+    for number, (name, objects) in enumerate(names.items()):
+        images.append({"id": number, "file_name": name, "width": SIZE[0], "height": SIZE[1]})
+        for kind, x1, y1, x2, y2 in objects:
+            box = [x1, y1, x2 - x1, y2 - y1]
+            row = {"id": len(annotations), "image_id": number, "category_id": CLASSES.index(kind) + first, "bbox": box}
+            annotations.append({**row, "area": box[2] * box[3], "iscrowd": 0, "segmentation": []})
+    return {"info": {}, "images": images, "categories": categories, "annotations": annotations}
+
+
+def labelstudio_coco(root: Path) -> dict[str, Any]:
+    """Label Studio's COCO export, made on Windows: ids from 0, images in a folder beside result.json."""
+    names = {stem: objects for stem, objects in TOGETHER[""].items() if objects}  # it leaves the others out
+    for stem in names:
+        picture(root / f"images/0a1b2c3d-{stem}.jpg", stem)
+    categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES)]
+    written = {f"images\\0a1b2c3d-{stem}.jpg": objects for stem, objects in names.items()}
+    put(root / "result.json", json.dumps(coco_content(written, categories, 0)))
+    return {"result": {f"0a1b2c3d-{stem}": objects for stem, objects in names.items()}}
+
+
+def roboflow_coco(root: Path) -> dict[str, Any]:
+    """Roboflow's COCO: a file in the folder of each split, and a category above the others."""
+    above = {"id": 0, "name": "pets", "supercategory": "none"}
+    below = [{"id": n, "name": name, "supercategory": "pets"} for n, name in enumerate(CLASSES, start=1)]
+    expected = {}
+    for split, images in TRUTH.items():
+        folder = {"val": "valid"}.get(split, split)
+        expected[folder] = {f"{stem}_jpg.rf.0a1b": objects for stem, objects in images.items()}
+        for stem in images:
+            picture(root / f"{folder}/{stem}_jpg.rf.0a1b.jpg", stem)
+        written = {f"{name}.jpg": objects for name, objects in expected[folder].items()}
+        put(root / f"{folder}/_annotations.coco.json", json.dumps(coco_content(written, [above, *below], 1)))
+    return expected
+
+
 # --- Supervisely --------------------------------------------------------------------------------------
 
 
@@ -418,6 +458,7 @@ TOOLS: dict[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
         "via": (via, via_1, via_project, via_3, via_csv, via_csv_1),
         "labelstudio": (labelstudio, labelstudio_local, labelstudio_min),
         "supervisely": (supervisely,),
+        "coco": (labelstudio_coco, roboflow_coco),
     }.items()
     for function in functions
 }

@@ -55,7 +55,16 @@ def same(found, expected):
             assert np.allclose(np.reshape(boxes, (-1, 4)), np.reshape([o[1:] for o in objects], (-1, 4)), atol=1e-3)
 
 
-QUIET = {"no-boxes", "no-annotation", "missing-split", "other-file", "inverted-box", "other-name", "background"}
+QUIET = {
+    "no-boxes",
+    "no-annotation",
+    "missing-split",
+    "other-file",
+    "inverted-box",
+    "other-name",
+    "background",
+    "root-class",
+}
 """Kinds of findings that these layouts bring with them."""
 
 
