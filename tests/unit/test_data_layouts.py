@@ -420,6 +420,15 @@ def test_two_images_of_one_label_are_refused(tmp_path):
     assert [finding.kind for finding in report.findings if finding.hinders] == ["duplicate-id"]
 
 
+def test_a_description_that_names_no_split_leaves_it_to_the_folders(tmp_path):
+    LAYOUTS["moved_yolo"][1](tmp_path / "data")
+    put(tmp_path / "data/data.yaml", "names: [cat, dog]\n")
+    same(content_of(survey_of_folder(tmp_path / "data")), TRUTH)
+    put(tmp_path / "data/data.yaml", "path: ../data\ntrain: images/train\nval: images/val\nnames: [cat, dog]\n")
+    report = check_survey(survey_of_folder(tmp_path / "data"))
+    assert set(report.counts) == {"no-boxes"}
+
+
 def test_annotated_images_beside_the_layout_are_told(tmp_path):
     LAYOUTS["labelimg_in_images"][1](tmp_path / "data")
     picture(tmp_path / "data/more/z.jpg", "z")

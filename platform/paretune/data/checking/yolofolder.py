@@ -124,11 +124,11 @@ def _described(
     if described := file or data_file(root):
         fields = read_yaml(described).data
         fields = fields if isinstance(fields, Mapping) else {}
-        return _of_yaml(described, fields, findings), fields
+        return _of_yaml(described, fields, findings) or _of_layout(root), fields
     if darknet := darknet_file(root):
         given = _fields(darknet)
         lists = {name.lower(): [place] for name, place in given.items() if place.lower().endswith(".txt")}
-        parts = _listed(darknet, lists, [root], findings)
+        parts = _listed(darknet, lists, [root], findings) or _of_layout(root)
         file = _resolved(given.get("names", ""), [root], is_file=True)
         names = names_in(file) if file else _names_beside(root, parts, findings)
         return parts, {"names": names, "nc": given.get("classes")}
@@ -227,14 +227,14 @@ def _resolved(place: str, bases: Sequence[Path], split: str = "", *, is_file: bo
         return None
     for base in bases:
         if there(base / place):
-            return base / place
+            return Path(normpath(base / place))
     parts = [part for part in slashed(place).split("/") if part not in ("", ".", "..") and not part.endswith(":")]
     for start in range(len(parts)):
         end = parts[start:]
         sure = start == 0 or len(end) > 1 or split in end[0].lower() or is_file
         for base in bases:
             if sure and there(path := base.joinpath(*end)):
-                return path
+                return Path(normpath(path))
     return None
 
 
