@@ -18,6 +18,7 @@ from paretune.data.writing import write_dataset
 from paretune.errors import UserError
 from paretune.structures import Data
 from tests_support import ROOT
+from tests_support_layouts import supervisely
 
 
 def shapes_fields(folder):
@@ -70,9 +71,18 @@ def flat_fields(folder):
     return {"root": str(folder / "flat")}
 
 
+def supervisely_fields(folder):
+    supervisely(folder)
+    return {"root": str(folder)}
+
+
 EXAMPLES = {
     "coco": written("coco"),
+    "labelme": written("labelme"),
+    "labelstudio": written("labelstudio"),
     "shapes": shapes_fields,
+    "supervisely": supervisely_fields,
+    "via": written("via"),
     "voc": voc_fields,
     "voc_flat": flat_fields,
     "yolo": written("yolo"),

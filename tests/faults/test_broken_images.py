@@ -41,7 +41,7 @@ def jpeg_of(width, height):
     return content[:at] + struct.pack(">HH", height, width) + content[at + 4 :]
 
 
-SUFFIX = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
+SUFFIX = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp", "AVIF": ".avif"}
 
 
 def seen(file):

@@ -77,7 +77,7 @@ def truncated(root):
 def turned(root):
     exif = Pillow.Exif()
     exif[0x0112] = 6
-    Pillow.fromarray(photograph(1)).save(root / "JPEGImages/b.jpg", exif=exif)
+    Pillow.fromarray(photograph(1)).rotate(90, expand=True).save(root / "JPEGImages/b.jpg", exif=exif)
 
 
 def same_content(root, stem):
@@ -134,7 +134,7 @@ PLANTED = {
     "no-boxes": (boxed(), "b.xml", ""),
     "no-annotation": (lambda root: Pillow.fromarray(photograph(9)).save(root / "JPEGImages/x.jpg"), "x.jpg", ""),
     "wrong-suffix": (lambda root: Pillow.fromarray(photograph(1)).save(root / "JPEGImages/b.jpg", "PNG"), "b.jpg", ""),
-    "rotated": (turned, "b.jpg", ""),
+    "turned": (turned, "b.jpg", ""),
     "duplicate-image": (lambda root: same_content(root, "b"), "b.jpg", ""),
     "near-leak": (
         lambda root: Pillow.fromarray(photograph(0)).save(root / "JPEGImages/e.jpg", quality=96),
@@ -181,7 +181,9 @@ def test_every_lenient_reader_belongs_to_a_dataset():
 
 
 def test_every_kind_is_planted_here():
-    elsewhere = {"no-objects", "allowed-gap"}
+    of_tools = {"no-box", "several", "other-file"}  # planted in test_data_layouts
+    of_pictures = {"unturned", "deep", "frames", "transparent"}  # in test_data_images and test_data_orientation
+    elsewhere = {"no-objects", "allowed-gap"} | of_tools | of_pictures
     others = {name.partition(":")[0] for name in (*IN_COCO, *IN_YOLO)}  # of other formats alone
     assert {name.partition(":")[0] for name in PLANTED} | others | elsewhere == set(KINDS)
 
@@ -273,7 +275,9 @@ def test_a_dataset_that_is_generated_is_checked_too():
 def test_the_command_tells_a_good_folder(root, capsys):
     assert cli.main(["data", "check", str(root)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("6 images, 12 boxes, 2 classes\nsplits: train 4, val 2\nclasses: cat 6, dog 6\n")
+    format_of, _, rest = out.partition("\n")
+    assert format_of.startswith("format: voc (in a job: dataset: {voc: {root: ")
+    assert rest.startswith("6 images, 12 boxes, 2 classes\nsplits: train 4, val 2\nclasses: cat 6, dog 6\n")
     assert "no defects found" in out
 
 

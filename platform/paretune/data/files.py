@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from paretune.errors import UserError
@@ -42,3 +43,11 @@ def check_file(path: Path, most: int) -> None:
         raise UserError(f"{path}: cannot be read (not a regular file)")
     if status.st_size > most:
         raise UserError(f"{path}: larger than {most // 10**6} MB")
+
+
+def is_there(path: Path, question: Callable[[Path], bool] = Path.is_file) -> bool:
+    """Whether there is such a file; a name that no file can have (too long, a NUL in it) is none."""
+    try:
+        return question(path)
+    except (OSError, ValueError):
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -70,3 +71,12 @@ class Foldered(Dataset):
         relative = not self.folder.is_absolute() and not text.startswith(("$", "~"))
         where = f" in {Path.cwd()}" if relative else ""  # a sweep may have begun elsewhere
         return f"no such folder: {text}{where} (expected {expected}{unset})"
+
+    def unlike(self, fits: Callable[[Path], bool], layout: str) -> list[str]:
+        """Return what is wrong with the folder: not named, not there, or not of a layout; nothing where all is well."""
+        if missing := self.missing(f"one that holds {layout}"):
+            return [missing]
+        try:
+            return [] if fits(self.folder) else [f"{self.folder}: no {layout} in it"]
+        except OSError as error:
+            return [f"{error.filename or self.folder}: cannot be read ({error.strerror})"]

@@ -21,7 +21,7 @@ class Photographs(Split):
     ids: Sequence[str]
     files: tuple[Path, ...]
     sizes: tuple[tuple[int, int], ...]
-    """(width, height) of each image."""
+    """(width, height) of each image as it is read: it tells which pictures are left unturned (``Header.turned``)."""
     truth: tuple[Annotations, ...]
 
     def __len__(self) -> int:
@@ -29,10 +29,10 @@ class Photographs(Split):
 
     def image(self, index: int) -> Image:
         """Read one photograph."""
-        return read_image(self.files[index])
+        return read_image(self.files[index], self.sizes[index])
 
     def size(self, index: int) -> tuple[int, int]:
-        """Return (width, height) as the file says."""
+        """Return (width, height) as it is read."""
         return self.sizes[index]
 
     def annotations(self, index: int) -> Annotations:

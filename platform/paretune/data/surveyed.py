@@ -15,8 +15,9 @@ import numpy as np
 from paretune.data.checking.boxes import CUT, in_pixels, kinds_of, over_edge, reaches, unit_problem
 from paretune.data.checking.findings import LEFT_OUT, READ_ALL_THE_SAME, Finding, RawBox, RawImage, Survey
 from paretune.data.choosing import choose
+from paretune.data.files import is_there
 from paretune.data.foldered import MOST_PROBLEMS, Foldered
-from paretune.data.images import image_size
+from paretune.data.images import image_header
 from paretune.data.left_out import Ledger, Tally, gaps_of, left_out_line_of
 from paretune.data.photographs import Photographs, unique_ids
 from paretune.data.split_lists import check_lists
@@ -28,6 +29,7 @@ from paretune.structures import Annotations, Data, Split
 
 NEVER_SKIPPED = frozenset({"bad-list", "leak", "other-unit"})
 """Findings that cannot be left out: which images are in which split, or what the numbers are, is not known."""
+UNTURNED = "pictures are left unturned: their annotations give the size of the unturned ones"
 MOST_HEADERS = 5000
 """Image headers that are read; of larger splits a part evenly spread, and the annotation's word for the rest."""
 
@@ -122,8 +124,8 @@ class _Opening:
     ledger: Ledger = field(default_factory=Ledger)
     tallies: dict[str, Tally] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    other_size: int = 0
-    """Images whose headers tell another size than their annotations."""
+    sizes: Counter[str] = field(default_factory=Counter)
+    """Images by what is to be told of their size."""
 
     def data(self) -> Data:
         for finding in self.survey.findings:
@@ -152,8 +154,7 @@ class _Opening:
         counts = facts(splits)
         if not any(counts[f"boxes_{name}"] for name in splits):
             raise UserError(f"{self.survey.root}: no objects in any annotation{self._lost()}")
-        if self.other_size:
-            self.notes.append(f"{self.other_size} images do not have the size that their annotations give")
+        self.notes += [f"{count} {told}" for told, count in self.sizes.items() if count]
         digests = {name: [self._digest(split, index) for index in range(len(split))] for name, split in splits.items()}
         objects = {name: {kind: counts[f"boxes_{name}_{kind}"] for kind in classes} for name in splits}
         return Data(
@@ -228,18 +229,22 @@ class _Opening:
 
     def _size(self, image: RawImage, *, ask: bool) -> tuple[int, int] | None:
         """Return the size of an image; None, and a finding, for one that cannot be read."""
-        if not image.file.is_file():
+        if not is_there(image.file):
             self._refuse(Finding("missing-image", str(image.annotation), "", f"no image {image.file}"))
             return None
         if image.told_size is not None and not ask:
             return image.told_size
         try:
-            size = image_size(image.file)
+            header = image_header(image.file)
         except UserError as error:
             reason = str(error).removeprefix(f"{image.file}: ")
             self._refuse(Finding("unreadable-image", str(image.file), "", reason))
             return None
-        self.other_size += image.told_size not in (None, size)
+        size = header.size(image.told_size)
+        turned, asked = header.turned(image.told_size), header.orientation != 1
+        self.sizes["images do not have the size that their annotations give"] += image.told_size not in (None, size)
+        self.sizes["pictures are turned as EXIF says"] += turned
+        self.sizes[UNTURNED] += asked and not turned
         return size
 
     def _truth(

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from paretune.data.checking import yolo
+from paretune.data.checking import yolo, yolofolder
 from paretune.data.checking.findings import Survey
 from paretune.data.surveyed import Surveyed
-from paretune.errors import UserError
 
 
 class Yolo(Surveyed):
-    """Photographs annotated in YOLO's text format: images/<split>/a.jpg with labels/<split>/a.txt, and data.yaml."""
+    """Photographs annotated in YOLO's text format: images/<split>/a.jpg with labels/<split>/a.txt, and data.yaml.
+
+    Also as CVAT (YOLO 1.1 and Ultralytics), Roboflow, Label Studio, labelImg and Darknet lay it out: lists of images,
+    labels beside the images, names in obj.names or classes.txt.
+    """
 
     name: ClassVar[str] = "yolo"
     to_fill_a_split: ClassVar[str] = (
@@ -38,15 +41,9 @@ class Yolo(Surveyed):
 
     def problems(self) -> list[str]:
         """Look at the folder: missing, or without labels."""
-        if missing := self.missing("one that holds data.yaml, or images/ and labels/"):
-            return [missing]
-        try:
-            described = (self.described or yolo.data_file(self.folder)) is not None
-        except UserError as error:
-            return [str(error)]
-        if not described and next(self.folder.rglob("*.txt"), None) is None:
-            return [f"{self.folder}: neither data.yaml nor label files (.txt) in it"]
-        return []
+        if self.described is not None and not self.missing("data.yaml"):
+            return []
+        return self.unlike(yolofolder.fits, yolofolder.LAYOUT)
 
     def survey(self) -> Survey:
         """Read every label file."""

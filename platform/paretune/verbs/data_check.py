@@ -56,6 +56,8 @@ def _check(given: argparse.Namespace) -> int:
     from paretune.verbs.data_convert import dataset_of
 
     dataset, _ = dataset_of(given.source, given.format)
+    if not given.json and not given.source.is_file():
+        print(f"format: {dataset.name} (in a job: dataset: {{{dataset.name}: {{root: {given.source}}}}})")
     with checked_dataset(dataset, given.near, progress) as report:
         _show(report, given)
     return DEFECTS if report.hinders else 0

@@ -12,7 +12,7 @@ from paretune.hints import command
 from paretune.output import DEFAULT, dataset_cache, expanded
 from paretune.verbs.arguments import check_confidence, progress
 
-FORMATS = ("coco", "voc", "yolo")
+FORMATS = ("coco", "darknet", "labelme", "labelstudio", "via", "voc", "yolo")
 _DESCRIBES = frozenset({"names", "nc", "train", "val"})
 """Fields of a YAML file by which YOLO tools describe a dataset; none is a job's."""
 

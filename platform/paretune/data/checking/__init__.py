@@ -10,6 +10,10 @@ SURVEYS: Registry[Any] = Registry(
     "survey",
     {
         "coco": "paretune.data.surveyed:survey",
+        "labelme": "paretune.data.surveyed:survey",
+        "labelstudio": "paretune.data.surveyed:survey",
+        "supervisely": "paretune.data.surveyed:survey",
+        "via": "paretune.data.surveyed:survey",
         "voc": "paretune.data.surveyed:survey",
         "voc_flat": "paretune.data.surveyed:survey",
         "yolo": "paretune.data.surveyed:survey",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,8 @@ KINDS: Mapping[str, tuple[bool, str]] = {
     "polygon": (False, "a polygon, or a box that is turned: its enclosing box is taken"),
     "segmentation": (False, "an object without a box: that of its segmentation is taken"),
     "confidence": (False, "numbers behind a box, such as a confidence or keypoints: not used"),
+    "no-box": (False, "a point or a line, or what its tool says is no object: it has no box, and is left out"),
+    "several": (False, "several answers or labels where one is read: which one is told"),
     "empty-box": (False, "a box without area: left out in training"),
     "outside-box": (False, "a box reaches over the image's edge: cut off there, or left out"),
     "tiny-box": (False, "a box with a side shorter than 4 pixels: hardly to be found when images shrink"),
@@ -51,8 +54,13 @@ KINDS: Mapping[str, tuple[bool, str]] = {
     "background": (False, "an image without a label file: taken for background"),
     "no-annotation": (False, "an image that no annotation belongs to: left out in training"),
     "no-split": (False, "an annotated image that is in no split"),
+    "other-file": (False, "a file of another format among the annotations: not read"),
     "wrong-suffix": (False, "an image of another kind than its name says; it is read all the same"),
-    "rotated": (False, "EXIF asks to turn the picture; boxes are taken in stored pixels, unturned"),
+    "turned": (False, "EXIF asks to turn the picture: it is turned, as viewers show it"),
+    "unturned": (False, "EXIF asks to turn the picture, the annotation gives the size of the unturned one: left so"),
+    "deep": (False, "more than 8 bits a channel: the high byte is taken, of floats the share of white"),
+    "frames": (False, "several pictures in one file: the first is read"),
+    "transparent": (False, "transparent pixels: their colours are taken as they are stored"),
     "duplicate-image": (False, "the same image twice in one split"),
     "near-leak": (False, "nearly the same image in two splits, by a hash of its small grey version"),
 }
@@ -72,6 +80,9 @@ READ_ALL_THE_SAME: Mapping[str, str] = {
     "class-count": "descriptions give a number of classes that is not that of their names: the names count",
     "missing-split": "splits are named and not there",
     "background": "images without a label file were taken for background",
+    "no-box": "points, lines or what its tool calls no object have no box: they were left out",
+    "several": "images or objects have several answers where one is read: `data check` tells which",
+    "other-file": "files of another format lie among the annotations: not read",
 }
 """Kinds that change how something is read: what is told where a dataset is opened, behind their number."""
 LEFT_OUT: Mapping[str, str] = {
@@ -118,7 +129,7 @@ class Finding:
     @property
     def what(self) -> str:
         """What is left out where this is skipped: ``boxes``, ``images`` or ``entries`` of a file that are neither."""
-        if self.where.startswith("images[") or self.where in ("", "size"):
+        if self.where.startswith("images[") or self.where in ("", "size") or re.fullmatch(r"task \S+", self.where):
             return "images"
         entry = (
             self.kind == "duplicate-id"

@@ -102,7 +102,7 @@ def _draw_sample(ax: Any, report: Report, image: RawImage, colours: dict[str, An
     from matplotlib.patches import Rectangle
 
     make = report.survey.pixels.get(image.file)
-    pixels, ratio = _shrunk(make() if make else read_image(image.file))
+    pixels, ratio = _shrunk(make() if make else read_image(image.file, image.told_size))
     ax.imshow(pixels)
     for box in image.boxes:
         x1, y1, x2, y2 = (

@@ -96,7 +96,7 @@ def checked_dataset(
 
 def check_survey(survey: Survey, near: int = 0, progress: Callable[[int, int], None] = lambda *_: None) -> Report:
     """Find every defect of a dataset that was read leniently; see ``checked_dataset``."""
-    looks = look_at([image.file for image in survey.images], survey.pixels, progress)
+    looks = look_at(survey.images, survey.pixels, progress)
     found = [*survey.findings, *check_repeated(survey.images, looks, near), *_of_images(survey, looks)]
     if not any(image.boxes for image in survey.images):
         found.append(Finding("no-objects", survey.root, "", "no annotation holds an object that can be read"))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from paretune.data import surveyed
-from paretune.data.checking import coco, voc, yolo
+from paretune.data.checking import coco, labelme, labelstudio, supervisely, via, voc, yolo, yolofolder
 from paretune.data.checking.findings import Survey
 from paretune.data.voc import Voc
 from paretune.errors import UserError, did_you_mean
@@ -22,11 +22,11 @@ FORMATS: dict[str, tuple[str, Callable[[Path], bool], Callable[[Path], Survey]]]
         lambda root: (root / "Annotations").is_dir() or len(list(root.glob("VOC20??/Annotations"))) == 1,
         _voc,
     ),
-    "yolo": (
-        "data.yaml, or images/ and labels/",
-        lambda root: yolo.data_file(root) is not None or bool([*root.glob("labels"), *root.glob("*/labels")]),
-        yolo.survey_folder,
-    ),
+    "supervisely": (supervisely.LAYOUT, supervisely.fits, supervisely.survey_folder),
+    "yolo": (yolofolder.LAYOUT, yolofolder.fits, yolo.survey_folder),
+    "labelme": (labelme.LAYOUT, labelme.fits, labelme.survey_folder),
+    "via": (via.LAYOUT, via.fits, via.survey_folder),
+    "labelstudio": (labelstudio.LAYOUT, labelstudio.fits, labelstudio.survey_folder),
     "coco": (
         "annotations/instances_<split>.json",
         lambda root: bool(coco.annotation_files(root)),

@@ -9,20 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from paretune.data.checking.boxes import FAR, Corners, enclosing
-from paretune.data.checking.filenames import Finder, slashed
+from paretune.data.checking.filenames import Finder
 from paretune.data.checking.findings import Finding, RawBox, RawImage, Survey
+from paretune.data.checking.yolofolder import description, label_of, no_label, parts_of
 from paretune.data.files import read_file, text_of
-from paretune.data.images import SUFFIXES
 from paretune.errors import UserError
-from paretune.yamlfile import read_yaml
 
-SPLITS = ("train", "val", "valid", "test")
-"""Names that a folder or a field of data.yaml may have."""
 _MOST_BYTES = 10_000_000
 
 
 def survey_folder(root: Path, classes: Sequence[str] | None = None, file: Path | None = None) -> Survey:
-    """Read a folder: with data.yaml, or images/ and labels/, whose subfolders are the splits.
+    """Read a folder of any layout that ``yolofolder`` knows.
 
     Args:
         root: of the dataset.
@@ -33,24 +30,13 @@ def survey_folder(root: Path, classes: Sequence[str] | None = None, file: Path |
         UserErrors: data.yaml is no YAML.
     """
     findings: list[Finding] = []
-    described = file or data_file(root)
-    fields = read_yaml(described).data if described else {}
-    fields = fields if isinstance(fields, Mapping) else {}
-    told = _names(root, fields.get("names"))
+    parts, described = parts_of(root, findings, file)
+    told = _names(described.get("names"))
     names = classes if told is None else told
-    if described and told is not None and (count := fields.get("nc")) not in (None, len(told)):
-        message = f"nc is {count!r}, and names tells {len(told)} classes"
-        findings.append(Finding("class-count", str(described), "nc", message))
-    parts = _of_yaml(described, fields, findings) if described else _of_layout(root)
-    return survey_parts(root, parts, names, findings, _keypoints(fields.get("kpt_shape")))
-
-
-def data_file(root: Path) -> Path | None:
-    """Return the YAML file that describes the folder, if there is one."""
-    for file in [root / "data.yaml", root / "data.yml", *sorted(root.glob("*.y*ml"))]:
-        if file.is_file() and b"names" in file.read_bytes()[:1_000_000]:
-            return file
-    return None
+    if told is not None and (count := described.get("nc")) not in (None, len(told), str(len(told))):
+        message = f"the number of classes is {count!r}, and names tells {len(told)}"
+        findings.append(Finding("class-count", str(file or description(root)), "nc", message))
+    return survey_parts(root, parts, names, findings, _keypoints(described.get("kpt_shape")))
 
 
 def survey_parts(
@@ -64,7 +50,7 @@ def survey_parts(
 
     Args:
         root: of the dataset, for messages.
-        parts: split → its images; the label of images/a.jpg is labels/a.txt, of another a.jpg a.txt.
+        parts: split → its images; each has the label that ``label_of`` says.
         names: of the classes, in their order; None where nobody tells them.
         found: findings to go on with.
         behind: numbers of keypoints behind each box.
@@ -101,20 +87,10 @@ def survey_parts(
     known = {label for _, label in labels}
     for folder in sorted({label.parent for label in known}):
         there = folder.glob("*.txt") if folder.is_dir() else ()
-        lost = sorted(path for path in there if path not in known and path.name != "classes.txt")
+        lost = sorted(path for path in there if path not in known and not no_label(path))
         findings += [Finding("missing-image", str(path), "", "no image belongs to it") for path in lost]
     splits = [split for split, files in parts.items() if split and (files or split != "test")]
     return Survey(str(root), images, findings, splits, names)
-
-
-def label_of(image: Path) -> Path:
-    """Return the path of an image's label."""
-    parts = list(image.parts)
-    for index in range(len(parts) - 2, -1, -1):
-        if parts[index].lower() == "images":
-            parts[index] = "labels"
-            break
-    return Path(*parts).with_suffix(".txt")
 
 
 def _read(label: Path, names: Sequence[str] | None, findings: list[Finding], behind: int) -> list[RawBox]:
@@ -205,84 +181,11 @@ def _number(word: str) -> float:
         return math.nan
 
 
-def _names(root: Path, told: Any) -> list[str] | None:
-    """Return the class names of data.yaml (a list, or number → name), or of a classes.txt."""
+def _names(told: Any) -> list[str] | None:
+    """Return the class names of a list, or of a mapping from number to name."""
     if isinstance(told, list):
         return [str(name) for name in told]
     if isinstance(told, Mapping):
         numbered = {int(key): str(name) for key, name in told.items() if re.fullmatch(r"\d{1,5}", str(key), re.ASCII)}
         return [numbered.get(index, f"class {index}") for index in range(max(numbered, default=-1) + 1)]
-    for file in (root / "classes.txt", root / "labels" / "classes.txt"):
-        if file.is_file() and (text := file.read_text(encoding="utf-8-sig", errors="replace").rstrip()):
-            return text.split("\n")[:100_000]
     return None
-
-
-def _of_yaml(file: Path, fields: Mapping[str, Any], findings: list[Finding]) -> dict[str, list[Path]]:
-    base = file.parent / str(fields.get("path") or "")
-    if not base.is_dir():
-        told = f"no such folder: {fields['path']}; places are looked for in that of the file"
-        findings.append(Finding("other-name", str(file), "path", told))
-    parts: dict[str, list[Path]] = {}
-    for split in SPLITS:
-        places = fields.get(split)
-        if not places:
-            continue
-        parts[split] = []
-        for place in places if isinstance(places, list) else [places]:
-            there = _place(base, file, place, findings)
-            if there is None:
-                kind = "missing-split" if split == "test" else "bad-list"
-                findings.append(Finding(kind, str(file), split, f"no such folder or list: {place}"))
-            else:
-                parts[split] += _in_folder(there) if there.is_dir() else _in_list(there, findings)
-    return parts
-
-
-def _place(base: Path, file: Path, written: Any, findings: list[Finding]) -> Path | None:
-    """Return the folder or list that a place in data.yaml means, also one of another system or machine."""
-    text = slashed(str(written))
-    # some tools write ../train/images in a data.yaml that lies beside train/
-    near = [base / str(written), file.parent / str(written), file.parent / text.lstrip("./"), base / text]
-    if (there := next((path for path in near if path.exists()), None)) is not None:
-        return there
-    absolute = text.startswith("/") or text[1:2] == ":"
-    parts = [part for part in text.split("/") if part] if absolute else []
-    ends = (file.parent / Path(*parts[start:]) for start in range(len(parts) - 1))  # two folders of it at least
-    if (there := next((path for path in ends if path.exists()), None)) is not None:
-        findings.append(
-            Finding("other-name", str(file), str(written), f"there is no such place; {there} is taken for it")
-        )
-    return there
-
-
-def _of_layout(root: Path) -> dict[str, list[Path]]:
-    images = root / "images"
-    for places in (
-        {split: images / split for split in SPLITS},
-        {split: root / split / "images" for split in SPLITS},
-    ):
-        if there := {split: place for split, place in places.items() if place.is_dir()}:
-            return {split: _in_folder(place) for split, place in there.items()}
-    return {"": _in_folder(images if images.is_dir() else root)}
-
-
-def _in_folder(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-
-
-def _in_list(file: Path, findings: list[Finding]) -> list[Path]:
-    seen: dict[Path, int] = {}
-    finder = Finder()
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig", errors="replace").splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"line {number}"
-        written = line.strip()
-        path = finder.find(file.parent, written) or finder.end_of(file.parent, written) or file.parent / written
-        if path != file.parent / written:
-            findings.append(Finding("other-name", str(file), where, f"{written!r} is taken for {path}"))
-        if path in seen:
-            findings.append(Finding("duplicate-id", str(file), where, f"is on line {seen[path]} already"))
-        seen.setdefault(path, number)
-    return list(seen)
