@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from paretune.data.files import check_file, read_file
-from paretune.errors import UserError
+from paretune.errors import UserError, needed, not_installed
 from paretune.structures import Image
 
 KINDS = {
@@ -56,19 +56,24 @@ def content_of(path: Path) -> bytes:
 def decoded(path: Path, content: bytes) -> Image:
     """Decode the content of an image file into RGB (H, W, 3) uint8; ``path`` is for the message.
 
+    A deployment may lack Pillow: there OpenCV alone says whether it is an image.
+
     Raises:
         UserError: no image, truncated, or too large.
     """
     import cv2
 
-    size = header(path, io.BytesIO(content)).size
+    alone = bool(not_installed(["PIL"]))
+    size = None if alone else header(path, io.BytesIO(content)).size
     _silence(cv2)
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         pixels = None
-    if pixels is None or (pixels.shape[1], pixels.shape[0]) != size:
-        raise UserError(f"{path}: cannot be decoded; the file is truncated or damaged")
+    if pixels is None or (size is not None and (pixels.shape[1], pixels.shape[0]) != size):
+        other = f", or of a kind that is read with {needed(['PIL'])}" if alone else ""
+        raise UserError(f"{path}: cannot be decoded; the file is truncated or damaged{other}")
+    _check_pixels(path, pixels.shape[1], pixels.shape[0])
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -116,9 +121,18 @@ def header(path: Path, file: IO[bytes], exif: bool = False) -> Header:
     except Exception as error:  # a damaged header makes the decoders of Pillow raise anything
         kinds = ", ".join(sorted(SUFFIXES))
         raise UserError(f"{path}: not an image of a known kind ({kinds}), or damaged") from error
+    _check_pixels(path, width, height)
+    return Header((width, height), kind, rotated)
+
+
+def _check_pixels(path: Path, width: int, height: int) -> None:
+    """Refuse a picture of too many pixels.
+
+    Raises:
+        UserError: it has.
+    """
     if width * height > MOST_PIXELS:
         raise UserError(f"{path}: {width} x {height} pixels; at most {MOST_PIXELS // 10**6} million are read")
-    return Header((width, height), kind, rotated)
 
 
 def _rotated(picture: Any) -> bool:
