@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.errors import UserError
 from paretune.metrics import CHANGED, change_in
-from paretune.structures import Detections, Image, Split
+from paretune.structures import LIMIT, Detections, Image, Split
 
 if TYPE_CHECKING:
     from paretune.evaluation import Accuracy
@@ -189,14 +189,15 @@ class Drop:
 class Reference:
     """What results are compared with; it is loaded and evaluated when the first result is there, and only once."""
 
-    def __init__(self, load: Callable[[], tuple[str, Find]], folder: Path) -> None:
+    def __init__(self, load: Callable[[], tuple[str, Find]], folder: Path, limit: int = LIMIT) -> None:
         """Keep how to load it.
 
         Args:
             load: returns what it is, in words, and what finds.
             folder: receives what it finds in each image.
+            limit: most detections of a class in an image that count, for both.
         """
-        self._load, self._folder = load, folder
+        self._load, self._folder, self.limit = load, folder, limit
         self._loaded: tuple[str, Find] | None = None
         self._known: dict[str, Accuracy] = {}
 
@@ -217,7 +218,7 @@ class Reference:
         if name not in self._known:
             self._loaded = self._loaded or self._load()
             found = detect(self._loaded[1], split)
-            self._known[name], _ = evaluate_beside(found, split, self.file(name), first=True)
+            self._known[name], _ = evaluate_beside(found, split, self.file(name), first=True, limit=self.limit)
         return self._known[name]
 
 
@@ -250,9 +251,9 @@ def _on(result: Find, reference: Reference, name: str, split: Split) -> SplitCha
     try:
         before = reference.on(name, split)
         detections = detect(result, split)
-        after, change = evaluate_beside(detections, split, reference.file(name))
+        after, change = evaluate_beside(detections, split, reference.file(name), limit=reference.limit)
         annotations = [split.annotations(index) for index in range(len(split))]
-        own = map_interval(detections, annotations, len(split.classes))
+        own = map_interval(detections, annotations, len(split.classes), limit=reference.limit)
     except Exception as error:  # noqa: BLE001 - images and runtimes fail in any way, and the result stays
         return " ".join(str(error).split()) or type(error).__name__
     if own is None or change.reasons:

@@ -216,7 +216,7 @@ def try_advice(
         TemporaryDirectory(prefix="advice-") as own,
         TemporaryDirectory(prefix="advice-") if out is None else nullcontext(out / TRIED) as place,
     ):
-        before = Reference(lambda: _before(found.artefact, network, target), Path(own))
+        before = Reference(lambda: _before(found.artefact, network, target), Path(own), found.artefact.thresholds.limit)
         for number, advice in enumerate(found.advice[:most], start=1):
             progress(f"trying {advice.knob}")
             folder = Path(place) / _name(number, advice)

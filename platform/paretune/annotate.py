@@ -37,7 +37,7 @@ def annotate(
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     if not files:
         raise UserError(f"{folder}: no such folder, or no images in it ({', '.join(sorted(SUFFIXES))})")
-    target, truth = Target(device=device_of(artefact)), []
+    target, truth, full = Target(device=device_of(artefact)), [], 0
     with sharing(target.device):
         predictor = load_predictor(artefact, target)
     for index, file in enumerate(files):
@@ -45,9 +45,12 @@ def annotate(
             found = predictor(read_image(file))
         sides = found.boxes[:, 2:] - found.boxes[:, :2]
         kept = (found.scores >= score) & (sides > 0).all(axis=1)
+        full += int((found.scores >= score).sum()) >= predictor.most_boxes
         truth.append(Annotations(found.boxes[kept], found.labels[kept], np.zeros(int(kept.sum()), bool)))
         progress(index + 1, len(files))
     classes = predictor.artefact.classes
     sizes = tuple(image_size(file) for file in files)
     split = Photographs(classes, tuple(unique_ids(files, folder).values()), tuple(files), sizes, tuple(truth))
-    return Data(classes, {"train": split}, sha256(artefact / "artefact.json"))
+    told = f"the limit of {predictor.most_boxes} boxes in an image binds in {full} of {len(files)} images"
+    notes = (f"{told}: there may be more objects",) if full else ()
+    return Data(classes, {"train": split}, sha256(artefact / "artefact.json"), notes)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from paretune.data.base import Dataset
 from paretune.errors import UserError
-from paretune.folders import Sweep
-from paretune.job import Job
-from paretune.output import dataset_cache
 from paretune.target import Target
-from paretune.yamlfile import read_yaml, validate
+
+if TYPE_CHECKING:
+    from paretune.data.base import Dataset
+    from paretune.folders import Sweep
+    from paretune.job import Job
+
+_SWEEP, _TRAINING = "sweep.json", "job.yaml"
+"""Files by which the folders of sweeps and trainings are known."""
 
 
 def job_of(folder: Path) -> tuple[Job, Path] | None:
@@ -22,12 +26,17 @@ def job_of(folder: Path) -> tuple[Job, Path] | None:
     Raises:
         UserError: the job cannot be read.
     """
-    match _around(folder):
-        case Sweep() as sweep:
-            return sweep.job, sweep.cache
-        case Path() as training:
-            return validate(Job, read_yaml(training / "job.yaml")), dataset_cache(training.parent.parent)
-    return None
+    from paretune.job import Job
+    from paretune.output import dataset_cache
+    from paretune.yamlfile import read_yaml, validate
+
+    file = _around(folder)
+    if file is None:
+        return None
+    if file.name == _SWEEP:
+        sweep = _sweep_of(file)
+        return sweep.job, sweep.cache
+    return validate(Job, read_yaml(file)), dataset_cache(file.parent.parent.parent)
 
 
 def target_around(folder: Path) -> Target | None:
@@ -38,14 +47,18 @@ def target_around(folder: Path) -> Target | None:
     Raises:
         UserError: the target cannot be read.
     """
-    around = _around(folder)
-    if around is None:
+    file = _around(folder)
+    if file is None:
         return None
-    file = around.folder / "sweep.json" if isinstance(around, Sweep) else around / "job.yaml"
     try:
-        job = json.loads(file.read_text())["job"] if file.suffix == ".json" else read_yaml(file).data
+        if file.name == _SWEEP:
+            job = json.loads(file.read_text())["job"]
+        else:
+            from paretune.yamlfile import read_yaml
+
+            job = read_yaml(file).data
         return Target.model_validate(next(iter(job["targets"].values()))) if "targets" in job else Target()
-    except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
+    except (AttributeError, ImportError, KeyError, StopIteration, TypeError, ValueError) as error:
         raise UserError(f"{file}: its target cannot be read; name one with --device and --threads") from error
 
 
@@ -63,18 +76,25 @@ def network_around(folder: Path) -> Path:
 
 def uncompressed_around(folder: Path) -> Path | None:
     """Return the same; None where it lies in neither, or beside a job that has trained nothing there."""
-    around = _around(folder)
-    found = around.baseline if isinstance(around, Sweep) else around
-    return found if found is not None and (found / "structure.json").is_file() else None
+    file = _around(folder)
+    if file is None:
+        return None
+    found = _sweep_of(file).baseline if file.name == _SWEEP else file.parent
+    return found if (found / "structure.json").is_file() else None
 
 
-def _around(folder: Path) -> Sweep | Path | None:
-    """Return the sweep, or the folder of the training, that a network or artefact lies in."""
+def _around(folder: Path) -> Path | None:
+    """Return the file of the sweep, or the job of the training, that a network or artefact lies in."""
     place = folder.resolve()
-    for sweep in (place.parent, place.parent.parent.parent):  # a sweep's baseline, an artefact of a trial
-        if (sweep / "sweep.json").is_file():
-            return Sweep(sweep.parent, sweep.name)
-    return next((training for training in (place, place.parent) if (training / "job.yaml").is_file()), None)
+    sweeps = (place.parent, place.parent.parent.parent)  # a sweep's baseline, an artefact of a trial
+    files = [*(sweep / _SWEEP for sweep in sweeps), *(training / _TRAINING for training in (place, place.parent))]
+    return next((file for file in files if file.is_file()), None)
+
+
+def _sweep_of(file: Path) -> Sweep:
+    from paretune.folders import Sweep
+
+    return Sweep(file.parent.parent, file.parent.name)
 
 
 def dataset_around(folder: Path) -> tuple[Dataset, Path]:

@@ -74,7 +74,8 @@ def take_baseline(sweep: Sweep, say: Callable[[str], None]) -> None:
 
 def _baseline_order(sweep: Sweep) -> Order:
     job = sweep.job
-    return Order(job.detector, job.dataset, sweep.cache, job.size, job.training, sweep.baseline)
+    kept = job.thresholds.thresholds
+    return Order(job.detector, job.dataset, sweep.cache, job.size, job.training, sweep.baseline, thresholds=kept)
 
 
 def train_baseline(sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool) -> None:

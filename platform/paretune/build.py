@@ -107,6 +107,7 @@ def build(
             runtime=recipe.runtime,
             recipe_tree={**tree, "steps": [*start.steps, *tree["steps"]]},
             classes=context.data.classes,
+            thresholds=context.thresholds,
             seed=context.seed,
             before=None if model.network is before.network else before,
         )
@@ -139,6 +140,7 @@ def _keep(before: Before, recipe: Recipe, context: Context, folder: Path) -> Non
             runtime=runtime,
             recipe_tree={**recipe.tree(), "steps": list(before.steps), "runtime": runtime.named()},
             classes=context.data.classes,
+            thresholds=context.thresholds,
             seed=context.seed,
         )
     except (OSError, RuntimeError, ValueError) as error:  # the disk may be full, which is why we are here

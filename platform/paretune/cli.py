@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from paretune import __version__
 
@@ -15,20 +14,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.platform != "linux":  # before anything is imported that is only there
         print(f"paretune runs on Linux only, and this is {sys.platform}: use a Linux machine or WSL 2", file=sys.stderr)
         return 2
-    from paretune import device_holders, device_lock
     from paretune.errors import UserError
-    from paretune.verbs.arguments import INTERRUPTED
+    from paretune.starting import any_output, in_utf8, missing_package
 
-    parser = build_parser()
-    given = parser.parse_args(arguments)
-    device_holders.say_what(_doing(sys.argv[1:] if arguments is None else arguments, given))
-    device_lock.tell_waits(lambda line: print(line, file=sys.stderr))
+    if arguments is None:
+        in_utf8()
+    any_output()
     try:
-        return int(given.run(given))
+        return _run(sys.argv[1:] if arguments is None else arguments)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        print(missing_package(error), file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
+        from paretune.verbs.arguments import INTERRUPTED
+
         print("stopped", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # `paretune plugins | head`
@@ -36,14 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _doing(words: Sequence[str], given: argparse.Namespace) -> str:
-    """Return in a few words what a command does: its verb, and the name of what it is about."""
-    said = list(words[: 2 if words[0] == "data" else 1])
-    told = [getattr(given, field, None) for field in ("name", "sweep", "job", "artefact", "artefacts", "source")]
-    if (about := next((value for value in told if value), None)) is not None:
-        first = about[0] if isinstance(about, list) else about
-        said.append(first.stem if isinstance(first, Path) and first.suffix == ".yaml" else str(first))
-    return " ".join(said)
+def _run(words: Sequence[str]) -> int:
+    """Run what was asked for, and return its exit code."""
+    from paretune import device_holders, device_lock
+    from paretune.verbs.arguments import doing
+
+    given = build_parser().parse_args(words)
+    device_holders.say_what(doing(words, given))
+    device_lock.tell_waits(lambda line: print(line, file=sys.stderr))
+    return int(given.run(given))
 
 
 def build_parser() -> argparse.ArgumentParser:

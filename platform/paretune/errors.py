@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 
 class UserError(Exception):
@@ -13,6 +14,27 @@ class UserError(Exception):
 
 class UnfitRuntimeError(UserError):
     """A runtime cannot run on the target as its fields ask, whatever network it is given."""
+
+
+_PACKAGES = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "pynvml": "nvidia-ml-py",
+    "torch_pruning": "torch-pruning",
+    "yaml": "pyyaml",
+}
+"""Modules whose packages are called otherwise."""
+
+
+def not_installed(modules: Iterable[str]) -> list[str]:
+    """Return those of some modules that are not installed here."""
+    return [module for module in modules if find_spec(module) is None]
+
+
+def needed(modules: Iterable[str]) -> str:
+    """Return what to tell who lacks modules: which, and how they are installed."""
+    packages = [_PACKAGES.get(module, module) for module in modules]
+    return f"{', '.join(packages)}: not installed here (pip install {' '.join(packages)})"
 
 
 class Failed(str):

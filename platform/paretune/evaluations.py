@@ -17,12 +17,13 @@ from paretune.device_lock import sharing
 from paretune.errors import UserError
 from paretune.evaluation.accuracy import detect
 from paretune.evaluation.at_iou import at_iou
+from paretune.evaluation.explaining import most_kept
 from paretune.evaluation.pictures import draw_report, draw_worst
 from paretune.evaluation.report import Report, inference_facts, report_of
 from paretune.evaluation.results import read_results
 from paretune.folders import split_of
 from paretune.runtimes.predictor import Predictor, load_predictor
-from paretune.structures import Detections, Image, Split
+from paretune.structures import LIMIT, Detections, Image, Split
 from paretune.target import Target
 
 
@@ -41,6 +42,8 @@ class Wanted:
     """Another artefact, or other results, of the same images, that this one is to be compared with."""
     iou: float | None = None
     """Evaluate at this IoU too."""
+    max_detections: int | None = None
+    """Of a class in an image that count; None takes COCO's 100, and what an artefact finds where that is more."""
 
 
 def evaluate_artefact(
@@ -86,9 +89,19 @@ def evaluate_artefact(
         **_against(wanted),
     }
     before = others[0][0] if others else None
-    at = at_iou(detections, annotations, data.classes, wanted.iou, confidence=wanted.confidence)
+    kept = predictors[0].artefact.thresholds
+    limit = kept.limit if wanted.max_detections is None else wanted.max_detections
+    at = at_iou(detections, annotations, data.classes, wanted.iou, confidence=wanted.confidence, limit=limit)
     report = report_of(
-        detections, annotations, data.classes, confidence=wanted.confidence, facts=facts, before=before, at=at
+        detections,
+        annotations,
+        data.classes,
+        confidence=wanted.confidence,
+        facts=facts,
+        before=before,
+        at=at,
+        limit=limit,
+        notes=most_kept(detections, kept.detections, annotations),
     )
     if wanted.out is not None:
         draw_report(report, wanted.out)
@@ -102,7 +115,8 @@ def evaluate_files(truth: Path, found: Path, wanted: Wanted) -> Report:
     Raises:
         UserError: a file is not of the format.
     """
-    results = read_results(truth, found, wanted.iou)
+    limit = LIMIT if wanted.max_detections is None else wanted.max_detections
+    results = read_results(truth, found, wanted.iou, limit)
     others = None if wanted.against is None else read_results(truth, wanted.against).detections
     count = len(results.images) if wanted.limit is None else min(wanted.limit, len(results.images))
     detections, annotations = results.detections[:count], results.annotations[:count]
@@ -122,7 +136,10 @@ def evaluate_files(truth: Path, found: Path, wanted: Wanted) -> Report:
             wanted.iou,
             confidence=wanted.confidence,
             averages=results.averages_at if whole else None,
+            limit=limit,
         ),
+        limit=limit,
+        notes=results.notes,
     )
     if wanted.out is not None:
         draw_report(report, wanted.out)  # the images themselves are not told

@@ -148,8 +148,9 @@ def _tested(bench: Bench, folder: Path, split: Split, *, first: bool) -> dict[st
     from paretune.runtimes.predictor import load_predictor
 
     with sharing(bench.job.target.device):
-        detections = detect(load_predictor(folder, bench.job.target), split)
-        accuracy, change = evaluate_beside(detections, split, bench.folder / "detections-test.npz", first=first)
+        predictor, before = load_predictor(folder, bench.job.target), bench.folder / "detections-test.npz"
+        limit = predictor.artefact.thresholds.limit
+        accuracy, change = evaluate_beside(detect(predictor, split), split, before, first=first, limit=limit)
     figures = {**accuracy.metrics(), **change.figures}
     return {
         "images": len(split),

@@ -16,7 +16,7 @@ from paretune.metrics import COSTS, ENERGY, known_metric
 from paretune.recipe import Recipe, readable_size
 from paretune.search.samplers import SAMPLERS, Gp, Sampler
 from paretune.spec import Spec, misplaced, plugin
-from paretune.structures import InputSize
+from paretune.structures import LIMIT, InputSize, Thresholds
 from paretune.target import Target
 from paretune.training.scales import multi_scale_problem
 from paretune.training.settings import Training
@@ -112,6 +112,19 @@ class Measuring(Spec):
         return value
 
 
+class Postprocessing(Spec):
+    """What postprocessing keeps of what a network finds: in training, in sweeps and in what is deployed."""
+
+    detections: int = Field(default=LIMIT, ge=1, le=10_000)
+    """Most boxes kept in an image; crowded scenes want more. Where it is above COCO's 100, accuracy counts as many
+    of a class in an image."""
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Return all thresholds."""
+        return Thresholds().keeping(self.detections)
+
+
 class Resources(Spec):
     """What one trial asks of a Ray cluster."""
 
@@ -149,6 +162,7 @@ class Job(Spec):
     auto`."""
     training: Training = Training()
     """Training of the baseline."""
+    thresholds: Postprocessing = Postprocessing()
     baseline: str | None = None
     """Folder of a trained network of this detector and these classes, in place of training one."""
     space: str
@@ -212,6 +226,14 @@ class Job(Spec):
             if self.baseline is not None:
                 raise ValueError("input_size: auto is for a training; of a trained network take the job.yaml beside it")
             raise ValueError("input_size: auto is chosen with `training: auto`, which is off; name the size")
+        return self
+
+    @model_validator(mode="after")
+    def _fitting_detections(self) -> Job:
+        asked, most = self.thresholds.detections, self.detector.most_boxes
+        if asked > max(most, LIMIT):
+            told = f"{self.detector.name} finds at most {most:g} boxes in an image; give it as many proposals"
+            raise misplaced("Job", {("thresholds", "detections"): (told, asked)})
         return self
 
     @model_validator(mode="after")

@@ -122,7 +122,8 @@ def optimize(
         built, predictor = _built(source, recipe, replace(context, seed=wanted.seed, progress=progress))
         artefact = replace(built, folder=folder)
         built.folder.rename(folder)  # before it is evaluated: whoever stops that keeps what was made
-        against = wanted.against or Reference(lambda: _start(source, target, workdir, progress), workdir / "start")
+        start, limit = workdir / "start", source.thresholds.limit
+        against = wanted.against or Reference(lambda: _start(source, target, workdir, progress), start, limit)
         try:
             with sharing(target.device):
                 accuracy = accuracy_change(predictor, against, data.splits, progress)
@@ -167,6 +168,7 @@ def _context(source: Source, recipe: Recipe, images: Images, data: Data, workdir
         baseline=source.uncompressed,
         target=target,
         runtime=recipe.runtime,
+        thresholds=source.thresholds,
     )
 
 
@@ -243,6 +245,7 @@ def _start(source: Source, target: Target, workdir: Path, progress: Callable[[st
         runtime=Eager(),
         recipe_tree={},
         classes=source.classes,
+        thresholds=source.thresholds,
     )
     return f"{source.folder} in eager", load_predictor(folder, target)
 

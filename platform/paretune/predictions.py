@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from paretune.data.images import read_image
 from paretune.device_lock import sharing
 from paretune.errors import UserError
-from paretune.evaluation.pictures import draw_found
+from paretune.evaluation.drawing import draw_found
 from paretune.runtimes.predictor import Predictor, load_predictor
 from paretune.store import read_artefact
 from paretune.structures import Detections
@@ -33,6 +33,8 @@ class Found:
     failure: str | None = None
     picture: Path | None = None
     """The image with the boxes drawn, if asked for."""
+    full: int | None = None
+    """The most boxes that are kept in an image, where so many were found: there may be more."""
 
     def tree(self) -> dict[str, Any]:
         """Return plain data; boxes are x1 y1 x2 y2 in pixels of the image."""
@@ -44,7 +46,8 @@ class Found:
             for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True)
         ]
         picture = {} if self.picture is None else {"picture": str(self.picture)}
-        return {"image": str(self.file), "detections": entries, **picture}
+        full = {} if self.full is None else {"limit": self.full}
+        return {"image": str(self.file), "detections": entries, **picture, **full}
 
     def __str__(self) -> str:
         """Give one line: how many of each class, the most frequent first."""
@@ -55,7 +58,12 @@ class Found:
 
 
 def predict(
-    artefact: Path, files: Sequence[Path], target: Target, confidence: float, out: Path | None = None
+    artefact: Path,
+    files: Sequence[Path],
+    target: Target,
+    confidence: float,
+    out: Path | None = None,
+    most: int | None = None,
 ) -> Iterator[Found]:
     """Run an artefact over image files, one after the other; one that cannot be read does not stop the others.
 
@@ -68,6 +76,7 @@ def predict(
         target: device and threads to run on.
         confidence: smallest score that counts.
         out: folder for the images with boxes drawn; None draws none.
+        most: boxes kept in an image; None keeps as many as the artefact says.
 
     Raises:
         UserError: no artefact, a damaged one, or the pictures cannot be written.
@@ -77,6 +86,9 @@ def predict(
     patience = PATIENCE if len(files) <= FEW else None
     with sharing(target.device, patience=patience) as waited:
         predictor = load_predictor(artefact, target)
+    if most is not None:
+        own = predictor.artefact
+        predictor = replace(predictor, artefact=replace(own, thresholds=own.thresholds.keeping(most)))
     for file, picture in zip(files, pictures, strict=True):
         patience = None if patience is None else max(0.0, patience - waited)
         with sharing(target.device, patience=patience) as waited:
@@ -95,7 +107,9 @@ def _predicted(predictor: Predictor, file: Path, confidence: float, picture: Pat
     found = Detections(every.boxes[sure], every.scores[sure], every.labels[sure])
     if picture is not None:
         draw_found(image, found, classes, picture)
-    return Found(file, found, classes, picture=picture)
+    most = predictor.most_boxes
+    full = most if len(found.scores) >= most else None  # of those that count: unsure ones are cut off in any case
+    return Found(file, found, classes, picture=picture, full=full)
 
 
 def _pictures(files: Sequence[Path], out: Path | None) -> list[Path | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from paretune.around import job_of, uncompressed_around
@@ -14,7 +14,7 @@ from paretune.errors import UserError
 from paretune.recipe import Recipe
 from paretune.spec import parse_plugin
 from paretune.store import MANIFEST, Artefact, kept_network, read_artefact
-from paretune.structures import InputSize
+from paretune.structures import LIMIT, InputSize, Thresholds
 from paretune.training.order import HISTORY, read_history
 from paretune.training.settings import Training
 from paretune.yamlfile import Document, validate
@@ -35,6 +35,8 @@ class Source:
     """Folder of the network before any step, the teacher unless another is named; None where it is not known."""
     left: tuple[str, ...] = ()
     """Steps of an artefact that its deployed files alone have gone through: they are not part of the start."""
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    """What its postprocessing keeps."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ def read_source(folder: Path) -> Source:
     try:
         detector: Detector = parse_plugin(facts["detector"], DETECTORS)
         size = InputSize.parse(facts["input_size"])
-        return Source(folder, Start(folder), detector, tuple(facts["classes"]), size, uncompressed=folder)
+        kept = Thresholds().keeping(facts.get("thresholds", {}).get("detections", LIMIT))
+        classes = tuple(facts["classes"])
+        return Source(folder, Start(folder), detector, classes, size, uncompressed=folder, thresholds=kept)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / HISTORY}: not readable ({' '.join(str(error).split())})") from error
 
@@ -79,7 +83,8 @@ def _of_artefact(artefact: Artefact) -> Source:
     left = tuple(name for step in steps[len(start.steps) :] for name in step)
     uncompressed = uncompressed_around(artefact.folder) or (None if start.steps else start.folder)
     detector: Detector = parse_plugin(artefact.detector, DETECTORS)
-    return Source(artefact.folder, start, detector, artefact.classes, artefact.input_size, uncompressed, left)
+    kept = artefact.thresholds
+    return Source(artefact.folder, start, detector, artefact.classes, artefact.input_size, uncompressed, left, kept)
 
 
 def images_of(folder: Path, named: tuple[Dataset, Path] | None, training: Training | None) -> Images:

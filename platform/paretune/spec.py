@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator, ValidationError, WithJsonSchema
-from pydantic_core import InitErrorDetails, PydanticCustomError
-
 from paretune.errors import UserError
+from paretune.fields import BaseModel, ConfigDict, InitErrorDetails, PydanticCustomError, ValidationError
 from paretune.registry import Registry
 
 S = TypeVar("S", bound="Spec")
@@ -116,6 +114,8 @@ def plugin(registry: Registry[Any]) -> Any:
 
     Use it as ``Annotated[Detector, *plugin(DETECTORS)]``.
     """
+    from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+
     return (
         PluginOf(registry),
         PlainValidator(lambda value: parse_plugin(value, registry)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -77,6 +77,10 @@ SURE = 0.3
 """Smallest score of a box that people are shown, or a deployment uses, where nobody says otherwise."""
 
 
+LIMIT = 100
+"""Most detections of a class in an image that count, the best of them: COCO's own limit."""
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """What postprocessing keeps."""
@@ -87,8 +91,17 @@ class Thresholds:
     """Overlap (intersection over union) above which the weaker of two boxes of a class goes."""
     candidates: int = 400
     """Boxes of an image, best first, that non-maximum suppression sees."""
-    detections: int = 100
-    """Most boxes kept in an image (COCO's own limit)."""
+    detections: int = LIMIT
+    """Most boxes kept in an image."""
+
+    def keeping(self, detections: int) -> Thresholds:
+        """Return the same with another number of boxes, and at least four times as many candidates."""
+        return replace(self, candidates=max(self.candidates, 4 * detections), detections=detections)
+
+    @property
+    def limit(self) -> int:
+        """Return the most detections of a class in an image that accuracy counts: COCO's, or those kept."""
+        return max(LIMIT, self.detections)
 
 
 class Split(Protocol):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
+from paretune.fields import Field
 from paretune.spec import Spec
 
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")

@@ -14,6 +14,7 @@ import yaml
 
 from paretune.auto_training import as_begun, settled
 from paretune.data.left_out import left_out_line, lines_of, refuse_gaps
+from paretune.data.summary import crowding
 from paretune.display import figures_line
 from paretune.errors import UserError
 from paretune.folders import output_folder
@@ -159,7 +160,7 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
             refuse_gaps(data, job.dataset)
         for line in lines_of(data):
             print(line, flush=True)
-        order = Order(job.detector, job.dataset, place.cache, job.size, job.training, place.folder)
+        order = _order(place, job)
         where = Place(place.runs, place.name, job.tracking.uri, job.tracking.experiment)
         begun = bool(epochs_of(order.work))
         params = {**flat(job.tree()), "left_out": left_out_line(data) or "nothing"}
@@ -170,6 +171,8 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
             log.epochs(epochs_of(order.work))
 
         print(f"training {place.name}: {job.training.epochs} epochs at {job.size}, {len(data.splits['train'])} images")
+        if (crowded := crowding(data.splits, order.thresholds)) is not None:
+            print(crowded, flush=True)
         with _ray(place, job), divergence_told(order):
             train_order(order, tell)
         facts = _evaluated(order, data, ("val", "test") if test else ("val",))
@@ -179,6 +182,11 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
         log.epochs(facts["epochs"])
         log.finish(flat(facts["metrics"]), [place.folder / HISTORY, *pictures])
         return facts
+
+
+def _order(place: TrainingPlace, job: Job) -> Order:
+    kept = job.thresholds.thresholds
+    return Order(job.detector, job.dataset, place.cache, job.size, job.training, place.folder, thresholds=kept)
 
 
 @contextmanager
@@ -206,7 +214,9 @@ def _evaluated(order: Order, data: Data, splits: tuple[str, ...]) -> dict[str, A
     facts["metrics"], facts["reasons"] = {}, {}
     for name in splits:
         with sharing(device), threads_of(order.settings, device):
-            accuracy = validate(network, order.detector, data.splits[name], order.size, device=device)
+            accuracy = validate(
+                network, order.detector, data.splits[name], order.size, device=device, thresholds=order.thresholds
+            )
         if accuracy is not None:
             facts["metrics"][name], facts["reasons"][name] = accuracy.metrics(), dict(accuracy.reasons)
             facts["metrics"][name]["images"] = accuracy.images
@@ -231,6 +241,7 @@ def _write_artefact(order: Order, data: Data) -> None:
         runtime=recipe.runtime,
         recipe_tree=recipe.tree(),
         classes=data.classes,
+        thresholds=order.thresholds,
         seed=order.settings.seed,
     )
 
@@ -245,6 +256,6 @@ def _pictures(order: Order, data: Data, facts: Mapping[str, Any]) -> list[Path]:
     curves_png(facts["epochs"], files[0])
     network, val = load_network(order.detector, len(data.classes), order.folder), data.splits["val"]
     shown = range(min(SHOWN, len(val)))
-    found = detect(network, order.detector, val, order.size, shown)
+    found = detect(network, order.detector, val, order.size, shown, thresholds=order.thresholds)
     samples_png([val.image(i) for i in shown], [val.annotations(i) for i in shown], found, data.classes, files[1])
     return files

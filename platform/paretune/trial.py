@@ -83,7 +83,7 @@ def _carry_out(
     artefact = built.artefact
     with clock.stage("evaluate"):
         progress("evaluating")
-        parity, accuracy, change = _evaluate(bench, number, built)
+        parity, accuracy, change, full = _evaluate(bench, number, built)
     with clock.stage("measure"):
         progress("measuring")
         duet, reference = _measure(bench, number, artefact)
@@ -105,7 +105,7 @@ def _carry_out(
     return {
         "metrics": {name: float(value) for name, value in metrics.items() if value is not None},
         "reasons": {**accuracy.reasons, **change.reasons, **duet.reasons, **used.reasons},
-        "notes": (*artefact.notes, *duet.notes, *(f"energy: {note}" for note in used.notes)),
+        "notes": (*artefact.notes, *full, *duet.notes, *(f"energy: {note}" for note in used.notes)),
         "artefact": str(artefact.folder.relative_to(bench.folder)),
         "facts": {**duet.latency.facts, **facts},
     }
@@ -133,6 +133,7 @@ def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: C
         baseline=bench.baseline,
         target=job.target,
         runtime=recipe.runtime,
+        thresholds=job.thresholds.thresholds,
     )
     folder = bench.trial_folder(number) / "artefact"
     keep = bench.trial_folder(number) / TRAINED
@@ -149,11 +150,12 @@ def _threads() -> int:
     return min(int(os.environ.get("OMP_NUM_THREADS") or there), there)
 
 
-def _evaluate(bench: Bench, number: int, built: Built) -> tuple[Parity, Accuracy, Change]:
+def _evaluate(bench: Bench, number: int, built: Built) -> tuple[Parity, Accuracy, Change, list[str]]:
     """Evaluate the artefact on its runtime over the validation split, once it is found to be what it was made from."""
     from paretune.compression.parity import verify
     from paretune.evaluation.accuracy import detect
     from paretune.evaluation.change import DETECTIONS, evaluate_beside
+    from paretune.evaluation.explaining import most_kept
     from paretune.runtimes.predictor import load_predictor
 
     target, val = bench.job.target, bench.data.splits["val"]
@@ -161,7 +163,10 @@ def _evaluate(bench: Bench, number: int, built: Built) -> tuple[Parity, Accuracy
         predictor = load_predictor(built.artefact.folder, target)
         found = detect(predictor, val)
         parity = verify(predictor, built.network, val, changed=built.changed, found=found)
-        return parity, *evaluate_beside(found, val, bench.trial_folder(0) / DETECTIONS, first=number == 0)
+        before, kept = bench.trial_folder(0) / DETECTIONS, built.artefact.thresholds
+        accuracy, change = evaluate_beside(found, val, before, first=number == 0, limit=kept.limit)
+        truth = [val.annotations(index) for index in range(len(val))]
+        return parity, accuracy, change, most_kept(found, kept.detections, truth)
 
 
 def _measure(bench: Bench, number: int, artefact: Artefact) -> tuple[Duet, int]:

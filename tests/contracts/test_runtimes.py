@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from paretune import errors
 from paretune.compression.artefact import write_artefact
 from paretune.detectors import DETECTORS
 from paretune.errors import UserError
 from paretune.model import Model
-from paretune.runtimes import RUNTIMES, base
+from paretune.runtimes import RUNTIMES
 from paretune.runtimes.predictor import load_predictor
 from paretune.structures import InputSize
 from paretune.target import Target
@@ -165,8 +166,8 @@ def test_a_library_that_is_not_installed_is_told_before_anything_is_built(name, 
     runtime = RUNTIMES.load(name)()
     target = Target(device=runtime.devices[0])
     library = runtime.libraries[0]
-    monkeypatch.setattr(base, "find_spec", lambda name: None if name == library else object())
-    assert runtime.problem(target) == f"{name} needs {library}: not installed here"
+    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == library else object())
+    assert runtime.problem(target) == f"{name} needs {library}: not installed here (pip install {library})"
 
 
 def test_their_files_import_no_library():

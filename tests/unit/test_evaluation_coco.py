@@ -164,7 +164,7 @@ def test_evaluate_goes_through_the_images_in_order(limit, count):
         seen.append(int(image[0, 0, 0]))
         return detections[seen[-1]]
 
-    found = evaluate(predictor, Written(annotations), progress=lambda done, of: told.append((done, of)), limit=limit)
+    found = evaluate(predictor, Written(annotations), progress=lambda done, of: told.append((done, of)), images=limit)
     assert seen == list(range(count))
     assert told == [(i + 1, count) for i in range(count)]
     assert found == accuracy_of(detections[:count], annotations[:count], ("a", "b"))

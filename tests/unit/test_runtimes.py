@@ -12,11 +12,12 @@ import onnx
 import pytest
 import torch
 
+from paretune import errors
 from paretune.compression.artefact import write_artefact
 from paretune.detectors import DETECTORS
 from paretune.errors import UserError
 from paretune.model import Model
-from paretune.runtimes import base, eager, onnxsession, openvino
+from paretune.runtimes import eager, onnxsession, openvino
 from paretune.runtimes.compiled import Compiled
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime
@@ -131,7 +132,7 @@ def test_eager_needs_the_gpu_it_was_asked_for(network, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(RuntimeError, match="torch finds none"):
         Eager().load(artefact_of(tmp_path / "artefact", network=network), Target(device="cuda"))
-    monkeypatch.setattr(base, "find_spec", lambda _: object())
+    monkeypatch.setattr(errors, "find_spec", lambda _: object())
     for runtime in (Eager(), Compiled(), TensorRt()):
         assert runtime.problem(Target(device="cuda")) == "the target is a GPU, and torch finds none"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

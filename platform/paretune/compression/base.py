@@ -13,7 +13,7 @@ from paretune.detectors.base import Detector
 from paretune.model import Accepted, Format, Model
 from paretune.runtimes.base import Runtime
 from paretune.spec import Spec
-from paretune.structures import Data
+from paretune.structures import Data, Thresholds
 from paretune.target import Target
 from paretune.training.settings import Training
 
@@ -47,6 +47,8 @@ class Context:
     """What the result is for."""
     runtime: Runtime | None = None
     """What will run it; a step that measures or evaluates asks it."""
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    """What its postprocessing will keep."""
 
 
 class Step(Spec, ABC):

@@ -128,7 +128,7 @@ def _here(model: Model, context: Context, settings: Training, how: How, folder: 
         how,
         device=context.device,
         on_epoch=after,
-        options=Options(resume=load_state(folder)),
+        options=Options(load_state(folder), thresholds=context.thresholds),
     ).network
 
 
@@ -150,6 +150,7 @@ def _with_workers(model: Model, context: Context, settings: Training, how: How, 
         folder=folder,
         start=folder / "start",
         how=how,
+        thresholds=context.thresholds,
     )
     train_order(order, lambda line: context.progress(f"finetune {line}"))
     return load_network(context.detector, len(context.data.classes), folder)

@@ -105,11 +105,17 @@ def judge(model: Model, context: Context, folder: Path, files: Files | None) -> 
     if runtime is None or runtime.accepts != model.format:
         runtime = OnnxRuntime()
     artefact = write_artefact(
-        folder, model, detector=context.detector, runtime=runtime, recipe_tree={}, classes=context.data.classes
+        folder,
+        model,
+        detector=context.detector,
+        runtime=runtime,
+        recipe_tree={},
+        classes=context.data.classes,
+        thresholds=context.thresholds,
     )
     with sharing(context.target.device):
         predictor = Predictor(artefact, context.detector, runtime.load(artefact, context.target))
-        found = evaluate(predictor, context.data.splits[SPLIT])
+        found = evaluate(predictor, context.data.splits[SPLIT], limit=context.thresholds.limit)
     if found.map is None:
         raise UserError("quantize: max_drop needs objects in the validation split, and it has none")
     return found.map

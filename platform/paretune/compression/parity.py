@@ -161,8 +161,9 @@ def verify(
 
     ours += [predictor(split.image(index)) for index in range(len(ours), count)]
     size, others = predictor.artefact.input_size, range(len(theirs), count)
-    theirs += detect(network, predictor.detector, split, size, others)
-    return replace(parity, map=_change(ours, theirs, split, parity, kept))
+    thresholds = predictor.artefact.thresholds
+    theirs += detect(network, predictor.detector, split, size, others, thresholds=thresholds)
+    return replace(parity, map=_change(ours, theirs, split, parity, kept, thresholds.limit))
 
 
 def _share_kept(predictor: Predictor, *, changed: bool) -> float | None:
@@ -174,7 +175,7 @@ def _share_kept(predictor: Predictor, *, changed: bool) -> float | None:
 
 
 def _change(
-    ours: Sequence[Detections], theirs: Sequence[Detections], split: Split, parity: Parity, kept: float
+    ours: Sequence[Detections], theirs: Sequence[Detections], split: Split, parity: Parity, kept: float, limit: int
 ) -> float | None:
     """Return our map less theirs, on the first images of a split; None where these show no objects.
 
@@ -184,7 +185,7 @@ def _change(
     from paretune.evaluation.bootstrap import differences_of, draw
 
     truth, classes = [split.annotations(index) for index in range(len(ours))], len(split.classes)
-    one, other = draw(ours, truth, classes), draw(theirs, truth, classes)
+    one, other = (draw(found, truth, classes, limit=limit) for found in (ours, theirs))
     change = differences_of(one, other)["map"]
     if change is None:
         return None

@@ -103,7 +103,12 @@ def sparser(model: Model, context: Context, *, epochs: int, weight: float) -> Mo
         settings,
         device=context.device,
         on_epoch=after,
-        options=Options(loss=loss, val=context.data.splits.get("val"), keep_zeros="sparsify" in model.history),
+        options=Options(
+            loss=loss,
+            val=context.data.splits.get("val"),
+            keep_zeros="sparsify" in model.history,
+            thresholds=context.thresholds,
+        ),
     )
     return replace(model, network=result.network)
 

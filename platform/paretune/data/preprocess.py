@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import TypeAdapter
 
+from paretune.fields import TypeAdapter
 from paretune.structures import Floats, Image, InputSize
 
 SHRINKING = "halved as often as it goes, then bilinear"

@@ -8,6 +8,7 @@ runtime and precision. ``prune_view`` is what torch-pruning traces.
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,6 +109,11 @@ class Detector(Spec, ABC):
         Its forward is the core: images (B, 3, H, W) float32 → tuple of raw maps, in the order of
         ``raw_names``.
         """
+
+    @property
+    def most_boxes(self) -> float:
+        """Return the most boxes that the network can find in an image, whatever postprocessing keeps."""
+        return math.inf
 
     def problems(self) -> list[str]:
         """Return what is wrong with files on this machine that its fields name, one line each, in a quick look."""

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
-from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from paretune.data.preprocess import Preprocess
 from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Compared, Detector, Losses
+from paretune.fields import Field, ValidationInfo, field_validator, model_validator
 from paretune.names import known_weights
 from paretune.structures import Annotations, Detections, Floats, InputSize, Thresholds
 
@@ -91,6 +91,11 @@ class FasterRcnn(Detector):
         if size.width % 32 or size.height % 32 or min(size.width, size.height) < _SMALLEST:
             return f"both sides must be multiples of 32, at least {_SMALLEST}, for {self.variant}"
         return None
+
+    @property
+    def most_boxes(self) -> float:
+        """Return the number of proposals: of each, hardly more than one box is kept."""
+        return self.proposals
 
     def build(self, num_classes: int) -> nn.Module:
         """Build the network with torch's random state; forward gives ``raw_names``, with targets the losses."""

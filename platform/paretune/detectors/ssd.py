@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
-
 from paretune.data.preprocess import Preprocess
 from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Compared, Detector, Losses
 from paretune.detectors.ssd_anchors import Ratios, boxes_per_cell, default_boxes, even_scales
+from paretune.fields import Field, ValidationInfo, field_validator, model_validator
 from paretune.names import known_weights
 from paretune.structures import Annotations, Detections, Floats, InputSize, Thresholds
 

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, model_validator
-
 from paretune.data.preprocess import Preprocess
 from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Compared, Detector, Losses
 from paretune.errors import did_you_mean
+from paretune.fields import Field, model_validator
 from paretune.names import CHECKPOINTS, is_url
 from paretune.structures import Annotations, Detections, Floats, InputSize, Thresholds
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from paretune.evaluation.coco import NUMBERS, Averages, Engine, Numbers, average_precisions
 from paretune.evaluation.matching import Matched, best_of, match, point_of
-from paretune.structures import Annotations, Detections, Image, Split
+from paretune.structures import LIMIT, Annotations, Detections, Image, Split
 
 _NO_OBJECTS = "the images hold no objects to find"
 METRICS = (*NUMBERS, "precision", "recall", "f1", "confidence")
@@ -42,7 +42,8 @@ def evaluate(
     predictor: Callable[[Image], Detections],
     split: Split,
     progress: Callable[[int, int], None] | None = None,
-    limit: int | None = None,
+    images: int | None = None,
+    limit: int = LIMIT,
 ) -> Accuracy:
     """Run a predictor over the images of a split, in their order, and compare with the annotations.
 
@@ -50,20 +51,22 @@ def evaluate(
         predictor: image (H, W, 3) uint8 RGB → detections in pixels of that image.
         split: what to evaluate on.
         progress: called after each image with the number done and the number of all.
-        limit: evaluate the first so many images only.
+        images: evaluate the first so many only.
+        limit: most detections of a class in an image that count.
     """
-    detections = detect(predictor, split, progress, limit)
-    return accuracy_of(detections, [split.annotations(index) for index in range(len(detections))], split.classes)
+    detections = detect(predictor, split, progress, images)
+    annotations = [split.annotations(index) for index in range(len(detections))]
+    return accuracy_of(detections, annotations, split.classes, limit=limit)
 
 
 def detect(
     predictor: Callable[[Image], Detections],
     split: Split,
     progress: Callable[[int, int], None] | None = None,
-    limit: int | None = None,
+    images: int | None = None,
 ) -> list[Detections]:
     """Return what a predictor finds in each image of a split; the arguments are those of ``evaluate``."""
-    count = len(split) if limit is None else min(limit, len(split))
+    count = len(split) if images is None else min(images, len(split))
     detections = []
     for index in range(count):
         detections.append(predictor(split.image(index)))
@@ -81,6 +84,7 @@ def accuracy_of(
     engine: Engine = "hotcoco",
     averages: Averages | None = None,
     matched: Matched | None = None,
+    limit: int = LIMIT,
 ) -> Accuracy:
     """Compare detections with annotations, image by image.
 
@@ -92,11 +96,12 @@ def accuracy_of(
         engine: what computes COCO's numbers.
         averages: COCO's numbers, where they are known already,
         matched: and what ``match`` returns.
+        limit: most detections of a class in an image that count for COCO's numbers.
 
     Raises:
         ValueError: not as many detections as annotations.
     """
-    found = averages or average_precisions(detections, annotations, len(classes), engine)
+    found = averages or average_precisions(detections, annotations, len(classes), engine, limit)
     matched = match(detections, annotations) if matched is None else matched
     point = best_of(matched) if confidence is None else point_of(matched, confidence)
     operating = {"precision": point.precision, "recall": point.recall, "f1": point.f1, "confidence": point.confidence}

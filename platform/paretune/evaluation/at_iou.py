@@ -8,7 +8,7 @@ from typing import Any
 
 from paretune.evaluation.coco import AveragesAt, averages_at, run
 from paretune.evaluation.matching import Operating, best_of, match, point_of
-from paretune.structures import Annotations, Detections
+from paretune.structures import LIMIT, Annotations, Detections
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ def at_iou(
     *,
     confidence: float | None = None,
     averages: AveragesAt | None = None,
+    limit: int = LIMIT,
 ) -> AtIou | None:
     """Evaluate detections at one IoU.
 
@@ -48,10 +49,13 @@ def at_iou(
         iou: from which a detection is a hit, in (0, 1]; None evaluates nothing, and returns None.
         confidence: for precision, recall and F1; None takes that of the best F1 at this IoU.
         averages: COCO's numbers, where they are known already.
+        limit: most detections of a class in an image that count for these.
     """
     if iou is None:
         return None
-    found = averages or averages_at(run(detections, annotations, len(classes), iou=iou), len(classes))
+    found = averages or averages_at(
+        run(detections, annotations, len(classes), iou=iou, limit=limit), len(classes), limit
+    )
     matched = match(detections, annotations, iou)
     point = best_of(matched) if confidence is None else point_of(matched, confidence)
     return AtIou(iou, found, dict(zip(classes, found.per_class, strict=True)), point)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from paretune.evaluation.matches import matches_of
 from paretune.evaluation.weighing import ranked, weighted_maps
-from paretune.structures import Annotations, Detections
+from paretune.structures import LIMIT, Annotations, Detections
 
 DRAWS = 1000
 METHOD = "random halves of the images, bias corrected"
@@ -53,6 +53,7 @@ def draw(
     *,
     draws: int = DRAWS,
     seed: int = 0,
+    limit: int = LIMIT,
 ) -> Drawn:
     """Return the mean average precision of detections, of all their images and of random halves of these.
 
@@ -64,8 +65,9 @@ def draw(
         num_classes: of the dataset.
         draws: how many halves, an even number; the other half of each is one of them.
         seed: of the halves.
+        limit: most detections of a class in an image that count.
     """
-    classes, images = ranked(matches_of(detections, annotations, num_classes)), len(annotations)
+    classes, images = ranked(matches_of(detections, annotations, num_classes, limit)), len(annotations)
     if not classes:
         return Drawn(np.full(10, np.nan), np.full((10, draws), np.nan), images)
     random = np.random.default_rng(seed)
@@ -83,12 +85,13 @@ def map_interval(
     *,
     draws: int = DRAWS,
     seed: int = 0,
+    limit: int = LIMIT,
 ) -> Interval | None:
     """Return ``map`` with its 95 % interval (low, map, high): where that of all images of the kind lies.
 
     None where there are no objects.
     """
-    return interval_of(draw(detections, annotations, num_classes, draws=draws, seed=seed))
+    return interval_of(draw(detections, annotations, num_classes, draws=draws, seed=seed, limit=limit))
 
 
 def interval_of(drawn: Drawn) -> Interval | None:

@@ -16,7 +16,7 @@ import numpy as np
 from paretune.evaluation.accuracy import Accuracy, accuracy_of
 from paretune.evaluation.bootstrap import Drawn, differences_of, draw
 from paretune.metrics import CHANGED, change_names
-from paretune.structures import Annotations, Detections, Split
+from paretune.structures import LIMIT, Annotations, Detections, Split
 
 DETECTIONS = "detections.npz"
 """What a trial found in each image of ``val``, in its folder."""
@@ -33,7 +33,7 @@ class Change:
 
 
 def evaluate_beside(
-    detections: Sequence[Detections], split: Split, baseline: Path, *, first: bool = False
+    detections: Sequence[Detections], split: Split, baseline: Path, *, first: bool = False, limit: int = LIMIT
 ) -> tuple[Accuracy, Change]:
     """Return how right detections of a split's images are, and what they have more than the baseline's.
 
@@ -42,16 +42,21 @@ def evaluate_beside(
         split: what they were found in.
         baseline: file of what the baseline has found there.
         first: the detections are the baseline's, and are kept there.
+        limit: most detections of a class in an image that count.
     """
     annotations = [split.annotations(index) for index in range(len(split))]
     if first:
         keep_detections(baseline, detections)
-    accuracy = accuracy_of(detections, annotations, split.classes)
-    return accuracy, change_from(baseline, detections, annotations, len(split.classes))
+    accuracy = accuracy_of(detections, annotations, split.classes, limit=limit)
+    return accuracy, change_from(baseline, detections, annotations, len(split.classes), limit)
 
 
 def change_from(
-    baseline: Path, detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int
+    baseline: Path,
+    detections: Sequence[Detections],
+    annotations: Sequence[Annotations],
+    num_classes: int,
+    limit: int = LIMIT,
 ) -> Change:
     """Compare detections with those that the baseline was kept with, image by image.
 
@@ -60,6 +65,7 @@ def change_from(
         detections: of each image.
         annotations: of the same images, in the same order.
         num_classes: of the dataset.
+        limit: most detections of a class in an image that count.
     """
     try:
         before = kept_detections(baseline)
@@ -67,7 +73,7 @@ def change_from(
         return _unknown("what the baseline found in each image was not kept")
     if len(before) != len(detections):
         return _unknown(f"the baseline was evaluated on {len(before)} images, this on {len(detections)}")
-    return change_of(detections, before, annotations, num_classes)
+    return change_of(detections, before, annotations, num_classes, limit)
 
 
 def change_of(
@@ -75,6 +81,7 @@ def change_of(
     before: Sequence[Detections],
     annotations: Sequence[Annotations],
     num_classes: int,
+    limit: int = LIMIT,
 ) -> Change:
     """Compare detections with others of the same images, in the same order: what they have more.
 
@@ -83,9 +90,10 @@ def change_of(
         before: of each image.
         annotations: of each image.
         num_classes: of the dataset.
+        limit: most detections of a class in an image that count.
     """
-    one = detections if isinstance(detections, Drawn) else draw(detections, annotations, num_classes)
-    found = differences_of(one, draw(before, annotations, num_classes))
+    one = detections if isinstance(detections, Drawn) else draw(detections, annotations, num_classes, limit=limit)
+    found = differences_of(one, draw(before, annotations, num_classes, limit=limit))
     if any(ends is None for ends in found.values()):
         return _unknown("the images hold no objects to find")
     return Change(dict(zip(CHANGES, (end for ends in found.values() for end in ends or ()), strict=True)))

@@ -15,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.structures import Annotations, Detections, Floats
+from paretune.structures import LIMIT, Annotations, Detections, Floats
 
 Engine = Literal["hotcoco", "pycocotools"]
 _IOU_50, _IOU_75 = 0, 5
 """Places in COCO's thresholds 0.50, 0.55, … 0.95."""
-_ALL, _SMALL, _MEDIUM, _LARGE = range(4)
+_ALL, _SIZES = 0, {"small": 1, "medium": 2, "large": 3}
 """Places of COCO's ranges of areas: all, below 32², below 96² and from there on, in square pixels."""
 
 
@@ -67,6 +67,8 @@ class Averages(Numbers):
     """COCO's twelve numbers, and average precision (0.50:0.95) of each class."""
 
     per_class: tuple[float | None, ...]
+    ar_limit: float | None = None
+    """Average recall with as many detections as ``map`` is made of."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,9 @@ class AveragesAt:
     """The same at one IoU."""
 
     map: float | None
-    """Mean average precision, at most 100 detections of a class in an image."""
+    """Mean average precision."""
     ar100: float | None
-    """Mean recall of these."""
+    """Mean recall of at most 100 detections of a class in an image."""
     per_class: tuple[float | None, ...]
     """Average precision of each class."""
 
@@ -86,16 +88,18 @@ def average_precisions(
     annotations: Sequence[Annotations],
     num_classes: int,
     engine: Engine = "hotcoco",
+    limit: int = LIMIT,
 ) -> Averages:
     """Evaluate with COCO's rules.
 
-    Annotations to ignore are COCO's crowds: detections on them are neither hits nor misses.
+    Annotations to ignore are COCO's crowds: detections on them are neither hits nor misses. With another ``limit``,
+    ``map`` and all of its kind are pycocotools' with ``maxDets`` set to it; the recalls stay what they are called.
 
     Raises:
         ValueError: not as many detections as annotations.
     """
     check_lengths(detections, annotations)
-    return averages_of(run(detections, annotations, num_classes, engine), num_classes)
+    return averages_of(run(detections, annotations, num_classes, engine, limit=limit), num_classes, limit)
 
 
 def check_lengths(detections: Sequence[Detections], annotations: Sequence[Annotations]) -> None:
@@ -108,31 +112,36 @@ def check_lengths(detections: Sequence[Detections], annotations: Sequence[Annota
         raise ValueError(f"{len(detections)} images with detections, {len(annotations)} with annotations")
 
 
-def averages_of(evaluation: Any, num_classes: int) -> Averages:
-    """Read the numbers out of either engine's COCOeval after ``accumulate``."""
-    precision = np.asarray(evaluation.eval["precision"])[..., -1]  # (IoUs, recalls, classes, areas)
+def limits_of(limit: int) -> list[int]:
+    """Return the limits of detections that an evaluation is made at, in rising order: COCO's and the one asked for."""
+    return sorted({1, 10, LIMIT, limit})
+
+
+def averages_of(evaluation: Any, num_classes: int, limit: int = LIMIT) -> Averages:
+    """Read the numbers out of either engine's COCOeval after ``accumulate``, which ran at ``limits_of(limit)``."""
+    limits = limits_of(limit)
+    most, ten, hundred = map(limits.index, (limit, 10, LIMIT))
+    precision = np.asarray(evaluation.eval["precision"])[..., most]  # (IoUs, recalls, classes, areas)
     recall = np.asarray(evaluation.eval["recall"])  # (IoUs, classes, areas, limits)
     return Averages(
         map=_mean(precision[..., _ALL]),
         map50=_mean(precision[_IOU_50, ..., _ALL]),
         map75=_mean(precision[_IOU_75, ..., _ALL]),
-        map_small=_mean(precision[..., _SMALL]),
-        map_medium=_mean(precision[..., _MEDIUM]),
-        map_large=_mean(precision[..., _LARGE]),
+        **{f"map_{size}": _mean(precision[..., place]) for size, place in _SIZES.items()},
         ar1=_mean(recall[..., _ALL, 0]),
-        ar10=_mean(recall[..., _ALL, 1]),
-        ar100=_mean(recall[..., _ALL, 2]),
-        ar_small=_mean(recall[..., _SMALL, 2]),
-        ar_medium=_mean(recall[..., _MEDIUM, 2]),
-        ar_large=_mean(recall[..., _LARGE, 2]),
+        ar10=_mean(recall[..., _ALL, ten]),
+        ar100=_mean(recall[..., _ALL, hundred]),
+        **{f"ar_{size}": _mean(recall[..., place, hundred]) for size, place in _SIZES.items()},
         per_class=tuple(_mean(precision[:, :, index, _ALL]) for index in range(num_classes)),
+        ar_limit=_mean(recall[..., _ALL, most]),
     )
 
 
-def averages_at(evaluation: Any, num_classes: int) -> AveragesAt:
-    """Read the numbers out of a COCOeval of one IoU after ``accumulate``."""
-    precision = np.asarray(evaluation.eval["precision"])[0, ..., _ALL, -1]  # (recalls, classes)
-    recall = np.asarray(evaluation.eval["recall"])[0, :, _ALL, -1]
+def averages_at(evaluation: Any, num_classes: int, limit: int = LIMIT) -> AveragesAt:
+    """Read the numbers out of a COCOeval of one IoU after ``accumulate``, which ran at ``limits_of(limit)``."""
+    limits = limits_of(limit)
+    precision = np.asarray(evaluation.eval["precision"])[0, ..., _ALL, limits.index(limit)]  # (recalls, classes)
+    recall = np.asarray(evaluation.eval["recall"])[0, :, _ALL, limits.index(LIMIT)]
     return AveragesAt(
         map=_mean(precision),
         ar100=_mean(recall),
@@ -147,15 +156,17 @@ def run(
     engine: Engine = "hotcoco",
     *,
     iou: float | None = None,
+    limit: int = LIMIT,
 ) -> Any:
     """Return an engine's COCOeval after matching and accumulating; at one IoU (hotcoco only), or at COCO's ten."""
     if engine == "pycocotools":
         dataset = ground_truth(annotations, num_classes)
-        return by_pycocotools(dataset, {**dataset, "annotations": _results(detections)})
-    return _by_hotcoco(detections, annotations, num_classes, iou)
+        return by_pycocotools(dataset, {**dataset, "annotations": _results(detections)}, limit)
+    images, categories = range(1, len(annotations) + 1), range(1, num_classes + 1)
+    return by_hotcoco(images, categories, columns_of(annotations), rows_of(detections), iou, limit)
 
 
-def by_pycocotools(truth: dict[str, Any], found: dict[str, Any]) -> Any:
+def by_pycocotools(truth: dict[str, Any], found: dict[str, Any], limit: int = LIMIT) -> Any:
     """Return pycocotools' COCOeval of two COCO datasets, the second with scores."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -166,6 +177,7 @@ def by_pycocotools(truth: dict[str, Any], found: dict[str, Any]) -> Any:
         one.createIndex()
         other.createIndex()
         evaluation = COCOeval(one, other, "bbox")
+        evaluation.params.maxDets = limits_of(limit)
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation
@@ -191,6 +203,7 @@ def by_hotcoco(
     objects: Columns,
     results: NDArray[np.float64],
     iou: float | None = None,
+    limit: int = LIMIT,
 ) -> Any:
     """Return hotcoco's COCOeval after matching and accumulating.
 
@@ -200,8 +213,10 @@ def by_hotcoco(
         objects: the ground truth.
         results: (M, 7) image id, x, y, width, height, score, category id.
         iou: the one to evaluate at; None takes COCO's ten.
+        limit: most detections of a class in an image that count.
     """
     evaluation = engine_of(images, categories, objects, results)
+    evaluation.params.maxDets = limits_of(limit)
     if iou is not None:
         evaluation.params.iouThrs = [iou]
     evaluation.evaluate()
@@ -223,13 +238,6 @@ def engine_of(images: Sequence[int], categories: Sequence[int], objects: Columns
         iscrowd=objects.crowds.astype(np.int64),
     )
     return hotcoco.COCOeval(truth, truth.loadRes(results), "bbox")
-
-
-def _by_hotcoco(
-    detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int, iou: float | None
-) -> Any:
-    images, categories = range(1, len(annotations) + 1), range(1, num_classes + 1)
-    return by_hotcoco(images, categories, columns_of(annotations), rows_of(detections), iou)
 
 
 def columns_of(annotations: Sequence[Annotations]) -> Columns:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.evaluation.coco import Columns, check_lengths, columns_of, engine_of, rows_of
-from paretune.structures import Annotations, Detections
+from paretune.structures import LIMIT, Annotations, Detections
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,10 @@ class Matches:
     """(images,) to be found in each image."""
 
 
-def matches_of(detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int) -> list[Matches]:
-    """Return COCO's matching of each class: at most 100 detections an image, at IoU 0.50, 0.55, … 0.95.
+def matches_of(
+    detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int, limit: int = LIMIT
+) -> list[Matches]:
+    """Return COCO's matching of each class: at most ``limit`` detections an image, at IoU 0.50, 0.55, … 0.95.
 
     Raises:
         ValueError: not as many detections as annotations.
@@ -41,13 +43,13 @@ def matches_of(detections: Sequence[Detections], annotations: Sequence[Annotatio
     # there is something to match
     asked = np.flatnonzero(np.isin(place, (truth.images - 1) * num_classes + truth.categories - 1))
     hit, ignored = np.zeros((10, len(found)), bool), np.zeros((10, len(found)), bool)
-    hit[:, asked], ignored[:, asked] = _flags(range(1, len(annotations) + 1), num_classes, truth, found[asked])
+    hit[:, asked], ignored[:, asked] = _flags(range(1, len(annotations) + 1), num_classes, truth, found[asked], limit)
     counted = ~truth.crowds
     objects = np.zeros((num_classes, len(annotations)), np.int64)
     np.add.at(objects, (truth.categories[counted] - 1, truth.images[counted] - 1), 1)
     order = np.lexsort((-scores, place))
     first = np.searchsorted(place[order], place[order])
-    order = order[np.arange(len(order)) - first < 100]
+    order = order[np.arange(len(order)) - first < limit]
     order = order[np.argsort(-scores[order], kind="stable")]  # of equal scores the first image's, as in COCO
     ranked = [order[label[order] == number] for number in range(num_classes)]
     return [
@@ -56,12 +58,12 @@ def matches_of(detections: Sequence[Detections], annotations: Sequence[Annotatio
 
 
 def _flags(
-    images: Sequence[int], num_classes: int, truth: Columns, found: NDArray[np.float64]
+    images: Sequence[int], num_classes: int, truth: Columns, found: NDArray[np.float64], limit: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return which rows of ``found`` are hits, and which are to be ignored, each (IoUs, rows)."""
     evaluation = engine_of(images, range(1, num_classes + 1), truth, found)
     evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
-    evaluation.params.maxDets = [100]
+    evaluation.params.maxDets = [limit]
     evaluation.evaluate()
     entries = [entry for entry in evaluation.evalImgs if entry and entry["dtIds"]]
     rows = np.fromiter(chain.from_iterable(entry["dtIds"] for entry in entries), np.int64) - 1

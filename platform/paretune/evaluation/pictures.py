@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +18,6 @@ MOST_CLASSES = 20
 WORST = 8
 PIXELS = 110
 """Of an inch of a picture."""
-LEGIBLE = 900
-"""Pixels of an image's longer side up to which lines and letters need not grow."""
 TRUE, FOUND = "#34a853", "#d93025"
 
 
@@ -78,34 +76,6 @@ def draw_worst(
         ax.set_title(f"image {index}: {wrong} wrong, {missed} missed", fontsize=9)
     figure.suptitle(f"most mistakes at confidence {confidence:.2f}: objects green, detections red", fontsize=11)
     return _save(figure, folder / "worst.png")
-
-
-def draw_found(image: Image, found: Detections, classes: Sequence[str], file: Path) -> Path:
-    """Draw boxes, class names and scores into an image, pixel for pixel.
-
-    Args:
-        image: (H, W, 3).
-        found: in pixels of the image.
-        classes: their names.
-        file: receives the picture (PNG).
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    height, width = image.shape[:2]
-    figure = _figure(width / PIXELS, height / PIXELS, layout=None)
-    ax = figure.add_axes((0, 0, 1, 1))
-    ax.set_axis_off()
-    ax.imshow(image, extent=(0, width, height, 0), interpolation="none")
-    scale = max(1.0, max(height, width) / LEGIBLE)
-    for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
-        _rectangle(ax, box, FOUND, scale=scale)
-        x, y = float(box[0]), float(box[1])
-        va = "top" if y < 12 * scale else "bottom"  # inside the box where there is no room above it
-        back = {"fc": FOUND, "ec": "none", "pad": 0.6 * scale}
-        told = f"{_told(classes[label])} {score:.2f}"
-        ax.text(x, y, told, fontsize=6 * scale, c="white", va=va, clip_on=True, bbox=back)
-    return _save(figure, file)
 
 
 def _precision_recall(report: Report) -> Any:
@@ -182,19 +152,19 @@ def _box(ax: Any, box: Any, colour: str, text: str, *, dashed: bool = False, bel
     ax.text(*where, _told(text), fontsize=6, c=colour, va="top" if below else "bottom", clip_on=True)
 
 
-def _rectangle(ax: Any, box: Any, colour: str, *, dashed: bool = False, scale: float = 1.0) -> None:
+def _rectangle(ax: Any, box: Any, colour: str, *, dashed: bool = False) -> None:
     from matplotlib.patches import Rectangle
 
     x1, y1, x2, y2 = (float(v) for v in box)
     style = "--" if dashed else "-"
-    ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=1.2 * scale, ls=style))
+    ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=1.2, ls=style))
 
 
-def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Any:
+def _figure(width: float, height: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout=layout, dpi=PIXELS)
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=PIXELS)
     FigureCanvasAgg(figure)
     return figure
 

@@ -13,11 +13,12 @@ from paretune.evaluation.accuracy import Accuracy, accuracy_of
 from paretune.evaluation.at_iou import AtIou
 from paretune.evaluation.bootstrap import DRAWS, METHOD, draw, interval_of
 from paretune.evaluation.change import CHANGES, Change, change_of
-from paretune.evaluation.coco import Averages
+from paretune.evaluation.coco import Averages, average_precisions
 from paretune.evaluation.confusing import Confusion, confusion
+from paretune.evaluation.explaining import limit_notes
 from paretune.evaluation.matching import Matched, Operating, best_of, match_by_class, point_of, together
 from paretune.evaluation.voc import voc_aps
-from paretune.structures import Annotations, Detections
+from paretune.structures import LIMIT, Annotations, Detections
 
 LEVEL = 0.95
 """Of the interval of map."""
@@ -68,6 +69,12 @@ class Report:
     """What it has more than ``facts["against"]``, where that was asked for."""
     at: AtIou | None = None
     """The same at one IoU, where that was asked for."""
+    limit: int = LIMIT
+    """Most detections of a class in an image that counted for COCO's numbers."""
+    ar_limit: float | None = None
+    """Average recall with so many."""
+    notes: tuple[str, ...] = ()
+    """What the reader must know of the figures: limits that bind, what seems to be wrong with the detections."""
 
     @property
     def voc(self) -> dict[str, float | None]:
@@ -90,6 +97,8 @@ class Report:
                 "counts": self.confusion.matrix.tolist(),
             },
             "images": self.accuracy.images,
+            "max_detections": {"limit": self.limit, "recall": self.ar_limit},
+            "notes": list(self.notes),
             "reasons": dict(self.accuracy.reasons) | ({} if self.change is None else self.change.reasons),
             **({} if self.at is None else {"at_iou": self.at.tree()}),
             **self.facts,
@@ -97,7 +106,7 @@ class Report:
         }
 
 
-def report_of(
+def report_of(  # noqa: PLR0913 - all that a report is made of
     detections: Sequence[Detections],
     annotations: Sequence[Annotations],
     classes: Sequence[str],
@@ -107,6 +116,8 @@ def report_of(
     facts: Mapping[str, Any] | None = None,
     before: Sequence[Detections] | None = None,
     at: AtIou | None = None,
+    limit: int = LIMIT,
+    notes: Sequence[str] = (),
 ) -> Report:
     """Evaluate detections.
 
@@ -119,13 +130,16 @@ def report_of(
         facts: about what was evaluated.
         before: detections of the same images that these are to be compared with.
         at: what they come to at one IoU.
+        limit: most detections of a class in an image that count for COCO's numbers.
+        notes: on the detections; where the limit binds is told besides.
     """
     matched = match_by_class(detections, annotations, len(classes))
     every = together(matched)
-    found = accuracy_of(detections, annotations, classes, confidence=confidence, averages=averages, matched=every)
+    numbers = averages or average_precisions(detections, annotations, len(classes), limit=limit)
+    found = accuracy_of(detections, annotations, classes, confidence=confidence, averages=numbers, matched=every)
     chosen = found.confidence if found.confidence is not None else 0.5
     voc = voc_aps(detections, annotations, len(classes))
-    drawn = draw(detections, annotations, len(classes))
+    drawn = draw(detections, annotations, len(classes), limit=limit)
     bounds = interval_of(drawn)
     return Report(
         accuracy=found,
@@ -144,8 +158,11 @@ def report_of(
         interval=None if bounds is None else (bounds[0], bounds[2]),
         confusion=confusion(detections, annotations, len(classes), chosen),
         facts=dict(facts or {}),
-        change=None if before is None else change_of(drawn, before, annotations, len(classes)),
+        change=None if before is None else change_of(drawn, before, annotations, len(classes), limit),
         at=at,
+        limit=limit,
+        ar_limit=numbers.ar_limit,
+        notes=(*notes, *limit_notes(detections, annotations, limit)),
     )
 
 

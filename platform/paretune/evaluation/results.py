@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.errors import UserError, did_you_mean
+from paretune.errors import UserError
 from paretune.evaluation.coco import Averages, AveragesAt, Columns, averages_at, averages_of, by_hotcoco
-from paretune.structures import Annotations, Detections
+from paretune.evaluation.explaining import explained
+from paretune.evaluation.ids import Id, Ids, is_id
+from paretune.structures import LIMIT, Annotations, Detections
 
 MOST_BYTES = 4 * 2**30
 Row = dict[str, Any]
@@ -37,17 +38,44 @@ class Results:
     """COCO's numbers, of the boxes just as they are written."""
     averages_at: AveragesAt | None = None
     """The same at the one IoU that was asked for."""
+    notes: tuple[str, ...] = ()
+    """How ids were read where they are not simply equal, and what seems to be wrong with the results."""
 
 
-def read_results(truth: Path, found: Path, iou: float | None = None) -> Results:
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of a file that are right, and the places of their images and categories in the ground truth's."""
+
+    rows: list[Row]
+    images: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    notes: tuple[str, ...]
+
+    @property
+    def boxes(self) -> NDArray[np.float64]:
+        """Return x, y, width, height (N, 4)."""
+        return np.array([row["bbox"] for row in self.rows], np.float64).reshape(-1, 4)
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """Return the scores (N,)."""
+        return np.array([row["score"] for row in self.rows], np.float64)
+
+    def by_image(self, count: int, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Return the rows of each image, in an order of all rows that has those of an image together."""
+        return np.split(order, np.searchsorted(self.images[order], np.arange(1, count)))
+
+
+def read_results(truth: Path, found: Path, iou: float | None = None, limit: int = LIMIT) -> Results:
     """Read a ground truth and the detections of its images.
 
-    Categories come in the order of their ids, as in pycocotools.
+    Images and categories come in the order of their ids, as in pycocotools.
 
     Args:
         truth: the one file.
         found: the other.
         iou: at which to evaluate besides.
+        limit: most detections of a class in an image that count.
 
     Raises:
         UserError: a file is not of the format, or speaks of images or categories that the other lacks.
@@ -58,25 +86,48 @@ def read_results(truth: Path, found: Path, iou: float | None = None) -> Results:
     ):
         raise UserError(f"{truth}: expected an object with the lists images, annotations and categories")
     categories = _numbered(truth, content["categories"], "categories")
-    images = _numbered(truth, content["images"], "images")
-    ids, labels = sorted(images), {number: label for label, number in enumerate(sorted(categories))}
+    shown = _numbered(truth, content["images"], "images")
+    classes = Ids.of("category", {number: _text(row.get("name")) for number, row in categories.items()})
+    images = Ids.of("image", {number: _text(row.get("file_name")) for number, row in shown.items()})
     rows = _json(found)
     if isinstance(rows, dict) and isinstance(rows.get("annotations"), list):
         rows = rows["annotations"]
     if not isinstance(rows, list):
         raise UserError(f"{found}: expected a list of results, each with image_id, category_id, bbox and score")
-    objects = _by_image(truth, content["annotations"], "annotations", images, labels)
-    results = _by_image(found, rows, "", images, labels, scored=True)
-    written = (ids, list(labels), _columns(content["annotations"]), _result_rows(rows))
-    evaluation = by_hotcoco(*written)
-    return Results(
-        averages=averages_of(evaluation, len(labels)),
-        averages_at=None if iou is None else averages_at(by_hotcoco(*written, iou), len(labels)),
-        classes=tuple(_name(categories[number], number) for number in labels),
-        images=tuple(str(images[number].get("file_name", number)) for number in ids),
-        annotations=tuple(_annotations(objects[number], labels) for number in ids),
-        detections=tuple(_detections(results[number], labels) for number in ids),
+    objects = _rows(truth, content["annotations"], "annotations", images, classes)
+    results = _rows(found, rows, "", images, classes, scored=True)
+    crowds, areas = np.array([bool(row.get("iscrowd")) for row in objects.rows], bool), _areas(objects.rows)
+    written = (
+        range(len(images.order)),
+        range(1, len(classes.order) + 1),
+        Columns(objects.images, objects.labels + 1, objects.boxes, areas, crowds),
+        np.column_stack([results.images, results.boxes, results.scores, results.labels + 1.0]).reshape(-1, 7),
     )
+    annotations, detections = _annotations(objects, crowds, areas, images), _detections(results, images)
+    sizes = [_size(shown[number]) for number in images.order]
+    return Results(
+        averages=averages_of(by_hotcoco(*written, limit=limit), len(classes.order), limit),
+        averages_at=None if iou is None else averages_at(by_hotcoco(*written, iou, limit), len(classes.order), limit),
+        classes=tuple(name if name.strip() else str(number) for name, number in _pairs(classes)),
+        images=tuple(name or str(number) for name, number in _pairs(images)),
+        annotations=annotations,
+        detections=detections,
+        notes=(*objects.notes, *results.notes, *explained(detections, annotations, classes.order, sizes)),
+    )
+
+
+def _pairs(ids: Ids) -> Sequence[tuple[str, Id]]:
+    return list(zip(ids.names, ids.order, strict=True))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _size(image: Row) -> tuple[float, float] | None:
+    sides = [image.get(name) for name in ("width", "height")]
+    known = [float(side) for side in sides if side is not None and _is_finite(side) and side > 0]
+    return (known[0], known[1]) if len(known) == 2 else None
 
 
 def _json(file: Path) -> Any:
@@ -90,12 +141,12 @@ def _json(file: Path) -> Any:
         raise UserError(f"{file}: not readable as JSON: {error}") from error
 
 
-def _numbered(file: Path, rows: list[Any], key: str) -> dict[int, Row]:
-    found: dict[int, Row] = {}
+def _numbered(file: Path, rows: list[Any], key: str) -> dict[Id, Row]:
+    found: dict[Id, Row] = {}
     for index, row in enumerate(rows):
         number = row.get("id") if isinstance(row, dict) else None
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise UserError(f"{file}: {key}[{index}]: expected an object with a whole number as id")
+        if number is None or not is_id(number):
+            raise UserError(f"{file}: {key}[{index}]: expected an object with a number or a text as id")
         if number in found:
             raise UserError(f"{file}: {key}[{index}]: id {number} is there twice")
         found[number] = row
@@ -104,25 +155,30 @@ def _numbered(file: Path, rows: list[Any], key: str) -> dict[int, Row]:
     return found
 
 
-def _by_image(
-    file: Path, rows: list[Any], key: str, images: Mapping[int, Row], labels: Mapping[int, int], *, scored: bool = False
-) -> dict[int, list[Row]]:
-    found: dict[int, list[Row]] = defaultdict(list)
+def _rows(file: Path, rows: list[Any], key: str, images: Ids, classes: Ids, *, scored: bool = False) -> _Rows:
+    """Read rows of annotations or results.
+
+    Raises:
+        UserError: one is not right; says which and why.
+    """
+    readers = {"image_id": images.reader(), "category_id": classes.reader()}
+    places: dict[str, list[int]] = {name: [] for name in readers}
     for index, row in enumerate(rows):
-        if problem := _problem(row, images, labels, scored=scored):
+        problem = _problem(row, scored=scored) if isinstance(row, dict) else "expected an object"
+        for name, reader in readers.items() if problem is None else ():
+            place = reader.place(row.get(name))
+            if place is None:
+                every = (other.get(name) for other in rows if isinstance(other, dict))
+                problem = problem or reader.problem(row.get(name), every)
+            else:
+                places[name].append(place)
+        if problem:
             raise UserError(f"{file}: {key}[{index}]: {problem}")
-        found[row["image_id"]].append(row)
-    return found
+    found = [np.array(places[name], np.int64) for name in readers]
+    return _Rows(rows, found[0], found[1], tuple(f"{file}: {note}" for one in readers.values() for note in one.notes()))
 
 
-def _problem(row: Any, images: Mapping[int, Row], labels: Mapping[int, int], *, scored: bool) -> str | None:
-    if not isinstance(row, dict):
-        return "expected an object"
-    for name, known in (("image_id", images), ("category_id", labels)):
-        number = row.get(name)
-        if not _is_int(number) or number not in known:
-            hint = did_you_mean(str(number), [str(n) for n in known]) if name == "category_id" else ""
-            return f"{name} {number!r} is not in the ground truth{hint}"
+def _problem(row: Row, *, scored: bool) -> str | None:
     box = row.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
         return f"bbox {box!r:.80} is not a list of four numbers: x, y, width, height"
@@ -133,22 +189,7 @@ def _problem(row: Any, images: Mapping[int, Row], labels: Mapping[int, int], *, 
     return None
 
 
-def _columns(rows: list[Row]) -> Columns:
-    return Columns(
-        np.array([row["image_id"] for row in rows], np.int64),
-        np.array([row["category_id"] for row in rows], np.int64),
-        np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4),
-        _areas(rows),
-        np.array([bool(row.get("iscrowd")) for row in rows], bool),
-    )
-
-
-def _result_rows(rows: list[Row]) -> NDArray[np.float64]:
-    columns = [[row["image_id"], *row["bbox"], row["score"], row["category_id"]] for row in rows]
-    return np.array(columns, np.float64).reshape(-1, 7)
-
-
-def _areas(rows: list[Row]) -> Any:
+def _areas(rows: list[Row]) -> NDArray[np.float64]:
     """Return the areas that are told, else those of the boxes."""
     return np.array([_area(row) for row in rows], np.float64)
 
@@ -158,34 +199,24 @@ def _area(row: Row) -> float:
     return row["area"] if _is_finite(row.get("area")) else width * height
 
 
-def _annotations(rows: list[Row], labels: Mapping[int, int]) -> Annotations:
-    return Annotations(
-        _boxes(rows),
-        np.array([labels[row["category_id"]] for row in rows], np.int64),
-        np.array([bool(row.get("iscrowd")) for row in rows], bool),
-        _areas(rows),
-    )
+def _annotations(
+    objects: _Rows, crowds: NDArray[np.bool_], areas: NDArray[np.float64], images: Ids
+) -> tuple[Annotations, ...]:
+    boxes: Any = _corners(objects.boxes)
+    told: Any = areas
+    groups = objects.by_image(len(images.order), np.argsort(objects.images, kind="stable"))
+    return tuple(Annotations(boxes[own], objects.labels[own], crowds[own], told[own]) for own in groups)
 
 
-def _detections(rows: list[Row], labels: Mapping[int, int]) -> Detections:
-    order = sorted(rows, key=lambda row: -row["score"])
-    scores: Any = np.array([row["score"] for row in order], np.float64)
-    return Detections(_boxes(order), scores, np.array([labels[row["category_id"]] for row in order], np.int64))
+def _detections(results: _Rows, images: Ids) -> tuple[Detections, ...]:
+    boxes, scores = _corners(results.boxes), results.scores
+    told: Any = scores
+    groups = results.by_image(len(images.order), np.lexsort((-scores, results.images)))
+    return tuple(Detections(boxes[own], told[own], results.labels[own]) for own in groups)
 
 
-def _boxes(rows: list[Row]) -> Any:
-    boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    return boxes
-
-
-def _name(category: Row, number: int) -> str:
-    name = category.get("name")
-    return name if isinstance(name, str) and name.strip() else str(number)
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _corners(boxes: NDArray[np.float64]) -> Any:
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
 def _is_finite(value: Any) -> bool:

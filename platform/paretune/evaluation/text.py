@@ -9,6 +9,7 @@ from typing import Any
 from paretune.display import plain_console, terminal_width
 from paretune.evaluation.report import LEVEL, Report
 from paretune.metrics import CHANGED, change_in
+from paretune.structures import LIMIT
 
 MOST_CONFUSIONS = 5
 
@@ -21,7 +22,7 @@ def report_text(report: Report) -> str:
         console.print(line)
     console.print(_numbers(report))
     console.print(_classes(report))
-    for line in _confusions(report):
+    for line in (*_confusions(report), *(f"note: {note}" for note in report.notes)):
         console.print(line)
     return out.getvalue().rstrip()
 
@@ -96,6 +97,8 @@ def _numbers(report: Report) -> Any:
     }
     for head, names in parts.items():
         table.add_row(head, *(_figure(metrics[name]) for name in names))
+    if report.limit != LIMIT:
+        table.add_row(f"recall of {report.limit}", _figure(report.ar_limit))
     return table
 
 

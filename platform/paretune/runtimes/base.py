@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 from paretune.detectors.base import Detector
+from paretune.errors import needed, not_installed
 from paretune.model import Format
 from paretune.spec import Spec
 from paretune.store import Artefact
@@ -118,7 +118,7 @@ class Runtime(Spec, ABC):
         if target.device not in self.devices:
             return f"{self.name} runs on {', '.join(self.devices)} here, not on {target.device}"
         if missing := self.missing:
-            return f"{self.name} needs {', '.join(missing)}: not installed here"
+            return f"{self.name} needs {needed(missing)}"
         return None
 
     @property
@@ -136,7 +136,7 @@ class Runtime(Spec, ABC):
     @property
     def missing(self) -> list[str]:
         """Return its libraries that are not installed here."""
-        return [library for library in self.libraries if find_spec(library) is None]
+        return not_installed(self.libraries)
 
     @abstractmethod
     def load(self, artefact: Artefact, target: Target) -> Core:

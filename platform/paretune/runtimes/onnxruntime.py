@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import model_validator
-
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
+from paretune.fields import model_validator
 from paretune.model import Format
 from paretune.runtimes.base import Core, Counted, Loaded, Operator, Runtime
 from paretune.runtimes.caching import hold, make_room, private_folder, scratch

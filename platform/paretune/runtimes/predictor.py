@@ -8,14 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-from pydantic_core import PydanticCustomError
-
 from paretune import __version__
 from paretune.data.preprocess import Placement, Preprocess
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.errors import UserError
+from paretune.errors import UserError, needed, not_installed
+from paretune.fields import PydanticCustomError, ValidationError
 from paretune.registry import Registry
 from paretune.runtimes import RUNTIMES
 from paretune.runtimes.base import Core, Runtime
@@ -43,6 +41,11 @@ class Predictor:
     def facts(self) -> dict[str, str | int]:
         """What really runs, read back from the runtime."""
         return self.core.facts
+
+    @property
+    def most_boxes(self) -> int:
+        """Return the most boxes that it finds in an image: an image with as many may hold more objects."""
+        return int(min(self.artefact.thresholds.detections, self.detector.most_boxes))
 
     def preprocess(self, image: Image) -> tuple[Floats, Placement]:
         """Image (H, W, 3) uint8 RGB → network input (1, 3, H, W) float32, and where the image lies in it."""
@@ -123,8 +126,8 @@ def _opened(folder: Path) -> tuple[Artefact, Detector, Runtime]:
     artefact = read_artefact(folder)
     detector: Detector = _plugin(artefact, "detector", artefact.detector, DETECTORS)
     runtime: Runtime = _plugin(artefact, "runtime", artefact.runtime, RUNTIMES)
-    if missing := runtime.missing:
-        raise UserError(f"{folder}: runs on {runtime.name}, which needs {', '.join(missing)}: not installed here")
+    if missing := [*runtime.missing, *not_installed(["cv2"])]:
+        raise UserError(f"{folder}: runs on {runtime.name}, which needs {needed(missing)}")
     try:
         Preprocess.parse(artefact.preprocessing or detector.preprocess.tree())
     except (AttributeError, ValueError) as error:

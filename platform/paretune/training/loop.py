@@ -16,7 +16,7 @@ from paretune.detectors.base import Detector
 from paretune.device_lock import locks_of, machine, sharing
 from paretune.errors import UserError
 from paretune.spec import fingerprint
-from paretune.structures import InputSize, Split
+from paretune.structures import InputSize, Split, Thresholds
 from paretune.training.loader import Batches
 from paretune.training.settings import Training
 from paretune.training.state import State
@@ -90,6 +90,8 @@ class Options:
     """What is evaluated between epochs, if the settings ask for it."""
     keep_zeros: bool = False
     """Leave weights at zero that are zero in the network given."""
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    """What is kept of what it finds, where it is validated."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def train(
                 losses, lr = run.epoch(number, batches.epoch(number), len(batches))
                 seconds = time.monotonic() - began
                 due = _validation_due(settings, number + 1)
-                score = _score(run, detector, options.val, size, settings) if due else None
+                score = _score(run, detector, options, size, settings) if due else None
             goes_on = run.found(score, number + 1) if due else True
             epoch = Epoch(
                 number=number + 1,
@@ -213,19 +215,20 @@ def _validation_due(settings: Training, done: int) -> bool:
     return bool(every) and (done % every == 0 or done == settings.epochs)
 
 
-def _score(run: Run, detector: Detector, val: Split | None, size: InputSize, settings: Training) -> float | None:
+def _score(run: Run, detector: Detector, options: Options, size: InputSize, settings: Training) -> float | None:
     """Return the map of the network that is kept, the same on every worker."""
     place = run.place
-    assert val is not None  # noqa: S101 - train has looked
+    assert options.val is not None  # noqa: S101 - train has looked
     accuracy = validate(
         run.judged,
         detector,
-        val,
+        options.val,
         size,
         device=place.device,
         batch=settings.batch_size,
         rank=place.rank,
         world=place.world,
+        thresholds=options.thresholds,
     )
     told = [None if accuracy is None else accuracy.map]
     if place.world > 1:

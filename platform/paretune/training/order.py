@@ -20,7 +20,7 @@ from paretune.detectors.base import Detector
 from paretune.errors import UserError
 from paretune.spec import fingerprint
 from paretune.store import write_text
-from paretune.structures import InputSize
+from paretune.structures import InputSize, Thresholds
 from paretune.training.how import How, trained
 from paretune.training.settings import Training
 from paretune.training.storage import Storage
@@ -58,6 +58,8 @@ class Order:
     """Folder of a network to go on from; None begins with fresh weights."""
     how: How = field(default_factory=How)
     """What comes on top of the settings."""
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    """What is kept of what it finds, where it is validated."""
 
     @property
     def work(self) -> Path:
@@ -138,7 +140,7 @@ def carry_out(
         order.how,
         device=device,
         on_epoch=on_epoch,
-        options=Options(resume=load_state(order.work), rank=rank, world=world),
+        options=Options(load_state(order.work), rank=rank, world=world, thresholds=order.thresholds),
     )
     if rank == 0:
         epochs = {entry["number"]: entry for entry in epochs_of(order.work)}  # one lost in a crash is there twice
@@ -147,6 +149,7 @@ def carry_out(
             "input_size": str(order.size),
             "classes": list(data.classes),
             **record_of(data),
+            "thresholds": {"detections": order.thresholds.detections},
             "best_epoch": result.best,
             "epochs": [epochs[number] for number in sorted(epochs)],
         }

@@ -16,8 +16,10 @@ from paretune.evaluation.accuracy import accuracy_of
 from paretune.structures import Detections, Image, InputSize, Split, Thresholds
 from paretune.training.loader import READERS, to_input
 
+USUAL = Thresholds()
 
-def validate(
+
+def validate(  # noqa: PLR0913 - where it runs, and as which of how many
     network: nn.Module,
     detector: Detector,
     split: Split,
@@ -27,6 +29,7 @@ def validate(
     batch: int = 8,
     rank: int = 0,
     world: int = 1,
+    thresholds: Thresholds = USUAL,
 ) -> Accuracy | None:
     """Evaluate a network on a split, in float32 and eval mode; its mode is put back.
 
@@ -41,6 +44,7 @@ def validate(
         batch: images that go through the network at once.
         rank: which worker this is,
         world: of how many.
+        thresholds: what is kept of what it finds.
 
     Returns:
         The accuracy; None on every worker but the first.
@@ -51,7 +55,7 @@ def validate(
         if world > 1:
             _take_over_statistics(network)
         mine = range(rank, len(split), world)
-        found = dict(zip(mine, _detect(network, detector, split, size, device, batch, mine), strict=True))
+        found = dict(zip(mine, _detect(network, detector, split, size, device, batch, mine, thresholds), strict=True))
     finally:
         network.train(training)
     if world > 1:
@@ -61,14 +65,21 @@ def validate(
     if rank:
         return None
     indices = range(len(split))
-    return accuracy_of([found[i] for i in indices], [split.annotations(i) for i in indices], split.classes)
+    annotations = [split.annotations(i) for i in indices]
+    return accuracy_of([found[i] for i in indices], annotations, split.classes, limit=thresholds.limit)
 
 
 def detect(
-    network: nn.Module, detector: Detector, split: Split, size: InputSize, indices: Sequence[int], device: str = "cpu"
+    network: nn.Module,
+    detector: Detector,
+    split: Split,
+    size: InputSize,
+    indices: Sequence[int],
+    device: str = "cpu",
+    thresholds: Thresholds = USUAL,
 ) -> list[Detections]:
     """Return what a network, in eval mode, finds in some images of a split, in pixels of each image."""
-    return list(_detect(network, detector, split, size, device, 8, indices))
+    return list(_detect(network, detector, split, size, device, 8, indices, thresholds))
 
 
 def _detect(
@@ -79,6 +90,7 @@ def _detect(
     device: str,
     batch: int,
     indices: Sequence[int],
+    thresholds: Thresholds,
 ) -> Iterator[Detections]:
     preprocess = detector.preprocess
 
@@ -95,7 +107,7 @@ def _detect(
             with torch.no_grad():
                 raw = network(to_input([image for image, _ in fitted], preprocess).to(device))
             maps = [tensor.float().cpu().numpy() for tensor in raw]
-            for found, (_, placement) in zip(detector.decode(maps, size, Thresholds()), fitted, strict=True):
+            for found, (_, placement) in zip(detector.decode(maps, size, thresholds), fitted, strict=True):
                 yield Detections(placement.to_image(found.boxes), found.scores, found.labels)
 
 

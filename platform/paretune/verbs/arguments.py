@@ -19,6 +19,16 @@ INTERRUPTED = 130
 """Exit code of what Ctrl-C or SIGTERM stopped."""
 
 
+def doing(words: Sequence[str], given: argparse.Namespace) -> str:
+    """Return in a few words what a command does: its verb, and the name of what it is about."""
+    said = list(words[: 2 if words[0] == "data" else 1])
+    told = [getattr(given, field, None) for field in ("name", "sweep", "job", "artefact", "artefacts", "source")]
+    if (about := next((value for value in told if value), None)) is not None:
+        first = about[0] if isinstance(about, list) else about
+        said.append(first.stem if isinstance(first, Path) and first.suffix == ".yaml" else str(first))
+    return " ".join(said)
+
+
 def claiming_out(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
     """Return a verb that refuses an ``--out`` that is there, or that another process is about to write, before it runs.
 

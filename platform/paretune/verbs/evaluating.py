@@ -40,6 +40,8 @@ def add(verbs: Any) -> None:
     text = "evaluate at this one too: average precision, and precision, recall and F1, for example 0.6"
     evaluate.add_argument("--iou", type=float, metavar="IOU", help=text)
     evaluate.add_argument("--limit", type=int, metavar="N", help="evaluate the first N images only")
+    text = "most detections of a class in an image that count (default: COCO's 100, or what the artefact finds)"
+    evaluate.add_argument("--max-detections", type=int, metavar="N", help=text)
     target_arguments(evaluate)
     evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="curves, confusions and worst images as pictures")
     evaluate.add_argument("--json", action="store_true", help="one JSON object")
@@ -52,7 +54,9 @@ def _evaluate(given: argparse.Namespace) -> int:
     target = checked_target(given, [folder for folder in folders if folder])
     from paretune.evaluations import Wanted, evaluate_artefact, evaluate_files
 
-    wanted = Wanted(given.confidence, given.split, given.limit, given.out, given.against, given.iou)
+    wanted = Wanted(
+        given.confidence, given.split, given.limit, given.out, given.against, given.iou, given.max_detections
+    )
     if given.annotations:
         report = evaluate_files(given.annotations, given.detections, wanted)
     else:
@@ -89,5 +93,6 @@ def _check(given: argparse.Namespace) -> None:
     check_confidence(given.confidence)
     if given.iou is not None and not 0 < given.iou <= 1:
         raise UserError(f"--iou {given.iou:g}: expected more than 0, at most 1")
-    if given.limit is not None and given.limit < 1:
-        raise UserError(f"--limit {given.limit}: expected at least 1")
+    for flag, number in (("--limit", given.limit), ("--max-detections", given.max_detections)):
+        if number is not None and number < 1:
+            raise UserError(f"{flag} {number}: expected at least 1")

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from paretune.errors import UserError
 from paretune.structures import SURE
 from paretune.verbs.arguments import INCOMPLETE, NOTHING, check_confidence, checked_target, target_arguments
 
@@ -27,6 +28,8 @@ def add(verbs: Any) -> None:
     predict.add_argument(
         "--confidence", type=float, default=SURE, metavar="C", help=f"smallest score that counts (default: {SURE})"
     )
+    text = "most boxes kept in an image (default: as the artefact says, of a job without thresholds 100)"
+    predict.add_argument("--max-detections", type=int, metavar="N", help=text)
     target_arguments(predict)
     predict.add_argument("--json", action="store_true", help="one JSON object with every box")
     predict.set_defaults(run=_predict)
@@ -34,12 +37,15 @@ def add(verbs: Any) -> None:
 
 def _predict(given: argparse.Namespace) -> int:
     check_confidence(given.confidence)
+    if given.max_detections is not None and given.max_detections < 1:
+        raise UserError(f"--max-detections {given.max_detections}: expected at least 1")
     target = checked_target(given, [given.artefact])
     from paretune.predictions import predict
 
     out = given.out or (None if given.json else OUT)
-    entries, failed = [], 0
-    for found in predict(given.artefact, given.images, target, given.confidence, out):
+    entries, failed, full = [], 0, 0
+    for found in predict(given.artefact, given.images, target, given.confidence, out, given.max_detections):
+        full += found.full is not None
         if found.failure is not None:
             failed += 1
             print(found.failure, file=sys.stderr)
@@ -53,6 +59,9 @@ def _predict(given: argparse.Namespace) -> int:
         print(json.dumps(body, indent=1))
     elif failed < len(entries):
         print(f"pictures: {out}")
+    if full:
+        told = f"the limit of boxes in an image binds in {full} of {len(entries)} images"
+        print(f"{told}: there may be more objects; --max-detections keeps more", file=sys.stderr)
     if failed:
         print(f"{failed} of {len(entries)} images could not be read", file=sys.stderr)
     if failed < len(entries):

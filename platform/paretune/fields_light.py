@@ -1,0 +1,165 @@
+"""What a deployment has in place of pydantic: records whose fields' names, types and limits are checked.
+
+Validators are not run. A deployment reads manifests, whose values a whole Paretune has checked and sealed with a hash;
+what it does not know of them was written by a newer one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+ConfigDict = InitErrorDetails = dict
+ValidationInfo = Any
+_LIMITS: dict[str, Callable[[Any, Any], bool]] = {
+    "ge": lambda value, limit: value >= limit,
+    "gt": lambda value, limit: value > limit,
+    "le": lambda value, limit: value <= limit,
+    "lt": lambda value, limit: value < limit,
+}
+
+
+class PydanticCustomError(ValueError):
+    """One mistake, its message as a template."""
+
+    def __init__(self, kind: str, template: str, context: Mapping[str, Any]) -> None:
+        super().__init__(template.format(**context))
+        self.type = kind
+
+    def message(self) -> str:
+        """Return what is wrong."""
+        return str(self)
+
+
+class ValidationError(ValueError):
+    """All mistakes in one record."""
+
+    def __init__(self, title: str, details: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__("; ".join(f"{'.'.join(map(str, d['loc']))}: {d['type']}" for d in details))
+        self.title = title
+        self._details = details
+
+    @classmethod
+    def from_exception_data(cls, title: str, details: Sequence[Mapping[str, Any]]) -> Self:
+        """Return the error of these details: each a ``type`` (the mistake), a ``loc`` and an ``input``."""
+        return cls(title, details)
+
+    def errors(self) -> list[dict[str, Any]]:
+        """Return each mistake's ``type``, ``msg``, ``loc`` and ``input``."""
+        return [{**d, "type": d["type"].type, "msg": d["type"].message()} for d in self._details]
+
+
+class BaseModel:
+    """A frozen record; its annotated names are its fields."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+
+    def __post_init__(self) -> None:
+        _check(type(self), {name: getattr(self, name) for name in _fields(type(self))})
+
+    @classmethod
+    def model_validate(cls, given: Mapping[str, Any]) -> Self:
+        """Return the record of these fields.
+
+        Raises:
+            ValidationError: one is unknown, missing, or of another type.
+        """
+        return _made(cls, given)
+
+    def model_dump(self, mode: str = "python") -> dict[str, Any]:  # noqa: ARG002 - fields are plain data
+        """Return every field with its value."""
+        return {name: getattr(self, name) for name in _fields(type(self))}
+
+
+class TypeAdapter:
+    """Reads mappings into a dataclass."""
+
+    def __init__(self, made: type[Any]) -> None:
+        self._made = made
+
+    def validate_python(self, given: Mapping[str, Any]) -> Any:
+        """Return the dataclass with these fields.
+
+        Raises:
+            ValidationError: one is unknown, missing, or of another type.
+        """
+        return _made(self._made, given)
+
+
+def Field(default: Any = dataclasses.MISSING, *, default_factory: Any = dataclasses.MISSING, **limits: Any) -> Any:  # noqa: N802 - pydantic's name
+    """Return what declares a field with a default or limits."""
+    return dataclasses.field(default=default, default_factory=default_factory, metadata=limits)
+
+
+def _as_it_is(*_: str, **__: str) -> Callable[[T], T]:
+    return lambda function: function
+
+
+field_validator = model_validator = _as_it_is
+
+
+def _made(cls: type[T], given: Mapping[str, Any]) -> T:
+    known = _fields(cls)
+    said = {name: "Extra inputs are not permitted" for name in given if name not in known}
+    absent = (dataclasses.MISSING, dataclasses.MISSING)
+    needed = {name for name, field in known.items() if (field.default, field.default_factory) == absent}
+    said |= dict.fromkeys(sorted(needed - given.keys()), "Field required")
+    if said:
+        raise _error(cls, said, given)
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    _check(cls, values)
+    return cls(**values)
+
+
+def _check(cls: Any, values: Mapping[str, Any]) -> None:
+    """Refuse values of other types than their fields', or beyond their limits.
+
+    Raises:
+        ValidationError: says all of them.
+    """
+    known, hints = _fields(cls), _hints(cls)
+    said = {}
+    for name, value in values.items():
+        limits = {key: limit for key, limit in known[name].metadata.items() if key in _LIMITS}
+        if not _is(value, hints[name]):
+            said[name] = f"Input should be {' or '.join(map(repr, get_args(hints[name]))) or hints[name].__name__}"
+        elif value is not None and not all(_LIMITS[key](value, limit) for key, limit in limits.items()):
+            said[name] = f"Input should be {', '.join(f'{key} {limit}' for key, limit in limits.items())}"
+    if said:
+        raise _error(cls, said, values)
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Tell whether a value is of a type; one that is not known here is not looked at."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is Literal:
+        return value in inner
+    if kind in (Union, types.UnionType):
+        return any(_is(value, one) for one in inner)
+    if hint in (int, float):
+        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
+    known = kind or hint
+    return not isinstance(known, type) or isinstance(value, known)
+
+
+def _error(cls: type[Any], said: Mapping[str, str], given: Mapping[str, Any]) -> ValidationError:
+    details = [
+        {"type": PydanticCustomError("unfit", "{said}", {"said": told}), "loc": (name,), "input": given.get(name)}
+        for name, told in said.items()
+    ]
+    return ValidationError(cls.__name__, details)
+
+
+def _fields(cls: type[Any]) -> dict[str, dataclasses.Field[Any]]:
+    return {field.name: field for field in dataclasses.fields(cls)}
+
+
+@cache
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    return get_type_hints(cls)
