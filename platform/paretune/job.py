@@ -249,6 +249,9 @@ class Job(Spec):
     @model_validator(mode="after")
     def _fitting_training(self) -> Job:
         wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {}
+        if not self.training.epochs and self.baseline is None and not self.detector.starts_trained:
+            said = f"0 takes weights as they are; name a trained network's: detector.{self.detector.name}.weights"
+            wrong["training", "epochs"] = said, 0
         losses = self.training.losses
         if losses.box is not None and (problem := self.detector.loss_problem("box_loss", losses.box)):
             wrong["training", "box_loss"] = problem, losses.box

@@ -233,10 +233,11 @@ def _write_artefact(order: Order, data: Data) -> None:
 
     network = load_network(order.detector, len(data.classes), order.folder)
     params, flops = count(network, order.size)
+    notes = tuple(read_history(order.folder).get("notes", ()))
     recipe = Recipe.model_validate({"input_size": str(order.size), "runtime": "eager"})
     write_artefact(
         order.folder / "artefact",
-        Model(network, None, order.size, params=params, flops=flops),
+        Model(network, None, order.size, notes=notes, params=params, flops=flops),
         detector=order.detector,
         runtime=recipe.runtime,
         recipe_tree=recipe.tree(),

@@ -146,7 +146,8 @@ def test_regions_are_torchvisions():
     network, images = sure(SMALL), pictures()
     _, theirs = torchvisions_regions(network, images, SMALL.proposals)
     with torch.no_grad():
-        ours = SMALL._regions([m.numpy() for m in network.core(images)], SIZE)
+        seen = np.array([[SIZE.width, SIZE.height]] * 2, np.float32)
+        ours = SMALL._regions([m.numpy() for m in network.core(images)], SIZE, seen)
     assert ours.shape == (2, SMALL.proposals, 4)
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine[: len(other)], other.numpy(), atol=1e-3)

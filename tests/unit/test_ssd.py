@@ -246,5 +246,5 @@ def test_weights_of_coco_are_loaded_but_for_other_classes(classes, monkeypatch):
         assert len(fresh) == 12  # weights and biases of the six last convolutions for classes
         assert all(name.startswith("head.classification_head.") for name in fresh)
     monkeypatch.setattr("paretune.detectors.pretrained.fetch", lambda *_: dict(list(saved.items())[1:]))
-    with pytest.raises(UserError, match="not of this network"):
+    with pytest.raises(UserError, match=r"not of ssd .*not whole"):
         Ssd(weights="COCO_V1").initial(classes)

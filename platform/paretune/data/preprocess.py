@@ -2,17 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
-from paretune.fields import TypeAdapter
 from paretune.structures import Floats, Image, InputSize
 
-SHRINKING = "halved as often as it goes, then bilinear"
-"""How ``_resized`` makes an image smaller, as manifests tell it."""
+Shrinking = Literal["halved as often as it goes, then bilinear", "bilinear in float"]
+"""How an image is made smaller, as manifests tell it: averaged and rounded to 8 bits, or as torchvision's detectors do,
+without averaging and without rounding."""
+SHRINKING: Shrinking = "halved as often as it goes, then bilinear"
+IN_FLOAT: Shrinking = "bilinear in float"
+_MAYBE = ("shortest", "longest")
+"""Fields that a manifest tells only where they are used: older ones know none."""
+
+
+def _whole(told: Any) -> bool:
+    return isinstance(told, int) and not isinstance(told, bool)
+
+
+def _number(told: Any) -> bool:
+    return isinstance(told, int | float) and not isinstance(told, bool) and math.isfinite(told)
+
+
+def _three(told: Any) -> bool:
+    return isinstance(told, list | tuple) and len(told) == 3 and all(map(_number, told))
+
+
+_RIGHT: dict[str, Callable[[Any], bool]] = {
+    "resize": lambda told: told in ("letterbox", "stretch"),
+    "fill": lambda told: told == "mean" or (_whole(told) and 0 <= told <= 255),
+    "order": lambda told: told in ("rgb", "bgr"),
+    "scale": _number,
+    "mean": _three,
+    "std": lambda told: _three(told) and all(told),
+    "shrinking": lambda told: told in get_args(Shrinking),
+    "shortest": lambda told: told is None or (_whole(told) and told >= 1),
+    "longest": lambda told: told is None or (_whole(told) and told >= 1),
+}
+"""What each field of a manifest may be."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +57,11 @@ class Placement:
     width: int
     height: int
     """Size of the image itself, in pixels."""
+
+    @property
+    def inner(self) -> tuple[int, int]:
+        """Width and height of the image in the network's input; what lies right of it and below is filled up."""
+        return round(self.width * self.scale_x), round(self.height * self.scale_y)
 
     def to_input(self, boxes: Floats) -> Floats:
         """Turn boxes (N, 4) from image pixels into input pixels."""
@@ -44,18 +82,25 @@ class Preprocess:
 
     resize: Literal["letterbox", "stretch"]
     """letterbox keeps the proportions and fills the rest; stretch does not."""
-    fill: int = 114
-    """Grey level of the rest."""
+    fill: int | Literal["mean"] = 114
+    """Grey level of the rest; mean is what the network sees as nought."""
     order: Literal["rgb", "bgr"] = "rgb"
     scale: float = 1 / 255
     """What pixel values are multiplied by."""
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Subtracted and divided by after scaling, in the order of the channels."""
+    shrinking: Shrinking = SHRINKING
+    shortest: int | None = None
+    """The shorter side that a letterboxed image gets, as torchvision's ``min_size``; None fills the input. Where the
+    input has no room for that, it gets what there is."""
+    longest: int | None = None
+    """Most that its longer side gets then, as torchvision's ``max_size``."""
 
     def tree(self) -> dict[str, Any]:
         """Return all that it does as plain data."""
-        return {**asdict(self), "shrinking": SHRINKING}
+        told = asdict(self)
+        return {name: value for name, value in told.items() if name not in _MAYBE or value is not None}
 
     @classmethod
     def parse(cls, tree: Mapping[str, Any]) -> Preprocess:
@@ -64,30 +109,69 @@ class Preprocess:
         Raises:
             ValueError: it tells of something that this Paretune does not do.
         """
-        if odd := sorted(tree.keys() ^ {*cls.__dataclass_fields__, "shrinking"}):
+        fields = cls.__dataclass_fields__
+        if odd := sorted((tree.keys() - fields) | (fields.keys() - tree.keys() - set(_MAYBE))):
             raise ValueError(f"{odd[0]} is {'told and unknown' if odd[0] in tree else 'not told'}")
-        if tree["shrinking"] != SHRINKING:
-            raise ValueError(f"shrinking is {tree['shrinking']!r}, here it is {SHRINKING!r}")
-        return TypeAdapter(cls).validate_python({name: tree[name] for name in cls.__dataclass_fields__})
+        for name, told in tree.items():
+            if not _RIGHT[name](told):
+                raise ValueError(f"{name} is {told!r}, which is not known here")
+        if tree.get("shortest") is None and tree.get("longest") is not None:
+            raise ValueError("longest is told, and shortest is not")
+        values: dict[str, Any] = {name: tuple(told) if isinstance(told, list) else told for name, told in tree.items()}
+        return cls(**values)
+
+    @property
+    def filling(self) -> int | tuple[int, ...]:
+        """Grey level or RGB colour of the rest of an 8-bit picture."""
+        if self.fill != "mean":
+            return self.fill
+        levels = tuple(round(mean / self.scale) for mean in self.mean)
+        return levels[::-1] if self.order == "bgr" else levels
+
+    def larger(self, factor: float) -> Preprocess:
+        """Return the same for inputs that are larger by a factor: images fill as much of them."""
+        longer = {name: round(side * factor) for name in _MAYBE if (side := getattr(self, name)) is not None}
+        return replace(self, **longer)
+
+    def place(self, width: int, height: int, size: InputSize) -> Placement:
+        """Return where an image of so many pixels comes to lie in an input of this size."""
+        inner = size.width, size.height
+        if self.resize == "letterbox":
+            inner = self._letterboxed(width, height, size)
+        return Placement(inner[0] / width, inner[1] / height, width, height)
+
+    def _letterboxed(self, width: int, height: int, size: InputSize) -> tuple[int, int]:
+        if self.shortest is not None:
+            ratio = self.shortest / min(width, height)
+            if self.longest is not None:
+                ratio = min(ratio, self.longest / max(width, height))
+            inner = max(1, int(width * ratio)), max(1, int(height * ratio))  # cut off, as torch's interpolate does
+            if inner[0] <= size.width and inner[1] <= size.height:
+                return inner
+        ratio = min(size.width / width, size.height / height)
+        return max(1, round(width * ratio)), max(1, round(height * ratio))
 
     def fit(self, image: Image, size: InputSize) -> tuple[Image, Placement]:
-        """Resize an RGB image (H, W, 3) uint8 to the input size: still uint8 RGB, (height, width, 3)."""
-        height, width = image.shape[:2]
-        if self.resize == "stretch":
-            new_width, new_height = size.width, size.height
+        """Resize an RGB image (H, W, 3) uint8 to the input size, in 8 bits, for pictures that are changed further.
+
+        Returns:
+            The picture (height, width, 3) uint8 RGB, and where the image lies in it.
+        """
+        placement = self.place(image.shape[1], image.shape[0], size)
+        width, height = placement.inner
+        if self.shrinking == IN_FLOAT:
+            levels = np.tile(np.arange(256, dtype=np.float32), (3, 1))
+            resized = _bilinear(image, width, height, levels).round().astype(np.uint8).transpose(1, 2, 0)
         else:
-            ratio = min(size.width / width, size.height / height)
-            new_width, new_height = max(1, round(width * ratio)), max(1, round(height * ratio))
-        resized = _resized(image, new_width, new_height)
-        placement = Placement(new_width / width, new_height / height, width, height)
-        if (new_width, new_height) == (size.width, size.height):
+            resized = _halved(image, width, height)
+        if (width, height) == (size.width, size.height):
             return np.asarray(resized, np.uint8), placement
-        canvas = np.full((size.height, size.width, 3), self.fill, np.uint8)
-        canvas[:new_height, :new_width] = resized
+        canvas = np.full((size.height, size.width, 3), self.filling, np.uint8)
+        canvas[:height, :width] = resized
         return canvas, placement
 
     def tensor(self, fitted: Image) -> Floats:
-        """Turn a fitted image (H, W, 3) uint8 RGB into the network's input (3, H, W) float32."""
+        """Turn a fitted image (H, W, 3) uint8 RGB into what the network sees, (3, H, W) float32."""
         channels = fitted[..., ::-1] if self.order == "bgr" else fitted
         planes = np.ascontiguousarray(channels.transpose(2, 0, 1)).astype(np.float32)
         if self.scale != 1:
@@ -98,12 +182,96 @@ class Preprocess:
         return planes
 
     def __call__(self, image: Image, size: InputSize) -> tuple[Floats, Placement]:
-        """Do both: image → ((3, H, W) float32, where it lies)."""
-        fitted, placement = self.fit(image, size)
-        return self.tensor(fitted), placement
+        """Turn an RGB image (H, W, 3) uint8 into the network's input.
+
+        Returns:
+            The input (3, height, width) float32, and where the image lies in it.
+        """
+        placement = self.place(image.shape[1], image.shape[0], size)
+        width, height = placement.inner
+        if self.shrinking == IN_FLOAT:
+            planes = _bilinear(image[..., ::-1] if self.order == "bgr" else image, width, height, self._levels)
+        else:
+            planes = self.tensor(_halved(image, width, height))
+        if (width, height) == (size.width, size.height):
+            return planes, placement
+        rest = 0 if self.fill == "mean" else self.tensor(np.full((1, 1, 3), self.fill, np.uint8))
+        canvas = np.empty((3, size.height, size.width), np.float32)
+        canvas[:, :height, :width] = planes
+        canvas[:, height:] = rest
+        canvas[:, :height, width:] = rest
+        return canvas, placement
+
+    @cached_property
+    def _levels(self) -> Floats:
+        """What the network sees of the values of each channel, (3, 256), computed in the steps of torchvision."""
+        values = np.arange(256, dtype=np.float32) / np.float32(1 / self.scale)
+        mean, std = (np.asarray(three, np.float32)[:, None] for three in (self.mean, self.std))
+        return np.asarray((values - mean) / std, np.float32)
 
 
-def _resized(image: Image, width: int, height: int) -> Image:
+def shown(batch: Floats) -> Floats:
+    """Return width and height (B, 2) of the pictures in inputs (B, 3, H, W) that are filled up with noughts.
+
+    What is filled with anything else, or all nought, counts as picture: no picture has an edge that is nought in every
+    channel, since no mean is a whole grey level.
+    """
+    found = np.array([batch.shape[:1:-1]] * len(batch), np.float32)
+    for number, planes in enumerate(batch):
+        for place, lines in enumerate((planes.transpose(2, 0, 1), planes.transpose(1, 0, 2))):
+            last = next((at for at in range(len(lines), 0, -1) if lines[at - 1].any()), None)
+            if last is not None:
+                found[number, place] = last
+    return found
+
+
+def _bilinear(image: Image, width: int, height: int, levels: Floats) -> Floats:
+    """Resize in float as torch's ``interpolate`` does it without corners aligned.
+
+    Bit for bit where OpenCV multiplies and adds in one rounding, as torch does: on any x86 of the last ten years;
+    elsewhere within a rounding. OpenCV's own ``resize`` puts pixels up to 6e-5 of one elsewhere, which networks make
+    tenths of a pixel of.
+
+    Args:
+        image: (H, W, 3) uint8.
+        width: of the result,
+        height: and its height.
+        levels: (3, 256) what the values of each channel stand for.
+
+    Returns:
+        (3, height, width) float32.
+    """
+    import cv2
+
+    if image.shape[:2] == (height, width):
+        return np.stack([levels[channel][image[..., channel]] for channel in range(3)])
+    above, below, down = _between(image.shape[0], height)
+    left, right, across = _between(image.shape[1], width)
+    columns, upper, lower = np.concatenate([left, right]), (1 - down)[:, None], down[:, None]
+    shares = [upper * across, upper * (1 - across), lower * (1 - across), lower * across]
+    parts = []
+    for rows in (above, below):  # four bytes of a pixel are moved at once
+        pixels = cv2.cvtColor(np.ascontiguousarray(image[rows]), cv2.COLOR_RGB2RGBA).view(np.uint32)[..., 0]
+        parts.append(cv2.split(np.take(pixels, columns, axis=1).view(np.uint8).reshape(height, -1, 4)))
+    planes = np.empty((3, height, width), np.float32)
+    for channel, plane in enumerate(planes):
+        first, second = (cv2.LUT(part[channel], levels[channel]) for part in parts)
+        np.multiply(first[:, width:], shares[0], out=plane)
+        for corner, share in zip((first[:, :width], second[:, :width], second[:, width:]), shares[1:], strict=True):
+            cv2.accumulateProduct(corner, share, plane)
+    return planes
+
+
+@lru_cache(maxsize=64)
+def _between(given: int, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+    """Return for each of the wanted pixels of a line the two it lies between, and how far beyond the first one."""
+    scale = np.float64(np.float32(given) / np.float32(wanted))  # in float32, as torch has it; the rest rounded once
+    places = np.maximum((scale * (np.arange(wanted) + 0.5) - 0.5).astype(np.float32), np.float32(0))
+    first = np.minimum(places.astype(np.int64), given - 1)
+    return first, np.minimum(first + 1, given - 1), np.clip(places - first, 0, 1).astype(np.float32)
+
+
+def _halved(image: Image, width: int, height: int) -> Image:
     """Resize by halving as often as it goes, then bilinearly.
 
     Bilinear alone skips pixels when an image shrinks to less than half, and small objects with them;

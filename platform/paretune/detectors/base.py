@@ -42,6 +42,17 @@ class Losses:
 OWN = Losses()
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """The network that a training starts from."""
+
+    network: nn.Module
+    notes: tuple[str, ...] = ()
+    """What is to be known of its weights, a line each."""
+    fresh: tuple[str, ...] = ()
+    """Classes that no trained weights are there for, of a network that has some."""
+
+
 class Detector(Spec, ABC):
     """One family; its fields choose the member. Importing its file must not import torch.
 
@@ -126,6 +137,24 @@ class Detector(Spec, ABC):
             UserError: the weights cannot be had, or are not this network's.
         """
         return self.build(num_classes)
+
+    @property
+    def starts_trained(self) -> bool:
+        """Tell whether ``begin`` gives weights somebody has trained, of the whole network."""
+        return False
+
+    @property
+    def trained_size(self) -> InputSize | None:
+        """Return the one input size that the weights it names were trained at, where torchvision has one."""
+        return None
+
+    def begin(self, classes: Sequence[str]) -> Beginning:
+        """Build the network that training starts from for classes of these names.
+
+        Raises:
+            UserError: as for ``initial``.
+        """
+        return Beginning(self.initial(len(classes)))
 
     def suited(
         self,

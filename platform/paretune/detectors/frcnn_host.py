@@ -24,6 +24,8 @@ WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 PROPOSAL_IOU = 0.7
 SMALLEST = 1e-3
 """Side in pixels below which a proposal is none."""
+SMALLEST_BOX = 1e-2
+"""The same of what is found in the end."""
 POOL = 7
 SAMPLES = 2
 """Points along each side of each of the 7 x 7 parts of a region."""
@@ -58,9 +60,9 @@ def propose(
     objectness: Sequence[Floats],
     offsets: Sequence[Floats],
     levels: Sequence[Floats],
-    size: InputSize,
     count: int,
     least: float,
+    shown: Floats,
 ) -> Floats:
     """Return the best regions of each image, (B, count, 4) in pixels of the input; rows without one are zero.
 
@@ -68,11 +70,10 @@ def propose(
         objectness: per level, logits (B, K, h, w).
         offsets: per level, (B, 4·K, h, w).
         levels: anchors of each level.
-        size: of the input, at whose edges regions are cut off.
         count: of the regions.
         least: score below which a region is none.
+        shown: width and height (B, 2) of the pictures in the input, at whose edges regions are cut off.
     """
-    limits = np.array([size.width, size.height] * 2, np.float32)
     found = np.zeros((len(objectness[0]), count, 4), np.float32)
     for image in range(len(found)):
         boxes, scores, owners = [], [], []
@@ -80,7 +81,7 @@ def propose(
             logits = objectness[level][image].transpose(1, 2, 0).ravel()
             chosen = np.argsort(-logits, kind="stable")[:count]
             moved = offsets[level][image].reshape(-1, 4, *offsets[level].shape[2:]).transpose(2, 3, 0, 1).reshape(-1, 4)
-            boxes.append(np.clip(decoded(moved[chosen], mine[chosen], (1.0,) * 4), 0, limits))
+            boxes.append(np.clip(decoded(moved[chosen], mine[chosen], (1.0,) * 4), 0, np.tile(shown[image], 2)))
             scores.append(1 / (1 + np.exp(-logits[chosen])))
             owners.append(np.full(len(chosen), level, np.int64))
         box, score, owner = np.concatenate(boxes), np.concatenate(scores), np.concatenate(owners)
@@ -178,21 +179,20 @@ def weights(low: Floats, high: Floats, cells: int) -> Floats:
     return counts
 
 
-def decode(raw: Sequence[Floats], size: InputSize, thresholds: Thresholds) -> list[Detections]:
+def decode(raw: Sequence[Floats], thresholds: Thresholds) -> list[Detections]:
     """Turn raw maps into detections.
 
     Args:
         raw: regions (B, R, 4), zero where there is none; class logits (B, R, C + 1), background first; offsets
-            (B, R, 4·(C + 1)).
-        size: of the input.
+            (B, R, 4·(C + 1)); width and height (B, 2) of the pictures in the input.
         thresholds: what is kept.
     """
-    regions, logits, offsets = raw
-    return [_decode_image(regions[i], logits[i], offsets[i], size, thresholds) for i in range(len(regions))]
+    regions, logits, offsets, shown = raw
+    return [_decode_image(regions[i], logits[i], offsets[i], shown[i], thresholds) for i in range(len(regions))]
 
 
 def _decode_image(
-    regions: Floats, logits: Floats, offsets: Floats, size: InputSize, thresholds: Thresholds
+    regions: Floats, logits: Floats, offsets: Floats, shown: Floats, thresholds: Thresholds
 ) -> Detections:
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     scores = exponentials / exponentials.sum(axis=1, keepdims=True)
@@ -204,7 +204,10 @@ def _decode_image(
         return nothing()
     at, labels = np.divmod(chosen, classes)
     moved = offsets.reshape(len(regions), classes + 1, 4)[at, labels + 1]
-    limits = np.array([size.width, size.height] * 2, np.float32)
-    boxes = np.clip(decoded(moved, regions[at], WEIGHTS), 0, limits)
+    boxes = np.clip(decoded(moved, regions[at], WEIGHTS), 0, np.tile(shown, 2))
+    there = (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_BOX).all(axis=1)
+    boxes, chosen, labels = boxes[there], chosen[there], labels[there]
+    if not len(boxes):
+        return nothing()
     kept = suppress(boxes, flat[chosen], labels, thresholds)
     return Detections(boxes[kept], flat[chosen[kept]], labels[kept])

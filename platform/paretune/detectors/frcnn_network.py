@@ -15,14 +15,15 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 
+from paretune.data.preprocess import shown
 from paretune.detectors.base import OWN, Losses
 from paretune.detectors.frcnn_host import POOL, RATIOS, SAMPLES
 from paretune.detectors.frcnn_pool import pooled, suits
 from paretune.detectors.losses import FOCAL_GAMMA, box_loss, is_torchs, label_loss, torch_loss
 from paretune.structures import Annotations, Floats, InputSize
 
-Propose = Callable[[Sequence[Floats], InputSize], Floats]
-"""Maps of the first network → regions (B, R, 4)."""
+Propose = Callable[[Sequence[Floats], InputSize, Floats], Floats]
+"""Maps of the first network, size of the input, width and height (B, 2) of its pictures → regions (B, R, 4)."""
 _BUILDERS: dict[str, Callable[..., Any]] = {
     "mobilenet_v3_large_320_fpn": detection.fasterrcnn_mobilenet_v3_large_320_fpn,
     "mobilenet_v3_large_fpn": detection.fasterrcnn_mobilenet_v3_large_fpn,
@@ -63,20 +64,25 @@ class FasterRcnn(nn.Module):
     def forward(
         self, images: Tensor, targets: Sequence[Annotations] | None = None, losses: Losses = OWN
     ) -> tuple[Tensor, ...] | dict[str, Tensor]:
-        """Return regions (B, R, 4), logits (B, R, C + 1) and offsets (B, R, 4·(C + 1)); with targets the losses."""
+        """Return regions (B, R, 4), logits (B, R, C + 1), offsets (B, R, 4·(C + 1)) and sizes (B, 2); or the losses.
+
+        Sizes are widths and heights of the pictures in the input; losses are returned where there are targets.
+        """
         return self._predict(images) if targets is None else self._losses(images, targets, losses)
 
-    def _predict(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _predict(self, images: Tensor) -> tuple[Tensor, ...]:
         maps = self.core(images)
         size = InputSize(images.shape[3], images.shape[2])
-        regions = torch.from_numpy(self._propose([m.detach().float().cpu().numpy() for m in maps], size))
-        regions = regions.to(images.device)
+        pictures, *levels_and_more = (m.detach().float().cpu().numpy() for m in (images, *maps))
+        seen = shown(pictures)
+        regions = torch.from_numpy(self._propose(levels_and_more, size, seen)).to(images.device)
         levels = OrderedDict((str(number), maps[number].float()) for number in range(self.levels_pooled))
         shapes = [tuple(images.shape[2:])] * len(images)
         features = self.roi_heads.box_roi_pool(levels, list(regions), shapes)
         logits, offsets = self.box(features.to(maps[0].dtype))
         batch = len(images)
-        return regions, logits.view(batch, -1, logits.shape[1]), offsets.view(batch, -1, offsets.shape[1])
+        views = (part.view(batch, -1, part.shape[1]) for part in (logits, offsets))
+        return (regions, *views, torch.from_numpy(seen).to(images.device))
 
     def judge(self, images: Tensor, regions: Sequence[Tensor] | None) -> None:
         """Run the first network, and the second on given regions of each image, (R, 4); hooks see what they say."""
@@ -222,6 +228,7 @@ def build(
     samples: int,
     frozen: bool = False,
     head_width: int | None = None,
+    norm_eps: float = 1e-5,
 ) -> FasterRcnn:
     """Build one of torchvision's networks with fresh weights and batch norms.
 
@@ -233,10 +240,14 @@ def build(
         samples: regions of an image that the second network is trained on.
         frozen: keep the backbone's statistics of norms as they are.
         head_width: outputs of the two layers of the MobileNets' second network; None is torchvision's 1024.
+        norm_eps: added to the variance in the backbone's norms.
     """
     parts = _BUILDERS[variant](
         weights=None, weights_backbone=None, num_classes=num_classes + 1, box_batch_size_per_image=samples
     )
+    for module in parts.backbone.body.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = norm_eps
     parts.rpn.anchor_generator = Anchors(sizes)
     for part in (parts.rpn, parts.roi_heads):
         part.box_coder = Coder(part.box_coder.weights)

@@ -1,21 +1,43 @@
-"""Weights that torchvision publishes, fetched when they are asked for and kept under the output folder."""
+"""Networks that begin with weights somebody has trained: torchvision's, or a checkpoint of the user's own."""
 
 from __future__ import annotations
 
-import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
-import torch
 from torch import Tensor, nn
 
+from paretune.detectors.base import Beginning
+from paretune.detectors.checkpoints import Checkpoint, checkpoint, folder_of_weights, listed
+from paretune.detectors.recognising import seems_to_be
 from paretune.errors import UserError
-from paretune.names import is_url
+from paretune.names import is_checkpoint
 from paretune.store import sha256
 
-FOLDER = "PARETUNE_WEIGHTS"
-"""Variable that names the folder in which fetched weights are kept; ``runs/weights`` without it."""
+if TYPE_CHECKING:
+    from paretune.detectors.base import Detector
+
+_RENAMED = (
+    (re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"), r"\1.0.\2"),
+    (re.compile(r"^rpn\.head\.conv\.(weight|bias)$"), r"rpn.head.conv.0.0.\1"),
+)
+"""Names of tensors in torchvision before 0.13, which its published files still have, and those of today."""
+_SHOWN = 5
+"""Class names that a note tells, at most."""
+
+
+@dataclass(frozen=True)
+class ClassRows:
+    """Tensors of a predictor whose first dimension is groups x (classes and background) x values of each."""
+
+    names: str
+    """Beginning of their names."""
+    groups: int = 1
+    values: int = 1
 
 
 def fetch(model: str, weights: str) -> dict[str, Tensor]:
@@ -31,7 +53,7 @@ def fetch(model: str, weights: str) -> dict[str, Tensor]:
     from torchvision.models import get_model_weights
 
     table: Any = get_model_weights(model)
-    folder, url = Path(os.environ.get(FOLDER, "runs/weights")), str(table[weights].url)
+    folder, url = folder_of_weights(), str(table[weights].url)
     file, begins = folder / Path(url).name, Path(url).stem.rpartition("-")[2]
     if file.is_file() and not (found := sha256(file)).startswith(begins):  # torch.hub checks only what it fetches
         raise UserError(f"weights {weights} of {model}: {file} is damaged or another file (sha256 {found}); delete it")
@@ -47,65 +69,163 @@ def fetch(model: str, weights: str) -> dict[str, Tensor]:
     return state
 
 
-def checkpoint(source: str, digest: str | None) -> dict[str, Tensor]:
-    """Return the weights in a checkpoint, fetched if it is an address; no code in it is run.
-
-    Args:
-        source: path, or URL.
-        digest: SHA-256 that the file must have, in hex; None for a path takes any file.
+def torchvisions(model: str, weights: str) -> Checkpoint:
+    """Return torchvision's weights of a whole detector, with the class names that it publishes beside them.
 
     Raises:
-        UserError: no such file, another one than the hash says, or not a checkpoint.
+        UserError: as ``fetch``.
     """
-    file = _fetched(source, digest or "") if is_url(source) else Path(source).expanduser()
-    if not file.is_file():
-        raise UserError(f"weights {source}: no such file")
-    if digest is not None and sha256(file) != digest:
-        raise UserError(f"weights {source}: {file} is another file than asked for: its sha256 is {sha256(file)}")
-    try:
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a damaged archive makes torch raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"weights {source}: not a checkpoint ({reason[:120]})") from error
-    state = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"weights {source}: expected a state dict of tensors, or one under `model`")
-    if odd := [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
-        raise UserError(f"weights {source}: {odd[0]} is not finite")
-    return {str(name): value for name, value in state.items()}
+    from torchvision.models import get_model_weights
+
+    table: Any = get_model_weights(model)
+    names = listed(table[weights].meta.get("categories"))
+    return Checkpoint(f"weights {weights} of {model}", modern(fetch(model, weights)), names)
 
 
-def _fetched(url: str, digest: str) -> Path:
-    """Return the file of an address, fetched once and kept by its hash."""
-    file = Path(os.environ.get(FOLDER, "runs/weights")) / f"{digest[:16]}-{Path(url).name}"
-    if file.is_file():
-        return file
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(file), hash_prefix=digest, progress=False)
-    except (URLError, OSError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"weights {url} cannot be fetched ({reason}); put the file at {file.absolute()}") from error
-    return file
+def given(weights: str, digest: str | None, model: str) -> Checkpoint:
+    """Return the weights that a field names: a file's, or torchvision's for the model.
+
+    Raises:
+        UserError: they cannot be had.
+    """
+    if not is_checkpoint(weights):
+        return torchvisions(model, weights)
+    found = checkpoint(weights, digest)
+    return replace(found, state=modern(found.state))
 
 
-def load_detector(network: nn.Module, state: dict[str, Tensor], predictors: tuple[str, ...], what: str) -> None:
-    """Load a whole detector's weights by their names; predictors of other classes keep their fresh weights.
+def shapes_differ(network: nn.Module, given: Checkpoint, begins: str) -> bool:
+    """Tell whether tensors of these names are of other shapes in a checkpoint than in a network."""
+    own = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(begins)}
+    return any(name in given.state and given.state[name].shape != tensor.shape for name, tensor in own.items())
+
+
+def modern(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights by the names that torchvision's detectors have today."""
+    found = {}
+    for name, value in state.items():
+        for pattern, new in _RENAMED:
+            name = pattern.sub(new, name)  # noqa: PLW2901 - the same tensor
+        found[name] = value
+    return found
+
+
+def begin_with(
+    network: nn.Module,
+    given: Checkpoint,
+    rows: Sequence[ClassRows],
+    detector: Detector,
+    classes: Sequence[str] | int,
+    *,
+    background: int = 1,
+) -> Beginning:
+    """Load a whole detector's weights by their names.
+
+    What predicts classes is taken class by class where the file tells its class names, as it is where it does not and
+    has as many, and is left fresh otherwise.
 
     Args:
-        network: changed in place.
-        state: the weights.
-        predictors: beginnings of the names of layers whose shapes depend on the number of classes.
-        what: the weights, for messages.
+        network: with fresh weights; changed in place.
+        given: the weights.
+        rows: predictors that have rows for each class.
+        detector: whose network it is, for messages.
+        classes: their names, or only how many there are.
+        background: outputs before those of the classes.
 
     Raises:
         UserError: they are not this network's.
     """
-    own = network.state_dict()
-    fresh = {name for name in own if name.startswith(predictors) and name in state}
-    fresh = {name for name in fresh if own[name].shape != state[name].shape}
-    odd = sorted(own.keys() ^ state.keys())
-    odd += [name for name in own if name in state and name not in fresh and own[name].shape != state[name].shape]
-    if odd:
-        raise UserError(f"{what}: not of this network ({len(odd)} tensors differ, such as {odd[0]})")
-    network.load_state_dict({name: value for name, value in state.items() if name not in fresh}, strict=False)
+    own, state = network.state_dict(), given.state
+    of_classes = {name: row for name in own for row in rows if name.startswith(row.names)}
+    _refuse_another(own, state, of_classes, given.what, detector)
+    there = _classes_in(state, of_classes, background, given.what)
+    count = classes if isinstance(classes, int) else len(classes)
+    pairs, notes, fresh = _matched(given, there, classes, count)
+    shared = [(number, number) for number in range(background)] if pairs else []
+    shared += [(background + one, background + other) for one, other in pairs]
+    loaded = {name: value for name, value in state.items() if name in own and name not in of_classes}
+    for name, row in of_classes.items():
+        mine = own[name].clone().view(row.groups, background + count, row.values, *own[name].shape[1:])
+        theirs = state[name].view(row.groups, background + there, row.values, *own[name].shape[1:])
+        for here, other in shared:
+            mine[:, here] = theirs[:, other].to(mine.dtype)
+        loaded[name] = mine.view_as(own[name])
+    network.load_state_dict(loaded)
+    return Beginning(network, (*given.notes, *notes), fresh)
+
+
+def _refuse_another(
+    own: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    of_classes: Mapping[str, ClassRows],
+    what: str,
+    detector: Any,
+) -> None:
+    """Compare names and shapes.
+
+    Raises:
+        UserError: names the tensors that differ and the network that they seem to be of.
+    """
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    skipped = {name: 1 if name in of_classes else 0 for name in own}  # the first dimension depends on the classes
+    other = [n for n in own if n in state and own[n].shape[skipped[n] :] != state[n].shape[skipped[n] :]]
+    if not (missing or unknown or other):
+        return
+    said = [
+        *([f"{len(missing)} tensors are missing, such as {missing[0]}"] if missing else []),
+        *([f"{len(unknown)} are unknown, such as {unknown[0]}"] if unknown else []),
+        *([f"{len(other)} have other shapes, such as {other[0]} {_shapes(own, state, other[0])}"] if other else []),
+    ]
+    words, ours = seems_to_be(state)
+    mine = f"{detector.name} {getattr(detector, 'variant', '')}".strip()
+    seems = "it is of no network known here" if words is None else f"it seems to be {words}"
+    if ours is not None and ours == mine.replace("_320_", "_"):  # the two differ in nothing but the size of pictures
+        seems = "it seems to be one, changed or not whole"
+        if not (missing or unknown):
+            seems = "fields of the detector, such as its widths, are others"
+    raise UserError(f"{what}: not of {mine}: {'; '.join(said)}; {seems}")
+
+
+def _shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], name: str) -> str:
+    one, other = ("x".join(map(str, entry[name].shape)) or "one number" for entry in (state, own))
+    return f"({one} in the file, {other} here)"
+
+
+def _classes_in(state: Mapping[str, Tensor], of_classes: Mapping[str, ClassRows], background: int, what: str) -> int:
+    """Return the number of classes that the predictors of a file have.
+
+    Raises:
+        UserError: they do not agree, or have none.
+    """
+    found = {name: divmod(len(state[name]), row.groups * row.values) for name, row in of_classes.items()}
+    counts = {outputs - background if rest == 0 else -1 for outputs, rest in found.values()}
+    if len(counts) != 1 or min(counts) < 1:
+        told = ", ".join(f"{name} {len(state[name])}" for name in list(found)[:4])
+        raise UserError(f"{what}: its predictors do not agree on a number of classes (rows: {told})")
+    return counts.pop()
+
+
+def _matched(
+    given: Checkpoint, there: int, classes: Sequence[str] | int, count: int
+) -> tuple[list[tuple[int, int]], list[str], tuple[str, ...]]:
+    """Return pairs of a class here and one in the file, what there is to say of them, and the classes without one."""
+    what, told = given.what, given.classes
+    names = None if isinstance(classes, int) else list(classes)
+    if told is not None and len(told) == there and names is not None:
+        numbers = {name.casefold().strip(): number for number, name in reversed(list(enumerate(told))) if name}
+        pairs = [(n, numbers[key]) for n, name in enumerate(names) if (key := name.casefold().strip()) in numbers]
+        taken = {one for one, _ in pairs}
+        fresh = tuple(name for number, name in enumerate(names) if number not in taken)
+        said = f"{what}: of {count} classes {len(pairs)} are in it by their names"
+        return pairs, [f"{said}; {_some(fresh)} start{'s' if len(fresh) == 1 else ''} afresh" if fresh else said], fresh
+    if there == count:
+        pairs = [(number, number) for number in range(count)]
+        if names is None:
+            return pairs, [], ()
+        return pairs, [f"{what}: tells no class names; its {there} are taken to be, in this order, {_some(names)}"], ()
+    fresh = tuple(names or map(str, range(count)))
+    return [], [f"{what}: has {there} classes, the data {count}: what predicts classes starts afresh"], fresh
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from paretune.data.preprocess import Preprocess
-from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Compared, Detector, Losses
+from paretune.detectors.base import OWN, Beginning, BoxLoss, ClassLoss, Compared, Detector, Losses
 from paretune.errors import did_you_mean
 from paretune.fields import Field, model_validator
-from paretune.names import CHECKPOINTS, is_url
+from paretune.names import CHECKPOINTS, is_checkpoint, is_url, missing_file
 from paretune.structures import Annotations, Detections, Floats, InputSize, Thresholds
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class Yolo(Detector):
         weights = self.weights
         if weights is None:
             return self
-        if weights != _OFFICIAL and not is_url(weights) and not weights.endswith(CHECKPOINTS):
+        if weights != _OFFICIAL and not is_checkpoint(weights):
             known = f"{_OFFICIAL}, a URL, or a file ({', '.join(CHECKPOINTS)})"
             raise ValueError(f"no such weights: {weights!r}{did_you_mean(weights, [_OFFICIAL])}; expected {known}")
         own = (self.depth, self.width, self.depthwise) == (None, None, None)
@@ -83,22 +82,33 @@ class Yolo(Detector):
 
     def problems(self) -> list[str]:
         """Tell that there is no such checkpoint; one that has to be fetched is not looked for."""
-        if self.weights is None or self.weights == _OFFICIAL or is_url(self.weights):
-            return []
-        return [] if Path(self.weights).expanduser().is_file() else [f"weights {self.weights}: no such file"]
+        return missing_file(self.weights)
+
+    @property
+    def starts_trained(self) -> bool:
+        """Tell whether a checkpoint is named."""
+        return self.weights is not None
 
     def initial(self, num_classes: int) -> nn.Module:
         """Build the network, with a checkpoint's weights if one is named."""
-        network = self.build(num_classes)
+        return self._begun(num_classes).network
+
+    def begin(self, classes: Sequence[str]) -> Beginning:
+        """Build the network, with a checkpoint's weights if one is named."""
+        return self._begun(classes)
+
+    def _begun(self, classes: Sequence[str] | int) -> Beginning:
+        network = self.build(classes if isinstance(classes, int) else len(classes))
         if self.weights is None:
-            return network
-        from paretune.detectors.pretrained import checkpoint, load_detector
+            return Beginning(network)
+        from paretune.detectors.checkpoints import checkpoint
+        from paretune.detectors.pretrained import ClassRows, begin_with
 
         official = self.weights == _OFFICIAL
         source = _RELEASE.format(self.variant) if official else self.weights
         digest = self.sha256 or (_HASHES.get(self.variant) if official else None)
-        load_detector(network, checkpoint(source, digest), ("head.cls_preds.",), f"weights {source}")
-        return network
+        rows = [ClassRows("head.cls_preds.")]
+        return begin_with(network, checkpoint(source, digest), rows, self, classes, background=0)
 
     @property
     def preprocess(self) -> Preprocess:

@@ -28,7 +28,8 @@ def curves_png(entries: Sequence[Mapping[str, Any]], file: Path) -> None:
     for name in entries[0]["losses"] if entries else ():
         grid[0, 0].plot(numbers, [entry["losses"][name] for entry in entries], label=name, marker=".")
     grid[0, 0].set(title="training loss, mean of the epoch", yscale="log")
-    grid[0, 0].legend(fontsize=8)
+    if entries:
+        grid[0, 0].legend(fontsize=8)
     scored = [(entry["number"], entry["map"]) for entry in entries if entry.get("map") is not None]
     if scored:
         grid[0, 1].plot(*zip(*scored, strict=True), marker=".", c=TRUE)

@@ -42,7 +42,7 @@ class Augment(Spec):
 
     def problem(self, epochs: int) -> dict[str, str]:
         """Return what is wrong with these changes in a training of so many epochs, or nothing."""
-        if (self.mosaic or self.mixup) and self.close_epochs >= epochs:
+        if (self.mosaic or self.mixup) and self.close_epochs >= epochs > 0:
             never = f"of {epochs} epochs the last {self.close_epochs} have neither mosaic nor mixup (close_epochs)"
             return {"augment": never}
         return {}

@@ -50,7 +50,7 @@ def trained(  # noqa: PLR0913 - those of loop.train, and two more
     on_epoch: Callable[[Epoch], None],
     options: Options,
 ) -> TrainResult:
-    """Train a network; it is changed, and returned as the float network it was.
+    """Train a network; it is changed, and returned as the float network it was. No epochs leave it as it is.
 
     Args:
         network: of the detector, on the CPU.
@@ -68,9 +68,11 @@ def trained(  # noqa: PLR0913 - those of loop.train, and two more
         UserError: the teacher cannot be read, or the state is another training's.
     """
     from paretune.training.distilling import alone, with_teacher
-    from paretune.training.loop import train
+    from paretune.training.loop import TrainResult, train
     from paretune.training.qat import with_rounding, without_rounding
 
+    if not settings.epochs:
+        return TrainResult(network.eval(), (), 0.0)
     split = data.splits["train"]
     if how.qat_bits is not None:
         network = with_rounding(network, detector, how.qat_bits, split, size, signed=how.qat_signed)

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.data.base import Dataset
 from paretune.data.left_out import record_of, refuse_gaps
+from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.errors import UserError
-from paretune.spec import fingerprint
+from paretune.spec import fingerprint, parse_plugin
 from paretune.store import write_text
 from paretune.structures import InputSize, Thresholds
+from paretune.training.beginning import begun, left_to_say
 from paretune.training.how import How, trained
 from paretune.training.settings import Training
 from paretune.training.storage import Storage
@@ -87,6 +89,7 @@ def carry_out(
     rank: int = 0,
     world: int = 1,
     after: Callable[[dict[str, Any]], None] = lambda _: None,
+    say: Callable[[str], None] | None = None,
 ) -> None:
     """Train, or go on with it, in this process; the first worker saves states, history and network.
 
@@ -97,6 +100,8 @@ def carry_out(
         rank: which worker this is,
         world: of how many.
         after: called by the first worker with the facts of each epoch, when it is on disk.
+        say: told by the first worker what is to be known of the weights that the training begins with; without it, it
+            stands before the line of the first epoch.
 
     Raises:
         FloatingPointError: the training diverged.
@@ -104,7 +109,7 @@ def carry_out(
     """
     import torch
 
-    from paretune.detectors.structure import load_network, save_network
+    from paretune.detectors.structure import save_network
     from paretune.training.loop import Epoch, Options
     from paretune.training.state import load_state, save_state
 
@@ -115,15 +120,14 @@ def carry_out(
     if world > 1:
         torch.distributed.barrier()  # all go on from the same state
     data = _opened(order)
-    if order.start is None:
-        torch.manual_seed(settings.seed)
-        network = order.detector.initial(len(data.classes))
-    else:
-        network = load_network(order.detector, len(data.classes), order.start).train()
+    network, notes = begun(order.detector, data, order.size, settings, order.start)
+    before = [] if rank else left_to_say(notes, say)
 
     def on_epoch(epoch: Epoch) -> None:
         if rank == 0:
-            entry = {**epoch.facts(), "line": str(epoch), "device": device, "workers": world}
+            line = "\n".join([*before, str(epoch)])
+            before.clear()
+            entry = {**epoch.facts(), "line": line, "device": device, "workers": world}
             _append(order.work, entry)
             if epoch.number % settings.checkpoint_every == 0 or epoch.number == settings.epochs:
                 save_state(epoch.state, order.work)
@@ -150,6 +154,7 @@ def carry_out(
             "classes": list(data.classes),
             **record_of(data),
             "thresholds": {"detections": order.thresholds.detections},
+            "notes": [*data.notes, *notes],
             "best_epoch": result.best,
             "epochs": [epochs[number] for number in sorted(epochs)],
         }
@@ -183,7 +188,8 @@ def train_here(order: Order, progress: Callable[[str], None] = _silent) -> Path:
         progress("trained already")
         return order.folder
     device = pick_device(order.settings.device)
-    carry_out(order, device=device, threads=order.settings.threads, after=lambda entry: progress(entry["line"]))
+    threads = order.settings.threads
+    carry_out(order, device=device, threads=threads, after=lambda entry: progress(entry["line"]), say=progress)
     shutil.rmtree(order.work, ignore_errors=True)
     return order.folder
 
@@ -260,7 +266,11 @@ def unfit_baseline(source: Path, detector: Detector) -> str | None:
     if not (source / "structure.json").is_file():
         return f"{source} holds no trained network (structure.json and weights.safetensors)"
     trained = read_history(source).get("detector", detector.named())
-    return None if trained == detector.named() else f"{source} is a {trained}, and the job's is {detector.named()}"
+    try:
+        same = parse_plugin(trained, DETECTORS) == detector  # an older Paretune told fewer fields
+    except ValueError:  # pydantic's errors are
+        same = False
+    return None if same else f"{source} is a {trained}, and the job's is {detector.named()}"
 
 
 def adopt(source: Path, detector: Detector, classes: tuple[str, ...], folder: Path) -> None:

@@ -83,23 +83,23 @@ class Pictures:
         if put_together:
             others = random.integers(len(self.split), size=3)
             four = [self._part(int(i), look, random) for i in (index, *others)]
-            area = mosaic(four, self.kept_size, self.preprocess.fill, random)
+            area = mosaic(four, self.kept_size, self.preprocess.filling, random)
             at = size.width / 2 + shift[0], size.height / 2 + shift[1]
             centre = float(self.kept_size.width), float(self.kept_size.height)
-            return rescaled(area, zoom, centre, at, size, self.preprocess.fill)
+            return rescaled(area, zoom, centre, at, size, self.preprocess.filling)
         part = self._part(index, look, random)
         if not (augment.scale or augment.translate):
             return self._fitted(part)
         height, width = part.image.shape[:2]
         at = width / 2 / self.enlarged + shift[0], height / 2 / self.enlarged + shift[1]
-        return rescaled(part, zoom, (width / 2, height / 2), at, size, self.preprocess.fill)
+        return rescaled(part, zoom, (width / 2, height / 2), at, size, self.preprocess.filling)
 
     def _part(self, index: int, look: Look, random: np.random.Generator) -> Picture:
         """Return one image mirrored, cut and zoomed out of, at the size pictures are kept in."""
         picture = self._mirrored(index, look)
         before = picture
         if random.random() < look.augment.zoom_out:
-            picture = zoomed_out(picture, self.preprocess.fill, random)
+            picture = zoomed_out(picture, self.preprocess.filling, random)
         if random.random() < look.augment.iou_crop:
             picture = cropped(picture, random)
         return picture if picture is before else self._resized(picture)
@@ -120,9 +120,8 @@ class Pictures:
 
     def _resized(self, picture: Picture) -> Picture:
         """Bring a picture to the size it is kept in, without filling it up."""
-        fitted, placement = self.preprocess.fit(picture.image, self.kept_size)
-        width = round(placement.width * placement.scale_x)
-        height = round(placement.height * placement.scale_y)
+        fitted, placement = self.preprocess.larger(self.enlarged).fit(picture.image, self.kept_size)
+        width, height = placement.inner
         truth = picture.annotations
         boxes = placement.to_input(truth.boxes)
         image = fitted if fitted.shape[:2] == (height, width) else fitted[:height, :width].copy()

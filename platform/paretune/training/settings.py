@@ -34,8 +34,8 @@ class Training(Spec):
     starts: written `training: auto`. What was chosen, and why, is printed and kept as plain fields."""
     minutes: float | None = Field(default=None, gt=0, le=1_000_000)
     """For auto: the time that the training may take on this machine; 10 unless told."""
-    epochs: int = Field(default=30, ge=1, le=100_000)
-    """Passes over the training split."""
+    epochs: int = Field(default=30, ge=0, le=100_000)
+    """Passes over the training split; 0 takes the weights that the detector names as they are."""
     batch_size: int = Field(default=8, ge=1, le=4096)
     """Images that go through the network at once."""
     accumulate: int = Field(default=1, ge=1, le=1024)
@@ -143,7 +143,7 @@ class Training(Spec):
         wrong = self.augment.problem(self.epochs)
         if self.minutes is not None:
             wrong["minutes"] = "belongs to `auto`, which is off"
-        if self.freeze_epochs >= self.epochs:
+        if self.freeze_epochs >= self.epochs > 0:
             wrong["freeze_epochs"] = f"of {self.epochs} epochs none is left to train the whole network"
         return wrong
 

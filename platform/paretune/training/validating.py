@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -13,8 +14,8 @@ from paretune.data.preprocess import Placement
 from paretune.detectors.base import Detector
 from paretune.evaluation import Accuracy
 from paretune.evaluation.accuracy import accuracy_of
-from paretune.structures import Detections, Image, InputSize, Split, Thresholds
-from paretune.training.loader import READERS, to_input
+from paretune.structures import Detections, Floats, InputSize, Split, Thresholds
+from paretune.training.loader import READERS
 
 USUAL = Thresholds()
 
@@ -94,8 +95,8 @@ def _detect(
 ) -> Iterator[Detections]:
     preprocess = detector.preprocess
 
-    def read(index: int) -> tuple[Image, Placement]:
-        return preprocess.fit(split.image(index), size)
+    def read(index: int) -> tuple[Floats, Placement]:
+        return preprocess(split.image(index), size)
 
     groups = [indices[begin : begin + batch] for begin in range(0, len(indices), batch)]
     with ThreadPoolExecutor(READERS) as pool:
@@ -105,7 +106,8 @@ def _detect(
             if number + 1 < len(groups):
                 ahead = pool.map(read, groups[number + 1])
             with torch.no_grad():
-                raw = network(to_input([image for image, _ in fitted], preprocess).to(device))
+                images = torch.from_numpy(np.stack([planes for planes, _ in fitted]))
+                raw = network(images.contiguous(memory_format=torch.channels_last).to(device))
             maps = [tensor.float().cpu().numpy() for tensor in raw]
             for found, (_, placement) in zip(detector.decode(maps, size, thresholds), fitted, strict=True):
                 yield Detections(placement.to_image(found.boxes), found.scores, found.labels)
