@@ -58,6 +58,17 @@ def test_an_image_with_a_skipped_object_leaves_its_split(tmp_path, way):
     )
 
 
+def test_objects_of_classes_that_are_not_asked_for_are_background(tmp_path):
+    root = coco(tmp_path / "in")
+    with pytest.raises(UserError, match="is not among"):
+        opened("coco", root, classes=["dog"])
+    data = opened("coco", root, classes=["dog"], policy="skip")
+    assert left(data) == [("boxes", 9, "of a class that is not among the classes")]
+    assert [len(data.splits[split]) for split in ("train", "val")] == [6, 3]
+    assert [len(data.splits["train"].annotations(index).boxes) for index in range(6)] == [1] * 6
+    assert data.gaps == ()
+
+
 def test_so_does_one_of_a_file_that_all_images_share(tmp_path):
     root = coco(tmp_path / "in", lambda content: content["annotations"][0].update(bbox=[1, 2, "x", 4]))
     data = opened("coco", root, policy="skip")

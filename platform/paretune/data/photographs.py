@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from paretune.data.images import read_image
+from paretune.spec import fingerprint
 from paretune.structures import Annotations, Image, Split
 
 
@@ -42,6 +43,12 @@ class Photographs(Split):
     def file(self, index: int) -> Path:
         """Return the image's file."""
         return self.files[index]
+
+    def digest(self, index: int) -> str:
+        """Return what changes with an image's file or with what is said of it."""
+        truth = self.truth[index]
+        objects = (truth.boxes.tolist(), truth.labels.tolist(), truth.ignore.tolist())
+        return fingerprint(self.ids[index], self.files[index].stat().st_size, self.size(index), *objects)
 
 
 def unique_ids(files: Sequence[Path], root: Path) -> Mapping[Path, str]:

@@ -140,7 +140,7 @@ class _Opening:
         used = [image for images in lists.values() for image in images]
         classes = self._classes(used)
         names = unique_ids([image.file for image in used], Path(self.survey.root))
-        splits: dict[str, Split] = {
+        splits = {
             name: self._split(name, classes, images, names, 1 + len(used) // MOST_HEADERS)
             for name, images in lists.items()
         }
@@ -155,11 +155,11 @@ class _Opening:
         if not any(counts[f"boxes_{name}"] for name in splits):
             raise UserError(f"{self.survey.root}: no objects in any annotation{self._lost()}")
         self.notes += [f"{count} {told}" for told, count in self.sizes.items() if count]
-        digests = {name: [self._digest(split, index) for index in range(len(split))] for name, split in splits.items()}
+        digests = {name: [split.digest(index) for index in range(len(split))] for name, split in splits.items()}
         objects = {name: {kind: counts[f"boxes_{name}_{kind}"] for kind in classes} for name in splits}
         return Data(
             classes=classes,
-            splits=splits,
+            splits=dict[str, Split](splits),
             fingerprint=fingerprint(classes, digests),
             notes=(*self.notes, *self.ledger.notes),
             left_out=self.ledger.left_out,
@@ -261,6 +261,8 @@ class _Opening:
             if placed is None or "bad-box" in kinds:
                 refused += 1
                 self._refuse(Finding("bad-box", str(image.annotation), box.where, "a coordinate is no number"))
+            elif box.name not in numbers and self._unwanted(box.name):
+                self.ledger.leave("boxes", "unknown-class", place)
             elif box.name not in numbers:
                 refused += 1
                 hint = did_you_mean(box.name, numbers)
@@ -289,12 +291,10 @@ class _Opening:
             areas=np.array(areas, np.float32) if any(box.area is not None for box in kept) else None,
         )
 
-    def _digest(self, split: Split, index: int) -> str:
-        truth = split.annotations(index)
-        file = split.file(index)
-        assert file is not None  # noqa: S101 - photographs are files
-        objects = (truth.boxes.tolist(), truth.labels.tolist(), truth.ignore.tolist())
-        return fingerprint(split.ids[index], file.stat().st_size, split.size(index), *objects)
+    def _unwanted(self, name: str) -> bool:
+        """Tell whether a class is background: not asked for, where some are; a number without a name is a mistake."""
+        asked = self.dataset.policy == "skip" and self.dataset.classes is not None
+        return asked and not name.startswith(("class ", "category "))
 
     def _refuse(self, finding: Finding) -> None:
         if self.dataset.policy == "skip" and finding.kind not in NEVER_SKIPPED:
