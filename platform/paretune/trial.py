@@ -118,8 +118,8 @@ def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: C
     job = bench.job
     if problem := recipe.runtime.problem(job.target):
         raise UnfitRuntimeError(problem)
-    workdir = bench.trial_folder(number) / "work"
-    workdir.mkdir(parents=True, exist_ok=True)
+    place = bench.trial_folder(number)
+    (workdir := place / "work").mkdir(parents=True, exist_ok=True)
     context = Context(
         detector=job.detector,
         data=bench.data,
@@ -135,9 +135,8 @@ def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: C
         runtime=recipe.runtime,
         thresholds=job.thresholds.thresholds,
     )
-    folder = bench.trial_folder(number) / "artefact"
-    keep = bench.trial_folder(number) / TRAINED
-    return build(Start(bench.baseline), recipe, context, folder, clock.stage, idle=False, keep=keep)
+    start, keep = Start(bench.baseline), place / TRAINED
+    return build(start, recipe, context, place / "artefact", clock.stage, idle=False, keep=keep)
 
 
 def _threads() -> int:
@@ -164,9 +163,8 @@ def _evaluate(bench: Bench, number: int, built: Built) -> tuple[Parity, Accuracy
         found = detect(predictor, val)
         parity = verify(predictor, built.network, val, changed=built.changed, found=found)
         before, kept = bench.trial_folder(0) / DETECTIONS, built.artefact.thresholds
-        accuracy, change = evaluate_beside(found, val, before, first=number == 0, limit=kept.limit)
-        truth = [val.annotations(index) for index in range(len(val))]
-        return parity, accuracy, change, most_kept(found, kept.detections, truth)
+        told = most_kept(found, kept.detections, [val.annotations(index) for index in range(len(val))])
+        return parity, *evaluate_beside(found, val, before, first=number == 0, limit=kept.limit), told
 
 
 def _measure(bench: Bench, number: int, artefact: Artefact) -> tuple[Duet, int]:
@@ -197,7 +195,6 @@ def _energy(bench: Bench, artefact: Artefact) -> Energy:
     """Take what an inference of the artefact costs, where the device tells."""
     from paretune.profiling.energy import energy, unavailable
 
-    seconds = bench.job.measuring.energy
-    if not seconds:
+    if not (seconds := bench.job.measuring.energy):
         return unavailable("it is not taken: measuring.energy is 0")
     return energy(artefact.folder, measuring_images(bench.data.splits["val"]), bench.job.target, seconds=seconds)
