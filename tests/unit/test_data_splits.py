@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,7 @@ def test_few_images_are_shared_out_so_that_train_has_every_class_and_val_an_imag
 
 def test_a_folder_without_any_image_is_told_what_fills_it() -> None:
     write("yolo", Path("in"), train=["a", "b"])
+    shutil.rmtree("in/images")
     Path("in/data.yaml").write_text("names: [disc]\n")  # no word of where the images are
     assert "put some into images/train/" in refused("yolo")
 

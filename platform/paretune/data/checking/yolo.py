@@ -16,6 +16,7 @@ from paretune.data.files import read_file, text_of
 from paretune.errors import UserError
 
 _MOST_BYTES = 10_000_000
+EMPTY = "no images in it; put some into images/train/, their text files into labels/train/"
 
 
 def survey_folder(root: Path, classes: Sequence[str] | None = None, file: Path | None = None) -> Survey:
@@ -63,7 +64,7 @@ def survey_parts(
     for split, files in parts.items():
         if not files and (split != "test" or not any(finding.kind == "missing-split" for finding in findings)):
             kind = "missing-split" if split == "test" else "bad-list"
-            findings.append(Finding(kind, str(root), "", f"the split {split} holds no images"))
+            findings.append(Finding(kind, str(root), "", f"the split {split} holds no images" if split else EMPTY))
         for file in files:
             wanted = label_of(file)
             base = root if wanted.is_relative_to(root) else wanted.parent
