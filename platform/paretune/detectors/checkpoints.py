@@ -162,8 +162,8 @@ def listed(told: Any) -> tuple[str | None, ...] | None:
 
 
 def _fetched(url: str, digest: str) -> Path:
-    """Return the file of an address, fetched once and kept by its hash."""
-    file = folder_of_weights() / f"{digest[:16]}-{Path(url).name}"
+    """Return the file of an address, fetched once and kept by its hash where that is known."""
+    file = folder_of_weights() / "-".join(filter(None, (digest[:16], Path(url).name)))
     if file.is_file():
         return file
     try:

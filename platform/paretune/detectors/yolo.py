@@ -36,7 +36,7 @@ _VARIANTS = {
 _OFFICIAL = "COCO"
 _RELEASE = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/yolox_{}.pth"
 _HASHES = {"nano": "cd28f55fbbc1829f99d9ac9b38a16d259a22889739c8728ea877610201feff7b"}
-"""SHA-256 of the release's files, as far as it is known; the others are kept to what was fetched first."""
+"""SHA-256 of the release's files, as far as it is known; of the others the hash of what was fetched is recorded."""
 
 
 class Yolo(Detector):
