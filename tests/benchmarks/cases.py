@@ -30,7 +30,7 @@ from variants import VARIANTS
 
 FOLDER = BENCH / "cases"
 FORMS = ("coco", "voc", "yolo")
-FILLED, OWN = 0.85, 0.4
+FILLED, OWN = 0.75, 0.4
 """Share of a box that is coloured at least, and in the colour of its class: rectangles may lie over each other."""
 LEAST_AREA = 60
 """Coloured pixels of a picture that lie in no box, from which on one is missing: fewer are rounded edges."""

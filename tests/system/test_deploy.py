@@ -31,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not UV.is_file():
         pytest.skip("uv is not installed beside this Python: `make setup` had to take pip")
     folder = tmp_path_factory.mktemp("wheel")
-    uv("build", "--wheel", "--out-dir", folder, ROOT / "deploy")
+    uv("build", "--wheel", "--out-dir", folder, ROOT / "platform" / "deploy")
     (found,) = folder.glob("*.whl")
     return found
 
