@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -54,6 +54,8 @@ class Optimized:
     accuracy: AccuracyChange
     max_drop: float | None = None
     """The most of map that may be lost; None where nothing was said."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What of the dataset is not used (`left_out.record_of`)."""
 
     @property
     def drop(self) -> Drop | None:
@@ -62,7 +64,8 @@ class Optimized:
 
     def judged(self) -> dict[str, Any]:
         """Return the accuracy, and whether too much was lost, as plain data."""
-        return {**self.accuracy.tree(), "max_drop": None if self.drop is None else self.drop.tree()}
+        drop = None if self.drop is None else self.drop.tree()
+        return {**self.accuracy.tree(), "max_drop": drop, "data": dict(self.data)}
 
     def tree(self) -> dict[str, Any]:
         """Return all of it as plain data."""
@@ -130,8 +133,8 @@ def optimize(
         except KeyboardInterrupt:
             progress(f"{folder} is made, its accuracy was not evaluated")
             raise
-    found = Optimized(artefact, accuracy, wanted.max_drop)
-    write_text(folder / ACCURACY, json.dumps({**found.judged(), "data": record_of(data)}, indent=1))
+    found = Optimized(artefact, accuracy, wanted.max_drop, record_of(data))
+    write_text(folder / ACCURACY, json.dumps(found.judged(), indent=1))
     return found
 
 
