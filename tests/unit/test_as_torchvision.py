@@ -196,7 +196,7 @@ RCNN = (f"fasterrcnn_{MOBILE}", {"faster_rcnn": {"variant": MOBILE, "proposals":
     ("model", "fields", "size", "outputs"),
     [
         pytest.param(*LITE, 91, id="ssdlite-91"),
-        pytest.param(*RCNN, 4, id="faster_rcnn-4"),
+        pytest.param(*RCNN, 4, id="faster_rcnn-4", marks=pytest.mark.slow),
         pytest.param(*LITE, 4, id="ssdlite-4", marks=pytest.mark.slow),
         pytest.param(*RCNN, 91, id="faster_rcnn-91", marks=pytest.mark.slow),
         pytest.param(*VGG, 91, id="ssd300-91", marks=pytest.mark.slow),
@@ -248,6 +248,7 @@ def test_detections_of_photographs_are_torchvisions(
     assert apart.score <= 1e-4
 
 
+@pytest.mark.slow
 def test_boxes_and_regions_end_where_the_picture_does(tmp_path: Path) -> None:
     """In the rest of a larger input there is nothing."""
     images = [photograph(640, 480, seed) for seed in range(3)]

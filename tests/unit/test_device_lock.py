@@ -288,6 +288,7 @@ def test_the_one_who_measures_next_is_told_to_those_it_keeps_out(device, monkeyp
             assert f"process {measurer.pid}, is next to measure on it" in lines[0]
 
 
+@pytest.mark.slow
 def test_thousands_of_short_waits_for_one_holder_are_told_once(device, monkeypatch):
     lines = told(monkeypatch)
     with process(HOLD, "alone", device) as other:

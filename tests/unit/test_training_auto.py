@@ -172,6 +172,7 @@ def test_sizes_of_a_space_are_shares_of_the_jobs_size(tmp_path: Path) -> None:
     assert {str(sample.value["input_size"]) for sample in read_plan(job).space.corners()} == {"32", "48", "64"}
 
 
+@pytest.mark.slow
 def test_what_was_chosen_is_kept_and_a_resumed_training_takes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
