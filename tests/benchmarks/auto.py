@@ -88,10 +88,11 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     parser.add_argument("--minutes", type=float, default=10, help="of each training by the rules")
     parser.add_argument("--pictures", type=int, nargs="*", default=[25, 50, 100, 200, 0], help="0: all")
+    parser.add_argument("--datasets", nargs="*", default=list(TUNED), choices=list(TUNED), help="which photographs")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rules", action="store_true", help="train by the rules alone")
     given, figures = parser.parse_args(), Figures("auto")
-    for part in (Part(dataset, pictures or None) for dataset in TUNED for pictures in given.pictures):
+    for part in (Part(dataset, pictures or None) for dataset in given.datasets for pictures in given.pictures):
         found: dict[str, list[float]] = {}
         for recipe in ("rules", *(() if given.rules else TUNED)):
             runs = [reached(part, recipe, given.minutes, seed) for seed in range(given.seeds)]
