@@ -77,21 +77,6 @@ class BaseModel:
         return {name: getattr(self, name) for name in _fields(type(self))}
 
 
-class TypeAdapter:
-    """Reads mappings into a dataclass."""
-
-    def __init__(self, made: type[Any]) -> None:
-        self._made = made
-
-    def validate_python(self, given: Mapping[str, Any]) -> Any:
-        """Return the dataclass with these fields.
-
-        Raises:
-            ValidationError: one is unknown, missing, or of another type.
-        """
-        return _made(self._made, given)
-
-
 def Field(default: Any = dataclasses.MISSING, *, default_factory: Any = dataclasses.MISSING, **limits: Any) -> Any:  # noqa: N802 - pydantic's name
     """Return what declares a field with a default or limits."""
     return dataclasses.field(default=default, default_factory=default_factory, metadata=limits)

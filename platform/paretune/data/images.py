@@ -15,7 +15,6 @@ import io
 import json
 import struct
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from paretune.data.files import check_file, read_file
 from paretune.data.headers import MOST_PIXELS, SUFFIXES, Header, read_header
-from paretune.errors import UserError
+from paretune.errors import UserError, not_installed
 from paretune.structures import Image
 
 __all__ = [
@@ -237,7 +236,7 @@ def _embedded(path: Path, content: bytes) -> bytes:
 
 @cache
 def _has_pillow() -> bool:
-    return find_spec("PIL") is not None
+    return not not_installed(["PIL"])
 
 
 @cache
