@@ -38,7 +38,7 @@ def own_locks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Locks of this process's own: tests beside each other, and a sweep on the machine, do not wait for one another."""
     folder = tmp_path_factory.mktemp("locks")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("paretune.device_lock.lock_folder", lambda: folder)
+        patch.setattr("paretune.system.device_lock.lock_folder", lambda: folder)
         yield folder
 
 

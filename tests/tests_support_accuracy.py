@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from paretune.accuracy_change import AccuracyChange, Reference, accuracy_change
-from paretune.structures import Annotations, Detections, Image
+from paretune.core.types import Annotations, Detections, Image
+from paretune.workflows.accuracy_change import AccuracyChange, Reference, accuracy_change
 from tests_support_evaluation import none_found, random_case
 
 CLASSES = ("a", "b", "c")

@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 
-from paretune.advising import Advised
-from paretune.compression.artefact import write_artefact
-from paretune.detectors.yolo import Yolo
-from paretune.model import Model
-from paretune.profiling.advice import Advice
-from paretune.profiling.roofline import diagnose
-from paretune.profiling.roofs import Roofs
-from paretune.profiling.work import Work
+from paretune.core.model import Model
+from paretune.core.types import InputSize
+from paretune.detectors.yolox.detector import Yolo
+from paretune.profiling.roofline.advice import Advice
+from paretune.profiling.roofline.diagnosis import diagnose
+from paretune.profiling.roofline.hardware_peaks import Roofs
+from paretune.profiling.roofline.layer_work import Work
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.eager import Eager
-from paretune.store import Artefact
-from paretune.structures import InputSize
+from paretune.storage.artefact import Artefact
+from paretune.workflows.advise import Advised
 
 JOB = """\
 dataset: {shapes: {train: 2, val: 2, size: 64x64}}
@@ -30,7 +30,7 @@ space: space.yaml
 
 def artefact_in_a_training(folder: Path) -> Artefact:
     """Write a job, a network and its artefact; returns the artefact."""
-    from paretune.detectors.structure import save_network
+    from paretune.networks.network_files import save_network
 
     torch.manual_seed(0)
     detector = Yolo(depthwise=False, width=0.125)

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from paretune.compression.base import Context
 from paretune.compression.export import Export
+from paretune.core.model import Model
+from paretune.core.types import Annotations, Data, Detections, Floats, Image, InputSize, Thresholds
 from paretune.data.preprocess import Preprocess
 from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Detector, Losses
-from paretune.detectors.decoding import nothing
-from paretune.detectors.structure import copy_network, count
-from paretune.model import Model
-from paretune.structures import Annotations, Data, Detections, Floats, Image, InputSize, Thresholds
+from paretune.detectors.nms import nothing
+from paretune.networks.network_files import copy_network, count
 from paretune.training.settings import Training
 
 SIZE = InputSize(64, 48)

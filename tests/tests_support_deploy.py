@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from paretune.compression.artefact import write_artefact
 from paretune.compression.export import Export
-from paretune.data.images import read_image
+from paretune.config.recipe import Recipe
+from paretune.core.model import Model
+from paretune.core.target import Target
+from paretune.core.types import Detections, InputSize
+from paretune.data.image_io import read_image
 from paretune.detectors.base import Detector
-from paretune.detectors.faster_rcnn import FasterRcnn
-from paretune.detectors.ssd import Ssd
-from paretune.detectors.yolo import Yolo
-from paretune.model import Model
-from paretune.recipe import Recipe
+from paretune.detectors.faster_rcnn.detector import FasterRcnn
+from paretune.detectors.ssd.detector import Ssd
+from paretune.detectors.yolox.detector import Yolo
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import load_predictor
-from paretune.structures import Detections, InputSize
-from paretune.target import Target
 from tests_support import ROOT
 from tests_support_compression import context
 
@@ -38,9 +38,9 @@ import json, sys
 from pathlib import Path
 
 sys.path[:0] = {path!r}
-from paretune.data.images import read_image
+from paretune.data.image_io import read_image
 from paretune.runtimes.predictor import load_predictor
-from paretune.target import Target
+from paretune.core.target import Target
 
 artefacts, pictures = json.loads(sys.argv[1])
 found = []
@@ -113,6 +113,6 @@ def alone(folder: Path, *names: str) -> list[str]:
 
 def run_alone(path: list[str], *words: object) -> subprocess.CompletedProcess[str]:
     """Run a command of ours with nothing but these folders to import from."""
-    code = f"import sys; sys.path[:0] = {path!r}; from paretune.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = f"import sys; sys.path[:0] = {path!r}; from paretune.cli.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-I", "-S", "-c", code, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from paretune.structures import Annotations, Detections
+from paretune.core.types import Annotations, Detections
 
 
 def truth_of(boxes, labels, ignore=None):

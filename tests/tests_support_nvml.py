@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from paretune import physical_gpu
+from paretune.system import physical_gpu
 
 FIRST, SECOND = "GPU-aaaa1111-0000", "GPU-bbbb2222-0000"
 

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from paretune.compression.artefact import write_artefact
-from paretune.data.shapes import Shapes
-from paretune.detectors.yolo import Yolo
-from paretune.model import Model
-from paretune.profiling.deployed import Deployed
-from paretune.profiling.latency import Latency
-from paretune.profiling.samples import COLUMNS
+from paretune.core.model import Model
+from paretune.core.target import Target
+from paretune.core.types import InputSize
+from paretune.data.synthetic.shapes import Shapes
+from paretune.detectors.yolox.detector import Yolo
+from paretune.profiling.latency.deployment import Deployed
+from paretune.profiling.latency.result import Latency
+from paretune.profiling.latency.samples import COLUMNS
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.eager import Eager
-from paretune.structures import InputSize
-from paretune.target import Target
 
 DETECTOR = Yolo(depthwise=False, width=0.125)
 DATA = Shapes(train=2, val=3, size="64x64")

@@ -17,11 +17,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from paretune.core.types import Detections, InputSize, Thresholds
 from paretune.data.preprocess import Preprocess
 from paretune.detectors.base import Detector
 from paretune.profiling import Protocol
-from paretune.store import Artefact
-from paretune.structures import Detections, InputSize, Thresholds
+from paretune.storage.artefact import Artefact
 
 FAKE_ROW = "tests_support_profiling:FakeDetector"
 BUSY = "tests_support_profiling:load_busy"

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from paretune.compression.base import Context
-from paretune.compression.export import Export, in_eager
+from paretune.compression.export import Export
+from paretune.core.model import Model
+from paretune.core.types import Annotations, Data, Detections, Floats, InputSize, Thresholds
 from paretune.detectors.base import Detector
-from paretune.model import Model
-from paretune.structures import Annotations, Data, Detections, Floats, InputSize, Thresholds
+from paretune.networks.part_runner import in_eager
 from tests_support_compression import CLASSES, SIZE, MixedDetector, Pictures, context, model
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from paretune.front import Judge, Objective, front_object
-from paretune.records import Record, write_record
-from paretune.spec import flat
+from paretune.core.spec import flat
+from paretune.search.pareto_front import Judge, Objective, front_object
+from paretune.storage.trial_record import Record, write_record
 
 OBJECTIVES = (Objective("map", "maximize"), Objective("latency_ms", "minimize"))
 FLOOR = 0.72

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from paretune.compression.artefact import write_artefact
-from paretune.model import Model
+from paretune.core.model import Model
+from paretune.core.types import InputSize
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime
-from paretune.structures import InputSize
 from tests_support_profiling import FakeDetector
 
 SIZE = InputSize(16, 12)

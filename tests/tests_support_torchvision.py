@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import detection
 
-from paretune.compression.artefact import write_artefact
 from paretune.compression.export import Export
-from paretune.data.images import read_image
+from paretune.core.model import Model
+from paretune.core.spec import parse_plugin
+from paretune.core.target import Target
+from paretune.core.types import Detections, Image, InputSize, Thresholds
+from paretune.data.image_io import read_image
 from paretune.detectors.base import Detector
-from paretune.detectors.structure import count
-from paretune.model import Model
+from paretune.networks.network_files import count
 from paretune.runtimes import RUNTIMES
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import Predictor, load_predictor
-from paretune.spec import parse_plugin
-from paretune.structures import Detections, Image, InputSize, Thresholds
-from paretune.target import Target
 from tests_support_compression import context
 
 APART = 1.0

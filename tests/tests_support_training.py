@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from paretune.structures import Annotations, Image
+from paretune.core.types import Annotations, Image
 
 
 class Squares:

@@ -15,15 +15,15 @@ from compressed import images_of, optimized
 from figures import BENCH, Figures
 from training import CASES, trained
 
-from paretune.bench import measuring_images
-from paretune.profiling.comparison import Comparison, compare
-from paretune.profiling.cores import choose_cores
-from paretune.profiling.latency import Latency
-from paretune.profiling.measuring import measure
-from paretune.profiling.neighbours import note
-from paretune.profiling.samples import SHORT_MS
-from paretune.structures import Image
-from paretune.target import Target
+from paretune.core.target import Target
+from paretune.core.types import Image
+from paretune.profiling.latency.compare import Comparison, compare
+from paretune.profiling.latency.measure import measure
+from paretune.profiling.latency.memory_contention import note
+from paretune.profiling.latency.result import Latency
+from paretune.profiling.latency.samples import SHORT_MS
+from paretune.system.cpu_cores import choose_cores
+from paretune.workflows.trial_context import measuring_images
 
 FOLDER = BENCH / "profiling"
 TIMES = 10

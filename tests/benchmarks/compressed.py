@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 from figures import BENCH, paretune
 
-from paretune.structures import Annotations, Data, Detections
-from paretune.target import Target
+from paretune.core.target import Target
+from paretune.core.types import Annotations, Data, Detections
 
 FOLDER = BENCH / "compression"
 LOADER = "library:load"
@@ -67,8 +67,8 @@ def optimized(
 
 def images_of(source: Path) -> Data:
     """Open the dataset of a training."""
-    from paretune.job import Job
-    from paretune.yamlfile import read_yaml, validate
+    from paretune.config.job import Job
+    from paretune.core.yaml_document import read_yaml, validate
 
     return validate(Job, read_yaml(source / "job.yaml")).dataset.open(FOLDER / "datasets")
 
@@ -112,7 +112,7 @@ def points(pairs: Sequence[tuple[Detections, Annotations]], classes: tuple[str, 
 
 def lost_on_test(before: Path, after: Path, source: Path) -> tuple[float, float, float]:
     """Return the points of map that the second artefact has fewer on `test`, with their 95 % interval."""
-    from paretune.evaluation.bootstrap import difference_intervals
+    from paretune.evaluation.map_bootstrap import difference_intervals
 
     data = images_of(source)
     one, other = (detected(folder, data, ("test",))["test"] for folder in (before, after))
@@ -134,8 +134,8 @@ def ratios(folders: Sequence[Path], source: Path) -> list[tuple[float, float]]:
 
 def speedups(folders: Sequence[Path], source: Path) -> list[list[tuple[float, float]]]:
     """Return the same of every artefact against every one: of each, against each, measured in one run."""
-    from paretune.bench import measuring_images
-    from paretune.profiling.comparison import compare
+    from paretune.profiling.latency.compare import compare
+    from paretune.workflows.trial_context import measuring_images
 
     images = measuring_images(images_of(source).splits["val"])
     found, every = compare(folders, images, Target(), rounds=3, loader=LOADER), range(len(folders))

@@ -19,7 +19,7 @@ RELOAD = """
 import json, sys
 from pathlib import Path
 from paretune.evaluation import evaluate
-from paretune.folders import Sweep
+from paretune.results.sweep_folder import Sweep
 from paretune.runtimes.predictor import load_predictor
 sweep = Sweep(Path("runs"), "quickstart")
 split = sweep.job.dataset.open(sweep.cache).splits["val"]

@@ -22,13 +22,13 @@ from typing import Any
 from compressed import optimized
 from figures import BENCH, ROOT, Figures, paretune
 
-from paretune.bench import protocol_of
-from paretune.profiling.comparison import Comparison, compare
-from paretune.profiling.duet import measure_duet
-from paretune.profiling.images import saved_images
-from paretune.profiling.measuring import measure
-from paretune.profiling.samples import Protocol
-from paretune.target import Target
+from paretune.core.target import Target
+from paretune.profiling.latency.compare import Comparison, compare
+from paretune.profiling.latency.duet import measure_duet
+from paretune.profiling.latency.measure import measure
+from paretune.profiling.latency.samples import Protocol
+from paretune.profiling.latency.shared_images import saved_images
+from paretune.workflows.trial_context import protocol_of
 
 FOLDER = BENCH / "duet"
 SLIM: list[dict[str, Any]] = [{"prune": {"ratio": 0.5, "of": "flops", "round_to": 8}}]
@@ -94,9 +94,9 @@ def trained() -> Path:
 
 def measured_images() -> Sequence[Any]:
     """Return the images that trials of the quickstart are measured on."""
-    from paretune.bench import measuring_images
-    from paretune.job import Job
-    from paretune.yamlfile import read_yaml, validate
+    from paretune.config.job import Job
+    from paretune.core.yaml_document import read_yaml, validate
+    from paretune.workflows.trial_context import measuring_images
 
     job = validate(Job, read_yaml(ROOT / "jobs/quickstart.yaml"))
     return measuring_images(job.dataset.open(FOLDER / "datasets").splits["val"])

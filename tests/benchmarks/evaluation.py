@@ -25,10 +25,10 @@ from figures import Figures
 from rich.progress import track
 from simulated import version, world
 
-from paretune.evaluation.bootstrap import differences_of, draw, interval_of
-from paretune.evaluation.coco import Averages, Engine, average_precisions
-from paretune.evaluations import Wanted, evaluate_files
-from paretune.structures import Annotations, Detections
+from paretune.core.types import Annotations, Detections
+from paretune.evaluation.coco_metrics import Averages, Engine, average_precisions
+from paretune.evaluation.map_bootstrap import differences_of, draw, interval_of
+from paretune.workflows.evaluate import Wanted, evaluate_files
 
 CASES = 300
 Case = tuple[list[Detections], list[Annotations]]

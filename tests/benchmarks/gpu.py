@@ -56,10 +56,10 @@ def made(family: str, root: Path) -> tuple[dict[str, Path], Path]:
 
 def fill(family: str, root: Path, figures: Figures) -> None:
     """Measure what loads here, interleaved in one run."""
-    from paretune.bench import measuring_images
-    from paretune.errors import UserError
-    from paretune.profiling.comparison import compare
-    from paretune.target import Target
+    from paretune.core.errors import UserError
+    from paretune.core.target import Target
+    from paretune.profiling.latency.compare import compare
+    from paretune.workflows.trial_context import measuring_images
 
     target = Target(device="cuda")
     folders, source = made(family, root)

@@ -18,11 +18,11 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 
+from paretune.core.target import Target
+from paretune.core.types import Detections, Floats, Image, Thresholds
 from paretune.data.preprocess import Placement
-from paretune.detectors.structure import load_network
+from paretune.networks.network_files import load_network
 from paretune.runtimes.predictor import Predictor, load_predictor
-from paretune.structures import Detections, Floats, Image, Thresholds
-from paretune.target import Target
 
 NAME = "beside-library"
 """An artefact in a folder of this name is run so."""

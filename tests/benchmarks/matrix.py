@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from training import Case, trained
 
-from paretune.store import read_artefact
+from paretune.storage.artefact import read_artefact
 
 RUNTIMES = ("eager", "compiled", "onnxruntime", "openvino")
 STEPS: dict[str, list[dict[str, Any]]] = {
@@ -92,9 +92,9 @@ def latencies(cells: Sequence[Cell], base: Cell, source: Path) -> dict[Cell, dic
     Returns:
         Cell → how many times as fast: ``speedup`` and its 95 % interval, and ``network``, the network alone.
     """
-    from paretune.bench import measuring_images
-    from paretune.profiling.comparison import compare
-    from paretune.target import Target
+    from paretune.core.target import Target
+    from paretune.profiling.latency.compare import compare
+    from paretune.workflows.trial_context import measuring_images
 
     images = measuring_images(images_of(source).splits["val"])
     found = {base: {"speedup": 1.0, "low": 1.0, "high": 1.0, "network": 1.0}}

@@ -21,7 +21,7 @@ from figures import BENCH, Figures, paretune, photographs
 from ssd300 import SLIM, network
 from training import CASES, Trained, trained
 
-from paretune.verbs.arguments import INCOMPLETE
+from paretune.cli.options import INCOMPLETE
 
 FOLDER = BENCH / "profiling"
 KEPT = 0.5

@@ -22,10 +22,10 @@ from duet import FOLDER, measured_images, neighbours, trained
 from figures import ROOT, Figures, paretune
 from mlflow import MlflowClient
 
-from paretune.folders import Sweep
-from paretune.profiling.comparison import Comparison, compare
-from paretune.profiling.images import saved_images
-from paretune.records import read_records
+from paretune.profiling.latency.compare import Comparison, compare
+from paretune.profiling.latency.shared_images import saved_images
+from paretune.results.sweep_folder import Sweep
+from paretune.storage.trial_record import read_records
 
 RUNS = FOLDER / "published"
 SPACE: dict[str, Any] = {

@@ -14,7 +14,7 @@ from figures import Figures, paretune
 from PIL import Image
 from training import Case, trained
 
-from paretune.store import MANIFEST, read_artefact, write_manifest
+from paretune.storage.artefact import MANIFEST, read_artefact, write_manifest
 
 WISHES = {
     "prune: {ratio: 1.5}": "prune.ratio",

@@ -18,26 +18,26 @@ from compressed import images_of
 from figures import Figures
 from training import CASES, trained
 
-from paretune.advising import advise_artefact
-from paretune.bench import measuring_images
-from paretune.compression.artefact import write_artefact
+from paretune.core.model import Model
+from paretune.core.spec import parse_plugin
+from paretune.core.target import Target
+from paretune.core.types import Image
 from paretune.detectors import DETECTORS
-from paretune.model import Model
-from paretune.profiling.comparison import compare
-from paretune.profiling.cores import choose_cores
-from paretune.profiling.latency import STAGES, Latency
-from paretune.profiling.measuring import measure
-from paretune.profiling.roofline import Diagnosis, diagnose
-from paretune.profiling.roofs import Roofs, measure_roofs
-from paretune.profiling.samples import Stage, milliseconds
-from paretune.profiling.supervisor import surroundings
-from paretune.profiling.work import Work
+from paretune.profiling.latency.compare import compare
+from paretune.profiling.latency.measure import measure
+from paretune.profiling.latency.result import STAGES, Latency
+from paretune.profiling.latency.samples import Stage, milliseconds
+from paretune.profiling.latency.worker_client import surroundings
+from paretune.profiling.roofline.diagnosis import Diagnosis, diagnose
+from paretune.profiling.roofline.hardware_peaks import Roofs, measure_roofs
+from paretune.profiling.roofline.layer_work import Work
 from paretune.runtimes import RUNTIMES
-from paretune.sources import Images
-from paretune.spec import parse_plugin
-from paretune.store import Artefact, read_artefact
-from paretune.structures import Image
-from paretune.target import Target
+from paretune.runtimes.artefact_writer import write_artefact
+from paretune.storage.artefact import Artefact, read_artefact
+from paretune.system.cpu_cores import choose_cores
+from paretune.workflows.advise import advise_artefact
+from paretune.workflows.recipe_source import Images
+from paretune.workflows.trial_context import measuring_images
 
 OFF = 0.05
 """Share by which a figure may differ from that of another stopwatch."""
@@ -88,7 +88,7 @@ os.sched_setaffinity(0, [{core}])
 import cv2, numpy, pathlib
 cv2.setNumThreads(1)
 from paretune.runtimes.predictor import load_predictor
-from paretune.target import Target
+from paretune.core.target import Target
 predictor = load_predictor(pathlib.Path({str(folder)!r}), Target())
 images = list(numpy.load(sys.argv[1]).values())
 times, end = [], time.monotonic() + {SECONDS + 1}
@@ -247,8 +247,8 @@ def _planted(source: Path, images: Sequence[Image], figures: Figures) -> None:
     slow = FOLDER / "onnxruntime-planted"
     if not slow.is_dir():
         _plant(read_artefact(plain), slow)
-    from paretune.job import Job
-    from paretune.yamlfile import read_yaml, validate
+    from paretune.config.job import Job
+    from paretune.core.yaml_document import read_yaml, validate
 
     job = validate(Job, read_yaml(source / "job.yaml"))
     found = advise_artefact(slow, Images(job.dataset, FOLDER / "datasets", job.training), Target())

@@ -9,7 +9,7 @@ import torch
 from figures import Figures
 from torch.utils.benchmark import Timer
 
-from paretune.profiling import roofs
+from paretune.profiling.roofline import hardware_peaks as roofs
 
 SIDE = 512
 """Of the square matrices."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.structures import Annotations, Detections
+from paretune.core.types import Annotations, Detections
 
 SIDE = 500.0
 CLUTTER = 3.0

@@ -33,8 +33,8 @@ def network(classes: tuple[str, ...]) -> Path:
     """Write a network of random weights as a training leaves it; returns its folder."""
     import torch
 
-    from paretune.detectors.ssd import Ssd
-    from paretune.detectors.structure import save_network
+    from paretune.detectors.ssd.detector import Ssd
+    from paretune.networks.network_files import save_network
 
     folder, detector = FOLDER / "ssd300" / "random", Ssd(variant="ssd300_vgg16")
     if not (folder / "training.json").is_file():

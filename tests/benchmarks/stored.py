@@ -15,7 +15,7 @@ from matrix import RUNTIMES, STEPS, Cell, built
 from numpy.typing import NDArray
 from training import Case, trained
 
-from paretune.structures import Data, Detections
+from paretune.core.types import Data, Detections
 
 SAME = 1e-5
 """Largest difference of a score, and of a coordinate as a share of it (below one pixel: of a pixel)."""
@@ -69,13 +69,13 @@ def fill(case: Case, root: Path, figures: Figures) -> None:
 
 def _saved_again(folder: Path, again: Path) -> Path:
     """Write the network of an artefact as a new one; an exported one is a file, and stays where it is."""
-    from paretune.compression.artefact import write_artefact
+    from paretune.core.model import Model
+    from paretune.core.spec import parse_plugin
     from paretune.detectors import DETECTORS
-    from paretune.detectors.structure import load_network
-    from paretune.model import Model
+    from paretune.networks.network_files import load_network
     from paretune.runtimes import RUNTIMES as TABLE
-    from paretune.spec import parse_plugin
-    from paretune.store import read_artefact
+    from paretune.runtimes.artefact_writer import write_artefact
+    from paretune.storage.artefact import read_artefact
 
     artefact = read_artefact(folder)
     if artefact.format != "torch":

@@ -24,7 +24,7 @@ from statistics import median
 from figures import BENCH, Figures, arguments, photographs
 from throughput_side import Work
 
-from paretune.training.precision import native_bfloat16
+from paretune.training.mixed_precision import native_bfloat16
 
 ROUNDS = 5
 SIDE = Path(__file__).with_name("throughput_side.py")

@@ -44,10 +44,10 @@ Answer = Callable[[int], None]
 
 def ours(work: Work, answer: Answer) -> None:
     """Train by our loop; its photographs are read by one thread beside it."""
-    from paretune.data.coco import Coco
+    from paretune.core.types import InputSize
+    from paretune.data.formats.coco import Coco
     from paretune.detectors import DETECTORS
     from paretune.detectors.base import Detector
-    from paretune.structures import InputSize
     from paretune.training.loop import Epoch, train
     from paretune.training.settings import Training
 

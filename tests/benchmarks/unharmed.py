@@ -18,10 +18,10 @@ from believable import FOLDER, artefact
 from figures import ROOT, Figures
 from training import CASES, trained
 
-from paretune.device_lock import alone_on
-from paretune.profiles import Wanted, profile_artefacts
-from paretune.profiling.profile import write_profile
-from paretune.target import Target
+from paretune.core.target import Target
+from paretune.reports.profile_report import write_profile
+from paretune.system.device_lock import alone_on
+from paretune.workflows.profile import Wanted, profile_artefacts
 
 SIZE = "256x192"
 KILLS = 20
@@ -82,8 +82,8 @@ def _killed(folder: Path, source: Path, figures: Figures) -> None:
 
 
 def _looped(folder: Path, source: Path, figures: Figures, minutes: float) -> None:
-    from paretune.job import Job
-    from paretune.yamlfile import read_yaml, validate
+    from paretune.config.job import Job
+    from paretune.core.yaml_document import read_yaml, validate
 
     images = validate(Job, read_yaml(source / "job.yaml")).dataset, FOLDER / "datasets"
     start, memory, seen = time.monotonic(), list[tuple[float, float]](), list[dict[str, int]]()

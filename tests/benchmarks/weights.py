@@ -20,11 +20,11 @@ from figures import ROOT, Figures, photographs
 
 sys.path.insert(0, str(ROOT / "tests"))
 
+from paretune.core.spec import parse_plugin
+from paretune.core.types import Image, InputSize
 from paretune.detectors import DETECTORS
-from paretune.detectors.as_torchvision import padded
 from paretune.detectors.base import Detector
-from paretune.spec import parse_plugin
-from paretune.structures import Image, InputSize
+from paretune.detectors.torchvision_sizes import padded
 from tests_support_torchvision import Kept, found_by, of_size, off, predictor, saved, seeded, tensors
 
 EACH = 10

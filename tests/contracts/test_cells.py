@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from paretune.compression import STEPS
-from paretune.recipe import Recipe
+from paretune.config.recipe import Recipe
 from paretune.runtimes import RUNTIMES
 
 WAYS: dict[str, list[dict[str, Any]]] = {

@@ -14,15 +14,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from paretune.compression.artefact import write_artefact
 from paretune.compression.export import Export
-from paretune.compression.quantize import Quantize
+from paretune.compression.quantize.step import Quantize
+from paretune.core.target import Target
+from paretune.core.types import Floats, InputSize
 from paretune.detectors import DETECTORS
 from paretune.runtimes import RUNTIMES
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.base import BETWEEN, Operator, Runtime
 from paretune.runtimes.predictor import load_counted, load_predictor
-from paretune.structures import Floats, InputSize
-from paretune.target import Target
 from tests_support_compression import SIZE, MixedDetector, context, model
 
 SLOW = {"compiled"}

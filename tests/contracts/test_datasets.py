@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
+from paretune.core.errors import UserError
+from paretune.core.types import Data
 from paretune.data import DATASETS
 from paretune.data.base import Dataset
-from paretune.data.writing import write_dataset
-from paretune.errors import UserError
-from paretune.structures import Data
+from paretune.data.conversion.writers import write_dataset
 from tests_support import ROOT
 from tests_support_layouts import supervisely
 

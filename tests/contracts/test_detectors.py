@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from paretune.compression.export import Export, in_eager
-from paretune.compression.prune import Prune
-from paretune.compression.quantize import Quantize
+from paretune.compression.export import Export
+from paretune.compression.prune.step import Prune
+from paretune.compression.quantize.step import Quantize
+from paretune.core.spec import parse_plugin
+from paretune.core.types import Annotations, InputSize, Thresholds
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.detectors.structure import count, load_network, save_network
-from paretune.runtimes.onnxfile import contents_of
-from paretune.spec import parse_plugin
-from paretune.structures import Annotations, InputSize, Thresholds
+from paretune.networks.network_files import count, load_network, save_network
+from paretune.networks.part_runner import in_eager
+from paretune.runtimes.onnx_header import contents_of
 from tests_support import heavy_imports
 from tests_support_compression import context, model
 

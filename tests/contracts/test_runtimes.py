@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from paretune import errors
-from paretune.compression.artefact import write_artefact
+from paretune.core import errors
+from paretune.core.errors import UserError
+from paretune.core.model import Model
+from paretune.core.target import Target
+from paretune.core.types import InputSize
 from paretune.detectors import DETECTORS
-from paretune.errors import UserError
-from paretune.model import Model
 from paretune.runtimes import RUNTIMES
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import load_predictor
-from paretune.structures import InputSize
-from paretune.target import Target
 from tests_support import heavy_imports
 from tests_support_profiling import FAKE_ROW, FakeDetector, images, onnx_of
 
@@ -172,5 +172,5 @@ def test_a_library_that_is_not_installed_is_told_before_anything_is_built(name, 
 
 def test_their_files_import_no_library():
     """`paretune check` reads every plug-in's fields in about a second; what hinders one on a CPU is told as quickly."""
-    touch = "from paretune.target import Target; made.problem(Target())"
+    touch = "from paretune.core.target import Target; made.problem(Target())"
     assert heavy_imports("paretune.runtimes", "RUNTIMES", ("torch", "onnx", "cv2"), touch) == ""

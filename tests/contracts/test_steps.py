@@ -11,8 +11,8 @@ import pytest
 from paretune.compression import STEPS
 from paretune.compression.base import Step
 from paretune.compression.export import Export
-from paretune.model import Accepted, Format, Model
-from paretune.spec import parse_plugin
+from paretune.core.model import Accepted, Format, Model
+from paretune.core.spec import parse_plugin
 from tests_support import heavy_imports
 from tests_support_compression import context, model, same_state, state
 

@@ -13,8 +13,8 @@ import zipfile
 
 import pytest
 
-from paretune.data.download.unpack import unpack
-from paretune.errors import UserError
+from paretune.core.errors import UserError
+from paretune.data.download.extract import unpack
 
 
 def tar_of(*members):

@@ -14,12 +14,12 @@ import resource
 import numpy as np
 import pytest
 
-from paretune.data.checking.report import check_survey, checked_dataset
-from paretune.data.checking.source import survey_of_folder
-from paretune.data.checking.text import report_text
+from paretune.core.errors import UserError
+from paretune.data.checks.report import check_survey, checked_dataset
+from paretune.data.formats.detect import survey_of_folder
+from paretune.data.formats.voc import Voc
 from paretune.data.left_out import refuse_gaps
-from paretune.data.voc import Voc
-from paretune.errors import UserError
+from paretune.reports.dataset_check_text import report_text
 from tests_support_damage import CASES, HEIGHT, TEXT, WIDTH, photograph, put_number
 
 # --- Pascal VOC --------------------------------------------------------------------------------------

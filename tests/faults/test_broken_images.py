@@ -12,9 +12,9 @@ import zlib
 import numpy as np
 import pytest
 
-from paretune.data.checking.images import look
-from paretune.data.images import image_size, read_image
-from paretune.errors import UserError
+from paretune.core.errors import UserError
+from paretune.data.checks.image_files import look
+from paretune.data.image_io import image_size, read_image
 from tests_support_damage import CASES, HEIGHT, WIDTH, flip, photograph, put_bytes, remove, repeat
 
 

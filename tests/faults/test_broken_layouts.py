@@ -7,10 +7,10 @@ import random
 
 import pytest
 
+from paretune.core.errors import UserError
 from paretune.data import DATASETS
-from paretune.data.checking.report import check_survey
-from paretune.data.checking.source import survey_of_folder
-from paretune.errors import UserError
+from paretune.data.checks.report import check_survey
+from paretune.data.formats.detect import survey_of_folder
 from tests_support_damage import EVIL, TEXT
 from tests_support_layouts import LAYOUTS, via_images
 

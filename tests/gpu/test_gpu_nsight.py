@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from paretune.compression.artefact import write_artefact
+from paretune.core.model import Model
+from paretune.core.target import Target
+from paretune.core.types import InputSize
 from paretune.detectors import DETECTORS
-from paretune.model import Model
-from paretune.profiling.images import saved_images
-from paretune.profiling.nsight import Look, look_at, preflight
-from paretune.profiling.nsight_csv import parse
-from paretune.profiling.nsight_tables import nsight_tables
+from paretune.profiling.latency.shared_images import saved_images
+from paretune.profiling.nsight.csv_parser import parse
+from paretune.profiling.nsight.run import Look, look_at, preflight
+from paretune.reports.nsight_tables import nsight_tables
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.compiled import Compiled
 from paretune.runtimes.eager import Eager
-from paretune.structures import InputSize
-from paretune.target import Target
 from tests_support_nsight import SIDE
 from tests_support_profiling import FAKE_ROW, FakeDetector, images
 

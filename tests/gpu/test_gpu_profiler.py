@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from paretune.physical_gpu import NoGpuError
-from paretune.profiling.gpu import GPUProfiler
-from paretune.profiling.nvml import opened
-from paretune.profiling.watching import Watch
+from paretune.profiling.gpu.contention import Watch
+from paretune.profiling.gpu.nvml import opened
+from paretune.profiling.gpu.profiler import GPUProfiler
+from paretune.system.physical_gpu import NoGpuError
 
 pytestmark = [
     pytest.mark.gpu,
@@ -136,7 +136,7 @@ def test_what_raises_and_what_is_nested_leaves_nothing() -> None:
 def test_cuda_visible_devices_is_followed_without_torch() -> None:
     with opened(0) as gpu:
         uuid = gpu.uuid
-    code = "from paretune.profiling.nvml import opened\nwith opened() as gpu: print(gpu.uuid)"
+    code = "from paretune.profiling.gpu.nvml import opened\nwith opened() as gpu: print(gpu.uuid)"
 
     def said(visible: str) -> str:
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": visible, "PYTHONPATH": os.pathsep.join(sys.path)}

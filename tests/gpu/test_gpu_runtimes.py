@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 import torch
 
-from paretune.compression.artefact import write_artefact
-from paretune.compression.quantize_torch import quantize_network
+from paretune.compression.quantize.torch_int8 import quantize_network
+from paretune.core.model import Model
+from paretune.core.target import Target
+from paretune.core.types import InputSize
 from paretune.detectors import DETECTORS
-from paretune.model import Model
 from paretune.profiling import measure
-from paretune.profiling.deployed import deployed
+from paretune.profiling.latency.deployment import deployed
 from paretune.runtimes import tensorrt as ours
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.base import Core
 from paretune.runtimes.compiled import Compiled
 from paretune.runtimes.eager import Eager
+from paretune.runtimes.onnx_session import library
 from paretune.runtimes.onnxruntime import OnnxRuntime
-from paretune.runtimes.onnxsession import library
 from paretune.runtimes.tensorrt import TensorRt
-from paretune.structures import InputSize
-from paretune.target import Target
 from tests_support_profiles import two_artefacts
 from tests_support_profiling import FAKE_ROW, FakeDetector, onnx_of, quick
 

@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paretune.front import Judge, Objective, front_object, hypervolume, hypervolume_2d, no_hypervolume, pareto_front
-from paretune.records import Record
+from paretune.search.pareto_front import (
+    Judge,
+    Objective,
+    front_object,
+    hypervolume,
+    hypervolume_2d,
+    no_hypervolume,
+    pareto_front,
+)
+from paretune.storage.trial_record import Record
 
 quick = settings(deadline=None)  # machines are shared
 AIMS = [Objective("map", "maximize"), Objective("latency_ms", "minimize")]

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
-from paretune.cli import main
-from paretune.executors.ray import jobs
-from paretune.executors.ray.session import QUIET, python_path
+from paretune.cli.main import main
+from paretune.distributed import ray_jobs as jobs
+from paretune.distributed.ray_session import QUIET, python_path
 from tests_support import runs_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
@@ -200,7 +200,7 @@ print(client.get_job_logs(name))
 LOOK = """
 import json, os
 from pathlib import Path
-from paretune.executors.ray import session
+from paretune.distributed.ray import session
 
 def look():
     return os.environ.get("RAY_worker_niceness"), os.getpriority(os.PRIO_PROCESS, 0)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paretune.records import read_records
+from paretune.storage.trial_record import read_records
 from tests_support import ROOT, runs_of, with_locks_of_its_own
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1200)]
@@ -32,7 +32,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from paretune.detectors.yolo import Yolo
+from paretune.detectors.yolox.detector import Yolo
 
 
 class Noted(Yolo):
@@ -72,8 +72,8 @@ def noted(module, name, what):
 
 
 with suppress(ImportError):
-    noted("paretune.tracking.mlflow", "MlflowTracker.sync", "log")
-    noted("paretune.tracking.figures", "front_png", "draw")
+    noted("paretune.tracking.sweep_tracker", "MlflowTracker.sync", "log")
+    noted("paretune.reports.front_page", "front_png", "draw")
 '''
 JOB = """\
 dataset: {shapes: {train: 64, val: 16, size: 96x64, difficulty: 0}}

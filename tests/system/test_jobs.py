@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from paretune.data.shapes import Shapes
-from paretune.data.writing import write_dataset
-from paretune.structures import Data
+from paretune.core.types import Data
+from paretune.data.conversion.writers import write_dataset
+from paretune.data.synthetic.shapes import Shapes
 from tests_support import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]

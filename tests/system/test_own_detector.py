@@ -21,7 +21,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from paretune.detectors.yolo import Yolo
+from paretune.detectors.yolox.detector import Yolo
 
 
 class Mine(Yolo):

@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(300)]
 
 ON_A_NODE = """
 import contextlib, json, os, sys
-from paretune.errors import UserError
-from paretune.executors.ray import session
+from paretune.core.errors import UserError
+from paretune.distributed.ray import session
 from pathlib import Path
 
 def fails():
@@ -60,7 +60,7 @@ def test_work_on_a_node_takes_what_is_asked_for_and_tells_in_a_line_why_it_faile
 STOPPED = """
 import os, signal, sys, time
 from pathlib import Path
-from paretune.executors.ray import session
+from paretune.distributed.ray import session
 
 def trial(_):
     from ray import tune
@@ -91,7 +91,7 @@ CODE = """
 import json, os, sys, tempfile
 from pathlib import Path
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-from paretune.executors.ray.session import cores, session
+from paretune.distributed.ray_session import cores, session
 with session(Path(sys.argv[1])):
     import ray
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from paretune.cli import main
+from paretune.cli.main import main
 from tests_support import runs_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
@@ -124,9 +124,9 @@ def test_every_artefact_of_the_front_reloads_elsewhere_with_the_accuracy_it_was_
 import json, sys
 from pathlib import Path
 from paretune.evaluation import evaluate
-from paretune.folders import Sweep
+from paretune.results.sweep_folder import Sweep
 from paretune.runtimes.predictor import load_predictor
-from paretune.target import Target
+from paretune.core.target import Target
 sweep = Sweep(Path(sys.argv[1]), "tiny")
 split = sweep.job.dataset.open(sweep.cache).splits["val"]
 print(json.dumps([evaluate(load_predictor(Path(p), Target()), split).map for p in sys.argv[2:]]))

@@ -18,9 +18,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from paretune.cli import main
-from paretune.detectors.yolo import Yolo
-from paretune.training.state import load_state
+from paretune.cli.main import main
+from paretune.detectors.yolox.detector import Yolo
+from paretune.training.checkpoint import load_state
 from tests_support import ROOT, with_locks_of_its_own
 from tests_support_documented import printed
 from tests_support_documented import words as hinted
@@ -122,7 +122,7 @@ def test_the_log_has_the_curves_the_accuracy_and_the_pictures(trained: Place) ->
 
 def test_one_worker_needs_no_ray(trained: Place) -> None:
     code = (
-        "import sys; from paretune.cli import main; "
+        "import sys; from paretune.cli.main import main; "
         "assert main(['train', 'tiny.yaml', '--name', 'noray', '--set', 'training.epochs=1', "
         "'--set', 'tracking.trainings=false']) == 0; "
         "print([name for name in ('ray', 'mlflow', 'optuna') if name in sys.modules])"

@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paretune.accuracy_change import (
+from paretune.core.errors import UserError
+from paretune.core.metrics import change_names
+from paretune.core.types import Detections
+from paretune.evaluation.baseline_difference import Change
+from paretune.evaluation.coco_metrics import average_precisions
+from paretune.workflows.accuracy_change import (
     AccuracyChange,
     Drop,
     Reference,
@@ -19,11 +24,6 @@ from paretune.accuracy_change import (
     map_change,
     map_words,
 )
-from paretune.errors import UserError
-from paretune.evaluation.change import Change
-from paretune.evaluation.coco import average_precisions
-from paretune.metrics import change_names
-from paretune.structures import Detections
 from tests_support_accuracy import Numbered, blind, changed, finding, thinned
 from tests_support_evaluation import none_found, perfect, random_case, truth_of
 

@@ -12,23 +12,23 @@ from typing import Any
 import pytest
 import yaml
 
-from paretune import advising
-from paretune.advising import Tried, diagnosed, write_advice
-from paretune.cli import main
-from paretune.errors import UserError
-from paretune.optimizations import Wanted
-from paretune.profiling import advice_page
-from paretune.profiling.advice import Advice
-from paretune.profiling.comparison import Ratio
+from paretune.cli.main import main
+from paretune.config.recipe import Recipe
+from paretune.core.errors import UserError
+from paretune.core.target import Target
+from paretune.core.types import Detections
+from paretune.profiling.latency.compare import Ratio
 from paretune.profiling.operators import Operators
-from paretune.profiling.roofs import Roofs
-from paretune.profiling.work import Work
-from paretune.recipe import Recipe
+from paretune.profiling.roofline.advice import Advice
+from paretune.profiling.roofline.hardware_peaks import Roofs
+from paretune.profiling.roofline.layer_work import Work
+from paretune.reports import advice_page
 from paretune.runtimes.base import Operator
-from paretune.sources import read_source
-from paretune.store import Artefact, read_artefact
-from paretune.structures import Detections
-from paretune.target import Target
+from paretune.storage.artefact import Artefact, read_artefact
+from paretune.workflows import advise as advising
+from paretune.workflows.advise import Tried, diagnosed, write_advice
+from paretune.workflows.optimize import Wanted
+from paretune.workflows.recipe_source import read_source
 from tests_support_accuracy import blind, changed, thinned
 from tests_support_advising import advised, artefact_in_a_training
 

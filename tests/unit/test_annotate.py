@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from paretune.annotate import annotate
-from paretune.cli import main
-from paretune.compression.artefact import write_artefact
-from paretune.data.coco import Coco
-from paretune.data.images import read_image
-from paretune.detectors.yolo import Yolo
-from paretune.model import Model
-from paretune.recipe import Recipe
+from paretune.cli.main import main
+from paretune.config.recipe import Recipe
+from paretune.core.model import Model
+from paretune.core.target import Target
+from paretune.core.types import InputSize
+from paretune.data.formats.coco import Coco
+from paretune.data.image_io import read_image
+from paretune.detectors.yolox.detector import Yolo
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import load_predictor
-from paretune.structures import InputSize
-from paretune.target import Target
+from paretune.workflows.annotate import annotate
 
 CLASSES = ("ant", "bee")
 SCORE = 0.6

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 import torch
 
-from paretune.cli import build_parser, main
-from paretune.compression.artefact import write_artefact
-from paretune.detectors.yolo import Yolo
-from paretune.folders import new_sweep
-from paretune.model import Model
-from paretune.plan import read_plan
-from paretune.recipe import Recipe
-from paretune.records import Record, write_record
-from paretune.starting import any_output
-from paretune.structures import InputSize
+from paretune.cli.main import build_parser, main
+from paretune.config.plan import read_plan
+from paretune.config.recipe import Recipe
+from paretune.core.model import Model
+from paretune.core.startup import any_output
+from paretune.core.types import InputSize
+from paretune.detectors.yolox.detector import Yolo
+from paretune.results.sweep_folder import new_sweep
+from paretune.runtimes.artefact_writer import write_artefact
+from paretune.storage.trial_record import Record, write_record
 from tests_support import ROOT
 from tests_support_records import complete
 

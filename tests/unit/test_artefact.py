@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paretune.compression.artefact import write_artefact
 from paretune.compression.base import Context
 from paretune.compression.export import Export
-from paretune.compression.prune import Prune
-from paretune.detectors.yolo import Yolo
-from paretune.errors import UserError
-from paretune.model import Model
+from paretune.compression.prune.step import Prune
+from paretune.core.errors import UserError
+from paretune.core.model import Model
+from paretune.core.types import Thresholds
+from paretune.detectors.yolox.detector import Yolo
 from paretune.runtimes import RUNTIMES
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.base import Runtime
-from paretune.store import MANIFEST, Artefact, new_folder, read_artefact
-from paretune.structures import Thresholds
+from paretune.storage.artefact import MANIFEST, Artefact, new_folder, read_artefact
 from tests_support_compression import CLASSES, context, model, pictures
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ ELSEWHERE = """
 import sys, numpy as np
 from pathlib import Path
 from paretune.runtimes.predictor import load_predictor
-from paretune.target import Target
+from paretune.core.target import Target
 predictor = load_predictor(Path(sys.argv[1]), Target())
 images = np.load(sys.argv[2])
 raw = predictor.core(predictor.preprocess(images)[0])
@@ -152,7 +152,7 @@ def test_a_model_that_the_runtime_cannot_load_is_not_written(finished: Model, ru
 def test_weights_that_are_not_finite_leave_the_artefact_before_as_it_was(pruned: Model, tmp_path: Path) -> None:
     import torch
 
-    from paretune.detectors.structure import copy_network
+    from paretune.networks.network_files import copy_network
 
     eager = RUNTIMES.load("eager")()
     first = write(tmp_path / "artefact", pruned, eager)

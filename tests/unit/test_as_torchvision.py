@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import batched_nms
 
+from paretune.core.spec import parse_plugin
+from paretune.core.types import Data, Image, InputSize, Thresholds
 from paretune.data.preprocess import Preprocess, shown
 from paretune.detectors import DETECTORS
-from paretune.detectors.as_torchvision import padded, size_notes
-from paretune.detectors.decoding import suppress
-from paretune.detectors.faster_rcnn import FasterRcnn
-from paretune.detectors.ssd import Ssd
-from paretune.spec import parse_plugin
-from paretune.structures import Data, Image, InputSize, Thresholds
-from paretune.training.order import unfit_baseline
+from paretune.detectors.faster_rcnn.detector import FasterRcnn
+from paretune.detectors.nms import suppress
+from paretune.detectors.ssd.detector import Ssd
+from paretune.detectors.torchvision_sizes import padded, size_notes
+from paretune.training.training_job import unfit_baseline
 from tests_support_compression import Pictures
 from tests_support_torchvision import KEPT, found_by, of_size, off, predictor, saved, seeded, tensors
 

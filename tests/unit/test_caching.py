@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from paretune.runtimes import caching
-from paretune.runtimes.caching import hold, kept_in, make_room, private_folder, scratch
+from paretune.system import machine_cache as caching
+from paretune.system.machine_cache import hold, kept_in, make_room, private_folder, scratch
 from tests_support import ROOT
 
 HOLDS = "import fcntl, os, sys; h = os.open(sys.argv[1], os.O_RDONLY); fcntl.flock(h, fcntl.LOCK_SH)"
@@ -28,7 +28,7 @@ print("ready", flush=True)
 while True:
     caching.make_room(Path(sys.argv[1]))
 """
-DIES = "import sys; from paretune.runtimes.caching import scratch; made = scratch()"
+DIES = "import sys; from paretune.system.machine_cache import scratch; made = scratch()"
 WAITS = '; print(made.name if "made" in vars() else "", flush=True); sys.stdin.read()'
 Other = Callable[..., tuple["subprocess.Popen[str]", str]]
 

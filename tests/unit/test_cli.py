@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from paretune.cli import main
+from paretune.cli.main import main
 from tests_support import ROOT
 
 ELSEWHERE = """\
@@ -17,7 +17,7 @@ import sys
 sys.platform = {platform!r}
 for module in ("fcntl", "resource", "paretune.verbs"):
     sys.modules[module] = None  # cannot be imported there
-from paretune.cli import main
+from paretune.cli.main import main
 
 sys.exit(main(sys.argv[1:]))
 """

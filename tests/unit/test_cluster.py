@@ -16,9 +16,9 @@ from torch import nn
 from paretune.compression.cluster import Cluster
 from paretune.compression.finetune import Finetune
 from paretune.compression.kmeans import clustered
-from paretune.compression.quantize import Quantize
+from paretune.compression.quantize.step import Quantize
 from paretune.compression.sparsify import Sparsify
-from paretune.runtimes.onnxsession import open_session
+from paretune.runtimes.onnx_session import open_session
 from tests_support_compression import context, exported, model, outputs, same_state, state
 
 PREDICTORS = {"box", "score"}

@@ -10,10 +10,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from paretune.detectors.int8 import Int8Conv2d, Int8Linear
-from paretune.runtimes.ahead_kernels import kernel_modules
-from paretune.runtimes.counting import Modules, nodes_of, owner_of, scope_of
-from paretune.runtimes.counting_torch import TorchProfile
+from paretune.networks.int8_layers import Int8Conv2d, Int8Linear
+from paretune.runtimes.aot_kernel_names import kernel_modules
+from paretune.runtimes.operator_timing import Modules, nodes_of, owner_of, scope_of
+from paretune.runtimes.operator_timing_torch import TorchProfile
 
 
 @pytest.mark.parametrize(

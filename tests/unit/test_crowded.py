@@ -14,23 +14,23 @@ import numpy as np
 import pytest
 import torch
 
-from paretune.build import Start, build
-from paretune.cli import main
-from paretune.compression.artefact import write_artefact
-from paretune.data.summary import crowding
-from paretune.detectors.decoding import nothing
-from paretune.detectors.structure import save_network
-from paretune.detectors.yolo import Yolo
-from paretune.errors import UserError
-from paretune.evaluation.explaining import most_kept
-from paretune.model import Model
-from paretune.plan import read_plan
-from paretune.recipe import Recipe
+from paretune.cli.main import main
+from paretune.config.plan import read_plan
+from paretune.config.recipe import Recipe
+from paretune.core.errors import UserError
+from paretune.core.model import Model
+from paretune.core.target import Target
+from paretune.core.types import Data, Detections, InputSize, Thresholds
+from paretune.data.split_counts import crowding
+from paretune.detectors.nms import nothing
+from paretune.detectors.yolox.detector import Yolo
+from paretune.evaluation.results_explanations import most_kept
+from paretune.networks.network_files import save_network
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import load_predictor
-from paretune.sources import read_source
-from paretune.structures import Data, Detections, InputSize, Thresholds
-from paretune.target import Target
-from paretune.training.validating import validate
+from paretune.training.validation import validate
+from paretune.workflows.build_artefact import Start, build
+from paretune.workflows.recipe_source import read_source
 from tests_support_compression import context
 
 GRID = 20
@@ -87,7 +87,7 @@ class Finds(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    from paretune.data.yolo import Yolo as YoloData
+    from paretune.data.formats.yolo import Yolo as YoloData
 
     root = crowded(tmp_path_factory.mktemp("crowded"))
     return YoloData(root=str(root)).open(root / "cache")
@@ -181,7 +181,7 @@ def test_predict_tells_where_the_limit_binds(tmp_path: Path, capsys: Any) -> Non
 
 
 def test_a_field_that_cannot_be_is_refused(tmp_path: Path) -> None:
-    from paretune.errors import UserErrors
+    from paretune.core.errors import UserErrors
 
     (tmp_path / "space.yaml").write_text("{input_size: 320, steps: [], runtime: eager}")
     text = (JOB % "data").replace("yolo: {root: data}", "shapes: {train: 4, val: 4, size: 64x64}")
@@ -202,7 +202,7 @@ def test_the_crowded_pictures_of_a_user(capsys: Any, tmp_path: Path) -> None:
     folder = os.environ.get("PARETUNE_CASES")
     if not folder or not Path(folder).is_dir():
         pytest.skip("PARETUNE_CASES names no folder of small inputs")
-    from paretune.data.yolo import Yolo as YoloData
+    from paretune.data.formats.yolo import Yolo as YoloData
 
     data = YoloData(root=str(Path(folder) / "crowded-400")).open(tmp_path)
     said = crowding(data.splits, Thresholds())

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from paretune.data.checking.report import check_survey, checked_dataset
-from paretune.data.checking.source import survey_of_folder
-from paretune.data.coco import Coco
-from paretune.data.yolo import Yolo
-from paretune.errors import UserError
+from paretune.core.errors import UserError
+from paretune.data.checks.report import check_survey, checked_dataset
+from paretune.data.formats.coco import Coco
+from paretune.data.formats.detect import survey_of_folder
+from paretune.data.formats.yolo import Yolo
 
 
 def photograph(seed, size=(64, 48)):

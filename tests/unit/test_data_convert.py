@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from scipy.optimize import linear_sum_assignment
 
-from paretune.cli import main
+from paretune.cli.main import main
+from paretune.core.errors import UserError
+from paretune.core.types import Annotations, Data
 from paretune.data import DATASETS
-from paretune.data.coco import Coco
-from paretune.data.photographs import unique_ids
-from paretune.data.tables import read_table
-from paretune.data.writing import WRITERS, write_dataset
-from paretune.errors import UserError
-from paretune.structures import Annotations, Data
+from paretune.data.conversion.writers import WRITERS, write_dataset
+from paretune.data.csv_boxes import read_table
+from paretune.data.formats.coco import Coco
+from paretune.data.image_split import unique_ids
 from tests_support import ROOT
 
 CLASSES = ("zebra", "ape", "bear")

@@ -14,12 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from paretune import cli
+from paretune.cli import main as cli
+from paretune.core.errors import UserError
 from paretune.data.download import install
-from paretune.data.download.fetch import Fetcher, _NoDowngrade
+from paretune.data.download.archives import ARCHIVES, Archive
+from paretune.data.download.http_download import Fetcher, _NoDowngrade
 from paretune.data.download.install import download
-from paretune.data.download.table import ARCHIVES, Archive
-from paretune.errors import UserError
 
 FILES = {"train/a.jpg": b"a" * 3000, "train/b.jpg": np.random.default_rng(0).bytes(50_000), "lists/all.txt": b"a\nb\n"}
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from paretune.data import headers
-from paretune.data.checking.images import look
-from paretune.data.images import image_size, read_image
-from paretune.errors import UserError
+from paretune.core.errors import UserError
+from paretune.data import image_headers as headers
+from paretune.data.checks.image_files import look
+from paretune.data.image_io import image_size, read_image
 
 
 @pytest.fixture

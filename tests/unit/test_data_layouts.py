@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from paretune.cli.data_convert import FORMATS as WRITTEN
+from paretune.core.errors import UserError
 from paretune.data import DATASETS
-from paretune.data.checking.boxes import in_pixels
-from paretune.data.checking.report import check_survey
-from paretune.data.checking.source import FORMATS, format_of_folder, survey_of_folder
-from paretune.data.writing import WRITERS, write_dataset
-from paretune.errors import UserError
-from paretune.verbs.data_convert import FORMATS as WRITTEN
+from paretune.data.checks.boxes import in_pixels
+from paretune.data.checks.report import check_survey
+from paretune.data.conversion.writers import WRITERS, write_dataset
+from paretune.data.formats.detect import FORMATS, format_of_folder, survey_of_folder
 from tests_support_layouts import (
     CLASSES,
     LAYOUTS,

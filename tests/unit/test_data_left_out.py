@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from paretune.cli import main
-from paretune.data.checking.report import checked_dataset
-from paretune.data.coco import Coco
+from paretune.cli.main import main
+from paretune.core.errors import UserError
+from paretune.core.types import Data, LeftOut
+from paretune.data.checks.report import checked_dataset
+from paretune.data.formats.coco import Coco
+from paretune.data.formats.yolo import Yolo
 from paretune.data.left_out import Tally, gaps_of, left_out_line, lines_of, lines_of_record, record_of, refuse_gaps
-from paretune.data.yolo import Yolo
-from paretune.errors import UserError
-from paretune.structures import Data, LeftOut
 from tests_support_data import SIZE, cases, coco, opened, shares, voc, voc_text
 from tests_support_data import yolo as yolo_folder
 from tests_support_documented import printed, words
@@ -257,7 +257,7 @@ def test_convert_and_split_tell_it(tmp_path, capsys):
 
 
 def test_a_missing_test_split_is_told_to_who_asks_for_it(tmp_path):
-    from paretune.folders import split_of
+    from paretune.results.sweep_folder import split_of
 
     root = yolo_folder(tmp_path / "in")
     with (root / "data.yaml").open("a") as file:

@@ -13,11 +13,11 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 
 from paretune.data import DATASETS
-from paretune.data.checking.images import look
-from paretune.data.checking.report import check_survey
-from paretune.data.checking.source import survey_of_folder
-from paretune.data.images import image_size, read_image
-from paretune.data.writing import write_dataset
+from paretune.data.checks.image_files import look
+from paretune.data.checks.report import check_survey
+from paretune.data.conversion.writers import write_dataset
+from paretune.data.formats.detect import survey_of_folder
+from paretune.data.image_io import image_size, read_image
 from tests_support import ROOT
 from tests_support_layouts import exif_behind, photograph, put
 
@@ -122,7 +122,7 @@ def test_without_pillow_opencv_turns_alike(tmp_path):
     files = [save(tmp_path / f"{kind}{n}", n, kind) for kind in KINDS for n in ORIENTATIONS if kind != "AVIF"]
     code = (
         "import sys; sys.modules['PIL'] = None\n"
-        "from pathlib import Path; import numpy as np; from paretune.data.images import read_image\n"
+        "from pathlib import Path; import numpy as np; from paretune.data.image_io import read_image\n"
         "for file in map(Path, sys.argv[1:]): np.save(file.with_suffix('.npy'), read_image(file))"
     )
     subprocess.run([sys.executable, "-c", code, *files], check=True, cwd=ROOT / "platform")

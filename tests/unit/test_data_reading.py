@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 from pycocotools import mask
 from pycocotools.coco import COCO
 
-from paretune.cli import main
-from paretune.data.checking.coco_json import as_text, box_of_segmentation, flag_of, id_of
-from paretune.data.checking.filenames import Finder, Names
-from paretune.data.checking.report import checked_dataset
-from paretune.data.checking.yolo import corners_of
-from paretune.data.coco import Coco
-from paretune.data.voc import Voc
-from paretune.data.vocflat import VocFlat
-from paretune.data.vocxml import decoded, parse_root
-from paretune.data.yolo import Yolo
-from paretune.errors import UserError
+from paretune.cli.main import main
+from paretune.core.errors import UserError
+from paretune.data.checks.report import checked_dataset
+from paretune.data.formats.coco import Coco
+from paretune.data.formats.coco_json import as_text, box_of_segmentation, flag_of, id_of
+from paretune.data.formats.filenames import Finder, Names
+from paretune.data.formats.voc import Voc
+from paretune.data.formats.voc_flat import VocFlat
+from paretune.data.formats.voc_xml import decoded, parse_root
+from paretune.data.formats.yolo import Yolo
+from paretune.data.formats.yolo_scan import corners_of
 from tests_support_data import BOX, GOOD, OBJECTS, SIZE, cases, coco, objects_of, opened, picture, shares, voc, voc_text
 from tests_support_data import yolo as yolo_folder
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from paretune.data import shapes as shapes_module
-from paretune.data.scene import CLASSES, HIDDEN, OUTLINES, Thing, _annotations, coverage, paint
-from paretune.data.shapes import Shapes
-from paretune.data.surface import background, camera, lit, noise
-from paretune.structures import InputSize
+from paretune.core.types import InputSize
+from paretune.data.synthetic import shapes as shapes_module
+from paretune.data.synthetic.scene import CLASSES, HIDDEN, OUTLINES, Thing, _annotations, coverage, paint
+from paretune.data.synthetic.shapes import Shapes
+from paretune.data.synthetic.textures import background, camera, lit, noise
 
 SIZE = InputSize(96, 64)
 SMALL = {"train": 5, "val": 3, "size": "96x64"}

@@ -13,9 +13,9 @@ import pytest
 import torchvision
 from pydantic import ValidationError
 
-from paretune.data.voc import Voc
-from paretune.errors import UserError
-from paretune.structures import LeftOut
+from paretune.core.errors import UserError
+from paretune.core.types import LeftOut
+from paretune.data.formats.voc import Voc
 
 OBJECT = (
     "<object><name>{name}</name><difficult>{difficult}</difficult>"

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from paretune.cli import main
-from paretune.data.images import read_image
+from paretune.cli.main import main
+from paretune.data.image_io import read_image
 from tests_support_deploy import CLASSES, DETECTORS, alone, exported, run_alone, seen, seen_here
 
 RUNTIMES = ("onnxruntime", "openvino")

@@ -15,25 +15,26 @@ from pathlib import Path
 
 import pytest
 
-from paretune import device_holders, device_lock
-from paretune.device_lock import alone_on, lock_folder, sharing
+from paretune.system import device_holders, device_lock
+from paretune.system.device_lock import alone_on, lock_folder, sharing
 from tests_support import ROOT
 from tests_support_nvml import FIRST, SECOND, FakeNvml, gpu, put
 
 HOLD = """
 import sys, time
-from paretune.device_lock import alone_on, sharing
+from paretune.system.device_lock import alone_on, sharing
 with {"alone": alone_on, "share": sharing}[sys.argv[1]](sys.argv[2]):
     print("held", flush=True)
     sys.stdin.readline()
 print("free", flush=True)
 """
 TELLS = HOLD.replace(
-    "with {", "from paretune.device_lock import tell_waits\ntell_waits(lambda _: print('waits', flush=True))\nwith {"
+    "with {",
+    "from paretune.system.device_lock import tell_waits\ntell_waits(lambda _: print('waits', flush=True))\nwith {",
 )
 TRAIN = """
 import sys, time
-from paretune.device_lock import sharing
+from paretune.system.device_lock import sharing
 print("go", flush=True)
 while True:
     with sharing(sys.argv[1]):
@@ -41,7 +42,7 @@ while True:
 """
 FORK = """
 import os, sys, time
-from paretune.device_lock import alone_on
+from paretune.system.device_lock import alone_on
 with alone_on(sys.argv[1]):
     child = os.fork()
     if child == 0:

@@ -7,16 +7,16 @@ from typing import get_args
 
 import pytest
 
-from paretune import display
 from paretune.compression.cluster import Cluster
-from paretune.compression.factorize import Factorize
+from paretune.compression.factorize.step import Factorize
 from paretune.compression.finetune import Finetune
-from paretune.compression.prune import Prune
-from paretune.compression.quantize import Quantize
+from paretune.compression.prune.step import Prune
+from paretune.compression.quantize.step import Quantize
 from paretune.compression.sparsify import Sparsify
-from paretune.records import Record
+from paretune.reports import terminal as display
 from paretune.runtimes import RUNTIMES
-from paretune.training.distill import Distill
+from paretune.storage.trial_record import Record
+from paretune.training.distillation_settings import Distill
 from tests_support_records import (
     INT8,
     changed,

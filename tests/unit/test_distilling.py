@@ -14,30 +14,36 @@ import yaml
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from paretune.check import plugin_tables
 from paretune.compression.base import Context
 from paretune.compression.finetune import Finetune
-from paretune.compression.prune import Prune
-from paretune.data.shapes import Shapes
+from paretune.compression.prune.step import Prune
+from paretune.config.plan import checked_space
+from paretune.config.recipe import Recipe
+from paretune.core.errors import UserError
+from paretune.core.types import Annotations, InputSize
+from paretune.core.yaml_document import read_yaml
+from paretune.data.synthetic.shapes import Shapes
 from paretune.detectors.base import Detector
-from paretune.detectors.faster_rcnn import FasterRcnn
-from paretune.detectors.imitating import binary_divergence, divergence, frcnn_regions, ssd_imitation, yolox_imitation
-from paretune.detectors.ssd import Ssd
-from paretune.detectors.ssd_anchors import CENTRE_WEIGHT
-from paretune.detectors.structure import load_network, save_network
-from paretune.detectors.yolo import Yolo
-from paretune.detectors.yolox_loss import predictions
-from paretune.errors import UserError
-from paretune.plan import checked_space
-from paretune.recipe import Recipe
-from paretune.structures import Annotations, InputSize
-from paretune.training import distilling
-from paretune.training.distill import Distill
-from paretune.training.distilling import Student, Teaching, alone, correlation_loss, tapped, with_teacher
-from paretune.training.how import How
-from paretune.training.order import Order, train_here
+from paretune.detectors.faster_rcnn.detector import FasterRcnn
+from paretune.detectors.ssd.default_boxes import CENTRE_WEIGHT
+from paretune.detectors.ssd.detector import Ssd
+from paretune.detectors.yolox.detector import Yolo
+from paretune.detectors.yolox.distillation import (
+    binary_divergence,
+    divergence,
+    frcnn_regions,
+    ssd_imitation,
+    yolox_imitation,
+)
+from paretune.detectors.yolox.loss import predictions
+from paretune.networks.network_files import load_network, save_network
+from paretune.training import distillation as distilling
+from paretune.training.distillation import Student, Teaching, alone, correlation_loss, tapped, with_teacher
+from paretune.training.distillation_settings import Distill
+from paretune.training.extras import How
 from paretune.training.settings import Training
-from paretune.yamlfile import read_yaml
+from paretune.training.training_job import Order, train_here
+from paretune.workflows.check import plugin_tables
 from tests_support_compression import CLASSES, SETTINGS, SIZE, MixedDetector, context, model, same_state, state
 
 SQUARE = InputSize(64, 64)

@@ -19,9 +19,9 @@ import torch.distributed as dist
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from paretune.detectors.structure import save_network
-from paretune.training.distill import Distill
-from paretune.training.distilling import with_teacher
+from paretune.networks.network_files import save_network
+from paretune.training.distillation import with_teacher
+from paretune.training.distillation_settings import Distill
 from paretune.training.loop import Options, train
 from paretune.training.settings import Training
 from tests_support_compression import CLASSES, SIZE, MixedDetector, model, pictures

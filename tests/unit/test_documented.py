@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from paretune.check import check_files
-from paretune.cli import build_parser, main
+from paretune.cli.main import build_parser, main
+from paretune.workflows.check import check_files
 from tests_support import ROOT
 from tests_support_documented import READMES, Block, blocks, is_ours, lines, spoken, words
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paretune.profiling.comparison import Comparison, levels
-from paretune.profiling.duet import measure_duet
-from paretune.profiling.samples import COLUMNS, Rows
-from paretune.target import Target
+from paretune.core.target import Target
+from paretune.profiling.latency.compare import Comparison, levels
+from paretune.profiling.latency.duet import measure_duet
+from paretune.profiling.latency.samples import COLUMNS, Rows
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paretune.evaluation.change import CHANGES, change_from, evaluate_beside, keep_detections, kept_detections
-from paretune.evaluation.coco import average_precisions
-from paretune.structures import Detections
+from paretune.core.types import Detections
+from paretune.evaluation.baseline_difference import (
+    CHANGES,
+    change_from,
+    evaluate_beside,
+    keep_detections,
+    kept_detections,
+)
+from paretune.evaluation.coco_metrics import average_precisions
 from tests_support_evaluation import none_found, random_case, truth_of
 
 

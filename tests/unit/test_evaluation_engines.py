@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paretune.evaluation import weighing
-from paretune.evaluation.bootstrap import (
+from paretune.core.types import Annotations, Detections
+from paretune.evaluation import weighted_map as weighing
+from paretune.evaluation.coco_metrics import average_precisions
+from paretune.evaluation.detection_outcomes import matches_of
+from paretune.evaluation.map_bootstrap import (
     Drawn,
     difference_intervals,
     differences_of,
@@ -16,10 +19,7 @@ from paretune.evaluation.bootstrap import (
     interval_of,
     map_interval,
 )
-from paretune.evaluation.coco import average_precisions
-from paretune.evaluation.matches import matches_of
-from paretune.evaluation.weighing import ranked, weighted_maps
-from paretune.structures import Annotations, Detections
+from paretune.evaluation.weighted_map import ranked, weighted_maps
 from tests_support_evaluation import none_found, perfect, random_case, truth_of
 
 CLASSES = 4

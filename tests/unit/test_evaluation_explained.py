@@ -14,8 +14,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from paretune.cli import main
-from paretune.evaluation.results import read_results
+from paretune.cli.main import main
+from paretune.evaluation.coco_results_files import read_results
 
 Truth = dict[str, Any]
 Rows = list[dict[str, Any]]

@@ -14,16 +14,16 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from paretune.cli import main
-from paretune.compression.artefact import write_artefact
-from paretune.data.shapes import Shapes
-from paretune.detectors.yolo import Yolo
-from paretune.evaluation.coco import ground_truth
-from paretune.model import Model
-from paretune.recipe import Recipe
+from paretune.cli.main import main
+from paretune.config.recipe import Recipe
+from paretune.core.model import Model
+from paretune.core.target import Target
+from paretune.core.types import InputSize
+from paretune.data.synthetic.shapes import Shapes
+from paretune.detectors.yolox.detector import Yolo
+from paretune.evaluation.coco_metrics import ground_truth
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import load_predictor
-from paretune.structures import InputSize
-from paretune.target import Target
 from tests_support_evaluation import perfect, random_case, truth_of
 
 NAMES = ("ant", "bee", "cat")

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
-from paretune.evaluation.coco import run
+from paretune.core.types import Detections
+from paretune.evaluation.coco_metrics import run
 from paretune.evaluation.matching import best_of, match, match_by_class, overlap, point_of, together
-from paretune.structures import Detections
 from tests_support_evaluation import none_found, perfect, random_case, truth_of
 
 CLASSES = 3

@@ -10,27 +10,27 @@ import cv2
 import numpy as np
 import pytest
 
-from paretune.cli import main
-from paretune.compression.artefact import write_artefact
-from paretune.data.coco import Coco
-from paretune.data.scene import CLASSES
-from paretune.data.shapes import Shapes
-from paretune.data.writing import write_dataset
-from paretune.detectors.yolo import Yolo
-from paretune.errors import UserError
+from paretune.cli.main import main
+from paretune.config.recipe import Recipe
+from paretune.core.errors import UserError
+from paretune.core.model import Model
+from paretune.core.target import Target
+from paretune.core.types import Data, Detections, InputSize
+from paretune.data.conversion.writers import write_dataset
+from paretune.data.formats.coco import Coco
+from paretune.data.synthetic.scene import CLASSES
+from paretune.data.synthetic.shapes import Shapes
+from paretune.detectors.yolox.detector import Yolo
 from paretune.evaluation import accuracy_of, evaluate
 from paretune.evaluation.accuracy import METRICS
-from paretune.evaluation.change import CHANGES
-from paretune.evaluation.coco import by_pycocotools
-from paretune.evaluation.confusing import confusion
+from paretune.evaluation.baseline_difference import CHANGES
+from paretune.evaluation.coco_metrics import by_pycocotools
+from paretune.evaluation.coco_results_files import read_results
+from paretune.evaluation.confusion_matrix import confusion
 from paretune.evaluation.report import report_of
-from paretune.evaluation.results import read_results
-from paretune.evaluation.text import report_text
-from paretune.model import Model
-from paretune.recipe import Recipe
+from paretune.reports.evaluation_text import report_text
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import load_predictor
-from paretune.structures import Data, Detections, InputSize
-from paretune.target import Target
 from tests_support_evaluation import none_found, perfect, random_case, truth_of
 
 NAMES = ("ant", "bee", "cat")

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from paretune.evaluation.voc import voc_ap
-from paretune.structures import Detections
+from paretune.core.types import Detections
+from paretune.evaluation.voc_metrics import voc_ap
 from tests_support_evaluation import none_found, perfect, random_case, truth_of
 
 

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from paretune.compression.export import OPSET, Export, check_parity, training_images
-from paretune.compression.folding import folded
-from paretune.detectors.chain import Chain
-from paretune.detectors.yolo import Yolo
-from paretune.model import Model
-from paretune.runtimes.onnxsession import open_session
-from paretune.structures import InputSize
+from paretune.core.model import Model
+from paretune.core.types import InputSize
+from paretune.detectors.yolox.detector import Yolo
+from paretune.networks.batchnorm_folding import folded
+from paretune.networks.layer_chain import Chain
+from paretune.runtimes.onnx_session import open_session
 from tests_support_compression import SIZE, MixedDetector, context, exported, model, outputs, same_state, state
 
 pytestmark = pytest.mark.slow

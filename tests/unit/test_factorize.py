@@ -11,16 +11,16 @@ from pydantic import ValidationError
 from torch import nn
 
 from paretune.compression.export import Export
-from paretune.compression.factorize import Factorize
+from paretune.compression.factorize.decompose import Use, operations, rank_of_energy, spectrum, svd_chain, tucker_chain
+from paretune.compression.factorize.step import Factorize
 from paretune.compression.finetune import Finetune
-from paretune.compression.lowrank import Use, operations, rank_of_energy, spectrum, svd_chain, tucker_chain
-from paretune.compression.prune import Prune
-from paretune.detectors.chain import Chain
-from paretune.detectors.faster_rcnn import FasterRcnn
-from paretune.detectors.ssd import Ssd
-from paretune.detectors.structure import count, load_network, save_network
-from paretune.detectors.yolo import Yolo
-from paretune.structures import InputSize
+from paretune.compression.prune.step import Prune
+from paretune.core.types import InputSize
+from paretune.detectors.faster_rcnn.detector import FasterRcnn
+from paretune.detectors.ssd.detector import Ssd
+from paretune.detectors.yolox.detector import Yolo
+from paretune.networks.layer_chain import Chain
+from paretune.networks.network_files import count, load_network, save_network
 from tests_support_compression import CLASSES, SIZE, MixedDetector, context, model, outputs, same_state, state
 
 DENSE = Yolo(width=0.125, depthwise=False)

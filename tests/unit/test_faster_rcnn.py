@@ -13,19 +13,20 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign
 
-from paretune.compression.artefact import write_artefact
 from paretune.compression.export import Export
-from paretune.compression.prune import Prune
-from paretune.compression.quantize import Quantize
-from paretune.detectors import frcnn_network, frcnn_pool
+from paretune.compression.prune.step import Prune
+from paretune.compression.quantize.step import Quantize
+from paretune.core.target import Target
+from paretune.core.types import Annotations, InputSize, Thresholds
 from paretune.detectors.base import Losses
-from paretune.detectors.faster_rcnn import FasterRcnn
-from paretune.detectors.frcnn_host import anchors, pooled
-from paretune.detectors.structure import load_network, save_network
+from paretune.detectors.faster_rcnn import network as frcnn_network
+from paretune.detectors.faster_rcnn import roi_align as frcnn_pool
+from paretune.detectors.faster_rcnn.decode import anchors, pooled
+from paretune.detectors.faster_rcnn.detector import FasterRcnn
+from paretune.networks.network_files import load_network, save_network
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.onnxruntime import OnnxRuntime
 from paretune.runtimes.predictor import load_predictor
-from paretune.structures import Annotations, InputSize, Thresholds
-from paretune.target import Target
 from tests_support_compression import CLASSES, context, model, with_channels_at_zero, with_different_biases
 
 SIZE = InputSize(160, 128)

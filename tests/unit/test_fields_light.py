@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 import paretune
+from paretune.core.fields import ValidationError
+from paretune.core.target import Target
 from paretune.data.preprocess import Preprocess
-from paretune.detectors.faster_rcnn import FasterRcnn
-from paretune.detectors.ssd import Ssd
-from paretune.detectors.yolo import Yolo
-from paretune.fields import ValidationError
+from paretune.detectors.faster_rcnn.detector import FasterRcnn
+from paretune.detectors.ssd.detector import Ssd
+from paretune.detectors.yolox.detector import Yolo
 from paretune.runtimes.onnxruntime import OnnxRuntime
 from paretune.runtimes.openvino import OpenVino
-from paretune.target import Target
 
 WHOLE = {cls.__name__: cls for cls in (Yolo, Ssd, FasterRcnn, OnnxRuntime, OpenVino, Target)}
 GIVEN: list[tuple[str, dict[str, Any]]] = [
@@ -138,7 +138,7 @@ def test_plug_ins_are_read_from_manifests(light: Callable[[str, str], Any]) -> N
         def load(self, name: str) -> Any:
             return light("detectors.yolo", "Yolo") if name == "yolo" else super().load(name)
 
-    parse, table = light("spec", "parse_plugin"), Table("detector", {"yolo": "paretune.detectors.yolo:Yolo"})
+    parse, table = light("spec", "parse_plugin"), Table("detector", {"yolo": "paretune.detectors.yolox.detector:Yolo"})
     assert parse({"yolo": {"width": 0.125}}, table).width == 0.125
     with pytest.raises(light("fields", "PydanticCustomError")) as unknown:
         parse({"yoolo": {}}, table)

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paretune.tracking.figures import Picture, front_csv, front_html, front_png
-from paretune.tracking.plot import log_ticks, ticks
+from paretune.reports.front_page import Picture, front_csv, front_html, front_png
+from paretune.reports.front_plot import log_ticks, ticks
 from tests_support_records import FLOOR, OBJECTIVES, changed, comparison, complete, fake_records, front_of, recipe
 
 

@@ -9,8 +9,8 @@ import torch
 
 from paretune.compression.base import Context
 from paretune.compression.finetune import Finetune
-from paretune.compression.prune import Prune
-from paretune.training import stepping
+from paretune.compression.prune.step import Prune
+from paretune.training import trainer as stepping
 from paretune.training.loop import train
 from tests_support_compression import SETTINGS, SIZE, context, model, outputs, same_state, state
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from paretune import folders
-from paretune.cli import main
-from paretune.errors import UserError
-from paretune.folders import Bounds, Sweep, change_search, find_sweep
-from paretune.job import Job
-from paretune.records import forget_record, read_record, read_records, write_record
+from paretune.cli.main import main
+from paretune.config.job import Job
+from paretune.core.errors import UserError
+from paretune.results import sweep_folder as folders
+from paretune.results.sweep_folder import Bounds, Sweep, change_search, find_sweep
+from paretune.storage.trial_record import forget_record, read_record, read_records, write_record
 from tests_support_records import fake_records, write_sweep
 
 JOB = {

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
 
-from paretune.front import Judge, Objective, front_object, hypervolume, hypervolume_2d, pareto_front
-from paretune.records import Record
+from paretune.search.pareto_front import Judge, Objective, front_object, hypervolume, hypervolume_2d, pareto_front
+from paretune.storage.trial_record import Record
 
 MAP, MS = Objective("map", "maximize"), Objective("latency_ms", "minimize")
 AIMS = [MAP, MS]

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paretune.front import Judge, Objective, contenders, decides, front_object
-from paretune.latency_scale import on_one_scale
-from paretune.records import Record
+from paretune.search.latency_scale import on_one_scale
+from paretune.search.pareto_front import Judge, Objective, contenders, decides, front_object
+from paretune.storage.trial_record import Record
 from tests_support_records import changed, compared, complete, fake_records, judge, recipe
 
 

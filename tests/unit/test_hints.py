@@ -14,39 +14,39 @@ from typing import Any
 
 import pytest
 
-from paretune import hints
-from paretune.cli import build_parser, main
-from paretune.errors import UserError
-from paretune.folders import Sweep, new_sweep
-from paretune.plan import read_plan
-from paretune.tracking.mlflow import MlflowTracker
+from paretune.cli.main import build_parser, main
+from paretune.config.plan import read_plan
+from paretune.core import hints
+from paretune.core.errors import UserError
+from paretune.results.sweep_folder import Sweep, new_sweep
+from paretune.tracking.sweep_tracker import MlflowTracker
 from tests_support import ROOT
 from tests_support_documented import printed, words
 
 PACKAGE = ROOT / "platform" / "paretune"
 SPOKEN = {
-    "cli.py": "the example under --help",
-    "verbs/arguments.py": "help: a verb's name",
-    "verbs/advising.py": "help: verbs' names",
-    "executors/ray/jobs.py": "what the cluster starts",
-    "trial.py": "failure.txt: the verb that goes on from a kept network",
-    "output.py": "why a name is refused: whose folder it is",
+    "cli/main.py": "the example under --help",
+    "cli/options.py": "help: a verb's name",
+    "cli/advise.py": "help: verbs' names",
+    "distributed/ray_jobs.py": "what the cluster starts",
+    "workflows/trial.py": "failure.txt: the verb that goes on from a kept network",
+    "results/naming.py": "why a name is refused: whose folder it is",
 }
 """Files with the text `paretune VERB` outside of docstrings that is no command to type → what it is."""
 PROVOKED = {
-    "folders.py": 2,  # here: Sweep.command, and a name that is taken
-    "profiling/nsight.py": 1,  # of ncu, for itself: nothing that is printed
-    "baseline.py": 1,  # test_sweep.py: a baseline that failed
-    "reporter.py": 2,  # system/test_documented.py: the end of a sweep; test_measuring.py: no comparison
-    "tracking/mlflow.py": 1,  # here
-    "verbs/sweeping.py": 1,  # system/test_killed.py: Ctrl-C
-    "verbs/training.py": 3,  # system/test_train.py: Ctrl-C; system/test_documented.py: the end
-    "verbs/optimizing.py": 1,  # system/test_documented.py
-    "verbs/advising.py": 1,  # system/test_documented.py
-    "executors/ray/jobs.py": 2,  # system/test_cluster.py
-    "data/surveyed.py": 1,  # here
+    "results/sweep_folder.py": 2,  # here: Sweep.command, and a name that is taken
+    "profiling/nsight/run.py": 1,  # of ncu, for itself: nothing that is printed
+    "workflows/baseline.py": 1,  # test_sweep.py: a baseline that failed
+    "workflows/sweep_reporter.py": 2,  # system/test_documented.py: the end of a sweep; test_measuring.py: no comparison
+    "tracking/sweep_tracker.py": 1,  # here
+    "cli/sweep.py": 1,  # system/test_killed.py: Ctrl-C
+    "cli/train.py": 3,  # system/test_train.py: Ctrl-C; system/test_documented.py: the end
+    "cli/optimize.py": 1,  # system/test_documented.py
+    "cli/advise.py": 1,  # system/test_documented.py
+    "distributed/ray_jobs.py": 2,  # system/test_cluster.py
+    "data/scanned_dataset.py": 1,  # here
     "data/left_out.py": 1,  # test_data_left_out.py: a split without objects
-    "verbs/data_convert.py": 1,  # test_data_convert.py: a policy that the reader does not have
+    "cli/data_convert.py": 1,  # test_data_convert.py: a policy that the reader does not have
 }
 """File → commands that it prints; each is provoked by a test, which reads what was printed as the program does."""
 
@@ -108,7 +108,7 @@ def test_the_program_is_named_as_it_was_called_or_as_the_shell_finds_it(
 
 def test_a_printed_command_is_found_by_the_shell_that_typed_the_last() -> None:
     """On the real command line: the module, from another folder than its own."""
-    shown = "from paretune.hints import command; import sys; print(command('plugins', 'sampler'))"
+    shown = "from paretune.core.hints import command; import sys; print(command('plugins', 'sampler'))"
     code = f"import runpy, sys; sys.argv[0] = {str(PACKAGE / '__main__.py')!r}; {shown}"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     done = subprocess.run(["bash", "-c", said], capture_output=True, text=True, check=False, cwd=ROOT / "platform")
@@ -148,7 +148,7 @@ def test_a_dataset_with_defects_names_the_command_that_tells_them_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And that command, typed as it was printed, finds them."""
-    from paretune.data.yolo import Yolo
+    from paretune.data.formats.yolo import Yolo
 
     folder = tmp_path / "my data"
     made = ["data", "convert", str(ROOT / "jobs/quickstart.yaml"), str(folder), "--to", "yolo"]

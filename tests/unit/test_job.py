@@ -8,20 +8,20 @@ import textwrap
 
 import pytest
 
-from paretune.baseline import first_recipes
-from paretune.bench import protocol_of
-from paretune.cli import main
-from paretune.data.shapes import Shapes
-from paretune.errors import UserErrors
+from paretune.cli.main import main
+from paretune.config.job import SHORTEST, Constraint, Job
+from paretune.config.plan import overridden, read_plan
+from paretune.config.recipe import Recipe
+from paretune.core.errors import UserErrors
+from paretune.core.metrics import COSTS, NAMEABLE
+from paretune.core.types import InputSize
+from paretune.core.yaml_document import Document
+from paretune.data.synthetic.shapes import Shapes
 from paretune.evaluation.accuracy import METRICS
-from paretune.evaluation.change import CHANGES
-from paretune.job import SHORTEST, Constraint, Job
-from paretune.metrics import COSTS, NAMEABLE
-from paretune.plan import overridden, read_plan
-from paretune.profiling.energy import WINDOW
-from paretune.recipe import Recipe
-from paretune.structures import InputSize
-from paretune.yamlfile import Document
+from paretune.evaluation.baseline_difference import CHANGES
+from paretune.profiling.energy.measure import WINDOW
+from paretune.workflows.baseline import first_recipes
+from paretune.workflows.trial_context import protocol_of
 from tests_support import ROOT
 
 JOB = """\
@@ -340,7 +340,7 @@ def test_submit_reaches_the_cluster_though_this_machine_lacks_the_dataset(tmp_pa
     (tmp_path / "job.yaml").write_text(FOLDERED)
     (tmp_path / "space.yaml").write_text(SPACE)
     asked = []
-    monkeypatch.setattr("paretune.executors.ray.jobs.submit", lambda *given, **_: asked.append(given) or 0)
+    monkeypatch.setattr("paretune.distributed.ray_jobs.submit", lambda *given, **_: asked.append(given) or 0)
     assert main(["submit", str(tmp_path / "job.yaml"), "--address", "http://head:8265"]) == 0
     assert asked[0][0]["dataset"] == {"voc": {**asked[0][0]["dataset"]["voc"], "root": "/not/here"}}
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from paretune.latency_scale import on_one_scale, reference_of
-from paretune.records import Record
+from paretune.search.latency_scale import on_one_scale, reference_of
+from paretune.storage.trial_record import Record
 from tests_support_records import changed, compared, complete, recipe
 
 TRUE = {0: 9.0, 1: 4.0, 2: 3.0, 3: 2.0, 4: 4.2}

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from paretune.baseline import look_at_data
-from paretune.cli import main
-from paretune.errors import UserError
-from paretune.executors.ray import session
-from paretune.folders import find_sweep, new_sweep
-from paretune.plan import read_plan
-from paretune.records import Record, write_record
-from paretune.reporter import Reporter
-from paretune.training.order import Order, carry_out
+from paretune.cli.main import main
+from paretune.config.plan import read_plan
+from paretune.core.errors import UserError
+from paretune.distributed import ray_session as session
+from paretune.results.sweep_folder import find_sweep, new_sweep
+from paretune.storage.trial_record import Record, write_record
+from paretune.training.training_job import Order, carry_out
+from paretune.workflows.baseline import look_at_data
+from paretune.workflows.sweep_reporter import Reporter
 from tests_support_data import shares, yolo
 
 JOB = """\

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from paretune.core.types import Annotations
 from paretune.detectors.base import Losses
-from paretune.detectors.faster_rcnn import FasterRcnn
+from paretune.detectors.faster_rcnn.detector import FasterRcnn
 from paretune.detectors.losses import class_loss, torch_loss_problem
-from paretune.detectors.ssd import Ssd
-from paretune.detectors.ssd_loss import ssd_loss
-from paretune.detectors.yolo import Yolo
-from paretune.structures import Annotations
+from paretune.detectors.ssd.detector import Ssd
+from paretune.detectors.ssd.loss import ssd_loss
+from paretune.detectors.yolox.detector import Yolo
 
 FIT = {
     "offsets": {"HuberLoss", "L1Loss", "MSELoss", "SmoothL1Loss"},

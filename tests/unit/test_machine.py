@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from paretune import machine
-from paretune.cli import main
-from paretune.machine import gpus_of_driver, sweep_problems, training_problems
-from paretune.plan import read_plan
+from paretune.cli.main import main
+from paretune.config.plan import read_plan
 from paretune.training.settings import Training
+from paretune.workflows import machine_check as machine
+from paretune.workflows.machine_check import gpus_of_driver, sweep_problems, training_problems
 
 JOB = """\
 dataset: {shapes: {}}
@@ -78,7 +78,7 @@ def test_a_job_for_another_machine_is_right_here_and_what_is_not_here_is_noted(
     monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(machine, "gpus_of_torch", lambda: pytest.fail("check imports no torch"))
-    monkeypatch.setattr("paretune.check.gpus_of_driver", lambda: 0)
+    monkeypatch.setattr("paretune.workflows.check.gpus_of_driver", lambda: 0)
     Path("job.yaml").write_text(JOB.replace("cpu", "cuda") + "training: {workers: 4, device: cuda}\n")
     assert main(["check", "job.yaml"]) == 0
     (line,) = capsys.readouterr().out.splitlines()

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paretune import finalists, trial
-from paretune.bench import WARMUP, Bench
-from paretune.job import Job
-from paretune.profiling import comparison, duet
-from paretune.profiling.comparison import Ratio
-from paretune.profiling.samples import Protocol
+from paretune.config.job import Job
+from paretune.profiling.latency import compare as comparison
+from paretune.profiling.latency import duet
+from paretune.profiling.latency.compare import Ratio
+from paretune.profiling.latency.samples import Protocol
+from paretune.workflows import compare_front as finalists
+from paretune.workflows import trial
+from paretune.workflows.trial_context import WARMUP, Bench
 from tests_support_records import fake_records, write_sweep
 
 TWO = finalists.Finalists({1: "one", 0: "zero"}, reference=1, seen=[0, 1])

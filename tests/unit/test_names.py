@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torch_pruning
 
-from paretune import names
+from paretune.core import library_names as names
 
 
 def test_optimizers_are_those_of_the_installed_torch() -> None:

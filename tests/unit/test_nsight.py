@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from paretune.profiling import nsight, nsight_child
-from paretune.profiling.nsight import NO_KERNELS, PERMISSION, Looks, look_at, preflight, version
-from paretune.profiling.nsight_csv import Launch, parse
-from paretune.profiling.nsight_kernels import advice, bound_by, by_name, operations_per_second
-from paretune.profiling.nsight_tables import TOP, nsight_tables
-from paretune.target import Target
+from paretune.core.target import Target
+from paretune.profiling.nsight import child as nsight_child
+from paretune.profiling.nsight import run as nsight
+from paretune.profiling.nsight.csv_parser import Launch, parse
+from paretune.profiling.nsight.kernels import advice, bound_by, by_name, operations_per_second
+from paretune.profiling.nsight.run import NO_KERNELS, PERMISSION, Looks, look_at, preflight, version
+from paretune.reports.nsight_tables import TOP, nsight_tables
 from tests_support_nsight import FILES, FakeNcu
 
 GPU = Target(device="cuda")
@@ -130,7 +131,7 @@ def test_the_command_looks_at_one_inference_and_leaves_the_gpu_as_it_is(ncu: Fak
     asked = {"SpeedOfLight", "SpeedOfLight_RooflineChart", "MemoryWorkloadAnalysis", "LaunchStats", "Occupancy"}
     assert asked <= set(sections)
     program = run[run.index(sys.executable) :]
-    module = ["-P", "-m", "paretune.profiling.nsight_child"]
+    module = ["-P", "-m", "paretune.profiling.nsight.child"]
     assert program[1:6] == [*module, str(tmp_path / "artefact"), str(tmp_path / "images.npz")]
     report = run[run.index("--export") + 1]
     for call, page in ((raw, "raw"), (details, "details")):

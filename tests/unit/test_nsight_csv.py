@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from paretune.profiling.nsight_csv import NsightCsvError, errors, parse
-from paretune.profiling.nsight_values import Reader, base_unit
+from paretune.profiling.nsight.csv_parser import NsightCsvError, errors, parse
+from paretune.profiling.nsight.units import Reader, base_unit
 
 FILES = Path(__file__).parents[1] / "data" / "nsight"
 RAW, DETAILS, METRICS = ((FILES / name).read_text() for name in ("raw.csv", "details.csv", "metrics.csv"))

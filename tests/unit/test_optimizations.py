@@ -16,21 +16,21 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from paretune.cli import main
-from paretune.compression.artefact import write_artefact
-from paretune.compression.prune import Prune
+from paretune.cli.main import main
+from paretune.compression.prune.step import Prune
 from paretune.compression.recalibrate import Recalibrate
-from paretune.data.shapes import Shapes
-from paretune.detectors import structure
-from paretune.detectors.structure import count, load_network, save_network
-from paretune.detectors.yolo import Yolo
-from paretune.model import Model
+from paretune.core.model import Model
+from paretune.core.target import Target
+from paretune.core.types import InputSize
+from paretune.data.synthetic.shapes import Shapes
+from paretune.detectors.yolox.detector import Yolo
+from paretune.networks import network_files as structure
+from paretune.networks.network_files import count, load_network, save_network
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.predictor import load_predictor
-from paretune.sources import read_source
-from paretune.store import MANIFEST, read_artefact
-from paretune.structures import InputSize
-from paretune.target import Target
+from paretune.storage.artefact import MANIFEST, read_artefact
+from paretune.workflows.recipe_source import read_source
 from tests_support_compression import context
 
 DETECTOR = Yolo(depthwise=False, width=0.125)
@@ -198,7 +198,7 @@ def test_an_artefact_learns_from_the_uncompressed_network_around_it(
         teachers.append(folder)
         return load_network(detector, classes, folder)
 
-    monkeypatch.setattr("paretune.training.distilling.load_network", seen)
+    monkeypatch.setattr("paretune.training.distillation.load_network", seen)
     half = place.training / "half"
     assert place.optimize("--step", PRUNE, "--runtime", "eager", "--out", half) == 0
     taught = ("--step", "finetune={epochs: 1, distill: {}}", "--runtime", "eager", "--data", "job.yaml")
@@ -228,7 +228,7 @@ def test_what_is_quantized_is_not_quantized_again(place: Place, capsys: Any) -> 
 @pytest.mark.timeout(300)
 def test_needs_neither_ray_nor_mlflow_nor_optuna(place: Place) -> None:
     code = (
-        "import sys; from paretune.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from paretune.cli.main import main; code = main(sys.argv[1:]); "
         "print(code, [m for m in ('ray', 'mlflow', 'optuna') if m in sys.modules])"
     )
     words = ["optimize", str(place.training), "--step", PRUNE, "--out", "made"]

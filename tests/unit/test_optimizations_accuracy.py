@@ -16,19 +16,19 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from paretune import accuracy_change
-from paretune.cli import main
-from paretune.data.shapes import Shapes
-from paretune.detectors.structure import save_network
-from paretune.detectors.yolo import Yolo
-from paretune.evaluations import Wanted, evaluate_artefact
-from paretune.optimizations import ACCURACY
-from paretune.store import read_artefact
-from paretune.structures import InputSize
-from paretune.target import Target
-from paretune.training import ddp
+from paretune.cli.main import main
+from paretune.core.target import Target
+from paretune.core.types import InputSize
+from paretune.data.synthetic.shapes import Shapes
+from paretune.detectors.yolox.detector import Yolo
+from paretune.distributed import train_workers as ddp
+from paretune.networks.network_files import save_network
+from paretune.storage.artefact import read_artefact
 from paretune.training.loop import train
 from paretune.training.settings import Training
+from paretune.workflows import accuracy_change
+from paretune.workflows.evaluate import Wanted, evaluate_artefact
+from paretune.workflows.optimize import ACCURACY
 from tests_support import with_locks_of_its_own
 from tests_support_evaluation import truth_of
 
@@ -230,7 +230,7 @@ def test_an_artefact_that_does_not_run_here_is_replaced_by_its_float_network_and
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     assert place.optimize(*EAGER, "--out", "dense") == 0
-    from paretune.errors import UserError
+    from paretune.core.errors import UserError
     from paretune.runtimes import predictor
 
     def unfit(folder: Path, target: Target) -> None:
@@ -275,7 +275,7 @@ def test_steps_train_with_as_many_workers_as_those_of_a_sweep(
     def here(order: Any, *_: Any) -> Path:
         assert [runs.resolve() for runs in running] == [Path("runs").resolve()]
         trained.append(order.settings.workers)
-        from paretune.training.order import carry_out
+        from paretune.training.training_job import carry_out
 
         carry_out(order, device="cpu", threads=1)
         return order.folder
@@ -286,7 +286,7 @@ def test_steps_train_with_as_many_workers_as_those_of_a_sweep(
 
     usual = accuracy_change._on
     monkeypatch.setattr(accuracy_change, "_on", alone)
-    monkeypatch.setattr("paretune.executors.ray.session.session", session)
+    monkeypatch.setattr("paretune.distributed.ray_session.session", session)
     monkeypatch.setattr(ddp, "train_with_ray", here)
     assert place.optimize("--step", step, *EAGER, "--out", "made") == 0
     assert trained == ([2] if trains else [])
@@ -294,7 +294,7 @@ def test_steps_train_with_as_many_workers_as_those_of_a_sweep(
 
 RECORDING = """
 import sys
-from paretune.cli import main
+from paretune.cli.main import main
 from paretune.training import ddp
 
 usual, seen = ddp.train_with_ray, []

@@ -12,14 +12,17 @@ from typing import Any
 
 import pytest
 
-from paretune import output
-from paretune.cli import main
-from paretune.errors import UserError
-from paretune.folders import Sweep, find_sweep, new_sweep
-from paretune.output import checked_name, claimed, new_sweep_name, only_one, remove, removed_if_failed
-from paretune.plan import read_plan
-from paretune.store import new_folder
-from paretune.tracking import client, ui
+from paretune.cli.main import main
+from paretune.config.output_folder import checked_name, new_sweep_name
+from paretune.config.plan import read_plan
+from paretune.core.errors import UserError
+from paretune.results import naming as output
+from paretune.results.folder_claims import claimed, remove, removed_if_failed
+from paretune.results.sweep_folder import Sweep, find_sweep, new_sweep
+from paretune.storage.artefact import new_folder
+from paretune.system.file_lock import only_one
+from paretune.tracking import mlflow_client as client
+from paretune.tracking import ui_server as ui
 from tests_support import ROOT
 
 JOB = """\
@@ -35,7 +38,7 @@ import os, sys, time
 from pathlib import Path
 
 from paretune import store, sweep, trainings
-from paretune.cli import main
+from paretune.cli.main import main
 
 before = store.sync
 
@@ -94,9 +97,9 @@ CLAIMS = """\
 import sys, time
 from pathlib import Path
 
-from paretune.errors import UserError
-from paretune.output import claimed
-from paretune.store import new_folder
+from paretune.core.errors import UserError
+from paretune.config.output_folder import claimed
+from paretune.storage.artefact import new_folder
 
 out = Path("deep/out")
 try:

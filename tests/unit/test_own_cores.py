@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from paretune.compression.own_cores import on_own_cores
-from paretune.runtimes.onnxsession import library
+from paretune.compression.quantize.onnxruntime_threads import on_own_cores
+from paretune.runtimes.onnx_session import library
 from tests_support import ROOT
 
 CODE = """

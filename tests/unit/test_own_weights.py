@@ -15,18 +15,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import detection
 
-from paretune.data.shapes import Shapes
+from paretune.config.job import Job
+from paretune.core.errors import UserError
+from paretune.core.types import InputSize
+from paretune.data.synthetic.shapes import Shapes
 from paretune.detectors.checkpoints import checkpoint, listed
-from paretune.detectors.faster_rcnn import FasterRcnn
-from paretune.detectors.recognising import seems_to_be
-from paretune.detectors.ssd import Ssd
-from paretune.detectors.yolo import Yolo
-from paretune.errors import UserError
-from paretune.job import Job
-from paretune.store import sha256
-from paretune.structures import InputSize
-from paretune.training.order import Order, read_history, train_here
+from paretune.detectors.faster_rcnn.detector import FasterRcnn
+from paretune.detectors.ssd.detector import Ssd
+from paretune.detectors.weight_recognition import seems_to_be
+from paretune.detectors.yolox.detector import Yolo
+from paretune.storage.artefact import sha256
 from paretune.training.settings import Training
+from paretune.training.training_job import Order, read_history, train_here
 
 MOBILE = "mobilenet_v3_large_320_fpn"
 NAMES = ("ace", "king", "queen")
@@ -127,7 +127,7 @@ def test_another_number_of_classes_starts_afresh_and_is_told(mobile: dict[str, T
 
 def test_names_of_coco_come_with_torchvisions_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     saved = built(f"fasterrcnn_{MOBILE}", 91).state_dict()
-    monkeypatch.setattr("paretune.detectors.pretrained.fetch", lambda *_: saved)
+    monkeypatch.setattr("paretune.detectors.pretrained_weights.fetch", lambda *_: saved)
     begun = FasterRcnn(weights="COCO_V1").begin(("zebra", "unicorn", "person"))
     assert begun.fresh == ("unicorn",)
     score = "roi_heads.box_predictor.cls_score.weight"

@@ -14,25 +14,25 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from paretune.compression import parity
-from paretune.compression.artefact import write_artefact
-from paretune.compression.diverging import diverging_in_file, layer_outputs
 from paretune.compression.export import Export, check_parity, training_images
-from paretune.compression.parity import check, compare, found_again, verify
-from paretune.compression.quantize_torch import quantize_network
+from paretune.compression.quantize.torch_int8 import quantize_network
+from paretune.core.model import Model
+from paretune.core.target import Target
+from paretune.core.types import Annotations, Detections, InputSize
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.detectors.faster_rcnn import FasterRcnn
-from paretune.detectors.structure import copy_network
-from paretune.detectors.yolo import Yolo
+from paretune.detectors.faster_rcnn.detector import FasterRcnn
+from paretune.detectors.yolox.detector import Yolo
 from paretune.evaluation import evaluate
-from paretune.model import Model
+from paretune.networks.network_files import copy_network
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime
 from paretune.runtimes.openvino import OpenVino
 from paretune.runtimes.predictor import Predictor, load_predictor
-from paretune.structures import Annotations, Detections, InputSize
-from paretune.target import Target
+from paretune.verification import parity
+from paretune.verification.layer_divergence import diverging_in_file, layer_outputs
+from paretune.verification.parity import check, compare, found_again, verify
 from tests_support_compression import CLASSES, MixedDetector, context, model, pictures
 from tests_support_quantize import GRID, Labelled, labelled_by, photographs, sure
 

@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from paretune.cli import main
-from paretune.compression.artefact import write_artefact
+from paretune.cli.main import main
 from paretune.compression.export import Export
-from paretune.data.images import read_image
+from paretune.config.recipe import Recipe
+from paretune.core.errors import UserError
+from paretune.core.model import Model
+from paretune.core.target import Target
+from paretune.core.types import InputSize
+from paretune.data.image_io import read_image
 from paretune.data.preprocess import Preprocess
-from paretune.detectors.yolo import Yolo
-from paretune.errors import UserError
-from paretune.model import Model
-from paretune.recipe import Recipe
+from paretune.detectors.yolox.detector import Yolo
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import load_predictor
-from paretune.structures import InputSize
-from paretune.target import Target
 from tests_support_compression import context
 
 CLASSES = ("ant", "bee")
@@ -174,8 +174,8 @@ def test_a_runtime_that_needs_a_gpu_is_given_one_unasked(
         asked.append(target)
         raise UserError("loaded")
 
-    monkeypatch.setattr("paretune.predictions.load_predictor", loaded)
-    monkeypatch.setattr("paretune.evaluations.load_predictor", loaded)
+    monkeypatch.setattr("paretune.workflows.predict.load_predictor", loaded)
+    monkeypatch.setattr("paretune.workflows.evaluate.load_predictor", loaded)
     for words in (["predict", folder, images[0]], ["evaluate", folder, "--threads", 2]):
         assert main(list(map(str, words))) == 2
     assert predict(folder, images[0], "--device", "cpu") == 2
@@ -203,7 +203,7 @@ def test_an_artefact_preprocesses_as_it_tells_whatever_its_detector_does_now(
 def test_an_exported_artefact_needs_no_torch(images: list[Path], tmp_path: Path) -> None:
     folder = write(tmp_path / "artefact", "onnxruntime", tmp_path)
     code = (
-        "import sys; from paretune.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from paretune.cli.main import main; code = main(sys.argv[1:]); "
         "print(code, [m for m in ('torch', 'ray', 'mlflow', 'optuna') if m in sys.modules])"
     )
     words = ["predict", str(folder), *map(str, images), "--out", str(tmp_path / "out")]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paretune.core.types import InputSize
 from paretune.data.preprocess import Placement, Preprocess
-from paretune.structures import InputSize
 
 sides = st.integers(16, 300)
 resizes = st.sampled_from(["letterbox", "stretch"])

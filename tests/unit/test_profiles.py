@@ -15,26 +15,26 @@ import numpy as np
 import pytest
 import torch
 
-from paretune import profiles
-from paretune.cli import main
-from paretune.errors import Failed
-from paretune.profiling import nsight
-from paretune.profiling.besides import times
-from paretune.profiling.deployed import Deployed, deployed
-from paretune.profiling.energy import Energy, unavailable
-from paretune.profiling.latency import Latency
+from paretune.cli.main import main
+from paretune.core.errors import Failed
+from paretune.core.target import Target
+from paretune.core.types import InputSize, Thresholds
+from paretune.profiling.energy.measure import Energy, unavailable
+from paretune.profiling.latency.deployment import Deployed, deployed
+from paretune.profiling.latency.deployment_worker import times
+from paretune.profiling.latency.result import Latency
+from paretune.profiling.latency.samples import Protocol
+from paretune.profiling.latency.throughput import throughput
+from paretune.profiling.nsight import run as nsight
 from paretune.profiling.operators import Operators
-from paretune.profiling.page import page
-from paretune.profiling.pictures import distributions
-from paretune.profiling.profile import Profile
-from paretune.profiling.samples import Protocol
-from paretune.profiling.tables import operator_tables, stage_table
-from paretune.profiling.throughput import throughput
+from paretune.reports.profile_page import page
+from paretune.reports.profile_plots import distributions
+from paretune.reports.profile_report import Profile
+from paretune.reports.profile_tables import operator_tables, stage_table
 from paretune.runtimes import eager
 from paretune.runtimes.base import Operator
-from paretune.store import Artefact
-from paretune.structures import InputSize, Thresholds
-from paretune.target import Target
+from paretune.storage.artefact import Artefact
+from paretune.workflows import profile as profiles
 from tests_support_nsight import FILES, FakeNcu
 from tests_support_profiles import DEPLOYED, latency, two_artefacts
 from tests_support_profiling import DEPLOYABLE, fake_artefact, images, quick

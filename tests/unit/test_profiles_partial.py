@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paretune import profiles
-from paretune.cli import main
-from paretune.errors import UserError
-from paretune.profiling import profile
-from paretune.profiling.comparison import Comparison
-from paretune.profiling.samples import COLUMNS
-from paretune.profiling.throughput import Throughput
+from paretune.cli.main import main
+from paretune.core.errors import UserError
+from paretune.profiling.latency.compare import Comparison
+from paretune.profiling.latency.samples import COLUMNS
+from paretune.profiling.latency.throughput import Throughput
+from paretune.reports import profile_report as profile
 from paretune.runtimes.eager import Eager
-from paretune.store import check_new_folder
+from paretune.storage.artefact import check_new_folder
+from paretune.workflows import profile as profiles
 from tests_support_profiles import DEPLOYED, latency, two_artefacts
 
 DIED = "the measuring process was killed by SIGKILL"

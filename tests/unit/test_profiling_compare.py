@@ -8,9 +8,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from paretune.core.target import Target
 from paretune.profiling import compare
-from paretune.profiling.samples import COLUMNS
-from paretune.target import Target
+from paretune.profiling.latency.samples import COLUMNS
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(240)]

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from paretune import physical_gpu
-from paretune.errors import UserError
-from paretune.profiling import cores
+from paretune.core.errors import UserError
+from paretune.core.target import Target
 from paretune.profiling.environment import environment
-from paretune.target import Target
+from paretune.system import cpu_cores as cores
+from paretune.system import physical_gpu
 from tests_support_nvml import FIRST, FakeNvml
 
 

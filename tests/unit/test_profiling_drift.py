@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from paretune.core.target import Target
 from paretune.profiling import Latency
-from paretune.profiling.drift import Drift, drift
-from paretune.profiling.samples import COLUMNS
-from paretune.target import Target
+from paretune.profiling.latency.drift import Drift, drift
+from paretune.profiling.latency.samples import COLUMNS
 
 
 def series(*processes, seconds=1.0, gap=20.0):

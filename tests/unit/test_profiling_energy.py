@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paretune.profiling import energy as module
-from paretune.profiling.energy import Energy, Span, energy, unavailable
-from paretune.profiling.rapl import joules, packages
-from paretune.profiling.samples import COLUMNS, Batch
-from paretune.target import Target
+from paretune.core.target import Target
+from paretune.profiling.energy import measure as module
+from paretune.profiling.energy.measure import Energy, Span, energy, unavailable
+from paretune.profiling.energy.rapl import joules, packages
+from paretune.profiling.latency.samples import COLUMNS, Batch
 from tests_support_nvml import NOT_SUPPORTED, FakeNvml, gpu, put, stepping
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 

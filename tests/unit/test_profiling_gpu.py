@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from paretune.profiling import nvml
-from paretune.profiling.gpu import GPUProfiler
-from paretune.profiling.gpu_report import COUNTER_STEP, Range, Report
+from paretune.profiling.gpu import nvml
+from paretune.profiling.gpu.profiler import GPUProfiler
+from paretune.profiling.gpu.report import COUNTER_STEP, Range, Report
 from tests_support_nvml import FIRST, NOT_SUPPORTED, FakeNvml, gpu, put, stepping
 
 ONCE = 1000.0

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paretune.bench import measuring_images
-from paretune.errors import UserError
+from paretune.core.errors import UserError
+from paretune.core.types import MEASURED_IMAGES, Image
 from paretune.profiling import Comparison
-from paretune.profiling.images import few_images, mapped_images, saved_images
-from paretune.profiling.samples import COLUMNS
-from paretune.structures import MEASURED_IMAGES, Image
+from paretune.profiling.latency.samples import COLUMNS
+from paretune.profiling.latency.shared_images import few_images, mapped_images, saved_images
+from paretune.workflows.trial_context import measuring_images
 from tests_support_profiling import images
 
 MIB = 2**20

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from paretune.profiling import measure, measuring
-from paretune.profiling.images import saved_images
-from paretune.profiling.interval import NORMAL, STUDENT, Interval, median_interval
-from paretune.profiling.latency import Latency, unsettled
-from paretune.profiling.samples import COLUMNS, Batch, Protocol, Rows
-from paretune.profiling.tables import stage_table
-from paretune.profiling.worker import _Runner
-from paretune.target import Target
+from paretune.core.target import Target
+from paretune.profiling import measure
+from paretune.profiling.latency import measure as measuring
+from paretune.profiling.latency.median_interval import NORMAL, STUDENT, Interval, median_interval
+from paretune.profiling.latency.result import Latency, unsettled
+from paretune.profiling.latency.samples import COLUMNS, Batch, Protocol, Rows
+from paretune.profiling.latency.shared_images import saved_images
+from paretune.profiling.latency.worker import _Runner
+from paretune.reports.profile_tables import stage_table
 from tests_support_profiling import images
 
 MS = 1_000_000

@@ -19,16 +19,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paretune.device_lock import alone_on, sharing
-from paretune.errors import UserError
-from paretune.profiling import latency as latency_module
-from paretune.profiling import measure, measuring
-from paretune.profiling.cores import choose_cores
-from paretune.profiling.images import saved_images
-from paretune.profiling.samples import COLUMNS, column
-from paretune.profiling.supervisor import Worker
-from paretune.profiling.worker import FRESH_TURN
-from paretune.target import Target
+from paretune.core.errors import UserError
+from paretune.core.target import Target
+from paretune.profiling import measure
+from paretune.profiling.latency import measure as measuring
+from paretune.profiling.latency import result as latency_module
+from paretune.profiling.latency.samples import COLUMNS, column
+from paretune.profiling.latency.shared_images import saved_images
+from paretune.profiling.latency.worker import FRESH_TURN
+from paretune.profiling.latency.worker_client import Worker
+from paretune.system.cpu_cores import choose_cores
+from paretune.system.device_lock import alone_on, sharing
 from tests_support import ROOT
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 
@@ -273,7 +274,7 @@ def test_workers_die_with_a_killed_supervisor(tmp_path, own_locks):
     fake_artefact(tmp_path, hang=True)
     code = (
         "from pathlib import Path; from tests_support_profiling import *; from paretune.profiling import measure;"
-        "from paretune.target import Target; from paretune import device_lock;"
+        "from paretune.core.target import Target; from paretune import device_lock;"
         f"device_lock.lock_folder = lambda: Path({str(own_locks)!r});"
         f"measure(Path({str(tmp_path)!r}), images(), Target(), QUICK, loader=BUSY)"
     )
@@ -296,8 +297,8 @@ def test_priority_of_a_ray_worker_is_left_behind_or_told(tmp_path):
     fake_artefact(tmp_path)
     code = (
         "import json; from pathlib import Path; from tests_support_profiling import *;"
-        "from paretune.profiling.images import saved_images; from paretune.profiling.supervisor import Worker;"
-        "from paretune.target import Target\n"
+        "from paretune.profiling.latency.shared_images import saved_images; from paretune.profiling.latency.worker_client import Worker;"
+        "from paretune.core.target import Target\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "with saved_images(images()) as file, Worker(folder, file, Target(), QUICK, BUSY) as worker:\n"
         "    print(json.dumps(worker.facts))"

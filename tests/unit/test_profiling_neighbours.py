@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paretune.profiling import latency as latency_module
-from paretune.profiling import measure, measuring
-from paretune.profiling import neighbours as module
-from paretune.profiling.latency import Latency
-from paretune.profiling.neighbours import Neighbours, neighbours
-from paretune.profiling.samples import COLUMNS
-from paretune.target import Target
+from paretune.core.target import Target
+from paretune.profiling import measure
+from paretune.profiling.latency import measure as measuring
+from paretune.profiling.latency import memory_contention as module
+from paretune.profiling.latency import result as latency_module
+from paretune.profiling.latency.memory_contention import Neighbours, neighbours
+from paretune.profiling.latency.result import Latency
+from paretune.profiling.latency.samples import COLUMNS
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from paretune.physical_gpu import NoGpuError
-from paretune.profiling.nvml import opened
+from paretune.profiling.gpu.nvml import opened
+from paretune.system.physical_gpu import NoGpuError
 from tests_support_nvml import FIRST, NOT_SUPPORTED, SECOND, FakeNvml, gpu, put
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from paretune.errors import Failed
+from paretune.core.errors import Failed
+from paretune.core.target import Target
 from paretune.profiling import operators as counting
 from paretune.profiling.operators import INFERENCES, Operators, count
-from paretune.profiling.tables import kind_table, operator_table, operator_tables
+from paretune.reports.profile_tables import kind_table, operator_table, operator_tables
 from paretune.runtimes.base import BETWEEN, Operator
-from paretune.target import Target
 from tests_support_profiling import Busy, fake_artefact, images, quick, spin
 
 

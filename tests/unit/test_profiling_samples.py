@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paretune.core.target import Target
 from paretune.profiling import Comparison, Latency, Ratio
-from paretune.profiling.comparison import mode_of
-from paretune.profiling.interval import STUDENT
-from paretune.profiling.samples import (
+from paretune.profiling.latency.compare import mode_of
+from paretune.profiling.latency.median_interval import STUDENT
+from paretune.profiling.latency.samples import (
     COLUMNS,
     P50_SAMPLES,
     P90_SAMPLES,
@@ -22,7 +23,6 @@ from paretune.profiling.samples import (
     steady,
     trusted,
 )
-from paretune.target import Target
 
 
 def samples(latency_ms, *, cpu_ms=None, switches=0, before=0):

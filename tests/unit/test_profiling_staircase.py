@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 import torch
 
-from paretune import physical_gpu
-from paretune.compression.prune import Prune
-from paretune.detectors.structure import layers
-from paretune.profiling import staircase as probe
-from paretune.profiling.interleaved import clock_for, interleaved, quick_ratio
-from paretune.profiling.layers import DEPTH, LAYERS_IN, Layer
-from paretune.profiling.staircase import MULTIPLES, Staircase, judged, staircase, widths
+from paretune.compression.prune.step import Prune
+from paretune.core.target import Target
+from paretune.networks.network_files import layers
+from paretune.profiling import channel_rounding as probe
+from paretune.profiling.channel_rounding import MULTIPLES, Staircase, judged, staircase, widths
+from paretune.profiling.latency.quick_compare import clock_for, interleaved, quick_ratio
+from paretune.profiling.single_layers import DEPTH, LAYERS_IN, Layer
 from paretune.runtimes import RUNTIMES
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime
-from paretune.target import Target
+from paretune.system import physical_gpu
 from tests_support_compression import context, model
 from tests_support_nvml import FIRST, FakeNvml
 
@@ -174,7 +174,7 @@ def test_a_real_probe_finds_a_multiple(tmp_path: Path) -> None:
 
 
 def test_pruning_rounds_to_what_the_probe_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from paretune.compression import pruning_rounds
+    from paretune.compression.prune import run as pruning_rounds
 
     found = Staircase(dict.fromkeys(MULTIPLES, 0.0) | {1: 0.5, 4: 0.3, 8: 0.2}, {})
     monkeypatch.setattr(pruning_rounds, "staircase", lambda runtime, target, cache: found)

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paretune.errors import UserError
-from paretune.profiling import cores
-from paretune.profiling import throughput as module
-from paretune.profiling.images import saved_images
-from paretune.profiling.samples import COLUMNS, Batch, Rows
-from paretune.profiling.tables import throughput_table
-from paretune.profiling.throughput import Throughput, check_batch, cores_of, throughput, together
-from paretune.profiling.worker import _Runner
-from paretune.store import Artefact
-from paretune.structures import InputSize, Thresholds
-from paretune.target import Target
+from paretune.core.errors import UserError
+from paretune.core.target import Target
+from paretune.core.types import InputSize, Thresholds
+from paretune.profiling.latency import throughput as module
+from paretune.profiling.latency.samples import COLUMNS, Batch, Rows
+from paretune.profiling.latency.shared_images import saved_images
+from paretune.profiling.latency.throughput import Throughput, check_batch, cores_of, throughput, together
+from paretune.profiling.latency.worker import _Runner
+from paretune.reports.profile_tables import throughput_table
+from paretune.storage.artefact import Artefact
+from paretune.system import cpu_cores as cores
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 
 MS = 1_000_000

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paretune.device_lock import locks_of
+from paretune.core.target import Target
 from paretune.profiling import Latency, compare, measure
-from paretune.profiling.samples import COLUMNS
-from paretune.profiling.watching import Watched, foreigners, watching
-from paretune.target import Target
+from paretune.profiling.gpu.contention import Watched, foreigners, watching
+from paretune.profiling.latency.samples import COLUMNS
+from paretune.system.device_lock import locks_of
 from tests_support_nvml import FIRST, NOT_SUPPORTED, SECOND, FakeNvml, gpu, put
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 

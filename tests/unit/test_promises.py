@@ -12,22 +12,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paretune import finalists, front_comparison, sweep
-from paretune.advising import write_advice
-from paretune.baseline import first_recipes
-from paretune.bench import Bench
-from paretune.cli import main
-from paretune.display import WIDTH
-from paretune.executors.ray import jobs
-from paretune.folders import Sweep, find_sweep
-from paretune.job import Measuring
-from paretune.profiling import comparison
-from paretune.profiling.advice import Advice
-from paretune.profiling.comparison import Ratio
-from paretune.promises import FILE, Promise, outcomes, pairs
-from paretune.recipe import Recipe
-from paretune.records import Record, read_records, write_record
-from paretune.reporter import front_of, write_front
+from paretune.cli.main import main
+from paretune.config.job import Measuring
+from paretune.config.recipe import Recipe
+from paretune.distributed import ray_jobs as jobs
+from paretune.profiling.latency import compare as comparison
+from paretune.profiling.latency.compare import Ratio
+from paretune.profiling.roofline.advice import Advice
+from paretune.reports.terminal import WIDTH
+from paretune.results.advice_outcomes import FILE, Promise, outcomes, pairs
+from paretune.results.sweep_folder import Sweep, find_sweep
+from paretune.storage.trial_record import Record, read_records, write_record
+from paretune.workflows import compare_front as finalists
+from paretune.workflows import front_comparison, sweep
+from paretune.workflows.advise import write_advice
+from paretune.workflows.baseline import first_recipes
+from paretune.workflows.sweep_reporter import front_of, write_front
+from paretune.workflows.trial_context import Bench
 from tests_support_advising import advised, artefact_in_a_training
 from tests_support_records import complete
 

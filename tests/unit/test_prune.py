@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 
-from paretune.compression.prune import Prune
-from paretune.compression.pruning_ranking import channels_removed
+from paretune.compression.prune.ranking import channels_removed
+from paretune.compression.prune.step import Prune
+from paretune.core.errors import UserError
+from paretune.core.library_names import IMPORTANCES, SENSITIVITIES
 from paretune.detectors.base import Detector
-from paretune.detectors.structure import copy_network, count, layers
-from paretune.detectors.yolo import Yolo
-from paretune.errors import UserError
-from paretune.names import IMPORTANCES, SENSITIVITIES
+from paretune.detectors.yolox.detector import Yolo
+from paretune.networks.network_files import copy_network, count, layers
 from tests_support_compression import MixedDetector, context, model, outputs, same_state, state
 
 DENSE, SEPARABLE = Yolo(width=0.25, depthwise=False), Yolo(width=0.25, depthwise=True)

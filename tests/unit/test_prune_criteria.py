@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from paretune.compression.coupling import Block, coupled
-from paretune.compression.prune import Prune
-from paretune.compression.pruning_criteria import by_input, make_criterion
-from paretune.detectors.structure import copy_network
-from paretune.errors import UserError
-from paretune.model import Model
-from paretune.names import IMPORTANCES, SENSITIVITIES
+from paretune.compression.prune.criteria import by_input, make_criterion
+from paretune.compression.prune.dependency_groups import Block, coupled
+from paretune.compression.prune.step import Prune
+from paretune.core.errors import UserError
+from paretune.core.library_names import IMPORTANCES, SENSITIVITIES
+from paretune.core.model import Model
+from paretune.networks.network_files import copy_network
 from tests_support_compression import SETTINGS, SIZE, Mixed, MixedDetector, context, model, outputs, pictures, state
 
 SINGLY = SETTINGS.model_copy(update={"batch_size": 1})

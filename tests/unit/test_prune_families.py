@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from paretune.compression.prune import Prune
-from paretune.detectors.faster_rcnn import FasterRcnn
-from paretune.detectors.ssd import Ssd
-from paretune.detectors.structure import count
-from paretune.names import IMPORTANCES, SENSITIVITIES
-from paretune.structures import Annotations, InputSize
+from paretune.compression.prune.step import Prune
+from paretune.core.library_names import IMPORTANCES, SENSITIVITIES
+from paretune.core.types import Annotations, InputSize
+from paretune.detectors.faster_rcnn.detector import FasterRcnn
+from paretune.detectors.ssd.detector import Ssd
+from paretune.networks.network_files import count
 from tests_support_compression import context, model, with_channels_at_zero, with_different_biases
 
 LITE, VGG = Ssd(width=0.5), Ssd(variant="ssd300_vgg16")

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from paretune.compression import pruning_rounds
-from paretune.compression.coupling import coupled
-from paretune.compression.prune import Prune
-from paretune.compression.pruning_sparsity import GroupLasso, energies, sparser
+from paretune.compression.prune import run as pruning_rounds
+from paretune.compression.prune.dependency_groups import coupled
+from paretune.compression.prune.group_lasso import GroupLasso, energies, sparser
+from paretune.compression.prune.step import Prune
 from paretune.compression.sparsify import Sparsify
-from paretune.detectors.structure import copy_network, layers
-from paretune.detectors.yolo import Yolo
-from paretune.errors import UserError
-from paretune.model import Model
+from paretune.core.errors import UserError
+from paretune.core.model import Model
+from paretune.detectors.yolox.detector import Yolo
+from paretune.networks.network_files import copy_network, layers
 from tests_support_compression import (
     SETTINGS,
     SIZE,

@@ -14,23 +14,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.compression import pruning_rounds, pruning_targets
-from paretune.compression.coupling import Block, coupled
-from paretune.compression.prune import Prune
-from paretune.compression.pruning_ranking import ranked, stages
-from paretune.compression.pruning_targets import MOST, flops_left, layer_flops, nearest, stopwatch
+from paretune.compression.prune import run as pruning_rounds
+from paretune.compression.prune import targets as pruning_targets
+from paretune.compression.prune.dependency_groups import Block, coupled
+from paretune.compression.prune.ranking import ranked, stages
+from paretune.compression.prune.step import Prune
+from paretune.compression.prune.targets import MOST, flops_left, layer_flops, nearest, stopwatch
+from paretune.core.model import Model
+from paretune.core.target import Target
+from paretune.core.types import InputSize
 from paretune.detectors.base import Detector
-from paretune.detectors.faster_rcnn import FasterRcnn
-from paretune.detectors.ssd import Ssd
-from paretune.detectors.structure import copy_network, count
-from paretune.detectors.yolo import Yolo
-from paretune.model import Model
-from paretune.runtimes import caching
+from paretune.detectors.faster_rcnn.detector import FasterRcnn
+from paretune.detectors.ssd.detector import Ssd
+from paretune.detectors.yolox.detector import Yolo
+from paretune.networks.network_files import copy_network, count
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime
-from paretune.store import Artefact, sha256
-from paretune.structures import InputSize
-from paretune.target import Target
+from paretune.storage.artefact import Artefact, sha256
+from paretune.system import machine_cache as caching
 from tests_support_compression import SIZE, MixedDetector, context, model, same_state, state
 
 DENSE, SEPARABLE = Yolo(width=0.125, depthwise=False), Yolo(width=0.125, depthwise=True)

@@ -13,22 +13,22 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from paretune.compression import quantize_onnx
 from paretune.compression.export import TrainingInputs
 from paretune.compression.finetune import Finetune
-from paretune.compression.quantize import Quantize
-from paretune.compression.quantize_torch import predictors, quantize_network
+from paretune.compression.quantize import onnx_quantizers as quantize_onnx
+from paretune.compression.quantize.step import Quantize
+from paretune.compression.quantize.torch_int8 import predictors, quantize_network
+from paretune.core.types import Annotations, InputSize
 from paretune.detectors.base import Detector
-from paretune.detectors.faster_rcnn import FasterRcnn
-from paretune.detectors.int8 import LARGEST_WEIGHT
-from paretune.detectors.ssd import Ssd
-from paretune.detectors.structure import copy_network
-from paretune.detectors.yolo import Yolo
+from paretune.detectors.faster_rcnn.detector import FasterRcnn
+from paretune.detectors.ssd.detector import Ssd
+from paretune.detectors.yolox.detector import Yolo
+from paretune.networks.int8_layers import LARGEST_WEIGHT
+from paretune.networks.network_files import copy_network
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime
 from paretune.runtimes.tensorrt import TensorRt
-from paretune.structures import Annotations, InputSize
-from paretune.training.how import How, trained
+from paretune.training.extras import How, trained
 from paretune.training.loop import Epoch, Options
 from paretune.training.qat import with_rounding, without_rounding
 from paretune.training.settings import Training

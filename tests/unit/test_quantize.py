@@ -16,19 +16,19 @@ import torch
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from paretune.compression import quantize
 from paretune.compression.base import Context
 from paretune.compression.export import Export
-from paretune.compression.prune import Prune
-from paretune.compression.quantize import Quantize
-from paretune.compression.quantize_onnx import last_convolutions
-from paretune.compression.quantize_ways import CALIBRATION
-from paretune.errors import UserError
-from paretune.model import Model
+from paretune.compression.prune.step import Prune
+from paretune.compression.quantize import step as quantize
+from paretune.compression.quantize.onnx_quantizers import last_convolutions
+from paretune.compression.quantize.plan import CALIBRATION
+from paretune.compression.quantize.step import Quantize
+from paretune.core.errors import UserError
+from paretune.core.model import Model
 from paretune.runtimes.base import Runtime
-from paretune.runtimes.onnxfile import contents_of
+from paretune.runtimes.onnx_header import contents_of
+from paretune.runtimes.onnx_session import open_session
 from paretune.runtimes.onnxruntime import OnnxRuntime
-from paretune.runtimes.onnxsession import open_session
 from paretune.runtimes.tensorrt import TensorRt
 from tests_support_compression import Pictures, context, exported, model, pictures
 

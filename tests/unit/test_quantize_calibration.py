@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from paretune.compression.quantize_calibration import stratified
-from paretune.structures import Annotations
+from paretune.compression.quantize.calibration import stratified
+from paretune.core.types import Annotations
 from tests_support_compression import Pictures
 
 

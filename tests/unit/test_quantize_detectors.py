@@ -10,21 +10,21 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from paretune.compression.artefact import write_artefact
 from paretune.compression.export import Export
-from paretune.compression.quantize import Quantize
-from paretune.compression.quantize_onnx import last_convolutions, prepare
-from paretune.compression.sensitivity import agreement
+from paretune.compression.quantize.onnx_quantizers import last_convolutions, prepare
+from paretune.compression.quantize.sensitivity import agreement
+from paretune.compression.quantize.step import Quantize
+from paretune.core.target import Target
+from paretune.core.types import Detections, InputSize
 from paretune.detectors.base import Detector
-from paretune.detectors.faster_rcnn import FasterRcnn
-from paretune.detectors.ssd import Ssd
-from paretune.detectors.yolo import Yolo
+from paretune.detectors.faster_rcnn.detector import FasterRcnn
+from paretune.detectors.ssd.detector import Ssd
+from paretune.detectors.yolox.detector import Yolo
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.base import Runtime
 from paretune.runtimes.onnxruntime import OnnxRuntime
 from paretune.runtimes.openvino import OpenVino
 from paretune.runtimes.predictor import load_predictor
-from paretune.structures import Detections, InputSize
-from paretune.target import Target
 from tests_support_compression import CLASSES, context, model
 from tests_support_quantize import photographs, sure
 

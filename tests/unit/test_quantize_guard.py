@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from paretune.compression import quantize
-from paretune.compression.artefact import write_artefact
 from paretune.compression.base import Context
 from paretune.compression.export import Export
-from paretune.compression.guard import Rung, climb
-from paretune.compression.quantize import Quantize
+from paretune.compression.quantize import step as quantize
+from paretune.compression.quantize.accuracy_guard import Rung, climb
+from paretune.compression.quantize.step import Quantize
+from paretune.core.errors import UserError
+from paretune.core.model import Model
+from paretune.core.target import Target
+from paretune.core.types import Annotations, Data
 from paretune.detectors import DETECTORS
-from paretune.errors import UserError
 from paretune.evaluation import evaluate
-from paretune.model import Model
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.onnxruntime import OnnxRuntime
 from paretune.runtimes.predictor import load_predictor
-from paretune.structures import Annotations, Data
-from paretune.target import Target
 from tests_support_compression import CLASSES, context
 from tests_support_quantize import GRID, Labelled, guarded_context, photographs, sure, sure_file
 

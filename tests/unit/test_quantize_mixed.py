@@ -10,11 +10,11 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from paretune.compression.quantize import Quantize
-from paretune.compression.quantize_mixed import integer_layers, layers, mixed
-from paretune.compression.quantize_onnx import prepare, small_operators
-from paretune.model import Model
-from paretune.runtimes.onnxsession import open_session
+from paretune.compression.quantize.float_layers import integer_layers, layers, mixed
+from paretune.compression.quantize.onnx_quantizers import prepare, small_operators
+from paretune.compression.quantize.step import Quantize
+from paretune.core.model import Model
+from paretune.runtimes.onnx_session import open_session
 from tests_support_compression import context, exported, model
 
 LAYERS = ["stem", "same", "deep", "plain"]

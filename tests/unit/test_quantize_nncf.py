@@ -15,13 +15,13 @@ import pytest
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from paretune.compression import quantize
-from paretune.compression.quantize import Quantize
-from paretune.compression.quantize_nncf import to_signed, unsigned
-from paretune.compression.quantize_ways import CALIBRATION
-from paretune.errors import UserError
-from paretune.model import Model
-from paretune.runtimes.onnxsession import open_session
+from paretune.compression.quantize import step as quantize
+from paretune.compression.quantize.nncf import to_signed, unsigned
+from paretune.compression.quantize.plan import CALIBRATION
+from paretune.compression.quantize.step import Quantize
+from paretune.core.errors import UserError
+from paretune.core.model import Model
+from paretune.runtimes.onnx_session import open_session
 from paretune.runtimes.openvino import compile_file, executed
 from tests_support_compression import SIZE, context, exported
 
@@ -153,7 +153,7 @@ def test_is_silent_the_same_twice_and_leaves_the_logging_as_it_was(
 @needed
 def test_its_telemetry_is_off() -> None:
     code = (
-        "from paretune.compression.quantize_nncf import library; library(); "
+        "from paretune.compression.quantize.nncf import library; library(); "
         "from nncf.telemetry.wrapper import NNCFTelemetryStub, telemetry; "
         "print(isinstance(telemetry, NNCFTelemetryStub))"
     )

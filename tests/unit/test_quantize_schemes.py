@@ -13,15 +13,15 @@ from onnx.reference import ReferenceEvaluator
 from pydantic import ValidationError
 
 from paretune.compression.export import Export
-from paretune.compression.quantize import Quantize
-from paretune.compression.quantize_onnx import integers_of, safe_bits, weights_only
-from paretune.compression.quantize_ways import Work
-from paretune.detectors.faster_rcnn import FasterRcnn
-from paretune.model import Model
-from paretune.runtimes.onnxfile import contents_of
-from paretune.runtimes.onnxsession import open_session
+from paretune.compression.quantize.onnx_quantizers import integers_of, safe_bits, weights_only
+from paretune.compression.quantize.plan import Work
+from paretune.compression.quantize.step import Quantize
+from paretune.core.model import Model
+from paretune.core.types import InputSize
+from paretune.detectors.faster_rcnn.detector import FasterRcnn
+from paretune.runtimes.onnx_header import contents_of
+from paretune.runtimes.onnx_session import open_session
 from paretune.runtimes.openvino import compile_file
-from paretune.structures import InputSize
 from tests_support_compression import context, exported, model
 
 SCHEMES = ("int8_dynamic", "weight_only", "fp16")

@@ -13,17 +13,17 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from paretune.compression import sensitivity
 from paretune.compression.export import Export
-from paretune.compression.quantize import Quantize
-from paretune.compression.quantize_mixed import integer_layers, layers
-from paretune.compression.quantize_onnx import prepare
-from paretune.compression.quantize_ways import CALIBRATION, KEPT, Plan, Work, told
-from paretune.compression.sensitivity import agreement, rank
-from paretune.model import Model
-from paretune.runtimes.onnxsession import open_session
+from paretune.compression.quantize import sensitivity
+from paretune.compression.quantize.float_layers import integer_layers, layers
+from paretune.compression.quantize.onnx_quantizers import prepare
+from paretune.compression.quantize.plan import CALIBRATION, KEPT, Plan, Work, told
+from paretune.compression.quantize.sensitivity import agreement, rank
+from paretune.compression.quantize.step import Quantize
+from paretune.core.model import Model
+from paretune.core.types import Detections, Floats, InputSize, Thresholds
+from paretune.runtimes.onnx_session import open_session
 from paretune.runtimes.tensorrt import TensorRt
-from paretune.structures import Detections, Floats, InputSize, Thresholds
 from tests_support_compression import MixedDetector, context, exported, model
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from paretune.compression.recalibrate import Recalibrate
-from paretune.detectors.faster_rcnn import FasterRcnn
-from paretune.errors import UserError
-from paretune.structures import InputSize
+from paretune.core.errors import UserError
+from paretune.core.types import InputSize
+from paretune.detectors.faster_rcnn.detector import FasterRcnn
 from tests_support_compression import SIZE, MixedDetector, context, model, outputs, pictures, same_state, state
 
 ALL = Recalibrate(images=8, batch_size=4)

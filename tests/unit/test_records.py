@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 import pytest
 
-from paretune.errors import UserError
-from paretune.records import Record, read_record, read_records, record_file, write_record
+from paretune.core.errors import UserError
+from paretune.storage.trial_record import Record, read_record, read_records, record_file, write_record
 from tests_support_records import changed, fake_records
 
 

@@ -6,8 +6,8 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from paretune import registry
-from paretune.errors import UserError
+from paretune.core import registry
+from paretune.core.errors import UserError
 
 OURS = {"counted": "collections:Counter"}
 

@@ -16,24 +16,25 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from paretune.compression.artefact import write_artefact
-from paretune.compression.quantize_torch import quantize_network
+from paretune.compression.quantize.torch_int8 import quantize_network
+from paretune.config.recipe import Recipe
+from paretune.core.model import Model
+from paretune.core.target import Target, cpu_has_bfloat16
+from paretune.core.types import InputSize
 from paretune.detectors import DETECTORS
-from paretune.detectors.ssd import Ssd
-from paretune.detectors.structure import count
-from paretune.detectors.yolo import Yolo
-from paretune.model import Model
-from paretune.profiling import advice, roofs
-from paretune.profiling.advice import Candidate, advise
-from paretune.profiling.roofline import Diagnosis, diagnose
-from paretune.profiling.roofs import Roofs, measure_roofs
-from paretune.profiling.work import Work, work_of
-from paretune.recipe import Recipe
+from paretune.detectors.ssd.detector import Ssd
+from paretune.detectors.yolox.detector import Yolo
+from paretune.networks.network_files import count
+from paretune.profiling.roofline import advice
+from paretune.profiling.roofline import hardware_peaks as roofs
+from paretune.profiling.roofline.advice import Candidate, advise
+from paretune.profiling.roofline.diagnosis import Diagnosis, diagnose
+from paretune.profiling.roofline.hardware_peaks import Roofs, measure_roofs
+from paretune.profiling.roofline.layer_work import Work, work_of
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime
 from paretune.runtimes.predictor import load_predictor
-from paretune.structures import InputSize
-from paretune.target import Target, cpu_has_bfloat16
 from tests_support_profiling import FAKE_ROW, FakeDetector, onnx_of
 
 ROOFS = Roofs("cpu", {"fp32": 100e9, "int8": 400e9}, [(1_000_000, 50e9), (100_000_000, 10e9)], {})

@@ -12,20 +12,21 @@ import onnx
 import pytest
 import torch
 
-from paretune import errors
-from paretune.compression.artefact import write_artefact
+from paretune.core import errors
+from paretune.core.errors import UserError
+from paretune.core.model import Model
+from paretune.core.target import Target
+from paretune.core.types import InputSize
 from paretune.detectors import DETECTORS
-from paretune.errors import UserError
-from paretune.model import Model
-from paretune.runtimes import eager, onnxsession, openvino
+from paretune.runtimes import eager, openvino
+from paretune.runtimes import onnx_session as onnxsession
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.compiled import Compiled
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime
 from paretune.runtimes.openvino import OpenVino
 from paretune.runtimes.predictor import load_predictor
 from paretune.runtimes.tensorrt import TensorRt, halved
-from paretune.structures import InputSize
-from paretune.target import Target
 from tests_support import ROOT
 from tests_support_profiling import FAKE_ROW, images, onnx_of
 from tests_support_runtimes import SIZE, artefact_of, fake_network, quantized
@@ -167,7 +168,7 @@ def test_eager_in_another_precision_than_asked_for_is_refused(network):
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_eager_runs_a_detector_of_two_networks_in_low_precision(tmp_path, precision):
-    from paretune.detectors.faster_rcnn import FasterRcnn
+    from paretune.detectors.faster_rcnn.detector import FasterRcnn
 
     torch.manual_seed(0)
     detector, size = FasterRcnn(head_width=32, proposals=10), InputSize(64, 64)
@@ -210,7 +211,7 @@ def test_a_deployed_onnx_artefact_needs_no_torch(model_file, tmp_path, runtime):
 @pytest.mark.timeout(240)
 def test_a_deployed_yolo_needs_no_torch(tmp_path):
     """The real detector: its decoding is numpy and OpenCV."""
-    from paretune.detectors.yolo import Yolo
+    from paretune.detectors.yolox.detector import Yolo
 
     torch.manual_seed(0)
     detector, size = Yolo(depth=0.33, width=0.0625), InputSize(64, 64)
@@ -251,7 +252,7 @@ import numpy as np
 from pathlib import Path
 from paretune.detectors import DETECTORS
 from paretune.runtimes.predictor import load_predictor
-from paretune.target import Target
+from paretune.core.target import Target
 DETECTORS.rows["fake"] = {FAKE_ROW!r}
 found = load_predictor(Path({str(folder)!r}), Target())(np.load({str(image)!r}))
 assert found.boxes.shape == (len(found.scores), 4)

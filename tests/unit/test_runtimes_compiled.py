@@ -15,24 +15,26 @@ import pytest
 import torch
 from torch import nn
 
-from paretune.compression.artefact import write_artefact
-from paretune.compression.quantize_torch import predictors, quantize_network
+from paretune.compression.quantize.torch_int8 import predictors, quantize_network
+from paretune.core.errors import UserError
+from paretune.core.model import Model
+from paretune.core.target import Target
+from paretune.core.types import Floats, InputSize
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.detectors.faster_rcnn import FasterRcnn
-from paretune.detectors.ssd import Ssd
-from paretune.detectors.yolo import Yolo
-from paretune.errors import UserError
-from paretune.model import Model
-from paretune.runtimes import ahead, ahead_key, caching
-from paretune.runtimes.ahead import Ahead
-from paretune.runtimes.ahead_key import key_of
+from paretune.detectors.faster_rcnn.detector import FasterRcnn
+from paretune.detectors.ssd.detector import Ssd
+from paretune.detectors.yolox.detector import Yolo
+from paretune.runtimes import aot_cache_key as ahead_key
+from paretune.runtimes import aot_program as ahead
+from paretune.runtimes.aot_cache_key import key_of
+from paretune.runtimes.aot_program import Ahead
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.base import Core
 from paretune.runtimes.compiled import Compiled
 from paretune.runtimes.eager import Eager, Given, Precision, ready
-from paretune.store import new_folder
-from paretune.structures import Floats, InputSize
-from paretune.target import Target
+from paretune.storage.artefact import new_folder
+from paretune.system import machine_cache as caching
 from tests_support_profiling import FAKE_ROW, FakeDetector
 
 SIZE = InputSize(16, 12)

@@ -13,24 +13,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from paretune.compression.artefact import write_artefact
-from paretune.compression.quantize import Quantize
-from paretune.compression.quantize_torch import int8_of, observed, predictors, quantize_network
+from paretune.compression.quantize.step import Quantize
+from paretune.compression.quantize.torch_int8 import int8_of, observed, predictors, quantize_network
+from paretune.config.recipe import Recipe
+from paretune.core.errors import UserError
+from paretune.core.model import Model
+from paretune.core.target import Target
+from paretune.core.types import Floats, InputSize
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.detectors.chain import Chain, Nothing
-from paretune.detectors.faster_rcnn import FasterRcnn
-from paretune.detectors.int8 import LARGEST_WEIGHT, Int8Conv2d, Int8Linear, is_int8
-from paretune.detectors.ssd import Ssd
-from paretune.detectors.structure import load_network, save_network
-from paretune.detectors.yolo import Yolo
-from paretune.errors import UserError
-from paretune.model import Model
-from paretune.recipe import Recipe
+from paretune.detectors.faster_rcnn.detector import FasterRcnn
+from paretune.detectors.ssd.detector import Ssd
+from paretune.detectors.yolox.detector import Yolo
+from paretune.networks.int8_layers import LARGEST_WEIGHT, Int8Conv2d, Int8Linear, is_int8
+from paretune.networks.layer_chain import Chain, Nothing
+from paretune.networks.network_files import load_network, save_network
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.eager import Eager, ready
 from paretune.runtimes.predictor import load_predictor
-from paretune.structures import Floats, InputSize
-from paretune.target import Target
 from tests_support_compression import SIZE, MixedDetector, context, model, outputs, pictures, same_state, state
 
 CONVOLUTIONS = [

@@ -16,15 +16,16 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from paretune.core.target import Target
+from paretune.core.types import InputSize
 from paretune.detectors import DETECTORS
-from paretune.runtimes import onnxruntime, onnxsession
-from paretune.runtimes.linked import not_found
-from paretune.runtimes.onnxfile import check_integers, contents_of
+from paretune.runtimes import onnx_session as onnxsession
+from paretune.runtimes import onnxruntime
+from paretune.runtimes.onnx_header import check_integers, contents_of
+from paretune.runtimes.onnx_session import open_session
 from paretune.runtimes.onnxruntime import OnnxRuntime
-from paretune.runtimes.onnxsession import open_session
 from paretune.runtimes.tensorrt import TensorRt, halved
-from paretune.structures import InputSize
-from paretune.target import Target
+from paretune.system.shared_libraries import not_found
 from tests_support_profiling import FAKE_ROW, onnx_of
 from tests_support_runtimes import SIZE, artefact_of, fake_network, quantized
 

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from paretune.errors import UserError
-from paretune.executors.ray import session
+from paretune.core.errors import UserError
+from paretune.distributed import ray_session as session
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from pathlib import Path
 import optuna
 import pytest
 
-from paretune.errors import UserErrors
-from paretune.plan import checked_space
-from paretune.search.reading import read_space
+from paretune.config.plan import checked_space
+from paretune.core.errors import UserErrors
+from paretune.core.yaml_document import read_yaml
 from paretune.search.space import Choices, Range
+from paretune.search.space_reader import read_space
 from paretune.search.study import _Suggest
-from paretune.yamlfile import read_yaml
 
 SPACE = """\
 input_size: {choices: [128, 192x144]}

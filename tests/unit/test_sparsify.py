@@ -13,9 +13,9 @@ from torch import nn
 from paretune.compression.export import Export
 from paretune.compression.finetune import Finetune
 from paretune.compression.sparsify import Sparsify
-from paretune.training import stepping
+from paretune.training import trainer as stepping
 from paretune.training.loop import Options, train
-from paretune.training.zeros import Zeros
+from paretune.training.sparsity_mask import Zeros
 from tests_support_compression import SETTINGS, SIZE, context, model, same_state, state
 
 PREDICTORS = {"box", "score"}

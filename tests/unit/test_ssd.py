@@ -13,12 +13,12 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 
+from paretune.core.errors import UserError
+from paretune.core.types import Annotations, InputSize, Thresholds
 from paretune.detectors.base import Losses
-from paretune.detectors.pretrained import fetch
-from paretune.detectors.ssd import Ssd
-from paretune.detectors.ssd_loss import rows
-from paretune.errors import UserError
-from paretune.structures import Annotations, InputSize, Thresholds
+from paretune.detectors.pretrained_weights import fetch
+from paretune.detectors.ssd.detector import Ssd
+from paretune.detectors.ssd.loss import rows
 
 LITE, VGG = Ssd(), Ssd(variant="ssd300_vgg16")
 LITE_SIZE, VGG_SIZE = InputSize(160, 128), InputSize(300, 300)
@@ -236,7 +236,7 @@ def test_weights_that_lie_there_already_are_held_to_their_hash(tmp_path: Path, m
 def test_weights_of_coco_are_loaded_but_for_other_classes(classes, monkeypatch):
     torch.manual_seed(1)
     saved = Ssd().build(90).state_dict()
-    monkeypatch.setattr("paretune.detectors.pretrained.fetch", lambda *_: saved)
+    monkeypatch.setattr("paretune.detectors.pretrained_weights.fetch", lambda *_: saved)
     state = Ssd(weights="COCO_V1").initial(classes).state_dict()
     same = {name for name in state if state[name].shape == saved[name].shape and torch.equal(state[name], saved[name])}
     fresh = {name for name in state if name not in same}
@@ -245,6 +245,6 @@ def test_weights_of_coco_are_loaded_but_for_other_classes(classes, monkeypatch):
     else:
         assert len(fresh) == 12  # weights and biases of the six last convolutions for classes
         assert all(name.startswith("head.classification_head.") for name in fresh)
-    monkeypatch.setattr("paretune.detectors.pretrained.fetch", lambda *_: dict(list(saved.items())[1:]))
+    monkeypatch.setattr("paretune.detectors.pretrained_weights.fetch", lambda *_: dict(list(saved.items())[1:]))
     with pytest.raises(UserError, match=r"not of ssd .*not whole"):
         Ssd(weights="COCO_V1").initial(classes)

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from paretune.compression.export import Export
-from paretune.compression.prune import Prune
-from paretune.compression.quantize import Quantize
-from paretune.detectors.ssd import Ssd
-from paretune.detectors.structure import load_network, save_network
-from paretune.structures import InputSize
+from paretune.compression.prune.step import Prune
+from paretune.compression.quantize.step import Quantize
+from paretune.core.types import InputSize
+from paretune.detectors.ssd.detector import Ssd
+from paretune.networks.network_files import load_network, save_network
 from tests_support_compression import CLASSES, context, model, with_channels_at_zero, with_different_biases
 
 LITE, VGG = Ssd(width=0.5), Ssd(variant="ssd300_vgg16")

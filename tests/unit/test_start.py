@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from paretune import machine, sweep, trainings
-from paretune.cli import main
-from paretune.errors import UserError
-from paretune.executors.ray import session
-from paretune.folders import find_sweep, new_sweep
-from paretune.plan import read_plan
-from paretune.records import Record, read_records, write_record
+from paretune.cli.main import main
+from paretune.config.plan import read_plan
+from paretune.core.errors import UserError
+from paretune.distributed import ray_session as session
+from paretune.results.sweep_folder import find_sweep, new_sweep
+from paretune.storage.trial_record import Record, read_records, write_record
+from paretune.workflows import machine_check as machine
+from paretune.workflows import sweep
+from paretune.workflows import train as trainings
 
 JOB = """\
 dataset: {shapes: {train: 8, val: 4, size: 64x48}}
@@ -116,7 +118,7 @@ def fails_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
             return before(*words, on_epoch=counted, **more)
 
         monkeypatch.setattr(loop, "train", train)
-        monkeypatch.setattr("paretune.training.how.train", train, raising=False)
+        monkeypatch.setattr("paretune.training.extras.train", train, raising=False)
 
     return set_to
 
@@ -157,7 +159,7 @@ def test_what_cannot_be_given_on_a_cluster_leaves_no_folder_there(place: Path, m
 def test_submit_refuses_what_the_nodes_can_never_give(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    from paretune.executors.ray import jobs
+    from paretune.distributed import ray_jobs as jobs
 
     monkeypatch.setattr(jobs, "_client", lambda _: nullcontext(None))
     monkeypatch.setattr(jobs, "_nodes", lambda _: [{"CPU": 4.0, "GPU": 1.0}])

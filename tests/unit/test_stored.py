@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paretune.compression.artefact import write_artefact
 from paretune.compression.base import Context
 from paretune.compression.cluster import Cluster
 from paretune.compression.export import Export
-from paretune.compression.factorize import Factorize
+from paretune.compression.factorize.step import Factorize
 from paretune.compression.finetune import Finetune
-from paretune.compression.prune import Prune
+from paretune.compression.prune.step import Prune
 from paretune.compression.sparsify import Sparsify
-from paretune.detectors.structure import load_network
-from paretune.detectors.yolo import Yolo
-from paretune.model import Model
+from paretune.core.model import Model
+from paretune.core.target import Target
+from paretune.core.types import Thresholds
+from paretune.detectors.yolox.detector import Yolo
+from paretune.networks.network_files import load_network
 from paretune.runtimes import RUNTIMES
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import load_predictor
-from paretune.store import MANIFEST, Artefact, read_artefact
-from paretune.structures import Thresholds
-from paretune.target import Target
+from paretune.storage.artefact import MANIFEST, Artefact, read_artefact
 from tests_support_compression import CLASSES, context, model, pictures, same_state, state
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -48,7 +48,7 @@ ELSEWHERE = """
 import json, sys, numpy as np
 from pathlib import Path
 from paretune.runtimes.predictor import load_predictor
-from paretune.target import Target
+from paretune.core.target import Target
 picture, found = np.load(sys.argv[1]), {}
 for folder in sys.argv[3:]:
     detections = load_predictor(Path(folder), Target())(picture)

@@ -13,9 +13,11 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from paretune.detectors.chain import LONGEST, Chain
-from paretune.detectors.replaced import replaced
-from paretune.detectors.structure import (
+from paretune.core.errors import UserError
+from paretune.core.types import InputSize
+from paretune.detectors.yolox.detector import Yolo
+from paretune.networks.layer_chain import LONGEST, Chain
+from paretune.networks.network_files import (
     STRUCTURE,
     WEIGHTS,
     copy_network,
@@ -24,9 +26,7 @@ from paretune.detectors.structure import (
     load_network,
     save_network,
 )
-from paretune.detectors.yolo import Yolo
-from paretune.errors import UserError
-from paretune.structures import InputSize
+from paretune.networks.replacement_layers import replaced
 
 DENSE = Yolo(width=0.125, depthwise=False)
 SEPARABLE = Yolo(width=0.125)

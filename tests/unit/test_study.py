@@ -9,11 +9,11 @@ import time
 import optuna
 import pytest
 
-from paretune.records import Record
-from paretune.search.reading import read_space
+from paretune.core.yaml_document import read_yaml
 from paretune.search.samplers import SAMPLERS, Random
+from paretune.search.space_reader import read_space
 from paretune.search.study import Setup, SpaceExhausted, Study
-from paretune.yamlfile import read_yaml
+from paretune.storage.trial_record import Record
 
 SPACE = """\
 input_size: {choices: [64, 96, 128, 160, 192, 224, 256, 288]}

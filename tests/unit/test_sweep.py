@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 
-from paretune.cli import main
-from paretune.errors import UserError
-from paretune.executors.ray import trials
-from paretune.folders import Sweep, new_sweep
-from paretune.machine import refuse_unfit_machine
-from paretune.plan import read_plan
-from paretune.profiling import energy
-from paretune.recipe import Recipe
-from paretune.records import UNFIT, Record, read_records, write_record
-from paretune.reporter import Reporter
+from paretune.cli.main import main
+from paretune.config.plan import read_plan
+from paretune.config.recipe import Recipe
+from paretune.core.errors import UserError
+from paretune.distributed import tune_trials as trials
+from paretune.profiling.energy import measure as energy
+from paretune.results.sweep_folder import Sweep, new_sweep
 from paretune.runtimes import eager
 from paretune.runtimes.openvino import OpenVino
-from paretune.sweep import run_trials
+from paretune.storage.trial_record import UNFIT, Record, read_records, write_record
+from paretune.workflows.machine_check import refuse_unfit_machine
+from paretune.workflows.sweep import run_trials
+from paretune.workflows.sweep_reporter import Reporter
 
 JOB = """\
 dataset: {shapes: {}}

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from ray import cloudpickle
 
-from paretune import front_comparison
-from paretune import sweep as module
-from paretune.errors import UserError
-from paretune.executors.ray import session
-from paretune.folders import Sweep
-from paretune.job import Job
-from paretune.reporter import comparison_of, front_of, front_text
-from paretune.tracking.figures import Picture, front_html
+from paretune.config.job import Job
+from paretune.core.errors import UserError
+from paretune.distributed import ray_session as session
+from paretune.reports.front_page import Picture, front_html
+from paretune.results.sweep_folder import Sweep
+from paretune.workflows import front_comparison
+from paretune.workflows import sweep as module
+from paretune.workflows.sweep_reporter import comparison_of, front_of, front_text
 from tests_support_records import OBJECTIVES, comparison, fake_records, write_sweep
 
 JOB = {

@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 
-from paretune import advising, evaluations, optimizations, predictions, profiles
-from paretune.cli import main
-from paretune.errors import UserError
-from paretune.target import Target
-from paretune.verbs.arguments import checked_target
+from paretune.cli.main import main
+from paretune.cli.options import checked_target
+from paretune.core.errors import UserError
+from paretune.core.target import Target
+from paretune.workflows import advise as advising
+from paretune.workflows import evaluate as evaluations
+from paretune.workflows import optimize as optimizations
+from paretune.workflows import predict as predictions
+from paretune.workflows import profile as profiles
 from tests_support_advising import JOB, artefact_in_a_training
 
 

@@ -14,13 +14,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from paretune.front import hypervolume, pareto_front
-from paretune.spec import fingerprint
-from paretune.tracking import mlflow as module
-from paretune.tracking.client import Place, database_uri
-from paretune.tracking.mlflow import MlflowTracker
-from paretune.tracking.trainings import TrainingLog
-from paretune.tracking.views import view_key
+from paretune.core.spec import fingerprint
+from paretune.search.pareto_front import hypervolume, pareto_front
+from paretune.tracking import sweep_tracker as module
+from paretune.tracking.mlflow_client import Place, database_uri
+from paretune.tracking.saved_views import view_key
+from paretune.tracking.sweep_tracker import MlflowTracker
+from paretune.tracking.training_run import TrainingLog
 from tests_support_records import OBJECTIVES, changed, compared, fake_records, feasible, front_of, judge, write_sweep
 
 START = 1_790_000_000.0
@@ -225,7 +225,7 @@ def raised_by(library, error):
     """A stand-in for the runs whose call of a library raises; the library is a module of that name."""
     module = types.ModuleType(library)
     exec("def call(error): raise error", module.__dict__)  # noqa: S102
-    ours = types.ModuleType("paretune.tracking.runs")
+    ours = types.ModuleType("paretune.tracking.sweep_runs")
     exec("def resume(call, error): call(error)", ours.__dict__)  # noqa: S102
     return SimpleNamespace(resume=lambda: ours.resume(module.call, error))
 
@@ -233,7 +233,7 @@ def raised_by(library, error):
 @pytest.mark.parametrize(
     ("library", "error", "surfaces"),
     [
-        ("paretune.tracking.runs", KeyError("trial"), True),
+        ("paretune.tracking.sweep_runs", KeyError("trial"), True),
         ("paretune.records", TypeError("None"), True),
         ("json", TypeError("not serializable"), True),  # what Python raises of what we gave it
         ("paretune.records", OSError("the disk is full"), False),

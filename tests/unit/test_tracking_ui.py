@@ -13,9 +13,9 @@ import urllib.request
 
 import pytest
 
-from paretune.errors import UserError
-from paretune.tracking.mlflow import MlflowTracker
-from paretune.tracking.ui import open_ui
+from paretune.core.errors import UserError
+from paretune.tracking.sweep_tracker import MlflowTracker
+from paretune.tracking.ui_server import open_ui
 from tests_support_records import fake_records, front_of, judge, write_sweep
 
 
@@ -89,7 +89,7 @@ def test_the_ui_shows_the_newest_front_and_leaves_nothing_behind(runs, tmp_path,
     home.mkdir()
     here.mkdir()
     port = free_port()
-    code = f"from pathlib import Path; from paretune.tracking.ui import open_ui; open_ui(Path({str(runs)!r}), {port})"
+    code = f"from pathlib import Path; from paretune.tracking import ui_server; ui_server.open_ui(Path({str(runs)!r}), {port})"
     ui = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=here,

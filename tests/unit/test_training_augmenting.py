@@ -10,11 +10,11 @@ from torchvision import tv_tensors
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
+from paretune.core.types import Annotations, InputSize
 from paretune.data.preprocess import Preprocess
-from paretune.structures import Annotations, InputSize
-from paretune.training import augmenting
-from paretune.training.augment import Augment
-from paretune.training.augmenting import Picture, cropped, mirrored, mosaic, recoloured, rescaled, seen, zoomed_out
+from paretune.training import augmentation as augmenting
+from paretune.training.augmentation import Picture, cropped, mirrored, mosaic, recoloured, rescaled, seen, zoomed_out
+from paretune.training.augmentation_settings import Augment
 from paretune.training.loader import Batches
 from paretune.training.settings import Training
 

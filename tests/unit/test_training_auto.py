@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import yaml
 
-from paretune import auto_training
+from paretune.config import auto_training
+from paretune.config.job import Job
+from paretune.config.plan import read_plan
+from paretune.core.errors import UserError, UserErrors
+from paretune.core.types import Annotations, Image, InputSize
 from paretune.data.statistics import Statistics, statistics
 from paretune.detectors.base import Detector
-from paretune.detectors.faster_rcnn import FasterRcnn
-from paretune.detectors.ssd import Ssd
-from paretune.detectors.yolo import Yolo
-from paretune.errors import UserError, UserErrors
-from paretune.job import Job
-from paretune.plan import read_plan
-from paretune.structures import Annotations, Image, InputSize
-from paretune.training.automatic import Rules, suited
+from paretune.detectors.faster_rcnn.detector import FasterRcnn
+from paretune.detectors.ssd.detector import Ssd
+from paretune.detectors.yolox.detector import Yolo
+from paretune.training.auto_rules import Rules, suited
 from paretune.training.settings import Training
-from paretune.trainings import open_place, run_training
+from paretune.workflows.train import open_place, run_training
 from tests_support import ROOT
 
 FEW = Statistics(

@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 import torch
 
+from paretune.core.errors import UserError
+from paretune.core.types import Annotations, Data, Image, InputSize
 from paretune.data.base import Dataset
 from paretune.detectors.base import OWN, Losses
-from paretune.detectors.structure import load_network
-from paretune.detectors.yolo import Yolo
-from paretune.errors import UserError
-from paretune.structures import Annotations, Data, Image, InputSize
-from paretune.training.ddp import train_with_ray
+from paretune.detectors.yolox.detector import Yolo
+from paretune.distributed.train_workers import train_with_ray
+from paretune.networks.network_files import load_network
 from paretune.training.loop import train
-from paretune.training.order import Order, read_history, train_here
 from paretune.training.settings import Training
+from paretune.training.training_job import Order, read_history, train_here
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from paretune.core.types import Annotations, Image, InputSize
 from paretune.data.preprocess import Preprocess
-from paretune.structures import Annotations, Image, InputSize
 from paretune.training import loader
-from paretune.training.augmenting import Picture, mirrored
+from paretune.training.augmentation import Picture, mirrored
+from paretune.training.augmented_split import usable
 from paretune.training.loader import Batches, to_input
-from paretune.training.pictures import usable
 
 LETTERBOX = Preprocess(resize="letterbox", order="bgr", scale=1.0)
 SIZE = InputSize(64, 48)

@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from paretune.core.errors import UserError
+from paretune.core.library_names import OPTIMIZERS
+from paretune.core.types import Annotations, InputSize, Thresholds
 from paretune.data.preprocess import Preprocess
-from paretune.detectors.yolo import Yolo
-from paretune.errors import UserError
-from paretune.names import OPTIMIZERS
-from paretune.structures import Annotations, InputSize, Thresholds
+from paretune.detectors.yolox.detector import Yolo
+from paretune.training.checkpoint import FILE, State, load_state, save_state
 from paretune.training.loop import Epoch, Options, pick_device, train
-from paretune.training.optimizing import Average, learning_rate, make_optimizer
+from paretune.training.optimizer import Average, learning_rate, make_optimizer
 from paretune.training.settings import Training
-from paretune.training.state import FILE, State, load_state, save_state
 from tests_support_training import Squares
 
 TINY = Yolo(width=0.0625, depthwise=False)

@@ -16,18 +16,18 @@ pytestmark = [pytest.mark.full, pytest.mark.alone, pytest.mark.timeout(600)]
 CODE = """
 import json, sys, time
 from pathlib import Path
-from paretune.executors.ray.session import NEXT_TO_NOTHING, session
-from paretune.executors.ray.trials import run_trials
+from paretune.distributed.ray_session import NEXT_TO_NOTHING, session
+from paretune.distributed.tune_trials import run_trials
 
 
 def trial(config):
     from ray import tune
     from paretune.data import DATASETS
-    from paretune.detectors.yolo import Yolo
-    from paretune.spec import parse_plugin
-    from paretune.structures import InputSize
-    from paretune.training.ddp import train_with_ray
-    from paretune.training.order import Order
+    from paretune.detectors.yolox.detector import Yolo
+    from paretune.core.spec import parse_plugin
+    from paretune.core.types import InputSize
+    from paretune.distributed.train_workers import train_with_ray
+    from paretune.training.training_job import Order
     from paretune.training.settings import Training
 
     folder = Path(config["folder"])

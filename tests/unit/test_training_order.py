@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from paretune.data.shapes import Shapes
-from paretune.detectors.yolo import Yolo
-from paretune.errors import UserError
-from paretune.structures import InputSize
-from paretune.training.order import Order, adopt, epochs_of, read_history, train_here
+from paretune.core.errors import UserError
+from paretune.core.types import InputSize
+from paretune.data.synthetic.shapes import Shapes
+from paretune.detectors.yolox.detector import Yolo
+from paretune.training.checkpoint import load_state
 from paretune.training.settings import Training
-from paretune.training.state import load_state
+from paretune.training.training_job import Order, adopt, epochs_of, read_history, train_here
 
 TINY = Yolo(width=0.0625, depthwise=False)
 SHAPES = Shapes(train=8, val=4, size="64x64")

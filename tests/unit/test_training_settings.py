@@ -14,14 +14,14 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from paretune.cli import main
-from paretune.detectors.yolo import Yolo
-from paretune.names import OPTIMIZERS
-from paretune.structures import InputSize
-from paretune.training import precision
-from paretune.training.optimizing import decay_groups, learning_rate, make_optimizer
-from paretune.training.precision import Precision, computed_in, native_bfloat16
-from paretune.training.scales import drawn, multi_scale_problem, sizes_around
+from paretune.cli.main import main
+from paretune.core.library_names import OPTIMIZERS
+from paretune.core.types import InputSize
+from paretune.detectors.yolox.detector import Yolo
+from paretune.training import mixed_precision as precision
+from paretune.training.mixed_precision import Precision, computed_in, native_bfloat16
+from paretune.training.multi_scale import drawn, multi_scale_problem, sizes_around
+from paretune.training.optimizer import decay_groups, learning_rate, make_optimizer
 from paretune.training.settings import MOMENTUM_IS, Training
 from tests_support import ROOT
 

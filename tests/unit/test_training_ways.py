@@ -14,23 +14,24 @@ from torch import Tensor, nn
 from torchvision import ops, tv_tensors
 from torchvision.transforms.v2 import functional as tv
 
-from paretune.compression.artefact import write_artefact
+from paretune.core.errors import UserError
+from paretune.core.model import Model
+from paretune.core.target import Target
+from paretune.core.types import Annotations, InputSize
 from paretune.detectors.base import Losses
 from paretune.detectors.losses import box_loss
-from paretune.detectors.yolo import Yolo
-from paretune.errors import UserError
+from paretune.detectors.yolox.detector import Yolo
 from paretune.evaluation import evaluate
-from paretune.model import Model
+from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.predictor import load_predictor
-from paretune.structures import Annotations, InputSize
-from paretune.target import Target
-from paretune.training import loop, precision
+from paretune.training import loop
+from paretune.training import mixed_precision as precision
+from paretune.training.checkpoint import load_state, save_state
 from paretune.training.loop import Epoch, Options, train
 from paretune.training.settings import Training
-from paretune.training.state import load_state, save_state
-from paretune.training.stepping import at_size
-from paretune.training.validating import validate
+from paretune.training.trainer import at_size
+from paretune.training.validation import validate
 from tests_support_training import Squares
 
 TINY = Yolo(width=0.0625, depthwise=False)
@@ -215,7 +216,7 @@ def test_interrupted_it_ends_exactly_where_an_undisturbed_one_does(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == "float16":
-        monkeypatch.setattr("paretune.training.stepping.computed_in", lambda *_: torch.float16)
+        monkeypatch.setattr("paretune.training.trainer.computed_in", lambda *_: torch.float16)
     settings = QUICK.model_copy(update=WAYS[way])
     options = {"val": Squares(4, 80, 60)} if "validate_every" in WAYS[way] else {}
 

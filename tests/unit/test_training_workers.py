@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from paretune.errors import UserError
+from paretune.core.errors import UserError
 
 ROOT = Path(__file__).parent.parent.parent
 PLACES = 12
@@ -27,8 +27,8 @@ PLACES = 12
 
 def outcome(rank: int, world: int, accumulate: int) -> dict[str, Any]:
     """Train a network without norms, whose loss is a mean over images, and a YOLO that is validated each epoch."""
-    from paretune.detectors.yolo import Yolo
-    from paretune.structures import Annotations, InputSize
+    from paretune.core.types import Annotations, InputSize
+    from paretune.detectors.yolox.detector import Yolo
     from paretune.training.loop import Options, train
     from paretune.training.settings import Training
 
@@ -104,7 +104,7 @@ def test_two_workers_change_the_weights_as_one_does(accumulate: int, tmp_path: P
 
 def room(monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], **settings: Any) -> tuple[Any, list[str]]:
     """What each of two workers gets in a cluster of such nodes, and the lines that are told."""
-    from paretune.training.ddp import room_for
+    from paretune.distributed.train_workers import room_for
     from paretune.training.settings import Training
 
     total = sum(node.get("GPU", 0) for node in nodes)

@@ -11,21 +11,21 @@ from typing import Any
 import pytest
 import torch
 
-from paretune import trial
-from paretune.bench import Bench
 from paretune.compression.base import Context
+from paretune.config.job import Job
+from paretune.config.recipe import Recipe
+from paretune.core.target import Target
+from paretune.core.types import LeftOut
 from paretune.detectors import DETECTORS
-from paretune.detectors.structure import save_network
-from paretune.job import Job
-from paretune.profiling import energy
-from paretune.profiling.energy import Energy
-from paretune.recipe import Recipe
-from paretune.records import Record
+from paretune.networks.network_files import save_network
+from paretune.profiling.energy import measure as energy
+from paretune.profiling.energy.measure import Energy
 from paretune.runtimes import openvino
 from paretune.runtimes.predictor import Predictor
-from paretune.sources import read_source
-from paretune.structures import LeftOut
-from paretune.target import Target
+from paretune.storage.trial_record import Record
+from paretune.workflows import trial
+from paretune.workflows.recipe_source import read_source
+from paretune.workflows.trial_context import Bench
 from tests_support_compression import MixedDetector, model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -174,7 +174,7 @@ def test_a_runtime_whose_compiler_is_missing_fails_one_trial_before_it_is_built(
 
 
 def test_a_wrong_artefact_fails_the_trial_and_names_the_layer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from paretune.detectors import structure
+    from paretune.networks import network_files as structure
 
     save = structure.save_network
 
@@ -202,8 +202,8 @@ def test_what_was_trained_is_kept_when_a_later_step_fails_and_can_be_gone_on_fro
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from paretune.compression.finetune import Finetune
-    from paretune.compression.quantize import Quantize
-    from paretune.detectors.structure import load_network
+    from paretune.compression.quantize.step import Quantize
+    from paretune.networks.network_files import load_network
 
     made, before = [], Finetune.apply
 
@@ -232,7 +232,7 @@ def test_a_trial_that_is_run_again_and_does_not_fail_keeps_no_more_than_its_arte
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from paretune.compression.export import Export
-    from paretune.records import forget_record
+    from paretune.storage.trial_record import forget_record
 
     steps = [{"finetune": SHORT}]
     with monkeypatch.context() as patch:
@@ -265,7 +265,7 @@ def test_a_disk_that_is_full_hides_no_failure(bench: Bench, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Export, "apply", fails)
-    monkeypatch.setattr("paretune.compression.artefact.write_artefact", full)
+    monkeypatch.setattr("paretune.runtimes.artefact_writer.write_artefact", full)
     record = ran(bench, runtime="onnxruntime", steps=[{"finetune": SHORT}])
     assert record.failure == "RuntimeError: out of memory"
     assert "kept" not in record.facts

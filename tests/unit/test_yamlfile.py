@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.errors import UserError, UserErrors
-from paretune.yamlfile import read_value, read_yaml
+from paretune.core.errors import UserError, UserErrors
+from paretune.core.yaml_document import read_value, read_yaml
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import batched_nms
 
-from paretune.detectors.yolo import Yolo
-from paretune.structures import Detections, Floats, InputSize, Thresholds
+from paretune.core.types import Detections, Floats, InputSize, Thresholds
+from paretune.detectors.yolox.detector import Yolo
 
 STRIDES = (8, 16, 32)
 SIZE = InputSize(192, 144)

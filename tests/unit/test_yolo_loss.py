@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
-from paretune.detectors import yolox_loss as module
-from paretune.detectors.yolo import Yolo
-from paretune.structures import Annotations, InputSize
+from paretune.core.types import Annotations, InputSize
+from paretune.detectors.yolox import loss as module
+from paretune.detectors.yolox.detector import Yolo
 
 STRIDES = (8, 16, 32)
 SIZE = InputSize(64, 64)  # YOLOX's loss does not ask for it

@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paretune.detectors.yolo import Yolo
-from paretune.structures import InputSize
+from paretune.core.types import InputSize
+from paretune.detectors.yolox.detector import Yolo
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "yolox_official.json").read_text())["variants"]
 SMALL = Yolo(width=0.0625, depthwise=False)

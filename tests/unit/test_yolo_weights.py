@@ -13,9 +13,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from paretune.detectors.yolo import Yolo
-from paretune.errors import UserError
-from paretune.store import sha256
+from paretune.core.errors import UserError
+from paretune.detectors.yolox.detector import Yolo
+from paretune.storage.artefact import sha256
 
 CLASSES = 80
 

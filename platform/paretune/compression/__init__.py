@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paretune.registry import Registry
+from paretune.core.registry import Registry
 
 if TYPE_CHECKING:
     from paretune.compression.base import Step
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 STEPS: Registry[Step] = Registry(
     "step",
     {
-        "prune": "paretune.compression.prune:Prune",
-        "factorize": "paretune.compression.factorize:Factorize",
+        "prune": "paretune.compression.prune.step:Prune",
+        "factorize": "paretune.compression.factorize.step:Factorize",
         "cluster": "paretune.compression.cluster:Cluster",
         "sparsify": "paretune.compression.sparsify:Sparsify",
         "finetune": "paretune.compression.finetune:Finetune",
         "recalibrate": "paretune.compression.recalibrate:Recalibrate",
         "export": "paretune.compression.export:Export",
-        "quantize": "paretune.compression.quantize:Quantize",
+        "quantize": "paretune.compression.quantize.step:Quantize",
     },
 )

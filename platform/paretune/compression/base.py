@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from paretune.core.model import Accepted, Format, Model
+from paretune.core.spec import Spec
+from paretune.core.target import Target
+from paretune.core.types import Data, Thresholds
 from paretune.data.base import Dataset
 from paretune.detectors.base import Detector
-from paretune.model import Accepted, Format, Model
 from paretune.runtimes.base import Runtime
-from paretune.spec import Spec
-from paretune.structures import Data, Thresholds
-from paretune.target import Target
 from paretune.training.settings import Training
 
 

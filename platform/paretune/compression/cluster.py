@@ -14,8 +14,8 @@ from pydantic import Field
 
 from paretune.compression.base import Context, Step
 from paretune.compression.kmeans import clustered
-from paretune.compression.quantize_mixed import WEIGHTED
-from paretune.model import Accepted, Format, Model
+from paretune.compression.quantize.float_layers import WEIGHTED
+from paretune.core.model import Accepted, Format, Model
 
 
 class Cluster(Step):
@@ -46,8 +46,8 @@ class Cluster(Step):
         """Return the model with clustered weights, and the number of layers changed."""
         import torch
 
-        from paretune.compression.layers import weighted_layers
-        from paretune.detectors.structure import copy_network
+        from paretune.networks.network_files import copy_network
+        from paretune.networks.weighted_layers import weighted_layers
 
         assert model.network is not None  # noqa: S101 - it has no file
         network, changed = copy_network(model.network), 0
@@ -76,7 +76,7 @@ class Cluster(Step):
         """Cluster the float weights of an ``onnx.GraphProto`` in place; return the number of those changed."""
         from onnx import TensorProto, numpy_helper
 
-        from paretune.compression.quantize_onnx import last_convolutions
+        from paretune.compression.quantize.onnx_quantizers import last_convolutions
 
         left = set(last_convolutions(graph)) if self.keep_outputs else set()
         nodes = [node for node in graph.node if node.op_type in WEIGHTED and node.name not in left]

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import ast
-import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from paretune.compression.base import Context, Step
-from paretune.compression.diverging import diverging_in_file, relative_error
-from paretune.compression.quiet import quiet
-from paretune.detectors.base import Detector
-from paretune.model import Format, Model
-from paretune.runtimes.counting import SCOPE
-from paretune.runtimes.onnxsession import INPUT, part_file
-from paretune.structures import Floats
+from paretune.core.model import Format, Model
+from paretune.core.types import Floats
+from paretune.networks.part_runner import in_eager, part_inputs
+from paretune.runtimes.onnx_session import INPUT, part_file
+from paretune.runtimes.operator_timing import SCOPE
+from paretune.system.silence import quiet
+from paretune.verification.layer_divergence import diverging_in_file, relative_error
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,36 +56,6 @@ class Export(Step):
         return replace(model, network=None, file=file, more=files, history=(*model.history, self.name))
 
 
-def in_eager(part: nn.Module) -> Callable[[Floats], tuple[Floats, ...]]:
-    """Return a torch module as a function of arrays."""
-    import torch
-
-    def run(batch: Floats) -> tuple[Floats, ...]:
-        with torch.no_grad():
-            return tuple(tensor.numpy() for tensor in part(torch.from_numpy(batch)))
-
-    return run
-
-
-def part_inputs(
-    detector: Detector,
-    parts: Mapping[str, Callable[[Floats], Sequence[Floats]]],
-    images: Iterable[Floats],
-    model: Model,
-) -> dict[str, list[Floats]]:
-    """Return what each part of a detector is given for some images, each (1, 3, H, W)."""
-    seen: dict[str, list[Floats]] = {name: [] for name in parts}
-
-    def noting(name: str, batch: Floats) -> Sequence[Floats]:
-        seen[name].append(batch)
-        return parts[name](batch)
-
-    noted = {name: functools.partial(noting, name) for name in parts}
-    for image in images:
-        detector.run(noted, image, model.input_size)
-    return seen
-
-
 def exported(network: nn.Module, example: Floats, names: Sequence[str], given: str = INPUT) -> Any:
     """Return the network as an ``onnx.ModelProto``, batch norms folded.
 
@@ -98,7 +67,7 @@ def exported(network: nn.Module, example: Floats, names: Sequence[str], given: s
     """
     import torch
 
-    from paretune.compression.folding import folded
+    from paretune.networks.batchnorm_folding import folded
 
     images = torch.from_numpy(example)
     with quiet("torch.onnx", "onnxscript", "onnx_ir"), torch.no_grad():
@@ -161,7 +130,7 @@ def check_parity(
     Raises:
         RuntimeError: names the first output that differs by more than 1e-4 of its largest value, and the first layer.
     """
-    from paretune.runtimes.onnxsession import open_session
+    from paretune.runtimes.onnx_session import open_session
 
     session, run = open_session(file, threads=1), in_eager(network)
     for image in images:

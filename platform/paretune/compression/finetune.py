@@ -2,7 +2,8 @@
 
 Distillation adds, besides the detector's own loss, how far answers and maps are from a larger network's: Hinton
 et al., arXiv:1503.02531; Chen et al., NeurIPS 2017; Mehta and Ozturk, arXiv:1805.06361; Cao et al., PKD, NeurIPS
-2022 (arXiv:2207.02039). What each compares stands in ``training/distilling.py`` and ``detectors/imitating.py``.
+2022 (arXiv:2207.02039). What each compares stands in ``training/distillation.py`` and in each family's
+``distillation.py``.
 Quantization-aware training (``training/qat.py``) rounds as INT8 will, for a step ``quantize`` that follows.
 """
 
@@ -16,11 +17,11 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import Field
 
 from paretune.compression.base import Context, Step
-from paretune.errors import UserError
-from paretune.model import Model
+from paretune.core.errors import UserError
+from paretune.core.model import Model
 from paretune.runtimes.base import Runtime
-from paretune.training.distill import Distill
-from paretune.training.how import How, trained
+from paretune.training.distillation_settings import Distill
+from paretune.training.extras import How, trained
 from paretune.training.settings import Training
 
 if TYPE_CHECKING:
@@ -98,19 +99,19 @@ def _bits(runtime: Runtime | None) -> int:
     if _signed(runtime):
         return 8
     if runtime is not None and runtime.accepts == "torch":
-        from paretune.detectors.int8 import LARGEST_WEIGHT
+        from paretune.networks.int8_layers import LARGEST_WEIGHT
 
         return LARGEST_WEIGHT.bit_length() + 1
-    from paretune.compression.quantize_onnx import safe_bits
+    from paretune.compression.quantize.onnx_quantizers import safe_bits
 
     return safe_bits()
 
 
 def _here(model: Model, context: Context, settings: Training, how: How, folder: Path) -> nn.Module:
     """Train in this process."""
-    from paretune.detectors.structure import copy_network
+    from paretune.networks.network_files import copy_network
+    from paretune.training.checkpoint import load_state, save_state
     from paretune.training.loop import Epoch, Options
-    from paretune.training.state import load_state, save_state
 
     assert model.network is not None  # noqa: S101 - as above
 
@@ -134,8 +135,9 @@ def _here(model: Model, context: Context, settings: Training, how: How, folder: 
 
 def _with_workers(model: Model, context: Context, settings: Training, how: How, folder: Path) -> nn.Module:
     """Train on Ray workers: they open the dataset by themselves, and get the network as files."""
-    from paretune.detectors.structure import load_network, save_network
-    from paretune.training.order import Order, train_order
+    from paretune.distributed.run_training import train_order
+    from paretune.networks.network_files import load_network, save_network
+    from paretune.training.training_job import Order
 
     assert model.network is not None  # noqa: S101 - as above
     if context.dataset is None or context.cache is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.structures import Floats
+from paretune.core.types import Floats
 
 ROUNDS = 300
 """At most; most tensors settle sooner."""

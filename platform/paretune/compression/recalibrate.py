@@ -16,9 +16,9 @@ import numpy as np
 from pydantic import Field
 
 from paretune.compression.base import Context, Step
-from paretune.errors import UserError
-from paretune.model import Model
-from paretune.structures import Floats
+from paretune.core.errors import UserError
+from paretune.core.model import Model
+from paretune.core.types import Floats
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,8 +45,8 @@ class Recalibrate(Step):
         """
         import torch
 
-        from paretune.detectors.structure import copy_network
-        from paretune.device_lock import sharing
+        from paretune.networks.network_files import copy_network
+        from paretune.system.device_lock import sharing
         from paretune.training.loop import threads_of
 
         assert model.network is not None  # noqa: S101 - the recipe's formats meet

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from paretune.compression.base import Context, Step
-from paretune.model import Model
+from paretune.core.model import Model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,8 +48,8 @@ class Sparsify(Step):
         """Set weights of a copy of the network to zero."""
         import torch
 
-        from paretune.compression.layers import weighted_layers
-        from paretune.detectors.structure import copy_network
+        from paretune.networks.network_files import copy_network
+        from paretune.networks.weighted_layers import weighted_layers
 
         assert model.network is not None  # noqa: S101 - the recipe's formats meet
         network = copy_network(model.network)

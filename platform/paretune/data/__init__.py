@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paretune.registry import Registry
+from paretune.core.registry import Registry
 
 if TYPE_CHECKING:
     from paretune.data.base import Dataset
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 DATASETS: Registry[Dataset] = Registry(
     "dataset",
     {
-        "coco": "paretune.data.coco:Coco",
-        "labelme": "paretune.data.labelme:Labelme",
-        "labelstudio": "paretune.data.labelstudio:LabelStudio",
-        "shapes": "paretune.data.shapes:Shapes",
-        "supervisely": "paretune.data.supervisely:Supervisely",
-        "via": "paretune.data.via:Via",
-        "voc": "paretune.data.voc:Voc",
-        "voc_flat": "paretune.data.vocflat:VocFlat",
-        "yolo": "paretune.data.yolo:Yolo",
+        "coco": "paretune.data.formats.coco:Coco",
+        "labelme": "paretune.data.formats.labelme:Labelme",
+        "labelstudio": "paretune.data.formats.labelstudio:LabelStudio",
+        "shapes": "paretune.data.synthetic.shapes:Shapes",
+        "supervisely": "paretune.data.formats.supervisely:Supervisely",
+        "via": "paretune.data.formats.via:Via",
+        "voc": "paretune.data.formats.voc:Voc",
+        "voc_flat": "paretune.data.formats.voc_flat:VocFlat",
+        "yolo": "paretune.data.formats.yolo:Yolo",
     },
 )

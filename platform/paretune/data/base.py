@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from paretune.spec import Spec
-from paretune.structures import Data
+from paretune.core.spec import Spec
+from paretune.core.types import Data
 
 
 class Dataset(Spec, ABC):

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from paretune.core.errors import UserError
+from paretune.core.hints import command
+from paretune.core.types import Data, LeftOut
 from paretune.data.base import Dataset
-from paretune.data.checking.findings import KINDS, LEFT_OUT, READ_ALL_THE_SAME, printable
-from paretune.errors import UserError
-from paretune.hints import command
-from paretune.structures import Data, LeftOut
+from paretune.data.checks.issues import KINDS, LEFT_OUT, READ_ALL_THE_SAME, printable
 
 MOST_GONE = 0.2
 """Share of a split's boxes, or of its images, that may be left out before a training stops."""

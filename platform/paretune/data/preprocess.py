@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.structures import Floats, Image, InputSize
+from paretune.core.types import Floats, Image, InputSize
 
 Shrinking = Literal["halved as often as it goes, then bilinear", "bilinear in float"]
 """How an image is made smaller, as manifests tell it: averaged and rounded to 8 bits, or as torchvision's detectors do,

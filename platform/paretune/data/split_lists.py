@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from paretune.errors import UserError
+from paretune.core.errors import UserError
 
 
 def share_out(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paretune.structures import Split
+from paretune.core.types import Split
 
 MOST_IMAGES = 20_000
 """Images whose annotations are looked at; of a larger split as many, evenly spread."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paretune.registry import Registry
+from paretune.core.registry import Registry
 
 if TYPE_CHECKING:
     from paretune.detectors.base import Detector
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 DETECTORS: Registry[Detector] = Registry(
     "detector",
     {
-        "yolo": "paretune.detectors.yolo:Yolo",
-        "ssd": "paretune.detectors.ssd:Ssd",
-        "faster_rcnn": "paretune.detectors.faster_rcnn:FasterRcnn",
+        "yolo": "paretune.detectors.yolox.detector:Yolo",
+        "ssd": "paretune.detectors.ssd.detector:Ssd",
+        "faster_rcnn": "paretune.detectors.faster_rcnn.detector:FasterRcnn",
     },
 )

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from paretune.core.errors import did_you_mean
+from paretune.core.spec import Spec
+from paretune.core.types import Annotations, Detections, Floats, InputSize, Thresholds
 from paretune.data.preprocess import Preprocess
-from paretune.errors import did_you_mean
-from paretune.spec import Spec
-from paretune.structures import Annotations, Detections, Floats, InputSize, Thresholds
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from paretune.errors import UserError
-from paretune.names import is_url
-from paretune.store import sha256
+from paretune.core.errors import UserError
+from paretune.core.library_names import is_url
+from paretune.storage.artefact import sha256
 
 FOLDER = "PARETUNE_WEIGHTS"
 """Variable that names the folder in which fetched weights are kept; ``runs/weights`` without it."""

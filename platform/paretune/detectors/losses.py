@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss, sigmoid_focal_loss
 
+from paretune.core.errors import did_you_mean
 from paretune.detectors.base import Compared
-from paretune.errors import did_you_mean
 
 _OVERLAPS = {"giou": generalized_box_iou_loss, "diou": distance_box_iou_loss, "ciou": complete_box_iou_loss}
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0

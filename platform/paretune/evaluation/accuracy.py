@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from paretune.evaluation.coco import NUMBERS, Averages, Engine, Numbers, average_precisions
+from paretune.core.types import LIMIT, Annotations, Detections, Image, Split
+from paretune.evaluation.coco_metrics import NUMBERS, Averages, Engine, Numbers, average_precisions
 from paretune.evaluation.matching import Matched, best_of, match, point_of
-from paretune.structures import LIMIT, Annotations, Detections, Image, Split
 
 _NO_OBJECTS = "the images hold no objects to find"
 METRICS = (*NUMBERS, "precision", "recall", "f1", "confidence")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.structures import Annotations, Detections, Floats
+from paretune.core.types import Annotations, Detections, Floats
 
 IOU = 0.5
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from paretune.core.types import LIMIT, Annotations, Detections
 from paretune.evaluation.accuracy import Accuracy, accuracy_of
-from paretune.evaluation.at_iou import AtIou
-from paretune.evaluation.bootstrap import DRAWS, METHOD, draw, interval_of
-from paretune.evaluation.change import CHANGES, Change, change_of
-from paretune.evaluation.coco import Averages, average_precisions
-from paretune.evaluation.confusing import Confusion, confusion
-from paretune.evaluation.explaining import limit_notes
+from paretune.evaluation.baseline_difference import CHANGES, Change, change_of
+from paretune.evaluation.coco_metrics import Averages, average_precisions
+from paretune.evaluation.confusion_matrix import Confusion, confusion
+from paretune.evaluation.map_at_iou import AtIou
+from paretune.evaluation.map_bootstrap import DRAWS, METHOD, draw, interval_of
 from paretune.evaluation.matching import Matched, Operating, best_of, match_by_class, point_of, together
-from paretune.evaluation.voc import voc_aps
-from paretune.structures import LIMIT, Annotations, Detections
+from paretune.evaluation.results_explanations import limit_notes
+from paretune.evaluation.voc_metrics import voc_aps
 
 LEVEL = 0.95
 """Of the interval of map."""

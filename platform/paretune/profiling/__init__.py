@@ -6,9 +6,9 @@ who else uses them, ``samples`` holds what was timed and the statistics of it. L
 ``/proc``, affinity masks and a kernel that ends children with their parent.
 """
 
-from paretune.profiling.comparison import Comparison, Ratio, compare
-from paretune.profiling.latency import Latency
-from paretune.profiling.measuring import measure
-from paretune.profiling.samples import Protocol
+from paretune.profiling.latency.compare import Comparison, Ratio, compare
+from paretune.profiling.latency.measure import measure
+from paretune.profiling.latency.result import Latency
+from paretune.profiling.latency.samples import Protocol
 
 __all__ = ["Comparison", "Latency", "Protocol", "Ratio", "compare", "measure"]

@@ -9,10 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from paretune.physical_gpu import NoGpuError
-from paretune.profiling.nvml import opened
-from paretune.spec import fingerprint
-from paretune.target import Target
+from paretune.core.spec import fingerprint
+from paretune.core.target import Target
+from paretune.profiling.gpu.nvml import opened
+from paretune.system.physical_gpu import NoGpuError
 
 LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch")
 CPUINFO = Path("/proc/cpuinfo")

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from paretune.device_lock import alone_on
-from paretune.errors import Failed
-from paretune.profiling.cores import contention, shares
-from paretune.profiling.images import saved_images
-from paretune.profiling.samples import Batch, Mode, Protocol, milliseconds
-from paretune.profiling.supervisor import Worker
+from paretune.core.errors import Failed
+from paretune.core.target import Target
+from paretune.core.types import Image
+from paretune.profiling.latency.samples import Batch, Mode, Protocol, milliseconds
+from paretune.profiling.latency.shared_images import saved_images
+from paretune.profiling.latency.worker_client import Worker
 from paretune.runtimes.base import BETWEEN, ON_THE_HOST, Operator, is_transfer
-from paretune.runtimes.caching import scratch
-from paretune.structures import Image
-from paretune.target import Target
+from paretune.system.cpu_cores import contention, shares
+from paretune.system.device_lock import alone_on
+from paretune.system.machine_cache import scratch
 
 COUNTED = "paretune.runtimes.predictor:load_counted"
 LEAD_IN, INFERENCES = 20, 30

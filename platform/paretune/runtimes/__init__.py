@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from paretune.registry import Registry
+from paretune.core.registry import Registry
 
 if TYPE_CHECKING:
     from paretune.runtimes.base import Runtime

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from paretune.core.errors import needed, not_installed
+from paretune.core.model import Format
+from paretune.core.spec import Spec
+from paretune.core.target import Device, Target
+from paretune.core.types import Floats, InputSize
 from paretune.detectors.base import Detector
-from paretune.errors import needed, not_installed
-from paretune.model import Format
-from paretune.spec import Spec
-from paretune.store import Artefact
-from paretune.structures import Floats, InputSize
-from paretune.target import Device, Target
+from paretune.storage.artefact import Artefact
 
 
 class Core(Protocol):

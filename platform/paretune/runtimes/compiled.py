@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from paretune.core.errors import UserError
+from paretune.core.model import Format
+from paretune.core.spec import parse_plugin
+from paretune.core.target import Target
+from paretune.core.types import Floats
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.errors import UserError
-from paretune.model import Format
-from paretune.runtimes.ahead import CACHE, Ahead
-from paretune.runtimes.ahead_key import key_of
+from paretune.runtimes.aot_cache_key import key_of
+from paretune.runtimes.aot_program import CACHE, Ahead
 from paretune.runtimes.base import Core, Counted, Loaded, Runtime
-from paretune.runtimes.caching import hold, make_room, private_folder
-from paretune.runtimes.counting import Counting, inside
 from paretune.runtimes.eager import Given, Precision, gpu_problem, int8_problem, ready, settle, told
-from paretune.spec import parse_plugin
-from paretune.store import Artefact
-from paretune.structures import Floats
-from paretune.target import Target
+from paretune.runtimes.operator_timing import Counting, inside
+from paretune.storage.artefact import Artefact
+from paretune.system.machine_cache import hold, make_room, private_folder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -69,7 +69,7 @@ class Compiled(Runtime):
 
     def counted(self, artefact: Artefact, target: Target) -> Counted:
         """Compile it with a range around every kernel of the CPU's; of a GPU's, no module is known."""
-        from paretune.runtimes.counting_torch import TorchProfile, marked
+        from paretune.runtimes.operator_timing_torch import TorchProfile, marked
 
         loaded = self._loaded(artefact, target, count=True)
         ranged = replace(loaded, parts={name: marked(name, part) for name, part in loaded.parts.items()})

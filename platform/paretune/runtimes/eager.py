@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from paretune.core.model import Format
+from paretune.core.spec import parse_plugin
+from paretune.core.target import Target
+from paretune.core.types import Floats
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.model import Format
 from paretune.runtimes.base import Core, Counted, Runtime
-from paretune.runtimes.counting import Counting
-from paretune.spec import parse_plugin
-from paretune.store import Artefact
-from paretune.structures import Floats
-from paretune.target import Target
+from paretune.runtimes.operator_timing import Counting
+from paretune.storage.artefact import Artefact
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -64,7 +64,7 @@ class Eager(Runtime):
 
     def counted(self, artefact: Artefact, target: Target) -> Counted:
         """Load it with torch's profiler on, and hooks that tell which module runs."""
-        from paretune.runtimes.counting_torch import TorchProfile, mark_modules, parts_of
+        from paretune.runtimes.operator_timing_torch import TorchProfile, mark_modules, parts_of
 
         loaded = self._loaded(artefact, target)
         of_modules = parts_of(loaded.detector, loaded.network)
@@ -144,8 +144,8 @@ def ready(artefact: Artefact, target: Target, precision: Precision) -> nn.Module
     Raises:
         RuntimeError: it has INT8 layers, and the target is a GPU.
     """
-    from paretune.detectors.int8 import is_int8
-    from paretune.detectors.structure import load_network
+    from paretune.networks.int8_layers import is_int8
+    from paretune.networks.network_files import load_network
 
     network = load_network(parse_plugin(artefact.detector, DETECTORS), len(artefact.classes), artefact.folder)
     network = network.eval().requires_grad_(False)
@@ -171,7 +171,7 @@ def told(network: nn.Module, target: Target, precision: Precision) -> dict[str, 
     """
     import torch
 
-    from paretune.detectors.int8 import is_int8
+    from paretune.networks.int8_layers import is_int8
 
     words = {kind: word for word, kind in _TYPES.items()}
     kinds = {

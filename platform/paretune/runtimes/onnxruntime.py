@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from paretune.core.fields import model_validator
+from paretune.core.model import Format
+from paretune.core.spec import parse_plugin
+from paretune.core.target import Device, Target
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.fields import model_validator
-from paretune.model import Format
 from paretune.runtimes.base import Core, Counted, Loaded, Operator, Runtime
-from paretune.runtimes.caching import hold, make_room, private_folder, scratch
-from paretune.runtimes.counting import Counting, Modules, modules_of
-from paretune.runtimes.onnxfile import NO_DYNAMIC, NO_FP32, check_integers, contents_of
-from paretune.runtimes.onnxsession import (
+from paretune.runtimes.onnx_header import NO_DYNAMIC, NO_FP32, check_integers, contents_of
+from paretune.runtimes.onnx_session import (
     PROVIDER,
     Part,
     check_interface,
@@ -25,9 +25,9 @@ from paretune.runtimes.onnxsession import (
     open_session,
     part_file,
 )
-from paretune.spec import parse_plugin
-from paretune.store import Artefact, sha256
-from paretune.target import Device, Target
+from paretune.runtimes.operator_timing import Counting, Modules, modules_of
+from paretune.storage.artefact import Artefact, sha256
+from paretune.system.machine_cache import hold, make_room, private_folder, scratch
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from paretune.core.model import Format
+from paretune.core.spec import parse_plugin
+from paretune.core.target import Target, cpu_has_bfloat16
+from paretune.core.types import Floats
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.model import Format
 from paretune.runtimes.base import Core, Counted, Loaded, Operator, Runtime
-from paretune.runtimes.counting import Counting, Modules, modules_of
-from paretune.runtimes.onnxsession import part_file
-from paretune.spec import parse_plugin
-from paretune.store import Artefact
-from paretune.structures import Floats
-from paretune.target import Target, cpu_has_bfloat16
+from paretune.runtimes.onnx_session import part_file
+from paretune.runtimes.operator_timing import Counting, Modules, modules_of
+from paretune.storage.artefact import Artefact
 
 if TYPE_CHECKING:
     from openvino import CompiledModel

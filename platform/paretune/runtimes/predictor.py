@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from paretune import __version__
+from paretune.core.errors import UserError, needed, not_installed
+from paretune.core.fields import PydanticCustomError, ValidationError
+from paretune.core.registry import Registry
+from paretune.core.spec import parse_plugin
+from paretune.core.target import Device, Target
+from paretune.core.types import Detections, Floats, Image
 from paretune.data.preprocess import Placement, Preprocess
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.errors import UserError, needed, not_installed
-from paretune.fields import PydanticCustomError, ValidationError
-from paretune.registry import Registry
 from paretune.runtimes import RUNTIMES
 from paretune.runtimes.base import Core, Runtime
-from paretune.spec import parse_plugin
-from paretune.store import MANIFEST, Artefact, read_artefact
-from paretune.structures import Detections, Floats, Image
-from paretune.target import Device, Target
+from paretune.storage.artefact import MANIFEST, Artefact, read_artefact
 
 
 @dataclass(frozen=True)

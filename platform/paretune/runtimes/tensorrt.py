@@ -8,18 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from paretune.core.model import Format
+from paretune.core.spec import parse_plugin
+from paretune.core.target import Target
+from paretune.core.types import Floats
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.model import Format
 from paretune.runtimes.base import Core, Counted, Loaded, Runtime
-from paretune.runtimes.caching import hold, make_room, private_folder
 from paretune.runtimes.eager import gpu_problem
-from paretune.runtimes.onnxfile import NO_DYNAMIC, check_integers, contents_of
-from paretune.runtimes.onnxsession import part_file
-from paretune.spec import parse_plugin
-from paretune.store import Artefact, sha256
-from paretune.structures import Floats
-from paretune.target import Target
+from paretune.runtimes.onnx_header import NO_DYNAMIC, check_integers, contents_of
+from paretune.runtimes.onnx_session import part_file
+from paretune.storage.artefact import Artefact, sha256
+from paretune.system.machine_cache import hold, make_room, private_folder
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from paretune.registry import Registry
-from paretune.spec import Spec
+from paretune.core.registry import Registry
+from paretune.core.spec import Spec
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler

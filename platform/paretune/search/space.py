@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from paretune.errors import did_you_mean
-from paretune.yamlfile import Place
+from paretune.core.errors import did_you_mean
+from paretune.core.yaml_document import Place
 
 Scalar = str | int | float | bool | None
 

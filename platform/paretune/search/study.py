@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from paretune.core.spec import fingerprint
+from paretune.core.types import InputSize
 from paretune.search.samplers import Sampler
 from paretune.search.space import Choices, Range, Scalar, Space
-from paretune.spec import fingerprint
-from paretune.structures import InputSize
 
 if TYPE_CHECKING:
     import optuna
 
-    from paretune.records import Record
+    from paretune.storage.trial_record import Record
 
 NUMBER = "paretune.trial"
 SAME_AS = "paretune.same_as"

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from paretune.core.types import Annotations, Image, InputSize, Split
 from paretune.data.preprocess import Preprocess
-from paretune.structures import Annotations, Image, InputSize, Split
-from paretune.training.augment import NOTHING, Augment
-from paretune.training.augmenting import Picture
-from paretune.training.pictures import Look, Pictures
+from paretune.training.augmentation import Picture
+from paretune.training.augmentation_settings import NOTHING, Augment
+from paretune.training.augmented_split import Look, Pictures
 
 CACHE_MIB = 4096
 """Most memory for pictures; the rest of a larger split is read again every epoch."""

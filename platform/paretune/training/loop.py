@@ -12,16 +12,16 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from paretune.core.errors import UserError
+from paretune.core.spec import fingerprint
+from paretune.core.types import InputSize, Split, Thresholds
 from paretune.detectors.base import Detector
-from paretune.device_lock import locks_of, machine, sharing
-from paretune.errors import UserError
-from paretune.spec import fingerprint
-from paretune.structures import InputSize, Split, Thresholds
+from paretune.system.device_lock import locks_of, machine, sharing
+from paretune.training.checkpoint import State
 from paretune.training.loader import Batches
 from paretune.training.settings import Training
-from paretune.training.state import State
-from paretune.training.stepping import Loss, Place, Run
-from paretune.training.validating import validate
+from paretune.training.trainer import Loss, Place, Run
+from paretune.training.validation import validate
 
 
 @dataclass(frozen=True)

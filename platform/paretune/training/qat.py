@@ -13,9 +13,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from paretune.core.types import InputSize, Split
 from paretune.detectors.base import Detector
-from paretune.structures import InputSize, Split
-from paretune.training.validating import detect
+from paretune.training.validation import detect
 
 IMAGES = 16
 """Training images that the first ranges are taken from."""

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from paretune.core.library_names import OPTIMIZERS
+from paretune.core.spec import Spec, misplaced
 from paretune.detectors.base import Losses
-from paretune.names import OPTIMIZERS
-from paretune.spec import Spec, misplaced
-from paretune.training.augment import Augment
+from paretune.training.augmentation_settings import Augment
 
 MOMENTUM_IS: dict[str, Literal["momentum", "betas"]] = {
     "SGD": "momentum",
@@ -149,7 +149,7 @@ class Training(Spec):
 
     def _tried(self) -> dict[str, str]:
         """Return what hinders an optimizer that is not known to train: it is tried, for which torch is imported."""
-        from paretune.training.optimizing import optimizer_problem
+        from paretune.training.optimizer import optimizer_problem
 
         problem = optimizer_problem(self)
         return {} if problem is None else {"optimizer": problem}

@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from paretune.data.download.fetch import Fetcher
-from paretune.data.download.table import ARCHIVES, Archive
-from paretune.data.download.unpack import unpack
-from paretune.errors import UserError, did_you_mean
-from paretune.store import write_text
+from paretune.core.errors import UserError, did_you_mean
+from paretune.data.download.archives import ARCHIVES, Archive
+from paretune.data.download.extract import unpack
+from paretune.data.download.http_download import Fetcher
+from paretune.storage.artefact import write_text
 
 _ARCHIVES = "archives"
 """Folder below the dataset's that holds the archives, their sha256, and which are unpacked."""

@@ -1,0 +1,45 @@
+"""``check`` and ``plugins``: what can be known without running anything."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from paretune.core.errors import UserError
+
+
+def add(verbs: Any) -> None:
+    """Add the verbs to the parser."""
+    check = verbs.add_parser("check", help="find every mistake in job and search-space files without running them")
+    check.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    text = "change one field of the job that is checked"
+    check.add_argument("--set", action="append", default=[], metavar="a.b=value", help=text)
+    check.set_defaults(run=_check, trials=None)
+    plugins = verbs.add_parser("plugins", help="list detectors, datasets, steps, runtimes, samplers and their fields")
+    plugins.add_argument("kind", nargs="?", metavar="KIND", help="one table only")
+    plugins.add_argument("--json", action="store_true", help="one JSON object")
+    plugins.set_defaults(run=_plugins)
+
+
+def _check(given: argparse.Namespace) -> int:
+    from paretune.cli.options import overrides
+    from paretune.workflows.check import check_files
+
+    if given.set and len(given.files) > 1:
+        raise UserError("--set changes one job: check it alone")
+    print(check_files(given.files, overrides(given)))
+    return 0
+
+
+def _plugins(given: argparse.Namespace) -> int:
+    from paretune.workflows.check import plugin_tables, plugin_text
+
+    tables = plugin_tables(given.kind)
+    if given.json:
+        import json
+
+        print(json.dumps(tables, indent=1))
+    else:
+        print(plugin_text(tables))
+    return 0

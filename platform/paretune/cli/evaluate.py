@@ -1,0 +1,98 @@
+"""``evaluate``: how accurate an artefact is, or the results of another program."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from paretune.cli.options import (
+    check_confidence,
+    checked_target,
+    images_arguments,
+    named_images,
+    progress,
+    target_arguments,
+)
+from paretune.core.errors import UserError
+
+
+def add(verbs: Any) -> None:
+    """Add the verb to the parser."""
+    evaluate = verbs.add_parser(
+        "evaluate",
+        help="COCO's and VOC's figures of an artefact, or of results in COCO's format",
+        epilog="without --data, the images of the sweep or training that the artefact lies in",
+    )
+    evaluate.add_argument("artefact", nargs="?", type=Path, metavar="ARTEFACT", help="folder of an artefact")
+    images_arguments(evaluate, "evaluate on")
+    evaluate.add_argument("--split", default="val", metavar="SPLIT", help="train, val or test (default: val)")
+    evaluate.add_argument("--annotations", type=Path, metavar="GT.json", help="a ground truth in COCO's format,")
+    evaluate.add_argument("--detections", type=Path, metavar="RESULTS.json", help="and what was found, the same")
+    evaluate.add_argument(
+        "--against",
+        type=Path,
+        metavar="OTHER",
+        help="another artefact, or other results: what this one has more, how sure",
+    )
+    text = "for precision, recall, F1 and confusions (default: that of the best F1)"
+    evaluate.add_argument("--confidence", type=float, metavar="C", help=text)
+    text = "evaluate at this one too: average precision, and precision, recall and F1, for example 0.6"
+    evaluate.add_argument("--iou", type=float, metavar="IOU", help=text)
+    evaluate.add_argument("--limit", type=int, metavar="N", help="evaluate the first N images only")
+    text = "most detections of a class in an image that count (default: COCO's 100, or what the artefact finds)"
+    evaluate.add_argument("--max-detections", type=int, metavar="N", help=text)
+    target_arguments(evaluate)
+    evaluate.add_argument("--out", type=Path, metavar="FOLDER", help="curves, confusions and worst images as pictures")
+    evaluate.add_argument("--json", action="store_true", help="one JSON object")
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _evaluate(given: argparse.Namespace) -> int:
+    _check(given)
+    folders = [given.artefact, given.against] if given.artefact else []  # else they are files of results
+    target = checked_target(given, [folder for folder in folders if folder])
+    from paretune.workflows.evaluate import Wanted, evaluate_artefact, evaluate_files
+
+    wanted = Wanted(
+        given.confidence, given.split, given.limit, given.out, given.against, given.iou, given.max_detections
+    )
+    if given.annotations:
+        report = evaluate_files(given.annotations, given.detections, wanted)
+    else:
+        report = evaluate_artefact(given.artefact, named_images(given), target, wanted, progress)
+    if given.json:
+        import json
+
+        print(json.dumps(report.tree(), indent=1))
+    else:
+        from paretune.data.left_out import lines_of_record
+        from paretune.reports.evaluation_text import report_text
+
+        print(report_text(report))
+        for line in lines_of_record(report.facts):
+            print(line)
+        if given.out:
+            print(f"pictures: {given.out}")
+    return 0
+
+
+def _check(given: argparse.Namespace) -> None:
+    """Refuse arguments that do not go together.
+
+    Raises:
+        UserError: says which.
+    """
+    files = [given.annotations, given.detections]
+    if any(files) and not all(files):
+        raise UserError("--annotations and --detections go together: a ground truth and what was found")
+    if bool(given.artefact) == bool(given.annotations):
+        raise UserError("evaluate: name an ARTEFACT, or --annotations and --detections")
+    if given.data and not given.artefact:
+        raise UserError("--data: the images of an ARTEFACT; results files bring their own ground truth")
+    check_confidence(given.confidence)
+    if given.iou is not None and not 0 < given.iou <= 1:
+        raise UserError(f"--iou {given.iou:g}: expected more than 0, at most 1")
+    for flag, number in (("--limit", given.limit), ("--max-detections", given.max_detections)):
+        if number is not None and number < 1:
+            raise UserError(f"{flag} {number}: expected at least 1")

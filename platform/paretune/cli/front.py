@@ -1,0 +1,37 @@
+"""``front`` and ``ui``: what a sweep found."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from paretune.cli.options import runs_argument, sweep_arguments
+
+
+def add(verbs: Any) -> None:
+    """Add the verbs to the parser."""
+    front = verbs.add_parser("front", help="print the Pareto front of a sweep")
+    sweep_arguments(front)
+    front.add_argument("--target", metavar="T", help="the target (default: the job's first)")
+    front.add_argument("--json", action="store_true", help="one JSON object")
+    front.set_defaults(run=_front)
+    ui = verbs.add_parser("ui", help="open the MLflow UI on the sweeps of an output folder")
+    runs_argument(ui)
+    ui.add_argument("--port", type=int, default=5000)
+    ui.set_defaults(run=_ui)
+
+
+def _front(given: argparse.Namespace) -> int:
+    from paretune.results.sweep_folder import find_sweep
+    from paretune.workflows.sweep_reporter import front_json, front_text
+
+    sweep = find_sweep(given.runs, given.sweep)
+    print(front_json(sweep, given.target) if given.json else front_text(sweep, given.target))
+    return 0
+
+
+def _ui(given: argparse.Namespace) -> int:
+    from paretune.tracking.ui_server import open_ui
+
+    open_ui(given.runs, given.port)
+    return 0

@@ -1,0 +1,86 @@
+"""The command line: reads the arguments and runs one verb."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from paretune import __version__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 done in part, 2 the user's mistake or nothing, 130 Ctrl-C."""
+    if sys.platform != "linux":  # before anything is imported that is only there
+        print(f"paretune runs on Linux only, and this is {sys.platform}: use a Linux machine or WSL 2", file=sys.stderr)
+        return 2
+    from paretune.core.errors import UserError
+    from paretune.core.startup import any_output, in_utf8, missing_package
+
+    if arguments is None:
+        in_utf8()
+    any_output()
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(missing_package(error), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        from paretune.cli.options import INTERRUPTED
+
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `paretune plugins | head`
+        sys.stderr.close()
+        return 0
+
+
+def _run(words: Sequence[str]) -> int:
+    """Run what was asked for, and return its exit code."""
+    from paretune.cli.options import doing
+    from paretune.system import device_holders, device_lock
+
+    given = build_parser().parse_args(words)
+    device_holders.say_what(doing(words, given))
+    device_lock.tell_waits(lambda line: print(line, file=sys.stderr))
+    return int(given.run(given))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    from paretune.cli import advise as advising
+    from paretune.cli import check as reading
+    from paretune.cli import cluster, data
+    from paretune.cli import evaluate as evaluating
+    from paretune.cli import front as looking
+    from paretune.cli import optimize as optimizing
+    from paretune.cli import predict as predicting
+    from paretune.cli import profile as profiling
+    from paretune.cli import sweep as sweeping
+    from paretune.cli import train as training
+
+    parser = argparse.ArgumentParser(
+        prog="paretune",
+        description="Find the fastest version of an object detector that is accurate enough, on your hardware.",
+        epilog="A first front: paretune sweep jobs/quickstart.yaml",
+    )
+    parser.add_argument("--version", action="version", version=f"paretune {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for module in (
+        reading,
+        sweeping,
+        training,
+        optimizing,
+        evaluating,
+        profiling,
+        advising,
+        predicting,
+        looking,
+        cluster,
+        data,
+    ):
+        module.add(verbs)
+    return parser

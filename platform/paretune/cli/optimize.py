@@ -1,0 +1,138 @@
+"""``optimize``: one trained network through one recipe."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from paretune.cli.options import checked_target, claiming_out, images_arguments, named_images, target_arguments
+from paretune.core.errors import UserError
+from paretune.core.hints import command
+
+TOO_MUCH = 1
+"""Exit code where more is lost than was allowed, or it is not known."""
+
+
+def add(verbs: Any) -> None:
+    """Add the verb to the parser."""
+    optimize = verbs.add_parser(
+        "optimize",
+        help="take a trained network through one recipe, and write the artefact",
+        epilog="without --data, the images of the sweep or training that the network lies in; "
+        "exit code: 0 done, 1 more is lost than --max-drop allows, 2 nothing was made",
+    )
+    text = "folder of a training, or of an artefact: begins with its network before it was exported or quantized"
+    optimize.add_argument("source", type=Path, metavar="TRAINING|ARTEFACT", help=text)
+    optimize.add_argument("--recipe", type=Path, metavar="RECIPE.yaml", help="input_size, steps and runtime; or")
+    text = "one step, such as 'prune={ratio: 0.5}'; may be given several times, in order"
+    optimize.add_argument("--step", action="append", default=[], metavar="NAME[={FIELDS}]", help=text)
+    text = "what runs the result, in place of the recipe's (default: onnxruntime)"
+    optimize.add_argument("--runtime", metavar="NAME[={FIELDS}]", help=text)
+    optimize.add_argument("--input-size", metavar="WxH", help="of the result (default: as trained)")
+    images_arguments(optimize, "train, calibrate and evaluate on")
+    optimize.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (default: 0)")
+    text = "exit with 1 if the result's map on val is lower by more: 0.01 is one point; the artefact stays"
+    optimize.add_argument("--max-drop", type=float, metavar="X", help=text)
+    optimize.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder of the artefact")
+    target_arguments(optimize)
+    optimize.add_argument("--json", action="store_true", help="one JSON object; what goes on is told on stderr")
+    optimize.set_defaults(run=claiming_out(_optimize))
+
+
+def _optimize(given: argparse.Namespace) -> int:
+    if given.recipe and given.step:
+        raise UserError("--step: the steps stand in --recipe already; give one of the two")
+    if given.seed < 0:
+        raise UserError(f"--seed {given.seed}: expected 0 or more")
+    if given.max_drop is not None and not 0 <= given.max_drop <= 1:
+        raise UserError(f"--max-drop {given.max_drop:g}: expected 0 to 1, in map: 0.01 is one point")
+    target = checked_target(given, [given.source])
+    from paretune.workflows.optimize import Wanted, optimize
+    from paretune.workflows.recipe_source import images_of, read_recipe, read_source
+
+    source = read_source(given.source)
+    recipe = read_recipe(_written(given), source)
+    images = images_of(given.source, named_images(given), named_training(given))
+    found = optimize(
+        source,
+        recipe,
+        images,
+        given.out,
+        Wanted(given.seed, target, given.max_drop),
+        progress=lambda line: print(line, file=sys.stderr if given.json else sys.stdout, flush=True),
+    )
+    if given.json:
+        import json
+
+        print(json.dumps(found.tree(), indent=1))
+    else:
+        _show(found, recipe.runtime.name)
+    if found.drop is None:
+        return 0
+    print(found.drop, file=sys.stdout if found.drop.holds and not given.json else sys.stderr)
+    return 0 if found.drop.holds else TOO_MUCH
+
+
+def _show(found: Any, runtime: str) -> None:
+    """Print what was made, what it has cost of the accuracy, and whether it can be used."""
+    made, accuracy = found.artefact, found.accuracy
+    for note in made.notes:
+        print(f"note: {note}")
+    counts = f", {made.params:,} parameters, {made.flops / 1e9:.3g} GFLOP" if made.params and made.flops else ""
+    print(f"{made.folder}: {made.format} for {runtime}, {made.size_mib:.2f} MiB{counts}")
+    for line in accuracy.lines():
+        print(line)
+    if accuracy.unusable:
+        print(f"NOT USABLE: {accuracy.unusable}")
+        print(f"it is kept in {made.folder} all the same; compress less, or fine-tune for more epochs")
+    else:
+        print(f"to use it: {command('predict', made.folder, 'IMAGE')}")
+
+
+def _written(given: argparse.Namespace) -> Any:
+    """Return the recipe as it was written, in a file or on the command line."""
+    from paretune.core.yaml_document import Document, read_yaml
+
+    document = read_yaml(given.recipe) if given.recipe else Document("optimize", {"steps": []}, {})
+    if not isinstance(document.data, dict):
+        return document
+    data = dict(document.data)
+    if given.step:
+        data["steps"] = [_plugin(text, "--step") for text in given.step]
+    if given.runtime or not given.recipe:
+        data["runtime"] = _plugin(given.runtime or "onnxruntime", "--runtime")
+    if given.input_size:
+        data["input_size"] = given.input_size
+    return Document(document.file, data, document.lines)
+
+
+def _plugin(text: str, option: str) -> dict[str, Any]:
+    """Read ``name`` or ``name={fields}``.
+
+    Raises:
+        UserError: not of that form.
+    """
+    from paretune.core.yaml_document import read_value
+
+    name, equals, value = text.partition("=")
+    fields = read_value(value, f"{option} {name}") if equals else {}
+    if not name or not isinstance(fields, dict):
+        example = "'prune={ratio: 0.5}'" if option == "--step" else "onnxruntime"
+        raise UserError(f"{option} {text}: expected NAME or NAME={{FIELDS}}, such as {example}")
+    return {name: fields}
+
+
+def named_training(given: argparse.Namespace) -> Any:
+    """Return the training of the job that ``--data`` names; None where it names none.
+
+    Raises:
+        UserErrors: the job is not right.
+    """
+    if given.data is None or not given.data.is_file():
+        return None
+    from paretune.config.job import Job
+    from paretune.core.yaml_document import read_yaml, validate
+
+    return validate(Job, read_yaml(given.data)).training

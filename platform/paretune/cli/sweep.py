@@ -1,0 +1,69 @@
+"""``sweep`` and ``resume``: from a job to its front."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from paretune.cli.options import INTERRUPTED, first_argument, job_arguments, sweep_arguments, tried_first
+
+
+def add(verbs: Any) -> None:
+    """Add the verbs to the parser."""
+    sweep = verbs.add_parser("sweep", help="train, compress, evaluate, measure: from a job to its front")
+    job_arguments(sweep)
+    first_argument(sweep)
+    sweep.add_argument("--address", help=argparse.SUPPRESS)
+    sweep.add_argument("--promises", type=Path, help=argparse.SUPPRESS)  # those of a submitted sweep
+    sweep.set_defaults(run=_sweep)
+    resume = verbs.add_parser("resume", help="go on with a sweep that was stopped or killed, or show a finished one")
+    sweep_arguments(resume)
+    resume.add_argument("--trials", type=int, metavar="N", help="let it try N in all, also where it is finished")
+    resume.add_argument("--concurrent", type=int, metavar="N", help="from now on run N trials at once")
+    resume.add_argument("--address", help=argparse.SUPPRESS)
+    resume.set_defaults(run=_resume)
+
+
+def _sweep(given: argparse.Namespace) -> int:
+    from paretune.config.plan import read_plan
+    from paretune.results.advice_outcomes import Promise
+    from paretune.results.sweep_folder import new_sweep
+
+    changes, promises = tried_first(given)
+    if given.promises is not None:
+        promises = [Promise(**told) for told in json.loads(given.promises.read_text())]
+    plan = read_plan(given.job, changes)
+    _check_machine(plan.job, given.address)
+    return _run(new_sweep(plan, given.name or given.job.stem, promises), given.address, new=True)
+
+
+def _resume(given: argparse.Namespace) -> int:
+    from paretune.results.sweep_folder import change_search, find_sweep
+
+    sweep = find_sweep(given.runs, given.sweep)
+    if given.trials is not None or given.concurrent is not None:
+        sweep = change_search(sweep, trials=given.trials, concurrent=given.concurrent)
+    if not sweep.finished:
+        _check_machine(sweep.job, given.address)
+    return _run(sweep, given.address)
+
+
+def _check_machine(job: Any, address: str | None) -> None:
+    """Refuse what this machine cannot do, where no cluster is joined."""
+    from paretune.workflows.machine_check import refuse_unfit_machine
+
+    if address is None:
+        refuse_unfit_machine(job)
+
+
+def _run(sweep: Any, address: str | None, *, new: bool = False) -> int:
+    from paretune.workflows.sweep import run_sweep
+
+    outcome = run_sweep(sweep, address=address, new=new)
+    if outcome.finished:
+        return 0
+    print(f"\nstopped; nothing is lost. To go on: {sweep.command('resume')}", file=sys.stderr)
+    return INTERRUPTED

@@ -1,0 +1,42 @@
+"""``train``: from a job to a trained network."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from paretune.cli.options import INTERRUPTED, job_arguments, overrides
+from paretune.core.hints import command
+
+
+def add(verbs: Any) -> None:
+    """Add the verb to the parser."""
+    train = verbs.add_parser("train", help="train the detector of a job, and nothing more")
+    job_arguments(train, "training", trials=False)
+    train.add_argument("--resume", action="store_true", help="go on with a training that was stopped or killed")
+    train.add_argument("--test", action="store_true", help="evaluate the trained network on the test split, too")
+    train.set_defaults(run=_train, trials=None)
+
+
+def _train(given: argparse.Namespace) -> int:
+    from paretune.config.plan import read_plan
+    from paretune.workflows.machine_check import refuse_unfit_for_training
+    from paretune.workflows.train import open_place, run_training
+
+    plan = read_plan(given.job, overrides(given))
+    refuse_unfit_for_training(plan.job)
+    tested = ["--test"] if given.test else []
+    place, job = open_place(plan, given.name or given.job.stem, resume=given.resume, test=given.test)
+    changed = [word for text in given.set for word in ("--set", text)]
+    try:
+        run_training(place, job, test=given.test, new=not given.resume)
+    except KeyboardInterrupt:
+        again = command("train", given.job, "--name", place.name, "--resume", *tested, *changed)
+        print(f"\nstopped; nothing is lost. To go on: {again}", file=sys.stderr)
+        return INTERRUPTED
+    print(f"network, training.json, curves.png, samples.png: {place.folder}")
+    print(f"to evaluate it: {command('evaluate', place.folder / 'artefact')}")
+    begun = ["--name", place.free_sweep_name(), "--set", f"baseline={place.folder}"]
+    print(f"to search from it: {command('sweep', place.folder / 'job.yaml', *begun)}")  # what was chosen stands there
+    return 0

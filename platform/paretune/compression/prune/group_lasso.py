@@ -1,0 +1,119 @@
+"""Learning sparsity before pruning: channels that matter little are made small, so that little is lost with them.
+
+Fang et al., DepGraph, CVPR 2023 (arXiv:2301.12900), section 3.3: a group lasso over coupled channels, in which the
+weakest channels of a block shrink most; in the spirit of network slimming (Liu et al., ICCV 2017, arXiv:1708.06519).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paretune.compression.base import Context
+from paretune.compression.prune.criteria import by_input
+from paretune.compression.prune.dependency_groups import Block, Member, coupled
+from paretune.core.errors import UserError
+from paretune.core.model import Model
+from paretune.core.types import Annotations
+from paretune.networks.network_files import copy_network
+from paretune.training.loop import Epoch, Options, train
+
+STEEPNESS = 4.0
+"""The weakest channel of a block shrinks 2 to the power of this as fast as the strongest: DepGraph's alpha."""
+
+
+def energies(block: Block) -> Tensor:
+    """Return the sum of squares of all weights of each channel of a block, (channels,)."""
+    total = torch.zeros(block.channels)
+    for member in block.members:
+        if isinstance(member.layer.weight, Tensor):  # a norm may have none
+            own = _squares(member, member.layer.weight)
+            places, channels = member.places.to(own.device), member.channels.to(own.device)
+            total = total.to(own.device).index_add(0, channels, own[places])
+    return total
+
+
+def _squares(member: Member, weight: Tensor) -> Tensor:
+    """Return the sum of squares of each of a layer's inputs or outputs."""
+    if member.reads:
+        assert isinstance(member.layer, nn.Conv2d | nn.Linear)  # noqa: S101 - nothing else reads
+        return by_input(member.layer, weight.square())
+    return weight.square().reshape(len(weight), -1).sum(1)
+
+
+@dataclass(frozen=True)
+class GroupLasso:
+    """A term of the training loss."""
+
+    blocks: Sequence[Block]
+    weight: float
+
+    def __call__(self) -> Tensor:
+        """Return half the weighted sum of all energies: its gradient is weight decay, stronger for weak channels."""
+        return self.weight / 2 * torch.stack([self._term(energies(block)) for block in self.blocks]).sum()
+
+    def _term(self, energy: Tensor) -> Tensor:
+        with torch.no_grad():
+            size = energy.sqrt()
+            weakness = (size.max() - size) / (size.max() - size.min()).clamp_min(1e-12)
+        return (2 ** (STEEPNESS * weakness) * energy).sum()
+
+
+def sparser(model: Model, context: Context, *, epochs: int, weight: float) -> Model:
+    """Train a copy of a network with the penalty, otherwise as in a fine-tuning: half the baseline's learning rate.
+
+    The zeros of ``sparsify`` stay zeros.
+
+    Args:
+        model: a torch network.
+        context: training images and settings.
+        epochs: passes over the training split.
+        weight: of the penalty in the loss.
+
+    Raises:
+        UserError: the baseline is trained by several processes; this runs in one.
+        FloatingPointError: the training diverged.
+    """
+    if context.training.by_ray:
+        raise UserError("prune: learn_sparsity trains in this process, without Ray: set training.workers to 1")
+    assert model.network is not None  # noqa: S101 - the recipe's formats meet
+    network = copy_network(model.network)
+    with coupled(network, context.detector, model.input_size) as coupling:
+        blocks = coupling.blocks
+    penalty = GroupLasso([_trained(block, network) for block in blocks], weight)
+    given = context.training
+    settings = given.model_copy(update={"epochs": epochs, "lr": given.lr / 2, "seed": context.seed})
+
+    def loss(forward: Callable[..., Any], images: Tensor, truth: Sequence[Annotations]) -> dict[str, Tensor]:
+        terms = context.detector.training_loss(forward, images, truth, settings.losses)
+        return {**terms, "sparsity": penalty()}
+
+    def after(epoch: Epoch) -> None:
+        context.progress(f"prune: sparsity {epoch}")
+
+    result = train(
+        network.train(),
+        context.detector,
+        context.data.splits["train"],
+        model.input_size,
+        settings,
+        device=context.device,
+        on_epoch=after,
+        options=Options(
+            loss=loss,
+            val=context.data.splits.get("val"),
+            keep_zeros="sparsify" in model.history,
+            thresholds=context.thresholds,
+        ),
+    )
+    return replace(model, network=result.network)
+
+
+def _trained(block: Block, network: nn.Module) -> Block:
+    """Leave out layers that stood in the network for the trace only: frozen norms are not trained."""
+    there = set(network.modules())
+    return replace(block, members=tuple(member for member in block.members if member.layer in there))

@@ -1,0 +1,150 @@
+"""The channels to take out for a share of the FLOPs, or of the latency."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from paretune.compression.base import Context
+from paretune.compression.export import Export, training_images
+from paretune.compression.prune.dependency_groups import Block
+from paretune.core.model import Model
+from paretune.core.types import Floats, InputSize
+from paretune.profiling.latency.quick_compare import clock_for, quick_ratio
+from paretune.runtimes.artefact_writer import write_artefact
+from paretune.system.device_lock import alone_on, sharing
+from paretune.system.machine_cache import kept_in
+
+MOST = 0.98
+"""Highest share of the channels that is tried."""
+
+
+def nearest(left: Callable[[float], float], wanted: float, *, guess: float, steps: int, close: float) -> float:
+    """Return the ratio of channels for which what is left comes nearest to what is wanted.
+
+    Args:
+        left: ratio → share of the cost that is left; falls from 1 at ratio 0, perhaps in steps.
+        wanted: that share.
+        guess: ratio that is tried first.
+        steps: most ratios that are tried.
+        close: difference that is near enough.
+    """
+    (low, above), (high, below) = (0.0, 1.0), (MOST, 0.0)
+    best, error = 0.0, abs(1 - wanted)
+    ratio = guess
+    for _ in range(steps):
+        found = left(ratio)
+        if abs(found - wanted) < error:
+            best, error = ratio, abs(found - wanted)
+        if error <= close or high - low < 1e-4:
+            break
+        if found > wanted:
+            low, above = ratio, found
+        else:
+            high, below = ratio, found
+        slope = (above - wanted) / max(above - below, 1e-9)
+        ratio = low + (high - low) * min(max(slope, 0.2), 0.8)  # a straight line, but never only a little nearer
+    return best
+
+
+def layer_flops(network: nn.Module, size: InputSize) -> dict[str, int]:
+    """Return the floating-point operations of every convolution and linear layer for one image, 2 x multiply-adds.
+
+    Args:
+        network: in eval mode on the CPU.
+        size: of its input.
+    """
+    found: dict[str, int] = {}
+    hooks = []
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+
+            def count(layer: nn.Module, _: object, made: Tensor, name: str = name) -> None:
+                weight: Tensor = layer.weight  # type: ignore[assignment]
+                found[name] = found.get(name, 0) + 2 * made.numel() * weight[0].numel()
+
+            hooks.append(module.register_forward_hook(count))
+    try:
+        with torch.no_grad():
+            network(torch.zeros(1, 3, size.height, size.width))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def flops_left(flops: Mapping[str, int], blocks: Sequence[Block], doomed: Mapping[str, Sequence[int]]) -> float:
+    """Return the floating-point operations that are left without these channels; nothing is pruned for it.
+
+    Args:
+        flops: of every layer, see ``layer_flops``.
+        blocks: of the network.
+        doomed: name of a block → its channels that go.
+    """
+    kept = {(name, reads): 1.0 for name in flops for reads in (False, True)}
+    for block in blocks:
+        gone = len(doomed.get(block.name, ()))
+        for member in block.members:
+            if member.name in flops:
+                kept[member.name, member.reads] -= gone * member.share
+    return sum(count * kept[name, False] * kept[name, True] for name, count in flops.items())
+
+
+Stopwatch = Callable[[Model], float]
+"""Model → its latency as a share of the dense network's."""
+
+
+@contextmanager
+def stopwatch(dense: Model, context: Context) -> Iterator[Stopwatch]:
+    """Give, for the block, what measures networks on the context's runtime against the dense one.
+
+    The networks run alone on the target's device, in this process; those given are not changed.
+
+    Raises:
+        RuntimeError: the runtime does not run as asked for.
+    """
+    threads = torch.get_num_threads()  # a runtime that is torch sets them for the whole process
+    image, clock = training_images(dense, context, 1)[0], clock_for(context.target)
+    try:
+        with _loaded(dense, context) as base:
+
+            def share(model: Model) -> float:
+                with _loaded(model, context, passing=True) as core, alone_on(context.target.device):
+                    return quick_ratio(lambda: core(image), lambda: base(image), clock=clock)
+
+            yield share
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _loaded(model: Model, context: Context, *, passing: bool = False) -> Iterator[Callable[[Floats], object]]:
+    """Write a model as an artefact, in a folder that goes with the block, and load it on the runtime.
+
+    The device is shared until the block begins, which may want it alone. What the runtime makes of a model that is
+    ``passing`` goes, too: nobody will ask for it again.
+    """
+    runtime = context.runtime
+    assert runtime is not None  # noqa: S101 - whoever measures has asked
+    with tempfile.TemporaryDirectory(prefix="latency-", dir=context.workdir) as name:
+        folder = Path(name)
+        with sharing(context.target.device):
+            if runtime.accepts == "onnx":
+                model = Export().apply(model, replace(context, workdir=folder))
+            artefact = write_artefact(
+                folder / "artefact",
+                model,
+                detector=context.detector,
+                runtime=runtime,
+                recipe_tree={},
+                classes=context.data.classes,
+            )
+            with kept_in(folder) if passing else nullcontext():
+                core = runtime.load(artefact, context.target)
+        yield core

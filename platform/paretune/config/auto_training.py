@@ -1,0 +1,117 @@
+"""`training: auto` at the start of a training: what is left open in a job is chosen, told, and written down."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from paretune.config.job import AUTO, Job
+from paretune.config.output_folder import dataset_cache, expanded
+from paretune.core.types import Data, InputSize
+from paretune.data.left_out import refuse_gaps
+from paretune.training.augmentation_settings import Augment
+from paretune.training.auto_rules import Choice, Rules, suited
+
+PROBED = Augment(mosaic=0.8, scale=0.4, translate=0.1, colour=0.7)
+"""Changes of pictures while the speed is measured: the dearest that may be chosen."""
+
+WORTH = 0.8
+"""Share of the cores' number by which all threads must be faster than one: beside other work they wait for each other,
+and an epoch may take ten times as long."""
+
+
+def settled(job: Job, say: Callable[[str], None] = print) -> tuple[Job, list[str]]:
+    """Return a job whose training and input size are plain fields, and what was chosen and why, a line each.
+
+    Trains for some seconds, to find out how fast this machine is. A job that leaves nothing open is returned as it is.
+
+    Raises:
+        UserError: the dataset cannot be opened, or lacks a large part of itself; weights to begin from cannot be had.
+    """
+    if not job.training.auto:
+        return job, []
+    if job.baseline is not None:  # nothing is trained
+        return with_choices(job, []), []
+    from paretune.data.statistics import statistics
+    from paretune.training.loop import pick_device
+
+    data = job.dataset.open(dataset_cache(expanded(job.output)))
+    refuse_gaps(data, job.dataset)
+    device = pick_device(job.training.device)
+    train = statistics(data.splits["train"])
+    rules = Rules(job.detector, job.training, train, len(data.splits["val"]), gpu=device != "cpu")
+    if rules.pretrained:
+        job.detector.initial(len(data.classes))  # what cannot be fetched is told before anything takes time
+    say(f"training: auto, {rules.seconds / 60:g} minutes: looking at {train.images} pictures, and at this machine")
+    chosen = list[Choice]()
+    threads, speed = _threads(job, data, device)
+    chosen += threads
+    if job.input_size == AUTO:
+        size, because = rules.size(speed)
+        chosen.append(Choice("input_size", str(size), because))
+    else:
+        size = job.size
+    chosen += suited(job.detector, train, size)
+    chosen += rules.choices(speed(size))
+    lines = [f"{one.field} {_shown(one.value)}: {one.because}" for one in chosen]
+    for line in lines:
+        say(f"  {line}")
+    return with_choices(job, chosen), lines
+
+
+def with_choices(job: Job, chosen: Sequence[Choice]) -> Job:
+    """Return a job with fields that were chosen, no longer `auto`."""
+    tree = job.tree()
+    tree["training"] |= {"auto": False, "minutes": None}
+    for one in chosen:
+        *parents, last = one.field.split(".")
+        node = tree
+        for key in parents:
+            node = node[key]
+        node[last] = one.value.tree() if isinstance(one.value, Augment) else one.value
+    return Job.model_validate(tree)
+
+
+def as_begun(job: Job, begun: Job) -> Job:
+    """Return a job whose open fields are those that were chosen when a training of it began."""
+    if not job.training.auto:
+        return job
+    tree, chosen = job.tree(), begun.tree()
+    given = job.training.model_fields_set - {"auto", "minutes"}
+    tree["training"] = {**chosen["training"], **{field: tree["training"][field] for field in given}}
+    if job.input_size == AUTO:
+        tree["input_size"] = chosen["input_size"]
+    name = job.detector.name
+    if name == begun.detector.name:
+        own = {field: tree["detector"][name][field] for field in job.detector.model_fields_set}
+        tree["detector"] = {name: {**chosen["detector"][name], **own}}
+    return Job.model_validate(tree)
+
+
+def _threads(job: Job, data: Data, device: str) -> tuple[list[Choice], Callable[[InputSize], float]]:
+    """Return the threads to train with on a CPU, unless they are given, and what measures the speed with them."""
+    from paretune.training.training_speed import seconds_a_picture
+
+    settings = job.training
+    if "augment" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"augment": PROBED})
+
+    def speed(size: InputSize, threads: int = settings.threads) -> float:
+        asked = settings.model_copy(update={"threads": threads})
+        return seconds_a_picture(job.detector, data.splits["train"], size, asked, device)
+
+    cores = len(os.sched_getaffinity(0))
+    if device != "cpu" or cores == 1 or "threads" in settings.model_fields_set or settings.workers > 1:
+        return [], speed
+    probe = job.size
+    alone, together = speed(probe, 1), speed(probe, cores)
+    best = cores if alone > WORTH * cores * together else 1
+    told = f"{1 / alone:.0f} pictures a second with 1, {1 / together:.0f} with {cores}, which others slow down far more"
+    return [Choice("training.threads", best, told)], lambda size: speed(size, best)
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, Augment):
+        return str(value)
+    return ", ".join(f"{name} {strength:g}" for name, strength in value.tree().items() if strength)

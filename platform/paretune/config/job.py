@@ -1,0 +1,309 @@
+"""Job: all that a user submits, as one YAML file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from paretune.config.recipe import Recipe, readable_size
+from paretune.core.metrics import COSTS, ENERGY, known_metric
+from paretune.core.spec import Spec, misplaced, plugin
+from paretune.core.target import Target
+from paretune.core.types import LIMIT, InputSize, Thresholds
+from paretune.data import DATASETS
+from paretune.data.base import Dataset
+from paretune.detectors import DETECTORS
+from paretune.detectors.base import Detector
+from paretune.search.samplers import SAMPLERS, Gp, Sampler
+from paretune.training.multi_scale import multi_scale_problem
+from paretune.training.settings import Training
+
+AUTO = "auto"
+"""Input size that is chosen when the training starts."""
+UNCHOSEN = InputSize(320, 320)
+"""What stands for it until then."""
+
+
+def _size_or_auto(value: int | str) -> int | str:
+    return value if value == AUTO else readable_size(value)
+
+
+class Constraint(Spec):
+    """What a version must keep to be accurate or cheap enough; exactly one of the fields."""
+
+    min: float | None = None
+    """Smallest allowed value."""
+    max: float | None = None
+    """Largest allowed value."""
+    max_drop: float | None = Field(default=None, ge=0)
+    """Largest allowed loss against the eager baseline, in the metric's own unit."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Constraint:
+        given = [value for value in (self.min, self.max, self.max_drop) if value is not None]
+        if len(given) != 1:
+            raise ValueError("give one of min, max, max_drop")
+        return self
+
+    def __str__(self) -> str:
+        words = {"min": "at least", "max": "at most", "max_drop": "at most below the eager baseline by"}
+        return next(
+            f"{said} {getattr(self, name):g}" for name, said in words.items() if getattr(self, name) is not None
+        )
+
+    def violation(self, value: float, baseline: float | None) -> float:
+        """Return by how much a value breaks the constraint; 0 or less is feasible.
+
+        Infinite when the value itself, or the baseline's for ``max_drop``, is unknown.
+        """
+        if not math.isfinite(value):
+            return math.inf
+        if self.min is not None:
+            return self.min - value
+        if self.max is not None:
+            return value - self.max
+        return math.inf if baseline is None or self.max_drop is None else baseline - self.max_drop - value
+
+
+class Search(Spec):
+    """How the space is searched."""
+
+    trials: int = Field(default=24, ge=2, le=100_000)
+    """Trials in all, the two baselines included."""
+    sampler: Annotated[Sampler, *plugin(SAMPLERS)] = Gp()
+    """Who proposes points once the first points of the space are used up."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the sampler and of everything random in a trial."""
+    first: Annotated[tuple[Recipe, ...], Field(strict=False)] = ()
+    """Recipes that are tried right after the baselines, in the space or not, such as `paretune advise` writes."""
+    concurrent: int = Field(default=1, ge=1, le=1024)
+    """Trials at once. Latency is measured by one of them at a time."""
+
+
+SHORTEST = 5.0
+"""Seconds of the shortest window of energy that means something."""
+
+
+class Measuring(Spec):
+    """How thoroughly latency is taken of each trial, and of the front in the end; less is for a quick look."""
+
+    repetitions: int = Field(default=3, ge=1, le=100)
+    """Fresh processes of each trial, each beside one of the reference."""
+    spare: int = Field(default=3, ge=0, le=100)
+    """Further ones, until the latency is known to 3 % (GPU: 1 %)."""
+    seconds: float = Field(default=0.4, gt=0, le=60)
+    """Sampling in each of them, at least."""
+    patience: float = Field(default=12.0, ge=0, le=3600)
+    """Seconds within which further processes are begun and ended, however well the latency is known."""
+    energy: float = Field(default=5.0, ge=0, le=120)
+    """Seconds of inferences, 5 at least, over which each trial's energy is taken, after 5 of idling, where the device
+    tells; 0 does not take it."""
+    rounds: int = Field(default=4, ge=2, le=100)
+    """Times that the artefacts of the front are started afresh for their comparison."""
+
+    @field_validator("energy")
+    @classmethod
+    def _long_enough(cls, value: float) -> float:
+        if 0 < value < SHORTEST:
+            raise ValueError(f"counters of energy need {SHORTEST:g} s at least; 0 does not take it")
+        return value
+
+
+class Postprocessing(Spec):
+    """What postprocessing keeps of what a network finds: in training, in sweeps and in what is deployed."""
+
+    detections: int = Field(default=LIMIT, ge=1, le=10_000)
+    """Most boxes kept in an image; crowded scenes want more. Where it is above COCO's 100, accuracy counts as many
+    of a class in an image."""
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Return all thresholds."""
+        return Thresholds().keeping(self.detections)
+
+
+class Resources(Spec):
+    """What one trial asks of a Ray cluster."""
+
+    cpu: float = Field(default=1, gt=0)
+    """CPU cores."""
+    gpu: float = Field(default=0, ge=0)
+    """GPUs."""
+    custom: dict[str, float] = Field(default_factory=dict)
+    """Custom resources, such as the one that marks a target's nodes."""
+
+    def by_ray_name(self) -> dict[str, float]:
+        """Return them by Ray's names, without those not asked for."""
+        asked = {"CPU": self.cpu, "GPU": self.gpu, **self.custom}
+        return {name: amount for name, amount in asked.items() if amount}
+
+
+class Tracking(Spec):
+    """Where MLflow keeps the runs."""
+
+    uri: str | None = None
+    """Tracking server; None keeps a database under the output folder."""
+    experiment: str = Field(default="paretune", min_length=1)
+    """Experiment the runs belong to."""
+    trainings: bool = True
+    """Log what `paretune train` does, too."""
+
+
+class Job(Spec):
+    """A dataset, a detector, how it is trained, and how its versions are searched."""
+
+    dataset: Annotated[Dataset, *plugin(DATASETS)]
+    detector: Annotated[Detector, *plugin(DETECTORS)]
+    input_size: Annotated[int | str, AfterValidator(_size_or_auto)] = 320
+    """Input size of the baseline: one number, or WIDTHxHEIGHT such as 192x144; auto has it chosen with `training:
+    auto`."""
+    training: Training = Training()
+    """Training of the baseline."""
+    thresholds: Postprocessing = Postprocessing()
+    baseline: str | None = None
+    """Folder of a trained network of this detector and these classes, in place of training one."""
+    space: str
+    """Search space: a file, its path relative to the job's."""
+    targets: dict[str, Target] = Field(default_factory=lambda: {"local": Target()})
+    """Where latency is measured: one target by its name."""
+    objectives: dict[str, Literal["maximize", "minimize"]] = Field(
+        default={"map": "maximize", "latency_ms": "minimize"}
+    )
+    """What the front is made of: two metrics, each with its direction."""
+    constraints: dict[str, Constraint] = Field(default_factory=dict)
+    """What a point on the front must keep."""
+    search: Search = Search()
+    measuring: Measuring = Measuring()
+    resources: Resources = Resources()
+    tracking: Tracking = Tracking()
+    output: str = "runs"
+    """Folder under which everything is written."""
+
+    @field_validator("objectives", "constraints")
+    @classmethod
+    def _known_metrics(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for metric in value:
+            known_metric(metric)
+        return value
+
+    @field_validator("objectives")
+    @classmethod
+    def _two(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if odd := [metric for metric in value if metric.endswith("_delta_low")]:
+            raise ValueError(f"{odd[0]} is for constraints; the objective is {odd[0].removesuffix('_delta_low')}")
+        if len(value) != 2:
+            raise ValueError(f"two objectives are expected, such as map and latency_ms; got {len(value)}")
+        return value
+
+    @field_validator("constraints")
+    @classmethod
+    def _drops(cls, value: dict[str, Constraint]) -> dict[str, Constraint]:
+        for metric, constraint in value.items():
+            if constraint.max_drop is not None and metric in COSTS:
+                raise ValueError(f"{metric} is the better the smaller: give its largest value as max, not max_drop")
+        return value
+
+    @field_validator("targets")
+    @classmethod
+    def _one_target(cls, value: dict[str, Target]) -> dict[str, Target]:
+        if len(value) != 1:
+            raise ValueError(f"one target is expected; got {len(value)} (run one sweep for each)")
+        return value
+
+    @model_validator(mode="after")
+    def _fitting_size(self) -> Job:
+        problem = self.detector.size_problem(self.size)
+        if problem:
+            raise ValueError(f"input_size: {problem}")
+        return self
+
+    @model_validator(mode="after")
+    def _chosen_where_it_can_be(self) -> Job:
+        if self.input_size == AUTO and (self.baseline is not None or not self.training.auto):
+            if self.baseline is not None:
+                raise ValueError("input_size: auto is for a training; of a trained network take the job.yaml beside it")
+            raise ValueError("input_size: auto is chosen with `training: auto`, which is off; name the size")
+        return self
+
+    @model_validator(mode="after")
+    def _fitting_detections(self) -> Job:
+        asked, most = self.thresholds.detections, self.detector.most_boxes
+        if asked > max(most, LIMIT):
+            told = f"{self.detector.name} finds at most {most:g} boxes in an image; give it as many proposals"
+            raise misplaced("Job", {("thresholds", "detections"): (told, asked)})
+        return self
+
+    @model_validator(mode="after")
+    def _fitting_first(self) -> Job:
+        said = {index: self.recipe_problem(recipe) for index, recipe in enumerate(self.search.first)}
+        wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {
+            ("search", "first", index): (problem, None) for index, problem in said.items() if problem
+        }
+        if wrong:
+            raise misplaced("Job", wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _fitting_training(self) -> Job:
+        wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {}
+        if not self.training.epochs and self.baseline is None and not self.detector.starts_trained:
+            said = f"0 takes weights as they are; name a trained network's: detector.{self.detector.name}.weights"
+            wrong["training", "epochs"] = said, 0
+        losses = self.training.losses
+        if losses.box is not None and (problem := self.detector.loss_problem("box_loss", losses.box)):
+            wrong["training", "box_loss"] = problem, losses.box
+        if losses.classes is not None and (problem := self.detector.loss_problem("class_loss", losses.classes)):
+            wrong["training", "class_loss"] = problem, losses.classes
+        share = self.training.multi_scale
+        if problem := multi_scale_problem(self.detector, self.size, share):
+            wrong["training", "multi_scale"] = problem, share
+        if wrong:
+            raise misplaced("Job", wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _taken(self) -> Job:
+        """Refuse metrics that no trial of this job will have."""
+        wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {}
+        for place, metric in self.asked:
+            if metric in ENERGY and not self.measuring.energy:
+                wrong[place, metric] = "energy is not taken: measuring.energy is 0", None
+            if metric == "device_mib_peak" and self.target.device == "cpu":
+                wrong[place, metric] = f"target {self.target_name!r} is a CPU; memory_mib_peak is what it has", None
+        if wrong:
+            raise misplaced("Job", wrong)
+        return self
+
+    @property
+    def asked(self) -> list[tuple[str, str]]:
+        """Return every metric that is asked for, after the field that asks for it."""
+        fields: dict[str, Iterable[str]] = {"objectives": self.objectives, "constraints": self.constraints}
+        return [(place, metric) for place, metrics in fields.items() for metric in metrics]
+
+    @property
+    def size(self) -> InputSize:
+        """Return the parsed input size of the baseline; one that any detector takes where it is still to be chosen."""
+        return UNCHOSEN if self.input_size == AUTO else InputSize.parse(self.input_size)
+
+    @property
+    def target(self) -> Target:
+        """Return the target."""
+        return next(iter(self.targets.values()))
+
+    @property
+    def target_name(self) -> str:
+        """Return the target's name."""
+        return next(iter(self.targets))
+
+    def recipe_problem(self, recipe: Recipe) -> str | None:
+        """Return why this job's detector or target cannot do a recipe that is right by itself, or None."""
+        if problem := self.detector.size_problem(recipe.size):
+            return f"input_size: {problem}"
+        if self.target.device not in recipe.runtime.devices:
+            devices = ", ".join(recipe.runtime.devices)
+            runtime, device = recipe.runtime.name, self.target.device
+            return f"runtime: {runtime!r} runs on {devices}; target {self.target_name!r} is a {device}"
+        return recipe.misfit(self.target)

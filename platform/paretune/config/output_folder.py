@@ -1,0 +1,67 @@
+"""What lies under an output folder by which name, and who may work in a folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from paretune.core.errors import UserError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+DEFAULT = "runs"
+"""The output folder of who names none."""
+DATASETS, TRAININGS, WEIGHTS = "datasets", "trainings", "weights"
+RESERVED = {
+    DATASETS: "generated datasets are kept there",
+    TRAININGS: "`paretune train` writes there",
+    WEIGHTS: "fetched weights are kept there",
+    "mlartifacts": "MLflow keeps its files there",
+    "mlflow.db*": "MLflow's database",
+    "mlflow-server.log": "what MLflow's server says",
+}
+"""Pattern of names that other things in an output folder have → what they are: no sweep can be called so."""
+
+
+def dataset_cache(runs: Path) -> Path:
+    """Return the folder of generated datasets, shared by all sweeps and trainings of an output folder."""
+    return runs / DATASETS
+
+
+def expanded(output: str) -> Path:
+    """Return the output folder that a job names, with ~ and variables such as $HOME filled in."""
+    return Path(os.path.expandvars(output)).expanduser()
+
+
+def runs_option(runs: Path) -> list[str]:
+    """Return the words that name an output folder on the command line: none for the usual one."""
+    return [] if runs == Path(DEFAULT) else ["--runs", str(runs)]
+
+
+def checked_name(name: str, what: str = "sweep") -> str:
+    """Return the name of a sweep, or of something else that gets a folder.
+
+    Raises:
+        UserError: it could lead out of its folder.
+    """
+    if not NAME.fullmatch(name):
+        raise UserError(
+            f"{what} name {name!r}: letters, digits, '.', '_' and '-' are allowed, beginning with a letter or digit; "
+            "--name gives another name"
+        )
+    return name
+
+
+def new_sweep_name(name: str) -> str:
+    """Return the name of a new sweep.
+
+    Raises:
+        UserError: it could lead out of the output folder, or something else in there is called so.
+    """
+    for pattern, what in RESERVED.items():
+        if fnmatchcase(name, pattern):
+            raise UserError(
+                f"sweep name {name!r}: taken in every output folder ({what}); --name gives the sweep another name"
+            )
+    return checked_name(name)

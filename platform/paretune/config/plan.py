@@ -1,0 +1,180 @@
+"""Plan: a job with its search space, both read from their files and checked as far as nothing has to run."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from paretune.config.job import UNCHOSEN, Job
+from paretune.config.recipe import Recipe
+from paretune.core.errors import Problem, UserError, UserErrors
+from paretune.core.types import InputSize
+from paretune.core.yaml_document import Document, Place, problems_of, read_yaml, validate
+from paretune.search.space import Sample, Space
+from paretune.search.space_reader import read_space
+from paretune.training.training_job import unfit_baseline
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked job with its checked space."""
+
+    job: Job
+    space: Space
+    space_text: str
+    """The space's file as it is, to be kept with the sweep."""
+
+
+def read_plan(
+    path: Path, overrides: Mapping[str, Any] | None = None, *, here: bool = True, unnamed: bool = False
+) -> Plan:
+    """Read a job and the space it names, and check all that can be checked without running anything.
+
+    Args:
+        path: the job's file.
+        overrides: dotted place → value, set before the job is checked.
+        here: it will run on this machine; else on a cluster, where folders are looked at: they must be absolute.
+        unnamed: the dataset's folder may still be unnamed.
+
+    Raises:
+        UserErrors: every mistake in both files at once.
+        UserError: a file or the dataset's folder is missing.
+    """
+    document = overridden(read_yaml(path), overrides or {})
+    job = validate(Job, document)
+    problems = [
+        Problem(document.file, document.line((field,)), f"{field}: {said}")
+        for field, said in (_folder_problems(job, unnamed=unnamed) if here else _cluster_problems(job))
+    ]
+    space_path = path.parent / job.space
+    if not space_path.is_file():
+        line = document.line(("space",))
+        problems.append(
+            Problem(document.file, line, f"space: no such file: {space_path} (paths are relative to the job's file)")
+        )
+        raise UserErrors(problems)
+    try:
+        space = checked_space(read_yaml(space_path), job)
+    except UserErrors as error:
+        raise UserErrors([*problems, *error.problems]) from None
+    if problems:
+        raise UserErrors(problems)
+    return Plan(job, space, space_path.read_text())
+
+
+def _folder_problems(job: Job, *, unnamed: bool) -> list[tuple[str, str]]:
+    """Return what is wrong with the folders on this machine that a job names, each after its field."""
+    passed = unnamed and job.dataset.unnamed() is not None
+    problems = [("dataset", said) for said in ([] if passed else job.dataset.problems())]
+    if job.baseline is None:
+        problems += [("detector", said) for said in job.detector.problems()]
+    if job.baseline is not None and (said := unfit_baseline(Path(job.baseline), job.detector)):
+        problems.append(("baseline", said))
+    return problems
+
+
+def _cluster_problems(job: Job) -> list[tuple[str, str]]:
+    """Return what is wrong with the folders that a job names, as far as another machine than theirs can tell."""
+    named = [("dataset", folder) for folder in job.dataset.folders()]
+    if job.dataset.unnamed() is not None:
+        named = []
+    problems = [("dataset", said) for said in ([] if named else job.dataset.problems())]
+    if job.baseline is not None:
+        named.append(("baseline", job.baseline))
+    for field, folder in named:
+        # ~ and variables are filled in there, in a dataset's folder only
+        if not folder.startswith("/" if field == "baseline" else ("/", "~", "$")):
+            problems.append((field, f"{folder!r} is relative: give an absolute one that all nodes of the cluster see"))
+    return problems
+
+
+def checked_space(document: Document, job: Job | None = None, *, kept: bool = False) -> Space:
+    """Read a space and check that every corner of it is a recipe, one the job can do if there is a job.
+
+    Args:
+        document: the space's file.
+        job: what it is searched for.
+        kept: it is a sweep's own, as ``read_space`` says.
+
+    Raises:
+        UserErrors: every mistake, with its line.
+    """
+    document = replace(document, data=_in_pixels(document.data, job))
+    space = read_space(document, kept=kept)
+    problems: list[Problem] = []
+    for sample in space.corners():
+        problems += _sample_problems(sample, document, job)
+    if problems:
+        raise UserErrors(problems)
+    return space
+
+
+def _in_pixels(written: Any, job: Job | None, *, sizes: bool = False) -> Any:
+    """Return a space in which input sizes such as ``60%`` are pixels: shares of the sides of the job's own size."""
+    if isinstance(written, Mapping):
+        return {key: _in_pixels(value, job, sizes=sizes or key == "input_size") for key, value in written.items()}
+    if isinstance(written, list):
+        found = [_in_pixels(value, job, sizes=sizes) for value in written]
+        # two shares of a small size may be the same pixels: one option then
+        return list(dict.fromkeys(found)) if sizes and found != written else found
+    share = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", str(written)) if sizes else None
+    return written if share is None else str(_share_of(job, float(share[1]) / 100))
+
+
+def _share_of(job: Job | None, share: float) -> InputSize:
+    """Return the size whose sides are a share of the job's, as near as the detector takes them."""
+    whole = UNCHOSEN if job is None else job.size
+    if share == 1:
+        return whole
+    sized = whole
+    for step in (16, 32, 64):
+        sides = (max(step, round(side * share / step) * step) for side in (whole.width, whole.height))
+        sized = InputSize(*sides)
+        if job is None or job.detector.size_problem(sized) is None:
+            break
+    return sized
+
+
+def _sample_problems(sample: Sample, document: Document, job: Job | None) -> list[Problem]:
+    at_sample = Document(document.file, sample.value, sample.lines)
+    try:
+        recipe = Recipe.model_validate(sample.value)
+    except ValidationError as error:
+        return problems_of(error, Recipe, at_sample)
+    problem = job.recipe_problem(recipe) if job else None
+    if problem is None:
+        return []
+    place = (problem.partition(":")[0],)
+    return [Problem(document.file, at_sample.line(place), problem)]
+
+
+def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
+    """Return a document with values set at dotted places of its data; the one given stays as it was.
+
+    Raises:
+        UserError: there can be no such place.
+    """
+    if not isinstance(document.data, dict):
+        return document
+    data: dict[str, Any] = copy.deepcopy(document.data)
+    lines: dict[Place, int] = dict(document.lines)
+    for dotted, value in overrides.items():
+        *parents, last = dotted.split(".")
+        node = data
+        for key in parents:
+            child = node.get(key)
+            if child is None:
+                child = node[key] = {}
+            elif isinstance(child, str):  # a plug-in written as `name`
+                child = node[key] = {child: {}}
+            if not isinstance(child, dict):
+                raise UserError(f"--set {dotted}: {key!r} holds no fields")
+            node = child
+        node[last] = value
+    return Document(document.file, data, lines)

@@ -1,0 +1,48 @@
+"""A recipe in a few words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+AS_USUAL = ("fp32", "auto")
+"""Settings of a runtime that go without saying."""
+
+
+def recipe_line(recipe: Mapping[str, Any]) -> str:
+    """Return a recipe in a few words: ``160 prune 0.3 l1 → finetune 6 → int8 → openvino bf16``."""
+    words = [_step_words(*next(iter(step.items()))) for step in recipe["steps"]]
+    runtime = _runtime_words(*next(iter(recipe["runtime"].items())))
+    return f"{recipe['input_size']} {' → '.join([*words, runtime])}"
+
+
+def _runtime_words(name: str, fields: Mapping[str, Any]) -> str:
+    """Return what tells a runtime from others of its name."""
+    said = [field.replace("_", " ") if value is True else str(value) for field, value in fields.items() if value]
+    return " ".join([name, *(word for word in said if word not in AS_USUAL)])
+
+
+def _step_words(name: str, fields: Any) -> str:
+    """Return what tells a step from others of its name."""
+    match name, fields:
+        case "prune", {"ratio": ratio, "importance": importance}:
+            share = "" if fields.get("of", "channels") == "channels" else f" of {fields['of']}"
+            rounds = fields.get("rounds", 1)
+            said = f"prune {ratio:g}{share} {importance}{f' in {rounds} rounds' if rounds > 1 else ''}"
+        case "finetune", {"epochs": epochs}:
+            more = ("" if fields.get("distill") is None else " taught", " qat" if fields.get("qat") else "")
+            said = f"finetune {epochs}{''.join(more)}"
+        case "factorize", {"method": method, "energy": energy}:
+            rank = fields.get("rank")
+            said = f"factorize {method} {energy if rank is None else rank:g}"
+        case "sparsify", {"pattern": pattern, "sparsity": sparsity}:
+            said = f"sparsify {sparsity:g}" if pattern == "unstructured" else f"sparsify {pattern}"
+        case "cluster", {"bits": bits}:
+            said = f"cluster {bits} bits"
+        case "quantize", {"scheme": scheme}:
+            tool = fields.get("tool", "onnxruntime")
+            guarded = "" if fields.get("max_drop") is None else " guarded"
+            said = f"{scheme}{'' if tool == 'onnxruntime' else f' {tool}'}{guarded}"
+        case _:
+            said = name
+    return said

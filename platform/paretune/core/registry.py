@@ -1,0 +1,58 @@
+"""Lazy plug-in tables: a name, and where its class lies; the class is imported when it is asked for.
+
+A table is a literal in its folder's ``__init__``; other packages add rows through the entry point
+group ``paretune.<kind>``. Nothing registers itself by being imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from functools import cached_property
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from paretune.core.errors import UserError, did_you_mean
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """The table of one kind of plug-in.
+
+    Args:
+        kind: the singular word for a row, as users read it ("step", "runtime").
+        rows: name → ``module:Class``.
+    """
+
+    def __init__(self, kind: str, rows: Mapping[str, str]) -> None:
+        """Keep the rows; nothing is imported."""
+        self.kind = kind
+        self._rows = dict(rows)
+
+    @cached_property
+    def rows(self) -> dict[str, str]:
+        """All rows, our own and those of installed packages, by name."""
+        others = {point.name: point.value for point in entry_points(group=f"paretune.{self.kind}")}
+        return {**others, **self._rows}
+
+    @property
+    def names(self) -> list[str]:
+        """Every name in the table, sorted."""
+        return sorted(self.rows)
+
+    def load(self, name: str) -> type[T]:
+        """Import and return the class of one row.
+
+        Raises:
+            UserError: the name is not in the table, or its library is not installed.
+        """
+        if name not in self.rows:
+            known = ", ".join(self.names)
+            raise UserError(f"unknown {self.kind} {name!r}{did_you_mean(name, self.names)}; known: {known}")
+        module, _, attribute = self.rows[name].partition(":")
+        try:
+            found: type[T] = getattr(importlib.import_module(module), attribute)
+        except (AttributeError, ImportError) as error:  # no such class in it, or no such module
+            raise UserError(f"{self.kind} {name!r} cannot be loaded: {error}") from error
+        return found

@@ -1,0 +1,187 @@
+"""Spec: the base of everything a person writes in YAML, and plug-ins inside it.
+
+A plug-in is written ``name: {fields}`` or just ``name``. Its fields are its YAML, its MLflow
+params, its fingerprint and its documentation (the string under the field).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar, get_args
+
+from paretune.core.errors import UserError
+from paretune.core.fields import BaseModel, ConfigDict, InitErrorDetails, PydanticCustomError, ValidationError
+from paretune.core.registry import Registry
+
+S = TypeVar("S", bound="Spec")
+
+
+class Spec(BaseModel):
+    """A frozen, strict, closed record: unknown fields and wrong types are refused."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: ClassVar[str] = ""
+    """The plug-in's name in its table; empty for records that are not plug-ins."""
+
+    @classmethod
+    def unwritten(cls) -> list[str]:
+        """Return the members that a plug-in of this kind must have and this class lacks."""
+        return sorted(getattr(cls, "__abstractmethods__", ()))
+
+    def tree(self) -> dict[str, Any]:
+        """Return the record as plain YAML data, every field with its value."""
+        return self.model_dump(mode="json")
+
+    def named(self) -> dict[str, Any]:
+        """Return a plug-in as it is written: ``{name: {fields}}``."""
+        return {self.name: self.tree()}
+
+
+def parse_plugin(value: Any, registry: Registry[S]) -> S:
+    """Read ``name`` or ``{name: {fields}}`` into the plug-in's class.
+
+    Raises:
+        PydanticCustomError: not of that form, no such name, or its class is not complete.
+        ValidationError: wrong fields; every location begins with the plug-in's name.
+    """
+    if isinstance(value, Spec):
+        return value  # type: ignore[return-value]  # built in Python by hand: pydantic has checked it already
+    if isinstance(value, str):
+        value = {value: {}}
+    if not isinstance(value, Mapping) or len(value) != 1 or not isinstance(next(iter(value)), str):
+        form = f"expected one {registry.kind}, written `name` or `name: {{fields}}`"
+        raise PydanticCustomError("plugin_form", "{form}", {"form": form})
+    name, fields = next(iter(value.items()))
+    try:
+        cls = registry.load(name)
+    except UserError as error:
+        raise PydanticCustomError("plugin_name", "{message}", {"message": str(error)}) from error
+    if problem := class_problem(cls, name):
+        message = f"{registry.kind} {name!r}: {registry.rows[name]} {problem}"
+        raise PydanticCustomError("plugin_class", "{message}", {"message": message})
+    try:
+        return cls.model_validate({} if fields is None else fields)
+    except ValidationError as error:
+        raise _prefixed(error, name) from None
+
+
+def class_problem(cls: Any, name: str) -> str | None:
+    """Return why a class, which may be somebody else's, cannot be the plug-in of a name, or None."""
+    if not isinstance(cls, type) or not issubclass(cls, Spec):
+        return "is no class of a plug-in"
+    if missing := cls.unwritten():
+        return f"is not complete: write {', '.join(missing)}"
+    if cls.name != name:
+        return f'has the name {cls.name!r}: write name: ClassVar[str] = "{name}"'
+    return None
+
+
+def misplaced(title: str, found: Mapping[tuple[str | int, ...], tuple[str, Any]]) -> ValidationError:
+    """Return the error of a validator that looks at several fields: place → what is wrong there, and the value."""
+    details = [
+        InitErrorDetails(type=PydanticCustomError("unfit", "{message}", {"message": said}), loc=place, input=value)
+        for place, (said, value) in found.items()
+    ]
+    return ValidationError.from_exception_data(title, details)
+
+
+def _prefixed(error: ValidationError, name: str) -> ValidationError:
+    """Put a plug-in's name before the place of each of its errors: pydantic knows only field names."""
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError(e["type"], "{message}", {"message": e["msg"]}),
+            loc=(name, *e["loc"]),
+            input=e["input"],
+        )
+        for e in error.errors()
+    ]
+    return ValidationError.from_exception_data(error.title, details)
+
+
+@dataclass(frozen=True)
+class PluginOf:
+    """Marks a field that holds a plug-in, so that others can tell which table it comes from."""
+
+    registry: Registry[Any]
+
+
+def plugin(registry: Registry[Any]) -> Any:
+    """Return the annotation for a field that holds one plug-in of a table.
+
+    Use it as ``Annotated[Detector, *plugin(DETECTORS)]``.
+    """
+    from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+
+    return (
+        PluginOf(registry),
+        PlainValidator(lambda value: parse_plugin(value, registry)),
+        PlainSerializer(lambda spec: spec.named(), return_type=dict),
+        WithJsonSchema({"title": registry.kind, "enum": registry.names}),
+    )
+
+
+def fingerprint(*parts: Any) -> str:
+    """Return the sha256 (16 hex digits) of plain data, floats rounded to 12 digits.
+
+    Optuna's ``step: 0.05`` yields 0.15000000000000002: rounding makes equal things equal.
+    """
+    return hashlib.sha256(json.dumps(_rounded(parts), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.12g}")
+    if isinstance(value, Mapping):
+        return {str(key): _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return value
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested mappings and lists into ``{"a.b.0": leaf}``."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        place = f"{prefix}{key}"
+        inner = dict(enumerate(value)) if isinstance(value, list | tuple) else value
+        if isinstance(inner, Mapping) and inner:
+            leaves |= flat({str(k): v for k, v in inner.items()}, f"{place}.")
+        else:
+            leaves[place] = value
+    return leaves
+
+
+def fields_at(cls: type[Spec], loc: tuple[str | int, ...]) -> list[str]:
+    """Return the field names of the record that stands at a location, following plug-ins by their name."""
+    current: type[Spec] | None = cls
+    registry: Registry[Any] | None = None
+    for part in loc:
+        if registry is not None and part in registry.rows:
+            current, registry = registry.load(str(part)), None
+        elif current is not None and part in current.model_fields:
+            current, registry = inside(current, str(part))
+    return sorted(current.model_fields) if current is not None else []
+
+
+def inside(cls: type[Spec], field: str) -> tuple[type[Spec] | None, Registry[Any] | None]:
+    """Return the class of records, or the table of plug-ins, that one field holds."""
+    for found in _walk(cls.model_fields[field].annotation, cls.model_fields[field].metadata):
+        if isinstance(found, Registry):
+            return None, found
+        if isinstance(found, type) and issubclass(found, Spec) and not getattr(found, "__abstractmethods__", None):
+            return found, None
+    return None, None
+
+
+def _walk(annotation: Any, metadata: Any = ()) -> list[Any]:
+    """Return every class in an annotation and every Registry in its metadata."""
+    found: list[Any] = [m.registry for m in metadata if isinstance(m, PluginOf)]
+    found += [annotation] if isinstance(annotation, type) else []
+    found += [m.registry for m in getattr(annotation, "__metadata__", ()) if isinstance(m, PluginOf)]
+    for inner in get_args(annotation):
+        found += _walk(inner)
+    return found

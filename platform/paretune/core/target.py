@@ -1,0 +1,45 @@
+"""Target: an accelerator the user owns, on which latency is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from paretune.core.fields import Field
+from paretune.core.spec import Spec
+
+BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
+"""Of x86 (the first two) and of ARM, as the kernel tells them: products of bfloat16 are computed natively."""
+
+
+def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Tell whether this machine's CPU computes bfloat16 by itself; where the kernel does not tell, it does not."""
+    return not cpu_flags(cpuinfo).isdisjoint(BFLOAT16_FLAGS)
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Return the instruction sets of this machine's CPU in the kernel's words; none where it does not tell."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return frozenset(flags.partition(":")[2].split())
+
+
+Device = Literal["cpu", "cuda"]
+
+
+class Target(Spec):
+    """A device and how it is used while measuring."""
+
+    device: Device = "cpu"
+    """What the network runs on."""
+    threads: int = Field(default=1, ge=1, le=1024)
+    """Threads of the network on a CPU; each is pinned to a core of its own. One thread is the only
+    setting whose latency can be trusted on a machine that is shared with others."""
+
+    def __str__(self) -> str:
+        if self.device != "cpu":
+            return self.device
+        return f"cpu, {self.threads} {'thread' if self.threads == 1 else 'threads'}"

@@ -1,0 +1,130 @@
+"""The check as a whole: from a dataset to its report."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from paretune.data.base import Dataset
+from paretune.data.checks import SURVEYS
+from paretune.data.checks import opened_dataset as opened
+from paretune.data.checks.boxes import check_boxes, unit_problem
+from paretune.data.checks.duplicates import check_repeated
+from paretune.data.checks.image_files import Look, look_at
+from paretune.data.checks.issues import KINDS, Finding, RawImage, Survey
+from paretune.data.scanned_dataset import Surveyed, gaps
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a dataset holds, and every defect found in it."""
+
+    survey: Survey
+    looks: Mapping[Path, Look]
+    findings: Sequence[Finding]
+    """Those that hinder training first, then by kind, file and place."""
+
+    @property
+    def hinders(self) -> bool:
+        """Whether any defect hinders training."""
+        return any(finding.hinders for finding in self.findings)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of defects by kind, in the order of ``KINDS``, without those that did not occur."""
+        counted = Counter(finding.kind for finding in self.findings)
+        return {kind: counted[kind] for kind in KINDS if counted[kind]}
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """Number of boxes by class, as written; allowed classes that do not occur have none."""
+        counted = Counter(box.name for image in self.survey.images for box in image.boxes)
+        names = dict.fromkeys([*(self.survey.classes or ()), *sorted(counted)])
+        return {name: counted[name] for name in names}
+
+    @property
+    def splits(self) -> dict[str, dict[str, int]]:
+        """Images and boxes of each split."""
+        members = {name: [i for i in self.survey.images if name in i.splits] for name in self.survey.splits}
+        return {
+            name: {"images": len(images), "boxes": sum(len(image.boxes) for image in images)}
+            for name, images in members.items()
+        }
+
+    def tree(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "images": len(self.survey.images),
+            "boxes": sum(len(image.boxes) for image in self.survey.images),
+            "classes": self.classes,
+            "splits": self.splits,
+            "hinders": self.hinders,
+            "defects": [finding.tree() for finding in self.findings],
+            "counts": self.counts,
+        }
+
+
+@contextmanager
+def checked_dataset(
+    dataset: Dataset, near: int = 0, progress: Callable[[int, int], None] = lambda *_: None
+) -> Iterator[Report]:
+    """Find every defect of a dataset, going on after each; yields the report, whose images are there in the block.
+
+    Args:
+        dataset: to look at.
+        near: bits (of 64) in which the hashes of two images may differ to count as nearly the same.
+        progress: told how many images are done, of how many.
+
+    Raises:
+        UserError: its folder is not there, or of another format.
+    """
+    with tempfile.TemporaryDirectory() as cache:  # holds what is generated
+        if dataset.name in SURVEYS.rows:
+            read: Callable[[Dataset], Survey] = SURVEYS.load(dataset.name)
+            survey = read(dataset)
+        else:
+            survey = opened.survey(dataset, Path(cache))
+        report = check_survey(survey, near, progress)
+        if isinstance(dataset, Surveyed) and (not report.hinders or dataset.policy == "skip"):
+            report = replace(report, findings=_sorted([*report.findings, *gaps(dataset, survey)]))
+        yield report
+
+
+def check_survey(survey: Survey, near: int = 0, progress: Callable[[int, int], None] = lambda *_: None) -> Report:
+    """Find every defect of a dataset that was read leniently; see ``checked_dataset``."""
+    looks = look_at(survey.images, survey.pixels, progress)
+    found = [*survey.findings, *check_repeated(survey.images, looks, near), *_of_images(survey, looks)]
+    if not any(image.boxes for image in survey.images):
+        found.append(Finding("no-objects", survey.root, "", "no annotation holds an object that can be read"))
+    units = (unit_problem(split, [i for i in survey.images if split in i.splits]) for split in survey.splits)
+    found += [Finding("other-unit", survey.root, "", told) for told in units if told is not None]
+    return Report(survey, looks, _sorted(found))
+
+
+def _sorted(findings: Iterable[Finding]) -> list[Finding]:
+    """Return each finding once, those that hinder first, then by kind, file and place."""
+    rank = {kind: number for number, kind in enumerate(KINDS)}
+    return sorted(set(findings), key=lambda f: (not f.hinders, rank[f.kind], f.file, f.where))
+
+
+def _of_images(survey: Survey, looks: Mapping[Path, Look]) -> Iterator[Finding]:
+    classes = None if survey.classes is None else set(survey.classes)
+    for image in survey.images:
+        look = looks[image.file]
+        yield from (_at_annotation(finding, image) for finding in look.findings)
+        yield from check_boxes(image, look.size, classes)
+        if image.told_size and look.size and image.told_size != look.size:
+            told, real = (f"{width} x {height}" for width, height in (image.told_size, look.size))
+            yield Finding("other-size", str(image.annotation), "", f"it says {told} pixels; {image.file} has {real}")
+
+
+def _at_annotation(finding: Finding, image: RawImage) -> Finding:
+    """Tell a missing image at the annotation that wants it: there is no other file to look into."""
+    if finding.kind != "missing-image":
+        return finding
+    return Finding(finding.kind, str(image.annotation), "", f"its image is not there: {image.file}")

@@ -1,0 +1,117 @@
+"""Values of COCO's JSON files as programs write them: ids, numbers, flags, and boxes of segmentations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from paretune.data.checks.boxes import Corners, enclosing
+from paretune.data.formats.voc_xml import FARTHEST
+
+_MOST_RUNS = 10_000_000
+
+
+def id_of(value: Any) -> int | str | None:
+    """Return an id as COCO's own tools compare it: 1.0 is 1, a text is a text; None for what is none."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if isinstance(value, int | str) else None
+
+
+def as_text(value: int | str) -> str:
+    """Return what an id and the same id written as a text have in common: 1, "1" and "1.0" are "1"."""
+    text = str(value).strip()
+    whole, dot, rest = text.partition(".")
+    return whole if dot and whole.isdecimal() and not rest.strip("0") else text
+
+
+def number_of(value: Any) -> float:
+    """Return a number, also one that is written as a text; NaN for what is none, or too large for any image."""
+    if isinstance(value, str):
+        try:
+            value = math.nan if "_" in value else float(value)
+        except ValueError:
+            return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    return float(value) if abs(value) <= FARTHEST else math.nan
+
+
+def flag_of(value: Any) -> bool | None:
+    """Return a flag, also one that is written as a number or a text; no value is no; None for what is neither."""
+    if value is None or value == "" or value != value or isinstance(value, bool):  # noqa: PLR0124 - pandas' NaN
+        return value is True
+    number = number_of({"true": 1, "false": 0}.get(value.strip().lower(), value) if isinstance(value, str) else value)
+    return {0.0: False, 1.0: True}.get(number)
+
+
+def box_of(told: Any) -> Corners | None:
+    """Return the corners of ``[x, y, width, height]``; None where that is not what is told."""
+    if not isinstance(told, list) or len(told) != 4:
+        return None
+    x, y, width, height = map(number_of, told)
+    return x, y, x + width, y + height
+
+
+def box_of_segmentation(told: Any, size: tuple[int, int] | None = None) -> Corners | None:
+    """Return the box around an outline: polygons (``[[x, y, x, y, …], …]``), or runs of pixels (RLE); else None.
+
+    Runs are read by pycocotools; polygons keep their fractions of pixels, as the boxes of COCO's own files do.
+
+    Args:
+        told: the outline.
+        size: (width, height) of the image, which runs must have too; None where it is not known.
+    """
+    if isinstance(told, Mapping):
+        return _of_runs(told, size)
+    if not isinstance(told, list) or not told:
+        return None
+    polygons = told if isinstance(told[0], list) else [told]
+    if not all(isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0 for part in polygons):
+        return None
+    found = enclosing([number_of(value) for part in polygons for value in part])
+    return None if any(map(math.isnan, found)) else found
+
+
+def _of_runs(told: Mapping[str, Any], of: tuple[int, int] | None) -> Corners | None:
+    counts, size = told.get("counts"), told.get("size")
+    if not isinstance(size, list) or len(size) != 2 or not all(0 < number_of(side) <= 100_000 for side in size):
+        return None
+    height, width = (int(number_of(side)) for side in size)
+    if of not in (None, (width, height)):
+        return None
+    if isinstance(counts, str):
+        runs = _runs_of(counts)
+    elif isinstance(counts, list) and len(counts) <= _MOST_RUNS:
+        runs = [int(n) if (n := number_of(count)) >= 0 else -1 for count in counts]  # NaN is not
+    else:
+        return None
+    if not runs or min(runs) < 0 or sum(runs) != height * width:
+        return None
+    from pycocotools import mask
+
+    x, y, across, down = mask.toBbox(
+        mask.frPyObjects({"counts": runs, "size": [height, width]}, height, width)
+    ).tolist()
+    return x, y, x + across, y + down
+
+
+def _runs_of(text: str) -> Sequence[int]:
+    """Decode COCO's compressed runs as ``rleFrString`` of its maskApi.c, which reads past the end of a wrong text."""
+    runs: list[int] = []
+    value, shift = 0, 0
+    for letter in text:
+        bits = ord(letter) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            return []
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if not bits & 0x20:
+            if bits & 0x10:
+                value -= 1 << shift
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value, shift = 0, 0
+    return runs if shift == 0 else []

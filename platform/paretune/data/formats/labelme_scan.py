@@ -1,0 +1,104 @@
+"""labelme's JSON files read leniently: one beside each image, or with the image in it.
+
+Format: ``LabelFile`` of https://github.com/wkentaro/labelme; X-AnyLabeling writes the same with more kinds of shapes.
+Corners are edges counted from 0, but for masks, whose corners are pixels, both inside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from paretune.data.checks.issues import RawBox, RawImage, Survey
+from paretune.data.formats.outline_boxes import NO_BOX, around, sides
+from paretune.data.formats.tool_files import Drawn, Reading, any_like, files_below, is_ignored, read_json
+from paretune.data.formats.yolo_layouts import names_in
+
+LAYOUT = "labelme's .json files beside the images, or with them inside"
+CLASSES = "labels.txt"
+"""Names that labelme was started with, in their order."""
+_NO_CLASSES = ("__ignore__", "_background_")
+_NO_AREA = ("point", "points", "line", "linestrip")
+
+
+def fits(root: Path) -> bool:
+    """Whether a folder holds files of labelme."""
+    return any_like(root, ".json", '"shapes"', '"imagePath"')
+
+
+def survey_folder(root: Path) -> Survey:
+    """Read every labelme file below a folder; folders named train, val or test are the splits."""
+    reading = Reading(root)
+    for file in files_below(root, ".json"):
+        fields = read_json(reading, file)
+        if isinstance(fields, dict) and isinstance(fields.get("shapes"), list):
+            _add(reading, file, fields)
+        elif fields is not None:
+            reading.tell("other-file", file, "", "no `shapes` in it: not labelme's, and not read")
+    listed = (
+        [name for name in names_in(root / CLASSES) if name not in _NO_CLASSES] if (root / CLASSES).is_file() else []
+    )
+    there = sorted({box.name for image in reading.found for box in image.boxes})
+    return reading.survey([*dict.fromkeys([*listed, *there])])
+
+
+def _add(reading: Reading, file: Path, fields: dict[str, Any]) -> None:
+    told = sides(fields, "imageWidth", "imageHeight")
+    image, embedded = _image(reading, file, fields)
+    boxes = tuple(_boxes(reading, file, fields["shapes"]))
+    if embedded:  # in shares of the size that it was drawn in
+        if told is None and boxes:
+            reading.tell(
+                "unreadable-annotation", file, "", "no imageWidth and imageHeight, and no image but the one inside"
+            )
+            return
+        wide, high = told or (1, 1)
+        boxes = tuple(
+            box._replace(box=(box.box[0] / wide, box.box[1] / high, box.box[2] / wide, box.box[3] / high))
+            for box in boxes
+        )
+    reading.add(RawImage(image, file, boxes, told, embedded, reading.splits_of(file)))
+
+
+def _image(reading: Reading, file: Path, fields: dict[str, Any]) -> tuple[Path, bool]:
+    """Return the image's file, and whether it is the annotation itself, which holds the image."""
+    written = fields.get("imagePath")
+    path = written if isinstance(written, str) and written.isprintable() and written else f"{file.stem}.jpg"
+    found = reading.images.find(path, [file.parent], file.stem)
+    if found is not None:
+        return found, False
+    if isinstance(fields.get("imageData"), str) and fields["imageData"]:
+        return file, True
+    return file.parent / path, False
+
+
+def _boxes(reading: Reading, file: Path, shapes: list[Any]) -> Iterator[RawBox]:
+    for index, shape in enumerate(shapes):
+        where = f"shapes[{index}]"
+        if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"].strip():
+            reading.tell("unreadable-annotation", file, where, "expected an object with a label and points")
+            continue
+        name, what = shape["label"].strip(), str(shape.get("shape_type") or "polygon")
+        if name in _NO_CLASSES:
+            reading.tell("no-box", file, where, f"{name} is no class: left out")
+            continue
+        box = reading.drawn(file, where, _drawn(what, shape.get("points")), what)
+        if box is not None:
+            ignore = is_ignored(shape) or is_ignored(shape.get("flags"))
+            yield RawBox(name, box, where, ignore)
+
+
+def _drawn(what: str, points: Any) -> Drawn:
+    if what in _NO_AREA:
+        return Drawn(None)
+    box = around(points)
+    if what == "circle" and isinstance(points, list) and len(points) == 2 and not math.isnan(box[0]):
+        (x, y), radius = points[0], math.dist(*points)
+        return Drawn((x - radius, y - radius, x + radius, y + radius), exact=False)
+    if what == "mask":
+        return Drawn((box[0], box[1], box[2] + 1, box[3] + 1), exact=False)
+    if isinstance(points, list) and len(points) < 2:
+        return Drawn(NO_BOX)
+    return Drawn(box, exact=what == "rectangle")

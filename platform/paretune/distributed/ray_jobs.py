@@ -1,0 +1,187 @@
+"""Sweeps on a Ray cluster, through Ray's job API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from paretune.core.errors import UserError
+from paretune.core.hints import command
+from paretune.distributed.ray_session import QUIET
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+NODES_WAIT_S = 20.0
+
+AUTH_HELP = (
+    "this cluster asks for a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE (or RAY_AUTH_TOKEN) "
+    "to the one its head was started with"
+)
+
+
+def submit(
+    job: Mapping[str, Any],
+    space_text: str,
+    promises: Sequence[Mapping[str, Any]],
+    name: str,
+    address: str,
+    refuse: Callable[[Sequence[Mapping[str, float]]], None],
+    *,
+    wait: bool,
+) -> int:
+    """Run ``paretune sweep`` on the cluster with this package's code and this job.
+
+    Args:
+        job: the checked job, every field with its value.
+        space_text: its search space.
+        promises: of advice that it tries first, as ``Promise.tree`` returns them.
+        name: of the sweep.
+        address: of the head's dashboard, ``http://HEAD:8265``.
+        refuse: called with what each node has, by Ray's names, before anything is handed over; raises UserError
+            where the job asks for more.
+        wait: follow the log until the job ends.
+
+    Returns:
+        0 when it was handed over (``wait=False``) or succeeded, 1 when it failed.
+
+    Raises:
+        UserError: no cluster answers there, it refuses the token, it lacks the resources, or the job
+            would leave its results in a folder that ends with it.
+    """
+    if not PurePosixPath(job["output"]).is_absolute():
+        raise UserError(
+            f"output: {job['output']!r} would lie in a folder that ends with the job: "
+            "give an absolute one that all nodes share, such as --set output=/shared/runs"
+        )
+    with _client(address) as client:
+        refuse(_nodes(address))
+        with _staged(job, space_text, promises) as folder:
+            submission = client.submit_job(
+                entrypoint=f"python -m paretune sweep job.yaml --name {name} --promises promises.json --address auto",
+                runtime_env={
+                    "working_dir": str(folder),
+                    "env_vars": {"PYTHONPATH": "platform", "PYTHONUNBUFFERED": "1", **QUIET},
+                },
+                metadata={"paretune_sweep": name},
+            )
+        print(f"submitted sweep {name!r} as {submission}")
+        if not wait:
+            print(f"to look at it: {command('status', submission, '--address', address)}")
+            return 0
+        return _follow(client, submission, address)
+
+
+def status(address: str, submission: str | None) -> str:
+    """Return the state of one submitted sweep with the end of its log, or of all of them, newest first.
+
+    Raises:
+        UserError: no cluster answers there, or it knows no such submission.
+    """
+    with _client(address) as client:
+        jobs = [job for job in client.list_jobs() if "paretune_sweep" in (job.metadata or {})]
+        if submission is None:
+            rows = [_row(job) for job in sorted(jobs, key=lambda job: -(job.start_time or 0))]
+            return "\n".join(rows) or "no sweeps have been submitted to this cluster"
+        found = next((job for job in jobs if job.submission_id == submission), None)
+        if found is None:
+            raise UserError(f"{address} knows no sweep submitted as {submission!r}")
+        tail = client.get_job_logs(submission).splitlines()[-20:]
+        return "\n".join([_row(found), *tail])
+
+
+def _row(job: Any) -> str:
+    began = datetime.fromtimestamp((job.start_time or 0) / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"{job.submission_id}  {job.metadata['paretune_sweep']}  {job.status.value.lower()}  {began}"
+
+
+@contextmanager
+def _client(address: str) -> Iterator[JobSubmissionClient]:
+    """Give a client, turning its errors into the user's."""
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+    from ray.util.state.exception import RayStateApiException
+
+    if not address.startswith(("http://", "https://")):
+        raise UserError(f"--address {address}: expected the head's dashboard, such as http://HEAD:8265")
+    try:
+        yield JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise UserError(f"{address}: {AUTH_HELP}") from error
+    except BrokenPipeError:  # of our own output
+        raise
+    except ConnectionError as error:
+        raise UserError(f"{address}: no Ray dashboard answers there (is the head up, and the port right?)") from error
+    except (RuntimeError, OSError, ValueError, KeyError, RayStateApiException) as error:  # another server, a lost head
+        why = " ".join(str(error).split())
+        raise UserError(f"{address}: does not answer as a Ray dashboard does (is the port right?): {why}") from error
+
+
+def _nodes(address: str) -> list[Mapping[str, float]]:
+    """Return the resources of each living node; a head that has just started knows of none for a moment."""
+    from ray.util.state import list_nodes
+
+    end = time.monotonic() + NODES_WAIT_S
+    while True:
+        nodes = [node for node in list_nodes(address=address, detail=True) if node.state == "ALIVE"]
+        if nodes or time.monotonic() > end:
+            return [node.resources_total for node in nodes]
+        time.sleep(0.5)
+
+
+@contextmanager
+def _staged(job: Mapping[str, Any], space_text: str, promises: Sequence[Mapping[str, Any]]) -> Iterator[Path]:
+    """Give a folder with all that travels: the package's code, the job, its space, what was promised of it."""
+    import paretune
+
+    package = Path(next(iter(paretune.__path__)))
+    folder = Path(tempfile.mkdtemp(prefix="paretune-submit-"))
+    try:
+        ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
+        shutil.copytree(package, folder / "platform" / "paretune", ignore=ignore)
+        (folder / "job.yaml").write_text(json.dumps({**job, "space": "space.yaml"}, indent=1))
+        (folder / "space.yaml").write_text(space_text)
+        (folder / "promises.json").write_text(json.dumps(promises))
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _follow(client: JobSubmissionClient, submission: str, address: str) -> int:
+    """Print the job's log until it ends; Ctrl-C, or a head that is lost, leaves the job running."""
+    from aiohttp import ClientError
+    from ray.job_submission import JobStatus
+
+    look = f"to look at it: {command('status', submission, '--address', address)}"
+
+    async def tail() -> None:
+        async for lines in client.tail_job_logs(submission):
+            print(lines, end="", flush=True)
+
+    try:
+        asyncio.run(tail())
+        while not (state := client.get_job_status(submission)).is_terminal():
+            time.sleep(1)
+        message = client.get_job_info(submission).message
+    except KeyboardInterrupt:
+        print(f"\nthe sweep goes on; {look}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # of our own output
+        raise
+    except (RuntimeError, OSError, ValueError, ClientError) as error:
+        why = " ".join(str(error).split())
+        print(f"\n{address} was lost ({why}); while its head lives, the sweep goes on; {look}", file=sys.stderr)
+        return 1
+    if state == JobStatus.SUCCEEDED:
+        return 0
+    print(f"{submission} {state.value.lower()}: {message}", file=sys.stderr)
+    return 1

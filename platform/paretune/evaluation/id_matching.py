@@ -1,0 +1,128 @@
+"""What ids in files of annotations and results mean: compared as COCO's own tools do, then as text, then as names.
+
+In Python, and so in pycocotools, 1.0 is 1 and "1" is another id. What no id equals is looked up as text, then among the
+names of files or categories, where only one is called so; a note tells of both.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from paretune.core.errors import did_you_mean
+
+Id = int | float | str
+SHOWN = 8
+"""Ids that a message names at most."""
+
+
+def is_id(value: Any) -> bool:
+    """Tell whether a value can be an id: a number or a text."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Ids:
+    """The ids of a ground truth's images or categories, in the order of pycocotools."""
+
+    what: str
+    """``image`` or ``category``."""
+    order: tuple[Id, ...]
+    names: Sequence[str]
+    """Of the same; empty where there is none."""
+    places: dict[Id, int] = field(default_factory=dict)
+    texts: Mapping[str, int] = field(default_factory=dict)
+    called: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, what: str, names: Mapping[Id, str]) -> Ids:
+        """Return the ids of these names."""
+        order = tuple(sorted(names, key=lambda number: (isinstance(number, str), number)))
+        found = [names[number] for number in order]
+        return cls(
+            what,
+            order,
+            found,
+            {number: place for place, number in enumerate(order)},
+            _unique({_text(number)} for number in order),
+            _unique(set(_readings(name)) for name in found),
+        )
+
+    def reader(self) -> Reader:
+        """Return what reads the ids of one file."""
+        return Reader(self)
+
+
+class Reader:
+    """Reads the ids of one file, and counts those that were not simply equal."""
+
+    def __init__(self, ids: Ids) -> None:
+        self._ids = ids
+        self._others: dict[Id, int] = {}
+        self._ways: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
+
+    def place(self, given: Any) -> int | None:
+        """Return the place of an id in the order of all; None where there is no such id."""
+        if not is_id(given):
+            return None
+        found = self._ids.places.get(given)
+        return found if found is not None else self._otherwise(given)
+
+    def _otherwise(self, given: Id) -> int | None:
+        way, found = "text", self._ids.texts.get(_text(given))
+        if found is None and isinstance(given, str):
+            called = self._ids.called
+            way, found = "name", next((called[text] for text in _readings(given) if text in called), None)
+        if found is not None:
+            self._ways[way] += 1
+            self._examples.setdefault(way, f"{given!r} is {self._ids.what} {self._ids.order[found]!r}")
+        return found
+
+    def notes(self) -> list[str]:
+        """Return a line for each way of reading that was needed."""
+        names = "file names" if self._ids.what == "image" else "names"
+        told = {"text": "ids of another type", "name": f"{names} in place of ids"}
+        return [
+            f"{count} rows have {told[way]} ({self._examples[way]}): read as that" for way, count in self._ways.items()
+        ]
+
+    def problem(self, given: Any, every: Iterable[Any]) -> str:
+        """Return what is wrong with an id that has no place; ``every`` one in the file may tell why."""
+        ids = self._ids
+        said = f"{ids.what}_id {given!r} is not in the ground truth"
+        if ids.what == "image" or not is_id(given):
+            return said
+        known = ", ".join(map(repr, ids.order[:SHOWN])) + (", …" if len(ids.order) > SHOWN else "")
+        numbers = [number for number in every if isinstance(number, int | float)]
+        first = int(min(numbers, default=-1))
+        if first in (0, 1) and max(numbers) < len(ids.order) + first:
+            hint = f"; are they places in its list, counted from {first}?"
+        else:
+            hint = did_you_mean(str(given), map(str, ids.order))
+        return f"{said}, whose categories are {known}{hint}"
+
+
+def _unique(readings: Iterable[set[str]]) -> dict[str, int]:
+    """Return text → place, of texts that only one place has."""
+    every = list(readings)
+    often = Counter(text for texts in every for text in texts)
+    return {text: place for place, texts in enumerate(every) for text in texts if text and often[text] == 1}
+
+
+def _text(number: Id) -> str:
+    whole = isinstance(number, float) and number.is_integer()
+    return str(int(number) if whole else number).strip()
+
+
+def _readings(name: str) -> list[str]:
+    """Return a name as it is, then without its folders, then without its ending too."""
+    path = PurePosixPath(unicodedata.normalize("NFC", name).replace("\\", "/"))
+    return [str(path), path.name, path.stem] if name else []

@@ -1,1 +1,0 @@
-"""Ray: a session (`session`), Tune's trials (`trials`), jobs on a cluster (`jobs`)."""

@@ -1,0 +1,185 @@
+"""A network on disk: its weights, and the channel counts of its layers.
+
+The architecture is the detector's own code; the manifest tells only where a network departs from it
+(pruned channels, layers in place of others). No pickle and no code in it, so a network from somebody
+else can be opened.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from paretune.core.errors import UserError
+from paretune.core.types import InputSize
+from paretune.detectors.base import Detector
+from paretune.networks.replacement_layers import replace_layers, replaced, whole_number
+from paretune.storage.artefact import sync, write_text
+
+WEIGHTS = "weights.safetensors"
+STRUCTURE = "structure.json"
+VERSION = 1
+_TOLD = 300
+"""Characters of a message of torch's, which names every tensor that does not fit."""
+_LAYERS: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
+    nn.Conv2d: ("conv2d", ("in_channels", "out_channels", "groups")),
+    nn.BatchNorm2d: ("batchnorm2d", ("num_features",)),
+    nn.Linear: ("linear", ("in_features", "out_features")),
+}
+"""Layers whose channels may change: their kind, and the attributes that count them."""
+
+
+def save_network(network: nn.Module, folder: Path) -> None:
+    """Write a network into a folder; the structure comes last, so that it marks a complete one.
+
+    Raises:
+        ValueError: a weight is not finite.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"the network cannot be saved: {name} is not finite")
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{WEIGHTS}.part"
+    draft.unlink(missing_ok=True)
+    draft.touch()
+    usual = draft.stat().st_mode  # that of any new file here; safetensors' own can be read by nobody else
+    # a copy of each: safetensors refuses tensors that share memory, and a module may be used twice
+    save_file({name: tensor.clone() for name, tensor in state.items()}, draft)
+    draft.chmod(usual)
+    sync(draft)
+    draft.replace(folder / WEIGHTS)
+    body = {"paretune_structure": VERSION, "layers": layers(network), "replaced": replaced(network)}
+    write_text(folder / STRUCTURE, json.dumps(body, indent=1))
+
+
+def load_network(detector: Detector, num_classes: int, folder: Path) -> nn.Module:
+    """Build the detector's network, bring its layers to the saved channel counts, load the weights.
+
+    Returns:
+        The network in eval mode on the CPU.
+
+    Raises:
+        UserError: no network there, a damaged one, or one of another detector.
+    """
+    path = folder / STRUCTURE
+    if not path.is_file():
+        raise UserError(f"{folder}: no network (a folder with {STRUCTURE} and {WEIGHTS} is expected)")
+    try:
+        body = json.loads(path.read_text())
+        if body["paretune_structure"] != VERSION:
+            raise UserError(f"{path}: structure version {body['paretune_structure']}; this Paretune reads {VERSION}")
+        saved, others = dict(body["layers"]), dict(body.get("replaced", {}))
+        weights = load_file(folder / WEIGHTS)
+    except (KeyError, TypeError, ValueError, OSError, RecursionError, SafetensorError) as error:
+        raise UserError(f"{folder}: not a readable network ({type(error).__name__}: {error})") from error
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # the fresh weights are thrown away: do not use up the caller's random numbers
+        network = detector.build(num_classes)
+    try:
+        replace_layers(network, others)
+        _resize(network, saved)
+        _resize_lone(network, weights)
+        network.load_state_dict(weights, strict=True, assign=True)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        said = " ".join(str(error).split())[:_TOLD]
+        raise UserError(f"{path}: not a network of detector {detector.named()}: {said}") from error
+    for parameter in network.parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_()
+    return network.eval()
+
+
+def layers(network: nn.Module) -> dict[str, dict[str, Any]]:
+    """Return kind and channel counts of every layer that has channels, by its name in the network."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, module in network.named_modules():
+        for cls, (kind, counts) in _LAYERS.items():
+            if isinstance(module, cls):
+                found[name] = {"kind": kind, **{count: int(getattr(module, count)) for count in counts}}
+    return found
+
+
+def copy_network(network: nn.Module) -> nn.Module:
+    """Return a copy that shares nothing with the network; gradients are not copied."""
+    copied = copy.deepcopy(network)
+    copied.zero_grad(set_to_none=True)
+    return copied
+
+
+def count(network: nn.Module, size: InputSize) -> tuple[int, int]:
+    """Return (parameters, floating-point operations of one image), 2 x multiply-adds.
+
+    Counted on what torch really runs: convolutions and matrix products; the network is left in the
+    mode and on the device it was.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    first = next(network.parameters())
+    training = network.training
+    network.eval()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(torch.zeros(1, 3, size.height, size.width, device=first.device, dtype=first.dtype))
+    finally:
+        network.train(training)
+    return sum(parameter.numel() for parameter in network.parameters()), int(counter.get_total_flops())
+
+
+def _resize(network: nn.Module, saved: dict[str, dict[str, Any]]) -> None:
+    """Bring layers to the saved channel counts; the shapes of their tensors come with the weights.
+
+    Raises:
+        ValueError: the layers are not those of this network.
+    """
+    own = layers(network)
+    if own.keys() != saved.keys():
+        odd = sorted(own.keys() ^ saved.keys())
+        raise ValueError(f"layers differ ({len(odd)}, such as {odd[0]!r})")
+    for name, wanted in saved.items():
+        if wanted == own[name]:
+            continue
+        if wanted.keys() != own[name].keys() or wanted["kind"] != own[name]["kind"]:
+            raise ValueError(f"layer {name!r} is {wanted}, expected the form of {own[name]}")
+        module = network.get_submodule(name)
+        for attribute, value in wanted.items():
+            if attribute != "kind":
+                setattr(module, attribute, whole_number(value, f"layer {name!r}: {attribute}"))
+        _empty(module)
+
+
+def _resize_lone(network: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Give parameters that belong to no layer, such as the scales of a norm, the saved number of channels."""
+    for module_name, module in network.named_modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            saved = weights.get(f"{module_name}.{name}".lstrip("."))
+            if isinstance(module, tuple(_LAYERS)) or saved is None or saved.ndim != parameter.ndim:
+                continue
+            if saved.shape != parameter.shape:
+                setattr(module, name, nn.Parameter(torch.empty(saved.shape, device="meta")))
+
+
+def _empty(module: nn.Module) -> None:
+    """Give a layer tensors without memory, of the shapes its channel counts ask for; the weights replace them."""
+    if isinstance(module, nn.Conv2d):
+        shapes = {"weight": (module.out_channels, module.in_channels // module.groups, *module.kernel_size)}
+        shapes["bias"] = (module.out_channels,)
+    elif isinstance(module, nn.Linear):
+        shapes = {"weight": (module.out_features, module.in_features), "bias": (module.out_features,)}
+    elif isinstance(module, nn.BatchNorm2d):
+        shapes = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (module.num_features,))
+    else:
+        raise TypeError(f"{type(module).__name__} has no channel counts")
+    for name, shape in shapes.items():
+        old = getattr(module, name)
+        if old is not None:
+            fresh = torch.empty(shape, device="meta")
+            setattr(module, name, nn.Parameter(fresh) if isinstance(old, nn.Parameter) else fresh)

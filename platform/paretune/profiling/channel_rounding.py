@@ -1,0 +1,152 @@
+"""Which channel counts pay on a target: the latency of single layers against their width.
+
+Kernels work on blocks of channels, so that latency rises in steps: a layer of 33 channels may cost what one of 48
+does, or more than one of 64 where odd widths fall back to a slower kernel. Radu et al., Performance Aware
+Convolutional Neural Network Channel Pruning for Embedded GPUs, IISWC 2019 (arXiv:2002.08697), saw both.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from paretune.core.spec import fingerprint
+from paretune.core.target import Target
+from paretune.profiling.environment import environment
+from paretune.profiling.latency.quick_compare import clock_for, interleaved
+from paretune.profiling.single_layers import LAYERS_IN, Layer, LayerKind, runs_layers
+from paretune.runtimes.base import Runtime
+from paretune.storage.artefact import write_text
+from paretune.system.device_lock import alone_on
+
+MULTIPLES = (1, 4, 8, 16, 32)
+"""Candidates, fine to coarse; each divides the next."""
+STRETCHES = ((32, 64), (96, 128))
+"""Widths among which the steps are looked for."""
+ODD = (3, 9, 15, 21, 27, 30)
+"""Offsets that are multiples of nothing, in place of all of these."""
+IN_A_STRETCH = {1: 24, 4: 4, 8: 2, 16: 1, 32: 1}
+"""Of 32 widths in a row, how many have each candidate as the largest that divides them."""
+ABOVE, FITS = 1e-3, 60
+"""Weight of a width that takes longer than the curve, against 1 of one that does not; fits until they agree."""
+PAYS = 0.03
+"""Waste by which a coarser multiple must be better to be taken."""
+KINDS: tuple[LayerKind, ...] = ("1x1", "3x3", "depthwise")
+
+
+@dataclass(frozen=True)
+class Staircase:
+    """What rounding to each multiple costs."""
+
+    waste: Mapping[int, float]
+    """Multiple → mean share by which its widths take longer than a smooth curve under all of them."""
+    by_kind: Mapping[LayerKind, Mapping[int, float]]
+    """The same of each kind of layer."""
+
+    @property
+    def multiple(self) -> int:
+        """Return the smallest multiple than which no coarser one is clearly better."""
+        finest = (m for m in MULTIPLES if self.waste[m] <= min(self.waste[n] for n in MULTIPLES if n >= m) + PAYS)
+        return next(finest)
+
+    def __str__(self) -> str:
+        """Give the shares of time wasted."""
+        return "time wasted by multiples of " + ", ".join(f"{m}: {max(w, 0.0):.0%}" for m, w in self.waste.items())
+
+
+def staircase(
+    runtime: Runtime, target: Target, cache: Path | None = None, *, clock: Callable[[], float] | None = None
+) -> Staircase | None:
+    """Measure single layers on a runtime, alone on the target's device; some seconds.
+
+    Args:
+        runtime: that will run the network.
+        target: device and threads.
+        cache: folder in which the times are kept for this machine, these libraries and this runtime.
+        clock: seconds; by default those of ``clock_for``.
+
+    Returns:
+        None for a runtime that takes whole networks only.
+    """
+    if not runs_layers(runtime):
+        return None
+    clock = clock or clock_for(target)
+    surroundings = environment(target)
+    known = fingerprint(surroundings["machine"], surroundings["libraries"], runtime.named(), widths())
+    file = None if cache is None else cache / f"staircase-{known}.json"
+    layers = [Layer(kind, width) for kind in KINDS for width in widths()]
+    times = _read(file, len(layers))
+    if times is None:
+        with alone_on(target.device):
+            times = _read(file, len(layers))  # somebody else may have measured while this one waited
+            if times is None:
+                times = [
+                    seconds
+                    for kind in KINDS  # one after the other: all at once would be much memory
+                    for seconds in _measured([one for one in layers if one.kind == kind], runtime, target, clock)
+                ]
+                if file is not None:
+                    write_text(file, json.dumps(times))
+    return judged(layers, times)
+
+
+def _measured(layers: Sequence[Layer], runtime: Runtime, target: Target, clock: Callable[[], float]) -> Sequence[float]:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        run_in = LAYERS_IN[runtime.name]
+        runs = [stack.enter_context(run_in(layer, runtime, target, Path(folder))) for layer in layers]
+        return [float(seconds) for seconds in interleaved(runs, clock=clock).min(axis=0)]
+
+
+def widths() -> list[int]:
+    """Return the channel counts that are measured."""
+    return sorted(low + offset for low, _ in STRETCHES for offset in (*range(0, 33, 4), *ODD))
+
+
+def judged(layers: Sequence[Layer], seconds: Sequence[float]) -> Staircase:
+    """Return what the times of layers tell; every kind among them has all ``widths``."""
+    times: dict[LayerKind, dict[int, float]] = {}
+    for layer, taken in zip(layers, seconds, strict=True):
+        times.setdefault(layer.kind, {})[layer.channels] = taken
+    by_kind = {kind: _waste(found) for kind, found in times.items()}
+    return Staircase({m: float(np.mean([found[m] for found in by_kind.values()])) for m in MULTIPLES}, by_kind)
+
+
+def _waste(times: Mapping[int, float]) -> dict[int, float]:
+    """Return the waste of each multiple for one kind of layer, from width → seconds.
+
+    The curve is a parabola, of overhead, memory (linear in the width) and arithmetic (square of it), under the times:
+    asymmetric least squares (Newey and Powell, Econometrica 55, 1987). No width is taken to be a good one.
+    """
+    channels, seconds = np.array(list(times), float), np.array(list(times.values()))
+    weights = np.ones(len(times))
+    for _ in range(FITS):
+        curve = np.polyval(np.polyfit(channels, seconds, 2, w=np.sqrt(weights) / seconds), channels)
+        weights = np.where(seconds < curve, 1.0, ABOVE)
+    excess = dict(zip(times, (seconds / curve - 1).tolist(), strict=True))
+    typical = {m: float(np.mean([e for width, e in excess.items() if _class(width) == m])) for m in MULTIPLES}
+    found: dict[int, float] = {}
+    for multiple in MULTIPLES:
+        kept = {m: count for m, count in IN_A_STRETCH.items() if m >= multiple}
+        found[multiple] = sum(count * typical[m] for m, count in kept.items()) / sum(kept.values())
+    return found
+
+
+def _class(width: int) -> int:
+    return max(multiple for multiple in MULTIPLES if width % multiple == 0)
+
+
+def _read(file: Path | None, count: int) -> list[float] | None:
+    """Return the times that were kept; None where there are none, or not those."""
+    if file is None:
+        return None
+    with suppress(OSError, ValueError):
+        found = json.loads(file.read_text())
+        if isinstance(found, list) and len(found) == count and all(isinstance(one, float) for one in found):
+            return found
+    return None

@@ -1,0 +1,190 @@
+"""What NVIDIA's management library tells of one GPU; what it does not tell is None, with the reason.
+
+A thin layer over ``pynvml`` (nvidia-ml-py). ``opened`` finds the GPU that CUDA would use in this process
+(``physical_gpu``) and keeps the library open for a ``with`` block; everything it cannot say, for whatever cause, ends
+up in ``Gpu.reasons`` instead of an exception.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from paretune.system import physical_gpu
+from paretune.system.physical_gpu import errors_of, handle_of, started
+
+BAD_BITS = {
+    0x04: "SwPowerCap",
+    0x08: "HwSlowdown",
+    0x20: "SwThermalSlowdown",
+    0x40: "HwThermalSlowdown",
+    0x80: "HwPowerBrakeSlowdown",
+}
+"""Why clocks are lower than the work would have them: a measurement under one of these is throttled."""
+OTHER_BITS = {0x01: "GpuIdle", 0x02: "ApplicationsClocksSetting", 0x10: "SyncBoost", 0x100: "DisplayClockSetting"}
+"""Recorded only: nothing to do, or clocks that somebody chose."""
+CLOCK_SM, CLOCK_MEMORY, SENSOR_CORE = 1, 2, 0
+"""Of ``nvmlClockType_t`` and ``nvmlTemperatureSensors_t``."""
+COMPUTES = 5
+"""Percent of the time from which a process computes; a desktop's clock is less."""
+LARGEST_PID = 2**22
+"""Of Linux; NVML has been seen to tell larger ones, of nobody."""
+SPLIT = "MIG is on: the power of a GPU cannot be split between its instances"
+UNNAMED = "MIG is on, and CUDA_VISIBLE_DEVICES names no instance (MIG-...)"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A GPU at one moment; None is not known."""
+
+    at: float
+    """Seconds of the monotonic clock."""
+    utilisation: float | None
+    """Share of the last sample period (driver's choice, 1/6 s to 1 s) in which a kernel ran: 0 to 1."""
+    memory_mib: float | None
+    """Of all processes."""
+    sm_mhz: float | None
+    memory_mhz: float | None
+    watts: float | None
+    """The driver's average over up to the last second."""
+    celsius: float | None
+    limits: frozenset[str] | None
+    """Why clocks are not higher, by NVML's names; those in ``throttled`` are bad."""
+
+    @property
+    def throttled(self) -> frozenset[str]:
+        """Return the limits that a measurement must not meet."""
+        return (self.limits or frozenset()) & frozenset(BAD_BITS.values())
+
+
+class Gpu:
+    """One GPU, or one MIG instance of it."""
+
+    def __init__(self, library: Any, handle: Any) -> None:
+        """Take a handle of ``library``; the GPU of a MIG instance answers what the instance does not."""
+        self._library, self._memory, self._whole = library, handle, handle
+        self.reasons: dict[str, str] = {}
+        """Figure → why it was not told when it was last asked for in vain."""
+        self._split: str | None = None
+        if self._is_instance(handle):
+            self._split = SPLIT
+            self._whole = self._ask("gpu", "nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle) or handle
+        elif (self._ask("mig", "nvmlDeviceGetMigMode", handle) or [0])[0]:
+            self._split, self._memory = SPLIT, None
+        self.mig = self._split is not None
+        self.name: str | None = self._ask("name", "nvmlDeviceGetName", self._whole)
+        self.uuid: str | None = self._ask("uuid", "nvmlDeviceGetUUID", handle)
+        self.driver: str | None = self._ask("driver", "nvmlSystemGetDriverVersion")
+
+    def read(self) -> Reading:
+        """Read everything that changes from moment to moment, apart from energy."""
+        at = time.monotonic()
+        used = self._shared("utilisation", "nvmlDeviceGetUtilizationRates")
+        memory = None
+        if self._memory is None:
+            self.reasons["memory_mib"] = UNNAMED
+        else:
+            memory = self._ask("memory_mib", "nvmlDeviceGetMemoryInfo", self._memory)
+        watts = self._shared("watts", "nvmlDeviceGetPowerUsage")
+        limits = self._ask(
+            "limits",
+            ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"),
+            self._whole,
+        )
+        return Reading(
+            at=at,
+            utilisation=None if used is None else used.gpu / 100,
+            memory_mib=None if memory is None else memory.used / 2**20,
+            sm_mhz=self._ask("sm_mhz", "nvmlDeviceGetClockInfo", self._whole, CLOCK_SM),
+            memory_mhz=self._ask("memory_mhz", "nvmlDeviceGetClockInfo", self._whole, CLOCK_MEMORY),
+            watts=None if watts is None else watts / 1000,
+            celsius=self._ask("celsius", "nvmlDeviceGetTemperature", self._whole, SENSOR_CORE),
+            limits=None if limits is None else names_of(limits),
+        )
+
+    def joules(self) -> float | None:
+        """Return the energy since the driver was loaded (Volta and newer); it moves in steps of up to 100 ms."""
+        found = self._shared("energy_j", "nvmlDeviceGetTotalEnergyConsumption")
+        return None if found is None else found / 1000
+
+    def processes(self) -> dict[int, float | None] | None:
+        """Return the processes that are on the GPU, with its memory that each has (MiB, None where that is not told).
+
+        In a container their numbers may be the host's.
+        """
+        found = self._ask("processes", "nvmlDeviceGetComputeRunningProcesses", self._memory or self._whole)
+        if found is None:
+            return None
+        used: dict[int, float | None] = {}
+        for process in found:  # one has several entries on instances of a GPU
+            memory, before = getattr(process, "usedGpuMemory", None), used.get(int(process.pid), 0.0)
+            used[int(process.pid)] = None if memory is None or before is None else before + memory / 2**20
+        return dict(sorted(used.items()))
+
+    def computed(self, since: float) -> frozenset[int] | None:
+        """Return the processes that the driver saw computing (`COMPUTES`) since a moment, also those that have ended.
+
+        Args:
+            since: seconds since 1970.
+
+        Returns:
+            Their numbers; None where it is not told, as with MIG.
+        """
+        found = self._ask("computed", "nvmlDeviceGetProcessUtilization", self._whole, int(since * 1e6))
+        if found is None:  # an error is also how NVML says that nobody did
+            return frozenset() if self.reasons["computed"] == "NVML: not found" else None
+        busy = [one for one in found if COMPUTES <= max(one.smUtil, one.memUtil) <= 100]  # others are nonsense
+        return frozenset(int(one.pid) for one in busy if 0 < one.pid < LARGEST_PID)
+
+    def _shared(self, figure: str, function: str) -> Any:
+        """Ask for what a GPU has only as a whole, instances being used by others."""
+        if self._split:
+            self.reasons[figure] = SPLIT if figure != "utilisation" else "MIG is on: utilisation is not told"
+            return None
+        return self._ask(figure, function, self._whole)
+
+    def _ask(self, figure: str, functions: str | tuple[str, ...], *given: Any) -> Any:
+        """Call the first of these functions that answers; None with a reason when none does."""
+        library, said = self._library, ""
+        for name in (functions,) if isinstance(functions, str) else functions:
+            if (function := getattr(library, name, None)) is None:
+                said = said or f"this pynvml has no {name}; nvidia-ml-py is the one that is meant"
+                continue
+            try:
+                return function(*given)
+            except errors_of(library) as error:
+                said = f"NVML: {str(error).lower()}"
+        self.reasons[figure] = said
+        return None
+
+    def _is_instance(self, handle: Any) -> bool:
+        answer = self._ask("mig", "nvmlDeviceIsMigDeviceHandle", handle)
+        return bool(getattr(answer, "value", answer))  # some versions give a ctypes number
+
+
+def names_of(bits: int) -> frozenset[str]:
+    """Return the names of a mask of NVML's clock event reasons; a bit without a name is told by its number."""
+    known = {**BAD_BITS, **OTHER_BITS}
+    single = [1 << place for place in range(bits.bit_length()) if bits >> place & 1]
+    return frozenset(known.get(bit, f"bit {bit:#x}") for bit in single)
+
+
+@contextmanager
+def opened(device: int | str | None = None, environ: Mapping[str, str] = os.environ) -> Iterator[Gpu]:
+    """Open NVML and give one GPU; NVML counts its users, so blocks may be nested.
+
+    Args:
+        device: CUDA's number of it in this process, or its UUID (the beginning is enough); None is the GPU that
+            torch uses at the moment, or the first visible one.
+        environ: where CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER are read.
+
+    Raises:
+        NoGpuError: no library, no driver, no GPU, or no knowing which one is meant.
+    """
+    library = physical_gpu.nvml()
+    with started(library):
+        yield Gpu(library, handle_of(library, device, environ))

@@ -1,0 +1,304 @@
+"""Comparing artefacts: interleaved in one run, so that what drifts drifts for all of them.
+
+Single absolute times of two runs differ by far more than the artefacts do. Here all artefacts are
+loaded, each in a process of its own, and run in short blocks while the others sleep. What slows all of
+them in the same tenths of a second is taken out of every row of blocks before artefacts are compared
+(median polish: Tukey, Exploratory Data Analysis, 1977). Of two artefacts this is the median of the
+ratios of neighbouring blocks, the duet of Bulej et al., Duet Benchmarking, ICPE 2020.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.core.target import Target
+from paretune.core.types import Image
+from paretune.profiling.environment import environment
+from paretune.profiling.gpu.contention import Watched, watching
+from paretune.profiling.latency.median_interval import NORMAL, STUDENT
+from paretune.profiling.latency.rounds import Round, Setting, run_round
+from paretune.profiling.latency.samples import (
+    COLUMNS,
+    NO_STEADY_STATE,
+    Batch,
+    Mode,
+    Protocol,
+    Rows,
+    Stage,
+    column,
+    is_clean,
+    is_short,
+    is_undisturbed,
+    milliseconds,
+    too_few_clean,
+)
+from paretune.profiling.latency.shared_images import few_images, saved_images
+from paretune.profiling.latency.worker_client import LOADER
+from paretune.system.cpu_cores import contention, shares
+from paretune.system.device_lock import alone_on
+
+TOLERANCE = {"cpu": 0.03, "cuda": 0.01}
+"""Differences below this are ties, however sure."""
+CLEAN_IN_BLOCK = 3
+"""Undisturbed inferences without which a block counts as disturbed."""
+CLEAN_BLOCKS = 2 / 3
+"""Share of undisturbed blocks that each process needs: any two then have a third of their rows in common."""
+MEDIAN_ERROR = 1.2533 * 1.4826
+"""Standard error of the median of n normal values, as a multiple of their median absolute deviation over sqrt(n)."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Latency of one artefact as a share of another's."""
+
+    ratio: float
+    low: float
+    high: float
+    """95 % interval."""
+    tolerance: float = TOLERANCE["cpu"]
+
+    @property
+    def half(self) -> float:
+        """Return half the width of the interval as a share of the ratio: 0.03 is ±3 %."""
+        return float((self.high / self.low) ** 0.5 - 1)
+
+    @property
+    def verdict(self) -> Literal["faster", "slower", "tied"]:
+        """Tell which is faster; tied when the interval holds 1 or the difference is below the tolerance."""
+        least = 1 + self.tolerance  # either way: whose latency is divided by whose changes no verdict
+        if self.high < 1 and self.ratio < 1 / least:
+            return "faster"
+        if self.low > 1 and self.ratio > least:
+            return "slower"
+        return "tied"
+
+
+def ratio_figures(whole: Ratio, network: Ratio) -> dict[str, float]:
+    """Return the ratios of the whole inference and of the network alone, with intervals, as records hold them."""
+    parts = {"": whole, "network_": network}
+    return {f"{part}{end}": getattr(ratio, end) for part, ratio in parts.items() for end in ("ratio", "low", "high")}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Medians of every block of every artefact."""
+
+    rows: Rows
+    """(N, 12) raw samples, the columns of ``samples.COLUMNS``."""
+    place: NDArray[np.int64]
+    """(N, 3) round, block and artefact of each sample."""
+    latency: NDArray[np.float64]
+    """(rounds, blocks, artefacts) milliseconds end to end; NaN for a block that was disturbed throughout."""
+    network: NDArray[np.float64]
+    """The same of the network alone."""
+    mode: Mode
+    """What the medians are of, for all artefacts alike: undisturbed samples, CPU time, or all samples."""
+    baseline: int = 0
+    """The artefact that others are compared with."""
+    tolerance: float = TOLERANCE["cpu"]
+    steady: bool = True
+    """Whether every warm-up reached its plateau."""
+    elsewhere: Mapping[str, float] = field(default_factory=dict)
+    """What else used the cores, as shares (see ``cores.reading``)."""
+    facts: tuple[Mapping[str, Any], ...] = ()
+    """What really ran, read back, per artefact, and the environment."""
+    gpu: Watched | None = None
+    """The GPU before and after each round; None on a CPU, and where nobody watched."""
+
+    @cached_property
+    def _levels(self) -> dict[bool, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """The levels of all artefacts, of the whole inference and (True) of the network alone (see `levels`)."""
+        return {False: levels(self.latency), True: levels(self.network)}
+
+    def ratio(self, index: int, base: int | None = None, *, network: bool = False) -> Ratio:
+        """Return the latency of one artefact as a share of another's (by default the baseline's).
+
+        The interval is Student's, of the rounds' log ratios: blocks of one process depend on each other,
+        processes do not. (A bootstrap over 3 to 5 processes claims 95 % and holds 77 to 92 %.) Where the rounds agree
+        by chance, the error of the blocks is the least that is claimed. Ratios are consistent: that of a to c is that
+        of a to b times that of b to c.
+        """
+        of_rounds, of_blocks = self._levels[network]
+        other = self.baseline if base is None else base
+        rounds = of_rounds[:, index] - of_rounds[:, other]
+        centre, quantile = float(rounds.mean()), STUDENT[min(len(rounds) - 1, len(STUDENT)) - 1]
+        between = quantile * float(rounds.std(ddof=1)) / len(rounds) ** 0.5 if len(rounds) > 1 else float("inf")
+        blocks = of_blocks[:, :, index] - of_blocks[:, :, other]
+        known = blocks[~np.isnan(blocks)]
+        within = NORMAL * MEDIAN_ERROR * float(np.median(np.abs(known))) / max(1, len(known)) ** 0.5
+        half = 0.0 if index == other else max(between, within)
+        low, high = np.exp([centre - half, centre + half])
+        return Ratio(float(np.exp(centre)), float(low), float(high), self.tolerance)
+
+    def ratios(self, *, network: bool = False) -> list[Ratio]:
+        """Return every artefact's latency as a share of the baseline's, in their order."""
+        return [self.ratio(index, network=network) for index in range(self.latency.shape[2])]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Say what a reader of the ratios must know; each begins with its flag."""
+        told = [*contention(self.elsewhere), *(() if self.gpu is None else self.gpu.contended)]
+        notes = [f"contended: {'; '.join(told)}"] if told else []
+        notes += () if self.gpu is None else self.gpu.notes
+        if not self.steady:
+            notes.append(NO_STEADY_STATE)
+        notes += few_images(self.facts[0]) if self.facts else []
+        return tuple(notes)
+
+    def save_samples(self, file: Path) -> None:
+        """Keep the raw samples, one array per column, each sample with its round, block and artefact (npz)."""
+        columns: dict[str, Any] = {name: column(self.rows, name) for name in COLUMNS}
+        columns |= {name: self.place[:, n] for n, name in enumerate(("round", "block", "artefact"))}
+        np.savez_compressed(file, **columns, clean=is_undisturbed(self.rows))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return medians (ms), ratios, intervals and verdicts, as plain data."""
+
+        def told(ratio: Ratio) -> dict[str, Any]:
+            return {"ratio": ratio.ratio, "low": ratio.low, "high": ratio.high, "verdict": ratio.verdict}
+
+        return {
+            "mode": self.mode,
+            "baseline": self.baseline,
+            "rounds": self.latency.shape[0],
+            "notes": list(self.notes),
+            "elsewhere": dict(self.elsewhere),
+            "gpu": None if self.gpu is None else self.gpu.tree(),
+            "artefacts": [
+                {
+                    "latency_ms_p50": float(np.nanmedian(self.latency[:, :, index])),
+                    "network_ms_p50": float(np.nanmedian(self.network[:, :, index])),
+                    "latency": told(self.ratio(index)),
+                    "network": told(self.ratio(index, network=True)),
+                    "facts": dict(facts),
+                }
+                for index, facts in enumerate(self.facts)
+            ],
+        }
+
+
+def compare(
+    artefacts: Sequence[Path],
+    images: Sequence[Image] | Path,
+    target: Target,
+    *,
+    baseline: int = 0,
+    rounds: int = 5,
+    blocks: int = 8,
+    protocol: Protocol = Protocol(),  # noqa: B008 - frozen
+    loader: str = LOADER,
+) -> Comparison:
+    """Measure artefacts interleaved, alone on the target's device.
+
+    Args:
+        artefacts: their folders; all are in memory at once.
+        images: RGB uint8, or a file of ``images.saved_images``; inferences take them in turn.
+        target: device and threads.
+        baseline: index of the one that others are compared with.
+        rounds: times that all processes are started afresh; at least 2, for an interval.
+        blocks: blocks of each artefact in a round; an even number, each order comes with its reverse.
+        protocol: warm-up, length of a block, limits.
+        loader: as in ``measure``.
+
+    Raises:
+        ValueError: too few rounds, or an odd number of blocks.
+        RuntimeError: one of the processes died or hung; nothing is concluded then.
+    """
+    if rounds < 2 or blocks < 2 or blocks % 2:
+        raise ValueError(f"at least 2 rounds and an even number of blocks are needed, not {rounds} and {blocks}")
+    rng = np.random.default_rng(0)
+    with alone_on(target.device), saved_images(images) as file, watching(target) as watch:
+        surroundings = environment(target)
+        setting = Setting(file, target, protocol, watch, loader)
+        found = [run_round(artefacts, setting, rng, blocks=blocks) for _ in range(rounds)]
+    gpu = watch.told([look for one in found for look in one.looks])
+    return summarised(found, target, surroundings, gpu, baseline=baseline)
+
+
+def summarised(
+    rounds: Sequence[Round],
+    target: Target,
+    surroundings: Mapping[str, Any],
+    gpu: Watched | None,
+    *,
+    baseline: int = 0,
+) -> Comparison:
+    """Return the comparison that rounds of the same artefacts make; all have the same number of blocks, or the fewest.
+
+    Args:
+        rounds: at least one.
+        target: where they ran.
+        surroundings: ``environment.environment`` of the target.
+        gpu: what was seen of it.
+        baseline: index of the artefact that others are compared with.
+    """
+    blocks = min(len(one.batches) for one in rounds)
+    runs = [one.batches[:blocks] for one in rounds]
+    mode = mode_of(runs, target)
+    flat = [
+        ((r, b, a), batch)
+        for r, of_round in enumerate(runs)
+        for b, row in enumerate(of_round)
+        for a, batch in enumerate(row)
+    ]
+    return Comparison(
+        rows=np.concatenate([batch.rows for _, batch in flat]),
+        place=np.concatenate([np.tile(place, (len(batch.rows), 1)) for place, batch in flat]),
+        latency=_medians(runs, "latency", mode),
+        network=_medians(runs, "network", mode),
+        mode=mode,
+        baseline=baseline,
+        tolerance=TOLERANCE[target.device],
+        steady=all(one.steady for one in rounds),
+        elsewhere=shares([batch.elsewhere for _, batch in flat]),
+        facts=tuple({**surroundings, **facts} for facts in rounds[0].facts),
+        gpu=gpu,
+    )
+
+
+def levels(medians: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how slow each artefact was in each round, without what slowed a whole row of blocks, and what is left.
+
+    Args:
+        medians: (rounds, blocks, artefacts) milliseconds; NaN where a block is not known.
+
+    Returns:
+        (rounds, artefacts) natural logarithms, and (rounds, blocks, artefacts) what each block lies above them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a row that nobody knows says nothing
+        logs = np.log(medians)
+        own = np.nanmedian(logs, axis=1, keepdims=True)
+        rows = np.nanmedian(logs - own, axis=2, keepdims=True)
+        found = np.nanmedian(logs - rows, axis=1, keepdims=True)
+    return found[:, 0], logs - rows - found
+
+
+def mode_of(runs: Sequence[Sequence[Sequence[Batch]]], target: Target) -> Mode:
+    """Choose what medians are taken of (see ``samples.trusted``), by blocks here, not by samples."""
+    if target.device != "cpu":
+        return "wall"
+    clean = np.array([[[is_clean(b.rows).sum() >= CLEAN_IN_BLOCK for b in row] for row in blocks] for blocks in runs])
+    rounds = [[np.concatenate([b.rows for b in column_]) for column_ in zip(*blocks, strict=True)] for blocks in runs]
+    short = all(is_short(rows, target.threads) for artefacts in rounds for rows in artefacts)
+    few = any(too_few_clean(rows, CLEAN_IN_BLOCK) for artefacts in rounds for rows in artefacts)
+    if short and not few and clean.mean(axis=1).min() >= CLEAN_BLOCKS:
+        return "clean"
+    return "cpu" if target.threads == 1 else "wall"
+
+
+def _medians(runs: Sequence[Sequence[Sequence[Batch]]], stage: Stage, mode: Mode) -> NDArray[np.float64]:
+    def median(batch: Batch) -> float:
+        times = milliseconds(batch.rows, stage, mode)
+        enough = CLEAN_IN_BLOCK if mode == "clean" else 1
+        return float(np.median(times)) if len(times) >= enough else float("nan")
+
+    return np.array([[[median(batch) for batch in row] for row in blocks] for blocks in runs])

@@ -1,0 +1,93 @@
+"""What a deployment does besides: it decodes image files, and wants only boxes it can be sure of.
+
+Latency is taken from image arrays to all the boxes that accuracy is evaluated on, most of which nobody looks at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.core.target import Target
+from paretune.core.types import SURE, Image
+from paretune.profiling.latency.samples import P50_SAMPLES, Protocol
+from paretune.profiling.latency.shared_images import saved_images
+from paretune.profiling.latency.worker_client import LOADER, Worker
+from paretune.system.device_lock import alone_on
+
+INFERENCES = 130
+"""Enough for a 95th percentile; a slow artefact runs as many as the protocol's ``cap`` leaves time for."""
+FIGURES = ("decode_ms_p50", "postprocess_ms_p50_deployed")
+TRANSFER = "transfer_ms_p50"
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """Stages of a deployment, each (N, 2): wall and CPU time of every inference in ms."""
+
+    decode: NDArray[np.float64]
+    """JPEG file in memory → RGB array."""
+    postprocess: NDArray[np.float64]
+    """Raw maps → boxes of at least ``score``."""
+    score: float
+    transfer: NDArray[np.float64] | str | None = None
+    """Input to the GPU and raw maps back, which is a part of the network's time, or why it is not known; None on a
+    CPU."""
+
+    @property
+    def stages(self) -> dict[str, NDArray[np.float64]]:
+        """Return the stages by the names that their medians are told under."""
+        found = dict(zip(FIGURES, (self.decode, self.postprocess), strict=True))
+        return {**found, TRANSFER: self.transfer} if isinstance(self.transfer, np.ndarray) else found
+
+    def metrics(self) -> dict[str, float]:
+        """Return their medians; of too few inferences there are none."""
+        if len(self.decode) < P50_SAMPLES:
+            return {}
+        return {name: float(np.median(times[:, 0])) for name, times in self.stages.items()}
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Say for each figure that ``metrics`` lacks why it does."""
+        few = f"{len(self.decode)} samples, {P50_SAMPLES} are needed"
+        carried = {TRANSFER: self.transfer} if isinstance(self.transfer, str) else {}
+        return carried | dict.fromkeys((name for name in self.stages if name not in self.metrics()), few)
+
+
+def deployed(
+    artefact: Path,
+    images: Sequence[Image] | Path,
+    target: Target,
+    protocol: Protocol = Protocol(),  # noqa: B008 - frozen
+    *,
+    loader: str = LOADER,
+) -> Deployed:
+    """Time these stages in a fresh process, alone on the target's device.
+
+    Args:
+        artefact: its folder.
+        images: RGB uint8, or a file of ``images.saved_images``; they are written as JPEG (quality 90) before
+            they are decoded.
+        target: device and threads.
+        protocol: warm-up, cap and limits.
+        loader: as in ``measuring.measure``.
+
+    Raises:
+        UserError: the artefact is damaged, or the machine has fewer cores than the target's threads.
+        RuntimeError: the process died or hung.
+    """
+    with (
+        alone_on(target.device),
+        saved_images(images) as file,
+        Worker(artefact, file, target, protocol, loader) as worker,
+    ):
+        worker.warm_up()
+        found = worker.deploy(SURE, INFERENCES)
+    why = found.pop("no_transfer")
+    times = {stage: np.array(rows, np.float64).reshape(-1, 2) / 1e6 for stage, rows in found.items()}
+    transfer = None if target.device == "cpu" else why or times["transfer"]
+    return Deployed(times["decode"], times["postprocess"], SURE, transfer)

@@ -1,0 +1,168 @@
+"""Taking the measurement of one artefact: processes one after another, until enough of them ran undisturbed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, median_low
+from typing import Any
+
+import numpy as np
+
+from paretune.core.target import Target
+from paretune.core.types import Image
+from paretune.profiling.environment import environment
+from paretune.profiling.gpu.contention import Look, Watch, foreigners, watching
+from paretune.profiling.latency.memory_contention import SLOWER, Neighbours, neighbours
+from paretune.profiling.latency.result import Latency, disturbance, unsettled
+from paretune.profiling.latency.samples import COLD, Batch, Protocol, Rows
+from paretune.profiling.latency.shared_images import saved_images
+from paretune.profiling.latency.worker_client import LOADER, Worker
+from paretune.system.cpu_cores import shares
+from paretune.system.device_lock import alone_on
+
+LEAD_IN = 5
+"""Inferences that do not count after copies of memory: those leave caches that have to be filled again."""
+
+
+@dataclass(frozen=True)
+class _Window:
+    """What a process did in one go."""
+
+    batch: Batch
+    seen: Sequence[Look]
+    slowed: float | None
+
+
+@dataclass(frozen=True)
+class _Repetition:
+    """What one process did."""
+
+    windows: Sequence[_Window]
+    steady: bool
+    facts: dict[str, Any]
+    dropped: int
+
+    @property
+    def rows(self) -> Rows:
+        """Its samples."""
+        return np.concatenate([window.batch.rows for window in self.windows])
+
+    @property
+    def elsewhere(self) -> list[Mapping[str, float]]:
+        """What else used the cores."""
+        return [window.batch.elsewhere for window in self.windows]
+
+    @property
+    def peak_bytes(self) -> int:
+        """Its peak of resident memory."""
+        return max(window.batch.peak_bytes for window in self.windows)
+
+    @property
+    def allocator_bytes(self) -> int | None:
+        """The most that torch's allocator gave out on a GPU."""
+        return max((found for window in self.windows if (found := window.batch.allocator_bytes)), default=None)
+
+    @property
+    def seen(self) -> list[Look]:
+        """The GPU, before and after each window."""
+        return [look for window in self.windows for look in window.seen]
+
+
+def _repeated(worker: Worker, watch: Watch, memory: Neighbours, protocol: Protocol, number: int) -> _Repetition:
+    """Sample in one process; beside others that use the memory on and on for a share of the patience.
+
+    The calmer half is kept then. One that is more than was asked for has no patience left.
+    """
+    share = protocol.patience / protocol.repetitions if number < protocol.repetitions else 0.0
+    before, plateau, windows, end = memory.look(), worker.warm_up(), list[_Window](), None
+    while True:
+        lead_in, image = LEAD_IN if windows else 0, (number + len(windows)) * protocol.samples
+        with watch.around(worker.pid) as seen:
+            batch = worker.sample(protocol.seconds, protocol.samples, lead_in=lead_in, image=image)
+        after = memory.look()
+        windows.append(_Window(batch, seen, memory.slowed([before, after])))
+        before = after
+        if end is None:
+            calm = (windows[0].slowed or 0.0) <= SLOWER
+            end = 0.0 if calm else time.monotonic() + share
+        if time.monotonic() >= end:
+            kept = _calmer(windows)
+            return _Repetition(kept, plateau, worker.facts, len(windows) - len(kept))
+
+
+def _calmer(windows: Sequence[_Window]) -> list[_Window]:
+    """Return the half, in its order, around which others used the memory less."""
+    ranked = sorted(range(len(windows)), key=lambda number: windows[number].slowed or 0.0)
+    return [windows[number] for number in sorted(ranked[: (len(windows) + 1) // 2])]
+
+
+def measure(
+    artefact: Path,
+    images: Sequence[Image] | Path,
+    target: Target,
+    protocol: Protocol = Protocol(),  # noqa: B008 - frozen
+    *,
+    loader: str = LOADER,
+) -> Latency:
+    """Measure one artefact, alone on the target's device.
+
+    A repetition that others disturbed is taken again, and further ones are taken until the median's interval is narrow
+    enough (`interval.NARROW`) and they agree, as far as ``protocol.spare`` goes; one alone is a quick look, and stays
+    alone. Where guests of the same host use the memory, each samples on as far as
+    ``protocol.patience`` goes, and the calmer half is kept. Chosen by what else ran, never by how fast it was.
+
+    Args:
+        artefact: its folder.
+        images: RGB uint8, or a file of ``images.saved_images``; inferences take them in turn, each repetition from
+            another on.
+        target: device and threads.
+        protocol: how long.
+        loader: ``module:function`` (folder, target) → predictor.
+
+    Raises:
+        UserError: the artefact is damaged, or the machine has fewer cores than the target's threads.
+        RuntimeError: the measuring process died or hung, or two of them did not run the same; no figure
+            is given then.
+    """
+    kept: list[_Repetition] = []
+    dropped, spare = 0, protocol.spare
+    with (
+        alone_on(target.device),
+        saved_images(images) as file,
+        watching(target) as watch,
+        neighbours(target, protocol.patience) as memory,
+    ):
+        surroundings = environment(target)
+        while (missing := len(kept) < protocol.repetitions) or (
+            spare and unsettled([one.rows for one in kept], target)
+        ):
+            with Worker(artefact, file, target, protocol, loader) as worker:
+                one = _repeated(worker, watch, memory, protocol, len(kept))
+            others = disturbance(one.rows, shares(one.elsewhere), target) + foreigners(one.seen)
+            again = spare > 0 and bool(others)
+            spare -= again or not missing
+            if again:
+                dropped += 1
+            else:
+                kept.append(one)
+    cold = {name: median(one.facts.pop(name) for one in kept) for name in COLD}
+    if any(one.facts != kept[0].facts for one in kept):
+        raise RuntimeError(f"the repetitions did not run the same: {[one.facts for one in kept]}")
+    windows = [window for one in kept for window in one.windows]
+    return Latency(
+        rows=np.concatenate([one.rows for one in kept]),
+        repetition=np.repeat(np.arange(len(kept)), [len(one.rows) for one in kept]),
+        target=target,
+        memory_mib_peak=median_low(one.peak_bytes for one in kept) / 2**20,  # the first may have compiled
+        allocator_mib_peak=max((found / 2**20 for one in kept if (found := one.allocator_bytes)), default=None),
+        elsewhere=shares([window.batch.elsewhere for window in windows]),
+        steady=all(one.steady for one in kept),
+        cold=cold,
+        facts={**surroundings, **kept[0].facts},
+        retaken=dropped + sum(one.dropped for one in kept),
+        gpu=watch.told([look for one in kept for look in one.seen]),
+        slowed=tuple(window.slowed for window in windows),
+    )

@@ -1,0 +1,76 @@
+"""A quick look at a few functions in this process, interleaved: enough to steer by, not to publish.
+
+What is published is measured by ``latency`` and ``comparison``, in fresh processes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.core.target import Target
+
+Run = Callable[[], object]
+
+
+def clock_for(target: Target) -> Callable[[], float]:
+    """Return the seconds to time by: CPU time where one thread of a CPU does all the work.
+
+    Others who use the core meanwhile hardly change it; by wall time the longer of two functions looks longer still,
+    since it is interrupted in every call.
+    """
+    return time.process_time if target.device == "cpu" and target.threads == 1 else time.perf_counter
+
+
+def interleaved(
+    runs: Sequence[Run],
+    *,
+    rounds: int = 5,
+    block: float = 2e-3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> NDArray[np.float64]:
+    """Time functions in turn, each order followed by its reverse, which cancels a steady drift.
+
+    Args:
+        runs: what is timed; whoever calls this keeps others off the device.
+        rounds: times that each has its turn.
+        block: seconds of a turn, in which a function is called at least twice.
+        clock: seconds.
+
+    Returns:
+        (rounds, runs) seconds of the fastest call of each turn: what disturbs a call only ever makes it longer.
+    """
+    counts = [int(np.clip(block / max(_fastest(run, 2, clock), 1e-9), 2, 1000)) for run in runs]
+    orders = np.arange(len(runs))
+    found = np.empty((rounds, len(runs)))
+    for number in range(rounds):
+        for index in orders if number % 2 == 0 else orders[::-1]:
+            found[number, index] = _fastest(runs[index], counts[index], clock)
+    return found
+
+
+def quick_ratio(run: Run, base: Run, *, seconds: float = 2.0, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return the time of one function as a share of another's: the median over rounds.
+
+    Args:
+        run: what is asked about.
+        base: what it is compared with.
+        seconds: that all of it takes about; there are at least five rounds.
+        clock: seconds.
+    """
+    once = interleaved([run, base], rounds=1, block=0.0, clock=clock).sum()
+    rounds = int(np.clip(seconds / max(2 * once, 1e-9), 5, 25))
+    times = interleaved([run, base], rounds=rounds, block=seconds / rounds / 4, clock=clock)
+    return float(np.median(times[:, 0] / times[:, 1]))
+
+
+def _fastest(run: Run, calls: int, clock: Callable[[], float]) -> float:
+    def timed() -> float:
+        began = clock()
+        run()
+        return clock() - began
+
+    return min(timed() for _ in range(calls))

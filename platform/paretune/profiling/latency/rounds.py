@@ -1,0 +1,99 @@
+"""One round of an interleaved measurement: every artefact in a fresh process, run in short blocks in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.core.target import Target
+from paretune.profiling.gpu.contention import Look, Watch
+from paretune.profiling.latency.samples import Batch, Protocol
+from paretune.profiling.latency.worker_client import LOADER, Worker
+
+LEAD_IN, LONG = 2, 0.05
+"""Inferences at the beginning of a block that do not count: the process has slept, and its caches are others'. Of
+inferences longer than these seconds one is enough."""
+FEWEST_BLOCKS, MOST_BLOCKS = 8, 16
+"""Blocks of each artefact in a round whose number follows from the seconds to sample: of three rounds of the fewest
+blocks of three inferences a 90th percentile is known."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What fresh processes, one for each artefact, ran in turn."""
+
+    batches: tuple[tuple[Batch, ...], ...]
+    """(block, artefact) inferences of each turn."""
+    steady: bool
+    """Whether every warm-up reached its plateau."""
+    facts: tuple[dict[str, Any], ...]
+    """For each artefact, what really ran, read back, with ``load_ms`` and ``first_inference_ms``."""
+    looks: tuple[Look, ...]
+    """The GPU before and after; empty on a CPU."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how rounds are run."""
+
+    images: Path
+    """File of ``images.saved_images``."""
+    target: Target
+    protocol: Protocol
+    watch: Watch
+    loader: str = LOADER
+
+
+def run_round(
+    artefacts: Sequence[Path], setting: Setting, rng: np.random.Generator, *, blocks: int | None = None
+) -> Round:
+    """Start a process for each artefact, warm all of them up, and run them in blocks in turn.
+
+    Every order of the artefacts is followed by its reverse (A B B A), which cancels a steady drift.
+
+    Args:
+        artefacts: their folders.
+        setting: images, target, protocol.
+        rng: draws the orders.
+        blocks: of each artefact, an even number; None fills ``protocol.seconds`` of each artefact.
+
+    Raises:
+        UserError: an artefact is damaged, or the machine has too few cores.
+        RuntimeError: a process died or did not answer.
+    """
+    protocol, target = setting.protocol, setting.target
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(Worker(folder, setting.images, target, protocol, setting.loader))
+            for folder in artefacts
+        ]
+        plateaus = [worker.warm_up() for worker in workers]  # each of them, whatever the first says
+        turns = _turns(workers, protocol) if blocks is None else blocks
+        orders = [rng.permutation(len(workers)) for _ in range(turns // 2)]
+        rows = [order for pair in orders for order in (pair, pair[::-1])]
+        with setting.watch.around(*(worker.pid for worker in workers), own=workers[0].pid) as looks:
+            batches = [_turn(workers, order, protocol, number) for number, order in enumerate(rows)]
+        return Round(tuple(batches), all(plateaus), tuple(worker.facts for worker in workers), tuple(looks))
+
+
+def _turns(workers: Sequence[Worker], protocol: Protocol) -> int:
+    """Return the even number of blocks that fills the seconds to sample of the slowest artefact."""
+    slowest = max(worker.inference_seconds for worker in workers)
+    block = max(protocol.block_seconds, protocol.block_samples * slowest)
+    return 2 * round(float(np.clip(protocol.seconds / block, FEWEST_BLOCKS, MOST_BLOCKS)) / 2)
+
+
+def _turn(workers: Sequence[Worker], order: NDArray[np.int64], protocol: Protocol, number: int) -> tuple[Batch, ...]:
+    """Let each worker run one block, in the order given, on the same images; return them in the workers' own order."""
+    fewest = protocol.block_samples
+    found = {}
+    for index in map(int, order):
+        lead_in = 1 if workers[index].inference_seconds > LONG else LEAD_IN
+        found[index] = workers[index].sample(protocol.block_seconds, fewest, lead_in=lead_in, image=fewest * number)
+    return tuple(found[index] for index in range(len(workers)))

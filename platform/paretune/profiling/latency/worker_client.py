@@ -1,0 +1,239 @@
+"""Starting workers and waiting for them, asleep: a parent that polls takes the core it measures on."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from paretune.core.errors import UserError
+from paretune.core.target import Target
+from paretune.profiling.latency.samples import COLUMNS, Batch, Protocol, milliseconds, steady
+from paretune.system.cpu_cores import choose_cores
+
+LOADER = "paretune.runtimes.predictor:load_predictor"
+COUNTS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB")
+"""Libraries that take their number of threads from ``…_NUM_THREADS`` when they are imported."""
+PLACES = ("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "OMP_PLACES", "OMP_PROC_BIND")
+"""Variables that would move threads away from the cores the worker is pinned to."""
+
+
+class Worker:
+    """A process that has loaded one artefact; use it in a ``with`` block.
+
+    It dies with the thread that started it, and with it all that it started itself.
+    """
+
+    def __init__(
+        self,
+        artefact: Path,
+        images: Path,
+        target: Target,
+        protocol: Protocol,
+        loader: str = LOADER,
+        cores: Sequence[int] | None = None,
+        batch: int = 1,
+        beside: Sequence[int] = (),
+    ) -> None:
+        """Start the process and wait until it has loaded the artefact and run it once.
+
+        Args:
+            artefact: the artefact's folder.
+            images: file of ``images.saved_images``.
+            target: device and threads.
+            protocol: how it is warmed up, and how long an answer may take.
+            loader: ``module:function``, of (folder, target); what it returns has ``facts``, ``preprocess``,
+                ``core`` and ``postprocess`` as ``runtimes.predictor.Predictor`` has. It is imported with this
+                process's own ``sys.path``.
+            cores: to run on, as many as the target has threads; None chooses.
+            batch: images of an inference; a row of the samples is then one batch.
+            beside: cores of our other processes that run meanwhile, which may be hyper-threads of this one's: they
+                look after those themselves, and what they do there is not others' work.
+
+        Raises:
+            UserError: the artefact is damaged, or the machine has not so many cores.
+            RuntimeError: the process died or did not answer; what it said last is in the message.
+        """
+        pinned = choose_cores(target.threads) if cores is None else list(cores)
+        self._target, self._protocol = target, protocol
+        self._unread = b""
+        self.inference_seconds = 0.0
+        """Median of the warm-up's last window, wall time; 0 before the warm-up."""
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "paretune.profiling.latency.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            start_new_session=True,
+            env=surroundings(target.threads),
+        )
+        try:
+            request = {
+                "parent": os.getpid(),
+                "path": [str(Path(folder).absolute()) for folder in sys.path],
+                "artefact": str(artefact),
+                "images": str(images),
+                "target": target.tree(),
+                "cores": pinned,
+                "loader": loader,
+                "batch": batch,
+                "beside": list(beside),
+            }
+            self.facts: dict[str, Any] = self._ask(request)["facts"]
+        except BaseException:
+            self.stop()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the process and all that it started."""
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Return the process's number; it leads a session, in which all that it starts is."""
+        return self._process.pid
+
+    def stop(self) -> None:
+        """End the process and all that it started."""
+        self._kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+        self._errors.close()
+
+    def warm_up(self) -> bool:
+        """Run until two windows in a row agree; returns False when the cap came first (Barrett et al., OOPSLA 2017)."""
+        protocol, target = self._protocol, self._target
+        window = protocol.warmup_seconds / 2
+        start, last = time.monotonic(), self.sample(window, 5)
+        while time.monotonic() - start < protocol.warmup_cap:
+            now = self.sample(window, 5)
+            self.inference_seconds = float(np.median(milliseconds(now.rows, "latency", "wall"))) / 1000
+            if steady(last.rows, now.rows, protocol, target.threads, target.device):
+                return True
+            last = now
+        return False
+
+    def sample(self, seconds: float, at_least: int, *, lead_in: int = 0, image: int | None = None) -> Batch:
+        """Run for at least so long and so often, from this image on; ``lead_in`` inferences before that do not count.
+
+        Raises:
+            RuntimeError: the process died or did not answer.
+        """
+        order = {"do": "sample", "seconds": seconds, "at_least": at_least, "cap": self._protocol.cap}
+        return _batch(self._ask({**order, "lead_in": lead_in, "image": image}))
+
+    def deploy(self, score: float, inferences: int) -> dict[str, Any]:
+        """Time decoding, postprocessing with this smallest score, and on a GPU what is carried there and back.
+
+        Returns what ``besides.times`` does.
+
+        There are fewer inferences where the protocol's ``cap`` comes first.
+
+        Raises:
+            RuntimeError: the process died or did not answer.
+        """
+        order = {"do": "deploy", "score": score, "inferences": inferences, "cap": self._protocol.cap}
+        order["device"] = self._target.device
+        return self._ask(order)
+
+    def count(self, lead_in: int, inferences: int, trace: Path) -> tuple[Batch, list[dict[str, Any]]]:
+        """Run so many inferences of a core that counts its operators; its trace is written if it has one.
+
+        Returns:
+            The inferences, and the operators (``runtimes.base.Operator``) as plain data.
+
+        Raises:
+            RuntimeError: the process died or did not answer.
+        """
+        order = {"do": "count", "lead_in": lead_in, "inferences": inferences, "cap": self._protocol.cap}
+        answer = self._ask({**order, "trace": str(trace)})
+        operators: list[dict[str, Any]] = answer.pop("operators")
+        return _batch(answer), operators
+
+    def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Send one line and wait for one line."""
+        stdin = self._process.stdin
+        assert stdin is not None  # noqa: S101 - a pipe was asked for
+        try:
+            stdin.write((json.dumps(command) + "\n").encode())
+            stdin.flush()
+        except BrokenPipeError:
+            raise RuntimeError(self._last_words()) from None
+        answer: dict[str, Any] = json.loads(self._line())
+        if "error" in answer:
+            failure = f"the measuring process failed: {answer['error']}"
+            kinds = {"UserError": UserError, "NotImplementedError": NotImplementedError}
+            raise kinds.get(answer["kind"], RuntimeError)(failure)
+        return answer
+
+    def _line(self) -> bytes:
+        """Wait for a whole line, but not for ever."""
+        stdout, limit = self._process.stdout, self._protocol.limit
+        assert stdout is not None  # noqa: S101 - a pipe was asked for
+        waiting = select.poll()  # select() cannot take the high file numbers of a large parent
+        waiting.register(stdout, select.POLLIN)
+        deadline = time.monotonic() + limit
+        while b"\n" not in self._unread:
+            if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise RuntimeError(f"the measuring process did not answer within {limit:g} s")
+            if not (chunk := os.read(stdout.fileno(), 1 << 20)):
+                raise RuntimeError(self._last_words())
+            self._unread += chunk
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line
+
+    def _kill(self) -> None:
+        """Kill the whole group; its number is ours until the process is waited for, not longer."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def _last_words(self) -> str:
+        """Say how it ended, now that it answers no more."""
+        ended = select.poll()
+        process = os.pidfd_open(self._process.pid)
+        try:
+            ended.register(process, select.POLLIN)
+            ended.poll(1000)  # it is about to end; what it says of that is better than "killed"
+        finally:
+            os.close(process)
+        self._kill()
+        code = self._process.returncode
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors="replace").strip().splitlines()
+        return f"the measuring process {how}: {said[-1] if said else 'it said nothing'}"
+
+
+def _batch(answer: dict[str, Any]) -> Batch:
+    rows = np.array(answer.pop("rows"), np.int64).reshape(-1, len(COLUMNS))
+    return Batch(rows, **answer)
+
+
+def surroundings(threads: int) -> dict[str, str]:
+    """Return the environment of a worker: threads as asked for, this package importable."""
+    kept = {name: value for name, value in os.environ.items() if name not in PLACES}
+    counts = {f"{library}_NUM_THREADS": str(threads) for library in COUNTS}
+    places = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**kept, **counts, "PYTHONPATH": os.pathsep.join(places)}

@@ -1,0 +1,287 @@
+"""Nsight Compute run on one warmed-up inference of each artefact; whatever hinders it becomes a reason.
+
+Its durations are no latencies: every kernel runs alone and several times over, once for each group of counters.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from paretune.core.target import Target
+from paretune.profiling.latency.worker_client import LOADER
+from paretune.profiling.nsight.csv_parser import NsightCsvError, errors, parse
+from paretune.profiling.nsight.kernels import DURATION, PASSES, Advice, Kernel, advice, by_name
+from paretune.system.device_lock import alone_on
+from paretune.system.machine_cache import scratch
+
+NCU = "ncu"
+RANGE = "paretune"
+"""NVTX range around the inference that is looked at."""
+SECTIONS = (
+    *("SpeedOfLight", "SpeedOfLight_RooflineChart", "MemoryWorkloadAnalysis", "LaunchStats", "Occupancy"),
+    # these two count what the plain roofline leaves out: half precision, and what convolutions mostly run on
+    *("SpeedOfLight_HierarchicalHalfRooflineChart", "SpeedOfLight_HierarchicalTensorRooflineChart"),
+)
+LIMIT = 900.0
+"""Seconds for one artefact."""
+GRACE = 5.0
+"""Seconds from the polite to the rude signal."""
+PARAMS = Path("/proc/driver/nvidia/params")
+STATUS = Path("/proc/self/status")
+ALLOWING = 1 << 21 | 1 << 38
+"""CAP_SYS_ADMIN and CAP_PERFMON, as bits of CapEff."""
+GPUS_ONLY = "Nsight Compute looks at GPUs only: give --device cuda"
+PERMISSION = (
+    "only administrators may read this GPU's counters: run as root, or load the driver with "
+    "NVreg_RestrictProfilingToAdminUsers=0, or start the container with --cap-add SYS_ADMIN"
+)
+SIGNALS = (
+    (r"ERR_NVGPUCTRPERM|CUPTI_ERROR_INSUFFICIENT_PRIVILEGES", PERMISSION),
+    (
+        r"driver resource was unavailable",
+        "another profiler holds this GPU's counters: end it, or pause DCGM with dcgmi profile --pause",
+    ),
+    (
+        r"Failed to find (metric|section)|No sections? match|No section(s)? found",
+        "this ncu does not know what is asked of this GPU: install a newer Nsight Compute",
+    ),
+    (r"nsight-compute-lock", "ncu cannot write its lock file: remove it, or set TMPDIR to a folder of your own"),
+    (
+        r"LibraryNotLoaded|Cuda driver is not compatible|driver version is insufficient",
+        "ncu cannot use this driver: install the Nsight Compute of the driver's CUDA version; sandboxes may forbid it",
+    ),
+)
+"""What ncu says → what is wrong and what to do; the first that is found counts."""
+NO_KERNELS = (
+    "no kernel ran within the inference: the runtime launched none on the GPU in the thread that called it; "
+    "see the artefact's device or provider"
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What Nsight Compute saw of one inference of an artefact."""
+
+    kernels: tuple[Kernel, ...] = ()
+    """By name, the one that takes longest first."""
+    advice: tuple[Advice, ...] = ()
+    passes: int | None = None
+    """How often each kernel ran, at most."""
+    reason: str | None = None
+    """Why there are no kernels, and what to do; None where there are."""
+    files: dict[str, str] = field(default_factory=dict, repr=False)
+    """``raw.csv`` and ``details.csv`` as ncu printed them, ``log.txt`` of what it said."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the files as plain data."""
+        told = {"kernels": [kernel.to_dict() for kernel in self.kernels], "passes": self.passes}
+        return {**told, "advice": [one.to_dict() for one in self.advice], "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What Nsight Compute saw of all artefacts."""
+
+    looks: tuple[Look, ...] = ()
+    version: str | None = None
+    reason: str | None = None
+    """Why it was not run at all, and what to do."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the files as plain data."""
+        return {"version": self.version, "reason": self.reason, "artefacts": [look.to_dict() for look in self.looks]}
+
+    def failures(self, names: Sequence[str]) -> list[str]:
+        """Say what was not seen of which artefact, a line each; nothing where all was."""
+        if self.reason is not None:
+            return [f"Nsight Compute: {self.reason}"]
+        pairs = zip(names, self.looks, strict=True)
+        return [f"{name}: Nsight Compute: {look.reason}" for name, look in pairs if look.reason is not None]
+
+    def save(self, folder: Path) -> None:
+        """Keep ncu's own files of each artefact, ``nsight-0-raw.csv`` and so on."""
+        for number, look in enumerate(self.looks):
+            for name, text in look.files.items():
+                (folder / f"nsight-{number}-{name}").write_text(text)
+
+
+def look_at(
+    artefacts: Sequence[Path],
+    images: Path,
+    target: Target,
+    progress: Callable[[str], None] = lambda _: None,
+    *,
+    limit: float = LIMIT,
+    loader: str = LOADER,
+) -> Looks:
+    """Run Nsight Compute on one inference of each artefact; never raises, a reason tells what hindered it.
+
+    Args:
+        artefacts: their folders.
+        images: file of ``images.saved_images``.
+        target: device; on a CPU there is nothing to see.
+        progress: called with a line before each.
+        limit: seconds for each.
+        loader: ``module:function`` (folder, target) → predictor.
+    """
+    if target.device != "cuda":
+        return Looks(reason=GPUS_ONLY)
+    if reason := preflight():
+        return Looks(version=version(), reason=reason)
+    looks = []
+    for number, artefact in enumerate(artefacts, start=1):
+        progress(f"Nsight Compute on {artefact} ({number} of {len(artefacts)})")
+        try:
+            with alone_on(target.device), scratch() as folder:
+                looks.append(_look(artefact, images, Path(folder), limit, loader))
+        except Exception as error:  # noqa: BLE001 - what was measured before is worth more than this
+            looks.append(Look(reason=f"{type(error).__name__}: {' '.join(str(error).split())}"))
+    return Looks(tuple(looks), version())
+
+
+def preflight(params: Path = PARAMS, status: Path = STATUS) -> str | None:
+    """Return why Nsight Compute cannot work here and what to do, in one line; None if nothing is known against it.
+
+    Args:
+        params: the driver's parameters.
+        status: of this process, with its capabilities.
+    """
+    if shutil.which(NCU) is None:
+        return f"there is no {NCU} on the PATH: install Nsight Compute, or add its folder (in CUDA's, bin) to the PATH"
+    if version() is None:
+        return f"{shutil.which(NCU)} --version tells no version: install Nsight Compute anew"
+    restricted = re.search(r"^RmProfilingAdminOnly:\s*1\s*$", _text(params), re.MULTILINE)
+    if restricted and os.geteuid() != 0:
+        found = re.search(r"^CapEff:\s*([0-9a-f]+)$", _text(status), re.MULTILINE)
+        if found is None or not int(found[1], 16) & ALLOWING:
+            return PERMISSION
+    return None
+
+
+def version() -> str | None:
+    """Return ncu's version, such as ``2025.3.1.0``; None if it tells none."""
+    try:
+        said = subprocess.run([NCU, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"Version (\d+(\.\d+)+)", said.stdout)
+    return found[1] if found else None
+
+
+def command(artefact: Path, images: Path, report: Path, limit: float, loader: str = LOADER) -> list[str]:
+    """Return the command line that looks at one inference.
+
+    Clocks and caches are left as they are when an artefact is used; by default ncu would lower the one and empty
+    the others. Kernels of a CUDA graph are looked at one by one.
+    """
+    child = ["-P", "-m", "paretune.profiling.nsight.child", str(artefact), str(images)]
+    return [
+        *(NCU, "--config-file", "off", "--target-processes", "all"),
+        *("--nvtx", "--nvtx-include", f"{RANGE}/"),  # the slash: a range that is pushed and popped
+        *(word for section in SECTIONS for word in ("--section", section)),
+        *("--replay-mode", "kernel", "--graph-profiling", "node", "--kernel-name-base", "demangled"),
+        *("--clock-control", "none", "--cache-control", "none"),
+        *("--force-overwrite", "--export", str(report)),
+        *(sys.executable, *child, "--loader", loader, "--seconds", f"{limit:.0f}"),
+    ]
+
+
+def print_command(report: Path, page: str) -> list[str]:
+    """Return the command line that prints a page of a report (``raw`` or ``details``) as CSV; it needs no GPU."""
+    return [NCU, "--import", str(report), "--csv", "--page", page, "--print-units", "base"]
+
+
+def _look(artefact: Path, images: Path, folder: Path, limit: float, loader: str) -> Look:
+    report = folder / "seen.ncu-rep"
+    code, log = _run(command(artefact.absolute(), images, report, limit, loader), folder / "log.txt", limit)
+    files = {"log.txt": log}
+    if code != 0 or not report.is_file():
+        return Look(reason=_reason(code, log, limit), files=files)
+    for page in ("raw", "details"):
+        code, text = _run(print_command(report, page), folder / f"{page}.csv", limit)
+        if code != 0:
+            return Look(reason=_reason(code, text, limit), files=files)
+        files[f"{page}.csv"] = text
+    try:
+        launches, rules = parse(files["raw.csv"]).launches, parse(files["details.csv"]).rules
+    except NsightCsvError as error:
+        return Look(reason=f"{' '.join(str(error).split())}; see log.txt", files=files)
+    kernels = by_name(launches)
+    if not kernels:
+        counters = f"every counter is n/a ({DURATION[0]} among them): {PERMISSION}"
+        return Look(reason=counters if launches else NO_KERNELS, files=files)
+    passes = [found for launch in launches if (found := launch.number(*PASSES)) is not None]
+    return Look(kernels, advice(launches, rules), int(max(passes)) if passes else None, None, files)
+
+
+def _run(words: Sequence[str], file: Path, limit: float) -> tuple[int | None, str]:
+    """Run a command with a time limit, all it started with it; returns its code, None at the limit, and its words."""
+    with file.open("wb") as out:
+        # a file, not a pipe: what outlives ncu could hold a pipe open for ever
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, env=_env()
+        )
+        code: int | None = None
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                code = process.wait(limit)
+        finally:
+            _end(process)
+    return code, file.read_text(errors="replace")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that still runs, and its whole group: with a request first, so that ncu leaves the GPU in order."""
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE
+    while (
+        time.monotonic() < deadline and os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    ):
+        time.sleep(0.05)
+    with suppress(ProcessLookupError):  # the group's number is ours until its leader is waited for
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _env() -> dict[str, str]:
+    """Return the environment of the profiled process: it imports what this one can."""
+    places = [str(Path(__file__).parents[2]), *(str(Path(place).absolute()) for place in sys.path if place)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(places))}
+
+
+def _reason(code: int | None, log: str, limit: float) -> str:
+    """Say in one line what went wrong, and what to do."""
+    own_words = "\n".join(line for line in log.splitlines() if line.startswith("=="))
+    if known := next((said for signs, said in SIGNALS if re.search(signs, own_words)), None):
+        own = next((line for line in errors(log) if re.search("Failed to find|No section", line)), "")
+        return f"{known} ({own})" if own else known
+    if code is None:
+        return f"Nsight Compute did not end within {limit:g} s and was stopped: profile a smaller artefact by itself"
+    if child := re.search(r"^paretune: (.+)$", log, re.MULTILINE):
+        return f"the profiled process failed: {child[1]}"
+    if "No kernels were profiled" in log:
+        return NO_KERNELS
+    last = [*log.split("\n"), *errors(log)]
+    said = next((line.strip() for line in reversed(last) if line.strip()), "it said nothing")
+    return f"ncu ended with {code}: {said}"
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""

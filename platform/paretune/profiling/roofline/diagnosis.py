@@ -1,0 +1,223 @@
+"""Where the time of an artefact goes, and how far each part is from what the device could do.
+
+The roofline model (see ``roofs``) gives a layer's least time; Amdahl's law (AFIPS 1967) what could be gained at most if
+a part cost nothing, or ran at its roof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from paretune.profiling.latency.samples import Stage
+from paretune.profiling.roofline.hardware_peaks import Roofs
+from paretune.profiling.roofline.layer_work import Work
+
+LayerBound = Literal["compute", "memory", "launch"]
+Bound = Literal[LayerBound, "host", "transfer"]
+Verdict = Literal[
+    "compute-bound", "memory-bound", "launch-bound", "transfer-bound", "postprocess-bound", "host-bound", "unknown"
+]
+FAR = 0.2
+"""A layer that reaches less than this share of its roof spends its time on being called, not on working."""
+MOST = 0.5
+"""Share of the whole from which on a part gives its name to the artefact."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer with weights: its time, and the least it could take."""
+
+    work: Work
+    ms: float
+    roof_ms: float
+    limit: Literal["compute", "memory"]
+    """Which of its roofs is the lower one."""
+
+    @property
+    def attained(self) -> float:
+        """Return the share of the roof that it reaches; above 1 where the roof was measured lower than it is."""
+        return self.roof_ms / self.ms if self.ms else 1.0
+
+    @property
+    def bound(self) -> LayerBound:
+        """Say what keeps it from being faster."""
+        return "launch" if self.attained < FAR else self.limit
+
+    @property
+    def intensity(self) -> float:
+        """Return operations per byte."""
+        return self.work.flops / self.work.nbytes
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What could be gained from one part: times as fast from image to boxes."""
+
+    part: str
+    ms: float
+    share: float
+    free: float
+    """If it cost nothing."""
+    at_roof: float | None
+    """If it ran at its roof; None where it has none."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The time of one inference, taken apart."""
+
+    preprocess_ms: float
+    network_ms: float
+    postprocess_ms: float
+    layers: tuple[Layer, ...]
+    """Layers with weights, slowest first; not all of them where ``unknown``."""
+    roofs: Roofs
+    host_ms: float = 0.0
+    """Of the network's: what the host computes between a detector's networks."""
+    transfer_ms: float = 0.0
+    """Of the network's: copies between the host's memory and the device's; a CPU has none."""
+    unknown: str | None = None
+    """Why it is not known what bounds the network."""
+
+    @property
+    def total_ms(self) -> float:
+        """Return the time from image to boxes."""
+        return self.preprocess_ms + self.network_ms + self.postprocess_ms
+
+    @property
+    def rest_ms(self) -> float:
+        """Return the time of the network outside of layers with weights: norms, activations, calls."""
+        return max(0.0, self.network_ms - self.apart_ms - sum(layer.ms for layer in self.layers))
+
+    @property
+    def apart_ms(self) -> float:
+        """Return the time of the network that none of its operators takes: the host's and the transfers'."""
+        return self.host_ms + self.transfer_ms
+
+    @cached_property
+    def by_bound(self) -> dict[Bound, float]:
+        """Return the network's time in ms by what bounds it; what belongs to no layer is the launch's.
+
+        Host and transfers are there where there are any; nothing is where that is ``unknown``.
+        """
+        if self.unknown:
+            return {}
+        found: dict[Bound, float] = {"compute": 0.0, "memory": 0.0, "launch": self.rest_ms}
+        for layer in self.layers:
+            found[layer.bound] += layer.ms
+        apart: dict[Bound, float] = {"host": self.host_ms, "transfer": self.transfer_ms}
+        return found | {bound: ms for bound, ms in apart.items() if ms}
+
+    @property
+    def verdict(self) -> Verdict:
+        """Name what bounds the whole."""
+        if self.postprocess_ms >= MOST * self.total_ms:
+            return "postprocess-bound"
+        if self.preprocess_ms + self.host_ms >= MOST * self.total_ms:
+            return "host-bound"
+        if self.unknown:
+            return "unknown"
+        most: Bound = max(self.by_bound, key=lambda bound: self.by_bound[bound])
+        verdicts: dict[Bound, Verdict] = {
+            "compute": "compute-bound",
+            "memory": "memory-bound",
+            "launch": "launch-bound",
+            "host": "host-bound",
+            "transfer": "transfer-bound",
+        }
+        return verdicts[most]
+
+    @property
+    def evidence(self) -> str:
+        """Say in one line what the verdict rests on."""
+        network, total = self.network_ms, self.total_ms
+        stages = f"network {network / total:.0%} of the time, postprocess {self.postprocess_ms / total:.0%}"
+        if self.unknown:
+            return f"{stages}; what bounds the network is not known: {self.unknown}"
+        told = ", ".join(f"{bound} {ms / network:.0%}" for bound, ms in self.by_bound.items())
+        return f"{stages}; of the network: {told} (of it outside layers with weights {self.rest_ms / network:.0%})"
+
+    def ceilings(self, top: int = 5) -> tuple[Ceiling, ...]:
+        """Return what could be gained at most from each stage, from the rest, and from the slowest layers."""
+        roofs = [min(layer.ms, layer.roof_ms) for layer in self.layers]
+        parts: list[tuple[str, float, float | None]] = [
+            ("preprocess", self.preprocess_ms, None),
+            ("postprocess", self.postprocess_ms, None),
+            ("network", self.network_ms, None if self.unknown else self.apart_ms + sum(roofs)),
+        ]
+        if not self.unknown:
+            parts.append(("network outside layers with weights", self.rest_ms, None))
+        apart = (("host, between the networks", self.host_ms), ("transfer to and from the device", self.transfer_ms))
+        parts += [(part, ms, None) for part, ms in apart if ms]
+        parts += [(layer.work.module, layer.ms, roof) for layer, roof in zip(self.layers[:top], roofs, strict=False)]
+        return tuple(self._ceiling(*part) for part in parts)
+
+    def _ceiling(self, part: str, ms: float, roof: float | None) -> Ceiling:
+        total = self.total_ms
+        at_roof = None if roof is None else _times(total, total - ms + roof)
+        return Ceiling(part, ms, ms / total, _times(total, total - ms), at_roof)
+
+    def tree(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        layers = [
+            {
+                "module": layer.work.module,
+                "ms": layer.ms,
+                "roof_ms": layer.roof_ms,
+                "attained": layer.attained,
+                "bound": layer.bound,
+                "flops": layer.work.flops,
+                "bytes": layer.work.nbytes,
+                "precision": layer.work.precision,
+            }
+            for layer in self.layers
+        ]
+        return {
+            "verdict": self.verdict,
+            "evidence": self.evidence,
+            "unknown": self.unknown,
+            "by_bound_ms": self.by_bound or None,
+            "ceilings": [vars(ceiling) for ceiling in self.ceilings()],
+            "layers": layers,
+            "roofs": self.roofs.tree(),
+        }
+
+
+def diagnose(
+    stages: Mapping[Stage, float],
+    times: Mapping[str, float],
+    work: Mapping[str, Work],
+    roofs: Roofs,
+    *,
+    host_ms: float = 0.0,
+    transfer_ms: float = 0.0,
+    unknown: str | None = None,
+) -> Diagnosis:
+    """Take the time of an inference apart.
+
+    Args:
+        stages: ``preprocess``, ``network``, ``postprocess`` → undistorted median in ms.
+        times: module → ms of its operators, scaled so that all together make the network's.
+        work: module → what it has to do; others of ``times`` are the rest.
+        roofs: of the device.
+        host_ms: of the network's, what the host computes.
+        transfer_ms: of the network's, copies to and from the device.
+        unknown: why too little of the network's time is in ``times`` to say what bounds it.
+    """
+    layers = []
+    for module, todo in work.items():
+        if module not in times:
+            continue  # the runtime has merged it with another
+        precision = todo.precision if todo.precision in roofs.compute else "fp32"
+        compute, roof = todo.flops / roofs.compute[precision], roofs.seconds(todo.flops, todo.nbytes, precision)
+        layers.append(Layer(todo, times[module], 1000 * roof, "compute" if compute >= roof else "memory"))
+    layers.sort(key=lambda layer: -layer.ms)
+    shown = (stages["preprocess"], stages["network"], stages["postprocess"])
+    return Diagnosis(*shown, tuple(layers), roofs, host_ms, transfer_ms, unknown)
+
+
+def _times(before: float, after: float) -> float:
+    return before / after if after > 0 else float("inf")

@@ -1,0 +1,130 @@
+"""Advice as tables and as one page that needs nothing else, with the roofline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from paretune.profiling.latency.compare import Ratio
+from paretune.profiling.roofline.advice import Advice
+from paretune.profiling.roofline.diagnosis import Diagnosis
+from paretune.reports.profile_page import document, picture, table
+from paretune.reports.profile_plots import promises, roofline
+from paretune.reports.profile_tables import UNKNOWN, Rows
+
+LAYERS = 8
+"""Slowest layers that are shown."""
+Measured = Mapping[str, Ratio | str]
+"""Knob → the advised artefact's latency as a share of what it was before, or why that is not known."""
+NONE: Mapping[str, str] = {}
+
+
+def advice_tables(
+    diagnosis: Diagnosis, advice: Sequence[Advice], measured: Measured, changes: Mapping[str, str] = NONE
+) -> list[Rows]:
+    """Return what could be gained at most, the slowest layers, and the advice with what came of it."""
+    ceilings = [
+        (one.part, f"{one.ms:.3f}", f"{one.share:.0%}", _times(one.free), _times(one.at_roof))
+        for one in diagnosis.ceilings(0)
+    ]
+    layers = [
+        (
+            layer.work.module,
+            f"{layer.ms:.3f}",
+            f"{layer.work.flops / layer.ms / 1e6:.1f}" if layer.ms else UNKNOWN,
+            f"{layer.attained:.0%}",
+            layer.bound,
+        )
+        for layer in diagnosis.layers[:LAYERS]
+    ]
+    return [
+        Rows("what could be gained at most", ("part", "ms", "share", "if free", "at its roof"), tuple(ceilings)),
+        Rows(
+            "slowest layers",
+            ("layer", "ms", "GFLOP/s", "of its roof", "bound by"),
+            tuple(layers),
+            words=("bound by",),
+        ),
+        knob_table(advice, measured, changes, diagnosis.unknown),
+    ]
+
+
+def knob_table(
+    advice: Sequence[Advice], measured: Measured, changes: Mapping[str, str] = NONE, unknown: str | None = None
+) -> Rows:
+    """Return the advice with what came of it, or why there is none.
+
+    Args:
+        advice: the rows.
+        measured: what was gained by what was tried.
+        changes: knob → change of the map with its interval, or why it is not known; without any the column is missing.
+        unknown: why nothing is known of the network.
+    """
+    knobs = [
+        (
+            one.knob,
+            _times(one.predicted),
+            _told(measured.get(one.knob)),
+            *([changes.get(one.knob, UNKNOWN)] if changes else []),
+            one.risk,
+            one.why,
+        )
+        for one in advice
+    ]
+    nothing = f"none: {unknown}" if unknown else "no knob of the network gains anything that could be measured"
+    cost = ("map change",) if changes else ()
+    return Rows(
+        "advice, the largest gain first",
+        ("knob", "predicted", "measured", *cost, "may cost", "why"),
+        tuple(knobs),
+        () if knobs else (nothing,),
+        words=("measured", *cost, "may cost", "why"),
+    )
+
+
+def verdict(diagnosis: Diagnosis) -> str:
+    """Say in one line how long an inference takes and what bounds it."""
+    return f"{diagnosis.total_ms:.2f} ms from image to boxes, {diagnosis.verdict}"
+
+
+def advice_page(
+    name: str,
+    diagnosis: Diagnosis,
+    advice: Sequence[Advice],
+    measured: Measured,
+    notes: Sequence[str],
+    changes: Mapping[str, str] = NONE,
+) -> str:
+    """Return the page as HTML, its pictures inside.
+
+    Args:
+        name: of the artefact.
+        diagnosis: of it.
+        advice: for it.
+        measured: what came of those pieces that were tried.
+        notes: of the measurements it rests on.
+        changes: what those that were tried have cost of the accuracy, by knob.
+    """
+    tried = [(one.knob, one.predicted, measured.get(one.knob)) for one in advice]
+    built = [(knob, predicted, ratio) for knob, predicted, ratio in tried if isinstance(ratio, Ratio)]
+    tables = advice_tables(diagnosis, advice, measured, changes)
+    parts = [
+        table(Rows(f"{name}: {verdict(diagnosis)}", (), (), (diagnosis.evidence, *notes))),
+        picture("roofline", roofline(diagnosis)),
+        *(table(rows) for rows in tables),
+        *([picture("predicted and measured", promises(built))] if built else []),
+    ]
+    return document("Advice", parts)
+
+
+def _told(measured: Ratio | str | None) -> str:
+    """Say what a tried piece of advice gained, also where that was nothing."""
+    if measured is None:
+        return UNKNOWN
+    if isinstance(measured, str):
+        return measured
+    times = f"{1 / measured.ratio:.2f}x [{1 / measured.high:.2f}, {1 / measured.low:.2f}]"
+    return f"{times} {measured.verdict}"
+
+
+def _times(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.2f}x"

@@ -1,0 +1,166 @@
+"""A profile: what artefacts cost on a target, as tables, as plain data and as a folder of files."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from paretune.core.errors import Failed, UserError
+from paretune.core.target import Target
+from paretune.profiling.energy.measure import Energy
+from paretune.profiling.latency.compare import Comparison
+from paretune.profiling.latency.deployment import FIGURES, Deployed
+from paretune.profiling.latency.result import Latency
+from paretune.profiling.latency.throughput import Throughput
+from paretune.profiling.nsight.run import Looks
+from paretune.profiling.operators import Operators
+from paretune.reports.nsight_tables import nsight_tables
+from paretune.reports.profile_tables import Rows, operator_tables, ratio_table, stage_table, throughput_table
+from paretune.storage.artefact import Artefact, new_folder
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What artefacts cost on a target. A word in the place of a measurement is why there is none."""
+
+    artefacts: tuple[Artefact, ...]
+    latencies: tuple[Latency | str, ...]
+    energies: tuple[Energy, ...]
+    comparison: Comparison | str | None
+    """Interleaved, against the first, of those whose latency is known; None for one artefact alone."""
+    target: Target
+    images: int
+    operators: tuple[Operators | str, ...] = ()
+    """Of each artefact; none if they were not asked for."""
+    nsight: Looks | None = None
+    """What Nsight Compute saw; None if it was not asked for."""
+    besides: tuple[Deployed | str, ...] = ()
+    """What a deployment of each does besides."""
+    throughputs: tuple[tuple[Throughput | str, ...], ...] = ()
+    """Of each artefact, one for every load that was asked for."""
+
+    @property
+    def names(self) -> list[str]:
+        """Return how the artefacts are called in tables and pictures: where they lie in the folder they share."""
+        folders = [artefact.folder for artefact in self.artefacts]
+        if len(folders) == 1:
+            return [str(folders[0])]
+        shared = os.path.commonpath([folder.absolute().parent for folder in folders])
+        return [str(folder.absolute().relative_to(shared)) for folder in folders]
+
+    @property
+    def measured(self) -> list[tuple[str, Latency]]:
+        """Return names and latencies of the artefacts that could be measured."""
+        pairs = zip(self.names, self.latencies, strict=True)
+        return [(name, latency) for name, latency in pairs if isinstance(latency, Latency)]
+
+    @property
+    def failures(self) -> list[str]:
+        """Say what was to be measured and could not be, a line each."""
+        said = []
+        each = zip_longest(self.names, self.latencies, self.energies, self.besides, self.throughputs)
+        for name, latency, energy, besides, loads in each:
+            if isinstance(latency, str):  # nothing else of it was tried
+                said.append(f"{name}: {latency}")
+                continue
+            said += [f"{name}: energy: {energy.reasons['energy_mj_image']}"] if energy.failed else []
+            said += [f"{name}: decoding and sure boxes: {besides}"] if isinstance(besides, str) else []
+            said += [f"{name}: throughput of {load}" for load in loads or () if isinstance(load, str)]
+        counted = zip(self.names, self.operators, strict=False)
+        said += [f"{name}: operators: {one}" for name, one in counted if isinstance(one, Failed)]
+        said += [f"comparison: {self.comparison}"] if isinstance(self.comparison, str) else []
+        return said + ([] if self.nsight is None else self.nsight.failures(self.names))
+
+    def tables(self) -> list[Rows]:
+        """Return all of it as tables."""
+        names = self.names
+        tables = []
+        if isinstance(self.comparison, str):
+            tables.append(Rows("interleaved", (), (), (f"comparison: not known, {self.comparison}",)))
+        elif self.comparison is not None:
+            tables.append(ratio_table([name for name, _ in self.measured], self.comparison))
+        for name, latency, energy, besides in zip_longest(names, self.latencies, self.energies, self.besides):
+            if isinstance(latency, str):
+                tables.append(Rows(name, (), (), (f"latency: not known, {latency}",)))
+            else:
+                tables.append(stage_table(name, latency, energy, besides))
+        tables += [throughput_table(name, found) for name, found in zip(names, self.throughputs, strict=False) if found]
+        tables += operator_tables(names, self.operators)
+        return tables + ([] if self.nsight is None else nsight_tables(names, self.nsight))
+
+    def tree(self) -> dict[str, Any]:
+        """Return it as plain data, without raw samples."""
+        return {
+            "target": {"device": self.target.device, "threads": self.target.threads},
+            "images": self.images,
+            "artefacts": [self._entry(number) for number in range(len(self.artefacts))],
+            "comparison": self._compared(),
+            "nsight": None if self.nsight is None else self.nsight.to_dict(),
+            "failures": self.failures,
+        }
+
+    def _entry(self, number: int) -> dict[str, Any]:
+        latency = self.latencies[number]
+        entry: dict[str, Any] = {"artefact": str(self.artefacts[number].folder)}
+        if isinstance(latency, str):
+            return {**entry, "metrics": {}, "reasons": {"latency_ms_p50": latency}}
+        entry |= self.energies[number].added_to(latency.to_dict())
+        if self.besides:
+            besides = self.besides[number]
+            known, reasons = (
+                ({}, dict.fromkeys(FIGURES, besides))
+                if isinstance(besides, str)
+                else (besides.metrics(), besides.reasons)
+            )
+            entry["metrics"], entry["reasons"] = {**entry["metrics"], **known}, {**entry["reasons"], **reasons}
+        if self.throughputs:
+            loads = self.throughputs[number]
+            entry["throughput"] = [{"reason": load} if isinstance(load, str) else load.tree() for load in loads]
+        counted = self.operators[number] if self.operators else None
+        if isinstance(counted, str):
+            entry["reasons"] = {**entry["reasons"], "operators": counted}
+        elif counted is not None:
+            entry["operators"] = counted.to_dict()
+        return entry
+
+    def _compared(self) -> dict[str, Any] | None:
+        """Return the comparison as plain data, each of its artefacts by its folder."""
+        if self.comparison is None or isinstance(self.comparison, str):
+            return None if self.comparison is None else {"artefacts": [], "reason": self.comparison}
+        told = self.comparison.to_dict()
+        pairs = zip(self.artefacts, self.latencies, strict=True)
+        folders = [str(artefact.folder) for artefact, latency in pairs if isinstance(latency, Latency)]
+        named = zip(folders, told["artefacts"], strict=True)
+        return {**told, "artefacts": [{"artefact": folder, **entry} for folder, entry in named]}
+
+
+def write_profile(profile: Profile, folder: Path) -> None:
+    """Write the page, the figures and the raw samples into a new folder, all of them or nothing.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    from paretune.reports.profile_page import page
+
+    try:
+        with new_folder(folder) as draft:
+            for number, latency in enumerate(profile.latencies):
+                if isinstance(latency, Latency):
+                    latency.save_samples(draft / f"samples-{number}.npz")
+            for number, counted in enumerate(profile.operators):
+                if not isinstance(counted, str) and counted.trace is not None:
+                    (draft / f"trace-{number}.json.gz").write_bytes(counted.trace)
+            comparison = profile.comparison if isinstance(profile.comparison, Comparison) else None
+            if comparison is not None:
+                comparison.save_samples(draft / "samples-interleaved.npz")
+            (draft / "profile.json").write_text(json.dumps(profile.tree(), indent=1))
+            if profile.nsight is not None:
+                profile.nsight.save(draft)
+            layers = list(zip(profile.names, profile.operators, strict=False))
+            (draft / "profile.html").write_text(page(profile.measured, layers, profile.tables(), comparison))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error

@@ -1,0 +1,194 @@
+"""Profiles as rows of words: the same tables for a terminal and for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paretune.profiling.energy.measure import Energy
+from paretune.profiling.latency.compare import Comparison
+from paretune.profiling.latency.deployment import Deployed
+from paretune.profiling.latency.result import STAGES, Latency
+from paretune.profiling.latency.samples import (
+    P50_SAMPLES,
+    P90_SAMPLES,
+    P95_SAMPLES,
+    P99_SAMPLES,
+    TIMED,
+    Stage,
+    milliseconds,
+)
+from paretune.profiling.latency.throughput import Throughput
+from paretune.profiling.operators import Operators
+from paretune.runtimes.base import Operator
+
+UNKNOWN = "-"
+TOP = 10
+"""Layers that a table or picture names; the others are added up."""
+PERCENTILES = ((50, P50_SAMPLES), (90, P90_SAMPLES), (95, P95_SAMPLES), (99, P99_SAMPLES))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One table."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    """Columns of words, besides the first; others hold numbers."""
+
+
+def stage_table(
+    name: str, latency: Latency, energy: Energy | None = None, besides: Deployed | str | None = None
+) -> Rows:
+    """Return what an artefact costs, stage by stage: percentiles in ms, CPU time, share of the whole; energy below.
+
+    What a deployment does besides stands under the whole, of which it is no part; a word says why it is not known.
+    """
+    stages: tuple[Stage, ...] = (*STAGES, "latency")
+    rows = tuple(_stage(latency, stage) for stage in stages)
+    if isinstance(besides, Deployed):
+        single = latency.target.device == "cpu" and latency.target.threads == 1
+        rows += (
+            _beside("besides: decode a JPEG file", besides.decode, single),
+            _beside(f"besides: postprocess, score {besides.score:g}", besides.postprocess, single),
+        )
+        if isinstance(besides.transfer, np.ndarray):
+            rows += (_beside("in the network: to the GPU and back", besides.transfer, single),)
+    facts, metrics = latency.facts, latency.metrics()
+    low, high = latency.spread(latency.mode)
+    count, processes = int(metrics["latency_samples"]), len(np.unique(latency.repetition))
+    clean, cold = metrics["clean_fraction"], latency.cold
+    medians = f"medians of the processes ({latency.mode} time) {low:.3g} to {high:.3g} ms"
+    interval = latency.interval
+    told = interval if isinstance(interval, str) else f"{interval.low:.4g} to {interval.high:.4g} ms"
+    loading = f"loaded in {cold['load_ms']:.0f} ms, first inference {cold['first_inference_ms']:.1f} ms"
+    said = [
+        f"{count} inferences in {processes} fresh processes, {clean:.0%} undisturbed; {medians}",
+        f"95 % interval of the median end to end: {'not known, ' * isinstance(interval, str)}{told}",
+        f"peak memory {latency.memory_mib_peak:.0f} MiB; {loading}",
+    ]
+    if latency.target.device != "cpu":
+        names = {"device_mib_peak": "on the GPU", "allocator_mib_peak": "of it by torch's allocator"}
+        told_of = {name: latency.device_memory[name] for name in names}
+        peaks = {
+            name: f"not known, {one}" if isinstance(one, str) else f"{one:.0f} MiB" for name, one in told_of.items()
+        }
+        said.append("peak memory " + "; ".join(f"{names[name]}: {peak}" for name, peak in peaks.items()))
+    said += [f"{figure}: not known, {reason}" for figure, reason in latency.reasons.items() if "_p9" in figure]
+    said += [f"besides: not known, {besides}"] if isinstance(besides, str) else []
+    if isinstance(besides, Deployed) and isinstance(besides.transfer, str):
+        said.append(f"to the GPU and back: not known, {besides.transfer}")
+    said += () if energy is None else energy.lines
+    title = f"{name}: {facts['runtime']}, {facts['precision']}, {_where(latency)}"
+    return Rows(title, ("stage", "p50 ms", "p90", "p95", "p99", "CPU p50", "share"), rows, (*said, *latency.notes))
+
+
+def ratio_table(names: Sequence[str], comparison: Comparison) -> Rows:
+    """Return how artefacts compare with the first, measured interleaved: latencies and their ratios."""
+    told = comparison.to_dict()["artefacts"]
+    rows = []
+    for index, (name, entry) in enumerate(zip(names, told, strict=True)):
+        first = index == comparison.baseline
+        words = [f"{entry['latency_ms_p50']:.3f}", f"{entry['network_ms_p50']:.3f}"]
+        for ratio in (entry["latency"], entry["network"]):
+            times = f"{1 / ratio['ratio']:.2f}x [{1 / ratio['high']:.2f}, {1 / ratio['low']:.2f}]"
+            words.append("1" if first else f"{times} {ratio['verdict']}")
+        rows.append((name, *words))
+    head = ("artefact", "p50 ms", "network ms", "times as fast", "network alone")
+    rounds = comparison.latency.shape[0]
+    return Rows(
+        f"interleaved, {rounds} rounds of {TIMED[comparison.mode]}, against the first",
+        head,
+        tuple(rows),
+        comparison.notes,
+    )
+
+
+def operator_table(name: str, found: Operators) -> Rows:
+    """Return the operators that take most of a network, the longest first, and what the others take together."""
+    first, others = found.operators[:TOP], found.operators[TOP:]
+    rows = [(layer_of(one), one.kind, f"{found.scaled_ms([one]):.3f}", f"{found.share([one]):.1%}") for one in first]
+    if others:
+        ms, share = found.scaled_ms(others), found.share(others)
+        rows.append((f"{len(others)} others", "", f"{ms:.3f}", f"{share:.1%}"))
+    return Rows(f"{name}: layers", ("layer", "kind", "ms", "share"), tuple(rows), found.notes)
+
+
+def kind_table(name: str, found: Operators) -> Rows:
+    """Return what a network spends its time on, by what its operators compute."""
+    groups = [(group.name, group.count, group.scaled_ms, group.share) for group in found.by_kind()]
+    rest = groups[TOP:]
+    if rest:
+        groups[TOP:] = [(f"{len(rest)} other kinds", *(sum(column) for column in list(zip(*rest, strict=True))[1:]))]
+    rows = tuple((kind, str(number), f"{ms:.3f}", f"{share:.1%}") for kind, number, ms, share in groups)
+    return Rows(f"{name}: kinds of operators", ("kind", "operators", "ms", "share"), rows)
+
+
+def operator_tables(names: Sequence[str], counted: Sequence[Operators | str]) -> list[Rows]:
+    """Return both tables of every artefact that was counted, or one without rows that says why it was not."""
+    tables = []
+    for name, found in zip(names, counted, strict=False):
+        if isinstance(found, str):
+            tables.append(Rows(f"{name}: layers", (), (), (f"operators: not known, {found}",)))
+        else:
+            tables += [operator_table(name, found), kind_table(name, found)]
+    return tables
+
+
+def layer_of(operator: Operator) -> str:
+    """Return what an operator is called in a table: by its module, else by the runtime's own name."""
+    return operator.name if operator.module is None else operator.module
+
+
+def _stage(latency: Latency, stage: Stage) -> tuple[str, ...]:
+    wall, cpu = (milliseconds(latency.rows, stage, mode) for mode in ("wall", "cpu"))
+    single = latency.target.device == "cpu" and latency.target.threads == 1
+    middle, whole = (np.median(milliseconds(latency.rows, one, latency.mode)) for one in (stage, "latency"))
+    name = "end to end" if stage == "latency" else stage
+    return (name, *_percentiles(wall), f"{np.median(cpu):.3f}" if single else UNKNOWN, f"{middle / whole:.0%}")
+
+
+def _percentiles(times: NDArray[np.float64]) -> list[str]:
+    return [f"{np.percentile(times, p):.3f}" if len(times) >= needed else UNKNOWN for p, needed in PERCENTILES]
+
+
+def _beside(name: str, times: NDArray[np.float64], single: bool) -> tuple[str, ...]:
+    wall, cpu = times.T
+    return (name, *_percentiles(wall), f"{np.median(cpu):.3f}" if single else UNKNOWN, UNKNOWN)
+
+
+def throughput_table(name: str, loads: Sequence[Throughput | str]) -> Rows:
+    """Return what several streams do at once, and how much that is of so many times one of them.
+
+    A word says why a load is not known.
+    """
+    found = [load for load in loads if isinstance(load, Throughput)]
+    one = next(iter(found), None)
+    rows = [
+        (
+            str(each.streams),
+            str(each.batch),
+            f"{each.images_per_second:.1f}",
+            f"{each.low:.1f} to {each.high:.1f}",
+            f"{each.images_per_second / (one.images_per_second / one.streams * each.streams):.0%}",
+            f"{each.latency_ms_p50:.3f}",
+        )
+        for each in found
+        if one is not None
+    ]
+    head = ("streams", "batch", "images/s", "rounds", "of the first, times streams", "p50 ms of one inference")
+    notes = tuple(f"{each.streams} streams, batch {each.batch}: {note}" for each in found for note in each.notes)
+    unknown = [load for load in loads if isinstance(load, str)]
+    return Rows(f"{name}: throughput", head, tuple(rows), (*notes, *unknown))
+
+
+def _where(latency: Latency) -> str:
+    target = latency.target
+    threads = f"{target.threads} {'thread' if target.threads == 1 else 'threads'}"
+    return f"{latency.facts['cpu']}, {threads}" if target.device == "cpu" else target.device

@@ -1,0 +1,156 @@
+"""What advice promised to a sweep that tries it, and what came of it: predicted against measured.
+
+`paretune advise` leaves its predictions beside its recipes; a sweep that tries these keeps them for its end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from paretune.config.recipe import Recipe
+from paretune.core.errors import UserError
+from paretune.core.spec import fingerprint
+from paretune.core.types import InputSize
+from paretune.storage.trial_record import Record
+
+FILE = "advice.json"
+BASELINES = ("eager", "onnxruntime")
+"""What trials 0 and 1 are called in comparisons."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What one recipe should gain."""
+
+    knob: str
+    """What the advice changes."""
+    predicted: float
+    """Times as fast, from image to boxes, as what the advice was for."""
+    recipe: Mapping[str, Any]
+    """Every field with its value."""
+    before: Mapping[str, Any]
+    """Recipe of what the advice was for."""
+
+    def tree(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a promise."""
+
+    promise: Promise
+    trial: int | None = None
+    """That tried it."""
+    against: int | None = None
+    """Trial of what the advice was for."""
+    measured: Mapping[str, Any] | None = None
+    """``speedup``, ``low``, ``high`` and ``verdict`` of the one against the other, interleaved."""
+    reason: str | None = None
+    """Why it is not measured."""
+
+    @property
+    def helped(self) -> bool | None:
+        """Tell whether it is faster by more than a measurement can err; None where it is not measured."""
+        return None if self.measured is None else self.measured["verdict"] == "faster"
+
+    def tree(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        told = {"knob": self.promise.knob, "predicted": self.promise.predicted}
+        measured = {name: (self.measured or {}).get(name) for name in ("speedup", "low", "high", "verdict")}
+        more = {"trial": self.trial, "against": self.against, "helped": self.helped, "reason": self.reason}
+        return {**told, **measured, **more}
+
+
+def read_promises(recipes: Sequence[Recipe], folders: Iterable[Path]) -> list[Promise]:
+    """Read what the advice in folders promises of recipes; one that was changed since has no promise.
+
+    Raises:
+        UserError: advice that cannot be read.
+    """
+    wanted = {_key(_normal(recipe)) for recipe in recipes}
+    found: list[Promise] = []
+    for file in dict.fromkeys(folder / FILE for folder in folders):
+        if not file.is_file():
+            continue
+        try:
+            told = json.loads(file.read_text())
+            before = _normal(told["recipe"])
+            made = [
+                Promise(str(one["knob"]), float(one["predicted"]), _normal(one["recipe"]), before)
+                for one in told["advice"]
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            said = " ".join(str(error).split())
+            raise UserError(f"{file}: cannot be read ({said}); without the file recipes are only tried") from error
+        found += [promise for promise in made if _key(promise.recipe) in wanted]
+    return found
+
+
+def pairs(promises: Sequence[Promise], records: Sequence[Record]) -> list[tuple[int, int]]:
+    """Return the trials that are to be compared for the promises: the one that tried it, the one it is against."""
+    found = [(_trial(one.recipe, records), _trial(one.before, records)) for one in promises]
+    return [(tried.number, base.number) for tried, base in found if tried and base and _usable(tried, base)]
+
+
+def base_name(trial: int) -> str:
+    """Return what a comparison calls the trial that others are compared with."""
+    return BASELINES[trial] if trial < len(BASELINES) else f"trial_{trial}"
+
+
+def outcomes(
+    promises: Sequence[Promise], records: Sequence[Record], comparison: Mapping[str, Any] | None
+) -> list[Outcome]:
+    """Return what came of promises.
+
+    Args:
+        promises: of a sweep.
+        records: of its trials.
+        comparison: as ``finalists.compare_front`` returns it; None before the end of the sweep.
+    """
+    return [_outcome(one, records, comparison) for one in promises]
+
+
+def _outcome(promise: Promise, records: Sequence[Record], comparison: Mapping[str, Any] | None) -> Outcome:
+    tried, base = _trial(promise.recipe, records), _trial(promise.before, records)
+    if tried is None or base is None:
+        what = "its recipe" if tried is None else "what the advice was for"
+        return Outcome(promise, _number(tried), _number(base), reason=f"{what} was not tried")
+    known = Outcome(promise, tried.number, base.number)
+    for record in (tried, base):
+        if record.state == "failed":
+            said = next(iter((record.failure or "").splitlines()), "unknown reason")
+            return replace(known, reason=f"trial {record.number} failed: {said}")
+    if comparison is None:
+        return replace(known, reason="compared at the end of the sweep")
+    row = comparison["trials"].get(str(tried.number), {}).get(base_name(base.number))
+    return replace(known, measured=row, reason=None if row else "not compared")
+
+
+def _trial(recipe: Mapping[str, Any], records: Sequence[Record]) -> Record | None:
+    """Return the record of the trial of a recipe."""
+    key = _key(recipe)
+    return next((record for record in records if _key(record.recipe) == key), None)
+
+
+def _number(record: Record | None) -> int | None:
+    return None if record is None else record.number
+
+
+def _usable(*records: Record) -> bool:
+    return all(record.artefact is not None for record in records)
+
+
+def _normal(recipe: Any) -> dict[str, Any]:
+    """Return a recipe with every field filled in."""
+    return Recipe.model_validate(recipe).tree()
+
+
+def _key(recipe: Mapping[str, Any]) -> str:
+    """Return what recipes have in common that do the same: 160 is 160x160."""
+    return fingerprint({**recipe, "input_size": str(InputSize.parse(recipe["input_size"]))})

@@ -1,0 +1,110 @@
+"""What lies around a network or an artefact: the sweep or training it was made in, and what its job says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paretune.core.errors import UserError
+from paretune.core.target import Target
+
+if TYPE_CHECKING:
+    from paretune.config.job import Job
+    from paretune.data.base import Dataset
+    from paretune.results.sweep_folder import Sweep
+
+_SWEEP, _TRAINING = "sweep.json", "job.yaml"
+"""Files by which the folders of sweeps and trainings are known."""
+
+
+def job_of(folder: Path) -> tuple[Job, Path] | None:
+    """Return the job of the sweep or training that a network or artefact lies in, and the cache of its dataset.
+
+    None where it lies in neither.
+
+    Raises:
+        UserError: the job cannot be read.
+    """
+    from paretune.config.job import Job
+    from paretune.config.output_folder import dataset_cache
+    from paretune.core.yaml_document import read_yaml, validate
+
+    file = _around(folder)
+    if file is None:
+        return None
+    if file.name == _SWEEP:
+        sweep = _sweep_of(file)
+        return sweep.job, sweep.cache
+    return validate(Job, read_yaml(file)), dataset_cache(file.parent.parent.parent)
+
+
+def target_around(folder: Path) -> Target | None:
+    """Return the target of the sweep or training that a network or artefact lies in; None where it lies in neither.
+
+    No more of the job is read: an artefact is used also where nobody knows its dataset.
+
+    Raises:
+        UserError: the target cannot be read.
+    """
+    file = _around(folder)
+    if file is None:
+        return None
+    try:
+        if file.name == _SWEEP:
+            job = json.loads(file.read_text())["job"]
+        else:
+            from paretune.core.yaml_document import read_yaml
+
+            job = read_yaml(file).data
+        return Target.model_validate(next(iter(job["targets"].values()))) if "targets" in job else Target()
+    except (AttributeError, ImportError, KeyError, StopIteration, TypeError, ValueError) as error:
+        raise UserError(f"{file}: its target cannot be read; name one with --device and --threads") from error
+
+
+def network_around(folder: Path) -> Path:
+    """Return the folder of the trained network of the sweep or training that an artefact lies in.
+
+    Raises:
+        UserError: it lies in neither.
+    """
+    found = uncompressed_around(folder)
+    if found is None:
+        raise UserError(f"{folder}: lies in no sweep or training; name the trained network with --network FOLDER")
+    return found
+
+
+def uncompressed_around(folder: Path) -> Path | None:
+    """Return the same; None where it lies in neither, or beside a job that has trained nothing there."""
+    file = _around(folder)
+    if file is None:
+        return None
+    found = _sweep_of(file).baseline if file.name == _SWEEP else file.parent
+    return found if (found / "structure.json").is_file() else None
+
+
+def _around(folder: Path) -> Path | None:
+    """Return the file of the sweep, or the job of the training, that a network or artefact lies in."""
+    place = folder.resolve()
+    sweeps = (place.parent, place.parent.parent.parent)  # a sweep's baseline, an artefact of a trial
+    files = [*(sweep / _SWEEP for sweep in sweeps), *(training / _TRAINING for training in (place, place.parent))]
+    return next((file for file in files if file.is_file()), None)
+
+
+def _sweep_of(file: Path) -> Sweep:
+    from paretune.results.sweep_folder import Sweep
+
+    return Sweep(file.parent.parent, file.parent.name)
+
+
+def dataset_around(folder: Path) -> tuple[Dataset, Path]:
+    """Return the dataset of the sweep or training that an artefact lies in, and the cache it was made with.
+
+    Raises:
+        UserError: it lies in neither.
+    """
+    found = job_of(folder)
+    if found is None:
+        raise UserError(f"{folder}: lies in no sweep or training; name the images with --data JOB.yaml|FOLDER")
+    job, cache = found
+    return job.dataset, cache

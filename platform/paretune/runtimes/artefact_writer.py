@@ -1,0 +1,100 @@
+"""Writing an artefact: the model at the end of a recipe, with all that is needed to use it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paretune.core.model import Model
+from paretune.core.types import Thresholds
+from paretune.detectors.base import Detector
+from paretune.runtimes.base import Runtime
+from paretune.runtimes.onnx_session import part_file
+from paretune.storage.artefact import NETWORK, Artefact, Kept, facts_of, new_folder, read_artefact, write_manifest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Before:
+    """A network before it was exported or quantized: what further steps can begin with."""
+
+    network: nn.Module
+    """Float, on the CPU."""
+    steps: tuple[dict[str, Any], ...]
+    """It has gone through, as they are written."""
+    notes: tuple[str, ...]
+    """Of these steps."""
+
+
+def write_artefact(  # noqa: PLR0913 - what a manifest tells
+    folder: Path,
+    model: Model,
+    *,
+    detector: Detector,
+    runtime: Runtime,
+    recipe_tree: Mapping[str, Any],
+    classes: Sequence[str],
+    thresholds: Thresholds = Thresholds(),  # noqa: B008 - frozen
+    seed: int | None = None,
+    before: Before | None = None,
+) -> Artefact:
+    """Write a model as an artefact, whole or not at all; an artefact that stands there is replaced.
+
+    Args:
+        folder: of the artefact.
+        model: with a network, or with files.
+        detector: whose network it is.
+        runtime: what it will run on.
+        recipe_tree: how it was made.
+        classes: their names.
+        thresholds: of the postprocessing.
+        seed: of everything random in the recipe's steps; None where nothing was.
+        before: kept beside the model, where further steps cannot begin with it.
+
+    Returns:
+        The artefact as it was read back.
+
+    Raises:
+        ValueError: the model is not what the runtime loads, or a weight is not finite.
+    """
+    from paretune.networks.network_files import save_network
+
+    if model.format != runtime.accepts:
+        raise ValueError(f"runtime {runtime.name!r} loads a {runtime.accepts} model, this one is {model.format}")
+    with new_folder(folder, replace=True) as draft:
+        if model.file is not None:
+            for part, file in zip(detector.part_names, model.files, strict=True):
+                shutil.copyfile(file, draft / part_file(part))
+        elif model.network is not None:
+            save_network(model.network, draft)
+        else:
+            raise ValueError("the model has neither a network nor a file")
+        kept = None
+        if before is not None:
+            save_network(before.network, draft / NETWORK)
+            kept = Kept(before.steps, before.notes, facts_of(draft / NETWORK))
+        written = Artefact(
+            folder=draft,
+            format=model.format,
+            detector=detector.named(),
+            runtime=runtime.named(),
+            recipe=dict(recipe_tree),
+            classes=tuple(classes),
+            input_size=model.input_size,
+            thresholds=thresholds,
+            params=model.params,
+            flops=model.flops,
+            notes=model.notes,
+            preprocessing=detector.preprocess.tree(),
+            seed=seed,
+            calibration=None if model.calibration is None else dict(model.calibration),
+            device=runtime.own_device,
+            kept=kept,
+        )
+        write_manifest(draft, written)
+    return read_artefact(folder)

@@ -1,0 +1,114 @@
+"""Sessions of ONNX Runtime: a file opened on a provider, with its threads, for the plug-in and all who run one."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import cache
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paretune.core.types import Floats
+from paretune.detectors.base import Detector
+from paretune.system.shared_libraries import not_found
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+MODEL = "model.onnx"
+INPUT = "images"
+PROVIDER = "CPUExecutionProvider"
+
+
+def part_file(part: str) -> str:
+    """Return the file name of one of a detector's networks."""
+    return MODEL if part == "core" else f"model.{part}.onnx"
+
+
+def library() -> Any:
+    """Import ONNX Runtime with its telemetry off: it would write a device id into the home folder."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
+@cache
+def load_libraries(word: str) -> tuple[str, ...]:
+    """Load what came with pip for a GPU's provider, which looks in the system's folders only; return what is missing.
+
+    ONNX Runtime has the provider all the same, and would run on another one. What it prints here is told so instead.
+    """
+    with redirect_stdout(StringIO()):
+        library().preload_dlls()
+    if word == "tensorrt" and importlib.util.find_spec("tensorrt_libs"):
+        importlib.import_module("tensorrt_libs")  # of the package tensorrt: it loads them
+    return tuple(not_found(Path(library().__file__).parent / "capi" / f"libonnxruntime_providers_{word}.so"))
+
+
+def open_session(
+    file: Path,
+    threads: int,
+    providers: Mapping[str, Mapping[str, str]] | None = None,
+    profile: Path | None = None,
+    *,
+    exact: bool = False,
+) -> InferenceSession:
+    """Open an ONNX file with all graph optimizations, on the CPU unless providers are given, best first.
+
+    With a folder as ``profile`` every operator is timed, for a file that the session writes there at its end.
+    ``exact`` computes in float what a file rounds to integers: no sum is cut off, on any CPU.
+
+    Threads of the pool spin only while an inference runs: by default they spin on for tens of
+    milliseconds after it, on cores that by then belong to somebody else.
+    """
+    ort = library()
+    ort.set_default_logger_severity(3)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if exact:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile / file.stem)
+    chosen = [(name, dict(told)) for name, told in (providers or {PROVIDER: {}}).items()]
+    # without its own fallback, which prints and then runs on another provider than asked for
+    return ort.InferenceSession(str(file), options, providers=chosen, enable_fallback=0)
+
+
+def check_interface(session: InferenceSession, part: str, shape: tuple[int, ...] | None, detector: Detector) -> None:
+    """Compare a file's input and outputs with the detector's; a shape of None is any of four dimensions.
+
+    Raises:
+        RuntimeError: they differ.
+    """
+    file, name = part_file(part), detector.part_input(part)
+    given = [(entry.name, entry.type, tuple(entry.shape)) for entry in session.get_inputs()]
+    if given[0][:2] != (name, "tensor(float)") or len(given) > 1 or shape not in (None, given[0][2]):
+        raise RuntimeError(f"{file} takes {given}, expected one float input {name!r} of shape {shape or 'any'}")
+    made = {entry.name for entry in session.get_outputs()}
+    if missing := [output for output in detector.part_outputs(part) if output not in made]:
+        raise RuntimeError(f"{file} has no output {missing[0]!r}; it has {', '.join(sorted(made))}")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A loaded file: input → outputs."""
+
+    session: InferenceSession
+    given: str
+    outputs: list[str]
+
+    def __call__(self, batch: Floats) -> tuple[Floats, ...]:
+        """Run it."""
+        raw: list[Any] = self.session.run(self.outputs, {self.given: batch})
+        return tuple(raw)

@@ -1,0 +1,244 @@
+"""Operators timed one by one: what the runtimes' own profilers share."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from paretune.core.types import Floats
+from paretune.detectors.base import Detector
+from paretune.runtimes.base import BETWEEN, ON_THE_HOST, Core, Loaded, Operator
+from paretune.storage.artefact import Artefact
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SCOPE = "::"
+"""What stands in the name of an exported node between the module it came from and its own name."""
+SAME_VALUE = ("DequantizeLinear", "QuantizeLinear", "Cast", "Reshape", "Transpose", "Identity")
+"""Operators that only write a parameter otherwise."""
+_HEAVY = ("conv", "gemm", "matmul", "fullyconnected")
+"""What the names of operators with weights hold, in files and in runtimes."""
+_BEFORE = re.compile(r"^(?:dq_output|q_output|scale|zero_point)_")
+_AFTER = re.compile(r"\.(?:float|restored)(?:\..*)?$")
+"""What quantizers put around the name of a parameter."""
+_ADDED = re.compile(r"(?:_nchwc|_token_\d+|/.*)$")
+"""What runtimes put after the name of a node that they have changed."""
+
+
+class Counter(Protocol):
+    """A runtime's profiler; ``calls`` is how often each part has been called so far."""
+
+    def reset(self, calls: Mapping[str, int]) -> None:
+        """Forget what ran so far."""
+
+    def operators(self, calls: Mapping[str, int]) -> Iterable[Operator]:
+        """End, and tell what ran since then: any number of entries for a node, whose ms add up."""
+
+    def trace(self, file: Path) -> bool:
+        """Write when what ran; return whether that is known."""
+
+
+@dataclass
+class _Clock:
+    """A part whose calls are counted and timed."""
+
+    part: Callable[[Floats], tuple[Floats, ...]]
+    calls: int = 0
+    ns: int = 0
+
+    def __call__(self, batch: Floats) -> tuple[Floats, ...]:
+        start = time.perf_counter_ns()
+        raw = self.part(batch)
+        self.ns += time.perf_counter_ns() - start
+        self.calls += 1
+        return raw
+
+
+class Counting:
+    """A core whose operators are timed (``base.Counted``).
+
+    Args:
+        core: loaded with its runtime's profiler on.
+        counter: the profiler.
+    """
+
+    def __init__(self, core: Core, counter: Counter) -> None:
+        self._clocks: dict[str, _Clock] = {}
+        if isinstance(core, Loaded):
+            self._clocks = {name: _Clock(part) for name, part in core.parts.items()}
+            core = replace(core, parts=self._clocks)
+        self._core, self._counter = core, counter
+        self._calls = self._ns = 0
+
+    @property
+    def facts(self) -> dict[str, str | int]:
+        """What really runs."""
+        return self._core.facts
+
+    @property
+    def parts(self) -> Mapping[str, Callable[[Floats], tuple[Floats, ...]]]:
+        """The networks."""
+        return self._core.parts
+
+    def __call__(self, batch: Floats) -> tuple[Floats, ...]:
+        """Run all of them."""
+        start = time.perf_counter_ns()
+        raw = self._core(batch)
+        self._ns += time.perf_counter_ns() - start
+        self._calls += 1
+        return raw
+
+    def reset(self) -> None:
+        """Forget what ran so far."""
+        self._counter.reset({name: clock.calls for name, clock in self._clocks.items()})
+        self._calls = self._ns = 0
+        for clock in self._clocks.values():
+            clock.ns = 0
+
+    def operators(self) -> list[Operator]:
+        """Tell what ran since the core was made, or reset; the longest first."""
+        totals: dict[Operator, float] = {}
+        for operator in self._counter.operators({name: clock.calls for name, clock in self._clocks.items()}):
+            node = replace(operator, ms=0.0)
+            totals[node] = totals.get(node, 0.0) + operator.ms
+        if len(self._clocks) > 1:
+            inside = sum(clock.ns for clock in self._clocks.values())
+            totals[Operator(BETWEEN, "on the host", ON_THE_HOST, None, 0.0)] = (self._ns - inside) / 1e6
+        found = [replace(node, ms=total / self._calls) for node, total in totals.items() if self._calls]
+        return sorted(found, key=lambda operator: -operator.ms)
+
+    def trace(self, file: Path) -> bool:
+        """Write when what ran."""
+        return self._counter.trace(file)
+
+
+@dataclass(frozen=True)
+class Modules:
+    """Which module of the network a node of a file came from."""
+
+    known: Mapping[str, str]
+    """Name of a node, or of its output → the module."""
+    sources: Mapping[str, frozenset[str]]
+    """The same → the modules of the layers with weights that come last on every path to it, its own included."""
+    roots: Mapping[str, str] = field(default_factory=dict)
+    """Module of the part that was exported → the same in the network, where they differ."""
+
+    def of(self, nodes: Mapping[str, tuple[str, Sequence[str]]]) -> dict[str, str]:
+        """Find the modules of all nodes that really run.
+
+        A convolution that was fused with what follows may bear the name of that: then it is the one before it that
+        no other node is.
+
+        Args:
+            nodes: by the runtime's name, each its kind and what it was made of, in the file's names or the runtime's.
+
+        Returns:
+            The module of each of them that it is known of.
+        """
+        found: dict[str, str] = {}
+        heavy = {name: self._layers(made_of) for name, (kind, made_of) in nodes.items() if _is_heavy(kind)}
+        claimed: set[str] = set()
+        for _ in heavy:  # as often as one may settle another
+            for name, candidates in heavy.items():
+                left = candidates if len(candidates) == 1 else candidates - claimed
+                if name not in found and len(left) == 1:
+                    (found[name],) = left
+            claimed = set(found.values())
+        for name, (_, made_of) in nodes.items():
+            if name not in heavy and (module := next(filter(None, map(self._module, made_of)), "")):
+                found[name] = module
+        return {name: self._in_network(module) for name, module in found.items()}
+
+    def _layers(self, made_of: Sequence[str]) -> frozenset[str]:
+        """Return the layers with weights that a fused node may be."""
+        sets = [self.sources.get(name) or self.sources.get(plain(name)) or frozenset() for name in made_of]
+        return next((some for some in sets if len(some) == 1), frozenset().union(*sets))
+
+    def _module(self, name: str) -> str:
+        return self.known.get(name) or self.known.get(plain(name)) or scope_of(plain(name))
+
+    def _in_network(self, module: str) -> str:
+        """Put the network's own name of the longest part of a name in its place."""
+        start = module
+        while start and start not in self.roots:
+            start = start.rpartition(".")[0]
+        return (self.roots[start] + module[len(start) :]).removeprefix(".") if start else module
+
+
+def modules_of(artefact: Artefact, detector: Detector) -> dict[str, Modules]:
+    """Return the modules of the nodes of each of an artefact's ONNX files, by part."""
+    import onnx
+
+    from paretune.runtimes.onnx_session import part_file
+
+    roots = _roots(detector, len(artefact.classes)) if len(detector.part_names) > 1 else {}
+    found = {}
+    for part in detector.part_names:
+        graph = onnx.load(artefact.file(part_file(part))).graph
+        found[part] = Modules(*nodes_of(graph), roots.get(part, {}))
+    return found
+
+
+def nodes_of(graph: Any) -> tuple[dict[str, str], dict[str, frozenset[str]]]:
+    """Return ``Modules.known`` and ``Modules.sources`` of an ``onnx.GraphProto``.
+
+    The module of a node is that of the parameters that it uses, which have kept their names in one form or another;
+    else the one that ``compression.export`` has put before its name.
+    """
+    owners = {tensor.name: owner for tensor in graph.initializer if (owner := owner_of(tensor.name))}
+    known: dict[str, str] = {}
+    sources: dict[str, frozenset[str]] = {}
+    for node in graph.node:
+        names = (*filter(None, [node.name]), *node.output)
+        owner = next((owners[name] for name in (*node.input[1:], *node.input[:1]) if name in owners), "")
+        if owner and node.op_type in SAME_VALUE:
+            owners[node.output[0]] = owner
+        if owner and _is_heavy(node.op_type):
+            before = frozenset([owner])
+        else:
+            before = frozenset().union(*(sources.get(name, frozenset()) for name in node.input))
+        sources |= dict.fromkeys(names, before)
+        if owner := owner or scope_of(node.name):
+            known |= dict.fromkeys(names, owner)
+    return known, sources
+
+
+def _is_heavy(kind: str) -> bool:
+    """Tell of an operator, in a file's or a runtime's word, whether it is one with weights."""
+    return any(word in kind.lower() for word in _HEAVY)
+
+
+def plain(node: str) -> str:
+    """Return a node's name without what a runtime has put around it."""
+    return _ADDED.sub("", node.removeprefix("fused "))
+
+
+def scope_of(node: str) -> str:
+    """Return the module that stands before the name of an exported node, "" where none does."""
+    before, mark, _ = node.partition(SCOPE)
+    return before if mark else ""
+
+
+def owner_of(parameter: str) -> str:
+    """Return the module of a parameter by its name in a file, "" where there is none."""
+    return _AFTER.sub("", _BEFORE.sub("", parameter)).rpartition(".")[0]
+
+
+def _roots(detector: Detector, classes: int) -> dict[str, dict[str, str]]:
+    """Return for each part how its modules are called in the whole network."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        network = detector.build(classes)
+    return {part: inside(module, network) for part, module in detector.part_modules(network).items()}
+
+
+def inside(part: nn.Module, network: nn.Module) -> dict[str, str]:
+    """Return the names of modules in a part → their names in the network that it is a part of."""
+    names = {id(module): name for name, module in network.named_modules()}
+    return {name: names[id(module)] for name, module in part.named_modules() if name and id(module) in names}

@@ -1,0 +1,161 @@
+"""The records of a sweep's trials: one JSON file each, written once, never changed."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from paretune.core.errors import UserError
+from paretune.storage.artefact import write_text
+
+RECORD = "record.json"
+UNFIT = "unfit_runtime"
+"""Fact of a failed trial: the target cannot run what its runtime asks, whatever the steps are."""
+KEPT = "kept"
+"""Fact of a failed trial: folder, relative to the sweep's, of what it had made or trained before."""
+FORGIVEN = "runtime_installed_since"
+"""Fact of a failed trial whose runtime does run on the target now: its failure says nothing of its recipe."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What came of one trial."""
+
+    number: int
+    state: Literal["complete", "failed"]
+    recipe: Mapping[str, Any]
+    """Every field with its value."""
+    params: Mapping[str, Any]
+    """The recipe, flat: ``{"prune.ratio": 0.3}``."""
+    metrics: Mapping[str, float]
+    """Finite numbers; units are in the names."""
+    reasons: Mapping[str, str]
+    """Metric that is unknown → why."""
+    notes: tuple[str, ...]
+    failure: str | None
+    artefact: str | None
+    """The artefact's folder, relative to the sweep's."""
+    origin: str
+    """``baseline``, ``enqueued`` or ``sampled``."""
+    started: float
+    """Seconds since 1970."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Stage → seconds it took."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What really ran, read back: runtime, threads, precision, environment."""
+
+    @property
+    def unfit(self) -> bool:
+        """Tell whether every recipe with this runtime fails on the target."""
+        return bool(self.facts.get(UNFIT))
+
+    @property
+    def forgiven(self) -> bool:
+        """Tell whether it failed of a runtime that has been installed since."""
+        return bool(self.facts.get(FORGIVEN))
+
+    def __post_init__(self) -> None:
+        """Refuse what a record cannot say.
+
+        Raises:
+            ValueError: an unknown state, or a metric that is no finite number.
+        """
+        if self.state not in ("complete", "failed"):
+            raise ValueError(f"state {self.state!r}: 'complete' or 'failed' is expected")
+        wrong = [name for name, value in self.metrics.items() if not math.isfinite(value)]
+        if wrong:
+            raise ValueError(f"not finite: {', '.join(wrong)}; unknown metrics are left out and have a reason")
+
+    @classmethod
+    def failed(
+        cls, number: int, recipe: Mapping[str, Any], params: Mapping[str, Any], origin: str, failure: str, **more: Any
+    ) -> Record:
+        """Make the record of a trial that failed."""
+        more.setdefault("started", time.time())
+        return cls(
+            number=number,
+            state="failed",
+            recipe=recipe,
+            params=params,
+            metrics={},
+            reasons={},
+            notes=(),
+            failure=failure,
+            artefact=None,
+            origin=origin,
+            **more,
+        )
+
+    @classmethod
+    def complete(
+        cls, number: int, recipe: Mapping[str, Any], params: Mapping[str, Any], origin: str, **result: Any
+    ) -> Record:
+        """Make the record of a trial that succeeded; a metric that is not finite becomes an unknown one."""
+        given = result["metrics"]
+        odd = {name: f"the measurement gave {value}" for name, value in given.items() if not math.isfinite(value)}
+        result["metrics"] = {name: value for name, value in given.items() if name not in odd}
+        result["reasons"] = {**odd, **result["reasons"]}
+        return cls(number, "complete", recipe, params, failure=None, origin=origin, **result)
+
+    @property
+    def finished(self) -> float:
+        """Return when it ended, in seconds since 1970."""
+        return self.started + sum(self.seconds.values())
+
+
+def record_file(sweep_folder: Path, number: int) -> Path:
+    """Return where the record of a trial lies."""
+    return sweep_folder / "trials" / f"{number:04d}" / RECORD
+
+
+def write_record(sweep_folder: Path, record: Record) -> None:
+    """Write a record; one that is there already stays."""
+    file = record_file(sweep_folder, record.number)
+    if not file.exists():
+        write_text(file, json.dumps(asdict(record), indent=1))
+
+
+def forget_record(sweep_folder: Path, number: int) -> None:
+    """Remove a trial's folder, its record in it: it is run again."""
+    shutil.rmtree(record_file(sweep_folder, number).parent)
+
+
+def read_record(sweep_folder: Path, number: int) -> Record | None:
+    """Read the record of a trial; None if there is none yet.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    file = record_file(sweep_folder, number)
+    if not file.exists():
+        return None
+    try:
+        body = json.loads(file.read_text())
+        record = Record(**{**body, "notes": tuple(body["notes"])})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{file}: damaged record ({error}); remove its folder to run the trial again") from error
+    if record.number != number:
+        raise UserError(f"{file}: the record of trial {record.number}; remove its folder to run trial {number} again")
+    return record
+
+
+def read_records(sweep_folder: Path) -> list[Record]:
+    """Read all records of a sweep, by number.
+
+    Raises:
+        UserError: one of them is damaged or lies in a folder that is no trial's; the file is named.
+    """
+    found = []
+    for file in (sweep_folder / "trials").glob(f"*/{RECORD}"):
+        if not file.parent.name.isdecimal() or file != record_file(sweep_folder, int(file.parent.name)):
+            raise UserError(f"{file}: in a folder that is no trial's (0003 would be one); move it elsewhere")
+        record = read_record(sweep_folder, int(file.parent.name))
+        if record is not None:
+            found.append(record)
+    return sorted(found, key=lambda record: record.number)

@@ -1,0 +1,59 @@
+"""Locks on files that keep every other process out; the kernel releases them when the holder dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from paretune.core.errors import UserError
+
+
+@contextmanager
+def only_one(folder: Path, what: str) -> Iterator[None]:
+    """Be the only process that works in a folder; the kernel lets go when the holder dies.
+
+    Raises:
+        UserError: another one does, or the folder was removed.
+    """
+    with _locked(folder / ".lock", f"{what} is being run by another process", f"{what}: {folder} was removed"):
+        yield
+
+
+@contextmanager
+def _locked(file: Path, taken: str, gone: str) -> Iterator[None]:
+    """Hold the lock of a file, which is made if need be.
+
+    Raises:
+        UserError: somebody else holds it, or its folder is not there.
+    """
+    while True:
+        try:
+            handle = os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise UserError(gone) from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise UserError(taken) from None
+        except BaseException:
+            os.close(handle)
+            raise
+        if _is(handle, file):
+            break
+        os.close(handle)  # who held it has removed the file meanwhile: a lock on it keeps nobody out
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is(handle: int, file: Path) -> bool:
+    """Tell whether an open file is the one that a path leads to."""
+    try:
+        return os.path.samestat(os.fstat(handle), file.stat())
+    except FileNotFoundError:
+        return False

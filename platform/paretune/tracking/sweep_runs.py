@@ -1,0 +1,238 @@
+"""The runs of one sweep in MLflow: a parent for the sweep, a nested run for each trial.
+
+Everything logged comes from the trial records, is keyed by tags and carries the records' own times, so
+logging it twice, or again after a crash, changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paretune.core.recipe_text import recipe_line
+from paretune.search.latency_scale import SCALED
+from paretune.search.pareto_front import Judge, Objective, hypervolume, pareto_front
+from paretune.storage.trial_record import Record
+from paretune.tracking.mlflow_client import NOTE, ON_FRONT, PARENT, SWEEP, TIED, TRIAL, Place
+from paretune.tracking.saved_views import offer_view
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+ON_SCALE = frozenset(f"{metric}{end}" for metric in SCALED for end in ("", "_low", "_high"))
+"""Metrics that a comparison may change."""
+LONGEST = 5000
+"""Characters of a param or tag; MLflow takes 6000 and 8000."""
+PARAMS_IN_BATCH = 90
+"""MLflow takes 100 params, and 100 tags, at once."""
+
+
+@dataclass(frozen=True)
+class _Child:
+    """A trial's run."""
+
+    run_id: str
+    started: int
+    """Milliseconds since 1970."""
+    ended: int | None
+    """None: it was being written when its writer died."""
+
+
+class SweepRuns:
+    """Reads what the log has of a sweep, and adds what it lacks.
+
+    Every method raises ``MlflowException`` or ``OSError`` when the log cannot be written.
+
+    Args:
+        place: where the sweep is logged.
+        params: the job, flat.
+        started: when the sweep was made, in seconds since 1970.
+    """
+
+    def __init__(self, place: Place, params: Mapping[str, Any], started: float) -> None:
+        self._sweep = place.sweep
+        self._client = place.connect()
+        self._experiment_id = place.experiment_id(self._client)
+        parent = self._parent(started)
+        self._parent_id: str = parent.info.run_id
+        self._log(self._parent_id, params={k: v for k, v in params.items() if key_of(k) not in parent.data.params})
+        self._steps = int(parent.data.metrics.get("trials_done", 0))
+        self._ended = _ms(started)
+        self._view_offered = False
+        self._children: dict[int, _Child] = {}
+        self._on_front: dict[int, bool] = {}
+        for run in self._find(f"tags.`{PARENT}` = '{self._parent_id}'"):
+            number, running = int(run.data.tags[TRIAL]), run.info.status == "RUNNING"
+            self._children[number] = _Child(
+                run.info.run_id, run.info.start_time, None if running else run.info.end_time
+            )
+            if ON_FRONT in run.data.tags:
+                self._on_front[number] = run.data.tags[ON_FRONT] == "true"
+
+    def _parent(self, started: float) -> Run:
+        """Return the run of this sweep; another of its name, of before or of somebody else, has another time."""
+        named = f"tags.`{SWEEP}` = '{self._sweep}' and tags.`{TRIAL}` = 'all'"
+        found = self._find(f"{named} and attributes.start_time = {_ms(started)}")
+        if found:
+            return found[0]
+        return self._client.create_run(
+            self._experiment_id,
+            start_time=_ms(started),
+            run_name=self._sweep,
+            tags={SWEEP: self._sweep, TRIAL: "all"},
+        )
+
+    def _find(self, wanted: str) -> list[Run]:
+        return list(self._client.search_runs([self._experiment_id], wanted, max_results=50_000))
+
+    def resume(self) -> None:
+        """Mark the sweep's run as running."""
+        self._client.update_run(self._parent_id, status="RUNNING")
+
+    def finish(self) -> None:
+        """Mark the sweep's run as finished when its last trial was."""
+        self._client.set_terminated(self._parent_id, "FINISHED", end_time=self._ended)
+
+    def log_trials(self, records: Sequence[Record], sweep_folder: Path) -> None:
+        """Log the trials that are not in the log yet, each whole."""
+        for record in records:
+            child = self._children.get(record.number)
+            if child is not None and child.started != _ms(record.started):
+                # its damaged record was removed and the trial run again: the log follows the records
+                self._client.delete_run(child.run_id)
+                self._on_front.pop(record.number, None)
+                child = None
+            if child is None or child.ended is None:
+                self._children[record.number] = self._log_trial(record, sweep_folder, child)
+        self._ended = max([self._ended, *(_ms(record.finished) for record in records)])
+
+    def _log_trial(self, record: Record, sweep_folder: Path, begun: _Child | None) -> _Child:
+        started, ended = _ms(record.started), _ms(record.finished)
+        run_id = begun.run_id if begun is not None else self._new_child(record)
+        seconds = {f"seconds_{stage}": value for stage, value in record.seconds.items()}
+        tags = {f"paretune.unknown.{name}": reason for name, reason in record.reasons.items()}
+        tags |= {"paretune.recipe": recipe_line(record.recipe), "paretune.origin": record.origin}
+        if record.failure is not None:
+            tags |= {"paretune.failure": record.failure, NOTE: f"Failed: {record.failure}"}
+        elif record.notes:
+            tags[NOTE] = "\n\n".join(record.notes)
+        self._log(run_id, metrics={**record.metrics, **seconds}, params=record.params, tags=tags, stamp=ended)
+        if record.facts:
+            self._client.log_dict(run_id, dict(record.facts), "environment.json")
+        folder = sweep_folder / "trials" / f"{record.number:04d}"
+        for file in (folder / "samples.npz", folder / "failure.txt"):
+            if file.exists():
+                self._client.log_artifact(run_id, str(file))
+        if record.artefact is not None:
+            self._client.log_artifacts(run_id, str(sweep_folder / record.artefact), "artefact")
+        status = "FINISHED" if record.state == "complete" else "FAILED"
+        self._client.set_terminated(run_id, status, end_time=ended)
+        return _Child(run_id, started, ended)
+
+    def _new_child(self, record: Record) -> str:
+        tags = {SWEEP: self._sweep, TRIAL: str(record.number), PARENT: self._parent_id}
+        run = self._client.create_run(
+            self._experiment_id, start_time=_ms(record.started), run_name=f"t{record.number:04d}", tags=tags
+        )
+        return str(run.info.run_id)
+
+    def mark_front(self, trials: Collection[int]) -> None:
+        """Tag every trial with whether it is on the front; only changes are written."""
+        for number, child in self._children.items():
+            now = number in trials
+            if self._on_front.get(number) != now:
+                self._client.set_tag(child.run_id, ON_FRONT, str(now).lower())
+                self._on_front[number] = now
+
+    def log_steps(self, records: Sequence[Record], front: Mapping[str, Any], judge: Judge) -> None:
+        """Log the front's size and hypervolume after each trial; the step is the number of trials done."""
+        baseline = (front["baseline"] or {"metrics": {}})["metrics"]
+        ordered = sorted(records, key=lambda record: (record.finished, record.number))
+        for step in range(self._steps + 1, len(ordered) + 1):
+            points = [r.metrics for r in ordered[:step] if r.state == "complete" and judge.feasible(r)]
+            values = {
+                "front_size": float(len(pareto_front(points, judge.objectives))),
+                "trials_done": float(step),
+                "trials_failed": float(sum(r.state == "failed" for r in ordered[:step])),
+            }
+            volume = hypervolume(points, judge.objectives, baseline)
+            if volume is not None:
+                values["hypervolume"] = volume
+            self._log(self._parent_id, metrics=values, stamp=_ms(ordered[step - 1].finished), step=step)
+            self._steps = step
+        if front["hypervolume"] is not None:
+            self._client.set_tag(self._parent_id, "paretune.hypervolume_reference", json.dumps(front["reference"]))
+
+    def log_comparison(
+        self, records: Sequence[Record], front: Mapping[str, Any], comparison: Mapping[str, Any]
+    ) -> None:
+        """Log what the comparison of the front has decided: every latency on its scale, speed-ups, ties, the front.
+
+        These values stand over those that were logged when the trials ended.
+        """
+        stamp = _ms(comparison["ended"])
+        tested, points = comparison.get("test") or {}, {point["trial"]: point for point in front["front"]}
+        for record in records:
+            child = self._children.get(record.number)
+            if child is None or record.state == "failed":
+                continue
+            rows = comparison["trials"].get(str(record.number), {})
+            values = {name: value for name, value in record.metrics.items() if name in ON_SCALE}
+            values |= {f"speedup_vs_{name}": row["speedup"] for name, row in rows.items()}
+            values |= {f"test_{n}": v for n, v in tested.get(str(record.number), {"metrics": {}})["metrics"].items()}
+            point = points.get(record.number)
+            tags = {} if point is None else {TIED: ", ".join(map(str, point["tied_with"])) or "none"}
+            self._log(child.run_id, metrics=values, tags=tags, stamp=max(stamp, child.ended or child.started))
+        values = {"front_size": float(len(points))}
+        if front["hypervolume"] is not None:
+            values["hypervolume"] = front["hypervolume"]
+        self._log(self._parent_id, metrics=values, stamp=max(stamp, self._ended), step=self._steps)
+
+    def log_front_files(self, files: Sequence[Path]) -> None:
+        """Put the front's pictures and tables into the sweep's run, over the older ones."""
+        for file in files:
+            self._client.log_artifact(self._parent_id, str(file), "front")
+
+    def offer_view(self, objectives: Sequence[Objective]) -> None:
+        """Add the saved view and the links to the experiment's page, once."""
+        if not self._view_offered:
+            offer_view(self._client, self._experiment_id, self._sweep, self._parent_id, objectives)
+            self._view_offered = True
+
+    def _log(
+        self,
+        run_id: str,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        stamp: int | None = None,
+        step: int = 0,
+    ) -> None:
+        """Write to a run in as few requests as MLflow allows; values that are not finite are left out."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        time_of = int(time.time() * 1000) if stamp is None else stamp
+        rows = [Metric(key_of(k), float(v), time_of, step) for k, v in (metrics or {}).items() if math.isfinite(v)]
+        leaves = [Param(key_of(k), str(v)[:LONGEST]) for k, v in (params or {}).items()]
+        labels = [RunTag(key_of(k), v[:LONGEST]) for k, v in (tags or {}).items()]
+        if rows or labels or leaves:
+            self._client.log_batch(run_id, metrics=rows, params=leaves[:PARAMS_IN_BATCH], tags=labels)
+        for begin in range(PARAMS_IN_BATCH, len(leaves), PARAMS_IN_BATCH):
+            self._client.log_batch(run_id, params=leaves[begin : begin + PARAMS_IN_BATCH])
+
+
+def _ms(seconds: float) -> int:
+    """Return milliseconds since 1970, as MLflow wants them."""
+    return int(seconds * 1000)
+
+
+def key_of(name: str) -> str:
+    """Return a name that MLflow takes: letters, digits, ``_-. :``, at most 250."""
+    return re.sub(r"[^\w.\- :]", "_", name)[:250]

@@ -1,0 +1,110 @@
+"""One training in MLflow: its curves epoch by epoch, its final accuracy, its pictures."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paretune.tracking.mlflow_client import Place
+from paretune.tracking.sweep_runs import LONGEST, PARAMS_IN_BATCH, key_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+
+TRAINING = "paretune.training"
+"""Tag of a training's run: its name."""
+STEP = "epochs_done"
+"""A metric that every epoch has: how far the log is."""
+
+
+class TrainingLog:
+    """Keeps a training's run in step with its epochs; it never fails: the files are the truth.
+
+    Args:
+        place: where it is logged; None logs nothing.
+        params: the job, flat.
+        begun: whether the training goes on; its run is the newest of its name then.
+    """
+
+    def __init__(self, place: Place | None, params: Mapping[str, Any], *, begun: bool) -> None:
+        self._place, self._params, self._begun = place, params, begun
+        self._client: MlflowClient | None = None
+        self._run_id, self._done = "", 0
+
+    def epochs(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Log the epochs that are not in the log yet.
+
+        Args:
+            entries: as ``training.order.epochs_of`` returns them.
+        """
+        self._safely(lambda client: self._epochs(client, entries))
+
+    def finish(self, metrics: Mapping[str, float | None], files: Sequence[Path]) -> None:
+        """Log the final accuracy and the pictures, and end the run.
+
+        Args:
+            metrics: by name; what is None is left out.
+            files: pictures and tables.
+        """
+
+        def end(client: MlflowClient) -> None:
+            rows = self._rows({name: value for name, value in metrics.items() if value is not None}, self._done)
+            client.log_batch(self._run_id, metrics=rows)
+            for file in files:
+                client.log_artifact(self._run_id, str(file))
+            client.set_terminated(self._run_id, "FINISHED")
+
+        self._safely(end)
+
+    def _epochs(self, client: MlflowClient, entries: Sequence[Mapping[str, Any]]) -> None:
+        for entry in entries:
+            if entry["number"] <= self._done:
+                continue
+            values = {f"train_{name}_loss": value for name, value in entry["losses"].items()}
+            values |= {"train_loss": sum(entry["losses"].values()), STEP: entry["number"]}
+            values |= {name: entry[name] for name in ("lr", "images_per_second", "seconds")}
+            values |= {} if entry.get("map") is None else {"val_map": entry["map"]}
+            client.log_batch(self._run_id, metrics=self._rows(values, entry["number"]))
+            self._done = entry["number"]
+
+    @staticmethod
+    def _rows(values: Mapping[str, float], step: int) -> list[Metric]:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        return [Metric(key_of(k), float(v), now, step) for k, v in values.items() if math.isfinite(v)]
+
+    def _open(self, place: Place) -> MlflowClient:
+        """Find the training's run, or begin one."""
+        from mlflow.entities import Param
+
+        client = place.connect()
+        experiment = place.experiment_id(client)
+        named, newest = f"tags.`{TRAINING}` = '{place.sweep}'", ["attributes.start_time DESC"]
+        found = client.search_runs([experiment], named, order_by=newest, max_results=1) if self._begun else []
+        if found:
+            self._run_id, self._done = found[0].info.run_id, int(found[0].data.metrics.get(STEP, 0))
+            client.update_run(self._run_id, status="RUNNING")
+            return client
+        run = client.create_run(experiment, run_name=place.sweep, tags={TRAINING: place.sweep})
+        self._run_id = run.info.run_id
+        params = [Param(key_of(k), str(v)[:LONGEST]) for k, v in self._params.items()]
+        for begin in range(0, len(params), PARAMS_IN_BATCH):
+            client.log_batch(self._run_id, params=params[begin : begin + PARAMS_IN_BATCH])
+        return client
+
+    def _safely(self, do: Callable[[MlflowClient], None]) -> None:
+        if self._place is None:
+            return
+        try:
+            self._client = self._client or self._open(self._place)
+            do(self._client)
+        except Exception as error:  # noqa: BLE001 - server, database, disk: nothing of it may end a training
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            print(f"MLflow cannot be written ({reason}); the training's files have it all", file=sys.stderr)
+            self._place = None

@@ -1,0 +1,199 @@
+"""What `training: auto` chooses, and why: rules from what the data are, from the detector, and from a time budget.
+
+In the manner of nnU-Net (Isensee et al., Nature Methods 2021): a few numbers of the training split decide, none of a
+particular dataset. Lengths are counted in pictures that go through the network, since that is what a time budget buys.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from paretune.core.types import InputSize
+from paretune.data.statistics import Statistics
+from paretune.detectors.base import Detector
+from paretune.training.augmentation_settings import Augment
+from paretune.training.settings import Training
+
+MINUTES = 10.0
+"""Of a training for which no time is named."""
+SMALL_SIDE = 16.0
+"""Pixels of the network's input that a small object has at least: two cells of the finest level."""
+SIDES = (160, 320)
+"""Root of the smallest and the largest area of the input that is chosen from fresh weights, in pixels."""
+PRETRAINED_SIDES = (224, 640)
+PICTURES = 24_000
+"""Pictures that a network with fresh weights is shown before a larger input is worth its time."""
+PRETRAINED_PICTURES = 4_000
+EPOCHS = (10, 300)
+"""Fewest and most passes over the training split; more than so many is seldom worth anything, as in YOLOX."""
+PRETRAINED_EPOCHS = (6, 100)
+STEPS = 24
+"""Batches of an epoch at least: the batch is the largest power of two that leaves so many."""
+BATCHES = (4, 16)
+"""Smallest and largest batch on a CPU."""
+GPU_BATCH = 64
+WARM_STEPS = 300
+"""Steps over which the learning rate rises, within a tenth of the training."""
+VALIDATIONS = 25
+"""Times that the network is evaluated on the validation split while it is trained, at most."""
+VALIDATED = 0.4
+"""Time of a picture in validation, as a share of its time in training."""
+STRONG, LIGHT = 80, 30
+"""Epochs from which on pictures are changed strongly, and below which they are only mirrored."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One field that was chosen."""
+
+    field: str
+    """Its place in the job, such as ``training.epochs``."""
+    value: Any
+    because: str
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the choice is made from."""
+
+    detector: Detector
+    given: Training
+    """What somebody wrote: fields that were given stay as they are."""
+    train: Statistics
+    val_images: int
+    gpu: bool = False
+
+    @property
+    def pretrained(self) -> bool:
+        """Tell whether the training starts from weights that somebody has trained."""
+        return getattr(self.detector, "weights", None) is not None
+
+    @property
+    def seconds(self) -> float:
+        """Return the time budget."""
+        return 60 * (MINUTES if self.given.minutes is None else self.given.minutes)
+
+    def size(self, seconds: Callable[[InputSize], float]) -> tuple[InputSize, str]:
+        """Return the input size, and why.
+
+        Args:
+            seconds: of training that one picture of a size takes on this machine.
+        """
+        low, high = PRETRAINED_SIDES if self.pretrained else SIDES
+        native = math.sqrt(self.train.width * self.train.height)
+        most = min(high, max(native, low))
+        needed = min(max(low, SMALL_SIDE / self.train.small), most)
+        middle = math.sqrt(needed * most)
+        probe = self._sized(middle)
+        pictures = PRETRAINED_PICTURES if self.pretrained else PICTURES
+        bought = self.seconds / (pictures * seconds(probe)) * probe.width * probe.height
+        side = min(max(needed, math.sqrt(bought)), most)
+        size = self._sized(side)
+        what = f"the pictures' proportions; a small object is {self.train.small * side:.0f} pixels wide"
+        limit = "as large as the time allows" if needed < side < most else "no smaller one would show small objects"
+        return size, f"{what}, {limit if side < most else 'larger is not needed'}"
+
+    def _sized(self, side: float) -> InputSize:
+        """Return the size of about so many pixels squared that fits the pictures' proportions best."""
+        aspect = min(max(self.train.aspect, 0.5), 2.0)
+        least = next(s for s in range(32, 2049, 32) if self.detector.size_problem(InputSize(s, s)) is None)
+        found = []
+        for step in (16, 32, 64):
+            counts = range(-(-least // step), 2 + int(2 * side / step))
+            sizes = [InputSize(step * across, step * down) for across in counts for down in counts]
+            found = [size for size in sizes if self.detector.size_problem(size) is None]
+            if found:
+                break
+
+        def misfit(size: InputSize) -> float:
+            area = math.log(size.width * size.height / side**2)
+            return abs(area) + 2 * abs(math.log(size.width / size.height / aspect))
+
+        return min(found, key=misfit, default=InputSize(least, least))
+
+    def choices(self, picture: float) -> list[Choice]:
+        """Return all choices but those of size and threads.
+
+        Args:
+            picture: seconds of training that one picture takes on this machine, at the size that was chosen.
+        """
+        data, found = self.train, dict[str, tuple[Any, str]]()
+        batch = self._batch()
+        found["batch_size"] = batch, f"{data.images} pictures: at least {STEPS} steps an epoch"
+        batch = self._is("batch_size", batch)
+        epochs, why = self._epochs(picture)
+        found["epochs"] = epochs, why
+        epochs = self._is("epochs", epochs)
+        steps = max(1, data.images // (batch * self.given.workers)) * epochs
+        usual = self.detector.usual_lr * math.sqrt(batch * self.given.workers / 8)
+        lr, told = usual, f"{self.detector.name}'s usual {self.detector.usual_lr:g} for batches of 8"
+        if self.pretrained:
+            lr, told = usual / 4, f"a quarter of {told}: the weights are trained already"
+        found["lr"] = float(f"{lr:.2g}"), told
+        warm = min(WARM_STEPS, steps / 10) / (steps / epochs)
+        found["warmup_epochs"] = round(warm, 2), f"{warm * steps / epochs:.0f} of {steps} steps"
+        decay = 1 - 1 / min(max(steps / 50, 10), 5000)
+        found["ema"] = round(decay, 5), "the mean of the last fiftieth of the steps"
+        if self.pretrained:
+            found["freeze_epochs"] = max(1, epochs // 10), "new predictors learn first, on features that stay"
+        found["flip"] = (0.0 if data.sided else 0.5), self._of_flip()
+        found["augment"] = self._augment(epochs)
+        every = max(1, math.ceil(epochs / VALIDATIONS))
+        found["validate_every"] = every, f"{-(-epochs // every)} times: the best network is kept"
+        every = self._is("validate_every", every)
+        patience = max(every, math.ceil(0.3 * epochs / every) * every) if every else 0
+        found["patience"] = patience, "a plateau, or overfitting, of three tenths of the training ends it"
+        return [
+            Choice(f"training.{field}", value, because)
+            for field, (value, because) in found.items()
+            if field not in self.given.model_fields_set
+        ]
+
+    def _is(self, field: str, chosen: Any) -> Any:
+        """Return what a field will be: what was given, or else what was chosen."""
+        return getattr(self.given, field) if field in self.given.model_fields_set else chosen
+
+    def _batch(self) -> int:
+        least, most = BATCHES[0], GPU_BATCH if self.gpu else BATCHES[1]
+        fits = self.train.images / (STEPS * self.given.workers)
+        return int(min(max(2 ** math.floor(math.log2(max(fits, 1))), least), most))
+
+    def _epochs(self, picture: float) -> tuple[int, str]:
+        least, most = PRETRAINED_EPOCHS if self.pretrained else EPOCHS
+        validating = VALIDATIONS * self.val_images * VALIDATED * picture
+        bought = int((self.seconds - validating) / (self.train.images * picture / self.given.workers))
+        epochs = min(max(bought, least), most)
+        speed = f"{1 / picture * self.given.workers:.0f} pictures a second here"
+        if bought < least:
+            return epochs, f"fewer teach nothing, though at {speed} they take longer than {self.seconds / 60:g} min"
+        if bought > most:
+            return epochs, f"more are seldom worth anything; at {speed} {self.seconds / 60:g} min would do for {bought}"
+        return epochs, f"{self.seconds / 60:g} min at {speed}"
+
+    def _of_flip(self) -> str:
+        if not self.train.sided:
+            return "no class is one of two sides"
+        return f"a mirror makes {self.train.sided[0]!r} another class"
+
+    def _augment(self, epochs: int) -> tuple[Augment, str]:
+        if epochs < (STRONG // 2 if self.pretrained else LIGHT):
+            return Augment(colour=0.5), f"{epochs} epochs: short trainings lose by strong changes"
+        close = max(2, round(0.12 * epochs))
+        if epochs < STRONG:
+            light = Augment(mosaic=0.3, scale=0.25, translate=0.1, colour=0.5, close_epochs=close)
+            return light, f"{epochs} epochs: moderate changes"
+        strong = Augment(mosaic=0.8, scale=0.4, translate=0.1, colour=0.7, close_epochs=close)
+        return strong, f"{epochs} epochs: each picture is seen often enough for strong changes"
+
+
+def suited(detector: Detector, train: Statistics, size: InputSize) -> list[Choice]:
+    """Return the fields of a detector that follow from the data, as far as nobody gave them."""
+    found: Mapping[str, tuple[float, str]] = detector.suited(train.smallest, train.largest, size)
+    return [
+        Choice(f"detector.{detector.name}.{field}", value, because)
+        for field, (value, because) in found.items()
+        if field not in detector.model_fields_set
+    ]

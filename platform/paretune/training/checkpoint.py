@@ -1,0 +1,77 @@
+"""Where a training stands: all that is needed to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from paretune.core.errors import UserError
+from paretune.storage.artefact import sync
+
+FILE = "state.pt"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best network of a training so far."""
+
+    map: float
+    """On the validation split."""
+    epoch: int
+    """Epochs done then."""
+    network: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class State:
+    """A training after some epochs; plain tensors, numbers and mappings only.
+
+    No state of random numbers: every epoch draws its own from seed and number.
+    """
+
+    made_by: str
+    """Fingerprint of detector, input size and settings: only the same training can be resumed."""
+    epoch: int
+    """Epochs done."""
+    network: dict[str, Tensor]
+    average: dict[str, Tensor]
+    """The moving average, or nothing where none is kept."""
+    optimizer: dict[str, Any]
+    averaged: int = 0
+    """Steps that the average has seen."""
+    scale: dict[str, Any] = field(default_factory=dict)
+    """Of the loss, in float16."""
+    best: dict[str, Any] = field(default_factory=dict)
+    """Fields of ``Best``, where a training may end early."""
+
+
+def save_state(state: State, folder: Path) -> None:
+    """Put the state in place of the one before, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{FILE}.{os.getpid()}.part"
+    torch.save(vars(state), draft)
+    sync(draft)
+    draft.replace(folder / FILE)
+    sync(folder)
+
+
+def load_state(folder: Path) -> State | None:
+    """Return the state saved in a folder, or None where there is none.
+
+    Raises:
+        UserError: the file cannot be read; nothing in it is ever executed.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        return State(**torch.load(path, map_location="cpu", weights_only=True))
+    except (TypeError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: not a readable training state ({reason}); delete it to train anew") from error

@@ -1,0 +1,163 @@
+"""What changes the weights: optimizer, learning rate over time, and the moving average that is kept."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from paretune.core.errors import UserError, did_you_mean
+from paretune.training.settings import Training
+
+FLOOR = 0.01
+"""What is left of the learning rate in the end, by the schedules cosine and linear."""
+MOMENTUM = 0.9
+"""Of SGD, when the settings leave it open."""
+_NOT_DECAYED = (nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.EmbeddingBag)
+"""Modules whose weights may have several dimensions and still do not decay; other norms have vectors."""
+
+
+def make_optimizer(network: nn.Module, settings: Training) -> torch.optim.Optimizer:
+    """Build the optimizer that the settings name.
+
+    Raises:
+        UserError: torch.optim has no such optimizer, or it cannot train this network.
+    """
+    cls: Any = _class_of(settings.optimizer)
+    accepted = inspect.signature(cls).parameters
+    decayed, others = decay_groups(network)
+    groups: list[dict[str, object]] = [{"params": decayed}, {"params": others}]
+    if "weight_decay" in accepted:
+        groups[0]["weight_decay"], groups[1]["weight_decay"] = settings.weight_decay, 0.0
+    groups = [group for group in groups if group["params"]]
+    options = _momentum(settings, {name: argument.default for name, argument in accepted.items()})
+    if "fused" in accepted:
+        options["fused"] = True  # one kernel for all weights: on a CPU too, 5x faster than one by one
+    try:
+        optimizer: torch.optim.Optimizer = cls(groups, lr=settings.lr, **options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{settings.optimizer} cannot train this network: {' '.join(str(error).split())}") from error
+    return optimizer
+
+
+def optimizer_problem(settings: Training) -> str | None:
+    """Return why an optimizer cannot train with the settings, in one line, or None: it does two steps on a network.
+
+    The network is small and has what any detector has: a convolution, a norm and a linear layer.
+    """
+    try:
+        cls = _class_of(settings.optimizer)
+        decays = "weight_decay" in inspect.signature(cls).parameters
+        if settings.weight_decay and "weight_decay" in settings.model_fields_set and not decays:
+            return f"{settings.optimizer} knows no weight decay"
+        with torch.random.fork_rng([]), torch.enable_grad():
+            network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+            optimizer = make_optimizer(network, settings)
+            for _ in range(2):
+                optimizer.zero_grad()
+                network(torch.ones(2, 3, 3, 3)).square().sum().backward()
+                optimizer.step()
+    except UserError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - a class of torch.optim may raise anything
+        return f"cannot train a network: {' '.join(str(error).split())}"
+    return None
+
+
+def _class_of(name: str) -> type[torch.optim.Optimizer]:
+    found = getattr(torch.optim, name, None)
+    if isinstance(found, type) and issubclass(found, torch.optim.Optimizer) and found is not torch.optim.Optimizer:
+        return found
+    known = [one for one, cls in inspect.getmembers(torch.optim, inspect.isclass) if one != "Optimizer"]
+    raise UserError(f"no such optimizer in torch.optim: {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
+
+
+def decay_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return the parameters that weight decay draws to zero, and those whose size means something.
+
+    The second are those of norms and embeddings, biases, and whatever has one dimension or none (scales).
+    """
+    kept = {
+        id(p)
+        for module in network.modules()
+        if isinstance(module, _NOT_DECAYED)
+        for p in module.parameters(recurse=False)
+    }
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            plain = parameter.ndim > 1 and id(parameter) not in kept and name.rpartition(".")[2] != "bias"
+            (decayed if plain else others).append(parameter)
+    return decayed, others
+
+
+def _momentum(settings: Training, accepted: Mapping[str, Any]) -> dict[str, object]:
+    """Return the momentum as torch's class takes it; ``accepted`` are its arguments with their defaults.
+
+    Raises:
+        UserError: it takes none, and the settings name one.
+    """
+    if settings.optimizer == "SGD":
+        momentum = MOMENTUM if settings.momentum is None else settings.momentum
+        return {"momentum": momentum, "nesterov": momentum > 0}
+    if settings.momentum is None:
+        return {}
+    if "betas" in accepted:
+        return {"betas": (settings.momentum, *accepted["betas"][1:])}
+    if "momentum" not in accepted:
+        raise UserError(f"{settings.optimizer} has no momentum")
+    return {"momentum": settings.momentum}
+
+
+def learning_rate(step: int, steps_per_epoch: int, settings: Training) -> float:
+    """Return the learning rate of one step (from 0): a straight rise, then what the schedule says.
+
+    Cosine: Loshchilov and Hutter, "SGDR", arXiv:1608.03983, half a period.
+    """
+    total = settings.epochs * steps_per_epoch
+    warm = min(round(settings.warmup_epochs * steps_per_epoch), total // 2)
+    if step < warm:
+        return settings.lr * (step + 1) / (warm + 1)
+    if settings.schedule == "constant":
+        return settings.lr
+    if settings.schedule == "step":
+        return settings.lr * settings.gamma ** sum(step >= mark * total for mark in settings.milestones)
+    progress = min(1.0, (step - warm) / max(1, total - warm))
+    left = 1 - progress if settings.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
+    return settings.lr * (FLOOR + (1 - FLOOR) * left)
+
+
+class Average:
+    """The exponential moving average of weights and batch-norm statistics (Polyak and Juditsky, 1992).
+
+    The decay rises with the steps, (1 + n) / (10 + n) at most, so that the first weights, which are
+    noise, are forgotten also in a training of few steps.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.decay = decay
+        self.steps = 0
+        self._pairs = list(zip(self.network.state_dict().values(), network.state_dict().values(), strict=True))
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the network as it is now."""
+        self.steps += 1
+        share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for mean, now in self._pairs:
+            if mean.is_floating_point():
+                mean.lerp_(now, share)
+            else:
+                mean.copy_(now)
+
+    def load(self, weights: dict[str, Tensor], steps: int) -> None:
+        """Go on from an average that was taken over some steps."""
+        self.network.load_state_dict(weights)
+        self.steps = steps

@@ -1,0 +1,256 @@
+"""What one training changes as it goes: network, optimizer, average, the best network so far."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from paretune.core.errors import UserError
+from paretune.core.types import Annotations, InputSize
+from paretune.detectors.base import Detector
+from paretune.training.checkpoint import Best, State
+from paretune.training.mixed_precision import Precision, computed_in
+from paretune.training.multi_scale import drawn, sizes_around
+from paretune.training.optimizer import Average, learning_rate, make_optimizer
+from paretune.training.settings import Training
+from paretune.training.sparsity_mask import Zeros
+
+Loss = Callable[[Callable[..., Any], Tensor, Sequence[Annotations]], dict[str, Tensor]]
+"""(the network's forward, images, annotations) → the terms that are added up."""
+Batch = tuple[Tensor, list[Annotations]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training runs."""
+
+    device: str = "cpu"
+    rank: int = 0
+    """Which worker this is; torch.distributed is initialised when there are several."""
+    world: int = 1
+
+    @property
+    def kind(self) -> str:
+        """Return ``cuda`` for ``cuda:1``."""
+        return self.device.partition(":")[0]
+
+
+class Run:
+    """Network, optimizer and average of one training.
+
+    Args:
+        network: is trained as it is, on the place's device.
+        detector: its loss.
+        settings: how.
+        size: of the network's input.
+        place: where.
+        loss: in place of the detector's own.
+        keep_zeros: leave weights at zero that are zero now.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        detector: Detector,
+        settings: Training,
+        size: InputSize,
+        place: Place,
+        loss: Loss | None = None,
+        keep_zeros: bool = False,
+    ) -> None:
+        self.network = network.to(device=place.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.settings, self.place = settings, place
+        self.loss: Loss = loss or functools.partial(detector.training_loss, losses=settings.losses)
+        self.optimizer = make_optimizer(network, settings)
+        self.precision = Precision(computed_in(settings.amp, place.kind), place.kind)
+        self.average = Average(network, settings.ema) if settings.ema else None
+        self.zeros = Zeros(network.parameters() if keep_zeros else ())
+        self.best: Best | None = None
+        sizes = (s for s in sizes_around(size, settings.multi_scale) if detector.size_problem(s) is None)
+        self.sizes = tuple(sizes) or (size,)
+        self.frozen_parts = detector.features_from
+        self.forward: nn.Module = self.network
+        if place.world > 1:
+            self.forward = nn.parallel.DistributedDataParallel(self.network)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: the average, if there is one."""
+        return self.network if self.average is None else self.average.network
+
+    def epoch(self, number: int, batches: Iterator[Batch], count: int) -> tuple[dict[str, float], float]:
+        """Train one epoch.
+
+        Args:
+            number: of the epoch, from 0.
+            batches: of this worker.
+            count: of the batches.
+
+        Returns:
+            The mean of every loss term, over all workers, and the last learning rate.
+        """
+        # whatever a loss or a layer draws is the same after a resume
+        torch.manual_seed(
+            int(np.random.SeedSequence([self.settings.seed, number, self.place.rank]).generate_state(1)[0])
+        )
+        self.network.train()
+        frozen = self._freeze() if number < self.settings.freeze_epochs else ()
+        sums: dict[str, float] = {}
+        lr, steps = self.settings.lr, math.ceil(count / self.settings.accumulate)
+        for index in range(steps):
+            step, length = (
+                number * steps + index,
+                min(self.settings.accumulate, count - index * self.settings.accumulate),
+            )
+            lr = learning_rate(step, steps, self.settings)
+            for parameters in self.optimizer.param_groups:
+                parameters["lr"] = lr
+            group = self._placed(islice(batches, length), drawn(self.sizes, self.settings.seed, step))
+            where = f"epoch {number + 1}, step {index + 1}, lr {lr:.2g}"
+            for name, value in self.step(group, length, where, frozen).items():
+                sums[name] = sums.get(name, 0.0) + value / count
+        return self._over_workers(sums), lr
+
+    def _freeze(self) -> tuple[nn.Parameter, ...]:
+        """Let the backbone's norms keep their statistics, and return its parameters: they are to get no gradient."""
+        backbone = [self.network.get_submodule(name) for name in self.frozen_parts]
+        for module in backbone:
+            module.eval()
+        return tuple(parameter for module in backbone for parameter in module.parameters())
+
+    def _placed(self, batches: Iterator[Batch], size: InputSize) -> Iterator[Batch]:
+        for images, truth in batches:
+            yield at_size(images.to(self.place.device), truth, size)
+
+    def step(
+        self, group: Iterator[Batch], length: int, where: str, frozen: Sequence[nn.Parameter] = ()
+    ) -> dict[str, float]:
+        """Change the weights once, by the mean gradient of so many batches; return the sums of the loss terms.
+
+        Frozen parameters stay as they are. Their gradients are thrown away, not left out: workers exchange those of
+        all parameters.
+
+        Raises:
+            FloatingPointError: loss or gradient is not finite; the weights are as they were.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for number, (images, truth) in enumerate(group, start=1):
+            with self._alone(number < length):
+                terms = self.loss(self._forward, images, truth)
+                values = {name: float(term.detach()) for name, term in terms.items()}
+                if not all(map(math.isfinite, values.values())):
+                    hint = "a lower training.lr or training.clip may help"
+                    raise FloatingPointError(f"{where}: the loss is {values}; {hint}")
+                self.precision.backward(sum(terms.values(), torch.zeros((), device=images.device)) / length)
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value
+        for parameter in frozen:
+            parameter.grad = None
+        self.precision.unscale(self.optimizer)
+        self.zeros.in_gradients()
+        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip or math.inf))
+        finite = math.isfinite(norm)
+        if not finite and not self.precision.scaler.is_enabled():
+            raise FloatingPointError(f"{where}: the gradient is not finite ({norm}); a lower training.lr may help")
+        stepped = self.precision.step(self.optimizer, finite)
+        self.zeros.in_weights()
+        if stepped and self.average is not None:
+            self.average.update()
+        return sums
+
+    def _alone(self, more: bool) -> AbstractContextManager[Any]:
+        """Keep gradients to this worker while more of the step is to come: workers exchange them once a step."""
+        if more and isinstance(self.forward, nn.parallel.DistributedDataParallel):
+            return self.forward.no_sync()
+        return nullcontext()
+
+    def _forward(self, *arguments: Any, **named: Any) -> Any:
+        with self.precision.forward():
+            return self.forward(*arguments, **named)
+
+    def _over_workers(self, sums: dict[str, float]) -> dict[str, float]:
+        """Return the mean of the workers' loss terms."""
+        if self.place.world == 1:
+            return sums
+        values = torch.tensor(list(sums.values()), dtype=torch.float64, device=self.place.device)
+        dist.all_reduce(values)
+        return dict(zip(sums, (values / self.place.world).tolist(), strict=True))
+
+    def found(self, score: float | None, epoch: int) -> bool:
+        """Take in the map of the judged network after so many epochs; return whether there is patience left.
+
+        Raises:
+            UserError: it is unknown: the split holds no objects.
+        """
+        if not self.settings.patience:
+            return True
+        if score is None:
+            raise UserError("training.patience: the validation split holds no objects, so nothing tells when to stop")
+        if self.best is None or score > self.best.map:
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in self.judged.state_dict().items()}
+            self.best = Best(score, epoch, weights)
+        return self.patient(epoch)
+
+    def patient(self, epoch: int) -> bool:
+        """Tell whether a training goes on after so many epochs."""
+        patience = self.settings.patience
+        return not patience or self.best is None or epoch - self.best.epoch < patience
+
+    def state(self, epoch: int, made_by: str) -> State:
+        """Return where the training stands; the tensors are the live ones."""
+        return State(
+            made_by,
+            epoch,
+            self.network.state_dict(),
+            {} if self.average is None else self.average.network.state_dict(),
+            self.optimizer.state_dict(),
+            0 if self.average is None else self.average.steps,
+            self.precision.state(),
+            {} if self.best is None else vars(self.best),
+        )
+
+    def resume(self, state: State, made_by: str) -> int:
+        """Go on from a state; return the epochs it has done.
+
+        Raises:
+            UserError: it is another training's.
+        """
+        if state.made_by != made_by:
+            raise UserError("the saved training has another detector, input size or settings; delete it to train anew")
+        self.network.load_state_dict(state.network)
+        self.optimizer.load_state_dict(state.optimizer)
+        if self.average is not None:
+            self.average.load(state.average, state.averaged)
+        self.precision.load(state.scale)
+        self.best = Best(**state.best) if state.best else None
+        return state.epoch
+
+    def finished(self) -> nn.Module:
+        """Return the network with its final weights, in eval mode on the CPU."""
+        weights = self.judged.state_dict() if self.best is None else self.best.network
+        self.network.load_state_dict(weights)
+        self.optimizer.zero_grad(set_to_none=True)
+        return self.network.to(device="cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[no-any-return]
+
+
+def at_size(images: Tensor, annotations: list[Annotations], size: InputSize) -> Batch:
+    """Bring a batch (B, 3, H, W) and its boxes to another input size; boxes move with the pixels' edges."""
+    height, width = images.shape[-2:]
+    if (height, width) == (size.height, size.width):
+        return images, annotations
+    scaled = F.interpolate(images, (size.height, size.width), mode="bilinear", align_corners=False)
+    factor = np.array([size.width / width, size.height / height] * 2, np.float32)
+    moved = [Annotations(entry.boxes * factor, entry.labels, entry.ignore) for entry in annotations]
+    return scaled.contiguous(memory_format=torch.channels_last), moved

@@ -1,0 +1,85 @@
+"""How fast this machine trains: a few real steps are taken, and forgotten."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from paretune.core.types import Annotations, Image, InputSize, Split
+from paretune.detectors.base import Detector
+from paretune.system.device_lock import sharing
+from paretune.training.loader import Batches
+from paretune.training.loop import threads_of
+from paretune.training.settings import Training
+from paretune.training.trainer import Place, Run, at_size
+
+LEAST_SECONDS = 2.5
+"""Of steps that are timed."""
+LEAST_STEPS = 6
+"""That are timed; as many go before, for they make what the later ones find."""
+
+
+@dataclass(frozen=True)
+class _Few(Split):
+    """The first images of a split."""
+
+    split: Split
+    ids: Sequence[str]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def image(self, index: int) -> Image:
+        return self.split.image(index)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self.split.size(index)
+
+    def annotations(self, index: int) -> Annotations:
+        return self.split.annotations(index)
+
+    def file(self, index: int) -> Path | None:
+        return self.split.file(index)
+
+
+def seconds_a_picture(detector: Detector, split: Split, size: InputSize, settings: Training, device: str) -> float:
+    """Return the seconds that training takes for one picture, once pictures are in memory.
+
+    Args:
+        detector: that is trained, from fresh weights here.
+        split: images and annotations.
+        size: of the network's input.
+        settings: batch, threads, precision and changes of pictures count.
+        device: torch device.
+    """
+    few = _Few(split, split.ids[: LEAST_STEPS * settings.batch_size], split.classes)
+    times: list[float] = []
+    with sharing(device), threads_of(settings, device), torch.random.fork_rng(), torch.enable_grad():
+        torch.manual_seed(settings.seed)
+        run = Run(detector.build(len(split.classes)), detector, settings, size, Place(device))
+        batches = Batches(
+            few,
+            detector.preprocess,
+            size,
+            batch=settings.batch_size,
+            augment=settings.augment,
+            readers=settings.readers,
+        )
+        number, begun = 0, time.monotonic()
+        while len(times) < LEAST_STEPS or time.monotonic() - begun < LEAST_SECONDS:
+            if number == 1:  # the first pass decodes the pictures, and makes what later steps find
+                times, begun = [], time.monotonic()
+            began = time.monotonic()
+            for images, truth in batches.epoch(number):
+                run.step(iter([at_size(images.to(device), truth, size)]), 1, "measuring the speed")
+                now = time.monotonic()
+                times.append(now - began)
+                began = now
+            number += 1
+    return median(times) / settings.batch_size

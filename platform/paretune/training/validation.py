@@ -1,0 +1,120 @@
+"""Evaluating a network in training: the detections of the deployed form, compared by the same evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from paretune.core.types import Detections, Floats, InputSize, Split, Thresholds
+from paretune.data.preprocess import Placement
+from paretune.detectors.base import Detector
+from paretune.evaluation import Accuracy
+from paretune.evaluation.accuracy import accuracy_of
+from paretune.training.loader import READERS
+
+USUAL = Thresholds()
+
+
+def validate(  # noqa: PLR0913 - where it runs, and as which of how many
+    network: nn.Module,
+    detector: Detector,
+    split: Split,
+    size: InputSize,
+    *,
+    device: str = "cpu",
+    batch: int = 8,
+    rank: int = 0,
+    world: int = 1,
+    thresholds: Thresholds = USUAL,
+) -> Accuracy | None:
+    """Evaluate a network on a split, in float32 and eval mode; its mode is put back.
+
+    Several workers share the images; the weights and statistics are those of the first.
+
+    Args:
+        network: on ``device``.
+        detector: preprocessing and decoding.
+        split: images and annotations.
+        size: of the network's input.
+        device: torch device.
+        batch: images that go through the network at once.
+        rank: which worker this is,
+        world: of how many.
+        thresholds: what is kept of what it finds.
+
+    Returns:
+        The accuracy; None on every worker but the first.
+    """
+    training = network.training
+    network.eval()
+    try:
+        if world > 1:
+            _take_over_statistics(network)
+        mine = range(rank, len(split), world)
+        found = dict(zip(mine, _detect(network, detector, split, size, device, batch, mine, thresholds), strict=True))
+    finally:
+        network.train(training)
+    if world > 1:
+        parts: list[dict[int, Detections]] = [{}] * world
+        dist.all_gather_object(parts, found)
+        found = {index: entry for part in parts for index, entry in part.items()}
+    if rank:
+        return None
+    indices = range(len(split))
+    annotations = [split.annotations(i) for i in indices]
+    return accuracy_of([found[i] for i in indices], annotations, split.classes, limit=thresholds.limit)
+
+
+def detect(
+    network: nn.Module,
+    detector: Detector,
+    split: Split,
+    size: InputSize,
+    indices: Sequence[int],
+    device: str = "cpu",
+    thresholds: Thresholds = USUAL,
+) -> list[Detections]:
+    """Return what a network, in eval mode, finds in some images of a split, in pixels of each image."""
+    return list(_detect(network, detector, split, size, device, 8, indices, thresholds))
+
+
+def _detect(
+    network: nn.Module,
+    detector: Detector,
+    split: Split,
+    size: InputSize,
+    device: str,
+    batch: int,
+    indices: Sequence[int],
+    thresholds: Thresholds,
+) -> Iterator[Detections]:
+    preprocess = detector.preprocess
+
+    def read(index: int) -> tuple[Floats, Placement]:
+        return preprocess(split.image(index), size)
+
+    groups = [indices[begin : begin + batch] for begin in range(0, len(indices), batch)]
+    with ThreadPoolExecutor(READERS) as pool:
+        ahead = pool.map(read, groups[0]) if groups else iter(())
+        for number in range(len(groups)):
+            fitted = list(ahead)
+            if number + 1 < len(groups):
+                ahead = pool.map(read, groups[number + 1])
+            with torch.no_grad():
+                images = torch.from_numpy(np.stack([planes for planes, _ in fitted]))
+                raw = network(images.contiguous(memory_format=torch.channels_last).to(device))
+            maps = [tensor.float().cpu().numpy() for tensor in raw]
+            for found, (_, placement) in zip(detector.decode(maps, size, thresholds), fitted, strict=True):
+                yield Detections(placement.to_image(found.boxes), found.scores, found.labels)
+
+
+@torch.no_grad()
+def _take_over_statistics(network: nn.Module) -> None:
+    """Bring the first worker's statistics of norms to all: each has seen its own share of the images."""
+    for buffer in network.buffers():
+        dist.broadcast(buffer, 0)

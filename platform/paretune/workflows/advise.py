@@ -1,0 +1,315 @@
+"""Advice for an artefact: where its time goes, what should help, and, tried, what did."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import yaml
+
+from paretune.core.errors import UserError
+from paretune.core.target import Target
+from paretune.core.types import Image
+from paretune.core.yaml_document import Document
+from paretune.data.left_out import lines_of
+from paretune.profiling.latency.compare import Ratio, compare
+from paretune.profiling.latency.measure import measure
+from paretune.profiling.latency.result import STAGES
+from paretune.profiling.latency.samples import Protocol, Stage, milliseconds
+from paretune.profiling.latency.shared_images import saved_images
+from paretune.profiling.operators import Operators, count
+from paretune.profiling.roofline.advice import Advice, Candidate, advise
+from paretune.profiling.roofline.diagnosis import Diagnosis, diagnose
+from paretune.profiling.roofline.hardware_peaks import Roofs, measure_roofs
+from paretune.profiling.roofline.layer_work import Work, work_of
+from paretune.results.advice_outcomes import FILE
+from paretune.results.sweep_folder import split_of
+from paretune.runtimes.predictor import check_loadable, load_predictor
+from paretune.storage.artefact import Artefact, new_folder, write_text
+from paretune.system.device_lock import sharing
+from paretune.workflows.accuracy_change import AccuracyChange, Find, Reference, SplitChange, map_change, map_words
+from paretune.workflows.optimize import Wanted, optimize
+from paretune.workflows.recipe_source import Images, Source, read_recipe
+from paretune.workflows.trial_context import measuring_images
+
+Progress = Callable[[str], None]
+PAGE = "advice.html"
+TRIED = "tried"
+"""Folder of the artefacts that were built from advice, beside its page."""
+KNOWN = 0.5
+"""Share of the counted time that must have a module, or be the host's or a transfer, for a verdict on the network."""
+UNPLACED = "which layer it belongs to; advise the same network built for eager, onnxruntime or openvino instead"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What became of one piece of advice."""
+
+    advice: Advice
+    measured: Ratio | None
+    """The advised artefact's latency over the one the advice was for, interleaved; None if it is not known."""
+    reason: str | None = None
+    """Why it was not built, or not measured."""
+    artefact: Path | None = None
+    """What was built, where it is kept."""
+    accuracy: AccuracyChange | None = None
+    """What was built beside the artefact the advice was for; None where nothing was built."""
+
+    @property
+    def change(self) -> SplitChange | str:
+        """Return what it has cost of the accuracy, or why that is not known."""
+        return (self.reason or "nothing was built") if self.accuracy is None else self.accuracy.decisive
+
+    @property
+    def speedup(self) -> float | None:
+        """Return how many times as fast it is from image to boxes."""
+        return None if self.measured is None else 1 / self.measured.ratio
+
+    @property
+    def kept(self) -> float | None:
+        """Return which share of the predicted gain was measured: 1 is all of it."""
+        return None if self.speedup is None else (self.speedup - 1) / (self.advice.predicted - 1)
+
+    def tree(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        measured = None if self.measured is None else {**vars(self.measured), "verdict": self.measured.verdict}
+        return {
+            "knob": self.advice.knob,
+            "predicted": self.advice.predicted,
+            "speedup": self.speedup,
+            "ratio": measured,
+            "kept": self.kept,
+            **map_change(self.change),
+            "reason": self.reason,
+            "artefact": None if self.artefact is None else str(self.artefact),
+        }
+
+
+@dataclass(frozen=True)
+class Advised:
+    """What was found out about an artefact."""
+
+    artefact: Artefact
+    diagnosis: Diagnosis
+    advice: tuple[Advice, ...]
+    notes: tuple[str, ...]
+    """Of the measurements it rests on."""
+    tried: tuple[Tried, ...] = ()
+
+    @property
+    def measured(self) -> dict[str, Ratio | str]:
+        """Return what came of the advice that was tried, by its knob: its latency's share, or why that is not known."""
+        return {one.advice.knob: one.measured or one.reason or "" for one in self.tried}
+
+    @property
+    def changes(self) -> dict[str, str]:
+        """Return in words what the advice that was tried has cost of the accuracy, by its knob."""
+        return {one.advice.knob: map_words(one.change) for one in self.tried}
+
+    def tree(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            "artefact": str(self.artefact.folder),
+            "recipe": self.artefact.recipe,
+            **self.diagnosis.tree(),
+            "advice": [one.tree() for one in self.advice],
+            "notes": list(self.notes),
+            "tried": [one.tree() for one in self.tried],
+        }
+
+
+def advise_artefact(
+    folder: Path, images: Images, target: Target, *, split: str = "val", progress: Progress = lambda _: None
+) -> Advised:
+    """Measure an artefact, count its operators, measure the device's roofs, and say what to try.
+
+    Args:
+        folder: of the artefact.
+        images: whose images are used.
+        target: device and threads.
+        split: of the images.
+        progress: called with a line before each measurement.
+
+    Raises:
+        UserError: no artefact, one that this machine or target cannot run, no such split, or its runtime does not
+            tell what its operators cost.
+        RuntimeError: a measuring process died or hung.
+    """
+    artefact = check_loadable(folder, target)
+    shown = _shown(images, split, target, progress)
+    with saved_images(shown) as file:
+        progress(f"measuring {folder}")
+        latency = measure(folder, file, target, Protocol(repetitions=3))
+        stages = {stage: float(np.median(milliseconds(latency.rows, stage, latency.mode))) for stage in STAGES}
+        progress("counting its operators")
+        counted = count(folder, file, target, stages["network"], latency.mode)
+    if isinstance(counted, str):
+        raise UserError(f"{folder}: no advice without its operators: {counted}")
+    progress("measuring the roofs of the device")
+    roofs = measure_roofs(target)
+    with sharing(target.device):  # what another measures meanwhile is not disturbed
+        predictor = load_predictor(folder, target)
+        work = work_of(predictor, shown[0], target)
+    found = diagnosed(stages, counted, work, roofs, target.device)
+    given = advise(found, Candidate(artefact.recipe, artefact.input_size, target.device, predictor.detector))
+    return Advised(artefact, found, tuple(given), (*latency.notes, *counted.notes))
+
+
+def diagnosed(
+    stages: Mapping[Stage, float], counted: Operators, work: Mapping[str, Work], roofs: Roofs, device: str
+) -> Diagnosis:
+    """Take the time of an inference apart by the operators that were counted.
+
+    Args:
+        stages: ``preprocess``, ``network``, ``postprocess`` → undistorted median in ms.
+        counted: of the network.
+        work: module → what it has to do.
+        roofs: of the device.
+        device: of the target.
+
+    Returns:
+        One that knows no bounds where less than half of the counted time has a place, with the reason.
+    """
+    times, host, transfer = counted.places(device)
+    known = (sum(times.values()) + host + transfer) / counted.network_ms
+    unknown = None if known >= KNOWN else f"the runtime tells of {known:.0%} of its time only {UNPLACED}"
+    return diagnose(stages, times, work, roofs, host_ms=host, transfer_ms=transfer, unknown=unknown)
+
+
+def try_advice(
+    found: Advised,
+    network: Source,
+    images: Images,
+    target: Target,
+    *,
+    most: int,
+    split: str = "val",
+    out: Path | None = None,
+    progress: Progress = lambda _: None,
+) -> Advised:
+    """Build the first pieces of advice and measure each interleaved with the artefact: predicted against measured.
+
+    What hinders one of them is the reason it is not known, and the others are tried all the same.
+
+    Args:
+        found: with its advice.
+        network: the trained network that the recipes begin with.
+        images: to train, calibrate and measure with.
+        target: device and threads.
+        most: pieces of advice.
+        split: of the images, that on which the artefact was measured.
+        out: folder of the advice, in which what is built is kept; None throws it away.
+        progress: called with a line for each step.
+
+    Raises:
+        UserError: there are no images to measure on.
+    """
+    tried = []
+    with (
+        saved_images(_shown(images, split, target, lambda _: None)) as file,
+        TemporaryDirectory(prefix="advice-") as own,
+        TemporaryDirectory(prefix="advice-") if out is None else nullcontext(out / TRIED) as place,
+    ):
+        before = Reference(lambda: _before(found.artefact, network, target), Path(own), found.artefact.thresholds.limit)
+        for number, advice in enumerate(found.advice[:most], start=1):
+            progress(f"trying {advice.knob}")
+            folder = Path(place) / _name(number, advice)
+            try:
+                recipe = read_recipe(Document(f"advice {advice.knob}", dict(advice.recipe), {}), network)
+                made = optimize(network, recipe, images, folder, Wanted(target=target, against=before), progress)
+            except Exception as error:  # noqa: BLE001 - a step may fail in any way, and the others are tried
+                tried.append(Tried(advice, None, f"not built: {' '.join(str(error).split())}"))
+                continue
+            progress("comparing, interleaved")
+            kept = None if out is None else folder
+            try:
+                compared = compare([found.artefact.folder, folder], file, target, rounds=3)
+            except (RuntimeError, UserError) as error:
+                why = f"not measured: {' '.join(str(error).split())}"
+                tried.append(Tried(advice, None, why, kept, made.accuracy))
+                continue
+            tried.append(Tried(advice, compared.ratio(1), None, kept, made.accuracy))
+    return replace(found, tried=tuple(tried))
+
+
+def _before(artefact: Artefact, network: Source, target: Target) -> tuple[str, Find]:
+    """Load the artefact that advice is for; what is built from the network has to find the same classes.
+
+    Raises:
+        UserError: it finds others, or cannot be loaded.
+    """
+    if artefact.classes != network.classes:
+        told = f"{artefact.folder} finds {', '.join(artefact.classes)}"
+        raise UserError(f"{told}; {network.folder} finds {', '.join(network.classes)}")
+    return str(artefact.folder), load_predictor(artefact.folder, target)
+
+
+def write_advice(found: Advised, folder: Path) -> None:
+    """Write a page, and each piece of advice as a recipe, the best first: for `optimize`, and `sweep --first`.
+
+    Beside them lies all of it as plain data, so that a sweep knows what was predicted.
+
+    Raises:
+        UserError: the folder is there already, or cannot be written.
+    """
+    if folder.exists():
+        raise UserError(f"{folder} exists already; name a new folder with --out")
+    try:
+        with new_folder(folder) as draft:
+            for number, one in enumerate(found.advice, start=1):
+                told = f"# {one.knob}: {one.predicted:.2f}x predicted; {one.why}\n"
+                recipe = told + yaml.safe_dump(_plain(one.recipe), sort_keys=False)
+                (draft / f"{_name(number, one)}.yaml").write_text(recipe)
+            (draft / FILE).write_text(json.dumps(found.tree(), indent=1))
+            (draft / PAGE).write_text(_page(found))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def write_tried(found: Advised, folder: Path) -> None:
+    """Write what came of the advice into the folder that holds it.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        write_text(folder / FILE, json.dumps(found.tree(), indent=1))
+        write_text(folder / PAGE, _page(found))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def _name(number: int, advice: Advice) -> str:
+    """Return what the files of a piece of advice are called."""
+    return f"{number}-{advice.knob.replace(': ', '-').replace(' ', '-')}"
+
+
+def _page(found: Advised) -> str:
+    from paretune.reports.advice_page import advice_page
+
+    name = str(found.artefact.folder)
+    return advice_page(name, found.diagnosis, found.advice, found.measured, found.notes, found.changes)
+
+
+def _plain(value: Any) -> Any:
+    """Return a tree of what YAML knows."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _shown(images: Images, split: str, target: Target, progress: Progress) -> Sequence[Image]:
+    data = images.dataset.open(images.cache)
+    for line in lines_of(data):
+        progress(line)
+    with sharing(target.device):  # decoding keeps a core busy
+        found = measuring_images(split_of(data, split))
+    if not found:
+        raise UserError(f"--split {split}: holds no images to measure on")
+    return found

@@ -1,0 +1,153 @@
+"""From a trained network to an artefact: the steps of a recipe, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from paretune.compression.base import Context
+from paretune.config.recipe import Recipe
+from paretune.core.errors import UserError
+from paretune.core.model import Model
+from paretune.storage.artefact import MANIFEST, Artefact
+from paretune.system.device_lock import sharing
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from paretune.runtimes.artefact_writer import Before
+
+
+TRAINED = "trained"
+"""Folder of a trial that failed after training: its float network, as an artefact of runtime eager."""
+
+
+def _untimed(_: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class Start:
+    """A trained network on disk."""
+
+    folder: Path
+    """Weights and structure."""
+    steps: tuple[dict[str, Any], ...] = ()
+    """It has already gone through, as they are written: what follows minds them, and zeros stay zeros."""
+    notes: tuple[str, ...] = ()
+    """Of these steps."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """An artefact, and what it was made from."""
+
+    artefact: Artefact
+    network: nn.Module
+    """The float network before it was exported or quantized, in eval mode on the CPU."""
+    changed: bool
+    """Whether the artefact differs from it by intent: quantized, or clustered after the export."""
+
+
+def build(
+    start: Start,
+    recipe: Recipe,
+    context: Context,
+    folder: Path,
+    stage: Callable[[str], AbstractContextManager[None]] = _untimed,
+    *,
+    idle: bool = True,
+    keep: Path | None = None,
+) -> Built:
+    """Take a network through a recipe's steps and write the artefact, whole or not at all.
+
+    Args:
+        start: the network.
+        recipe: what is done to it.
+        context: of the steps.
+        folder: receives the artefact; one that stands there is replaced.
+        stage: entered with the name of each stage while it goes on.
+        idle: whether a step may change nothing. A trial that goes on after it would repeat another.
+        keep: receives the float network as an artefact of runtime eager where something fails after a step that
+            trained, so that the epochs are not lost; None keeps nothing.
+
+    Raises:
+        UserError: no network there, a mistake of the user's that a step found, or a step that changed nothing.
+        FloatingPointError: a training diverged.
+        RuntimeError: a step failed.
+    """
+    from paretune.networks.network_files import count, load_network
+    from paretune.runtimes.artefact_writer import Before, write_artefact
+
+    with stage("load"):
+        network = load_network(context.detector, len(context.data.classes), start.folder)
+        params, flops = count(network, recipe.size)
+    history = tuple(name for step in start.steps for name in step)
+    model = Model(network, None, recipe.size, history, start.notes, params, flops)
+    tree = recipe.tree()
+    before, changed, trained = Before(network, start.steps, start.notes), False, False
+    try:
+        for number, step in enumerate(recipe.chain, start=1):
+            context.progress(step.name)
+            changed = changed or step.final or model.file is not None
+            with stage(step.name), nullcontext() if step.locks else sharing("cpu"):
+                model = step.apply(model, context)
+            if not idle:
+                _refuse_idle(step.name, model.notes)
+            if model.network is not None and not changed:
+                before = Before(model.network, (*start.steps, *tree["steps"][:number]), model.notes)
+                trained = trained or step.trains
+        artefact = write_artefact(
+            folder,
+            model,
+            detector=context.detector,
+            runtime=recipe.runtime,
+            recipe_tree={**tree, "steps": [*start.steps, *tree["steps"]]},
+            classes=context.data.classes,
+            thresholds=context.thresholds,
+            seed=context.seed,
+            before=None if model.network is before.network else before,
+        )
+    except Exception:
+        if keep is not None and trained:
+            _keep(before, recipe, context, keep)
+        raise
+    return Built(artefact, before.network, changed)
+
+
+def kept_of(folder: Path) -> Path | None:
+    """Return the artefact in the folder of a trial that failed, or the network it had trained until then, or None."""
+    places = (folder / name for name in ("artefact", TRAINED))
+    return next((place for place in places if (place / MANIFEST).is_file()), None)
+
+
+def _keep(before: Before, recipe: Recipe, context: Context, folder: Path) -> None:
+    """Write a float network as an artefact of runtime eager; where that fails too, say so and go on."""
+    from paretune.networks.network_files import count
+    from paretune.runtimes.artefact_writer import write_artefact
+    from paretune.runtimes.eager import Eager
+
+    runtime = Eager()
+    try:
+        params, flops = count(before.network, recipe.size)
+        write_artefact(
+            folder,
+            Model(before.network, None, recipe.size, (), before.notes, params, flops),
+            detector=context.detector,
+            runtime=runtime,
+            recipe_tree={**recipe.tree(), "steps": list(before.steps), "runtime": runtime.named()},
+            classes=context.data.classes,
+            thresholds=context.thresholds,
+            seed=context.seed,
+        )
+    except (OSError, RuntimeError, ValueError) as error:  # the disk may be full, which is why we are here
+        context.progress(f"the trained network cannot be kept: {error}")
+
+
+def _refuse_idle(step: str, notes: Sequence[str]) -> None:
+    for note in notes:
+        if note.startswith(f"{step} changed nothing"):
+            raise UserError(f"refused: {note}; without it the recipe is another trial's")

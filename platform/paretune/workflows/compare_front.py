@@ -1,0 +1,165 @@
+"""The comparison of the front at the end of a sweep: interleaved in one run, it decides the front that is published."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from paretune.core.errors import UserError
+from paretune.core.types import Split
+from paretune.results.advice_outcomes import BASELINES, base_name
+from paretune.workflows.trial_context import Bench, measuring_images, protocol_of
+
+if TYPE_CHECKING:
+    from paretune.profiling.latency.compare import Comparison
+
+TEST = "test"
+"""The split that no choice of a sweep was made by."""
+
+
+@dataclass(frozen=True)
+class Finalists:
+    """What is compared at the end of a sweep."""
+
+    artefacts: Mapping[int, str]
+    """Trial → its artefact's folder, relative to the sweep's; the baselines among them."""
+    reference: int
+    """The trial that the others' latencies are ratios to; one of them."""
+    seen: Sequence[int]
+    """All trials of which these were chosen."""
+    pairs: Sequence[tuple[int, int]] = ()
+    """Trials among them, the first of which is compared with the second too."""
+    left_out: Mapping[int, str] = field(default_factory=dict)
+    """Trials that might belong on the front and are not compared → why."""
+
+
+def compare_front(bench: Bench, finalists: Finalists) -> dict[str, Any]:
+    """Measure artefacts again, interleaved in one run, and evaluate them on ``test`` where there is one.
+
+    Raw samples are kept in ``comparison.npz``.
+
+    Returns:
+        ``trials``: {trial: {"eager" | "onnxruntime" | "trial_N": {"speedup", "low", "high", "verdict",
+        "network_speedup"}}}, where a speed-up is the latency of what it is named after, divided by the trial's.
+        ``latencies``: {trial: ratio to the ``reference`` with its interval, the same of the network}. ``verdicts``:
+        {trial: {trial: "faster" | "slower" | "tied"}}. ``test``: {trial: metrics}, or None with ``no_test``, why.
+        Besides ``mode``, ``notes``, ``images``, ``reference_ms``, ``reference_network_ms``, ``calm``, ``seen``,
+        ``left_out``, ``ended`` (seconds since 1970).
+
+    Raises:
+        RuntimeError: one of the measuring processes died or hung.
+    """
+    from paretune.profiling.latency.compare import compare
+    from paretune.profiling.latency.samples import Protocol
+
+    numbers = sorted(finalists.artefacts)
+    folders = [bench.folder / finalists.artefacts[number] for number in numbers]
+    images = measuring_images(bench.data.splits["val"])
+    place = numbers.index(finalists.reference)
+    measuring = bench.job.measuring
+    protocol = replace(protocol_of(measuring), block_samples=Protocol().block_samples)
+    found = compare(folders, images, bench.job.target, rounds=measuring.rounds, baseline=place, protocol=protocol)
+    found.save_samples(bench.folder / "comparison.npz")
+    return {
+        "mode": found.mode,
+        "notes": list(found.notes),
+        "images": len(images),
+        "rounds": found.latency.shape[0],
+        "reference": finalists.reference,
+        **_reference(found, place),
+        "seen": sorted(finalists.seen),
+        "left_out": {str(number): why for number, why in finalists.left_out.items()},
+        "trials": _speedups(found, numbers, finalists.pairs),
+        "latencies": {str(number): _latency(found, index) for index, number in enumerate(numbers)},
+        "verdicts": {
+            str(number): {
+                str(other): found.ratio(index, against).verdict
+                for against, other in enumerate(numbers)
+                if other != number
+            }
+            for index, number in enumerate(numbers)
+        },
+        **_on_test(bench, dict(zip(numbers, folders, strict=True))),
+        "ended": time.time(),
+    }
+
+
+def _reference(found: Comparison, place: int) -> dict[str, Any]:
+    """Return how long the reference took in this run (ms), and whether nobody disturbed it."""
+    return {
+        "reference_ms": float(np.nanmedian(found.latency[:, :, place])),
+        "reference_network_ms": float(np.nanmedian(found.network[:, :, place])),
+        "calm": not any(note.startswith("contended") for note in found.notes),
+    }
+
+
+def _latency(found: Comparison, index: int) -> dict[str, Any]:
+    """Return the latency of one artefact as a share of the reference's."""
+    from paretune.profiling.latency.compare import ratio_figures
+
+    whole = found.ratio(index)
+    return {**ratio_figures(whole, found.ratio(index, network=True)), "unstable": whole.half > whole.tolerance}
+
+
+def _speedups(found: Comparison, numbers: Sequence[int], pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """Return how many times as fast each trial is as the baselines, and as what it is paired with."""
+    baselines = [n for n in range(len(BASELINES)) if n in numbers]
+    trials: dict[str, Any] = {}
+    for index, number in enumerate(numbers):
+        rows = {}
+        for base in dict.fromkeys([*baselines, *(other for one, other in pairs if one == number)]):
+            place = numbers.index(base)
+            ratio, network = found.ratio(index, place), found.ratio(index, place, network=True)
+            rows[base_name(base)] = {
+                "speedup": 1 / ratio.ratio,
+                "low": 1 / ratio.high,
+                "high": 1 / ratio.low,
+                "verdict": ratio.verdict,
+                "network_speedup": 1 / network.ratio,
+            }
+        trials[str(number)] = rows
+    return trials
+
+
+def _on_test(bench: Bench, folders: Mapping[int, Path]) -> dict[str, Any]:
+    """Return what each trial finds on ``test``, beside the eager baseline, or why that is not known."""
+    split = bench.data.splits.get(TEST)
+    if split is None or not len(split):
+        return {"test": None, "no_test": "the data has no split test"}
+    found: dict[str, Any] = {}
+    for number, folder in sorted(folders.items()):
+        try:
+            found[str(number)] = _tested(bench, folder, split, first=number == 0)
+        except Exception as error:  # noqa: BLE001 - the latencies were measured at length, and stay
+            return {"test": None, "no_test": f"trial {number} could not be evaluated: {_line(error)}"}
+    return {"test": found}
+
+
+def _tested(bench: Bench, folder: Path, split: Split, *, first: bool) -> dict[str, Any]:
+    """Return what one trial finds on a split; the first is the one that others are compared with."""
+    from paretune.evaluation.accuracy import detect
+    from paretune.evaluation.baseline_difference import evaluate_beside
+    from paretune.runtimes.predictor import load_predictor
+    from paretune.system.device_lock import sharing
+
+    with sharing(bench.job.target.device):
+        predictor, before = load_predictor(folder, bench.job.target), bench.folder / "detections-test.npz"
+        limit = predictor.artefact.thresholds.limit
+        accuracy, change = evaluate_beside(detect(predictor, split), split, before, first=first, limit=limit)
+    figures = {**accuracy.metrics(), **change.figures}
+    return {
+        "images": len(split),
+        "metrics": {name: float(value) for name, value in figures.items() if value is not None},
+        "reasons": {**accuracy.reasons, **change.reasons},
+    }
+
+
+def _line(error: Exception) -> str:
+    """Return an error as one line; its class too, where the text may not tell what happened."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,265 @@
+"""One training by itself: from a job to a trained network, its curves and its accuracy."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from paretune.config.auto_training import as_begun, settled
+from paretune.config.job import Job
+from paretune.config.output_folder import TRAININGS, checked_name, dataset_cache
+from paretune.config.plan import Plan
+from paretune.core.errors import UserError
+from paretune.core.spec import flat
+from paretune.core.yaml_document import read_yaml, validate
+from paretune.data.left_out import left_out_line, lines_of, refuse_gaps
+from paretune.data.split_counts import crowding
+from paretune.distributed.run_training import train_order
+from paretune.reports.terminal import figures_line
+from paretune.results.folder_claims import removed_if_failed
+from paretune.results.sweep_folder import output_folder
+from paretune.storage.artefact import new_folder, write_text
+from paretune.system.file_lock import only_one
+from paretune.training.settings import ELSEWHERE
+from paretune.training.training_job import HISTORY, Order, divergence_told, epochs_of, read_history, was_begun
+
+if TYPE_CHECKING:
+    from paretune.core.types import Data
+
+SHOWN = 8
+"""Images of the validation split in the picture of samples."""
+NOT_THE_TRAINING = frozenset(
+    {"space", "targets", "objectives", "constraints", "search", "measuring", "resources", "tracking", "output"}
+)
+"""Fields of a job that a training does not look at."""
+
+
+@dataclass(frozen=True)
+class TrainingPlace:
+    """One training's folder, ``trainings/NAME`` under the output folder."""
+
+    runs: Path
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """Return the training's own folder."""
+        return self.runs / TRAININGS / self.name
+
+    def free_sweep_name(self) -> str:
+        """Return the training's name, or one made of it that no sweep has yet."""
+        names = itertools.chain([self.name], (f"{self.name}-{number}" for number in itertools.count(2)))
+        return next(name for name in names if not (self.runs / name).exists())
+
+    @property
+    def cache(self) -> Path:
+        """Return the folder of generated datasets, shared with all sweeps."""
+        return dataset_cache(self.runs)
+
+
+def open_place(plan: Plan, name: str, *, resume: bool, test: bool = False) -> tuple[TrainingPlace, Job]:
+    """Make the folder of a new training, whole or not at all, or find the one to go on with.
+
+    Returns:
+        The place, and the job with all that `training: auto` has left open: chosen now, or when it began.
+
+    Raises:
+        UserError: the name is taken, also by another process at this moment, or there is nothing to resume, or it is
+            another training; or the test split is asked for and there is none.
+    """
+    place = TrainingPlace(output_folder(plan.job), checked_name(name, "training"))
+    if plan.job.baseline is not None:
+        raise UserError(f"baseline: the job names the trained network {plan.job.baseline}, so nothing is to be trained")
+    if test and "test" not in (data := plan.job.dataset.open(place.cache)).splits:
+        told = f"--test: the dataset has no test split, only {', '.join(data.splits)}"
+        raise UserError("\n".join([told, *lines_of(data)]))
+    if resume:
+        return place, _begun(place, plan.job)
+    if place.folder.exists():
+        raise UserError(_taken(place))
+    job, chosen = settled(plan.job)
+    try:
+        with new_folder(place.folder) as draft:
+            tree = {**job.tree(), "space": "space.yaml"}
+            reasons = "".join(f"# {line}\n" for line in chosen)
+            written = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+            (draft / "job.yaml").write_text(reasons + written)
+            (draft / "space.yaml").write_text(plan.space_text)
+    except FileExistsError:
+        raise UserError(_taken(place)) from None
+    except OSError as error:
+        raise UserError(f"output folder {place.runs} cannot be written: {error.strerror}") from error
+    return place, job
+
+
+def _taken(place: TrainingPlace) -> str:
+    return f"{place.folder} exists already: --resume goes on with it, --name gives another name"
+
+
+def _begun(place: TrainingPlace, job: Job) -> Job:
+    """Return the job of a training that was begun, as far as another one does not ask for something else.
+
+    Raises:
+        UserError: there is none, or it was begun with other settings.
+    """
+    path = place.folder / "job.yaml"
+    if not path.is_file():
+        raise UserError(f"there is no training {place.folder} to resume")
+    document = read_yaml(path)
+    if isinstance(document.data, Mapping):
+        kept = {key: value for key, value in document.data.items() if key not in NOT_THE_TRAINING}
+        document = replace(document, data={**kept, "space": "space.yaml"})
+    stored = validate(Job, document)  # fields that came since have their defaults
+    now = as_begun(job, stored)
+    before, after = (_training_of(known.tree()) for known in (stored, now))
+    changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    if changed:
+        raise UserError(f"{place.folder} was begun with another {', '.join(changed)}; --name begins a new training")
+    return now
+
+
+def _training_of(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a job decides what is trained."""
+    leaves = flat({key: value for key, value in tree.items() if key not in NOT_THE_TRAINING})
+    own = {key: value for key, value in leaves.items() if key.removeprefix("training.") not in ELSEWHERE}
+    return {key: value for key, value in own.items() if not key.endswith(".allow_missing")}  # asked at the beginning
+
+
+def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: bool = False) -> dict[str, Any]:
+    """Train a job's detector, evaluate it, and write network, history and pictures.
+
+    Args:
+        place: made by ``open_place``.
+        job: what is trained.
+        test: evaluate on the test split, which ``open_place`` has found, too.
+        new: ``open_place`` has made the folder just now: it is removed where no epoch comes to its end by a mistake.
+
+    Returns:
+        What ``training.json`` says.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM; what was done is kept.
+        UserError: somebody else runs it, the data lack a large part of themselves, the training diverged, or the
+            cluster lacks the workers.
+    """
+    from paretune.distributed.ray_session import terminated_like_interrupted
+    from paretune.tracking.mlflow_client import Place
+    from paretune.tracking.training_run import TrainingLog
+
+    with (
+        terminated_like_interrupted(),
+        only_one(place.folder, f"training {place.name!r}"),
+        removed_if_failed(place.folder, lambda: not new or was_begun(place.folder)),
+    ):
+        data = job.dataset.open(place.cache)
+        if not was_begun(place.folder):
+            refuse_gaps(data, job.dataset)
+        for line in lines_of(data):
+            print(line, flush=True)
+        order = _order(place, job)
+        where = Place(place.runs, place.name, job.tracking.uri, job.tracking.experiment)
+        begun = bool(epochs_of(order.work))
+        params = {**flat(job.tree()), "left_out": left_out_line(data) or "nothing"}
+        log = TrainingLog(where if job.tracking.trainings else None, params, begun=begun)
+
+        def tell(line: str) -> None:
+            print(line, flush=True)
+            log.epochs(epochs_of(order.work))
+
+        print(f"training {place.name}: {job.training.epochs} epochs at {job.size}, {len(data.splits['train'])} images")
+        if (crowded := crowding(data.splits, order.thresholds)) is not None:
+            print(crowded, flush=True)
+        with _ray(place, job), divergence_told(order):
+            train_order(order, tell)
+        facts = _evaluated(order, data, ("val", "test") if test else ("val",))
+        write_text(place.folder / HISTORY, json.dumps(facts, indent=1))
+        _write_artefact(order, data)
+        pictures = _pictures(order, data, facts)
+        log.epochs(facts["epochs"])
+        log.finish(flat(facts["metrics"]), [place.folder / HISTORY, *pictures])
+        return facts
+
+
+def _order(place: TrainingPlace, job: Job) -> Order:
+    kept = job.thresholds.thresholds
+    return Order(job.detector, job.dataset, place.cache, job.size, job.training, place.folder, thresholds=kept)
+
+
+@contextmanager
+def _ray(place: TrainingPlace, job: Job) -> Iterator[None]:
+    """Start Ray where it is Ray Train that trains."""
+    if not job.training.by_ray:
+        yield
+        return
+    from paretune.distributed.ray_session import session
+
+    with session(place.runs):
+        yield
+
+
+def _evaluated(order: Order, data: Data, splits: tuple[str, ...]) -> dict[str, Any]:
+    """Return the history with the trained network's accuracy on some splits."""
+    from paretune.networks.network_files import load_network
+    from paretune.system.device_lock import sharing
+    from paretune.training.loop import pick_device, threads_of
+    from paretune.training.validation import validate
+
+    device = pick_device(order.settings.device)
+    network = load_network(order.detector, len(data.classes), order.folder).to(device)
+    facts = read_history(order.folder)
+    facts["metrics"], facts["reasons"] = {}, {}
+    for name in splits:
+        with sharing(device), threads_of(order.settings, device):
+            accuracy = validate(
+                network, order.detector, data.splits[name], order.size, device=device, thresholds=order.thresholds
+            )
+        if accuracy is not None:
+            facts["metrics"][name], facts["reasons"][name] = accuracy.metrics(), dict(accuracy.reasons)
+            facts["metrics"][name]["images"] = accuracy.images
+            print(f"{name} ({accuracy.images} images): {figures_line(accuracy.metrics())}")
+    return facts
+
+
+def _write_artefact(order: Order, data: Data) -> None:
+    """Write the trained network, unchanged and in eager, as an artefact that can be evaluated and deployed."""
+    from paretune.config.recipe import Recipe
+    from paretune.core.model import Model
+    from paretune.networks.network_files import count, load_network
+    from paretune.runtimes.artefact_writer import write_artefact
+
+    network = load_network(order.detector, len(data.classes), order.folder)
+    params, flops = count(network, order.size)
+    notes = tuple(read_history(order.folder).get("notes", ()))
+    recipe = Recipe.model_validate({"input_size": str(order.size), "runtime": "eager"})
+    write_artefact(
+        order.folder / "artefact",
+        Model(network, None, order.size, notes=notes, params=params, flops=flops),
+        detector=order.detector,
+        runtime=recipe.runtime,
+        recipe_tree=recipe.tree(),
+        classes=data.classes,
+        thresholds=order.thresholds,
+        seed=order.settings.seed,
+    )
+
+
+def _pictures(order: Order, data: Data, facts: Mapping[str, Any]) -> list[Path]:
+    """Draw the curves, and what the network finds in the first images of the validation split."""
+    from paretune.networks.network_files import load_network
+    from paretune.reports.training_plots import curves_png, samples_png
+    from paretune.training.validation import detect
+
+    files = [order.folder / "curves.png", order.folder / "samples.png"]
+    curves_png(facts["epochs"], files[0])
+    network, val = load_network(order.detector, len(data.classes), order.folder), data.splits["val"]
+    shown = range(min(SHOWN, len(val)))
+    found = detect(network, order.detector, val, order.size, shown, thresholds=order.thresholds)
+    samples_png([val.image(i) for i in shown], [val.annotations(i) for i in shown], found, data.classes, files[1])
+    return files
