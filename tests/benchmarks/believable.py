@@ -22,8 +22,8 @@ from paretune.profiling.latency.measure import measure
 from paretune.profiling.latency.memory_contention import note
 from paretune.profiling.latency.result import Latency
 from paretune.profiling.latency.samples import SHORT_MS
+from paretune.profiling.latency.shared_images import measuring_images
 from paretune.system.cpu_cores import choose_cores
-from paretune.workflows.trial_context import measuring_images
 
 FOLDER = BENCH / "profiling"
 TIMES = 10

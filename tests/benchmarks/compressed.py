@@ -135,7 +135,7 @@ def ratios(folders: Sequence[Path], source: Path) -> list[tuple[float, float]]:
 def speedups(folders: Sequence[Path], source: Path) -> list[list[tuple[float, float]]]:
     """Return the same of every artefact against every one: of each, against each, measured in one run."""
     from paretune.profiling.latency.compare import compare
-    from paretune.workflows.trial_context import measuring_images
+    from paretune.profiling.latency.shared_images import measuring_images
 
     images = measuring_images(images_of(source).splits["val"])
     found, every = compare(folders, images, Target(), rounds=3, loader=LOADER), range(len(folders))

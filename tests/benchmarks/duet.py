@@ -96,7 +96,7 @@ def measured_images() -> Sequence[Any]:
     """Return the images that trials of the quickstart are measured on."""
     from paretune.config.job import Job
     from paretune.core.yaml_document import read_yaml, validate
-    from paretune.workflows.trial_context import measuring_images
+    from paretune.profiling.latency.shared_images import measuring_images
 
     job = validate(Job, read_yaml(ROOT / "jobs/quickstart.yaml"))
     return measuring_images(job.dataset.open(FOLDER / "datasets").splits["val"])

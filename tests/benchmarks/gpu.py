@@ -59,7 +59,7 @@ def fill(family: str, root: Path, figures: Figures) -> None:
     from paretune.core.errors import UserError
     from paretune.core.target import Target
     from paretune.profiling.latency.compare import compare
-    from paretune.workflows.trial_context import measuring_images
+    from paretune.profiling.latency.shared_images import measuring_images
 
     target = Target(device="cuda")
     folders, source = made(family, root)

@@ -94,7 +94,7 @@ def latencies(cells: Sequence[Cell], base: Cell, source: Path) -> dict[Cell, dic
     """
     from paretune.core.target import Target
     from paretune.profiling.latency.compare import compare
-    from paretune.workflows.trial_context import measuring_images
+    from paretune.profiling.latency.shared_images import measuring_images
 
     images = measuring_images(images_of(source).splits["val"])
     found = {base: {"speedup": 1.0, "low": 1.0, "high": 1.0, "network": 1.0}}

@@ -27,6 +27,7 @@ from paretune.profiling.latency.compare import compare
 from paretune.profiling.latency.measure import measure
 from paretune.profiling.latency.result import STAGES, Latency
 from paretune.profiling.latency.samples import Stage, milliseconds
+from paretune.profiling.latency.shared_images import measuring_images
 from paretune.profiling.latency.worker_client import surroundings
 from paretune.profiling.roofline.diagnosis import Diagnosis, diagnose
 from paretune.profiling.roofline.hardware_peaks import Roofs, measure_roofs
@@ -37,7 +38,6 @@ from paretune.storage.artefact import Artefact, read_artefact
 from paretune.system.cpu_cores import choose_cores
 from paretune.workflows.advise import advise_artefact
 from paretune.workflows.recipe_source import Images
-from paretune.workflows.trial_context import measuring_images
 
 OFF = 0.05
 """Share by which a figure may differ from that of another stopwatch."""

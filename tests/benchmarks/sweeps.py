@@ -80,8 +80,8 @@ def fill(case: Case, root: Path, figures: Figures) -> None:
 
     There it is the mean of several seeds that must keep the point, and one of theirs that is measured.
     """
+    from paretune.results.front_summary import records_of
     from paretune.results.sweep_folder import Sweep
-    from paretune.workflows.sweep_reporter import records_of
 
     folder, source = swept(case, root), trained(case, 0, root).folder
     records = records_of(Sweep(folder.parent, folder.name))

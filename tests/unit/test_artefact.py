@@ -22,7 +22,8 @@ from paretune.detectors.yolox.detector import Yolo
 from paretune.runtimes import RUNTIMES
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.base import Runtime
-from paretune.storage.artefact import MANIFEST, Artefact, new_folder, read_artefact
+from paretune.storage.artefact import MANIFEST, Artefact, read_artefact
+from paretune.storage.atomic_files import new_folder
 from tests_support_compression import CLASSES, context, model, pictures
 
 pytestmark = pytest.mark.slow

@@ -21,7 +21,7 @@ from paretune.detectors.faster_rcnn.detector import FasterRcnn
 from paretune.detectors.nms import suppress
 from paretune.detectors.ssd.detector import Ssd
 from paretune.detectors.torchvision_sizes import padded, size_notes
-from paretune.training.training_job import unfit_baseline
+from paretune.training.initial_weights import unfit_baseline
 from tests_support_compression import Pictures
 from tests_support_torchvision import KEPT, found_by, of_size, off, predictor, saved, seeded, tensors
 

@@ -15,10 +15,10 @@ from paretune.cli import main as cli
 from paretune.data import DATASETS
 from paretune.data.checks import SURVEYS
 from paretune.data.checks.image_files import difference_hash
-from paretune.data.checks.issues import KINDS
 from paretune.data.checks.report import check_survey, checked_dataset
 from paretune.data.formats.detect import survey_of_folder
 from paretune.data.formats.voc import Voc
+from paretune.data.raw_annotations import KINDS
 from paretune.data.synthetic.shapes import Shapes
 from tests_support import ROOT
 from unit.test_data_check_formats import IN_COCO, IN_YOLO

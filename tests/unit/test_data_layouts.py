@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 from paretune.cli.data_convert import FORMATS as WRITTEN
 from paretune.core.errors import UserError
 from paretune.data import DATASETS
-from paretune.data.checks.boxes import in_pixels
+from paretune.data.box_checks import in_pixels
 from paretune.data.checks.report import check_survey
 from paretune.data.conversion.writers import WRITERS, write_dataset
 from paretune.data.formats.detect import FORMATS, format_of_folder, survey_of_folder

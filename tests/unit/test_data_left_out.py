@@ -257,7 +257,7 @@ def test_convert_and_split_tell_it(tmp_path, capsys):
 
 
 def test_a_missing_test_split_is_told_to_who_asks_for_it(tmp_path):
-    from paretune.results.sweep_folder import split_of
+    from paretune.data.splits import split_of
 
     root = yolo_folder(tmp_path / "in")
     with (root / "data.yaml").open("a") as file:

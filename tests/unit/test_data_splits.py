@@ -198,7 +198,7 @@ def test_pictures_are_made_where_the_sweeps_of_the_job_find_them(verb: str) -> N
 def test_images_named_by_a_job_are_made_there_too() -> None:
     from argparse import Namespace
 
-    from paretune.cli.options import named_images
+    from paretune.cli.resolve import named_images
 
     Path("job.yaml").write_text(JOB)
     assert named_images(Namespace(data=Path("job.yaml"), format=None))[1] == Path("elsewhere/runs/datasets")

@@ -25,16 +25,13 @@ from paretune.core.yaml_document import read_yaml
 from paretune.data.synthetic.shapes import Shapes
 from paretune.detectors.base import Detector
 from paretune.detectors.faster_rcnn.detector import FasterRcnn
+from paretune.detectors.faster_rcnn.distillation import frcnn_regions
+from paretune.detectors.losses import binary_divergence, divergence
 from paretune.detectors.ssd.default_boxes import CENTRE_WEIGHT
 from paretune.detectors.ssd.detector import Ssd
+from paretune.detectors.ssd.distillation import ssd_imitation
 from paretune.detectors.yolox.detector import Yolo
-from paretune.detectors.yolox.distillation import (
-    binary_divergence,
-    divergence,
-    frcnn_regions,
-    ssd_imitation,
-    yolox_imitation,
-)
+from paretune.detectors.yolox.distillation import yolox_imitation
 from paretune.detectors.yolox.loss import predictions
 from paretune.networks.network_files import load_network, save_network
 from paretune.training import distillation as distilling
@@ -42,7 +39,8 @@ from paretune.training.distillation import Student, Teaching, alone, correlation
 from paretune.training.distillation_settings import Distill
 from paretune.training.extras import How
 from paretune.training.settings import Training
-from paretune.training.training_job import Order, train_here
+from paretune.training.training_job import Order
+from paretune.training.worker import train_here
 from paretune.workflows.check import plugin_tables
 from tests_support_compression import CLASSES, SETTINGS, SIZE, MixedDetector, context, model, same_state, state
 

@@ -14,7 +14,8 @@ from paretune.core.errors import UserError
 from paretune.distributed import ray_session as session
 from paretune.results.sweep_folder import find_sweep, new_sweep
 from paretune.storage.trial_record import Record, write_record
-from paretune.training.training_job import Order, carry_out
+from paretune.training.training_job import Order
+from paretune.training.worker import carry_out
 from paretune.workflows.baseline import look_at_data
 from paretune.workflows.sweep_reporter import Reporter
 from tests_support_data import shares, yolo

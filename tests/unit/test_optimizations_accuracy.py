@@ -275,7 +275,7 @@ def test_steps_train_with_as_many_workers_as_those_of_a_sweep(
     def here(order: Any, *_: Any) -> Path:
         assert [runs.resolve() for runs in running] == [Path("runs").resolve()]
         trained.append(order.settings.workers)
-        from paretune.training.training_job import carry_out
+        from paretune.training.worker import carry_out
 
         carry_out(order, device="cpu", threads=1)
         return order.folder

@@ -19,7 +19,7 @@ from paretune.core.errors import UserError
 from paretune.results import naming as output
 from paretune.results.folder_claims import claimed, remove, removed_if_failed
 from paretune.results.sweep_folder import Sweep, find_sweep, new_sweep
-from paretune.storage.artefact import new_folder
+from paretune.storage.atomic_files import new_folder
 from paretune.system.file_lock import only_one
 from paretune.tracking import mlflow_client as client
 from paretune.tracking import ui_server as ui

@@ -24,9 +24,11 @@ from paretune.detectors.faster_rcnn.detector import FasterRcnn
 from paretune.detectors.ssd.detector import Ssd
 from paretune.detectors.weight_recognition import seems_to_be
 from paretune.detectors.yolox.detector import Yolo
-from paretune.storage.artefact import sha256
+from paretune.storage.atomic_files import sha256
+from paretune.training.history import read_history
 from paretune.training.settings import Training
-from paretune.training.training_job import Order, read_history, train_here
+from paretune.training.training_job import Order
+from paretune.training.worker import train_here
 
 MOBILE = "mobilenet_v3_large_320_fpn"
 NAMES = ("ace", "king", "queen")

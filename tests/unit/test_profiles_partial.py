@@ -16,7 +16,7 @@ from paretune.profiling.latency.samples import COLUMNS
 from paretune.profiling.latency.throughput import Throughput
 from paretune.reports import profile_report as profile
 from paretune.runtimes.eager import Eager
-from paretune.storage.artefact import check_new_folder
+from paretune.storage.atomic_files import check_new_folder
 from paretune.workflows import profile as profiles
 from tests_support_profiles import DEPLOYED, latency, two_artefacts
 

@@ -19,8 +19,7 @@ from paretune.core.errors import UserError
 from paretune.core.types import MEASURED_IMAGES, Image
 from paretune.profiling import Comparison
 from paretune.profiling.latency.samples import COLUMNS
-from paretune.profiling.latency.shared_images import few_images, mapped_images, saved_images
-from paretune.workflows.trial_context import measuring_images
+from paretune.profiling.latency.shared_images import few_images, mapped_images, measuring_images, saved_images
 from tests_support_profiling import images
 
 MIB = 2**20

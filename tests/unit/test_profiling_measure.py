@@ -297,7 +297,8 @@ def test_priority_of_a_ray_worker_is_left_behind_or_told(tmp_path):
     fake_artefact(tmp_path)
     code = (
         "import json; from pathlib import Path; from tests_support_profiling import *;"
-        "from paretune.profiling.latency.shared_images import saved_images; from paretune.profiling.latency.worker_client import Worker;"
+        "from paretune.profiling.latency.shared_images import saved_images;"
+        "from paretune.profiling.latency.worker_client import Worker;"
         "from paretune.core.target import Target\n"
         f"folder = Path({str(tmp_path)!r})\n"
         "with saved_images(images()) as file, Worker(folder, file, Target(), QUICK, BUSY) as worker:\n"

@@ -15,19 +15,20 @@ import pytest
 from paretune.cli.main import main
 from paretune.config.job import Measuring
 from paretune.config.recipe import Recipe
+from paretune.core.console import WIDTH
 from paretune.distributed import ray_jobs as jobs
 from paretune.profiling.latency import compare as comparison
 from paretune.profiling.latency.compare import Ratio
 from paretune.profiling.roofline.advice import Advice
-from paretune.reports.terminal import WIDTH
 from paretune.results.advice_outcomes import FILE, Promise, outcomes, pairs
+from paretune.results.front_summary import front_of
 from paretune.results.sweep_folder import Sweep, find_sweep
 from paretune.storage.trial_record import Record, read_records, write_record
 from paretune.workflows import compare_front as finalists
 from paretune.workflows import front_comparison, sweep
 from paretune.workflows.advise import write_advice
 from paretune.workflows.baseline import first_recipes
-from paretune.workflows.sweep_reporter import front_of, write_front
+from paretune.workflows.sweep_reporter import write_front
 from paretune.workflows.trial_context import Bench
 from tests_support_advising import advised, artefact_in_a_training
 from tests_support_records import complete

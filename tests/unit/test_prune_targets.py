@@ -30,7 +30,8 @@ from paretune.detectors.yolox.detector import Yolo
 from paretune.networks.network_files import copy_network, count
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime
-from paretune.storage.artefact import Artefact, sha256
+from paretune.storage.artefact import Artefact
+from paretune.storage.atomic_files import sha256
 from paretune.system import machine_cache as caching
 from tests_support_compression import SIZE, MixedDetector, context, model, same_state, state
 

@@ -33,7 +33,7 @@ from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.base import Core
 from paretune.runtimes.compiled import Compiled
 from paretune.runtimes.eager import Eager, Given, Precision, ready
-from paretune.storage.artefact import new_folder
+from paretune.storage.atomic_files import new_folder
 from paretune.system import machine_cache as caching
 from tests_support_profiling import FAKE_ROW, FakeDetector
 

@@ -14,10 +14,10 @@ from paretune.config.job import Job
 from paretune.core.errors import UserError
 from paretune.distributed import ray_session as session
 from paretune.reports.front_page import Picture, front_html
+from paretune.results.front_summary import comparison_of, front_of, front_text
 from paretune.results.sweep_folder import Sweep
 from paretune.workflows import front_comparison
 from paretune.workflows import sweep as module
-from paretune.workflows.sweep_reporter import comparison_of, front_of, front_text
 from tests_support_records import OBJECTIVES, comparison, fake_records, write_sweep
 
 JOB = {

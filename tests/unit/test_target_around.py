@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from paretune.cli.main import main
-from paretune.cli.options import checked_target
+from paretune.cli.resolve import checked_target
 from paretune.core.errors import UserError
 from paretune.core.target import Target
 from paretune.workflows import advise as advising

@@ -89,7 +89,7 @@ def test_the_ui_shows_the_newest_front_and_leaves_nothing_behind(runs, tmp_path,
     home.mkdir()
     here.mkdir()
     port = free_port()
-    code = f"from pathlib import Path; from paretune.tracking import ui_server; ui_server.open_ui(Path({str(runs)!r}), {port})"
+    code = f"from paretune.tracking import ui_server as ui; ui.open_ui(ui.Path({str(runs)!r}), {port})"
     ui = subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=here,

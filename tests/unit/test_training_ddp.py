@@ -23,9 +23,11 @@ from paretune.detectors.base import OWN, Losses
 from paretune.detectors.yolox.detector import Yolo
 from paretune.distributed.train_workers import train_with_ray
 from paretune.networks.network_files import load_network
+from paretune.training.history import read_history
 from paretune.training.loop import train
 from paretune.training.settings import Training
-from paretune.training.training_job import Order, read_history, train_here
+from paretune.training.training_job import Order
+from paretune.training.worker import train_here
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 

@@ -16,8 +16,11 @@ from paretune.core.types import InputSize
 from paretune.data.synthetic.shapes import Shapes
 from paretune.detectors.yolox.detector import Yolo
 from paretune.training.checkpoint import load_state
+from paretune.training.history import epochs_of, read_history
+from paretune.training.initial_weights import adopt
 from paretune.training.settings import Training
-from paretune.training.training_job import Order, adopt, epochs_of, read_history, train_here
+from paretune.training.training_job import Order
+from paretune.training.worker import train_here
 
 TINY = Yolo(width=0.0625, depthwise=False)
 SHAPES = Shapes(train=8, val=4, size="64x64")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from paretune.core.errors import UserError
 from paretune.detectors.yolox.detector import Yolo
-from paretune.storage.artefact import sha256
+from paretune.storage.atomic_files import sha256
 
 CLASSES = 80
 

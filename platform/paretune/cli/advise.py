@@ -7,15 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from paretune.cli.optimize import named_training
-from paretune.cli.options import (
-    INCOMPLETE,
-    checked_target,
-    claiming_out,
-    images_arguments,
-    named_images,
-    target_arguments,
-)
+from paretune.cli.options import INCOMPLETE, claiming_out, images_arguments, target_arguments
+from paretune.cli.resolve import checked_target, named_images, named_training
 from paretune.core.errors import UserError
 from paretune.core.hints import command
 
@@ -80,8 +73,8 @@ def _end(found: Any, given: argparse.Namespace) -> None:
         print(json.dumps(found.tree(), indent=1))
         return
     if found.tried:
+        from paretune.core.console import print_table
         from paretune.reports.advice_page import knob_table
-        from paretune.reports.terminal import print_table
 
         rows = knob_table([one.advice for one in found.tried], found.measured, found.changes)
         print_table("advice that was tried", rows.head, rows.rows, left=rows.words)
@@ -101,8 +94,8 @@ def _say(line: str) -> None:
 
 
 def _show(found: Any) -> None:
+    from paretune.core.console import print_table
     from paretune.reports.advice_page import advice_tables, verdict
-    from paretune.reports.terminal import print_table
 
     print(f"{found.artefact.folder}: {verdict(found.diagnosis)}")
     print(f"{found.diagnosis.evidence}\n")

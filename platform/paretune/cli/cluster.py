@@ -6,7 +6,8 @@ import argparse
 import functools
 from typing import Any
 
-from paretune.cli.options import first_argument, job_arguments, tried_first
+from paretune.cli.options import first_argument, job_arguments
+from paretune.cli.resolve import tried_first
 
 
 def add(verbs: Any) -> None:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from paretune.cli.options import check_confidence, progress
-from paretune.config.output_folder import DEFAULT, dataset_cache, expanded
+from paretune.cli.resolve import dataset_of
 from paretune.core.errors import UserError
 from paretune.core.hints import command
 
 FORMATS = ("coco", "darknet", "labelme", "labelstudio", "via", "voc", "yolo")
-_DESCRIBES = frozenset({"names", "nc", "train", "val"})
-"""Fields of a YAML file by which YOLO tools describe a dataset; none is a job's."""
 
 
 def add(verbs: Any) -> None:
@@ -107,34 +104,6 @@ def _dataset(given: argparse.Namespace) -> tuple[Any, Path]:
             f"`{command('data', 'check', given.source)}` lists what to mend"
         )
     return dataset, cache
-
-
-def dataset_of(source: Path, form: str | None) -> tuple[Any, Path]:
-    """Return the dataset of a job's file, of a data.yaml, or in a folder, and where what it generates is kept.
-
-    The latter lies in the job's output folder, where its sweeps find it too.
-
-    Raises:
-        UserError: the file is neither a job nor YOLO's description of a dataset, or no such folder or layout.
-    """
-    from paretune.data import DATASETS
-
-    if source.is_file():
-        from paretune.config.job import Job
-        from paretune.core.yaml_document import read_yaml, validate
-
-        if source.suffix.lower() == ".json":
-            raise UserError(f"{source}: a JSON file; name the folder in which it and its images lie")
-        document = read_yaml(source)
-        fields = set(document.data) if isinstance(document.data, Mapping) else set()
-        if fields & _DESCRIBES and not fields & set(Job.model_fields):
-            return DATASETS.load("yolo").model_validate({"root": str(source)}), dataset_cache(Path(DEFAULT))
-        job = validate(Job, document)
-        return job.dataset, dataset_cache(expanded(job.output))
-    from paretune.data.formats.detect import format_of_folder
-
-    row = DATASETS.load(format_of_folder(source, form).replace("-", "_"))
-    return row.model_validate({"root": str(source)}), dataset_cache(Path(DEFAULT))
 
 
 def _write(data: Any, given: argparse.Namespace, form: str) -> int:

@@ -6,14 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from paretune.cli.options import (
-    check_confidence,
-    checked_target,
-    images_arguments,
-    named_images,
-    progress,
-    target_arguments,
-)
+from paretune.cli.options import check_confidence, images_arguments, progress, target_arguments
+from paretune.cli.resolve import checked_target, named_images
 from paretune.core.errors import UserError
 
 

@@ -22,8 +22,8 @@ def add(verbs: Any) -> None:
 
 
 def _front(given: argparse.Namespace) -> int:
+    from paretune.results.front_summary import front_json, front_text
     from paretune.results.sweep_folder import find_sweep
-    from paretune.workflows.sweep_reporter import front_json, front_text
 
     sweep = find_sweep(given.runs, given.sweep)
     print(front_json(sweep, given.target) if given.json else front_text(sweep, given.target))

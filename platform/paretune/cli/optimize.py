@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from paretune.cli.options import checked_target, claiming_out, images_arguments, named_images, target_arguments
+from paretune.cli.options import claiming_out, images_arguments, target_arguments
+from paretune.cli.resolve import checked_target, named_images, named_training
 from paretune.core.errors import UserError
 from paretune.core.hints import command
 
@@ -122,17 +123,3 @@ def _plugin(text: str, option: str) -> dict[str, Any]:
         example = "'prune={ratio: 0.5}'" if option == "--step" else "onnxruntime"
         raise UserError(f"{option} {text}: expected NAME or NAME={{FIELDS}}, such as {example}")
     return {name: fields}
-
-
-def named_training(given: argparse.Namespace) -> Any:
-    """Return the training of the job that ``--data`` names; None where it names none.
-
-    Raises:
-        UserErrors: the job is not right.
-    """
-    if given.data is None or not given.data.is_file():
-        return None
-    from paretune.config.job import Job
-    from paretune.core.yaml_document import read_yaml, validate
-
-    return validate(Job, read_yaml(given.data)).training

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from paretune.cli.options import INCOMPLETE, NOTHING, check_confidence, checked_target, target_arguments
+from paretune.cli.options import INCOMPLETE, NOTHING, check_confidence, target_arguments
+from paretune.cli.resolve import checked_target
 from paretune.core.errors import UserError
 from paretune.core.types import SURE
 

@@ -8,14 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from paretune.cli.options import (
-    INCOMPLETE,
-    checked_target,
-    claiming_out,
-    images_arguments,
-    named_images,
-    target_arguments,
-)
+from paretune.cli.options import INCOMPLETE, claiming_out, images_arguments, target_arguments
+from paretune.cli.resolve import checked_target, named_images
 from paretune.core.errors import UserError
 
 
@@ -92,7 +86,7 @@ def _show(found: Any, *, as_json: bool) -> None:
 
         print(json.dumps(found.tree(), indent=1))
         return
-    from paretune.reports.terminal import print_table
+    from paretune.core.console import print_table
 
     for rows in found.tables():
         print_table(rows.title, rows.head, rows.rows, rows.notes)

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from paretune.cli.options import INTERRUPTED, first_argument, job_arguments, sweep_arguments, tried_first
+from paretune.cli.options import INTERRUPTED, first_argument, job_arguments, sweep_arguments
+from paretune.cli.resolve import tried_first
 
 
 def add(verbs: Any) -> None:

@@ -18,7 +18,7 @@ from paretune.core.types import InputSize
 from paretune.core.yaml_document import Document, Place, problems_of, read_yaml, validate
 from paretune.search.space import Sample, Space
 from paretune.search.space_reader import read_space
-from paretune.training.training_job import unfit_baseline
+from paretune.training.initial_weights import unfit_baseline
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from paretune.core.errors import UserError
 from paretune.core.hints import command
 from paretune.core.types import Data, LeftOut
 from paretune.data.base import Dataset
-from paretune.data.checks.issues import KINDS, LEFT_OUT, READ_ALL_THE_SAME, printable
+from paretune.data.raw_annotations import KINDS, LEFT_OUT, READ_ALL_THE_SAME, printable
 
 MOST_GONE = 0.2
 """Share of a split's boxes, or of its images, that may be left out before a training stops."""

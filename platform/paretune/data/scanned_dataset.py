@@ -16,13 +16,13 @@ from paretune.core.errors import UserError, did_you_mean
 from paretune.core.hints import command
 from paretune.core.spec import fingerprint
 from paretune.core.types import Annotations, Data, Split
-from paretune.data.checks.boxes import CUT, in_pixels, kinds_of, over_edge, reaches, unit_problem
-from paretune.data.checks.issues import LEFT_OUT, READ_ALL_THE_SAME, Finding, RawBox, RawImage, Survey
+from paretune.data.box_checks import CUT, in_pixels, kinds_of, over_edge, reaches, unit_problem
 from paretune.data.file_io import is_there
 from paretune.data.folder_dataset import MOST_PROBLEMS, Foldered
 from paretune.data.image_io import image_header
 from paretune.data.image_split import Photographs, unique_ids
 from paretune.data.left_out import Ledger, Tally, gaps_of, left_out_line_of
+from paretune.data.raw_annotations import LEFT_OUT, READ_ALL_THE_SAME, Finding, RawBox, RawImage, Survey
 from paretune.data.split_choice import choose
 from paretune.data.split_counts import facts
 from paretune.data.split_lists import check_lists

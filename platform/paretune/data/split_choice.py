@@ -5,15 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from paretune.core.errors import UserError, did_you_mean
-from paretune.data.checks.issues import RawImage, Survey
 from paretune.data.image_split import unique_ids
+from paretune.data.raw_annotations import RawImage, Survey
 from paretune.data.split_lists import share_out
 
-if TYPE_CHECKING:
-    from paretune.data.scanned_dataset import Surveyed
+
+class SplitFields(Protocol):
+    """Fields of a dataset that name its splits, and shares of what is taken for them where there is none."""
+
+    @property
+    def val_share(self) -> float:
+        """Share of the training images for val."""
+
+    @property
+    def test_share(self) -> float:
+        """Share of the training images for test."""
+
+    def chosen(self, role: str) -> str | None:
+        """Return the split that is asked for as train, val or test."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +39,7 @@ class Chosen:
     """Splits that were shared out, not told by the folder."""
 
 
-def choose(dataset: Surveyed, survey: Survey, only: str | None = None) -> Chosen:
+def choose(dataset: SplitFields, survey: Survey, only: str | None = None) -> Chosen:
     """Return the images of train, val and test.
 
     Args:
@@ -44,7 +56,7 @@ def choose(dataset: Surveyed, survey: Survey, only: str | None = None) -> Chosen
 
 @dataclass
 class _Choice:
-    dataset: Surveyed
+    dataset: SplitFields
     survey: Survey
     only: str | None
     shared: frozenset[str]

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from paretune.core.errors import UserError
+from paretune.core.errors import UserError, did_you_mean
 from paretune.core.types import Annotations, Data, Image, Split
+from paretune.data.raw_annotations import READ_ALL_THE_SAME
 from paretune.data.split_counts import facts
 from paretune.data.split_lists import check_lists
 
@@ -73,3 +74,16 @@ class Joined(Split):
         """Return the image's file."""
         split, own = self.parts[index]
         return split.file(own)
+
+
+def split_of(data: Data, name: str) -> Split:
+    """Return one split of a dataset.
+
+    Raises:
+        UserError: there is none of that name; says which there are.
+    """
+    if name not in data.splits:
+        hint = did_you_mean(name, data.splits)
+        told = f"--split {name}: no such split{hint}; the dataset has {', '.join(data.splits)}"
+        raise UserError("\n".join([told, *(note for note in data.notes if READ_ALL_THE_SAME["missing-split"] in note)]))
+    return data.splits[name]

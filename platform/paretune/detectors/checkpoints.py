@@ -18,7 +18,7 @@ from torch import Tensor
 
 from paretune.core.errors import UserError
 from paretune.core.library_names import is_url
-from paretune.storage.artefact import sha256
+from paretune.storage.atomic_files import sha256
 
 FOLDER = "PARETUNE_WEIGHTS"
 """Variable that names the folder in which fetched weights are kept; ``runs/weights`` without it."""

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss, sigmoid_focal_loss
 
 from paretune.core.errors import did_you_mean
-from paretune.detectors.base import Compared
 
 _OVERLAPS = {"giou": generalized_box_iou_loss, "diou": distance_box_iou_loss, "ciou": complete_box_iou_loss}
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
@@ -47,7 +46,7 @@ def torch_loss(kind: str) -> nn.Module:
     return made
 
 
-def torch_loss_problem(kind: str, compared: Compared) -> str | None:
+def torch_loss_problem(kind: str, compared: str) -> str | None:
     """Return why a class of torch.nn is no loss that a detector can be trained with, in one line, or None.
 
     It is tried: its values must be finite and at least 0, and smallest for what is right and surest of it.
@@ -109,3 +108,19 @@ def aligned_iou(boxes: Tensor, others: Tensor) -> Tensor:
     common = (high - low).clamp(min=0).prod(-1)
     areas = [(b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, others)]
     return common / (areas[0] + areas[1] - common).clamp(min=1e-9)
+
+
+def binary_divergence(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Return, for each yes-or-no answer, the Kullback-Leibler divergence from the wanted one; both are logits."""
+    soft = wanted.sigmoid()
+    least = F.binary_cross_entropy_with_logits(wanted, soft, reduction="none")
+    return F.binary_cross_entropy_with_logits(logits, soft, reduction="none") - least
+
+
+def divergence(logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+    """Return (...) the Kullback-Leibler divergence of softened classes (..., C), times the temperature squared.
+
+    The square keeps the gradient as large as without softening.
+    """
+    mine, soft = (F.log_softmax(answers / temperature, -1) for answers in (logits, wanted))
+    return temperature**2 * F.kl_div(mine, soft, reduction="none", log_target=True).sum(-1)

@@ -16,7 +16,7 @@ from paretune.core.library_names import is_checkpoint
 from paretune.detectors.base import Beginning
 from paretune.detectors.checkpoints import Checkpoint, checkpoint, folder_of_weights, listed
 from paretune.detectors.weight_recognition import seems_to_be
-from paretune.storage.artefact import sha256
+from paretune.storage.atomic_files import sha256
 
 if TYPE_CHECKING:
     from paretune.detectors.base import Detector

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from paretune.training.training_job import Order, _silent, train_here
+from paretune.training.training_job import Order, _silent
+from paretune.training.worker import train_here
 
 
 def train_order(order: Order, progress: Callable[[str], None] = _silent, *, elsewhere: bool = False) -> Path:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from paretune.core.errors import UserError
-from paretune.storage.artefact import write_text
+from paretune.storage.atomic_files import write_text
+from paretune.training.history import epochs_of
 from paretune.training.settings import Training
-from paretune.training.training_job import Order, carry_out, epochs_of
+from paretune.training.training_job import Order
+from paretune.training.worker import carry_out
 
 MISTAKE = "mistake.json"
 """What a worker found that another try would only repeat, beside the state."""

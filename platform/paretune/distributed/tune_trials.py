@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def run_trials(
-    trial: Callable[[dict[str, Any]], None],
+    trial: Callable[[dict[str, Any]], Mapping[str, Any]],
     searcher: Searcher,
     *,
     count: int,
@@ -26,7 +27,7 @@ def run_trials(
     """Run up to ``count`` trials by Ray Tune; returns when they are done or Ctrl-C was pressed once.
 
     Args:
-        trial: called in a worker with each proposal; reports once.
+        trial: called in a worker with each proposal; what it returns is reported to the searcher.
         searcher: hands out proposals.
         count: how many.
         concurrent: how many at once.
@@ -40,7 +41,7 @@ def run_trials(
 
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     tune.Tuner(
-        tune.with_resources(trial, tune.PlacementGroupFactory([dict(resources)])),
+        tune.with_resources(functools.partial(_reported, trial), tune.PlacementGroupFactory([dict(resources)])),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
@@ -50,3 +51,10 @@ def run_trials(
         ),
         run_config=tune.RunConfig(name="tune", storage_path=str(folder.resolve()), verbose=0),
     ).fit()
+
+
+def _reported(trial: Callable[[dict[str, Any]], Mapping[str, Any]], proposal: dict[str, Any]) -> None:
+    """Run one trial in a worker of Ray's and report what it returns."""
+    from ray import tune
+
+    tune.report(dict(trial(proposal)))

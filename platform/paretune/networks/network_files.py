@@ -21,7 +21,7 @@ from paretune.core.errors import UserError
 from paretune.core.types import InputSize
 from paretune.detectors.base import Detector
 from paretune.networks.replacement_layers import replace_layers, replaced, whole_number
-from paretune.storage.artefact import sync, write_text
+from paretune.storage.atomic_files import sync, write_text
 
 WEIGHTS = "weights.safetensors"
 STRUCTURE = "structure.json"
@@ -183,3 +183,12 @@ def _empty(module: nn.Module) -> None:
         if old is not None:
             fresh = torch.empty(shape, device="meta")
             setattr(module, name, nn.Parameter(fresh) if isinstance(old, nn.Parameter) else fresh)
+
+
+def outputs_of(detector: Detector, network: nn.Module) -> list[int]:
+    """Return the outputs of a network's predictors: no pruning changes them."""
+    from paretune.networks.network_files import layers
+
+    counts, predictors = layers(network), {id(module) for module in detector.protected(network)}
+    names = [name for name, module in network.named_modules() if id(module) in predictors]
+    return [value for name in names for key, value in counts[name].items() if key.startswith("out_")]

@@ -22,7 +22,7 @@ from paretune.profiling.environment import environment
 from paretune.profiling.latency.quick_compare import clock_for, interleaved
 from paretune.profiling.single_layers import LAYERS_IN, Layer, LayerKind, runs_layers
 from paretune.runtimes.base import Runtime
-from paretune.storage.artefact import write_text
+from paretune.storage.atomic_files import write_text
 from paretune.system.device_lock import alone_on
 
 MULTIPLES = (1, 4, 8, 16, 32)

@@ -12,10 +12,10 @@ import numpy as np
 
 from paretune.core.errors import UserError
 from paretune.core.types import Image
-from paretune.data.checks.boxes import in_pixels
-from paretune.data.checks.issues import RawImage, printable
+from paretune.data.box_checks import in_pixels
 from paretune.data.checks.report import Report
 from paretune.data.image_io import read_image
+from paretune.data.raw_annotations import RawImage, printable
 
 MOST_CLASSES = 20
 SAMPLES = 8

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from paretune.data.checks.issues import KINDS, printable
+from paretune.core.console import table_text
 from paretune.data.checks.report import Report
-from paretune.reports.terminal import table_text
+from paretune.data.raw_annotations import KINDS, printable
 
 MOST_CLASSES = 12
 """Classes that are shown, the most frequent ones first."""

@@ -6,10 +6,10 @@ import io
 import sys
 from typing import Any
 
+from paretune.core.console import plain_console, terminal_width
 from paretune.core.metrics import CHANGED, change_in
 from paretune.core.types import LIMIT
 from paretune.evaluation.report import LEVEL, Report
-from paretune.reports.terminal import plain_console, terminal_width
 
 MOST_CONFUSIONS = 5
 

@@ -20,7 +20,8 @@ from paretune.profiling.nsight.run import Looks
 from paretune.profiling.operators import Operators
 from paretune.reports.nsight_tables import nsight_tables
 from paretune.reports.profile_tables import Rows, operator_tables, ratio_table, stage_table, throughput_table
-from paretune.storage.artefact import Artefact, new_folder
+from paretune.storage.artefact import Artefact
+from paretune.storage.atomic_files import new_folder
 
 
 @dataclass(frozen=True)

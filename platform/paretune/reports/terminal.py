@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from paretune.core.console import table_text
 from paretune.core.metrics import change_in, change_names
 from paretune.core.recipe_text import recipe_line
 from paretune.search.pareto_front import Judge, pareto_front
 from paretune.storage.trial_record import Record
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
-WIDTH = 120
-"""Columns where nobody looks: a file, a pipe."""
 UNKNOWN = "-"
 
 
@@ -132,25 +127,6 @@ def _titled(title: str, table: Table) -> str:
     return "\n".join([title, *table_text(table).splitlines()]).rstrip()
 
 
-def table_text(table: Table) -> str:
-    """Return a table of words as it is printed, without colours."""
-    buffer = io.StringIO()
-    plain_console(file=buffer, width=terminal_width(), color_system=None).print(table)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
-
-
-def plain_console(**options: Any) -> Console:
-    """Return a console that prints words as they are: names of files and classes hold brackets, or ``:car:``."""
-    from rich.console import Console
-
-    return Console(markup=False, emoji=False, highlight=False, **options)
-
-
-def terminal_width() -> int:
-    """Return the terminal's columns, or 120 where the output is none; narrower than 100 makes no table."""
-    return max(100, shutil.get_terminal_size((WIDTH, 24)).columns) if sys.stdout.isatty() else WIDTH
-
-
 def _row(
     point: Mapping[str, Any], baseline: Mapping[str, Any] | None, comparison: Mapping[str, Any] | None
 ) -> list[str]:
@@ -233,37 +209,3 @@ def unsure(metric: str, max_drop: float, metrics: Mapping[str, float | None]) ->
 
 def _millions(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value / 1e6:.2f} M"
-
-
-def print_table(
-    title: str,
-    head: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    notes: Sequence[str] = (),
-    *,
-    left: Sequence[str] = (),
-) -> None:
-    """Print rows of words under a title, and notes under them; none of it is markup.
-
-    Args:
-        title: of the table.
-        head: of its columns; without rows it is left out.
-        rows: one word for each column.
-        notes: a line each.
-        left: columns of words, besides the first; others hold numbers and stand to the right.
-    """
-    from rich import box
-    from rich.table import Table
-
-    console = plain_console(width=terminal_width())
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, word in enumerate(head):
-        table.add_column(word, justify="right" if index and word not in left else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    console.print(title)
-    if rows:
-        console.print(table)
-    for note in notes:
-        console.print(note)
-    console.print()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from paretune.storage.artefact import check_new_folder, draft_of
+from paretune.storage.atomic_files import check_new_folder, draft_of
 from paretune.system.file_lock import _locked
 
 

@@ -20,17 +20,15 @@ from paretune.config.auto_training import settled
 from paretune.config.job import Job
 from paretune.config.output_folder import checked_name, dataset_cache, expanded, new_sweep_name, runs_option
 from paretune.config.plan import Plan, checked_space
-from paretune.core.errors import UserError, did_you_mean
+from paretune.core.errors import UserError
 from paretune.core.hints import command
-from paretune.core.types import Data, Split
 from paretune.core.yaml_document import read_yaml
-from paretune.data.checks.issues import READ_ALL_THE_SAME
 from paretune.results.advice_outcomes import Promise
 from paretune.search.space import Space
-from paretune.storage.artefact import new_folder, write_text
+from paretune.storage.atomic_files import new_folder, write_text
 from paretune.storage.trial_record import RECORD, Record, read_record, read_records, record_file
 from paretune.system.file_lock import only_one
-from paretune.training.training_job import was_begun
+from paretune.training.history import was_begun
 
 
 @dataclass(frozen=True)
@@ -289,16 +287,3 @@ def change_search(sweep: Sweep, *, trials: int | None = None, concurrent: int | 
             for mark in ("exhausted", "finished"):
                 (sweep.folder / mark).unlink(missing_ok=True)
     return Sweep(sweep.runs, sweep.name)
-
-
-def split_of(data: Data, name: str) -> Split:
-    """Return one split of a dataset.
-
-    Raises:
-        UserError: there is none of that name; says which there are.
-    """
-    if name not in data.splits:
-        hint = did_you_mean(name, data.splits)
-        told = f"--split {name}: no such split{hint}; the dataset has {', '.join(data.splits)}"
-        raise UserError("\n".join([told, *(note for note in data.notes if READ_ALL_THE_SAME["missing-split"] in note)]))
-    return data.splits[name]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.core.target import cpu_flags
 from paretune.detectors.base import Detector
-from paretune.storage.artefact import sha256
+from paretune.storage.atomic_files import sha256
 
 if TYPE_CHECKING:
     from torch import nn

@@ -21,7 +21,7 @@ from paretune.core.types import Floats
 from paretune.runtimes.aot_cache_key import surroundings
 from paretune.runtimes.aot_kernel_names import kernel_modules
 from paretune.runtimes.eager import Given
-from paretune.storage.artefact import new_folder
+from paretune.storage.atomic_files import new_folder
 from paretune.system.machine_cache import hold, make_room, private_folder
 
 if TYPE_CHECKING:

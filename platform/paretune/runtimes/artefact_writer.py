@@ -13,7 +13,8 @@ from paretune.core.types import Thresholds
 from paretune.detectors.base import Detector
 from paretune.runtimes.base import Runtime
 from paretune.runtimes.onnx_session import part_file
-from paretune.storage.artefact import NETWORK, Artefact, Kept, facts_of, new_folder, read_artefact, write_manifest
+from paretune.storage.artefact import NETWORK, Artefact, Kept, facts_of, read_artefact, write_manifest
+from paretune.storage.atomic_files import new_folder
 
 if TYPE_CHECKING:
     from torch import nn

@@ -26,7 +26,8 @@ from paretune.runtimes.onnx_session import (
     part_file,
 )
 from paretune.runtimes.operator_timing import Counting, Modules, modules_of
-from paretune.storage.artefact import Artefact, sha256
+from paretune.storage.artefact import Artefact
+from paretune.storage.atomic_files import sha256
 from paretune.system.machine_cache import hold, make_room, private_folder, scratch
 
 if TYPE_CHECKING:

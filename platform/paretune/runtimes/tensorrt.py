@@ -18,7 +18,8 @@ from paretune.runtimes.base import Core, Counted, Loaded, Runtime
 from paretune.runtimes.eager import gpu_problem
 from paretune.runtimes.onnx_header import NO_DYNAMIC, check_integers, contents_of
 from paretune.runtimes.onnx_session import part_file
-from paretune.storage.artefact import Artefact, sha256
+from paretune.storage.artefact import Artefact
+from paretune.storage.atomic_files import sha256
 from paretune.system.machine_cache import hold, make_room, private_folder
 
 if TYPE_CHECKING:

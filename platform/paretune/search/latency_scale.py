@@ -1,9 +1,9 @@
 """The latencies of all trials of a sweep on one scale: each is a ratio to a reference times the reference's latency.
 
 Every trial is measured in a duet (`profiling/latency/duet.py`), which leaves in its record (``facts["duet"]``) a ratio
-and how long the reference took in those seconds. The reference's latency is the median over all duets, and so becomes known
-better with each trial, while ratios are never of two different minutes. What a comparison of the front has measured
-interleaved replaces the ratios of its trials.
+and how long the reference took in those seconds. The reference's latency is the median over all duets, and so becomes
+known better with each trial, while ratios are never of two different minutes. What a comparison of the front has
+measured interleaved replaces the ratios of its trials.
 """
 
 from __future__ import annotations

@@ -7,14 +7,9 @@ names, recipe and hashes. No pickle anywhere: networks are safetensors or ONNX.
 from __future__ import annotations
 
 import bz2
-import errno
-import glob
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +17,7 @@ from typing import Any
 
 from paretune.core.errors import UserError
 from paretune.core.types import InputSize, Thresholds
+from paretune.storage.atomic_files import _CHUNK, sha256
 
 MANIFEST = "artefact.json"
 NETWORK = "network"
@@ -31,7 +27,6 @@ UNSEALED = 1
 """The version before, whose manifests may lack a seal; it is read too."""
 _SEAL = "manifest_sha256"
 """Key of the manifest under which the hash of all the rest of it stands."""
-_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -104,105 +99,6 @@ def _coded_bytes(path: Path) -> int:
         while stretch := file.read(_CHUNK):
             coded += len(coder.compress(stretch))
     return coded + len(coder.flush())
-
-
-@contextmanager
-def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Give a temporary folder that becomes ``folder`` when the block ends, and vanishes if it fails.
-
-    What a killed process left of one is removed.
-
-    Args:
-        folder: of which there may be an empty one already.
-        replace: remove a folder that holds something; without it, of two processes that make it at once one wins.
-
-    Raises:
-        FileExistsError: the folder holds something in the end, and is not to be replaced.
-        OSError: it cannot be written.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = draft_of(folder)
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
-        pid = left.name.removesuffix(".part").rpartition(".")[2]
-        if left == draft or (pid.isdecimal() and not Path(f"/proc/{pid}").exists()):
-            shutil.rmtree(left, ignore_errors=True)
-    draft.mkdir()
-    try:
-        yield draft
-        for path in draft.rglob("*"):
-            if path.is_file():
-                sync(path)
-        if replace:
-            shutil.rmtree(folder, ignore_errors=True)
-        _rename_new(draft, folder)
-        sync(folder.parent)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _rename_new(draft: Path, folder: Path) -> None:
-    """Give a folder its name; rename(2) itself refuses to replace a folder that holds something.
-
-    Raises:
-        FileExistsError: there is such a folder, or a file.
-        OSError: it cannot be written.
-    """
-    try:
-        draft.rename(folder)
-    except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR) and os.path.lexists(folder):
-            raise FileExistsError(errno.EEXIST, "it exists already", str(folder)) from None
-        raise
-
-
-def check_new_folder(folder: Path) -> None:
-    """Find out whether ``new_folder`` can make a folder, before anything is done for it; nothing is left behind.
-
-    Raises:
-        UserError: it is there already, or cannot be made.
-    """
-    missing: list[Path] = []
-    try:
-        if folder.exists():
-            raise UserError(f"{folder} exists already; name a new folder with --out")
-        missing += [draft_of(folder), *(place for place in folder.parents if not place.exists())]
-        missing[0].mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
-    finally:
-        for place in missing:
-            with suppress(OSError):  # it was not made, or somebody else uses it by now
-                place.rmdir()
-
-
-def draft_of(path: Path) -> Path:
-    """Return where this process makes what will be called so."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all (temporary file, fsync, rename, fsync of the folder)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = draft_of(path)
-    draft.write_text(text)
-    sync(draft)
-    draft.replace(path)
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sha256(path: Path) -> str:
-    """Return the hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def facts_of(folder: Path) -> dict[str, dict[str, Any]]:

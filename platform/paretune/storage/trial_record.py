@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paretune.core.errors import UserError
-from paretune.storage.artefact import write_text
+from paretune.storage.atomic_files import write_text
 
 RECORD = "record.json"
 UNFIT = "unfit_runtime"

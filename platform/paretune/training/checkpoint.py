@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from paretune.core.errors import UserError
-from paretune.storage.artefact import sync
+from paretune.storage.atomic_files import sync
 
 FILE = "state.pt"
 

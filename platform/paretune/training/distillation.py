@@ -23,11 +23,11 @@ from torch import Tensor, nn
 from paretune.core.errors import UserError
 from paretune.core.types import Annotations, InputSize
 from paretune.detectors.base import Detector
-from paretune.networks.network_files import load_network
+from paretune.networks.network_files import load_network, outputs_of
 from paretune.training.distillation_settings import Distill
+from paretune.training.history import read_history
 from paretune.training.settings import Training
 from paretune.training.trainer import Loss
-from paretune.training.training_job import outputs_of, read_history
 
 SAME = (1.0, 1.0)
 """The student sees what its teacher was trained with."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paretune.core.errors import UserError
+from paretune.core.spec import parse_plugin
 from paretune.core.types import Data, InputSize
+from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.detectors.torchvision_sizes import size_notes
+from paretune.networks.network_files import outputs_of
+from paretune.training.history import HISTORY, read_history
 from paretune.training.settings import Training
 
 if TYPE_CHECKING:
@@ -53,3 +58,38 @@ def left_to_say(notes: Sequence[str], say: Callable[[str], None] | None) -> list
     for note in notes:
         say(note)
     return []
+
+
+def unfit_baseline(source: Path, detector: Detector) -> str | None:
+    """Return why a folder cannot be taken as a detector's trained network, as far as it says so itself, or None."""
+    if not (source / "structure.json").is_file():
+        return f"{source} holds no trained network (structure.json and weights.safetensors)"
+    trained = read_history(source).get("detector", detector.named())
+    try:
+        same = parse_plugin(trained, DETECTORS) == detector  # an older Paretune told fewer fields
+    except ValueError:  # pydantic's errors are
+        same = False
+    return None if same else f"{source} is a {trained}, and the job's is {detector.named()}"
+
+
+def adopt(source: Path, detector: Detector, classes: tuple[str, ...], folder: Path) -> None:
+    """Take a trained network over into a folder, when it fits.
+
+    Raises:
+        UserError: there is none, or it is of another detector or other classes.
+    """
+    if said := unfit_baseline(source, detector):
+        raise UserError(f"baseline: {said}")
+    from paretune.networks.network_files import STRUCTURE, WEIGHTS, load_network
+
+    trained = read_history(source).get("classes", list(classes))
+    if trained != list(classes):
+        raise UserError(f"baseline: {source}: trained for {', '.join(trained)}; the dataset has {', '.join(classes)}")
+    if outputs_of(detector, load_network(detector, len(classes), source)) != outputs_of(
+        detector, detector.build(len(classes))
+    ):
+        raise UserError(f"baseline: {source}: not trained for {len(classes)} classes, as the dataset has")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (HISTORY, WEIGHTS, STRUCTURE):  # the structure marks a complete one
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)

@@ -1,28 +1,48 @@
-"""What changes the weights: optimizer, learning rate over time, and the moving average that is kept."""
+"""Builds the optimizer that a training names, and tells why one cannot train."""
 
 from __future__ import annotations
 
-import copy
 import inspect
-import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from paretune.core.errors import UserError, did_you_mean
-from paretune.training.settings import Training
 
-FLOOR = 0.01
-"""What is left of the learning rate in the end, by the schedules cosine and linear."""
+
+class OptimizerFields(Protocol):
+    """Fields of a training that its optimizer depends on."""
+
+    @property
+    def optimizer(self) -> str:
+        """Return the name of a class of torch.optim."""
+
+    @property
+    def lr(self) -> float:
+        """Return the highest learning rate."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Return the weight decay."""
+
+    @property
+    def momentum(self) -> float | None:
+        """Return the momentum; None leaves the optimizer's own."""
+
+    @property
+    def model_fields_set(self) -> set[str]:
+        """Return the names of the fields that the user has set."""
+
+
 MOMENTUM = 0.9
 """Of SGD, when the settings leave it open."""
 _NOT_DECAYED = (nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.EmbeddingBag)
 """Modules whose weights may have several dimensions and still do not decay; other norms have vectors."""
 
 
-def make_optimizer(network: nn.Module, settings: Training) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, settings: OptimizerFields) -> torch.optim.Optimizer:
     """Build the optimizer that the settings name.
 
     Raises:
@@ -45,7 +65,7 @@ def make_optimizer(network: nn.Module, settings: Training) -> torch.optim.Optimi
     return optimizer
 
 
-def optimizer_problem(settings: Training) -> str | None:
+def optimizer_problem(settings: OptimizerFields) -> str | None:
     """Return why an optimizer cannot train with the settings, in one line, or None: it does two steps on a network.
 
     The network is small and has what any detector has: a convolution, a norm and a linear layer.
@@ -97,7 +117,7 @@ def decay_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parame
     return decayed, others
 
 
-def _momentum(settings: Training, accepted: Mapping[str, Any]) -> dict[str, object]:
+def _momentum(settings: OptimizerFields, accepted: Mapping[str, Any]) -> dict[str, object]:
     """Return the momentum as torch's class takes it; ``accepted`` are its arguments with their defaults.
 
     Raises:
@@ -113,51 +133,3 @@ def _momentum(settings: Training, accepted: Mapping[str, Any]) -> dict[str, obje
     if "momentum" not in accepted:
         raise UserError(f"{settings.optimizer} has no momentum")
     return {"momentum": settings.momentum}
-
-
-def learning_rate(step: int, steps_per_epoch: int, settings: Training) -> float:
-    """Return the learning rate of one step (from 0): a straight rise, then what the schedule says.
-
-    Cosine: Loshchilov and Hutter, "SGDR", arXiv:1608.03983, half a period.
-    """
-    total = settings.epochs * steps_per_epoch
-    warm = min(round(settings.warmup_epochs * steps_per_epoch), total // 2)
-    if step < warm:
-        return settings.lr * (step + 1) / (warm + 1)
-    if settings.schedule == "constant":
-        return settings.lr
-    if settings.schedule == "step":
-        return settings.lr * settings.gamma ** sum(step >= mark * total for mark in settings.milestones)
-    progress = min(1.0, (step - warm) / max(1, total - warm))
-    left = 1 - progress if settings.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
-    return settings.lr * (FLOOR + (1 - FLOOR) * left)
-
-
-class Average:
-    """The exponential moving average of weights and batch-norm statistics (Polyak and Juditsky, 1992).
-
-    The decay rises with the steps, (1 + n) / (10 + n) at most, so that the first weights, which are
-    noise, are forgotten also in a training of few steps.
-    """
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        self.decay = decay
-        self.steps = 0
-        self._pairs = list(zip(self.network.state_dict().values(), network.state_dict().values(), strict=True))
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Take in the network as it is now."""
-        self.steps += 1
-        share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for mean, now in self._pairs:
-            if mean.is_floating_point():
-                mean.lerp_(now, share)
-            else:
-                mean.copy_(now)
-
-    def load(self, weights: dict[str, Tensor], steps: int) -> None:
-        """Go on from an average that was taken over some steps."""
-        self.network.load_state_dict(weights)
-        self.steps = steps

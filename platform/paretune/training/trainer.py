@@ -20,9 +20,11 @@ from paretune.core.errors import UserError
 from paretune.core.types import Annotations, InputSize
 from paretune.detectors.base import Detector
 from paretune.training.checkpoint import Best, State
+from paretune.training.ema import Average
+from paretune.training.learning_rate import learning_rate
 from paretune.training.mixed_precision import Precision, computed_in
 from paretune.training.multi_scale import drawn, sizes_around
-from paretune.training.optimizer import Average, learning_rate, make_optimizer
+from paretune.training.optimizer import make_optimizer
 from paretune.training.settings import Training
 from paretune.training.sparsity_mask import Zeros
 

@@ -18,25 +18,25 @@ from paretune.core.target import Target
 from paretune.core.types import Image
 from paretune.core.yaml_document import Document
 from paretune.data.left_out import lines_of
+from paretune.data.splits import split_of
 from paretune.profiling.latency.compare import Ratio, compare
 from paretune.profiling.latency.measure import measure
 from paretune.profiling.latency.result import STAGES
 from paretune.profiling.latency.samples import Protocol, Stage, milliseconds
-from paretune.profiling.latency.shared_images import saved_images
+from paretune.profiling.latency.shared_images import measuring_images, saved_images
 from paretune.profiling.operators import Operators, count
 from paretune.profiling.roofline.advice import Advice, Candidate, advise
 from paretune.profiling.roofline.diagnosis import Diagnosis, diagnose
 from paretune.profiling.roofline.hardware_peaks import Roofs, measure_roofs
 from paretune.profiling.roofline.layer_work import Work, work_of
 from paretune.results.advice_outcomes import FILE
-from paretune.results.sweep_folder import split_of
 from paretune.runtimes.predictor import check_loadable, load_predictor
-from paretune.storage.artefact import Artefact, new_folder, write_text
+from paretune.storage.artefact import Artefact
+from paretune.storage.atomic_files import new_folder, write_text
 from paretune.system.device_lock import sharing
 from paretune.workflows.accuracy_change import AccuracyChange, Find, Reference, SplitChange, map_change, map_words
 from paretune.workflows.optimize import Wanted, optimize
 from paretune.workflows.recipe_source import Images, Source, read_recipe
-from paretune.workflows.trial_context import measuring_images
 
 Progress = Callable[[str], None]
 PAGE = "advice.html"

@@ -13,7 +13,7 @@ from paretune.core.types import Annotations, Data
 from paretune.data.image_io import SUFFIXES, image_size, read_image
 from paretune.data.image_split import Photographs, unique_ids
 from paretune.runtimes.predictor import device_of, load_predictor
-from paretune.storage.artefact import sha256
+from paretune.storage.atomic_files import sha256
 from paretune.system.device_lock import sharing
 
 

@@ -13,7 +13,9 @@ from paretune.data.left_out import lines_of, record_of, refuse_gaps
 from paretune.distributed.run_training import train_order
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_record import read_record
-from paretune.training.training_job import Order, adopt, divergence_told
+from paretune.training.initial_weights import adopt
+from paretune.training.training_job import Order
+from paretune.training.worker import divergence_told
 
 
 def baseline_recipes(job: Job) -> list[dict[str, Any]]:

@@ -12,8 +12,9 @@ import numpy as np
 
 from paretune.core.errors import UserError
 from paretune.core.types import Split
+from paretune.profiling.latency.shared_images import measuring_images
 from paretune.results.advice_outcomes import BASELINES, base_name
-from paretune.workflows.trial_context import Bench, measuring_images, protocol_of
+from paretune.workflows.trial_context import Bench, protocol_of
 
 if TYPE_CHECKING:
     from paretune.profiling.latency.compare import Comparison

@@ -15,6 +15,7 @@ from paretune.core.target import Target
 from paretune.core.types import LIMIT, Detections, Image, Split
 from paretune.data.base import Dataset
 from paretune.data.left_out import record_of
+from paretune.data.splits import split_of
 from paretune.evaluation.accuracy import detect
 from paretune.evaluation.coco_results_files import read_results
 from paretune.evaluation.map_at_iou import at_iou
@@ -22,7 +23,6 @@ from paretune.evaluation.report import Report, inference_facts, report_of
 from paretune.evaluation.results_explanations import most_kept
 from paretune.reports.evaluation_plots import draw_report, draw_worst
 from paretune.results.locate import dataset_around
-from paretune.results.sweep_folder import split_of
 from paretune.runtimes.predictor import Predictor, load_predictor
 from paretune.system.device_lock import sharing
 

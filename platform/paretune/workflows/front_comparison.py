@@ -8,13 +8,14 @@ from typing import Any
 
 from paretune.core.errors import UserError
 from paretune.results.advice_outcomes import pairs
+from paretune.results.front_summary import judge_of
 from paretune.results.sweep_folder import Sweep
 from paretune.search.latency_scale import on_one_scale
 from paretune.search.pareto_front import contenders
-from paretune.storage.artefact import write_text
+from paretune.storage.atomic_files import write_text
 from paretune.storage.trial_record import read_records
 from paretune.workflows.compare_front import Finalists, compare_front
-from paretune.workflows.sweep_reporter import Reporter, judge_of
+from paretune.workflows.sweep_reporter import Reporter
 from paretune.workflows.trial_context import Bench
 
 MOST_CONTENDERS = 20

@@ -19,7 +19,8 @@ from paretune.core.errors import UserError
 from paretune.core.target import Target
 from paretune.core.types import Data
 from paretune.data.left_out import lines_of, record_of, refuse_gaps
-from paretune.storage.artefact import MANIFEST, Artefact, write_text
+from paretune.storage.artefact import MANIFEST, Artefact
+from paretune.storage.atomic_files import write_text
 from paretune.system.device_lock import sharing
 from paretune.workflows.accuracy_change import AccuracyChange, Drop, Reference, accuracy_change, check_judgeable
 from paretune.workflows.build_artefact import build

@@ -13,24 +13,23 @@ from paretune.core.errors import Failed, UserError
 from paretune.core.target import Target
 from paretune.data.base import Dataset
 from paretune.data.left_out import lines_of
+from paretune.data.splits import split_of
 from paretune.profiling.energy.measure import FINALIST_WINDOW, Energy, energy, unavailable
 from paretune.profiling.latency.compare import Comparison, compare
 from paretune.profiling.latency.deployment import Deployed, deployed
 from paretune.profiling.latency.measure import measure
 from paretune.profiling.latency.result import Latency
 from paretune.profiling.latency.samples import Protocol, milliseconds
-from paretune.profiling.latency.shared_images import saved_images
+from paretune.profiling.latency.shared_images import measuring_images, saved_images
 from paretune.profiling.latency.throughput import Throughput, check_batch, cores_of, throughput
 from paretune.profiling.nsight.run import look_at
 from paretune.profiling.operators import Operators, count
 from paretune.reports.profile_report import Profile
 from paretune.results.locate import dataset_around
-from paretune.results.sweep_folder import split_of
 from paretune.runtimes.predictor import check_loadable
 from paretune.storage.artefact import Artefact
 from paretune.system.cpu_cores import choose_cores
 from paretune.system.device_lock import sharing
-from paretune.workflows.trial_context import measuring_images
 
 T = TypeVar("T")
 UNMEASURED = "its latency could not be measured"

@@ -15,8 +15,8 @@ from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.results.locate import job_of, uncompressed_around
 from paretune.storage.artefact import MANIFEST, Artefact, kept_network, read_artefact
+from paretune.training.history import HISTORY, read_history
 from paretune.training.settings import Training
-from paretune.training.training_job import HISTORY, read_history
 from paretune.workflows.build_artefact import Start
 
 

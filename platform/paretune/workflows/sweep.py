@@ -12,12 +12,13 @@ from typing import Any
 from paretune.config.recipe import Recipe
 from paretune.core.errors import UserError
 from paretune.results.folder_claims import removed_if_failed
+from paretune.results.front_summary import comparison_of
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_record import Record, forget_record, read_record, read_records
 from paretune.workflows.baseline import baseline_problem, first_recipes, look_at_data, take_baseline, train_baseline
 from paretune.workflows.front_comparison import bench_of, compare
 from paretune.workflows.machine_check import forgiven, refuse_impossible
-from paretune.workflows.sweep_reporter import Reporter, comparison_of
+from paretune.workflows.sweep_reporter import Reporter
 from paretune.workflows.trial import not_run, run
 from paretune.workflows.trial_context import Bench
 
@@ -134,10 +135,8 @@ def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
         raise UserError(problem)
 
 
-def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> None:
-    """Run one trial in a Ray worker; called by Tune."""
-    from ray import tune
-
+def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> dict[str, Any]:
+    """Run one trial in a Ray worker and return its number and state; called by Tune."""
     try:
         bench = _bench_in_worker(runs, name)
     except (OSError, UserError) as error:  # another machine than that on which the sweep began
@@ -145,7 +144,7 @@ def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> None:
     else:
         recipe = Recipe.model_validate(proposal["recipe"])
         record = run(bench, proposal["number"], recipe, origin=proposal["origin"])
-    tune.report({"number": record.number, "state": record.state})
+    return {"number": record.number, "state": record.state}
 
 
 @functools.lru_cache(maxsize=1)

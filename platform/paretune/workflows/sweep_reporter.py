@@ -8,18 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from paretune.config.output_folder import runs_option
-from paretune.core.errors import UserError
-from paretune.core.hints import command
 from paretune.core.spec import flat
 from paretune.core.types import LeftOut
 from paretune.data.left_out import left_out_line_of
 from paretune.reports import terminal as display
-from paretune.results.advice_outcomes import Outcome, outcomes
+from paretune.results.front_summary import advice_of, comparison_of, front_of, front_text, judge_of, records_of
 from paretune.results.sweep_folder import Sweep
-from paretune.search.latency_scale import on_one_scale
-from paretune.search.pareto_front import Judge, Objective, front_object
-from paretune.storage.trial_record import Record, read_records
+from paretune.storage.trial_record import Record
 from paretune.system.device_lock import sharing
 from paretune.tracking.sweep_tracker import MlflowTracker
 
@@ -76,36 +71,6 @@ class Reporter:
                 self._tracker.sync(records, self.sweep.folder, front, judge_of(self.sweep), files)
 
 
-def advice_of(sweep: Sweep) -> list[Outcome]:
-    """Return what came of the advice that a sweep was to try first; of most there is none, and nothing is read."""
-    promises = sweep.promises
-    return outcomes(promises, read_records(sweep.folder), comparison_of(sweep)) if promises else []
-
-
-def records_of(sweep: Sweep) -> list[Record]:
-    """Return the records of a sweep, their latencies on one scale."""
-    return on_one_scale(read_records(sweep.folder), comparison_of(sweep))
-
-
-def judge_of(sweep: Sweep) -> Judge:
-    """Return what the points of the sweep's front are chosen by."""
-    objectives = [Objective(metric, direction) for metric, direction in sweep.job.objectives.items()]
-    return Judge(objectives, sweep.feasible, tuple(sweep.job.constraints))
-
-
-def front_of(sweep: Sweep, records: Sequence[Record]) -> dict[str, Any]:
-    """Return the front of a sweep's records (`records_of`)."""
-    return front_object(sweep.name, sweep.job.target_name, records, judge_of(sweep), comparison_of(sweep))
-
-
-def comparison_of(sweep: Sweep) -> dict[str, Any] | None:
-    """Return the interleaved measurement of the front, or its ``reason``; None before the end of the sweep."""
-    if not sweep.comparison.exists():
-        return None
-    found: dict[str, Any] = json.loads(sweep.comparison.read_text())
-    return found
-
-
 def write_front(sweep: Sweep, front: dict[str, Any], records: Sequence[Record]) -> list[Path]:
     """Write the front's pictures and tables into the sweep's folder; returns the files."""
     from paretune.reports.front_page import Picture, front_csv, front_html, front_png
@@ -121,54 +86,3 @@ def write_front(sweep: Sweep, front: dict[str, Any], records: Sequence[Record]) 
     (folder / "front.html").write_text(front_html(picture))
     front_png(picture, folder / "front.png")
     return sorted(folder.iterdir())
-
-
-def checked_front(sweep: Sweep, target: str | None) -> dict[str, Any]:
-    """Return the front of a sweep for one of its targets.
-
-    Raises:
-        UserError: the sweep has no such target, or its eager baseline is not done.
-    """
-    if target not in (None, *sweep.job.targets):
-        raise UserError(f"sweep {sweep.name!r} has no target {target!r}; it has {', '.join(sweep.job.targets)}")
-    front = front_of(sweep, records_of(sweep))
-    if front["baseline"] is None:
-        raise UserError(f"sweep {sweep.name!r} has no front yet: its eager baseline is not measured")
-    return front
-
-
-def front_json(sweep: Sweep, target: str | None = None) -> str:
-    """Return the front as ``paretune front --json`` prints it."""
-    advice = [one.tree() for one in advice_of(sweep)]
-    return json.dumps({**checked_front(sweep, target), "advice": advice})
-
-
-def front_text(sweep: Sweep, target: str | None = None) -> str:
-    """Return the front as a person reads it, with what to type next."""
-    front = checked_front(sweep, target)
-    volume = front["hypervolume"]
-    kept = "; ".join(f"{metric} {constraint}" for metric, constraint in sweep.job.constraints.items())
-    comparison = comparison_of(sweep)
-    lines = [display.front_table(front, comparison)]
-    if comparison is not None and "reason" in comparison:
-        lines.append(f"speed-ups: not known, {comparison['reason']}; to try again: {sweep.command('resume')}")
-    elif comparison is not None:
-        lines += comparison["notes"]
-        lines += (
-            ["speed-ups are of CPU time: others used the cores meanwhile"] if comparison.get("mode") == "cpu" else []
-        )
-    if advice := advice_of(sweep):
-        lines.append(display.advice_table([one.tree() for one in advice]))
-    if kept:
-        lines.append(f"every point keeps: {kept}")
-    if volume is not None:
-        lines.append(f"hypervolume {volume:.4f}, reference {json.dumps(front['reference'])}")
-    lines += display.doubts(front, comparison)
-    if best := front["best"]:
-        lines.append(f"{best['claim']}: {sweep.folder / best['artefact']}")
-        metrics = next(point["metrics"] for point in front["front"] if point["trial"] == best["trial"])
-        drops = {name: kept.max_drop for name, kept in sweep.job.constraints.items() if kept.max_drop is not None}
-        doubts = (display.unsure(name, drop, metrics) for name, drop in drops.items())
-        lines += [doubt for doubt in doubts if doubt is not None]
-    lines.append(f"pictures: {sweep.folder / 'front'}    next: {command('ui', *runs_option(sweep.runs))}")
-    return "\n".join(lines)

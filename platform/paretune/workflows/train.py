@@ -25,10 +25,12 @@ from paretune.distributed.run_training import train_order
 from paretune.reports.terminal import figures_line
 from paretune.results.folder_claims import removed_if_failed
 from paretune.results.sweep_folder import output_folder
-from paretune.storage.artefact import new_folder, write_text
+from paretune.storage.atomic_files import new_folder, write_text
 from paretune.system.file_lock import only_one
+from paretune.training.history import HISTORY, epochs_of, read_history, was_begun
 from paretune.training.settings import ELSEWHERE
-from paretune.training.training_job import HISTORY, Order, divergence_told, epochs_of, read_history, was_begun
+from paretune.training.training_job import Order
+from paretune.training.worker import divergence_told
 
 if TYPE_CHECKING:
     from paretune.core.types import Data

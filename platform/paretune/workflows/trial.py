@@ -16,11 +16,12 @@ from paretune.compression.base import Context
 from paretune.config.recipe import Recipe
 from paretune.core.errors import UnfitRuntimeError, UserError
 from paretune.data.left_out import record_of
+from paretune.profiling.latency.shared_images import measuring_images
 from paretune.storage.artefact import Artefact
 from paretune.storage.trial_record import KEPT, UNFIT, Record, write_record
 from paretune.system.device_lock import sharing
 from paretune.workflows.build_artefact import TRAINED, Built, Start, build, kept_of
-from paretune.workflows.trial_context import Bench, measuring_images, protocol_of
+from paretune.workflows.trial_context import Bench, protocol_of
 
 if TYPE_CHECKING:
     from paretune.evaluation import Accuracy

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 from paretune.config.job import Job, Measuring
-from paretune.core.types import MEASURED_IMAGES, Data, Image, Split
+from paretune.core.types import Data
+from paretune.profiling.latency.samples import Protocol
 from paretune.search.latency_scale import on_one_scale
 from paretune.storage.trial_record import Record, read_record, read_records
 
@@ -44,35 +44,6 @@ class Bench:
         """
         found = (read_record(self.folder, baseline) for baseline in (1, 0) if baseline < number)
         return next((record for record in found if record is not None and record.artefact is not None), None)
-
-
-class _Decoded(Sequence[Image]):
-    """Images of a split, each decoded when it is asked for and not kept: photographs fill the memory."""
-
-    def __init__(self, split: Split, indices: range) -> None:
-        self._split, self._indices = split, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    @overload
-    def __getitem__(self, index: int) -> Image: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> _Decoded: ...
-
-    def __getitem__(self, index: int | slice) -> Image | _Decoded:
-        if isinstance(index, slice):
-            return _Decoded(self._split, self._indices[index])
-        return self._split.image(self._indices[index])
-
-
-def measuring_images(split: Split) -> Sequence[Image]:
-    """Return the fixed images on which artefacts are measured: the first of a split; of a sweep, those of ``val``.
-
-    Each is decoded when it is asked for.
-    """
-    return _Decoded(split, range(min(MEASURED_IMAGES, len(split))))
 
 
 WARMUP = 0.3

@@ -23,7 +23,7 @@ from paretune.profiling.channel_rounding import staircase
 from paretune.system.device_lock import sharing
 
 if TYPE_CHECKING:
-    from paretune.compression.prune.step import Prune
+    from paretune.compression.prune.options import PruneOptions
 
 OFF = 0.03
 """Share of the cost by which a pruning may miss what was asked for without a note."""
@@ -31,7 +31,7 @@ UNMEASURED = 8
 """Multiple for ``round_to: auto`` where there is nothing to measure on."""
 
 
-def pruned(step: Prune, dense: Model, context: Context) -> Model:
+def pruned(step: PruneOptions, dense: Model, context: Context) -> Model:
     """Return the pruned model with what is to be noted; parameters and operations are not counted anew.
 
     The dense network is traced, and is afterwards as it was.
@@ -56,7 +56,7 @@ def pruned(step: Prune, dense: Model, context: Context) -> Model:
         return _Pruning(step, dense, context, of, multiple, watch).done().noted(*notes)
 
 
-def _multiple(step: Prune, context: Context) -> tuple[int, list[str]]:
+def _multiple(step: PruneOptions, context: Context) -> tuple[int, list[str]]:
     """Return what widths are rounded to, and what is to be said of it."""
     if step.round_to != "auto":
         return step.round_to, []
@@ -74,7 +74,7 @@ def _multiple(step: Prune, context: Context) -> tuple[int, list[str]]:
 class _Pruning:
     """What does not change from round to round."""
 
-    step: Prune
+    step: PruneOptions
     dense: Model
     context: Context
     of: Literal["channels", "flops", "latency"]

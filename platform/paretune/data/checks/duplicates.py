@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from paretune.data.checks.image_files import Look
-from paretune.data.checks.issues import Finding, RawImage
+from paretune.data.raw_annotations import Finding, RawImage
 
 _ROWS = 512
 """Hashes compared with all others at a time: bounds the memory."""

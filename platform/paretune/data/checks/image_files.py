@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from paretune.core.errors import UserError
 from paretune.core.types import Image
-from paretune.data.checks.issues import Finding, RawImage
 from paretune.data.file_io import is_there
 from paretune.data.image_headers import KINDS, Header, read_header
 from paretune.data.image_io import EMBEDDED, content_of, decoded_deep, eight_bits, more_in
+from paretune.data.raw_annotations import Finding, RawImage
 
 _GRID = 8
 """The small grey version has 8 x 8 differences: a hash of 64 bits."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from paretune.core.errors import UserError
 from paretune.data.base import Dataset
-from paretune.data.checks.issues import Finding, RawBox, RawImage, Survey
+from paretune.data.raw_annotations import Finding, RawBox, RawImage, Survey
 
 
 def survey(dataset: Dataset, cache: Path) -> Survey:

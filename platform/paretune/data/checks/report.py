@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from paretune.data.base import Dataset
+from paretune.data.box_checks import check_boxes, unit_problem
 from paretune.data.checks import SURVEYS
 from paretune.data.checks import opened_dataset as opened
-from paretune.data.checks.boxes import check_boxes, unit_problem
 from paretune.data.checks.duplicates import check_repeated
 from paretune.data.checks.image_files import Look, look_at
-from paretune.data.checks.issues import KINDS, Finding, RawImage, Survey
+from paretune.data.raw_annotations import KINDS, Finding, RawImage, Survey
 from paretune.data.scanned_dataset import Surveyed, gaps
 
 

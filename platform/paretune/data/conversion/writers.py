@@ -10,7 +10,7 @@ from paretune.core.types import Data
 from paretune.data.conversion.image_entries import Entry, Images, entries_of, place_image
 from paretune.data.conversion.text_formats import VALID, write_coco, write_darknet, write_voc, write_yolo
 from paretune.data.conversion.tool_formats import write_labelme, write_labelstudio, write_via
-from paretune.storage.artefact import new_folder
+from paretune.storage.atomic_files import new_folder
 
 WRITERS: Mapping[str, tuple[str, Callable[[Path, Data, list[Entry]], list[str]]]] = {
     "coco": ("{split}", write_coco),

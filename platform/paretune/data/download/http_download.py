@@ -16,7 +16,7 @@ from typing import Any
 
 from paretune.core.errors import UserError
 from paretune.data.download.archives import Archive
-from paretune.storage.artefact import sha256, sync, write_text
+from paretune.storage.atomic_files import sha256, sync, write_text
 
 _BLOCK = 1 << 20
 _SILENT = 30.0

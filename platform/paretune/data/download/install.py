@@ -15,7 +15,7 @@ from paretune.core.errors import UserError, did_you_mean
 from paretune.data.download.archives import ARCHIVES, Archive
 from paretune.data.download.extract import unpack
 from paretune.data.download.http_download import Fetcher
-from paretune.storage.artefact import write_text
+from paretune.storage.atomic_files import write_text
 
 _ARCHIVES = "archives"
 """Folder below the dataset's that holds the archives, their sha256, and which are unpacked."""

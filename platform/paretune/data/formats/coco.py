@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from paretune.data.checks.issues import Survey
 from paretune.data.formats import coco_scan as coco
+from paretune.data.raw_annotations import Survey
 from paretune.data.scanned_dataset import Surveyed
 
 

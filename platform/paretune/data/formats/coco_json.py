@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paretune.data.checks.boxes import Corners, enclosing
+from paretune.data.box_checks import Corners, enclosing
 from paretune.data.formats.voc_xml import FARTHEST
 
 _MOST_RUNS = 10_000_000

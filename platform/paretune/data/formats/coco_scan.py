@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from paretune.core.errors import UserError
-from paretune.data.checks.issues import Finding, RawBox, RawImage, Survey
 from paretune.data.file_io import read_file
 from paretune.data.formats.coco_json import as_text, box_of, box_of_segmentation, flag_of, id_of, number_of
 from paretune.data.formats.filenames import Finder
 from paretune.data.image_io import SUFFIXES
+from paretune.data.raw_annotations import Finding, RawBox, RawImage, Survey
 
 _MOST_BYTES = 4_000_000_000
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from paretune.core.errors import UserError, did_you_mean
 from paretune.data import scanned_dataset as surveyed
-from paretune.data.checks.issues import Survey
 from paretune.data.formats import coco_scan as coco
 from paretune.data.formats import labelme_scan as labelme
 from paretune.data.formats import labelstudio_scan as labelstudio
@@ -17,6 +16,7 @@ from paretune.data.formats import voc_scan as voc
 from paretune.data.formats import yolo_layouts as yolofolder
 from paretune.data.formats import yolo_scan as yolo
 from paretune.data.formats.voc import Voc
+from paretune.data.raw_annotations import Survey
 
 
 def _voc(root: Path) -> Survey:

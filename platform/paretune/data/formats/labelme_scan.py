@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from paretune.data.checks.issues import RawBox, RawImage, Survey
 from paretune.data.formats.outline_boxes import NO_BOX, around, sides
 from paretune.data.formats.tool_files import Drawn, Reading, any_like, files_below, is_ignored, read_json
 from paretune.data.formats.yolo_layouts import names_in
+from paretune.data.raw_annotations import RawBox, RawImage, Survey
 
 LAYOUT = "labelme's .json files beside the images, or with them inside"
 CLASSES = "labels.txt"

@@ -13,11 +13,11 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from paretune.core.errors import UserError
-from paretune.data.checks.issues import RawBox, RawImage, Survey
 from paretune.data.formats.image_references import is_image, name_of
 from paretune.data.formats.outline_boxes import Box, around, around_ellipse, around_turned, number, sides
 from paretune.data.formats.tool_files import ONLY_CLASS, Drawn, Reading, any_like, files_below, read_json
 from paretune.data.image_io import image_size
+from paretune.data.raw_annotations import RawBox, RawImage, Survey
 
 LAYOUT = "Label Studio's .json exports"
 CONFIG = "label_config.xml"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from paretune.data.checks.issues import Survey
 from paretune.data.formats import supervisely_scan as supervisely
+from paretune.data.raw_annotations import Survey
 from paretune.data.scanned_dataset import Surveyed
 
 

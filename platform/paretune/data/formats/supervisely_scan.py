@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from paretune.data.checks.issues import RawBox, RawImage, Survey
 from paretune.data.formats.outline_boxes import NO_BOX, Box, around, number, sides
 from paretune.data.formats.tool_files import Drawn, Reading, read_json
+from paretune.data.raw_annotations import RawBox, RawImage, Survey
 
 LAYOUT = "Supervisely's meta.json with ann/ and img/ in each dataset"
 _NO_AREA = ("point", "line", "graph")

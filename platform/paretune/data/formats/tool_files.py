@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from paretune.core.errors import UserError
-from paretune.data.checks.issues import Finding, RawBox, RawImage, Survey
 from paretune.data.file_io import read_file
 from paretune.data.formats.image_references import Images, images_below, split_of
 from paretune.data.formats.outline_boxes import Box
+from paretune.data.raw_annotations import Finding, RawBox, RawImage, Survey
 
 ONLY_CLASS = "object"
 """The class of a dataset none of whose objects has one."""

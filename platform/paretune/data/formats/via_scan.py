@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from paretune.core.errors import UserError
-from paretune.data.checks.issues import RawBox, RawImage, Survey
 from paretune.data.file_io import read_file
 from paretune.data.formats.outline_boxes import around, around_ellipse, number
 from paretune.data.formats.tool_files import (
@@ -30,6 +29,7 @@ from paretune.data.formats.tool_files import (
     looks_like,
     read_json,
 )
+from paretune.data.raw_annotations import RawBox, RawImage, Survey
 
 LAYOUT = "VGG Image Annotator's .json or .csv files"
 USUAL = ("class", "label", "name", "category", "type", "object", "object_name", "class_name")

@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from paretune.data.checks.issues import Survey
 from paretune.data.folder_dataset import MOST_PROBLEMS
 from paretune.data.formats import voc_scan as voc
 from paretune.data.formats.voc_lists import Lists
 from paretune.data.image_io import SUFFIXES
+from paretune.data.raw_annotations import Survey
 from paretune.data.scanned_dataset import Surveyed
 
 

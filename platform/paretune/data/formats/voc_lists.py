@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paretune.core.errors import UserError
-from paretune.data.checks.issues import Finding
 from paretune.data.file_io import read_file, text_of
 from paretune.data.formats.filenames import Names, slashed
 from paretune.data.image_io import SUFFIXES
+from paretune.data.raw_annotations import Finding
 from paretune.data.split_lists import share_out
 
 _MOST_BYTES = 100_000_000

@@ -9,12 +9,12 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from paretune.core.errors import UserError
-from paretune.data.checks.issues import Finding, RawBox, RawImage, Survey
 from paretune.data.file_io import read_file
 from paretune.data.formats.filenames import Names, slashed
 from paretune.data.formats.voc_lists import Lists, read_lists
 from paretune.data.formats.voc_xml import CORNERS, MOST_BYTES, number_at, parse_root, text_at, told_encoding
 from paretune.data.image_io import SUFFIXES
+from paretune.data.raw_annotations import Finding, RawBox, RawImage, Survey
 
 FLAT = ("train", "val", "valid", "test")
 """Folders that are splits."""

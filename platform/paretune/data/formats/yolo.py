@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from paretune.data.checks.issues import Survey
 from paretune.data.formats import yolo_layouts as yolofolder
 from paretune.data.formats import yolo_scan as yolo
+from paretune.data.raw_annotations import Survey
 from paretune.data.scanned_dataset import Surveyed
 
 

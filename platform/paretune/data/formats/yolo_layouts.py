@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from paretune.core.yaml_document import read_yaml
-from paretune.data.checks.issues import Finding
 from paretune.data.file_io import text_of
 from paretune.data.formats.filenames import Finder, slashed
 from paretune.data.formats.image_references import SPLITS, images_below
 from paretune.data.image_io import SUFFIXES
+from paretune.data.raw_annotations import Finding
 
 LAYOUT = "data.yaml, obj.data, images/ and labels/, or .txt files beside the images"
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")

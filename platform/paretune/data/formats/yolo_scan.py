@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from paretune.core.errors import UserError
-from paretune.data.checks.boxes import FAR, Corners, enclosing
-from paretune.data.checks.issues import Finding, RawBox, RawImage, Survey
+from paretune.data.box_checks import FAR, Corners, enclosing
 from paretune.data.file_io import read_file, text_of
 from paretune.data.formats.filenames import Finder
 from paretune.data.formats.yolo_layouts import description, label_of, no_label, parts_of
+from paretune.data.raw_annotations import Finding, RawBox, RawImage, Survey
 
 _MOST_BYTES = 10_000_000
 EMPTY = "no images in it; put some into images/train/, their text files into labels/train/"

@@ -18,7 +18,7 @@ from paretune.core.spec import fingerprint
 from paretune.core.types import Annotations, Data, Image, InputSize, Split
 from paretune.data.base import Dataset
 from paretune.data.split_counts import facts
-from paretune.storage.artefact import new_folder, sha256
+from paretune.storage.atomic_files import new_folder, sha256
 
 PAINTER = 2
 """Raised when the painting changes, so that pictures of an older one are not used."""

@@ -283,7 +283,7 @@ class FasterRcnn(Detector):
         temperature: float,
     ) -> dict[str, Tensor]:
         """Return the terms ``objectness`` and ``region`` of the first network, ``class`` and ``box`` of the second."""
-        from paretune.detectors.yolox.distillation import frcnn_classes, frcnn_regions
+        from paretune.detectors.faster_rcnn.distillation import frcnn_classes, frcnn_regions
 
         first, _, second = self.answers_from
         return {

@@ -212,7 +212,7 @@ class Ssd(Detector):
         """Return the terms ``box``, bounded by the teacher's error, and ``class``, softened."""
         import torch
 
-        from paretune.detectors.yolox.distillation import ssd_imitation
+        from paretune.detectors.ssd.distillation import ssd_imitation
 
         raw = shown[""]
         anchors = torch.tensor(self.anchors([maps.shape[2:] for maps in raw[::2]], size), device=raw[0].device)

@@ -30,8 +30,8 @@ from typing import Any, ParamSpec, Protocol, Self, TypeVar, cast
 from paretune.profiling.gpu.nvml import Gpu, opened
 from paretune.profiling.gpu.report import Report
 from paretune.profiling.gpu.sampler import RANGES, Sampler
-from paretune.profiling.latency.worker import peak_bytes
 from paretune.system.physical_gpu import NoGpuError
+from paretune.system.process_memory import peak_bytes
 
 INTERVAL = 0.05
 """Seconds between two samples."""

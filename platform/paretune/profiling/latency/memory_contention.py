@@ -19,7 +19,7 @@ from statistics import median
 import numpy as np
 
 from paretune.core.target import Target
-from paretune.storage.artefact import write_text
+from paretune.storage.atomic_files import write_text
 from paretune.system.machine_cache import private_folder
 
 CELLS = 2**24

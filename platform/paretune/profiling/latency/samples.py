@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from paretune.profiling.latency.samples import Protocol
 
 Rows = NDArray[np.int64]
 """(N, 12): one inference a row, the columns of COLUMNS."""

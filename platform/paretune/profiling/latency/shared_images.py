@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, overload
 
 import numpy as np
 
 from paretune.core.errors import UserError
-from paretune.core.types import MEASURED_IMAGES, Image
+from paretune.core.types import MEASURED_IMAGES, Image, Split
 
 ALIGNED = 64
 
@@ -103,3 +103,32 @@ def _writing(images: Sequence[Image]) -> Iterator[None]:
             f"{tempfile.tempdir or 'temporary files'}: {room}, and they cannot be written ({error.strerror}); "
             "make room, or set TMPDIR to a folder that has it"
         ) from error
+
+
+class _Decoded(Sequence[Image]):
+    """Images of a split, each decoded when it is asked for and not kept: photographs fill the memory."""
+
+    def __init__(self, split: Split, indices: range) -> None:
+        self._split, self._indices = split, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Image: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> _Decoded: ...
+
+    def __getitem__(self, index: int | slice) -> Image | _Decoded:
+        if isinstance(index, slice):
+            return _Decoded(self._split, self._indices[index])
+        return self._split.image(self._indices[index])
+
+
+def measuring_images(split: Split) -> Sequence[Image]:
+    """Return the fixed images on which artefacts are measured: the first of a split; of a sweep, those of ``val``.
+
+    Each is decoded when it is asked for.
+    """
+    return _Decoded(split, range(min(MEASURED_IMAGES, len(split))))

@@ -28,6 +28,7 @@ from paretune.core.errors import UserError
 from paretune.profiling.latency.deployment_worker import times
 from paretune.profiling.latency.shared_images import mapped_images
 from paretune.system.cpu_cores import passed, reading, watched
+from paretune.system.process_memory import peak_bytes
 
 PR_SET_PDEATHSIG = 1
 FRESH_TURN = 1e-4
@@ -231,14 +232,6 @@ class _Runner:
         operators = [dataclasses.asdict(operator) for operator in self._predictor.core.operators()]
         self._predictor.core.trace(Path(trace))
         return {**found, "operators": operators}
-
-
-def peak_bytes() -> int:
-    """Return the peak resident memory of this process (VmHWM)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def allocated_bytes() -> int | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from paretune.core.errors import did_you_mean
-from paretune.data.checks.issues import Finding, RawBox, RawImage
+from paretune.data.raw_annotations import Finding, RawBox, RawImage
 
 TINY = 4.0
 """Pixels: a shorter side is told."""

@@ -1,0 +1,115 @@
+"""Files and folders that are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from paretune.core.errors import UserError
+
+_CHUNK = 2**20
+
+
+@contextmanager
+def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Give a temporary folder that becomes ``folder`` when the block ends, and vanishes if it fails.
+
+    What a killed process left of one is removed.
+
+    Args:
+        folder: of which there may be an empty one already.
+        replace: remove a folder that holds something; without it, of two processes that make it at once one wins.
+
+    Raises:
+        FileExistsError: the folder holds something in the end, and is not to be replaced.
+        OSError: it cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = draft_of(folder)
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
+        pid = left.name.removesuffix(".part").rpartition(".")[2]
+        if left == draft or (pid.isdecimal() and not Path(f"/proc/{pid}").exists()):
+            shutil.rmtree(left, ignore_errors=True)
+    draft.mkdir()
+    try:
+        yield draft
+        for path in draft.rglob("*"):
+            if path.is_file():
+                sync(path)
+        if replace:
+            shutil.rmtree(folder, ignore_errors=True)
+        _rename_new(draft, folder)
+        sync(folder.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _rename_new(draft: Path, folder: Path) -> None:
+    """Give a folder its name; rename(2) itself refuses to replace a folder that holds something.
+
+    Raises:
+        FileExistsError: there is such a folder, or a file.
+        OSError: it cannot be written.
+    """
+    try:
+        draft.rename(folder)
+    except OSError as error:
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR) and os.path.lexists(folder):
+            raise FileExistsError(errno.EEXIST, "it exists already", str(folder)) from None
+        raise
+
+
+def check_new_folder(folder: Path) -> None:
+    """Find out whether ``new_folder`` can make a folder, before anything is done for it; nothing is left behind.
+
+    Raises:
+        UserError: it is there already, or cannot be made.
+    """
+    missing: list[Path] = []
+    try:
+        if folder.exists():
+            raise UserError(f"{folder} exists already; name a new folder with --out")
+        missing += [draft_of(folder), *(place for place in folder.parents if not place.exists())]
+        missing[0].mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+    finally:
+        for place in missing:
+            with suppress(OSError):  # it was not made, or somebody else uses it by now
+                place.rmdir()
+
+
+def draft_of(path: Path) -> Path:
+    """Return where this process makes what will be called so."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all (temporary file, fsync, rename, fsync of the folder)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = draft_of(path)
+    draft.write_text(text)
+    sync(draft)
+    draft.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """Return the hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
