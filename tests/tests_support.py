@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 with suppress(ImportError):
-    from paretune import device_lock
+    from paretune.system import device_lock
 
     device_lock.lock_folder = lambda: Path({locks!r})
 """

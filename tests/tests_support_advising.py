@@ -13,12 +13,12 @@ from paretune.core.types import InputSize
 from paretune.detectors.yolox.detector import Yolo
 from paretune.profiling.roofline.advice import Advice
 from paretune.profiling.roofline.diagnosis import diagnose
-from paretune.profiling.roofline.hardware_peaks import Roofs
-from paretune.profiling.roofline.layer_work import Work
+from paretune.profiling.roofline.hardware_peaks import HardwarePeaks
+from paretune.profiling.roofline.layer_work import LayerWork
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.eager import Eager
 from paretune.storage.artefact import Artefact
-from paretune.workflows.advise import Advised
+from paretune.workflows.advise import AdviceReport
 
 JOB = """\
 dataset: {shapes: {train: 2, val: 2, size: 64x64}}
@@ -50,9 +50,9 @@ def artefact_in_a_training(folder: Path) -> Artefact:
     )
 
 
-def advised(artefact: Artefact, *advice: Advice) -> Advised:
+def advised(artefact: Artefact, *advice: Advice) -> AdviceReport:
     """Return advice for an artefact with a diagnosis that is made up."""
-    work = Work("stem", 2e6, 100, 1000, "fp32")
-    roofs = Roofs("cpu", {"fp32": 1e9}, [(1000, 1e9)], {})
+    work = LayerWork("stem", 2e6, 100, 1000, "fp32")
+    roofs = HardwarePeaks("cpu", {"fp32": 1e9}, [(1000, 1e9)], {})
     stages: Any = {"preprocess": 1.0, "network": 8.0, "postprocess": 1.0}
-    return Advised(artefact, diagnose(stages, {"stem": 3.0}, {"stem": work}, roofs), advice, ("a note",))
+    return AdviceReport(artefact, diagnose(stages, {"stem": 3.0}, {"stem": work}, roofs), advice, ("a note",))

@@ -59,7 +59,7 @@ class MixedDetector(Detector):
     def preprocess(self) -> Preprocess:
         return Preprocess(resize="letterbox")
 
-    def size_problem(self, size: InputSize) -> str | None:
+    def size_unsupported_reason(self, size: InputSize) -> str | None:
         return None
 
     def build(self, num_classes: int) -> nn.Module:

@@ -14,7 +14,7 @@ from paretune.core.target import Target
 from paretune.core.types import InputSize
 from paretune.data.synthetic.shapes import Shapes
 from paretune.detectors.yolox.detector import Yolo
-from paretune.profiling.latency.deployment import Deployed
+from paretune.profiling.latency.deployment import DeploymentLatency
 from paretune.profiling.latency.result import Latency
 from paretune.profiling.latency.samples import COLUMNS
 from paretune.runtimes.artefact_writer import write_artefact
@@ -22,7 +22,7 @@ from paretune.runtimes.eager import Eager
 
 DETECTOR = Yolo(depthwise=False, width=0.125)
 DATA = Shapes(train=2, val=3, size="64x64")
-DEPLOYED = Deployed(np.full((130, 2), 1.5), np.full((130, 2), 0.25), 0.3)
+DEPLOYED = DeploymentLatency(np.full((130, 2), 1.5), np.full((130, 2), 0.25), 0.3)
 
 
 def latency(count: int, *, preprocess: int, network: int, postprocess: int, **fields: Any) -> Latency:

@@ -20,13 +20,13 @@ import numpy as np
 from paretune.core.types import Detections, InputSize, Thresholds
 from paretune.data.preprocess import Preprocess
 from paretune.detectors.base import Detector
-from paretune.profiling import Protocol
+from paretune.profiling import MeasurementProtocol
 from paretune.storage.artefact import Artefact
 
 FAKE_ROW = "tests_support_profiling:FakeDetector"
 BUSY = "tests_support_profiling:load_busy"
 DEPLOYABLE = "tests_support_profiling:load_deployable"
-QUICK = Protocol(
+QUICK = MeasurementProtocol(
     repetitions=2,
     spare=0,
     patience=0,
@@ -50,7 +50,7 @@ class FakeDetector(Detector):
     def preprocess(self):
         return Preprocess(resize="stretch")
 
-    def size_problem(self, size):
+    def size_unsupported_reason(self, size):
         return None
 
     def build(self, num_classes):
@@ -209,5 +209,5 @@ def load_deployable(folder: Path, target) -> Deployable:
     return Deployable(Artefact(folder, "torch", {}, {}, {}, (), InputSize(8, 8), Thresholds(score=0.0)), asleep)
 
 
-def quick(**changes) -> Protocol:
+def quick(**changes) -> MeasurementProtocol:
     return replace(QUICK, **changes)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.core.spec import flat
-from paretune.search.pareto_front import Judge, Objective, front_object
+from paretune.search.pareto_front import FrontRules, Objective, front_object
 from paretune.storage.trial_record import Record, write_record
 
 OBJECTIVES = (Objective("map", "maximize"), Objective("latency_ms", "minimize"))
@@ -20,8 +20,8 @@ def feasible(record: Record) -> bool:
     return record.metrics.get("map50", 0.0) >= FLOOR
 
 
-def judge(objectives: Sequence[Objective] = OBJECTIVES, allowed: Callable[[Record], bool] = feasible) -> Judge:
-    return Judge(objectives, allowed, ("map50",))
+def judge(objectives: Sequence[Objective] = OBJECTIVES, allowed: Callable[[Record], bool] = feasible) -> FrontRules:
+    return FrontRules(objectives, allowed, ("map50",))
 
 
 def recipe(size: int | str, *steps: dict[str, Any], runtime: str = "onnxruntime") -> dict[str, Any]:

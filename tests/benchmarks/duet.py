@@ -26,7 +26,7 @@ from paretune.core.target import Target
 from paretune.profiling.latency.compare import Comparison, compare
 from paretune.profiling.latency.duet import measure_duet
 from paretune.profiling.latency.measure import measure
-from paretune.profiling.latency.samples import Protocol
+from paretune.profiling.latency.samples import MeasurementProtocol
 from paretune.profiling.latency.shared_images import saved_images
 from paretune.workflows.trial_context import protocol_of
 
@@ -51,7 +51,7 @@ ARTEFACTS: dict[str, tuple[str, list[dict[str, Any]], Any]] = {
 PASSES = ("quiet", "quiet again", "beside others")
 QUIET, BESIDE, SECONDS = 0.05, 0.08, 12.0
 """Largest deviations of a ratio, and the seconds of a trial, that the duet may have."""
-BEFORE = Protocol(repetitions=3, spare=3, seconds=1.0, patience=30.0)
+BEFORE = MeasurementProtocol(repetitions=3, spare=3, seconds=1.0, patience=30.0)
 """How trials were measured before."""
 
 

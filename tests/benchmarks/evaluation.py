@@ -26,9 +26,9 @@ from rich.progress import track
 from simulated import version, world
 
 from paretune.core.types import Annotations, Detections
-from paretune.evaluation.coco_metrics import Averages, Engine, average_precisions
+from paretune.evaluation.coco_metrics import CocoMetricsByClass, Engine, average_precisions
 from paretune.evaluation.map_bootstrap import differences_of, draw, interval_of
-from paretune.workflows.evaluate import Wanted, evaluate_files
+from paretune.workflows.evaluate import EvaluationOptions, evaluate_files
 
 CASES = 300
 Case = tuple[list[Detections], list[Annotations]]
@@ -71,13 +71,13 @@ def case(random: np.random.Generator, images: int, limits: tuple[int, int], clas
     return detections, annotations
 
 
-def difference(one: Averages, other: Averages) -> float:
+def difference(one: CocoMetricsByClass, other: CocoMetricsByClass) -> float:
     """Return the largest difference of any number; infinite where one alone is unknown."""
     pairs = zip([*one.numbers().values(), *one.per_class], [*other.numbers().values(), *other.per_class], strict=True)
     return max(0.0 if a is b is None else np.inf if a is None or b is None else abs(a - b) for a, b in pairs)
 
 
-def timed(found: Case, engine: Engine) -> tuple[float, Averages]:
+def timed(found: Case, engine: Engine) -> tuple[float, CocoMetricsByClass]:
     """Return how long one evaluation takes, and its numbers."""
     start = time.perf_counter()
     averages = average_precisions(*found, CLASSES, engine)
@@ -170,7 +170,7 @@ def cost(figures: Figures) -> None:
             figures.add(f"memory it adds, {name}", peak() - before, "GiB", at_most=2)
         with tempfile.TemporaryDirectory() as folder:
             files = written(Path(folder), full)
-            whole = cpu(lambda files=files: evaluate_files(*files, Wanted()))
+            whole = cpu(lambda files=files: evaluate_files(*files, EvaluationOptions()))
         figures.add(f"evaluate with files and interval, {name}, CPU", whole, "s")
         figures.add(f"share of the interval, {name}, no inference", 100 * alone / whole, "%")
         print(f"{name}: interval {alone:.2f} of {whole:.2f} CPU seconds", flush=True)

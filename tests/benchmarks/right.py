@@ -30,14 +30,14 @@ from paretune.profiling.latency.samples import Stage, milliseconds
 from paretune.profiling.latency.shared_images import measuring_images
 from paretune.profiling.latency.worker_client import surroundings
 from paretune.profiling.roofline.diagnosis import Diagnosis, diagnose
-from paretune.profiling.roofline.hardware_peaks import Roofs, measure_roofs
-from paretune.profiling.roofline.layer_work import Work
+from paretune.profiling.roofline.hardware_peaks import HardwarePeaks, measure_roofs
+from paretune.profiling.roofline.layer_work import LayerWork
 from paretune.runtimes import RUNTIMES
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.storage.artefact import Artefact, read_artefact
 from paretune.system.cpu_cores import choose_cores
 from paretune.workflows.advise import advise_artefact
-from paretune.workflows.recipe_source import Images
+from paretune.workflows.recipe_source import RecipeImages
 
 OFF = 0.05
 """Share by which a figure may differ from that of another stopwatch."""
@@ -235,9 +235,9 @@ def _medians(latency: Latency) -> dict[Any, float]:
     return {stage: float(np.median(milliseconds(latency.rows, stage, "wall"))) for stage in STAGES}
 
 
-def _diagnosed(latency: Latency, roofs: Roofs) -> Diagnosis:
+def _diagnosed(latency: Latency, roofs: HardwarePeaks) -> Diagnosis:
     stages = _medians(latency)
-    product = Work("product", 2.0 * SIDE**3, SIDE**2, 2 * SIDE**2, "fp32")
+    product = LayerWork("product", 2.0 * SIDE**3, SIDE**2, 2 * SIDE**2, "fp32")
     return diagnose(stages, {"product": stages["network"]}, {"product": product}, roofs)
 
 
@@ -251,7 +251,7 @@ def _planted(source: Path, images: Sequence[Image], figures: Figures) -> None:
     from paretune.core.yaml_document import read_yaml, validate
 
     job = validate(Job, read_yaml(source / "job.yaml"))
-    found = advise_artefact(slow, Images(job.dataset, FOLDER / "datasets", job.training), Target())
+    found = advise_artefact(slow, RecipeImages(job.dataset, FOLDER / "datasets", job.training), Target())
     top = found.diagnosis.layers[0]
     figures.add("a planted slow layer is the slowest that is found", float(PLANTED in top.work.module), at_least=1)
     ceiling = next(one for one in found.diagnosis.ceilings() if one.part == top.work.module)

@@ -20,8 +20,8 @@ from training import CASES, trained
 
 from paretune.core.target import Target
 from paretune.reports.profile_report import write_profile
-from paretune.system.device_lock import alone_on
-from paretune.workflows.profile import Wanted, profile_artefacts
+from paretune.system.device_lock import exclusive_device
+from paretune.workflows.profile import ProfileOptions, profile_artefacts
 
 SIZE = "256x192"
 KILLS = 20
@@ -70,7 +70,7 @@ def _killed(folder: Path, source: Path, figures: Figures) -> None:
             process.kill()
             process.wait()
             moment = time.monotonic() - start
-            with alone_on("cpu") as lock:
+            with exclusive_device("cpu") as lock:
                 waited.append(lock)
             files = {file.name for file in out.iterdir()} if out.is_dir() else set[str]()
             half += bool(files) and not files >= WHOLE
@@ -90,7 +90,7 @@ def _looped(folder: Path, source: Path, figures: Figures, minutes: float) -> Non
     with tempfile.TemporaryDirectory() as place:
         while (spent := time.monotonic() - start) < 60 * minutes:
             out = Path(place) / "told"
-            write_profile(profile_artefacts([folder], images, Target(), Wanted(repetitions=2)), out)
+            write_profile(profile_artefacts([folder], images, Target(), ProfileOptions(repetitions=2)), out)
             shutil.rmtree(out)
             memory.append((spent / (60 * minutes), _resident_mib()))
             seen.append({name: count() for name, count in COUNTS.items()})

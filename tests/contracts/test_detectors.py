@@ -51,7 +51,7 @@ def detector(request: pytest.FixtureRequest) -> Detector:
 def smallest(detector: Detector) -> InputSize:
     """The smallest input, wider than high, from 96 x 64 on, that the row allows."""
     sizes = (InputSize(side + 32, side) for side in range(64, 1024, 32))
-    return next(size for size in sizes if detector.size_problem(size) is None)
+    return next(size for size in sizes if detector.size_unsupported_reason(size) is None)
 
 
 def pictures(detector: Detector, batch: int = 2) -> torch.Tensor:
@@ -196,7 +196,7 @@ def test_network_survives_the_disk(detector: Detector, tmp_path: Path) -> None:
 
 
 def test_sizes_too_small_are_refused_with_what_would_be_right(detector: Detector) -> None:
-    assert "must be" in (detector.size_problem(InputSize(7, 5)) or "")
+    assert "must be" in (detector.size_unsupported_reason(InputSize(7, 5)) or "")
 
 
 def test_parts_are_told_and_run_to_the_raw_maps(detector: Detector) -> None:

@@ -167,10 +167,10 @@ def test_a_library_that_is_not_installed_is_told_before_anything_is_built(name, 
     target = Target(device=runtime.devices[0])
     library = runtime.libraries[0]
     monkeypatch.setattr(errors, "find_spec", lambda name: None if name == library else object())
-    assert runtime.problem(target) == f"{name} needs {library}: not installed here (pip install {library})"
+    assert runtime.unsupported_reason(target) == f"{name} needs {library}: not installed here (pip install {library})"
 
 
 def test_their_files_import_no_library():
     """`paretune check` reads every plug-in's fields in about a second; what hinders one on a CPU is told as quickly."""
-    touch = "from paretune.core.target import Target; made.problem(Target())"
+    touch = "from paretune.core.target import Target; made.unsupported_reason(Target())"
     assert heavy_imports("paretune.runtimes", "RUNTIMES", ("torch", "onnx", "cv2"), touch) == ""

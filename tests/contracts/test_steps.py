@@ -121,7 +121,7 @@ def test_the_same_seed_gives_the_same(step: Step, before: Model, tmp_path: Path)
 @pytest.mark.slow
 def test_changes_something_or_says_so(step: Step, before: Model, tmp_path: Path) -> None:
     for fields in (QUICK.get(step.name, {}), IDLE.get(step.name)):
-        if fields is None or type(step).model_validate(fields).unfit_fields(before.format):
+        if fields is None or type(step).model_validate(fields).unsupported_fields(before.format):
             continue
         after = type(step).model_validate(fields).apply(before, context(tmp_path / "work"))
         idle = after.format == before.format and same(before, after)

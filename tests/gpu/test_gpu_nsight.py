@@ -17,7 +17,7 @@ from paretune.core.types import InputSize
 from paretune.detectors import DETECTORS
 from paretune.profiling.latency.shared_images import saved_images
 from paretune.profiling.nsight.csv_parser import parse
-from paretune.profiling.nsight.run import Look, look_at, preflight
+from paretune.profiling.nsight.run import NsightResult, look_at, preflight
 from paretune.reports.nsight_tables import nsight_tables
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.compiled import Compiled
@@ -36,7 +36,7 @@ GPU = Target(device="cuda")
 MATRIX_PRODUCT = re.compile("gemm|cutlass|xmma|cublas|nvjet|matmul", re.IGNORECASE)
 
 
-def seen(folder: Path, loader: str) -> Look:
+def seen(folder: Path, loader: str) -> NsightResult:
     if reason := preflight():
         pytest.skip(reason)
     pictures: list[Any] = [np.full((4, 4, 3), 3, np.uint8)] if "planted" in loader else images()

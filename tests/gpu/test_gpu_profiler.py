@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from paretune.profiling.gpu.contention import Watch
+from paretune.profiling.gpu.contention import GpuMonitor
 from paretune.profiling.gpu.nvml import opened
 from paretune.profiling.gpu.profiler import GPUProfiler
 from paretune.system.physical_gpu import NoGpuError
@@ -152,7 +152,7 @@ def test_this_process_is_watched_as_a_worker_is() -> None:
     """Seen from outside it would be foreign; in a container that hides processes it is unknown, with the reason."""
     multiply(0.1)
     with opened(0) as gpu:
-        with Watch(gpu).around(os.getsid(0)) as looks:
+        with GpuMonitor(gpu).around(os.getsid(0)) as looks:
             multiply(0.1)
         found = gpu.processes()
     assert len(looks) == 2

@@ -21,7 +21,7 @@ from paretune.profiling import measure
 from paretune.profiling.latency.deployment import deployed
 from paretune.runtimes import tensorrt as ours
 from paretune.runtimes.artefact_writer import write_artefact
-from paretune.runtimes.base import Core
+from paretune.runtimes.base import NetworkRunner
 from paretune.runtimes.compiled import Compiled
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnx_session import library
@@ -63,7 +63,7 @@ def network() -> torch.nn.Module:
     return FakeDetector().build(2).eval()
 
 
-def loaded(folder: Path, network: torch.nn.Module, runtime: Any) -> Core:
+def loaded(folder: Path, network: torch.nn.Module, runtime: Any) -> NetworkRunner:
     torch_model = Model(network, None, SIZE)
     model = torch_model if runtime.accepts == "torch" else Model(None, onnx_of(network, SIZE, folder / "a.onnx"), SIZE)
     artefact = write_artefact(
@@ -114,7 +114,7 @@ def test_says_what_eager_says_on_a_cpu(runtime: Any, network: torch.nn.Module, t
 def test_float32_is_not_given_to_onnxruntimes_tensorrt(network: torch.nn.Module, tmp_path: Path) -> None:
     """It would be TF32 there; the other runtimes' float32 is compared above."""
     runtime = OnnxRuntime(provider="tensorrt")
-    assert "TF32" in str(runtime.problem(GPU))
+    assert "TF32" in str(runtime.unsupported_reason(GPU))
     with pytest.raises(RuntimeError, match="TF32"):
         loaded(tmp_path, network, runtime)
 
@@ -122,7 +122,7 @@ def test_float32_is_not_given_to_onnxruntimes_tensorrt(network: torch.nn.Module,
 def test_a_provider_of_tensorrt_is_there_with_its_libraries() -> None:
     if "TensorrtExecutionProvider" not in library().get_available_providers():
         pytest.skip("this onnxruntime has no TensorrtExecutionProvider")
-    told = OnnxRuntime(provider="tensorrt", precision="fp16").problem(GPU)
+    told = OnnxRuntime(provider="tensorrt", precision="fp16").unsupported_reason(GPU)
     assert (told is None) == has_library("libnvinfer.so.10"), told
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretune.search.pareto_front import (
-    Judge,
+    FrontRules,
     Objective,
     front_object,
     hypervolume,
@@ -126,7 +126,7 @@ def test_infeasible_trials_are_never_printed_and_the_fastest_is_first(rows):
         Record(i, "complete", {}, {}, {"map": q, "latency_ms": c}, {}, (), None, None, "sampled", 0.0)
         for i, (q, c) in enumerate(rows)
     ]
-    front = front_object("s", "t", records, Judge(AIMS, lambda record: record.metrics["map"] > 0.3))["front"]
+    front = front_object("s", "t", records, FrontRules(AIMS, lambda record: record.metrics["map"] > 0.3))["front"]
     costs = [point["metrics"]["latency_ms"] for point in front]
     assert costs == sorted(set(costs))
     assert all(point["metrics"]["map"] > 0.3 for point in front)

@@ -200,7 +200,7 @@ print(client.get_job_logs(name))
 LOOK = """
 import json, os
 from pathlib import Path
-from paretune.distributed.ray import session
+from paretune.distributed import ray_session as session
 
 def look():
     return os.environ.get("RAY_worker_niceness"), os.getpriority(os.PRIO_PROCESS, 0)

@@ -89,10 +89,12 @@ def test_what_is_missing_is_told_in_one_line(package: Path) -> None:
         "preprocess": "    preprocess = property(lambda self: None)\n",
         **{
             name: f"    def {name}(self, *_): ...\n"
-            for name in ("build", "decode", "loss", "protected", "prune_view", "raw_names", "size_problem")
+            for name in ("build", "decode", "loss", "protected", "prune_view", "raw_names", "size_unsupported_reason")
         },
     }
-    every = "build, decode, preprocess, protected, prune_view, raw_names, size_problem, loss (or training_loss)"
+    every = (
+        "build, decode, preprocess, protected, prune_view, raw_names, size_unsupported_reason, loss (or training_loss)"
+    )
     for left_out, missing in [
         (set(members) - {"name"}, f"write {every}"),
         ({"decode", "loss"}, "write decode, loss (or training_loss)"),

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(300)]
 ON_A_NODE = """
 import contextlib, json, os, sys
 from paretune.core.errors import UserError
-from paretune.distributed.ray import session
+from paretune.distributed import ray_session as session
 from pathlib import Path
 
 def fails():
@@ -60,7 +60,7 @@ def test_work_on_a_node_takes_what_is_asked_for_and_tells_in_a_line_why_it_faile
 STOPPED = """
 import os, signal, sys, time
 from pathlib import Path
-from paretune.distributed.ray import session
+from paretune.distributed import ray_session as session
 
 def trial(_):
     from ray import tune

@@ -12,7 +12,7 @@ import pytest
 from paretune.core.errors import UserError
 from paretune.core.metrics import change_names
 from paretune.core.types import Detections
-from paretune.evaluation.baseline_difference import Change
+from paretune.evaluation.baseline_difference import AccuracyDifference
 from paretune.evaluation.coco_metrics import average_precisions
 from paretune.workflows.accuracy_change import (
     AccuracyChange,
@@ -171,7 +171,7 @@ def test_an_evaluation_that_fails_is_a_reason_and_hinders_no_other_split(who: st
 
 def split_of(low: float, middle: float, high: float) -> SplitChange:
     figures = dict(zip(change_names("map"), (low, middle, high), strict=True))
-    return SplitChange(9, None, None, Change(figures), 0.1, 0.2, 9)
+    return SplitChange(9, None, None, AccuracyDifference(figures), 0.1, 0.2, 9)
 
 
 @pytest.mark.parametrize(

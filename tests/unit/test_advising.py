@@ -17,17 +17,17 @@ from paretune.config.recipe import Recipe
 from paretune.core.errors import UserError
 from paretune.core.target import Target
 from paretune.core.types import Detections
-from paretune.profiling.latency.compare import Ratio
-from paretune.profiling.operators import Operators
+from paretune.profiling.latency.compare import LatencyRatio
+from paretune.profiling.operators import OperatorTimes
 from paretune.profiling.roofline.advice import Advice
-from paretune.profiling.roofline.hardware_peaks import Roofs
-from paretune.profiling.roofline.layer_work import Work
+from paretune.profiling.roofline.hardware_peaks import HardwarePeaks
+from paretune.profiling.roofline.layer_work import LayerWork
 from paretune.reports import advice_page
 from paretune.runtimes.base import Operator
 from paretune.storage.artefact import Artefact, read_artefact
 from paretune.workflows import advise as advising
-from paretune.workflows.advise import Tried, diagnosed, write_advice
-from paretune.workflows.optimize import Wanted
+from paretune.workflows.advise import TriedAdvice, diagnosed, write_advice
+from paretune.workflows.optimize import OptimizationOptions
 from paretune.workflows.recipe_source import read_source
 from tests_support_accuracy import blind, changed, thinned
 from tests_support_advising import advised, artefact_in_a_training
@@ -64,14 +64,17 @@ def test_as_json_it_says_the_same(artefact: Artefact, capsys: Any) -> None:
     assert told["tried"] == []
 
 
-def counted(*operators: tuple[float, str, str | None]) -> Operators:
+def counted(*operators: tuple[float, str, str | None]) -> OperatorTimes:
     """(ms, kind, module) of each, and 8 ms of network when nothing counts."""
     told = tuple(Operator("core", kind, kind, module, ms) for ms, kind, module in operators)
-    return Operators(told, counted_ms=10, counted_ms_p50=10, network_ms=8, inferences=30)
+    return OperatorTimes(told, counted_ms=10, counted_ms_p50=10, network_ms=8, inferences=30)
 
 
 def test_less_than_half_of_the_time_in_known_layers_is_no_verdict(artefact: Artefact) -> None:
-    work, roofs = {"stem": Work("stem", 2e6, 100, 1000, "fp32")}, Roofs("cpu", {"fp32": 1e9}, [(1000, 1e9)], {})
+    work, roofs = (
+        {"stem": LayerWork("stem", 2e6, 100, 1000, "fp32")},
+        HardwarePeaks("cpu", {"fp32": 1e9}, [(1000, 1e9)], {}),
+    )
     stages: Any = {"preprocess": 1.0, "network": 8.0, "postprocess": 1.0}
     few = diagnosed(stages, counted((4.9, "Conv", "stem"), (5.1, "cpp_fused", None)), work, roofs, "cpu")
     assert few.verdict == "unknown"
@@ -96,9 +99,9 @@ def test_what_was_tried_stands_beside_what_was_predicted_also_where_it_did_not_h
     slower, failed = replace(ADVICE, knob="prune"), replace(ADVICE, knob="quantize")
     less, dead = (changed(tmp_path / name, worse) for name, worse in (("less", fewer), ("dead", blind)))
     tried = (
-        Tried(ADVICE, Ratio(1 / 1.75, 0.5, 0.6), accuracy=less),
-        Tried(slower, Ratio(1.25, 1.2, 1.3), accuracy=dead),
-        Tried(failed, None, "not built: no images"),
+        TriedAdvice(ADVICE, LatencyRatio(1 / 1.75, 0.5, 0.6), accuracy=less),
+        TriedAdvice(slower, LatencyRatio(1.25, 1.2, 1.3), accuracy=dead),
+        TriedAdvice(failed, None, "not built: no images"),
     )
     found = replace(advised(artefact, ADVICE, slower, failed), tried=tried)
     monkeypatch.setattr(advising, "try_advice", lambda *_, **__: found)
@@ -125,7 +128,9 @@ def trying(artefact: Artefact, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     four = [replace(ADVICE, knob=knob, recipe=recipe) for knob, recipe in knobs.items()]
     monkeypatch.setattr(advising, "advise_artefact", lambda *_, **__: advised(artefact, *four))
 
-    def build(_: Any, recipe: Recipe, images: Any, folder: Path, wanted: Wanted, *__: Any) -> SimpleNamespace:
+    def build(
+        _: Any, recipe: Recipe, images: Any, folder: Path, wanted: OptimizationOptions, *__: Any
+    ) -> SimpleNamespace:
         if "prune" in folder.name:
             raise ValueError("no channel\nis left")
         shutil.copytree(artefact.folder, folder)
@@ -140,7 +145,7 @@ def trying(artefact: Artefact, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         assert all((folder / "artefact.json").is_file() for folder in folders)
         if "sparsify" in folders[1].name:
             raise RuntimeError("the measuring process hung")
-        return SimpleNamespace(ratio=lambda index: Ratio(0.5**index, 0.4, 0.6))
+        return SimpleNamespace(ratio=lambda index: LatencyRatio(0.5**index, 0.4, 0.6))
 
     monkeypatch.setattr(advising, "optimize", build)
     monkeypatch.setattr(advising, "compare", compare)
@@ -214,7 +219,7 @@ def test_what_cannot_be_done_is_one_line(
 
 def test_the_page_needs_nothing_else_and_shows_roofline_and_what_was_tried(artefact: Artefact, tmp_path: Path) -> None:
     slower = replace(ADVICE, knob="<b>prune", risk="points")
-    tried = (Tried(ADVICE, Ratio(1 / 1.75, 0.5, 0.6)), Tried(slower, None, "not built: no images"))
+    tried = (TriedAdvice(ADVICE, LatencyRatio(1 / 1.75, 0.5, 0.6)), TriedAdvice(slower, None, "not built: no images"))
     found = replace(advised(artefact, ADVICE, slower), tried=tried)
     write_advice(found, tmp_path / "new")
     files = sorted((tmp_path / "new").glob("*.yaml"))

@@ -21,7 +21,7 @@ from paretune.detectors.faster_rcnn.detector import FasterRcnn
 from paretune.detectors.nms import suppress
 from paretune.detectors.ssd.detector import Ssd
 from paretune.detectors.torchvision_sizes import padded, size_notes
-from paretune.training.initial_weights import unfit_baseline
+from paretune.training.initial_weights import unsupported_baseline_reason
 from tests_support_compression import Pictures
 from tests_support_torchvision import KEPT, found_by, of_size, off, predictor, saved, seeded, tensors
 
@@ -146,7 +146,7 @@ def test_what_an_older_paretune_wrote_means_the_same(tmp_path: Path) -> None:
         assert getattr(detector, "norm_eps", 1e-5) == 1e-5
         (tmp_path / "structure.json").write_text("{}")
         (tmp_path / "training.json").write_text(json.dumps({"detector": entry["detector"]}))
-        assert unfit_baseline(tmp_path, detector) is None
+        assert unsupported_baseline_reason(tmp_path, detector) is None
 
 
 def test_manifests_tell_the_transform_and_refuse_what_is_odd() -> None:

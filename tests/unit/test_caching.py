@@ -22,7 +22,7 @@ HOLDS = "import fcntl, os, sys; h = os.open(sys.argv[1], os.O_RDONLY); fcntl.flo
 DROPS = """
 import sys
 from pathlib import Path
-from paretune.runtimes import caching
+from paretune.system import machine_cache as caching
 caching.LIMIT = 0
 print("ready", flush=True)
 while True:

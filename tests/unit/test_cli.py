@@ -15,7 +15,7 @@ ELSEWHERE = """\
 import sys
 
 sys.platform = {platform!r}
-for module in ("fcntl", "resource", "paretune.verbs"):
+for module in ("fcntl", "resource", "paretune.cli.options", "paretune.cli.sweep"):
     sys.modules[module] = None  # cannot be imported there
 from paretune.cli.main import main
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from paretune.networks.int8_layers import Int8Conv2d, Int8Linear
 from paretune.runtimes.aot_kernel_names import kernel_modules
-from paretune.runtimes.operator_timing import Modules, nodes_of, owner_of, scope_of
+from paretune.runtimes.operator_timing import ModuleNames, nodes_of, owner_of, scope_of
 from paretune.runtimes.operator_timing_torch import TorchProfile
 
 
@@ -63,7 +63,7 @@ RESIDUAL = graph_of(
 
 def found(nodes: Mapping[str, str], roots: Mapping[str, str] | None = None) -> dict[str, str]:
     known, sources = nodes_of(RESIDUAL)
-    return Modules(known, sources, roots or {}).of({name: (kind, [name]) for name, kind in nodes.items()})
+    return ModuleNames(known, sources, roots or {}).of({name: (kind, [name]) for name, kind in nodes.items()})
 
 
 def test_nodes_are_found_by_name_output_and_what_runtimes_add() -> None:

@@ -29,7 +29,7 @@ from paretune.networks.network_files import save_network
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import load_predictor
 from paretune.training.validation import validate
-from paretune.workflows.build_artefact import Start, build
+from paretune.workflows.build_artefact import InitialArtefactNetwork, build
 from paretune.workflows.recipe_source import read_source
 from tests_support_compression import context
 
@@ -87,7 +87,7 @@ class Finds(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
-    from paretune.data.formats.yolo import Yolo as YoloData
+    from paretune.data.formats.yolo import YoloFolder as YoloData
 
     root = crowded(tmp_path_factory.mktemp("crowded"))
     return YoloData(root=str(root)).open(root / "cache")
@@ -128,7 +128,7 @@ def test_the_field_reaches_artefacts_and_what_begins_with_them(data: Data, tmp_p
     save_network(network, tmp_path / "net")
     recipe = Recipe.model_validate({"input_size": "320", "runtime": "eager"})
     around = replace(context(tmp_path, detector), data=data, thresholds=Thresholds().keeping(400))
-    made = build(Start(tmp_path / "net"), recipe, around, tmp_path / "artefact").artefact
+    made = build(InitialArtefactNetwork(tmp_path / "net"), recipe, around, tmp_path / "artefact").artefact
     assert (made.thresholds.detections, made.thresholds.candidates) == (400, 1600)
     assert load_predictor(tmp_path / "artefact", Target()).artefact.thresholds == made.thresholds
     assert read_source(tmp_path / "artefact").thresholds == made.thresholds
@@ -202,7 +202,7 @@ def test_the_crowded_pictures_of_a_user(capsys: Any, tmp_path: Path) -> None:
     folder = os.environ.get("PARETUNE_CASES")
     if not folder or not Path(folder).is_dir():
         pytest.skip("PARETUNE_CASES names no folder of small inputs")
-    from paretune.data.formats.yolo import Yolo as YoloData
+    from paretune.data.formats.yolo import YoloFolder as YoloData
 
     data = YoloData(root=str(Path(folder) / "crowded-400")).open(tmp_path)
     said = crowding(data.splits, Thresholds())

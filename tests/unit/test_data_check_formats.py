@@ -14,7 +14,7 @@ from paretune.core.errors import UserError
 from paretune.data.checks.report import check_survey, checked_dataset
 from paretune.data.formats.coco import Coco
 from paretune.data.formats.detect import survey_of_folder
-from paretune.data.formats.yolo import Yolo
+from paretune.data.formats.yolo import YoloFolder
 
 
 def photograph(seed, size=(64, 48)):
@@ -275,9 +275,9 @@ def test_without_a_description(yolo):
 def test_classes_of_the_job_where_the_folder_tells_none(yolo, tmp_path):
     (yolo / "data.yaml").unlink()
     fields = {"root": str(yolo), "classes": ["dog", "cat"]}
-    with checked_dataset(Yolo(**fields)) as report:
+    with checked_dataset(YoloFolder(**fields)) as report:
         assert report.findings == []
-    data = Yolo(**fields).open(tmp_path)
+    data = YoloFolder(**fields).open(tmp_path)
     assert data.classes == ("dog", "cat")
     truth = data.splits["train"].annotations(0)  # of LABEL: class 0 in the middle, class 1 from 0.05, 0.15
     np.testing.assert_allclose(truth.boxes[truth.labels == 0], [[24, 18, 40, 30]], atol=1e-4)
@@ -285,7 +285,7 @@ def test_classes_of_the_job_where_the_folder_tells_none(yolo, tmp_path):
 
 
 def test_the_check_tells_every_box_that_opening_refuses_for_its_class(yolo, coco, tmp_path):
-    for dataset in (Yolo(root=str(yolo), classes=["cat"]), Coco(root=str(coco), classes=["person"])):
+    for dataset in (YoloFolder(root=str(yolo), classes=["cat"]), Coco(root=str(coco), classes=["person"])):
         with pytest.raises(UserError, match="class 'dog' is not among"):
             dataset.open(tmp_path)
         with checked_dataset(dataset) as report:

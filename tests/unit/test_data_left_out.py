@@ -11,8 +11,8 @@ from paretune.core.errors import UserError
 from paretune.core.types import Data, LeftOut
 from paretune.data.checks.report import checked_dataset
 from paretune.data.formats.coco import Coco
-from paretune.data.formats.yolo import Yolo
-from paretune.data.left_out import Tally, gaps_of, left_out_line, lines_of, lines_of_record, record_of, refuse_gaps
+from paretune.data.formats.yolo import YoloFolder
+from paretune.data.left_out import SplitTally, gaps_of, left_out_line, lines_of, lines_of_record, record_of, refuse_gaps
 from tests_support_data import SIZE, cases, coco, opened, shares, voc, voc_text
 from tests_support_data import yolo as yolo_folder
 from tests_support_documented import printed, words
@@ -125,14 +125,14 @@ def test_images_without_labels_and_splits_that_are_not_used_are_told(tmp_path):
 
 def test_gaps_are_counted_by_split_and_class():
     whole = {"train": {"cat": 4, "dog": 1}, "val": {"cat": 2, "dog": 0}}
-    tallies = {"train": Tally(10, 2, 100, 20), "val": Tally(5, 0, 2, 0)}
+    tallies = {"train": SplitTally(10, 2, 100, 20), "val": SplitTally(5, 0, 2, 0)}
     assert gaps_of(tallies, whole) == ()
-    tallies["train"] = Tally(10, 3, 100, 21)
+    tallies["train"] = SplitTally(10, 3, 100, 21)
     assert gaps_of(tallies, whole) == (
         "21 of 100 boxes of the split train are left out, more than 20%",
         "3 of 10 images of the split train are left out, more than 20%",
     )
-    tallies = {"train": Tally(10), "val": Tally(5)}
+    tallies = {"train": SplitTally(10), "val": SplitTally(5)}
     assert gaps_of(tallies, {"train": {"cat": 4, "dog": 0}, "val": {"cat": 0, "dog": 0}}) == (
         "the split val holds no object",
         "train holds no object of 'dog'",
@@ -147,7 +147,7 @@ def test_a_class_without_objects_and_a_split_without_any_stop_a_training(tmp_pat
         lines_in(root, f"t{number}", f"0 {shares()}")
     for file in root.glob("labels/val/*.txt"):
         file.write_text("")
-    dataset = Yolo(root=str(root / named), policy=policy)
+    dataset = YoloFolder(root=str(root / named), policy=policy)
     data = dataset.open(tmp_path)
     said = refused(data, dataset)
     root /= named
@@ -165,7 +165,7 @@ def test_a_class_without_objects_and_a_split_without_any_stop_a_training(tmp_pat
 
 def test_the_case_of_broken_lines(capsys):
     root = cases("yolo-broken-lines")
-    dataset = Yolo(root=str(root), policy="skip")
+    dataset = YoloFolder(root=str(root), policy="skip")
     data = dataset.open(root)
     assert left(data) == [("boxes", 7, "not readable"), ("images", 7, "an object in them is left out")]
     assert list(data.splits["train"].ids) == ["p7"]

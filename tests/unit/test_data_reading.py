@@ -21,11 +21,11 @@ from paretune.core.errors import UserError
 from paretune.data.checks.report import checked_dataset
 from paretune.data.formats.coco import Coco
 from paretune.data.formats.coco_json import as_text, box_of_segmentation, flag_of, id_of
-from paretune.data.formats.filenames import Finder, Names
+from paretune.data.formats.filenames import FileFinder, NameIndex
 from paretune.data.formats.voc import Voc
 from paretune.data.formats.voc_flat import VocFlat
 from paretune.data.formats.voc_xml import decoded, parse_root
-from paretune.data.formats.yolo import Yolo
+from paretune.data.formats.yolo import YoloFolder
 from paretune.data.formats.yolo_scan import corners_of
 from tests_support_data import BOX, GOOD, OBJECTS, SIZE, cases, coco, objects_of, opened, picture, shares, voc, voc_text
 from tests_support_data import yolo as yolo_folder
@@ -116,7 +116,7 @@ def test_folders_of_another_machine_are_found_below_the_description(tmp_path):
 def test_a_file_is_found_exactly_before_it_is_found_otherwise(tmp_path):
     for name in ("a.jpg", "A.jpg", "b.jpg", "x/C.jpg"):
         picture(tmp_path / name)
-    finder = Finder()
+    finder = FileFinder()
     assert finder.find(tmp_path, "a.jpg") == tmp_path / "a.jpg"
     assert finder.find(tmp_path, "A.JPG") is None
     assert finder.find(tmp_path, "B.jpg") == tmp_path / "b.jpg"
@@ -129,7 +129,7 @@ def test_a_file_is_found_exactly_before_it_is_found_otherwise(tmp_path):
 
 @given(st.lists(st.text("aAäÄ\u0308e", max_size=4)), st.text("aAäÄ\u0308e", max_size=4))
 def test_a_name_is_found_where_exactly_one_is_alike(names, wanted):
-    found = Names(names).find(wanted)
+    found = NameIndex(names).find(wanted)
     if wanted in names:
         assert found == wanted
     elif found is not None:
@@ -331,7 +331,7 @@ def test_lines_of_yolo_that_have_one_reading(tmp_path, way):
     assert list(objects_of(data).values()) == [GOOD] * 9
     assert data.left_out == ()
     assert (told(data, words) == 1) if words else not data.notes
-    assert counts_of(Yolo(root=str(root)))[1] is False
+    assert counts_of(YoloFolder(root=str(root)))[1] is False
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def test_two_images_that_share_one_label_are_told_apart_by_nobody(tmp_path):
     picture(root / "images/train/t0.png", 99)
     with pytest.raises(UserError, match=r"t0\.png: t0\.txt would be the label of t0\.jpg too"):
         opened("yolo", root)
-    assert counts_of(Yolo(root=str(root)))[1]
+    assert counts_of(YoloFolder(root=str(root)))[1]
 
 
 # --- YOLO: the description ----------------------------------------------------------------------------
@@ -404,7 +404,7 @@ def test_the_description_itself_can_be_named(tmp_path, capsys, monkeypatch):
     assert "not that of their names" in said
     assert list(objects_of(opened("coco", tmp_path / "out")).values()) == [GOOD] * 9
     (root / "other.yml").write_text("train: images/val\nval: images/train\nnames: [cat, dog]\n")
-    data = Yolo(root=str(root / "other.yml")).open(tmp_path)
+    data = YoloFolder(root=str(root / "other.yml")).open(tmp_path)
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 3, "val": 6}
     assert "test" not in opened("yolo", root).splits
 

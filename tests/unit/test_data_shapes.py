@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from paretune.core.types import InputSize
 from paretune.data.synthetic import shapes as shapes_module
-from paretune.data.synthetic.scene import CLASSES, HIDDEN, OUTLINES, Thing, _annotations, coverage, paint
+from paretune.data.synthetic.scene import CLASSES, HIDDEN, OUTLINES, SceneObject, _annotations, coverage, paint
 from paretune.data.synthetic.shapes import Shapes
 from paretune.data.synthetic.textures import background, camera, lit, noise
 
@@ -47,7 +47,7 @@ def test_any_picture_is_well_formed(seed, difficulty, sides):
 @pytest.mark.parametrize("turn", [0.0, 0.4, 1.1])
 def test_boxes_are_tight_around_what_is_drawn(name, turn):
     rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    thing = Thing((OUTLINES[name] @ rotation * 16.3 + [40.6, 33.2]).astype(np.float32), label=0)
+    thing = SceneObject((OUTLINES[name] @ rotation * 16.3 + [40.6, 33.2]).astype(np.float32), label=0)
     cover = coverage(thing, 0, 0, 96, 64) / 255
     columns, rows = np.flatnonzero(cover.max(0) > 0.02), np.flatnonzero(cover.max(1) > 0.02)
     drawn = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
@@ -56,20 +56,20 @@ def test_boxes_are_tight_around_what_is_drawn(name, turn):
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_areas_are_those_that_are_drawn(name):
-    thing = Thing((OUTLINES[name] * 15 + [48, 32]).astype(np.float32), label=0)
+    thing = SceneObject((OUTLINES[name] * 15 + [48, 32]).astype(np.float32), label=0)
     assert thing.area == pytest.approx(np.pi * 15**2, rel=1e-4)
     assert coverage(thing, 0, 0, 96, 64).sum() / 255 == pytest.approx(thing.area, rel=0.05)
 
 
 def test_a_hole_shows_what_lies_below():
     outline = OUTLINES["circle"] * 20 + [48, 32]
-    cover = coverage(Thing(outline.astype(np.float32), (outline - [48, 32]) * 0.5 + [48, 32]), 0, 0, 96, 64)
+    cover = coverage(SceneObject(outline.astype(np.float32), (outline - [48, 32]) * 0.5 + [48, 32]), 0, 0, 96, 64)
     assert cover[32, 48] == 0
     assert cover[32, 48 + 15] == 255
 
 
 def test_hidden_objects_are_to_be_ignored_and_seen_ones_are_not():
-    full = Thing(np.array([[0, 0], [10, 0], [10, 10], [0, 10]], np.float32), label=2)
+    full = SceneObject(np.array([[0, 0], [10, 0], [10, 10], [0, 10]], np.float32), label=2)
     for seen, expected in ((100, [False]), (int(100 * HIDDEN), [False]), (int(100 * HIDDEN) - 1, [True]), (0, [])):
         owner = np.zeros((64, 96), np.uint8)
         owner.ravel()[:seen] = 1

@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from paretune.system import device_holders, device_lock
-from paretune.system.device_lock import alone_on, lock_folder, sharing
+from paretune.system.device_lock import exclusive_device, lock_folder, shared_device
 from tests_support import ROOT
 from tests_support_nvml import FIRST, SECOND, FakeNvml, gpu, put
 
 HOLD = """
 import sys, time
-from paretune.system.device_lock import alone_on, sharing
-with {"alone": alone_on, "share": sharing}[sys.argv[1]](sys.argv[2]):
+from paretune.system.device_lock import exclusive_device, shared_device
+with {"alone": exclusive_device, "share": shared_device}[sys.argv[1]](sys.argv[2]):
     print("held", flush=True)
     sys.stdin.readline()
 print("free", flush=True)
@@ -34,16 +34,16 @@ TELLS = HOLD.replace(
 )
 TRAIN = """
 import sys, time
-from paretune.system.device_lock import sharing
+from paretune.system.device_lock import shared_device
 print("go", flush=True)
 while True:
-    with sharing(sys.argv[1]):
+    with shared_device(sys.argv[1]):
         time.sleep(0.05)
 """
 FORK = """
 import os, sys, time
-from paretune.system.device_lock import alone_on
-with alone_on(sys.argv[1]):
+from paretune.system.device_lock import exclusive_device
+with exclusive_device(sys.argv[1]):
     child = os.fork()
     if child == 0:
         time.sleep(60)
@@ -119,14 +119,14 @@ def becomes(condition, seconds=60.0):
 
 
 def test_alone_keeps_everybody_out(device):
-    with alone_on(device):
+    with exclusive_device(device):
         assert not is_free(device)
         assert not is_free(device, fcntl.LOCK_SH)
     assert is_free(device)
 
 
 def test_several_share_and_none_is_alone(device):
-    with process(HOLD, "share", device) as other, sharing(device):
+    with process(HOLD, "share", device) as other, shared_device(device):
         assert other.stdout.readline() == "held\n"
         assert is_free(device, fcntl.LOCK_SH)
         assert not is_free(device)
@@ -154,7 +154,7 @@ def test_a_stream_of_trainers_does_not_starve_a_measurer(device):
             assert trainer.stdout.readline() == "go\n"
         for _ in range(3):
             start = time.monotonic()
-            with alone_on(device) as waited:
+            with exclusive_device(device) as waited:
                 assert time.monotonic() - start < 60
                 assert 0 <= waited < 60
                 assert not is_free(device, fcntl.LOCK_SH)
@@ -184,7 +184,7 @@ def test_forked_children_do_not_keep_the_lock_of_a_killed_parent(device):
 
 
 def test_a_fork_leaves_the_parents_lock_alone(device):
-    with alone_on(device):
+    with exclusive_device(device):
         child = os.fork()
         if child == 0:
             os._exit(0)
@@ -196,11 +196,11 @@ def test_waiting_for_oneself_is_an_error_and_for_another_thread_is_not(device):
     got = threading.Event()
 
     def other():
-        with alone_on(device):
+        with exclusive_device(device):
             got.set()
 
-    with sharing(device):
-        with pytest.raises(RuntimeError, match="wait for itself"), alone_on(device):
+    with shared_device(device):
+        with pytest.raises(RuntimeError, match="wait for itself"), exclusive_device(device):
             pass
         thread = threading.Thread(target=other)
         thread.start()
@@ -211,13 +211,13 @@ def test_waiting_for_oneself_is_an_error_and_for_another_thread_is_not(device):
 
 
 def test_sharing_what_one_shares_already_changes_nothing(device):
-    with sharing(device):
-        with sharing(device) as waited:
+    with shared_device(device):
+        with shared_device(device) as waited:
             assert waited == 0
         assert not is_free(device)  # the inner one has not let go
         assert is_free(device, fcntl.LOCK_SH)
     assert is_free(device)
-    with alone_on(device), pytest.raises(RuntimeError, match="wait for itself"), sharing(device):
+    with exclusive_device(device), pytest.raises(RuntimeError, match="wait for itself"), shared_device(device):
         pass
 
 
@@ -225,12 +225,12 @@ def test_what_runs_on_a_gpu_shares_the_cpu_too(device, monkeypatch, tmp_path):
     monkeypatch.setattr(device_lock, "lock_folder", lambda: tmp_path)
     monkeypatch.setattr(sys.modules[__name__], "lock_folder", lambda: tmp_path)
     gpu = device.replace("test", "cuda")
-    for hold, gpu_is_shared in ((sharing, True), (alone_on, False)):
+    for hold, gpu_is_shared in ((shared_device, True), (exclusive_device, False)):
         with hold(gpu):
             assert not is_free("cpu")  # nobody measures on the CPU
             assert is_free("cpu", fcntl.LOCK_SH)
             assert is_free(gpu, fcntl.LOCK_SH) == gpu_is_shared
-            with sharing("cpu"):
+            with shared_device("cpu"):
                 pass
             assert not is_free("cpu")
         assert is_free("cpu")
@@ -242,12 +242,12 @@ def test_waiting_is_told_and_a_free_device_is_not(device, monkeypatch):
     monkeypatch.setattr(device_lock, "_told_of", {})
     lines = []
     device_lock.tell_waits(lines.append)
-    with alone_on(device):
+    with exclusive_device(device):
         assert lines == []
     with process(HOLD, "share", device) as other:
         assert other.stdout.readline() == "held\n"
         device_lock.tell_waits(lambda line: lines.append(line) or let_go(other))
-        with alone_on(device) as waited:
+        with exclusive_device(device) as waited:
             assert waited >= 0.9 * device_lock.MOMENT
     (line,) = lines
     assert f"process {other.pid}," in line
@@ -269,7 +269,7 @@ def test_who_is_waited_for_is_told_by_what_it_does_and_since_when(device, monkey
     with process(HOLD, "alone", device) as other:
         assert other.stdout.readline() == "held\n"
         held = time.time()
-        with sharing(device, patience=0.3) as waited:
+        with shared_device(device, patience=0.3) as waited:
             assert 0.3 <= waited < 5
     waiting, going_on = lines
     moments = {time.strftime("%H:%M:%S", time.localtime(begun + part)) for part in range(int(held - begun) + 2)}
@@ -284,7 +284,7 @@ def test_the_one_who_measures_next_is_told_to_those_it_keeps_out(device, monkeyp
         assert trainer.stdout.readline() == "held\n"
         with process(HOLD, "alone", device) as measurer:
             assert becomes(lambda: not is_free(device, part="gate"))
-            with sharing(device, patience=0.2):
+            with shared_device(device, patience=0.2):
                 pass
             assert f"process {measurer.pid}, is next to measure on it" in lines[0]
 
@@ -295,16 +295,16 @@ def test_thousands_of_short_waits_for_one_holder_are_told_once(device, monkeypat
     with process(HOLD, "alone", device) as other:
         assert other.stdout.readline() == "held\n"
         for _ in range(20):
-            with sharing(device, patience=0.0):
+            with shared_device(device, patience=0.0):
                 pass
         assert len(lines) == 1  # that it goes on
         for _ in range(3):
-            with sharing(device, patience=1.0):
+            with shared_device(device, patience=1.0):
                 pass
         assert len(lines) == 2
     with process(HOLD, "alone", device) as another:
         assert another.stdout.readline() == "held\n"
-        with sharing(device, patience=1.0):
+        with shared_device(device, patience=1.0):
             pass
     assert [f"process {other.pid}," in line for line in lines] == [True, True, False]
     assert f"process {another.pid}," in lines[-1]
@@ -313,12 +313,12 @@ def test_thousands_of_short_waits_for_one_holder_are_told_once(device, monkeypat
 def test_who_goes_on_without_the_lock_keeps_nobody_out(device):
     with process(HOLD, "alone", device) as other:
         assert other.stdout.readline() == "held\n"
-        with sharing(device, patience=0.0), sharing(device, patience=0.0):
+        with shared_device(device, patience=0.0), shared_device(device, patience=0.0):
             let_go(other)
             assert other.stdout.readline() == "free\n"
             assert is_free(device)
             assert is_free(device, part="gate")
-    with sharing(device, patience=10.0) as waited:
+    with shared_device(device, patience=10.0) as waited:
         assert waited < 5
         assert not is_free(device)
 
@@ -333,7 +333,7 @@ def test_the_note_of_a_killed_holder_is_believed_by_nobody(device, monkeypatch):
         assert note.exists()  # nobody took it away
         with (lock_folder() / f"{device.replace(':', '-')}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # somebody who leaves no note
-            with sharing(device, patience=1.0):
+            with shared_device(device, patience=1.0):
                 pass
         assert lines
         assert not any(str(killed.pid) in line for line in lines)
@@ -344,7 +344,7 @@ def test_notes_go_with_their_holders(device):
     def notes():
         return [*lock_folder().glob(f"{device.replace(':', '-')}.*.note")]
 
-    with sharing(device), process(HOLD, "share", device) as other:
+    with shared_device(device), process(HOLD, "share", device) as other:
         assert other.stdout.readline() == "held\n"
         assert len(notes()) == 2
         child = os.fork()
@@ -386,18 +386,18 @@ def test_a_gpu_is_the_same_lock_in_every_process(gpus, monkeypatch, visible, dev
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert set(device_lock.locks_of(device)) == locks
-    with alone_on(device):
+    with exclusive_device(device):
         assert {uuid for uuid in (FIRST, SECOND) if not is_free(uuid)} == locks
 
 
 def test_measuring_on_one_gpu_does_not_stop_training_on_another(gpus, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    with alone_on("cuda"):
+    with exclusive_device("cuda"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
         done = threading.Event()
 
         def trains():
-            with sharing("cuda"):
+            with shared_device("cuda"):
                 done.set()
 
         other = threading.Thread(target=trains)
@@ -424,11 +424,11 @@ def test_without_nvml_all_gpus_are_one_lock(gpus):
 
 
 def test_one_worker_holds_the_gpus_of_all_on_its_machine(gpus):
-    with sharing(*device_lock.locks_of("cuda:0"), *device_lock.locks_of("cuda:1")):
+    with shared_device(*device_lock.locks_of("cuda:0"), *device_lock.locks_of("cuda:1")):
         for name in ("cpu", FIRST, SECOND):
             assert is_free(name, fcntl.LOCK_SH)
             assert not is_free(name)
-        with sharing("cuda:1") as waited:
+        with shared_device("cuda:1") as waited:
             assert waited == 0
 
 
@@ -440,21 +440,21 @@ def test_those_who_share_and_meet_at_the_gate_are_told_nothing(device, monkeypat
     with (lock_folder() / f"{device.replace(':', '-')}.gate").open("a") as gate:
         fcntl.flock(gate, fcntl.LOCK_EX)
         threading.Timer(0.2, fcntl.flock, [gate, fcntl.LOCK_UN]).start()
-        with sharing(device) as waited:
+        with shared_device(device) as waited:
             assert waited > 0
     assert lines == []
 
 
 def test_an_error_inside_frees_the_device(device):
-    with pytest.raises(ZeroDivisionError), alone_on(device):
+    with pytest.raises(ZeroDivisionError), exclusive_device(device):
         _ = 1 / 0
     assert is_free(device)
-    with alone_on(device):  # and the thread may take it again
+    with exclusive_device(device):  # and the thread may take it again
         assert not is_free(device)
 
 
 def test_devices_are_independent(device):
-    with alone_on(device), alone_on(f"{device}-1") as waited:
+    with exclusive_device(device), exclusive_device(f"{device}-1") as waited:
         assert waited < 5
     for path in lock_folder().glob(f"{device.replace(':', '-')}-1.*"):
         path.unlink()

@@ -35,11 +35,18 @@ from paretune.detectors.yolox.distillation import yolox_imitation
 from paretune.detectors.yolox.loss import predictions
 from paretune.networks.network_files import load_network, save_network
 from paretune.training import distillation as distilling
-from paretune.training.distillation import Student, Teaching, alone, correlation_loss, tapped, with_teacher
+from paretune.training.distillation import (
+    DistillationLoss,
+    StudentNetwork,
+    alone,
+    correlation_loss,
+    tapped,
+    with_teacher,
+)
 from paretune.training.distillation_settings import Distill
-from paretune.training.extras import How
+from paretune.training.extras import TrainingExtras
 from paretune.training.settings import Training
-from paretune.training.training_job import Order
+from paretune.training.training_job import TrainingJob
 from paretune.training.worker import train_here
 from paretune.workflows.check import plugin_tables
 from tests_support_compression import CLASSES, SETTINGS, SIZE, MixedDetector, context, model, same_state, state
@@ -169,8 +176,8 @@ def test_one_batch_of_every_family_reaches_the_student_and_not_the_teacher(detec
     small = Prune(ratio=0.5).apply(teacher, context(tmp_path, detector)).network
     distill = Distill(teacher=str(tmp_path / "teacher"), temperature=2.0)
     student, loss = with_teacher(small.train(), detector, len(CLASSES), SQUARE, SETTINGS, distill, "cpu")
-    assert isinstance(student, Student)
-    assert isinstance(loss, Teaching)
+    assert isinstance(student, StudentNetwork)
+    assert isinstance(loss, DistillationLoss)
     before = state(loss.teacher)
     terms = loss(student, images(), truth(3, 1))
     own = {name for name in terms if not name.startswith("distill_")}
@@ -220,7 +227,7 @@ def test_a_teacher_sees_images_at_the_size_it_was_trained_at_if_its_family_can(
     (tmp_path / "training.json").write_text(json.dumps({"input_size": "128x96"}))
     distill = Distill(teacher=str(tmp_path))
     student, loss = with_teacher(network.train(), detector, len(CLASSES), SQUARE, SETTINGS, distill, "cpu")
-    assert isinstance(loss, Teaching)
+    assert isinstance(loss, DistillationLoss)
     seen: list[tuple[int, ...]] = []
     loss.teacher.get_submodule("backbone").register_forward_hook(lambda _, given, __: seen.append(given[0].shape[2:]))
     terms = loss(student, images(), truth(2, 1))
@@ -248,14 +255,14 @@ def test_terms_are_weighted_and_left_out_at_nought(logits: float, features: floa
 
 def test_it_is_learnt_and_the_adapters_vanish(tmp_path: Path, baseline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terms: list[dict[str, float]] = []
-    teach = distilling.Teaching.__call__
+    teach = distilling.DistillationLoss.__call__
 
-    def noting(teaching: Teaching, *arguments: Any) -> dict[str, Tensor]:
+    def noting(teaching: DistillationLoss, *arguments: Any) -> dict[str, Tensor]:
         found = teach(teaching, *arguments)
         terms.append({name: float(term.detach()) for name, term in found.items()})
         return found
 
-    monkeypatch.setattr(distilling.Teaching, "__call__", noting)
+    monkeypatch.setattr(distilling.DistillationLoss, "__call__", noting)
     small, strong = pruned(tmp_path), Distill(logits=50, features=10)  # the small detector's own loss wants otherwise
     tuned = Finetune(epochs=12, lr_factor=2.5, distill=strong).apply(small, around(tmp_path / "work", baseline))
     for name in ("distill_answers", "distill_features"):
@@ -318,9 +325,11 @@ def test_a_teacher_may_be_wider_and_orders_carry_it(tmp_path: Path) -> None:
     torch.manual_seed(0)
     wide = Yolo(width=0.25, depthwise=False).build(classes).eval()
     save_network(wide, tmp_path / "teacher")
-    plain = Order(detector, shapes, tmp_path / "cache", SQUARE, settings, tmp_path / "plain")
+    plain = TrainingJob(detector, shapes, tmp_path / "cache", SQUARE, settings, tmp_path / "plain")
     distill = Distill(teacher=str(tmp_path / "teacher"))
-    told = Order(detector, shapes, tmp_path / "cache", SQUARE, settings, tmp_path / "taught", how=How(distill=distill))
+    told = TrainingJob(
+        detector, shapes, tmp_path / "cache", SQUARE, settings, tmp_path / "taught", how=TrainingExtras(distill=distill)
+    )
     assert plain.key.rpartition("-")[2] != told.key.rpartition("-")[2]
     lines: list[str] = []
     train_here(plain)

@@ -12,7 +12,7 @@ from paretune.evaluation import weighted_map as weighing
 from paretune.evaluation.coco_metrics import average_precisions
 from paretune.evaluation.detection_outcomes import matches_of
 from paretune.evaluation.map_bootstrap import (
-    Drawn,
+    MapOfHalves,
     difference_intervals,
     differences_of,
     draw,
@@ -140,7 +140,7 @@ def test_each_draw_is_half_of_the_images_and_the_next_the_other_half():
 def test_what_few_images_show_too_high_is_taken_off_the_ends():
     """A map of 0.5 whose halves have 0.52: 0.04 too high; of a difference nothing is taken off."""
     halves = 0.52 + 0.1 * np.tile([-1.0, 1.0], (10, 500))
-    drawn, none = Drawn(np.full(10, 0.5), halves, 1000), Drawn(np.zeros(10), np.zeros((10, 1000)), 1000)
+    drawn, none = MapOfHalves(np.full(10, 0.5), halves, 1000), MapOfHalves(np.zeros(10), np.zeros((10, 1000)), 1000)
     low, middle, high = interval_of(drawn)
     assert middle == 0.5
     assert (low + high) / 2 == pytest.approx(0.46)
@@ -148,7 +148,7 @@ def test_what_few_images_show_too_high_is_taken_off_the_ends():
     change = differences_of(drawn, none)["map"]
     assert (change[0] + change[2]) / 2 == pytest.approx(0.5)
     assert change[2] - change[0] == pytest.approx(high - low)
-    few = interval_of(Drawn(np.full(10, 0.5), 0.5 + 0.1 * np.tile([-1.0, 1.0], (10, 500)), 20))
+    few = interval_of(MapOfHalves(np.full(10, 0.5), 0.5 + 0.1 * np.tile([-1.0, 1.0], (10, 500)), 20))
     assert few[2] - few[0] == pytest.approx(2 * 2.571 * 0.105, rel=0.01)  # Student's quantile of five
 
 

@@ -11,7 +11,14 @@ from pydantic import ValidationError
 from torch import nn
 
 from paretune.compression.export import Export
-from paretune.compression.factorize.decompose import Use, operations, rank_of_energy, spectrum, svd_chain, tucker_chain
+from paretune.compression.factorize.decompose import (
+    LayerUse,
+    operations,
+    rank_of_energy,
+    spectrum,
+    svd_chain,
+    tucker_chain,
+)
 from paretune.compression.factorize.step import Factorize
 from paretune.compression.finetune import Finetune
 from paretune.compression.prune.step import Prune
@@ -117,7 +124,7 @@ def test_rank_of_energy(energy: float, rank: int) -> None:
 
 def test_operations_by_arithmetic() -> None:
     layer = nn.Conv2d(12, 20, 3, 2, 1)
-    use = Use(given=80, made=20)
+    use = LayerUse(given=80, made=20)
     assert operations(layer, use) == 20 * 12 * 20 * 9
     assert operations(svd_chain(layer, 5), use) == 20 * (12 * 5 * 9 + 5 * 20)
     assert operations(tucker_chain(layer, 7, 5), use) == 80 * 12 * 5 + 20 * (5 * 7 * 9 + 7 * 20)

@@ -71,16 +71,16 @@ def light() -> Iterator[Callable[[str, str], Any]]:
         found = {
             name: importlib.import_module(f"paretune.{name}")
             for name in (
-                "detectors.yolo",
-                "detectors.ssd",
-                "detectors.faster_rcnn",
+                "detectors.yolox.detector",
+                "detectors.ssd.detector",
+                "detectors.faster_rcnn.detector",
                 "runtimes.onnxruntime",
                 "runtimes.openvino",
-                "target",
+                "core.target",
                 "data.preprocess",
-                "fields",
-                "registry",
-                "spec",
+                "core.fields",
+                "core.registry",
+                "core.spec",
             )
         }
         patch.undo()
@@ -114,7 +114,7 @@ def test_a_record_is_taken_or_refused_as_with_pydantic(
     cls = light(module_of(name), name)
     assert not issubclass(cls, WHOLE[name])
     whole, wrong = read(WHOLE[name], given, ValidationError)
-    made, refused = read(cls, given, light("fields", "ValidationError"))
+    made, refused = read(cls, given, light("core.fields", "ValidationError"))
     assert bool(wrong) == bool(refused)
     assert refused <= wrong
     if whole is None:
@@ -126,24 +126,27 @@ def test_a_record_is_taken_or_refused_as_with_pydantic(
 
 
 def test_records_cannot_be_changed(light: Callable[[str, str], Any]) -> None:
-    target = light("target", "Target")()
+    target = light("core.target", "Target")()
     with pytest.raises(AttributeError):
         target.threads = 3
     with pytest.raises(TypeError):
-        light("target", "Target")(cores=3)
+        light("core.target", "Target")(cores=3)
 
 
 def test_plug_ins_are_read_from_manifests(light: Callable[[str, str], Any]) -> None:
-    class Table(light("registry", "Registry")):  # type: ignore[misc]
+    class Table(light("core.registry", "Registry")):  # type: ignore[misc]
         def load(self, name: str) -> Any:
-            return light("detectors.yolo", "Yolo") if name == "yolo" else super().load(name)
+            return light("detectors.yolox.detector", "Yolo") if name == "yolo" else super().load(name)
 
-    parse, table = light("spec", "parse_plugin"), Table("detector", {"yolo": "paretune.detectors.yolox.detector:Yolo"})
+    parse, table = (
+        light("core.spec", "parse_plugin"),
+        Table("detector", {"yolo": "paretune.detectors.yolox.detector:Yolo"}),
+    )
     assert parse({"yolo": {"width": 0.125}}, table).width == 0.125
-    with pytest.raises(light("fields", "PydanticCustomError")) as unknown:
+    with pytest.raises(light("core.fields", "PydanticCustomError")) as unknown:
         parse({"yoolo": {}}, table)
     assert "did you mean 'yolo'" in unknown.value.message()
-    with pytest.raises(light("fields", "ValidationError")) as refused:
+    with pytest.raises(light("core.fields", "ValidationError")) as refused:
         parse({"yolo": {"width": "wide"}}, table)
     assert [told["loc"] for told in refused.value.errors()] == [("yolo", "width")]
 

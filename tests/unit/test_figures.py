@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paretune.reports.front_page import Picture, front_csv, front_html, front_png
+from paretune.reports.front_page import FrontView, front_csv, front_html, front_png
 from paretune.reports.front_plot import log_ticks, ticks
 from tests_support_records import FLOOR, OBJECTIVES, changed, comparison, complete, fake_records, front_of, recipe
 
@@ -22,7 +22,7 @@ from tests_support_records import FLOOR, OBJECTIVES, changed, comparison, comple
 def picture_of(records, **more):
     broken = {r.number: {"map50": FLOOR - r.metrics["map50"]} for r in records if "map50" in r.metrics}
     more = {"comparison": comparison(), "floors": {"map50": FLOOR}, "violations": broken} | more
-    return Picture(front_of(records), records, OBJECTIVES, **more)
+    return FrontView(front_of(records), records, OBJECTIVES, **more)
 
 
 class Page(HTMLParser):

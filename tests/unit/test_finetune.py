@@ -72,9 +72,9 @@ def test_goes_on_where_it_was_killed_to_the_same_weights(tmp_path: Path, monkeyp
     with pytest.raises(KilledError):
         step.apply(model(), killed_after(1, tmp_path / "killed"))
     done: list[int] = []
-    epoch = stepping.Run.epoch
+    epoch = stepping.Trainer.epoch
     monkeypatch.setattr(
-        stepping.Run, "epoch", lambda run, number, *rest: done.append(number) or epoch(run, number, *rest)
+        stepping.Trainer, "epoch", lambda run, number, *rest: done.append(number) or epoch(run, number, *rest)
     )
     resumed = step.apply(model(), context(tmp_path / "killed"))
     assert done == [1, 2]

@@ -14,7 +14,7 @@ from paretune.cli.main import main
 from paretune.config.job import Job
 from paretune.core.errors import UserError
 from paretune.results import sweep_folder as folders
-from paretune.results.sweep_folder import Bounds, Sweep, change_search, find_sweep
+from paretune.results.sweep_folder import MetricBounds, Sweep, change_search, find_sweep
 from paretune.storage.trial_record import forget_record, read_record, read_records, write_record
 from tests_support_records import fake_records, write_sweep
 
@@ -114,10 +114,10 @@ def test_every_kind_of_constraint_is_broken_by_as_much_as_a_record_is_beyond_it(
             assert found["latency_ms_p50"] == pytest.approx(record.metrics["latency_ms_p50"] - 3)
     assert bound.violations(records[2])["latency_ms_p50"] > 0 > bound.violations(records[5])["latency_ms_p50"]
     assert bound.bounds == {
-        "map": Bounds(least=pytest.approx(base - 0.02)),
-        "precision": Bounds(least=0.8),
-        "latency_ms_p50": Bounds(most=3.0),
-        "map_small": Bounds(),
+        "map": MetricBounds(least=pytest.approx(base - 0.02)),
+        "precision": MetricBounds(least=0.8),
+        "latency_ms_p50": MetricBounds(most=3.0),
+        "map_small": MetricBounds(),
     }
     assert bound.floors == {"map": pytest.approx(base - 0.02), "precision": 0.8}
 
@@ -141,7 +141,7 @@ def test_a_baseline_that_is_run_again_is_read_again(bound: Sweep) -> None:
     eager = read_record(bound.folder, 0)
     forget_record(bound.folder, 0)
     assert bound.violations(record)["map"] == math.inf
-    assert bound.bounds["map"] == Bounds()
+    assert bound.bounds["map"] == MetricBounds()
     better = {**eager.metrics, "map": eager.metrics["map"] + 0.1}
     write_record(bound.folder, dataclasses.replace(eager, metrics=better))
     assert bound.violations(record)["map"] == pytest.approx(before + 0.1)

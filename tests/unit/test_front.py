@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
 
-from paretune.search.pareto_front import Judge, Objective, front_object, hypervolume, hypervolume_2d, pareto_front
+from paretune.search.pareto_front import FrontRules, Objective, front_object, hypervolume, hypervolume_2d, pareto_front
 from paretune.storage.trial_record import Record
 
 MAP, MS = Objective("map", "maximize"), Objective("latency_ms", "minimize")
@@ -87,9 +87,9 @@ def made(number, quality, cost, state="complete"):
 
 def test_the_printed_front():
     records = [made(0, 0.6, 10), made(1, 0.6, 5), made(2, 0.5, 2), made(3, 0.1, 1), made(4, 0, 0, "failed")]
-    front = front_object("s", "local", records, Judge(AIMS, lambda r: r.metrics["map"] >= 0.3))
+    front = front_object("s", "local", records, FrontRules(AIMS, lambda r: r.metrics["map"] >= 0.3))
     assert [p["trial"] for p in front["front"]] == [2, 1]
     assert front["baseline"]["trial"] == 0
     assert front["front"][0]["metrics"]["f1"] is None
     assert front["reference"] == {"map": 0, "latency_ms": 10}
-    assert front_object("s", "local", [made(0, 0, 0, "failed")], Judge(AIMS, lambda _: True))["baseline"] is None
+    assert front_object("s", "local", [made(0, 0, 0, "failed")], FrontRules(AIMS, lambda _: True))["baseline"] is None

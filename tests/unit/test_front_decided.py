@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretune.search.latency_scale import on_one_scale
-from paretune.search.pareto_front import Judge, Objective, contenders, decides, front_object
+from paretune.search.pareto_front import FrontRules, Objective, contenders, decides, front_object
 from paretune.storage.trial_record import Record
 from tests_support_records import changed, compared, complete, fake_records, judge, recipe
 
@@ -38,7 +38,7 @@ def test_whatever_may_be_on_the_front_is_compared_and_what_surely_is_not_is_left
 
 def test_an_interval_that_reaches_a_constraint_is_compared() -> None:
     records = [point(0, 0.50, 9.0, 9.1, 9.2), point(1, 0.5, 4.9, 5.1, 5.3), point(2, 0.52, 5.2, 5.4, 5.6)]
-    at_most = Judge(ALL.objectives, lambda record: record.metrics["latency_ms"] <= 5, ("latency_ms",))
+    at_most = FrontRules(ALL.objectives, lambda record: record.metrics["latency_ms"] <= 5, ("latency_ms",))
     assert contenders(records, at_most) == [1]
 
 
@@ -61,7 +61,7 @@ def test_the_front_of_any_latencies_within_the_intervals_is_among_the_contenders
             assert beaten or one in found
 
 
-def front_of(records: list[Record], told: dict[str, Any], by: Judge = ALL) -> dict[str, Any]:
+def front_of(records: list[Record], told: dict[str, Any], by: FrontRules = ALL) -> dict[str, Any]:
     return front_object("demo", "laptop", on_one_scale(records, told), by, told)
 
 
@@ -114,7 +114,7 @@ def test_of_tied_points_the_most_accurate_is_taken(records: list[Record]) -> Non
 def test_constraints_hold_for_the_compared_latency(records: list[Record]) -> None:
     told = compared(records, {0: 2.2, 1: 1.0, 8: 0.40, 5: 0.5})
     limit = 0.45 * on_one_scale(records, told)[1].metrics["latency_ms"]
-    at_most = Judge(ALL.objectives, lambda record: record.metrics["latency_ms"] <= limit, ("latency_ms",))
+    at_most = FrontRules(ALL.objectives, lambda record: record.metrics["latency_ms"] <= limit, ("latency_ms",))
     front = front_of(records, told, at_most)
     assert [p["trial"] for p in front["front"]] == [8]
     assert front["best"]["claim"] == "fastest that keeps the constraints"
@@ -124,7 +124,7 @@ def test_trials_after_a_comparison_are_not_decided_by_it(records: list[Record]) 
     told = compared(records[:-1], {0: 2.2, 1: 1.0, 8: 0.40})
     assert not decides(told, records, ALL)
     assert front_of(records, told)["decided_by"] == "trials"
-    sizes = Judge([Objective("map", "maximize"), Objective("size_mib", "minimize")], lambda _: True)
+    sizes = FrontRules([Objective("map", "maximize"), Objective("size_mib", "minimize")], lambda _: True)
     assert not decides(compared(records, {0: 2.2, 1: 1.0}), records, sizes)
 
 
@@ -145,5 +145,5 @@ def test_trials_after_a_comparison_are_not_decided_by_it(records: list[Record]) 
 def test_what_the_first_point_may_be_called(
     objectives: Any, constraints: Any, claim: str, records: list[Record]
 ) -> None:
-    by = Judge([Objective(*pair) for pair in objectives.items()], lambda _: True, constraints)
+    by = FrontRules([Objective(*pair) for pair in objectives.items()], lambda _: True, constraints)
     assert front_object("demo", "laptop", records, by)["best"]["claim"] == claim

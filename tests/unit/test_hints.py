@@ -30,14 +30,14 @@ SPOKEN = {
     "cli/advise.py": "help: verbs' names",
     "distributed/ray_jobs.py": "what the cluster starts",
     "workflows/trial.py": "failure.txt: the verb that goes on from a kept network",
-    "results/naming.py": "why a name is refused: whose folder it is",
+    "config/output_folder.py": "why a name is refused: whose folder it is",
 }
 """Files with the text `paretune VERB` outside of docstrings that is no command to type → what it is."""
 PROVOKED = {
     "results/sweep_folder.py": 2,  # here: Sweep.command, and a name that is taken
     "profiling/nsight/run.py": 1,  # of ncu, for itself: nothing that is printed
     "workflows/baseline.py": 1,  # test_sweep.py: a baseline that failed
-    "workflows/sweep_reporter.py": 2,  # system/test_documented.py: the end of a sweep; test_measuring.py: no comparison
+    "results/front_summary.py": 2,  # system/test_documented.py: the end of a sweep; test_measuring.py: no comparison
     "tracking/sweep_tracker.py": 1,  # here
     "cli/sweep.py": 1,  # system/test_killed.py: Ctrl-C
     "cli/train.py": 3,  # system/test_train.py: Ctrl-C; system/test_documented.py: the end
@@ -148,7 +148,7 @@ def test_a_dataset_with_defects_names_the_command_that_tells_them_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And that command, typed as it was printed, finds them."""
-    from paretune.data.formats.yolo import Yolo
+    from paretune.data.formats.yolo import YoloFolder
 
     folder = tmp_path / "my data"
     made = ["data", "convert", str(ROOT / "jobs/quickstart.yaml"), str(folder), "--to", "yolo"]
@@ -162,7 +162,7 @@ def test_a_dataset_with_defects_names_the_command_that_tells_them_all(
     label = min(folder.glob("labels/train/*.txt"))
     label.write_text("0 half 0.5 0.1 0.1\n")
     with pytest.raises(UserError) as raised:
-        Yolo(root=str(folder)).open(tmp_path)
+        YoloFolder(root=str(folder)).open(tmp_path)
     (line,) = printed(str(raised.value))
     capsys.readouterr()
     assert main(words(line)) == 1

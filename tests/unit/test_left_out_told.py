@@ -14,10 +14,10 @@ from paretune.core.errors import UserError
 from paretune.distributed import ray_session as session
 from paretune.results.sweep_folder import find_sweep, new_sweep
 from paretune.storage.trial_record import Record, write_record
-from paretune.training.training_job import Order
-from paretune.training.worker import carry_out
+from paretune.training.training_job import TrainingJob
+from paretune.training.worker import run_worker
 from paretune.workflows.baseline import look_at_data
-from paretune.workflows.sweep_reporter import Reporter
+from paretune.workflows.sweep_reporter import SweepReporter
 from tests_support_data import shares, yolo
 
 JOB = """\
@@ -68,7 +68,7 @@ def test_a_sweeps_run_in_the_log_has_it_as_a_param(place, monkeypatch, whole):
     sweep = new_sweep(read_plan(Path("job.yaml")), "one")
     if not whole:
         look_at_data(sweep, lambda _: None)
-    reporter, seen = Reporter(find_sweep(Path("runs"), "one")), []
+    reporter, seen = SweepReporter(find_sweep(Path("runs"), "one")), []
     monkeypatch.setattr(reporter._tracker, "start", lambda params, _: seen.append(params["left_out"]))
     reporter.started()
     assert seen == ["nothing" if whole else LINE]
@@ -97,9 +97,9 @@ def test_data_that_are_on_other_machines_alone_are_told_so(place):
 def test_a_training_anywhere_refuses_what_lacks_a_class(place):
     emptied(place)
     job = read_plan(Path("job.yaml")).job
-    order = Order(job.detector, job.dataset, place / "cache", job.size, job.training, place / "out")
+    order = TrainingJob(job.detector, job.dataset, place / "cache", job.size, job.training, place / "out")
     with pytest.raises(UserError, match="train holds no object of 'dog'"):
-        carry_out(order, device="cpu", threads=1)
+        run_worker(order, device="cpu", threads=1)
 
 
 @pytest.mark.parametrize("verb", ["train", "sweep"])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from paretune.core.types import Annotations
 from paretune.detectors.base import Losses
 from paretune.detectors.faster_rcnn.detector import FasterRcnn
-from paretune.detectors.losses import class_loss, torch_loss_problem
+from paretune.detectors.losses import class_loss, loss_unsupported_reason
 from paretune.detectors.ssd.detector import Ssd
 from paretune.detectors.ssd.loss import ssd_loss
 from paretune.detectors.yolox.detector import Yolo
@@ -29,16 +29,16 @@ FIT = {
 def test_those_that_fit_are_found_by_trying(compared: Any) -> None:
     names = [name for name in dir(nn) if name.endswith("Loss")]
     assert len(names) > 15
-    assert {name for name in names if torch_loss_problem(name, compared) is None} == FIT[compared]
+    assert {name for name in names if loss_unsupported_reason(name, compared) is None} == FIT[compared]
 
 
 def test_each_refusal_is_one_line() -> None:
     for name in ("NLLLoss", "CTCLoss", "TripletMarginLoss", "HuberLos", "Linear", "Module", "nothing"):
         for compared in FIT:
-            said = torch_loss_problem(name, compared)
+            said = loss_unsupported_reason(name, compared)
             assert said
             assert "\n" not in said
-    assert "did you mean 'HuberLoss'" in str(torch_loss_problem("HuberLos", "offsets"))
+    assert "did you mean 'HuberLoss'" in str(loss_unsupported_reason("HuberLos", "offsets"))
 
 
 def truth() -> list[Annotations]:
@@ -89,7 +89,7 @@ def test_faster_rcnn_computes_the_losses_that_are_named() -> None:
 
 def test_what_each_family_offers() -> None:
     for detector, box in ((Ssd, None), (FasterRcnn, None), (Yolo, "yolo offers iou, giou, diou, ciou")):
-        assert detector.loss_problem("box_loss", "HuberLoss") == box
-        assert detector.loss_problem("class_loss", "CrossEntropyLoss") is None
-        assert "labels" in str(Ssd.loss_problem("class_loss", "BCEWithLogitsLoss"))
-        assert detector.loss_problem("box_loss", "giou") is None
+        assert detector.loss_unsupported_reason("box_loss", "HuberLoss") == box
+        assert detector.loss_unsupported_reason("class_loss", "CrossEntropyLoss") is None
+        assert "labels" in str(Ssd.loss_unsupported_reason("class_loss", "BCEWithLogitsLoss"))
+        assert detector.loss_unsupported_reason("box_loss", "giou") is None

@@ -13,14 +13,14 @@ import pytest
 from paretune.config.job import Job
 from paretune.profiling.latency import compare as comparison
 from paretune.profiling.latency import duet
-from paretune.profiling.latency.compare import Ratio
-from paretune.profiling.latency.samples import Protocol
+from paretune.profiling.latency.compare import LatencyRatio
+from paretune.profiling.latency.samples import MeasurementProtocol
 from paretune.workflows import compare_front as finalists
 from paretune.workflows import trial
-from paretune.workflows.trial_context import WARMUP, Bench
+from paretune.workflows.trial_context import WARMUP, TrialContext
 from tests_support_records import fake_records, write_sweep
 
-TWO = finalists.Finalists({1: "one", 0: "zero"}, reference=1, seen=[0, 1])
+TWO = finalists.FrontComparison({1: "one", 0: "zero"}, reference=1, seen=[0, 1])
 JOB = {
     "dataset": {"shapes": {"train": 8, "val": 4, "size": "64x48"}},
     "detector": {"yolo": {"variant": "nano"}},
@@ -36,15 +36,15 @@ class Compared:
     mode, notes = "wall", ("few_images: so few",)
     latency = network = np.array([[[4.0, 2.0]]])
 
-    def ratio(self, index: int, base: int = 1, *, network: bool = False) -> Ratio:
+    def ratio(self, index: int, base: int = 1, *, network: bool = False) -> LatencyRatio:
         ratio = 2.0 ** (base - index)
-        return Ratio(ratio, ratio, ratio)
+        return LatencyRatio(ratio, ratio, ratio)
 
     def save_samples(self, file: Path) -> None:
         pass
 
 
-def test_the_comparison_tells_how_many_images_there_were(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_comparison_tells_how_many_images_there_were(bench: TrialContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "compare", lambda *_, **__: Compared())
     found = finalists.compare_front(bench, TWO)
     assert found["images"] == 4
@@ -57,7 +57,7 @@ def test_the_comparison_tells_how_many_images_there_were(bench: Bench, monkeypat
 
 
 def test_an_evaluation_on_test_that_fails_leaves_what_was_measured(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: TrialContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(comparison, "compare", lambda *_, **__: Compared())
     tested = replace(bench, data=replace(bench.data, splits={**bench.data.splits, "test": bench.data.splits["val"]}))
@@ -72,15 +72,19 @@ class AskedError(Exception):
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def bench(tmp_path: Path) -> TrialContext:
     job = Job.model_validate(JOB)
-    return Bench(job, job.dataset.open(tmp_path / "cache"), tmp_path / "sweep", tmp_path / "baseline")
+    return TrialContext(job, job.dataset.open(tmp_path / "cache"), tmp_path / "sweep", tmp_path / "baseline")
 
 
-def test_a_trial_is_measured_as_its_job_says(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_is_measured_as_its_job_says(
+    bench: TrialContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Any] = []
 
-    def measure(folder: Path, beside: Path | None, images: list[Any], target: Any, protocol: Protocol) -> None:
+    def measure(
+        folder: Path, beside: Path | None, images: list[Any], target: Any, protocol: MeasurementProtocol
+    ) -> None:
         asked.append((folder, beside, len(images), target, protocol))
         raise AskedError
 
@@ -88,24 +92,28 @@ def test_a_trial_is_measured_as_its_job_says(bench: Bench, tmp_path: Path, monke
     artefact: Any = SimpleNamespace(folder=tmp_path / "artefact")
     with pytest.raises(AskedError):
         trial._measure(bench, 2, artefact)
-    protocol = Protocol(repetitions=7, spare=1, seconds=0.25, patience=3.0, warmup_seconds=WARMUP, block_samples=3)
+    protocol = MeasurementProtocol(
+        repetitions=7, spare=1, seconds=0.25, patience=3.0, warmup_seconds=WARMUP, block_samples=3
+    )
     assert asked == [(artefact.folder, None, 4, bench.job.target, protocol)]
 
 
 @pytest.mark.parametrize(("there", "reference"), [([0, 1, 3], 1), ([0, 3], 0), ([], None)])
-def test_a_trial_is_measured_beside_the_fp32_baseline(bench: Bench, there: list[int], reference: int | None) -> None:
+def test_a_trial_is_measured_beside_the_fp32_baseline(
+    bench: TrialContext, there: list[int], reference: int | None
+) -> None:
     write_sweep(bench.folder, [record for record in fake_records() if record.number in there])
     found = bench.reference(4)
     assert (None if found is None else found.number) == reference
     assert bench.reference(0) is None
 
 
-def test_the_front_is_compared_as_its_job_says(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_front_is_compared_as_its_job_says(bench: TrialContext, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     def compare(folders: list[Path], images: list[Any], target: Any, **asked_for: Any) -> None:
         asked.append((folders, asked_for["rounds"], asked_for["baseline"]))
-        assert asked_for["protocol"].block_samples == Protocol().block_samples
+        assert asked_for["protocol"].block_samples == MeasurementProtocol().block_samples
         raise AskedError
 
     monkeypatch.setattr(comparison, "compare", compare)

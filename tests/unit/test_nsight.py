@@ -14,9 +14,9 @@ import pytest
 from paretune.core.target import Target
 from paretune.profiling.nsight import child as nsight_child
 from paretune.profiling.nsight import run as nsight
-from paretune.profiling.nsight.csv_parser import Launch, parse
+from paretune.profiling.nsight.csv_parser import KernelLaunch, parse
 from paretune.profiling.nsight.kernels import advice, bound_by, by_name, operations_per_second
-from paretune.profiling.nsight.run import NO_KERNELS, PERMISSION, Looks, look_at, preflight, version
+from paretune.profiling.nsight.run import NO_KERNELS, PERMISSION, NsightResults, look_at, preflight, version
 from paretune.reports.nsight_tables import TOP, nsight_tables
 from tests_support_nsight import FILES, FakeNcu
 
@@ -31,7 +31,7 @@ def ncu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNcu:
     return FakeNcu(tmp_path / "bin", monkeypatch)
 
 
-def one(tmp_path: Path, **more: Any) -> nsight.Look:
+def one(tmp_path: Path, **more: Any) -> nsight.NsightResult:
     looks = look_at([tmp_path / "artefact"], tmp_path / "images.npz", GPU, **more)
     assert looks.reason is None
     (look,) = looks.looks
@@ -95,14 +95,14 @@ def test_what_bounds_a_kernel(sm: float | None, memory: float | None, bound: str
     assert bound_by(sm, memory) == bound
 
 
-def counted(**counters: float) -> Launch:
+def counted(**counters: float) -> KernelLaunch:
     """A launch of 2 ms: as many instructions or operations in all as said."""
     told = dict.fromkeys(("fadd", "fmul", "ffma", "hadd", "hmul", "hfma"), 0.0) | counters
     metrics: dict[str, tuple[Any, str]] = {
         (name if "__" in name else f"{SASS}_{name}_pred_on") + ".sum": (float(value), "inst")
         for name, value in told.items()
     }
-    return Launch(0, "k", None, None, {"gpu__time_duration.sum": (0.002, "s"), **metrics})
+    return KernelLaunch(0, "k", None, None, {"gpu__time_duration.sum": (0.002, "s"), **metrics})
 
 
 def test_operations_are_counted_in_every_precision_or_not_at_all() -> None:
@@ -270,7 +270,7 @@ def test_one_warmed_up_inference_stands_alone_in_the_range(monkeypatch: pytest.M
 def test_fifteen_kernels_have_a_row_and_the_rest_one() -> None:
     (launch,) = parse((FILES / "raw.csv").read_text()).launches[:1]
     many = [replace(launch, name=f"k{number:02}" + "x" * 99) for number in range(TOP + 3)]
-    (table,) = nsight_tables(["mine"], Looks((nsight.Look(by_name(many)),), "2025.3"))
+    (table,) = nsight_tables(["mine"], NsightResults((nsight.NsightResult(by_name(many)),), "2025.3"))
     assert len(table.rows) == TOP + 1
     assert table.rows[-1][:4] == ("the rest (3 kernels)", "3", "6.0000", f"{3 / (TOP + 3):.1%}")
     assert all(len(row) == len(table.head) for row in table.rows)

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from paretune.profiling.nsight.csv_parser import NsightCsvError, errors, parse
-from paretune.profiling.nsight.units import Reader, base_unit
+from paretune.profiling.nsight.units import ValueReader, base_unit
 
 FILES = Path(__file__).parents[1] / "data" / "nsight"
 RAW, DETAILS, METRICS = ((FILES / name).read_text() for name in ("raw.csv", "details.csv", "metrics.csv"))
@@ -98,7 +98,7 @@ def test_locales_that_write_a_decimal_comma(how: object) -> None:
     ],
 )
 def test_values(cells: list[str], values: list[float | None] | None) -> None:
-    reader = Reader(cells)
+    reader = ValueReader(cells)
     assert [reader.value(cell) for cell in cells] == (cells if values is None else values)
 
 

@@ -27,7 +27,7 @@ from paretune.storage.artefact import read_artefact
 from paretune.training.loop import train
 from paretune.training.settings import Training
 from paretune.workflows import accuracy_change
-from paretune.workflows.evaluate import Wanted, evaluate_artefact
+from paretune.workflows.evaluate import EvaluationOptions, evaluate_artefact
 from paretune.workflows.optimize import ACCURACY
 from tests_support import with_locks_of_its_own
 from tests_support_evaluation import truth_of
@@ -146,7 +146,7 @@ def test_what_is_recorded_is_what_evaluate_says_of_both(
     assert (told["artefact"], told["size_mib"]) == ("half", read_artefact(Path("half")).size_mib)
     images = Shapes(train=160, val=32, test=16, size="96x64"), finder.folder / "runs" / "datasets"
     for split in ("val", "test"):
-        wanted = Wanted(split=split, against=Path("dense"))
+        wanted = EvaluationOptions(split=split, against=Path("dense"))
         report = evaluate_artefact(Path("half"), images, Target(), wanted)
         known = told["accuracy"]["splits"][split]
         assert known["after"]["map"] == pytest.approx(report.accuracy.map, abs=1e-9)
@@ -275,9 +275,9 @@ def test_steps_train_with_as_many_workers_as_those_of_a_sweep(
     def here(order: Any, *_: Any) -> Path:
         assert [runs.resolve() for runs in running] == [Path("runs").resolve()]
         trained.append(order.settings.workers)
-        from paretune.training.worker import carry_out
+        from paretune.training.worker import run_worker
 
-        carry_out(order, device="cpu", threads=1)
+        run_worker(order, device="cpu", threads=1)
         return order.folder
 
     def alone(*given: Any) -> Any:
@@ -295,7 +295,7 @@ def test_steps_train_with_as_many_workers_as_those_of_a_sweep(
 RECORDING = """
 import sys
 from paretune.cli.main import main
-from paretune.training import ddp
+from paretune.distributed import train_workers as ddp
 
 usual, seen = ddp.train_with_ray, []
 ddp.train_with_ray = lambda order, *more: (seen.append(order.settings.workers), usual(order, *more))[1]

@@ -13,14 +13,16 @@ from typing import Any
 import pytest
 
 from paretune.cli.main import main
+from paretune.config import output_folder as output
 from paretune.config.output_folder import checked_name, new_sweep_name
 from paretune.config.plan import read_plan
 from paretune.core.errors import UserError
-from paretune.results import naming as output
+from paretune.results import folder_claims
 from paretune.results.folder_claims import claimed, remove, removed_if_failed
 from paretune.results.sweep_folder import Sweep, find_sweep, new_sweep
 from paretune.storage.atomic_files import new_folder
-from paretune.system.file_lock import only_one
+from paretune.system import file_lock
+from paretune.system.file_lock import exclusive_file_lock
 from paretune.tracking import mlflow_client as client
 from paretune.tracking import ui_server as ui
 from tests_support import ROOT
@@ -37,7 +39,8 @@ AT_ONCE = """\
 import os, sys, time
 from pathlib import Path
 
-from paretune import store, sweep, trainings
+from paretune.storage import atomic_files as store
+from paretune.workflows import sweep, train as trainings
 from paretune.cli.main import main
 
 before = store.sync
@@ -51,7 +54,7 @@ def both_have_a_draft(path):
     before(path)
 
 store.sync = both_have_a_draft
-sweep.run_sweep = lambda made, **_: print("runs", made.facts["created"]) or sweep.Outcome(True, ())
+sweep.run_sweep = lambda made, **_: print("runs", made.facts["created"]) or sweep.SweepResult(True, ())
 trainings.run_training = lambda place, *_, **__: print("runs", place.folder.stat().st_ino)
 sys.exit(main(sys.argv[1:]))
 """
@@ -98,8 +101,8 @@ import sys, time
 from pathlib import Path
 
 from paretune.core.errors import UserError
-from paretune.config.output_folder import claimed
-from paretune.storage.artefact import new_folder
+from paretune.results.folder_claims import claimed
+from paretune.storage.atomic_files import new_folder
 
 out = Path("deep/out")
 try:
@@ -229,11 +232,14 @@ def test_a_lock_on_a_folder_that_was_removed_is_none(tmp_path: Path) -> None:
     """Who waits at the door while the folder goes is told so, and locks no file that nobody sees."""
     folder = tmp_path / "mine"
     folder.mkdir()
-    with only_one(folder, "sweep 'mine'"):
-        with pytest.raises(UserError, match="is being run by another process"), only_one(folder, "sweep 'mine'"):
+    with exclusive_file_lock(folder, "sweep 'mine'"):
+        with (
+            pytest.raises(UserError, match="is being run by another process"),
+            exclusive_file_lock(folder, "sweep 'mine'"),
+        ):
             pass
         remove(folder)
-    with pytest.raises(UserError, match="mine was removed"), only_one(folder, "sweep 'mine'"):
+    with pytest.raises(UserError, match="mine was removed"), exclusive_file_lock(folder, "sweep 'mine'"):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -251,8 +257,8 @@ def test_a_lock_file_that_was_made_anew_meanwhile_is_locked_in_its_place(
             Path(path).unlink()
         return handle
 
-    monkeypatch.setattr(output.os, "open", replaced)
-    with only_one(tmp_path, "it"):
+    monkeypatch.setattr(file_lock.os, "open", replaced)
+    with exclusive_file_lock(tmp_path, "it"):
         assert len(opened) == 2
         assert os.fstat(opened[1]).st_ino == file.stat().st_ino
 
@@ -284,7 +290,7 @@ def test_a_claim_whose_folder_was_written_while_it_was_waited_for_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = threading.Event()
-    before = output.check_new_folder
+    before = folder_claims.check_new_folder
 
     def late(folder: Path) -> None:
         before(folder)
@@ -292,7 +298,7 @@ def test_a_claim_whose_folder_was_written_while_it_was_waited_for_is_refused(
             looked.set()
             folder.mkdir()
 
-    monkeypatch.setattr(output, "check_new_folder", late)
+    monkeypatch.setattr(folder_claims, "check_new_folder", late)
     with pytest.raises(UserError, match="exists already"), claimed(tmp_path / "a"):
         pass
 

@@ -27,7 +27,7 @@ from paretune.detectors.yolox.detector import Yolo
 from paretune.storage.atomic_files import sha256
 from paretune.training.history import read_history
 from paretune.training.settings import Training
-from paretune.training.training_job import Order
+from paretune.training.training_job import TrainingJob
 from paretune.training.worker import train_here
 
 MOBILE = "mobilenet_v3_large_320_fpn"
@@ -276,10 +276,10 @@ TINY = Yolo(width=0.0625, depthwise=False)
 SHAPES = Shapes(train=8, val=4, size="64x64")
 
 
-def order_of(folder: Path, weights: str, epochs: int) -> Order:
+def order_of(folder: Path, weights: str, epochs: int) -> TrainingJob:
     detector = Yolo(width=0.0625, depthwise=False, weights=weights)
     settings = Training(epochs=epochs, batch_size=4, threads=1, device="cpu")
-    return Order(detector, SHAPES, folder.parent / "cache", InputSize(64, 64), settings, folder)
+    return TrainingJob(detector, SHAPES, folder.parent / "cache", InputSize(64, 64), settings, folder)
 
 
 def test_no_epochs_take_the_weights_as_they_are_and_say_what_they_are(tmp_path: Path) -> None:

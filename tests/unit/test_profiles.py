@@ -16,17 +16,17 @@ import pytest
 import torch
 
 from paretune.cli.main import main
-from paretune.core.errors import Failed
+from paretune.core.errors import FailureReason
 from paretune.core.target import Target
 from paretune.core.types import InputSize, Thresholds
 from paretune.profiling.energy.measure import Energy, unavailable
-from paretune.profiling.latency.deployment import Deployed, deployed
+from paretune.profiling.latency.deployment import DeploymentLatency, deployed
 from paretune.profiling.latency.deployment_worker import times
 from paretune.profiling.latency.result import Latency
-from paretune.profiling.latency.samples import Protocol
+from paretune.profiling.latency.samples import MeasurementProtocol
 from paretune.profiling.latency.throughput import throughput
 from paretune.profiling.nsight import run as nsight
-from paretune.profiling.operators import Operators
+from paretune.profiling.operators import OperatorTimes
 from paretune.reports.profile_page import page
 from paretune.reports.profile_plots import distributions
 from paretune.reports.profile_report import Profile
@@ -169,7 +169,7 @@ def test_a_slow_artefact_is_deployed_for_as_long_as_the_protocol_says_and_no_lon
 
 def test_a_page_shows_layers_and_why_there_are_none() -> None:
     layers = tuple(Operator("core", "node", "Conv", name, ms) for name, ms in (("<b>stem</b>", 2.0), ("$x_{", 1.0)))
-    counted = [Operators(layers, 3, 3, 6, 30), "its runtime does not tell"]
+    counted = [OperatorTimes(layers, 3, 3, 6, 30), "its runtime does not tell"]
     measured = latency(70, preprocess=1, network=6, postprocess=3)
     names = ["mine", "yours"]
     both = [(name, measured) for name in names]
@@ -235,7 +235,7 @@ def test_what_a_process_that_died_should_have_told_is_a_failure(
     """Other than a runtime that does not tell of its operators, and a machine without a counter of energy."""
     monkeypatch.setattr(profiles, "measure", lambda *_: latency(70, preprocess=1, network=6, postprocess=3))
     monkeypatch.setattr(profiles, "deployed", lambda *_: DEPLOYED)
-    monkeypatch.setattr(profiles, "count", lambda *_: Failed("killed by SIGKILL"))
+    monkeypatch.setattr(profiles, "count", lambda *_: FailureReason("killed by SIGKILL"))
     monkeypatch.setattr(profiles, "energy", lambda *_, **__: unavailable("killed by SIGTERM", failed=True))
     assert main(["profile", "small", "--data", "images.yaml", "--json"]) == 1
     said = capsys.readouterr()
@@ -247,7 +247,7 @@ def test_what_a_process_that_died_should_have_told_is_a_failure(
 def test_a_deployment_that_cannot_be_timed_costs_no_other_figure(
     artefacts: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    def dies(*_: Any) -> Deployed:
+    def dies(*_: Any) -> DeploymentLatency:
         raise RuntimeError("the measuring process was killed\nby SIGKILL")
 
     monkeypatch.setattr(profiles, "measure", lambda *_: latency(70, preprocess=1, network=6, postprocess=3))
@@ -268,9 +268,9 @@ def test_a_deployment_that_cannot_be_timed_costs_no_other_figure(
 def test_the_smaller_network_is_found_faster(
     artefacts: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    once = Protocol(repetitions=1, seconds=0.3)  # a dozen processes that import torch would show no more
+    once = MeasurementProtocol(repetitions=1, seconds=0.3)  # a dozen processes that import torch would show no more
     monkeypatch.setattr(profiles, "throughput", partial(throughput, protocol=once))
-    monkeypatch.setattr(profiles, "Protocol", partial(Protocol, spare=0))
+    monkeypatch.setattr(profiles, "Protocol", partial(MeasurementProtocol, spare=0))
     words = ["profile", *map(str, artefacts), "--data", "images.yaml", "--repetitions", "1", "--out", "told", "--json"]
     assert main([*words, "--batch", "1", "2", "--patience", "0"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -346,7 +346,7 @@ def made_up(artefacts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(profiles, "measure", measure)
     monkeypatch.setattr(profiles, "deployed", lambda *_: DEPLOYED)
     monkeypatch.setattr(nsight, "PARAMS", tmp_path / "no params")
-    monkeypatch.setattr(eager, "gpu_problem", lambda _: None)  # a machine with a GPU is made up
+    monkeypatch.setattr(eager, "gpu_unsupported_reason", lambda _: None)  # a machine with a GPU is made up
     return ["profile", "small", "--data", "images.yaml", "--nsight", "--no-operators", "--out", "told"]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from paretune.core.target import Target
 from paretune.profiling import Latency
-from paretune.profiling.latency.drift import Drift, drift
+from paretune.profiling.latency.drift import LatencyDrift, drift
 from paretune.profiling.latency.samples import COLUMNS
 
 
@@ -24,9 +24,9 @@ def rising(by, count=120, noise=0.0, seed=0):
     return times * (1 + noise * np.random.default_rng(seed).standard_t(3, count))
 
 
-def found(*processes, **how) -> Drift:
+def found(*processes, **how) -> LatencyDrift:
     answer = drift(*series(*processes, **how))
-    assert isinstance(answer, Drift)
+    assert isinstance(answer, LatencyDrift)
     return answer
 
 
@@ -46,7 +46,7 @@ def test_the_slope_is_scipys():
     times = rising(0.05, noise=0.03)
     starts, times, which = series(times, seconds=2.5)
     answer = drift(starts, times, which)
-    assert isinstance(answer, Drift)
+    assert isinstance(answer, LatencyDrift)
     by_scipy = stats.theilslopes(times / np.median(times), starts / 1e9).slope * 2.5
     assert answer.slope == pytest.approx(by_scipy, rel=1e-6)
     tau = stats.kendalltau(starts, times)

@@ -11,9 +11,9 @@ import pytest
 
 from paretune.core.target import Target
 from paretune.profiling.energy import measure as module
-from paretune.profiling.energy.measure import Energy, Span, energy, unavailable
+from paretune.profiling.energy.measure import Energy, MeterReading, energy, unavailable
 from paretune.profiling.energy.rapl import joules, packages
-from paretune.profiling.latency.samples import COLUMNS, Batch
+from paretune.profiling.latency.samples import COLUMNS, SampleBatch
 from tests_support_nvml import NOT_SUPPORTED, FakeNvml, gpu, put, stepping
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 
@@ -119,8 +119,8 @@ def test_a_window_shorter_than_the_counters_allow() -> None:
         energy(Path("nowhere"), images(), Target(), seconds=1)
 
 
-def span(joules: float | None, seconds: float, source: str = "nvml_counter", **more: Any) -> Span:
-    return Span(joules=joules, seconds=seconds, source=source, **more)
+def span(joules: float | None, seconds: float, source: str = "nvml_counter", **more: Any) -> MeterReading:
+    return MeterReading(joules=joules, seconds=seconds, source=source, **more)
 
 
 def test_gross_and_net() -> None:
@@ -147,7 +147,7 @@ def test_gross_and_net() -> None:
         (span(205.0, 5.0), "40 W at work is not above the 41 W of idling"),
     ],
 )
-def test_net_is_unknown_rather_than_wrong(idle: Span, reason: str) -> None:
+def test_net_is_unknown_rather_than_wrong(idle: MeterReading, reason: str) -> None:
     found = module._figures(idle, span(400.0, 10.0), 2000, ())
     assert found.mj_image == pytest.approx(200)
     assert found.mj_image_net is None
@@ -186,7 +186,7 @@ def test_a_cpu_is_measured_by_its_packages(machine: Path, tmp_path: Path, monkey
     folder = fake_artefact(tmp_path / "artefact", network=2)
     real, state = module._Packages._read, {"0": 261_143_328_850, "1": 7_000_000}
 
-    def read(self: Any, span: Span) -> list[int]:
+    def read(self: Any, span: MeterReading) -> list[int]:
         (machine / "intel-rapl:0/energy_uj").write_text(str(state["0"] % 262_143_328_850))
         (machine / "intel-rapl:1/energy_uj").write_text(str(state["1"]))
         state["0"] += 1_000_000
@@ -221,7 +221,7 @@ def test_a_process_that_dies_is_a_reason(machine: Path, tmp_path: Path) -> None:
 def test_work_of_others_is_told() -> None:
     rows = np.zeros((10, len(COLUMNS)), np.int64)
     rows[:, COLUMNS.index("latency_cpu_ns")] = 400_000_000
-    batch = Batch(rows, {}, 0)
+    batch = SampleBatch(rows, {}, 0)
     assert module._others(span(1.0, 5.0, work=4.2), batch) == []
     assert module._others(span(1.0, 5.0, work=6.0), batch) == ["others used 40% of a core"]
     assert module._others(span(1.0, 5.0), batch) == []

@@ -16,14 +16,14 @@ import pytest
 
 from paretune.profiling.gpu import nvml
 from paretune.profiling.gpu.profiler import GPUProfiler
-from paretune.profiling.gpu.report import COUNTER_STEP, Range, Report
+from paretune.profiling.gpu.report import COUNTER_STEP, GpuReport, SampleRange
 from tests_support_nvml import FIRST, NOT_SUPPORTED, FakeNvml, gpu, put, stepping
 
 ONCE = 1000.0
 """An interval within which nothing happens: samples are taken at the begin and at the end only."""
 
 
-def profiled(monkeypatch: Any, interval: float = ONCE, **values: Any) -> Report:
+def profiled(monkeypatch: Any, interval: float = ONCE, **values: Any) -> GpuReport:
     fake = put(monkeypatch, FakeNvml(gpu(**values)))
     with GPUProfiler(interval=interval) as found:
         assert fake.users == 1
@@ -31,7 +31,7 @@ def profiled(monkeypatch: Any, interval: float = ONCE, **values: Any) -> Report:
     return found.report
 
 
-def unknown(report: Report) -> set[str]:
+def unknown(report: GpuReport) -> set[str]:
     return {field.name for field in dataclasses.fields(report) if getattr(report, field.name) is None} - {"raised"}
 
 
@@ -47,12 +47,12 @@ def test_figures_are_those_of_the_samples(monkeypatch: Any) -> None:
         bits=[0x1, 0x4 | 0x20],
     )
     assert (report.gpu, report.uuid, report.driver, report.samples) == ("Fake 100", FIRST, "600.1", 2)
-    assert report.utilisation == Range(0.1, 0.5, 0.9, 0.1, 0.9)
+    assert report.utilisation == SampleRange(0.1, 0.5, 0.9, 0.1, 0.9)
     assert (report.memory_mib_begin, report.memory_mib_peak) == (500, 1524)
-    assert report.sm_mhz == Range(1200, 1500, 1800, 1200, 1800)
-    assert report.memory_mhz == Range(1600, 1600, 1600, 1600, 1600)
-    assert report.watts == Range(70, 100, 130, 70, 130)
-    assert report.celsius == Range(40, 45, 50, 40, 50)
+    assert report.sm_mhz == SampleRange(1200, 1500, 1800, 1200, 1800)
+    assert report.memory_mhz == SampleRange(1600, 1600, 1600, 1600, 1600)
+    assert report.watts == SampleRange(70, 100, 130, 70, 130)
+    assert report.celsius == SampleRange(40, 45, 50, 40, 50)
     assert report.energy_j == pytest.approx(12.345)
     assert report.energy_source == "nvml_counter"
     assert report.limits == {"GpuIdle": 0.5, "SwPowerCap": 0.5, "SwThermalSlowdown": 0.5}
@@ -121,7 +121,7 @@ def test_what_is_not_supported_has_its_reason(monkeypatch: Any) -> None:
 
 def test_a_figure_that_fails_once_is_known_from_the_rest(monkeypatch: Any) -> None:
     report = profiled(monkeypatch, celsius=[FakeNvml.NVMLError("Unknown Error"), 55])
-    assert report.celsius == Range(55, 55, 55, 55, 55)
+    assert report.celsius == SampleRange(55, 55, 55, 55, 55)
     assert "celsius" not in report.reasons
 
 

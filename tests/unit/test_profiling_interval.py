@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from paretune.core.target import Target
 from paretune.profiling import measure
 from paretune.profiling.latency import measure as measuring
-from paretune.profiling.latency.median_interval import NORMAL, STUDENT, Interval, median_interval
+from paretune.profiling.latency.median_interval import NORMAL, STUDENT, MedianInterval, median_interval
 from paretune.profiling.latency.result import Latency, unsettled
-from paretune.profiling.latency.samples import COLUMNS, Batch, Protocol, Rows
+from paretune.profiling.latency.samples import COLUMNS, MeasurementProtocol, Rows, SampleBatch
 from paretune.profiling.latency.shared_images import saved_images
 from paretune.profiling.latency.worker import _Runner
 from paretune.reports.profile_tables import stage_table
@@ -43,7 +43,7 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_claims(
     rng, hits, runs = np.random.default_rng(7), 0, 150
     for _ in range(runs):
         found = median_interval(series(rng, processes, 60, between, within))
-        assert isinstance(found, Interval)
+        assert isinstance(found, MedianInterval)
         hits += found.low <= 5 <= found.high
     assert 0.92 <= hits / runs <= 1
 
@@ -53,9 +53,9 @@ def test_stopping_when_the_interval_is_narrow_keeps_what_it_claims() -> None:
     rng, hits, runs, more = np.random.default_rng(3), 0, 150, 0
     for _ in range(runs):
         there, count = series(rng, 6, 60, 0.015, 0.02), 3
-        while isinstance(found := median_interval(there[:count]), Interval) and found.half > 0.03 and count < 6:
+        while isinstance(found := median_interval(there[:count]), MedianInterval) and found.half > 0.03 and count < 6:
             count += 1
-        assert isinstance(found, Interval)
+        assert isinstance(found, MedianInterval)
         hits += found.low <= 5 <= found.high
         more += count > 3
     assert more > runs / 3
@@ -76,7 +76,7 @@ def test_it_is_a_bootstrap_of_the_median_of_all_samples(between: float, within: 
     student = STUDENT[2] * (4 / 3) ** 0.5
     wanted = max(student * np.log(processes).std(), NORMAL * np.log(parts).std())
     found = median_interval(there)
-    assert isinstance(found, Interval)
+    assert isinstance(found, MedianInterval)
     assert np.log(found.high / found.low) / 2 == pytest.approx(wanted, rel=0.12)
     assert (found.low * found.high) ** 0.5 == pytest.approx(np.median(np.concatenate(there)))
     assert found == median_interval(there)  # seeded
@@ -86,7 +86,7 @@ def test_many_samples_are_no_slower_and_no_less_sure() -> None:
     """More than are told apart one by one."""
     there = [np.random.default_rng(seed).normal(5, 0.5, 40_000) for seed in range(3)]
     found = median_interval(there)
-    assert isinstance(found, Interval)
+    assert isinstance(found, MedianInterval)
     exact = 1.2533 * 0.5 / 5 / 120_000**0.5  # standard error of a normal median, as a share
     assert NORMAL * exact * 0.7 <= found.half <= 4 * STUDENT[1] * exact
 
@@ -94,7 +94,7 @@ def test_many_samples_are_no_slower_and_no_less_sure() -> None:
 def test_what_one_process_cannot_tell_is_unknown() -> None:
     assert "2 are needed" in str(median_interval([np.ones(100)]))
     assert median_interval([np.ones(4), np.ones(4)]) == "8 samples, 11 are needed"
-    assert median_interval([np.full(20, 3.0), np.full(20, 3.0)]) == Interval(3.0, 3.0)
+    assert median_interval([np.full(20, 3.0), np.full(20, 3.0)]) == MedianInterval(3.0, 3.0)
 
 
 def rows_of(times: Series) -> Rows:
@@ -129,11 +129,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Latency]:
             def warm_up(self) -> bool:
                 return True
 
-            def sample(self, *_: Any, **__: Any) -> Batch:
-                return Batch(rows_of(there[len(started) - 1]), {"foreign": 0.0, "steal": 0.0, "seconds": 1.0}, 1)
+            def sample(self, *_: Any, **__: Any) -> SampleBatch:
+                return SampleBatch(rows_of(there[len(started) - 1]), {"foreign": 0.0, "steal": 0.0, "seconds": 1.0}, 1)
 
         monkeypatch.setattr(measuring, "Worker", Fake)
-        return measure(Path("mine"), images(), Target(), Protocol(patience=0, **protocol))
+        return measure(Path("mine"), images(), Target(), MeasurementProtocol(patience=0, **protocol))
 
     return run
 
@@ -178,7 +178,7 @@ def test_what_wanders_takes_all_spare_processes_and_is_flagged(measured: Callabl
 def test_one_process_that_lies_apart_is_flagged_though_the_median_is_known(measured: Callable[..., Latency]) -> None:
     latency = measured(spread_out(*[1.0] * 7, 1.15), repetitions=8, spare=0)
     interval = latency.interval
-    assert isinstance(interval, Interval)
+    assert isinstance(interval, MedianInterval)
     assert interval.half < 0.03
     (note,) = (note for note in latency.notes if note.startswith("unstable"))
     assert "medians of the processes lie 15% apart" in note

@@ -29,7 +29,7 @@ from paretune.profiling.latency.shared_images import saved_images
 from paretune.profiling.latency.worker import FRESH_TURN
 from paretune.profiling.latency.worker_client import Worker
 from paretune.system.cpu_cores import choose_cores
-from paretune.system.device_lock import alone_on, sharing
+from paretune.system.device_lock import exclusive_device, shared_device
 from tests_support import ROOT
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 
@@ -57,7 +57,7 @@ def gone(pid, seconds=60.0):
 
 
 def device_is_free():
-    with alone_on("cpu") as waited:
+    with exclusive_device("cpu") as waited:
         return waited < 2
 
 
@@ -274,7 +274,7 @@ def test_workers_die_with_a_killed_supervisor(tmp_path, own_locks):
     fake_artefact(tmp_path, hang=True)
     code = (
         "from pathlib import Path; from tests_support_profiling import *; from paretune.profiling import measure;"
-        "from paretune.core.target import Target; from paretune import device_lock;"
+        "from paretune.core.target import Target; from paretune.system import device_lock;"
         f"device_lock.lock_folder = lambda: Path({str(own_locks)!r});"
         f"measure(Path({str(tmp_path)!r}), images(), Target(), QUICK, loader=BUSY)"
     )
@@ -331,7 +331,7 @@ def test_measuring_waits_for_the_device(tmp_path):
     held, released = threading.Event(), []
 
     def train():
-        with sharing("cpu"):
+        with shared_device("cpu"):
             held.set()
             time.sleep(1)
             released.append(time.monotonic())

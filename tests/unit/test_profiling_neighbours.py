@@ -16,7 +16,7 @@ from paretune.profiling import measure
 from paretune.profiling.latency import measure as measuring
 from paretune.profiling.latency import memory_contention as module
 from paretune.profiling.latency import result as latency_module
-from paretune.profiling.latency.memory_contention import Neighbours, neighbours
+from paretune.profiling.latency.memory_contention import MemoryContention, neighbours
 from paretune.profiling.latency.result import Latency
 from paretune.profiling.latency.samples import COLUMNS
 from tests_support_profiling import BUSY, fake_artefact, images, quick
@@ -28,10 +28,10 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CELLS", 1 << 16)
 
 
-def made(file: Path, told: list[float], every: Callable[[], Any] = lambda: None) -> Neighbours:
+def made(file: Path, told: list[float], every: Callable[[], Any] = lambda: None) -> MemoryContention:
     """Neighbours whose looks take what is told, in turn; the last one on and on."""
 
-    class Made(Neighbours):
+    class Made(MemoryContention):
         def look(self) -> float:
             every()
             self._looks.append((module.time.time(), told.pop(0) if len(told) > 1 else told[0]))
@@ -42,7 +42,7 @@ def made(file: Path, told: list[float], every: Callable[[], Any] = lambda: None)
 
 def test_a_look_is_the_time_of_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SECONDS", 0.05)
-    look = Neighbours(tmp_path / "looks.json").look()
+    look = MemoryContention(tmp_path / "looks.json").look()
     assert look is not None
     assert 0.001 < look < 20  # ms for 512 KiB: between 500 GB/s and 26 MB/s
 
@@ -76,7 +76,7 @@ def test_only_the_latest_looks_are_remembered(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(module, "SECONDS", 0.0)
     monkeypatch.setattr(module, "KEPT", 3)
     monkeypatch.setattr(module, "median", lambda times: 5.0)
-    found = Neighbours(tmp_path / "looks.json")
+    found = MemoryContention(tmp_path / "looks.json")
     for _ in range(5):
         found.look()
     found.remember()
@@ -134,7 +134,7 @@ def test_beside_neighbours_a_process_samples_on_and_the_calmer_half_is_kept(
     monkeypatch.setattr(latency_module, "contention", lambda _: [])
     monkeypatch.setattr(latency_module, "SPREAD", 9.0)
     monkeypatch.setattr(module, "private_folder", lambda kind: tmp_path)
-    monkeypatch.setattr(module, "Neighbours", lambda file: found)
+    monkeypatch.setattr(module, "MemoryContention", lambda file: found)
     protocol = replace(quick(), repetitions=2, patience=6.0)
     latency = measure(fake_artefact(tmp_path / "one"), images(), Target(), protocol, loader=BUSY)
     assert latency.slowed == pytest.approx((0.2, 0.2, 0.0))

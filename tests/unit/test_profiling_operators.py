@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from paretune.core.errors import Failed
+from paretune.core.errors import FailureReason
 from paretune.core.target import Target
 from paretune.profiling import operators as counting
-from paretune.profiling.operators import INFERENCES, Operators, count
+from paretune.profiling.operators import INFERENCES, OperatorTimes, count
 from paretune.reports.profile_tables import kind_table, operator_table, operator_tables
 from paretune.runtimes.base import BETWEEN, Operator
 from tests_support_profiling import Busy, fake_artefact, images, quick, spin
@@ -23,7 +23,7 @@ def operator(ms: float, module: str | None, kind: str = "Conv", name: str = "nod
     return Operator("core", name, kind, module, ms)
 
 
-FOUND = Operators(
+FOUND = OperatorTimes(
     (
         operator(12, "backbone.dark.conv"),
         operator(6, "backbone.dark.act", "Silu"),
@@ -82,14 +82,14 @@ def test_much_slower_or_disturbed_is_said() -> None:
     assert "4.00 times as slow" in FOUND.notes[0]
     assert "80%" in FOUND.notes[0]
     assert FOUND.notes[1].startswith("indicative")
-    calm = Operators(FOUND.operators, 30, 14, 7, 30)
+    calm = OperatorTimes(FOUND.operators, 30, 14, 7, 30)
     assert len(calm.notes) == 1
-    disturbed = Operators(FOUND.operators, 30, 14, 7, 30, "others used 50% of a core")
+    disturbed = OperatorTimes(FOUND.operators, 30, 14, 7, 30, "others used 50% of a core")
     assert "contended" in disturbed.notes[1]
 
 
 def test_plain_data_holds_all_but_the_trace() -> None:
-    told = json.loads(json.dumps(Operators(FOUND.operators, 30, 28, 7, 30, trace=b"x").to_dict()))
+    told = json.loads(json.dumps(OperatorTimes(FOUND.operators, 30, 28, 7, 30, trace=b"x").to_dict()))
     assert told["operators"][3] == {
         "part": "core",
         "name": "reorder_7",
@@ -104,7 +104,7 @@ def test_plain_data_holds_all_but_the_trace() -> None:
 
 
 def test_a_table_names_ten_and_adds_up_the_others() -> None:
-    many = Operators(tuple(operator(20 - i, f"m.{i}", f"k{i}") for i in range(15)), 200, 200, 195, 30)
+    many = OperatorTimes(tuple(operator(20 - i, f"m.{i}", f"k{i}") for i in range(15)), 200, 200, 195, 30)
     table = operator_table("mine", many)
     assert [row[0] for row in table.rows] == [*(f"m.{i}" for i in range(10)), "5 others"]
     assert table.rows[0] == ("m.0", "k0", "20.000", "10.3%")
@@ -165,7 +165,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("counted")
 def test_a_process_counts_after_a_lead_in(tmp_path: Path) -> None:
     found = count(fake_artefact(tmp_path / "a"), images(), Target(), 0.5, "cpu", quick())
-    assert isinstance(found, Operators)
+    assert isinstance(found, OperatorTimes)
     assert [one.module for one in found.operators] == ["a", f"called {INFERENCES} times"]
     assert found.inferences == INFERENCES
     assert found.trace == b"when"
@@ -178,7 +178,7 @@ def test_a_process_counts_after_a_lead_in(tmp_path: Path) -> None:
 @pytest.mark.parametrize("costs", [{"dies_after": 5}, {"raises_after": 5}])
 def test_a_process_that_fails_is_a_reason_not_an_error(costs: dict[str, int], tmp_path: Path) -> None:
     found = count(fake_artefact(tmp_path / "a", **costs), images(), Target(), 0.5, "wall", quick())
-    assert isinstance(found, Failed)
+    assert isinstance(found, FailureReason)
     assert "the measuring process" in found
     assert "\n" not in found
 
@@ -189,5 +189,5 @@ def test_a_runtime_that_does_not_count_has_not_failed(tmp_path: Path, monkeypatc
     monkeypatch.setattr(counting, "COUNTED", f"{__name__}:load_refused")
     found = count(fake_artefact(tmp_path / "a"), images(), Target(), 0.5, "wall", quick())
     assert isinstance(found, str)
-    assert not isinstance(found, Failed)
+    assert not isinstance(found, FailureReason)
     assert found.endswith("the profiler is not known here")

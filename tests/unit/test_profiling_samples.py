@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretune.core.target import Target
-from paretune.profiling import Comparison, Latency, Ratio
+from paretune.profiling import Comparison, Latency, LatencyRatio
 from paretune.profiling.latency.compare import mode_of
 from paretune.profiling.latency.median_interval import STUDENT
 from paretune.profiling.latency.samples import (
@@ -17,8 +17,8 @@ from paretune.profiling.latency.samples import (
     P90_SAMPLES,
     P95_SAMPLES,
     P99_SAMPLES,
-    Batch,
-    Protocol,
+    MeasurementProtocol,
+    SampleBatch,
     milliseconds,
     steady,
     trusted,
@@ -180,7 +180,7 @@ def test_shortness_is_judged_by_cpu_time_where_wall_time_is_stretched():
 
 
 def test_a_plateau_is_two_windows_that_agree():
-    same = Protocol()
+    same = MeasurementProtocol()
     assert steady(samples([10.0] * 9), samples([10.2] * 9), same, 1, "cpu")
     assert not steady(samples([10.0] * 9), samples([9.5] * 9), same, 1, "cpu")
     stretched = samples([30.0] * 9, cpu_ms=10.1, switches=2)
@@ -228,7 +228,7 @@ def test_disturbed_blocks_do_not_count():
 @pytest.mark.parametrize(("undisturbed", "mode"), [(40, "clean"), (8, "clean"), (5, "cpu"), (2, "cpu")])
 def test_compared_blocks_whose_survivors_are_the_shortest_are_told_by_cpu_time(undisturbed, mode):
     """5 of 60 are enough for a block's median, but are less than a tenth of what was run."""
-    block = Batch(samples([2.0] * 60, switches=[0] * undisturbed + [1] * (60 - undisturbed)), {"seconds": 1.0}, 0)
+    block = SampleBatch(samples([2.0] * 60, switches=[0] * undisturbed + [1] * (60 - undisturbed)), {"seconds": 1.0}, 0)
     assert mode_of([[[block, block]] * 4] * 2, Target()) == mode
 
 
@@ -264,9 +264,9 @@ def test_quantiles_are_students():
     ],
 )
 def test_verdict_needs_certainty_and_size_whichever_is_the_baseline(ratio, low, high, verdict):
-    assert Ratio(ratio, low, high).verdict == verdict
+    assert LatencyRatio(ratio, low, high).verdict == verdict
     other_way = {"faster": "slower", "slower": "faster", "tied": "tied"}[verdict]
-    assert Ratio(1 / ratio, 1 / high, 1 / low).verdict == other_way
+    assert LatencyRatio(1 / ratio, 1 / high, 1 / low).verdict == other_way
 
 
 def test_stage_times_of_a_mode():

@@ -18,9 +18,9 @@ from paretune.compression.prune.step import Prune
 from paretune.core.target import Target
 from paretune.networks.network_files import layers
 from paretune.profiling import channel_rounding as probe
-from paretune.profiling.channel_rounding import MULTIPLES, Staircase, judged, staircase, widths
+from paretune.profiling.channel_rounding import MULTIPLES, ChannelRounding, judged, measure_channel_rounding, widths
 from paretune.profiling.latency.quick_compare import clock_for, interleaved, quick_ratio
-from paretune.profiling.single_layers import DEPTH, LAYERS_IN, Layer
+from paretune.profiling.single_layers import DEPTH, LAYERS_IN, SquareConvolution
 from paretune.runtimes import RUNTIMES
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime
@@ -62,17 +62,17 @@ class Clock:
     ids=["16", "16 squared", "8 over much else", "32", "4 or a slower kernel", "smooth"],
 )
 def test_the_finest_multiple_whose_steps_pay_is_read_from_a_known_staircase(cost: Cost, multiple: int) -> None:
-    known = [Layer("1x1", width) for width in widths()]
+    known = [SquareConvolution("1x1", width) for width in widths()]
     assert judged(known, [cost(layer.channels) for layer in known]).multiple == multiple
 
 
 def test_one_slow_width_is_no_staircase() -> None:
-    known = [Layer("3x3", width) for width in widths()]
+    known = [SquareConvolution("3x3", width) for width in widths()]
     assert judged(known, [c * c * (1.45 if c == 128 else 1.0) for c in widths()]).multiple == 1
 
 
 def test_waste_is_the_mean_over_all_widths_of_a_multiple() -> None:
-    known = [Layer("1x1", width) for width in widths()]
+    known = [SquareConvolution("1x1", width) for width in widths()]
     found = judged(known, [math.ceil(c / 16) for c in widths()])
     wanted = np.mean([math.ceil(c / 16) * 16 / c - 1 for low in (32, 96) for c in range(low + 8, low + 33, 8)])
     assert found.waste[8] == pytest.approx(wanted, abs=0.01)
@@ -85,7 +85,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
 
     @contextmanager
-    def run_in(layer: Layer, *_: object) -> Iterator[Callable[[], None]]:
+    def run_in(layer: SquareConvolution, *_: object) -> Iterator[Callable[[], None]]:
         yield made.run(layer, 1e-3 * math.ceil(layer.channels / 8))
 
     monkeypatch.setitem(LAYERS_IN, "onnxruntime", run_in)
@@ -93,13 +93,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_the_probe_measures_every_width_of_every_kind_and_keeps_the_times(clock: Clock, tmp_path: Path) -> None:
-    first = staircase(OnnxRuntime(), Target(), tmp_path, clock=clock)
-    assert set(clock.ran) == {Layer(kind, width) for kind in probe.KINDS for width in widths()}
+    first = measure_channel_rounding(OnnxRuntime(), Target(), tmp_path, clock=clock)
+    assert set(clock.ran) == {SquareConvolution(kind, width) for kind in probe.KINDS for width in widths()}
     assert first.multiple == 8
     clock.ran.clear()
-    assert staircase(OnnxRuntime(), Target(), tmp_path, clock=clock) == first
+    assert measure_channel_rounding(OnnxRuntime(), Target(), tmp_path, clock=clock) == first
     assert not clock.ran
-    staircase(OnnxRuntime(), Target(threads=2), tmp_path, clock=clock)
+    measure_channel_rounding(OnnxRuntime(), Target(threads=2), tmp_path, clock=clock)
     assert clock.ran
 
 
@@ -108,29 +108,29 @@ def test_the_times_of_another_gpu_are_not_taken(clock: Clock, tmp_path: Path, mo
         gpu = FakeNvml({"name": name, "uuid": FIRST, "mig": [[0, 0]]})
         monkeypatch.setattr(physical_gpu, "nvml", lambda gpu=gpu: gpu)
         clock.ran.clear()
-        staircase(OnnxRuntime(), Target(device="cuda"), tmp_path, clock=clock)
+        measure_channel_rounding(OnnxRuntime(), Target(device="cuda"), tmp_path, clock=clock)
         assert bool(clock.ran) == measured
 
 
 @pytest.mark.parametrize("damage", ["", "[1.0]", "{}", "null"])
 def test_times_that_cannot_be_read_are_measured_again(damage: str, clock: Clock, tmp_path: Path) -> None:
-    staircase(OnnxRuntime(), Target(), tmp_path, clock=clock)
+    measure_channel_rounding(OnnxRuntime(), Target(), tmp_path, clock=clock)
     (file,) = tmp_path.iterdir()
     file.write_text(damage)
     clock.ran.clear()
-    assert staircase(OnnxRuntime(), Target(), tmp_path, clock=clock).multiple == 8
+    assert measure_channel_rounding(OnnxRuntime(), Target(), tmp_path, clock=clock).multiple == 8
     assert clock.ran
 
 
 def test_a_runtime_of_whole_networks_only_is_not_probed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(LAYERS_IN, "onnxruntime")
-    assert staircase(OnnxRuntime(), Target()) is None
+    assert measure_channel_rounding(OnnxRuntime(), Target()) is None
 
 
 @pytest.mark.parametrize("name", sorted(LAYERS_IN))
 @pytest.mark.parametrize("kind", probe.KINDS)
 def test_a_layer_computes_its_convolutions(name: str, kind: str, tmp_path: Path) -> None:
-    layer = Layer(kind, 12)
+    layer = SquareConvolution(kind, 12)
     maps = torch.from_numpy(layer.images)
     for weight in layer.weights():
         maps = torch.conv2d(maps, torch.from_numpy(weight), padding=layer.kernel // 2, groups=layer.groups).relu()
@@ -142,7 +142,7 @@ def test_a_layer_computes_its_convolutions(name: str, kind: str, tmp_path: Path)
 
 
 def test_a_layer_runs_as_its_runtime_is_told_to(tmp_path: Path) -> None:
-    layer = Layer("3x3", 12)
+    layer = SquareConvolution("3x3", 12)
     with LAYERS_IN["eager"](layer, Eager(), Target(), tmp_path) as run:
         plain = run()
     with LAYERS_IN["eager"](layer, Eager(precision="bf16", channels_last=True), Target(), tmp_path) as run:
@@ -155,7 +155,7 @@ def test_a_layer_runs_as_its_runtime_is_told_to(tmp_path: Path) -> None:
     run_in = LAYERS_IN["onnxruntime"](layer, on_a_gpu, Target(), tmp_path)
     with pytest.raises(RuntimeError, match="provider cuda does not run on cpu"), run_in:
         pass
-    assert staircase(OnnxRuntime(provider="tensorrt"), Target(device="cuda")) is None
+    assert measure_channel_rounding(OnnxRuntime(provider="tensorrt"), Target(device="cuda")) is None
 
 
 @pytest.mark.slow
@@ -163,20 +163,20 @@ def test_a_layer_runs_as_its_runtime_is_told_to(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_a_real_probe_finds_a_multiple(tmp_path: Path) -> None:
     """Which one is the machine's; that it waits for the device is why it may take long."""
-    found = staircase(OnnxRuntime(), Target(), tmp_path)
+    found = measure_channel_rounding(OnnxRuntime(), Target(), tmp_path)
     assert found.multiple in MULTIPLES
     assert set(found.waste) == set(MULTIPLES)
     assert all(math.isfinite(waste) for waste in found.waste.values())
     (kept,) = tmp_path.iterdir()
-    known = [Layer(kind, width) for kind in probe.KINDS for width in widths()]
+    known = [SquareConvolution(kind, width) for kind in probe.KINDS for width in widths()]
     times = dict(zip(known, json.loads(kept.read_text()), strict=True))
-    assert times[Layer("3x3", 128)] > 2 * times[Layer("3x3", 32)]  # 16 times the work
+    assert times[SquareConvolution("3x3", 128)] > 2 * times[SquareConvolution("3x3", 32)]  # 16 times the work
 
 
 def test_pruning_rounds_to_what_the_probe_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from paretune.compression.prune import run as pruning_rounds
 
-    found = Staircase(dict.fromkeys(MULTIPLES, 0.0) | {1: 0.5, 4: 0.3, 8: 0.2}, {})
+    found = ChannelRounding(dict.fromkeys(MULTIPLES, 0.0) | {1: 0.5, 4: 0.3, 8: 0.2}, {})
     monkeypatch.setattr(pruning_rounds, "staircase", lambda runtime, target, cache: found)
     step = Prune(ratio=0.3, round_to="auto")
     pruned = step.apply(model(), context(tmp_path, runtime=OnnxRuntime()))

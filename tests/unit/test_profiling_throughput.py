@@ -15,7 +15,7 @@ from paretune.core.errors import UserError
 from paretune.core.target import Target
 from paretune.core.types import InputSize, Thresholds
 from paretune.profiling.latency import throughput as module
-from paretune.profiling.latency.samples import COLUMNS, Batch, Rows
+from paretune.profiling.latency.samples import COLUMNS, Rows, SampleBatch
 from paretune.profiling.latency.shared_images import saved_images
 from paretune.profiling.latency.throughput import Throughput, check_batch, cores_of, throughput, together
 from paretune.profiling.latency.worker import _Runner
@@ -97,7 +97,7 @@ def test_streams_on_one_cores_hyper_threads_are_not_others_to_each_other(
         def warm_up(self) -> bool:
             return True
 
-        def sample(self, *_: Any) -> Batch:
+        def sample(self, *_: Any) -> SampleBatch:
             """Ten seconds in which every stream keeps its core busy."""
             with turn:
                 looked_at = cores.watched(self.own, self.beside)
@@ -105,7 +105,7 @@ def test_streams_on_one_cores_hyper_threads_are_not_others_to_each_other(
                 before = cores.reading(looked_at, 0.0)
                 passes(10, {core: 1.0 if core in used else others / 100 for core in work})
                 spent = cores.passed(before, cores.reading(looked_at, 10.0))
-            return Batch(rows(0, 10, 10), {"foreign": spent["foreign"], "seconds": 10.0}, 1)
+            return SampleBatch(rows(0, 10, 10), {"foreign": spent["foreign"], "seconds": 10.0}, 1)
 
     turn, idle, used = threading.Lock(), dict.fromkeys(work, 0.0), {1, 2, 3}
     monkeypatch.setattr(cores, "CPUS", tmp_path)

@@ -14,7 +14,7 @@ import pytest
 
 from paretune.core.target import Target
 from paretune.profiling import Latency, compare, measure
-from paretune.profiling.gpu.contention import Watched, foreigners, watching
+from paretune.profiling.gpu.contention import GpuContention, foreigners, monitor_gpu
 from paretune.profiling.latency.samples import COLUMNS
 from paretune.system.device_lock import locks_of
 from tests_support_nvml import FIRST, NOT_SUPPORTED, SECOND, FakeNvml, gpu, put
@@ -39,9 +39,9 @@ def worker() -> Iterator[int]:
     process.stdout.close()
 
 
-def seen(monkeypatch: Any, worker: Any, **values: Any) -> Watched:
+def seen(monkeypatch: Any, worker: Any, **values: Any) -> GpuContention:
     fake = put(monkeypatch, FakeNvml(gpu(**values)))
-    with watching(CUDA) as watch, watch.around(worker.pid) as looks:
+    with monitor_gpu(CUDA) as watch, watch.around(worker.pid) as looks:
         assert len(looks) == 1
     assert fake.users == 0
     assert len(looks) == 2
@@ -53,7 +53,7 @@ def seen(monkeypatch: Any, worker: Any, **values: Any) -> Watched:
 def test_the_gpu_that_is_watched_is_the_one_whose_lock_is_held(monkeypatch: Any, worker: Any) -> None:
     put(monkeypatch, FakeNvml(gpu(uuid=FIRST), gpu(uuid=SECOND, bits=0x8)))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    with watching(CUDA) as watch, watch.around(worker.pid) as looks:
+    with monitor_gpu(CUDA) as watch, watch.around(worker.pid) as looks:
         pass
     told = watch.told(looks)
     assert told is not None
@@ -98,7 +98,7 @@ def test_what_is_measured_has_memory_of_its_own(monkeypatch: Any, worker: Any) -
     assert seen(monkeypatch, worker, pids=both).own_mib == "NVML does not tell"
     assert "another namespace" in str(seen(monkeypatch, worker, pids=(STRANGER,), used=2**20).own_mib)
     put(monkeypatch, FakeNvml())
-    with watching(CUDA) as watch, watch.around(1) as looks:
+    with monitor_gpu(CUDA) as watch, watch.around(1) as looks:
         pass
     told = watch.told(looks)
     assert told is not None
@@ -133,7 +133,7 @@ def test_bad_limits_are_a_note_and_others_a_record(monkeypatch: Any, worker: Any
 
 def test_without_nvml_nothing_is_claimed(monkeypatch: Any) -> None:
     put(monkeypatch, FakeNvml())
-    with watching(CUDA) as watch, watch.around(1) as looks:
+    with monitor_gpu(CUDA) as watch, watch.around(1) as looks:
         pass
     told = watch.told(looks)
     assert told is not None
@@ -143,7 +143,7 @@ def test_without_nvml_nothing_is_claimed(monkeypatch: Any) -> None:
 
 def test_a_cpu_has_no_gpu_to_watch(monkeypatch: Any) -> None:
     fake = put(monkeypatch, FakeNvml(gpu()))
-    with watching(Target()) as watch, watch.around(1) as looks:
+    with monitor_gpu(Target()) as watch, watch.around(1) as looks:
         assert fake.users == 0
     assert watch.told(looks) is None
 
@@ -156,7 +156,7 @@ def test_a_latency_says_when_nobody_watched() -> None:
     assert latency.notes == ("exclusivity unknown: the GPU was not watched",)
     assert latency.reasons["device_mib_peak"] == "the GPU was not watched"
     assert latency.reasons["allocator_mib_peak"] == "torch's allocator was not used"
-    known = replace(latency, allocator_mib_peak=12.0, gpu=Watched((), missing="no driver"))
+    known = replace(latency, allocator_mib_peak=12.0, gpu=GpuContention((), missing="no driver"))
     assert known.metrics()["allocator_mib_peak"] == 12
     assert known.reasons["device_mib_peak"] == "no driver"
     on_cpu = replace(latency, target=Target())

@@ -18,9 +18,9 @@ from paretune.config.recipe import Recipe
 from paretune.core.console import WIDTH
 from paretune.distributed import ray_jobs as jobs
 from paretune.profiling.latency import compare as comparison
-from paretune.profiling.latency.compare import Ratio
+from paretune.profiling.latency.compare import LatencyRatio
 from paretune.profiling.roofline.advice import Advice
-from paretune.results.advice_outcomes import FILE, Promise, outcomes, pairs
+from paretune.results.advice_outcomes import FILE, AdvicePrediction, outcomes, pairs
 from paretune.results.front_summary import front_of
 from paretune.results.sweep_folder import Sweep, find_sweep
 from paretune.storage.trial_record import Record, read_records, write_record
@@ -29,7 +29,7 @@ from paretune.workflows import front_comparison, sweep
 from paretune.workflows.advise import write_advice
 from paretune.workflows.baseline import first_recipes
 from paretune.workflows.sweep_reporter import write_front
-from paretune.workflows.trial_context import Bench
+from paretune.workflows.trial_context import TrialContext
 from tests_support_advising import advised, artefact_in_a_training
 from tests_support_records import complete
 
@@ -60,7 +60,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (tmp_path / "space.yaml").write_text(SPACE)
     artefact = artefact_in_a_training(tmp_path / "runs" / "trainings" / "mine")
     write_advice(advised(artefact, FASTER, SMALLER), tmp_path / "advice")
-    monkeypatch.setattr(sweep, "run_sweep", lambda *_, **__: sweep.Outcome(True, ()))
+    monkeypatch.setattr(sweep, "run_sweep", lambda *_, **__: sweep.SweepResult(True, ()))
     return ["sweep", "job.yaml", "--name", "mine", "--first", "advice"]
 
 
@@ -144,9 +144,12 @@ def test_advice_that_cannot_be_read_is_one_line(words: list[str], said: str, cap
 
 
 def test_promises_are_judged_by_the_interleaved_latency_against_what_they_were_for() -> None:
-    given = [Promise(one.knob, one.predicted, normal(dict(one.recipe)), normal(recipe())) for one in (FASTER, SMALLER)]
-    given.append(Promise("cluster", 1.2, normal(recipe(CLUSTERED)), normal(recipe(size=32))))
-    given.append(Promise("prune", 1.3, normal(recipe(size=96)), normal(recipe())))
+    given = [
+        AdvicePrediction(one.knob, one.predicted, normal(dict(one.recipe)), normal(recipe()))
+        for one in (FASTER, SMALLER)
+    ]
+    given.append(AdvicePrediction("cluster", 1.2, normal(recipe(CLUSTERED)), normal(recipe(size=32))))
+    given.append(AdvicePrediction("prune", 1.3, normal(recipe(size=96)), normal(recipe())))
     records = [
         made(0, recipe()),
         made(1, recipe(runtime="onnxruntime")),
@@ -224,9 +227,9 @@ def test_a_trial_is_compared_with_another_that_is_no_baseline(tmp_path: Path, mo
     times = {"zero": 8.0, "one": 4.0, "five": 2.0, "seven": 1.0}
     order = ["zero", "one", "five", "seven"]
 
-    def ratio(index: int, base: int, *, network: bool = False) -> Ratio:
+    def ratio(index: int, base: int, *, network: bool = False) -> LatencyRatio:
         one = times[order[index]] / times[order[base]]
-        return Ratio(one, one * 0.9, one * 1.1)
+        return LatencyRatio(one, one * 0.9, one * 1.1)
 
     times_of = np.array([[[times[name] for name in order]]])
     found = SimpleNamespace(
@@ -240,9 +243,9 @@ def test_a_trial_is_compared_with_another_that_is_no_baseline(tmp_path: Path, mo
     monkeypatch.setattr(comparison, "compare", lambda *_, **__: found)
     data: Any = SimpleNamespace(splits={"val": []})
     job: Any = SimpleNamespace(measuring=Measuring(rounds=2), target=None)
-    bench = Bench(job, data, tmp_path, tmp_path)
+    bench = TrialContext(job, data, tmp_path, tmp_path)
     artefacts = {0: "zero", 1: "one", 5: "five", 7: "seven"}
-    asked = finalists.Finalists(artefacts, reference=1, seen=[0, 1, 5, 6, 7], pairs=[(7, 5), (5, 0)])
+    asked = finalists.FrontComparison(artefacts, reference=1, seen=[0, 1, 5, 6, 7], pairs=[(7, 5), (5, 0)])
     told = finalists.compare_front(bench, asked)["trials"]
     assert {name: one["speedup"] for name, one in told["7"].items()} == {"eager": 8, "onnxruntime": 4, "trial_5": 2}
     assert set(told["5"]) == {"eager", "onnxruntime"}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from paretune.compression.prune.criteria import by_input, make_criterion
-from paretune.compression.prune.dependency_groups import Block, coupled
+from paretune.compression.prune.dependency_groups import ChannelGroup, trace_dependency_groups
 from paretune.compression.prune.step import Prune
 from paretune.core.errors import UserError
 from paretune.core.library_names import IMPORTANCES, SENSITIVITIES
@@ -25,7 +25,7 @@ def scores(dense: Model, importance: str, tmp_path: Path, detector: MixedDetecto
     """By the first layer of each block; eight pictures, one in a batch."""
     around = context(tmp_path, detector, training=SINGLY, **more)
     criterion = make_criterion(importance, dense.network, SIZE, around, 8)
-    with coupled(copy_network(dense.network), detector, SIZE) as coupling:
+    with trace_dependency_groups(copy_network(dense.network), detector, SIZE) as coupling:
         return {block.name: criterion(block) for block in coupling.blocks}
 
 
@@ -79,7 +79,7 @@ def test_a_whole_batch_is_one_gradient(tmp_path: Path) -> None:
     gate = torch.ones(1, 48, 1, 1, requires_grad=True)
     terms = gated(dense.network, torch.cat(inputs(MixedDetector())), torch.ones(1, 32, 1, 1), gate)
     (gradient,) = torch.autograd.grad(sum(terms.values()), gate)
-    with coupled(copy_network(dense.network), MixedDetector(), SIZE) as coupling:
+    with trace_dependency_groups(copy_network(dense.network), MixedDetector(), SIZE) as coupling:
         found = criterion(next(block for block in coupling.blocks if block.name == "plain.0"))
     torch.testing.assert_close(found, gradient.flatten().square(), rtol=1e-3, atol=1e-9)
 
@@ -125,7 +125,7 @@ def test_every_channel_has_a_score_of_its_own(importance: str, norm: str, tmp_pa
             make_criterion(importance, dense.network, SIZE, context(tmp_path, detector), 8)
         return
     criterion = make_criterion(importance, dense.network, SIZE, context(tmp_path, detector), 8)
-    with coupled(copy_network(dense.network), detector, SIZE) as coupling:
+    with trace_dependency_groups(copy_network(dense.network), detector, SIZE) as coupling:
         for block in coupling.blocks:
             found = criterion(block)
             if found is not None:
@@ -171,4 +171,4 @@ def test_what_reads_an_input_is_summed_also_in_groups() -> None:
 
 def test_a_block_that_nothing_reads_has_no_sensitivity(tmp_path: Path) -> None:
     criterion = make_criterion("taylor", model().network, SIZE, context(tmp_path), 4)
-    assert criterion(Block("alone", 4, 1, (), None)) is None
+    assert criterion(ChannelGroup("alone", 4, 1, (), None)) is None

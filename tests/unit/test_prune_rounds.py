@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from paretune.compression.prune import run as pruning_rounds
-from paretune.compression.prune.dependency_groups import coupled
-from paretune.compression.prune.group_lasso import GroupLasso, energies, sparser
+from paretune.compression.prune.dependency_groups import trace_dependency_groups
+from paretune.compression.prune.group_lasso import GroupLasso, energies, train_with_group_lasso
 from paretune.compression.prune.step import Prune
 from paretune.compression.sparsify import Sparsify
 from paretune.core.errors import UserError
@@ -130,7 +130,7 @@ def test_a_real_fine_tuning_between_rounds(tmp_path: Path) -> None:
 
 def test_energies_are_those_of_all_weights_of_a_channel() -> None:
     network = model().network
-    with coupled(copy_network(network), MixedDetector(), SIZE) as coupling:
+    with trace_dependency_groups(copy_network(network), MixedDetector(), SIZE) as coupling:
         found = {block.channels: energies(block).detach() for block in coupling.blocks}
 
     def rows(layer: torch.nn.Module) -> torch.Tensor:
@@ -149,7 +149,7 @@ def test_energies_are_those_of_all_weights_of_a_channel() -> None:
 
 def test_the_penalty_pulls_weak_channels_sixteen_times_as_hard() -> None:
     network = model().network
-    with coupled(network, MixedDetector(), SIZE) as coupling:
+    with trace_dependency_groups(network, MixedDetector(), SIZE) as coupling:
         block = next(block for block in coupling.blocks if block.channels == 48)
     energy = energies(block).detach()
     weight = network.plain[0].weight.requires_grad_()
@@ -167,11 +167,11 @@ def test_sparsity_is_learnt(norm: str, tmp_path: Path) -> None:
     kept, lines = state(dense.network), []
 
     def weakest(given: Model) -> list[torch.Tensor]:
-        with coupled(copy_network(given.network), detector, SIZE) as coupling:
+        with trace_dependency_groups(copy_network(given.network), detector, SIZE) as coupling:
             return [energies(block).detach().sort().values for block in coupling.blocks]
 
     around = context(tmp_path, detector, progress=lines.append)
-    made = [sparser(dense, around, epochs=6, weight=weight) for weight in (1e-9, 1.0)]
+    made = [train_with_group_lasso(dense, around, epochs=6, weight=weight) for weight in (1e-9, 1.0)]
     assert same_state(kept, state(dense.network))
     assert lines[0].startswith("prune: sparsity epoch 1/6: loss ")
     assert "sparsity" in lines[0]
@@ -187,7 +187,7 @@ def test_sparsity_is_learnt(norm: str, tmp_path: Path) -> None:
 def test_learning_leaves_frozen_layers_as_they_are(tmp_path: Path) -> None:
     dense = model()
     dense.network.stem[0].weight.requires_grad_(False)
-    made = sparser(dense, context(tmp_path), epochs=1, weight=1.0).network
+    made = train_with_group_lasso(dense, context(tmp_path), epochs=1, weight=1.0).network
     assert torch.equal(made.stem[0].weight, dense.network.stem[0].weight)
     assert not torch.equal(made.plain[0].weight, dense.network.plain[0].weight)
     assert not made.stem[0].weight.requires_grad
@@ -196,7 +196,7 @@ def test_learning_leaves_frozen_layers_as_they_are(tmp_path: Path) -> None:
 def test_zeros_of_sparsify_outlive_the_learning(tmp_path: Path) -> None:
     around = context(tmp_path)
     sparse = Sparsify(sparsity=0.7).apply(model(), around)
-    made = sparser(sparse, around, epochs=1, weight=1e-3)
+    made = train_with_group_lasso(sparse, around, epochs=1, weight=1e-3)
     for name in ("stem.0", "same.0", "plain.0"):
         before, after = (given.network.get_submodule(name).weight.detach() for given in (sparse, made))
         assert torch.equal(after == 0, before == 0)
@@ -205,7 +205,7 @@ def test_zeros_of_sparsify_outlive_the_learning(tmp_path: Path) -> None:
 
 def test_sparsity_is_learnt_before_channels_go(tmp_path: Path) -> None:
     dense, around = model(), context(tmp_path)
-    learnt = sparser(dense, around, epochs=1, weight=1e-3)
+    learnt = train_with_group_lasso(dense, around, epochs=1, weight=1e-3)
     pruned = Prune(ratio=0.5, learn_sparsity=1).apply(dense, around)
     assert same_state(state(pruned.network), state(Prune(ratio=0.5).apply(learnt, around).network))
     none = Prune(ratio=0.01, learn_sparsity=1).apply(dense, around)

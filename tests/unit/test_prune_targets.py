@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from paretune.compression.prune import run as pruning_rounds
 from paretune.compression.prune import targets as pruning_targets
-from paretune.compression.prune.dependency_groups import Block, coupled
+from paretune.compression.prune.dependency_groups import ChannelGroup, trace_dependency_groups
 from paretune.compression.prune.ranking import ranked, stages
 from paretune.compression.prune.step import Prune
 from paretune.compression.prune.targets import MOST, flops_left, layer_flops, nearest, stopwatch
@@ -57,7 +57,7 @@ def test_operations_are_known_without_pruning(detector: Detector, size: InputSiz
     flops = layer_flops(dense.network, size)
     assert sum(flops.values()) == dense.flops
     network = copy_network(dense.network)
-    with coupled(network, detector, size) as coupling:
+    with trace_dependency_groups(network, detector, size) as coupling:
         rising = ranked(coupling.blocks, lambda block: torch.arange(block.channels) + 0.0, None, "local", 1)
         doomed = rising.lowest(0.4)
         left = flops_left(flops, coupling.blocks, doomed)
@@ -253,7 +253,7 @@ def test_a_scope_says_with_whom_channels_are_compared(scope: Any, left: list[int
         "head.a": torch.tensor([30.0, 31, 50, 51, 52, 53, 54, 55]),
         "head.b": torch.tensor([32.0, 33, 34, 35, 60, 61, 62, 63]),
     }
-    blocks = [Block(name, 8, 1, (), None) for name in scores]
+    blocks = [ChannelGroup(name, 8, 1, (), None) for name in scores]
     doomed = ranked(blocks, lambda block: scores[block.name], None, scope, 1).lowest(0.5)
     assert [8 - len(channels) for channels in doomed.values()] == left
     for name, channels in doomed.items():
@@ -263,20 +263,20 @@ def test_a_scope_says_with_whom_channels_are_compared(scope: Any, left: list[int
 def test_grouped_channels_go_one_of_each_group_and_the_width_stays_a_multiple() -> None:
     """Six channels in two groups: what is compared is the mean of the groups."""
     scores = torch.tensor([5.0, 1, 9, 5, 3, 9])
-    block = Block("grouped", 6, 2, (), None)
+    block = ChannelGroup("grouped", 6, 2, (), None)
     assert ranked([block], lambda _: scores, None, "local", 1).lowest(0.3)["grouped"] == [1, 4]
     assert ranked([block], lambda _: scores, None, "local", 4).lowest(0.3)["grouped"] == [1, 4]
     assert ranked([block], lambda _: scores, None, "local", 3).lowest(0.1)["grouped"] == []
 
 
 def test_a_ratio_is_a_share_of_the_widths_before() -> None:
-    block = Block("narrowed", 6, 1, (), None)
+    block = ChannelGroup("narrowed", 6, 1, (), None)
     for ratio, gone in ((0.2, 0), (0.5, 2), (0.75, 4)):
         doomed = ranked([block], lambda _: torch.arange(6.0), {"narrowed": 8}, "local", 1).lowest(ratio)
         assert doomed["narrowed"] == list(range(gone))
 
 
 def test_what_has_no_score_stays() -> None:
-    blocks = [Block("known", 4, 1, (), None), Block("unknown", 4, 1, (), None)]
+    blocks = [ChannelGroup("known", 4, 1, (), None), ChannelGroup("unknown", 4, 1, (), None)]
     found = ranked(blocks, lambda block: torch.arange(4.0) if block.name == "known" else None, None, "global", 1)
     assert found.lowest(0.5) == {"known": [0, 1]}

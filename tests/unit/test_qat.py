@@ -28,7 +28,7 @@ from paretune.networks.network_files import copy_network
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime
 from paretune.runtimes.tensorrt import TensorRt
-from paretune.training.extras import How, trained
+from paretune.training.extras import TrainingExtras, train_with_extras
 from paretune.training.loop import Epoch, Options
 from paretune.training.qat import with_rounding, without_rounding
 from paretune.training.settings import Training
@@ -53,9 +53,11 @@ def rounded(network: nn.Module) -> set[str]:
     return {name for name, layer in network.named_modules() if hasattr(layer, "input_range")}
 
 
-def run(tmp_path: Path, how: How, settings: Training = SETTINGS, **options: Any) -> tuple[nn.Module, list[Epoch]]:
+def run(
+    tmp_path: Path, how: TrainingExtras, settings: Training = SETTINGS, **options: Any
+) -> tuple[nn.Module, list[Epoch]]:
     detector, epochs = MixedDetector(), []
-    made = trained(
+    made = train_with_extras(
         copy_network(model(detector).network).train(),
         detector,
         context(tmp_path).data,
@@ -159,8 +161,8 @@ def test_gradients_go_straight_through_and_ranges_follow_the_inputs(tmp_path: Pa
 
 def test_training_is_done_rounded_and_ends_float_also_with_a_resume(tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"ema": 0.9})
-    plain, _ = run(tmp_path, How(), settings)
-    whole, epochs = run(tmp_path, How(qat_bits=BITS), settings)
+    plain, _ = run(tmp_path, TrainingExtras(), settings)
+    whole, epochs = run(tmp_path, TrainingExtras(qat_bits=BITS), settings)
     assert not rounded(whole)
     assert whole.state_dict().keys() == plain.state_dict().keys()
     assert not same(whole, plain)
@@ -178,10 +180,10 @@ def test_training_is_done_rounded_and_ends_float_also_with_a_resume(tmp_path: Pa
 
     detector = MixedDetector()
     start = copy_network(model(detector).network).train()
-    how, data = How(qat_bits=BITS), context(tmp_path).data
+    how, data = TrainingExtras(qat_bits=BITS), context(tmp_path).data
     more = {"device": "cpu", "on_epoch": stop}
     with pytest.raises(Stopped):
-        trained(start, detector, data, SIZE, settings, how, options=Options(), **more)
+        train_with_extras(start, detector, data, SIZE, settings, how, options=Options(), **more)
     resumed, rest = run(tmp_path, how, settings, resume=states[0])
     assert [epoch.number for epoch in rest] == [2, 3]
     assert same(resumed, whole)
@@ -195,7 +197,7 @@ def test_few_bits_are_learnt_around(tmp_path: Path) -> None:
     images = list(TrainingInputs(model(), context(tmp_path), range(8)))
     losses = {}
     for bits in (None, 3):
-        network, _ = run(tmp_path, How(qat_bits=bits), settings)
+        network, _ = run(tmp_path, TrainingExtras(qat_bits=bits), settings)
         deployed = with_rounding(network, MixedDetector(), 3, data.splits["train"], SIZE).eval()
         with torch.no_grad():
             terms = [MixedDetector().loss(deployed(torch.from_numpy(x)), [], SIZE) for x in images]
@@ -223,6 +225,8 @@ def test_for_tensorrt_it_takes_8_bits_on_every_cpu_and_signed_inputs(
         where = context(tmp_path, runtime=runtime)
         made[runtime.name] = Finetune(epochs=1, qat=True).apply(model(), where)
         assert "quantization-aware, 8 bits of a weight" in made[runtime.name].notes[-1]
-    wanted, _ = run(tmp_path, How(qat_bits=8, qat_signed=True), SETTINGS.model_copy(update={"epochs": 1, "lr": 1e-3}))
+    wanted, _ = run(
+        tmp_path, TrainingExtras(qat_bits=8, qat_signed=True), SETTINGS.model_copy(update={"epochs": 1, "lr": 1e-3})
+    )
     assert same(made["tensorrt"].network, wanted)
     assert not same(made["onnxruntime"].network, wanted)

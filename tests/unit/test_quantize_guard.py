@@ -12,7 +12,7 @@ import torch
 from paretune.compression.base import Context
 from paretune.compression.export import Export
 from paretune.compression.quantize import step as quantize
-from paretune.compression.quantize.accuracy_guard import Rung, climb
+from paretune.compression.quantize.accuracy_guard import Candidate, climb
 from paretune.compression.quantize.step import Quantize
 from paretune.core.errors import UserError
 from paretune.core.model import Model
@@ -39,10 +39,10 @@ def test_the_first_rung_within_the_limit_is_taken_and_none_after_it_is_made(seed
     limit = float(random.uniform(0, 0.06))
     made: list[str] = []
 
-    def rung(name: str) -> Rung:
-        return Rung(name, lambda: made.append(name) or {"core": Path(name)})
+    def rung(name: str) -> Candidate:
+        return Candidate(name, lambda: made.append(name) or {"core": Path(name)})
 
-    def further(best: Rung, files: dict[str, Path]) -> list[Rung]:
+    def further(best: Candidate, files: dict[str, Path]) -> list[Candidate]:
         assert best.label == files["core"].name == max("abc", key=maps.get)
         return [rung("d"), rung("e")]
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from paretune.compression.export import Export
 from paretune.compression.quantize.onnx_quantizers import integers_of, safe_bits, weights_only
-from paretune.compression.quantize.plan import Work
+from paretune.compression.quantize.plan import QuantizationFiles
 from paretune.compression.quantize.step import Quantize
 from paretune.core.model import Model
 from paretune.core.types import InputSize
@@ -183,7 +183,7 @@ def test_an_output_that_is_not_finite_is_named(source: Model, tmp_path: Path) ->
         if tensor.name == "score.bias":
             tensor.CopyFrom(numpy_helper.from_array(np.array([0, np.nan], np.float32), tensor.name))
     onnx.save(damaged, tmp_path / "damaged.onnx")
-    work = Work(source, context(tmp_path), [], tmp_path)
+    work = QuantizationFiles(source, context(tmp_path), [], tmp_path)
     work.check_finite({"core": source.file}, "fp16")
     with pytest.raises(RuntimeError, match="quantize: output 'score' is not finite in fp16"):
         work.check_finite({"core": tmp_path / "damaged.onnx"}, "fp16")

@@ -17,7 +17,7 @@ from paretune.compression.export import Export
 from paretune.compression.quantize import sensitivity
 from paretune.compression.quantize.float_layers import integer_layers, layers
 from paretune.compression.quantize.onnx_quantizers import prepare
-from paretune.compression.quantize.plan import CALIBRATION, KEPT, Plan, Work, told
+from paretune.compression.quantize.plan import CALIBRATION, KEPT, QuantizationFiles, QuantizationPlan, told
 from paretune.compression.quantize.sensitivity import agreement, rank
 from paretune.compression.quantize.step import Quantize
 from paretune.core.model import Model
@@ -129,8 +129,8 @@ def test_the_layer_that_was_spoilt_comes_first_and_keeping_it_in_float_mends_it(
 @pytest.mark.slow
 def test_layers_put_back_into_float_one_after_another_are_all_named(tmp_path: Path) -> None:
     """As where ``max_drop`` wants more of them than ``keep_float``."""
-    work = Work(exported(tmp_path / "source"), context(tmp_path), range(4), tmp_path)
-    once = work.make(Plan("int8", "onnxruntime", "minmax", True, 7, False, 1))
+    work = QuantizationFiles(exported(tmp_path / "source"), context(tmp_path), range(4), tmp_path)
+    once = work.make(QuantizationPlan("int8", "onnxruntime", "minmax", True, 7, False, 1))
     twice = work.with_floats(once, work.ranked(once)[:2])["core"]
     onnx.checker.check_model(str(twice), full_check=True)
     source, made = onnx.load(work.floats["core"]).graph, onnx.load(twice).graph
@@ -161,8 +161,8 @@ def test_files_for_tensorrt_are_compared_as_it_adds_up_and_others_as_this_cpu_do
             layer.weight.fill_(0.2)  # all as large as they come: no sum of pairs fits 16 bits
     source = Export().apply(bright, context(tmp_path / "source"))
     around = replace(context(tmp_path), runtime=runtime)
-    work = Work(source, around, range(4), tmp_path)
-    files = work.make(Plan("int8", "onnxruntime", "minmax", True, 8, False, 0))
+    work = QuantizationFiles(source, around, range(4), tmp_path)
+    files = work.make(QuantizationPlan("int8", "onnxruntime", "minmax", True, 8, False, 0))
     assert len(work.ranked(files)) == len(seen) == 6
     assert set(seen) == {runtime is not None}
     batch = around.detector.preprocess(pictures_of(around)[0], source.input_size)[0][None]

@@ -27,22 +27,22 @@ from paretune.detectors.yolox.detector import Yolo
 from paretune.networks.network_files import count
 from paretune.profiling.roofline import advice
 from paretune.profiling.roofline import hardware_peaks as roofs
-from paretune.profiling.roofline.advice import Candidate, advise
+from paretune.profiling.roofline.advice import AdvisedArtefact, advise
 from paretune.profiling.roofline.diagnosis import Diagnosis, diagnose
-from paretune.profiling.roofline.hardware_peaks import Roofs, measure_roofs
-from paretune.profiling.roofline.layer_work import Work, work_of
+from paretune.profiling.roofline.hardware_peaks import HardwarePeaks, measure_roofs
+from paretune.profiling.roofline.layer_work import LayerWork, work_of
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime
 from paretune.runtimes.predictor import load_predictor
 from tests_support_profiling import FAKE_ROW, FakeDetector, onnx_of
 
-ROOFS = Roofs("cpu", {"fp32": 100e9, "int8": 400e9}, [(1_000_000, 50e9), (100_000_000, 10e9)], {})
-HEAVY = Work("heavy", 100e6, 10_000, 40_000, "fp32")
+ROOFS = HardwarePeaks("cpu", {"fp32": 100e9, "int8": 400e9}, [(1_000_000, 50e9), (100_000_000, 10e9)], {})
+HEAVY = LayerWork("heavy", 100e6, 10_000, 40_000, "fp32")
 """1 ms at 100 GFLOP/s; its 200 kB take 4 µs."""
-WIDE = Work("wide", 1e6, 100, 1_249_900, "fp32")
+WIDE = LayerWork("wide", 1e6, 100, 1_249_900, "fp32")
 """5 MB take 0.5 ms at 10 GB/s."""
-TINY = Work("tiny", 1e6, 100, 1_000, "fp32")
+TINY = LayerWork("tiny", 1e6, 100, 1_000, "fp32")
 """10 µs at most."""
 IMAGE = np.zeros((40, 60, 3), np.uint8)
 
@@ -57,8 +57,8 @@ def recipe(**fields: Any) -> dict[str, Any]:
     return {"input_size": "256x192", "steps": [], "runtime": "eager", **fields}
 
 
-def candidate(given: dict[str, Any], detector: Any = Yolo()) -> Candidate:  # noqa: B008 - frozen
-    return Candidate(given, InputSize(256, 192), "cpu", detector)
+def candidate(given: dict[str, Any], detector: Any = Yolo()) -> AdvisedArtefact:  # noqa: B008 - frozen
+    return AdvisedArtefact(given, InputSize(256, 192), "cpu", detector)
 
 
 def test_a_layer_is_bound_by_its_lower_roof_unless_it_reaches_neither() -> None:

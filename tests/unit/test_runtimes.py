@@ -62,7 +62,7 @@ def test_openvino_runs_in_bfloat16_or_says_that_it_cannot(network, model_file, t
     artefact = artefact_of(tmp_path / "artefact", file=model_file, runtime=runtime)
     told = Path("/proc/cpuinfo").read_text()
     if "avx512_bf16" not in told and "amx_bf16" not in told:
-        assert "does not compute bfloat16" in runtime.problem(Target())
+        assert "does not compute bfloat16" in runtime.unsupported_reason(Target())
         if "avx512f" not in told:  # with AVX-512 alone OpenVINO imitates it, slowly
             with pytest.raises(RuntimeError, match="layers in fp32, not in bf16"):
                 runtime.load(artefact, Target())
@@ -135,10 +135,10 @@ def test_eager_needs_the_gpu_it_was_asked_for(network, tmp_path, monkeypatch):
         Eager().load(artefact_of(tmp_path / "artefact", network=network), Target(device="cuda"))
     monkeypatch.setattr(errors, "find_spec", lambda _: object())
     for runtime in (Eager(), Compiled(), TensorRt()):
-        assert runtime.problem(Target(device="cuda")) == "the target is a GPU, and torch finds none"
+        assert runtime.unsupported_reason(Target(device="cuda")) == "the target is a GPU, and torch finds none"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for runtime in (Eager(), Compiled(), TensorRt()):
-        assert runtime.problem(Target(device="cuda")) is None
+        assert runtime.unsupported_reason(Target(device="cuda")) is None
 
 
 @pytest.mark.parametrize(("precision", "share"), [("fp32", 1e-6), ("bf16", 0.05), ("fp16", 0.005)])

@@ -28,11 +28,11 @@ from paretune.detectors.yolox.detector import Yolo
 from paretune.runtimes import aot_cache_key as ahead_key
 from paretune.runtimes import aot_program as ahead
 from paretune.runtimes.aot_cache_key import key_of
-from paretune.runtimes.aot_program import Ahead
+from paretune.runtimes.aot_program import AotProgram
 from paretune.runtimes.artefact_writer import write_artefact
-from paretune.runtimes.base import Core
+from paretune.runtimes.base import NetworkRunner
 from paretune.runtimes.compiled import Compiled
-from paretune.runtimes.eager import Eager, Given, Precision, ready
+from paretune.runtimes.eager import ArrayConversion, Eager, EagerPrecision, ready
 from paretune.storage.atomic_files import new_folder
 from paretune.system import machine_cache as caching
 from tests_support_profiling import FAKE_ROW, FakeDetector
@@ -49,7 +49,7 @@ def batch_of(size: InputSize, bright: float = 1.0) -> Floats:
     return np.random.default_rng(0).random((1, 3, size.height, size.width), np.float32) * np.float32(bright)
 
 
-def loaded(folder: Path, network: nn.Module, detector: Detector, size: InputSize, runtime: Any) -> Core:
+def loaded(folder: Path, network: nn.Module, detector: Detector, size: InputSize, runtime: Any) -> NetworkRunner:
     artefact = write_artefact(
         folder, Model(network, None, size), detector=detector, runtime=runtime, recipe_tree={}, classes=("a", "b")
     )
@@ -81,7 +81,7 @@ def test_a_compiler_is_missing_where_torch_finds_none(
     except InvalidCxxCompiler:
         found = False
     assert found == ("{there}" in command)
-    assert (Compiled().problem(Target()) is None) == found
+    assert (Compiled().unsupported_reason(Target()) is None) == found
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_gpu_needs_the_c_compiler_that_triton_finds(
     except RuntimeError:
         found = ""
     assert (shutil.which(found) is None) == (told is not None)
-    problem = Compiled().problem(Target(device="cuda"))
+    problem = Compiled().unsupported_reason(Target(device="cuda"))
     assert problem is None if told is None else told in str(problem)
 
 
@@ -137,24 +137,24 @@ def test_a_program_that_is_dropped_or_broken_at_any_moment_is_compiled_anew(
     monkeypatch.setattr(ahead, "private_folder", lambda _: tmp_path)
     harm, compiled = list[Callable[[Path], object]](), list[Path]()
 
-    def compiles(_: Ahead, images: torch.Tensor, folder: Path) -> None:
+    def compiles(_: AotProgram, images: torch.Tensor, folder: Path) -> None:
         compiled.append(folder)
         with new_folder(folder) as draft:
             (draft / "whole").write_text("")
         if harm:
             harm.pop()(folder)
 
-    def opens(_: Ahead, folder: Path) -> Any:
+    def opens(_: AotProgram, folder: Path) -> Any:
         if not (folder / "whole").is_file():
             raise RuntimeError("not whole")
         return lambda given: given
 
-    monkeypatch.setattr(Ahead, "_compile", compiles)
-    monkeypatch.setattr(Ahead, "_opened", opens)
+    monkeypatch.setattr(AotProgram, "_compile", compiles)
+    monkeypatch.setattr(AotProgram, "_opened", opens)
 
     def run() -> int:
         before = len(compiled)
-        Ahead(nn.Identity(), Given("cpu", "fp32"), "a key")(batch_of(SIZE))
+        AotProgram(nn.Identity(), ArrayConversion("cpu", "fp32"), "a key")(batch_of(SIZE))
         return len(compiled) - before
 
     assert (run(), run()) == (1, 0)
@@ -183,7 +183,7 @@ def test_what_is_not_one_graph_is_an_error(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(ahead, "private_folder", lambda _: tmp_path)
     with pytest.raises(RuntimeError, match="data-dependent"):
-        Ahead(Choosing().eval(), Given("cpu", "fp32"), "choosing")(batch_of(SIZE))
+        AotProgram(Choosing().eval(), ArrayConversion("cpu", "fp32"), "choosing")(batch_of(SIZE))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -244,7 +244,9 @@ def test_a_key_costs_the_reading_of_our_own_networks_files(tmp_path: Path, monke
     monkeypatch.setattr(ahead_key, "sha256", lambda file: read.append(file) or "a hash")
     key_of(tmp_path / "a", Yolo(), "core", Yolo(width=0.125).build(2))
     package = Path(ahead_key.__file__).parents[1]
-    assert {file.parent for file in read} == {tmp_path / "a", package / "detectors", package / "runtimes"}
+    families = {package / "detectors" / name for name in ("", "yolox", "ssd", "faster_rcnn")}
+    ours = {*families, package / "networks", package / "runtimes"}
+    assert {file.parent for file in read} == {tmp_path / "a", *ours}
     assert len(read) == len(set(read))
     assert sum(file.stat().st_size for file in read) < 2**20
 
@@ -252,11 +254,11 @@ def test_a_key_costs_the_reading_of_our_own_networks_files(tmp_path: Path, monke
 def test_a_program_is_known_by_how_and_where_it_was_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead, "private_folder", lambda _: tmp_path)
     asked = list[Path]()
-    monkeypatch.setattr(Ahead, "_compile", lambda _self, _images, folder: asked.append(folder))
-    monkeypatch.setattr(Ahead, "_opened", lambda *_: lambda given: given)
+    monkeypatch.setattr(AotProgram, "_compile", lambda _self, _images, folder: asked.append(folder))
+    monkeypatch.setattr(AotProgram, "_opened", lambda *_: lambda given: given)
 
     def place(names: dict[str, str] | None = None) -> Path:
-        Ahead(nn.Identity(), Given("cpu", "fp32"), "a key", names)(batch_of(SIZE))
+        AotProgram(nn.Identity(), ArrayConversion("cpu", "fp32"), "a key", names)(batch_of(SIZE))
         return asked[-1]
 
     first = place()
@@ -266,7 +268,7 @@ def test_a_program_is_known_by_how_and_where_it_was_compiled(tmp_path: Path, mon
         lambda: monkeypatch.setenv("TORCHINDUCTOR_MAX_AUTOTUNE", "1"),
         lambda: monkeypatch.setattr(ahead_key, "cpu_flags", lambda: frozenset({"avx"})),
         lambda: monkeypatch.setattr(ahead_key, "version", lambda _: "0.1"),
-        lambda: monkeypatch.setattr(Ahead, "_options", {"freezing": False}),
+        lambda: monkeypatch.setattr(AotProgram, "_options", {"freezing": False}),
     ]
     found = [first]
     for change in changes:
@@ -286,13 +288,13 @@ def test_a_program_is_compiled_once_and_says_what_its_own_network_says(
     monkeypatch.setenv("TMPDIR", str(temporary))
     batches = [batch_of(SIZE), np.concatenate([batch_of(SIZE), batch_of(SIZE, 0.5)])]
     compiled = list[Path]()
-    compiling = Ahead._compile
+    compiling = AotProgram._compile
 
-    def counting(self: Ahead, images: torch.Tensor, folder: Path) -> None:
+    def counting(self: AotProgram, images: torch.Tensor, folder: Path) -> None:
         compiled.append(folder)
         compiling(self, images, folder)
 
-    monkeypatch.setattr(Ahead, "_compile", counting)
+    monkeypatch.setattr(AotProgram, "_compile", counting)
     for seed, expected in ((0, 2), (0, 2), (1, 3), (1, 3), (1, 4)):  # the same form, other weights
         if expected == 4:  # somebody cleaned up, file by file
             next(compiled[-1].rglob("*.so")).unlink()
@@ -359,7 +361,7 @@ def test_every_family_compiles(detector: Detector, size: InputSize, bright: floa
             assert np.abs(wanted - got).max() <= share * np.abs(wanted).max()
 
 
-def _inputs(detector: Detector, core: Core, batch: Floats, size: InputSize) -> dict[str, Floats]:
+def _inputs(detector: Detector, core: NetworkRunner, batch: Floats, size: InputSize) -> dict[str, Floats]:
     """What each part is given."""
     seen: dict[str, Floats] = {}
 
@@ -372,7 +374,7 @@ def _inputs(detector: Detector, core: Core, batch: Floats, size: InputSize) -> d
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_a_stored_network_with_batch_norms_is_traced_in_halves(precision: Precision, tmp_path: Path) -> None:
+def test_a_stored_network_with_batch_norms_is_traced_in_halves(precision: EagerPrecision, tmp_path: Path) -> None:
     """What is read from a file are views; none of another type may be left behind them."""
     detector, size = Yolo(width=0.125, depthwise=False), InputSize(64, 64)
     torch.manual_seed(0)
@@ -382,7 +384,7 @@ def test_a_stored_network_with_batch_norms_is_traced_in_halves(precision: Precis
     )
     network = ready(artefact, Target(), precision)
     assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) > 10
-    images = Given("cpu", precision).tensor(batch_of(size))
+    images = ArrayConversion("cpu", precision).tensor(batch_of(size))
     traced: Any = torch.compile(network, fullgraph=True, dynamic=False, backend="eager")
     with torch.no_grad():
         for ours, wanted in zip(traced(images), network(images), strict=True):

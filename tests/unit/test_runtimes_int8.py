@@ -26,7 +26,7 @@ from paretune.detectors.faster_rcnn.detector import FasterRcnn
 from paretune.detectors.ssd.detector import Ssd
 from paretune.detectors.yolox.detector import Yolo
 from paretune.networks.int8_layers import LARGEST_WEIGHT, Int8Conv2d, Int8Linear, is_int8
-from paretune.networks.layer_chain import Chain, Nothing
+from paretune.networks.layer_chain import Chain, FoldedBatchNorm
 from paretune.networks.network_files import load_network, save_network
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.eager import Eager, ready
@@ -230,7 +230,7 @@ def test_a_kept_layer_whose_norm_was_folded_has_its_bias(tmp_path: Path) -> None
     network, detector = model().network, MixedDetector()
     made = quantize_network(network, detector, calibration(), keep=["stem.0"])
     assert isinstance(made.stem[0], Chain)
-    assert isinstance(made.stem[1], Nothing)
+    assert isinstance(made.stem[1], FoldedBatchNorm)
     save_network(made, tmp_path)
     assert the_same(made, load_network(detector, 2, tmp_path))
 

@@ -184,14 +184,14 @@ def test_onnxruntime_without_the_provider_says_which_it_has(model_file, tmp_path
     word = "cuda" if provider == "auto" else provider
     with pytest.raises(RuntimeError, match=f"no provider {word}, only CPUExecutionProvider: not on cuda"):
         on(provider).load(artefact_of(tmp_path / "a", file=model_file), Target(device="cuda"))
-    said = on(provider).problem(Target(device="cuda"))
+    said = on(provider).unsupported_reason(Target(device="cuda"))
     assert said == f"this onnxruntime has no provider {word}, only CPUExecutionProvider: not on cuda"
 
 
 def test_onnxruntime_knows_nothing_against_a_provider_that_is_there(monkeypatch):
     monkeypatch.setattr(onnxsession.library(), "get_available_providers", lambda: EVERY)
-    assert on("tensorrt").problem(GPU) is None
-    assert OnnxRuntime().problem(Target()) is None
+    assert on("tensorrt").unsupported_reason(GPU) is None
+    assert OnnxRuntime().unsupported_reason(Target()) is None
 
 
 def test_onnxruntimes_tensorrt_has_no_float32(model_file, tmp_path, monkeypatch):
@@ -199,10 +199,10 @@ def test_onnxruntimes_tensorrt_has_no_float32(model_file, tmp_path, monkeypatch)
     on_a_gpu(monkeypatch, tmp_path)
     runtime = OnnxRuntime(provider="tensorrt")
     told = "cannot be told to leave TF32, .* take precision: fp16, or runtime tensorrt"
-    assert re.search(told, runtime.problem(GPU))
+    assert re.search(told, runtime.unsupported_reason(GPU))
     with pytest.raises(RuntimeError, match=told):
         runtime.load(artefact_of(tmp_path / "a", file=model_file), GPU)
-    assert on("tensorrt").problem(GPU) is OnnxRuntime().problem(GPU) is None
+    assert on("tensorrt").unsupported_reason(GPU) is OnnxRuntime().unsupported_reason(GPU) is None
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
@@ -214,7 +214,7 @@ def test_onnxruntime_tells_which_libraries_its_provider_lacks(model_file, tmp_pa
     )
     runtime = on(provider)
     told = r"provider cuda needs libcudnn.so.9|provider tensorrt needs libnvinfer.so.10"
-    assert re.match(f"onnxruntime: ({told}): not found here$", runtime.problem(GPU))
+    assert re.match(f"onnxruntime: ({told}): not found here$", runtime.unsupported_reason(GPU))
     with pytest.raises(RuntimeError, match=told):
         runtime.load(artefact_of(tmp_path / "a", file=model_file), GPU)
 
@@ -255,7 +255,7 @@ def test_what_pip_installed_is_loaded_before_a_library_is_called_missing(provide
 def test_onnxruntime_provider_and_target_must_be_of_one_device(model_file, tmp_path, provider, device):
     with pytest.raises(RuntimeError, match=f"provider {provider} does not run on {device}"):
         on(provider).load(artefact_of(tmp_path / "a", file=model_file), Target(device=device))
-    assert f"provider {provider} does not run on {device}" in on(provider).problem(Target(device=device))
+    assert f"provider {provider} does not run on {device}" in on(provider).unsupported_reason(Target(device=device))
 
 
 def test_onnxruntime_that_falls_back_to_another_provider_is_refused(model_file, tmp_path, monkeypatch):

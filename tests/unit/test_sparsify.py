@@ -15,7 +15,7 @@ from paretune.compression.finetune import Finetune
 from paretune.compression.sparsify import Sparsify
 from paretune.training import trainer as stepping
 from paretune.training.loop import Options, train
-from paretune.training.sparsity_mask import Zeros
+from paretune.training.sparsity_mask import SparsityMask
 from tests_support_compression import SETTINGS, SIZE, context, model, same_state, state
 
 PREDICTORS = {"box", "score"}
@@ -135,7 +135,7 @@ def test_gradients_of_zeros_count_for_nothing() -> None:
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[1.0, 0, 2], [0, 0, 3]]))
         layer.bias.zero_()
-    kept = Zeros(layer.parameters())
+    kept = SparsityMask(layer.parameters())
     layer(torch.ones(1, 3)).sum().backward()
     kept.in_gradients()
     assert layer.weight.grad.tolist() == [[1, 0, 1], [0, 0, 1]]

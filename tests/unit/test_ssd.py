@@ -182,9 +182,9 @@ def test_other_losses_are_finite_and_have_slopes(losses):
 
 
 def test_sizes_that_leave_nothing_are_refused():
-    assert VGG.size_problem(InputSize(268, 268)) is None
-    assert "at least 268" in VGG.size_problem(InputSize(267, 267))
-    assert LITE.size_problem(InputSize(32, 32)) is None
+    assert VGG.size_unsupported_reason(InputSize(268, 268)) is None
+    assert "at least 268" in VGG.size_unsupported_reason(InputSize(267, 267))
+    assert LITE.size_unsupported_reason(InputSize(32, 32)) is None
 
 
 @pytest.mark.slow

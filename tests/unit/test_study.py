@@ -12,7 +12,7 @@ import pytest
 from paretune.core.yaml_document import read_yaml
 from paretune.search.samplers import SAMPLERS, Random
 from paretune.search.space_reader import read_space
-from paretune.search.study import Setup, SpaceExhausted, Study
+from paretune.search.study import SpaceExhausted, Study, StudySettings
 from paretune.storage.trial_record import Record
 
 SPACE = """\
@@ -47,7 +47,7 @@ def record(proposal, state="complete", facts=None, **metrics):
 def study(tmp_path):
     def make(records=(), text=SPACE, sampler=None, violations=lambda _: {}, more=()):
         (tmp_path / "s.yaml").write_text(text)
-        setup = Setup(
+        setup = StudySettings(
             space=read_space(read_yaml(tmp_path / "s.yaml")),
             objectives={"map": "maximize", "latency_ms_p50": "minimize"},
             violations=violations,

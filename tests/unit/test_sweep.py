@@ -21,7 +21,7 @@ from paretune.runtimes.openvino import OpenVino
 from paretune.storage.trial_record import UNFIT, Record, read_records, write_record
 from paretune.workflows.machine_check import refuse_unfit_machine
 from paretune.workflows.sweep import run_trials
-from paretune.workflows.sweep_reporter import Reporter
+from paretune.workflows.sweep_reporter import SweepReporter
 
 JOB = """\
 dataset: {shapes: {}}
@@ -66,7 +66,7 @@ class Tune:
             searcher.on_trial_complete(str(turn), {"number": number})
 
 
-class Quiet(Reporter):
+class Quiet(SweepReporter):
     def trial_done(self, _record: Record) -> None:
         """Neither front nor log."""
 
@@ -141,7 +141,7 @@ def test_a_runtime_that_was_installed_since_is_tried_again_where_this_machine_ca
     recipe = {"input_size": 128, "steps": [], "runtime": "openvino"}
     failed = Record.failed(2, Recipe.model_validate(recipe).tree(), {}, "sampled", "UserError: not installed here")
     write_record(sweep.folder, replace(failed, facts={UNFIT: True}))
-    monkeypatch.setattr(OpenVino, "problem", lambda *_: "not installed here" if missing else None)
+    monkeypatch.setattr(OpenVino, "unsupported_reason", lambda *_: "not installed here" if missing else None)
     monkeypatch.setattr(trials, "run_trials", rest := Tune(sweep, set()))
     run_trials(sweep, Quiet(sweep), share=share)
     assert rest.ran == list(range(3, 12))
@@ -163,7 +163,9 @@ def test_a_target_that_this_machine_cannot_be_is_refused_before_anything_is_made
     job: Path, target: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 4})
-    monkeypatch.setattr(eager, "gpu_problem", lambda t: message.partition(": ")[2] if t.device == "cuda" else None)
+    monkeypatch.setattr(
+        eager, "gpu_unsupported_reason", lambda t: message.partition(": ")[2] if t.device == "cuda" else None
+    )
     assert main(["sweep", str(job), "--name", "one", "--set", target]) == 2
     assert message in capsys.readouterr().err
     assert not Path("runs").exists()
@@ -177,7 +179,7 @@ def test_energy_that_this_machine_does_not_tell_is_refused_before_anything_is_ma
     job: Path, why: str | None, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 4})
-    monkeypatch.setattr(energy, "problem", lambda _: why)
+    monkeypatch.setattr(energy, "unsupported_reason", lambda _: why)
     refuse_unfit_machine(read_plan(job).job)  # nobody asks for it
     if why is None:
         refuse_unfit_machine(read_plan(job, {"objectives": {"map": "maximize", "energy_mj_image": "minimize"}}).job)

@@ -13,7 +13,7 @@ from ray import cloudpickle
 from paretune.config.job import Job
 from paretune.core.errors import UserError
 from paretune.distributed import ray_session as session
-from paretune.reports.front_page import Picture, front_html
+from paretune.reports.front_page import FrontView, front_html
 from paretune.results.front_summary import comparison_of, front_of, front_text
 from paretune.results.sweep_folder import Sweep
 from paretune.workflows import front_comparison
@@ -80,7 +80,7 @@ def test_a_comparison_that_fails_is_told_and_resume_tries_again(
     said = capsys.readouterr().out
     assert f"speed-ups: not known, {why}; to try again: paretune resume demo" in said
     front = front_of(sweep, list(outcome.records))
-    page = front_html(Picture(front, outcome.records, OBJECTIVES, comparison_of(sweep)))
+    page = front_html(FrontView(front, outcome.records, OBJECTIVES, comparison_of(sweep)))
     assert "Speed-ups are not known: the measuring process was killed by SIGKILL: &lt;out of memory&gt;." in page
 
     measured = {**comparison(), "notes": ["few_images: measured on 24 images, 100 are usual"]}

@@ -17,7 +17,7 @@ import pytest
 from paretune.core.spec import fingerprint
 from paretune.search.pareto_front import hypervolume, pareto_front
 from paretune.tracking import sweep_tracker as module
-from paretune.tracking.mlflow_client import Place, database_uri
+from paretune.tracking.mlflow_client import LogPlace, database_uri
 from paretune.tracking.saved_views import view_key
 from paretune.tracking.sweep_tracker import MlflowTracker
 from paretune.tracking.training_run import TrainingLog
@@ -234,9 +234,9 @@ def raised_by(library, error):
     ("library", "error", "surfaces"),
     [
         ("paretune.tracking.sweep_runs", KeyError("trial"), True),
-        ("paretune.records", TypeError("None"), True),
+        ("paretune.storage.trial_record", TypeError("None"), True),
         ("json", TypeError("not serializable"), True),  # what Python raises of what we gave it
-        ("paretune.records", OSError("the disk is full"), False),
+        ("paretune.storage.trial_record", OSError("the disk is full"), False),
         ("json", PermissionError("samples.npz"), False),
         ("mlflow.store", KeyError("a server's answer"), False),
         ("sqlalchemy.orm", RuntimeError("database is locked"), False),
@@ -327,7 +327,7 @@ def test_a_sweep_of_the_same_name_made_anew_is_another_one(runs):
 @slow
 def test_a_training_of_the_same_name_made_anew_has_a_run_of_its_own(runs):
     epoch = {"number": 1, "losses": {"box": 1.0}, "lr": 0.1, "images_per_second": 9.0, "seconds": 2.0}
-    place = Place(runs, "first", None, "trainings")
+    place = LogPlace(runs, "first", None, "trainings")
     for begun, entries in ((False, [epoch]), (False, [epoch]), (True, [epoch, {**epoch, "number": 2}])):
         TrainingLog(place, {"epochs": 2}, begun=begun).epochs(entries)
     client = client_of(runs)

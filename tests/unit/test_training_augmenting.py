@@ -13,7 +13,16 @@ from torchvision.transforms import v2
 from paretune.core.types import Annotations, InputSize
 from paretune.data.preprocess import Preprocess
 from paretune.training import augmentation as augmenting
-from paretune.training.augmentation import Picture, cropped, mirrored, mosaic, recoloured, rescaled, seen, zoomed_out
+from paretune.training.augmentation import (
+    AugmentedImage,
+    cropped,
+    mirrored,
+    mosaic,
+    recoloured,
+    rescaled,
+    seen,
+    zoomed_out,
+)
 from paretune.training.augmentation_settings import Augment
 from paretune.training.loader import Batches
 from paretune.training.settings import Training
@@ -28,13 +37,13 @@ def annotations(*boxes) -> Annotations:
     return Annotations(found, np.arange(len(found)), np.zeros(len(found), bool))
 
 
-def painted(random: np.random.Generator, width: int, height: int) -> Picture:
+def painted(random: np.random.Generator, width: int, height: int) -> AugmentedImage:
     """One bright rectangle on black."""
     image = np.zeros((height, width, 3), np.uint8)
     (x1, x2), (y1, y2) = (np.sort(random.choice(side, 2, replace=False)) for side in (width, height))
     x2, y2 = max(x2, min(x1 + 12, width)), max(y2, min(y1 + 12, height))
     image[y1:y2, x1:x2] = 255
-    return Picture(image, annotations([x1, y1, x2, y2]))
+    return AugmentedImage(image, annotations([x1, y1, x2, y2]))
 
 
 def bounds(image: np.ndarray) -> np.ndarray:
@@ -56,7 +65,10 @@ def test_a_painted_rectangle_stays_in_its_box_through_every_change(seed):
         zoomed_out(start, GREY, random),
         rescaled(start, zoom, tuple(centre), tuple(at), SIZE, GREY),
         mosaic(
-            [start, *(Picture(np.zeros((64, 96, 3), np.uint8), annotations()) for _ in range(3))], SIZE, GREY, random
+            [start, *(AugmentedImage(np.zeros((64, 96, 3), np.uint8), annotations()) for _ in range(3))],
+            SIZE,
+            GREY,
+            random,
         ),
     ):
         for box in changed.annotations.boxes:
@@ -69,7 +81,7 @@ def test_zooming_is_torchvisions_affine():
     random = np.random.default_rng(3)
     coarse = torch.from_numpy(random.integers(0, 256, (3, 8, 8), dtype=np.uint8))
     image = v2.functional.resize(coarse, [63, 95])  # smooth: the two interpolate alike, not equally
-    picture = Picture(image.permute(1, 2, 0).numpy().copy(), annotations([20, 15, 60, 40]))
+    picture = AugmentedImage(image.permute(1, 2, 0).numpy().copy(), annotations([20, 15, 60, 40]))
     ours = rescaled(picture, 1.3, (95 / 2, 63 / 2), (95 / 2 + 7, 63 / 2 - 4), InputSize(95, 63), 0)
     how = {"angle": 0.0, "translate": [7, -4], "scale": 1.3, "shear": [0.0, 0.0]}
     theirs = v2.functional.affine(image, **how, interpolation=v2.InterpolationMode.BILINEAR)
@@ -85,7 +97,7 @@ def test_crops_and_larger_areas_are_torchvisions(seed, monkeypatch):
     random = np.random.default_rng(seed)
     image = random.integers(0, 256, (60, 90, 3), dtype=np.uint8)
     boxes = np.float32([[5, 5, 40, 30], [30, 20, 85, 55], [60, 5, 80, 25]])
-    part = cropped(Picture(image, annotations(*boxes)), random)
+    part = cropped(AugmentedImage(image, annotations(*boxes)), random)
     height, width = part.image.shape[:2]
     windows = np.lib.stride_tricks.sliding_window_view(image, (height, width, 3))[:, :, 0]
     ((y, x),) = np.argwhere((windows == part.image).all((2, 3, 4)))
@@ -99,7 +111,7 @@ def test_crops_and_larger_areas_are_torchvisions(seed, monkeypatch):
     overlap = box_iou(torch.from_numpy(boxes), torch.tensor([[x, y, x + width, y + height]]).float())
     assert (width, height) == (90, 60) or overlap.max() >= min(augmenting.CROP_OVERLAPS)
 
-    wide = zoomed_out(Picture(image, annotations(*boxes)), GREY, random)
+    wide = zoomed_out(AugmentedImage(image, annotations(*boxes)), GREY, random)
     left, top = (wide.annotations.boxes - boxes)[0, :2]
     padding = [int(left), int(top), wide.image.shape[1] - 90 - int(left), wide.image.shape[0] - 60 - int(top)]
     assert min(padding) >= 0

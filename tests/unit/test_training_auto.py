@@ -15,17 +15,17 @@ from paretune.config.job import Job
 from paretune.config.plan import read_plan
 from paretune.core.errors import UserError, UserErrors
 from paretune.core.types import Annotations, Image, InputSize
-from paretune.data.statistics import Statistics, statistics
+from paretune.data.statistics import SplitStatistics, statistics
 from paretune.detectors.base import Detector
 from paretune.detectors.faster_rcnn.detector import FasterRcnn
 from paretune.detectors.ssd.detector import Ssd
 from paretune.detectors.yolox.detector import Yolo
-from paretune.training.auto_rules import Rules, suited
+from paretune.training.auto_rules import AutoRules, suited
 from paretune.training.settings import Training
 from paretune.workflows.train import open_place, run_training
 from tests_support import ROOT
 
-FEW = Statistics(
+FEW = SplitStatistics(
     images=120, boxes=300, classes=4, width=640, height=480, objects=2, smallest=0.12, small=0.15, largest=0.8
 )
 JOB: dict[str, Any] = {
@@ -37,8 +37,10 @@ JOB: dict[str, Any] = {
 }
 
 
-def rules(given: dict[str, Any] | None = None, train: Statistics = FEW, detector: Detector | None = None) -> Rules:
-    return Rules(detector or Yolo(), Training.model_validate({"auto": True, **(given or {})}), train, 40)
+def rules(
+    given: dict[str, Any] | None = None, train: SplitStatistics = FEW, detector: Detector | None = None
+) -> AutoRules:
+    return AutoRules(detector or Yolo(), Training.model_validate({"auto": True, **(given or {})}), train, 40)
 
 
 def chosen(picture: float, **given: Any) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def test_pretrained_weights_begin_frozen_and_with_smaller_steps() -> None:
 
 
 def test_no_picture_is_mirrored_where_classes_are_sides() -> None:
-    train = Statistics(**{**vars(FEW), "sided": ("turn left", "turn right")})
+    train = SplitStatistics(**{**vars(FEW), "sided": ("turn left", "turn right")})
     flip = next(c for c in rules(train=train).choices(0.01) if c.field == "training.flip")
     assert flip.value == 0
     assert "turn left" in flip.because
@@ -86,18 +88,18 @@ def test_no_picture_is_mirrored_where_classes_are_sides() -> None:
 def test_the_size_is_one_that_the_detector_takes_in_the_pictures_proportions(
     width: float, height: float, detector: Detector
 ) -> None:
-    train = Statistics(**{**vars(FEW), "width": width, "height": height})
+    train = SplitStatistics(**{**vars(FEW), "width": width, "height": height})
     size, _ = rules(train=train, detector=detector).size(lambda probe: 1e-7 * probe.width * probe.height)
-    assert detector.size_problem(size) is None
+    assert detector.size_unsupported_reason(size) is None
     assert (size.width > size.height) == (width > height) or width == height or min(size.width, size.height) >= 256
 
 
 def test_more_time_or_smaller_objects_make_the_input_larger() -> None:
-    def area(train: Statistics, minutes: float) -> int:
+    def area(train: SplitStatistics, minutes: float) -> int:
         size, _ = rules({"minutes": minutes}, train).size(lambda probe: 4e-7 * probe.width * probe.height)
         return size.width * size.height
 
-    tiny = Statistics(**{**vars(FEW), "small": 0.045})
+    tiny = SplitStatistics(**{**vars(FEW), "small": 0.045})
     assert area(FEW, 2) < area(FEW, 20)
     assert area(FEW, 2) < area(tiny, 2)
 

@@ -26,7 +26,7 @@ from paretune.networks.network_files import load_network
 from paretune.training.history import read_history
 from paretune.training.loop import train
 from paretune.training.settings import Training
-from paretune.training.training_job import Order
+from paretune.training.training_job import TrainingJob
 from paretune.training.worker import train_here
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
@@ -131,8 +131,8 @@ def carried_by_value() -> None:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
-def order_of(folder: Path, dataset: Dataset, settings: Training = SETTINGS, detector: Yolo = TINY) -> Order:
-    return Order(detector, dataset, folder.parent / "cache", SIZE, settings, folder)
+def order_of(folder: Path, dataset: Dataset, settings: Training = SETTINGS, detector: Yolo = TINY) -> TrainingJob:
+    return TrainingJob(detector, dataset, folder.parent / "cache", SIZE, settings, folder)
 
 
 def run(

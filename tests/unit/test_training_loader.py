@@ -11,7 +11,7 @@ import torch
 from paretune.core.types import Annotations, Image, InputSize
 from paretune.data.preprocess import Preprocess
 from paretune.training import loader
-from paretune.training.augmentation import Picture, mirrored
+from paretune.training.augmentation import AugmentedImage, mirrored
 from paretune.training.augmented_split import usable
 from paretune.training.loader import Batches, to_input
 
@@ -140,7 +140,7 @@ def test_mirroring_twice_changes_nothing() -> None:
     rng = np.random.default_rng(1)
     boxes = np.array([[1, 2, 30, 40]], np.float32)
     image = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
-    picture = Picture(image, Annotations(boxes, np.array([0]), np.zeros(1, bool)))
+    picture = AugmentedImage(image, Annotations(boxes, np.array([0]), np.zeros(1, bool)))
     twice = mirrored(mirrored(picture))
     assert np.array_equal(twice.image, image)
     np.testing.assert_allclose(twice.annotations.boxes, boxes)

@@ -17,8 +17,8 @@ from paretune.core.library_names import OPTIMIZERS
 from paretune.core.types import Annotations, InputSize, Thresholds
 from paretune.data.preprocess import Preprocess
 from paretune.detectors.yolox.detector import Yolo
-from paretune.training.checkpoint import FILE, State, load_state, save_state
-from paretune.training.ema import Average
+from paretune.training.checkpoint import FILE, TrainingState, load_state, save_state
+from paretune.training.ema import ModelEma
 from paretune.training.learning_rate import learning_rate
 from paretune.training.loop import Epoch, Options, pick_device, train
 from paretune.training.optimizer import make_optimizer
@@ -114,7 +114,7 @@ def test_a_damaged_or_hostile_state_is_refused(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"PK\x03\x04 not a checkpoint")
     with pytest.raises(UserError, match="not a readable training state"):
         load_state(tmp_path)
-    torch.save({"made_by": State}, tmp_path / FILE)  # a class: unpickling it could run code
+    torch.save({"made_by": TrainingState}, tmp_path / FILE)  # a class: unpickling it could run code
     with pytest.raises(UserError, match="not a readable training state"):
         load_state(tmp_path)
 
@@ -250,7 +250,7 @@ def test_what_cannot_train_is_refused_by_name(name: str) -> None:
 
 def test_the_average_forgets_its_beginning_and_covers_the_statistics_of_norms() -> None:
     network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
-    average = Average(network, 0.9)
+    average = ModelEma(network, 0.9)
     with torch.no_grad():
         for value in (1.0, 2.0, 3.0):
             network[0].weight.fill_(value)

@@ -27,14 +27,14 @@ def trial(config):
     from paretune.core.spec import parse_plugin
     from paretune.core.types import InputSize
     from paretune.distributed.train_workers import train_with_ray
-    from paretune.training.training_job import Order
+    from paretune.training.training_job import TrainingJob
     from paretune.training.settings import Training
 
     folder = Path(config["folder"])
     settings = Training(epochs=config["epochs"], batch_size=4, workers=2, threads=1, device="cpu")
     shapes = parse_plugin({"shapes": {"train": 16, "val": 8, "size": "64x64"}}, DATASETS)
     size = InputSize(64, 64)
-    order = Order(Yolo(width=0.0625, depthwise=False), shapes, folder / "cache", size, settings, folder)
+    order = TrainingJob(Yolo(width=0.0625, depthwise=False), shapes, folder / "cache", size, settings, folder)
     done = []
 
     def progress(line):
@@ -42,7 +42,7 @@ def trial(config):
         tune.report({"epochs_done": len(done), "finished": False})
 
     train_with_ray(order, progress)
-    tune.report({"epochs_done": len(done), "finished": True})
+    return {"epochs_done": len(done), "finished": True}
 
 
 with session(Path(sys.argv[1]), nested=True):

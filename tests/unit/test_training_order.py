@@ -17,9 +17,9 @@ from paretune.data.synthetic.shapes import Shapes
 from paretune.detectors.yolox.detector import Yolo
 from paretune.training.checkpoint import load_state
 from paretune.training.history import epochs_of, read_history
-from paretune.training.initial_weights import adopt
+from paretune.training.initial_weights import import_baseline
 from paretune.training.settings import Training
-from paretune.training.training_job import Order
+from paretune.training.training_job import TrainingJob
 from paretune.training.worker import train_here
 
 TINY = Yolo(width=0.0625, depthwise=False)
@@ -31,9 +31,9 @@ class KilledError(Exception):
     """Stands for the end of the process."""
 
 
-def order_of(folder: Path, **changes) -> Order:
+def order_of(folder: Path, **changes) -> TrainingJob:
     settings = QUICK.model_copy(update=changes)
-    return Order(TINY, SHAPES, folder.parent / "cache", InputSize(64, 64), settings, folder)
+    return TrainingJob(TINY, SHAPES, folder.parent / "cache", InputSize(64, 64), settings, folder)
 
 
 def kill_after(number: int):
@@ -112,19 +112,19 @@ def test_goes_on_from_a_network(tmp_path: Path) -> None:
 def test_a_network_is_taken_over_only_when_it_fits(tmp_path: Path) -> None:
     source = train_here(order_of(tmp_path / "net", epochs=1))
     classes = tuple(read_history(source)["classes"])
-    adopt(source, TINY, classes, tmp_path / "taken")
+    import_baseline(source, TINY, classes, tmp_path / "taken")
     assert weights(source).keys() == weights(tmp_path / "taken").keys()
     with pytest.raises(UserError, match="and the job's is"):
-        adopt(source, Yolo(width=0.125, depthwise=False), classes, tmp_path / "x")
+        import_baseline(source, Yolo(width=0.125, depthwise=False), classes, tmp_path / "x")
     with pytest.raises(UserError, match="trained for"):
-        adopt(source, TINY, ("a", "b"), tmp_path / "x")
+        import_baseline(source, TINY, ("a", "b"), tmp_path / "x")
     with pytest.raises(UserError, match="no trained network"):
-        adopt(tmp_path / "cache", TINY, classes, tmp_path / "x")
+        import_baseline(tmp_path / "cache", TINY, classes, tmp_path / "x")
     shutil.copytree(source, tmp_path / "plain")  # of a sweep, or another's: no history
     (tmp_path / "plain" / "training.json").unlink()
     with pytest.raises(UserError, match="not trained for 2 classes"):
-        adopt(tmp_path / "plain", TINY, ("a", "b"), tmp_path / "x")
+        import_baseline(tmp_path / "plain", TINY, ("a", "b"), tmp_path / "x")
     assert not (tmp_path / "x").exists()
     (source / "training.json").write_text(json.dumps([1])[:-1])
     with pytest.raises(UserError, match="not readable"):
-        adopt(source, TINY, classes, tmp_path / "x")
+        import_baseline(source, TINY, classes, tmp_path / "x")

@@ -20,8 +20,8 @@ from paretune.core.types import InputSize
 from paretune.detectors.yolox.detector import Yolo
 from paretune.training import mixed_precision as precision
 from paretune.training.learning_rate import learning_rate
-from paretune.training.mixed_precision import Precision, computed_in, native_bfloat16
-from paretune.training.multi_scale import drawn, multi_scale_problem, sizes_around
+from paretune.training.mixed_precision import MixedPrecision, computed_in, native_bfloat16
+from paretune.training.multi_scale import drawn, multi_scale_unsupported_reason, sizes_around
 from paretune.training.optimizer import decay_groups, make_optimizer
 from paretune.training.settings import MOMENTUM_IS, Training
 from tests_support import ROOT
@@ -181,7 +181,7 @@ def test_bfloat16_is_taken_where_the_flags_of_the_cpu_say_so(tmp_path, monkeypat
 def test_float16_skips_the_step_that_overflows_and_gives_up_when_no_scale_helps():
     weight = nn.Parameter(torch.ones(2))
     optimizer = torch.optim.SGD([weight], lr=0.5)
-    scaled = Precision(torch.float16, "cpu")
+    scaled = MixedPrecision(torch.float16, "cpu")
     scale = scaled.scaler.get_scale()
 
     def step(gradient: float) -> bool:
@@ -196,14 +196,14 @@ def test_float16_skips_the_step_that_overflows_and_gives_up_when_no_scale_helps(
     assert step(1.0)
     torch.testing.assert_close(weight.detach(), torch.full((2,), 0.5))
     saved = scaled.state()
-    again = Precision(torch.float16, "cpu")
+    again = MixedPrecision(torch.float16, "cpu")
     again.load(saved)
     assert again.state() == saved
     while scaled.scaler.get_scale() >= precision.SMALLEST_SCALE:
         assert not step(float("inf"))
     with pytest.raises(FloatingPointError, match="float16"):
         step(float("inf"))
-    plain = Precision(torch.float32, "cpu")
+    plain = MixedPrecision(torch.float32, "cpu")
     plain.load(saved)  # was saved where float16 was computed
     assert plain.state() == {}
 
@@ -223,13 +223,13 @@ def test_sizes_of_multi_scale_are_multiples_of_32_in_proportion_and_drawn_alike_
 
 def test_a_detector_of_one_size_cannot_be_trained_at_several():
     class OneSize(Yolo):
-        def size_problem(self, size: InputSize) -> str | None:
+        def size_unsupported_reason(self, size: InputSize) -> str | None:
             return None if size == InputSize(320, 320) else "the size is 320"
 
-    assert multi_scale_problem(OneSize(), InputSize(320, 320), 0) is None
-    assert "the size is 320" in multi_scale_problem(OneSize(), InputSize(320, 320), 0.3)
-    assert multi_scale_problem(Yolo(), InputSize(320, 320), 0.3) is None
-    assert "no other multiple" in multi_scale_problem(Yolo(), InputSize(320, 320), 0.01)
+    assert multi_scale_unsupported_reason(OneSize(), InputSize(320, 320), 0) is None
+    assert "the size is 320" in multi_scale_unsupported_reason(OneSize(), InputSize(320, 320), 0.3)
+    assert multi_scale_unsupported_reason(Yolo(), InputSize(320, 320), 0.3) is None
+    assert "no other multiple" in multi_scale_unsupported_reason(Yolo(), InputSize(320, 320), 0.01)
 
 
 @pytest.mark.parametrize(

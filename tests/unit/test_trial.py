@@ -25,7 +25,7 @@ from paretune.runtimes.predictor import Predictor
 from paretune.storage.trial_record import Record
 from paretune.workflows import trial
 from paretune.workflows.recipe_source import read_source
-from paretune.workflows.trial_context import Bench
+from paretune.workflows.trial_context import TrialContext
 from tests_support_compression import MixedDetector, model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -63,23 +63,23 @@ class NoLatency:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialContext:
     monkeypatch.setitem(DETECTORS.rows, "mixed", "tests_support_compression:MixedDetector")
     monkeypatch.setattr(trial, "_measure", lambda _bench, number, _artefact: (NoLatency(), number))
     before = torch.get_num_threads()
     job = Job.model_validate(JOB)
     save_network(model(MixedDetector()).network, tmp_path / "baseline")
-    yield Bench(job, job.dataset.open(tmp_path / "cache"), tmp_path / "sweep", tmp_path / "baseline")
+    yield TrialContext(job, job.dataset.open(tmp_path / "cache"), tmp_path / "sweep", tmp_path / "baseline")
     torch.set_num_threads(before)
 
 
-def ran(bench: Bench, **recipe: Any) -> Record:
+def ran(bench: TrialContext, **recipe: Any) -> Record:
     return trial.run(bench, 2, Recipe.model_validate({"input_size": "64x48", **recipe}), origin="sampled")
 
 
 @pytest.mark.parametrize(("promised", "threads"), [("", 2), ("1", 1), ("2", 2), ("64", 2)])
 def test_it_trains_with_its_share_of_the_cores_it_may_run_on(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, promised: str, threads: int
+    bench: TrialContext, monkeypatch: pytest.MonkeyPatch, promised: str, threads: int
 ) -> None:
     seen = []
 
@@ -95,7 +95,7 @@ def test_it_trains_with_its_share_of_the_cores_it_may_run_on(
     assert seen == [threads]
 
 
-def test_an_artefact_that_is_its_network_is_told_so(bench: Bench) -> None:
+def test_an_artefact_that_is_its_network_is_told_so(bench: TrialContext) -> None:
     lost = LeftOut("boxes", 2, "without area", "a.xml: object 1")
     record = ran(dataclasses.replace(bench, data=dataclasses.replace(bench.data, left_out=(lost,))), runtime="eager")
     assert record.facts["left_out"] == [dataclasses.asdict(lost)]
@@ -105,7 +105,9 @@ def test_an_artefact_that_is_its_network_is_told_so(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("steps", [[], [{"quantize": {"images": 8}}]], ids=["float", "int8"])
-def test_an_image_goes_through_the_artefact_once(bench: Bench, monkeypatch: pytest.MonkeyPatch, steps: Any) -> None:
+def test_an_image_goes_through_the_artefact_once(
+    bench: TrialContext, monkeypatch: pytest.MonkeyPatch, steps: Any
+) -> None:
     asked, infer = [], Predictor.__call__
     monkeypatch.setattr(Predictor, "__call__", lambda self, image: asked.append(image) or infer(self, image))
     record = ran(bench, runtime="eager", steps=steps)
@@ -114,7 +116,7 @@ def test_an_image_goes_through_the_artefact_once(bench: Bench, monkeypatch: pyte
     assert ("parity_map" in record.metrics) == bool(steps)
 
 
-def test_what_an_inference_takes_is_told_or_why_it_is_not(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_inference_takes_is_told_or_why_it_is_not(bench: TrialContext, monkeypatch: pytest.MonkeyPatch) -> None:
     record = ran(bench, runtime="eager")
     assert record.reasons["energy_mj_image"] == "it is not taken: measuring.energy is 0"
     assert record.facts["energy"].startswith("unavailable:")
@@ -135,26 +137,26 @@ def test_what_an_inference_takes_is_told_or_why_it_is_not(bench: Bench, monkeypa
     assert record.facts["energy"] == "rapl"
 
 
-def test_int8_is_compared_with_the_float_network_it_was_made_from(bench: Bench) -> None:
+def test_int8_is_compared_with_the_float_network_it_was_made_from(bench: TrialContext) -> None:
     record = ran(bench, runtime="eager", steps=[{"prune": {"ratio": 0.5}}, {"quantize": {"images": 8}}])
     assert record.state == "complete", record.failure
     assert 1e-4 < record.metrics["parity_error"] < 0.5
 
 
-def test_a_file_that_is_clustered_by_intent_is_not_taken_for_a_wrong_one(bench: Bench) -> None:
+def test_a_file_that_is_clustered_by_intent_is_not_taken_for_a_wrong_one(bench: TrialContext) -> None:
     record = ran(bench, runtime="onnxruntime", steps=[{"cluster": {"bits": 2}}])
     assert record.state == "complete", record.failure
     assert record.metrics["parity_error"] > 1e-3
 
 
-def test_a_step_that_changes_nothing_is_refused(bench: Bench) -> None:
+def test_a_step_that_changes_nothing_is_refused(bench: TrialContext) -> None:
     record = ran(bench, runtime="eager", steps=[{"prune": {"ratio": 0.01, "round_to": 64}}])
     assert record.state == "failed"
     assert record.failure.startswith("UserError: refused: prune changed nothing: ratio 0.01")
 
 
 def test_what_the_machine_cannot_run_is_refused_before_it_is_built(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: TrialContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openvino, "cpu_has_bfloat16", lambda: False)
     record = ran(bench, runtime={"openvino": {"precision": "bf16"}})
@@ -164,7 +166,7 @@ def test_what_the_machine_cannot_run_is_refused_before_it_is_built(
 
 
 def test_a_runtime_whose_compiler_is_missing_fails_one_trial_before_it_is_built(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: TrialContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     record = ran(bench, runtime="compiled", steps=[{"prune": {"ratio": 0.5}}])
@@ -173,7 +175,9 @@ def test_a_runtime_whose_compiler_is_missing_fails_one_trial_before_it_is_built(
     assert record.seconds == {}
 
 
-def test_a_wrong_artefact_fails_the_trial_and_names_the_layer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_artefact_fails_the_trial_and_names_the_layer(
+    bench: TrialContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from paretune.networks import network_files as structure
 
     save = structure.save_network
@@ -199,7 +203,7 @@ SHORT = {"epochs": 1, "lr_factor": 0.1}
 
 
 def test_what_was_trained_is_kept_when_a_later_step_fails_and_can_be_gone_on_from(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: TrialContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from paretune.compression.finetune import Finetune
     from paretune.compression.quantize.step import Quantize
@@ -229,7 +233,7 @@ def test_what_was_trained_is_kept_when_a_later_step_fails_and_can_be_gone_on_fro
 
 
 def test_a_trial_that_is_run_again_and_does_not_fail_keeps_no_more_than_its_artefact(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: TrialContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from paretune.compression.export import Export
     from paretune.storage.trial_record import forget_record
@@ -246,7 +250,7 @@ def test_a_trial_that_is_run_again_and_does_not_fail_keeps_no_more_than_its_arte
     assert not bench.trial_folder(2).exists()
 
 
-def test_nothing_is_kept_where_nothing_was_trained(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_kept_where_nothing_was_trained(bench: TrialContext, monkeypatch: pytest.MonkeyPatch) -> None:
     from paretune.compression.export import Export
 
     monkeypatch.setattr(Export, "apply", fails)
@@ -258,7 +262,7 @@ def test_nothing_is_kept_where_nothing_was_trained(bench: Bench, monkeypatch: py
         (bench.trial_folder(2) / "record.json").unlink()
 
 
-def test_a_disk_that_is_full_hides_no_failure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_hides_no_failure(bench: TrialContext, monkeypatch: pytest.MonkeyPatch) -> None:
     from paretune.compression.export import Export
 
     def full(*_: Any, **__: Any) -> None:
@@ -271,7 +275,7 @@ def test_a_disk_that_is_full_hides_no_failure(bench: Bench, monkeypatch: pytest.
     assert "kept" not in record.facts
 
 
-def test_an_artefact_whose_measurement_fails_is_named_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_artefact_whose_measurement_fails_is_named_too(bench: TrialContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "_measure", fails)
     record = ran(bench, runtime="eager")
     assert record.state == "failed"

@@ -79,7 +79,7 @@ def test_batch_norm_and_prior_are_those_of_yolox() -> None:
 def test_takes_exactly_the_sizes_it_says_it_takes(width: int, height: int) -> None:
     network = SMALL.build(2).eval()
     images = torch.zeros(1, 3, height, width)
-    if SMALL.size_problem(InputSize(width, height)):
+    if SMALL.size_unsupported_reason(InputSize(width, height)):
         with pytest.raises(RuntimeError), torch.no_grad():
             network(images)
         return
@@ -95,8 +95,8 @@ def test_takes_exactly_the_sizes_it_says_it_takes(width: int, height: int) -> No
 
 
 def test_small_sizes_are_refused_with_what_would_be_right() -> None:
-    assert "32" in (SMALL.size_problem(InputSize(30, 64)) or "")
-    assert SMALL.size_problem(InputSize(192, 144)) is None
+    assert "32" in (SMALL.size_unsupported_reason(InputSize(30, 64)) or "")
+    assert SMALL.size_unsupported_reason(InputSize(192, 144)) is None
 
 
 def test_overrides_win_over_the_variant() -> None:

@@ -65,13 +65,13 @@ def _convert(given: argparse.Namespace) -> int:
 
 
 def _split(given: argparse.Namespace) -> int:
-    from paretune.data.splits import shared_out
+    from paretune.data.splits import split_by_hash
 
     dataset, cache = _dataset(given)
     form = given.to or {"voc_flat": "voc"}.get(dataset.name, dataset.name)
     if form not in FORMATS:
         raise UserError(f"{dataset.name} cannot be written; name a format with --to {'|'.join(FORMATS)}")
-    return _write(shared_out(dataset.open(cache), given.val, given.test, given.seed), given, form)
+    return _write(split_by_hash(dataset.open(cache), given.val, given.test, given.seed), given, form)
 
 
 def _annotate(given: argparse.Namespace) -> int:

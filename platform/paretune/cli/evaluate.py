@@ -46,9 +46,9 @@ def _evaluate(given: argparse.Namespace) -> int:
     _check(given)
     folders = [given.artefact, given.against] if given.artefact else []  # else they are files of results
     target = checked_target(given, [folder for folder in folders if folder])
-    from paretune.workflows.evaluate import Wanted, evaluate_artefact, evaluate_files
+    from paretune.workflows.evaluate import EvaluationOptions, evaluate_artefact, evaluate_files
 
-    wanted = Wanted(
+    wanted = EvaluationOptions(
         given.confidence, given.split, given.limit, given.out, given.against, given.iou, given.max_detections
     )
     if given.annotations:

@@ -50,7 +50,7 @@ def _optimize(given: argparse.Namespace) -> int:
     if given.max_drop is not None and not 0 <= given.max_drop <= 1:
         raise UserError(f"--max-drop {given.max_drop:g}: expected 0 to 1, in map: 0.01 is one point")
     target = checked_target(given, [given.source])
-    from paretune.workflows.optimize import Wanted, optimize
+    from paretune.workflows.optimize import OptimizationOptions, optimize
     from paretune.workflows.recipe_source import images_of, read_recipe, read_source
 
     source = read_source(given.source)
@@ -61,7 +61,7 @@ def _optimize(given: argparse.Namespace) -> int:
         recipe,
         images,
         given.out,
-        Wanted(given.seed, target, given.max_drop),
+        OptimizationOptions(given.seed, target, given.max_drop),
         progress=lambda line: print(line, file=sys.stderr if given.json else sys.stdout, flush=True),
     )
     if given.json:

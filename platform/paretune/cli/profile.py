@@ -47,10 +47,10 @@ def _profile(given: argparse.Namespace) -> int:
     _check(given)
     target = checked_target(given, given.artefacts)
     from paretune.reports.profile_report import write_profile
-    from paretune.workflows.profile import Wanted, profile_artefacts
+    from paretune.workflows.profile import ProfileOptions, profile_artefacts
 
     loads = tuple(product(given.streams or [1], given.batch or [1])) if given.streams or given.batch else ()
-    wanted = Wanted(given.split, given.repetitions, given.operators, loads, given.nsight, given.patience)
+    wanted = ProfileOptions(given.split, given.repetitions, given.operators, loads, given.nsight, given.patience)
     try:
         found = profile_artefacts(given.artefacts, named_images(given), target, wanted, _say)
     except RuntimeError as error:

@@ -30,12 +30,12 @@ def add(verbs: Any) -> None:
 
 def _sweep(given: argparse.Namespace) -> int:
     from paretune.config.plan import read_plan
-    from paretune.results.advice_outcomes import Promise
+    from paretune.results.advice_outcomes import AdvicePrediction
     from paretune.results.sweep_folder import new_sweep
 
     changes, promises = tried_first(given)
     if given.promises is not None:
-        promises = [Promise(**told) for told in json.loads(given.promises.read_text())]
+        promises = [AdvicePrediction(**told) for told in json.loads(given.promises.read_text())]
     plan = read_plan(given.job, changes)
     _check_machine(plan.job, given.address)
     return _run(new_sweep(plan, given.name or given.job.stem, promises), given.address, new=True)

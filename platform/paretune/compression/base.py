@@ -67,11 +67,11 @@ class Step(Spec, ABC):
         """Return the format it takes in a recipe whose runtime loads this one."""
         return loaded if self.accepts == "either" else self.accepts
 
-    def unfit_fields(self, loaded: Format) -> dict[str, str]:  # noqa: ARG002 - most have none
+    def unsupported_fields(self, loaded: Format) -> dict[str, str]:  # noqa: ARG002 - most have none
         """Return its fields that a runtime which loads this format cannot have as they are, each with the reason."""
         return {}
 
-    def misfit(self, runtime: Runtime, target: Target) -> str | None:  # noqa: ARG002 - of steps that need them
+    def unsupported_reason(self, runtime: Runtime, target: Target) -> str | None:  # noqa: ARG002 - of steps that need them
         """Tell why what it makes would not run on a target as it is meant; None if nothing is against it."""
         return None
 

@@ -21,7 +21,7 @@ from paretune.core.errors import UserError
 from paretune.core.model import Model
 from paretune.runtimes.base import Runtime
 from paretune.training.distillation_settings import Distill
-from paretune.training.extras import How, trained
+from paretune.training.extras import TrainingExtras, train_with_extras
 from paretune.training.settings import Training
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ class Finetune(Step):
         more = {"epochs": self.epochs, "lr": self.lr_factor * context.training.lr, "seed": context.seed}
         settings = context.training.model_copy(update=more)
         bits = _bits(context.runtime) if self.qat else None
-        how = How("sparsify" in model.history, self._distill(context), bits, self.qat and _signed(context.runtime))
+        how = TrainingExtras(
+            "sparsify" in model.history, self._distill(context), bits, self.qat and _signed(context.runtime)
+        )
         tune = _with_workers if settings.by_ray else _here
         folder = context.workdir / f"finetune-{_digest(model.network)}-{how.key}"
         tuned = replace(model, network=tune(model, context, settings, how, folder), history=history)
@@ -107,7 +109,7 @@ def _bits(runtime: Runtime | None) -> int:
     return safe_bits()
 
 
-def _here(model: Model, context: Context, settings: Training, how: How, folder: Path) -> nn.Module:
+def _here(model: Model, context: Context, settings: Training, how: TrainingExtras, folder: Path) -> nn.Module:
     """Train in this process."""
     from paretune.networks.network_files import copy_network
     from paretune.training.checkpoint import load_state, save_state
@@ -120,7 +122,7 @@ def _here(model: Model, context: Context, settings: Training, how: How, folder: 
         if epoch.number % settings.checkpoint_every == 0 or epoch.number == settings.epochs:
             save_state(epoch.state, folder)
 
-    return trained(
+    return train_with_extras(
         copy_network(model.network).train(),
         context.detector,
         context.data,
@@ -133,17 +135,17 @@ def _here(model: Model, context: Context, settings: Training, how: How, folder: 
     ).network
 
 
-def _with_workers(model: Model, context: Context, settings: Training, how: How, folder: Path) -> nn.Module:
+def _with_workers(model: Model, context: Context, settings: Training, how: TrainingExtras, folder: Path) -> nn.Module:
     """Train on Ray workers: they open the dataset by themselves, and get the network as files."""
     from paretune.distributed.run_training import train_order
     from paretune.networks.network_files import load_network, save_network
-    from paretune.training.training_job import Order
+    from paretune.training.training_job import TrainingJob
 
     assert model.network is not None  # noqa: S101 - as above
     if context.dataset is None or context.cache is None:
         raise UserError("training.workers: there is no dataset that other processes could open")
     save_network(model.network, folder / "start")
-    order = Order(
+    order = TrainingJob(
         detector=context.detector,
         dataset=context.dataset,
         cache=context.cache,

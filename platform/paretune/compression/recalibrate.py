@@ -46,7 +46,7 @@ class Recalibrate(Step):
         import torch
 
         from paretune.networks.network_files import copy_network
-        from paretune.system.device_lock import sharing
+        from paretune.system.device_lock import shared_device
         from paretune.training.loop import threads_of
 
         assert model.network is not None  # noqa: S101 - the recipe's formats meet
@@ -57,7 +57,7 @@ class Recalibrate(Step):
             return done.noted("recalibrate changed nothing: the network has no batch norms with statistics")
         device = context.device
         network.to(device)
-        with sharing(device), threads_of(context.training, device), torch.no_grad():
+        with shared_device(device), threads_of(context.training, device), torch.no_grad():
             with _watched(norms) as seen:
                 for batch in self._batches(model, context):
                     network(torch.from_numpy(batch).to(device))

@@ -11,7 +11,7 @@ from paretune.config.output_folder import dataset_cache, expanded
 from paretune.core.types import Data, InputSize
 from paretune.data.left_out import refuse_gaps
 from paretune.training.augmentation_settings import Augment
-from paretune.training.auto_rules import Choice, Rules, suited
+from paretune.training.auto_rules import AutoRules, ChosenField, suited
 
 PROBED = Augment(mosaic=0.8, scale=0.4, translate=0.1, colour=0.7)
 """Changes of pictures while the speed is measured: the dearest that may be chosen."""
@@ -40,16 +40,16 @@ def settled(job: Job, say: Callable[[str], None] = print) -> tuple[Job, list[str
     refuse_gaps(data, job.dataset)
     device = pick_device(job.training.device)
     train = statistics(data.splits["train"])
-    rules = Rules(job.detector, job.training, train, len(data.splits["val"]), gpu=device != "cpu")
+    rules = AutoRules(job.detector, job.training, train, len(data.splits["val"]), gpu=device != "cpu")
     if rules.pretrained:
         job.detector.initial(len(data.classes))  # what cannot be fetched is told before anything takes time
     say(f"training: auto, {rules.seconds / 60:g} minutes: looking at {train.images} pictures, and at this machine")
-    chosen = list[Choice]()
+    chosen = list[ChosenField]()
     threads, speed = _threads(job, data, device)
     chosen += threads
     if job.input_size == AUTO:
         size, because = rules.size(speed)
-        chosen.append(Choice("input_size", str(size), because))
+        chosen.append(ChosenField("input_size", str(size), because))
     else:
         size = job.size
     chosen += suited(job.detector, train, size)
@@ -60,7 +60,7 @@ def settled(job: Job, say: Callable[[str], None] = print) -> tuple[Job, list[str
     return with_choices(job, chosen), lines
 
 
-def with_choices(job: Job, chosen: Sequence[Choice]) -> Job:
+def with_choices(job: Job, chosen: Sequence[ChosenField]) -> Job:
     """Return a job with fields that were chosen, no longer `auto`."""
     tree = job.tree()
     tree["training"] |= {"auto": False, "minutes": None}
@@ -89,7 +89,7 @@ def as_begun(job: Job, begun: Job) -> Job:
     return Job.model_validate(tree)
 
 
-def _threads(job: Job, data: Data, device: str) -> tuple[list[Choice], Callable[[InputSize], float]]:
+def _threads(job: Job, data: Data, device: str) -> tuple[list[ChosenField], Callable[[InputSize], float]]:
     """Return the threads to train with on a CPU, unless they are given, and what measures the speed with them."""
     from paretune.training.training_speed import seconds_a_picture
 
@@ -108,7 +108,7 @@ def _threads(job: Job, data: Data, device: str) -> tuple[list[Choice], Callable[
     alone, together = speed(probe, 1), speed(probe, cores)
     best = cores if alone > WORTH * cores * together else 1
     told = f"{1 / alone:.0f} pictures a second with 1, {1 / together:.0f} with {cores}, which others slow down far more"
-    return [Choice("training.threads", best, told)], lambda size: speed(size, best)
+    return [ChosenField("training.threads", best, told)], lambda size: speed(size, best)
 
 
 def _shown(value: Any) -> str:

@@ -18,7 +18,7 @@ from paretune.data.base import Dataset
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.search.samplers import SAMPLERS, Gp, Sampler
-from paretune.training.multi_scale import multi_scale_problem
+from paretune.training.multi_scale import multi_scale_unsupported_reason
 from paretune.training.settings import Training
 
 AUTO = "auto"
@@ -215,7 +215,7 @@ class Job(Spec):
 
     @model_validator(mode="after")
     def _fitting_size(self) -> Job:
-        problem = self.detector.size_problem(self.size)
+        problem = self.detector.size_unsupported_reason(self.size)
         if problem:
             raise ValueError(f"input_size: {problem}")
         return self
@@ -238,7 +238,7 @@ class Job(Spec):
 
     @model_validator(mode="after")
     def _fitting_first(self) -> Job:
-        said = {index: self.recipe_problem(recipe) for index, recipe in enumerate(self.search.first)}
+        said = {index: self.recipe_unsupported_reason(recipe) for index, recipe in enumerate(self.search.first)}
         wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {
             ("search", "first", index): (problem, None) for index, problem in said.items() if problem
         }
@@ -253,12 +253,14 @@ class Job(Spec):
             said = f"0 takes weights as they are; name a trained network's: detector.{self.detector.name}.weights"
             wrong["training", "epochs"] = said, 0
         losses = self.training.losses
-        if losses.box is not None and (problem := self.detector.loss_problem("box_loss", losses.box)):
+        if losses.box is not None and (problem := self.detector.loss_unsupported_reason("box_loss", losses.box)):
             wrong["training", "box_loss"] = problem, losses.box
-        if losses.classes is not None and (problem := self.detector.loss_problem("class_loss", losses.classes)):
+        if losses.classes is not None and (
+            problem := self.detector.loss_unsupported_reason("class_loss", losses.classes)
+        ):
             wrong["training", "class_loss"] = problem, losses.classes
         share = self.training.multi_scale
-        if problem := multi_scale_problem(self.detector, self.size, share):
+        if problem := multi_scale_unsupported_reason(self.detector, self.size, share):
             wrong["training", "multi_scale"] = problem, share
         if wrong:
             raise misplaced("Job", wrong)
@@ -298,12 +300,12 @@ class Job(Spec):
         """Return the target's name."""
         return next(iter(self.targets))
 
-    def recipe_problem(self, recipe: Recipe) -> str | None:
+    def recipe_unsupported_reason(self, recipe: Recipe) -> str | None:
         """Return why this job's detector or target cannot do a recipe that is right by itself, or None."""
-        if problem := self.detector.size_problem(recipe.size):
+        if problem := self.detector.size_unsupported_reason(recipe.size):
             return f"input_size: {problem}"
         if self.target.device not in recipe.runtime.devices:
             devices = ", ".join(recipe.runtime.devices)
             runtime, device = recipe.runtime.name, self.target.device
             return f"runtime: {runtime!r} runs on {devices}; target {self.target_name!r} is a {device}"
-        return recipe.misfit(self.target)
+        return recipe.unsupported_reason(self.target)

@@ -18,7 +18,7 @@ from paretune.core.types import InputSize
 from paretune.core.yaml_document import Document, Place, problems_of, read_yaml, validate
 from paretune.search.space import Sample, Space
 from paretune.search.space_reader import read_space
-from paretune.training.initial_weights import unfit_baseline
+from paretune.training.initial_weights import unsupported_baseline_reason
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _folder_problems(job: Job, *, unnamed: bool) -> list[tuple[str, str]]:
     problems = [("dataset", said) for said in ([] if passed else job.dataset.problems())]
     if job.baseline is None:
         problems += [("detector", said) for said in job.detector.problems()]
-    if job.baseline is not None and (said := unfit_baseline(Path(job.baseline), job.detector)):
+    if job.baseline is not None and (said := unsupported_baseline_reason(Path(job.baseline), job.detector)):
         problems.append(("baseline", said))
     return problems
 
@@ -136,7 +136,7 @@ def _share_of(job: Job | None, share: float) -> InputSize:
     for step in (16, 32, 64):
         sides = (max(step, round(side * share / step) * step) for side in (whole.width, whole.height))
         sized = InputSize(*sides)
-        if job is None or job.detector.size_problem(sized) is None:
+        if job is None or job.detector.size_unsupported_reason(sized) is None:
             break
     return sized
 
@@ -147,7 +147,7 @@ def _sample_problems(sample: Sample, document: Document, job: Job | None) -> lis
         recipe = Recipe.model_validate(sample.value)
     except ValidationError as error:
         return problems_of(error, Recipe, at_sample)
-    problem = job.recipe_problem(recipe) if job else None
+    problem = job.recipe_unsupported_reason(recipe) if job else None
     if problem is None:
         return []
     place = (problem.partition(":")[0],)

@@ -46,7 +46,7 @@ class Recipe(Spec):
         wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {
             ("steps", index, step.name, field): (f"{said}; the runtime is {self.runtime.name}", getattr(step, field))
             for index, step in enumerate(self.steps)
-            for field, said in step.unfit_fields(self.runtime.accepts).items()
+            for field, said in step.unsupported_fields(self.runtime.accepts).items()
         }
         if wrong:
             raise misplaced("Recipe", wrong)
@@ -77,9 +77,9 @@ class Recipe(Spec):
         _bridge(chain, now, self.runtime.accepts, f"runtime {self.runtime.name!r}")
         return tuple(chain)
 
-    def misfit(self, target: Target) -> str | None:
+    def unsupported_reason(self, target: Target) -> str | None:
         """Tell why what one of its steps makes would not run on a target as it is meant; None if all would."""
-        told = ((step.name, step.misfit(self.runtime, target)) for step in self.steps)
+        told = ((step.name, step.unsupported_reason(self.runtime, target)) for step in self.steps)
         return next((f"steps: {name}: {said}" for name, said in told if said), None)
 
     def params(self) -> dict[str, Any]:

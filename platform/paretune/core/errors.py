@@ -37,7 +37,7 @@ def needed(modules: Iterable[str]) -> str:
     return f"{', '.join(packages)}: not installed here (pip install {' '.join(packages)})"
 
 
-class Failed(str):
+class FailureReason(str):
     """In the place of a figure: why what should have been possible failed, where a plain word is why it is not."""
 
     __slots__ = ()

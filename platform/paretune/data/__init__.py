@@ -20,6 +20,6 @@ DATASETS: Registry[Dataset] = Registry(
         "via": "paretune.data.formats.via:Via",
         "voc": "paretune.data.formats.voc:Voc",
         "voc_flat": "paretune.data.formats.voc_flat:VocFlat",
-        "yolo": "paretune.data.formats.yolo:Yolo",
+        "yolo": "paretune.data.formats.yolo:YoloFolder",
     },
 )

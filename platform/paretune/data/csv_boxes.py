@@ -17,7 +17,7 @@ from paretune.core.spec import fingerprint
 from paretune.core.types import Annotations, Data
 from paretune.data.file_io import read_file
 from paretune.data.image_io import SUFFIXES, image_size
-from paretune.data.image_split import Photographs, unique_ids
+from paretune.data.image_split import ImageFileSplit, unique_ids
 
 COLUMNS = ("filename", "class", "xmin", "ymin", "xmax", "ymax")
 _MOST_BYTES = 1_000_000_000
@@ -75,7 +75,7 @@ def read_table(file: Path, folder: Path, origin: int = 0) -> Data:
         for name in images
     ]
     ids = tuple(unique_ids(list(images.values()), folder).values())
-    split = Photographs(classes, ids, tuple(images.values()), tuple(sizes.values()), tuple(truth))
+    split = ImageFileSplit(classes, ids, tuple(images.values()), tuple(sizes.values()), tuple(truth))
     notes = _notes(file, rows, sizes, origin)
     return Data(classes, {"train": split}, fingerprint(text, origin), notes)
 

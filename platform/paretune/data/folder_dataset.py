@@ -16,7 +16,7 @@ MOST_PROBLEMS = 20
 """Problems of one kind that are told one by one."""
 
 
-class Foldered(Dataset):
+class FolderDataset(Dataset):
     """A dataset in a folder of files."""
 
     root: str

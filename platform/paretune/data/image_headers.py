@@ -45,7 +45,7 @@ _TAIL = 65_536
 
 
 @dataclass(frozen=True)
-class Header:
+class ImageHeader:
     """What the first bytes of an image file tell."""
 
     stored_size: tuple[int, int]
@@ -75,7 +75,7 @@ class Header:
         return self.turned_size if self.turned(told) else self.stored_size
 
 
-def read_header(path: Path, file: IO[bytes]) -> Header:
+def read_header(path: Path, file: IO[bytes]) -> ImageHeader:
     """Read an image file's header without decoding it; ``path`` is for the message.
 
     Raises:
@@ -114,17 +114,17 @@ def _readable() -> list[str]:
     return [kind for kind in KINDS if kind in Pillow.OPEN]
 
 
-def _header(picture: Any, file: IO[bytes]) -> Header:
+def _header(picture: Any, file: IO[bytes]) -> ImageHeader:
     kind = "JPEG" if picture.format == "MPO" else str(picture.format)
     orientation = _orientation(picture, kind, file)
     size = picture.size
     if kind == "TIFF" and orientation in _ON_ITS_SIDE:
         size = size[::-1]  # Pillow tells the turned size of this kind alone
     alpha = picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
-    return Header(size, kind, orientation, alpha)
+    return ImageHeader(size, kind, orientation, alpha)
 
 
-def _of_tags(file: IO[bytes]) -> Header | None:
+def _of_tags(file: IO[bytes]) -> ImageHeader | None:
     """Return the header of a TIFF file of samples that Pillow does not know, such as floats of three channels."""
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
@@ -137,7 +137,7 @@ def _of_tags(file: IO[bytes]) -> Header | None:
     except Exception:  # noqa: BLE001 - no TIFF, or damaged: Pillow raises anything
         return None
     good = all(isinstance(side, int) and side > 0 for side in (width, height)) and _WIDTH in tags and _HEIGHT in tags
-    return Header((width, height), "TIFF", _valid(orientation), alpha=False) if good else None
+    return ImageHeader((width, height), "TIFF", _valid(orientation), alpha=False) if good else None
 
 
 def _orientation(picture: Any, kind: str, file: IO[bytes]) -> int:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from paretune.core.errors import UserError, not_installed
 from paretune.core.types import Image
 from paretune.data.file_io import check_file, read_file
-from paretune.data.image_headers import MOST_PIXELS, SUFFIXES, Header, read_header
+from paretune.data.image_headers import MOST_PIXELS, SUFFIXES, ImageHeader, read_header
 
 __all__ = [
     "EMBEDDED",
@@ -95,7 +95,7 @@ def image_size(path: Path, told: tuple[int, int] | None = None) -> tuple[int, in
     return image_header(path).size(told)
 
 
-def image_header(path: Path) -> Header:
+def image_header(path: Path) -> ImageHeader:
     """Read an image file's header.
 
     Raises:
@@ -161,7 +161,7 @@ def eight_bits(path: Path, pixels: NDArray[Any]) -> Image:
     return np.round(pixels * 255).astype(np.uint8)
 
 
-def more_in(content: bytes, header: Header) -> tuple[bool, int]:
+def more_in(content: bytes, header: ImageHeader) -> tuple[bool, int]:
     """Return of a decodable image whether any of its pixels is transparent, and how many pictures the file holds."""
     from PIL import Image as Pillow
 

@@ -15,7 +15,7 @@ from paretune.data.image_io import read_image
 
 
 @dataclass(frozen=True)
-class Photographs(Split):
+class ImageFileSplit(Split):
     """The images of one split; pixels are read when they are asked for."""
 
     classes: tuple[str, ...]

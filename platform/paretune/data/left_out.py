@@ -17,7 +17,7 @@ MOST_GONE = 0.2
 
 
 @dataclass
-class Tally:
+class SplitTally:
     """What is written of one split, and what of it is not used."""
 
     images: int = 0
@@ -26,7 +26,7 @@ class Tally:
     boxes_gone: int = 0
 
 
-class Ledger:
+class LeftOutCounter:
     """Counts what is left out, and what is read otherwise than it is written; keeps the first place of each."""
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ def lines_of_record(record: Mapping[str, Any]) -> list[str]:
     return [*record.get("notes", ()), *filter(None, [left_out_line_of(left_out)])]
 
 
-def gaps_of(tallies: Mapping[str, Tally], objects: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
+def gaps_of(tallies: Mapping[str, SplitTally], objects: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
     """Return why nothing should be trained on a dataset unless its user says so, a sentence each.
 
     Args:

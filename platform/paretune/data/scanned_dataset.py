@@ -18,10 +18,10 @@ from paretune.core.spec import fingerprint
 from paretune.core.types import Annotations, Data, Split
 from paretune.data.box_checks import CUT, in_pixels, kinds_of, over_edge, reaches, unit_problem
 from paretune.data.file_io import is_there
-from paretune.data.folder_dataset import MOST_PROBLEMS, Foldered
+from paretune.data.folder_dataset import MOST_PROBLEMS, FolderDataset
 from paretune.data.image_io import image_header
-from paretune.data.image_split import Photographs, unique_ids
-from paretune.data.left_out import Ledger, Tally, gaps_of, left_out_line_of
+from paretune.data.image_split import ImageFileSplit, unique_ids
+from paretune.data.left_out import LeftOutCounter, SplitTally, gaps_of, left_out_line_of
 from paretune.data.raw_annotations import LEFT_OUT, READ_ALL_THE_SAME, Finding, RawBox, RawImage, Survey
 from paretune.data.split_choice import choose
 from paretune.data.split_counts import facts
@@ -34,7 +34,7 @@ MOST_HEADERS = 5000
 """Image headers that are read; of larger splits a part evenly spread, and the annotation's word for the rest."""
 
 
-class Surveyed(Foldered):
+class ScannedDataset(FolderDataset):
     """A dataset in a folder, with a lenient reader."""
 
     train: str | None = None
@@ -91,7 +91,7 @@ class Surveyed(Foldered):
         return _Opening(self, survey(self), split).data()
 
 
-def survey(dataset: Surveyed) -> Survey:
+def survey(dataset: ScannedDataset) -> Survey:
     """Read a dataset leniently: for ``paretune data check``, which tells boxes of other classes than it asks for."""
     if found := dataset.unreadable():
         raise UserError("\n".join(found))
@@ -102,7 +102,7 @@ def survey(dataset: Surveyed) -> Survey:
     return replace(read, classes=dataset.classes or read.classes)
 
 
-def gaps(dataset: Surveyed, read: Survey) -> list[Finding]:
+def gaps(dataset: ScannedDataset, read: Survey) -> list[Finding]:
     """Return what would stop a training on what can be read of a dataset: for ``paretune data check``."""
     try:
         data = _Opening(dataset.model_copy(update={"policy": "skip"}), read).data()
@@ -116,13 +116,13 @@ def gaps(dataset: Surveyed, read: Survey) -> list[Finding]:
 class _Opening:
     """One dataset on its way from what is written to what can be trained on."""
 
-    dataset: Surveyed
+    dataset: ScannedDataset
     survey: Survey
     only: str | None = None
     """The split that is asked for; None: all."""
     refused: list[Finding] = field(default_factory=list)
-    ledger: Ledger = field(default_factory=Ledger)
-    tallies: dict[str, Tally] = field(default_factory=dict)
+    ledger: LeftOutCounter = field(default_factory=LeftOutCounter)
+    tallies: dict[str, SplitTally] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     sizes: Counter[str] = field(default_factory=Counter)
     """Images by what is to be told of their size."""
@@ -201,11 +201,11 @@ class _Opening:
         images: Sequence[RawImage],
         names: Mapping[Path, str],
         step: int,
-    ) -> Photographs:
+    ) -> ImageFileSplit:
         numbers = {known: index for index, known in enumerate(classes)}
         kept, sizes, truth = [], [], []
         own, lost = self._broken
-        tally = self.tallies[name] = Tally(len(images))
+        tally = self.tallies[name] = SplitTally(len(images))
         for file in {str(image.annotation) for image in images}:
             tally.boxes, tally.boxes_gone = tally.boxes + lost[file], tally.boxes_gone + lost.pop(file, 0)
         for index, image in enumerate(images):
@@ -225,7 +225,7 @@ class _Opening:
         ids = tuple(names[image.file] for image in kept)
         if len(set(ids)) < len(ids):
             self._refuse(Finding("bad-list", self.survey.root, "", f"an image is twice in the split {name}"))
-        return Photographs(classes, ids, tuple(image.file for image in kept), tuple(sizes), tuple(truth))
+        return ImageFileSplit(classes, ids, tuple(image.file for image in kept), tuple(sizes), tuple(truth))
 
     def _size(self, image: RawImage, *, ask: bool) -> tuple[int, int] | None:
         """Return the size of an image; None, and a finding, for one that cannot be read."""
@@ -248,7 +248,7 @@ class _Opening:
         return size
 
     def _truth(
-        self, image: RawImage, size: tuple[int, int], numbers: Mapping[str, int], tally: Tally
+        self, image: RawImage, size: tuple[int, int], numbers: Mapping[str, int], tally: SplitTally
     ) -> Annotations | None:
         """Return the objects of an image; None, and a finding, where one of them cannot be trained on."""
         kept: list[RawBox] = []

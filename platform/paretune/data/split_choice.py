@@ -29,7 +29,7 @@ class SplitFields(Protocol):
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenSplits:
     """The images of each split."""
 
     lists: Mapping[str, Sequence[RawImage]]
@@ -39,7 +39,7 @@ class Chosen:
     """Splits that were shared out, not told by the folder."""
 
 
-def choose(dataset: SplitFields, survey: Survey, only: str | None = None) -> Chosen:
+def choose(dataset: SplitFields, survey: Survey, only: str | None = None) -> ChosenSplits:
     """Return the images of train, val and test.
 
     Args:
@@ -51,7 +51,7 @@ def choose(dataset: SplitFields, survey: Survey, only: str | None = None) -> Cho
         UserError: a split that is named is not there, none is there to train on, or one is taken twice.
     """
     choice = _Choice(dataset, survey, only, frozenset(survey.shared))
-    return Chosen(choice.lists(), choice.notes, choice.shared)
+    return ChosenSplits(choice.lists(), choice.notes, choice.shared)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from paretune.data.split_counts import facts
 from paretune.data.split_lists import check_lists
 
 
-def shared_out(data: Data, val: float, test: float, seed: int) -> Data:
+def split_by_hash(data: Data, val: float, test: float, seed: int) -> Data:
     """Split anew, by a hash of seed and image name: images that come later leave the others where they are.
 
     Args:
@@ -34,7 +34,7 @@ def shared_out(data: Data, val: float, test: float, seed: int) -> Data:
             place = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big") / 2**64
             parts["val" if place < val else "test" if place < val + test else "train"].append((split, index))
     splits: dict[str, Split] = {
-        name: Joined(data.classes, tuple(split.ids[index] for split, index in chosen), tuple(chosen))
+        name: MergedSplit(data.classes, tuple(split.ids[index] for split, index in chosen), tuple(chosen))
         for name, chosen in parts.items()
         if chosen or name != "test"
     }
@@ -44,7 +44,7 @@ def shared_out(data: Data, val: float, test: float, seed: int) -> Data:
 
 
 @dataclass(frozen=True)
-class Joined(Split):
+class MergedSplit(Split):
     """Images out of several splits."""
 
     classes: tuple[str, ...]

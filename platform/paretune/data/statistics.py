@@ -15,7 +15,7 @@ _SIDES = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Statistics:
+class SplitStatistics:
     """Numbers of one split; boxes to ignore and those without area are not counted."""
 
     images: int
@@ -41,7 +41,7 @@ class Statistics:
         return self.width / self.height
 
 
-def statistics(split: Split) -> Statistics:
+def statistics(split: Split) -> SplitStatistics:
     """Return the numbers of a split.
 
     Raises:
@@ -60,7 +60,7 @@ def statistics(split: Split) -> Statistics:
         sides.append(np.sqrt(found / (width * height)))
     every = np.concatenate(sides)
     smallest, small, largest = np.percentile(every, (5, 10, 95)) if len(every) else (0.1, 0.1, 0.9)
-    return Statistics(
+    return SplitStatistics(
         images=len(split),
         boxes=sum(counts) * step,
         classes=len(split.classes),

@@ -43,7 +43,7 @@ OWN = Losses()
 
 
 @dataclass(frozen=True)
-class Beginning:
+class InitialNetwork:
     """The network that a training starts from."""
 
     network: nn.Module
@@ -91,16 +91,16 @@ class Detector(Spec, ABC):
         return missing
 
     @classmethod
-    def loss_problem(cls, field: Literal["box_loss", "class_loss"], asked: str) -> str | None:
+    def loss_unsupported_reason(cls, field: Literal["box_loss", "class_loss"], asked: str) -> str | None:
         """Return why a loss cannot be had in place of the family's own, or None; one of torch.nn is tried."""
         offered: tuple[str, ...] = cls.box_losses if field == "box_loss" else cls.class_losses
         compared = cls.boxes_compared if field == "box_loss" else cls.classes_compared
         if asked in offered:
             return None
         if compared is not None and asked[:1].isupper():
-            from paretune.detectors.losses import torch_loss_problem
+            from paretune.detectors.losses import loss_unsupported_reason
 
-            return torch_loss_problem(asked, compared)
+            return loss_unsupported_reason(asked, compared)
         told = ", ".join([*offered, *(["losses of torch.nn"] if compared else [])])
         return f"{cls.name} offers {told or 'its own only'}{did_you_mean(asked, offered)}"
 
@@ -110,7 +110,7 @@ class Detector(Spec, ABC):
         """How an image becomes the network's input: in training, evaluation and the deployed artefact alike."""
 
     @abstractmethod
-    def size_problem(self, size: InputSize) -> str | None:
+    def size_unsupported_reason(self, size: InputSize) -> str | None:
         """Return why the network cannot take this input size and what would be right, or None."""
 
     @abstractmethod
@@ -148,13 +148,13 @@ class Detector(Spec, ABC):
         """Return the one input size that the weights it names were trained at, where torchvision has one."""
         return None
 
-    def begin(self, classes: Sequence[str]) -> Beginning:
+    def begin(self, classes: Sequence[str]) -> InitialNetwork:
         """Build the network that training starts from for classes of these names.
 
         Raises:
             UserError: as for ``initial``.
         """
-        return Beginning(self.initial(len(classes)))
+        return InitialNetwork(self.initial(len(classes)))
 
     def suited(
         self,

@@ -46,7 +46,7 @@ def torch_loss(kind: str) -> nn.Module:
     return made
 
 
-def torch_loss_problem(kind: str, compared: str) -> str | None:
+def loss_unsupported_reason(kind: str, compared: str) -> str | None:
     """Return why a class of torch.nn is no loss that a detector can be trained with, in one line, or None.
 
     It is tried: its values must be finite and at least 0, and smallest for what is right and surest of it.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from paretune.core.errors import UserError
 from paretune.core.library_names import is_checkpoint
-from paretune.detectors.base import Beginning
+from paretune.detectors.base import InitialNetwork
 from paretune.detectors.checkpoints import Checkpoint, checkpoint, folder_of_weights, listed
 from paretune.detectors.weight_recognition import seems_to_be
 from paretune.storage.atomic_files import sha256
@@ -118,7 +118,7 @@ def begin_with(
     classes: Sequence[str] | int,
     *,
     background: int = 1,
-) -> Beginning:
+) -> InitialNetwork:
     """Load a whole detector's weights by their names.
 
     What predicts classes is taken class by class where the file tells its class names, as it is where it does not and
@@ -151,7 +151,7 @@ def begin_with(
             mine[:, here] = theirs[:, other].to(mine.dtype)
         loaded[name] = mine.view_as(own[name])
     network.load_state_dict(loaded)
-    return Beginning(network, (*given.notes, *notes), fresh)
+    return InitialNetwork(network, (*given.notes, *notes), fresh)
 
 
 def _refuse_another(

@@ -16,8 +16,8 @@ from paretune.core.errors import UserError
 from paretune.storage.atomic_files import write_text
 from paretune.training.history import epochs_of
 from paretune.training.settings import Training
-from paretune.training.training_job import Order
-from paretune.training.worker import carry_out
+from paretune.training.training_job import TrainingJob
+from paretune.training.worker import run_worker
 
 MISTAKE = "mistake.json"
 """What a worker found that another try would only repeat, beside the state."""
@@ -34,7 +34,7 @@ _ENVIRONMENT = {
 }
 
 
-def train_with_ray(order: Order, progress: Callable[[str], None] = lambda _: None) -> Path:
+def train_with_ray(order: TrainingJob, progress: Callable[[str], None] = lambda _: None) -> Path:
     """Carry out an order on Ray workers; ``ray.init`` has been called. Called in a trial of Tune's, too.
 
     A training that was interrupted goes on after its last saved state; a finished one is not repeated.
@@ -72,7 +72,7 @@ def train_with_ray(order: Order, progress: Callable[[str], None] = lambda _: Non
     return order.folder
 
 
-def _fit(order: Order, workers: int, cpus: int, use_gpu: bool, progress: Callable[[str], None]) -> Any:
+def _fit(order: TrainingJob, workers: int, cpus: int, use_gpu: bool, progress: Callable[[str], None]) -> Any:
     """Run the workers, and tell of each epoch meanwhile.
 
     Ray's ``fit`` waits in a thread: in the main thread it would put its own handler for Ctrl-C in
@@ -127,12 +127,12 @@ def _work(config: dict[str, Any]) -> list[str] | None:
     from ray import train
     from ray.train.torch import get_device
 
-    order: Order = config["order"]
+    order: TrainingJob = config["order"]
     context = train.get_context()
     if (mistake := _mistake(order)) is not None:  # a worker found it, and failed to end the others
         return mistake
     try:
-        carry_out(
+        run_worker(
             order,
             device=str(get_device()),
             threads=config["threads"],  # Ray has set OMP_NUM_THREADS to 1 whatever the worker was promised
@@ -148,7 +148,7 @@ def _work(config: dict[str, Any]) -> list[str] | None:
     return None
 
 
-def _mistake(order: Order) -> list[str] | None:
+def _mistake(order: TrainingJob) -> list[str] | None:
     """Return class and text of the mistake that a worker has found, or None."""
     path = order.work / MISTAKE
     return [str(word) for word in json.loads(path.read_text())] if path.is_file() else None

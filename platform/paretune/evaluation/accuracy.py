@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from paretune.core.types import LIMIT, Annotations, Detections, Image, Split
-from paretune.evaluation.coco_metrics import NUMBERS, Averages, Engine, Numbers, average_precisions
-from paretune.evaluation.matching import Matched, best_of, match, point_of
+from paretune.evaluation.coco_metrics import NUMBERS, CocoMetrics, CocoMetricsByClass, Engine, average_precisions
+from paretune.evaluation.matching import MatchedDetections, best_of, match, point_of
 
 _NO_OBJECTS = "the images hold no objects to find"
 METRICS = (*NUMBERS, "precision", "recall", "f1", "confidence")
@@ -15,7 +15,7 @@ METRICS = (*NUMBERS, "precision", "recall", "f1", "confidence")
 
 
 @dataclass(frozen=True)
-class Accuracy(Numbers):
+class Accuracy(CocoMetrics):
     """How well a predictor finds a split's objects; a figure that is not defined is None, and has a reason."""
 
     precision: float | None
@@ -82,8 +82,8 @@ def accuracy_of(
     *,
     confidence: float | None = None,
     engine: Engine = "hotcoco",
-    averages: Averages | None = None,
-    matched: Matched | None = None,
+    averages: CocoMetricsByClass | None = None,
+    matched: MatchedDetections | None = None,
     limit: int = LIMIT,
 ) -> Accuracy:
     """Compare detections with annotations, image by image.

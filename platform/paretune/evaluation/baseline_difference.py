@@ -16,7 +16,7 @@ import numpy as np
 from paretune.core.metrics import CHANGED, change_names
 from paretune.core.types import LIMIT, Annotations, Detections, Split
 from paretune.evaluation.accuracy import Accuracy, accuracy_of
-from paretune.evaluation.map_bootstrap import Drawn, differences_of, draw
+from paretune.evaluation.map_bootstrap import MapOfHalves, differences_of, draw
 
 DETECTIONS = "detections.npz"
 """What a trial found in each image of ``val``, in its folder."""
@@ -25,7 +25,7 @@ CHANGES = tuple(name for metric in CHANGED for name in change_names(metric))
 
 
 @dataclass(frozen=True)
-class Change:
+class AccuracyDifference:
     """What a version has more than the baseline; a figure that is not known has a reason."""
 
     figures: dict[str, float] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Change:
 
 def evaluate_beside(
     detections: Sequence[Detections], split: Split, baseline: Path, *, first: bool = False, limit: int = LIMIT
-) -> tuple[Accuracy, Change]:
+) -> tuple[Accuracy, AccuracyDifference]:
     """Return how right detections of a split's images are, and what they have more than the baseline's.
 
     Args:
@@ -57,7 +57,7 @@ def change_from(
     annotations: Sequence[Annotations],
     num_classes: int,
     limit: int = LIMIT,
-) -> Change:
+) -> AccuracyDifference:
     """Compare detections with those that the baseline was kept with, image by image.
 
     Args:
@@ -77,12 +77,12 @@ def change_from(
 
 
 def change_of(
-    detections: Sequence[Detections] | Drawn,
+    detections: Sequence[Detections] | MapOfHalves,
     before: Sequence[Detections],
     annotations: Sequence[Annotations],
     num_classes: int,
     limit: int = LIMIT,
-) -> Change:
+) -> AccuracyDifference:
     """Compare detections with others of the same images, in the same order: what they have more.
 
     Args:
@@ -92,15 +92,15 @@ def change_of(
         num_classes: of the dataset.
         limit: most detections of a class in an image that count.
     """
-    one = detections if isinstance(detections, Drawn) else draw(detections, annotations, num_classes, limit=limit)
+    one = detections if isinstance(detections, MapOfHalves) else draw(detections, annotations, num_classes, limit=limit)
     found = differences_of(one, draw(before, annotations, num_classes, limit=limit))
     if any(ends is None for ends in found.values()):
         return _unknown("the images hold no objects to find")
-    return Change(dict(zip(CHANGES, (end for ends in found.values() for end in ends or ()), strict=True)))
+    return AccuracyDifference(dict(zip(CHANGES, (end for ends in found.values() for end in ends or ()), strict=True)))
 
 
-def _unknown(why: str) -> Change:
-    return Change(reasons=dict.fromkeys(CHANGES, why))
+def _unknown(why: str) -> AccuracyDifference:
+    return AccuracyDifference(reasons=dict.fromkeys(CHANGES, why))
 
 
 def keep_detections(file: Path, detections: Sequence[Detections]) -> None:

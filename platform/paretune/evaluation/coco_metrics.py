@@ -25,7 +25,7 @@ _ALL, _SIZES = 0, {"small": 1, "medium": 2, "large": 3}
 
 
 @dataclass(frozen=True)
-class Numbers:
+class CocoMetrics:
     """COCO's twelve numbers; None where there is no ground truth."""
 
     map: float | None
@@ -58,12 +58,12 @@ class Numbers:
         return {name: getattr(self, name) for name in NUMBERS}
 
 
-NUMBERS = tuple(field.name for field in fields(Numbers))
+NUMBERS = tuple(field.name for field in fields(CocoMetrics))
 """Names of the twelve, in COCO's order."""
 
 
 @dataclass(frozen=True)
-class Averages(Numbers):
+class CocoMetricsByClass(CocoMetrics):
     """COCO's twelve numbers, and average precision (0.50:0.95) of each class."""
 
     per_class: tuple[float | None, ...]
@@ -72,7 +72,7 @@ class Averages(Numbers):
 
 
 @dataclass(frozen=True)
-class AveragesAt:
+class MetricsAtIou:
     """The same at one IoU."""
 
     map: float | None
@@ -89,7 +89,7 @@ def average_precisions(
     num_classes: int,
     engine: Engine = "hotcoco",
     limit: int = LIMIT,
-) -> Averages:
+) -> CocoMetricsByClass:
     """Evaluate with COCO's rules.
 
     Annotations to ignore are COCO's crowds: detections on them are neither hits nor misses. With another ``limit``,
@@ -117,13 +117,13 @@ def limits_of(limit: int) -> list[int]:
     return sorted({1, 10, LIMIT, limit})
 
 
-def averages_of(evaluation: Any, num_classes: int, limit: int = LIMIT) -> Averages:
+def averages_of(evaluation: Any, num_classes: int, limit: int = LIMIT) -> CocoMetricsByClass:
     """Read the numbers out of either engine's COCOeval after ``accumulate``, which ran at ``limits_of(limit)``."""
     limits = limits_of(limit)
     most, ten, hundred = map(limits.index, (limit, 10, LIMIT))
     precision = np.asarray(evaluation.eval["precision"])[..., most]  # (IoUs, recalls, classes, areas)
     recall = np.asarray(evaluation.eval["recall"])  # (IoUs, classes, areas, limits)
-    return Averages(
+    return CocoMetricsByClass(
         map=_mean(precision[..., _ALL]),
         map50=_mean(precision[_IOU_50, ..., _ALL]),
         map75=_mean(precision[_IOU_75, ..., _ALL]),
@@ -137,12 +137,12 @@ def averages_of(evaluation: Any, num_classes: int, limit: int = LIMIT) -> Averag
     )
 
 
-def averages_at(evaluation: Any, num_classes: int, limit: int = LIMIT) -> AveragesAt:
+def averages_at(evaluation: Any, num_classes: int, limit: int = LIMIT) -> MetricsAtIou:
     """Read the numbers out of a COCOeval of one IoU after ``accumulate``, which ran at ``limits_of(limit)``."""
     limits = limits_of(limit)
     precision = np.asarray(evaluation.eval["precision"])[0, ..., _ALL, limits.index(limit)]  # (recalls, classes)
     recall = np.asarray(evaluation.eval["recall"])[0, :, _ALL, limits.index(LIMIT)]
-    return AveragesAt(
+    return MetricsAtIou(
         map=_mean(precision),
         ar100=_mean(recall),
         per_class=tuple(_mean(precision[:, index]) for index in range(num_classes)),
@@ -184,7 +184,7 @@ def by_pycocotools(truth: dict[str, Any], found: dict[str, Any], limit: int = LI
 
 
 @dataclass(frozen=True)
-class Columns:
+class GroundTruthColumns:
     """A ground truth as columns, a row for each object."""
 
     images: NDArray[np.int64]
@@ -200,7 +200,7 @@ class Columns:
 def by_hotcoco(
     images: Sequence[int],
     categories: Sequence[int],
-    objects: Columns,
+    objects: GroundTruthColumns,
     results: NDArray[np.float64],
     iou: float | None = None,
     limit: int = LIMIT,
@@ -224,7 +224,9 @@ def by_hotcoco(
     return evaluation
 
 
-def engine_of(images: Sequence[int], categories: Sequence[int], objects: Columns, results: NDArray[np.float64]) -> Any:
+def engine_of(
+    images: Sequence[int], categories: Sequence[int], objects: GroundTruthColumns, results: NDArray[np.float64]
+) -> Any:
     """Return hotcoco's COCOeval before matching; the arguments are those of ``by_hotcoco``."""
     import hotcoco
 
@@ -240,10 +242,10 @@ def engine_of(images: Sequence[int], categories: Sequence[int], objects: Columns
     return hotcoco.COCOeval(truth, truth.loadRes(results), "bbox")
 
 
-def columns_of(annotations: Sequence[Annotations]) -> Columns:
+def columns_of(annotations: Sequence[Annotations]) -> GroundTruthColumns:
     """Return the annotations of images as a ground truth; images and categories are numbered from 1."""
     boxes, owners = _joined([truth.boxes for truth in annotations])
-    return Columns(
+    return GroundTruthColumns(
         owners,
         np.concatenate([np.zeros(0, np.int64), *(entry.labels for entry in annotations)]) + 1,
         boxes,

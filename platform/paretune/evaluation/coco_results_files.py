@@ -17,8 +17,15 @@ from numpy.typing import NDArray
 
 from paretune.core.errors import UserError
 from paretune.core.types import LIMIT, Annotations, Detections
-from paretune.evaluation.coco_metrics import Averages, AveragesAt, Columns, averages_at, averages_of, by_hotcoco
-from paretune.evaluation.id_matching import Id, Ids, is_id
+from paretune.evaluation.coco_metrics import (
+    CocoMetricsByClass,
+    GroundTruthColumns,
+    MetricsAtIou,
+    averages_at,
+    averages_of,
+    by_hotcoco,
+)
+from paretune.evaluation.id_matching import Id, KnownIds, is_id
 from paretune.evaluation.results_explanations import explained
 
 MOST_BYTES = 4 * 2**30
@@ -26,7 +33,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Results:
+class CocoResults:
     """Both files, image by image; boxes in float64, as they are written, so that overlaps are pycocotools' own."""
 
     classes: tuple[str, ...]
@@ -34,9 +41,9 @@ class Results:
     """File name, else the id, of each image."""
     annotations: tuple[Annotations, ...]
     detections: tuple[Detections, ...]
-    averages: Averages
+    averages: CocoMetricsByClass
     """COCO's numbers, of the boxes just as they are written."""
-    averages_at: AveragesAt | None = None
+    averages_at: MetricsAtIou | None = None
     """The same at the one IoU that was asked for."""
     notes: tuple[str, ...] = ()
     """How ids were read where they are not simply equal, and what seems to be wrong with the results."""
@@ -66,7 +73,7 @@ class _Rows:
         return np.split(order, np.searchsorted(self.images[order], np.arange(1, count)))
 
 
-def read_results(truth: Path, found: Path, iou: float | None = None, limit: int = LIMIT) -> Results:
+def read_results(truth: Path, found: Path, iou: float | None = None, limit: int = LIMIT) -> CocoResults:
     """Read a ground truth and the detections of its images.
 
     Images and categories come in the order of their ids, as in pycocotools.
@@ -87,8 +94,8 @@ def read_results(truth: Path, found: Path, iou: float | None = None, limit: int 
         raise UserError(f"{truth}: expected an object with the lists images, annotations and categories")
     categories = _numbered(truth, content["categories"], "categories")
     shown = _numbered(truth, content["images"], "images")
-    classes = Ids.of("category", {number: _text(row.get("name")) for number, row in categories.items()})
-    images = Ids.of("image", {number: _text(row.get("file_name")) for number, row in shown.items()})
+    classes = KnownIds.of("category", {number: _text(row.get("name")) for number, row in categories.items()})
+    images = KnownIds.of("image", {number: _text(row.get("file_name")) for number, row in shown.items()})
     rows = _json(found)
     if isinstance(rows, dict) and isinstance(rows.get("annotations"), list):
         rows = rows["annotations"]
@@ -100,12 +107,12 @@ def read_results(truth: Path, found: Path, iou: float | None = None, limit: int 
     written = (
         range(len(images.order)),
         range(1, len(classes.order) + 1),
-        Columns(objects.images, objects.labels + 1, objects.boxes, areas, crowds),
+        GroundTruthColumns(objects.images, objects.labels + 1, objects.boxes, areas, crowds),
         np.column_stack([results.images, results.boxes, results.scores, results.labels + 1.0]).reshape(-1, 7),
     )
     annotations, detections = _annotations(objects, crowds, areas, images), _detections(results, images)
     sizes = [_size(shown[number]) for number in images.order]
-    return Results(
+    return CocoResults(
         averages=averages_of(by_hotcoco(*written, limit=limit), len(classes.order), limit),
         averages_at=None if iou is None else averages_at(by_hotcoco(*written, iou, limit), len(classes.order), limit),
         classes=tuple(name if name.strip() else str(number) for name, number in _pairs(classes)),
@@ -116,7 +123,7 @@ def read_results(truth: Path, found: Path, iou: float | None = None, limit: int 
     )
 
 
-def _pairs(ids: Ids) -> Sequence[tuple[str, Id]]:
+def _pairs(ids: KnownIds) -> Sequence[tuple[str, Id]]:
     return list(zip(ids.names, ids.order, strict=True))
 
 
@@ -155,7 +162,7 @@ def _numbered(file: Path, rows: list[Any], key: str) -> dict[Id, Row]:
     return found
 
 
-def _rows(file: Path, rows: list[Any], key: str, images: Ids, classes: Ids, *, scored: bool = False) -> _Rows:
+def _rows(file: Path, rows: list[Any], key: str, images: KnownIds, classes: KnownIds, *, scored: bool = False) -> _Rows:
     """Read rows of annotations or results.
 
     Raises:
@@ -200,7 +207,7 @@ def _area(row: Row) -> float:
 
 
 def _annotations(
-    objects: _Rows, crowds: NDArray[np.bool_], areas: NDArray[np.float64], images: Ids
+    objects: _Rows, crowds: NDArray[np.bool_], areas: NDArray[np.float64], images: KnownIds
 ) -> tuple[Annotations, ...]:
     boxes: Any = _corners(objects.boxes)
     told: Any = areas
@@ -208,7 +215,7 @@ def _annotations(
     return tuple(Annotations(boxes[own], objects.labels[own], crowds[own], told[own]) for own in groups)
 
 
-def _detections(results: _Rows, images: Ids) -> tuple[Detections, ...]:
+def _detections(results: _Rows, images: KnownIds) -> tuple[Detections, ...]:
     boxes, scores = _corners(results.boxes), results.scores
     told: Any = scores
     groups = results.by_image(len(images.order), np.lexsort((-scores, results.images)))

@@ -13,7 +13,7 @@ from paretune.evaluation.matching import IOU, overlap
 
 
 @dataclass(frozen=True)
-class Confusion:
+class ConfusionMatrix:
     """Counts at one confidence, IoU 0.50."""
 
     matrix: NDArray[np.int64]
@@ -27,7 +27,7 @@ class Confusion:
 
 def confusion(
     detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int, confidence: float
-) -> Confusion:
+) -> ConfusionMatrix:
     """Match detections with objects of any class: best score first, each with the free object it overlaps most.
 
     Of equal overlaps an object of its own class comes first. Detections on annotations to ignore count nowhere.
@@ -56,4 +56,4 @@ def confusion(
         for label in truth.labels[free]:
             matrix[label, num_classes] += 1
             missed[image] += 1
-    return Confusion(matrix, wrong, missed)
+    return ConfusionMatrix(matrix, wrong, missed)

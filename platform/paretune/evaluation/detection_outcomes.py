@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.types import LIMIT, Annotations, Detections
-from paretune.evaluation.coco_metrics import Columns, check_lengths, columns_of, engine_of, rows_of
+from paretune.evaluation.coco_metrics import GroundTruthColumns, check_lengths, columns_of, engine_of, rows_of
 
 
 @dataclass(frozen=True)
-class Matches:
+class DetectionOutcomes:
     """What became of everything detected of one class, best score first."""
 
     image: NDArray[np.int64]
@@ -29,7 +29,7 @@ class Matches:
 
 def matches_of(
     detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int, limit: int = LIMIT
-) -> list[Matches]:
+) -> list[DetectionOutcomes]:
     """Return COCO's matching of each class: at most ``limit`` detections an image, at IoU 0.50, 0.55, … 0.95.
 
     Raises:
@@ -53,12 +53,13 @@ def matches_of(
     order = order[np.argsort(-scores[order], kind="stable")]  # of equal scores the first image's, as in COCO
     ranked = [order[label[order] == number] for number in range(num_classes)]
     return [
-        Matches(image[own], hit[:, own], ignored[:, own], there) for own, there in zip(ranked, objects, strict=True)
+        DetectionOutcomes(image[own], hit[:, own], ignored[:, own], there)
+        for own, there in zip(ranked, objects, strict=True)
     ]
 
 
 def _flags(
-    images: Sequence[int], num_classes: int, truth: Columns, found: NDArray[np.float64], limit: int
+    images: Sequence[int], num_classes: int, truth: GroundTruthColumns, found: NDArray[np.float64], limit: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return which rows of ``found`` are hits, and which are to be ignored, each (IoUs, rows)."""
     evaluation = engine_of(images, range(1, num_classes + 1), truth, found)

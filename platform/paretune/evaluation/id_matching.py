@@ -29,7 +29,7 @@ def is_id(value: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Ids:
+class KnownIds:
     """The ids of a ground truth's images or categories, in the order of pycocotools."""
 
     what: str
@@ -42,7 +42,7 @@ class Ids:
     called: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, what: str, names: Mapping[Id, str]) -> Ids:
+    def of(cls, what: str, names: Mapping[Id, str]) -> KnownIds:
         """Return the ids of these names."""
         order = tuple(sorted(names, key=lambda number: (isinstance(number, str), number)))
         found = [names[number] for number in order]
@@ -55,15 +55,15 @@ class Ids:
             _unique(set(_readings(name)) for name in found),
         )
 
-    def reader(self) -> Reader:
+    def reader(self) -> IdReader:
         """Return what reads the ids of one file."""
-        return Reader(self)
+        return IdReader(self)
 
 
-class Reader:
+class IdReader:
     """Reads the ids of one file, and counts those that were not simply equal."""
 
-    def __init__(self, ids: Ids) -> None:
+    def __init__(self, ids: KnownIds) -> None:
         self._ids = ids
         self._others: dict[Id, int] = {}
         self._ways: Counter[str] = Counter()

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from paretune.core.types import LIMIT, Annotations, Detections
-from paretune.evaluation.coco_metrics import AveragesAt, averages_at, run
-from paretune.evaluation.matching import Operating, best_of, match, point_of
+from paretune.evaluation.coco_metrics import MetricsAtIou, averages_at, run
+from paretune.evaluation.matching import OperatingPoint, best_of, match, point_of
 
 
 @dataclass(frozen=True)
-class AtIou:
+class EvaluationAtIou:
     """What an evaluation comes to at one IoU."""
 
     iou: float
-    averages: AveragesAt
+    averages: MetricsAtIou
     per_class: Mapping[str, float | None]
     """Average precision of each class; None without objects."""
-    point: Operating
+    point: OperatingPoint
     """Precision, recall and F1 of all classes together, at the confidence asked for or that of the best F1 there."""
 
     def tree(self) -> dict[str, Any]:
@@ -37,9 +37,9 @@ def at_iou(
     iou: float | None,
     *,
     confidence: float | None = None,
-    averages: AveragesAt | None = None,
+    averages: MetricsAtIou | None = None,
     limit: int = LIMIT,
-) -> AtIou | None:
+) -> EvaluationAtIou | None:
     """Evaluate detections at one IoU.
 
     Args:
@@ -58,4 +58,4 @@ def at_iou(
     )
     matched = match(detections, annotations, iou)
     point = best_of(matched) if confidence is None else point_of(matched, confidence)
-    return AtIou(iou, found, dict(zip(classes, found.per_class, strict=True)), point)
+    return EvaluationAtIou(iou, found, dict(zip(classes, found.per_class, strict=True)), point)

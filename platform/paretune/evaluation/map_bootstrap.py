@@ -30,12 +30,12 @@ _WIDER = 1.05
 """By how much the interval is wider than the halves' spread says: what is taken off is not known exactly (simulated
 worlds: the ends vary by 0 to 9 % more). The spread itself varies as that of a quarter of the images would, since few of
 them hold a rare class: these are Student's degrees of freedom."""
-Interval = tuple[float, float, float]
+MapInterval = tuple[float, float, float]
 """Lower end, figure, upper end."""
 
 
 @dataclass(frozen=True)
-class Drawn:
+class MapOfHalves:
     """The mean average precision of some detections, and what it is for halves of their images."""
 
     whole: NDArray[np.float64]
@@ -54,7 +54,7 @@ def draw(
     draws: int = DRAWS,
     seed: int = 0,
     limit: int = LIMIT,
-) -> Drawn:
+) -> MapOfHalves:
     """Return the mean average precision of detections, of all their images and of random halves of these.
 
     Matching is done once; a half only weighs its images. The same seed draws the same halves of as many images.
@@ -69,13 +69,13 @@ def draw(
     """
     classes, images = ranked(matches_of(detections, annotations, num_classes, limit)), len(annotations)
     if not classes:
-        return Drawn(np.full(10, np.nan), np.full((10, draws), np.nan), images)
+        return MapOfHalves(np.full(10, np.nan), np.full((10, draws), np.nan), images)
     random = np.random.default_rng(seed)
     weights = np.zeros((images, draws), np.float32)
     for pair in range(0, draws, 2):
         order = random.permutation(images)
         weights[order[: images // 2], pair] = weights[order[images // 2 :], pair + 1] = 1
-    return Drawn(weighted_maps(classes, np.ones((images, 1)))[:, 0], weighted_maps(classes, weights), images)
+    return MapOfHalves(weighted_maps(classes, np.ones((images, 1)))[:, 0], weighted_maps(classes, weights), images)
 
 
 def map_interval(
@@ -86,7 +86,7 @@ def map_interval(
     draws: int = DRAWS,
     seed: int = 0,
     limit: int = LIMIT,
-) -> Interval | None:
+) -> MapInterval | None:
     """Return ``map`` with its 95 % interval (low, map, high): where that of all images of the kind lies.
 
     None where there are no objects.
@@ -94,7 +94,7 @@ def map_interval(
     return interval_of(draw(detections, annotations, num_classes, draws=draws, seed=seed, limit=limit))
 
 
-def interval_of(drawn: Drawn) -> Interval | None:
+def interval_of(drawn: MapOfHalves) -> MapInterval | None:
     """Return the same of what has been drawn."""
     ends = _interval(drawn.whole.mean(), drawn.drawn.mean(axis=0), drawn.images, lean=True)
     return None if ends is None else (max(ends[0], 0.0), ends[1], min(ends[2], 1.0))
@@ -108,7 +108,7 @@ def difference_intervals(
     *,
     draws: int = DRAWS,
     seed: int = 0,
-) -> dict[str, Interval | None]:
+) -> dict[str, MapInterval | None]:
     """Return how much higher the first one's ``map`` and ``map50`` are, with 95 % intervals (low, difference, high).
 
     Both are taken of the same halves of the same images: what makes an image hard is no part of their difference.
@@ -118,7 +118,7 @@ def difference_intervals(
     return differences_of(one, other)
 
 
-def differences_of(first: Drawn, second: Drawn) -> dict[str, Interval | None]:
+def differences_of(first: MapOfHalves, second: MapOfHalves) -> dict[str, MapInterval | None]:
     """Return the same of what has been drawn, by the same seed of the same images."""
     whole, drawn = first.whole - second.whole, first.drawn - second.drawn
     return {
@@ -127,7 +127,7 @@ def differences_of(first: Drawn, second: Drawn) -> dict[str, Interval | None]:
     }
 
 
-def _interval(figure: float, halves: NDArray[np.float64], images: int, *, lean: bool = False) -> Interval | None:
+def _interval(figure: float, halves: NDArray[np.float64], images: int, *, lean: bool = False) -> MapInterval | None:
     """Return a figure between the ends of its 95 % interval; None where it is not known.
 
     Args:

@@ -18,7 +18,7 @@ IOU = 0.5
 
 
 @dataclass(frozen=True)
-class Operating:
+class OperatingPoint:
     """One operating point: what comes of keeping detections of at least this confidence."""
 
     confidence: float | None
@@ -34,7 +34,7 @@ class Operating:
 
 
 @dataclass(frozen=True)
-class Matched:
+class MatchedDetections:
     """Every detection that counts, of all images and classes, with the number of objects there are."""
 
     scores: Floats
@@ -44,10 +44,10 @@ class Matched:
     objects: int
 
 
-def best_of(matched: Matched) -> Operating:
+def best_of(matched: MatchedDetections) -> OperatingPoint:
     """Return the operating point of the best F1 over all confidences; of several, that of the highest confidence."""
     if matched.objects == 0:
-        return Operating(None, None, None, None, 0)
+        return OperatingPoint(None, None, None, None, 0)
     if matched.scores.size == 0:
         return _point(None, 0, 0, matched.objects)
     hits = np.cumsum(matched.hits)
@@ -58,14 +58,14 @@ def best_of(matched: Matched) -> Operating:
     return _point(float(matched.scores[best]), int(hits[best]), int(kept[best]), matched.objects)
 
 
-def point_of(matched: Matched, confidence: float) -> Operating:
+def point_of(matched: MatchedDetections, confidence: float) -> OperatingPoint:
     """Return the operating point at a given confidence."""
     kept = matched.scores >= matched.scores.dtype.type(confidence)  # float64 in results files
     return _point(confidence, int(matched.hits[kept].sum()), int(kept.sum()), matched.objects)
 
 
-def _point(confidence: float | None, hits: int, kept: int, objects: int) -> Operating:
-    return Operating(
+def _point(confidence: float | None, hits: int, kept: int, objects: int) -> OperatingPoint:
+    return OperatingPoint(
         confidence=confidence,
         precision=hits / kept if kept else None,
         recall=hits / objects if objects else None,
@@ -76,7 +76,7 @@ def _point(confidence: float | None, hits: int, kept: int, objects: int) -> Oper
 
 def match_by_class(
     detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int, iou: float = IOU
-) -> list[Matched]:
+) -> list[MatchedDetections]:
     """Match detections with objects: best score first, each with the free object of its class it overlaps most.
 
     A detection that finds no free object but lies on an annotation to ignore counts neither as hit nor as
@@ -105,10 +105,10 @@ def match_by_class(
     order = np.argsort(-scores, kind="stable")
     order = order[counts[order]]
     ranked = [order[labels[order] == label] for label in range(num_classes)]
-    return [Matched(scores[own], hits[own], int(there)) for own, there in zip(ranked, objects, strict=True)]
+    return [MatchedDetections(scores[own], hits[own], int(there)) for own, there in zip(ranked, objects, strict=True)]
 
 
-def match(detections: Sequence[Detections], annotations: Sequence[Annotations], iou: float = IOU) -> Matched:
+def match(detections: Sequence[Detections], annotations: Sequence[Annotations], iou: float = IOU) -> MatchedDetections:
     """Match the same way and return all classes as one.
 
     Raises:
@@ -119,12 +119,12 @@ def match(detections: Sequence[Detections], annotations: Sequence[Annotations], 
     return together(match_by_class(detections, annotations, count, iou))
 
 
-def together(classes: Sequence[Matched]) -> Matched:
+def together(classes: Sequence[MatchedDetections]) -> MatchedDetections:
     """Return what has been matched by class as one."""
     scores = np.concatenate([np.zeros(0, np.float32), *(entry.scores for entry in classes)])
     hits = np.concatenate([np.zeros(0, bool), *(entry.hits for entry in classes)])
     order = np.argsort(-scores, kind="stable")
-    return Matched(scores[order], hits[order], sum(entry.objects for entry in classes))
+    return MatchedDetections(scores[order], hits[order], sum(entry.objects for entry in classes))
 
 
 def _match_image(found: Detections, truth: Annotations, enough: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

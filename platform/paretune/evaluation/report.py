@@ -11,12 +11,12 @@ import numpy as np
 
 from paretune.core.types import LIMIT, Annotations, Detections
 from paretune.evaluation.accuracy import Accuracy, accuracy_of
-from paretune.evaluation.baseline_difference import CHANGES, Change, change_of
-from paretune.evaluation.coco_metrics import Averages, average_precisions
-from paretune.evaluation.confusion_matrix import Confusion, confusion
-from paretune.evaluation.map_at_iou import AtIou
+from paretune.evaluation.baseline_difference import CHANGES, AccuracyDifference, change_of
+from paretune.evaluation.coco_metrics import CocoMetricsByClass, average_precisions
+from paretune.evaluation.confusion_matrix import ConfusionMatrix, confusion
+from paretune.evaluation.map_at_iou import EvaluationAtIou
 from paretune.evaluation.map_bootstrap import DRAWS, METHOD, draw, interval_of
-from paretune.evaluation.matching import Matched, Operating, best_of, match_by_class, point_of, together
+from paretune.evaluation.matching import MatchedDetections, OperatingPoint, best_of, match_by_class, point_of, together
 from paretune.evaluation.results_explanations import limit_notes
 from paretune.evaluation.voc_metrics import voc_aps
 
@@ -33,10 +33,10 @@ class ClassReport:
     """COCO's, IoU 0.50:0.95; None without objects."""
     voc07: float | None
     voc10: float | None
-    matched: Matched
-    best: Operating
+    matched: MatchedDetections
+    best: OperatingPoint
     """The confidence of its own best F1."""
-    chosen: Operating
+    chosen: OperatingPoint
     """At the confidence of the whole report."""
 
     def tree(self) -> dict[str, Any]:
@@ -52,22 +52,22 @@ class ClassReport:
 
 
 @dataclass(frozen=True)
-class Report:
+class EvaluationReport:
     """One evaluation."""
 
     accuracy: Accuracy
     classes: Mapping[str, ClassReport]
-    best: Operating
+    best: OperatingPoint
     """Of all classes together, the confidence of the best F1."""
     interval: tuple[float, float] | None
     """95 % interval of map over images; None where map is unknown."""
-    confusion: Confusion
+    confusion: ConfusionMatrix
     """At the report's confidence, or 0.5 where nothing gives one."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What was evaluated: artefact, split, runtime, time of an inference."""
-    change: Change | None = None
+    change: AccuracyDifference | None = None
     """What it has more than ``facts["against"]``, where that was asked for."""
-    at: AtIou | None = None
+    at: EvaluationAtIou | None = None
     """The same at one IoU, where that was asked for."""
     limit: int = LIMIT
     """Most detections of a class in an image that counted for COCO's numbers."""
@@ -112,13 +112,13 @@ def report_of(  # noqa: PLR0913 - all that a report is made of
     classes: Sequence[str],
     *,
     confidence: float | None = None,
-    averages: Averages | None = None,
+    averages: CocoMetricsByClass | None = None,
     facts: Mapping[str, Any] | None = None,
     before: Sequence[Detections] | None = None,
-    at: AtIou | None = None,
+    at: EvaluationAtIou | None = None,
     limit: int = LIMIT,
     notes: Sequence[str] = (),
-) -> Report:
+) -> EvaluationReport:
     """Evaluate detections.
 
     Args:
@@ -141,7 +141,7 @@ def report_of(  # noqa: PLR0913 - all that a report is made of
     voc = voc_aps(detections, annotations, len(classes))
     drawn = draw(detections, annotations, len(classes), limit=limit)
     bounds = interval_of(drawn)
-    return Report(
+    return EvaluationReport(
         accuracy=found,
         classes={
             name: ClassReport(
@@ -180,7 +180,7 @@ def inference_facts(seconds: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _point(point: Operating) -> dict[str, float | None]:
+def _point(point: OperatingPoint) -> dict[str, float | None]:
     return {name: getattr(point, name) for name in OPERATING}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.evaluation.detection_outcomes import Matches
+from paretune.evaluation.detection_outcomes import DetectionOutcomes
 
 RECALLS = np.linspace(0, 1, 101)
 """At which COCO reads the precision."""
@@ -54,7 +54,7 @@ class _Curve:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedClass:
     """One class, as it is weighed."""
 
     image: NDArray[np.int64]
@@ -67,12 +67,12 @@ class Ranked:
     """(images,) in each image."""
 
 
-def ranked(matches: Sequence[Matches], ious: slice = slice(None)) -> list[Ranked]:
+def ranked(matches: Sequence[DetectionOutcomes], ious: slice = slice(None)) -> list[RankedClass]:
     """Return what weighing needs of the classes that have objects, at some of COCO's thresholds."""
     return [_ranked(entry, ious) for entry in matches if entry.objects.any()]
 
 
-def _ranked(entry: Matches, ious: slice) -> Ranked:
+def _ranked(entry: DetectionOutcomes, ious: slice) -> RankedClass:
     hit, ignored = entry.hit[ious], entry.ignored[ious]
     places = np.flatnonzero(hit.any(axis=0))
     curves = []
@@ -80,7 +80,7 @@ def _ranked(entry: Matches, ious: slice) -> Ranked:
         hits = np.flatnonzero(own)
         curves.append(_Curve(hits, _stretches(entry.image, places[hits], np.flatnonzero(left))))
     every = np.arange(entry.hit.shape[1])
-    return Ranked(entry.image[places], _stretches(entry.image, places, every), tuple(curves), entry.objects)
+    return RankedClass(entry.image[places], _stretches(entry.image, places, every), tuple(curves), entry.objects)
 
 
 def _stretches(image: NDArray[np.int64], hits: NDArray[np.int64], detections: NDArray[np.int64]) -> _Stretches:
@@ -91,7 +91,7 @@ def _stretches(image: NDArray[np.int64], hits: NDArray[np.int64], detections: ND
     return _Stretches(image[detections], begins, hit)
 
 
-def weighted_maps(classes: Sequence[Ranked], weights: _Counts) -> NDArray[np.float64]:
+def weighted_maps(classes: Sequence[RankedClass], weights: _Counts) -> NDArray[np.float64]:
     """Return the mean average precision at each IoU of images that count so many times.
 
     Where no two detections of a class in one image have the same score, it is pycocotools' number for a dataset in
@@ -122,7 +122,7 @@ def _parts(draws: int, longest: int) -> Iterator[slice]:
         yield slice(begin, min(begin + step, draws))
 
 
-def _average_precisions(entry: Ranked, counts: _Counts, objects: NDArray[np.int64]) -> NDArray[np.float64]:
+def _average_precisions(entry: RankedClass, counts: _Counts, objects: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return one class's (IoUs, D); 0 where there are no objects."""
     precisions = np.zeros((len(entry.curves), counts.shape[1]))
     seen = _summed(entry.found.counted(counts, len(entry.image)))

@@ -39,7 +39,7 @@ class Chain(nn.Sequential):
         return cls(*(_made(form) for form in forms))
 
 
-class Nothing(nn.Identity):
+class FoldedBatchNorm(nn.Identity):
     """What is left of a batch norm that was folded into the convolution before it."""
 
     kind: ClassVar[str] = "nothing"
@@ -49,7 +49,7 @@ class Nothing(nn.Identity):
         return {}
 
     @classmethod
-    def empty(cls, fields: Mapping[str, Any]) -> Nothing:
+    def empty(cls, fields: Mapping[str, Any]) -> FoldedBatchNorm:
         """Make one.
 
         Raises:

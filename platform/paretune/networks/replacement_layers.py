@@ -46,7 +46,7 @@ REPLACEMENTS: Registry[Any] = Registry(
         "chain": "paretune.networks.layer_chain:Chain",
         "int8_conv2d": "paretune.networks.int8_layers:Int8Conv2d",
         "int8_linear": "paretune.networks.int8_layers:Int8Linear",
-        "nothing": "paretune.networks.layer_chain:Nothing",
+        "nothing": "paretune.networks.layer_chain:FoldedBatchNorm",
     },
 )
 

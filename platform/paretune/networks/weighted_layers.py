@@ -6,10 +6,10 @@ from torch import nn
 
 from paretune.detectors.base import Detector
 
-Layer = nn.Conv2d | nn.Linear
+WeightedLayer = nn.Conv2d | nn.Linear
 
 
-def weighted_layers(network: nn.Module, detector: Detector, *, keep_outputs: bool) -> dict[str, Layer]:
+def weighted_layers(network: nn.Module, detector: Detector, *, keep_outputs: bool) -> dict[str, WeightedLayer]:
     """Return convolutions and linear layers by their names.
 
     Args:

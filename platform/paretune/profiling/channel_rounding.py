@@ -20,10 +20,10 @@ from paretune.core.spec import fingerprint
 from paretune.core.target import Target
 from paretune.profiling.environment import environment
 from paretune.profiling.latency.quick_compare import clock_for, interleaved
-from paretune.profiling.single_layers import LAYERS_IN, Layer, LayerKind, runs_layers
+from paretune.profiling.single_layers import LAYERS_IN, LayerKind, SquareConvolution, runs_layers
 from paretune.runtimes.base import Runtime
 from paretune.storage.atomic_files import write_text
-from paretune.system.device_lock import alone_on
+from paretune.system.device_lock import exclusive_device
 
 MULTIPLES = (1, 4, 8, 16, 32)
 """Candidates, fine to coarse; each divides the next."""
@@ -41,7 +41,7 @@ KINDS: tuple[LayerKind, ...] = ("1x1", "3x3", "depthwise")
 
 
 @dataclass(frozen=True)
-class Staircase:
+class ChannelRounding:
     """What rounding to each multiple costs."""
 
     waste: Mapping[int, float]
@@ -60,9 +60,9 @@ class Staircase:
         return "time wasted by multiples of " + ", ".join(f"{m}: {max(w, 0.0):.0%}" for m, w in self.waste.items())
 
 
-def staircase(
+def measure_channel_rounding(
     runtime: Runtime, target: Target, cache: Path | None = None, *, clock: Callable[[], float] | None = None
-) -> Staircase | None:
+) -> ChannelRounding | None:
     """Measure single layers on a runtime, alone on the target's device; some seconds.
 
     Args:
@@ -80,10 +80,10 @@ def staircase(
     surroundings = environment(target)
     known = fingerprint(surroundings["machine"], surroundings["libraries"], runtime.named(), widths())
     file = None if cache is None else cache / f"staircase-{known}.json"
-    layers = [Layer(kind, width) for kind in KINDS for width in widths()]
+    layers = [SquareConvolution(kind, width) for kind in KINDS for width in widths()]
     times = _read(file, len(layers))
     if times is None:
-        with alone_on(target.device):
+        with exclusive_device(target.device):
             times = _read(file, len(layers))  # somebody else may have measured while this one waited
             if times is None:
                 times = [
@@ -96,7 +96,9 @@ def staircase(
     return judged(layers, times)
 
 
-def _measured(layers: Sequence[Layer], runtime: Runtime, target: Target, clock: Callable[[], float]) -> Sequence[float]:
+def _measured(
+    layers: Sequence[SquareConvolution], runtime: Runtime, target: Target, clock: Callable[[], float]
+) -> Sequence[float]:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         run_in = LAYERS_IN[runtime.name]
         runs = [stack.enter_context(run_in(layer, runtime, target, Path(folder))) for layer in layers]
@@ -108,13 +110,13 @@ def widths() -> list[int]:
     return sorted(low + offset for low, _ in STRETCHES for offset in (*range(0, 33, 4), *ODD))
 
 
-def judged(layers: Sequence[Layer], seconds: Sequence[float]) -> Staircase:
+def judged(layers: Sequence[SquareConvolution], seconds: Sequence[float]) -> ChannelRounding:
     """Return what the times of layers tell; every kind among them has all ``widths``."""
     times: dict[LayerKind, dict[int, float]] = {}
     for layer, taken in zip(layers, seconds, strict=True):
         times.setdefault(layer.kind, {})[layer.channels] = taken
     by_kind = {kind: _waste(found) for kind, found in times.items()}
-    return Staircase({m: float(np.mean([found[m] for found in by_kind.values()])) for m in MULTIPLES}, by_kind)
+    return ChannelRounding({m: float(np.mean([found[m] for found in by_kind.values()])) for m in MULTIPLES}, by_kind)
 
 
 def _waste(times: Mapping[int, float]) -> dict[int, float]:

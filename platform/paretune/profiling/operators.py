@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from paretune.core.errors import Failed
+from paretune.core.errors import FailureReason
 from paretune.core.target import Target
 from paretune.core.types import Image
-from paretune.profiling.latency.samples import Batch, Mode, Protocol, milliseconds
+from paretune.profiling.latency.samples import MeasurementProtocol, Mode, SampleBatch, milliseconds
 from paretune.profiling.latency.shared_images import saved_images
 from paretune.profiling.latency.worker_client import Worker
 from paretune.runtimes.base import BETWEEN, ON_THE_HOST, Operator, is_transfer
 from paretune.system.cpu_cores import contention, shares
-from paretune.system.device_lock import alone_on
+from paretune.system.device_lock import exclusive_device
 from paretune.system.machine_cache import scratch
 
 COUNTED = "paretune.runtimes.predictor:load_counted"
@@ -33,7 +33,7 @@ TRACE = "trace.json.gz"
 
 
 @dataclass(frozen=True)
-class Group:
+class OperatorGroup:
     """Operators that have something in common."""
 
     name: str
@@ -44,7 +44,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Operators:
+class OperatorTimes:
     """What was counted of an artefact's network."""
 
     operators: tuple[Operator, ...]
@@ -105,21 +105,23 @@ class Operators:
                 modules[operator.module] = modules.get(operator.module, 0.0) + ms
         return modules, host, transfer
 
-    def by_module(self, depth: int) -> tuple[Group, ...]:
+    def by_module(self, depth: int) -> tuple[OperatorGroup, ...]:
         """Group by the first words of the modules' dotted names, the longest first."""
         return self._grouped(
             lambda operator: UNKNOWN_MODULE if operator.module is None else prefix(operator.module, depth)
         )
 
-    def by_kind(self) -> tuple[Group, ...]:
+    def by_kind(self) -> tuple[OperatorGroup, ...]:
         """Group by what is computed, the longest first."""
         return self._grouped(lambda operator: operator.kind)
 
-    def _grouped(self, key: Callable[[Operator], str]) -> tuple[Group, ...]:
+    def _grouped(self, key: Callable[[Operator], str]) -> tuple[OperatorGroup, ...]:
         members: dict[str, list[Operator]] = {}
         for operator in self.operators:
             members.setdefault(key(operator), []).append(operator)
-        groups = [Group(name, len(some), self.share(some), self.scaled_ms(some)) for name, some in members.items()]
+        groups = [
+            OperatorGroup(name, len(some), self.share(some), self.scaled_ms(some)) for name, some in members.items()
+        ]
         return tuple(sorted(groups, key=lambda group: -group.share))
 
     @property
@@ -167,8 +169,8 @@ def count(
     target: Target,
     network_ms: float,
     mode: Mode = "wall",
-    protocol: Protocol = Protocol(),  # noqa: B008 - frozen
-) -> Operators | str:
+    protocol: MeasurementProtocol = MeasurementProtocol(),  # noqa: B008 - frozen
+) -> OperatorTimes | str:
     """Count the operators of one artefact in a fresh process, alone on the target's device.
 
     Where others used the cores meanwhile it is done again, as far as ``protocol.spare`` goes; the attempt that they
@@ -183,13 +185,13 @@ def count(
         protocol: how long the process may take, and how many there may be.
 
     Returns:
-        What was counted, or why nothing was; `Failed` where the runtime could have told it.
+        What was counted, or why nothing was; `FailureReason` where the runtime could have told it.
 
     Raises:
         UserError: the artefact is damaged, or the machine has fewer cores than the target's threads.
     """
-    attempts: list[tuple[float, Operators]] = []
-    with alone_on(target.device), saved_images(images) as file:
+    attempts: list[tuple[float, OperatorTimes]] = []
+    with exclusive_device(target.device), saved_images(images) as file:
         while not attempts or (attempts[-1][1].disturbed and len(attempts) <= protocol.spare):
             try:
                 batch, operators, trace = _attempt(artefact, file, target, protocol)
@@ -197,9 +199,9 @@ def count(
                 if attempts:
                     break
                 said = " ".join(str(error).split())
-                return said if isinstance(error, NotImplementedError) else Failed(said)
+                return said if isinstance(error, NotImplementedError) else FailureReason(said)
             elsewhere, wall = shares([batch.elsewhere]), milliseconds(batch.rows, "network", "wall")
-            found = Operators(
+            found = OperatorTimes(
                 operators,
                 counted_ms=float(wall.mean()),
                 counted_ms_p50=_median(batch, mode),
@@ -214,8 +216,8 @@ def count(
 
 
 def _attempt(
-    artefact: Path, images: Path, target: Target, protocol: Protocol
-) -> tuple[Batch, tuple[Operator, ...], bytes | None]:
+    artefact: Path, images: Path, target: Target, protocol: MeasurementProtocol
+) -> tuple[SampleBatch, tuple[Operator, ...], bytes | None]:
     """Count in one process; returns the inferences that were counted, their operators, and the trace.
 
     Raises:
@@ -232,7 +234,7 @@ def _attempt(
     return batch, tuple(Operator(**entry) for entry in told), kept
 
 
-def _median(batch: Batch, mode: Mode) -> float:
+def _median(batch: SampleBatch, mode: Mode) -> float:
     """Return the network's median in a mode, in wall time where no inference was undisturbed."""
     times = milliseconds(batch.rows, "network", mode)
     return float(np.median(times if len(times) else milliseconds(batch.rows, "network", "wall")))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.target import Target
-from paretune.profiling.latency.quick_compare import Run
+from paretune.profiling.latency.quick_compare import InterleavedRun
 from paretune.runtimes.base import Runtime
 
 LayerKind = Literal["1x1", "3x3", "depthwise"]
@@ -24,7 +24,7 @@ OPSET = 20
 
 
 @dataclass(frozen=True)
-class Layer:
+class SquareConvolution:
     """A convolution with as many inputs as outputs."""
 
     kind: LayerKind
@@ -54,12 +54,12 @@ class Layer:
         return [random.standard_normal(shape, np.float32) * scale for _ in range(DEPTH)]
 
 
-RunIn = Callable[[Layer, Runtime, Target, Path], AbstractContextManager[Run]]
+RunIn = Callable[[SquareConvolution, Runtime, Target, Path], AbstractContextManager[InterleavedRun]]
 """(layer, runtime, target, folder for files) → for a block, what runs the layer once."""
 
 
 @contextmanager
-def _in_torch(layer: Layer, runtime: Runtime, target: Target, folder: Path) -> Iterator[Run]:  # noqa: ARG001
+def _in_torch(layer: SquareConvolution, runtime: Runtime, target: Target, folder: Path) -> Iterator[InterleavedRun]:  # noqa: ARG001
     import torch
     from torch import nn
 
@@ -91,7 +91,9 @@ def _in_torch(layer: Layer, runtime: Runtime, target: Target, folder: Path) -> I
 
 
 @contextmanager
-def _in_onnxruntime(layer: Layer, runtime: Runtime, target: Target, folder: Path) -> Iterator[Run]:
+def _in_onnxruntime(
+    layer: SquareConvolution, runtime: Runtime, target: Target, folder: Path
+) -> Iterator[InterleavedRun]:
     from paretune.runtimes.onnx_session import INPUT
     from paretune.runtimes.onnxruntime import OnnxRuntime
 
@@ -101,7 +103,7 @@ def _in_onnxruntime(layer: Layer, runtime: Runtime, target: Target, folder: Path
 
 
 @contextmanager
-def _in_openvino(layer: Layer, runtime: Runtime, target: Target, folder: Path) -> Iterator[Run]:
+def _in_openvino(layer: SquareConvolution, runtime: Runtime, target: Target, folder: Path) -> Iterator[InterleavedRun]:
     from paretune.runtimes.openvino import OpenVino, compile_file
 
     precision = runtime.precision if isinstance(runtime, OpenVino) else "fp32"
@@ -110,7 +112,7 @@ def _in_openvino(layer: Layer, runtime: Runtime, target: Target, folder: Path) -
     yield lambda: request.infer([images], share_inputs=True)
 
 
-def _file(layer: Layer, folder: Path) -> Path:
+def _file(layer: SquareConvolution, folder: Path) -> Path:
     """Write the layer as an ONNX file."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper

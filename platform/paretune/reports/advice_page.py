@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from paretune.profiling.latency.compare import Ratio
+from paretune.profiling.latency.compare import LatencyRatio
 from paretune.profiling.roofline.advice import Advice
 from paretune.profiling.roofline.diagnosis import Diagnosis
 from paretune.reports.profile_page import document, picture, table
 from paretune.reports.profile_plots import promises, roofline
-from paretune.reports.profile_tables import UNKNOWN, Rows
+from paretune.reports.profile_tables import UNKNOWN, Table
 
 LAYERS = 8
 """Slowest layers that are shown."""
-Measured = Mapping[str, Ratio | str]
+Measured = Mapping[str, LatencyRatio | str]
 """Knob → the advised artefact's latency as a share of what it was before, or why that is not known."""
 NONE: Mapping[str, str] = {}
 
 
 def advice_tables(
     diagnosis: Diagnosis, advice: Sequence[Advice], measured: Measured, changes: Mapping[str, str] = NONE
-) -> list[Rows]:
+) -> list[Table]:
     """Return what could be gained at most, the slowest layers, and the advice with what came of it."""
     ceilings = [
         (one.part, f"{one.ms:.3f}", f"{one.share:.0%}", _times(one.free), _times(one.at_roof))
@@ -37,8 +37,8 @@ def advice_tables(
         for layer in diagnosis.layers[:LAYERS]
     ]
     return [
-        Rows("what could be gained at most", ("part", "ms", "share", "if free", "at its roof"), tuple(ceilings)),
-        Rows(
+        Table("what could be gained at most", ("part", "ms", "share", "if free", "at its roof"), tuple(ceilings)),
+        Table(
             "slowest layers",
             ("layer", "ms", "GFLOP/s", "of its roof", "bound by"),
             tuple(layers),
@@ -50,7 +50,7 @@ def advice_tables(
 
 def knob_table(
     advice: Sequence[Advice], measured: Measured, changes: Mapping[str, str] = NONE, unknown: str | None = None
-) -> Rows:
+) -> Table:
     """Return the advice with what came of it, or why there is none.
 
     Args:
@@ -72,7 +72,7 @@ def knob_table(
     ]
     nothing = f"none: {unknown}" if unknown else "no knob of the network gains anything that could be measured"
     cost = ("map change",) if changes else ()
-    return Rows(
+    return Table(
         "advice, the largest gain first",
         ("knob", "predicted", "measured", *cost, "may cost", "why"),
         tuple(knobs),
@@ -105,10 +105,10 @@ def advice_page(
         changes: what those that were tried have cost of the accuracy, by knob.
     """
     tried = [(one.knob, one.predicted, measured.get(one.knob)) for one in advice]
-    built = [(knob, predicted, ratio) for knob, predicted, ratio in tried if isinstance(ratio, Ratio)]
+    built = [(knob, predicted, ratio) for knob, predicted, ratio in tried if isinstance(ratio, LatencyRatio)]
     tables = advice_tables(diagnosis, advice, measured, changes)
     parts = [
-        table(Rows(f"{name}: {verdict(diagnosis)}", (), (), (diagnosis.evidence, *notes))),
+        table(Table(f"{name}: {verdict(diagnosis)}", (), (), (diagnosis.evidence, *notes))),
         picture("roofline", roofline(diagnosis)),
         *(table(rows) for rows in tables),
         *([picture("predicted and measured", promises(built))] if built else []),
@@ -116,7 +116,7 @@ def advice_page(
     return document("Advice", parts)
 
 
-def _told(measured: Ratio | str | None) -> str:
+def _told(measured: LatencyRatio | str | None) -> str:
     """Say what a tried piece of advice gained, also where that was nothing."""
     if measured is None:
         return UNKNOWN

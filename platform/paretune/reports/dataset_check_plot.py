@@ -13,7 +13,7 @@ import numpy as np
 from paretune.core.errors import UserError
 from paretune.core.types import Image
 from paretune.data.box_checks import in_pixels
-from paretune.data.checks.report import Report
+from paretune.data.checks.report import DatasetReport
 from paretune.data.image_io import read_image
 from paretune.data.raw_annotations import RawImage, printable
 
@@ -23,7 +23,7 @@ _LONGEST = 480
 """Pixels of a sample's longer side in the picture."""
 
 
-def draw(report: Report, file: Path) -> None:
+def draw(report: DatasetReport, file: Path) -> None:
     """Draw a report into a PNG file.
 
     Raises:
@@ -51,7 +51,7 @@ def draw(report: Report, file: Path) -> None:
         raise UserError(f"--picture {file}: cannot be written ({error.strerror})") from error
 
 
-def _draw_classes(ax: Any, report: Report, colours: dict[str, Any]) -> None:
+def _draw_classes(ax: Any, report: DatasetReport, colours: dict[str, Any]) -> None:
     shown = Counter(report.classes).most_common(MOST_CLASSES)[::-1]
     names = [printable(name)[:40].replace("$", r"\$") for name, _ in shown]
     bars = ax.barh(range(len(shown)), [count for _, count in shown], color=[colours[name] for name, _ in shown])
@@ -62,7 +62,7 @@ def _draw_classes(ax: Any, report: Report, colours: dict[str, Any]) -> None:
     ax.set_title("boxes of each class" + (f" ({rest} rarer ones not shown)" if rest else ""))
 
 
-def _draw_sizes(ax: Any, report: Report) -> None:
+def _draw_sizes(ax: Any, report: DatasetReport) -> None:
     from matplotlib.ticker import FormatStrFormatter
 
     sides = []
@@ -91,14 +91,14 @@ def _draw_sizes(ax: Any, report: Report) -> None:
             )
 
 
-def _samples(report: Report) -> Sequence[RawImage]:
+def _samples(report: DatasetReport) -> Sequence[RawImage]:
     """Return readable images with boxes, evenly spread over all of them."""
     good = [image for image in report.survey.images if image.boxes and report.looks[image.file].size]
     chosen = np.linspace(0, len(good) - 1, min(SAMPLES, len(good))).round().astype(int)
     return [good[index] for index in chosen]
 
 
-def _draw_sample(ax: Any, report: Report, image: RawImage, colours: dict[str, Any]) -> None:
+def _draw_sample(ax: Any, report: DatasetReport, image: RawImage, colours: dict[str, Any]) -> None:
     from matplotlib.patches import Rectangle
 
     make = report.survey.pixels.get(image.file)

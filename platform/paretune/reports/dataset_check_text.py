@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 from paretune.core.console import table_text
-from paretune.data.checks.report import Report
+from paretune.data.checks.report import DatasetReport
 from paretune.data.raw_annotations import KINDS, printable
 
 MOST_CLASSES = 12
 """Classes that are shown, the most frequent ones first."""
 
 
-def report_text(report: Report, examples: int = 3) -> str:
+def report_text(report: DatasetReport, examples: int = 3) -> str:
     """Render a report: what is there, a table of the defects by kind, and the first examples of each kind.
 
     Args:
@@ -31,7 +31,7 @@ def report_text(report: Report, examples: int = 3) -> str:
     return "\n".join([*lines, "", _verdict(report)])
 
 
-def _summary(report: Report) -> str:
+def _summary(report: DatasetReport) -> str:
     tree = report.tree()
     splits = ", ".join(f"{name} {part['images']}" for name, part in report.splits.items()) or "none"
     common = Counter(report.classes).most_common(MOST_CLASSES)
@@ -41,13 +41,13 @@ def _summary(report: Report) -> str:
     return f"{head}\nsplits: {splits}\nclasses: {classes}{more}"
 
 
-def _verdict(report: Report) -> str:
+def _verdict(report: DatasetReport) -> str:
     hindering = sum(finding.hinders for finding in report.findings)
     told = len(report.findings) - hindering
     return f"{hindering} defects hinder training; {told} more are told" if hindering else "nothing hinders training"
 
 
-def _table(report: Report) -> list[str]:
+def _table(report: DatasetReport) -> list[str]:
     from rich import box
     from rich.table import Table
 

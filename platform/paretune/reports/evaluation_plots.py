@@ -10,8 +10,8 @@ import numpy as np
 
 from paretune.core.errors import UserError
 from paretune.core.types import Annotations, Detections, Image
-from paretune.evaluation.matching import Matched
-from paretune.evaluation.report import Report
+from paretune.evaluation.matching import MatchedDetections
+from paretune.evaluation.report import EvaluationReport
 
 MOST_CLASSES = 20
 """Classes with a curve, or a row, of their own: those with the most objects."""
@@ -21,7 +21,7 @@ PIXELS = 110
 TRUE, FOUND = "#34a853", "#d93025"
 
 
-def draw_report(report: Report, folder: Path) -> list[Path]:
+def draw_report(report: EvaluationReport, folder: Path) -> list[Path]:
     """Draw precision over recall, F1 over confidence, and the confusion matrix.
 
     Args:
@@ -39,7 +39,7 @@ def draw_report(report: Report, folder: Path) -> list[Path]:
 
 
 def draw_worst(
-    report: Report,
+    report: EvaluationReport,
     image: Callable[[int], Image],
     annotations: Sequence[Annotations],
     detections: Sequence[Detections],
@@ -78,7 +78,7 @@ def draw_worst(
     return _save(figure, folder / "worst.png")
 
 
-def _precision_recall(report: Report) -> Any:
+def _precision_recall(report: EvaluationReport) -> Any:
     figure = _figure(7.5, 5.5)
     ax = figure.subplots()
     for name, entry in _shown(report):
@@ -91,7 +91,7 @@ def _precision_recall(report: Report) -> Any:
     return _finished(figure, ax)
 
 
-def _f1(report: Report) -> Any:
+def _f1(report: EvaluationReport) -> Any:
     figure = _figure(7.5, 5.5)
     ax = figure.subplots()
     for name, entry in _shown(report):
@@ -106,7 +106,7 @@ def _f1(report: Report) -> Any:
     return _finished(figure, ax)
 
 
-def _confusion(report: Report) -> Any:
+def _confusion(report: EvaluationReport) -> Any:
     names = [name for name, _ in _shown(report)]
     places = [list(report.classes).index(name) for name in names] + [len(report.classes)]
     counts = report.confusion.matrix[np.ix_(places, places)]
@@ -127,7 +127,7 @@ def _confusion(report: Report) -> Any:
     return figure
 
 
-def curve(matched: Matched) -> tuple[Any, Any]:
+def curve(matched: MatchedDetections) -> tuple[Any, Any]:
     """Return recall and precision at every confidence, the highest first; empty without objects or detections."""
     if not matched.objects or not matched.scores.size:
         return np.zeros(0), np.zeros(0)
@@ -135,7 +135,7 @@ def curve(matched: Matched) -> tuple[Any, Any]:
     return hits / matched.objects, hits / np.arange(1, hits.size + 1)
 
 
-def _shown(report: Report) -> list[tuple[str, Any]]:
+def _shown(report: EvaluationReport) -> list[tuple[str, Any]]:
     entries = sorted(report.classes.items(), key=lambda item: -item[1].best.objects)[:MOST_CLASSES]
     chosen = {name for name, _ in entries}
     return [(name, entry) for name, entry in report.classes.items() if name in chosen]

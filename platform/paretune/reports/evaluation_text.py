@@ -9,12 +9,12 @@ from typing import Any
 from paretune.core.console import plain_console, terminal_width
 from paretune.core.metrics import CHANGED, change_in
 from paretune.core.types import LIMIT
-from paretune.evaluation.report import LEVEL, Report
+from paretune.evaluation.report import LEVEL, EvaluationReport
 
 MOST_CONFUSIONS = 5
 
 
-def report_text(report: Report) -> str:
+def report_text(report: EvaluationReport) -> str:
     """Return COCO's numbers, the operating point, one line for each class, and the commonest confusions."""
     out = io.StringIO()
     console = plain_console(file=out, width=terminal_width(), force_terminal=sys.stdout.isatty())
@@ -27,7 +27,7 @@ def report_text(report: Report) -> str:
     return out.getvalue().rstrip()
 
 
-def _head(report: Report) -> list[str]:
+def _head(report: EvaluationReport) -> list[str]:
     facts, metrics = report.facts, report.accuracy.metrics()
     what = facts.get("artefact") or f"{facts.get('detections')} against {facts.get('annotations')}"
     split = f", split {facts['split']}" if "split" in facts else ""
@@ -52,7 +52,7 @@ def _head(report: Report) -> list[str]:
     return lines
 
 
-def _map(report: Report) -> str:
+def _map(report: EvaluationReport) -> str:
     """Tell map and map50, and where map may lie for any number of images of the kind."""
     figures = [_figure(report.accuracy.metrics()[name]) for name in ("map", "map50")]
     bounds, sure, high = report.interval, "", ""
@@ -63,7 +63,7 @@ def _map(report: Report) -> str:
     return f"map {figures[0]}{sure}, map50 {figures[1]}{high}"
 
 
-def _change(report: Report) -> list[str]:
+def _change(report: EvaluationReport) -> list[str]:
     """Tell what an evaluation has more than another of the same images, and whether that is more than their luck."""
     if report.change is None:
         return []
@@ -79,7 +79,7 @@ def _change(report: Report) -> list[str]:
     return [f"{told}: {words} ({LEVEL:.0%}): {sure}"]
 
 
-def _numbers(report: Report) -> Any:
+def _numbers(report: EvaluationReport) -> Any:
     from rich.table import Table
 
     metrics = report.accuracy.metrics()
@@ -102,7 +102,7 @@ def _numbers(report: Report) -> Any:
     return table
 
 
-def _classes(report: Report) -> Any:
+def _classes(report: EvaluationReport) -> Any:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -128,7 +128,7 @@ def _classes(report: Report) -> Any:
     return table
 
 
-def _confusions(report: Report) -> list[str]:
+def _confusions(report: EvaluationReport) -> list[str]:
     names = [*report.classes]
     matrix = report.confusion.matrix
     pairs = [

@@ -13,7 +13,7 @@ from typing import Any
 
 from paretune.core.metrics import change_in
 from paretune.core.recipe_text import recipe_line
-from paretune.reports.front_plot import Frame, Mark, frame_of, svg
+from paretune.reports.front_plot import PlotRange, PlottedTrial, frame_of, svg
 from paretune.reports.terminal import doubts, marks, outcome_words
 from paretune.search.pareto_front import Objective, point_of
 from paretune.storage.trial_record import Record
@@ -33,7 +33,7 @@ MOST_FAILED = 20
 
 
 @dataclass(frozen=True)
-class Picture:
+class FrontView:
     """All that the pictures of one front show."""
 
     front: Mapping[str, Any]
@@ -60,7 +60,7 @@ class Picture:
         return (down or metrics)[0], (up or metrics[::-1])[0]
 
     @property
-    def marks(self) -> list[Mark]:
+    def marks(self) -> list[PlottedTrial]:
         """Return every complete trial that has a place on the axes."""
         x, y = self.axes
         return [
@@ -70,7 +70,7 @@ class Picture:
         ]
 
     @property
-    def frame(self) -> Frame | None:
+    def frame(self) -> PlotRange | None:
         """Return what part of the plane is shown; None when there is nothing to show."""
         if not self.marks:
             return None
@@ -87,7 +87,7 @@ class Picture:
         found: Mapping[str, Any] = (self.comparison or {}).get("trials", {}).get(str(trial), {})
         return found
 
-    def _mark(self, record: Record, x: float, y: float) -> Mark:
+    def _mark(self, record: Record, x: float, y: float) -> PlottedTrial:
         m = record.metrics
         chosen = record.number in {point["trial"] for point in self.front["front"]}
         fit = all(violation <= 0 for violation in self.violations.get(record.number, {}).values())
@@ -104,7 +104,7 @@ class Picture:
         spread = (low, high) if 0 < low <= high else None
         low, middle, high = change_in(m, quality) or (0.0, 0.0, 0.0)
         rise = (y + low - middle, y + high - middle) if low < high else None
-        return Mark(record.number, x, y, kind, chosen, "\n".join(lines), spread, rise)
+        return PlottedTrial(record.number, x, y, kind, chosen, "\n".join(lines), spread, rise)
 
     def _doubts(self, trial: int) -> list[str]:
         """Return what is not sure of a point of the front."""
@@ -116,7 +116,7 @@ class Picture:
         return said + ([f"tied in latency with trial {tied}"] if tied else [])
 
 
-def front_csv(picture: Picture) -> str:
+def front_csv(picture: FrontView) -> str:
     """Return the front as CSV: a row for each point, every metric a column."""
     names = sorted({name for point in picture.front["front"] for name in point["metrics"]})
     buffer = io.StringIO()
@@ -128,7 +128,7 @@ def front_csv(picture: Picture) -> str:
     return buffer.getvalue()
 
 
-def front_png(picture: Picture, file: Path) -> None:
+def front_png(picture: FrontView, file: Path) -> None:
     """Draw all trials, the front as a step line and both baselines."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -158,7 +158,7 @@ def front_png(picture: Picture, file: Path) -> None:
     figure.savefig(file)
 
 
-def _draw(axes: Any, marks: Sequence[Mark], frame: Frame) -> None:
+def _draw(axes: Any, marks: Sequence[PlottedTrial], frame: PlotRange) -> None:
     """Draw marks into matplotlib axes; what lies below the frame becomes a triangle on its edge."""
     chosen = sorted((mark for mark in marks if mark.chosen), key=lambda mark: mark.x)
     axes.step([m.x for m in chosen], [m.y for m in chosen], where="post", c=LINE, lw=1.6, zorder=2)
@@ -182,7 +182,7 @@ def _draw(axes: Any, marks: Sequence[Mark], frame: Frame) -> None:
         axes.axvline(frame.ceiling, c=FLOOR, lw=1, ls="--", label="largest allowed")
 
 
-def front_html(picture: Picture) -> str:
+def front_html(picture: FrontView) -> str:
     """Return a page with the plot and the table, that needs nothing from anywhere."""
     front, frame = picture.front, picture.frame
     template = Template((Path(__file__).parent / "front_page.html").read_text(encoding="utf-8"))
@@ -205,12 +205,12 @@ def front_html(picture: Picture) -> str:
     )
 
 
-def _tested(picture: Picture) -> bool:
+def _tested(picture: FrontView) -> bool:
     """Tell whether the front was evaluated on the split test too."""
     return ((picture.front["baseline"] or {}).get("test")) is not None
 
 
-def _summary(picture: Picture) -> str:
+def _summary(picture: FrontView) -> str:
     aims = ", ".join(f"{objective.direction} {objective.metric}" for objective in picture.objectives)
     kept = "".join(f"; {metric} at least {floor:.4g}" for metric, floor in (picture.floors or {}).items())
     kept += "".join(f"; {metric} at most {ceiling:.4g}" for metric, ceiling in picture.ceilings.items())
@@ -218,7 +218,7 @@ def _summary(picture: Picture) -> str:
     return f"{points} of {trials} trials are on the front ({len(picture.failed)} failed): {aims}{kept}"
 
 
-def _footnote(picture: Picture) -> str:
+def _footnote(picture: FrontView) -> str:
     front = picture.front
     volume, reference = front.get("hypervolume"), front.get("reference") or {}
     beyond = ", ".join(
@@ -234,7 +234,7 @@ def _footnote(picture: Picture) -> str:
     return f"Δ: difference to the eager baseline, on the same images. {speed} {sure} Hypervolume {said}."
 
 
-def _row(picture: Picture, point: Mapping[str, Any], kind: str) -> str:
+def _row(picture: FrontView, point: Mapping[str, Any], kind: str) -> str:
     m, base = point["metrics"], (picture.front["baseline"] or {"metrics": {}})["metrics"]
     gains = picture.gains(point["trial"])
 
@@ -275,14 +275,14 @@ def _row(picture: Picture, point: Mapping[str, Any], kind: str) -> str:
     return "".join([head, *cells, "</tr>"])
 
 
-def _notes(picture: Picture) -> str:
+def _notes(picture: FrontView) -> str:
     """Return what a reader of the speed-ups must know."""
     said = [*(picture.comparison or {}).get("notes", ()), *doubts(picture.front, picture.comparison)]
     notes = [f"<li>{html.escape(note)}</li>" for note in said]
     return f'<ul class="dim">{"".join(notes)}</ul>' if notes else ""
 
 
-def _advice(picture: Picture) -> str:
+def _advice(picture: FrontView) -> str:
     """Return a table of what advice predicted beside what was measured."""
     if not picture.advice:
         return ""
@@ -299,7 +299,7 @@ def _advice(picture: Picture) -> str:
     return f'{title}<div class="wide"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
 
 
-def _failed(picture: Picture) -> str:
+def _failed(picture: FrontView) -> str:
     if not picture.failed:
         return ""
     rows = [

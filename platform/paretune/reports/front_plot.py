@@ -12,7 +12,7 @@ RADIUS = 5.5
 
 
 @dataclass(frozen=True)
-class Mark:
+class PlottedTrial:
     """One trial in the plot."""
 
     trial: int
@@ -32,7 +32,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Frame:
+class PlotRange:
     """What part of the plane is shown."""
 
     x: tuple[float, float]
@@ -44,7 +44,9 @@ class Frame:
     """Largest x that the constraints allow."""
 
 
-def frame_of(marks: Sequence[Mark], names: tuple[str, str], floor: float | None, ceiling: float | None = None) -> Frame:
+def frame_of(
+    marks: Sequence[PlottedTrial], names: tuple[str, str], floor: float | None, ceiling: float | None = None
+) -> PlotRange:
     """Choose the axes' ranges: all costs; the qualities of trials that keep the constraints.
 
     One collapsed trial would press the front into a line; what lies below is drawn on the lower edge.
@@ -55,10 +57,10 @@ def frame_of(marks: Sequence[Mark], names: tuple[str, str], floor: float | None,
     ys += [end for mark in marks if mark.chosen for end in mark.rise or ()]
     pad_y = 0.08 * (max(ys) - min(ys)) or 0.05
     pad_x = (max(xs) / min(xs)) ** 0.06 * 1.02
-    return Frame((min(xs) / pad_x, max(xs) * pad_x), (min(ys) - pad_y, max(ys) + pad_y), names, floor, ceiling)
+    return PlotRange((min(xs) / pad_x, max(xs) * pad_x), (min(ys) - pad_y, max(ys) + pad_y), names, floor, ceiling)
 
 
-def svg(marks: Sequence[Mark], frame: Frame) -> str:
+def svg(marks: Sequence[PlottedTrial], frame: PlotRange) -> str:
     """Draw marks; every one carries its text in ``data-say`` for the page's script."""
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -75,7 +77,7 @@ def svg(marks: Sequence[Mark], frame: Frame) -> str:
     return "".join([*parts, "</svg>"])
 
 
-def _grid(frame: Frame, at: Callable[[float, float], tuple[float, float]]) -> list[str]:
+def _grid(frame: PlotRange, at: Callable[[float, float], tuple[float, float]]) -> list[str]:
     right, low = WIDTH - RIGHT, HEIGHT - BOTTOM
     parts = []
     for tick in log_ticks(*frame.x):
@@ -107,7 +109,7 @@ def _steps(places: Sequence[tuple[float, float]]) -> list[str]:
     return [f'<path d="{path}" class="line"/>']
 
 
-def _shape(mark: Mark, at: Callable[[float, float], tuple[float, float]], *, below: bool) -> str:
+def _shape(mark: PlottedTrial, at: Callable[[float, float], tuple[float, float]], *, below: bool) -> str:
     x, y = at(mark.x, mark.y)
     r = RADIUS
     if below:

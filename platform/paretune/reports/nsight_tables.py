@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from paretune.profiling.nsight.kernels import BOUND_FROM, Kernel
-from paretune.profiling.nsight.run import Look, Looks
-from paretune.reports.profile_tables import UNKNOWN, Rows
+from paretune.profiling.nsight.run import NsightResult, NsightResults
+from paretune.reports.profile_tables import UNKNOWN, Table
 
 TOP = 15
 """Kernels with a row of their own."""
@@ -23,7 +23,7 @@ BOUND = (
 )
 
 
-def nsight_tables(names: Sequence[str], looks: Looks) -> list[Rows]:
+def nsight_tables(names: Sequence[str], looks: NsightResults) -> list[Table]:
     """Return a table for each artefact; one note where Nsight Compute was not run.
 
     Args:
@@ -32,13 +32,13 @@ def nsight_tables(names: Sequence[str], looks: Looks) -> list[Rows]:
     """
     title = "kernels by Nsight Compute"
     if looks.reason is not None:
-        return [Rows(title, (), (), (f"not known: {looks.reason}",))]
+        return [Table(title, (), (), (f"not known: {looks.reason}",))]
     return [_table(f"{name}: {title} {looks.version}", look) for name, look in zip(names, looks.looks, strict=True)]
 
 
-def _table(title: str, look: Look) -> Rows:
+def _table(title: str, look: NsightResult) -> Table:
     if look.reason is not None:
-        return Rows(title, (), (), (f"not known: {look.reason}",))
+        return Table(title, (), (), (f"not known: {look.reason}",))
     top, rest = look.kernels[:TOP], look.kernels[TOP:]
     rows = [_row(kernel) for kernel in top]
     if rest:
@@ -53,7 +53,7 @@ def _table(title: str, look: Look) -> Rows:
         f"{_short(one.kernel, NAME)}: {_short(one.text, TEXT)} ({one.rule}, by its own estimate {one.saves:.0%} of all)"
         for one in look.advice[:ADVICE]
     ]
-    return Rows(title, HEAD, tuple(rows), tuple(notes))
+    return Table(title, HEAD, tuple(rows), tuple(notes))
 
 
 def _row(kernel: Kernel) -> tuple[str, ...]:

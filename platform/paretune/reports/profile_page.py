@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from paretune.profiling.latency.compare import Comparison
 from paretune.profiling.latency.result import Latency
-from paretune.profiling.operators import Operators
+from paretune.profiling.operators import OperatorTimes
 from paretune.reports.profile_plots import distributions, layers, ratios
-from paretune.reports.profile_tables import Rows
+from paretune.reports.profile_tables import Table
 
 ABOUT = """Of each artefact alone on the device: the share of inferences that took at most so long. The line is the
 median, the band the smallest and largest median of its processes."""
@@ -24,8 +24,8 @@ tr:last-child td { border-bottom: 1px solid #dadce0; } ul { color: #5f6368; font
 
 def page(
     measured: Sequence[tuple[str, Latency]],
-    counted: Sequence[tuple[str, Operators | str]],
-    tables: Sequence[Rows],
+    counted: Sequence[tuple[str, OperatorTimes | str]],
+    tables: Sequence[Table],
     comparison: Comparison | None = None,
 ) -> str:
     """Return the page of a profile as HTML, its pictures inside.
@@ -61,7 +61,7 @@ def picture(what: str, png: bytes) -> str:
     return f'<img alt="{what}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
-def table(rows: Rows) -> str:
+def table(rows: Table) -> str:
     """Return a table as a part of a page."""
     left = [number == 0 or word in rows.words for number, word in enumerate(rows.head)]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from paretune.profiling.latency.compare import Comparison, Ratio
+from paretune.profiling.latency.compare import Comparison, LatencyRatio
 from paretune.profiling.latency.result import Latency
 from paretune.profiling.latency.samples import milliseconds
-from paretune.profiling.operators import Operators
+from paretune.profiling.operators import OperatorTimes
 from paretune.profiling.roofline.diagnosis import Diagnosis, LayerBound
 from paretune.reports.profile_tables import TOP, layer_of
 
@@ -42,7 +42,7 @@ def distributions(names: Sequence[str], latencies: Sequence[Latency]) -> bytes:
     return _png(figure)
 
 
-def layers(name: str, found: Operators) -> bytes:
+def layers(name: str, found: OperatorTimes) -> bytes:
     """Draw the operators that take most of a network as bars (ms, and their share), as PNG."""
     from matplotlib.figure import Figure
 
@@ -81,7 +81,7 @@ def ratios(names: Sequence[str], comparison: Comparison) -> bytes:
     return _png(figure)
 
 
-def _whiskers(found: Sequence[Ratio]) -> Any:
+def _whiskers(found: Sequence[LatencyRatio]) -> Any:
     """Return how far the intervals of speedups reach to either side, (2, N)."""
     low = [max(0.0, 1 / ratio.ratio - 1 / ratio.high) for ratio in found]
     return np.array([low, [max(0.0, 1 / ratio.low - 1 / ratio.ratio) for ratio in found]])
@@ -130,7 +130,7 @@ def roofline(found: Diagnosis) -> bytes:
     return _png(figure)
 
 
-def promises(tried: Sequence[tuple[str, float, Ratio]]) -> bytes:
+def promises(tried: Sequence[tuple[str, float, LatencyRatio]]) -> bytes:
     """Draw what advice was to gain beside what it did, as PNG.
 
     Args:

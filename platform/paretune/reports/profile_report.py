@@ -9,17 +9,17 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from paretune.core.errors import Failed, UserError
+from paretune.core.errors import FailureReason, UserError
 from paretune.core.target import Target
 from paretune.profiling.energy.measure import Energy
 from paretune.profiling.latency.compare import Comparison
-from paretune.profiling.latency.deployment import FIGURES, Deployed
+from paretune.profiling.latency.deployment import FIGURES, DeploymentLatency
 from paretune.profiling.latency.result import Latency
 from paretune.profiling.latency.throughput import Throughput
-from paretune.profiling.nsight.run import Looks
-from paretune.profiling.operators import Operators
+from paretune.profiling.nsight.run import NsightResults
+from paretune.profiling.operators import OperatorTimes
 from paretune.reports.nsight_tables import nsight_tables
-from paretune.reports.profile_tables import Rows, operator_tables, ratio_table, stage_table, throughput_table
+from paretune.reports.profile_tables import Table, operator_tables, ratio_table, stage_table, throughput_table
 from paretune.storage.artefact import Artefact
 from paretune.storage.atomic_files import new_folder
 
@@ -35,11 +35,11 @@ class Profile:
     """Interleaved, against the first, of those whose latency is known; None for one artefact alone."""
     target: Target
     images: int
-    operators: tuple[Operators | str, ...] = ()
+    operators: tuple[OperatorTimes | str, ...] = ()
     """Of each artefact; none if they were not asked for."""
-    nsight: Looks | None = None
+    nsight: NsightResults | None = None
     """What Nsight Compute saw; None if it was not asked for."""
-    besides: tuple[Deployed | str, ...] = ()
+    besides: tuple[DeploymentLatency | str, ...] = ()
     """What a deployment of each does besides."""
     throughputs: tuple[tuple[Throughput | str, ...], ...] = ()
     """Of each artefact, one for every load that was asked for."""
@@ -72,21 +72,21 @@ class Profile:
             said += [f"{name}: decoding and sure boxes: {besides}"] if isinstance(besides, str) else []
             said += [f"{name}: throughput of {load}" for load in loads or () if isinstance(load, str)]
         counted = zip(self.names, self.operators, strict=False)
-        said += [f"{name}: operators: {one}" for name, one in counted if isinstance(one, Failed)]
+        said += [f"{name}: operators: {one}" for name, one in counted if isinstance(one, FailureReason)]
         said += [f"comparison: {self.comparison}"] if isinstance(self.comparison, str) else []
         return said + ([] if self.nsight is None else self.nsight.failures(self.names))
 
-    def tables(self) -> list[Rows]:
+    def tables(self) -> list[Table]:
         """Return all of it as tables."""
         names = self.names
         tables = []
         if isinstance(self.comparison, str):
-            tables.append(Rows("interleaved", (), (), (f"comparison: not known, {self.comparison}",)))
+            tables.append(Table("interleaved", (), (), (f"comparison: not known, {self.comparison}",)))
         elif self.comparison is not None:
             tables.append(ratio_table([name for name, _ in self.measured], self.comparison))
         for name, latency, energy, besides in zip_longest(names, self.latencies, self.energies, self.besides):
             if isinstance(latency, str):
-                tables.append(Rows(name, (), (), (f"latency: not known, {latency}",)))
+                tables.append(Table(name, (), (), (f"latency: not known, {latency}",)))
             else:
                 tables.append(stage_table(name, latency, energy, besides))
         tables += [throughput_table(name, found) for name, found in zip(names, self.throughputs, strict=False) if found]

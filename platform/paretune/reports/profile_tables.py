@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from paretune.profiling.energy.measure import Energy
 from paretune.profiling.latency.compare import Comparison
-from paretune.profiling.latency.deployment import Deployed
+from paretune.profiling.latency.deployment import DeploymentLatency
 from paretune.profiling.latency.result import STAGES, Latency
 from paretune.profiling.latency.samples import (
     P50_SAMPLES,
@@ -22,7 +22,7 @@ from paretune.profiling.latency.samples import (
     milliseconds,
 )
 from paretune.profiling.latency.throughput import Throughput
-from paretune.profiling.operators import Operators
+from paretune.profiling.operators import OperatorTimes
 from paretune.runtimes.base import Operator
 
 UNKNOWN = "-"
@@ -32,7 +32,7 @@ PERCENTILES = ((50, P50_SAMPLES), (90, P90_SAMPLES), (95, P95_SAMPLES), (99, P99
 
 
 @dataclass(frozen=True)
-class Rows:
+class Table:
     """One table."""
 
     title: str
@@ -44,15 +44,15 @@ class Rows:
 
 
 def stage_table(
-    name: str, latency: Latency, energy: Energy | None = None, besides: Deployed | str | None = None
-) -> Rows:
+    name: str, latency: Latency, energy: Energy | None = None, besides: DeploymentLatency | str | None = None
+) -> Table:
     """Return what an artefact costs, stage by stage: percentiles in ms, CPU time, share of the whole; energy below.
 
     What a deployment does besides stands under the whole, of which it is no part; a word says why it is not known.
     """
     stages: tuple[Stage, ...] = (*STAGES, "latency")
     rows = tuple(_stage(latency, stage) for stage in stages)
-    if isinstance(besides, Deployed):
+    if isinstance(besides, DeploymentLatency):
         single = latency.target.device == "cpu" and latency.target.threads == 1
         rows += (
             _beside("besides: decode a JPEG file", besides.decode, single),
@@ -82,14 +82,14 @@ def stage_table(
         said.append("peak memory " + "; ".join(f"{names[name]}: {peak}" for name, peak in peaks.items()))
     said += [f"{figure}: not known, {reason}" for figure, reason in latency.reasons.items() if "_p9" in figure]
     said += [f"besides: not known, {besides}"] if isinstance(besides, str) else []
-    if isinstance(besides, Deployed) and isinstance(besides.transfer, str):
+    if isinstance(besides, DeploymentLatency) and isinstance(besides.transfer, str):
         said.append(f"to the GPU and back: not known, {besides.transfer}")
     said += () if energy is None else energy.lines
     title = f"{name}: {facts['runtime']}, {facts['precision']}, {_where(latency)}"
-    return Rows(title, ("stage", "p50 ms", "p90", "p95", "p99", "CPU p50", "share"), rows, (*said, *latency.notes))
+    return Table(title, ("stage", "p50 ms", "p90", "p95", "p99", "CPU p50", "share"), rows, (*said, *latency.notes))
 
 
-def ratio_table(names: Sequence[str], comparison: Comparison) -> Rows:
+def ratio_table(names: Sequence[str], comparison: Comparison) -> Table:
     """Return how artefacts compare with the first, measured interleaved: latencies and their ratios."""
     told = comparison.to_dict()["artefacts"]
     rows = []
@@ -102,7 +102,7 @@ def ratio_table(names: Sequence[str], comparison: Comparison) -> Rows:
         rows.append((name, *words))
     head = ("artefact", "p50 ms", "network ms", "times as fast", "network alone")
     rounds = comparison.latency.shape[0]
-    return Rows(
+    return Table(
         f"interleaved, {rounds} rounds of {TIMED[comparison.mode]}, against the first",
         head,
         tuple(rows),
@@ -110,32 +110,32 @@ def ratio_table(names: Sequence[str], comparison: Comparison) -> Rows:
     )
 
 
-def operator_table(name: str, found: Operators) -> Rows:
+def operator_table(name: str, found: OperatorTimes) -> Table:
     """Return the operators that take most of a network, the longest first, and what the others take together."""
     first, others = found.operators[:TOP], found.operators[TOP:]
     rows = [(layer_of(one), one.kind, f"{found.scaled_ms([one]):.3f}", f"{found.share([one]):.1%}") for one in first]
     if others:
         ms, share = found.scaled_ms(others), found.share(others)
         rows.append((f"{len(others)} others", "", f"{ms:.3f}", f"{share:.1%}"))
-    return Rows(f"{name}: layers", ("layer", "kind", "ms", "share"), tuple(rows), found.notes)
+    return Table(f"{name}: layers", ("layer", "kind", "ms", "share"), tuple(rows), found.notes)
 
 
-def kind_table(name: str, found: Operators) -> Rows:
+def kind_table(name: str, found: OperatorTimes) -> Table:
     """Return what a network spends its time on, by what its operators compute."""
     groups = [(group.name, group.count, group.scaled_ms, group.share) for group in found.by_kind()]
     rest = groups[TOP:]
     if rest:
         groups[TOP:] = [(f"{len(rest)} other kinds", *(sum(column) for column in list(zip(*rest, strict=True))[1:]))]
     rows = tuple((kind, str(number), f"{ms:.3f}", f"{share:.1%}") for kind, number, ms, share in groups)
-    return Rows(f"{name}: kinds of operators", ("kind", "operators", "ms", "share"), rows)
+    return Table(f"{name}: kinds of operators", ("kind", "operators", "ms", "share"), rows)
 
 
-def operator_tables(names: Sequence[str], counted: Sequence[Operators | str]) -> list[Rows]:
+def operator_tables(names: Sequence[str], counted: Sequence[OperatorTimes | str]) -> list[Table]:
     """Return both tables of every artefact that was counted, or one without rows that says why it was not."""
     tables = []
     for name, found in zip(names, counted, strict=False):
         if isinstance(found, str):
-            tables.append(Rows(f"{name}: layers", (), (), (f"operators: not known, {found}",)))
+            tables.append(Table(f"{name}: layers", (), (), (f"operators: not known, {found}",)))
         else:
             tables += [operator_table(name, found), kind_table(name, found)]
     return tables
@@ -163,7 +163,7 @@ def _beside(name: str, times: NDArray[np.float64], single: bool) -> tuple[str, .
     return (name, *_percentiles(wall), f"{np.median(cpu):.3f}" if single else UNKNOWN, UNKNOWN)
 
 
-def throughput_table(name: str, loads: Sequence[Throughput | str]) -> Rows:
+def throughput_table(name: str, loads: Sequence[Throughput | str]) -> Table:
     """Return what several streams do at once, and how much that is of so many times one of them.
 
     A word says why a load is not known.
@@ -185,7 +185,7 @@ def throughput_table(name: str, loads: Sequence[Throughput | str]) -> Rows:
     head = ("streams", "batch", "images/s", "rounds", "of the first, times streams", "p50 ms of one inference")
     notes = tuple(f"{each.streams} streams, batch {each.batch}: {note}" for each in found for note in each.notes)
     unknown = [load for load in loads if isinstance(load, str)]
-    return Rows(f"{name}: throughput", head, tuple(rows), (*notes, *unknown))
+    return Table(f"{name}: throughput", head, tuple(rows), (*notes, *unknown))
 
 
 def _where(latency: Latency) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from paretune.core.console import table_text
 from paretune.core.metrics import change_in, change_names
 from paretune.core.recipe_text import recipe_line
-from paretune.search.pareto_front import Judge, pareto_front
+from paretune.search.pareto_front import FrontRules, pareto_front
 from paretune.storage.trial_record import Record
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def figures_line(metrics: Mapping[str, float | None]) -> str:
     return ", ".join(words) + ("" if sure is None else f" at confidence {sure:.2f}")
 
 
-def trial_line(number: int, records: Sequence[Record], judge: Judge, budget: int) -> str:
+def trial_line(number: int, records: Sequence[Record], judge: FrontRules, budget: int) -> str:
     """Return what one finished trial says: how far the sweep is, what came of it, whether it is on the front.
 
     Args:

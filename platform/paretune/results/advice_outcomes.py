@@ -23,7 +23,7 @@ BASELINES = ("eager", "onnxruntime")
 
 
 @dataclass(frozen=True)
-class Promise:
+class AdvicePrediction:
     """What one recipe should gain."""
 
     knob: str
@@ -41,10 +41,10 @@ class Promise:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AdviceOutcome:
     """What came of a promise."""
 
-    promise: Promise
+    promise: AdvicePrediction
     trial: int | None = None
     """That tried it."""
     against: int | None = None
@@ -67,14 +67,14 @@ class Outcome:
         return {**told, **measured, **more}
 
 
-def read_promises(recipes: Sequence[Recipe], folders: Iterable[Path]) -> list[Promise]:
+def read_promises(recipes: Sequence[Recipe], folders: Iterable[Path]) -> list[AdvicePrediction]:
     """Read what the advice in folders promises of recipes; one that was changed since has no promise.
 
     Raises:
         UserError: advice that cannot be read.
     """
     wanted = {_key(_normal(recipe)) for recipe in recipes}
-    found: list[Promise] = []
+    found: list[AdvicePrediction] = []
     for file in dict.fromkeys(folder / FILE for folder in folders):
         if not file.is_file():
             continue
@@ -82,7 +82,7 @@ def read_promises(recipes: Sequence[Recipe], folders: Iterable[Path]) -> list[Pr
             told = json.loads(file.read_text())
             before = _normal(told["recipe"])
             made = [
-                Promise(str(one["knob"]), float(one["predicted"]), _normal(one["recipe"]), before)
+                AdvicePrediction(str(one["knob"]), float(one["predicted"]), _normal(one["recipe"]), before)
                 for one in told["advice"]
             ]
         except (KeyError, TypeError, ValueError) as error:
@@ -92,7 +92,7 @@ def read_promises(recipes: Sequence[Recipe], folders: Iterable[Path]) -> list[Pr
     return found
 
 
-def pairs(promises: Sequence[Promise], records: Sequence[Record]) -> list[tuple[int, int]]:
+def pairs(promises: Sequence[AdvicePrediction], records: Sequence[Record]) -> list[tuple[int, int]]:
     """Return the trials that are to be compared for the promises: the one that tried it, the one it is against."""
     found = [(_trial(one.recipe, records), _trial(one.before, records)) for one in promises]
     return [(tried.number, base.number) for tried, base in found if tried and base and _usable(tried, base)]
@@ -104,8 +104,8 @@ def base_name(trial: int) -> str:
 
 
 def outcomes(
-    promises: Sequence[Promise], records: Sequence[Record], comparison: Mapping[str, Any] | None
-) -> list[Outcome]:
+    promises: Sequence[AdvicePrediction], records: Sequence[Record], comparison: Mapping[str, Any] | None
+) -> list[AdviceOutcome]:
     """Return what came of promises.
 
     Args:
@@ -116,12 +116,14 @@ def outcomes(
     return [_outcome(one, records, comparison) for one in promises]
 
 
-def _outcome(promise: Promise, records: Sequence[Record], comparison: Mapping[str, Any] | None) -> Outcome:
+def _outcome(
+    promise: AdvicePrediction, records: Sequence[Record], comparison: Mapping[str, Any] | None
+) -> AdviceOutcome:
     tried, base = _trial(promise.recipe, records), _trial(promise.before, records)
     if tried is None or base is None:
         what = "its recipe" if tried is None else "what the advice was for"
-        return Outcome(promise, _number(tried), _number(base), reason=f"{what} was not tried")
-    known = Outcome(promise, tried.number, base.number)
+        return AdviceOutcome(promise, _number(tried), _number(base), reason=f"{what} was not tried")
+    known = AdviceOutcome(promise, tried.number, base.number)
     for record in (tried, base):
         if record.state == "failed":
             said = next(iter((record.failure or "").splitlines()), "unknown reason")

@@ -10,14 +10,14 @@ from paretune.config.output_folder import runs_option
 from paretune.core.errors import UserError
 from paretune.core.hints import command
 from paretune.reports import terminal as display
-from paretune.results.advice_outcomes import Outcome, outcomes
+from paretune.results.advice_outcomes import AdviceOutcome, outcomes
 from paretune.results.sweep_folder import Sweep
 from paretune.search.latency_scale import on_one_scale
-from paretune.search.pareto_front import Judge, Objective, front_object
+from paretune.search.pareto_front import FrontRules, Objective, front_object
 from paretune.storage.trial_record import Record, read_records
 
 
-def advice_of(sweep: Sweep) -> list[Outcome]:
+def advice_of(sweep: Sweep) -> list[AdviceOutcome]:
     """Return what came of the advice that a sweep was to try first; of most there is none, and nothing is read."""
     promises = sweep.promises
     return outcomes(promises, read_records(sweep.folder), comparison_of(sweep)) if promises else []
@@ -28,10 +28,10 @@ def records_of(sweep: Sweep) -> list[Record]:
     return on_one_scale(read_records(sweep.folder), comparison_of(sweep))
 
 
-def judge_of(sweep: Sweep) -> Judge:
+def judge_of(sweep: Sweep) -> FrontRules:
     """Return what the points of the sweep's front are chosen by."""
     objectives = [Objective(metric, direction) for metric, direction in sweep.job.objectives.items()]
-    return Judge(objectives, sweep.feasible, tuple(sweep.job.constraints))
+    return FrontRules(objectives, sweep.feasible, tuple(sweep.job.constraints))
 
 
 def front_of(sweep: Sweep, records: Sequence[Record]) -> dict[str, Any]:

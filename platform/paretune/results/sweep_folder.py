@@ -23,16 +23,16 @@ from paretune.config.plan import Plan, checked_space
 from paretune.core.errors import UserError
 from paretune.core.hints import command
 from paretune.core.yaml_document import read_yaml
-from paretune.results.advice_outcomes import Promise
+from paretune.results.advice_outcomes import AdvicePrediction
 from paretune.search.space import Space
 from paretune.storage.atomic_files import new_folder, write_text
 from paretune.storage.trial_record import RECORD, Record, read_record, read_records, record_file
-from paretune.system.file_lock import only_one
+from paretune.system.file_lock import exclusive_file_lock
 from paretune.training.history import was_begun
 
 
 @dataclass(frozen=True)
-class Bounds:
+class MetricBounds:
     """What a constraint allows of a metric; None: no such end."""
 
     least: float | None = None
@@ -120,9 +120,9 @@ class Sweep:
             raise UserError(f"{self.folder}: made by Paretune {version}, this is {__version__}: {error}") from error
 
     @property
-    def promises(self) -> list[Promise]:
+    def promises(self) -> list[AdvicePrediction]:
         """Return what advice promised of recipes that this sweep tries first."""
-        return [Promise(**told) for told in self.facts.get("promises", ())]
+        return [AdvicePrediction(**told) for told in self.facts.get("promises", ())]
 
     @cached_property
     def space(self) -> Space:
@@ -151,7 +151,7 @@ class Sweep:
         return all(violation <= 0 for violation in self.violations(record).values())
 
     @property
-    def bounds(self) -> dict[str, Bounds]:
+    def bounds(self) -> dict[str, MetricBounds]:
         """Return what each constraint allows of its metric; of ``max_drop`` before the eager baseline is done, nothing.
 
         For lines in pictures; whether a record keeps them is said by ``violations``.
@@ -161,7 +161,7 @@ class Sweep:
             least = constraint.min
             if constraint.max_drop is not None and metric in base:
                 least = base[metric] - constraint.max_drop
-            found[metric] = Bounds(least, constraint.max)
+            found[metric] = MetricBounds(least, constraint.max)
         return found
 
     @property
@@ -187,7 +187,7 @@ class Sweep:
         Raises:
             UserError: somebody else is running it.
         """
-        with only_one(self.folder, f"sweep {self.name!r}"):
+        with exclusive_file_lock(self.folder, f"sweep {self.name!r}"):
             yield
 
 
@@ -203,7 +203,7 @@ def output_folder(job: Job) -> Path:
     return expanded(job.output)
 
 
-def new_sweep(plan: Plan, name: str, promises: Sequence[Promise] = ()) -> Sweep:
+def new_sweep(plan: Plan, name: str, promises: Sequence[AdvicePrediction] = ()) -> Sweep:
     """Make the folder of a new sweep, whole or not at all; what advice promised of its recipes is kept in it.
 
     Raises:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _LIBRARIES = frozenset({"torch", "torchvision", "pydantic", "pydantic_core", *sys.stdlib_module_names})
 """Packages that are known by their versions, or have no say in what a network computes."""
-_OURS = ("detectors/*.py", "runtimes/ahead*.py")
+_OURS = ("detectors/**/*.py", "networks/*.py", "runtimes/aot_*.py")
 """Files of this package that make networks, and programs of them; the rest of it makes none."""
 _THIS_PROCESS = secrets.token_hex()
 """Stands for code that nobody can read."""

@@ -2,7 +2,8 @@
 
 The compiler writes above each call of a library's kernel which nodes of the traced network it stands for, and each node
 knows its module. A layer with weights that was fused with what follows is found as in an exported file
-(``counting.Modules``); kernels that the compiler has made itself span modules, and are known by their own names only.
+(``operator_timing.ModuleNames``); kernels that the compiler has made itself span modules, and are known by their own
+names only.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from paretune.runtimes.operator_timing import Modules
+from paretune.runtimes.operator_timing import ModuleNames
 
 if TYPE_CHECKING:
     from torch import fx
@@ -51,7 +52,7 @@ def kernel_modules(graph: fx.Graph, written: str) -> dict[str, str]:
                 calls[name] = calls.get(name, 0) + 1
                 nodes[numbered(name, calls[name])] = ("conv" if _HEAVY.search(name) else "other", sources)
             sources = []
-    return Modules(known, layers).of(nodes)
+    return ModuleNames(known, layers).of(nodes)
 
 
 def _origins(graph: fx.Graph) -> tuple[dict[str, str], dict[str, frozenset[str]]]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from paretune.core.types import Floats
 from paretune.runtimes.aot_cache_key import surroundings
 from paretune.runtimes.aot_kernel_names import kernel_modules
-from paretune.runtimes.eager import Given
+from paretune.runtimes.eager import ArrayConversion
 from paretune.storage.atomic_files import new_folder
 from paretune.system.machine_cache import hold, make_room, private_folder
 
@@ -38,7 +38,7 @@ _KERNELS = "kernels.json"
 
 
 @dataclass
-class Ahead:
+class AotProgram:
     """One of a detector's networks as a function of arrays, compiled for each shape of input that it is given.
 
     Args:
@@ -49,7 +49,7 @@ class Ahead:
     """
 
     part: nn.Module
-    given: Given
+    given: ArrayConversion
     key: str
     names: Mapping[str, str] | None = None
     kernels: dict[str, str] = field(default_factory=dict)

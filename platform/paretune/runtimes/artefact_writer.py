@@ -13,7 +13,7 @@ from paretune.core.types import Thresholds
 from paretune.detectors.base import Detector
 from paretune.runtimes.base import Runtime
 from paretune.runtimes.onnx_session import part_file
-from paretune.storage.artefact import NETWORK, Artefact, Kept, facts_of, read_artefact, write_manifest
+from paretune.storage.artefact import NETWORK, Artefact, FloatNetworkInfo, facts_of, read_artefact, write_manifest
 from paretune.storage.atomic_files import new_folder
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Before:
+class FloatNetwork:
     """A network before it was exported or quantized: what further steps can begin with."""
 
     network: nn.Module
@@ -42,7 +42,7 @@ def write_artefact(  # noqa: PLR0913 - what a manifest tells
     classes: Sequence[str],
     thresholds: Thresholds = Thresholds(),  # noqa: B008 - frozen
     seed: int | None = None,
-    before: Before | None = None,
+    before: FloatNetwork | None = None,
 ) -> Artefact:
     """Write a model as an artefact, whole or not at all; an artefact that stands there is replaced.
 
@@ -78,7 +78,7 @@ def write_artefact(  # noqa: PLR0913 - what a manifest tells
         kept = None
         if before is not None:
             save_network(before.network, draft / NETWORK)
-            kept = Kept(before.steps, before.notes, facts_of(draft / NETWORK))
+            kept = FloatNetworkInfo(before.steps, before.notes, facts_of(draft / NETWORK))
         written = Artefact(
             folder=draft,
             format=model.format,

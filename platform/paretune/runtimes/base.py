@@ -17,7 +17,7 @@ from paretune.detectors.base import Detector
 from paretune.storage.artefact import Artefact
 
 
-class Core(Protocol):
+class NetworkRunner(Protocol):
     """A loaded network: input (1, 3, H, W) float32 → raw maps, numpy in and out."""
 
     @property
@@ -33,7 +33,7 @@ class Core(Protocol):
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedNetworks:
     """A detector's loaded networks as a Core."""
 
     detector: Detector
@@ -76,7 +76,7 @@ def is_transfer(kind: str) -> bool:
     return kind.startswith(_TRANSFERS)
 
 
-class Counted(Core, Protocol):
+class TimedNetworkRunner(NetworkRunner, Protocol):
     """A core whose operators the runtime's own profiler times, which makes all of them slower."""
 
     def reset(self) -> None:
@@ -110,7 +110,7 @@ class Runtime(Spec, ABC):
         """Return the device it needs as its fields ask; the CPU where it runs on either."""
         return "cpu" if "cpu" in self.devices else "cuda"
 
-    def problem(self, target: Target) -> str | None:
+    def unsupported_reason(self, target: Target) -> str | None:
         """Tell why it cannot run on a target as its fields ask; None if nothing is known against it.
 
         Asked on the machine of the target before anything is built; imports no library where it can do without.
@@ -126,7 +126,7 @@ class Runtime(Spec, ABC):
         """Whether it reads INT8 only signed and symmetric, every zero point 0; x86 wants unsigned activations."""
         return False
 
-    def refuses(self, scheme: str, target: Target) -> str | None:  # noqa: ARG002 - of runtimes that refuse some
+    def scheme_unsupported_reason(self, scheme: str, target: Target) -> str | None:  # noqa: ARG002 - of runtimes that refuse some
         """Tell why what ``quantize`` makes by a scheme would not compute so on a target; None if it would.
 
         Asked of every recipe before anything runs, on any machine: only what holds for all of them is told.
@@ -139,14 +139,14 @@ class Runtime(Spec, ABC):
         return not_installed(self.libraries)
 
     @abstractmethod
-    def load(self, artefact: Artefact, target: Target) -> Core:
+    def load(self, artefact: Artefact, target: Target) -> NetworkRunner:
         """Load the artefact's network, with the target's threads set and read back.
 
         Raises:
             RuntimeError: what really runs is not what was asked for.
         """
 
-    def counted(self, artefact: Artefact, target: Target) -> Counted:
+    def counted(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
         """Load the artefact's network as ``load`` does, its operators timed one by one.
 
         Raises:

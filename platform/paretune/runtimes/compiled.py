@@ -25,10 +25,18 @@ from paretune.core.types import Floats
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.runtimes.aot_cache_key import key_of
-from paretune.runtimes.aot_program import CACHE, Ahead
-from paretune.runtimes.base import Core, Counted, Loaded, Runtime
-from paretune.runtimes.eager import Given, Precision, gpu_problem, int8_problem, ready, settle, told
-from paretune.runtimes.operator_timing import Counting, inside
+from paretune.runtimes.aot_program import CACHE, AotProgram
+from paretune.runtimes.base import LoadedNetworks, NetworkRunner, Runtime, TimedNetworkRunner
+from paretune.runtimes.eager import (
+    ArrayConversion,
+    EagerPrecision,
+    gpu_unsupported_reason,
+    int8_unsupported_reason,
+    ready,
+    settle,
+    told,
+)
+from paretune.runtimes.operator_timing import TimedRunner, inside
 from paretune.storage.artefact import Artefact
 from paretune.system.machine_cache import hold, make_room, private_folder
 
@@ -44,18 +52,20 @@ class Compiled(Runtime):
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
-    precision: Precision = "fp32"
+    precision: EagerPrecision = "fp32"
     """Type of the weights and activations of layers that are not INT8."""
 
-    def problem(self, target: Target) -> str | None:
+    def unsupported_reason(self, target: Target) -> str | None:
         """Tell that there is no compiler, or no GPU."""
-        return super().problem(target) or gpu_problem(target) or _compiler_problem(target)
+        return (
+            super().unsupported_reason(target) or gpu_unsupported_reason(target) or _compiler_unsupported_reason(target)
+        )
 
-    def refuses(self, scheme: str, target: Target) -> str | None:
+    def scheme_unsupported_reason(self, scheme: str, target: Target) -> str | None:
         """The INT8 layers of torch are for a CPU."""
-        return int8_problem(scheme, target)
+        return int8_unsupported_reason(scheme, target)
 
-    def load(self, artefact: Artefact, target: Target) -> Core:
+    def load(self, artefact: Artefact, target: Target) -> NetworkRunner:
         """Compile every part of the network, each as one graph, by running it once.
 
         What was compiled is kept on this machine, so that a second process only reads it.
@@ -67,32 +77,32 @@ class Compiled(Runtime):
         """
         return self._loaded(artefact, target)
 
-    def counted(self, artefact: Artefact, target: Target) -> Counted:
+    def counted(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
         """Compile it with a range around every kernel of the CPU's; of a GPU's, no module is known."""
         from paretune.runtimes.operator_timing_torch import TorchProfile, marked
 
         loaded = self._loaded(artefact, target, count=True)
         ranged = replace(loaded, parts={name: marked(name, part) for name, part in loaded.parts.items()})
-        modules = {name: part.kernels for name, part in loaded.parts.items() if isinstance(part, Ahead)}
-        return Counting(ranged, TorchProfile(target.device, loaded.detector.part_names, of_kernels=modules))
+        modules = {name: part.kernels for name, part in loaded.parts.items() if isinstance(part, AotProgram)}
+        return TimedRunner(ranged, TorchProfile(target.device, loaded.detector.part_names, of_kernels=modules))
 
-    def _loaded(self, artefact: Artefact, target: Target, *, count: bool = False) -> Loaded:
-        if problem := _compiler_problem(target):
+    def _loaded(self, artefact: Artefact, target: Target, *, count: bool = False) -> LoadedNetworks:
+        if problem := _compiler_unsupported_reason(target):
             raise UserError(problem)
         if target.device != "cpu":
             _keep_graphs()
         settle(target)
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         network = ready(artefact, target, self.precision)
-        given = Given(target.device, self.precision)
+        given = ArrayConversion(target.device, self.precision)
         parts: dict[str, Callable[[Floats], tuple[Floats, ...]]] = {}
         for name, part in detector.part_modules(network).items():
             if target.device == "cuda":
                 parts[name] = graphed(part, given)
             else:
                 names = inside(part, network) if count else None
-                parts[name] = Ahead(part, given, key_of(artefact.folder, detector, name, part), names)
-        made = Loaded(detector, parts, artefact.input_size, told(network, target, self.precision))
+                parts[name] = AotProgram(part, given, key_of(artefact.folder, detector, name, part), names)
+        made = LoadedNetworks(detector, parts, artefact.input_size, told(network, target, self.precision))
         made(np.zeros((1, 3, artefact.input_size.height, artefact.input_size.width), np.float32))
         if target.device == "cuda":
             make_room(private_folder("compiled"))
@@ -107,7 +117,7 @@ def _keep_graphs() -> None:
     os.environ[CACHE] = str(folder)
 
 
-def graphed(part: nn.Module, given: Given) -> Callable[[Floats], tuple[Floats, ...]]:
+def graphed(part: nn.Module, given: ArrayConversion) -> Callable[[Floats], tuple[Floats, ...]]:
     """Return a part as a function of arrays that is compiled, and recorded as a CUDA graph, when it is first called.
 
     The whole is one graph, or an error; the weights become constants that the compiler may reorder.
@@ -132,7 +142,7 @@ def graphed(part: nn.Module, given: Given) -> Callable[[Floats], tuple[Floats, .
     return run
 
 
-def _compiler_problem(target: Target) -> str | None:
+def _compiler_unsupported_reason(target: Target) -> str | None:
     """Say what torch would take and is missing, before torch does at length.
 
     A CPU's program is C++. Triton makes a GPU's kernels itself, but compiles what launches them by a C compiler.

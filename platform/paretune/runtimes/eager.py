@@ -12,14 +12,14 @@ from paretune.core.target import Target
 from paretune.core.types import Floats
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.runtimes.base import Core, Counted, Runtime
-from paretune.runtimes.operator_timing import Counting
+from paretune.runtimes.base import NetworkRunner, Runtime, TimedNetworkRunner
+from paretune.runtimes.operator_timing import TimedRunner
 from paretune.storage.artefact import Artefact
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Precision = Literal["fp32", "bf16", "fp16"]
+EagerPrecision = Literal["fp32", "bf16", "fp16"]
 NO_INT8 = (
     "torch has INT8 layers for a CPU only; on a GPU take runtime tensorrt, or onnxruntime's "
     "{provider: tensorrt, precision: fp16}"
@@ -36,21 +36,21 @@ class Eager(Runtime):
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
-    precision: Precision = "fp32"
+    precision: EagerPrecision = "fp32"
     """Type of the weights and activations of layers that are not INT8. A CPU without instructions for bf16 or fp16 runs
     them slower than fp32."""
     channels_last: bool = False
     """Keep the channels of a pixel side by side in memory: often faster, and the same numbers but for rounding."""
 
-    def problem(self, target: Target) -> str | None:
+    def unsupported_reason(self, target: Target) -> str | None:
         """Tell that a GPU is asked for and torch finds none."""
-        return super().problem(target) or gpu_problem(target)
+        return super().unsupported_reason(target) or gpu_unsupported_reason(target)
 
-    def refuses(self, scheme: str, target: Target) -> str | None:
+    def scheme_unsupported_reason(self, scheme: str, target: Target) -> str | None:
         """Its INT8 layers are for a CPU."""
-        return int8_problem(scheme, target)
+        return int8_unsupported_reason(scheme, target)
 
-    def load(self, artefact: Artefact, target: Target) -> Core:
+    def load(self, artefact: Artefact, target: Target) -> NetworkRunner:
         """Rebuild the network from its structure and weights.
 
         The number of threads, and on a GPU the precision of convolutions, hold for the whole process:
@@ -62,7 +62,7 @@ class Eager(Runtime):
         """
         return self._loaded(artefact, target)
 
-    def counted(self, artefact: Artefact, target: Target) -> Counted:
+    def counted(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
         """Load it with torch's profiler on, and hooks that tell which module runs."""
         from paretune.runtimes.operator_timing_torch import TorchProfile, mark_modules, parts_of
 
@@ -70,7 +70,7 @@ class Eager(Runtime):
         of_modules = parts_of(loaded.detector, loaded.network)
         mark_modules(loaded.network)
         profile = TorchProfile(target.device, loaded.detector.part_names, of_modules)
-        return Counting(loaded, profile)
+        return TimedRunner(loaded, profile)
 
     def _loaded(self, artefact: Artefact, target: Target) -> _Network:
         import torch
@@ -83,18 +83,18 @@ class Eager(Runtime):
         facts["layout"] = "channels last" if self.channels_last else "channels first"
         return _Network(
             network,
-            Given(target.device, self.precision, self.channels_last),
+            ArrayConversion(target.device, self.precision, self.channels_last),
             facts,
             parse_plugin(artefact.detector, DETECTORS),
         )
 
 
-def int8_problem(scheme: str, target: Target) -> str | None:
+def int8_unsupported_reason(scheme: str, target: Target) -> str | None:
     """Tell that torch has no INT8 layers for a target; None otherwise."""
     return NO_INT8 if scheme == "int8" and target.device != "cpu" else None
 
 
-def gpu_problem(target: Target) -> str | None:
+def gpu_unsupported_reason(target: Target) -> str | None:
     """Tell that the target is a GPU and torch finds none; for a CPU torch is not imported."""
     if target.device == "cuda":
         import torch
@@ -115,7 +115,7 @@ def settle(target: Target) -> None:
     torch.set_num_threads(target.threads)
     if torch.get_num_threads() != target.threads:
         raise RuntimeError(f"torch runs {torch.get_num_threads()} threads, not {target.threads}")
-    if problem := gpu_problem(target):
+    if problem := gpu_unsupported_reason(target):
         raise RuntimeError(problem)
     if target.device == "cuda":
         _forbid_tf32()
@@ -131,14 +131,14 @@ def _forbid_tf32() -> None:
         raise RuntimeError("torch does not leave TF32, so this would not be float32")
 
 
-def kind_of(precision: Precision) -> Any:
+def kind_of(precision: EagerPrecision) -> Any:
     """Return torch's type of a precision."""
     import torch
 
     return getattr(torch, _TYPES[precision])
 
 
-def ready(artefact: Artefact, target: Target, precision: Precision) -> nn.Module:
+def ready(artefact: Artefact, target: Target, precision: EagerPrecision) -> nn.Module:
     """Load an artefact's network for inference only, on the target's device, its weights of this precision.
 
     Raises:
@@ -163,7 +163,7 @@ def ready(artefact: Artefact, target: Target, precision: Precision) -> nn.Module
     return network.to(target.device)
 
 
-def told(network: nn.Module, target: Target, precision: Precision) -> dict[str, str | int]:
+def told(network: nn.Module, target: Target, precision: EagerPrecision) -> dict[str, str | int]:
     """Read back what will run.
 
     Raises:
@@ -191,11 +191,11 @@ def told(network: nn.Module, target: Target, precision: Precision) -> dict[str, 
 
 
 @dataclass(frozen=True)
-class Given:
+class ArrayConversion:
     """How an array becomes what a network takes, and back."""
 
     device: str
-    precision: Precision
+    precision: EagerPrecision
     channels_last: bool = False
 
     def tensor(self, batch: Floats) -> Tensor:
@@ -215,7 +215,7 @@ class _Network:
     """A network as a Core."""
 
     network: nn.Module
-    given: Given
+    given: ArrayConversion
     facts: dict[str, str | int]
     detector: Detector
 

@@ -21,7 +21,7 @@ _INT8, _FLOAT16 = 3, 10
 
 
 @dataclass(frozen=True)
-class Contents:
+class OnnxContents:
     """Kinds of a file's nodes, and of the constants that they read."""
 
     operators: frozenset[str]
@@ -43,7 +43,7 @@ class Contents:
         return self.precision != "int8" or (self.signed and not others)
 
 
-def contents_of(file: Path) -> Contents:
+def contents_of(file: Path) -> OnnxContents:
     """Read a file that a runtime has loaded, or that onnx has written."""
     model = _message(memoryview(file.read_bytes()))
     (graph,) = map(_message, model[7])
@@ -56,7 +56,7 @@ def contents_of(file: Path) -> Contents:
     constants = {bytes(tensor[8][0]): tensor for tensor in map(_message, graph[5])}
     types = {name: tensor[2][0] for name, tensor in constants.items()}
     signed = all(types.get(name) == _INT8 and not _any(constants[name]) for name in zeros)
-    return Contents(frozenset(operators), frozenset(types.values()), signed)
+    return OnnxContents(frozenset(operators), frozenset(types.values()), signed)
 
 
 def _any(tensor: Mapping[int, Sequence[Any]]) -> bool:

@@ -101,7 +101,7 @@ def check_interface(session: InferenceSession, part: str, shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Part:
+class OnnxPart:
     """A loaded file: input → outputs."""
 
     session: InferenceSession

@@ -14,18 +14,18 @@ from paretune.core.spec import parse_plugin
 from paretune.core.target import Device, Target
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.runtimes.base import Core, Counted, Loaded, Operator, Runtime
+from paretune.runtimes.base import LoadedNetworks, NetworkRunner, Operator, Runtime, TimedNetworkRunner
 from paretune.runtimes.onnx_header import NO_DYNAMIC, NO_FP32, check_integers, contents_of
 from paretune.runtimes.onnx_session import (
     PROVIDER,
-    Part,
+    OnnxPart,
     check_interface,
     library,
     load_libraries,
     open_session,
     part_file,
 )
-from paretune.runtimes.operator_timing import Counting, Modules, modules_of
+from paretune.runtimes.operator_timing import ModuleNames, TimedRunner, modules_of
 from paretune.storage.artefact import Artefact
 from paretune.storage.atomic_files import sha256
 from paretune.system.machine_cache import hold, make_room, private_folder, scratch
@@ -64,16 +64,16 @@ class OnnxRuntime(Runtime):
         """Return the device of the provider that it asks for."""
         return "cuda" if self.provider in {"cuda", "tensorrt"} else "cpu"
 
-    def problem(self, target: Target) -> str | None:
+    def unsupported_reason(self, target: Target) -> str | None:
         """Tell that there is no such provider, in this precision or here; for a CPU nothing is imported."""
-        return super().problem(target) or self._provider_problem(target)
+        return super().unsupported_reason(target) or self._provider_unsupported_reason(target)
 
     @property
     def signed_int8(self) -> bool:
         """TensorRT does."""
         return self.provider == "tensorrt"
 
-    def refuses(self, scheme: str, target: Target) -> str | None:
+    def scheme_unsupported_reason(self, scheme: str, target: Target) -> str | None:
         """CUDA's kernels are in float around pairs of QuantizeLinear and DequantizeLinear, which cost time besides."""
         word = self._word(target)
         if word == "cuda" and scheme in ("int8", "int8_dynamic"):
@@ -83,7 +83,7 @@ class OnnxRuntime(Runtime):
             )
         return NO_DYNAMIC if word == "tensorrt" and scheme == "int8_dynamic" else None
 
-    def load(self, artefact: Artefact, target: Target) -> Core:
+    def load(self, artefact: Artefact, target: Target) -> NetworkRunner:
         """Load ``model.onnx`` with all graph optimizations and the target's threads.
 
         Raises:
@@ -92,13 +92,13 @@ class OnnxRuntime(Runtime):
         """
         return self._loaded(artefact, target)
 
-    def counted(self, artefact: Artefact, target: Target) -> Counted:
+    def counted(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
         """Load it with ONNX Runtime's profiler on, which keeps every event in memory: for some hundred inferences."""
         folder = scratch()
         loaded = self._loaded(artefact, target, Path(folder.name))
-        return Counting(loaded, _Nodes(loaded, folder, modules_of(artefact, loaded.detector)))
+        return TimedRunner(loaded, _Nodes(loaded, folder, modules_of(artefact, loaded.detector)))
 
-    def _loaded(self, artefact: Artefact, target: Target, profile: Path | None = None) -> Loaded:
+    def _loaded(self, artefact: Artefact, target: Target, profile: Path | None = None) -> LoadedNetworks:
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         size = artefact.input_size
         parts = {}
@@ -106,7 +106,7 @@ class OnnxRuntime(Runtime):
             session = self.session(artefact.file(part_file(name)), target, profile)
             shape = (1, 3, size.height, size.width) if name == detector.part_names[0] else None
             check_interface(session, name, shape, detector)
-            parts[name] = Part(session, detector.part_input(name), list(detector.part_outputs(name)))
+            parts[name] = OnnxPart(session, detector.part_input(name), list(detector.part_outputs(name)))
         if self.provider == "tensorrt":
             make_room(private_folder("tensorrt"))
         facts: dict[str, str | int] = {
@@ -115,7 +115,7 @@ class OnnxRuntime(Runtime):
             "device": target.device,
             "threads": target.threads,
         }
-        return Loaded(detector, parts, size, facts | self._precisions(artefact, detector, target))
+        return LoadedNetworks(detector, parts, size, facts | self._precisions(artefact, detector, target))
 
     def session(self, file: Path, target: Target, profile: Path | None = None) -> InferenceSession:
         """Open one file on the provider and with the target's threads, both read back; see ``open_session``.
@@ -151,7 +151,7 @@ class OnnxRuntime(Runtime):
         Raises:
             RuntimeError: this ONNX Runtime has no such provider here, or it is for another device or precision.
         """
-        if problem := self._provider_problem(target):
+        if problem := self._provider_unsupported_reason(target):
             raise RuntimeError(problem)
         word = self._word(target)
         return [_PROVIDERS[word], *([_PROVIDERS["cuda"]] if word == "tensorrt" else [])]
@@ -159,7 +159,7 @@ class OnnxRuntime(Runtime):
     def _word(self, target: Target) -> str:
         return target.device if self.provider == "auto" else self.provider
 
-    def _provider_problem(self, target: Target) -> str | None:
+    def _provider_unsupported_reason(self, target: Target) -> str | None:
         word = self._word(target)
         if (word == "cpu") != (target.device == "cpu"):
             return f"onnxruntime: provider {word} does not run on {target.device}, the target's device"
@@ -204,7 +204,7 @@ class _Nodes:
     """
 
     def __init__(
-        self, loaded: Loaded, folder: tempfile.TemporaryDirectory[str], modules: Mapping[str, Modules]
+        self, loaded: LoadedNetworks, folder: tempfile.TemporaryDirectory[str], modules: Mapping[str, ModuleNames]
     ) -> None:
         self._parts, self._folder, self._modules = loaded.parts, folder, modules
         self._skipped = dict.fromkeys(self._parts, 0)
@@ -217,7 +217,7 @@ class _Nodes:
         """End the profiles and return their events."""
         found = []
         for part, loaded in self._parts.items():
-            assert isinstance(loaded, Part)  # noqa: S101 - we have made them
+            assert isinstance(loaded, OnnxPart)  # noqa: S101 - we have made them
             events = json.loads(Path(loaded.session.end_profiling()).read_text())
             runs = sorted(event["ts"] for event in events if event["name"] == "model_run")[self._skipped[part] :]
             nodes = [event for event in events if event["cat"] == "Node" and runs and event["ts"] >= runs[0]]

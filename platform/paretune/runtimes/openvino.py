@@ -16,9 +16,9 @@ from paretune.core.target import Target, cpu_has_bfloat16
 from paretune.core.types import Floats
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.runtimes.base import Core, Counted, Loaded, Operator, Runtime
+from paretune.runtimes.base import LoadedNetworks, NetworkRunner, Operator, Runtime, TimedNetworkRunner
 from paretune.runtimes.onnx_session import part_file
-from paretune.runtimes.operator_timing import Counting, Modules, modules_of
+from paretune.runtimes.operator_timing import ModuleNames, TimedRunner, modules_of
 from paretune.storage.artefact import Artefact
 
 if TYPE_CHECKING:
@@ -41,15 +41,15 @@ class OpenVino(Runtime):
     precision: Literal["fp32", "bf16"] = "fp32"
     """What layers that are not INT8 compute in. OpenVINO's own default is bfloat16 where the CPU has it."""
 
-    def problem(self, target: Target) -> str | None:
+    def unsupported_reason(self, target: Target) -> str | None:
         """Tell that the CPU does not compute bfloat16: OpenVINO would take float32, or imitate it and be slower."""
         if self.precision == "bf16" and not cpu_has_bfloat16():
             return (
                 "openvino: this CPU does not compute bfloat16 (AVX-512 BF16 or AMX is needed), precision fp32 it does"
             )
-        return super().problem(target)
+        return super().unsupported_reason(target)
 
-    def load(self, artefact: Artefact, target: Target) -> Core:
+    def load(self, artefact: Artefact, target: Target) -> NetworkRunner:
         """Compile every file of the artefact for the target's threads and this precision.
 
         Raises:
@@ -57,17 +57,17 @@ class OpenVino(Runtime):
                 threads than asked for, or a file whose inputs and outputs are not those of the detector.
         """
         if target.device not in self.devices:
-            raise RuntimeError(Runtime.problem(self, target))
+            raise RuntimeError(Runtime.unsupported_reason(self, target))
         return self._loaded(artefact, target)
 
-    def counted(self, artefact: Artefact, target: Target) -> Counted:
+    def counted(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
         """Compile it with OpenVINO's counters on, which are nearly free."""
         if target.device not in self.devices:
-            raise RuntimeError(Runtime.problem(self, target))
+            raise RuntimeError(Runtime.unsupported_reason(self, target))
         loaded = self._loaded(artefact, target, count=True)
-        return Counting(loaded, _Nodes(loaded, modules_of(artefact, loaded.detector)))
+        return TimedRunner(loaded, _Nodes(loaded, modules_of(artefact, loaded.detector)))
 
-    def _loaded(self, artefact: Artefact, target: Target, *, count: bool = False) -> Loaded:
+    def _loaded(self, artefact: Artefact, target: Target, *, count: bool = False) -> LoadedNetworks:
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         size, parts, kinds = artefact.input_size, {}, set()
         for name in detector.part_names:
@@ -75,7 +75,7 @@ class OpenVino(Runtime):
             shape = (1, 3, size.height, size.width) if name == detector.part_names[0] else None
             _check_interface(compiled, name, shape, detector)
             kinds |= executed(compiled)
-            parts[name] = Part(compiled.create_infer_request(), tuple(detector.part_outputs(name)))
+            parts[name] = OpenVinoPart(compiled.create_infer_request(), tuple(detector.part_outputs(name)))
         if unasked := kinds - {self.precision, "int8"}:
             raise RuntimeError(f"OpenVINO runs layers in {', '.join(sorted(unasked))}, not in {self.precision}")
         facts: dict[str, str | int] = {
@@ -85,7 +85,7 @@ class OpenVino(Runtime):
             "precision": "int8" if "int8" in kinds else self.precision,
             "layers": ", ".join(sorted(kinds)),
         }
-        return Loaded(detector, parts, size, facts)
+        return LoadedNetworks(detector, parts, size, facts)
 
 
 def library() -> Any:
@@ -151,7 +151,7 @@ def _check_interface(compiled: CompiledModel, part: str, shape: tuple[int, ...] 
 
 
 @dataclass(frozen=True)
-class Part:
+class OpenVinoPart:
     """A compiled file: input → outputs."""
 
     request: Any
@@ -178,8 +178,8 @@ class _Nodes:
         modules: of the files' nodes.
     """
 
-    def __init__(self, loaded: Loaded, modules: Mapping[str, Modules]) -> None:
-        self._requests = {name: part.request for name, part in loaded.parts.items() if isinstance(part, Part)}
+    def __init__(self, loaded: LoadedNetworks, modules: Mapping[str, ModuleNames]) -> None:
+        self._requests = {name: part.request for name, part in loaded.parts.items() if isinstance(part, OpenVinoPart)}
         self._modules = modules
         self._before: dict[str, dict[str, float]] = {name: {} for name in self._requests}
         self._calls = dict.fromkeys(self._requests, 0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from paretune.core.types import Floats
 from paretune.detectors.base import Detector
-from paretune.runtimes.base import BETWEEN, ON_THE_HOST, Core, Loaded, Operator
+from paretune.runtimes.base import BETWEEN, ON_THE_HOST, LoadedNetworks, NetworkRunner, Operator
 from paretune.storage.artefact import Artefact
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _ADDED = re.compile(r"(?:_nchwc|_token_\d+|/.*)$")
 """What runtimes put after the name of a node that they have changed."""
 
 
-class Counter(Protocol):
+class OperatorProfiler(Protocol):
     """A runtime's profiler; ``calls`` is how often each part has been called so far."""
 
     def reset(self, calls: Mapping[str, int]) -> None:
@@ -59,7 +59,7 @@ class _Clock:
         return raw
 
 
-class Counting:
+class TimedRunner:
     """A core whose operators are timed (``base.Counted``).
 
     Args:
@@ -67,9 +67,9 @@ class Counting:
         counter: the profiler.
     """
 
-    def __init__(self, core: Core, counter: Counter) -> None:
+    def __init__(self, core: NetworkRunner, counter: OperatorProfiler) -> None:
         self._clocks: dict[str, _Clock] = {}
-        if isinstance(core, Loaded):
+        if isinstance(core, LoadedNetworks):
             self._clocks = {name: _Clock(part) for name, part in core.parts.items()}
             core = replace(core, parts=self._clocks)
         self._core, self._counter = core, counter
@@ -118,7 +118,7 @@ class Counting:
 
 
 @dataclass(frozen=True)
-class Modules:
+class ModuleNames:
     """Which module of the network a node of a file came from."""
 
     known: Mapping[str, str]
@@ -170,7 +170,7 @@ class Modules:
         return (self.roots[start] + module[len(start) :]).removeprefix(".") if start else module
 
 
-def modules_of(artefact: Artefact, detector: Detector) -> dict[str, Modules]:
+def modules_of(artefact: Artefact, detector: Detector) -> dict[str, ModuleNames]:
     """Return the modules of the nodes of each of an artefact's ONNX files, by part."""
     import onnx
 
@@ -180,7 +180,7 @@ def modules_of(artefact: Artefact, detector: Detector) -> dict[str, Modules]:
     found = {}
     for part in detector.part_names:
         graph = onnx.load(artefact.file(part_file(part))).graph
-        found[part] = Modules(*nodes_of(graph), roots.get(part, {}))
+        found[part] = ModuleNames(*nodes_of(graph), roots.get(part, {}))
     return found
 
 

@@ -19,7 +19,7 @@ from paretune.data.preprocess import Placement, Preprocess
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.runtimes import RUNTIMES
-from paretune.runtimes.base import Core, Runtime
+from paretune.runtimes.base import NetworkRunner, Runtime
 from paretune.storage.artefact import MANIFEST, Artefact, read_artefact
 
 
@@ -29,7 +29,7 @@ class Predictor:
 
     artefact: Artefact
     detector: Detector
-    core: Core
+    core: NetworkRunner
 
     @cached_property
     def preprocessing(self) -> Preprocess:
@@ -112,7 +112,7 @@ def check_loadable(folder: Path, target: Target) -> Artefact:
         UserError: the artefact is damaged, or its runtime is not installed or does not run on the target.
     """
     artefact, _, runtime = _opened(folder)
-    if problem := runtime.problem(target):
+    if problem := runtime.unsupported_reason(target):
         raise UserError(f"{folder}: {problem}")
     return artefact
 

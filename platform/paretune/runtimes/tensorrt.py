@@ -14,8 +14,8 @@ from paretune.core.target import Target
 from paretune.core.types import Floats
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.runtimes.base import Core, Counted, Loaded, Runtime
-from paretune.runtimes.eager import gpu_problem
+from paretune.runtimes.base import LoadedNetworks, NetworkRunner, Runtime, TimedNetworkRunner
+from paretune.runtimes.eager import gpu_unsupported_reason
 from paretune.runtimes.onnx_header import NO_DYNAMIC, check_integers, contents_of
 from paretune.runtimes.onnx_session import part_file
 from paretune.storage.artefact import Artefact
@@ -37,20 +37,20 @@ class TensorRt(Runtime):
     precision: Literal["fp32", "fp16"] = "fp32"
     """What layers that are not INT8 compute in."""
 
-    def problem(self, target: Target) -> str | None:
+    def unsupported_reason(self, target: Target) -> str | None:
         """Tell that there is no GPU."""
-        return super().problem(target) or gpu_problem(target)
+        return super().unsupported_reason(target) or gpu_unsupported_reason(target)
 
     @property
     def signed_int8(self) -> bool:
         """It does."""
         return True
 
-    def refuses(self, scheme: str, target: Target) -> str | None:  # noqa: ARG002 - it has one device
+    def scheme_unsupported_reason(self, scheme: str, target: Target) -> str | None:  # noqa: ARG002 - it has one device
         """An engine is built before it sees an image."""
         return NO_DYNAMIC if scheme == "int8_dynamic" else None
 
-    def load(self, artefact: Artefact, target: Target) -> Core:
+    def load(self, artefact: Artefact, target: Target) -> NetworkRunner:
         """Build an engine from each file of the artefact, or read the one built before.
 
         Raises:
@@ -59,7 +59,7 @@ class TensorRt(Runtime):
         """
         if target.device not in self.devices:
             raise RuntimeError(f"tensorrt runs on {', '.join(self.devices)}, not on {target.device}")
-        if problem := gpu_problem(target):
+        if problem := gpu_unsupported_reason(target):
             raise RuntimeError(problem)
         import tensorrt
         import torch
@@ -71,7 +71,7 @@ class TensorRt(Runtime):
             check_integers(file)
             engine = _engine(file, self.precision)
             _check_interface(engine, name, detector)
-            parts[name] = Part(engine, detector.part_input(name), tuple(detector.part_outputs(name)))
+            parts[name] = TensorRtPart(engine, detector.part_input(name), tuple(detector.part_outputs(name)))
         made = {contents_of(file).precision for file in files.values()}
         facts: dict[str, str | int] = {
             "runtime": f"tensorrt {tensorrt.__version__}",
@@ -79,9 +79,9 @@ class TensorRt(Runtime):
             "threads": target.threads,
             "precision": next((kind for kind in ("int8", "fp16") if kind in made), self.precision),
         }
-        return Loaded(detector, parts, artefact.input_size, facts)
+        return LoadedNetworks(detector, parts, artefact.input_size, facts)
 
-    def counted(self, artefact: Artefact, target: Target) -> Counted:
+    def counted(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
         """Refuse: an engine's layers are not timed here.
 
         Raises:
@@ -158,7 +158,7 @@ def _check_interface(engine: Any, part: str, detector: Detector) -> None:
         )
 
 
-class Part:
+class TensorRtPart:
     """An engine: input → outputs, in memory of the GPU that is kept from call to call.
 
     Args:

@@ -91,7 +91,7 @@ def no_hypervolume(objectives: Sequence[Objective], baseline: Mapping[str, float
 
 
 @dataclass(frozen=True)
-class Judge:
+class FrontRules:
     """What the points of a sweep's front are chosen by."""
 
     objectives: Sequence[Objective]
@@ -127,7 +127,7 @@ class Judge:
         return f"{first} that keeps the constraints" if self.constraints else f"{first} of the front"
 
 
-def contenders(records: Sequence[Record], judge: Judge) -> list[int]:
+def contenders(records: Sequence[Record], judge: FrontRules) -> list[int]:
     """Return the trials that may belong on the front as far as the intervals of their latencies tell, likeliest first.
 
     Of a trial that is left out it is known that another one beats it, or that it breaks a constraint: at the low end
@@ -146,7 +146,7 @@ def contenders(records: Sequence[Record], judge: Judge) -> list[int]:
     return [number for _, number in sorted(found)]
 
 
-def _behind(record: Record, others: Sequence[Record], judge: Judge) -> float:
+def _behind(record: Record, others: Sequence[Record], judge: FrontRules) -> float:
     """Return the cost of a record as a multiple of the cheapest other's that is as good; below 1 it leads."""
     wanted, cost = judge.quality.gain(record.metrics), -judge.cost.gain(record.metrics)
     costs = [-judge.cost.gain(other.metrics) for other in others if judge.quality.gain(other.metrics) >= wanted]
@@ -160,7 +160,7 @@ def _at(record: Record, end: Literal["low", "high"]) -> Record:
     return replace(record, metrics={**record.metrics, **ends})
 
 
-def decides(comparison: Mapping[str, Any] | None, records: Sequence[Record], judge: Judge) -> bool:
+def decides(comparison: Mapping[str, Any] | None, records: Sequence[Record], judge: FrontRules) -> bool:
     """Tell whether a comparison decides the front of these records: a latency is an objective, and it saw them all."""
     if comparison is None or not judge.timed:
         return False
@@ -171,7 +171,7 @@ def front_object(
     sweep: str,
     target: str,
     records: Sequence[Record],
-    judge: Judge,
+    judge: FrontRules,
     comparison: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what ``paretune front --json`` prints.
@@ -209,7 +209,7 @@ def front_object(
     }
 
 
-def _best(front: Sequence[Mapping[str, Any]], judge: Judge) -> dict[str, Any] | None:
+def _best(front: Sequence[Mapping[str, Any]], judge: FrontRules) -> dict[str, Any] | None:
     """Return the point to take: the cheapest, or of those that are tied with it the one of the highest quality."""
     if not front:
         return None

@@ -47,7 +47,7 @@ class SpaceExhausted(Exception):  # noqa: N818 - nothing went wrong
 
 
 @dataclass(frozen=True)
-class Setup:
+class StudySettings:
     """What is searched, and how."""
 
     space: Space
@@ -74,7 +74,7 @@ class Study:
         records: what has been done already.
     """
 
-    def __init__(self, file: Path, name: str, setup: Setup, records: Sequence[Record]) -> None:
+    def __init__(self, file: Path, name: str, setup: StudySettings, records: Sequence[Record]) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)

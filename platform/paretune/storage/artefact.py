@@ -30,7 +30,7 @@ _SEAL = "manifest_sha256"
 
 
 @dataclass(frozen=True)
-class Kept:
+class FloatNetworkInfo:
     """The float network that an artefact's files were made of, in ``NETWORK``: no prediction reads it."""
 
     steps: tuple[dict[str, Any], ...]
@@ -67,7 +67,7 @@ class Artefact:
     """The images that ranges of INT8 were taken from, and how; None where none were, or an older Paretune told none."""
     device: str | None = None
     """What the runtime needs, for who reads the manifest without it."""
-    kept: Kept | None = None
+    kept: FloatNetworkInfo | None = None
     """None: the artefact's own files are the network that further steps begin with, or it was made without one."""
 
     def file(self, name: str) -> Path:
@@ -181,8 +181,8 @@ def read_artefact(folder: Path, *, files: bool = True) -> Artefact:
         raise UserError(f"{path}: not a readable manifest ({type(error).__name__}: {said})") from error
 
 
-def _kept(told: Mapping[str, Any] | None) -> Kept | None:
-    return None if told is None else Kept(tuple(told["steps"]), tuple(told["notes"]), dict(told["files"]))
+def _kept(told: Mapping[str, Any] | None) -> FloatNetworkInfo | None:
+    return None if told is None else FloatNetworkInfo(tuple(told["steps"]), tuple(told["notes"]), dict(told["files"]))
 
 
 def kept_network(artefact: Artefact) -> Path:

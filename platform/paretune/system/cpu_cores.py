@@ -17,7 +17,7 @@ FOREIGN, STEAL, THROTTLED = 0.05, 0.02, 0.01
 """Shares of a core, or of the time, above which others' use of our cores makes a measurement contended."""
 
 
-def cores_problem(threads: int) -> str | None:
+def threads_unsupported_reason(threads: int) -> str | None:
     """Tell that this process may use fewer cores than threads are asked for; None if there are enough."""
     allowed = len(os.sched_getaffinity(0))
     if threads <= allowed:
@@ -33,7 +33,7 @@ def choose_cores(threads: int) -> list[int]:
     Raises:
         UserError: there are fewer.
     """
-    if problem := cores_problem(threads):
+    if problem := threads_unsupported_reason(threads):
         raise UserError(f"{problem} (--threads, or targets.NAME.threads in a job)")
     allowed = sorted(os.sched_getaffinity(0), reverse=True)
     chosen: list[int] = []

@@ -23,7 +23,7 @@ _LENGTH = 2048
 
 
 @dataclass(frozen=True)
-class Holder:
+class DeviceHolder:
     """One process, or a thread of it, that holds a device or waits for it."""
 
     what: str
@@ -83,7 +83,7 @@ def _put(handle: int, alone: bool, has: bool) -> None:
     os.pwrite(handle, json.dumps(told).encode().ljust(_LENGTH), 0)
 
 
-def holders(folder: Path, device: str, own: Path | None = None) -> list[Holder]:
+def holders(folder: Path, device: str, own: Path | None = None) -> list[DeviceHolder]:
     """Return who holds a device or waits for it, the longest first; notes of the dead are removed.
 
     Args:
@@ -95,7 +95,7 @@ def holders(folder: Path, device: str, own: Path | None = None) -> list[Holder]:
     return sorted((holder for holder in found if holder is not None), key=lambda holder: holder.since)
 
 
-def _read(note: Path) -> Holder | None:
+def _read(note: Path) -> DeviceHolder | None:
     """Return what a note says; None where its writer is dead, or it is being written."""
     try:
         handle = os.open(note, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -106,13 +106,13 @@ def _read(note: Path) -> Holder | None:
         note.unlink(missing_ok=True)
     except BlockingIOError:
         with suppress(ValueError, TypeError):
-            return Holder(**json.loads(os.pread(handle, _LENGTH, 0)))
+            return DeviceHolder(**json.loads(os.pread(handle, _LENGTH, 0)))
     finally:
         os.close(handle)
     return None
 
 
-def causes(found: list[Holder], *, alone: bool) -> list[Holder]:
+def causes(found: list[DeviceHolder], *, alone: bool) -> list[DeviceHolder]:
     """Return those of the holders that one has to wait for: who wants the device alone, for all who hold it."""
     having = [holder for holder in found if holder.has]
     if alone or any(holder.alone for holder in having):

@@ -89,10 +89,10 @@ def locks_of(device: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def sharing(*devices: str, patience: float | None = None) -> Iterator[float]:
+def shared_device(*devices: str, patience: float | None = None) -> Iterator[float]:
     """Use devices together with others (training, evaluating, calibrating); yields the seconds waited.
 
-    Within another ``sharing`` of the same thread it changes nothing.
+    Within another ``shared_device`` of the same thread it changes nothing.
 
     Args:
         devices: as for ``locks_of``, or names that it has returned.
@@ -103,7 +103,7 @@ def sharing(*devices: str, patience: float | None = None) -> Iterator[float]:
 
 
 @contextmanager
-def alone_on(device: str) -> Iterator[float]:
+def exclusive_device(device: str) -> Iterator[float]:
     """Use the device alone (measuring); yields the seconds waited."""
     with _held((device,), fcntl.LOCK_EX) as waited:
         yield waited

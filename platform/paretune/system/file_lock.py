@@ -12,7 +12,7 @@ from paretune.core.errors import UserError
 
 
 @contextmanager
-def only_one(folder: Path, what: str) -> Iterator[None]:
+def exclusive_file_lock(folder: Path, what: str) -> Iterator[None]:
     """Be the only process that works in a folder; the kernel lets go when the holder dies.
 
     Raises:

@@ -46,7 +46,7 @@ def database_uri(runs: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Place:
+class LogPlace:
     """Where one sweep is logged."""
 
     runs: Path

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.core.recipe_text import recipe_line
 from paretune.search.latency_scale import SCALED
-from paretune.search.pareto_front import Judge, Objective, hypervolume, pareto_front
+from paretune.search.pareto_front import FrontRules, Objective, hypervolume, pareto_front
 from paretune.storage.trial_record import Record
-from paretune.tracking.mlflow_client import NOTE, ON_FRONT, PARENT, SWEEP, TIED, TRIAL, Place
+from paretune.tracking.mlflow_client import NOTE, ON_FRONT, PARENT, SWEEP, TIED, TRIAL, LogPlace
 from paretune.tracking.saved_views import offer_view
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class SweepRuns:
         started: when the sweep was made, in seconds since 1970.
     """
 
-    def __init__(self, place: Place, params: Mapping[str, Any], started: float) -> None:
+    def __init__(self, place: LogPlace, params: Mapping[str, Any], started: float) -> None:
         self._sweep = place.sweep
         self._client = place.connect()
         self._experiment_id = place.experiment_id(self._client)
@@ -150,7 +150,7 @@ class SweepRuns:
                 self._client.set_tag(child.run_id, ON_FRONT, str(now).lower())
                 self._on_front[number] = now
 
-    def log_steps(self, records: Sequence[Record], front: Mapping[str, Any], judge: Judge) -> None:
+    def log_steps(self, records: Sequence[Record], front: Mapping[str, Any], judge: FrontRules) -> None:
         """Log the front's size and hypervolume after each trial; the step is the number of trials done."""
         baseline = (front["baseline"] or {"metrics": {}})["metrics"]
         ordered = sorted(records, key=lambda record: (record.finished, record.number))

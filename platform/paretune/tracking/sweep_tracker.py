@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from paretune.core.hints import command
-from paretune.search.pareto_front import Judge
+from paretune.search.pareto_front import FrontRules
 from paretune.storage.trial_record import Record
-from paretune.tracking.mlflow_client import Place
+from paretune.tracking.mlflow_client import LogPlace
 from paretune.tracking.sweep_runs import SweepRuns
 
 PAUSE = 60.0
@@ -33,7 +33,7 @@ class MlflowTracker:
     """
 
     def __init__(self, runs: Path, sweep: str, uri: str | None, experiment: str) -> None:
-        self._place = Place(runs, sweep, uri, experiment)
+        self._place = LogPlace(runs, sweep, uri, experiment)
         self._params: Mapping[str, Any] = {}
         self._started = time.time()
         self._runs: SweepRuns | None = None
@@ -56,7 +56,7 @@ class MlflowTracker:
         records: Sequence[Record],
         sweep_folder: Path,
         front: Mapping[str, Any],
-        judge: Judge,
+        judge: FrontRules,
         files: Sequence[Path],
     ) -> None:
         """Bring the log up to date; what it has already is left as it is.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretune.tracking.mlflow_client import Place
+from paretune.tracking.mlflow_client import LogPlace
 from paretune.tracking.sweep_runs import LONGEST, PARAMS_IN_BATCH, key_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class TrainingLog:
         begun: whether the training goes on; its run is the newest of its name then.
     """
 
-    def __init__(self, place: Place | None, params: Mapping[str, Any], *, begun: bool) -> None:
+    def __init__(self, place: LogPlace | None, params: Mapping[str, Any], *, begun: bool) -> None:
         self._place, self._params, self._begun = place, params, begun
         self._client: MlflowClient | None = None
         self._run_id, self._done = "", 0
@@ -79,7 +79,7 @@ class TrainingLog:
         now = int(time.time() * 1000)
         return [Metric(key_of(k), float(v), now, step) for k, v in values.items() if math.isfinite(v)]
 
-    def _open(self, place: Place) -> MlflowClient:
+    def _open(self, place: LogPlace) -> MlflowClient:
         """Find the training's run, or begin one."""
         from mlflow.entities import Param
 

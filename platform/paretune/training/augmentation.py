@@ -30,7 +30,7 @@ LARGEST_AREA = 4.0
 
 
 @dataclass(frozen=True)
-class Picture:
+class AugmentedImage:
     """An image, all of it picture and nothing filled up, with its boxes in its own pixels."""
 
     image: Image
@@ -38,12 +38,12 @@ class Picture:
     annotations: Annotations
 
 
-def mirrored(picture: Picture) -> Picture:
+def mirrored(picture: AugmentedImage) -> AugmentedImage:
     """Swap left and right."""
     boxes = picture.annotations.boxes.copy()
     boxes[:, [0, 2]] = picture.image.shape[1] - picture.annotations.boxes[:, [2, 0]]
     found = Annotations(boxes, picture.annotations.labels, picture.annotations.ignore)
-    return Picture(np.ascontiguousarray(picture.image[:, ::-1]), found)
+    return AugmentedImage(np.ascontiguousarray(picture.image[:, ::-1]), found)
 
 
 def seen(annotations: Annotations, boxes: Floats, width: float, height: float) -> Annotations:
@@ -78,7 +78,7 @@ def recoloured(image: Image, strength: float, random: np.random.Generator) -> Im
     return np.asarray(image, np.uint8)
 
 
-def cropped(picture: Picture, random: np.random.Generator) -> Picture:
+def cropped(picture: AugmentedImage, random: np.random.Generator) -> AugmentedImage:
     """Cut out a part that overlaps some object by an amount that is drawn; objects whose centre is out are lost.
 
     Liu et al., SSD, arXiv:1512.02325, section 2.2. Without objects, or if no part is found, nothing is cut.
@@ -98,11 +98,11 @@ def cropped(picture: Picture, random: np.random.Generator) -> Picture:
             found = _chosen(picture.annotations, inside)
             moved = found.boxes - np.array([x, y, x, y], np.float32)
             cut = Annotations(moved.clip(0, np.array([*part, *part], np.float32)), found.labels, found.ignore)
-            return Picture(np.ascontiguousarray(picture.image[y:bottom, x:right]), cut)
+            return AugmentedImage(np.ascontiguousarray(picture.image[y:bottom, x:right]), cut)
     return picture
 
 
-def zoomed_out(picture: Picture, fill: Any, random: np.random.Generator) -> Picture:
+def zoomed_out(picture: AugmentedImage, fill: Any, random: np.random.Generator) -> AugmentedImage:
     """Put the picture somewhere on a filled area of one to four times its sides (SSD, arXiv:1512.02325, 3.6)."""
     height, width = picture.image.shape[:2]
     ratio = random.uniform(1, LARGEST_AREA)
@@ -111,12 +111,19 @@ def zoomed_out(picture: Picture, fill: Any, random: np.random.Generator) -> Pict
     area = np.full((high, wide, 3), fill, np.uint8)
     area[y : y + height, x : x + width] = picture.image
     truth = picture.annotations
-    return Picture(area, Annotations(truth.boxes + np.array([x, y, x, y], np.float32), truth.labels, truth.ignore))
+    return AugmentedImage(
+        area, Annotations(truth.boxes + np.array([x, y, x, y], np.float32), truth.labels, truth.ignore)
+    )
 
 
 def rescaled(
-    picture: Picture, zoom: float, centre: tuple[float, float], at: tuple[float, float], size: InputSize, fill: Any
-) -> Picture:
+    picture: AugmentedImage,
+    zoom: float,
+    centre: tuple[float, float],
+    at: tuple[float, float],
+    size: InputSize,
+    fill: Any,
+) -> AugmentedImage:
     """Show a picture larger or smaller on a canvas, and cut off what leaves it.
 
     Args:
@@ -141,10 +148,10 @@ def rescaled(
     shape = (size.width, size.height)
     image = cv2.warpAffine(image, matrix, shape, borderMode=cv2.BORDER_CONSTANT, borderValue=value)
     boxes = picture.annotations.boxes * np.float32(zoom) + np.tile(offset, 2).astype(np.float32)
-    return Picture(np.asarray(image, np.uint8), seen(picture.annotations, boxes, size.width, size.height))
+    return AugmentedImage(np.asarray(image, np.uint8), seen(picture.annotations, boxes, size.width, size.height))
 
 
-def mosaic(four: list[Picture], size: InputSize, fill: Any, random: np.random.Generator) -> Picture:
+def mosaic(four: list[AugmentedImage], size: InputSize, fill: Any, random: np.random.Generator) -> AugmentedImage:
     """Put four pictures around a point that is drawn, on a canvas of twice the input's sides.
 
     Bochkovskiy et al., YOLOv4, arXiv:2004.10934; the point lies in the canvas's middle half, as in YOLOX.
@@ -162,7 +169,7 @@ def mosaic(four: list[Picture], size: InputSize, fill: Any, random: np.random.Ge
         area[y1:y2, x1:x2] = picture.image[y1 - top : y2 - top, x1 - left : x2 - left]
         moved = picture.annotations.boxes + np.array([left, top, left, top], np.float32)
         parts.append(seen(picture.annotations, moved, 2 * size.width, 2 * size.height))
-    return Picture(area, joined(parts))
+    return AugmentedImage(area, joined(parts))
 
 
 def joined(parts: list[Annotations]) -> Annotations:

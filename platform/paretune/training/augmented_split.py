@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from paretune.core.types import Annotations, InputSize, Split
 from paretune.data.preprocess import Preprocess
 from paretune.training.augmentation import (
-    Picture,
+    AugmentedImage,
     cropped,
     joined,
     mirrored,
@@ -26,7 +26,7 @@ from paretune.training.augmentation_settings import Augment
 
 
 @dataclass(frozen=True)
-class Look:
+class EpochView:
     """How the pictures of one epoch are shown."""
 
     number: int
@@ -36,7 +36,7 @@ class Look:
     augment: Augment
 
 
-class Pictures:
+class AugmentedSplit:
     """A split's pictures as the network sees them.
 
     Pictures are kept in memory, resized but not filled up. Where something will be cut out of them they
@@ -57,10 +57,10 @@ class Pictures:
         self.split, self.preprocess, self.size, self.seed = split, preprocess, size, seed
         self.enlarged = augment.enlarged
         self.kept_size = InputSize(round(size.width * self.enlarged), round(size.height * self.enlarged))
-        self._kept: dict[int, Picture] = {}
+        self._kept: dict[int, AugmentedImage] = {}
         self._most = most_mib * 2**20 // (self.kept_size.width * self.kept_size.height * 3)
 
-    def shown(self, index: int, look: Look) -> Picture:
+    def shown(self, index: int, look: EpochView) -> AugmentedImage:
         """Return one image as it looks in one epoch: filled up to the input's size."""
         random = np.random.default_rng([self.seed, look.number, index])
         augment = look.augment
@@ -71,10 +71,12 @@ class Pictures:
             other = self._moved(int(random.integers(len(self.split))), look, random, alone=True)
             found = _mixed(found, other)
         if augment.colour:
-            found = Picture(recoloured(found.image, augment.colour, random), found.annotations)
+            found = AugmentedImage(recoloured(found.image, augment.colour, random), found.annotations)
         return found
 
-    def _moved(self, index: int, look: Look, random: np.random.Generator, *, alone: bool = False) -> Picture:
+    def _moved(
+        self, index: int, look: EpochView, random: np.random.Generator, *, alone: bool = False
+    ) -> AugmentedImage:
         """Return one image, or the mosaic of it and three others, where it will be in the input."""
         augment, size = look.augment, self.size
         put_together = random.random() < augment.mosaic and not alone
@@ -94,7 +96,7 @@ class Pictures:
         at = width / 2 / self.enlarged + shift[0], height / 2 / self.enlarged + shift[1]
         return rescaled(part, zoom, (width / 2, height / 2), at, size, self.preprocess.filling)
 
-    def _part(self, index: int, look: Look, random: np.random.Generator) -> Picture:
+    def _part(self, index: int, look: EpochView, random: np.random.Generator) -> AugmentedImage:
         """Return one image mirrored, cut and zoomed out of, at the size pictures are kept in."""
         picture = self._mirrored(index, look)
         before = picture
@@ -104,42 +106,42 @@ class Pictures:
             picture = cropped(picture, random)
         return picture if picture is before else self._resized(picture)
 
-    def _mirrored(self, index: int, look: Look) -> Picture:
+    def _mirrored(self, index: int, look: EpochView) -> AugmentedImage:
         picture = self._picture(index)
         return mirrored(picture) if look.mirror[index] else picture
 
-    def _picture(self, index: int) -> Picture:
+    def _picture(self, index: int) -> AugmentedImage:
         """Read one image, or take it from memory."""
         found = self._kept.get(index)
         if found is None:
             annotations = usable(self.split.annotations(index))
-            found = self._resized(Picture(self.split.image(index), annotations))
+            found = self._resized(AugmentedImage(self.split.image(index), annotations))
             if len(self._kept) < self._most:
                 self._kept[index] = found
         return found
 
-    def _resized(self, picture: Picture) -> Picture:
+    def _resized(self, picture: AugmentedImage) -> AugmentedImage:
         """Bring a picture to the size it is kept in, without filling it up."""
         fitted, placement = self.preprocess.larger(self.enlarged).fit(picture.image, self.kept_size)
         width, height = placement.inner
         truth = picture.annotations
         boxes = placement.to_input(truth.boxes)
         image = fitted if fitted.shape[:2] == (height, width) else fitted[:height, :width].copy()
-        return Picture(image, Annotations(boxes, truth.labels, truth.ignore))
+        return AugmentedImage(image, Annotations(boxes, truth.labels, truth.ignore))
 
-    def _fitted(self, picture: Picture) -> Picture:
+    def _fitted(self, picture: AugmentedImage) -> AugmentedImage:
         """Resize to the input, if the picture is not of that size yet, and fill it up."""
         image, placement = self.preprocess.fit(picture.image, self.size)
         truth = picture.annotations
-        return Picture(image, Annotations(placement.to_input(truth.boxes), truth.labels, truth.ignore))
+        return AugmentedImage(image, Annotations(placement.to_input(truth.boxes), truth.labels, truth.ignore))
 
 
-def _mixed(picture: Picture, other: Picture) -> Picture:
+def _mixed(picture: AugmentedImage, other: AugmentedImage) -> AugmentedImage:
     """Lay two pictures over each other, half and half, and keep the boxes of both (mixup, as in YOLOX)."""
     import cv2
 
     image = np.asarray(cv2.addWeighted(picture.image, 0.5, other.image, 0.5, 0), np.uint8)
-    return Picture(image, joined([picture.annotations, other.annotations]))
+    return AugmentedImage(image, joined([picture.annotations, other.annotations]))
 
 
 def usable(annotations: Annotations) -> Annotations:

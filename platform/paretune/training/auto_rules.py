@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paretune.core.types import InputSize
-from paretune.data.statistics import Statistics
+from paretune.data.statistics import SplitStatistics
 from paretune.detectors.base import Detector
 from paretune.training.augmentation_settings import Augment
 from paretune.training.settings import Training
@@ -46,7 +46,7 @@ STRONG, LIGHT = 80, 30
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenField:
     """One field that was chosen."""
 
     field: str
@@ -56,13 +56,13 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Rules:
+class AutoRules:
     """What the choice is made from."""
 
     detector: Detector
     given: Training
     """What somebody wrote: fields that were given stay as they are."""
-    train: Statistics
+    train: SplitStatistics
     val_images: int
     gpu: bool = False
 
@@ -99,12 +99,12 @@ class Rules:
     def _sized(self, side: float) -> InputSize:
         """Return the size of about so many pixels squared that fits the pictures' proportions best."""
         aspect = min(max(self.train.aspect, 0.5), 2.0)
-        least = next(s for s in range(32, 2049, 32) if self.detector.size_problem(InputSize(s, s)) is None)
+        least = next(s for s in range(32, 2049, 32) if self.detector.size_unsupported_reason(InputSize(s, s)) is None)
         found = []
         for step in (16, 32, 64):
             counts = range(-(-least // step), 2 + int(2 * side / step))
             sizes = [InputSize(step * across, step * down) for across in counts for down in counts]
-            found = [size for size in sizes if self.detector.size_problem(size) is None]
+            found = [size for size in sizes if self.detector.size_unsupported_reason(size) is None]
             if found:
                 break
 
@@ -114,7 +114,7 @@ class Rules:
 
         return min(found, key=misfit, default=InputSize(least, least))
 
-    def choices(self, picture: float) -> list[Choice]:
+    def choices(self, picture: float) -> list[ChosenField]:
         """Return all choices but those of size and threads.
 
         Args:
@@ -147,7 +147,7 @@ class Rules:
         patience = max(every, math.ceil(0.3 * epochs / every) * every) if every else 0
         found["patience"] = patience, "a plateau, or overfitting, of three tenths of the training ends it"
         return [
-            Choice(f"training.{field}", value, because)
+            ChosenField(f"training.{field}", value, because)
             for field, (value, because) in found.items()
             if field not in self.given.model_fields_set
         ]
@@ -189,11 +189,11 @@ class Rules:
         return strong, f"{epochs} epochs: each picture is seen often enough for strong changes"
 
 
-def suited(detector: Detector, train: Statistics, size: InputSize) -> list[Choice]:
+def suited(detector: Detector, train: SplitStatistics, size: InputSize) -> list[ChosenField]:
     """Return the fields of a detector that follow from the data, as far as nobody gave them."""
     found: Mapping[str, tuple[float, str]] = detector.suited(train.smallest, train.largest, size)
     return [
-        Choice(f"detector.{detector.name}.{field}", value, because)
+        ChosenField(f"detector.{detector.name}.{field}", value, because)
         for field, (value, because) in found.items()
         if field not in detector.model_fields_set
     ]

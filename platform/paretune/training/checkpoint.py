@@ -18,7 +18,7 @@ FILE = "state.pt"
 
 
 @dataclass(frozen=True)
-class Best:
+class BestNetwork:
     """The best network of a training so far."""
 
     map: float
@@ -29,7 +29,7 @@ class Best:
 
 
 @dataclass(frozen=True)
-class State:
+class TrainingState:
     """A training after some epochs; plain tensors, numbers and mappings only.
 
     No state of random numbers: every epoch draws its own from seed and number.
@@ -48,10 +48,10 @@ class State:
     scale: dict[str, Any] = field(default_factory=dict)
     """Of the loss, in float16."""
     best: dict[str, Any] = field(default_factory=dict)
-    """Fields of ``Best``, where a training may end early."""
+    """Fields of ``BestNetwork``, where a training may end early."""
 
 
-def save_state(state: State, folder: Path) -> None:
+def save_state(state: TrainingState, folder: Path) -> None:
     """Put the state in place of the one before, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".{FILE}.{os.getpid()}.part"
@@ -61,7 +61,7 @@ def save_state(state: State, folder: Path) -> None:
     sync(folder)
 
 
-def load_state(folder: Path) -> State | None:
+def load_state(folder: Path) -> TrainingState | None:
     """Return the state saved in a folder, or None where there is none.
 
     Raises:
@@ -71,7 +71,7 @@ def load_state(folder: Path) -> State | None:
     if not path.is_file():
         return None
     try:
-        return State(**torch.load(path, map_location="cpu", weights_only=True))
+        return TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
     except (TypeError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a readable training state ({reason}); delete it to train anew") from error

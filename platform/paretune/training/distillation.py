@@ -35,7 +35,7 @@ _SMALLEST = 1e-6
 """Variance of a channel that says nothing."""
 
 
-class Student(nn.Module):
+class StudentNetwork(nn.Module):
     """A network that in training also gives what its modules of some names have made.
 
     Everything is computed inside ``forward``, the adapters too, so that data parallelism around it sees them.
@@ -63,7 +63,7 @@ class Student(nn.Module):
         return output, seen
 
 
-class Teaching:
+class DistillationLoss:
     """The detector's own loss and what a teacher adds to it: takes the place of ``Options.loss``.
 
     Args:
@@ -163,12 +163,12 @@ def with_teacher(
         raise UserError(f"distill.teacher: {distill.teacher}: not trained for these {num_classes} classes")
     student = _student(network, teacher, detector, size, settings.seed, distill)
     teacher = teacher.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return student, Teaching(teacher, detector, distill, settings, _ratio(detector, size, distill))
+    return student, DistillationLoss(teacher, detector, distill, settings, _ratio(detector, size, distill))
 
 
 def alone(network: nn.Module) -> nn.Module:
     """Return a trained network without what its teacher needed."""
-    return network.network if isinstance(network, Student) else network
+    return network.network if isinstance(network, StudentNetwork) else network
 
 
 def _teacher(detector: Detector, num_classes: int, distill: Distill) -> nn.Module:
@@ -191,7 +191,7 @@ def _ratio(detector: Detector, size: InputSize, distill: Distill) -> tuple[float
 
 def _student(
     network: nn.Module, teacher: nn.Module, detector: Detector, size: InputSize, seed: int, distill: Distill
-) -> Student:
+) -> StudentNetwork:
     """Wrap a network for training; the seed is that of the adapters' weights."""
     names, adapters = detector.answers_from if distill.logits else (), {}
     if distill.features:
@@ -200,7 +200,7 @@ def _student(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             adapters = {name: [_adapter(*pair) for pair in zip(mine[name], wanted[name], strict=True)] for name in mine}
-    return Student(network, names, adapters)
+    return StudentNetwork(network, names, adapters)
 
 
 def _maps(network: nn.Module, detector: Detector, size: InputSize) -> dict[str, list[Tensor]]:

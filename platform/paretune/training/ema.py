@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Average:
+class ModelEma:
     """The exponential moving average of weights and batch-norm statistics (Polyak and Juditsky, 1992).
 
     The decay rises with the steps, (1 + n) / (10 + n) at most, so that the first weights, which are

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class How:
+class TrainingExtras:
     """Plain data, for other processes too."""
 
     keep_zeros: bool = False
@@ -38,13 +38,13 @@ class How:
         return fingerprint(self.keep_zeros, distill, self.qat_bits, self.qat_signed)
 
 
-def trained(  # noqa: PLR0913 - those of loop.train, and two more
+def train_with_extras(  # noqa: PLR0913 - those of loop.train, and two more
     network: nn.Module,
     detector: Detector,
     data: Data,
     size: InputSize,
     settings: Training,
-    how: How,
+    how: TrainingExtras,
     *,
     device: str,
     on_epoch: Callable[[Epoch], None],

@@ -60,7 +60,7 @@ def left_to_say(notes: Sequence[str], say: Callable[[str], None] | None) -> list
     return []
 
 
-def unfit_baseline(source: Path, detector: Detector) -> str | None:
+def unsupported_baseline_reason(source: Path, detector: Detector) -> str | None:
     """Return why a folder cannot be taken as a detector's trained network, as far as it says so itself, or None."""
     if not (source / "structure.json").is_file():
         return f"{source} holds no trained network (structure.json and weights.safetensors)"
@@ -72,13 +72,13 @@ def unfit_baseline(source: Path, detector: Detector) -> str | None:
     return None if same else f"{source} is a {trained}, and the job's is {detector.named()}"
 
 
-def adopt(source: Path, detector: Detector, classes: tuple[str, ...], folder: Path) -> None:
+def import_baseline(source: Path, detector: Detector, classes: tuple[str, ...], folder: Path) -> None:
     """Take a trained network over into a folder, when it fits.
 
     Raises:
         UserError: there is none, or it is of another detector or other classes.
     """
-    if said := unfit_baseline(source, detector):
+    if said := unsupported_baseline_reason(source, detector):
         raise UserError(f"baseline: {said}")
     from paretune.networks.network_files import STRUCTURE, WEIGHTS, load_network
 

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from paretune.core.types import Annotations, Image, InputSize, Split
 from paretune.data.preprocess import Preprocess
-from paretune.training.augmentation import Picture
+from paretune.training.augmentation import AugmentedImage
 from paretune.training.augmentation_settings import NOTHING, Augment
-from paretune.training.augmented_split import Look, Pictures
+from paretune.training.augmented_split import AugmentedSplit, EpochView
 
 CACHE_MIB = 4096
 """Most memory for pictures; the rest of a larger split is read again every epoch."""
@@ -71,7 +71,7 @@ class Batches:
         self.split, self.preprocess, self.batch, self.flip, self.seed = split, preprocess, batch, flip, seed
         self.augment, self.epochs, self.readers = augment, epochs, readers
         self.rank, self.world = rank, world
-        self.pictures = Pictures(split, preprocess, size, seed=seed, augment=augment, most_mib=CACHE_MIB)
+        self.pictures = AugmentedSplit(split, preprocess, size, seed=seed, augment=augment, most_mib=CACHE_MIB)
         self.waited = 0.0
         """Seconds of the last epoch for which whoever takes the batches had to wait."""
 
@@ -84,12 +84,12 @@ class Batches:
         random = np.random.default_rng([self.seed, number])
         order = random.permutation(len(self.split))
         mirror = random.random(len(self.split)) < self.flip
-        look = Look(number, mirror, self.augment.in_epoch(number, self.epochs))
+        look = EpochView(number, mirror, self.augment.in_epoch(number, self.epochs))
         # a split smaller than one batch is gone through again until the batch is full
         grid = np.resize(order, (len(self), self.world, self.batch))[:, self.rank]
         self.waited = 0.0
         with ThreadPoolExecutor(self.readers, thread_name_prefix="reader") as pool:
-            ahead: deque[list[Future[Picture]]] = deque()
+            ahead: deque[list[Future[AugmentedImage]]] = deque()
             try:
                 for step in range(len(grid)):
                     began = time.monotonic()
@@ -102,7 +102,7 @@ class Batches:
             finally:  # also when nobody wants the rest
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _asked(self, pool: ThreadPoolExecutor, row: NDArray[np.int64], look: Look) -> list[Future[Picture]]:
+    def _asked(self, pool: ThreadPoolExecutor, row: NDArray[np.int64], look: EpochView) -> list[Future[AugmentedImage]]:
         return [pool.submit(self.pictures.shown, int(index), look) for index in row]
 
 

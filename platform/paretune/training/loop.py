@@ -16,11 +16,11 @@ from paretune.core.errors import UserError
 from paretune.core.spec import fingerprint
 from paretune.core.types import InputSize, Split, Thresholds
 from paretune.detectors.base import Detector
-from paretune.system.device_lock import locks_of, machine, sharing
-from paretune.training.checkpoint import State
+from paretune.system.device_lock import locks_of, machine, shared_device
+from paretune.training.checkpoint import TrainingState
 from paretune.training.loader import Batches
 from paretune.training.settings import Training
-from paretune.training.trainer import Loss, Place, Run
+from paretune.training.trainer import Loss, Trainer, TrainingDevice
 from paretune.training.validation import validate
 
 
@@ -49,7 +49,7 @@ class Epoch:
     """Seconds that the epochs still to come are likely to take."""
     precision: str
     """What the network computed in: float32, bfloat16 or float16."""
-    state: State = field(repr=False, compare=False)
+    state: TrainingState = field(repr=False, compare=False)
     """To be saved or forgotten at once: its tensors are those that the next epoch changes."""
 
     def facts(self) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def duration(seconds: float) -> str:
 class Options:
     """What a plain training does not need."""
 
-    resume: State | None = None
+    resume: TrainingState | None = None
     """Where to go on."""
     loss: Loss | None = None
     """In place of the detector's own (distillation)."""
@@ -152,10 +152,10 @@ def train(
     """
     if settings.validate_every and options.val is None:
         raise UserError("training.validate_every: there is no validation split")
-    place = Place(device, options.rank, options.world)
+    place = TrainingDevice(device, options.rank, options.world)
     with threads_of(settings, device), torch.random.fork_rng(_gpus(device)):
         torch.manual_seed(settings.seed)
-        run = Run(network, detector, settings, size, place, options.loss, options.keep_zeros)
+        run = Trainer(network, detector, settings, size, place, options.loss, options.keep_zeros)
         batches = _batches(split, detector, size, settings, options)
         locks = _locks(place)
         made_by = _fingerprint(detector, size, settings, options.world)
@@ -215,7 +215,7 @@ def _validation_due(settings: Training, done: int) -> bool:
     return bool(every) and (done % every == 0 or done == settings.epochs)
 
 
-def _score(run: Run, detector: Detector, options: Options, size: InputSize, settings: Training) -> float | None:
+def _score(run: Trainer, detector: Detector, options: Options, size: InputSize, settings: Training) -> float | None:
     """Return the map of the network that is kept, the same on every worker."""
     place = run.place
     assert options.val is not None  # noqa: S101 - train has looked
@@ -253,7 +253,7 @@ def threads_of(settings: Training, device: str) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _locks(place: Place) -> tuple[str, ...]:
+def _locks(place: TrainingDevice) -> tuple[str, ...]:
     """Return the device locks that this worker holds.
 
     Of several workers on a machine one holds those of all, the others none: were each to ask by itself, one could
@@ -271,7 +271,7 @@ def _locks(place: Place) -> tuple[str, ...]:
 @contextmanager
 def _sharing(locks: tuple[str, ...], options: Options) -> Iterator[float]:
     """Hold devices together with other trainings; yields the seconds waited."""
-    with sharing(*locks) as waited:
+    with shared_device(*locks) as waited:
         if options.world > 1:
             dist.barrier()
         yield waited

@@ -41,7 +41,7 @@ def computed_in(amp: bool | Literal["auto"], kind: str) -> torch.dtype:
     return torch.bfloat16 if amp is True else torch.float32
 
 
-class Precision:
+class MixedPrecision:
     """Autocast around the network, and the scale of the loss."""
 
     def __init__(self, dtype: torch.dtype, kind: str) -> None:

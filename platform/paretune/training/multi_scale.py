@@ -25,7 +25,7 @@ def sizes_around(size: InputSize, share: float) -> tuple[InputSize, ...]:
     return tuple(sorted(found | {size}))
 
 
-def multi_scale_problem(detector: Detector, size: InputSize, share: float) -> str | None:
+def multi_scale_unsupported_reason(detector: Detector, size: InputSize, share: float) -> str | None:
     """Return why a detector cannot be trained at these sizes and what would be right, or None."""
     if not share:
         return None
@@ -33,7 +33,7 @@ def multi_scale_problem(detector: Detector, size: InputSize, share: float) -> st
     if len(sizes) == 1:
         return f"there is no other multiple of {MULTIPLE} that near to {size}; a larger share, or 0"
     for one in sizes:
-        if problem := detector.size_problem(one):
+        if problem := detector.size_unsupported_reason(one):
             return f"{detector.name} would be trained at {one} too, but {problem}"
     return None
 

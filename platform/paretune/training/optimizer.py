@@ -65,7 +65,7 @@ def make_optimizer(network: nn.Module, settings: OptimizerFields) -> torch.optim
     return optimizer
 
 
-def optimizer_problem(settings: OptimizerFields) -> str | None:
+def optimizer_unsupported_reason(settings: OptimizerFields) -> str | None:
     """Return why an optimizer cannot train with the settings, in one line, or None: it does two steps on a network.
 
     The network is small and has what any detector has: a convolution, a norm and a linear layer.

@@ -8,7 +8,7 @@ from typing import Any
 from paretune.core.errors import UserError
 
 
-class Storage:
+class RemoteCheckpoint:
     """A folder of any file system that fsspec knows: a path, or a URL such as ``s3://bucket/folder``.
 
     Args:

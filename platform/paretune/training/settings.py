@@ -149,9 +149,9 @@ class Training(Spec):
 
     def _tried(self) -> dict[str, str]:
         """Return what hinders an optimizer that is not known to train: it is tried, for which torch is imported."""
-        from paretune.training.optimizer import optimizer_problem
+        from paretune.training.optimizer import optimizer_unsupported_reason
 
-        problem = optimizer_problem(self)
+        problem = optimizer_unsupported_reason(self)
         return {} if problem is None else {"optimizer": problem}
 
     @property

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 
-class Zeros:
+class SparsityMask:
     """The weights that are zero now, of the parameters that have more than one dimension and are trained.
 
     Han et al., Learning both Weights and Connections, NeurIPS 2015 (arXiv:1506.02626): what is left is

@@ -19,22 +19,22 @@ from torch import Tensor, nn
 from paretune.core.errors import UserError
 from paretune.core.types import Annotations, InputSize
 from paretune.detectors.base import Detector
-from paretune.training.checkpoint import Best, State
-from paretune.training.ema import Average
+from paretune.training.checkpoint import BestNetwork, TrainingState
+from paretune.training.ema import ModelEma
 from paretune.training.learning_rate import learning_rate
-from paretune.training.mixed_precision import Precision, computed_in
+from paretune.training.mixed_precision import MixedPrecision, computed_in
 from paretune.training.multi_scale import drawn, sizes_around
 from paretune.training.optimizer import make_optimizer
 from paretune.training.settings import Training
-from paretune.training.sparsity_mask import Zeros
+from paretune.training.sparsity_mask import SparsityMask
 
 Loss = Callable[[Callable[..., Any], Tensor, Sequence[Annotations]], dict[str, Tensor]]
 """(the network's forward, images, annotations) → the terms that are added up."""
-Batch = tuple[Tensor, list[Annotations]]
+TrainingBatch = tuple[Tensor, list[Annotations]]
 
 
 @dataclass(frozen=True)
-class Place:
+class TrainingDevice:
     """Where a training runs."""
 
     device: str = "cpu"
@@ -48,7 +48,7 @@ class Place:
         return self.device.partition(":")[0]
 
 
-class Run:
+class Trainer:
     """Network, optimizer and average of one training.
 
     Args:
@@ -67,7 +67,7 @@ class Run:
         detector: Detector,
         settings: Training,
         size: InputSize,
-        place: Place,
+        place: TrainingDevice,
         loss: Loss | None = None,
         keep_zeros: bool = False,
     ) -> None:
@@ -75,11 +75,11 @@ class Run:
         self.settings, self.place = settings, place
         self.loss: Loss = loss or functools.partial(detector.training_loss, losses=settings.losses)
         self.optimizer = make_optimizer(network, settings)
-        self.precision = Precision(computed_in(settings.amp, place.kind), place.kind)
-        self.average = Average(network, settings.ema) if settings.ema else None
-        self.zeros = Zeros(network.parameters() if keep_zeros else ())
-        self.best: Best | None = None
-        sizes = (s for s in sizes_around(size, settings.multi_scale) if detector.size_problem(s) is None)
+        self.precision = MixedPrecision(computed_in(settings.amp, place.kind), place.kind)
+        self.average = ModelEma(network, settings.ema) if settings.ema else None
+        self.zeros = SparsityMask(network.parameters() if keep_zeros else ())
+        self.best: BestNetwork | None = None
+        sizes = (s for s in sizes_around(size, settings.multi_scale) if detector.size_unsupported_reason(s) is None)
         self.sizes = tuple(sizes) or (size,)
         self.frozen_parts = detector.features_from
         self.forward: nn.Module = self.network
@@ -91,7 +91,7 @@ class Run:
         """The network that is validated and kept: the average, if there is one."""
         return self.network if self.average is None else self.average.network
 
-    def epoch(self, number: int, batches: Iterator[Batch], count: int) -> tuple[dict[str, float], float]:
+    def epoch(self, number: int, batches: Iterator[TrainingBatch], count: int) -> tuple[dict[str, float], float]:
         """Train one epoch.
 
         Args:
@@ -131,12 +131,12 @@ class Run:
             module.eval()
         return tuple(parameter for module in backbone for parameter in module.parameters())
 
-    def _placed(self, batches: Iterator[Batch], size: InputSize) -> Iterator[Batch]:
+    def _placed(self, batches: Iterator[TrainingBatch], size: InputSize) -> Iterator[TrainingBatch]:
         for images, truth in batches:
             yield at_size(images.to(self.place.device), truth, size)
 
     def step(
-        self, group: Iterator[Batch], length: int, where: str, frozen: Sequence[nn.Parameter] = ()
+        self, group: Iterator[TrainingBatch], length: int, where: str, frozen: Sequence[nn.Parameter] = ()
     ) -> dict[str, float]:
         """Change the weights once, by the mean gradient of so many batches; return the sums of the loss terms.
 
@@ -202,7 +202,7 @@ class Run:
             raise UserError("training.patience: the validation split holds no objects, so nothing tells when to stop")
         if self.best is None or score > self.best.map:
             weights = {name: tensor.detach().cpu().clone() for name, tensor in self.judged.state_dict().items()}
-            self.best = Best(score, epoch, weights)
+            self.best = BestNetwork(score, epoch, weights)
         return self.patient(epoch)
 
     def patient(self, epoch: int) -> bool:
@@ -210,9 +210,9 @@ class Run:
         patience = self.settings.patience
         return not patience or self.best is None or epoch - self.best.epoch < patience
 
-    def state(self, epoch: int, made_by: str) -> State:
+    def state(self, epoch: int, made_by: str) -> TrainingState:
         """Return where the training stands; the tensors are the live ones."""
-        return State(
+        return TrainingState(
             made_by,
             epoch,
             self.network.state_dict(),
@@ -223,7 +223,7 @@ class Run:
             {} if self.best is None else vars(self.best),
         )
 
-    def resume(self, state: State, made_by: str) -> int:
+    def resume(self, state: TrainingState, made_by: str) -> int:
         """Go on from a state; return the epochs it has done.
 
         Raises:
@@ -236,7 +236,7 @@ class Run:
         if self.average is not None:
             self.average.load(state.average, state.averaged)
         self.precision.load(state.scale)
-        self.best = Best(**state.best) if state.best else None
+        self.best = BestNetwork(**state.best) if state.best else None
         return state.epoch
 
     def finished(self) -> nn.Module:
@@ -247,7 +247,7 @@ class Run:
         return self.network.to(device="cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[no-any-return]
 
 
-def at_size(images: Tensor, annotations: list[Annotations], size: InputSize) -> Batch:
+def at_size(images: Tensor, annotations: list[Annotations], size: InputSize) -> TrainingBatch:
     """Bring a batch (B, 3, H, W) and its boxes to another input size; boxes move with the pixels' edges."""
     height, width = images.shape[-2:]
     if (height, width) == (size.height, size.width):

@@ -13,7 +13,7 @@ from paretune.core.spec import fingerprint
 from paretune.core.types import InputSize, Thresholds
 from paretune.data.base import Dataset
 from paretune.detectors.base import Detector
-from paretune.training.extras import How
+from paretune.training.extras import TrainingExtras
 from paretune.training.history import UNFINISHED
 from paretune.training.settings import Training
 
@@ -23,7 +23,7 @@ def _silent(_: str) -> None:
 
 
 @dataclass(frozen=True)
-class Order:
+class TrainingJob:
     """All that a worker is told; plain data, it opens the dataset by itself."""
 
     detector: Detector
@@ -36,7 +36,7 @@ class Order:
     """Receives the network; the same place on all machines."""
     start: Path | None = None
     """Folder of a network to go on from; None begins with fresh weights."""
-    how: How = field(default_factory=How)
+    how: TrainingExtras = field(default_factory=TrainingExtras)
     """What comes on top of the settings."""
     thresholds: Thresholds = field(default_factory=Thresholds)
     """What is kept of what it finds, where it is validated."""

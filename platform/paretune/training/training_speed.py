@@ -12,11 +12,11 @@ import torch
 
 from paretune.core.types import Annotations, Image, InputSize, Split
 from paretune.detectors.base import Detector
-from paretune.system.device_lock import sharing
+from paretune.system.device_lock import shared_device
 from paretune.training.loader import Batches
 from paretune.training.loop import threads_of
 from paretune.training.settings import Training
-from paretune.training.trainer import Place, Run, at_size
+from paretune.training.trainer import Trainer, TrainingDevice, at_size
 
 LEAST_SECONDS = 2.5
 """Of steps that are timed."""
@@ -60,9 +60,9 @@ def seconds_a_picture(detector: Detector, split: Split, size: InputSize, setting
     """
     few = _Few(split, split.ids[: LEAST_STEPS * settings.batch_size], split.classes)
     times: list[float] = []
-    with sharing(device), threads_of(settings, device), torch.random.fork_rng(), torch.enable_grad():
+    with shared_device(device), threads_of(settings, device), torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(settings.seed)
-        run = Run(detector.build(len(split.classes)), detector, settings, size, Place(device))
+        run = Trainer(detector.build(len(split.classes)), detector, settings, size, TrainingDevice(device))
         batches = Batches(
             few,
             detector.preprocess,

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 from paretune.core.errors import UserError
 from paretune.data.left_out import record_of, refuse_gaps
 from paretune.storage.atomic_files import write_text
-from paretune.training.extras import trained
+from paretune.training.extras import train_with_extras
 from paretune.training.history import HISTORY, KEPT, _append, epochs_of
 from paretune.training.initial_weights import begun, left_to_say
-from paretune.training.remote_checkpoint import Storage
-from paretune.training.training_job import Order, _silent
+from paretune.training.remote_checkpoint import RemoteCheckpoint
+from paretune.training.training_job import TrainingJob, _silent
 
 if TYPE_CHECKING:
     from paretune.core.types import Data
 
 
-def carry_out(
-    order: Order,
+def run_worker(
+    order: TrainingJob,
     *,
     device: str,
     threads: int,
@@ -55,7 +55,7 @@ def carry_out(
     from paretune.training.loop import Epoch, Options
 
     settings = order.settings
-    storage = None if settings.storage is None or rank else Storage(settings.storage, order.key)
+    storage = None if settings.storage is None or rank else RemoteCheckpoint(settings.storage, order.key)
     if storage is not None:
         storage.get(order.work, KEPT)
     if world > 1:
@@ -76,7 +76,7 @@ def carry_out(
                     storage.put(order.work, KEPT)
             after(entry)
 
-    result = trained(
+    result = train_with_extras(
         network,
         order.detector,
         data,
@@ -105,7 +105,7 @@ def carry_out(
             storage.clear()
 
 
-def _opened(order: Order) -> Data:
+def _opened(order: TrainingJob) -> Data:
     """Open the data; a training that begins anew refuses what lacks a large part of itself."""
     data = order.dataset.open(order.cache)
     if order.start is None and not epochs_of(order.work):
@@ -113,7 +113,7 @@ def _opened(order: Order) -> Data:
     return data
 
 
-def train_here(order: Order, progress: Callable[[str], None] = _silent) -> Path:
+def train_here(order: TrainingJob, progress: Callable[[str], None] = _silent) -> Path:
     """Carry out an order in this process, without Ray; an interrupted training goes on after its last epoch.
 
     Returns:
@@ -130,13 +130,13 @@ def train_here(order: Order, progress: Callable[[str], None] = _silent) -> Path:
         return order.folder
     device = pick_device(order.settings.device)
     threads = order.settings.threads
-    carry_out(order, device=device, threads=threads, after=lambda entry: progress(entry["line"]), say=progress)
+    run_worker(order, device=device, threads=threads, after=lambda entry: progress(entry["line"]), say=progress)
     shutil.rmtree(order.work, ignore_errors=True)
     return order.folder
 
 
 @contextmanager
-def divergence_told(order: Order) -> Iterator[None]:
+def divergence_as_user_error(order: TrainingJob) -> Iterator[None]:
     """Turn a loss that is not finite into the user's mistake: the settings have to be changed.
 
     Raises:

@@ -13,7 +13,7 @@ from paretune.core.types import LIMIT, Detections, Image, Split
 
 if TYPE_CHECKING:
     from paretune.evaluation import Accuracy
-    from paretune.evaluation.baseline_difference import Change
+    from paretune.evaluation.baseline_difference import AccuracyDifference
 
 DECIDES = "val"
 """The split whose figures decide; those of ``test`` stand beside them."""
@@ -34,7 +34,7 @@ class SplitChange:
     images: int
     before: Accuracy
     after: Accuracy
-    change: Change
+    change: AccuracyDifference
     low: float
     """Low end of the 95 % interval of the map after, not below 0."""
     high: float

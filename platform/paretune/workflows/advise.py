@@ -19,24 +19,24 @@ from paretune.core.types import Image
 from paretune.core.yaml_document import Document
 from paretune.data.left_out import lines_of
 from paretune.data.splits import split_of
-from paretune.profiling.latency.compare import Ratio, compare
+from paretune.profiling.latency.compare import LatencyRatio, compare
 from paretune.profiling.latency.measure import measure
 from paretune.profiling.latency.result import STAGES
-from paretune.profiling.latency.samples import Protocol, Stage, milliseconds
+from paretune.profiling.latency.samples import MeasurementProtocol, Stage, milliseconds
 from paretune.profiling.latency.shared_images import measuring_images, saved_images
-from paretune.profiling.operators import Operators, count
-from paretune.profiling.roofline.advice import Advice, Candidate, advise
+from paretune.profiling.operators import OperatorTimes, count
+from paretune.profiling.roofline.advice import Advice, AdvisedArtefact, advise
 from paretune.profiling.roofline.diagnosis import Diagnosis, diagnose
-from paretune.profiling.roofline.hardware_peaks import Roofs, measure_roofs
-from paretune.profiling.roofline.layer_work import Work, work_of
+from paretune.profiling.roofline.hardware_peaks import HardwarePeaks, measure_roofs
+from paretune.profiling.roofline.layer_work import LayerWork, work_of
 from paretune.results.advice_outcomes import FILE
 from paretune.runtimes.predictor import check_loadable, load_predictor
 from paretune.storage.artefact import Artefact
 from paretune.storage.atomic_files import new_folder, write_text
-from paretune.system.device_lock import sharing
+from paretune.system.device_lock import shared_device
 from paretune.workflows.accuracy_change import AccuracyChange, Find, Reference, SplitChange, map_change, map_words
-from paretune.workflows.optimize import Wanted, optimize
-from paretune.workflows.recipe_source import Images, Source, read_recipe
+from paretune.workflows.optimize import OptimizationOptions, optimize
+from paretune.workflows.recipe_source import RecipeImages, RecipeSource, read_recipe
 
 Progress = Callable[[str], None]
 PAGE = "advice.html"
@@ -48,11 +48,11 @@ UNPLACED = "which layer it belongs to; advise the same network built for eager, 
 
 
 @dataclass(frozen=True)
-class Tried:
+class TriedAdvice:
     """What became of one piece of advice."""
 
     advice: Advice
-    measured: Ratio | None
+    measured: LatencyRatio | None
     """The advised artefact's latency over the one the advice was for, interleaved; None if it is not known."""
     reason: str | None = None
     """Why it was not built, or not measured."""
@@ -92,7 +92,7 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Advised:
+class AdviceReport:
     """What was found out about an artefact."""
 
     artefact: Artefact
@@ -100,10 +100,10 @@ class Advised:
     advice: tuple[Advice, ...]
     notes: tuple[str, ...]
     """Of the measurements it rests on."""
-    tried: tuple[Tried, ...] = ()
+    tried: tuple[TriedAdvice, ...] = ()
 
     @property
-    def measured(self) -> dict[str, Ratio | str]:
+    def measured(self) -> dict[str, LatencyRatio | str]:
         """Return what came of the advice that was tried, by its knob: its latency's share, or why that is not known."""
         return {one.advice.knob: one.measured or one.reason or "" for one in self.tried}
 
@@ -125,8 +125,8 @@ class Advised:
 
 
 def advise_artefact(
-    folder: Path, images: Images, target: Target, *, split: str = "val", progress: Progress = lambda _: None
-) -> Advised:
+    folder: Path, images: RecipeImages, target: Target, *, split: str = "val", progress: Progress = lambda _: None
+) -> AdviceReport:
     """Measure an artefact, count its operators, measure the device's roofs, and say what to try.
 
     Args:
@@ -145,7 +145,7 @@ def advise_artefact(
     shown = _shown(images, split, target, progress)
     with saved_images(shown) as file:
         progress(f"measuring {folder}")
-        latency = measure(folder, file, target, Protocol(repetitions=3))
+        latency = measure(folder, file, target, MeasurementProtocol(repetitions=3))
         stages = {stage: float(np.median(milliseconds(latency.rows, stage, latency.mode))) for stage in STAGES}
         progress("counting its operators")
         counted = count(folder, file, target, stages["network"], latency.mode)
@@ -153,16 +153,20 @@ def advise_artefact(
         raise UserError(f"{folder}: no advice without its operators: {counted}")
     progress("measuring the roofs of the device")
     roofs = measure_roofs(target)
-    with sharing(target.device):  # what another measures meanwhile is not disturbed
+    with shared_device(target.device):  # what another measures meanwhile is not disturbed
         predictor = load_predictor(folder, target)
         work = work_of(predictor, shown[0], target)
     found = diagnosed(stages, counted, work, roofs, target.device)
-    given = advise(found, Candidate(artefact.recipe, artefact.input_size, target.device, predictor.detector))
-    return Advised(artefact, found, tuple(given), (*latency.notes, *counted.notes))
+    given = advise(found, AdvisedArtefact(artefact.recipe, artefact.input_size, target.device, predictor.detector))
+    return AdviceReport(artefact, found, tuple(given), (*latency.notes, *counted.notes))
 
 
 def diagnosed(
-    stages: Mapping[Stage, float], counted: Operators, work: Mapping[str, Work], roofs: Roofs, device: str
+    stages: Mapping[Stage, float],
+    counted: OperatorTimes,
+    work: Mapping[str, LayerWork],
+    roofs: HardwarePeaks,
+    device: str,
 ) -> Diagnosis:
     """Take the time of an inference apart by the operators that were counted.
 
@@ -183,16 +187,16 @@ def diagnosed(
 
 
 def try_advice(
-    found: Advised,
-    network: Source,
-    images: Images,
+    found: AdviceReport,
+    network: RecipeSource,
+    images: RecipeImages,
     target: Target,
     *,
     most: int,
     split: str = "val",
     out: Path | None = None,
     progress: Progress = lambda _: None,
-) -> Advised:
+) -> AdviceReport:
     """Build the first pieces of advice and measure each interleaved with the artefact: predicted against measured.
 
     What hinders one of them is the reason it is not known, and the others are tried all the same.
@@ -222,9 +226,11 @@ def try_advice(
             folder = Path(place) / _name(number, advice)
             try:
                 recipe = read_recipe(Document(f"advice {advice.knob}", dict(advice.recipe), {}), network)
-                made = optimize(network, recipe, images, folder, Wanted(target=target, against=before), progress)
+                made = optimize(
+                    network, recipe, images, folder, OptimizationOptions(target=target, against=before), progress
+                )
             except Exception as error:  # noqa: BLE001 - a step may fail in any way, and the others are tried
-                tried.append(Tried(advice, None, f"not built: {' '.join(str(error).split())}"))
+                tried.append(TriedAdvice(advice, None, f"not built: {' '.join(str(error).split())}"))
                 continue
             progress("comparing, interleaved")
             kept = None if out is None else folder
@@ -232,13 +238,13 @@ def try_advice(
                 compared = compare([found.artefact.folder, folder], file, target, rounds=3)
             except (RuntimeError, UserError) as error:
                 why = f"not measured: {' '.join(str(error).split())}"
-                tried.append(Tried(advice, None, why, kept, made.accuracy))
+                tried.append(TriedAdvice(advice, None, why, kept, made.accuracy))
                 continue
-            tried.append(Tried(advice, compared.ratio(1), None, kept, made.accuracy))
+            tried.append(TriedAdvice(advice, compared.ratio(1), None, kept, made.accuracy))
     return replace(found, tried=tuple(tried))
 
 
-def _before(artefact: Artefact, network: Source, target: Target) -> tuple[str, Find]:
+def _before(artefact: Artefact, network: RecipeSource, target: Target) -> tuple[str, Find]:
     """Load the artefact that advice is for; what is built from the network has to find the same classes.
 
     Raises:
@@ -250,7 +256,7 @@ def _before(artefact: Artefact, network: Source, target: Target) -> tuple[str, F
     return str(artefact.folder), load_predictor(artefact.folder, target)
 
 
-def write_advice(found: Advised, folder: Path) -> None:
+def write_advice(found: AdviceReport, folder: Path) -> None:
     """Write a page, and each piece of advice as a recipe, the best first: for `optimize`, and `sweep --first`.
 
     Beside them lies all of it as plain data, so that a sweep knows what was predicted.
@@ -272,7 +278,7 @@ def write_advice(found: Advised, folder: Path) -> None:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
 
 
-def write_tried(found: Advised, folder: Path) -> None:
+def write_tried(found: AdviceReport, folder: Path) -> None:
     """Write what came of the advice into the folder that holds it.
 
     Raises:
@@ -290,7 +296,7 @@ def _name(number: int, advice: Advice) -> str:
     return f"{number}-{advice.knob.replace(': ', '-').replace(' ', '-')}"
 
 
-def _page(found: Advised) -> str:
+def _page(found: AdviceReport) -> str:
     from paretune.reports.advice_page import advice_page
 
     name = str(found.artefact.folder)
@@ -304,11 +310,11 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _shown(images: Images, split: str, target: Target, progress: Progress) -> Sequence[Image]:
+def _shown(images: RecipeImages, split: str, target: Target, progress: Progress) -> Sequence[Image]:
     data = images.dataset.open(images.cache)
     for line in lines_of(data):
         progress(line)
-    with sharing(target.device):  # decoding keeps a core busy
+    with shared_device(target.device):  # decoding keeps a core busy
         found = measuring_images(split_of(data, split))
     if not found:
         raise UserError(f"--split {split}: holds no images to measure on")

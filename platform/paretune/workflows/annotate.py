@@ -11,10 +11,10 @@ from paretune.core.errors import UserError
 from paretune.core.target import Target
 from paretune.core.types import Annotations, Data
 from paretune.data.image_io import SUFFIXES, image_size, read_image
-from paretune.data.image_split import Photographs, unique_ids
+from paretune.data.image_split import ImageFileSplit, unique_ids
 from paretune.runtimes.predictor import device_of, load_predictor
 from paretune.storage.atomic_files import sha256
-from paretune.system.device_lock import sharing
+from paretune.system.device_lock import shared_device
 
 
 def annotate(
@@ -38,10 +38,10 @@ def annotate(
     if not files:
         raise UserError(f"{folder}: no such folder, or no images in it ({', '.join(sorted(SUFFIXES))})")
     target, truth, full = Target(device=device_of(artefact)), [], 0
-    with sharing(target.device):
+    with shared_device(target.device):
         predictor = load_predictor(artefact, target)
     for index, file in enumerate(files):
-        with sharing(target.device):  # one at a time: who wants to measure need not wait for all of them
+        with shared_device(target.device):  # one at a time: who wants to measure need not wait for all of them
             found = predictor(read_image(file))
         sides = found.boxes[:, 2:] - found.boxes[:, :2]
         kept = (found.scores >= score) & (sides > 0).all(axis=1)
@@ -50,7 +50,7 @@ def annotate(
         progress(index + 1, len(files))
     classes = predictor.artefact.classes
     sizes = tuple(image_size(file) for file in files)
-    split = Photographs(classes, tuple(unique_ids(files, folder).values()), tuple(files), sizes, tuple(truth))
+    split = ImageFileSplit(classes, tuple(unique_ids(files, folder).values()), tuple(files), sizes, tuple(truth))
     told = f"the limit of {predictor.most_boxes} boxes in an image binds in {full} of {len(files)} images"
     notes = (f"{told}: there may be more objects",) if full else ()
     return Data(classes, {"train": split}, sha256(artefact / "artefact.json"), notes)

@@ -13,9 +13,9 @@ from paretune.data.left_out import lines_of, record_of, refuse_gaps
 from paretune.distributed.run_training import train_order
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_record import read_record
-from paretune.training.initial_weights import adopt
-from paretune.training.training_job import Order
-from paretune.training.worker import divergence_told
+from paretune.training.initial_weights import import_baseline
+from paretune.training.training_job import TrainingJob
+from paretune.training.worker import divergence_as_user_error
 
 
 def baseline_recipes(job: Job) -> list[dict[str, Any]]:
@@ -72,13 +72,13 @@ def take_baseline(sweep: Sweep, say: Callable[[str], None]) -> None:
     job = sweep.job
     if job.baseline is not None and not _baseline_order(sweep).is_done():
         say(f"baseline: {job.baseline}")
-        adopt(Path(job.baseline), job.detector, job.dataset.open(sweep.cache).classes, sweep.baseline)
+        import_baseline(Path(job.baseline), job.detector, job.dataset.open(sweep.cache).classes, sweep.baseline)
 
 
-def _baseline_order(sweep: Sweep) -> Order:
+def _baseline_order(sweep: Sweep) -> TrainingJob:
     job = sweep.job
     kept = job.thresholds.thresholds
-    return Order(job.detector, job.dataset, sweep.cache, job.size, job.training, sweep.baseline, thresholds=kept)
+    return TrainingJob(job.detector, job.dataset, sweep.cache, job.size, job.training, sweep.baseline, thresholds=kept)
 
 
 def train_baseline(sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool) -> None:
@@ -96,11 +96,11 @@ def train_baseline(sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool)
         return
     order = _baseline_order(sweep)
     say(f"baseline: {order.settings.epochs} epochs at {order.size}")
-    with divergence_told(order):
+    with divergence_as_user_error(order):
         train_order(order, say, elsewhere=elsewhere)
 
 
-def baseline_problem(sweep: Sweep) -> str | None:
+def baseline_failure(sweep: Sweep) -> str | None:
     """Tell why a sweep cannot go on from its eager baseline as it was measured; None if it can, or it is not yet."""
     eager = read_record(sweep.folder, 0)
     if eager is None:

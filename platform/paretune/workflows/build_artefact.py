@@ -13,12 +13,12 @@ from paretune.config.recipe import Recipe
 from paretune.core.errors import UserError
 from paretune.core.model import Model
 from paretune.storage.artefact import MANIFEST, Artefact
-from paretune.system.device_lock import sharing
+from paretune.system.device_lock import shared_device
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from paretune.runtimes.artefact_writer import Before
+    from paretune.runtimes.artefact_writer import FloatNetwork
 
 
 TRAINED = "trained"
@@ -30,7 +30,7 @@ def _untimed(_: str) -> AbstractContextManager[None]:
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialArtefactNetwork:
     """A trained network on disk."""
 
     folder: Path
@@ -42,7 +42,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildResult:
     """An artefact, and what it was made from."""
 
     artefact: Artefact
@@ -53,7 +53,7 @@ class Built:
 
 
 def build(
-    start: Start,
+    start: InitialArtefactNetwork,
     recipe: Recipe,
     context: Context,
     folder: Path,
@@ -61,7 +61,7 @@ def build(
     *,
     idle: bool = True,
     keep: Path | None = None,
-) -> Built:
+) -> BuildResult:
     """Take a network through a recipe's steps and write the artefact, whole or not at all.
 
     Args:
@@ -80,7 +80,7 @@ def build(
         RuntimeError: a step failed.
     """
     from paretune.networks.network_files import count, load_network
-    from paretune.runtimes.artefact_writer import Before, write_artefact
+    from paretune.runtimes.artefact_writer import FloatNetwork, write_artefact
 
     with stage("load"):
         network = load_network(context.detector, len(context.data.classes), start.folder)
@@ -88,17 +88,17 @@ def build(
     history = tuple(name for step in start.steps for name in step)
     model = Model(network, None, recipe.size, history, start.notes, params, flops)
     tree = recipe.tree()
-    before, changed, trained = Before(network, start.steps, start.notes), False, False
+    before, changed, trained = FloatNetwork(network, start.steps, start.notes), False, False
     try:
         for number, step in enumerate(recipe.chain, start=1):
             context.progress(step.name)
             changed = changed or step.final or model.file is not None
-            with stage(step.name), nullcontext() if step.locks else sharing("cpu"):
+            with stage(step.name), nullcontext() if step.locks else shared_device("cpu"):
                 model = step.apply(model, context)
             if not idle:
                 _refuse_idle(step.name, model.notes)
             if model.network is not None and not changed:
-                before = Before(model.network, (*start.steps, *tree["steps"][:number]), model.notes)
+                before = FloatNetwork(model.network, (*start.steps, *tree["steps"][:number]), model.notes)
                 trained = trained or step.trains
         artefact = write_artefact(
             folder,
@@ -115,7 +115,7 @@ def build(
         if keep is not None and trained:
             _keep(before, recipe, context, keep)
         raise
-    return Built(artefact, before.network, changed)
+    return BuildResult(artefact, before.network, changed)
 
 
 def kept_of(folder: Path) -> Path | None:
@@ -124,7 +124,7 @@ def kept_of(folder: Path) -> Path | None:
     return next((place for place in places if (place / MANIFEST).is_file()), None)
 
 
-def _keep(before: Before, recipe: Recipe, context: Context, folder: Path) -> None:
+def _keep(before: FloatNetwork, recipe: Recipe, context: Context, folder: Path) -> None:
     """Write a float network as an artefact of runtime eager; where that fails too, say so and go on."""
     from paretune.networks.network_files import count
     from paretune.runtimes.artefact_writer import write_artefact

@@ -14,7 +14,7 @@ from paretune.core.errors import UserError
 from paretune.core.types import Split
 from paretune.profiling.latency.shared_images import measuring_images
 from paretune.results.advice_outcomes import BASELINES, base_name
-from paretune.workflows.trial_context import Bench, protocol_of
+from paretune.workflows.trial_context import TrialContext, protocol_of
 
 if TYPE_CHECKING:
     from paretune.profiling.latency.compare import Comparison
@@ -24,7 +24,7 @@ TEST = "test"
 
 
 @dataclass(frozen=True)
-class Finalists:
+class FrontComparison:
     """What is compared at the end of a sweep."""
 
     artefacts: Mapping[int, str]
@@ -39,7 +39,7 @@ class Finalists:
     """Trials that might belong on the front and are not compared → why."""
 
 
-def compare_front(bench: Bench, finalists: Finalists) -> dict[str, Any]:
+def compare_front(bench: TrialContext, finalists: FrontComparison) -> dict[str, Any]:
     """Measure artefacts again, interleaved in one run, and evaluate them on ``test`` where there is one.
 
     Raw samples are kept in ``comparison.npz``.
@@ -56,14 +56,14 @@ def compare_front(bench: Bench, finalists: Finalists) -> dict[str, Any]:
         RuntimeError: one of the measuring processes died or hung.
     """
     from paretune.profiling.latency.compare import compare
-    from paretune.profiling.latency.samples import Protocol
+    from paretune.profiling.latency.samples import MeasurementProtocol
 
     numbers = sorted(finalists.artefacts)
     folders = [bench.folder / finalists.artefacts[number] for number in numbers]
     images = measuring_images(bench.data.splits["val"])
     place = numbers.index(finalists.reference)
     measuring = bench.job.measuring
-    protocol = replace(protocol_of(measuring), block_samples=Protocol().block_samples)
+    protocol = replace(protocol_of(measuring), block_samples=MeasurementProtocol().block_samples)
     found = compare(folders, images, bench.job.target, rounds=measuring.rounds, baseline=place, protocol=protocol)
     found.save_samples(bench.folder / "comparison.npz")
     return {
@@ -127,7 +127,7 @@ def _speedups(found: Comparison, numbers: Sequence[int], pairs: Sequence[tuple[i
     return trials
 
 
-def _on_test(bench: Bench, folders: Mapping[int, Path]) -> dict[str, Any]:
+def _on_test(bench: TrialContext, folders: Mapping[int, Path]) -> dict[str, Any]:
     """Return what each trial finds on ``test``, beside the eager baseline, or why that is not known."""
     split = bench.data.splits.get(TEST)
     if split is None or not len(split):
@@ -141,14 +141,14 @@ def _on_test(bench: Bench, folders: Mapping[int, Path]) -> dict[str, Any]:
     return {"test": found}
 
 
-def _tested(bench: Bench, folder: Path, split: Split, *, first: bool) -> dict[str, Any]:
+def _tested(bench: TrialContext, folder: Path, split: Split, *, first: bool) -> dict[str, Any]:
     """Return what one trial finds on a split; the first is the one that others are compared with."""
     from paretune.evaluation.accuracy import detect
     from paretune.evaluation.baseline_difference import evaluate_beside
     from paretune.runtimes.predictor import load_predictor
-    from paretune.system.device_lock import sharing
+    from paretune.system.device_lock import shared_device
 
-    with sharing(bench.job.target.device):
+    with shared_device(bench.job.target.device):
         predictor, before = load_predictor(folder, bench.job.target), bench.folder / "detections-test.npz"
         limit = predictor.artefact.thresholds.limit
         accuracy, change = evaluate_beside(detect(predictor, split), split, before, first=first, limit=limit)

@@ -19,16 +19,16 @@ from paretune.data.splits import split_of
 from paretune.evaluation.accuracy import detect
 from paretune.evaluation.coco_results_files import read_results
 from paretune.evaluation.map_at_iou import at_iou
-from paretune.evaluation.report import Report, inference_facts, report_of
+from paretune.evaluation.report import EvaluationReport, inference_facts, report_of
 from paretune.evaluation.results_explanations import most_kept
 from paretune.reports.evaluation_plots import draw_report, draw_worst
 from paretune.results.locate import dataset_around
 from paretune.runtimes.predictor import Predictor, load_predictor
-from paretune.system.device_lock import sharing
+from paretune.system.device_lock import shared_device
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EvaluationOptions:
     """What is asked of an evaluation."""
 
     confidence: float | None = None
@@ -50,9 +50,9 @@ def evaluate_artefact(
     folder: Path,
     dataset: tuple[Dataset, Path] | None,
     target: Target,
-    wanted: Wanted,
+    wanted: EvaluationOptions,
     progress: Callable[[int, int], None] = lambda *_: None,
-) -> Report:
+) -> EvaluationReport:
     """Run an artefact over a split and compare with its annotations.
 
     Args:
@@ -67,14 +67,14 @@ def evaluate_artefact(
         UserError: no artefact, no dataset, no such split, or classes the artefact knows and the dataset lacks.
     """
     folders = [folder] if wanted.against is None else [folder, wanted.against]
-    with sharing(target.device):
+    with shared_device(target.device):
         predictors = [load_predictor(one, target) for one in folders]
     opened, cache = dataset or dataset_around(folder)
     data = opened.open_for(wanted.split, cache)
     split = split_of(data, wanted.split)
     pairs = zip(folders, predictors, strict=True)
     labels = [_labels(place, one.artefact.classes, data.classes) for place, one in pairs]
-    with sharing(target.device):
+    with shared_device(target.device):
         (detections, seconds), *others = (
             _detected(predictor, own, split, wanted.limit, progress)
             for predictor, own in zip(predictors, labels, strict=True)
@@ -109,7 +109,7 @@ def evaluate_artefact(
     return report
 
 
-def evaluate_files(truth: Path, found: Path, wanted: Wanted) -> Report:
+def evaluate_files(truth: Path, found: Path, wanted: EvaluationOptions) -> EvaluationReport:
     """Evaluate what another program has found: both files in COCO's format.
 
     Raises:
@@ -146,7 +146,7 @@ def evaluate_files(truth: Path, found: Path, wanted: Wanted) -> Report:
     return report
 
 
-def _against(wanted: Wanted) -> dict[str, str]:
+def _against(wanted: EvaluationOptions) -> dict[str, str]:
     return {} if wanted.against is None else {"against": str(wanted.against)}
 
 

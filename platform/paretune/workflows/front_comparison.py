@@ -14,20 +14,20 @@ from paretune.search.latency_scale import on_one_scale
 from paretune.search.pareto_front import contenders
 from paretune.storage.atomic_files import write_text
 from paretune.storage.trial_record import read_records
-from paretune.workflows.compare_front import Finalists, compare_front
-from paretune.workflows.sweep_reporter import Reporter
-from paretune.workflows.trial_context import Bench
+from paretune.workflows.compare_front import FrontComparison, compare_front
+from paretune.workflows.sweep_reporter import SweepReporter
+from paretune.workflows.trial_context import TrialContext
 
 MOST_CONTENDERS = 20
 """Trials that are compared at the end besides the baselines: all are in memory at once."""
 
 
-def bench_of(sweep: Sweep) -> Bench:
+def bench_of(sweep: Sweep) -> TrialContext:
     """Open what the trials of a sweep share."""
-    return Bench(sweep.job, sweep.job.dataset.open(sweep.cache), sweep.folder, sweep.baseline, sweep.cache)
+    return TrialContext(sweep.job, sweep.job.dataset.open(sweep.cache), sweep.folder, sweep.baseline, sweep.cache)
 
 
-def compare(sweep: Sweep, reporter: Reporter, address: str | None = None) -> None:
+def compare(sweep: Sweep, reporter: SweepReporter, address: str | None = None) -> None:
     """Measure every trial that may be on the front once more, interleaved, with the baselines; or note why not."""
     from paretune.distributed import ray_session as session
 
@@ -47,7 +47,7 @@ def compare(sweep: Sweep, reporter: Reporter, address: str | None = None) -> Non
     write_text(sweep.comparison, json.dumps(found))
 
 
-def finalists_of(sweep: Sweep) -> Finalists:
+def finalists_of(sweep: Sweep) -> FrontComparison:
     """Return what is to be compared: whatever may be on the front, the baselines, and what advice was tried on."""
     records = on_one_scale(read_records(sweep.folder))
     there = {record.number: record.artefact for record in records if record.artefact is not None}
@@ -56,7 +56,7 @@ def finalists_of(sweep: Sweep) -> Finalists:
     hopeful = [number for number in contenders(records, judge_of(sweep)) if number not in asked]
     chosen = [*asked, *hopeful[:MOST_CONTENDERS]]
     why = f"{len(hopeful)} trials may be on the front, and {MOST_CONTENDERS} at most are compared, the likeliest"
-    return Finalists(
+    return FrontComparison(
         artefacts={number: there[number] for number in chosen if number in there},
         reference=next((number for number in (1, 0) if number in there), chosen[0]),
         seen=[record.number for record in records],

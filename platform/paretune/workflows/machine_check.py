@@ -16,7 +16,7 @@ from paretune.distributed.train_workers import room_on
 from paretune.profiling.energy import measure as energy
 from paretune.runtimes.eager import Eager
 from paretune.storage.trial_record import FORGIVEN, UNFIT, Record
-from paretune.system.cpu_cores import cores_problem
+from paretune.system.cpu_cores import threads_unsupported_reason
 from paretune.training.settings import Training
 
 HERE = "this machine"
@@ -62,13 +62,13 @@ def sweep_problems(
         device_problem: tells why the target's device is not here; None asks ``gpus``.
     """
     where, found = f"targets.{job.target_name}", list[str]()
-    if problem := cores_problem(job.target.threads):
+    if problem := threads_unsupported_reason(job.target.threads):
         found.append(f"{where}.threads: {problem}")
     ask = device_problem or (lambda target: _no_gpu(gpus) if target.device == "cuda" else None)
     if problem := ask(job.target):
         found.append(f"{where}.device: {problem}")
     for place, metric in job.asked:
-        if metric in ENERGY and (problem := energy.problem(job.target)):
+        if metric in ENERGY and (problem := energy.unsupported_reason(job.target)):
             found.append(f"{place}.{metric}: not known on {HERE}: {problem}")
     return [*found, *training_problems(job.training, gpus), *_resource_problems(job, gpus)]
 
@@ -110,7 +110,7 @@ def refuse_unfit_machine(job: Job) -> None:
         UserError: it has fewer cores than target, workers or trials ask for, no such device, or nothing that tells a
             metric that is asked for.
     """
-    if problems := sweep_problems(job, gpus_of_torch, Eager().problem):
+    if problems := sweep_problems(job, gpus_of_torch, Eager().unsupported_reason):
         raise UserError("\n".join(problems))
 
 
@@ -156,6 +156,6 @@ def refuse_small_cluster(job: Job, nodes: Sequence[Mapping[str, float]], *, else
 
 def forgiven(record: Record, target: Target) -> Record:
     """Return a record that speaks no more against its runtime, where it runs here now: it has been installed since."""
-    if not record.unfit or Recipe.model_validate(record.recipe).runtime.problem(target):
+    if not record.unfit or Recipe.model_validate(record.recipe).runtime.unsupported_reason(target):
         return record
     return replace(record, facts={**record.facts, UNFIT: False, FORGIVEN: True})

@@ -21,10 +21,10 @@ from paretune.core.types import Data
 from paretune.data.left_out import lines_of, record_of, refuse_gaps
 from paretune.storage.artefact import MANIFEST, Artefact
 from paretune.storage.atomic_files import write_text
-from paretune.system.device_lock import sharing
+from paretune.system.device_lock import shared_device
 from paretune.workflows.accuracy_change import AccuracyChange, Drop, Reference, accuracy_change, check_judgeable
 from paretune.workflows.build_artefact import build
-from paretune.workflows.recipe_source import Images, Source
+from paretune.workflows.recipe_source import RecipeImages, RecipeSource
 
 if TYPE_CHECKING:
     from paretune.runtimes.predictor import Predictor
@@ -34,7 +34,7 @@ ACCURACY = Path("evaluation") / "accuracy.json"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class OptimizationOptions:
     """What is asked of an optimization besides its recipe."""
 
     seed: int = 0
@@ -48,7 +48,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Optimized:
+class OptimizationResult:
     """An artefact, and what it has cost of the accuracy."""
 
     artefact: Artefact
@@ -84,13 +84,13 @@ class Optimized:
 
 
 def optimize(
-    source: Source,
+    source: RecipeSource,
     recipe: Recipe,
-    images: Images,
+    images: RecipeImages,
     folder: Path,
-    wanted: Wanted = Wanted(),
+    wanted: OptimizationOptions = OptimizationOptions(),
     progress: Callable[[str], None] = lambda _: None,
-) -> Optimized:
+) -> OptimizationResult:
     """Take a network through a recipe, write the artefact once it is what it was made from, and evaluate it.
 
     Args:
@@ -129,17 +129,17 @@ def optimize(
         start, limit = workdir / "start", source.thresholds.limit
         against = wanted.against or Reference(lambda: _start(source, target, workdir, progress), start, limit)
         try:
-            with sharing(target.device):
+            with shared_device(target.device):
                 accuracy = accuracy_change(predictor, against, data.splits, progress)
         except KeyboardInterrupt:
             progress(f"{folder} is made, its accuracy was not evaluated")
             raise
-    found = Optimized(artefact, accuracy, wanted.max_drop, record_of(data))
+    found = OptimizationResult(artefact, accuracy, wanted.max_drop, record_of(data))
     write_text(folder / ACCURACY, json.dumps(found.judged(), indent=1))
     return found
 
 
-def _refuse(source: Source, recipe: Recipe, folder: Path, target: Target) -> None:
+def _refuse(source: RecipeSource, recipe: Recipe, folder: Path, target: Target) -> None:
     """Refuse what is known to fail before anything is done.
 
     Raises:
@@ -147,14 +147,16 @@ def _refuse(source: Source, recipe: Recipe, folder: Path, target: Target) -> Non
     """
     if folder.exists():
         raise UserError(f"{folder} exists already; name a new folder with --out")
-    if problem := recipe.runtime.problem(target) or recipe.misfit(target):
+    if problem := recipe.runtime.unsupported_reason(target) or recipe.unsupported_reason(target):
         raise UserError(problem)
     if source.uncompressed is None and any(isinstance(step, Finetune) and step.lacks_teacher for step in recipe.steps):
         told = f"{source.folder}: lies in no sweep or training, so nothing tells the network before its steps"
         raise UserError(f"{told}; name its folder as finetune.distill.teacher")
 
 
-def _context(source: Source, recipe: Recipe, images: Images, data: Data, workdir: Path, target: Target) -> Context:
+def _context(
+    source: RecipeSource, recipe: Recipe, images: RecipeImages, data: Data, workdir: Path, target: Target
+) -> Context:
     """Return what the steps may use: they train as those of a trial do."""
     from paretune.training.loop import pick_device
 
@@ -182,7 +184,7 @@ def _threads() -> int:
     return min(int(os.environ.get("OMP_NUM_THREADS") or there), there)
 
 
-def _built(source: Source, recipe: Recipe, context: Context) -> tuple[Artefact, Predictor]:
+def _built(source: RecipeSource, recipe: Recipe, context: Context) -> tuple[Artefact, Predictor]:
     """Carry out the recipe's steps, and load the artefact, once it is found to be what it was made from.
 
     Raises:
@@ -194,7 +196,7 @@ def _built(source: Source, recipe: Recipe, context: Context) -> tuple[Artefact, 
     try:
         with _ray(recipe, context):
             built = build(source.start, recipe, context, context.workdir / "artefact")
-        with sharing(context.target.device):
+        with shared_device(context.target.device):
             predictor = load_predictor(built.artefact.folder, context.target)
             found = verify(predictor, built.network, context.data.splits["val"], changed=built.changed)
     except (FloatingPointError, RuntimeError) as error:
@@ -223,7 +225,9 @@ def _trains(step: Step) -> bool:
     return isinstance(step, Finetune) or (isinstance(step, Prune) and step.rounds > 1 and step.round_epochs > 0)
 
 
-def _start(source: Source, target: Target, workdir: Path, progress: Callable[[str], None]) -> tuple[str, Predictor]:
+def _start(
+    source: RecipeSource, target: Target, workdir: Path, progress: Callable[[str], None]
+) -> tuple[str, Predictor]:
     """Load what the steps began with: an artefact on its runtime, a trained network in eager.
 
     An artefact that does not run here is replaced by the float network that it keeps, and a line says so.

@@ -14,7 +14,7 @@ from paretune.data.image_io import read_image
 from paretune.evaluation.draw_detections import draw_found
 from paretune.runtimes.predictor import Predictor, load_predictor
 from paretune.storage.artefact import read_artefact
-from paretune.system.device_lock import sharing
+from paretune.system.device_lock import shared_device
 
 FEW = 16
 """Images for which nobody waits longer than `PATIENCE`: they disturb a measurement for a moment only."""
@@ -23,7 +23,7 @@ PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
-class Found:
+class FilePrediction:
     """What was found in one file, or why nothing could be."""
 
     file: Path
@@ -64,7 +64,7 @@ def predict(
     confidence: float,
     out: Path | None = None,
     most: int | None = None,
-) -> Iterator[Found]:
+) -> Iterator[FilePrediction]:
     """Run an artefact over image files, one after the other; one that cannot be read does not stop the others.
 
     While something is measured on the device it waits, between images too; for a `FEW` images no longer than for
@@ -84,24 +84,24 @@ def predict(
     pictures = _pictures(files, out)
     read_artefact(artefact, files=False)  # refused before anything is waited for
     patience = PATIENCE if len(files) <= FEW else None
-    with sharing(target.device, patience=patience) as waited:
+    with shared_device(target.device, patience=patience) as waited:
         predictor = load_predictor(artefact, target)
     if most is not None:
         own = predictor.artefact
         predictor = replace(predictor, artefact=replace(own, thresholds=own.thresholds.keeping(most)))
     for file, picture in zip(files, pictures, strict=True):
         patience = None if patience is None else max(0.0, patience - waited)
-        with sharing(target.device, patience=patience) as waited:
+        with shared_device(target.device, patience=patience) as waited:
             found = _predicted(predictor, file, confidence, picture)
         yield found
 
 
-def _predicted(predictor: Predictor, file: Path, confidence: float, picture: Path | None) -> Found:
+def _predicted(predictor: Predictor, file: Path, confidence: float, picture: Path | None) -> FilePrediction:
     classes = predictor.artefact.classes
     try:
         image = read_image(file)
     except UserError as error:
-        return Found(file, None, classes, str(error))
+        return FilePrediction(file, None, classes, str(error))
     every = predictor(image)
     sure = every.scores >= confidence
     found = Detections(every.boxes[sure], every.scores[sure], every.labels[sure])
@@ -109,7 +109,7 @@ def _predicted(predictor: Predictor, file: Path, confidence: float, picture: Pat
         draw_found(image, found, classes, picture)
     most = predictor.most_boxes
     full = most if len(found.scores) >= most else None  # of those that count: unsure ones are cut off in any case
-    return Found(file, found, classes, picture=picture, full=full)
+    return FilePrediction(file, found, classes, picture=picture, full=full)
 
 
 def _pictures(files: Sequence[Path], out: Path | None) -> list[Path | None]:

@@ -9,34 +9,34 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from paretune.core.errors import Failed, UserError
+from paretune.core.errors import FailureReason, UserError
 from paretune.core.target import Target
 from paretune.data.base import Dataset
 from paretune.data.left_out import lines_of
 from paretune.data.splits import split_of
 from paretune.profiling.energy.measure import FINALIST_WINDOW, Energy, energy, unavailable
 from paretune.profiling.latency.compare import Comparison, compare
-from paretune.profiling.latency.deployment import Deployed, deployed
+from paretune.profiling.latency.deployment import DeploymentLatency, deployed
 from paretune.profiling.latency.measure import measure
 from paretune.profiling.latency.result import Latency
-from paretune.profiling.latency.samples import Protocol, milliseconds
+from paretune.profiling.latency.samples import MeasurementProtocol, milliseconds
 from paretune.profiling.latency.shared_images import measuring_images, saved_images
 from paretune.profiling.latency.throughput import Throughput, check_batch, cores_of, throughput
 from paretune.profiling.nsight.run import look_at
-from paretune.profiling.operators import Operators, count
+from paretune.profiling.operators import OperatorTimes, count
 from paretune.reports.profile_report import Profile
 from paretune.results.locate import dataset_around
 from paretune.runtimes.predictor import check_loadable
 from paretune.storage.artefact import Artefact
 from paretune.system.cpu_cores import choose_cores
-from paretune.system.device_lock import sharing
+from paretune.system.device_lock import shared_device
 
 T = TypeVar("T")
 UNMEASURED = "its latency could not be measured"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ProfileOptions:
     """What is asked of a profile."""
 
     split: str = "val"
@@ -56,7 +56,7 @@ def profile_artefacts(
     folders: Sequence[Path],
     dataset: tuple[Dataset, Path] | None,
     target: Target,
-    wanted: Wanted,
+    wanted: ProfileOptions,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Profile:
     """Measure each artefact alone on the device, then all of them interleaved, then count the operators of each.
@@ -83,7 +83,7 @@ def profile_artefacts(
     for line in lines_of(data):
         progress(line)
     split = split_of(data, wanted.split)
-    with sharing(target.device):  # decoding keeps a core busy
+    with shared_device(target.device):  # decoding keeps a core busy
         images = measuring_images(split)
     if not images:
         raise UserError(f"--split {wanted.split}: holds no images to measure on")
@@ -101,7 +101,7 @@ def profile_artefacts(
         if len(folders) > 1:
             progress("comparing, interleaved")
             comparison = _compared(folders, known, file, target, wanted)
-        counted: list[Operators | str] = []
+        counted: list[OperatorTimes | str] = []
         for folder, latency in zip(folders, latencies, strict=True) if wanted.operators else ():
             if isinstance(latency, str):
                 counted.append(UNMEASURED)
@@ -124,22 +124,22 @@ def profile_artefacts(
     )
 
 
-def _or_reason(measure: Callable[..., T], *given: Any, **named: Any) -> T | Failed:
+def _or_reason(measure: Callable[..., T], *given: Any, **named: Any) -> T | FailureReason:
     """Return what a measurement gives; one that fails is a reason, and costs nothing of what others gave."""
     try:
         return measure(*given, **named)
     except (RuntimeError, UserError) as error:
-        return Failed(" ".join(str(error).split()))
+        return FailureReason(" ".join(str(error).split()))
 
 
 def _alone(
-    folders: Sequence[Path], images: Path, target: Target, wanted: Wanted, progress: Callable[[str], None]
-) -> tuple[list[Latency | str], list[Energy], list[Deployed | str]]:
+    folders: Sequence[Path], images: Path, target: Target, wanted: ProfileOptions, progress: Callable[[str], None]
+) -> tuple[list[Latency | str], list[Energy], list[DeploymentLatency | str]]:
     """Measure each artefact alone; where its latency cannot be taken, nothing else of it is tried."""
-    protocol = Protocol(repetitions=wanted.repetitions, patience=wanted.patience)
+    protocol = MeasurementProtocol(repetitions=wanted.repetitions, patience=wanted.patience)
     latencies: list[Latency | str] = []
     energies: list[Energy] = []
-    besides: list[Deployed | str] = []
+    besides: list[DeploymentLatency | str] = []
     for number, folder in enumerate(folders, start=1):
         progress(f"measuring {folder} ({number} of {len(folders)})")
         latencies.append(_or_reason(measure, folder, images, target, protocol))
@@ -165,7 +165,7 @@ def _loaded(
 
 
 def _compared(
-    folders: Sequence[Path], known: Sequence[Path], images: Path, target: Target, wanted: Wanted
+    folders: Sequence[Path], known: Sequence[Path], images: Path, target: Target, wanted: ProfileOptions
 ) -> Comparison | str:
     """Compare the artefacts that could be measured with the first, or say why that is not possible."""
     if folders[0] not in known:
@@ -175,7 +175,7 @@ def _compared(
     return _or_reason(compare, known, images, target, rounds=max(2, wanted.repetitions))
 
 
-def _check(folders: Sequence[Path], artefacts: Sequence[Artefact], target: Target, wanted: Wanted) -> None:
+def _check(folders: Sequence[Path], artefacts: Sequence[Artefact], target: Target, wanted: ProfileOptions) -> None:
     """Refuse what can be known to be wrong before anything is measured."""
     places = [folder.resolve() for folder in folders]
     if twice := next((folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1), None):

@@ -17,16 +17,16 @@ from paretune.results.locate import job_of, uncompressed_around
 from paretune.storage.artefact import MANIFEST, Artefact, kept_network, read_artefact
 from paretune.training.history import HISTORY, read_history
 from paretune.training.settings import Training
-from paretune.workflows.build_artefact import Start
+from paretune.workflows.build_artefact import InitialArtefactNetwork
 
 
 @dataclass(frozen=True)
-class Source:
+class RecipeSource:
     """A trained network, and what is known of it."""
 
     folder: Path
     """As it was named."""
-    start: Start
+    start: InitialArtefactNetwork
     detector: Detector
     classes: tuple[str, ...]
     size: InputSize
@@ -40,7 +40,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Images:
+class RecipeImages:
     """What the steps train, calibrate and compare with."""
 
     dataset: Dataset
@@ -50,7 +50,7 @@ class Images:
     """How the network was trained."""
 
 
-def read_source(folder: Path) -> Source:
+def read_source(folder: Path) -> RecipeSource:
     """Find the network in the folder of a training, of a sweep's baseline or of an artefact.
 
     Raises:
@@ -66,17 +66,19 @@ def read_source(folder: Path) -> Source:
         size = InputSize.parse(facts["input_size"])
         kept = Thresholds().keeping(facts.get("thresholds", {}).get("detections", LIMIT))
         classes = tuple(facts["classes"])
-        return Source(folder, Start(folder), detector, classes, size, uncompressed=folder, thresholds=kept)
+        return RecipeSource(
+            folder, InitialArtefactNetwork(folder), detector, classes, size, uncompressed=folder, thresholds=kept
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / HISTORY}: not readable ({' '.join(str(error).split())})") from error
 
 
-def _of_artefact(artefact: Artefact) -> Source:
+def _of_artefact(artefact: Artefact) -> RecipeSource:
     steps = tuple(artefact.recipe.get("steps", ()))
     if artefact.kept is not None:
-        start = Start(kept_network(artefact), artefact.kept.steps, artefact.kept.notes)
+        start = InitialArtefactNetwork(kept_network(artefact), artefact.kept.steps, artefact.kept.notes)
     elif artefact.format == "torch":
-        start = Start(artefact.folder, steps, artefact.notes)
+        start = InitialArtefactNetwork(artefact.folder, steps, artefact.notes)
     else:
         told = f"{artefact.folder}: is exported ({artefact.format}), and steps begin with a torch network"
         raise UserError(f"{told}; name the training, or an artefact of runtime eager")
@@ -84,10 +86,12 @@ def _of_artefact(artefact: Artefact) -> Source:
     uncompressed = uncompressed_around(artefact.folder) or (None if start.steps else start.folder)
     detector: Detector = parse_plugin(artefact.detector, DETECTORS)
     kept = artefact.thresholds
-    return Source(artefact.folder, start, detector, artefact.classes, artefact.input_size, uncompressed, left, kept)
+    return RecipeSource(
+        artefact.folder, start, detector, artefact.classes, artefact.input_size, uncompressed, left, kept
+    )
 
 
-def images_of(folder: Path, named: tuple[Dataset, Path] | None, training: Training | None) -> Images:
+def images_of(folder: Path, named: tuple[Dataset, Path] | None, training: Training | None) -> RecipeImages:
     """Return the images to work with: those named, or of the sweep or training that the source lies in.
 
     Args:
@@ -103,10 +107,10 @@ def images_of(folder: Path, named: tuple[Dataset, Path] | None, training: Traini
         if own is None:
             raise UserError(f"{folder}: lies in no sweep or training; name the images with --data JOB.yaml|FOLDER")
         named = own[0].dataset, own[1]
-    return Images(*named, training or (own[0].training if own else Training()))
+    return RecipeImages(*named, training or (own[0].training if own else Training()))
 
 
-def read_recipe(document: Document, source: Source) -> Recipe:
+def read_recipe(document: Document, source: RecipeSource) -> Recipe:
     """Check a recipe for a network; an input size that is left out is the network's own.
 
     Raises:
@@ -117,6 +121,6 @@ def read_recipe(document: Document, source: Source) -> Recipe:
     if isinstance(data, dict):
         data = {"input_size": str(source.size), **data}
     recipe = validate(Recipe, Document(document.file, data, document.lines))
-    if problem := source.detector.size_problem(recipe.size):
+    if problem := source.detector.size_unsupported_reason(recipe.size):
         raise UserError(f"{document.file}: input_size {recipe.size}: {problem}")
     return recipe

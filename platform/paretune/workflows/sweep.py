@@ -15,16 +15,16 @@ from paretune.results.folder_claims import removed_if_failed
 from paretune.results.front_summary import comparison_of
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_record import Record, forget_record, read_record, read_records
-from paretune.workflows.baseline import baseline_problem, first_recipes, look_at_data, take_baseline, train_baseline
+from paretune.workflows.baseline import baseline_failure, first_recipes, look_at_data, take_baseline, train_baseline
 from paretune.workflows.front_comparison import bench_of, compare
 from paretune.workflows.machine_check import forgiven, refuse_impossible
-from paretune.workflows.sweep_reporter import Reporter
+from paretune.workflows.sweep_reporter import SweepReporter
 from paretune.workflows.trial import not_run, run
-from paretune.workflows.trial_context import Bench
+from paretune.workflows.trial_context import TrialContext
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SweepResult:
     """How a run of a sweep ended."""
 
     finished: bool
@@ -32,7 +32,7 @@ class Outcome:
     records: tuple[Record, ...]
 
 
-def run_sweep(sweep: Sweep, *, address: str | None = None, new: bool = False) -> Outcome:
+def run_sweep(sweep: Sweep, *, address: str | None = None, new: bool = False) -> SweepResult:
     """Carry out what of a sweep is not done yet: baseline, trials, comparison of the front, log.
 
     Args:
@@ -52,7 +52,7 @@ def run_sweep(sweep: Sweep, *, address: str | None = None, new: bool = False) ->
         sweep.lock(),
         removed_if_failed(sweep.folder, lambda: not new or sweep.begun),
     ):
-        reporter = Reporter(sweep)
+        reporter = SweepReporter(sweep)
         try:
             if not sweep.finished:
                 look_at_data(sweep, reporter.say, elsewhere=address is not None)
@@ -64,7 +64,7 @@ def run_sweep(sweep: Sweep, *, address: str | None = None, new: bool = False) ->
                     reporter.started()
                     run_trials(sweep, reporter, share=session.cores() if address is None else 0)
                 if len(read_records(sweep.folder)) < sweep.job.search.trials and not sweep.exhausted:
-                    return Outcome(finished=False, records=tuple(read_records(sweep.folder)))
+                    return SweepResult(finished=False, records=tuple(read_records(sweep.folder)))
                 compare(sweep, reporter, address)
                 sweep.mark_finished()
                 shutil.rmtree(sweep.folder / "tune", ignore_errors=True)  # Tune's own files; nobody reads them
@@ -72,8 +72,8 @@ def run_sweep(sweep: Sweep, *, address: str | None = None, new: bool = False) ->
                 compare(sweep, reporter, address)
             reporter.finished()
         except KeyboardInterrupt:
-            return Outcome(finished=False, records=tuple(read_records(sweep.folder)))
-        return Outcome(finished=True, records=tuple(read_records(sweep.folder)))
+            return SweepResult(finished=False, records=tuple(read_records(sweep.folder)))
+        return SweepResult(finished=True, records=tuple(read_records(sweep.folder)))
 
 
 def normal_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def normal_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
     return Recipe.model_validate(raw).tree()
 
 
-def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
+def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float) -> None:
     """Let Tune run what is left of the budget; the trials share that many cores between them if they ask for fewer.
 
     A baseline that failed is run again: what was wrong may have passed, or been put right.
@@ -92,7 +92,7 @@ def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
     from paretune.distributed import ray_session as session
     from paretune.distributed.tune_searcher import StudySearcher
     from paretune.distributed.tune_trials import run_trials as tune_trials
-    from paretune.search.study import Setup, Study
+    from paretune.search.study import Study, StudySettings
 
     for record in read_records(sweep.folder):
         if record.origin == "baseline" and record.state == "failed":
@@ -104,7 +104,7 @@ def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
     left = job.search.trials - len(records)
     if left <= 0:
         return
-    setup = Setup(
+    setup = StudySettings(
         space=sweep.space,
         objectives=job.objectives,
         violations=sweep.violations,
@@ -131,7 +131,7 @@ def run_trials(sweep: Sweep, reporter: Reporter, *, share: float) -> None:
     )
     if searcher.exhausted:
         sweep.mark_exhausted()
-    if problem := baseline_problem(sweep):
+    if problem := baseline_failure(sweep):
         raise UserError(problem)
 
 
@@ -148,7 +148,7 @@ def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> dict[str, A
 
 
 @functools.lru_cache(maxsize=1)
-def _bench_in_worker(runs: str, name: str) -> Bench:
+def _bench_in_worker(runs: str, name: str) -> TrialContext:
     """Open dataset and job once in a worker that runs many trials."""
     return bench_of(Sweep(Path(runs), name))
 

@@ -15,11 +15,11 @@ from paretune.reports import terminal as display
 from paretune.results.front_summary import advice_of, comparison_of, front_of, front_text, judge_of, records_of
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_record import Record
-from paretune.system.device_lock import sharing
+from paretune.system.device_lock import shared_device
 from paretune.tracking.sweep_tracker import MlflowTracker
 
 
-class Reporter:
+class SweepReporter:
     """Tells of one sweep. MLflow is a view of the records: losing it loses nothing."""
 
     def __init__(self, sweep: Sweep) -> None:
@@ -38,7 +38,7 @@ class Reporter:
         left_out = left_out_line_of([LeftOut(**entry) for entry in self.sweep.left_out]) or "nothing"
         facts = {"paretune": self.sweep.facts["paretune"], "left_out": left_out}
         params = flat({**self.sweep.job.tree(), **facts})
-        with sharing(self.sweep.job.target.device):
+        with shared_device(self.sweep.job.target.device):
             self._tracker.start(params, self.sweep.facts["created"])
             self._update()
 
@@ -54,7 +54,7 @@ class Reporter:
         """Print the front, where its pictures are, and what to type next."""
         self.started()
         comparison = comparison_of(self.sweep)
-        with sharing(self.sweep.job.target.device):
+        with shared_device(self.sweep.job.target.device):
             if comparison is not None and "ended" in comparison:
                 records = records_of(self.sweep)
                 self._tracker.compared(records, front_of(self.sweep, records), comparison)
@@ -65,7 +65,7 @@ class Reporter:
         """Bring the front's files and the log up to date, while no measurement holds the target's device here."""
         records = records_of(self.sweep)
         if any(r.number == 0 and r.state == "complete" for r in records):
-            with sharing(self.sweep.job.target.device):
+            with shared_device(self.sweep.job.target.device):
                 front = front_of(self.sweep, records)
                 files = write_front(self.sweep, front, records)
                 self._tracker.sync(records, self.sweep.folder, front, judge_of(self.sweep), files)
@@ -73,12 +73,12 @@ class Reporter:
 
 def write_front(sweep: Sweep, front: dict[str, Any], records: Sequence[Record]) -> list[Path]:
     """Write the front's pictures and tables into the sweep's folder; returns the files."""
-    from paretune.reports.front_page import Picture, front_csv, front_html, front_png
+    from paretune.reports.front_page import FrontView, front_csv, front_html, front_png
 
     advice = [one.tree() for one in advice_of(sweep)]
     violations = {record.number: sweep.violations(record) for record in records if record.state == "complete"}
     aims = judge_of(sweep).objectives
-    picture = Picture(front, records, aims, comparison_of(sweep), sweep.floors, advice, violations, sweep.ceilings)
+    picture = FrontView(front, records, aims, comparison_of(sweep), sweep.floors, advice, violations, sweep.ceilings)
     folder = sweep.folder / "front"
     folder.mkdir(exist_ok=True)
     (folder / "front.json").write_text(json.dumps(front, indent=1))

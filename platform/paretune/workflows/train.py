@@ -26,11 +26,11 @@ from paretune.reports.terminal import figures_line
 from paretune.results.folder_claims import removed_if_failed
 from paretune.results.sweep_folder import output_folder
 from paretune.storage.atomic_files import new_folder, write_text
-from paretune.system.file_lock import only_one
+from paretune.system.file_lock import exclusive_file_lock
 from paretune.training.history import HISTORY, epochs_of, read_history, was_begun
 from paretune.training.settings import ELSEWHERE
-from paretune.training.training_job import Order
-from paretune.training.worker import divergence_told
+from paretune.training.training_job import TrainingJob
+from paretune.training.worker import divergence_as_user_error
 
 if TYPE_CHECKING:
     from paretune.core.types import Data
@@ -152,12 +152,12 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
             cluster lacks the workers.
     """
     from paretune.distributed.ray_session import terminated_like_interrupted
-    from paretune.tracking.mlflow_client import Place
+    from paretune.tracking.mlflow_client import LogPlace
     from paretune.tracking.training_run import TrainingLog
 
     with (
         terminated_like_interrupted(),
-        only_one(place.folder, f"training {place.name!r}"),
+        exclusive_file_lock(place.folder, f"training {place.name!r}"),
         removed_if_failed(place.folder, lambda: not new or was_begun(place.folder)),
     ):
         data = job.dataset.open(place.cache)
@@ -166,7 +166,7 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
         for line in lines_of(data):
             print(line, flush=True)
         order = _order(place, job)
-        where = Place(place.runs, place.name, job.tracking.uri, job.tracking.experiment)
+        where = LogPlace(place.runs, place.name, job.tracking.uri, job.tracking.experiment)
         begun = bool(epochs_of(order.work))
         params = {**flat(job.tree()), "left_out": left_out_line(data) or "nothing"}
         log = TrainingLog(where if job.tracking.trainings else None, params, begun=begun)
@@ -178,7 +178,7 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
         print(f"training {place.name}: {job.training.epochs} epochs at {job.size}, {len(data.splits['train'])} images")
         if (crowded := crowding(data.splits, order.thresholds)) is not None:
             print(crowded, flush=True)
-        with _ray(place, job), divergence_told(order):
+        with _ray(place, job), divergence_as_user_error(order):
             train_order(order, tell)
         facts = _evaluated(order, data, ("val", "test") if test else ("val",))
         write_text(place.folder / HISTORY, json.dumps(facts, indent=1))
@@ -189,9 +189,9 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
         return facts
 
 
-def _order(place: TrainingPlace, job: Job) -> Order:
+def _order(place: TrainingPlace, job: Job) -> TrainingJob:
     kept = job.thresholds.thresholds
-    return Order(job.detector, job.dataset, place.cache, job.size, job.training, place.folder, thresholds=kept)
+    return TrainingJob(job.detector, job.dataset, place.cache, job.size, job.training, place.folder, thresholds=kept)
 
 
 @contextmanager
@@ -206,10 +206,10 @@ def _ray(place: TrainingPlace, job: Job) -> Iterator[None]:
         yield
 
 
-def _evaluated(order: Order, data: Data, splits: tuple[str, ...]) -> dict[str, Any]:
+def _evaluated(order: TrainingJob, data: Data, splits: tuple[str, ...]) -> dict[str, Any]:
     """Return the history with the trained network's accuracy on some splits."""
     from paretune.networks.network_files import load_network
-    from paretune.system.device_lock import sharing
+    from paretune.system.device_lock import shared_device
     from paretune.training.loop import pick_device, threads_of
     from paretune.training.validation import validate
 
@@ -218,7 +218,7 @@ def _evaluated(order: Order, data: Data, splits: tuple[str, ...]) -> dict[str, A
     facts = read_history(order.folder)
     facts["metrics"], facts["reasons"] = {}, {}
     for name in splits:
-        with sharing(device), threads_of(order.settings, device):
+        with shared_device(device), threads_of(order.settings, device):
             accuracy = validate(
                 network, order.detector, data.splits[name], order.size, device=device, thresholds=order.thresholds
             )
@@ -229,7 +229,7 @@ def _evaluated(order: Order, data: Data, splits: tuple[str, ...]) -> dict[str, A
     return facts
 
 
-def _write_artefact(order: Order, data: Data) -> None:
+def _write_artefact(order: TrainingJob, data: Data) -> None:
     """Write the trained network, unchanged and in eager, as an artefact that can be evaluated and deployed."""
     from paretune.config.recipe import Recipe
     from paretune.core.model import Model
@@ -252,7 +252,7 @@ def _write_artefact(order: Order, data: Data) -> None:
     )
 
 
-def _pictures(order: Order, data: Data, facts: Mapping[str, Any]) -> list[Path]:
+def _pictures(order: TrainingJob, data: Data, facts: Mapping[str, Any]) -> list[Path]:
     """Draw the curves, and what the network finds in the first images of the validation split."""
     from paretune.networks.network_files import load_network
     from paretune.reports.training_plots import curves_png, samples_png

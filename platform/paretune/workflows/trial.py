@@ -19,13 +19,13 @@ from paretune.data.left_out import record_of
 from paretune.profiling.latency.shared_images import measuring_images
 from paretune.storage.artefact import Artefact
 from paretune.storage.trial_record import KEPT, UNFIT, Record, write_record
-from paretune.system.device_lock import sharing
-from paretune.workflows.build_artefact import TRAINED, Built, Start, build, kept_of
-from paretune.workflows.trial_context import Bench, protocol_of
+from paretune.system.device_lock import shared_device
+from paretune.workflows.build_artefact import TRAINED, BuildResult, InitialArtefactNetwork, build, kept_of
+from paretune.workflows.trial_context import TrialContext, protocol_of
 
 if TYPE_CHECKING:
     from paretune.evaluation import Accuracy
-    from paretune.evaluation.baseline_difference import Change
+    from paretune.evaluation.baseline_difference import AccuracyDifference
     from paretune.profiling.energy.measure import Energy
     from paretune.profiling.latency.duet import Duet
     from paretune.verification.parity import Parity
@@ -47,7 +47,7 @@ class _Clock:
 
 
 def run(
-    bench: Bench, number: int, recipe: Recipe, *, origin: str, progress: Callable[[str], None] = lambda _: None
+    bench: TrialContext, number: int, recipe: Recipe, *, origin: str, progress: Callable[[str], None] = lambda _: None
 ) -> Record:
     """Build, evaluate and measure one recipe, and write the record of it, also when that fails.
 
@@ -78,7 +78,7 @@ def run(
 
 
 def _carry_out(
-    bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: Callable[[str], None]
+    bench: TrialContext, number: int, recipe: Recipe, clock: _Clock, progress: Callable[[str], None]
 ) -> dict[str, Any]:
     built = _build(bench, number, recipe, clock, progress)
     artefact = built.artefact
@@ -112,12 +112,14 @@ def _carry_out(
     }
 
 
-def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: Callable[[str], None]) -> Built:
+def _build(
+    bench: TrialContext, number: int, recipe: Recipe, clock: _Clock, progress: Callable[[str], None]
+) -> BuildResult:
     """Take the baseline through the recipe's steps and write the artefact."""
     from paretune.training.loop import pick_device
 
     job = bench.job
-    if problem := recipe.runtime.problem(job.target):
+    if problem := recipe.runtime.unsupported_reason(job.target):
         raise UnfitRuntimeError(problem)
     place = bench.trial_folder(number)
     (workdir := place / "work").mkdir(parents=True, exist_ok=True)
@@ -136,7 +138,7 @@ def _build(bench: Bench, number: int, recipe: Recipe, clock: _Clock, progress: C
         runtime=recipe.runtime,
         thresholds=job.thresholds.thresholds,
     )
-    start, keep = Start(bench.baseline), place / TRAINED
+    start, keep = InitialArtefactNetwork(bench.baseline), place / TRAINED
     return build(start, recipe, context, place / "artefact", clock.stage, idle=False, keep=keep)
 
 
@@ -150,7 +152,9 @@ def _threads() -> int:
     return min(int(os.environ.get("OMP_NUM_THREADS") or there), there)
 
 
-def _evaluate(bench: Bench, number: int, built: Built) -> tuple[Parity, Accuracy, Change, list[str]]:
+def _evaluate(
+    bench: TrialContext, number: int, built: BuildResult
+) -> tuple[Parity, Accuracy, AccuracyDifference, list[str]]:
     """Evaluate the artefact on its runtime over the validation split, once it is found to be what it was made from."""
     from paretune.evaluation.accuracy import detect
     from paretune.evaluation.baseline_difference import DETECTIONS, evaluate_beside
@@ -159,7 +163,7 @@ def _evaluate(bench: Bench, number: int, built: Built) -> tuple[Parity, Accuracy
     from paretune.verification.parity import verify
 
     target, val = bench.job.target, bench.data.splits["val"]
-    with sharing(target.device):
+    with shared_device(target.device):
         predictor = load_predictor(built.artefact.folder, target)
         found = detect(predictor, val)
         parity = verify(predictor, built.network, val, changed=built.changed, found=found)
@@ -168,7 +172,7 @@ def _evaluate(bench: Bench, number: int, built: Built) -> tuple[Parity, Accuracy
         return parity, *evaluate_beside(found, val, before, first=number == 0, limit=kept.limit), told
 
 
-def _measure(bench: Bench, number: int, artefact: Artefact) -> tuple[Duet, int]:
+def _measure(bench: TrialContext, number: int, artefact: Artefact) -> tuple[Duet, int]:
     """Measure the artefact in a duet with the sweep's reference, alone on the target; raw samples are kept beside it.
 
     Returns:
@@ -192,7 +196,7 @@ def not_run(folder: Path, proposal: Mapping[str, Any], why: str) -> Record:
     return record
 
 
-def _energy(bench: Bench, artefact: Artefact) -> Energy:
+def _energy(bench: TrialContext, artefact: Artefact) -> Energy:
     """Take what an inference of the artefact costs, where the device tells."""
     from paretune.profiling.energy.measure import energy, unavailable
 

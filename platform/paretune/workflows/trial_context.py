@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from paretune.config.job import Job, Measuring
 from paretune.core.types import Data
-from paretune.profiling.latency.samples import Protocol
+from paretune.profiling.latency.samples import MeasurementProtocol
 from paretune.search.latency_scale import on_one_scale
 from paretune.storage.trial_record import Record, read_record, read_records
 
 if TYPE_CHECKING:
-    from paretune.profiling.latency.samples import Protocol
+    from paretune.profiling.latency.samples import MeasurementProtocol
 
 
 @dataclass(frozen=True)
-class Bench:
+class TrialContext:
     """What every trial of a sweep shares."""
 
     job: Job
@@ -50,11 +50,11 @@ WARMUP = 0.3
 """Seconds of a warm-up at least: every block has a lead-in besides, and a duet starts six processes or more."""
 
 
-def protocol_of(measuring: Measuring = Measuring()) -> Protocol:  # noqa: B008 - frozen
+def protocol_of(measuring: Measuring = Measuring()) -> MeasurementProtocol:  # noqa: B008 - frozen
     """Return how thoroughly a trial is measured."""
-    from paretune.profiling.latency.samples import Protocol
+    from paretune.profiling.latency.samples import MeasurementProtocol
 
-    return Protocol(
+    return MeasurementProtocol(
         repetitions=measuring.repetitions,
         spare=measuring.spare,
         seconds=measuring.seconds,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from paretune.networks.layer_chain import Chain
-from paretune.networks.weighted_layers import Layer
+from paretune.networks.weighted_layers import WeightedLayer
 
 L = TypeVar("L", nn.Conv2d, nn.Linear)
 
@@ -26,7 +26,7 @@ _ZERO = 1e-12
 
 
 @dataclass
-class Use:
+class LayerUse:
     """What a layer computes on in one inference; a linear layer's positions are its rows."""
 
     given: int = 0
@@ -35,11 +35,11 @@ class Use:
     """Positions that go out."""
 
 
-def uses(network: nn.Module, layers: dict[str, Layer], run: Callable[[], Any]) -> dict[str, Use]:
+def uses(network: nn.Module, layers: dict[str, WeightedLayer], run: Callable[[], Any]) -> dict[str, LayerUse]:
     """Return what every layer is used for while ``run`` runs the network."""
-    found = {name: Use() for name in layers}
+    found = {name: LayerUse() for name in layers}
 
-    def noting(use: Use) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def noting(use: LayerUse) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             channels = -1 if isinstance(module, nn.Linear) else -3
             use.given += inputs[0].numel() // inputs[0].shape[channels]
@@ -60,7 +60,7 @@ def uses(network: nn.Module, layers: dict[str, Layer], run: Callable[[], Any]) -
     return found
 
 
-def operations(layer: Layer | Chain, use: Use) -> int:
+def operations(layer: WeightedLayer | Chain, use: LayerUse) -> int:
     """Return the multiply-adds of one inference."""
     if not isinstance(layer, Chain):
         return layer.weight.numel() * use.made
@@ -87,7 +87,7 @@ def rank_of_energy(squares: Tensor, energy: float) -> int:
     return min(len(squares), int((kept < energy * kept[-1]).sum()) + 1)
 
 
-def matrix_of(layer: Layer) -> Tensor:
+def matrix_of(layer: WeightedLayer) -> Tensor:
     """Return a layer's weights as a matrix of outputs by all else."""
     return layer.weight.detach().flatten(1)
 
@@ -97,7 +97,7 @@ def unfolded(weight: Tensor) -> Tensor:
     return weight.detach().transpose(0, 1).flatten(1)
 
 
-def svd_chain(layer: Layer, rank: int, found: tuple[Tensor, Tensor] | None = None) -> Chain:
+def svd_chain(layer: WeightedLayer, rank: int, found: tuple[Tensor, Tensor] | None = None) -> Chain:
     """Return two layers: the given one with ``rank`` outputs, then a matrix from these to the outputs.
 
     Their product is the best approximation of this rank. Both get the square root of every singular value, so that
@@ -167,7 +167,7 @@ def _convolution(like: nn.Conv2d, weight: Tensor, bias: Tensor | None, *, spatia
     return _filled(made, like, weight, bias)
 
 
-def _filled(made: L, like: Layer, weight: Tensor, bias: Tensor | None) -> L:
+def _filled(made: L, like: WeightedLayer, weight: Tensor, bias: Tensor | None) -> L:
     """Give a layer its weights and bias; they are trained if the other layer's are."""
     trained = like.weight.requires_grad
     made.weight = nn.Parameter(weight.to(like.weight.dtype).contiguous(), requires_grad=trained)

@@ -17,9 +17,9 @@ from paretune.core.model import Model
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from paretune.compression.factorize.decompose import Use
+    from paretune.compression.factorize.decompose import LayerUse
     from paretune.networks.layer_chain import Chain
-    from paretune.networks.weighted_layers import Layer
+    from paretune.networks.weighted_layers import WeightedLayer
 
 
 class Factorize(Step):
@@ -68,7 +68,7 @@ class Factorize(Step):
         left = len(layers) - len(changed)
         return made.noted(f"factorize: {len(changed)} layers in low rank; {left} would not get cheaper at {wish}")
 
-    def _chain(self, layer: Layer, use: Use) -> Chain | None:
+    def _chain(self, layer: WeightedLayer, use: LayerUse) -> Chain | None:
         """Return what would stand in a layer's place, or None where it would not pay."""
         from torch import nn
 
@@ -83,7 +83,7 @@ class Factorize(Step):
         pays = operations(chain, use) <= (1 - self.gain) * before and operations(chain, use) < before
         return chain if fewer and pays else None
 
-    def _in_two(self, layer: Layer) -> Chain:
+    def _in_two(self, layer: WeightedLayer) -> Chain:
         from paretune.compression.factorize.decompose import matrix_of, spectrum, svd_chain
 
         matrix = matrix_of(layer)
@@ -105,7 +105,7 @@ class Factorize(Step):
         return min(full, -(-wanted // self.round_to) * self.round_to)
 
 
-def _factorable(network: nn.Module, context: Context, least: int) -> dict[str, Layer]:
+def _factorable(network: nn.Module, context: Context, least: int) -> dict[str, WeightedLayer]:
     """Return the layers that a chain may stand for, by their names."""
     from torch import nn
 
@@ -118,7 +118,7 @@ def _factorable(network: nn.Module, context: Context, least: int) -> dict[str, L
     return {name: layer for name, layer in found.items() if id(layer) not in inside and _is_plain(layer, least)}
 
 
-def _is_plain(layer: Layer, least: int) -> bool:
+def _is_plain(layer: WeightedLayer, least: int) -> bool:
     """Tell whether a layer is of one group, padded with zeros, wide enough, and no subclass that computes otherwise."""
     from torch import nn
 

@@ -19,14 +19,14 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from paretune.compression.base import Context
-from paretune.compression.prune.dependency_groups import Block
+from paretune.compression.prune.dependency_groups import ChannelGroup
 from paretune.compression.prune.ranking import Criterion
 from paretune.core.errors import UserError
 from paretune.core.library_names import IMPORTANCES, SENSITIVITIES
 from paretune.core.types import InputSize
 from paretune.networks.frozen_batchnorm import is_frozen
 from paretune.networks.network_files import copy_network
-from paretune.system.device_lock import sharing
+from paretune.system.device_lock import shared_device
 from paretune.training.loader import Batches
 from paretune.training.loop import threads_of
 
@@ -74,7 +74,7 @@ def _sized(base: type[Any]) -> type[Any]:
     return Criterion
 
 
-class Sensitivity:
+class GradientSensitivity:
     """What the training loss would lose by a channel, as gradients of several batches tell.
 
     A channel is gone when no layer reads it, and the weights that read it are its own alone. Their part of the
@@ -90,7 +90,7 @@ class Sensitivity:
     def __init__(self, kind: Kind, felt: Mapping[str, Tensor]) -> None:
         self.kind, self.felt = kind, felt
 
-    def __call__(self, block: Block) -> Tensor | None:
+    def __call__(self, block: ChannelGroup) -> Tensor | None:
         """Return the importance of a block's channels; None where no layer reads them."""
         readers = [member for member in block.members if member.reads and member.name in self.felt]
         if not readers:
@@ -101,7 +101,7 @@ class Sensitivity:
         return (total.square() if self.kind == "taylor" else total).mean(0)
 
 
-def sensitivity(kind: Kind, network: nn.Module, size: InputSize, context: Context, images: int) -> Sensitivity:
+def sensitivity(kind: Kind, network: nn.Module, size: InputSize, context: Context, images: int) -> GradientSensitivity:
     """Return the criterion, from gradients of about so many training images, drawn by the seed.
 
     Norms keep their statistics, so that the loss is that of the network as it is.
@@ -127,7 +127,7 @@ def sensitivity(kind: Kind, network: nn.Module, size: InputSize, context: Contex
     )
     felt: dict[str, list[Tensor]] = {name: [] for name in layers}
     rng = torch.random.fork_rng([] if device == "cpu" else [device])
-    with sharing(device), threads_of(settings, device), rng, torch.enable_grad():
+    with shared_device(device), threads_of(settings, device), rng, torch.enable_grad():
         torch.manual_seed(context.seed)  # what a loss draws, such as regions to train on
         for pixels, truth in islice(batches.epoch(0), math.ceil(images / batches.batch)):
             copied.zero_grad(set_to_none=True)
@@ -139,7 +139,7 @@ def sensitivity(kind: Kind, network: nn.Module, size: InputSize, context: Contex
     for name, rows in found.items():
         if not rows.isfinite().all():
             raise FloatingPointError(f"prune: importance {kind}: a gradient of layer {name} is not finite")
-    return Sensitivity(kind, found)
+    return GradientSensitivity(kind, found)
 
 
 def _felt(kind: Kind, layer: nn.Conv2d | nn.Linear) -> Tensor:

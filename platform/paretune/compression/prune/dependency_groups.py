@@ -22,7 +22,7 @@ from paretune.networks.frozen_batchnorm import thawed
 
 
 @dataclass(frozen=True)
-class Member:
+class GroupLayer:
     """A layer that the channels of a block run through."""
 
     name: str
@@ -40,7 +40,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Block:
+class ChannelGroup:
     """Channels of which each can only go from all layers at once."""
 
     name: str
@@ -48,12 +48,12 @@ class Block:
     channels: int
     groups: int
     """Of a grouped convolution: so many channels, one of each group, can only go at once."""
-    members: tuple[Member, ...]
+    members: tuple[GroupLayer, ...]
     traced: Any
     """What torch-pruning calls the group: what its criteria take."""
 
 
-class Coupling(tp.BasePruner):  # type: ignore[misc]
+class DependencyGraph(tp.BasePruner):  # type: ignore[misc]
     """A traced network.
 
     Args:
@@ -81,7 +81,7 @@ class Coupling(tp.BasePruner):  # type: ignore[misc]
             )
         self._names = {module: name for name, module in network.named_modules()}
         groups = self.DG.get_all_groups(self.ignored_layers, self.root_module_types)
-        self.blocks: list[Block] = [self._block(group) for group in groups]
+        self.blocks: list[ChannelGroup] = [self._block(group) for group in groups]
         if not self.blocks:
             raise RuntimeError("prune: no prunable layer was traced in the network")
 
@@ -96,11 +96,11 @@ class Coupling(tp.BasePruner):  # type: ignore[misc]
                 root = block.traced[0].dep
                 self.DG.get_pruning_group(root.target.module, root.handler, channels).prune()
 
-    def _block(self, group: Any) -> Block:
+    def _block(self, group: Any) -> ChannelGroup:
         first = group[0]
         counted = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
         members = tuple(self._member(item) for item in group if isinstance(item.dep.target.module, counted))
-        return Block(
+        return ChannelGroup(
             name=self._names[first.dep.target.module],
             channels=len(first.idxs),
             groups=self._get_channel_groups(group),
@@ -108,11 +108,11 @@ class Coupling(tp.BasePruner):  # type: ignore[misc]
             traced=group,
         )
 
-    def _member(self, item: Any) -> Member:
+    def _member(self, item: Any) -> GroupLayer:
         layer = item.dep.target.module
         reads = not self.DG.is_out_channel_pruning_fn(item.dep.handler)
         width = self.DG.get_in_channels(layer) if reads else self.DG.get_out_channels(layer)
-        return Member(
+        return GroupLayer(
             name=self._names[layer],
             layer=layer,
             reads=reads,
@@ -123,12 +123,12 @@ class Coupling(tp.BasePruner):  # type: ignore[misc]
 
 
 @contextmanager
-def coupled(network: nn.Module, detector: Detector, size: InputSize) -> Iterator[Coupling]:
+def trace_dependency_groups(network: nn.Module, detector: Detector, size: InputSize) -> Iterator[DependencyGraph]:
     """Trace a network for the block; what was frozen in it is frozen again after."""
     wanted = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
     try:
         with thawed(network):
-            yield Coupling(network, detector, size)
+            yield DependencyGraph(network, detector, size)
     finally:
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(wanted[name])

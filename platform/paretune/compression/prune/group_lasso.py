@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from paretune.compression.base import Context
 from paretune.compression.prune.criteria import by_input
-from paretune.compression.prune.dependency_groups import Block, Member, coupled
+from paretune.compression.prune.dependency_groups import ChannelGroup, GroupLayer, trace_dependency_groups
 from paretune.core.errors import UserError
 from paretune.core.model import Model
 from paretune.core.types import Annotations
@@ -26,7 +26,7 @@ STEEPNESS = 4.0
 """The weakest channel of a block shrinks 2 to the power of this as fast as the strongest: DepGraph's alpha."""
 
 
-def energies(block: Block) -> Tensor:
+def energies(block: ChannelGroup) -> Tensor:
     """Return the sum of squares of all weights of each channel of a block, (channels,)."""
     total = torch.zeros(block.channels)
     for member in block.members:
@@ -37,7 +37,7 @@ def energies(block: Block) -> Tensor:
     return total
 
 
-def _squares(member: Member, weight: Tensor) -> Tensor:
+def _squares(member: GroupLayer, weight: Tensor) -> Tensor:
     """Return the sum of squares of each of a layer's inputs or outputs."""
     if member.reads:
         assert isinstance(member.layer, nn.Conv2d | nn.Linear)  # noqa: S101 - nothing else reads
@@ -49,7 +49,7 @@ def _squares(member: Member, weight: Tensor) -> Tensor:
 class GroupLasso:
     """A term of the training loss."""
 
-    blocks: Sequence[Block]
+    blocks: Sequence[ChannelGroup]
     weight: float
 
     def __call__(self) -> Tensor:
@@ -63,7 +63,7 @@ class GroupLasso:
         return (2 ** (STEEPNESS * weakness) * energy).sum()
 
 
-def sparser(model: Model, context: Context, *, epochs: int, weight: float) -> Model:
+def train_with_group_lasso(model: Model, context: Context, *, epochs: int, weight: float) -> Model:
     """Train a copy of a network with the penalty, otherwise as in a fine-tuning: half the baseline's learning rate.
 
     The zeros of ``sparsify`` stay zeros.
@@ -82,7 +82,7 @@ def sparser(model: Model, context: Context, *, epochs: int, weight: float) -> Mo
         raise UserError("prune: learn_sparsity trains in this process, without Ray: set training.workers to 1")
     assert model.network is not None  # noqa: S101 - the recipe's formats meet
     network = copy_network(model.network)
-    with coupled(network, context.detector, model.input_size) as coupling:
+    with trace_dependency_groups(network, context.detector, model.input_size) as coupling:
         blocks = coupling.blocks
     penalty = GroupLasso([_trained(block, network) for block in blocks], weight)
     given = context.training
@@ -113,7 +113,7 @@ def sparser(model: Model, context: Context, *, epochs: int, weight: float) -> Mo
     return replace(model, network=result.network)
 
 
-def _trained(block: Block, network: nn.Module) -> Block:
+def _trained(block: ChannelGroup, network: nn.Module) -> ChannelGroup:
     """Leave out layers that stood in the network for the trace only: frozen norms are not trained."""
     there = set(network.modules())
     return replace(block, members=tuple(member for member in block.members if member.layer in there))

@@ -11,10 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from paretune.compression.prune.dependency_groups import Block
+from paretune.compression.prune.dependency_groups import ChannelGroup
 
 Scope = Literal["local", "stage", "global"]
-Criterion = Callable[[Block], Tensor | None]
+Criterion = Callable[[ChannelGroup], Tensor | None]
 """Block → importance of its channels, (channels,); None where it says nothing about them, and they stay."""
 
 
@@ -22,7 +22,7 @@ Criterion = Callable[[Block], Tensor | None]
 class Ranking:
     """The blocks of a network with the importance of their channels."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[ChannelGroup, ...]
     """Those that have scores."""
     scores: Mapping[str, Tensor]
     """Name of a block → importance of what can only go at once, (channels / groups,)."""
@@ -51,18 +51,18 @@ class Ranking:
         before = sum(self.widths[block.name] for block in self.blocks)
         return kept / before if before else 1.0
 
-    def _compared(self) -> Iterable[list[Block]]:
+    def _compared(self) -> Iterable[list[ChannelGroup]]:
         if self.scope == "local":
             return [[block] for block in self.blocks]
         if self.scope == "global":
             return [list(self.blocks)]
         stage_of = stages([block.name for block in self.blocks])
-        found: dict[str, list[Block]] = {}
+        found: dict[str, list[ChannelGroup]] = {}
         for block in self.blocks:
             found.setdefault(stage_of[block.name], []).append(block)
         return found.values()
 
-    def _rounded(self, block: Block, asked: int) -> list[int]:
+    def _rounded(self, block: ChannelGroup, asked: int) -> list[int]:
         scores = self.scores[block.name]
         units = len(scores)
         count = channels_removed(asked, units, self.multiple // math.gcd(self.multiple, block.groups))
@@ -71,7 +71,7 @@ class Ranking:
 
 
 def ranked(
-    blocks: Sequence[Block], criterion: Criterion, widths: Mapping[str, int] | None, scope: Scope, multiple: int
+    blocks: Sequence[ChannelGroup], criterion: Criterion, widths: Mapping[str, int] | None, scope: Scope, multiple: int
 ) -> Ranking:
     """Score the channels of blocks; widths of None are those that the blocks have."""
     scores: dict[str, Tensor] = {}

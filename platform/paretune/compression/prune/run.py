@@ -12,15 +12,15 @@ import torch
 from paretune.compression.base import Context
 from paretune.compression.finetune import Finetune
 from paretune.compression.prune.criteria import make_criterion
-from paretune.compression.prune.dependency_groups import coupled
-from paretune.compression.prune.group_lasso import sparser
+from paretune.compression.prune.dependency_groups import trace_dependency_groups
+from paretune.compression.prune.group_lasso import train_with_group_lasso
 from paretune.compression.prune.ranking import Ranking, ranked
 from paretune.compression.prune.targets import Stopwatch, flops_left, layer_flops, nearest, stopwatch
 from paretune.core.library_names import SENSITIVITIES
 from paretune.core.model import Model
 from paretune.networks.network_files import copy_network
-from paretune.profiling.channel_rounding import staircase
-from paretune.system.device_lock import sharing
+from paretune.profiling.channel_rounding import measure_channel_rounding
+from paretune.system.device_lock import shared_device
 
 if TYPE_CHECKING:
     from paretune.compression.prune.options import PruneOptions
@@ -31,7 +31,7 @@ UNMEASURED = 8
 """Multiple for ``round_to: auto`` where there is nothing to measure on."""
 
 
-def pruned(step: PruneOptions, dense: Model, context: Context) -> Model:
+def prune_network(step: PruneOptions, dense: Model, context: Context) -> Model:
     """Return the pruned model with what is to be noted; parameters and operations are not counted anew.
 
     The dense network is traced, and is afterwards as it was.
@@ -51,7 +51,7 @@ def pruned(step: PruneOptions, dense: Model, context: Context) -> Model:
     if step.importance in SENSITIVITIES and there < step.images:
         notes.append(f"prune: {step.importance} asks for {step.images} training images, and there are {there}")
     if step.learn_sparsity:
-        dense = sparser(dense, context, epochs=step.learn_sparsity, weight=step.sparsity_weight)
+        dense = train_with_group_lasso(dense, context, epochs=step.learn_sparsity, weight=step.sparsity_weight)
     with stopwatch(dense, context) if of == "latency" else nullcontext() as watch:
         return _Pruning(step, dense, context, of, multiple, watch).done().noted(*notes)
 
@@ -63,7 +63,7 @@ def _multiple(step: PruneOptions, context: Context) -> tuple[int, list[str]]:
     if context.runtime is None:
         return UNMEASURED, [f"prune: there is no runtime to measure on; round_to auto is {UNMEASURED}"]
     context.progress("prune: measuring which widths pay")
-    found = staircase(context.runtime, context.target, context.cache)
+    found = measure_channel_rounding(context.runtime, context.target, context.cache)
     if found is None:
         name = context.runtime.name
         return UNMEASURED, [f"prune: single layers are not measured on {name}; round_to auto is {UNMEASURED}"]
@@ -105,9 +105,9 @@ class _Pruning:
     def _ranking(self, model: Model, widths: Mapping[str, int] | None) -> Ranking:
         assert model.network is not None  # noqa: S101 - the recipe's formats meet
         step, size, context = self.step, model.input_size, self.context
-        with sharing("cpu"):
+        with shared_device("cpu"):
             criterion = make_criterion(step.importance, model.network, size, context, step.images)
-            with torch.random.fork_rng([]), coupled(model.network, context.detector, size) as coupling:
+            with torch.random.fork_rng([]), trace_dependency_groups(model.network, context.detector, size) as coupling:
                 torch.manual_seed(context.seed)
                 return ranked(coupling.blocks, criterion, widths, step.scope, self.multiple)
 
@@ -118,7 +118,7 @@ class _Pruning:
         assert model.network is not None  # noqa: S101 - the recipe's formats meet
         assert self.dense.network is not None  # noqa: S101 - as above
         size = model.input_size
-        with sharing("cpu"):
+        with shared_device("cpu"):
             now, dense = (layer_flops(network, size) for network in (model.network, self.dense.network))
 
         def by_flops(ratio: float) -> float:
@@ -142,8 +142,8 @@ class _Pruning:
 
     def _without(self, model: Model, doomed: Mapping[str, Sequence[int]]) -> Model:
         assert model.network is not None  # noqa: S101 - as above
-        with sharing("cpu"):
+        with shared_device("cpu"):
             network = copy_network(model.network)
-            with coupled(network, self.context.detector, model.input_size) as coupling:
+            with trace_dependency_groups(network, self.context.detector, model.input_size) as coupling:
                 coupling.remove(doomed)
         return replace(model, network=network)

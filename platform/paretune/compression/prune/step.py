@@ -34,12 +34,12 @@ class Prune(PruneOptions):
             RuntimeError: the network could not be traced, or the runtime does not run as asked for.
             FloatingPointError: a training diverged, or a gradient is not finite.
         """
-        from paretune.compression.prune.run import pruned
+        from paretune.compression.prune.run import prune_network
         from paretune.networks.network_files import copy_network, count
 
         assert model.network is not None  # noqa: S101 - the recipe's formats meet
         copied = replace(model, network=copy_network(model.network).eval())
-        made = pruned(self, copied, context) if self.ratio > 0 else copied
+        made = prune_network(self, copied, context) if self.ratio > 0 else copied
         assert made.network is not None  # noqa: S101 - as above
         params, flops = count(made.network, model.input_size)
         made = replace(made, params=params, flops=flops, history=(*model.history, self.name))

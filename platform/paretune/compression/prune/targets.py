@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from paretune.compression.base import Context
 from paretune.compression.export import Export, training_images
-from paretune.compression.prune.dependency_groups import Block
+from paretune.compression.prune.dependency_groups import ChannelGroup
 from paretune.core.model import Model
 from paretune.core.types import Floats, InputSize
 from paretune.profiling.latency.quick_compare import clock_for, quick_ratio
 from paretune.runtimes.artefact_writer import write_artefact
-from paretune.system.device_lock import alone_on, sharing
+from paretune.system.device_lock import exclusive_device, shared_device
 from paretune.system.machine_cache import kept_in
 
 MOST = 0.98
@@ -79,7 +79,7 @@ def layer_flops(network: nn.Module, size: InputSize) -> dict[str, int]:
     return found
 
 
-def flops_left(flops: Mapping[str, int], blocks: Sequence[Block], doomed: Mapping[str, Sequence[int]]) -> float:
+def flops_left(flops: Mapping[str, int], blocks: Sequence[ChannelGroup], doomed: Mapping[str, Sequence[int]]) -> float:
     """Return the floating-point operations that are left without these channels; nothing is pruned for it.
 
     Args:
@@ -115,7 +115,7 @@ def stopwatch(dense: Model, context: Context) -> Iterator[Stopwatch]:
         with _loaded(dense, context) as base:
 
             def share(model: Model) -> float:
-                with _loaded(model, context, passing=True) as core, alone_on(context.target.device):
+                with _loaded(model, context, passing=True) as core, exclusive_device(context.target.device):
                     return quick_ratio(lambda: core(image), lambda: base(image), clock=clock)
 
             yield share
@@ -134,7 +134,7 @@ def _loaded(model: Model, context: Context, *, passing: bool = False) -> Iterato
     assert runtime is not None  # noqa: S101 - whoever measures has asked
     with tempfile.TemporaryDirectory(prefix="latency-", dir=context.workdir) as name:
         folder = Path(name)
-        with sharing(context.target.device):
+        with shared_device(context.target.device):
             if runtime.accepts == "onnx":
                 model = Export().apply(model, replace(context, workdir=folder))
             artefact = write_artefact(

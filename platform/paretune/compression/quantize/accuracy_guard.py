@@ -16,14 +16,14 @@ from paretune.core.errors import UserError
 from paretune.core.model import Model
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.onnxruntime import OnnxRuntime
-from paretune.system.device_lock import sharing
+from paretune.system.device_lock import shared_device
 
 SPLIT = "val"
 """The split that choices are made on."""
 
 
 @dataclass(frozen=True)
-class Rung:
+class Candidate:
     """One way to quantize."""
 
     label: str
@@ -31,7 +31,7 @@ class Rung:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GuardResult:
     """What the guard has chosen."""
 
     files: Files | None
@@ -40,12 +40,12 @@ class Outcome:
 
 
 def climb(
-    rungs: Sequence[Rung],
-    further: Callable[[Rung, Files], Iterable[Rung]],
+    rungs: Sequence[Candidate],
+    further: Callable[[Candidate, Files], Iterable[Candidate]],
     judge: Callable[[Files | None], float],
     max_drop: float,
     progress: Callable[[str], None],
-) -> Outcome:
+) -> GuardResult:
     """Try one rung after the other and take the first whose drop is within ``max_drop``.
 
     Args:
@@ -56,9 +56,9 @@ def climb(
         progress: told of each rung.
     """
     whole = judge(None)
-    tried: list[tuple[float, Rung, Files]] = []
+    tried: list[tuple[float, Candidate, Files]] = []
 
-    def first_within(some: Iterable[Rung]) -> bool:
+    def first_within(some: Iterable[Candidate]) -> bool:
         """Make and judge rungs up to the first that loses little enough; False where none does."""
         for rung in some:
             files = rung.make()
@@ -77,10 +77,10 @@ def climb(
     if taken:
         drop, rung, files = tried[-1]
         told = f"quantize: {rung.label} loses {drop:.4f} of map on {SPLIT}, within max_drop {max_drop:g}"
-        return Outcome(files, (told if len(tried) == 1 else f"{told}; {plain}",))
+        return GuardResult(files, (told if len(tried) == 1 else f"{told}; {plain}",))
     drop, best, _ = min(tried, key=lambda entry: entry[0])
     told = f"quantize changed nothing: {best.label} loses least of map on {SPLIT}, {drop:.4f}"
-    return Outcome(None, (f"{told}, more than max_drop {max_drop:g}; {plain}",))
+    return GuardResult(None, (f"{told}, more than max_drop {max_drop:g}; {plain}",))
 
 
 def judge(model: Model, context: Context, folder: Path, files: Files | None) -> float:
@@ -113,7 +113,7 @@ def judge(model: Model, context: Context, folder: Path, files: Files | None) -> 
         classes=context.data.classes,
         thresholds=context.thresholds,
     )
-    with sharing(context.target.device):
+    with shared_device(context.target.device):
         predictor = Predictor(artefact, context.detector, runtime.load(artefact, context.target))
         found = evaluate(predictor, context.data.splits[SPLIT], limit=context.thresholds.limit)
     if found.map is None:

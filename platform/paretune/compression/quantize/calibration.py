@@ -16,7 +16,7 @@ from paretune.core.model import Model
 from paretune.core.types import Floats, Image, Split
 from paretune.detectors.base import Detector
 from paretune.networks.part_runner import part_inputs
-from paretune.runtimes.onnx_session import Part, open_session
+from paretune.runtimes.onnx_session import OnnxPart, open_session
 
 CHUNK = 8
 """Inputs that ONNX Runtime takes ranges from at once."""
@@ -75,7 +75,7 @@ def _is_plain(image: Image) -> bool:
 
 
 @dataclass
-class Feed:
+class CalibrationInputs:
     """Gives one part of a detector what calibration images make of it, one at a time: the parts before it run."""
 
     split: Split
@@ -83,7 +83,7 @@ class Feed:
     detector: Detector
     model: Model
     part: str
-    parts: dict[str, Part] = field(default_factory=dict)
+    parts: dict[str, OnnxPart] = field(default_factory=dict)
 
     def __call__(self, number: int) -> dict[str, Floats]:
         """Return the input that the image of this number makes, by the input's name."""
@@ -98,16 +98,16 @@ class Feed:
         return {name: part_inputs(detector, self.parts, [batch], self.model)[self.part][0]}
 
 
-def loaded(detector: Detector, part: str, session: Any) -> Part:
+def loaded(detector: Detector, part: str, session: Any) -> OnnxPart:
     """Return one of a detector's files, opened by ONNX Runtime, as a function."""
-    return Part(session, detector.part_input(part), list(detector.part_outputs(part)))
+    return OnnxPart(session, detector.part_input(part), list(detector.part_outputs(part)))
 
 
 @dataclass
-class Reader:
+class CalibrationReader:
     """Feeds calibration inputs to ONNX Runtime, all or a stretch of them; one at a time is in memory."""
 
-    feed: Feed
+    feed: CalibrationInputs
     next: int = 0
     end: int | None = None
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from paretune.compression.quantize.calibration import Feed
+from paretune.compression.quantize.calibration import CalibrationInputs
 from paretune.system.silence import quiet
 
 _LOGGERS = ("nncf", "torch.utils.cpp_extension")
@@ -35,7 +35,7 @@ def library() -> Any:
 def static(
     prepared: Path,
     file: Path,
-    feed: Feed,
+    feed: CalibrationInputs,
     *,
     percentile: bool,
     per_channel: bool,

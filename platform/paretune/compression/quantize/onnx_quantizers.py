@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from paretune.compression.export import OPSET
-from paretune.compression.quantize.calibration import CHUNK, Feed, Reader
+from paretune.compression.quantize.calibration import CHUNK, CalibrationInputs, CalibrationReader
 from paretune.compression.quantize.float_layers import WEIGHTED, ordered
 from paretune.core.types import Floats
 from paretune.runtimes.onnx_session import PROVIDER, library
@@ -82,7 +82,7 @@ def prepare(source: Path, prepared: Path) -> None:
 def static(
     prepared: Path,
     file: Path,
-    feed: Feed,
+    feed: CalibrationInputs,
     *,
     percentile: bool,
     per_channel: bool,
@@ -117,7 +117,7 @@ def static(
         quantize_static(
             str(prepared),
             str(file),
-            Reader(feed),
+            CalibrationReader(feed),
             quant_format=QuantFormat.QDQ,
             per_channel=per_channel,
             reduce_range=weight_bits == 7,

@@ -16,9 +16,9 @@ from paretune.compression.base import Context
 from paretune.compression.export import TrainingInputs, training_images
 from paretune.compression.quantize import onnx_quantizers as quantize_onnx
 from paretune.compression.quantize import sensitivity
-from paretune.compression.quantize.calibration import Feed, calibration_facts, loaded
+from paretune.compression.quantize.calibration import CalibrationInputs, calibration_facts, loaded
 from paretune.compression.quantize.float_layers import mixed
-from paretune.compression.quantize.sensitivity import Layer
+from paretune.compression.quantize.sensitivity import SensitiveLayer
 from paretune.core.model import Model
 from paretune.runtimes.onnx_session import open_session
 
@@ -35,7 +35,7 @@ KEPT = "paretune.float"
 
 
 @dataclass(frozen=True)
-class Plan:
+class QuantizationPlan:
     """One way to quantize; the fields are the step's."""
 
     scheme: Scheme
@@ -64,7 +64,7 @@ def in_float(count: int) -> str:
 
 
 @dataclass(frozen=True)
-class Work:
+class QuantizationFiles:
     """Files of one detector that are quantized in one way or another."""
 
     model: Model
@@ -88,7 +88,7 @@ class Work:
         """Whether what will run the files reads signed integers only."""
         return self.context.runtime is not None and self.context.runtime.signed_int8
 
-    def make(self, plan: Plan) -> Files:
+    def make(self, plan: QuantizationPlan) -> Files:
         """Quantize the float files."""
         import onnx
 
@@ -106,10 +106,10 @@ class Work:
                 quantize_onnx.half(source, file)
         return self.with_floats(files, self.ranked(files)[: plan.keep_float]) if plan.keep_float else files
 
-    def _static(self, plan: Plan, part: str, file: Path, outputs: Collection[str]) -> None:
+    def _static(self, plan: QuantizationPlan, part: str, file: Path, outputs: Collection[str]) -> None:
         """Write one file in static INT8 that names the images its ranges come from."""
         split = self.context.data.splits["train"]
-        feed = Feed(split, self.indices, self.context.detector, self.model, part)
+        feed = CalibrationInputs(split, self.indices, self.context.detector, self.model, part)
         if plan.tool == "nncf":
             from paretune.compression.quantize.nncf import static
         else:
@@ -127,14 +127,14 @@ class Work:
         facts = calibration_facts(self.context, self.indices, plan.method, plan.tool, plan.weight_bits)
         _tell(file, CALIBRATION, facts)
 
-    def ranked(self, files: Files) -> list[Layer]:
+    def ranked(self, files: Files) -> list[SensitiveLayer]:
         """Return the integer layers of quantized files, the most harmful first."""
         self.context.progress("quantize: comparing layers")
         images = list(TrainingInputs(self.model, self.context, self.indices[: sensitivity.IMAGES]))
         detector, size = self.context.detector, self.model.input_size
         return sensitivity.rank(detector, size, self.floats, files, images, exact=self.signed)
 
-    def with_floats(self, files: Files, kept: Sequence[Layer]) -> Files:
+    def with_floats(self, files: Files, kept: Sequence[SensitiveLayer]) -> Files:
         """Return quantized files with some layers put back into float, besides those that are there already."""
         import onnx
 

@@ -18,11 +18,11 @@ from paretune.compression.quantize.float_layers import integer_layers, mixed
 from paretune.core.types import Detections, Floats, InputSize, Thresholds
 from paretune.detectors.base import Detector
 from paretune.evaluation.matching import IOU, overlap
-from paretune.runtimes.onnx_session import Part, open_session
+from paretune.runtimes.onnx_session import OnnxPart, open_session
 
 IMAGES = 8
 """Calibration images that layers are compared on."""
-Layer = tuple[str, str]
+SensitiveLayer = tuple[str, str]
 """A part of the detector, and the name of a layer's node with the weight in its file."""
 
 
@@ -34,7 +34,7 @@ def rank(
     images: Sequence[Floats],
     *,
     exact: bool = False,
-) -> list[Layer]:
+) -> list[SensitiveLayer]:
     """Return the integer layers of a quantized detector, those first that harm its boxes most.
 
     The harm is 1 - ``agreement`` with the detections of the float files, a mean over images; where it is equal,
@@ -53,7 +53,7 @@ def rank(
 
     plain = {part: loaded(detector, part, open_session(file, threads=1)) for part, file in floats.items()}
     wanted = [detector.run(plain, image, size) for image in images]
-    found: list[tuple[tuple[float, float], Layer]] = []
+    found: list[tuple[tuple[float, float], SensitiveLayer]] = []
     for part, file in quantized.items():
         integer, source = onnx.load(file), onnx.load(floats[part])
         names = integer_layers(integer.graph, source.graph).keys()
@@ -65,7 +65,7 @@ def rank(
     return [layer for _, layer in sorted(found, key=lambda entry: entry[0], reverse=True)]
 
 
-def _opened(detector: Detector, part: str, model: Any, beside: Path, *, exact: bool) -> Part:
+def _opened(detector: Detector, part: str, model: Any, beside: Path, *, exact: bool) -> OnnxPart:
     """Open a model by way of a file that is gone again."""
     import onnx
 

@@ -19,11 +19,21 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from paretune.compression.base import Context, Step
-from paretune.compression.quantize.accuracy_guard import Outcome, Rung, climb, judge
+from paretune.compression.quantize.accuracy_guard import Candidate, GuardResult, climb, judge
 from paretune.compression.quantize.calibration import calibration_images
 from paretune.compression.quantize.onnx_quantizers import safe_bits, small_operators
 from paretune.compression.quantize.onnxruntime_threads import on_own_cores
-from paretune.compression.quantize.plan import CALIBRATION, Files, Method, Plan, Scheme, Tool, Work, in_float, told
+from paretune.compression.quantize.plan import (
+    CALIBRATION,
+    Files,
+    Method,
+    QuantizationFiles,
+    QuantizationPlan,
+    Scheme,
+    Tool,
+    in_float,
+    told,
+)
 from paretune.core.errors import UserError
 from paretune.core.model import Accepted, Format, Model
 from paretune.core.target import Target
@@ -76,7 +86,7 @@ class Quantize(Step):
                     raise ValueError(f"{field} is for scheme int8, and the scheme is {self.scheme}")
         return self
 
-    def unfit_fields(self, loaded: Format) -> dict[str, str]:
+    def unsupported_fields(self, loaded: Format) -> dict[str, str]:
         """Name what only quantizers of files do, where the runtime loads a torch network."""
         if loaded == "onnx":
             return {}
@@ -90,9 +100,9 @@ class Quantize(Step):
             found["weight_bits"] = "INT8 layers of torch have 7 bits of a weight, which no CPU overflows"
         return found
 
-    def misfit(self, runtime: Runtime, target: Target) -> str | None:
+    def unsupported_reason(self, runtime: Runtime, target: Target) -> str | None:
         """Tell that the runtime would compute it in something else, or not at all."""
-        return runtime.refuses(self.scheme, target)
+        return runtime.scheme_unsupported_reason(self.scheme, target)
 
     def apply(self, model: Model, context: Context) -> Model:
         """Quantize a copy of the files, or of the network where the runtime is torch's own.
@@ -110,7 +120,7 @@ class Quantize(Step):
             return self._in_torch(model, context)
         same = replace(model, history=(*model.history, self.name))
         with tempfile.TemporaryDirectory(dir=context.workdir, prefix="quantize-") as folder, on_own_cores():
-            work = Work(model, context, self._images(context), Path(folder))
+            work = QuantizationFiles(model, context, self._images(context), Path(folder))
             outcome = self._outcome(work)
             if outcome.files is None:
                 return same.noted(*outcome.notes)
@@ -131,16 +141,18 @@ class Quantize(Step):
         made = quantize_model(model, context, indices, **fields)
         return replace(made, history=(*model.history, self.name)).noted(*self._few(len(indices)))
 
-    def _plan(self, work: Work) -> Plan:
+    def _plan(self, work: QuantizationFiles) -> QuantizationPlan:
         bits = _safe_bits(work) if self.weight_bits == "auto" else self.weight_bits
-        return Plan(self.scheme, self.tool, self.method, self.per_channel, bits, self.float_outputs, self.keep_float)
+        return QuantizationPlan(
+            self.scheme, self.tool, self.method, self.per_channel, bits, self.float_outputs, self.keep_float
+        )
 
     def _images(self, context: Context) -> list[int]:
         if self.scheme != "int8":
             return []
         return calibration_images(context.data.splits["train"], self.images, context.seed)
 
-    def _outcome(self, work: Work) -> Outcome:
+    def _outcome(self, work: QuantizationFiles) -> GuardResult:
         """Quantize as asked, or as the guard allows.
 
         Raises:
@@ -151,17 +163,17 @@ class Quantize(Step):
         if not any(small_operators(file) for file in first.values()):
             if self.keep_float == 0:
                 raise RuntimeError("quantize: nothing in the network could be quantized")
-            return Outcome(
+            return GuardResult(
                 None, (f"quantize changed nothing: keep_float {self.keep_float} keeps every layer in float",)
             )
         if self.max_drop is None:
-            return Outcome(first, ())
-        rungs = [Rung(plan.label, lambda: first)]
-        rungs += [Rung(other.label, partial(work.make, other)) for other in self._others(plan, _safe_bits(work))]
+            return GuardResult(first, ())
+        rungs = [Candidate(plan.label, lambda: first)]
+        rungs += [Candidate(other.label, partial(work.make, other)) for other in self._others(plan, _safe_bits(work))]
         judged = partial(judge, work.model, work.context, work.folder / "judged")
         return climb(rungs, partial(self._further, work), judged, self.max_drop, work.context.progress)
 
-    def _others(self, first: Plan, bits: int) -> list[Plan]:
+    def _others(self, first: QuantizationPlan, bits: int) -> list[QuantizationPlan]:
         """Return further ways of static INT8, the plainest first."""
         if self.scheme != "int8":
             return []
@@ -170,14 +182,14 @@ class Quantize(Step):
         found += [] if find_spec("nncf") is None else [replace(plain, tool="nncf")]
         return [plan for plan in found if plan != first]
 
-    def _further(self, work: Work, rung: Rung, files: Files) -> Iterator[Rung]:
+    def _further(self, work: QuantizationFiles, rung: Candidate, files: Files) -> Iterator[Candidate]:
         """Give ever more layers back to float: 1, 2, 4, 8 layers and so on."""
         if self.scheme != "int8":
             return
         order, count = work.ranked(files), 1
         while count < len(order):
             label = f"{rung.label}, {in_float(count)}"
-            yield Rung(label, partial(work.with_floats, files, order[:count]))
+            yield Candidate(label, partial(work.with_floats, files, order[:count]))
             count *= 2
 
     def _notes(self, model: Model, files: Files, images: int) -> list[str]:
@@ -199,6 +211,6 @@ class Quantize(Step):
         return [f"quantize: {images} calibration images, all there are in the training split"]
 
 
-def _safe_bits(work: Work) -> int:
+def _safe_bits(work: QuantizationFiles) -> int:
     """Return how many bits a weight may have where the files will run: TensorRT adds up in 32 bits."""
     return 8 if work.signed else safe_bits()

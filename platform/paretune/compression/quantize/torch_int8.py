@@ -22,7 +22,7 @@ from paretune.core.types import Floats, InputSize
 from paretune.detectors.base import Detector
 from paretune.networks.batchnorm_folding import fold
 from paretune.networks.int8_layers import LARGEST_INPUT, LARGEST_WEIGHT, PAIRS, Int8Conv2d, Int8Linear
-from paretune.networks.layer_chain import Chain, Nothing
+from paretune.networks.layer_chain import Chain, FoldedBatchNorm
 from paretune.networks.network_files import copy_network
 from paretune.networks.part_runner import in_eager, part_inputs
 
@@ -143,7 +143,7 @@ def _folded(network: nn.Module, detector: Detector, image: Floats) -> nn.Module:
     copied = copy_network(network).eval().requires_grad_(False)
     parts = {name: in_eager(part) for name, part in detector.part_modules(copied).items()}
     for name, inputs in part_inputs(detector, parts, [image], Model(copied, None, _size(image))).items():
-        if not fold(detector.part_modules(copied)[name], torch.from_numpy(inputs[0]), Nothing):
+        if not fold(detector.part_modules(copied)[name], torch.from_numpy(inputs[0]), FoldedBatchNorm):
             return copy_network(network).eval().requires_grad_(False)
     return copied
 

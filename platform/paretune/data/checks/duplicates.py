@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from paretune.data.checks.image_files import Look
+from paretune.data.checks.image_files import ImageInfo
 from paretune.data.raw_annotations import Finding, RawImage
 
 _ROWS = 512
 """Hashes compared with all others at a time: bounds the memory."""
 
 
-def check_repeated(images: Sequence[RawImage], looks: Mapping[Path, Look], near: int) -> list[Finding]:
+def check_repeated(images: Sequence[RawImage], looks: Mapping[Path, ImageInfo], near: int) -> list[Finding]:
     """Tell images of the same content, and of nearly the same between splits.
 
     Args:
@@ -32,7 +32,7 @@ def _in_two_splits(images: Sequence[RawImage]) -> Iterator[Finding]:
             yield Finding("leak", str(image.file), "", f"it is in the splits {' and '.join(image.splits)}")
 
 
-def _same_content(images: Sequence[RawImage], looks: Mapping[Path, Look]) -> Iterator[Finding]:
+def _same_content(images: Sequence[RawImage], looks: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
     groups: dict[str, list[RawImage]] = defaultdict(list)
     for image in images:
         if digest := looks[image.file].content:
@@ -54,7 +54,7 @@ def _with_first_apart(group: Sequence[RawImage]) -> Iterator[tuple[RawImage, Raw
         first_of.setdefault(image.splits, image)
 
 
-def _nearly_same(images: Sequence[RawImage], looks: Mapping[Path, Look], near: int) -> Iterator[Finding]:
+def _nearly_same(images: Sequence[RawImage], looks: Mapping[Path, ImageInfo], near: int) -> Iterator[Finding]:
     known = [image for image in images if looks[image.file].grey is not None and image.splits]
     hashes = [looks[image.file].grey or b"" for image in known]
     pairs = _near_pairs(known, hashes, near) if near else _equal_pairs(known, hashes)

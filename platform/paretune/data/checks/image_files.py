@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from paretune.core.errors import UserError
 from paretune.core.types import Image
 from paretune.data.file_io import is_there
-from paretune.data.image_headers import KINDS, Header, read_header
+from paretune.data.image_headers import KINDS, ImageHeader, read_header
 from paretune.data.image_io import EMBEDDED, content_of, decoded_deep, eight_bits, more_in
 from paretune.data.raw_annotations import Finding, RawImage
 
@@ -33,7 +33,7 @@ _AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageInfo:
     """What one image file is."""
 
     size: tuple[int, int] | None
@@ -47,7 +47,7 @@ class Look:
 
 def look_at(
     images: Iterable[RawImage], pixels: Mapping[Path, Callable[[], Image]], progress: Callable[[int, int], None]
-) -> dict[Path, Look]:
+) -> dict[Path, ImageInfo]:
     """Look at the file of each image once.
 
     Args:
@@ -59,7 +59,7 @@ def look_at(
     for image in images:
         told[image.file] = told.get(image.file) or image.told_size
     todo = sorted(told)
-    found: dict[Path, Look] = {}
+    found: dict[Path, ImageInfo] = {}
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
         for start in range(0, len(todo), _AT_ONCE):
             now = todo[start : start + _AT_ONCE]
@@ -70,14 +70,14 @@ def look_at(
     return {file: found[file] for file in todo}
 
 
-def _look(file: Path, make: Callable[[], Image] | None, told: tuple[int, int] | None) -> Look:
+def _look(file: Path, make: Callable[[], Image] | None, told: tuple[int, int] | None) -> ImageInfo:
     if make is None:
         return look(file, told)
     image = make()
-    return Look((image.shape[1], image.shape[0]), _digest(image.tobytes()), difference_hash(image))
+    return ImageInfo((image.shape[1], image.shape[0]), _digest(image.tobytes()), difference_hash(image))
 
 
-def look(file: Path, told: tuple[int, int] | None = None) -> Look:
+def look(file: Path, told: tuple[int, int] | None = None) -> ImageInfo:
     """Decode one file and tell what is wrong with it, or what its reader must know.
 
     Args:
@@ -93,13 +93,13 @@ def look(file: Path, told: tuple[int, int] | None = None) -> Look:
     except UserError as error:
         reason = str(error).removeprefix(f"{file}: ")
         kind = "unreadable-image" if is_there(file, Path.exists) else "missing-image"
-        return Look(None, _digest(content), None, (Finding(kind, str(file), "", reason),))
+        return ImageInfo(None, _digest(content), None, (Finding(kind, str(file), "", reason),))
     told_of = [*_of_header(file, header, told), *_of_pixels(deep, header, content)]
     findings = tuple(Finding(kind, str(file), "", message) for kind, message in told_of)
-    return Look(header.size(told), _digest(content), difference_hash(pixels), findings)
+    return ImageInfo(header.size(told), _digest(content), difference_hash(pixels), findings)
 
 
-def _of_header(file: Path, header: Header, told: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
+def _of_header(file: Path, header: ImageHeader, told: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
     if file.suffix.lower() not in (*KINDS[header.kind], EMBEDDED):
         yield "wrong-suffix", f"its content is {header.kind}, its name says {file.suffix}"
     stored, turned = (f"{width} x {height}" for width, height in (header.stored_size, header.turned_size))
@@ -109,7 +109,7 @@ def _of_header(file: Path, header: Header, told: tuple[int, int] | None) -> Iter
         yield "unturned", f"EXIF's orientation is {header.orientation}; its annotation says {stored}, as it is stored"
 
 
-def _of_pixels(deep: NDArray[Any], header: Header, content: bytes) -> Iterator[tuple[str, str]]:
+def _of_pixels(deep: NDArray[Any], header: ImageHeader, content: bytes) -> Iterator[tuple[str, str]]:
     if deep.dtype == np.uint16:
         most = int(deep.max())
         dark = "; scale it before, or nearly all of it is black" if most < _DARK else ""

@@ -15,17 +15,17 @@ from paretune.data.box_checks import check_boxes, unit_problem
 from paretune.data.checks import SURVEYS
 from paretune.data.checks import opened_dataset as opened
 from paretune.data.checks.duplicates import check_repeated
-from paretune.data.checks.image_files import Look, look_at
+from paretune.data.checks.image_files import ImageInfo, look_at
 from paretune.data.raw_annotations import KINDS, Finding, RawImage, Survey
-from paretune.data.scanned_dataset import Surveyed, gaps
+from paretune.data.scanned_dataset import ScannedDataset, gaps
 
 
 @dataclass(frozen=True)
-class Report:
+class DatasetReport:
     """What a dataset holds, and every defect found in it."""
 
     survey: Survey
-    looks: Mapping[Path, Look]
+    looks: Mapping[Path, ImageInfo]
     findings: Sequence[Finding]
     """Those that hinder training first, then by kind, file and place."""
 
@@ -72,7 +72,7 @@ class Report:
 @contextmanager
 def checked_dataset(
     dataset: Dataset, near: int = 0, progress: Callable[[int, int], None] = lambda *_: None
-) -> Iterator[Report]:
+) -> Iterator[DatasetReport]:
     """Find every defect of a dataset, going on after each; yields the report, whose images are there in the block.
 
     Args:
@@ -90,12 +90,14 @@ def checked_dataset(
         else:
             survey = opened.survey(dataset, Path(cache))
         report = check_survey(survey, near, progress)
-        if isinstance(dataset, Surveyed) and (not report.hinders or dataset.policy == "skip"):
+        if isinstance(dataset, ScannedDataset) and (not report.hinders or dataset.policy == "skip"):
             report = replace(report, findings=_sorted([*report.findings, *gaps(dataset, survey)]))
         yield report
 
 
-def check_survey(survey: Survey, near: int = 0, progress: Callable[[int, int], None] = lambda *_: None) -> Report:
+def check_survey(
+    survey: Survey, near: int = 0, progress: Callable[[int, int], None] = lambda *_: None
+) -> DatasetReport:
     """Find every defect of a dataset that was read leniently; see ``checked_dataset``."""
     looks = look_at(survey.images, survey.pixels, progress)
     found = [*survey.findings, *check_repeated(survey.images, looks, near), *_of_images(survey, looks)]
@@ -103,7 +105,7 @@ def check_survey(survey: Survey, near: int = 0, progress: Callable[[int, int], N
         found.append(Finding("no-objects", survey.root, "", "no annotation holds an object that can be read"))
     units = (unit_problem(split, [i for i in survey.images if split in i.splits]) for split in survey.splits)
     found += [Finding("other-unit", survey.root, "", told) for told in units if told is not None]
-    return Report(survey, looks, _sorted(found))
+    return DatasetReport(survey, looks, _sorted(found))
 
 
 def _sorted(findings: Iterable[Finding]) -> list[Finding]:
@@ -112,7 +114,7 @@ def _sorted(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(set(findings), key=lambda f: (not f.hinders, rank[f.kind], f.file, f.where))
 
 
-def _of_images(survey: Survey, looks: Mapping[Path, Look]) -> Iterator[Finding]:
+def _of_images(survey: Survey, looks: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
     classes = None if survey.classes is None else set(survey.classes)
     for image in survey.images:
         look = looks[image.file]

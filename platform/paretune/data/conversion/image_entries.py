@@ -21,7 +21,7 @@ _USUAL = {"JPEG": ".jpg", "TIFF": ".tif", "HEIF": ".heic"}
 
 
 @dataclass(frozen=True)
-class Entry:
+class WrittenImage:
     """One image to be written."""
 
     split: str
@@ -42,12 +42,12 @@ class Entry:
         yield from zip(truth.boxes.tolist(), truth.labels.tolist(), truth.ignore.tolist(), strict=True)
 
 
-def entries_of(split: Split, name: str) -> Iterator[Entry]:
+def entries_of(split: Split, name: str) -> Iterator[WrittenImage]:
     """Give the images of a split."""
     for index, identity in enumerate(split.ids):
         file, size = split.file(index), split.size(index)
         way, ending, turned = _way(file, size)
-        yield Entry(name, identity, identity + ending, size, split.annotations(index), way, turned, file)
+        yield WrittenImage(name, identity, identity + ending, size, split.annotations(index), way, turned, file)
 
 
 def _way(file: Path | None, size: tuple[int, int]) -> tuple[Literal["file", "inside", "pixels"], str, bool]:
@@ -61,7 +61,7 @@ def _way(file: Path | None, size: tuple[int, int]) -> tuple[Literal["file", "ins
     return "file", file.suffix, header.turned(size)
 
 
-def place_image(entry: Entry, split: Split, index: int, place: Path, images: Images) -> None:
+def place_image(entry: WrittenImage, split: Split, index: int, place: Path, images: Images) -> None:
     """Bring an image to its place."""
     if entry.way == "pixels" or entry.source is None:
         _write_png(split.image(index), place)

@@ -12,14 +12,14 @@ import yaml
 
 from paretune.core.errors import UserError
 from paretune.core.types import Data
-from paretune.data.conversion.image_entries import Entry
+from paretune.data.conversion.image_entries import WrittenImage
 
 NO_CROWDS = "{form} keeps no crowds and no difficult objects: {count} were left out"
 VALID = {"val": "valid"}
 """Our name of a split → Darknet's."""
 
 
-def write_coco(draft: Path, data: Data, entries: list[Entry]) -> list[str]:
+def write_coco(draft: Path, data: Data, entries: list[WrittenImage]) -> list[str]:
     """annotations/instances_<split>.json; ids count from 1 over all splits."""
     categories = [{"id": number, "name": name} for number, name in enumerate(data.classes, start=1)]
     number = 0
@@ -41,7 +41,7 @@ def write_coco(draft: Path, data: Data, entries: list[Entry]) -> list[str]:
     return []
 
 
-def write_voc(draft: Path, data: Data, entries: list[Entry]) -> list[str]:
+def write_voc(draft: Path, data: Data, entries: list[WrittenImage]) -> list[str]:
     """Annotations/<id>.xml and ImageSets/Main/<split>.txt; corners as VOC counts them: from 1, both inside."""
     for part in ("Annotations", "ImageSets/Main"):
         (draft / part).mkdir(parents=True)
@@ -78,7 +78,7 @@ def write_voc(draft: Path, data: Data, entries: list[Entry]) -> list[str]:
     return told + (order if list(data.classes) != sorted(data.classes) else [])
 
 
-def write_yolo(draft: Path, data: Data, entries: list[Entry]) -> list[str]:
+def write_yolo(draft: Path, data: Data, entries: list[WrittenImage]) -> list[str]:
     """labels/<split>/<id>.txt beside images/<split>/, and data.yaml."""
     lost = _write_labels("yolo", {split: draft / "labels" / split for split in data.splits}, entries)
     fields = {**{split: f"images/{split}" for split in data.splits}, "names": dict(enumerate(data.classes))}
@@ -86,7 +86,7 @@ def write_yolo(draft: Path, data: Data, entries: list[Entry]) -> list[str]:
     return lost
 
 
-def write_darknet(draft: Path, data: Data, entries: list[Entry]) -> list[str]:
+def write_darknet(draft: Path, data: Data, entries: list[WrittenImage]) -> list[str]:
     """obj.data, obj.names, <split>.txt, and obj_<split>_data/<id>.txt beside each image; val is called valid."""
     folders = {split: draft / f"obj_{VALID.get(split, split)}_data" for split in data.splits}
     lost = _write_labels("darknet", folders, entries)
@@ -102,7 +102,7 @@ def write_darknet(draft: Path, data: Data, entries: list[Entry]) -> list[str]:
     return lost
 
 
-def _write_labels(form: str, folders: dict[str, Path], entries: Sequence[Entry]) -> list[str]:
+def _write_labels(form: str, folders: dict[str, Path], entries: Sequence[WrittenImage]) -> list[str]:
     """Write a label file for each image; returns what YOLO's lines cannot hold."""
     if len({(entry.split, entry.id) for entry in entries}) < len(entries):
         raise UserError(

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 from paretune.core.types import Data
-from paretune.data.conversion.image_entries import Entry
+from paretune.data.conversion.image_entries import WrittenImage
 from paretune.data.conversion.text_formats import NO_CROWDS
 from paretune.data.formats.labelme_scan import CLASSES
 from paretune.data.formats.labelstudio_scan import CONFIG
@@ -37,7 +37,7 @@ _VIA_SHOWN = {
 """How VGG Image Annotator shows a project when it is begun; it opens none without."""
 
 
-def write_labelme(draft: Path, data: Data, entries: list[Entry]) -> list[str]:
+def write_labelme(draft: Path, data: Data, entries: list[WrittenImage]) -> list[str]:
     """<split>/<id>.json beside each image, and labels.txt with the classes in their order."""
     (draft / CLASSES).write_text("".join(f"{name}\n" for name in data.classes), encoding="utf-8")
     for entry in entries:
@@ -61,7 +61,7 @@ def write_labelme(draft: Path, data: Data, entries: list[Entry]) -> list[str]:
     return []
 
 
-def write_via(draft: Path, data: Data, entries: list[Entry]) -> list[str]:
+def write_via(draft: Path, data: Data, entries: list[WrittenImage]) -> list[str]:
     """<split>/via_project.json beside the images: a project of version 2."""
     classes = {"type": "dropdown", "description": "", "options": dict.fromkeys(data.classes, ""), "default_options": {}}
     for split in data.splits:
@@ -89,7 +89,7 @@ def write_via(draft: Path, data: Data, entries: list[Entry]) -> list[str]:
     return []
 
 
-def write_labelstudio(draft: Path, data: Data, entries: list[Entry]) -> list[str]:
+def write_labelstudio(draft: Path, data: Data, entries: list[WrittenImage]) -> list[str]:
     """<split>.json with a task for each image of images/<split>/, as local files, and label_config.xml."""
     view = ET.Element("View")
     ET.SubElement(view, "Image", name="image", value="$image")
@@ -111,7 +111,7 @@ def write_labelstudio(draft: Path, data: Data, entries: list[Entry]) -> list[str
     return [NO_CROWDS.format(form="labelstudio", count=ignored)] if ignored else []
 
 
-def _results(entry: Entry, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+def _results(entry: WrittenImage, classes: tuple[str, ...]) -> list[dict[str, Any]]:
     width, height = entry.size
     told = {"original_width": width, "original_height": height, "image_rotation": 0}
     names = {"from_name": "label", "to_name": "image", "type": "rectanglelabels"}

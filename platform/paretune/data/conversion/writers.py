@@ -7,12 +7,12 @@ from pathlib import Path
 
 from paretune.core.errors import UserError, did_you_mean
 from paretune.core.types import Data
-from paretune.data.conversion.image_entries import Entry, Images, entries_of, place_image
+from paretune.data.conversion.image_entries import Images, WrittenImage, entries_of, place_image
 from paretune.data.conversion.text_formats import VALID, write_coco, write_darknet, write_voc, write_yolo
 from paretune.data.conversion.tool_formats import write_labelme, write_labelstudio, write_via
 from paretune.storage.atomic_files import new_folder
 
-WRITERS: Mapping[str, tuple[str, Callable[[Path, Data, list[Entry]], list[str]]]] = {
+WRITERS: Mapping[str, tuple[str, Callable[[Path, Data, list[WrittenImage]], list[str]]]] = {
     "coco": ("{split}", write_coco),
     "darknet": ("obj_{valid}_data", write_darknet),
     "labelme": ("{split}", write_labelme),
@@ -60,7 +60,7 @@ def write_dataset(data: Data, folder: Path, form: str, images: Images = "copy") 
         raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
 
-def _told(entries: list[Entry], images: Images) -> list[str]:
+def _told(entries: list[WrittenImage], images: Images) -> list[str]:
     """Say what of the image files a reader of the dataset must know."""
     turned = sum(entry.turned for entry in entries)
     unturned = sum(entry.way == "pixels" and entry.source is not None for entry in entries)

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from paretune.data.formats import coco_scan as coco
 from paretune.data.raw_annotations import Survey
-from paretune.data.scanned_dataset import Surveyed
+from paretune.data.scanned_dataset import ScannedDataset
 
 
-class Coco(Surveyed):
+class Coco(ScannedDataset):
     """Photographs annotated in COCO's format: annotations/instances_train2017.json, train2017/ and so on."""
 
     name: ClassVar[str] = "coco"

@@ -12,7 +12,7 @@ from typing import Any
 from paretune.core.errors import UserError
 from paretune.data.file_io import read_file
 from paretune.data.formats.coco_json import as_text, box_of, box_of_segmentation, flag_of, id_of, number_of
-from paretune.data.formats.filenames import Finder
+from paretune.data.formats.filenames import FileFinder
 from paretune.data.image_io import SUFFIXES
 from paretune.data.raw_annotations import Finding, RawBox, RawImage, Survey
 
@@ -53,7 +53,7 @@ def survey_files(root: Path, parts: Mapping[str, tuple[Path, Sequence[Path]]]) -
     images: list[RawImage] = []
     findings: list[Finding] = []
     listed: dict[Path, set[Path]] = defaultdict(set)
-    finder = Finder()
+    finder = FileFinder()
     readers = [_Reader(file, folders, split, finder) for split, (file, folders) in parts.items()]
     for reader in readers:
         images += (read := reader.read())
@@ -99,7 +99,7 @@ class _Reader:
     file: Path
     folders: Sequence[Path]
     split: str
-    finder: Finder
+    finder: FileFinder
     findings: list[Finding] = field(default_factory=list)
     names: dict[int | str, str] = field(default_factory=dict)
     """Category id → name."""

@@ -25,7 +25,7 @@ def slashed(name: str) -> str:
     return name.translate(_SEPARATORS)
 
 
-class Names:
+class NameIndex:
     """Known names, looked up as another system may write them."""
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -47,7 +47,7 @@ class Names:
         return None
 
 
-class Finder:
+class FileFinder:
     """Looks files up in folders, each of which it lists once."""
 
     def __init__(self) -> None:

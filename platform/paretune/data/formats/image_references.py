@@ -9,7 +9,7 @@ from os.path import normpath
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from paretune.data.formats.filenames import Finder, folded, slashed
+from paretune.data.formats.filenames import FileFinder, folded, slashed
 from paretune.data.image_io import SUFFIXES
 
 SPLITS = ("train", "val", "valid", "validation", "test")
@@ -18,12 +18,12 @@ _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
 """What Label Studio puts before the name of an uploaded file."""
 
 
-class Images:
+class ImageIndex:
     """The image files below a folder, found by what is written of them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._finder = Finder()
+        self._finder = FileFinder()
         self._named: dict[str, list[Path]] | None = None
 
     def find(self, reference: str, near: Sequence[Path] = (), stem: str | None = None) -> Path | None:

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from paretune.data.formats import labelme_scan as labelme
 from paretune.data.raw_annotations import Survey
-from paretune.data.scanned_dataset import Surveyed
+from paretune.data.scanned_dataset import ScannedDataset
 
 
-class Labelme(Surveyed):
+class Labelme(ScannedDataset):
     """Photographs annotated with labelme: a.json beside a.jpg, or with the image in it; train/, val/ are the splits."""
 
     name: ClassVar[str] = "labelme"

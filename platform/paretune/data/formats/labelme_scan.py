@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.data.formats.outline_boxes import NO_BOX, around, sides
-from paretune.data.formats.tool_files import Drawn, Reading, any_like, files_below, is_ignored, read_json
+from paretune.data.formats.tool_files import DrawnObject, FolderScan, any_like, files_below, is_ignored, read_json
 from paretune.data.formats.yolo_layouts import names_in
 from paretune.data.raw_annotations import RawBox, RawImage, Survey
 
@@ -30,7 +30,7 @@ def fits(root: Path) -> bool:
 
 def survey_folder(root: Path) -> Survey:
     """Read every labelme file below a folder; folders named train, val or test are the splits."""
-    reading = Reading(root)
+    reading = FolderScan(root)
     for file in files_below(root, ".json"):
         fields = read_json(reading, file)
         if isinstance(fields, dict) and isinstance(fields.get("shapes"), list):
@@ -44,7 +44,7 @@ def survey_folder(root: Path) -> Survey:
     return reading.survey([*dict.fromkeys([*listed, *there])])
 
 
-def _add(reading: Reading, file: Path, fields: dict[str, Any]) -> None:
+def _add(reading: FolderScan, file: Path, fields: dict[str, Any]) -> None:
     told = sides(fields, "imageWidth", "imageHeight")
     image, embedded = _image(reading, file, fields)
     boxes = tuple(_boxes(reading, file, fields["shapes"]))
@@ -62,7 +62,7 @@ def _add(reading: Reading, file: Path, fields: dict[str, Any]) -> None:
     reading.add(RawImage(image, file, boxes, told, embedded, reading.splits_of(file)))
 
 
-def _image(reading: Reading, file: Path, fields: dict[str, Any]) -> tuple[Path, bool]:
+def _image(reading: FolderScan, file: Path, fields: dict[str, Any]) -> tuple[Path, bool]:
     """Return the image's file, and whether it is the annotation itself, which holds the image."""
     written = fields.get("imagePath")
     path = written if isinstance(written, str) and written.isprintable() and written else f"{file.stem}.jpg"
@@ -74,7 +74,7 @@ def _image(reading: Reading, file: Path, fields: dict[str, Any]) -> tuple[Path, 
     return file.parent / path, False
 
 
-def _boxes(reading: Reading, file: Path, shapes: list[Any]) -> Iterator[RawBox]:
+def _boxes(reading: FolderScan, file: Path, shapes: list[Any]) -> Iterator[RawBox]:
     for index, shape in enumerate(shapes):
         where = f"shapes[{index}]"
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"].strip():
@@ -90,15 +90,15 @@ def _boxes(reading: Reading, file: Path, shapes: list[Any]) -> Iterator[RawBox]:
             yield RawBox(name, box, where, ignore)
 
 
-def _drawn(what: str, points: Any) -> Drawn:
+def _drawn(what: str, points: Any) -> DrawnObject:
     if what in _NO_AREA:
-        return Drawn(None)
+        return DrawnObject(None)
     box = around(points)
     if what == "circle" and isinstance(points, list) and len(points) == 2 and not math.isnan(box[0]):
         (x, y), radius = points[0], math.dist(*points)
-        return Drawn((x - radius, y - radius, x + radius, y + radius), exact=False)
+        return DrawnObject((x - radius, y - radius, x + radius, y + radius), exact=False)
     if what == "mask":
-        return Drawn((box[0], box[1], box[2] + 1, box[3] + 1), exact=False)
+        return DrawnObject((box[0], box[1], box[2] + 1, box[3] + 1), exact=False)
     if isinstance(points, list) and len(points) < 2:
-        return Drawn(NO_BOX)
-    return Drawn(box, exact=what == "rectangle")
+        return DrawnObject(NO_BOX)
+    return DrawnObject(box, exact=what == "rectangle")

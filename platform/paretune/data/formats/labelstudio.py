@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from paretune.data.formats import labelstudio_scan as labelstudio
 from paretune.data.raw_annotations import Survey
-from paretune.data.scanned_dataset import Surveyed
+from paretune.data.scanned_dataset import ScannedDataset
 
 
-class LabelStudio(Surveyed):
+class LabelStudio(ScannedDataset):
     """Photographs annotated with Label Studio: its .json exports with the images below; train.json is a split."""
 
     name: ClassVar[str] = "labelstudio"

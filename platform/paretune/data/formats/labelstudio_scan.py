@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 from paretune.core.errors import UserError
 from paretune.data.formats.image_references import is_image, name_of
 from paretune.data.formats.outline_boxes import Box, around, around_ellipse, around_turned, number, sides
-from paretune.data.formats.tool_files import ONLY_CLASS, Drawn, Reading, any_like, files_below, read_json
+from paretune.data.formats.tool_files import ONLY_CLASS, DrawnObject, FolderScan, any_like, files_below, read_json
 from paretune.data.image_io import image_size
 from paretune.data.raw_annotations import RawBox, RawImage, Survey
 
@@ -41,7 +41,7 @@ def fits(root: Path) -> bool:
 
 def survey_folder(root: Path) -> Survey:
     """Read every export below a folder; files and folders named train, val or test are the splits."""
-    reading = Reading(root)
+    reading = FolderScan(root)
     for file in files_below(root, ".json"):
         tasks = _tasks(read_json(reading, file))
         if not tasks:
@@ -83,7 +83,7 @@ def _names_image(text: str) -> bool:
     return is_image(Path(name_of(text) or "."))
 
 
-def _add(reading: Reading, file: Path, where: str, task: dict[str, Any]) -> None:
+def _add(reading: FolderScan, file: Path, where: str, task: dict[str, Any]) -> None:
     texts = [value for value in (*task["data"].values(), task.get("file_upload")) if isinstance(value, str) and value]
     written = [text for text in texts if _names_image(text)] or texts
     if not written:
@@ -121,7 +121,7 @@ def _size_of(image: Path | None) -> tuple[int, int] | None:
 
 
 def _boxes(
-    reading: Reading, file: Path, where: str, results: Sequence[Any], size: tuple[int, int] | None
+    reading: FolderScan, file: Path, where: str, results: Sequence[Any], size: tuple[int, int] | None
 ) -> Iterator[RawBox]:
     """Give the objects of an annotation; what was drawn and what it was called may be two results of one id."""
     regions: dict[Any, dict[str, Any]] = {}
@@ -150,7 +150,7 @@ def _classes(region: Mapping[str, Any]) -> list[str]:
     return [str(name) for values in lists for name in values if isinstance(name, str) and name]
 
 
-def _drawn(region: Mapping[str, Any], size: tuple[int, int] | None) -> tuple[Drawn, str]:
+def _drawn(region: Mapping[str, Any], size: tuple[int, int] | None) -> tuple[DrawnObject, str]:
     """Return what was drawn, in shares of the image, and what it is."""
     wide, high = size or (1, 1)
     degrees = number(region.get("rotation", 0.0))
@@ -158,15 +158,15 @@ def _drawn(region: Mapping[str, Any], size: tuple[int, int] | None) -> tuple[Dra
     if "width" in region and "height" in region:
         box = (x, y, x + number(region["width"]) / 100 * wide, y + number(region["height"]) / 100 * high)
         if degrees == 0:
-            return Drawn(_shares(box, wide, high)), "box"
-        return Drawn(_shares(around_turned(box, degrees, (x, y)), wide, high), exact=False), "turned box"
+            return DrawnObject(_shares(box, wide, high)), "box"
+        return DrawnObject(_shares(around_turned(box, degrees, (x, y)), wide, high), exact=False), "turned box"
     if "radiusX" in region:
         radii = number(region["radiusX"]) / 100 * wide, number(region.get("radiusY")) / 100 * high
-        return Drawn(_shares(around_ellipse(x, y, radii, degrees), wide, high), exact=False), "ellipse"
+        return DrawnObject(_shares(around_ellipse(x, y, radii, degrees), wide, high), exact=False), "ellipse"
     if "points" in region:
         left, top, right, bottom = around(region["points"])
-        return Drawn((left / 100, top / 100, right / 100, bottom / 100), exact=False), "polygon"
-    return Drawn(None), "brush stroke or point"
+        return DrawnObject((left / 100, top / 100, right / 100, bottom / 100), exact=False), "polygon"
+    return DrawnObject(None), "brush stroke or point"
 
 
 def _shares(box: Box, wide: int, high: int) -> Box:

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from paretune.data.formats import supervisely_scan as supervisely
 from paretune.data.raw_annotations import Survey
-from paretune.data.scanned_dataset import Surveyed
+from paretune.data.scanned_dataset import ScannedDataset
 
 
-class Supervisely(Surveyed):
+class Supervisely(ScannedDataset):
     """Photographs annotated with Supervisely: meta.json, train/img/a.jpg with train/ann/a.jpg.json and so on."""
 
     name: ClassVar[str] = "supervisely"

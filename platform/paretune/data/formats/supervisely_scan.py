@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.data.formats.outline_boxes import NO_BOX, Box, around, number, sides
-from paretune.data.formats.tool_files import Drawn, Reading, read_json
+from paretune.data.formats.tool_files import DrawnObject, FolderScan, read_json
 from paretune.data.raw_annotations import RawBox, RawImage, Survey
 
 LAYOUT = "Supervisely's meta.json with ann/ and img/ in each dataset"
@@ -39,7 +39,7 @@ def _datasets(root: Path) -> list[Path]:
 
 def survey_folder(root: Path) -> Survey:
     """Read every annotation; datasets named train, val or test are the splits."""
-    reading = Reading(root)
+    reading = FolderScan(root)
     listed = _classes(reading, root)
     for dataset in dict.fromkeys(_datasets(root)):
         for file in sorted((dataset / "ann").glob("*.json")):
@@ -54,7 +54,7 @@ def survey_folder(root: Path) -> Survey:
     return reading.survey([*dict.fromkeys([*listed, *there])])
 
 
-def _classes(reading: Reading, root: Path) -> list[str]:
+def _classes(reading: FolderScan, root: Path) -> list[str]:
     """Return the names of the project's classes, those of points and lines left out."""
     file = next((path for path in (root / "meta.json", root.parent / "meta.json") if path.is_file()), None)
     fields = read_json(reading, file) if file else None
@@ -63,14 +63,14 @@ def _classes(reading: Reading, root: Path) -> list[str]:
     return [str(entry["title"]) for entry in given if "title" in entry and entry.get("shape") not in _NO_AREA]
 
 
-def _image(reading: Reading, dataset: Path, file: Path) -> Path:
+def _image(reading: FolderScan, dataset: Path, file: Path) -> Path:
     """Return the image of an annotation: of a.jpg.json a.jpg; older projects write a.json."""
     found = reading.images.find(file.stem, [dataset / "img"]) if Path(file.stem).suffix else None
     same = [path for path in (dataset / "img").iterdir() if path.stem == file.stem]
     return found or (same[0] if len(same) == 1 else dataset / "img" / file.stem)
 
 
-def _boxes(reading: Reading, file: Path, objects: list[Any]) -> Iterator[RawBox]:
+def _boxes(reading: FolderScan, file: Path, objects: list[Any]) -> Iterator[RawBox]:
     for index, entry in enumerate(objects):
         where = f"objects[{index}]"
         name = entry.get("classTitle") if isinstance(entry, dict) else None
@@ -83,14 +83,14 @@ def _boxes(reading: Reading, file: Path, objects: list[Any]) -> Iterator[RawBox]
             yield RawBox(name.strip(), box, where)
 
 
-def _drawn(what: str, entry: dict[str, Any]) -> Drawn:
+def _drawn(what: str, entry: dict[str, Any]) -> DrawnObject:
     if what in _NO_AREA:
-        return Drawn(None)
+        return DrawnObject(None)
     if what in ("bitmap", "alpha_mask"):
-        return Drawn(_mask(entry.get("bitmap")), exact=False)
+        return DrawnObject(_mask(entry.get("bitmap")), exact=False)
     points = entry.get("points")
     left, top, right, bottom = around(points.get("exterior") if isinstance(points, dict) else None)
-    return Drawn((left, top, right + 1, bottom + 1), exact=what == "rectangle")
+    return DrawnObject((left, top, right + 1, bottom + 1), exact=what == "rectangle")
 
 
 def _mask(fields: Any) -> Box:

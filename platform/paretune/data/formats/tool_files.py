@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from paretune.core.errors import UserError
 from paretune.data.file_io import read_file
-from paretune.data.formats.image_references import Images, images_below, split_of
+from paretune.data.formats.image_references import ImageIndex, images_below, split_of
 from paretune.data.formats.outline_boxes import Box
 from paretune.data.raw_annotations import Finding, RawBox, RawImage, Survey
 
@@ -25,7 +25,7 @@ _HEAD, _END = 1_000_000, 65_536
 """Bytes of a file that are looked into: what lies between may be a picture."""
 
 
-class Drawn(NamedTuple):
+class DrawnObject(NamedTuple):
     """One object as a tool has drawn it."""
 
     box: Box | None
@@ -35,7 +35,7 @@ class Drawn(NamedTuple):
 
 
 @dataclass
-class Reading:
+class FolderScan:
     """A folder that is being read: what was found, and what is wrong."""
 
     root: Path
@@ -44,7 +44,7 @@ class Reading:
 
     def __post_init__(self) -> None:
         """Know the images below the root; they are listed when one is looked for by its name alone."""
-        self.images = Images(self.root)
+        self.images = ImageIndex(self.root)
         self._claimed: dict[Path, str] = {}
 
     def tell(self, kind: str, file: Path, where: str, message: str) -> Finding:
@@ -73,7 +73,7 @@ class Reading:
         """Return what hinders training of the findings that were added since there were so many."""
         return tuple(finding for finding in self.findings[since:] if finding.hinders)
 
-    def drawn(self, file: Path, where: str, drawn: Drawn, what: str) -> Box | None:
+    def drawn(self, file: Path, where: str, drawn: DrawnObject, what: str) -> Box | None:
         """Return an object's box, telling how it was come by; None where there is none."""
         if drawn.box is None:
             self.tell("no-box", file, where, f"a {what} has no area: left out")
@@ -99,7 +99,7 @@ class Reading:
         return next(((name,) for path in paths if (name := split_of(path, self.root))), ())
 
 
-def read_json(reading: Reading, file: Path) -> Any:
+def read_json(reading: FolderScan, file: Path) -> Any:
     """Return what a JSON file holds; None, and a finding, where it holds none."""
     try:
         return json.loads(read_file(file, _MOST_BYTES))

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from paretune.data.formats import via_scan as via
 from paretune.data.raw_annotations import Survey
-from paretune.data.scanned_dataset import Surveyed
+from paretune.data.scanned_dataset import ScannedDataset
 
 
-class Via(Surveyed):
+class Via(ScannedDataset):
     """Photographs annotated with VGG Image Annotator: its .json or .csv files; train/, val/ are the splits."""
 
     name: ClassVar[str] = "via"

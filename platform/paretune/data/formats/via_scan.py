@@ -21,8 +21,8 @@ from paretune.data.formats.outline_boxes import around, around_ellipse, number
 from paretune.data.formats.tool_files import (
     IGNORED,
     ONLY_CLASS,
-    Drawn,
-    Reading,
+    DrawnObject,
+    FolderScan,
     any_like,
     files_below,
     is_ignored,
@@ -71,7 +71,7 @@ def survey_folder(root: Path, attribute: str | None = None) -> Survey:
     Raises:
         UserError: regions have several attributes, and which is the class is not known.
     """
-    reading = Reading(root)
+    reading = FolderScan(root)
     entries: list[_Entry] = []
     options: dict[str, list[str]] = {}
     for file in files_below(root, ".json"):
@@ -149,7 +149,7 @@ def _options(fields: Mapping[str, Any]) -> dict[str, list[str]]:
     return {key: list(options) for key, options in given.items() if isinstance(options, dict)}
 
 
-def _of_csv(reading: Reading, file: Path) -> Iterator[_Entry]:
+def _of_csv(reading: FolderScan, file: Path) -> Iterator[_Entry]:
     grouped: dict[str, tuple[int, list[Any]]] = {}
     try:
         text = read_file(file, _MOST_BYTES).decode("utf-8-sig").removeprefix("#")
@@ -167,7 +167,7 @@ def _of_csv(reading: Reading, file: Path) -> Iterator[_Entry]:
         yield _Entry(file, f"line {line}", name, "", regions)
 
 
-def _region(reading: Reading, file: Path, where: str, row: Mapping[str, str | None]) -> list[Any]:
+def _region(reading: FolderScan, file: Path, where: str, row: Mapping[str, str | None]) -> list[Any]:
     """Return the region of a row; none where the row says that the image has none."""
     try:
         shape, values = (json.loads(row[column] or "{}") for column in _COLUMNS[1:])
@@ -177,7 +177,7 @@ def _region(reading: Reading, file: Path, where: str, row: Mapping[str, str | No
     return [{"shape_attributes": shape, "region_attributes": values}] if shape else []
 
 
-def _class_key(reading: Reading, entries: Sequence[_Entry], attribute: str | None) -> str | None:
+def _class_key(reading: FolderScan, entries: Sequence[_Entry], attribute: str | None) -> str | None:
     """Return the attribute that is the class; None where no region has any: all are of one class."""
     counted: Counter[str] = Counter()
     for entry in entries:
@@ -201,7 +201,7 @@ def _class_key(reading: Reading, entries: Sequence[_Entry], attribute: str | Non
     return chosen
 
 
-def _boxes(reading: Reading, entry: _Entry, key: str | None) -> Iterator[RawBox]:
+def _boxes(reading: FolderScan, entry: _Entry, key: str | None) -> Iterator[RawBox]:
     for index, region in enumerate(entry.regions):
         where = f"{entry.where}: regions[{index}]"
         parts = region if isinstance(region, dict) else {}
@@ -228,23 +228,23 @@ def _class(value: Any) -> str:
     return str(value).strip() if isinstance(value, str | int | float) else ""
 
 
-def _drawn(shape: Mapping[str, Any]) -> Drawn:
+def _drawn(shape: Mapping[str, Any]) -> DrawnObject:
     of = {key: number(value) for key, value in shape.items() if not isinstance(value, list)}
     nan = math.nan
     match shape["name"]:
         case "rect" | "rectangle":
             x, y, width, height = (of.get(key, nan) for key in ("x", "y", "width", "height"))
-            return Drawn((x, y, x + width, y + height))
+            return DrawnObject((x, y, x + width, y + height))
         case "circle":
             x, y, radius = (of.get(key, nan) for key in ("cx", "cy", "r"))
-            return Drawn((x - radius, y - radius, x + radius, y + radius), exact=False)
+            return DrawnObject((x - radius, y - radius, x + radius, y + radius), exact=False)
         case "ellipse":
             x, y, across, down = (of.get(key, nan) for key in ("cx", "cy", "rx", "ry"))
             turned = math.degrees(of.get("theta", 0.0))
-            return Drawn(around_ellipse(x, y, (across, down), turned), exact=False)
+            return DrawnObject(around_ellipse(x, y, (across, down), turned), exact=False)
         case "polygon":
             xs, ys = shape.get("all_points_x"), shape.get("all_points_y")
             pairs = list(zip(xs, ys, strict=False)) if isinstance(xs, list) and isinstance(ys, list) else []
-            return Drawn(around(pairs), exact=False)
+            return DrawnObject(around(pairs), exact=False)
         case _:
-            return Drawn(None)
+            return DrawnObject(None)

@@ -11,13 +11,13 @@ from typing import ClassVar
 
 from paretune.data.folder_dataset import MOST_PROBLEMS
 from paretune.data.formats import voc_scan as voc
-from paretune.data.formats.voc_lists import Lists
+from paretune.data.formats.voc_lists import SplitLists
 from paretune.data.image_io import SUFFIXES
 from paretune.data.raw_annotations import Survey
-from paretune.data.scanned_dataset import Surveyed
+from paretune.data.scanned_dataset import ScannedDataset
 
 
-class Voc(Surveyed):
+class Voc(ScannedDataset):
     """Photographs annotated in Pascal VOC's format."""
 
     name: ClassVar[str] = "voc"
@@ -39,7 +39,7 @@ class Voc(Surveyed):
         return years[0] if len(years) == 1 and not (root / "Annotations").is_dir() else root
 
     @property
-    def lists(self) -> Lists:
+    def lists(self) -> SplitLists:
         """Which lists are the splits; none must be there where none is there or named: all images are shared out."""
         named = {"train": self.train, "val": self.val}
         # VOC 2007's protocol trains on trainval and chooses by test: no images are left that no search looks at
@@ -49,7 +49,7 @@ class Voc(Surveyed):
         others = {split for split in files if getattr(self, split) != split}
         some = others or any(files[split].is_file() for split in ("train", "val"))
         needed = frozenset({"train", *others} if some else ())
-        return Lists(files, needed, self.val_share, self.test_share, self.to_fill_a_split)
+        return SplitLists(files, needed, self.val_share, self.test_share, self.to_fill_a_split)
 
     def chosen(self, role: str) -> str | None:  # noqa: ARG002 - the survey's splits are called train, val and test
         """Return None: the lists that the fields name are the survey's splits train, val and test."""

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from paretune.data.formats import voc_scan as voc
 from paretune.data.raw_annotations import Survey
-from paretune.data.scanned_dataset import Surveyed
+from paretune.data.scanned_dataset import ScannedDataset
 
 
-class VocFlat(Surveyed):
+class VocFlat(ScannedDataset):
     """Photographs with a Pascal VOC annotation beside each; folders train, val and test are the splits."""
 
     name: ClassVar[str] = "voc_flat"

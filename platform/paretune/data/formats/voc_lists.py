@@ -11,7 +11,7 @@ from pathlib import Path
 
 from paretune.core.errors import UserError
 from paretune.data.file_io import read_file, text_of
-from paretune.data.formats.filenames import Names, slashed
+from paretune.data.formats.filenames import NameIndex, slashed
 from paretune.data.image_io import SUFFIXES
 from paretune.data.raw_annotations import Finding
 from paretune.data.split_lists import share_out
@@ -23,7 +23,7 @@ FLAGS = {"1": True, "+1": True, "0": True, "-1": False}
 
 
 @dataclass(frozen=True)
-class Lists:
+class SplitLists:
     """Which lists are the splits."""
 
     files: Mapping[str, Path]
@@ -37,7 +37,7 @@ class Lists:
 
 
 @dataclass(frozen=True)
-class Read:
+class SplitListContents:
     """What the lists say."""
 
     places: Mapping[str, Sequence[str]]
@@ -50,7 +50,7 @@ class Read:
     """Images that a class list leaves out."""
 
 
-def read_lists(lists: Lists, holds: Mapping[str, Collection[str]], findings: list[Finding]) -> Read:
+def read_lists(lists: SplitLists, holds: Mapping[str, Collection[str]], findings: list[Finding]) -> SplitListContents:
     """Read the lists; what is wrong in them becomes a finding.
 
     Args:
@@ -87,7 +87,7 @@ def read_lists(lists: Lists, holds: Mapping[str, Collection[str]], findings: lis
     for split, ids in {**shared, **found}.items():
         for key in ids:
             places[key].append(split)
-    return Read(places, [*shared, *found], notes, frozenset(shared), frozenset(reader.flagged))
+    return SplitListContents(places, [*shared, *found], notes, frozenset(shared), frozenset(reader.flagged))
 
 
 class _Reader:
@@ -95,12 +95,12 @@ class _Reader:
 
     def __init__(self, keys: Sequence[str], findings: list[Finding]) -> None:
         self._findings = findings
-        self._names = Names(keys)
+        self._names = NameIndex(keys)
         of_last: dict[str, list[str]] = defaultdict(list)
         for key in keys:
             of_last[key.rpartition("/")[2]].append(key)
         self._of_last = {last: found[0] for last, found in of_last.items() if len(found) == 1}
-        self._last = Names(self._of_last)
+        self._last = NameIndex(self._of_last)
         self.flagged: set[str] = set()
 
     def read(self, file: Path) -> list[str]:

@@ -10,8 +10,8 @@ from xml.etree import ElementTree as ET
 
 from paretune.core.errors import UserError
 from paretune.data.file_io import read_file
-from paretune.data.formats.filenames import Names, slashed
-from paretune.data.formats.voc_lists import Lists, read_lists
+from paretune.data.formats.filenames import NameIndex, slashed
+from paretune.data.formats.voc_lists import SplitLists, read_lists
 from paretune.data.formats.voc_xml import CORNERS, MOST_BYTES, number_at, parse_root, text_at, told_encoding
 from paretune.data.image_io import SUFFIXES
 from paretune.data.raw_annotations import Finding, RawBox, RawImage, Survey
@@ -22,7 +22,7 @@ XML = frozenset({".xml"})
 _YES = frozenset({"1", "1.0", "true", "yes"})
 
 
-def survey_folder(root: Path, lists: Lists, classes: Sequence[str] | None = None) -> Survey:
+def survey_folder(root: Path, lists: SplitLists, classes: Sequence[str] | None = None) -> Survey:
     """Read ``Annotations/``, ``JPEGImages/`` and the lists of ``ImageSets/Main/``.
 
     Args:
@@ -113,11 +113,11 @@ def _paired(images_in: Path, annotations_in: Path, findings: list[Finding], *, o
     images, annotations = files_below(images_in, SUFFIXES), files_below(annotations_in, XML)
     taken = {file for key in annotations.keys() & images.keys() for file in images[key]}
     free = {key: files for key, files in images.items() if key not in annotations}
-    names = Names(free)
+    names = NameIndex(free)
     by_name: dict[str, list[Path]] = defaultdict(list)
     for each in (file for files in images.values() for file in files if file not in taken):
         by_name[each.name].append(each)
-    of_name = Names(by_name)
+    of_name = NameIndex(by_name)
     pairs: list[_Pair] = []
     used: dict[Path, Path] = {}
     for key, path in ((key, path) for key, paths in annotations.items() for path in paths):
@@ -154,7 +154,7 @@ def _chosen(near: Sequence[Path], read: _Annotation, findings: list[Finding]) ->
     if len(near) < 2:
         return near[0] if near else None
     told = slashed(read.file_name).rpartition("/")[2]
-    name = Names(file.name for file in near).find(told)
+    name = NameIndex(file.name for file in near).find(told)
     fits = ", ".join(file.name for file in near)
     if name is None:
         message = f"it fits {fits}, and its <filename> {told!r} is none of them"

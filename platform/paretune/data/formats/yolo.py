@@ -8,10 +8,10 @@ from typing import ClassVar
 from paretune.data.formats import yolo_layouts as yolofolder
 from paretune.data.formats import yolo_scan as yolo
 from paretune.data.raw_annotations import Survey
-from paretune.data.scanned_dataset import Surveyed
+from paretune.data.scanned_dataset import ScannedDataset
 
 
-class Yolo(Surveyed):
+class YoloFolder(ScannedDataset):
     """Photographs annotated in YOLO's text format: images/<split>/a.jpg with labels/<split>/a.txt, and data.yaml.
 
     Also as CVAT (YOLO 1.1 and Ultralytics), Roboflow, Label Studio, labelImg and Darknet lay it out: lists of images,

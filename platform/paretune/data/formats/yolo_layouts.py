@@ -9,7 +9,7 @@ from typing import Any
 
 from paretune.core.yaml_document import read_yaml
 from paretune.data.file_io import text_of
-from paretune.data.formats.filenames import Finder, slashed
+from paretune.data.formats.filenames import FileFinder, slashed
 from paretune.data.formats.image_references import SPLITS, images_below
 from paretune.data.image_io import SUFFIXES
 from paretune.data.raw_annotations import Finding
@@ -250,7 +250,7 @@ def _of_layout(root: Path) -> dict[str, list[Path]]:
 
 def _in_list(file: Path, bases: Sequence[Path], findings: list[Finding]) -> list[Path]:
     """Return the images of a list: each is relative to the list, or the end of its path to the list or the dataset."""
-    finder = Finder()
+    finder = FileFinder()
     folders = list(dict.fromkeys([file.parent, *bases]))
     seen: dict[Path, int] = {}
     for number, line in enumerate(_text(file).splitlines(), start=1):
@@ -267,7 +267,7 @@ def _in_list(file: Path, bases: Sequence[Path], findings: list[Finding]) -> list
     return list(seen)
 
 
-def _listed_image(written: str, folders: Sequence[Path], finder: Finder) -> Path:
+def _listed_image(written: str, folders: Sequence[Path], finder: FileFinder) -> Path:
     for folder in folders:
         if (path := folder / written).is_file():
             return path

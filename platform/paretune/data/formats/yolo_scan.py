@@ -11,7 +11,7 @@ from typing import Any
 from paretune.core.errors import UserError
 from paretune.data.box_checks import FAR, Corners, enclosing
 from paretune.data.file_io import read_file, text_of
-from paretune.data.formats.filenames import Finder
+from paretune.data.formats.filenames import FileFinder
 from paretune.data.formats.yolo_layouts import description, label_of, no_label, parts_of
 from paretune.data.raw_annotations import Finding, RawBox, RawImage, Survey
 
@@ -57,7 +57,7 @@ def survey_parts(
         behind: numbers of keypoints behind each box.
     """
     findings = list(found)
-    finder = Finder()
+    finder = FileFinder()
     images = []
     labels: dict[tuple[str, Path], Path] = {}
     exact = {label_of(file) for files in parts.values() for file in files}

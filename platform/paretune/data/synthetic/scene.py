@@ -54,7 +54,7 @@ CLASSES = tuple(OUTLINES)
 
 
 @dataclass(frozen=True)
-class Thing:
+class SceneObject:
     """Something flat lying in the picture."""
 
     outline: Floats
@@ -99,9 +99,9 @@ def paint(random: np.random.Generator, size: InputSize, difficulty: float) -> tu
     return image, _annotations(things, owner)
 
 
-def _things(random: np.random.Generator, size: InputSize, difficulty: float) -> list[Thing]:
+def _things(random: np.random.Generator, size: InputSize, difficulty: float) -> list[SceneObject]:
     """Choose objects, lookalikes and clutter, in the order in which they lie on each other."""
-    things: list[Thing] = []
+    things: list[SceneObject] = []
     boxes: list[Floats] = []
     objects = int(random.integers(FEWEST_OBJECTS, MOST_OBJECTS + 1))
     lookalikes = int(random.binomial(3, 0.5 * difficulty))
@@ -116,7 +116,7 @@ def _things(random: np.random.Generator, size: InputSize, difficulty: float) -> 
     return [things[i] for i in random.permutation(len(things))]
 
 
-def _shape(random: np.random.Generator, size: InputSize, difficulty: float, *, lookalike: bool) -> Thing:
+def _shape(random: np.random.Generator, size: InputSize, difficulty: float, *, lookalike: bool) -> SceneObject:
     """Make an object, or what nearly is one: a shape that is drawn out or has a hole.
 
     Most have the usual colour of their class, lookalikes too: it is a hint that is learnt early, and
@@ -137,10 +137,10 @@ def _shape(random: np.random.Generator, size: InputSize, difficulty: float, *, l
     hole = outline * random.uniform(0.4, 0.6) + centre if holed else None
     usual = random.random() > 0.6 * difficulty
     colour = paint_of_hue(random, label / len(CLASSES)) if usual else None
-    return Thing((outline + centre).astype(np.float32), hole, None if lookalike else label, colour)
+    return SceneObject((outline + centre).astype(np.float32), hole, None if lookalike else label, colour)
 
 
-def _clutter(random: np.random.Generator, size: InputSize) -> Thing:
+def _clutter(random: np.random.Generator, size: InputSize) -> SceneObject:
     """Make a bar or an irregular patch."""
     centre = random.random(2) * [size.width, size.height]
     side = min(size.width, size.height)
@@ -149,14 +149,14 @@ def _clutter(random: np.random.Generator, size: InputSize) -> Thing:
         corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [length / 2, width / 2]
     else:
         corners = _regular(9) * random.uniform(0.4, 1.0, (9, 1)) * side * random.uniform(0.05, 0.18)
-    return Thing((corners @ _rotation(random.uniform(0, 2 * math.pi)) + centre).astype(np.float32))
+    return SceneObject((corners @ _rotation(random.uniform(0, 2 * math.pi)) + centre).astype(np.float32))
 
 
 def _rotation(turn: float) -> NDArray[np.float64]:
     return np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
 
 
-def _lay(random: np.random.Generator, canvas: Floats, owner: NDArray[np.uint8], thing: Thing, mark: int) -> None:
+def _lay(random: np.random.Generator, canvas: Floats, owner: NDArray[np.uint8], thing: SceneObject, mark: int) -> None:
     """Put one thing on the canvas (H, W, 3), over all that lies there, perhaps with a shadow."""
     height, width = owner.shape
     left, top = np.maximum(np.floor(thing.outline.min(0)), 0).astype(int)
@@ -180,7 +180,7 @@ def _lay(random: np.random.Generator, canvas: Floats, owner: NDArray[np.uint8], 
     owner[here][cover > 127] = mark
 
 
-def coverage(thing: Thing, left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:
+def coverage(thing: SceneObject, left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:
     """Return how much of each pixel of a window the thing covers: (bottom - top, right - left), 0 to 255."""
     fine = np.zeros(((bottom - top) * _FINE, (right - left) * _FINE), np.uint8)
     for outline, value in ((thing.outline, 255), (thing.hole, 0)):
@@ -199,7 +199,7 @@ def _shadow(random: np.random.Generator, canvas: Floats, cover: NDArray[np.uint8
     room *= 1 - soft[: room.shape[0], : room.shape[1], None] * np.float32(0.5 / 255)
 
 
-def _annotations(things: list[Thing], owner: NDArray[np.uint8]) -> Annotations:
+def _annotations(things: list[SceneObject], owner: NDArray[np.uint8]) -> Annotations:
     """Return the annotations of the objects that can be seen at all."""
     seen = np.bincount(owner.ravel(), minlength=len(things) + 1)[1:]
     kept = [(t, n) for t, n in zip(things, seen, strict=True) if t.label is not None and n > 0]

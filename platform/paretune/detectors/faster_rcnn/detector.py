@@ -15,12 +15,12 @@ from paretune.core.fields import Field, ValidationInfo, field_validator, model_v
 from paretune.core.library_names import hash_problem, is_checkpoint, known_weights, missing_file
 from paretune.core.types import Annotations, Detections, Floats, InputSize, Thresholds
 from paretune.data.preprocess import IN_FLOAT, Preprocess, shown
-from paretune.detectors.base import OWN, Beginning, BoxLoss, ClassLoss, Compared, Detector, Losses
+from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Compared, Detector, InitialNetwork, Losses
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from paretune.detectors.faster_rcnn.network import FasterRcnn as Network
+    from paretune.detectors.faster_rcnn.network import FasterRcnnNetwork as Network
 
 _SMALLEST = 64
 """Side in pixels; below it the coarsest level is less than a cell."""
@@ -138,7 +138,7 @@ class FasterRcnn(Detector):
             longest=longer,
         )
 
-    def size_problem(self, size: InputSize) -> str | None:
+    def size_unsupported_reason(self, size: InputSize) -> str | None:
         """Ask for multiples of 32, so that every level's cells are of one size."""
         if size.width % 32 or size.height % 32 or min(size.width, size.height) < _SMALLEST:
             return f"both sides must be multiples of 32, at least {_SMALLEST}, for {self.variant}"
@@ -177,14 +177,14 @@ class FasterRcnn(Detector):
         """Build the network, with the weights that are asked for."""
         return self._begun(num_classes).network
 
-    def begin(self, classes: Sequence[str]) -> Beginning:
+    def begin(self, classes: Sequence[str]) -> InitialNetwork:
         """Build the network, with the weights that are asked for."""
         return self._begun(classes)
 
-    def _begun(self, classes: Sequence[str] | int) -> Beginning:
+    def _begun(self, classes: Sequence[str] | int) -> InitialNetwork:
         network = self.build(classes if isinstance(classes, int) else len(classes))
         if self.weights is None:
-            return Beginning(network)
+            return InitialNetwork(network)
         from paretune.detectors.pretrained_weights import ClassRows, begin_with, given
 
         found = given(self.weights, self.sha256, f"fasterrcnn_{self.variant}")
@@ -229,9 +229,9 @@ class FasterRcnn(Detector):
 
     def part_modules(self, network: nn.Module) -> dict[str, nn.Module]:
         """Return both networks."""
-        from paretune.detectors.faster_rcnn.network import Box, Core
+        from paretune.detectors.faster_rcnn.network import BoxNetwork, RegionNetwork
 
-        return {"core": Core(cast("Network", network)), "box": Box(cast("Network", network))}
+        return {"core": RegionNetwork(cast("Network", network)), "box": BoxNetwork(cast("Network", network))}
 
     def run(
         self, parts: Mapping[str, Callable[[Floats], Sequence[Floats]]], batch: Floats, size: InputSize

@@ -32,7 +32,7 @@ _BUILDERS: dict[str, Callable[..., Any]] = {
 }
 
 
-class FasterRcnn(nn.Module):
+class FasterRcnnNetwork(nn.Module):
     """Both networks with what lies between them; forward takes targets too, for training."""
 
     def __init__(self, parts: Any, propose: Propose, *, frozen: bool) -> None:
@@ -41,7 +41,7 @@ class FasterRcnn(nn.Module):
         self.regions = nn.Identity()  # shows the regions that are trained on, for a teacher to judge them too
         self._propose, self._frozen = propose, frozen
 
-    def train(self, mode: bool = True) -> FasterRcnn:
+    def train(self, mode: bool = True) -> FasterRcnnNetwork:
         """Set the mode; norms of trained weights keep their statistics, since batches of detectors are small."""
         super().train(mode)
         if self._frozen:
@@ -178,10 +178,10 @@ class Coder(BoxCoder):  # type: ignore[misc]
         return super().decode_single(rel_codes.float(), boxes)  # type: ignore[no-any-return]
 
 
-class Core(nn.Module):
+class RegionNetwork(nn.Module):
     """The first network by itself, for export."""
 
-    def __init__(self, network: FasterRcnn) -> None:
+    def __init__(self, network: FasterRcnnNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -190,10 +190,10 @@ class Core(nn.Module):
         return self.network.core(images)
 
 
-class Box(nn.Module):
+class BoxNetwork(nn.Module):
     """The second network by itself, for export."""
 
-    def __init__(self, network: FasterRcnn) -> None:
+    def __init__(self, network: FasterRcnnNetwork) -> None:
         super().__init__()
         self.heads = nn.ModuleList([network.roi_heads.box_head, network.roi_heads.box_predictor])
 
@@ -206,7 +206,7 @@ class Box(nn.Module):
 class PruneView(nn.Module):
     """What torch-pruning traces: pooling in place of RoIAlign couples the same channels; ends at the predictors."""
 
-    def __init__(self, network: FasterRcnn) -> None:
+    def __init__(self, network: FasterRcnnNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -229,7 +229,7 @@ def build(
     frozen: bool = False,
     head_width: int | None = None,
     norm_eps: float = 1e-5,
-) -> FasterRcnn:
+) -> FasterRcnnNetwork:
     """Build one of torchvision's networks with fresh weights and batch norms.
 
     Args:
@@ -258,4 +258,4 @@ def build(
         channels = parts.backbone.out_channels * POOL**2
         parts.roi_heads.box_head = TwoMLPHead(channels, head_width)
         parts.roi_heads.box_predictor = FastRCNNPredictor(head_width, num_classes + 1)
-    return FasterRcnn(parts, propose, frozen=frozen)
+    return FasterRcnnNetwork(parts, propose, frozen=frozen)

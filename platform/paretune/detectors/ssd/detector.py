@@ -9,7 +9,7 @@ from paretune.core.fields import Field, ValidationInfo, field_validator, model_v
 from paretune.core.library_names import hash_problem, is_checkpoint, known_weights, missing_file
 from paretune.core.types import Annotations, Detections, Floats, InputSize, Thresholds
 from paretune.data.preprocess import IN_FLOAT, SHRINKING, Preprocess
-from paretune.detectors.base import OWN, Beginning, BoxLoss, ClassLoss, Compared, Detector, Losses
+from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Compared, Detector, InitialNetwork, Losses
 from paretune.detectors.ssd.default_boxes import Ratios, boxes_per_cell, default_boxes, even_scales
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Ssd(Detector):
         shrinking = IN_FLOAT if self.transform == "torchvision" else SHRINKING
         return Preprocess(resize="stretch", mean=mean, std=std, shrinking=shrinking)
 
-    def size_problem(self, size: InputSize) -> str | None:
+    def size_unsupported_reason(self, size: InputSize) -> str | None:
         """Ask for sides that leave something for the last convolutions."""
         smallest = _LITE_SMALLEST if self._lite else _VGG_SMALLEST
         if min(size.width, size.height) < smallest:
@@ -145,19 +145,19 @@ class Ssd(Detector):
         """Build the network, with the weights that are asked for."""
         return self._begun(num_classes).network
 
-    def begin(self, classes: Sequence[str]) -> Beginning:
+    def begin(self, classes: Sequence[str]) -> InitialNetwork:
         """Build the network, with the weights that are asked for."""
         return self._begun(classes)
 
-    def _begun(self, classes: Sequence[str] | int) -> Beginning:
+    def _begun(self, classes: Sequence[str] | int) -> InitialNetwork:
         count = classes if isinstance(classes, int) else len(classes)
         if self.weights is None:
-            return Beginning(self.build(count))
+            return InitialNetwork(self.build(count))
         from paretune.detectors import pretrained_weights as pretrained
 
         if self._of_classifier:
             state = pretrained.fetch("mobilenet_v3_large" if self._lite else "vgg16", self.weights)
-            return Beginning(self._built(count, state, reduced_tail=False))
+            return InitialNetwork(self._built(count, state, reduced_tail=False))
         given = pretrained.given(self.weights, self.sha256, self.variant)
         network = self._built(count, None, reduced_tail=True)
         if self._lite and pretrained.shapes_differ(network, given, _TAIL):  # with the backbone of a classifier

@@ -10,7 +10,7 @@ from paretune.core.fields import Field, model_validator
 from paretune.core.library_names import CHECKPOINTS, is_checkpoint, is_url, missing_file
 from paretune.core.types import Annotations, Detections, Floats, InputSize, Thresholds
 from paretune.data.preprocess import Preprocess
-from paretune.detectors.base import OWN, Beginning, BoxLoss, ClassLoss, Compared, Detector, Losses
+from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Compared, Detector, InitialNetwork, Losses
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -93,14 +93,14 @@ class Yolo(Detector):
         """Build the network, with a checkpoint's weights if one is named."""
         return self._begun(num_classes).network
 
-    def begin(self, classes: Sequence[str]) -> Beginning:
+    def begin(self, classes: Sequence[str]) -> InitialNetwork:
         """Build the network, with a checkpoint's weights if one is named."""
         return self._begun(classes)
 
-    def _begun(self, classes: Sequence[str] | int) -> Beginning:
+    def _begun(self, classes: Sequence[str] | int) -> InitialNetwork:
         network = self.build(classes if isinstance(classes, int) else len(classes))
         if self.weights is None:
-            return Beginning(network)
+            return InitialNetwork(network)
         from paretune.detectors.checkpoints import checkpoint
         from paretune.detectors.pretrained_weights import ClassRows, begin_with
 
@@ -115,7 +115,7 @@ class Yolo(Detector):
         """Letterbox on grey, BGR, values 0 to 255 as they are."""
         return Preprocess(resize="letterbox", fill=114, order="bgr", scale=1.0)
 
-    def size_problem(self, size: InputSize) -> str | None:
+    def size_unsupported_reason(self, size: InputSize) -> str | None:
         """Ask for even sides of at least one cell of the coarsest level."""
         if size.width % 2 or size.height % 2 or min(size.width, size.height) < _SMALLEST:
             return f"both sides must be even and at least {_SMALLEST} (multiples of 32 waste nothing)"

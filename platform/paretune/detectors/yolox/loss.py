@@ -44,7 +44,7 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Assigned:
+class AssignedCells:
     """The cells that are responsible for a box; P of them in the batch, N boxes at most in an image."""
 
     image: Tensor
@@ -120,7 +120,7 @@ def padded(annotations: Sequence[Annotations], device: torch.device) -> tuple[Te
     return boxes.to(device), labels.to(device), real.to(device)
 
 
-def assign(found: Predictions, boxes: Tensor, labels: Tensor, real: Tensor) -> Assigned:
+def assign(found: Predictions, boxes: Tensor, labels: Tensor, real: Tensor) -> AssignedCells:
     """Give every box to the few cells that already predict it best (SimOTA).
 
     How many: the sum of its ten best overlaps, so a box that is predicted well gets more. A cell
@@ -145,7 +145,7 @@ def assign(found: Predictions, boxes: Tensor, labels: Tensor, real: Tensor) -> A
     lowest, box = price.min(1)  # (B, A)
     image, cell = lowest.isfinite().nonzero(as_tuple=True)
     box = box[image, cell]
-    return Assigned(image, cell, box, overlap[image, box, cell])
+    return AssignedCells(image, cell, box, overlap[image, box, cell])
 
 
 def _near(found: Predictions, boxes: Tensor) -> Tensor:

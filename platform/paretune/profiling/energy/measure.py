@@ -16,15 +16,15 @@ from typing import Any
 
 from paretune.core.target import Target
 from paretune.core.types import Image
-from paretune.profiling.energy.rapl import POWERCAP, Zone, joules, packages
-from paretune.profiling.gpu.contention import foreigners, watching
+from paretune.profiling.energy.rapl import POWERCAP, RaplZone, joules, packages
+from paretune.profiling.gpu.contention import foreigners, monitor_gpu
 from paretune.profiling.gpu.nvml import opened
 from paretune.profiling.gpu.profiler import GPUProfiler
-from paretune.profiling.latency.samples import Batch, Protocol, column
+from paretune.profiling.latency.samples import MeasurementProtocol, SampleBatch, column
 from paretune.profiling.latency.shared_images import saved_images
 from paretune.profiling.latency.worker_client import LOADER, Worker
 from paretune.system.cpu_cores import passed, reading
-from paretune.system.device_lock import alone_on
+from paretune.system.device_lock import exclusive_device
 from paretune.system.physical_gpu import NoGpuError, number_of
 
 WINDOW, FINALIST_WINDOW, IDLE = 5.0, 10.0, 5.0
@@ -95,7 +95,7 @@ def energy(
     *,
     seconds: float = WINDOW,
     idle_seconds: float = IDLE,
-    protocol: Protocol = Protocol(),  # noqa: B008 - frozen
+    protocol: MeasurementProtocol = MeasurementProtocol(),  # noqa: B008 - frozen
     loader: str = LOADER,
     powercap: Path = POWERCAP,
 ) -> Energy:
@@ -126,12 +126,12 @@ def energy(
     if isinstance(meter, str):
         return unavailable(meter)
     try:
-        with alone_on(target.device), saved_images(images) as file:
+        with exclusive_device(target.device), saved_images(images) as file:
             with meter.span() as idle:
                 time.sleep(idle_seconds)
             with Worker(artefact, file, target, protocol, loader) as worker:
                 worker.warm_up()
-                with watching(target) as watch, watch.around(worker.pid) as looks, meter.span() as busy:
+                with monitor_gpu(target) as watch, watch.around(worker.pid) as looks, meter.span() as busy:
                     batch = worker.sample(seconds, 1)
     except RuntimeError as error:
         return unavailable(str(error), failed=True)
@@ -143,7 +143,7 @@ def energy(
 
 
 @dataclass
-class Span:
+class MeterReading:
     """What a meter saw during a block; filled when it ends."""
 
     joules: float | None = None
@@ -164,11 +164,11 @@ class Span:
 class _Packages:
     """The CPU's counters."""
 
-    zones: tuple[Zone, ...]
+    zones: tuple[RaplZone, ...]
 
     @contextmanager
-    def span(self) -> Iterator[Span]:
-        span = Span(source=RAPL)
+    def span(self) -> Iterator[MeterReading]:
+        span = MeterReading(source=RAPL)
         before, work, start = self._read(span), _work(), time.monotonic()
         yield span
         after, span.seconds = self._read(span), time.monotonic() - start
@@ -176,7 +176,7 @@ class _Packages:
         if before and after:
             span.joules = joules(self.zones, before, after)
 
-    def _read(self, span: Span) -> list[int]:
+    def _read(self, span: MeterReading) -> list[int]:
         try:
             return [zone.microjoules() for zone in self.zones]
         except (OSError, ValueError) as error:
@@ -192,8 +192,8 @@ class _Gpu:
     """CUDA's, in this process."""
 
     @contextmanager
-    def span(self) -> Iterator[Span]:
-        span = Span()
+    def span(self) -> Iterator[MeterReading]:
+        span = MeterReading()
         with GPUProfiler(self.number) as profiler:
             yield span
         told = profiler.report
@@ -203,7 +203,7 @@ class _Gpu:
             span.celsius = (told.celsius.first, told.celsius.last)
 
 
-def problem(target: Target) -> str | None:
+def unsupported_reason(target: Target) -> str | None:
     """Tell why this machine does not say what the device of a target takes; None where it does."""
     meter = _meter(target, POWERCAP)
     return meter if isinstance(meter, str) else None
@@ -229,7 +229,7 @@ def _work() -> dict[str, float]:
     return reading(range(os.cpu_count() or 1), 0.0)
 
 
-def _others(busy: Span, batch: Batch) -> list[str]:
+def _others(busy: MeterReading, batch: SampleBatch) -> list[str]:
     """Say how much of the machine's work was not the measured process's: packages are counted whole."""
     if busy.work is None:
         return []
@@ -237,7 +237,7 @@ def _others(busy: Span, batch: Batch) -> list[str]:
     return [f"others used {foreign:.0%} of a core"] if foreign > OTHERS else []
 
 
-def _figures(idle: Span, busy: Span, images: int, notes: tuple[str, ...]) -> Energy:
+def _figures(idle: MeterReading, busy: MeterReading, images: int, notes: tuple[str, ...]) -> Energy:
     """Work out the figures; idle and busy power of two kinds are not taken from each other."""
     if busy.joules is None or busy.watts is None:
         return unavailable(busy.reason)

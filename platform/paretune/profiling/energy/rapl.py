@@ -10,7 +10,7 @@ POWERCAP = Path("/sys/class/powercap")
 
 
 @dataclass(frozen=True)
-class Zone:
+class RaplZone:
     """One package, or one die of it, with its cores; memory may be in it or not, as the CPU has it."""
 
     folder: Path
@@ -26,7 +26,7 @@ class Zone:
         return int((self.folder / "energy_uj").read_text())
 
 
-def packages(powercap: Path = POWERCAP) -> tuple[Zone, ...] | str:
+def packages(powercap: Path = POWERCAP) -> tuple[RaplZone, ...] | str:
     """Return the zones whose sum is all packages, or why they cannot be read (since CVE-2020-8694 only root may).
 
     Parts of a package (``intel-rapl:0:0``) are in it already, ``psys`` holds more than the packages, and
@@ -37,7 +37,7 @@ def packages(powercap: Path = POWERCAP) -> tuple[Zone, ...] | str:
         try:
             if folder.name.count(":") > 1 or not (folder / "name").read_text().startswith("package"):
                 continue
-            zone = Zone(folder, int((folder / "max_energy_range_uj").read_text()))
+            zone = RaplZone(folder, int((folder / "max_energy_range_uj").read_text()))
             zone.microjoules()
         except PermissionError:
             return f"{folder}/energy_uj may be read by root only"
@@ -47,7 +47,7 @@ def packages(powercap: Path = POWERCAP) -> tuple[Zone, ...] | str:
     return tuple(zones) or f"no counters of the CPU's energy (RAPL) under {powercap}"
 
 
-def joules(zones: Sequence[Zone], before: Sequence[int], after: Sequence[int]) -> float:
+def joules(zones: Sequence[RaplZone], before: Sequence[int], after: Sequence[int]) -> float:
     """Return what went through all zones between two readings (microjoules) that are less than one round apart."""
     spent = sum(
         last - first if last >= first else last - first + zone.wraps_at

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from paretune.core.target import Target
-from paretune.profiling.gpu.nvml import Gpu, Reading, opened
+from paretune.profiling.gpu.nvml import Gpu, GpuReading, opened
 from paretune.system.physical_gpu import NoGpuError, number_of
 
 FIGURES = ("sm_mhz", "memory_mhz", "celsius", "watts", "memory_mib")
 
 
 @dataclass(frozen=True)
-class Look:
+class GpuSnapshot:
     """One look at the GPU."""
 
-    reading: Reading
+    reading: GpuReading
     foreign: tuple[int, ...] | str
     """Processes that are not ours and were seen computing since the look before (where the driver does not tell, that
     are there), or why they are not known."""
@@ -35,10 +35,10 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Watched:
+class GpuContention:
     """All looks of a measurement: one before and one after each repetition, or round of a comparison."""
 
-    looks: tuple[Look, ...]
+    looks: tuple[GpuSnapshot, ...]
     gpu: str | None = None
     uuid: str | None = None
     driver: str | None = None
@@ -88,7 +88,7 @@ class Watched:
         return told
 
 
-class Watch:
+class GpuMonitor:
     """Looks at the GPU of a target, before and after."""
 
     def __init__(self, gpu: Gpu | None, missing: str = "") -> None:
@@ -96,48 +96,48 @@ class Watch:
         self._gpu, self._missing = gpu, missing
 
     @contextmanager
-    def around(self, *workers: int, own: int | None = None) -> Iterator[list[Look]]:
+    def around(self, *workers: int, own: int | None = None) -> Iterator[list[GpuSnapshot]]:
         """Yield a list of two looks, filled at the begin and the end of the block; empty without a GPU.
 
         Args:
             workers: numbers of the processes that are measured; they use the GPU already.
             own: the one whose memory is told; None adds up all of them.
         """
-        looks: list[Look] = []
+        looks: list[GpuSnapshot] = []
         start = time.time()
         looks += self._look(workers, start, own)
         yield looks
         looks += self._look(workers, start, own)
 
-    def told(self, looks: Sequence[Look]) -> Watched | None:
+    def told(self, looks: Sequence[GpuSnapshot]) -> GpuContention | None:
         """Return what was seen; None where there is no GPU to be watched."""
         if self._gpu is None:
-            return Watched((), missing=self._missing) if self._missing else None
-        return Watched(tuple(looks), self._gpu.name, self._gpu.uuid, self._gpu.driver)
+            return GpuContention((), missing=self._missing) if self._missing else None
+        return GpuContention(tuple(looks), self._gpu.name, self._gpu.uuid, self._gpu.driver)
 
-    def _look(self, workers: Sequence[int], since: float, own: int | None) -> list[Look]:
+    def _look(self, workers: Sequence[int], since: float, own: int | None) -> list[GpuSnapshot]:
         if self._gpu is None:
             return []
         computed = self._gpu.computed(since)
         unseen = self._gpu.reasons["computed"] if computed is None else ""
         measured = workers if own is None else (own,)
-        return [Look(self._gpu.read(), *_shared(self._gpu, workers, computed, measured), unseen)]
+        return [GpuSnapshot(self._gpu.read(), *_shared(self._gpu, workers, computed, measured), unseen)]
 
 
 @contextmanager
-def watching(target: Target) -> Iterator[Watch]:
+def monitor_gpu(target: Target) -> Iterator[GpuMonitor]:
     """Open the GPU that a worker takes and its lock is for; a CPU, or a GPU without NVML, needs no looking."""
     with ExitStack() as stack:
-        watch = Watch(None)
+        watch = GpuMonitor(None)
         if target.device != "cpu":
             try:
-                watch = Watch(stack.enter_context(opened(number_of(target.device))))
+                watch = GpuMonitor(stack.enter_context(opened(number_of(target.device))))
             except NoGpuError as error:
-                watch = Watch(None, f"the GPU is not watched: {error}")
+                watch = GpuMonitor(None, f"the GPU is not watched: {error}")
         yield watch
 
 
-def foreigners(looks: Sequence[Look]) -> list[str]:
+def foreigners(looks: Sequence[GpuSnapshot]) -> list[str]:
     """Say which processes that are not ours were met; nothing when none were, or that is not known."""
     met = sorted({pid for look in looks if not isinstance(look.foreign, str) for pid in look.foreign})
     one = len(met) == 1

@@ -38,7 +38,7 @@ UNNAMED = "MIG is on, and CUDA_VISIBLE_DEVICES names no instance (MIG-...)"
 
 
 @dataclass(frozen=True)
-class Reading:
+class GpuReading:
     """A GPU at one moment; None is not known."""
 
     at: float
@@ -80,7 +80,7 @@ class Gpu:
         self.uuid: str | None = self._ask("uuid", "nvmlDeviceGetUUID", handle)
         self.driver: str | None = self._ask("driver", "nvmlSystemGetDriverVersion")
 
-    def read(self) -> Reading:
+    def read(self) -> GpuReading:
         """Read everything that changes from moment to moment, apart from energy."""
         at = time.monotonic()
         used = self._shared("utilisation", "nvmlDeviceGetUtilizationRates")
@@ -95,7 +95,7 @@ class Gpu:
             ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"),
             self._whole,
         )
-        return Reading(
+        return GpuReading(
             at=at,
             utilisation=None if used is None else used.gpu / 100,
             memory_mib=None if memory is None else memory.used / 2**20,

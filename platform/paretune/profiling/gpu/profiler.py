@@ -28,8 +28,8 @@ from types import TracebackType
 from typing import Any, ParamSpec, Protocol, Self, TypeVar, cast
 
 from paretune.profiling.gpu.nvml import Gpu, opened
-from paretune.profiling.gpu.report import Report
-from paretune.profiling.gpu.sampler import RANGES, Sampler
+from paretune.profiling.gpu.report import GpuReport
+from paretune.profiling.gpu.sampler import RANGES, GpuSampler
 from paretune.system.physical_gpu import NoGpuError
 from paretune.system.process_memory import peak_bytes
 
@@ -41,7 +41,7 @@ P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
 
-class Profiled(Protocol[P, R_co]):
+class ProfiledFunction(Protocol[P, R_co]):
     """A function that was decorated."""
 
     profiler: GPUProfiler
@@ -82,11 +82,11 @@ class GPUProfiler:
             raise ValueError(f"interval is {interval}: seconds between samples, more than 0")
         self._device, self._interval = device, interval
         self._open = threading.local()
-        self.reports: list[Report] = []
+        self.reports: list[GpuReport] = []
         """Of all blocks and calls, in the order in which they ended."""
 
     @property
-    def report(self) -> Report:
+    def report(self) -> GpuReport:
         """Return that of the block that ended last.
 
         Raises:
@@ -108,7 +108,7 @@ class GPUProfiler:
         """End the profile; what the block raised goes on."""
         self._blocks().pop().__exit__(kind, error, trace)
 
-    def __call__(self, function: Callable[P, R_co]) -> Profiled[P, R_co]:
+    def __call__(self, function: Callable[P, R_co]) -> ProfiledFunction[P, R_co]:
         """Return the function, each call of which is profiled; its ``profiler`` is this one, with a report of each.
 
         Raises:
@@ -123,14 +123,14 @@ class GPUProfiler:
                 with self._profile():
                     return await function(*given, **named)
 
-            return cast("Profiled[P, R_co]", self._with_profiler(awaited))
+            return cast("ProfiledFunction[P, R_co]", self._with_profiler(awaited))
 
         @functools.wraps(function)
         def profiled(*given: P.args, **named: P.kwargs) -> R_co:
             with self._profile():
                 return function(*given, **named)
 
-        return cast("Profiled[P, R_co]", self._with_profiler(profiled))
+        return cast("ProfiledFunction[P, R_co]", self._with_profiler(profiled))
 
     def _with_profiler(self, function: Any) -> Any:
         function.profiler = self
@@ -151,7 +151,7 @@ class GPUProfiler:
                 missing["name"] = str(error)
             cuda = _Cuda(self._device, gpu)
             cuda.wait()
-            sampler = stack.enter_context(Sampler(gpu, self._interval))
+            sampler = stack.enter_context(GpuSampler(gpu, self._interval))
             cuda.begin()
             start, cpu = time.monotonic(), time.process_time()
             raised = None
@@ -232,11 +232,11 @@ class _Cuda:
 
 def _report(
     gpu: Gpu | None,
-    sampler: Sampler,
+    sampler: GpuSampler,
     times: tuple[float, float, float | None],
     missing: dict[str, str],
     raised: str | None,
-) -> Report:
+) -> GpuReport:
     """Put a report together; each figure that is not known has its reason."""
     wall, cpu, seconds = times
     energy = sampler.energy(wall)
@@ -257,7 +257,7 @@ def _report(
         said["energy_j"] = energy
     said |= {name: said[AS[name]] for name in AS if AS[name] in said}
     otherwise = said.get("gpu", "not told") if gpu is None else "not told"
-    return Report(
+    return GpuReport(
         wall_s=wall,
         cpu_s=cpu,
         rss_mib_peak=peak_bytes() / 2**20,

@@ -15,7 +15,7 @@ COUNTER, INTEGRATED = "nvml_counter", "nvml_power_integrated"
 
 
 @dataclass(frozen=True)
-class Range:
+class SampleRange:
     """How a figure moved over the samples."""
 
     low: float
@@ -26,7 +26,7 @@ class Range:
 
 
 @dataclass(frozen=True)
-class Report:
+class GpuReport:
     """What one block did. A figure that is None is not known; ``reasons`` says why."""
 
     wall_s: float
@@ -42,15 +42,15 @@ class Report:
     driver: str | None
     samples: int
     """Times that the GPU was looked at, begin and end included."""
-    utilisation: Range | None
+    utilisation: SampleRange | None
     """Share of the time in which a kernel ran, 0 to 1, whoever's it was."""
     memory_mib_begin: float | None
     memory_mib_peak: float | None
     """Memory of all processes on the GPU: at the begin, and the most that a sample met."""
-    sm_mhz: Range | None
-    memory_mhz: Range | None
-    watts: Range | None
-    celsius: Range | None
+    sm_mhz: SampleRange | None
+    memory_mhz: SampleRange | None
+    watts: SampleRange | None
+    celsius: SampleRange | None
     energy_j: float | None
     """Of the whole GPU, idle power included; the counter's steps leave ``COUNTER_STEP`` seconds of it uncertain."""
     energy_source: str
@@ -102,7 +102,7 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1e3:.3g} ms"
 
 
-def _range(name: str, found: Range | None, factor: float, unit: str) -> str:
+def _range(name: str, found: SampleRange | None, factor: float, unit: str) -> str:
     if found is None:
         return ""
     low, mean, high = (round(value * factor) for value in (found.low, found.mean, found.high))

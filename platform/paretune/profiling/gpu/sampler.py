@@ -8,13 +8,13 @@ from collections import Counter
 from types import TracebackType
 from typing import Self
 
-from paretune.profiling.gpu.nvml import Gpu, Reading
-from paretune.profiling.gpu.report import COUNTER, INTEGRATED, Range
+from paretune.profiling.gpu.nvml import Gpu, GpuReading
+from paretune.profiling.gpu.report import COUNTER, INTEGRATED, SampleRange
 
 RANGES = ("utilisation", "sm_mhz", "memory_mhz", "watts", "celsius")
 
 
-class Sampler:
+class GpuSampler:
     """Samples from the begin of a ``with`` block to ``stop``, both included; without a GPU it does nothing."""
 
     def __init__(self, gpu: Gpu | None, interval: float) -> None:
@@ -60,12 +60,12 @@ class Sampler:
         self._sample(self._gpu)
         self.reasons |= self._gpu.reasons
 
-    def range(self, figure: str) -> Range | None:
+    def range(self, figure: str) -> SampleRange | None:
         """Return how one of ``RANGES`` moved."""
         if figure not in self._sums:
             return None
         low, total, high, first, last, count = self._sums[figure]
-        return Range(low, total / count, high, first, last)
+        return SampleRange(low, total / count, high, first, last)
 
     @property
     def limits(self) -> dict[str, float] | None:
@@ -119,7 +119,7 @@ class Sampler:
             self._limits.update(reading.limits)
         self._integrate(reading)
 
-    def _integrate(self, reading: Reading) -> None:
+    def _integrate(self, reading: GpuReading) -> None:
         if reading.watts is None:
             return
         if self._power is not None:

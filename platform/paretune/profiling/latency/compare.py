@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 from paretune.core.target import Target
 from paretune.core.types import Image
 from paretune.profiling.environment import environment
-from paretune.profiling.gpu.contention import Watched, watching
+from paretune.profiling.gpu.contention import GpuContention, monitor_gpu
 from paretune.profiling.latency.median_interval import NORMAL, STUDENT
-from paretune.profiling.latency.rounds import Round, Setting, run_round
+from paretune.profiling.latency.rounds import MeasuringRound, MeasuringSettings, run_round
 from paretune.profiling.latency.samples import (
     COLUMNS,
     NO_STEADY_STATE,
-    Batch,
+    MeasurementProtocol,
     Mode,
-    Protocol,
     Rows,
+    SampleBatch,
     Stage,
     column,
     is_clean,
@@ -43,7 +43,7 @@ from paretune.profiling.latency.samples import (
 from paretune.profiling.latency.shared_images import few_images, saved_images
 from paretune.profiling.latency.worker_client import LOADER
 from paretune.system.cpu_cores import contention, shares
-from paretune.system.device_lock import alone_on
+from paretune.system.device_lock import exclusive_device
 
 TOLERANCE = {"cpu": 0.03, "cuda": 0.01}
 """Differences below this are ties, however sure."""
@@ -56,7 +56,7 @@ MEDIAN_ERROR = 1.2533 * 1.4826
 
 
 @dataclass(frozen=True)
-class Ratio:
+class LatencyRatio:
     """Latency of one artefact as a share of another's."""
 
     ratio: float
@@ -81,7 +81,7 @@ class Ratio:
         return "tied"
 
 
-def ratio_figures(whole: Ratio, network: Ratio) -> dict[str, float]:
+def ratio_figures(whole: LatencyRatio, network: LatencyRatio) -> dict[str, float]:
     """Return the ratios of the whole inference and of the network alone, with intervals, as records hold them."""
     parts = {"": whole, "network_": network}
     return {f"{part}{end}": getattr(ratio, end) for part, ratio in parts.items() for end in ("ratio", "low", "high")}
@@ -110,7 +110,7 @@ class Comparison:
     """What else used the cores, as shares (see ``cores.reading``)."""
     facts: tuple[Mapping[str, Any], ...] = ()
     """What really ran, read back, per artefact, and the environment."""
-    gpu: Watched | None = None
+    gpu: GpuContention | None = None
     """The GPU before and after each round; None on a CPU, and where nobody watched."""
 
     @cached_property
@@ -118,7 +118,7 @@ class Comparison:
         """The levels of all artefacts, of the whole inference and (True) of the network alone (see `levels`)."""
         return {False: levels(self.latency), True: levels(self.network)}
 
-    def ratio(self, index: int, base: int | None = None, *, network: bool = False) -> Ratio:
+    def ratio(self, index: int, base: int | None = None, *, network: bool = False) -> LatencyRatio:
         """Return the latency of one artefact as a share of another's (by default the baseline's).
 
         The interval is Student's, of the rounds' log ratios: blocks of one process depend on each other,
@@ -136,9 +136,9 @@ class Comparison:
         within = NORMAL * MEDIAN_ERROR * float(np.median(np.abs(known))) / max(1, len(known)) ** 0.5
         half = 0.0 if index == other else max(between, within)
         low, high = np.exp([centre - half, centre + half])
-        return Ratio(float(np.exp(centre)), float(low), float(high), self.tolerance)
+        return LatencyRatio(float(np.exp(centre)), float(low), float(high), self.tolerance)
 
-    def ratios(self, *, network: bool = False) -> list[Ratio]:
+    def ratios(self, *, network: bool = False) -> list[LatencyRatio]:
         """Return every artefact's latency as a share of the baseline's, in their order."""
         return [self.ratio(index, network=network) for index in range(self.latency.shape[2])]
 
@@ -162,7 +162,7 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Return medians (ms), ratios, intervals and verdicts, as plain data."""
 
-        def told(ratio: Ratio) -> dict[str, Any]:
+        def told(ratio: LatencyRatio) -> dict[str, Any]:
             return {"ratio": ratio.ratio, "low": ratio.low, "high": ratio.high, "verdict": ratio.verdict}
 
         return {
@@ -193,7 +193,7 @@ def compare(
     baseline: int = 0,
     rounds: int = 5,
     blocks: int = 8,
-    protocol: Protocol = Protocol(),  # noqa: B008 - frozen
+    protocol: MeasurementProtocol = MeasurementProtocol(),  # noqa: B008 - frozen
     loader: str = LOADER,
 ) -> Comparison:
     """Measure artefacts interleaved, alone on the target's device.
@@ -215,19 +215,19 @@ def compare(
     if rounds < 2 or blocks < 2 or blocks % 2:
         raise ValueError(f"at least 2 rounds and an even number of blocks are needed, not {rounds} and {blocks}")
     rng = np.random.default_rng(0)
-    with alone_on(target.device), saved_images(images) as file, watching(target) as watch:
+    with exclusive_device(target.device), saved_images(images) as file, monitor_gpu(target) as watch:
         surroundings = environment(target)
-        setting = Setting(file, target, protocol, watch, loader)
+        setting = MeasuringSettings(file, target, protocol, watch, loader)
         found = [run_round(artefacts, setting, rng, blocks=blocks) for _ in range(rounds)]
     gpu = watch.told([look for one in found for look in one.looks])
     return summarised(found, target, surroundings, gpu, baseline=baseline)
 
 
 def summarised(
-    rounds: Sequence[Round],
+    rounds: Sequence[MeasuringRound],
     target: Target,
     surroundings: Mapping[str, Any],
-    gpu: Watched | None,
+    gpu: GpuContention | None,
     *,
     baseline: int = 0,
 ) -> Comparison:
@@ -282,7 +282,7 @@ def levels(medians: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[n
     return found[:, 0], logs - rows - found
 
 
-def mode_of(runs: Sequence[Sequence[Sequence[Batch]]], target: Target) -> Mode:
+def mode_of(runs: Sequence[Sequence[Sequence[SampleBatch]]], target: Target) -> Mode:
     """Choose what medians are taken of (see ``samples.trusted``), by blocks here, not by samples."""
     if target.device != "cpu":
         return "wall"
@@ -295,8 +295,8 @@ def mode_of(runs: Sequence[Sequence[Sequence[Batch]]], target: Target) -> Mode:
     return "cpu" if target.threads == 1 else "wall"
 
 
-def _medians(runs: Sequence[Sequence[Sequence[Batch]]], stage: Stage, mode: Mode) -> NDArray[np.float64]:
-    def median(batch: Batch) -> float:
+def _medians(runs: Sequence[Sequence[Sequence[SampleBatch]]], stage: Stage, mode: Mode) -> NDArray[np.float64]:
+    def median(batch: SampleBatch) -> float:
         times = milliseconds(batch.rows, stage, mode)
         enough = CLEAN_IN_BLOCK if mode == "clean" else 1
         return float(np.median(times)) if len(times) >= enough else float("nan")

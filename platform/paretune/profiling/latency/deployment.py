@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from paretune.core.target import Target
 from paretune.core.types import SURE, Image
-from paretune.profiling.latency.samples import P50_SAMPLES, Protocol
+from paretune.profiling.latency.samples import P50_SAMPLES, MeasurementProtocol
 from paretune.profiling.latency.shared_images import saved_images
 from paretune.profiling.latency.worker_client import LOADER, Worker
-from paretune.system.device_lock import alone_on
+from paretune.system.device_lock import exclusive_device
 
 INFERENCES = 130
 """Enough for a 95th percentile; a slow artefact runs as many as the protocol's ``cap`` leaves time for."""
@@ -26,7 +26,7 @@ TRANSFER = "transfer_ms_p50"
 
 
 @dataclass(frozen=True)
-class Deployed:
+class DeploymentLatency:
     """Stages of a deployment, each (N, 2): wall and CPU time of every inference in ms."""
 
     decode: NDArray[np.float64]
@@ -62,10 +62,10 @@ def deployed(
     artefact: Path,
     images: Sequence[Image] | Path,
     target: Target,
-    protocol: Protocol = Protocol(),  # noqa: B008 - frozen
+    protocol: MeasurementProtocol = MeasurementProtocol(),  # noqa: B008 - frozen
     *,
     loader: str = LOADER,
-) -> Deployed:
+) -> DeploymentLatency:
     """Time these stages in a fresh process, alone on the target's device.
 
     Args:
@@ -81,7 +81,7 @@ def deployed(
         RuntimeError: the process died or hung.
     """
     with (
-        alone_on(target.device),
+        exclusive_device(target.device),
         saved_images(images) as file,
         Worker(artefact, file, target, protocol, loader) as worker,
     ):
@@ -90,4 +90,4 @@ def deployed(
     why = found.pop("no_transfer")
     times = {stage: np.array(rows, np.float64).reshape(-1, 2) / 1e6 for stage, rows in found.items()}
     transfer = None if target.device == "cpu" else why or times["transfer"]
-    return Deployed(times["decode"], times["postprocess"], SURE, transfer)
+    return DeploymentLatency(times["decode"], times["postprocess"], SURE, transfer)

@@ -25,7 +25,7 @@ POINTS = 200
 
 
 @dataclass(frozen=True)
-class Drift:
+class LatencyDrift:
     """Changes as shares of the median: 0.02 is 2 % slower at the end."""
 
     slope: float
@@ -53,7 +53,7 @@ class Drift:
         return asdict(self)
 
 
-def drift(starts: NDArray[np.int64], times: NDArray[np.float64], process: NDArray[np.int64]) -> Drift | str:
+def drift(starts: NDArray[np.int64], times: NDArray[np.float64], process: NDArray[np.int64]) -> LatencyDrift | str:
     """Return how times changed, or why that is not known.
 
     Args:
@@ -76,7 +76,7 @@ def drift(starts: NDArray[np.int64], times: NDArray[np.float64], process: NDArra
         count = min(len(at), POINTS)
         variance += count * (count - 1) * (2 * count + 5) / 18
     first, last = (np.concatenate(parts) for parts in zip(*(_thirds(took) for _, took in whole), strict=True))
-    return Drift(
+    return LatencyDrift(
         slope=float(np.median(np.concatenate(slopes)) * max(at[-1] - at[0] for at, _ in whole)),
         thirds=float(np.median(last) / np.median(first) - 1),
         score=float((score - np.sign(score)) / variance**0.5),

@@ -20,16 +20,16 @@ import numpy as np
 from paretune.core.target import Target
 from paretune.core.types import Image
 from paretune.profiling.environment import environment
-from paretune.profiling.gpu.contention import Watch, watching
-from paretune.profiling.latency.compare import Comparison, Ratio, ratio_figures, summarised
+from paretune.profiling.gpu.contention import GpuMonitor, monitor_gpu
+from paretune.profiling.latency.compare import Comparison, LatencyRatio, ratio_figures, summarised
 from paretune.profiling.latency.median_interval import NARROW
 from paretune.profiling.latency.result import Latency
-from paretune.profiling.latency.rounds import Round, Setting, run_round
-from paretune.profiling.latency.samples import COLD, Protocol
+from paretune.profiling.latency.rounds import MeasuringRound, MeasuringSettings, run_round
+from paretune.profiling.latency.samples import COLD, MeasurementProtocol
 from paretune.profiling.latency.shared_images import saved_images
 from paretune.profiling.latency.worker_client import LOADER
 from paretune.system.cpu_cores import shares
-from paretune.system.device_lock import alone_on
+from paretune.system.device_lock import exclusive_device
 
 ARTEFACT = 0
 """Its place in the comparison; the reference has the last one."""
@@ -51,12 +51,12 @@ class Duet:
         return int(self.comparison.latency.shape[2]) - 1
 
     @cached_property
-    def ratio(self) -> Ratio:
+    def ratio(self) -> LatencyRatio:
         """The latency of the artefact as a share of the reference's, from image to boxes."""
         return self.comparison.ratio(ARTEFACT, self._partner)
 
     @cached_property
-    def network_ratio(self) -> Ratio:
+    def network_ratio(self) -> LatencyRatio:
         """The same of the network alone."""
         return self.comparison.ratio(ARTEFACT, self._partner, network=True)
 
@@ -110,7 +110,7 @@ def measure_duet(
     reference: Path | None,
     images: Sequence[Image] | Path,
     target: Target,
-    protocol: Protocol = Protocol(),  # noqa: B008 - frozen
+    protocol: MeasurementProtocol = MeasurementProtocol(),  # noqa: B008 - frozen
     *,
     loader: str = LOADER,
 ) -> Duet:
@@ -133,10 +133,10 @@ def measure_duet(
         RuntimeError: a measuring process died or hung, or two of them did not run the same.
     """
     folders = [artefact] if reference is None else [artefact, reference]
-    rng, rounds = np.random.default_rng(0), list[Round]()
-    with alone_on(target.device), saved_images(images) as file, watching(target) as watch:
+    rng, rounds = np.random.default_rng(0), list[MeasuringRound]()
+    with exclusive_device(target.device), saved_images(images) as file, monitor_gpu(target) as watch:
         surroundings, began = environment(target), time.monotonic()
-        setting = Setting(file, target, protocol, watch, loader)
+        setting = MeasuringSettings(file, target, protocol, watch, loader)
         while True:
             blocks = len(rounds[0].batches) if rounds else None
             rounds.append(run_round(folders, setting, rng, blocks=blocks))
@@ -150,7 +150,7 @@ def measure_duet(
                 return found
 
 
-def _duet(rounds: Sequence[Round], target: Target, surroundings: Mapping[str, Any], watch: Watch) -> Duet:
+def _duet(rounds: Sequence[MeasuringRound], target: Target, surroundings: Mapping[str, Any], watch: GpuMonitor) -> Duet:
     gpu = watch.told([look for one in rounds for look in one.looks])
     comparison = summarised(rounds, target, surroundings, gpu)
     partner = comparison.latency.shape[2] - 1
@@ -158,7 +158,7 @@ def _duet(rounds: Sequence[Round], target: Target, surroundings: Mapping[str, An
     return Duet(comparison, one, other)
 
 
-def _latency(rounds: Sequence[Round], index: int, comparison: Comparison, target: Target) -> Latency:
+def _latency(rounds: Sequence[MeasuringRound], index: int, comparison: Comparison, target: Target) -> Latency:
     """Return what the samples of one artefact say by themselves.
 
     Raises:

@@ -14,14 +14,14 @@ import numpy as np
 from paretune.core.target import Target
 from paretune.core.types import Image
 from paretune.profiling.environment import environment
-from paretune.profiling.gpu.contention import Look, Watch, foreigners, watching
-from paretune.profiling.latency.memory_contention import SLOWER, Neighbours, neighbours
+from paretune.profiling.gpu.contention import GpuMonitor, GpuSnapshot, foreigners, monitor_gpu
+from paretune.profiling.latency.memory_contention import SLOWER, MemoryContention, neighbours
 from paretune.profiling.latency.result import Latency, disturbance, unsettled
-from paretune.profiling.latency.samples import COLD, Batch, Protocol, Rows
+from paretune.profiling.latency.samples import COLD, MeasurementProtocol, Rows, SampleBatch
 from paretune.profiling.latency.shared_images import saved_images
 from paretune.profiling.latency.worker_client import LOADER, Worker
 from paretune.system.cpu_cores import shares
-from paretune.system.device_lock import alone_on
+from paretune.system.device_lock import exclusive_device
 
 LEAD_IN = 5
 """Inferences that do not count after copies of memory: those leave caches that have to be filled again."""
@@ -31,8 +31,8 @@ LEAD_IN = 5
 class _Window:
     """What a process did in one go."""
 
-    batch: Batch
-    seen: Sequence[Look]
+    batch: SampleBatch
+    seen: Sequence[GpuSnapshot]
     slowed: float | None
 
 
@@ -66,12 +66,14 @@ class _Repetition:
         return max((found for window in self.windows if (found := window.batch.allocator_bytes)), default=None)
 
     @property
-    def seen(self) -> list[Look]:
+    def seen(self) -> list[GpuSnapshot]:
         """The GPU, before and after each window."""
         return [look for window in self.windows for look in window.seen]
 
 
-def _repeated(worker: Worker, watch: Watch, memory: Neighbours, protocol: Protocol, number: int) -> _Repetition:
+def _repeated(
+    worker: Worker, watch: GpuMonitor, memory: MemoryContention, protocol: MeasurementProtocol, number: int
+) -> _Repetition:
     """Sample in one process; beside others that use the memory on and on for a share of the patience.
 
     The calmer half is kept then. One that is more than was asked for has no patience left.
@@ -103,7 +105,7 @@ def measure(
     artefact: Path,
     images: Sequence[Image] | Path,
     target: Target,
-    protocol: Protocol = Protocol(),  # noqa: B008 - frozen
+    protocol: MeasurementProtocol = MeasurementProtocol(),  # noqa: B008 - frozen
     *,
     loader: str = LOADER,
 ) -> Latency:
@@ -130,9 +132,9 @@ def measure(
     kept: list[_Repetition] = []
     dropped, spare = 0, protocol.spare
     with (
-        alone_on(target.device),
+        exclusive_device(target.device),
         saved_images(images) as file,
-        watching(target) as watch,
+        monitor_gpu(target) as watch,
         neighbours(target, protocol.patience) as memory,
     ):
         surroundings = environment(target)

@@ -37,7 +37,7 @@ STEPS = 1000
 
 
 @dataclass(frozen=True)
-class Interval:
+class MedianInterval:
     """Where a median lies with 95 % confidence, in the unit of the samples."""
 
     low: float
@@ -49,7 +49,7 @@ class Interval:
         return float((self.high / self.low) ** 0.5 - 1)
 
 
-def median_interval(processes: Sequence[NDArray[np.float64]]) -> Interval | str:
+def median_interval(processes: Sequence[NDArray[np.float64]]) -> MedianInterval | str:
     """Return the interval of the median of all samples together, or why it is not known.
 
     It is the same for the same samples. Ratios are symmetric: the median is as many times the lower limit as the
@@ -74,7 +74,7 @@ def median_interval(processes: Sequence[NDArray[np.float64]]) -> Interval | str:
     student = STUDENT[min(count - 1, len(STUDENT)) - 1] * (count / (count - 1)) ** 0.5
     width = float(np.exp(max(student * between, NORMAL * within)))
     centre = float(np.median(pooled))
-    return Interval(centre / width, centre * width)
+    return MedianInterval(centre / width, centre * width)
 
 
 def _below(part: NDArray[np.float64], steps: NDArray[np.float64]) -> NDArray[np.int64]:

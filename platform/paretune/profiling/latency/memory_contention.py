@@ -34,7 +34,7 @@ SLOWER = 0.05
 """Share by which copies take longer when the memory counts as used by others."""
 
 
-class Neighbours:
+class MemoryContention:
     """How fast memory is copied, now and usually on this machine.
 
     Args:
@@ -84,10 +84,10 @@ class Neighbours:
 
 
 @contextmanager
-def neighbours(target: Target, patience: float) -> Iterator[Neighbours]:
+def neighbours(target: Target, patience: float) -> Iterator[MemoryContention]:
     """Watch the memory of a CPU that is measured, unless there is no patience; what was learnt of it is kept."""
     watched = target.device == "cpu" and patience > 0
-    found = Neighbours(private_folder("memory") / "looks.json" if watched else None)
+    found = MemoryContention(private_folder("memory") / "looks.json" if watched else None)
     yield found
     found.remember()
 

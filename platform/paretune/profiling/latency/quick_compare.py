@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from paretune.core.target import Target
 
-Run = Callable[[], object]
+InterleavedRun = Callable[[], object]
 
 
 def clock_for(target: Target) -> Callable[[], float]:
@@ -26,7 +26,7 @@ def clock_for(target: Target) -> Callable[[], float]:
 
 
 def interleaved(
-    runs: Sequence[Run],
+    runs: Sequence[InterleavedRun],
     *,
     rounds: int = 5,
     block: float = 2e-3,
@@ -52,7 +52,9 @@ def interleaved(
     return found
 
 
-def quick_ratio(run: Run, base: Run, *, seconds: float = 2.0, clock: Callable[[], float] = time.perf_counter) -> float:
+def quick_ratio(
+    run: InterleavedRun, base: InterleavedRun, *, seconds: float = 2.0, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Return the time of one function as a share of another's: the median over rounds.
 
     Args:
@@ -67,7 +69,7 @@ def quick_ratio(run: Run, base: Run, *, seconds: float = 2.0, clock: Callable[[]
     return float(np.median(times[:, 0] / times[:, 1]))
 
 
-def _fastest(run: Run, calls: int, clock: Callable[[], float]) -> float:
+def _fastest(run: InterleavedRun, calls: int, clock: Callable[[], float]) -> float:
     def timed() -> float:
         began = clock()
         run()

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.target import Target
-from paretune.profiling.gpu.contention import Watched
+from paretune.profiling.gpu.contention import GpuContention
 from paretune.profiling.latency import memory_contention as neighbours
-from paretune.profiling.latency.drift import Drift, drift
-from paretune.profiling.latency.median_interval import NARROW, Interval, median_interval
+from paretune.profiling.latency.drift import LatencyDrift, drift
+from paretune.profiling.latency.median_interval import NARROW, MedianInterval, median_interval
 from paretune.profiling.latency.samples import (
     COLUMNS,
     NO_STEADY_STATE,
@@ -73,7 +73,7 @@ class Latency:
     """What really ran, read back, and the environment."""
     retaken: int = 0
     """Times that samples were taken beside others and dropped for calmer ones."""
-    gpu: Watched | None = None
+    gpu: GpuContention | None = None
     """The GPU before and after each repetition; None on a CPU, and where nobody watched."""
     allocator_mib_peak: float | None = None
     """The most that torch's allocator gave out on the GPU; None where it was not used."""
@@ -100,7 +100,7 @@ class Latency:
         return trusted(self._repetitions(), self.target.threads, self.target.device)
 
     @cached_property
-    def drift(self) -> Drift | str:
+    def drift(self) -> LatencyDrift | str:
         """How times changed while they were taken, by the samples that hold, or why that is not known."""
         kept = is_clean(self.rows) if self.mode == "clean" else np.ones(len(self.rows), bool)
         times = milliseconds(self.rows, "latency", self.mode)
@@ -117,12 +117,12 @@ class Latency:
         return _spread(self._repetitions(), mode)
 
     @cached_property
-    def interval(self) -> Interval | str:
+    def interval(self) -> MedianInterval | str:
         """The 95 % interval of ``latency_ms_p50`` (ms), or why it is not known (see ``interval.median_interval``)."""
         return _interval(self._repetitions())
 
     @cached_property
-    def _trusted_interval(self) -> Interval | str:
+    def _trusted_interval(self) -> MedianInterval | str:
         """The 95 % interval of the median in the trusted mode (ms), or why it is not known."""
         return self.interval if self.mode == "wall" else _interval(self._repetitions(), self.mode)
 
@@ -211,7 +211,7 @@ class Latency:
             notes.append(f"retaken: {self.retaken} times samples that others disturbed were dropped for calmer ones")
         if doubts:
             notes.append(f"unstable: {'; '.join(doubts)} ({self.mode} time)")
-        if isinstance(self.drift, Drift) and self.drift.note:
+        if isinstance(self.drift, LatencyDrift) and self.drift.note:
             notes.append(self.drift.note)
         return (*notes, *few_images(self.facts), *_of_facts(self.facts))
 
@@ -236,7 +236,7 @@ class Latency:
         np.savez_compressed(file, **columns, repetition=self.repetition, clean=self.clean)
 
 
-def _ends(interval: Interval | str) -> tuple[float | str, float | str]:
+def _ends(interval: MedianInterval | str) -> tuple[float | str, float | str]:
     """Return both ends of an interval, or twice why it is not known."""
     return (interval, interval) if isinstance(interval, str) else (interval.low, interval.high)
 
@@ -274,7 +274,7 @@ def _spread(repetitions: Sequence[Rows], mode: Mode = "wall") -> tuple[float, fl
     return min(medians), max(medians)
 
 
-def _interval(repetitions: Sequence[Rows], mode: Mode = "wall") -> Interval | str:
+def _interval(repetitions: Sequence[Rows], mode: Mode = "wall") -> MedianInterval | str:
     return median_interval([milliseconds(rows, "latency", mode) for rows in repetitions])
 
 
@@ -286,7 +286,7 @@ def unsettled(repetitions: Sequence[Rows], target: Target) -> bool:
     return bool(_doubts(_spread(repetitions), _interval(repetitions), target))
 
 
-def _doubts(spread: tuple[float, float], interval: Interval | str, target: Target) -> list[str]:
+def _doubts(spread: tuple[float, float], interval: MedianInterval | str, target: Target) -> list[str]:
     """Say why a median is not known well enough; nothing when it is."""
     (low, high), narrow, doubts = spread, NARROW[target.device], []
     if not isinstance(interval, str) and interval.half > narrow:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.target import Target
-from paretune.profiling.gpu.contention import Look, Watch
-from paretune.profiling.latency.samples import Batch, Protocol
+from paretune.profiling.gpu.contention import GpuMonitor, GpuSnapshot
+from paretune.profiling.latency.samples import MeasurementProtocol, SampleBatch
 from paretune.profiling.latency.worker_client import LOADER, Worker
 
 LEAD_IN, LONG = 2, 0.05
@@ -25,34 +25,34 @@ blocks of three inferences a 90th percentile is known."""
 
 
 @dataclass(frozen=True)
-class Round:
+class MeasuringRound:
     """What fresh processes, one for each artefact, ran in turn."""
 
-    batches: tuple[tuple[Batch, ...], ...]
+    batches: tuple[tuple[SampleBatch, ...], ...]
     """(block, artefact) inferences of each turn."""
     steady: bool
     """Whether every warm-up reached its plateau."""
     facts: tuple[dict[str, Any], ...]
     """For each artefact, what really ran, read back, with ``load_ms`` and ``first_inference_ms``."""
-    looks: tuple[Look, ...]
+    looks: tuple[GpuSnapshot, ...]
     """The GPU before and after; empty on a CPU."""
 
 
 @dataclass(frozen=True)
-class Setting:
+class MeasuringSettings:
     """Where and how rounds are run."""
 
     images: Path
     """File of ``images.saved_images``."""
     target: Target
-    protocol: Protocol
-    watch: Watch
+    protocol: MeasurementProtocol
+    watch: GpuMonitor
     loader: str = LOADER
 
 
 def run_round(
-    artefacts: Sequence[Path], setting: Setting, rng: np.random.Generator, *, blocks: int | None = None
-) -> Round:
+    artefacts: Sequence[Path], setting: MeasuringSettings, rng: np.random.Generator, *, blocks: int | None = None
+) -> MeasuringRound:
     """Start a process for each artefact, warm all of them up, and run them in blocks in turn.
 
     Every order of the artefacts is followed by its reverse (A B B A), which cancels a steady drift.
@@ -79,17 +79,19 @@ def run_round(
         rows = [order for pair in orders for order in (pair, pair[::-1])]
         with setting.watch.around(*(worker.pid for worker in workers), own=workers[0].pid) as looks:
             batches = [_turn(workers, order, protocol, number) for number, order in enumerate(rows)]
-        return Round(tuple(batches), all(plateaus), tuple(worker.facts for worker in workers), tuple(looks))
+        return MeasuringRound(tuple(batches), all(plateaus), tuple(worker.facts for worker in workers), tuple(looks))
 
 
-def _turns(workers: Sequence[Worker], protocol: Protocol) -> int:
+def _turns(workers: Sequence[Worker], protocol: MeasurementProtocol) -> int:
     """Return the even number of blocks that fills the seconds to sample of the slowest artefact."""
     slowest = max(worker.inference_seconds for worker in workers)
     block = max(protocol.block_seconds, protocol.block_samples * slowest)
     return 2 * round(float(np.clip(protocol.seconds / block, FEWEST_BLOCKS, MOST_BLOCKS)) / 2)
 
 
-def _turn(workers: Sequence[Worker], order: NDArray[np.int64], protocol: Protocol, number: int) -> tuple[Batch, ...]:
+def _turn(
+    workers: Sequence[Worker], order: NDArray[np.int64], protocol: MeasurementProtocol, number: int
+) -> tuple[SampleBatch, ...]:
     """Let each worker run one block, in the order given, on the same images; return them in the workers' own order."""
     fewest = protocol.block_samples
     found = {}

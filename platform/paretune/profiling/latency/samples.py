@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from paretune.profiling.latency.samples import Protocol
 
 Rows = NDArray[np.int64]
 """(N, 12): one inference a row, the columns of COLUMNS."""
@@ -50,7 +47,7 @@ NO_STEADY_STATE = "no_steady_state: a warm-up reached no plateau"
 
 
 @dataclass(frozen=True)
-class Protocol:
+class MeasurementProtocol:
     """How long is measured. Times are in seconds."""
 
     repetitions: int = 3
@@ -81,7 +78,7 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Batch:
+class SampleBatch:
     """Inferences that a process ran in one go."""
 
     rows: Rows
@@ -150,7 +147,7 @@ def trusted(groups: Sequence[Rows], threads: int, device: str, at_least: int = P
     return "cpu" if threads == 1 else "wall"
 
 
-def steady(before: Rows, now: Rows, protocol: Protocol, threads: int, device: str) -> bool:
+def steady(before: Rows, now: Rows, protocol: MeasurementProtocol, threads: int, device: str) -> bool:
     """Tell whether two windows of a warm-up have the same median.
 
     By the CPU time of a single thread, which others disturb least, unless it mostly waits for something;

@@ -21,12 +21,19 @@ import numpy as np
 from paretune.core.errors import UserError
 from paretune.core.target import Target
 from paretune.core.types import Image
-from paretune.profiling.latency.samples import NO_STEADY_STATE, Batch, Protocol, Rows, column, milliseconds
+from paretune.profiling.latency.samples import (
+    NO_STEADY_STATE,
+    MeasurementProtocol,
+    Rows,
+    SampleBatch,
+    column,
+    milliseconds,
+)
 from paretune.profiling.latency.shared_images import saved_images
 from paretune.profiling.latency.worker_client import LOADER, Worker
 from paretune.storage.artefact import Artefact
 from paretune.system.cpu_cores import choose_cores, contention, shares
-from paretune.system.device_lock import alone_on
+from paretune.system.device_lock import exclusive_device
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ def throughput(
     images: Sequence[Image] | Path,
     target: Target,
     streams: int,
-    protocol: Protocol = Protocol(),  # noqa: B008 - frozen
+    protocol: MeasurementProtocol = MeasurementProtocol(),  # noqa: B008 - frozen
     *,
     batch: int = 1,
     loader: str = LOADER,
@@ -79,7 +86,7 @@ def throughput(
     """
     cores = cores_of(target, streams)
     rates, times, elsewhere, steady = [], [], [], True
-    with alone_on(target.device), saved_images(images) as file, ThreadPoolExecutor(streams) as pool:
+    with exclusive_device(target.device), saved_images(images) as file, ThreadPoolExecutor(streams) as pool:
         for _ in range(protocol.repetitions):
             with ExitStack() as stack:
                 asked = (artefact, file, target, protocol, loader)
@@ -87,7 +94,7 @@ def throughput(
                 plateaus = [worker.warm_up() for worker in workers]  # each of them, whatever the first says
                 steady = steady and all(plateaus)
                 turns = [pool.submit(worker.sample, protocol.seconds, protocol.samples) for worker in workers]
-                found: list[Batch] = [turn.result() for turn in turns]
+                found: list[SampleBatch] = [turn.result() for turn in turns]
             rates.append(batch * together([sampled.rows for sampled in found]))
             times += [milliseconds(sampled.rows, "latency", "wall") for sampled in found]
             elsewhere += [sampled.elsewhere for sampled in found]

@@ -20,7 +20,7 @@ import numpy as np
 
 from paretune.core.errors import UserError
 from paretune.core.target import Target
-from paretune.profiling.latency.samples import COLUMNS, Batch, Protocol, milliseconds, steady
+from paretune.profiling.latency.samples import COLUMNS, MeasurementProtocol, SampleBatch, milliseconds, steady
 from paretune.system.cpu_cores import choose_cores
 
 LOADER = "paretune.runtimes.predictor:load_predictor"
@@ -41,7 +41,7 @@ class Worker:
         artefact: Path,
         images: Path,
         target: Target,
-        protocol: Protocol,
+        protocol: MeasurementProtocol,
         loader: str = LOADER,
         cores: Sequence[int] | None = None,
         batch: int = 1,
@@ -133,7 +133,7 @@ class Worker:
             last = now
         return False
 
-    def sample(self, seconds: float, at_least: int, *, lead_in: int = 0, image: int | None = None) -> Batch:
+    def sample(self, seconds: float, at_least: int, *, lead_in: int = 0, image: int | None = None) -> SampleBatch:
         """Run for at least so long and so often, from this image on; ``lead_in`` inferences before that do not count.
 
         Raises:
@@ -156,7 +156,7 @@ class Worker:
         order["device"] = self._target.device
         return self._ask(order)
 
-    def count(self, lead_in: int, inferences: int, trace: Path) -> tuple[Batch, list[dict[str, Any]]]:
+    def count(self, lead_in: int, inferences: int, trace: Path) -> tuple[SampleBatch, list[dict[str, Any]]]:
         """Run so many inferences of a core that counts its operators; its trace is written if it has one.
 
         Returns:
@@ -226,14 +226,14 @@ class Worker:
         return f"the measuring process {how}: {said[-1] if said else 'it said nothing'}"
 
 
-def _batch(answer: dict[str, Any]) -> Batch:
+def _batch(answer: dict[str, Any]) -> SampleBatch:
     rows = np.array(answer.pop("rows"), np.int64).reshape(-1, len(COLUMNS))
-    return Batch(rows, **answer)
+    return SampleBatch(rows, **answer)
 
 
 def surroundings(threads: int) -> dict[str, str]:
     """Return the environment of a worker: threads as asked for, this package importable."""
     kept = {name: value for name, value in os.environ.items() if name not in PLACES}
     counts = {f"{library}_NUM_THREADS": str(threads) for library in COUNTS}
-    places = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    places = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**kept, **counts, "PYTHONPATH": os.pathsep.join(places)}

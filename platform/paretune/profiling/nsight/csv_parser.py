@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from paretune.profiling.nsight.units import Reader, Value, base_unit
+from paretune.profiling.nsight.units import Value, ValueReader, base_unit
 
 ABOUT_LAUNCH = (
     *("ID", "Process ID", "Process Name", "Host Name", "Kernel Name", "Function Name", "Context", "Stream"),
@@ -33,7 +33,7 @@ class NsightCsvError(Exception):
 
 
 @dataclass(frozen=True)
-class Rule:
+class NsightRule:
     """What a rule of Nsight Compute says of a launch."""
 
     launch: int
@@ -49,7 +49,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Launch:
+class KernelLaunch:
     """One kernel that ran once."""
 
     id: int
@@ -68,14 +68,14 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Report:
+class NsightCsv:
     """What a file says."""
 
-    launches: tuple[Launch, ...]
-    rules: tuple[Rule, ...]
+    launches: tuple[KernelLaunch, ...]
+    rules: tuple[NsightRule, ...]
 
 
-def parse(text: str) -> Report:
+def parse(text: str) -> NsightCsv:
     """Read a CSV of any of the three dialects.
 
     Raises:
@@ -107,10 +107,10 @@ class _Cells:
         index = self.columns.get(column)
         return row[index].strip() if index is not None and index < len(row) else ""
 
-    def launch(self, row: Sequence[str], metrics: Mapping[str, tuple[Value, str]]) -> Launch:
+    def launch(self, row: Sequence[str], metrics: Mapping[str, tuple[Value, str]]) -> KernelLaunch:
         shapes = (_shape(self.get(row, column)) for column in ("Grid Size", "Block Size"))
         grid, block = shapes
-        return Launch(_id(row), self.get(row, self.name), grid, block, metrics)
+        return KernelLaunch(_id(row), self.get(row, self.name), grid, block, metrics)
 
 
 def _rows(text: str) -> tuple[list[str], list[list[str]]]:
@@ -166,7 +166,7 @@ def _shape(cell: str) -> tuple[int, int, int] | None:
     return x, y, z
 
 
-def _wide(cells: _Cells, rows: Sequence[list[str]]) -> Report:
+def _wide(cells: _Cells, rows: Sequence[list[str]]) -> NsightCsv:
     units = next((row for row in rows if row and not row[0].strip()), [])
     launches = list(_of_launches(rows))
     metrics = {
@@ -174,23 +174,23 @@ def _wide(cells: _Cells, rows: Sequence[list[str]]) -> Report:
         for name in cells.columns
         if name and name not in ABOUT_LAUNCH and "_Range:" not in name  # ranges of NVTX
     }
-    reader = Reader(cells.get(row, name) for row in launches for name in metrics)
+    reader = ValueReader(cells.get(row, name) for row in launches for name in metrics)
 
     def measured(row: list[str]) -> dict[str, tuple[Value, str]]:
         return {name: reader.measure(cells.get(row, name), unit) for name, unit in metrics.items()}
 
-    return Report(tuple(cells.launch(row, measured(row)) for row in launches), ())
+    return NsightCsv(tuple(cells.launch(row, measured(row)) for row in launches), ())
 
 
-def _long(cells: _Cells, rows: Sequence[list[str]]) -> Report:
+def _long(cells: _Cells, rows: Sequence[list[str]]) -> NsightCsv:
     kept = list(_of_launches(rows))
     needed = cells.columns.get(VALUE, 0)
     if short := next((number for number, row in enumerate(kept, start=1) if len(row) <= needed), None):
         raise NsightCsvError(f"row {short} ends before its value: the file is cut off")
-    reader = Reader(cells.get(row, VALUE) for row in kept)
+    reader = ValueReader(cells.get(row, VALUE) for row in kept)
     first: dict[tuple[str, str], list[str]] = {}
     found: dict[tuple[str, str], list[tuple[str, str, Value, str]]] = {}
-    rules: list[Rule] = []
+    rules: list[NsightRule] = []
     for row in kept:
         key = (cells.get(row, "Process ID"), row[0].strip())
         first.setdefault(key, row)
@@ -202,9 +202,11 @@ def _long(cells: _Cells, rows: Sequence[list[str]]) -> Report:
             kind, said = cells.get(row, "Rule Type"), cells.get(row, "Rule Description")
             speedup = reader.measure(cells.get(row, "Estimated Speedup"), "%")[0]
             estimated = speedup if isinstance(speedup, float) else None
-            rules.append(Rule(_id(row), section, rule, kind, said, estimated, cells.get(row, "Estimated Speedup Type")))
+            rules.append(
+                NsightRule(_id(row), section, rule, kind, said, estimated, cells.get(row, "Estimated Speedup Type"))
+            )
     launches = (cells.launch(row, _by_name(found.get(key, []))) for key, row in first.items())
-    return Report(tuple(launches), tuple(rules))
+    return NsightCsv(tuple(launches), tuple(rules))
 
 
 def _by_name(found: Sequence[tuple[str, str, Value, str]]) -> dict[str, tuple[Value, str]]:
@@ -219,4 +221,4 @@ def _by_name(found: Sequence[tuple[str, str, Value, str]]) -> dict[str, tuple[Va
     return told
 
 
-__all__ = ["Launch", "NsightCsvError", "Report", "Rule", "base_unit", "errors", "parse"]
+__all__ = ["KernelLaunch", "NsightCsv", "NsightCsvError", "NsightRule", "base_unit", "errors", "parse"]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from paretune.profiling.nsight.csv_parser import Launch, Rule
+from paretune.profiling.nsight.csv_parser import KernelLaunch, NsightRule
 
-Bound = Literal["compute", "memory", "latency"]
+KernelBound = Literal["compute", "memory", "latency"]
 BOUND_FROM = 60.0
 """Percent of the peak below which, for compute and memory both, a kernel counts as bound by latency. It is the
 threshold of NVIDIA's own speed-of-light rule (``SOLBottleneck``, section SpeedOfLight of Nsight Compute)."""
@@ -60,7 +60,7 @@ class Kernel:
     """Additions and multiplications, of floating point everywhere, of integers in tensor cores only."""
     intensity: float | None
     """Operations per byte of DRAM traffic."""
-    bound: Bound | None
+    bound: KernelBound | None
     unknown: dict[str, str]
     """Figure → why it is None."""
 
@@ -70,7 +70,7 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class Advice:
+class KernelHint:
     """What a rule of Nsight Compute proposes for a kernel."""
 
     kernel: str
@@ -86,10 +86,10 @@ class Advice:
         return asdict(self)
 
 
-def by_name(launches: Iterable[Launch]) -> tuple[Kernel, ...]:
+def by_name(launches: Iterable[KernelLaunch]) -> tuple[Kernel, ...]:
     """Return kernels by name, the one that takes longest first; launches without a duration are left out."""
     timed = [(launch, seconds) for launch in launches if (seconds := launch.number(*DURATION)) is not None]
-    groups: dict[str, list[tuple[Launch, float]]] = {}
+    groups: dict[str, list[tuple[KernelLaunch, float]]] = {}
     for launch, seconds in timed:
         groups.setdefault(launch.name, []).append((launch, seconds))
     whole = sum(seconds for _, seconds in timed)
@@ -97,26 +97,26 @@ def by_name(launches: Iterable[Launch]) -> tuple[Kernel, ...]:
     return tuple(sorted(found, key=lambda kernel: (-kernel.seconds, kernel.name)))
 
 
-def advice(launches: Iterable[Launch], rules: Iterable[Rule]) -> tuple[Advice, ...]:
+def advice(launches: Iterable[KernelLaunch], rules: Iterable[NsightRule]) -> tuple[KernelHint, ...]:
     """Return the proposals of rules that estimate a speed-up of whole kernels, what saves most first.
 
     Each rule is told once for a kernel's name, with the launch where it would save most.
     """
     timed = {launch.id: (launch.name, launch.number(*DURATION) or 0.0) for launch in launches}
     whole = sum(seconds for _, seconds in timed.values())
-    best: dict[tuple[str, str], Advice] = {}
+    best: dict[tuple[str, str], KernelHint] = {}
     for rule in rules:
         if rule.kind != "OPT" or rule.scope != "global" or not rule.speedup or rule.launch not in timed or not whole:
             continue
         name, seconds = timed[rule.launch]
-        found = Advice(name, rule.name, rule.text, rule.speedup, rule.speedup / 100 * seconds / whole)
+        found = KernelHint(name, rule.name, rule.text, rule.speedup, rule.speedup / 100 * seconds / whole)
         other = best.get((name, rule.name))
         if other is None or found.saves > other.saves:
             best[name, rule.name] = found
     return tuple(sorted(best.values(), key=lambda found: -found.saves))
 
 
-def bound_by(sm: float | None, memory: float | None) -> Bound | None:
+def bound_by(sm: float | None, memory: float | None) -> KernelBound | None:
     """Return what bounds a kernel, from percentages of the peaks (``BOUND_FROM``); None if one is not known."""
     if sm is None or memory is None:
         return None
@@ -125,7 +125,7 @@ def bound_by(sm: float | None, memory: float | None) -> Bound | None:
     return "compute" if sm >= memory else "memory"
 
 
-def operations_per_second(launch: Launch) -> float | str:
+def operations_per_second(launch: KernelLaunch) -> float | str:
     """Return additions and multiplications per second, or why they are not known.
 
     Half, single and double precision are counted by instruction, a fused one as two operations; tensor cores
@@ -142,7 +142,7 @@ def operations_per_second(launch: Launch) -> float | str:
     return sum(rate or 0.0 for rate in vector.values()) + tensor
 
 
-def dram_bytes_per_second(launch: Launch) -> float | str:
+def dram_bytes_per_second(launch: KernelLaunch) -> float | str:
     """Return the traffic to and from DRAM, or why it is not known."""
     if (rate := launch.number(*BYTES_RATE)) is not None:
         return rate
@@ -155,7 +155,7 @@ def dram_bytes_per_second(launch: Launch) -> float | str:
     return whole / seconds
 
 
-def _vector(launch: Launch, kind: str) -> float | None:
+def _vector(launch: KernelLaunch, kind: str) -> float | None:
     """Return operations per second of one precision outside of tensor cores."""
     width, rates = WIDTH[kind], []
     for operation, per_instruction in [(name, width) for name in ADDING] + [(FUSED, 2 * width)]:
@@ -172,7 +172,7 @@ def _vector(launch: Launch, kind: str) -> float | None:
     return sum(rates) + sum(factor * (_per_second(launch, f"{SASS}_{kind}{x}_pred_on") or 0) for x, factor in paired)
 
 
-def _tensor(launch: Launch) -> float | str:
+def _tensor(launch: KernelLaunch) -> float | str:
     """Return operations per second in tensor cores, or why they are not known."""
     stems = {name.partition(".")[0] for name in launch.metrics if name.startswith(TENSOR)}
     rates = {stem: rate for stem in stems if (rate := _per_second(launch, stem)) is not None}
@@ -184,7 +184,7 @@ def _tensor(launch: Launch) -> float | str:
     return "the report does not count operations of tensor cores, which were busy" if any(busy) else 0.0
 
 
-def _per_second(launch: Launch, counter: str) -> float | None:
+def _per_second(launch: KernelLaunch, counter: str) -> float | None:
     """Return a counter's rate: told itself, or per cycle times cycles per second, or its sum over the duration."""
     if (rate := launch.number(f"{counter}.sum.per_second")) is not None:
         return rate
@@ -195,7 +195,7 @@ def _per_second(launch: Launch, counter: str) -> float | None:
     return None if whole is None or not seconds else whole / seconds
 
 
-def _kernel(name: str, group: Sequence[tuple[Launch, float]], whole: float) -> Kernel:
+def _kernel(name: str, group: Sequence[tuple[KernelLaunch, float]], whole: float) -> Kernel:
     seconds = sum(time for _, time in group)
     unknown: dict[str, str] = {}
 
@@ -207,7 +207,7 @@ def _kernel(name: str, group: Sequence[tuple[Launch, float]], whole: float) -> K
             return None
         return sum(value * time for value, time in known) / seconds
 
-    def amount(figure: str, rate_of: Callable[[Launch], float | str]) -> float | None:
+    def amount(figure: str, rate_of: Callable[[KernelLaunch], float | str]) -> float | None:
         rates = [(rate_of(launch), time) for launch, time in group]
         if why := next((rate for rate, _ in rates if isinstance(rate, str)), None):
             unknown[figure] = why

@@ -21,8 +21,8 @@ from typing import Any
 from paretune.core.target import Target
 from paretune.profiling.latency.worker_client import LOADER
 from paretune.profiling.nsight.csv_parser import NsightCsvError, errors, parse
-from paretune.profiling.nsight.kernels import DURATION, PASSES, Advice, Kernel, advice, by_name
-from paretune.system.device_lock import alone_on
+from paretune.profiling.nsight.kernels import DURATION, PASSES, Kernel, KernelHint, advice, by_name
+from paretune.system.device_lock import exclusive_device
 from paretune.system.machine_cache import scratch
 
 NCU = "ncu"
@@ -70,12 +70,12 @@ NO_KERNELS = (
 
 
 @dataclass(frozen=True)
-class Look:
+class NsightResult:
     """What Nsight Compute saw of one inference of an artefact."""
 
     kernels: tuple[Kernel, ...] = ()
     """By name, the one that takes longest first."""
-    advice: tuple[Advice, ...] = ()
+    advice: tuple[KernelHint, ...] = ()
     passes: int | None = None
     """How often each kernel ran, at most."""
     reason: str | None = None
@@ -90,10 +90,10 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Looks:
+class NsightResults:
     """What Nsight Compute saw of all artefacts."""
 
-    looks: tuple[Look, ...] = ()
+    looks: tuple[NsightResult, ...] = ()
     version: str | None = None
     reason: str | None = None
     """Why it was not run at all, and what to do."""
@@ -124,7 +124,7 @@ def look_at(
     *,
     limit: float = LIMIT,
     loader: str = LOADER,
-) -> Looks:
+) -> NsightResults:
     """Run Nsight Compute on one inference of each artefact; never raises, a reason tells what hindered it.
 
     Args:
@@ -136,18 +136,18 @@ def look_at(
         loader: ``module:function`` (folder, target) → predictor.
     """
     if target.device != "cuda":
-        return Looks(reason=GPUS_ONLY)
+        return NsightResults(reason=GPUS_ONLY)
     if reason := preflight():
-        return Looks(version=version(), reason=reason)
+        return NsightResults(version=version(), reason=reason)
     looks = []
     for number, artefact in enumerate(artefacts, start=1):
         progress(f"Nsight Compute on {artefact} ({number} of {len(artefacts)})")
         try:
-            with alone_on(target.device), scratch() as folder:
+            with exclusive_device(target.device), scratch() as folder:
                 looks.append(_look(artefact, images, Path(folder), limit, loader))
         except Exception as error:  # noqa: BLE001 - what was measured before is worth more than this
-            looks.append(Look(reason=f"{type(error).__name__}: {' '.join(str(error).split())}"))
-    return Looks(tuple(looks), version())
+            looks.append(NsightResult(reason=f"{type(error).__name__}: {' '.join(str(error).split())}"))
+    return NsightResults(tuple(looks), version())
 
 
 def preflight(params: Path = PARAMS, status: Path = STATUS) -> str | None:
@@ -202,27 +202,27 @@ def print_command(report: Path, page: str) -> list[str]:
     return [NCU, "--import", str(report), "--csv", "--page", page, "--print-units", "base"]
 
 
-def _look(artefact: Path, images: Path, folder: Path, limit: float, loader: str) -> Look:
+def _look(artefact: Path, images: Path, folder: Path, limit: float, loader: str) -> NsightResult:
     report = folder / "seen.ncu-rep"
     code, log = _run(command(artefact.absolute(), images, report, limit, loader), folder / "log.txt", limit)
     files = {"log.txt": log}
     if code != 0 or not report.is_file():
-        return Look(reason=_reason(code, log, limit), files=files)
+        return NsightResult(reason=_reason(code, log, limit), files=files)
     for page in ("raw", "details"):
         code, text = _run(print_command(report, page), folder / f"{page}.csv", limit)
         if code != 0:
-            return Look(reason=_reason(code, text, limit), files=files)
+            return NsightResult(reason=_reason(code, text, limit), files=files)
         files[f"{page}.csv"] = text
     try:
         launches, rules = parse(files["raw.csv"]).launches, parse(files["details.csv"]).rules
     except NsightCsvError as error:
-        return Look(reason=f"{' '.join(str(error).split())}; see log.txt", files=files)
+        return NsightResult(reason=f"{' '.join(str(error).split())}; see log.txt", files=files)
     kernels = by_name(launches)
     if not kernels:
         counters = f"every counter is n/a ({DURATION[0]} among them): {PERMISSION}"
-        return Look(reason=counters if launches else NO_KERNELS, files=files)
+        return NsightResult(reason=counters if launches else NO_KERNELS, files=files)
     passes = [found for launch in launches if (found := launch.number(*PASSES)) is not None]
-    return Look(kernels, advice(launches, rules), int(max(passes)) if passes else None, None, files)
+    return NsightResult(kernels, advice(launches, rules), int(max(passes)) if passes else None, None, files)
 
 
 def _run(words: Sequence[str], file: Path, limit: float) -> tuple[int | None, str]:
@@ -259,7 +259,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _env() -> dict[str, str]:
     """Return the environment of the profiled process: it imports what this one can."""
-    places = [str(Path(__file__).parents[2]), *(str(Path(place).absolute()) for place in sys.path if place)]
+    places = [str(Path(__file__).parents[3]), *(str(Path(place).absolute()) for place in sys.path if place)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(places))}
 
 

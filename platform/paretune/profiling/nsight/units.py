@@ -33,7 +33,7 @@ BLANKS = re.compile(r"(?<=\d)[\s\u00a0\u202f'\u2019](?=\d{3}(\D|$))")
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
-class Reader:
+class ValueReader:
     """Reads the values of one file, in the way of writing numbers that the file shows."""
 
     def __init__(self, cells: Iterable[str]) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 from paretune.core.types import InputSize
 from paretune.detectors.base import Detector
-from paretune.profiling.roofline.diagnosis import FAR, Diagnosis, Layer
-from paretune.profiling.roofline.layer_work import Work
+from paretune.profiling.roofline.diagnosis import FAR, Diagnosis, TimedLayer
+from paretune.profiling.roofline.layer_work import LayerWork
 
 SHRINK = 0.75
 """A side of the smaller input, before it is rounded to what detectors take."""
@@ -51,7 +51,7 @@ class Advice:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class AdvisedArtefact:
     """What advice is given for."""
 
     recipe: Mapping[str, Any]
@@ -63,7 +63,7 @@ class Candidate:
     detector: Detector
 
 
-def advise(found: Diagnosis, candidate: Candidate) -> list[Advice]:
+def advise(found: Diagnosis, candidate: AdvisedArtefact) -> list[Advice]:
     """Return the knobs that should pay, the largest gain first.
 
     None where nothing of the network's matters, or where it is not known what bounds it: a gain would be invented.
@@ -75,7 +75,7 @@ def advise(found: Diagnosis, candidate: Candidate) -> list[Advice]:
     return sorted((one for one in given if one.predicted >= LEAST), key=lambda one: -one.predicted)
 
 
-def _fused(found: Diagnosis, candidate: Candidate) -> Advice | None:
+def _fused(found: Diagnosis, candidate: AdvisedArtefact) -> Advice | None:
     """Run the layers in a runtime that merges everything else into them."""
     recipe = candidate.recipe
     if _runtime(recipe) != "eager" or _has(recipe, "quantize"):
@@ -96,7 +96,7 @@ def _fused(found: Diagnosis, candidate: Candidate) -> Advice | None:
     return Advice(f"runtime: {told}", why, _gain(found, after), "none", _with(recipe, runtime=runtime))
 
 
-def _quantized(found: Diagnosis, candidate: Candidate) -> Advice | None:
+def _quantized(found: Diagnosis, candidate: AdvisedArtefact) -> Advice | None:
     """Compute in INT8."""
     recipe = candidate.recipe
     if candidate.device != "cpu" or _has(recipe, "quantize") or "int8" not in found.roofs.compute:
@@ -111,7 +111,7 @@ def _quantized(found: Diagnosis, candidate: Candidate) -> Advice | None:
     return Advice("quantize", why, _gain(found, after), "accuracy", _with(recipe, last=[step]))
 
 
-def _pruned(found: Diagnosis, candidate: Candidate) -> Advice | None:
+def _pruned(found: Diagnosis, candidate: AdvisedArtefact) -> Advice | None:
     """Take out channels until half of the FLOPs are left."""
     recipe = candidate.recipe
     if _has(recipe, "prune"):
@@ -123,13 +123,13 @@ def _pruned(found: Diagnosis, candidate: Candidate) -> Advice | None:
     return Advice("prune", why, _gain(found, after), "accuracy, minutes of fine-tuning", _with(recipe, first=first))
 
 
-def _smaller(found: Diagnosis, candidate: Candidate) -> Advice | None:
+def _smaller(found: Diagnosis, candidate: AdvisedArtefact) -> Advice | None:
     """Look at smaller images."""
     recipe = candidate.recipe
     size = candidate.size
     smaller = InputSize(*(max(GRAIN, ceil(side * SHRINK / GRAIN) * GRAIN) for side in (size.width, size.height)))
     share = smaller.width * smaller.height / (size.width * size.height)
-    if share >= 1 or candidate.detector.size_problem(smaller) is not None:
+    if share >= 1 or candidate.detector.size_unsupported_reason(smaller) is not None:
         return None
     after = _network(found, lambda work: work.scaled(flops=share, maps=share))
     first = [] if _has(recipe, "finetune") else [FINETUNE]
@@ -138,12 +138,12 @@ def _smaller(found: Diagnosis, candidate: Candidate) -> Advice | None:
     return Advice(f"input_size: {smaller}", why, _gain(found, after), "accuracy, small objects above all", made)
 
 
-def _network(found: Diagnosis, change: Callable[[Work], Work]) -> float:
+def _network(found: Diagnosis, change: Callable[[LayerWork], LayerWork]) -> float:
     """Return the network's time in ms after a change of every layer's work."""
     return found.apart_ms + found.rest_ms + sum(_changed(found, layer, change(layer.work)) for layer in found.layers)
 
 
-def _changed(found: Diagnosis, layer: Layer, work: Work) -> float:
+def _changed(found: Diagnosis, layer: TimedLayer, work: LayerWork) -> float:
     precision = work.precision if work.precision in found.roofs.compute else "fp32"
     roof = 1000 * found.roofs.seconds(work.flops, work.nbytes, precision)
     if layer.bound == "launch":

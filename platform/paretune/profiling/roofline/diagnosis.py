@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from paretune.profiling.latency.samples import Stage
-from paretune.profiling.roofline.hardware_peaks import Roofs
-from paretune.profiling.roofline.layer_work import Work
+from paretune.profiling.roofline.hardware_peaks import HardwarePeaks
+from paretune.profiling.roofline.layer_work import LayerWork
 
 LayerBound = Literal["compute", "memory", "launch"]
 Bound = Literal[LayerBound, "host", "transfer"]
@@ -27,10 +27,10 @@ MOST = 0.5
 
 
 @dataclass(frozen=True)
-class Layer:
+class TimedLayer:
     """A layer with weights: its time, and the least it could take."""
 
-    work: Work
+    work: LayerWork
     ms: float
     roof_ms: float
     limit: Literal["compute", "memory"]
@@ -53,7 +53,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Ceiling:
+class Speedup:
     """What could be gained from one part: times as fast from image to boxes."""
 
     part: str
@@ -72,9 +72,9 @@ class Diagnosis:
     preprocess_ms: float
     network_ms: float
     postprocess_ms: float
-    layers: tuple[Layer, ...]
+    layers: tuple[TimedLayer, ...]
     """Layers with weights, slowest first; not all of them where ``unknown``."""
-    roofs: Roofs
+    roofs: HardwarePeaks
     host_ms: float = 0.0
     """Of the network's: what the host computes between a detector's networks."""
     transfer_ms: float = 0.0
@@ -140,7 +140,7 @@ class Diagnosis:
         told = ", ".join(f"{bound} {ms / network:.0%}" for bound, ms in self.by_bound.items())
         return f"{stages}; of the network: {told} (of it outside layers with weights {self.rest_ms / network:.0%})"
 
-    def ceilings(self, top: int = 5) -> tuple[Ceiling, ...]:
+    def ceilings(self, top: int = 5) -> tuple[Speedup, ...]:
         """Return what could be gained at most from each stage, from the rest, and from the slowest layers."""
         roofs = [min(layer.ms, layer.roof_ms) for layer in self.layers]
         parts: list[tuple[str, float, float | None]] = [
@@ -155,10 +155,10 @@ class Diagnosis:
         parts += [(layer.work.module, layer.ms, roof) for layer, roof in zip(self.layers[:top], roofs, strict=False)]
         return tuple(self._ceiling(*part) for part in parts)
 
-    def _ceiling(self, part: str, ms: float, roof: float | None) -> Ceiling:
+    def _ceiling(self, part: str, ms: float, roof: float | None) -> Speedup:
         total = self.total_ms
         at_roof = None if roof is None else _times(total, total - ms + roof)
-        return Ceiling(part, ms, ms / total, _times(total, total - ms), at_roof)
+        return Speedup(part, ms, ms / total, _times(total, total - ms), at_roof)
 
     def tree(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -189,8 +189,8 @@ class Diagnosis:
 def diagnose(
     stages: Mapping[Stage, float],
     times: Mapping[str, float],
-    work: Mapping[str, Work],
-    roofs: Roofs,
+    work: Mapping[str, LayerWork],
+    roofs: HardwarePeaks,
     *,
     host_ms: float = 0.0,
     transfer_ms: float = 0.0,
@@ -213,7 +213,7 @@ def diagnose(
             continue  # the runtime has merged it with another
         precision = todo.precision if todo.precision in roofs.compute else "fp32"
         compute, roof = todo.flops / roofs.compute[precision], roofs.seconds(todo.flops, todo.nbytes, precision)
-        layers.append(Layer(todo, times[module], 1000 * roof, "compute" if compute >= roof else "memory"))
+        layers.append(TimedLayer(todo, times[module], 1000 * roof, "compute" if compute >= roof else "memory"))
     layers.sort(key=lambda layer: -layer.ms)
     shown = (stages["preprocess"], stages["network"], stages["postprocess"])
     return Diagnosis(*shown, tuple(layers), roofs, host_ms, transfer_ms, unknown)

@@ -22,7 +22,7 @@ from paretune.core.target import Target, cpu_has_bfloat16
 from paretune.profiling.environment import cpu_name
 from paretune.profiling.latency.worker_client import surroundings
 from paretune.system.cpu_cores import choose_cores
-from paretune.system.device_lock import alone_on
+from paretune.system.device_lock import exclusive_device
 
 SIDES = {"cpu": (256, 512, 1024), "cuda": (4096, 8192)}
 """Of the square matrices that are multiplied; the fastest counts."""
@@ -37,7 +37,7 @@ LIMIT = 300.0
 
 
 @dataclass(frozen=True)
-class Roofs:
+class HardwarePeaks:
     """What a device reaches with a target's threads."""
 
     device: str
@@ -74,7 +74,7 @@ class Roofs:
         return {**asdict(self), "copies": [list(pair) for pair in self.copies]}
 
 
-def measure_roofs(target: Target) -> Roofs:
+def measure_roofs(target: Target) -> HardwarePeaks:
     """Measure the roofs of a target, in a process of its own, alone on the device: some seconds.
 
     Raises:
@@ -90,7 +90,7 @@ def measure_roofs(target: Target) -> Roofs:
         target.device,
         *map(str, cores),
     ]
-    with alone_on(target.device):
+    with exclusive_device(target.device):
         try:
             done = subprocess.run(
                 command, env=surroundings(target.threads), capture_output=True, text=True, timeout=LIMIT, check=False
@@ -103,7 +103,7 @@ def measure_roofs(target: Target) -> Roofs:
     told = json.loads(done.stdout.splitlines()[-1])
     copies = [(size, rate) for size, rate in told["copies"]]
     layer = told["int8_layer"]
-    return Roofs(told["device"], told["compute"], copies, told["reasons"], layer and (layer[0], layer[1]))
+    return HardwarePeaks(told["device"], told["compute"], copies, told["reasons"], layer and (layer[0], layer[1]))
 
 
 def _main(device: str, cores: Sequence[int]) -> None:

@@ -18,7 +18,7 @@ from paretune.core.types import Floats, Image
 from paretune.detectors.base import Detector
 from paretune.runtimes import RUNTIMES
 from paretune.runtimes.onnx_session import part_file
-from paretune.runtimes.operator_timing import SAME_VALUE, Modules, modules_of
+from paretune.runtimes.operator_timing import SAME_VALUE, ModuleNames, modules_of
 from paretune.runtimes.predictor import Predictor
 from paretune.storage.artefact import Artefact
 
@@ -28,7 +28,7 @@ WEIGHTY = ("Conv", "Gemm", "MatMul", "QLinearConv", "ConvInteger", "MatMulIntege
 
 
 @dataclass(frozen=True)
-class Work:
+class LayerWork:
     """One layer."""
 
     module: str
@@ -46,7 +46,9 @@ class Work:
         """Return the bytes that must be moved."""
         return (self.weights + self.maps) * BYTES[self.precision]
 
-    def scaled(self, *, flops: float = 1, weights: float = 1, maps: float = 1, precision: str | None = None) -> Work:
+    def scaled(
+        self, *, flops: float = 1, weights: float = 1, maps: float = 1, precision: str | None = None
+    ) -> LayerWork:
         """Return what the layer would have to do with so many times as much of each."""
         return replace(
             self,
@@ -57,7 +59,7 @@ class Work:
         )
 
 
-def work_of(predictor: Predictor, image: Image, target: Target) -> dict[str, Work]:
+def work_of(predictor: Predictor, image: Image, target: Target) -> dict[str, LayerWork]:
     """Return the work of every layer with weights, by the name of its module, in the order they run.
 
     Args:
@@ -85,7 +87,7 @@ def work_of(predictor: Predictor, image: Image, target: Target) -> dict[str, Wor
     fallback = str(predictor.facts.get("precision", "fp32"))
     floats = _precision(artefact) if fallback == "int8" else fallback  # of what stays float beside INT8 layers
     floats = "fp32" if target.device == "cpu" and floats == "fp16" else floats
-    found: dict[str, Work] = {}
+    found: dict[str, LayerWork] = {}
     modules = modules_of(artefact, detector)
     for part, shape in shapes.items():
         found |= _of_onnx(artefact.file(part_file(part)), detector.part_input(part), shape, floats, modules[part])
@@ -97,16 +99,16 @@ def _precision(artefact: Artefact) -> str:
     return str(getattr(parse_plugin(artefact.runtime, RUNTIMES), "precision", "fp32"))
 
 
-def _of_torch(artefact: Artefact, detector: Detector, batch: Floats, floats: str) -> dict[str, Work]:
+def _of_torch(artefact: Artefact, detector: Detector, batch: Floats, floats: str) -> dict[str, LayerWork]:
     """Count by watching the layers of the network while it runs on a CPU in float32."""
     import torch
     from torch import nn
 
     from paretune.networks.int8_layers import Int8Layer
-    from paretune.runtimes.eager import Given, ready
+    from paretune.runtimes.eager import ArrayConversion, ready
 
     network = ready(artefact, Target(), "fp32")
-    given, found = Given("cpu", "fp32"), dict[str, Work]()
+    given, found = ArrayConversion("cpu", "fp32"), dict[str, LayerWork]()
     names = {module: name for name, module in network.named_modules()}
 
     def watch(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -118,7 +120,7 @@ def _of_torch(artefact: Artefact, detector: Detector, batch: Floats, floats: str
             maps += int(seen.maps)
         flops = 2.0 * output.numel() * prod(weight.shape[1:]) + (seen.flops if seen else 0)
         kind = "int8" if isinstance(module, Int8Layer) else floats
-        found[name] = Work(name, flops, weight.numel(), maps, kind, depthwise=_is_depthwise(weight.shape))
+        found[name] = LayerWork(name, flops, weight.numel(), maps, kind, depthwise=_is_depthwise(weight.shape))
 
     hooks = [
         module.register_forward_hook(watch) for module in names if isinstance(module, nn.Conv2d | nn.Linear | Int8Layer)
@@ -136,7 +138,7 @@ def _of_torch(artefact: Artefact, detector: Detector, batch: Floats, floats: str
     return found
 
 
-def _of_onnx(file: Path, given: str, shape: tuple[int, ...], floats: str, modules: Modules) -> dict[str, Work]:
+def _of_onnx(file: Path, given: str, shape: tuple[int, ...], floats: str, modules: ModuleNames) -> dict[str, LayerWork]:
     """Count by the shapes of a file's tensors for an input of this shape."""
     import onnx
 
@@ -156,7 +158,7 @@ def _of_onnx(file: Path, given: str, shape: tuple[int, ...], floats: str, module
     makers = {output: node for node in graph.node for output in node.output}
     heavy = [node for node in graph.node if node.op_type in WEIGHTY]
     names = modules.of({node.output[0]: (node.op_type, (node.name, *node.output)) for node in heavy})
-    found: dict[str, Work] = {}
+    found: dict[str, LayerWork] = {}
     for node in heavy:
         sources = [_source(name, makers, weights) for name in node.input]
         weight = next((name for name in sources if name is not None and len(shapes[name]) > 1), None)
@@ -173,7 +175,7 @@ def _of_onnx(file: Path, given: str, shape: tuple[int, ...], floats: str, module
         seen = found.get(module)
         flops = 2.0 * out * inner + (seen.flops if seen else 0)
         size += int(seen.maps) if seen else 0
-        found[module] = Work(module, flops, prod(sides), size, kind, depthwise=_is_depthwise(sides))
+        found[module] = LayerWork(module, flops, prod(sides), size, kind, depthwise=_is_depthwise(sides))
     return found
 
 
