@@ -18,7 +18,7 @@ from paretune.profiling.energy import measure as energy
 from paretune.results.sweep_folder import Sweep, new_sweep
 from paretune.runtimes import eager
 from paretune.runtimes.openvino import OpenVino
-from paretune.storage.trial_record import UNFIT, Record, read_records, write_record
+from paretune.storage.trial_record import RUNTIME_UNAVAILABLE, Record, read_records, write_record
 from paretune.workflows.machine_check import refuse_unfit_machine
 from paretune.workflows.sweep import run_trials
 from paretune.workflows.sweep_reporter import SweepReporter
@@ -140,7 +140,7 @@ def test_a_runtime_that_was_installed_since_is_tried_again_where_this_machine_ca
     run_trials(sweep, Quiet(sweep), share=2)
     recipe = {"input_size": 128, "steps": [], "runtime": "openvino"}
     failed = Record.failed(2, Recipe.model_validate(recipe).tree(), {}, "sampled", "UserError: not installed here")
-    write_record(sweep.folder, replace(failed, facts={UNFIT: True}))
+    write_record(sweep.folder, replace(failed, facts={RUNTIME_UNAVAILABLE: True}))
     monkeypatch.setattr(OpenVino, "unsupported_reason", lambda *_: "not installed here" if missing else None)
     monkeypatch.setattr(trials, "run_trials", rest := Tune(sweep, set()))
     run_trials(sweep, Quiet(sweep), share=share)

@@ -103,9 +103,9 @@ def test_on_a_cluster_the_front_is_measured_where_trials_run(sweep: Sweep, monke
         where.append("node")
         return cloudpickle.loads(cloudpickle.dumps(work))()
 
-    def measured(bench: Any, finalists: Any) -> dict[str, Any]:
+    def measured(context: Any, finalists: Any) -> dict[str, Any]:
         assert where == ["node"]
-        assert bench.folder == sweep.folder.resolve()
+        assert context.folder == sweep.folder.resolve()
         assert {0, 1} <= set(finalists.artefacts)
         return {**comparison(), "notes": ["told there"]}
 

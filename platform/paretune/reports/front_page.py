@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from paretune.core.baselines import BASELINES
 from paretune.core.metrics import change_in
 from paretune.core.recipe_text import recipe_line
 from paretune.reports.front_plot import PlotRange, PlottedTrial, frame_of, svg
@@ -26,8 +27,6 @@ STYLES = {
     "onnxruntime": ("D", "#137333", "baseline, ONNX Runtime fp32"),
 }
 LINE, FLOOR = "#1a73e8", "#d93025"
-BASELINES = {0: "eager", 1: "onnxruntime"}
-"""Trial → which baseline it is."""
 MOST_FAILED = 20
 """Failed trials that a page lists."""
 
@@ -92,8 +91,8 @@ class FrontView:
         chosen = record.number in {point["trial"] for point in self.front["front"]}
         fit = all(violation <= 0 for violation in self.violations.get(record.number, {}).values())
         kind = "front" if chosen else ("other" if fit else "unfit")
-        if record.origin == "baseline":
-            kind = BASELINES.get(record.number, kind)
+        if record.number < len(BASELINES):
+            kind = BASELINES[record.number]
         cost, quality = self.axes
         lines = [f"trial {record.number}: {recipe_line(record.recipe)}", f"{quality} {y:.4f}, {cost} {x:.4g}"]
         lines += [f"{name} {m[name]:.4g}" for name in ("map50", "size_mib") if name in m]
@@ -188,7 +187,7 @@ def front_html(picture: FrontView) -> str:
     template = Template((Path(__file__).parent / "front_page.html").read_text(encoding="utf-8"))
     chosen = [point["trial"] for point in front["front"]]
     told = picture.comparison if front["decided_by"] == "comparison" else None
-    bases = [point_of(r, told) for r in picture.records if r.number in BASELINES and r.state == "complete"]
+    bases = [point_of(r, told) for r in picture.records if r.number < len(BASELINES) and r.state == "complete"]
     rows = [_row(picture, point, "") for point in front["front"]]
     rows += [_row(picture, point, "base") for point in bases if point["trial"] not in chosen]
     return template.substitute(

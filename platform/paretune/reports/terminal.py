@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from paretune.core.baselines import EAGER
 from paretune.core.console import table_text
 from paretune.core.metrics import change_in, change_names
 from paretune.core.recipe_text import recipe_line
@@ -44,7 +45,7 @@ def trial_line(number: int, records: Sequence[Record], judge: FrontRules, budget
     figures = f"map {_number(m.get('map'), 3)}, map50 {_number(m.get('map50'), 3)}, {_number(ms, 2)} ms"
     allowed = [r for r in records if r.state == "complete" and judge.feasible(r)]
     front = [allowed[i].number for i in pareto_front([r.metrics for r in allowed], judge.objectives)]
-    base = next((r.metrics.get("latency_ms") for r in records if r.number == 0), None)
+    base = next((r.metrics.get("latency_ms") for r in records if r.number == EAGER), None)
     gain = f" ({base / ms:.1f}x eager)" if base and number and ms else ""
     mark = f"; on the front of {len(front)}" if number in front else ""
     mark = mark if judge.feasible(record) else "; breaks a constraint"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from paretune.core.baselines import EAGER
 from paretune.core.metrics import COSTS, METRICS
 from paretune.search.latency_scale import BEFORE, SCALED
 from paretune.storage.trial_record import Record
@@ -185,7 +186,7 @@ def front_object(
             measured are on the front.
     """
     complete = [record for record in records if record.state == "complete"]
-    eager = next((record for record in complete if record.number == 0), None)
+    eager = next((record for record in complete if record.number == EAGER), None)
     decided = decides(comparison, records, judge)
     told: Mapping[str, Any] = comparison if decided and comparison is not None else {}
     allowed = [record for record in complete if judge.feasible(record)]

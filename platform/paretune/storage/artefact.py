@@ -20,6 +20,8 @@ from paretune.core.types import InputSize, Thresholds
 from paretune.storage.atomic_files import _CHUNK, sha256
 
 MANIFEST = "artefact.json"
+STRUCTURE = "structure.json"
+"""File that marks a folder of a torch network: the widths of its layers, beside their weights."""
 NETWORK = "network"
 """Folder in an artefact's of the network that further steps begin with, where its own files are none to train on."""
 VERSION = 2

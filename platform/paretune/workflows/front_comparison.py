@@ -6,6 +6,7 @@ import json
 from itertools import chain
 from typing import Any
 
+from paretune.core.baselines import EAGER, ONNXRUNTIME
 from paretune.core.errors import UserError
 from paretune.results.advice_outcomes import pairs
 from paretune.results.front_summary import judge_of
@@ -22,9 +23,9 @@ MOST_CONTENDERS = 20
 """Trials that are compared at the end besides the baselines: all are in memory at once."""
 
 
-def bench_of(sweep: Sweep) -> TrialContext:
+def context_of(sweep: Sweep) -> TrialContext:
     """Open what the trials of a sweep share."""
-    return TrialContext(sweep.job, sweep.job.dataset.open(sweep.cache), sweep.folder, sweep.baseline, sweep.cache)
+    return TrialContext(sweep.job, sweep.job.dataset.open(sweep.cache), sweep.folder, sweep.baseline)
 
 
 def compare(sweep: Sweep, reporter: SweepReporter, address: str | None = None) -> None:
@@ -38,7 +39,7 @@ def compare(sweep: Sweep, reporter: SweepReporter, address: str | None = None) -
     place = Sweep(sweep.runs.resolve(), sweep.name)
 
     def measure() -> dict[str, Any]:
-        return compare_front(bench_of(place), finalists)
+        return compare_front(context_of(place), finalists)
 
     try:
         found = session.on_a_node(measure, sweep.job.resources.by_ray_name(), sweep.runs, address)
@@ -52,13 +53,13 @@ def finalists_of(sweep: Sweep) -> FrontComparison:
     records = on_one_scale(read_records(sweep.folder))
     there = {record.number: record.artefact for record in records if record.artefact is not None}
     advised = pairs(sweep.promises, records)
-    asked = dict.fromkeys([0, 1, *chain(*advised)])
+    asked = dict.fromkeys([EAGER, ONNXRUNTIME, *chain(*advised)])
     hopeful = [number for number in contenders(records, judge_of(sweep)) if number not in asked]
     chosen = [*asked, *hopeful[:MOST_CONTENDERS]]
     why = f"{len(hopeful)} trials may be on the front, and {MOST_CONTENDERS} at most are compared, the likeliest"
     return FrontComparison(
         artefacts={number: there[number] for number in chosen if number in there},
-        reference=next((number for number in (1, 0) if number in there), chosen[0]),
+        reference=next((number for number in (ONNXRUNTIME, EAGER) if number in there), chosen[0]),
         seen=[record.number for record in records],
         pairs=advised,
         left_out=dict.fromkeys(hopeful[MOST_CONTENDERS:], why),

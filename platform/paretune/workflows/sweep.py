@@ -16,8 +16,8 @@ from paretune.results.front_summary import comparison_of
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_record import Record, forget_record, read_record, read_records
 from paretune.workflows.baseline import baseline_failure, first_recipes, look_at_data, take_baseline, train_baseline
-from paretune.workflows.front_comparison import bench_of, compare
-from paretune.workflows.machine_check import forgiven, refuse_impossible
+from paretune.workflows.front_comparison import compare, context_of
+from paretune.workflows.machine_check import refuse_impossible, with_runtime_checked
 from paretune.workflows.sweep_reporter import SweepReporter
 from paretune.workflows.trial import not_run, run
 from paretune.workflows.trial_context import TrialContext
@@ -100,7 +100,7 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float) -> None:
             forget_record(sweep.folder, record.number)
     job, records = sweep.job, read_records(sweep.folder)
     if share:  # all trials run here, so that this machine can be asked
-        records = [forgiven(record, job.target) for record in records]
+        records = [with_runtime_checked(record, job.target) for record in records]
     left = job.search.trials - len(records)
     if left <= 0:
         return
@@ -138,19 +138,19 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float) -> None:
 def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> dict[str, Any]:
     """Run one trial in a Ray worker and return its number and state; called by Tune."""
     try:
-        bench = _bench_in_worker(runs, name)
+        context = _context_in_worker(runs, name)
     except (OSError, UserError) as error:  # another machine than that on which the sweep began
         record = not_run(Path(runs) / name, proposal, " ".join(str(error).split()))
     else:
         recipe = Recipe.model_validate(proposal["recipe"])
-        record = run(bench, proposal["number"], recipe, origin=proposal["origin"])
+        record = run(context, proposal["number"], recipe, origin=proposal["origin"])
     return {"number": record.number, "state": record.state}
 
 
 @functools.lru_cache(maxsize=1)
-def _bench_in_worker(runs: str, name: str) -> TrialContext:
+def _context_in_worker(runs: str, name: str) -> TrialContext:
     """Open dataset and job once in a worker that runs many trials."""
-    return bench_of(Sweep(Path(runs), name))
+    return context_of(Sweep(Path(runs), name))
 
 
 def record_of(folder: Path, proposal: Mapping[str, Any]) -> Record:
