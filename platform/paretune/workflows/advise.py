@@ -237,8 +237,9 @@ def try_advice(
             try:
                 compared = compare([found.artefact.folder, folder], file, target, rounds=3)
             except (RuntimeError, UserError) as error:
-                why = f"not measured: {' '.join(str(error).split())}"
-                tried.append(TriedAdvice(advice, None, why, kept, made.accuracy))
+                tried.append(
+                    TriedAdvice(advice, None, f"not measured: {' '.join(str(error).split())}", kept, made.accuracy)
+                )
                 continue
             tried.append(TriedAdvice(advice, compared.ratio(1), None, kept, made.accuracy))
     return replace(found, tried=tuple(tried))

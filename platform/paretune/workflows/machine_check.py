@@ -9,7 +9,7 @@ from dataclasses import replace
 from paretune.config.job import Job
 from paretune.config.recipe import Recipe
 from paretune.core.errors import UserError
-from paretune.core.metrics import ENERGY
+from paretune.core.metrics import metric_of
 from paretune.core.target import Target
 from paretune.distributed import ray_session as session
 from paretune.distributed.train_workers import room_on
@@ -68,7 +68,7 @@ def sweep_problems(
     if problem := ask(job.target):
         found.append(f"{where}.device: {problem}")
     for place, metric in job.asked:
-        if metric in ENERGY and (problem := energy.unsupported_reason(job.target)):
+        if metric_of(metric).available == "energy" and (problem := energy.unsupported_reason(job.target)):
             found.append(f"{place}.{metric}: not known on {HERE}: {problem}")
     return [*found, *training_problems(job.training, gpus), *_resource_problems(job, gpus)]
 

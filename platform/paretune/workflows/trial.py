@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from paretune.config.recipe import Recipe
 from paretune.core.baselines import EAGER
 from paretune.core.errors import UnfitRuntimeError, UserError
+from paretune.core.metrics import computed
 from paretune.data.left_out import record_of
 from paretune.profiling.energy.measure import Energy, energy, unavailable
 from paretune.profiling.latency.duet import Duet, measure_duet
@@ -99,6 +100,8 @@ def run(
         record = Record.failed(*identity, failure, started=started, seconds=stages.seconds, facts=facts)
     else:
         record = context.scaled(Record.complete(*identity, started=started, seconds=stages.seconds, **result))
+        values, reasons = computed(record.metrics, record.facts)
+        record = replace(record, metrics={**values, **record.metrics}, reasons={**record.reasons, **reasons})
         shutil.rmtree(folder / TRAINED, ignore_errors=True)  # of an attempt that failed
     write_record(context.folder, record)
     shutil.rmtree(folder / "work", ignore_errors=True)  # the artefact holds what is of use
@@ -115,15 +118,15 @@ def _carry_out(
 ) -> dict[str, Any]:
     """Return the fields of a complete trial's record."""
     built = _build(context, number, recipe, stages, progress, instruments)
-    artefact = built.artefact
     with stages.stage("evaluate"):
         progress("evaluating")
         parity, accuracy, change, limit_notes = _evaluate(context, number, built)
     with stages.stage("measure"):
         progress("measuring")
-        duet, reference = _measure(context, number, artefact, instruments)
+        duet, reference = _measure(context, number, built.artefact, instruments)
     with stages.stage("energy"):
-        used = _energy(context, artefact, instruments)
+        used = _energy(context, built.artefact, instruments)
+    artefact = built.artefact
     metrics: dict[str, float | None] = {
         **accuracy.metrics(),
         **change.figures,
@@ -135,14 +138,13 @@ def _carry_out(
         "params": artefact.params,
         "flops": artefact.flops,
     }
-    facts = {"duet": {"reference": reference, **duet.facts}, "energy": used.source}
-    facts["left_out"] = record_of(context.data)["left_out"]
+    duet_facts, left_out = {"reference": reference, **duet.facts}, record_of(context.data)["left_out"]
     return {
         "metrics": {name: float(value) for name, value in metrics.items() if value is not None},
         "reasons": {**accuracy.reasons, **change.reasons, **duet.reasons, **used.reasons},
         "notes": (*artefact.notes, *limit_notes, *duet.notes, *(f"energy: {note}" for note in used.notes)),
         "artefact": str(artefact.folder.relative_to(context.folder)),
-        "facts": {**duet.latency.facts, **facts},
+        "facts": {**duet.latency.facts, "duet": duet_facts, "energy": used.source, "left_out": left_out},
     }
 
 
