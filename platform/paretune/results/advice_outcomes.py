@@ -13,7 +13,7 @@ from typing import Any
 
 from paretune.config.recipe import Recipe
 from paretune.core.baselines import base_name
-from paretune.core.errors import UserError
+from paretune.core.errors import UserError, one_line
 from paretune.core.spec import fingerprint
 from paretune.core.types import InputSize
 from paretune.storage.trial_record import Record
@@ -85,7 +85,7 @@ def read_promises(recipes: Sequence[Recipe], folders: Iterable[Path]) -> list[Ad
                 for one in told["advice"]
             ]
         except (KeyError, TypeError, ValueError) as error:
-            said = " ".join(str(error).split())
+            said = one_line(error)
             raise UserError(f"{file}: cannot be read ({said}); without the file recipes are only tried") from error
         found += [promise for promise in made if _key(promise.recipe) in wanted]
     return found

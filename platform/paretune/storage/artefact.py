@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from paretune.core.errors import UserError
+from paretune.core.errors import UserError, one_line
 from paretune.core.types import InputSize, Thresholds
 from paretune.storage.atomic_files import _CHUNK, sha256
 
@@ -179,7 +179,7 @@ def read_artefact(folder: Path, *, files: bool = True) -> Artefact:
             kept=_kept(body.get("network")),
         )
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        said = " ".join(str(error).split())
+        said = one_line(error)
         raise UserError(f"{path}: not a readable manifest ({type(error).__name__}: {said})") from error
 
 

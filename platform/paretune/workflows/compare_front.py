@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paretune.core.baselines import BASELINES, EAGER, base_name
-from paretune.core.errors import UserError
+from paretune.core.errors import UserError, one_line
 from paretune.core.types import Split
 from paretune.profiling.latency.shared_images import measuring_images
 from paretune.workflows.trial_context import TrialContext, protocol_of
@@ -162,5 +162,5 @@ def _tested(context: TrialContext, folder: Path, split: Split, *, first: bool) -
 
 def _line(error: Exception) -> str:
     """Return an error as one line; its class too, where the text may not tell what happened."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from paretune.core.baselines import EAGER, ONNXRUNTIME
-from paretune.core.errors import UserError
+from paretune.core.errors import UserError, one_line
 from paretune.results.advice_outcomes import pairs
 from paretune.results.front_summary import judge_of
 from paretune.results.sweep_folder import Sweep
@@ -56,7 +56,7 @@ def compare(
     try:
         comparison = session.on_a_node(measured, sweep.job.resources.by_ray_name(), sweep.runs, address)
     except (RuntimeError, UserError) as error:  # no trial is lost by it
-        comparison = {"reason": " ".join(str(error).split()), "trials": {}}
+        comparison = {"reason": one_line(error), "trials": {}}
     write_text(sweep.comparison, json.dumps(comparison))
 
 

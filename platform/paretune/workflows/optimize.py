@@ -14,7 +14,7 @@ from paretune.compression.base import Context, Step
 from paretune.compression.finetune import Finetune
 from paretune.compression.prune.step import Prune
 from paretune.config.recipe import Recipe
-from paretune.core.errors import UserError
+from paretune.core.errors import UserError, one_line
 from paretune.core.target import Target
 from paretune.core.types import Data
 from paretune.data.left_out import lines_of, record_of, refuse_gaps
@@ -186,7 +186,7 @@ def _built(source: RecipeSource, recipe: Recipe, context: Context) -> tuple[Arte
             predictor = load_predictor(built.artefact.folder, context.target)
             parity = verify(predictor, built.network, context.data.splits["val"], changed=built.changed)
     except (FloatingPointError, RuntimeError) as error:
-        raise UserError(f"optimize: {' '.join(str(error).split())}") from error
+        raise UserError(f"optimize: {one_line(error)}") from error
     context.progress(str(parity))
     return built.artefact, predictor
 

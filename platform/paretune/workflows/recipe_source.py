@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paretune.config.recipe import Recipe
-from paretune.core.errors import UserError
+from paretune.core.errors import UserError, one_line
 from paretune.core.spec import parse_plugin
 from paretune.core.types import LIMIT, InputSize, Thresholds
 from paretune.core.yaml_document import Document, validate
@@ -70,7 +70,7 @@ def read_source(folder: Path) -> RecipeSource:
             folder, InitialArtefactNetwork(folder), detector, classes, size, uncompressed=folder, thresholds=kept
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / HISTORY}: not readable ({' '.join(str(error).split())})") from error
+        raise UserError(f"{folder / HISTORY}: not readable ({one_line(error)})") from error
 
 
 def _of_artefact(artefact: Artefact) -> RecipeSource:

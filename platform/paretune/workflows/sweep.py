@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.config.recipe import Recipe
-from paretune.core.errors import UserError
+from paretune.core.errors import UserError, one_line
 from paretune.distributed import tune_trials
 from paretune.results.folder_claims import removed_if_failed
 from paretune.results.front_summary import comparison_of
@@ -160,7 +160,7 @@ def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> dict[str, A
     try:
         context = _context_in_worker(runs, name)
     except (OSError, UserError) as error:  # another machine than that on which the sweep began
-        record = not_run(Path(runs) / name, proposal, " ".join(str(error).split()))
+        record = not_run(Path(runs) / name, proposal, one_line(error))
     else:
         recipe = Recipe.model_validate(proposal["recipe"])
         record = run(context, proposal["number"], recipe, origin=proposal["origin"])
