@@ -21,10 +21,10 @@ from paretune.core.errors import UserError
 from paretune.core.types import InputSize
 from paretune.detectors.base import Detector
 from paretune.networks.replacement_layers import replace_layers, replaced, whole_number
+from paretune.storage.artefact import STRUCTURE
 from paretune.storage.atomic_files import sync, write_text
 
 WEIGHTS = "weights.safetensors"
-STRUCTURE = "structure.json"
 VERSION = 1
 _TOLD = 300
 """Characters of a message of torch's, which names every tensor that does not fit."""

@@ -11,23 +11,14 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from paretune.core.metrics import change_in
+from paretune.core.baselines import BASELINES
+from paretune.core.metrics import UNKNOWN, Metric, change_in, in_order
 from paretune.core.recipe_text import recipe_line
-from paretune.reports.front_plot import PlotRange, PlottedTrial, frame_of, svg
-from paretune.reports.terminal import doubts, marks, outcome_words
+from paretune.reports.front_plot import PlotRange, PlottedTrial, draw, frame_of, svg
+from paretune.reports.terminal import COLUMNS, doubts, marks, outcome_words
 from paretune.search.pareto_front import Objective, point_of
 from paretune.storage.trial_record import Record
 
-STYLES = {
-    "other": ("o", "#a8adb4", "other trials"),
-    "unfit": ("o", "#a8adb4", "break a constraint"),
-    "front": ("o", "#1a73e8", "front"),
-    "eager": ("s", "#b06000", "baseline, eager"),
-    "onnxruntime": ("D", "#137333", "baseline, ONNX Runtime fp32"),
-}
-LINE, FLOOR = "#1a73e8", "#d93025"
-BASELINES = {0: "eager", 1: "onnxruntime"}
-"""Trial → which baseline it is."""
 MOST_FAILED = 20
 """Failed trials that a page lists."""
 
@@ -92,8 +83,8 @@ class FrontView:
         chosen = record.number in {point["trial"] for point in self.front["front"]}
         fit = all(violation <= 0 for violation in self.violations.get(record.number, {}).values())
         kind = "front" if chosen else ("other" if fit else "unfit")
-        if record.origin == "baseline":
-            kind = BASELINES.get(record.number, kind)
+        if record.number < len(BASELINES):
+            kind = BASELINES[record.number]
         cost, quality = self.axes
         lines = [f"trial {record.number}: {recipe_line(record.recipe)}", f"{quality} {y:.4f}, {cost} {x:.4g}"]
         lines += [f"{name} {m[name]:.4g}" for name in ("map50", "size_mib") if name in m]
@@ -151,35 +142,11 @@ def front_png(picture: FrontView, file: Path) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(visible=True, color="#e3e6ea")
         axes.set_axisbelow(True)
-        _draw(axes, picture.marks, frame)
+        draw(axes, picture.marks, frame)
         axes.legend(loc="lower right", fontsize=8, framealpha=0.9)
     else:
         axes.text(0.5, 0.5, "no complete trial yet", ha="center", transform=axes.transAxes)
     figure.savefig(file)
-
-
-def _draw(axes: Any, marks: Sequence[PlottedTrial], frame: PlotRange) -> None:
-    """Draw marks into matplotlib axes; what lies below the frame becomes a triangle on its edge."""
-    chosen = sorted((mark for mark in marks if mark.chosen), key=lambda mark: mark.x)
-    axes.step([m.x for m in chosen], [m.y for m in chosen], where="post", c=LINE, lw=1.6, zorder=2)
-    for mark in chosen:
-        axes.annotate(str(mark.trial), (mark.x, mark.y), xytext=(4, 5), textcoords="offset points", fontsize=8)
-        if mark.spread is not None:
-            axes.plot(mark.spread, [mark.y, mark.y], c=LINE, lw=3, alpha=0.35, zorder=2)
-        if mark.rise is not None:
-            axes.plot([mark.x, mark.x], mark.rise, c=LINE, lw=3, alpha=0.35, zorder=2)
-    for kind, (marker, colour, label) in STYLES.items():
-        mine = [mark for mark in marks if mark.kind == kind and mark.y >= frame.y[0]]
-        below = [mark for mark in marks if mark.kind == kind and mark.y < frame.y[0]]
-        style = {"s": 46, "c": "white" if kind == "unfit" else colour, "edgecolors": colour, "zorder": 3}
-        if mine or below:
-            axes.scatter([m.x for m in mine], [m.y for m in mine], marker=marker, label=label, **style)
-        edge = [frame.y[0]] * len(below)
-        axes.scatter([m.x for m in below], edge, marker="v", clip_on=False, **style)
-    if frame.floor is not None:
-        axes.axhline(frame.floor, c=FLOOR, lw=1, ls="--", label="smallest allowed")
-    if frame.ceiling is not None:
-        axes.axvline(frame.ceiling, c=FLOOR, lw=1, ls="--", label="largest allowed")
 
 
 def front_html(picture: FrontView) -> str:
@@ -188,11 +155,11 @@ def front_html(picture: FrontView) -> str:
     template = Template((Path(__file__).parent / "front_page.html").read_text(encoding="utf-8"))
     chosen = [point["trial"] for point in front["front"]]
     told = picture.comparison if front["decided_by"] == "comparison" else None
-    bases = [point_of(r, told) for r in picture.records if r.number in BASELINES and r.state == "complete"]
+    bases = [point_of(r, told) for r in picture.records if r.number < len(BASELINES) and r.state == "complete"]
     rows = [_row(picture, point, "") for point in front["front"]]
     rows += [_row(picture, point, "base") for point in bases if point["trial"] not in chosen]
     return template.substitute(
-        tested="<th>Δ map test</th>" if _tested(picture) else "",
+        heads=_heads(picture),
         sweep=html.escape(str(front["sweep"])),
         target=html.escape(str(front["target"])),
         summary=html.escape(_summary(picture)),
@@ -203,6 +170,22 @@ def front_html(picture: FrontView) -> str:
         advice=_advice(picture),
         failed=_failed(picture),
     )
+
+
+def _rows(picture: FrontView) -> list[Metric]:
+    """Return the metrics that are columns of the table."""
+    return in_order([*COLUMNS, *(objective.metric for objective in picture.objectives)])
+
+
+def _heads(picture: FrontView) -> str:
+    """Return the heads of the columns of figures."""
+    heads = []
+    for row in _rows(picture):
+        heads.append(f"{row.scale[1]} {row.column}".strip())
+        heads += [f"Δ {row.name}"] if row.compared else []
+        heads += ["Δ map test"] if row.name == "map" and _tested(picture) else []
+        heads += ["× eager", "× ONNX<br>Runtime"] if row.name == "latency_ms" else []  # noqa: RUF001 - a product
+    return "".join(f"<th>{head}</th>" for head in heads)
 
 
 def _tested(picture: FrontView) -> bool:
@@ -234,42 +217,50 @@ def _footnote(picture: FrontView) -> str:
     return f"Δ: difference to the eager baseline, on the same images. {speed} {sure} Hypervolume {said}."
 
 
-def _row(picture: FrontView, point: Mapping[str, Any], kind: str) -> str:
-    m, base = point["metrics"], (picture.front["baseline"] or {"metrics": {}})["metrics"]
-    gains = picture.gains(point["trial"])
+def _cell(value: float | None, form: str) -> str:
+    return "<td>–</td>" if value is None else f"<td>{value:{form}}</td>"  # noqa: RUF001 - an empty cell
 
-    def cell(value: float | None, form: str) -> str:
-        return "<td>–</td>" if value is None else f"<td>{value:{form}}</td>"  # noqa: RUF001 - an empty cell
 
-    def change(metric: str, m: Mapping[str, float | None], base: Mapping[str, float | None]) -> str:
-        low, _, high = change_in(m, metric) or (0.0, 0.0, 0.0)
-        value, before = m.get(metric), base.get(metric)
-        if value is None or before is None:
-            return cell(None, "")
-        if low == high:
-            return cell(value - before, "+.3f")
-        return f"<td>{value - before:+.3f}<br><small>{low:+.3f} to {high:+.3f}</small></td>"
+def _change_cell(metric: str, metrics: Mapping[str, float | None], base: Mapping[str, float | None]) -> str:
+    """Return the cell of a metric's difference to the baseline's, with its interval if it is known."""
+    low, _, high = change_in(metrics, metric) or (0.0, 0.0, 0.0)
+    value, before = metrics.get(metric), base.get(metric)
+    if value is None or before is None:
+        return _cell(None, "")
+    if low == high:
+        return _cell(value - before, "+.3f")
+    return f"<td>{value - before:+.3f}<br><small>{low:+.3f} to {high:+.3f}</small></td>"
 
-    def gain(name: str) -> str:
-        if name not in gains:
-            return cell(None, "")
-        row = gains[name]
-        if row["low"] == row["high"]:  # the baseline itself
-            return cell(row["speedup"], ".2f")
-        tied = "tied, " if row["verdict"] == "tied" else ""
-        return f"<td>{row['speedup']:.2f}<br><small>{tied}{row['low']:.2f} to {row['high']:.2f}</small></td>"
 
-    params = m.get("params")
-    cells = [cell(m.get("map"), ".3f"), change("map", m, base)]
-    if _tested(picture):
+def _gain_cell(gain: Mapping[str, Any] | None) -> str:
+    """Return the cell of a speed-up, with its interval."""
+    if gain is None:
+        return _cell(None, "")
+    if gain["low"] == gain["high"]:  # the baseline itself
+        return _cell(gain["speedup"], ".2f")
+    tied = "tied, " if gain["verdict"] == "tied" else ""
+    return f"<td>{gain['speedup']:.2f}<br><small>{tied}{gain['low']:.2f} to {gain['high']:.2f}</small></td>"
+
+
+def _cells(picture: FrontView, point: Mapping[str, Any], row: Metric) -> list[str]:
+    """Return the cells of one metric of a point, as ``_heads`` names their columns."""
+    metrics, baseline = point["metrics"], picture.front["baseline"] or {"metrics": {}}
+    number = row.number(metrics.get(row.name))
+    cells = [_cell(None, "") if number == UNKNOWN else f"<td>{number}</td>"]
+    if row.compared:
+        cells.append(_change_cell(row.name, metrics, baseline["metrics"]))
+    if row.name == "map" and _tested(picture):
         on_test = (point["test"] or {"metrics": {}})["metrics"]
-        cells.append(change("map", on_test, picture.front["baseline"]["test"]["metrics"]))
-    cells += [cell(m.get("map50"), ".3f"), change("map50", m, base)]
-    latency = cell(m.get("latency_ms"), ".2f")
-    if said := marks(point):
-        latency = latency.replace("</td>", f"<br><small>{html.escape(' '.join(said))}</small></td>")
-    cells += [latency, gain("eager"), gain("onnxruntime"), cell(m.get("size_mib"), ".2f")]
-    cells += [cell(None if params is None else params / 1e6, ".2f")]
+        cells.append(_change_cell("map", on_test, baseline["test"]["metrics"]))
+    if row.name == "latency_ms":
+        if notes := marks(point):
+            cells[0] = cells[0].replace("</td>", f"<br><small>{html.escape(' '.join(notes))}</small></td>")
+        cells += [_gain_cell(picture.gains(point["trial"]).get(name)) for name in BASELINES]
+    return cells
+
+
+def _row(picture: FrontView, point: Mapping[str, Any], kind: str) -> str:
+    cells = [cell for row in _rows(picture) for cell in _cells(picture, point, row)]
     recipe = html.escape(recipe_line(point["recipe"]))
     head = f'<tr class="{kind}" data-trial="{point["trial"]}"><td>{point["trial"]}</td><td class="r">{recipe}</td>'
     return "".join([head, *cells, "</tr>"])

@@ -1,4 +1,4 @@
-"""The front as inline SVG: all trials grey, the front a step line, baselines in shapes of their own."""
+"""The front as a plot: all trials grey, the front a step line, baselines in shapes of their own."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ import html
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 900, 440, 62, 48, 16, 20
 RADIUS = 5.5
+
+STYLES = {
+    "other": ("o", "#a8adb4", "other trials"),
+    "unfit": ("o", "#a8adb4", "break a constraint"),
+    "front": ("o", "#1a73e8", "front"),
+    "eager": ("s", "#b06000", "baseline, eager"),
+    "onnxruntime": ("D", "#137333", "baseline, ONNX Runtime fp32"),
+}
+LINE, FLOOR = "#1a73e8", "#d93025"
 
 
 @dataclass(frozen=True)
@@ -150,3 +160,27 @@ def ticks(low: float, high: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(size))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= size * 0.999)
     return [round(n * step, 12) for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def draw(axes: Any, marks: Sequence[PlottedTrial], frame: PlotRange) -> None:
+    """Draw marks into matplotlib axes; what lies below the frame becomes a triangle on its edge."""
+    chosen = sorted((mark for mark in marks if mark.chosen), key=lambda mark: mark.x)
+    axes.step([m.x for m in chosen], [m.y for m in chosen], where="post", c=LINE, lw=1.6, zorder=2)
+    for mark in chosen:
+        axes.annotate(str(mark.trial), (mark.x, mark.y), xytext=(4, 5), textcoords="offset points", fontsize=8)
+        if mark.spread is not None:
+            axes.plot(mark.spread, [mark.y, mark.y], c=LINE, lw=3, alpha=0.35, zorder=2)
+        if mark.rise is not None:
+            axes.plot([mark.x, mark.x], mark.rise, c=LINE, lw=3, alpha=0.35, zorder=2)
+    for kind, (marker, colour, label) in STYLES.items():
+        mine = [mark for mark in marks if mark.kind == kind and mark.y >= frame.y[0]]
+        below = [mark for mark in marks if mark.kind == kind and mark.y < frame.y[0]]
+        style = {"s": 46, "c": "white" if kind == "unfit" else colour, "edgecolors": colour, "zorder": 3}
+        if mine or below:
+            axes.scatter([m.x for m in mine], [m.y for m in mine], marker=marker, label=label, **style)
+        edge = [frame.y[0]] * len(below)
+        axes.scatter([m.x for m in below], edge, marker="v", clip_on=False, **style)
+    if frame.floor is not None:
+        axes.axhline(frame.floor, c=FLOOR, lw=1, ls="--", label="smallest allowed")
+    if frame.ceiling is not None:
+        axes.axvline(frame.ceiling, c=FLOOR, lw=1, ls="--", label="largest allowed")

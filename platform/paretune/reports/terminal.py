@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from paretune.core.baselines import BASELINES, EAGER
 from paretune.core.console import table_text
-from paretune.core.metrics import change_in, change_names
+from paretune.core.metrics import UNKNOWN, Metric, change_in, change_names, in_order
 from paretune.core.recipe_text import recipe_line
 from paretune.search.pareto_front import FrontRules, pareto_front
 from paretune.storage.trial_record import Record
@@ -14,7 +15,10 @@ from paretune.storage.trial_record import Record
 if TYPE_CHECKING:
     from rich.table import Table
 
-UNKNOWN = "-"
+LINE = ("map", "map50", "latency_ms")
+"""Metrics in the line of a trial, with the objectives."""
+COLUMNS = (*LINE, "size_mib", "params")
+"""Metrics in the table of a front, with the objectives."""
 
 
 def figures_line(metrics: Mapping[str, float | None]) -> str:
@@ -41,10 +45,11 @@ def trial_line(number: int, records: Sequence[Record], judge: FrontRules, budget
         reason = next(iter((record.failure or "").splitlines()), "unknown reason")
         return f"{head}: {recipe}: FAILED: {reason[:160]}"
     m, ms = record.metrics, record.metrics.get("latency_ms")
-    figures = f"map {_number(m.get('map'), 3)}, map50 {_number(m.get('map50'), 3)}, {_number(ms, 2)} ms"
+    rows = in_order([*LINE, *(objective.metric for objective in judge.objectives)])
+    figures = ", ".join(row.phrase(m.get(row.name)) for row in rows)
     allowed = [r for r in records if r.state == "complete" and judge.feasible(r)]
     front = [allowed[i].number for i in pareto_front([r.metrics for r in allowed], judge.objectives)]
-    base = next((r.metrics.get("latency_ms") for r in records if r.number == 0), None)
+    base = next((r.metrics.get("latency_ms") for r in records if r.number == EAGER), None)
     gain = f" ({base / ms:.1f}x eager)" if base and number and ms else ""
     mark = f"; on the front of {len(front)}" if number in front else ""
     mark = mark if judge.feasible(record) else "; breaks a constraint"
@@ -70,7 +75,7 @@ def time_left(records: Sequence[Record], budget: int) -> str:
 
 
 def front_table(front: Mapping[str, Any], comparison: Mapping[str, Any] | None) -> str:
-    """Render a front as a table, with speed-ups against both baselines and map differences.
+    """Return a front as a table: objectives, the usual metrics, and speed-ups against both baselines.
 
     Args:
         front: as ``front.front_object`` returns it.
@@ -83,15 +88,15 @@ def front_table(front: Mapping[str, Any], comparison: Mapping[str, Any] | None) 
     said = ", ".join(f"{direction} {metric}" for metric, direction in front["objectives"].items())
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     tested = baseline is not None and baseline.get("test") is not None
-    names = ["trial", "recipe", "map", "Δ map", *(["Δ map test"] if tested else []), "map50", "ms"]
-    for name in (*names, "x eager", "x ONNX RT", "MiB", "params"):
+    rows = in_order([*COLUMNS, *front["objectives"]])
+    for name in ("trial", "recipe", *_heads(rows, front["objectives"], tested=tested)):
         recipe = name == "recipe"
         table.add_column(name, justify="left" if recipe else "right", no_wrap=not recipe, overflow="fold")
     for point in front["front"]:
-        table.add_row(*_row(point, baseline, comparison))
+        table.add_row(*_row(point, rows, front, comparison))
     if baseline is not None and baseline["trial"] not in [p["trial"] for p in front["front"]]:
         table.add_section()
-        table.add_row(*_row(baseline, baseline, comparison))
+        table.add_row(*_row(baseline, rows, front, comparison))
     return _titled(f"front of {front['sweep']} on target {front['target']}: {said}", table)
 
 
@@ -127,27 +132,40 @@ def _titled(title: str, table: Table) -> str:
     return "\n".join([title, *table_text(table).splitlines()]).rstrip()
 
 
+def _differs(row: Metric, objectives: Mapping[str, str]) -> bool:
+    """Return whether the column of a metric is followed by one of its differences to the baseline's."""
+    return row.compared and (row.name == "map" or row.name in objectives)
+
+
+def _heads(rows: Sequence[Metric], objectives: Mapping[str, str], *, tested: bool) -> list[str]:
+    """Return the heads of the columns of figures."""
+    heads = []
+    for row in rows:
+        heads.append(row.column)
+        heads += [f"Δ {row.name}"] if _differs(row, objectives) else []
+        heads += ["Δ map test"] if row.name == "map" and tested else []
+        heads += ["x eager", "x ONNX RT"] if row.name == "latency_ms" else []
+    return heads
+
+
 def _row(
-    point: Mapping[str, Any], baseline: Mapping[str, Any] | None, comparison: Mapping[str, Any] | None
+    point: Mapping[str, Any], rows: Sequence[Metric], front: Mapping[str, Any], comparison: Mapping[str, Any] | None
 ) -> list[str]:
-    m = point["metrics"]
-    base = baseline["metrics"] if baseline else {}
+    """Return the cells of a point, as ``_heads`` names their columns."""
+    baseline, m = front["baseline"] or {}, point["metrics"]
     gains = ((comparison or {}).get("trials") or {}).get(str(point["trial"]), {})
-    tested = (baseline or {}).get("test")
-    on_test = [] if tested is None else [_change((point["test"] or {"metrics": {}})["metrics"], tested["metrics"])]
-    return [
-        str(point["trial"]),
-        recipe_line(point["recipe"]),
-        _number(m["map"], 3),
-        _change(m, base),
-        *on_test,
-        _number(m["map50"], 3),
-        "\n".join([_number(m["latency_ms"], 2), *marks(point)]),
-        _gain(gains.get("eager"), under=True),
-        _gain(gains.get("onnxruntime"), under=True),
-        _number(m["size_mib"], 2),
-        _millions(m["params"]),
-    ]
+    tested = baseline.get("test")
+    cells = [str(point["trial"]), recipe_line(point["recipe"])]
+    for row in rows:
+        value = row.text(m.get(row.name))
+        cells.append("\n".join([value, *marks(point)]) if row.name == "latency_ms" else value)
+        if _differs(row, front["objectives"]):
+            cells.append(_change(row.name, m, baseline.get("metrics", {})))
+        if row.name == "map" and tested is not None:
+            cells.append(_change("map", (point["test"] or {"metrics": {}})["metrics"], tested["metrics"]))
+        if row.name == "latency_ms":
+            cells += [_gain(gains.get(name), under=True) for name in BASELINES]
+    return cells
 
 
 def _gain(row: Mapping[str, Any] | None, *, under: bool = False) -> str:
@@ -165,12 +183,12 @@ def _number(value: float | None, digits: int) -> str:
     return UNKNOWN if value is None else f"{value:.{digits}f}"
 
 
-def _change(metrics: Mapping[str, float | None], base: Mapping[str, float | None]) -> str:
-    """Return how much higher a map is than the baseline's, and under it, where it is known, the interval of that."""
-    value, before = metrics.get("map"), base.get("map")
+def _change(metric: str, metrics: Mapping[str, float | None], base: Mapping[str, float | None]) -> str:
+    """Return the difference of a metric to the baseline's, and its interval on the next line if it is known."""
+    value, before = metrics.get(metric), base.get(metric)
     if value is None or before is None:
         return UNKNOWN
-    low, _, high = change_in(metrics, "map") or (0.0, 0.0, 0.0)
+    low, _, high = change_in(metrics, metric) or (0.0, 0.0, 0.0)
     return f"{value - before:+.3f}" + (f"\n[{low:+.3f}, {high:+.3f}]" if low < high else "")
 
 
@@ -205,7 +223,3 @@ def unsure(metric: str, max_drop: float, metrics: Mapping[str, float | None]) ->
         return None
     told = f"not sure: {metric} changed by {low:+.3f} to {high:+.3f} (95 %), and may fall by {max_drop:g}"
     return f"{told}; `constraints: {{{smallest}: {{min: {-max_drop:g}}}}}` asks for certainty"
-
-
-def _millions(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value / 1e6:.2f} M"

@@ -13,6 +13,7 @@ from paretune.config.job import Job
 from paretune.config.plan import checked_space, read_plan
 from paretune.config.recipe import Recipe
 from paretune.core.errors import Problem, UserError, UserErrors, did_you_mean
+from paretune.core.metrics import METRICS, OTHERS, metric_of
 from paretune.core.registry import Registry
 from paretune.core.spec import Spec, inside
 from paretune.core.yaml_document import read_yaml
@@ -87,10 +88,26 @@ def plugin_tables(kind: str | None = None) -> dict[str, Any]:
     Raises:
         UserError: there is no table of that kind.
     """
-    if kind is not None and kind.removesuffix("s") not in TABLES:
-        raise UserError(f"unknown kind {kind!r}{did_you_mean(kind, TABLES)}; known: {', '.join(TABLES)}")
-    kinds = [kind.removesuffix("s")] if kind else list(TABLES)
-    return {k: {name: _row(TABLES[k], name) for name in TABLES[k].names} for k in kinds}
+    kinds = [*TABLES, OTHERS.kind]
+    if kind is not None and kind.removesuffix("s") not in kinds:
+        raise UserError(f"unknown kind {kind!r}{did_you_mean(kind, kinds)}; known: {', '.join(kinds)}")
+    asked = [kind.removesuffix("s")] if kind else kinds
+    return {
+        k: _metrics() if k == OTHERS.kind else {name: _row(TABLES[k], name) for name in TABLES[k].names} for k in asked
+    }
+
+
+def _metrics() -> dict[str, Any]:
+    """Return the table of metrics: name → what it measures, its unit and direction; it has no fields."""
+    rows: dict[str, Any] = {}
+    for name in [*METRICS, *OTHERS.names]:
+        try:
+            row = metric_of(name)
+            about = f"{row.about} ({', '.join(filter(None, [row.unit, row.direction]))})"
+        except ValueError as error:  # a row of another package that cannot be loaded
+            about = str(error)
+        rows[name] = {"about": about, "fields": {}}
+    return rows
 
 
 def _row(table: Registry[Any], name: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from paretune.runtimes import RUNTIMES
 from paretune.runtimes.onnx_session import part_file
 from paretune.runtimes.operator_timing import SAME_VALUE, ModuleNames, modules_of
 from paretune.runtimes.predictor import Predictor
-from paretune.storage.artefact import Artefact
+from paretune.storage.artefact import STRUCTURE, Artefact
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 WEIGHTY = ("Conv", "Gemm", "MatMul", "QLinearConv", "ConvInteger", "MatMulInteger")
@@ -72,7 +72,7 @@ def work_of(predictor: Predictor, image: Image, target: Target) -> dict[str, Lay
     """
     artefact, detector = predictor.artefact, predictor.detector
     batch, _ = predictor.preprocess(image)
-    if (artefact.folder / "structure.json").is_file():
+    if (artefact.folder / STRUCTURE).is_file():
         return _of_torch(artefact, detector, batch, _precision(artefact))
     shapes: dict[str, tuple[int, ...]] = {}
 
