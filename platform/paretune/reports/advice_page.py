@@ -8,7 +8,7 @@ from paretune.profiling.latency.compare import LatencyRatio
 from paretune.profiling.roofline.advice import Advice
 from paretune.profiling.roofline.diagnosis import Diagnosis
 from paretune.reports.profile_page import document, picture, table
-from paretune.reports.profile_plots import promises, roofline
+from paretune.reports.profile_plots import predictions, roofline
 from paretune.reports.profile_tables import UNKNOWN, Table
 
 LAYERS = 8
@@ -111,7 +111,7 @@ def advice_page(
         table(Table(f"{name}: {verdict(diagnosis)}", (), (), (diagnosis.evidence, *notes))),
         picture("roofline", roofline(diagnosis)),
         *(table(rows) for rows in tables),
-        *([picture("predicted and measured", promises(built))] if built else []),
+        *([picture("predicted and measured", predictions(built))] if built else []),
     ]
     return document("Advice", parts)
 
