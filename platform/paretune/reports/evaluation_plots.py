@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,9 @@ def draw_report(report: EvaluationReport, folder: Path) -> list[Path]:
         UserError: the folder cannot be written.
     """
     return [
-        save_png(_precision_recall(report), folder / "precision_recall.png"),
-        save_png(_f1(report), folder / "f1.png"),
-        save_png(_confusion(report), folder / "confusion.png"),
+        _save(_precision_recall(report), folder / "precision_recall.png"),
+        _save(_f1(report), folder / "f1.png"),
+        _save(_confusion(report), folder / "confusion.png"),
     ]
 
 
@@ -73,7 +74,7 @@ def draw_worst(
         wrong, missed = report.confusion.wrong[index], report.confusion.missed[index]
         ax.set_title(f"image {index}: {wrong} wrong, {missed} missed", fontsize=9)
     figure.suptitle(f"most mistakes at confidence {confidence:.2f}: objects green, detections red", fontsize=11)
-    return save_png(figure, folder / "worst.png")
+    return _save(figure, folder / "worst.png")
 
 
 def _precision_recall(report: EvaluationReport) -> Any:
@@ -144,3 +145,9 @@ def _finished(figure: Any, ax: Any) -> Any:
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=8)
     return figure
+
+
+def _save(figure: Any, file: Path) -> Path:
+    with suppress(OSError):  # what is wrong with the folder comes out when the file is written
+        file.parent.mkdir(parents=True, exist_ok=True)
+    return save_png(figure, file)

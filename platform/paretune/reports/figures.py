@@ -87,7 +87,7 @@ def png(figure: Any) -> bytes:
 
 
 def save_png(figure: Any, file: Path, what: str = "") -> Path:
-    """Write a figure as a PNG file; its folder is made.
+    """Write a figure as a PNG file.
 
     Args:
         figure: a ``matplotlib.figure.Figure``.
@@ -102,7 +102,6 @@ def save_png(figure: Any, file: Path, what: str = "") -> Path:
     """
     content = png(figure)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
     except OSError as error:
         raise UserError(f"{what}{file}: cannot be written ({error.strerror})") from error

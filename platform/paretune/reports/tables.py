@@ -42,7 +42,8 @@ class Table:
             if self.apart and index == len(self.rows) - self.apart:
                 table.add_section()
             table.add_row(*row)
-        return "\n".join([self.title, *table_text(table).splitlines()]).rstrip()
+        lines = [line[1:] for line in table_text(table).splitlines()]  # the box has a blank edge
+        return "\n".join([*([self.title] if self.title else []), *lines]).rstrip()
 
 
 def number(value: float | None, form: str) -> str:
