@@ -27,9 +27,9 @@ from paretune.profiling.latency.samples import MeasurementProtocol
 from paretune.profiling.latency.throughput import throughput
 from paretune.profiling.nsight import run as nsight
 from paretune.profiling.operators import OperatorTimes
-from paretune.reports.profile_page import page
 from paretune.reports.profile_plots import distributions
 from paretune.reports.profile_report import Profile
+from paretune.reports.profile_report import profile_page as page
 from paretune.reports.profile_tables import operator_tables, stage_table
 from paretune.runtimes import eager
 from paretune.runtimes.base import Operator

@@ -200,7 +200,7 @@ def test_the_end_of_a_sweep_shows_predicted_beside_measured(words: list[str], ca
     (page,) = [
         file for file in write_front(place, front_of(place, read_records(place.folder)), []) if file.suffix == ".html"
     ]
-    assert "<td>2.00</td><td>1.75<br><small>1.57 to 1.93</small></td>" in page.read_text()
+    assert "<td>2.00</td><td>1.75 [1.57, 1.93]</td>" in page.read_text()
     assert "did not help" in page.read_text()
     assert main(["front", "mine", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["advice"]
