@@ -216,7 +216,7 @@ def test_all_that_computes_shares_the_cpu_but_what_is_timed(
         def load(self, artefact: Artefact, target: Target) -> Any:
             return noted("load", lambda: None)()
 
-    for name in ("make_criterion", "coupled", "ranked", "layer_flops", "copy_network"):
+    for name in ("make_criterion", "trace_dependency_groups", "ranked", "layer_flops", "copy_network"):
         monkeypatch.setattr(pruning_rounds, name, noted(name, getattr(pruning_rounds, name)))
     monkeypatch.setattr(pruning_targets, "write_artefact", noted("write_artefact", pruning_targets.write_artefact))
     monkeypatch.setattr(pruning_targets, "quick_ratio", noted("quick_ratio", lambda *_, **__: 0.5))

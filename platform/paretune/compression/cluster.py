@@ -15,7 +15,7 @@ from pydantic import Field
 from paretune.compression.base import Context, Step
 from paretune.compression.kmeans import clustered
 from paretune.compression.quantize.float_layers import WEIGHTED
-from paretune.core.model import Accepted, Format, Model
+from paretune.core.model import Accepted, Format, Model, WeightProperty
 
 
 class Cluster(Step):
@@ -28,18 +28,18 @@ class Cluster(Step):
     name: ClassVar[str] = "cluster"
     accepts: ClassVar[Accepted] = "either"
     produces: ClassVar[Format | None] = None
+    makes: ClassVar[frozenset[WeightProperty]] = frozenset({"clusters"})
 
     bits: int = Field(default=4, ge=2, le=8)
     """Of a number that tells a value: at most 2 to the power of this many in a layer."""
     keep_outputs: bool = True
     """Leave the last layers, whose outputs are boxes and scores, as they are."""
 
-    def apply(self, model: Model, context: Context) -> Model:
+    def _apply(self, model: Model, context: Context) -> Model:
         """Cluster the weights of a copy of the network or of its files."""
         made, changed = self._of_network(model, context) if model.file is None else self._of_files(model, context)
-        made = replace(made, history=(*model.history, self.name))
         if not changed:
-            return made.noted(f"cluster changed nothing: no layer has more than {2**self.bits} different weights")
+            return model.unchanged(f"cluster changed nothing: no layer has more than {2**self.bits} different weights")
         return made.noted(f"cluster: {changed} layers of {self.bits} bits gain size when coded (coded_mib), no latency")
 
     def _of_network(self, model: Model, context: Context) -> tuple[Model, int]:
@@ -49,8 +49,7 @@ class Cluster(Step):
         from paretune.networks.network_files import copy_network
         from paretune.networks.weighted_layers import weighted_layers
 
-        assert model.network is not None  # noqa: S101 - it has no file
-        network, changed = copy_network(model.network), 0
+        network, changed = copy_network(model.torch_network), 0
         for layer in weighted_layers(network, context.detector, keep_outputs=self.keep_outputs).values():
             before = layer.weight.detach().numpy()
             after = clustered(before, 2**self.bits)

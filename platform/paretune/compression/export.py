@@ -32,7 +32,7 @@ class Export(Step):
     name: ClassVar[str] = "export"
     produces: ClassVar[Format] = "onnx"
 
-    def apply(self, model: Model, context: Context) -> Model:
+    def _apply(self, model: Model, context: Context) -> Model:
         """Export, and compare with eager on training images.
 
         Raises:
@@ -40,8 +40,7 @@ class Export(Step):
         """
         import onnx
 
-        assert model.network is not None  # noqa: S101 - the recipe's formats meet
-        detector, modules = context.detector, context.detector.part_modules(model.network)
+        detector, modules = context.detector, context.detector.part_modules(model.torch_network)
         images = training_images(model, context)
         inputs = part_inputs(detector, {name: in_eager(part) for name, part in modules.items()}, images, model)
         files = {}
@@ -53,7 +52,7 @@ class Export(Step):
             onnx.save(graph, files[name])
             check_parity(part, files[name], inputs[name], outputs, given)
         file = files.pop(detector.part_names[0])
-        return replace(model, network=None, file=file, more=files, history=(*model.history, self.name))
+        return replace(model, network=None, file=file, more=files)
 
 
 def exported(network: nn.Module, example: Floats, names: Sequence[str], given: str = INPUT) -> Any:

@@ -49,7 +49,7 @@ class Finetune(Step):
         """It does, but for 0 epochs."""
         return self.epochs > 0
 
-    def apply(self, model: Model, context: Context) -> Model:
+    def _apply(self, model: Model, context: Context) -> Model:
         """Train a copy of the network at the model's input size, with as many workers as the baseline.
 
         The state of the training is saved in the working folder: the same step on the same network goes
@@ -59,22 +59,20 @@ class Finetune(Step):
             FloatingPointError: the training diverged.
             UserError: the saved state or the teacher cannot be read, or the cluster lacks the workers.
         """
-        assert model.network is not None  # noqa: S101 - the recipe's formats meet
-        history = (*model.history, self.name)
         if self.epochs == 0:
-            return replace(model, history=history).noted("finetune changed nothing: 0 epochs")
+            return model.unchanged("finetune changed nothing: 0 epochs")
         more = {"epochs": self.epochs, "lr": self.lr_factor * context.training.lr, "seed": context.seed}
         settings = context.training.model_copy(update=more)
         bits = _bits(context.runtime) if self.qat else None
         how = TrainingExtras(
-            "sparsify" in model.history, self._distill(context), bits, self.qat and _signed(context.runtime)
+            "zeros" in model.weight_properties, self._distill(context), bits, self.qat and _signed(context.runtime)
         )
         tune = _with_workers if settings.by_ray else _here
-        folder = context.workdir / f"finetune-{_digest(model.network)}-{how.key}"
-        tuned = replace(model, network=tune(model, context, settings, how, folder), history=history)
+        folder = context.workdir / f"finetune-{_digest(model.torch_network)}-{how.key}"
+        tuned = replace(model, network=tune(model, context, settings, how, folder))
         if how.qat_bits:
             tuned = tuned.noted(f"finetune: quantization-aware, {how.qat_bits} bits of a weight")
-        undone = "cluster" in model.history
+        undone = "clusters" in model.weight_properties
         return tuned.noted("finetune takes the clusters apart again: cluster should stand last") if undone else tuned
 
     @property
@@ -115,15 +113,13 @@ def _here(model: Model, context: Context, settings: Training, how: TrainingExtra
     from paretune.training.checkpoint import load_state, save_state
     from paretune.training.loop import Epoch, Options
 
-    assert model.network is not None  # noqa: S101 - as above
-
     def after(epoch: Epoch) -> None:
         context.progress(f"finetune {epoch}")
         if epoch.number % settings.checkpoint_every == 0 or epoch.number == settings.epochs:
             save_state(epoch.state, folder)
 
     return train_with_extras(
-        copy_network(model.network).train(),
+        copy_network(model.torch_network).train(),
         context.detector,
         context.data,
         model.input_size,
@@ -141,10 +137,9 @@ def _with_workers(model: Model, context: Context, settings: Training, how: Train
     from paretune.networks.network_files import load_network, save_network
     from paretune.training.training_job import TrainingJob
 
-    assert model.network is not None  # noqa: S101 - as above
     if context.dataset is None or context.cache is None:
         raise UserError("training.workers: there is no dataset that other processes could open")
-    save_network(model.network, folder / "start")
+    save_network(model.torch_network, folder / "start")
     order = TrainingJob(
         detector=context.detector,
         dataset=context.dataset,

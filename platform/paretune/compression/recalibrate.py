@@ -37,7 +37,7 @@ class Recalibrate(Step):
     batch_size: int = Field(default=16, ge=2, le=1024)
     """Images that are normalised together."""
 
-    def apply(self, model: Model, context: Context) -> Model:
+    def _apply(self, model: Model, context: Context) -> Model:
         """Recalibrate a copy of the network, without gradients.
 
         Raises:
@@ -49,12 +49,10 @@ class Recalibrate(Step):
         from paretune.system.device_lock import shared_device
         from paretune.training.loop import threads_of
 
-        assert model.network is not None  # noqa: S101 - the recipe's formats meet
-        network = copy_network(model.network).eval()
-        done = replace(model, network=network, history=(*model.history, self.name))
+        network = copy_network(model.torch_network).eval()
         norms = [module for module in network.modules() if _is_norm(module)]
         if not norms:
-            return done.noted("recalibrate changed nothing: the network has no batch norms with statistics")
+            return model.unchanged("recalibrate changed nothing: the network has no batch norms with statistics")
         device = context.device
         network.to(device)
         with shared_device(device), threads_of(context.training, device), torch.no_grad():
@@ -63,8 +61,7 @@ class Recalibrate(Step):
                     network(torch.from_numpy(batch).to(device))
             for norm, sums in seen.items():
                 sums.give(norm)
-        network.to("cpu")
-        return done
+        return replace(model, network=network)
 
     def _batches(self, model: Model, context: Context) -> Iterator[Floats]:
         """Yield batches (B, 3, H, W) float32, all of one size: what is left over is not used."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from paretune.compression.base import Context, Step
-from paretune.core.model import Model
+from paretune.core.model import Model, WeightProperty
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +26,7 @@ class Sparsify(Step):
     """Set the smallest weights of convolutions and linear layers to zero."""
 
     name: ClassVar[str] = "sparsify"
+    makes: ClassVar[frozenset[WeightProperty]] = frozenset({"zeros"})
 
     pattern: Literal["unstructured", "2:4"] = "unstructured"
     """unstructured: wherever the smallest are; 2:4: two of every four neighbouring inputs, as NVIDIA's sparse tensor
@@ -44,15 +45,14 @@ class Sparsify(Step):
             raise ValueError(f"pattern 2:4 is a sparsity of {HALF:g}, not {self.sparsity:g}")
         return self
 
-    def apply(self, model: Model, context: Context) -> Model:
+    def _apply(self, model: Model, context: Context) -> Model:
         """Set weights of a copy of the network to zero."""
         import torch
 
         from paretune.networks.network_files import copy_network
         from paretune.networks.weighted_layers import weighted_layers
 
-        assert model.network is not None  # noqa: S101 - the recipe's formats meet
-        network = copy_network(model.network)
+        network = copy_network(model.torch_network)
         layers = weighted_layers(network, context.detector, keep_outputs=self.keep_outputs)
         weights = [layer.weight.detach() for layer in layers.values()]
         if self.pattern == "2:4":
@@ -64,11 +64,10 @@ class Sparsify(Step):
         with torch.no_grad():
             for weight, zeros in zip(weights, gone, strict=True):
                 weight[zeros] = 0
-        made = replace(model, network=network, history=(*model.history, self.name))
         if not changed:
-            return made.noted(f"sparsify changed nothing: {self._wish} asks for no further zeros")
+            return model.unchanged(f"sparsify changed nothing: {self._wish} asks for no further zeros")
         empty = [name for name, layer in layers.items() if not layer.weight.any()]
-        made = made.noted(*(f"sparsify: all weights of {name} are zero" for name in empty))
+        made = replace(model, network=network).noted(*(f"sparsify: all weights of {name} are zero" for name in empty))
         total: int = sum(weight.numel() for weight in weights)
         found: int = sum(int(weight.eq(0).sum()) for weight in weights)
         where = " but by TensorRT in fp16 or INT8, on GPUs with sparse tensor cores" if self.pattern == "2:4" else ""

@@ -131,7 +131,12 @@ def count(network: nn.Module, size: InputSize) -> tuple[int, int]:
             network(torch.zeros(1, 3, size.height, size.width, device=first.device, dtype=first.dtype))
     finally:
         network.train(training)
-    return sum(parameter.numel() for parameter in network.parameters()), int(counter.get_total_flops())
+    return parameters_of(network), int(counter.get_total_flops())
+
+
+def parameters_of(network: nn.Module) -> int:
+    """Return the number of a network's parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _resize(network: nn.Module, saved: dict[str, dict[str, Any]]) -> None:

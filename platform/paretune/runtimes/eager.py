@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from paretune.core.model import Format
@@ -71,6 +73,33 @@ class Eager(Runtime):
         mark_modules(loaded.network)
         profile = TorchProfile(target.device, loaded.detector.part_names, of_modules)
         return TimedRunner(loaded, profile)
+
+    @property
+    def runs_single_layers(self) -> bool:
+        """True: a layer needs no preparation."""
+        return True
+
+    @contextmanager
+    def layer_runner(self, layer: nn.Module | Path, images: Floats, target: Target) -> Iterator[Callable[[], object]]:
+        """Yield a call that runs a module in this precision and layout."""
+        import torch
+
+        assert not isinstance(layer, Path)  # noqa: S101 - it loads torch models
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        dtype, threads = kind_of(self.precision), torch.get_num_threads()
+        torch.set_num_threads(target.threads)
+        network = layer.to(target.device, dtype).to(memory_format=layout)
+        batch = torch.from_numpy(images).to(target.device, dtype, memory_format=layout)
+
+        def run() -> Tensor:
+            with torch.inference_mode():
+                output: Tensor = network(batch)
+                return output.cpu()
+
+        try:
+            yield run
+        finally:
+            torch.set_num_threads(threads)
 
     def _loaded(self, artefact: Artefact, target: Target) -> _Network:
         import torch

@@ -13,6 +13,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paretune.core.model import Format
 from paretune.core.types import Floats
 from paretune.detectors.base import Detector
 from paretune.system.shared_libraries import not_found
@@ -20,14 +21,13 @@ from paretune.system.shared_libraries import not_found
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-MODEL = "model.onnx"
 INPUT = "images"
 PROVIDER = "CPUExecutionProvider"
 
 
-def part_file(part: str) -> str:
-    """Return the file name of one of a detector's networks."""
-    return MODEL if part == "core" else f"model.{part}.onnx"
+def part_file(part: str, file_format: Format = "onnx") -> str:
+    """Return the file name of one of a detector's networks, in an artefact of this format."""
+    return f"model.{file_format}" if part == "core" else f"model.{part}.{file_format}"
 
 
 def library() -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -12,11 +13,13 @@ from paretune.core.fields import model_validator
 from paretune.core.model import Format
 from paretune.core.spec import parse_plugin
 from paretune.core.target import Device, Target
+from paretune.core.types import Floats
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.runtimes.base import LoadedNetworks, NetworkRunner, Operator, Runtime, TimedNetworkRunner
 from paretune.runtimes.onnx_header import NO_DYNAMIC, NO_FP32, check_integers, contents_of
 from paretune.runtimes.onnx_session import (
+    INPUT,
     PROVIDER,
     OnnxPart,
     check_interface,
@@ -32,6 +35,7 @@ from paretune.system.machine_cache import hold, make_room, private_folder, scrat
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
+    from torch import nn
 
 _PROVIDERS = {"cpu": PROVIDER, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 """Our word for a provider → ONNX Runtime's."""
@@ -46,6 +50,7 @@ class OnnxRuntime(Runtime):
     accepts: ClassVar[Format] = "onnx"
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu")
 
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
     """What runs the operators: the CPU's own kernels, CUDA's, or TensorRT's and CUDA's for the rest; auto takes the one
@@ -97,6 +102,18 @@ class OnnxRuntime(Runtime):
         folder = scratch()
         loaded = self._loaded(artefact, target, Path(folder.name))
         return TimedRunner(loaded, _Nodes(loaded, folder, modules_of(artefact, loaded.detector)))
+
+    @property
+    def runs_single_layers(self) -> bool:
+        """Whether the provider needs no engine: TensorRT takes minutes to build those of all layers."""
+        return self.provider != "tensorrt"
+
+    @contextmanager
+    def layer_runner(self, layer: nn.Module | Path, images: Floats, target: Target) -> Iterator[Callable[[], object]]:
+        """Yield a call that runs an ONNX file on this provider."""
+        assert isinstance(layer, Path)  # noqa: S101 - it loads files
+        session = self.session(layer, target)
+        yield lambda: session.run(None, {INPUT: images})
 
     def _loaded(self, artefact: Artefact, target: Target, profile: Path | None = None) -> LoadedNetworks:
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -23,6 +24,7 @@ from paretune.storage.artefact import Artefact
 
 if TYPE_CHECKING:
     from openvino import CompiledModel
+    from torch import nn
 
 _ASKED: dict[str, str] = {"fp32": "f32", "bf16": "bf16"}
 """Our word for a precision → OpenVINO's."""
@@ -66,6 +68,18 @@ class OpenVino(Runtime):
             raise RuntimeError(Runtime.unsupported_reason(self, target))
         loaded = self._loaded(artefact, target, count=True)
         return TimedRunner(loaded, _Nodes(loaded, modules_of(artefact, loaded.detector)))
+
+    @property
+    def runs_single_layers(self) -> bool:
+        """True: a layer compiles in milliseconds."""
+        return True
+
+    @contextmanager
+    def layer_runner(self, layer: nn.Module | Path, images: Floats, target: Target) -> Iterator[Callable[[], object]]:
+        """Yield a call that runs an ONNX file in this precision."""
+        assert isinstance(layer, Path)  # noqa: S101 - it loads files
+        request = compile_file(layer, target.threads, self.precision).create_infer_request()
+        yield lambda: request.infer([images], share_inputs=True)
 
     def _loaded(self, artefact: Artefact, target: Target, *, count: bool = False) -> LoadedNetworks:
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)

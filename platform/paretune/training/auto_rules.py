@@ -68,8 +68,8 @@ class AutoRules:
 
     @property
     def pretrained(self) -> bool:
-        """Tell whether the training starts from weights that somebody has trained."""
-        return getattr(self.detector, "weights", None) is not None
+        """Whether the training starts from trained weights of the whole network."""
+        return self.detector.starts_trained
 
     @property
     def seconds(self) -> float:

@@ -44,15 +44,14 @@ class Factorize(Step):
     gain: float = Field(default=0.1, ge=0, lt=1)
     """Share of its operations that a layer must lose at least, or it stays as it is: every further layer costs time."""
 
-    def apply(self, model: Model, context: Context) -> Model:
+    def _apply(self, model: Model, context: Context) -> Model:
         """Factorize a copy of the network; every layer's parameters and operations fall, or it is left."""
         import torch
 
         from paretune.compression.factorize.decompose import uses
-        from paretune.networks.network_files import copy_network, count
+        from paretune.networks.network_files import copy_network
 
-        assert model.network is not None  # noqa: S101 - the recipe's formats meet
-        network = copy_network(model.network)
+        network = copy_network(model.torch_network)
         layers = _factorable(network, context, self.min_channels)
         image = torch.zeros(1, 3, model.input_size.height, model.input_size.width)
         used = uses(network, layers, lambda: network(image))
@@ -60,12 +59,10 @@ class Factorize(Step):
         changed = {name: chain for name, chain in chains.items() if chain is not None}
         for name, chain in changed.items():
             network.set_submodule(name, chain)
-        params, flops = count(network, model.input_size)
-        made = replace(model, network=network, params=params, flops=flops, history=(*model.history, self.name))
         wish = f"energy {self.energy:g}" if self.rank is None else f"rank {self.rank:g}"
         if not changed:
-            return made.noted(f"factorize changed nothing: no layer gets {self.gain:.0%} cheaper at {wish}")
-        left = len(layers) - len(changed)
+            return model.unchanged(f"factorize changed nothing: no layer gets {self.gain:.0%} cheaper at {wish}")
+        left, made = len(layers) - len(changed), replace(model, network=network)
         return made.noted(f"factorize: {len(changed)} layers in low rank; {left} would not get cheaper at {wish}")
 
     def _chain(self, layer: WeightedLayer, use: LayerUse) -> Chain | None:

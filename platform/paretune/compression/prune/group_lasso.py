@@ -80,8 +80,7 @@ def train_with_group_lasso(model: Model, context: Context, *, epochs: int, weigh
     """
     if context.training.by_ray:
         raise UserError("prune: learn_sparsity trains in this process, without Ray: set training.workers to 1")
-    assert model.network is not None  # noqa: S101 - the recipe's formats meet
-    network = copy_network(model.network)
+    network = copy_network(model.torch_network)
     with trace_dependency_groups(network, context.detector, model.input_size) as coupling:
         blocks = coupling.blocks
     penalty = GroupLasso([_trained(block, network) for block in blocks], weight)
@@ -106,7 +105,7 @@ def train_with_group_lasso(model: Model, context: Context, *, epochs: int, weigh
         options=Options(
             loss=loss,
             val=context.data.splits.get("val"),
-            keep_zeros="sparsify" in model.history,
+            keep_zeros="zeros" in model.weight_properties,
             thresholds=context.thresholds,
         ),
     )

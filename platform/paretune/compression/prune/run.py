@@ -103,11 +103,13 @@ class _Pruning:
         return model.noted(f"prune: {missed}; {why}")
 
     def _ranking(self, model: Model, widths: Mapping[str, int] | None) -> Ranking:
-        assert model.network is not None  # noqa: S101 - the recipe's formats meet
-        step, size, context = self.step, model.input_size, self.context
+        step, size, context, network = self.step, model.input_size, self.context, model.torch_network
         with shared_device("cpu"):
-            criterion = make_criterion(step.importance, model.network, size, context, step.images)
-            with torch.random.fork_rng([]), trace_dependency_groups(model.network, context.detector, size) as coupling:
+            criterion = make_criterion(step.importance, network, size, context, step.images)
+            with (
+                torch.random.fork_rng([]),
+                trace_dependency_groups(network, context.detector, size) as coupling,
+            ):
                 torch.manual_seed(context.seed)
                 return ranked(coupling.blocks, criterion, widths, step.scope, self.multiple)
 
@@ -115,11 +117,9 @@ class _Pruning:
         """Return the ratio of channels for what is to be left of the cost, and what will be left of it."""
         if self.of == "channels":
             return 1 - left, ranking.left(1 - left)
-        assert model.network is not None  # noqa: S101 - the recipe's formats meet
-        assert self.dense.network is not None  # noqa: S101 - as above
         size = model.input_size
         with shared_device("cpu"):
-            now, dense = (layer_flops(network, size) for network in (model.network, self.dense.network))
+            now, dense = (layer_flops(network, size) for network in (model.torch_network, self.dense.torch_network))
 
         def by_flops(ratio: float) -> float:
             return flops_left(now, ranking.blocks, ranking.lowest(ratio)) / sum(dense.values())
@@ -141,9 +141,8 @@ class _Pruning:
         return ratio, by_latency(ratio)
 
     def _without(self, model: Model, doomed: Mapping[str, Sequence[int]]) -> Model:
-        assert model.network is not None  # noqa: S101 - as above
         with shared_device("cpu"):
-            network = copy_network(model.network)
+            network = copy_network(model.torch_network)
             with trace_dependency_groups(network, self.context.detector, model.input_size) as coupling:
                 coupling.remove(doomed)
         return replace(model, network=network)

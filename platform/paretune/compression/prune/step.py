@@ -26,7 +26,7 @@ class Prune(PruneOptions):
         """Where it learns sparsity, or fine-tunes between rounds."""
         return self.ratio > 0 and bool(self.learn_sparsity or (self.rounds > 1 and self.round_epochs))
 
-    def apply(self, model: Model, context: Context) -> Model:
+    def _apply(self, model: Model, context: Context) -> Model:
         """Prune a copy of the network.
 
         Raises:
@@ -35,15 +35,13 @@ class Prune(PruneOptions):
             FloatingPointError: a training diverged, or a gradient is not finite.
         """
         from paretune.compression.prune.run import prune_network
-        from paretune.networks.network_files import copy_network, count
+        from paretune.networks.network_files import copy_network, parameters_of
 
-        assert model.network is not None  # noqa: S101 - the recipe's formats meet
-        copied = replace(model, network=copy_network(model.network).eval())
+        copied = replace(model, network=copy_network(model.torch_network).eval())
         made = prune_network(self, copied, context) if self.ratio > 0 else copied
-        assert made.network is not None  # noqa: S101 - as above
-        params, flops = count(made.network, model.input_size)
-        made = replace(made, params=params, flops=flops, history=(*model.history, self.name))
-        if params < sum(parameter.numel() for parameter in model.network.parameters()):
+        if parameters_of(made.torch_network) < parameters_of(model.torch_network):
             return made
-        done = "removed no channels" if self.ratio > 0 and self.learn_sparsity else "changed nothing"
-        return made.noted(f"prune {done}: ratio {self.ratio:g} of the {self.of} with round_to {self.round_to}")
+        wish = f"ratio {self.ratio:g} of the {self.of} with round_to {self.round_to}"
+        if self.ratio > 0 and self.learn_sparsity:
+            return made.noted(f"prune removed no channels: {wish}")
+        return made.unchanged(f"prune changed nothing: {wish}")

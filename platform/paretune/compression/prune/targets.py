@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from paretune.compression.base import Context
-from paretune.compression.export import Export, training_images
+from paretune.compression.base import Context, conversions
+from paretune.compression.export import training_images
 from paretune.compression.prune.dependency_groups import ChannelGroup
 from paretune.core.model import Model
 from paretune.core.types import Floats, InputSize
@@ -135,8 +135,8 @@ def _loaded(model: Model, context: Context, *, passing: bool = False) -> Iterato
     with tempfile.TemporaryDirectory(prefix="latency-", dir=context.workdir) as name:
         folder = Path(name)
         with shared_device(context.target.device):
-            if runtime.accepts == "onnx":
-                model = Export().apply(model, replace(context, workdir=folder))
+            for conversion in conversions("torch", runtime.accepts):
+                model = conversion.apply(model, replace(context, workdir=folder))
             artefact = write_artefact(
                 folder / "artefact",
                 model,

@@ -104,7 +104,7 @@ class Quantize(Step):
         """Tell that the runtime would compute it in something else, or not at all."""
         return runtime.scheme_unsupported_reason(self.scheme, target)
 
-    def apply(self, model: Model, context: Context) -> Model:
+    def _apply(self, model: Model, context: Context) -> Model:
         """Quantize a copy of the files, or of the network where the runtime is torch's own.
 
         Raises:
@@ -118,19 +118,18 @@ class Quantize(Step):
             raise UserError("quantize: tool nncf is not installed (pip install 'paretune[nncf]')")
         if model.network is not None:
             return self._in_torch(model, context)
-        same = replace(model, history=(*model.history, self.name))
         with tempfile.TemporaryDirectory(dir=context.workdir, prefix="quantize-") as folder, on_own_cores():
             work = QuantizationFiles(model, context, self._images(context), Path(folder))
             outcome = self._outcome(work)
             if outcome.files is None:
-                return same.noted(*outcome.notes)
+                return model.unchanged("; ".join(outcome.notes))
             work.check_finite(outcome.files, self.scheme)
             files = {}
             for part, file in outcome.files.items():
                 files[part] = file.replace(context.workdir / f"{Path(part_file(part)).stem}.{self.scheme}.onnx")
         notes = (*outcome.notes, *self._notes(model, files, len(work.indices)))
         file = files.pop(context.detector.part_names[0])
-        return replace(same, file=file, more=files, calibration=told(file, CALIBRATION)).noted(*notes)
+        return replace(model, file=file, more=files, calibration=told(file, CALIBRATION)).noted(*notes)
 
     def _in_torch(self, model: Model, context: Context) -> Model:
         """Quantize a torch network."""
@@ -138,8 +137,7 @@ class Quantize(Step):
 
         indices = self._images(context)
         fields: dict[str, Any] = self.model_dump(include={"per_channel", "method", "float_outputs"})
-        made = quantize_model(model, context, indices, **fields)
-        return replace(made, history=(*model.history, self.name)).noted(*self._few(len(indices)))
+        return quantize_model(model, context, indices, **fields).noted(*self._few(len(indices)))
 
     def _plan(self, work: QuantizationFiles) -> QuantizationPlan:
         bits = _safe_bits(work) if self.weight_bits == "auto" else self.weight_bits

@@ -50,10 +50,9 @@ def quantize_model(
         method: as of ``quantize_network``.
         float_outputs: keep the layers whose outputs are boxes and scores in float.
     """
-    assert model.network is not None  # noqa: S101 - asked before
-    keep = predictors(model.network, context.detector) if float_outputs else []
+    keep = predictors(model.torch_network, context.detector) if float_outputs else []
     network = quantize_network(
-        model.network,
+        model.torch_network,
         context.detector,
         TrainingInputs(model, context, indices),
         per_channel=per_channel,
