@@ -21,6 +21,7 @@ from paretune.runtimes.onnx_header import NO_DYNAMIC, NO_FP32, check_integers, c
 from paretune.runtimes.onnx_session import (
     INPUT,
     PROVIDER,
+    FileInput,
     OnnxPart,
     check_interface,
     library,
@@ -121,8 +122,8 @@ class OnnxRuntime(Runtime):
         parts = {}
         for name in detector.part_names:
             session = self.session(artefact.file(part_file(name)), target, profile)
-            shape = (1, 3, size.height, size.width) if name == detector.part_names[0] else None
-            check_interface(session, name, shape, detector)
+            inputs = [FileInput([p.name], tuple(p.shape), p.type == "tensor(float)") for p in session.get_inputs()]
+            check_interface(detector, name, inputs, {port.name for port in session.get_outputs()}, size)
             parts[name] = OnnxPart(session, detector.part_input(name), list(detector.part_outputs(name)))
         if self.provider == "tensorrt":
             make_room(private_folder("tensorrt"))
