@@ -13,9 +13,8 @@ from onnx import numpy_helper
 from pydantic import ValidationError
 from torch import nn
 
-from paretune.compression.cluster import Cluster
+from paretune.compression.cluster import Cluster, clustered
 from paretune.compression.finetune import Finetune
-from paretune.compression.kmeans import clustered
 from paretune.compression.quantize.step import Quantize
 from paretune.compression.sparsify import Sparsify
 from paretune.runtimes.onnx_session import open_session

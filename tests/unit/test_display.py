@@ -16,7 +16,7 @@ from paretune.compression.sparsify import Sparsify
 from paretune.reports import terminal as display
 from paretune.runtimes import RUNTIMES
 from paretune.storage.trial_record import Record
-from paretune.training.distillation_settings import Distill
+from paretune.training.settings import Distill
 from tests_support_records import (
     INT8,
     changed,

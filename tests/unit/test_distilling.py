@@ -43,9 +43,8 @@ from paretune.training.distillation import (
     tapped,
     with_teacher,
 )
-from paretune.training.distillation_settings import Distill
 from paretune.training.extras import TrainingExtras
-from paretune.training.settings import Training
+from paretune.training.settings import Distill, Training
 from paretune.training.training_job import TrainingJob
 from paretune.training.worker import train_here
 from paretune.workflows.check import plugin_tables

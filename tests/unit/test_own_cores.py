@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from paretune.compression.quantize.onnxruntime_threads import on_own_cores
-from paretune.runtimes.onnx_session import library
+from paretune.runtimes.onnx_session import library, on_own_cores
 from tests_support import ROOT
 
 CODE = """

@@ -15,7 +15,7 @@ from paretune.compression.finetune import Finetune
 from paretune.compression.sparsify import Sparsify
 from paretune.training.checkpoint import TrainingState
 from paretune.training.loop import Options, train
-from paretune.training.sparsity_mask import SparsityMask
+from paretune.training.optimizer import SparsityMask
 from tests_support_compression import SETTINGS, SIZE, context, model, same_state, state
 
 PREDICTORS = {"box", "score"}

@@ -18,11 +18,10 @@ from paretune.core.types import Annotations, InputSize, Thresholds
 from paretune.data.preprocess import Preprocess
 from paretune.detectors.yolox.detector import Yolo
 from paretune.training.checkpoint import FILE, TrainingState, load_state, save_state
-from paretune.training.ema import ModelEma
-from paretune.training.learning_rate import learning_rate
 from paretune.training.loop import Epoch, Options, pick_device, train
-from paretune.training.optimizer import make_optimizer
+from paretune.training.optimizer import ModelEma, make_optimizer
 from paretune.training.settings import Training
+from paretune.training.trainer import learning_rate
 from tests_support_training import Squares
 
 TINY = Yolo(width=0.0625, depthwise=False)

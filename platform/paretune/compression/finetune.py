@@ -20,9 +20,8 @@ from paretune.compression.base import Context, Step
 from paretune.core.errors import UserError
 from paretune.core.model import Model
 from paretune.runtimes.base import Runtime
-from paretune.training.distillation_settings import Distill
 from paretune.training.extras import TrainingExtras, train_with_extras
-from paretune.training.settings import Training
+from paretune.training.settings import Distill, Training
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,8 +10,8 @@ from paretune.config.job import AUTO, Job
 from paretune.config.output_folder import dataset_cache, expanded
 from paretune.core.types import Data, InputSize
 from paretune.data.left_out import refuse_gaps
-from paretune.training.augmentation_settings import Augment
 from paretune.training.auto_rules import AutoRules, ChosenField, suited
+from paretune.training.settings import Augment
 
 PROBED = Augment(mosaic=0.8, scale=0.4, translate=0.1, colour=0.7)
 """Changes of pictures while the speed is measured: the dearest that may be chosen."""

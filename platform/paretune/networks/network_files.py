@@ -192,8 +192,6 @@ def _empty(module: nn.Module) -> None:
 
 def outputs_of(detector: Detector, network: nn.Module) -> list[int]:
     """Return the outputs of a network's predictors: no pruning changes them."""
-    from paretune.networks.network_files import layers
-
     counts, predictors = layers(network), {id(module) for module in detector.protected(network)}
     names = [name for name, module in network.named_modules() if id(module) in predictors]
     return [value for name in names for key, value in counts[name].items() if key.startswith("out_")]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from io import StringIO
@@ -148,3 +148,25 @@ class OnnxPart:
         """Run it."""
         raw: list[Any] = self.session.run(self.outputs, {self.given: batch})
         return tuple(raw)
+
+
+@contextmanager
+def on_own_cores() -> Iterator[None]:
+    """Give every session that is opened with default options one thread for each core this process may run on.
+
+    By default it gets one for each core of the machine, bound there: also to those that were kept from the process,
+    where somebody else may be measuring.
+    """
+    ort = library()
+    usual: Any = ort.SessionOptions
+
+    class Options(usual):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.intra_op_num_threads = len(os.sched_getaffinity(0))
+
+    ort.SessionOptions = Options
+    try:
+        yield
+    finally:
+        ort.SessionOptions = usual

@@ -14,8 +14,7 @@ from typing import Any
 from paretune.core.types import InputSize
 from paretune.data.statistics import SplitStatistics
 from paretune.detectors.base import Detector
-from paretune.training.augmentation_settings import Augment
-from paretune.training.settings import Training
+from paretune.training.settings import Augment, Training
 
 MINUTES = 10.0
 """Of a training for which no time is named."""

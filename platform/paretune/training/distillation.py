@@ -24,9 +24,8 @@ from paretune.core.errors import UserError
 from paretune.core.types import Annotations, InputSize
 from paretune.detectors.base import Detector
 from paretune.networks.network_files import load_network, outputs_of
-from paretune.training.distillation_settings import Distill
 from paretune.training.history import read_history
-from paretune.training.settings import Training
+from paretune.training.settings import Distill, Training
 from paretune.training.trainer import Loss
 
 SAME = (1.0, 1.0)

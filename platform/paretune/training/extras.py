@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from paretune.core.spec import fingerprint
 from paretune.core.types import Data, InputSize
 from paretune.detectors.base import Detector
-from paretune.training.distillation_settings import Distill
-from paretune.training.settings import Training
+from paretune.training.settings import Distill, Training
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,7 +13,6 @@ from paretune.core.types import Data, InputSize
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.detectors.torchvision_sizes import size_notes
-from paretune.networks.network_files import outputs_of
 from paretune.training.history import HISTORY, read_history
 from paretune.training.settings import Training
 
@@ -80,7 +79,7 @@ def import_baseline(source: Path, detector: Detector, classes: tuple[str, ...], 
     """
     if said := unsupported_baseline_reason(source, detector):
         raise UserError(f"baseline: {said}")
-    from paretune.networks.network_files import STRUCTURE, WEIGHTS, load_network
+    from paretune.networks.network_files import STRUCTURE, WEIGHTS, load_network, outputs_of
 
     trained = read_history(source).get("classes", list(classes))
     if trained != list(classes):

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from paretune.core.errors import UserError
 from paretune.data.left_out import record_of, refuse_gaps
 from paretune.storage.atomic_files import write_text
+from paretune.training.checkpoint import RemoteCheckpoint
 from paretune.training.extras import train_with_extras
 from paretune.training.history import HISTORY, KEPT, _append, epochs_of
 from paretune.training.initial_weights import begun, left_to_say
-from paretune.training.remote_checkpoint import RemoteCheckpoint
 from paretune.training.training_job import TrainingJob, _silent
 
 if TYPE_CHECKING:

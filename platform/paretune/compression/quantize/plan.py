@@ -14,11 +14,10 @@ import numpy as np
 
 from paretune.compression.base import Context
 from paretune.compression.export import TrainingInputs, training_images
+from paretune.compression.quantize import float_layers
 from paretune.compression.quantize import onnx_quantizers as quantize_onnx
-from paretune.compression.quantize import sensitivity
 from paretune.compression.quantize.calibration import CalibrationInputs, calibration_facts, loaded
-from paretune.compression.quantize.float_layers import mixed
-from paretune.compression.quantize.sensitivity import SensitiveLayer
+from paretune.compression.quantize.float_layers import SensitiveLayer, mixed
 from paretune.core.model import Model
 from paretune.runtimes.onnx_session import open_session
 
@@ -130,9 +129,9 @@ class QuantizationFiles:
     def ranked(self, files: Files) -> list[SensitiveLayer]:
         """Return the integer layers of quantized files, the most harmful first."""
         self.context.progress("quantize: comparing layers")
-        images = list(TrainingInputs(self.model, self.context, self.indices[: sensitivity.IMAGES]))
+        images = list(TrainingInputs(self.model, self.context, self.indices[: float_layers.IMAGES]))
         detector, size = self.context.detector, self.model.input_size
-        return sensitivity.rank(detector, size, self.floats, files, images, exact=self.signed)
+        return float_layers.rank(detector, size, self.floats, files, images, exact=self.signed)
 
     def with_floats(self, files: Files, kept: Sequence[SensitiveLayer]) -> Files:
         """Return quantized files with some layers put back into float, besides those that are there already."""

@@ -22,7 +22,6 @@ from paretune.compression.base import Context, Step
 from paretune.compression.quantize.accuracy_guard import Candidate, GuardResult, climb, judge
 from paretune.compression.quantize.calibration import calibration_images
 from paretune.compression.quantize.onnx_quantizers import safe_bits, small_operators
-from paretune.compression.quantize.onnxruntime_threads import on_own_cores
 from paretune.compression.quantize.plan import (
     CALIBRATION,
     Files,
@@ -38,7 +37,7 @@ from paretune.core.errors import UserError
 from paretune.core.model import Accepted, Format, Model
 from paretune.core.target import Target
 from paretune.runtimes.base import Runtime
-from paretune.runtimes.onnx_session import part_file
+from paretune.runtimes.onnx_session import on_own_cores, part_file
 
 
 class Quantize(Step):
