@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from paretune.core.errors import UserError
 from paretune.data.left_out import record_of, refuse_gaps
 from paretune.storage.atomic_files import write_text
-from paretune.training.checkpoint import RemoteCheckpoint
 from paretune.training.extras import train_with_extras
 from paretune.training.history import HISTORY, KEPT, _append, epochs_of
 from paretune.training.initial_weights import begun, left_to_say
@@ -51,7 +50,7 @@ def run_worker(
     import torch
 
     from paretune.networks.network_files import save_network
-    from paretune.training.checkpoint import load_state, save_state
+    from paretune.training.checkpoint import RemoteCheckpoint, load_state, save_state
     from paretune.training.loop import Epoch, Options
 
     settings = order.settings
