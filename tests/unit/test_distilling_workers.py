@@ -29,7 +29,7 @@ from tests_support_compression import CLASSES, SIZE, MixedDetector, model, pictu
 class Seeing(MixedDetector):
     """Has a place to learn from; without norms, whose statistics would be of half a batch."""
 
-    features_from: ClassVar[tuple[str, ...]] = ("stem",)
+    distill_features: ClassVar[tuple[str, ...]] = ("stem",)
 
 
 DETECTOR = Seeing(norm="none")

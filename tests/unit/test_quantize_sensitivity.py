@@ -17,7 +17,7 @@ from paretune.compression.export import Export
 from paretune.compression.quantize import float_layers
 from paretune.compression.quantize.float_layers import agreement, integer_layers, layers, rank
 from paretune.compression.quantize.onnx_quantizers import prepare
-from paretune.compression.quantize.plan import CALIBRATION, KEPT, QuantizationFiles, QuantizationPlan, told
+from paretune.compression.quantize.plan import CALIBRATION, KEPT, QuantizationFiles, QuantizationPlan, read_metadata
 from paretune.compression.quantize.step import Quantize
 from paretune.core.model import Model
 from paretune.core.types import Detections, Floats, InputSize, Thresholds
@@ -135,8 +135,8 @@ def test_layers_put_back_into_float_one_after_another_are_all_named(tmp_path: Pa
     source, made = onnx.load(work.floats["core"]).graph, onnx.load(twice).graph
     in_float = layers(source).keys() - integer_layers(made, source).keys()
     assert len(in_float) == 3
-    assert sorted(told(twice, KEPT)) == sorted(in_float)
-    assert told(twice, CALIBRATION)["images"] == ["train-0", "train-1", "train-2", "train-3"]
+    assert sorted(read_metadata(twice, KEPT)) == sorted(in_float)
+    assert read_metadata(twice, CALIBRATION)["images"] == ["train-0", "train-1", "train-2", "train-3"]
 
 
 @pytest.mark.slow

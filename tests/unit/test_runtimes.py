@@ -162,7 +162,7 @@ def test_eager_runs_in_the_precision_asked_for(network, tmp_path, precision, sha
 
 def test_eager_in_another_precision_than_asked_for_is_refused(network):
     with pytest.raises(RuntimeError, match="the network's weights are fp16, not fp32"):
-        eager.told(network.half(), Target(), "fp32")
+        eager.read_facts(network.half(), Target(), "fp32")
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def test_a_frozen_backbone_stays_as_it_is_and_is_trained_afterwards() -> None:
     seen = [weights(network)]
     settings = QUICK.model_copy(update={"epochs": 2, "freeze_epochs": 1, "ema": 0.0})
     train(network, TINY, Squares(8), SIZE, settings, on_epoch=lambda _: seen.append(weights(network)))
-    (backbone,) = TINY.features_from
+    (backbone,) = TINY.distill_features
     held = [name for name in seen[0] if name.startswith(f"{backbone}.")]
     others = [name for name in seen[0] if name not in held and seen[0][name].is_floating_point()]
     assert all(torch.equal(seen[0][name], seen[1][name]) for name in held)  # statistics of its norms, too

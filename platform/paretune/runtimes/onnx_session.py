@@ -151,7 +151,7 @@ class OnnxPart:
 
 
 @contextmanager
-def on_own_cores() -> Iterator[None]:
+def process_cores_only() -> Iterator[None]:
     """Give every session that is opened with default options one thread for each core this process may run on.
 
     By default it gets one for each core of the machine, bound there: also to those that were kept from the process,

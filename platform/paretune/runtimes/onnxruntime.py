@@ -17,7 +17,7 @@ from paretune.core.types import Floats
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.runtimes.base import LoadedNetworks, NetworkRunner, Operator, Runtime, TimedNetworkRunner
-from paretune.runtimes.onnx_header import NO_DYNAMIC, NO_FP32, check_integers, contents_of
+from paretune.runtimes.onnx_header import NO_DYNAMIC, NO_FP32, check_tensorrt_integers, contents_of
 from paretune.runtimes.onnx_session import (
     INPUT,
     PROVIDER,
@@ -143,7 +143,7 @@ class OnnxRuntime(Runtime):
         """
         wanted = self._providers(target)
         if _PROVIDERS["tensorrt"] in wanted:
-            check_integers(file)
+            check_tensorrt_integers(file)
         session = open_session(file, target.threads, self._options(wanted, file), profile)
         threads, providers = session.get_session_options().intra_op_num_threads, session.get_providers()
         if providers[0] != wanted[0] or threads != target.threads:

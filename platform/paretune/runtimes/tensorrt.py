@@ -16,7 +16,7 @@ from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.runtimes.base import LoadedNetworks, NetworkRunner, Runtime, TimedNetworkRunner
 from paretune.runtimes.eager import gpu_unsupported_reason
-from paretune.runtimes.onnx_header import NO_DYNAMIC, check_integers, contents_of
+from paretune.runtimes.onnx_header import NO_DYNAMIC, check_tensorrt_integers, contents_of
 from paretune.runtimes.onnx_session import FileInput, check_interface, part_file
 from paretune.storage.artefact import Artefact
 from paretune.storage.atomic_files import sha256
@@ -68,7 +68,7 @@ class TensorRt(Runtime):
         files = {name: artefact.file(part_file(name)) for name in detector.part_names}
         parts: dict[str, Callable[[Floats], tuple[Floats, ...]]] = {}
         for name, file in files.items():
-            check_integers(file)
+            check_tensorrt_integers(file)
             engine = _engine(file, self.precision)
             names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
             given = [label for label in names if engine.get_tensor_mode(label) == tensorrt.TensorIOMode.INPUT]

@@ -188,7 +188,7 @@ class AutoRules:
         return strong, f"{epochs} epochs: each picture is seen often enough for strong changes"
 
 
-def suited(detector: Detector, train: SplitStatistics, size: InputSize) -> list[ChosenField]:
+def detector_fields(detector: Detector, train: SplitStatistics, size: InputSize) -> list[ChosenField]:
     """Return the fields of a detector that follow from the data, as far as nobody gave them."""
     found: Mapping[str, tuple[float, str]] = detector.suited(train.smallest, train.largest, size)
     return [

@@ -78,7 +78,7 @@ class Trainer:
         self.best: BestNetwork | None = None
         sizes = (s for s in sizes_around(size, settings.multi_scale) if detector.size_unsupported_reason(s) is None)
         self.sizes = tuple(sizes) or (size,)
-        self.frozen_parts = detector.features_from
+        self.frozen_parts = detector.distill_features
         self.forward: nn.Module = self.network
         if place.world > 1:
             self.forward = nn.parallel.DistributedDataParallel(self.network)

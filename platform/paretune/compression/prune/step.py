@@ -1,8 +1,8 @@
-"""Structured pruning: whole channels go, so every runtime is faster without knowing of it.
+"""Structured pruning: whole channels are removed, which makes the network faster on every runtime.
 
-Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023 (arXiv:2301.12900): channels that are
-coupled (residuals, concatenations, depthwise convolutions) go together. The papers of the criteria are named in
-``pruning_criteria``, that of sparsity learnt before pruning in ``pruning_sparsity``.
+Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023 (arXiv:2301.12900): coupled channels (residuals,
+concatenations, depthwise convolutions) are removed together. ``criteria`` names the papers of the criteria,
+``group_lasso`` those of sparsity learnt before pruning.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Prune(PruneOptions):
 
     @property
     def trains(self) -> bool:
-        """Where it learns sparsity, or fine-tunes between rounds."""
+        """Whether it learns sparsity, or fine-tunes between rounds."""
         return self.ratio > 0 and bool(self.learn_sparsity or (self.rounds > 1 and self.round_epochs))
 
     def _apply(self, model: Model, context: Context) -> Model:
@@ -38,10 +38,10 @@ class Prune(PruneOptions):
         from paretune.networks.network_files import copy_network, parameters_of
 
         copied = replace(model, network=copy_network(model.torch_network).eval())
-        made = prune_network(self, copied, context) if self.ratio > 0 else copied
-        if parameters_of(made.torch_network) < parameters_of(model.torch_network):
-            return made
-        wish = f"ratio {self.ratio:g} of the {self.of} with round_to {self.round_to}"
+        pruned = prune_network(self, copied, context) if self.ratio > 0 else copied
+        if parameters_of(pruned.torch_network) < parameters_of(model.torch_network):
+            return pruned
+        request = f"ratio {self.ratio:g} of the {self.of} with round_to {self.round_to}"
         if self.ratio > 0 and self.learn_sparsity:
-            return made.noted(f"prune removed no channels: {wish}")
-        return made.unchanged(f"prune changed nothing: {wish}")
+            return pruned.noted(f"prune removed no channels: {request}")
+        return pruned.unchanged(f"prune changed nothing: {request}")
