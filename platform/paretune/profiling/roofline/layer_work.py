@@ -105,9 +105,9 @@ def _of_torch(artefact: Artefact, detector: Detector, batch: Floats, floats: str
     from torch import nn
 
     from paretune.networks.int8_layers import Int8Layer
-    from paretune.runtimes.eager import ArrayConversion, ready
+    from paretune.runtimes.eager import ArrayConversion, load_for_inference
 
-    network = ready(artefact, Target(), "fp32")
+    network = load_for_inference(artefact, Target(), "fp32")
     given, found = ArrayConversion("cpu", "fp32"), dict[str, LayerWork]()
     names = {module: name for name, module in network.named_modules()}
 
