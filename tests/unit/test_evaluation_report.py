@@ -16,7 +16,7 @@ from paretune.core.errors import UserError
 from paretune.core.model import Model
 from paretune.core.target import Target
 from paretune.core.types import Data, Detections, InputSize
-from paretune.data.conversion.writers import write_dataset
+from paretune.data.conversion import write_dataset
 from paretune.data.formats.coco import Coco
 from paretune.data.synthetic.scene import CLASSES
 from paretune.data.synthetic.shapes import Shapes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -61,7 +60,7 @@ class FolderDataset(Dataset):
             return folder
 
     def missing(self, expected: str) -> str | None:
-        """Say that the folder is not named or not there, or return None."""
+        """Return why the folder cannot be used (not named, not there), or None."""
         if self.unnamed():
             return f"its folder is not named yet: --set dataset.{self.name}.root=FOLDER (expected {expected})"
         if self.folder.is_dir():
@@ -71,12 +70,3 @@ class FolderDataset(Dataset):
         relative = not self.folder.is_absolute() and not text.startswith(("$", "~"))
         where = f" in {Path.cwd()}" if relative else ""  # a sweep may have begun elsewhere
         return f"no such folder: {text}{where} (expected {expected}{unset})"
-
-    def unlike(self, fits: Callable[[Path], bool], layout: str) -> list[str]:
-        """Return what is wrong with the folder: not named, not there, or not of a layout; nothing where all is well."""
-        if missing := self.missing(f"one that holds {layout}"):
-            return [missing]
-        try:
-            return [] if fits(self.folder) else [f"{self.folder}: no {layout} in it"]
-        except OSError as error:
-            return [f"{error.filename or self.folder}: cannot be read ({error.strerror})"]
