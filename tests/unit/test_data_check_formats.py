@@ -427,7 +427,7 @@ def test_a_devkit_with_one_year(tmp_path):
 
 
 def test_a_format_that_the_folder_has_not(yolo):
-    with pytest.raises(UserError, match="no annotations/instances_<split>.json in it"):
+    with pytest.raises(UserError, match=r"no annotations/instances_<split>\.json in it"):
         survey_of_folder(yolo, "coco")
 
 

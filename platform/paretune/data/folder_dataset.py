@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -17,6 +18,9 @@ MOST_PROBLEMS = 20
 
 class FolderDataset(Dataset):
     """A dataset in a folder of files."""
+
+    layout: ClassVar[str]
+    """What lies in a folder of this format, for messages."""
 
     root: str
     """Its folder; ~ and variables such as $HOME are filled in. ??? leaves it to `--set`."""
@@ -70,3 +74,17 @@ class FolderDataset(Dataset):
         relative = not self.folder.is_absolute() and not text.startswith(("$", "~"))
         where = f" in {Path.cwd()}" if relative else ""  # a sweep may have begun elsewhere
         return f"no such folder: {text}{where} (expected {expected}{unset})"
+
+    @classmethod
+    def recognises(cls, root: Path) -> bool:  # noqa: ARG003 - a format may have no layout of its own
+        """Return whether what lies in a folder is of this format: asked where no format is named."""
+        return False
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the folder: not named, not there, or not of this format."""
+        if missing := self.missing(f"one that holds {self.layout}"):
+            return [missing]
+        try:
+            return [] if self.recognises(self.folder) else [f"{self.folder}: no {self.layout} in it"]
+        except OSError as error:
+            return [f"{error.filename or self.folder}: cannot be read ({error.strerror})"]

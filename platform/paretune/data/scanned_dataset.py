@@ -49,28 +49,12 @@ class ScannedDataset(FolderDataset):
     allow_missing: bool = False
     """Train though a split has no object, a class none in train, or more than a fifth of a split is left out."""
 
-    layout: ClassVar[str]
-    """What lies in a folder of this format, for messages."""
     to_fill_a_split: ClassVar[str]
     """How images get into a split that has none, with ``{split}`` to be filled in."""
-
-    @classmethod
-    def recognises(cls, root: Path) -> bool:  # noqa: ARG003 - a format may have no layout of its own
-        """Return whether what lies in a folder is of this format: asked where no format is named."""
-        return False
 
     @abstractmethod
     def survey(self) -> Survey:
         """Read all that can be read."""
-
-    def problems(self) -> list[str]:
-        """Return what is wrong with the folder: not named, not there, or not of this format."""
-        if missing := self.missing(f"one that holds {self.layout}"):
-            return [missing]
-        try:
-            return [] if self.recognises(self.folder) else [f"{self.folder}: no {self.layout} in it"]
-        except OSError as error:
-            return [f"{error.filename or self.folder}: cannot be read ({error.strerror})"]
 
     def unreadable(self) -> list[str]:
         """Return why nothing of it can be read, one line each: no such folder, or of another layout."""
@@ -92,19 +76,20 @@ class ScannedDataset(FolderDataset):
         Raises:
             UserError: what hinders training, file by file, unless the policy is to skip it; or no such split.
         """
-        if found := self.problems():
-            raise UserError("\n".join(found))
-        return _Opening(self, survey_dataset(self)).data()
+        return self._opened()
 
     def open_for(self, split: str, cache: Path) -> Data:  # noqa: ARG002 - nothing is generated
         """Open one split alone of a folder that holds nothing to train on.
 
         Raises:
-            UserError: as of ``open``.
+            UserError: as ``open``.
         """
-        if found := self.problems():
-            raise UserError("\n".join(found))
-        return _Opening(self, survey_dataset(self), split).data()
+        return self._opened(split)
+
+    def _opened(self, only: str | None = None) -> Data:
+        if problems := self.problems():
+            raise UserError("\n".join(problems))
+        return _Opening(self, survey_dataset(self), only).data()
 
 
 def survey_dataset(dataset: ScannedDataset) -> Survey:
