@@ -15,7 +15,7 @@ from paretune.compression.prune.criteria import make_criterion
 from paretune.compression.prune.dependency_groups import trace_dependency_groups
 from paretune.compression.prune.group_lasso import train_with_group_lasso
 from paretune.compression.prune.ranking import Ranking, ranked
-from paretune.compression.prune.targets import Stopwatch, flops_left, layer_flops, nearest, stopwatch
+from paretune.compression.prune.targets import Stopwatch, flops_by_layer, flops_left, nearest, stopwatch
 from paretune.core.library_names import SENSITIVITIES
 from paretune.core.model import Model
 from paretune.networks.network_files import copy_network
@@ -119,7 +119,7 @@ class _Pruning:
         assert self.dense.network is not None  # noqa: S101 - as above
         size = model.input_size
         with shared_device("cpu"):
-            now, dense = (layer_flops(network, size) for network in (model.network, self.dense.network))
+            now, dense = (flops_by_layer(network, size) for network in (model.network, self.dense.network))
 
         def by_flops(ratio: float) -> float:
             return flops_left(now, ranking.blocks, ranking.lowest(ratio)) / sum(dense.values())
