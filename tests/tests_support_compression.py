@@ -45,6 +45,24 @@ class Mixed(nn.Module):
         return self.box(x), self.score(x)
 
 
+class Upsampling(nn.Module):
+    """Down and up again: group norms, a transposed convolution that is added to what it came from, a depthwise one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 4, 1), nn.GroupNorm(4, 32), nn.SiLU())
+        self.down = nn.Sequential(nn.Conv2d(32, 48, 3, 2, 1), nn.GroupNorm(8, 48), nn.ReLU())
+        self.up = nn.Sequential(nn.ConvTranspose2d(48, 32, 2, 2), nn.BatchNorm2d(32), nn.ReLU())
+        self.deep = nn.Sequential(nn.ConvTranspose2d(32, 32, 2, 2, groups=32), nn.GroupNorm(1, 32), nn.ReLU())
+        self.box = nn.Conv2d(32, 4, 1)
+        self.score = nn.Conv2d(32, len(CLASSES), 1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.stem(images)
+        x = self.deep(x + self.up(self.down(x)))
+        return self.box(x), self.score(x)
+
+
 class MixedDetector(Detector):
     """A detector around ``Mixed``: nothing that it finds means anything."""
 
@@ -84,6 +102,15 @@ class MixedDetector(Detector):
 
     def protected(self, network: nn.Module) -> list[nn.Module]:
         return [network.get_submodule("box"), network.get_submodule("score")]
+
+
+class UpsamplingDetector(MixedDetector):
+    """A detector around a network with group norms and transposed convolutions."""
+
+    name: ClassVar[str] = "upsampling"
+
+    def build(self, num_classes: int) -> nn.Module:
+        return Upsampling()
 
 
 @dataclass(frozen=True)

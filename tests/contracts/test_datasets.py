@@ -16,7 +16,7 @@ from paretune.core.errors import UserError
 from paretune.core.types import Data
 from paretune.data import DATASETS
 from paretune.data.base import Dataset
-from paretune.data.conversion.writers import write_dataset
+from paretune.data.conversion import write_dataset
 from tests_support import ROOT
 from tests_support_layouts import supervisely
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def begun(
+def initial_network(
     detector: Detector, data: Data, size: InputSize, settings: Training, start: Path | None
 ) -> tuple[nn.Module, list[str]]:
     """Return the network that a training begins with, and what is to be known of its weights, a line each.
@@ -51,7 +51,7 @@ def begun(
     return beginning.network, [*beginning.notes, *size_notes(detector, size, data)]
 
 
-def left_to_say(notes: Sequence[str], say: Callable[[str], None] | None) -> list[str]:
+def report_notes(notes: Sequence[str], say: Callable[[str], None] | None) -> list[str]:
     """Say them, or return them where there is nobody to say them to."""
     if say is None:
         return list(notes)

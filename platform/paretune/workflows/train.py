@@ -20,7 +20,7 @@ from paretune.core.errors import UserError
 from paretune.core.spec import flat
 from paretune.core.yaml_document import read_yaml, validate
 from paretune.data.left_out import left_out_line, lines_of, refuse_gaps
-from paretune.data.split_counts import crowding
+from paretune.data.statistics import crowding_note
 from paretune.distributed.run_training import train_order
 from paretune.reports.terminal import figures_line
 from paretune.results.folder_claims import removed_if_failed
@@ -176,7 +176,7 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
             log.epochs(epochs_of(order.work))
 
         print(f"training {place.name}: {job.training.epochs} epochs at {job.size}, {len(data.splits['train'])} images")
-        if (crowded := crowding(data.splits, order.thresholds)) is not None:
+        if (crowded := crowding_note(data.splits, order.thresholds)) is not None:
             print(crowded, flush=True)
         with _ray(place, job), divergence_as_user_error(order):
             train_order(order, tell)

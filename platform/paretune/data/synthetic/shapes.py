@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from paretune.core.spec import fingerprint
 from paretune.core.types import Annotations, Data, Image, InputSize, Split
 from paretune.data.base import Dataset
-from paretune.data.split_counts import facts
+from paretune.data.statistics import object_counts
 from paretune.storage.atomic_files import new_folder, sha256
 from paretune.system.file_lock import locked_file
 
@@ -70,7 +70,7 @@ class Shapes(Dataset):
             classes=CLASSES,
             splits=splits,
             fingerprint=fingerprint(json.loads((folder / _DONE).read_text())),
-            facts=facts(splits),
+            facts=object_counts(splits),
         )
 
     def _counts(self) -> list[tuple[str, int]]:
