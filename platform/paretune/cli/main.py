@@ -54,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     from paretune.cli import advise as advising
     from paretune.cli import check as reading
     from paretune.cli import cluster, data
+    from paretune.cli import confirm as confirming
     from paretune.cli import evaluate as evaluating
     from paretune.cli import front as looking
     from paretune.cli import optimize as optimizing
@@ -79,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
         advising,
         predicting,
         looking,
+        confirming,
         cluster,
         data,
     ):
