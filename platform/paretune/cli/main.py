@@ -51,7 +51,20 @@ def _run(words: Sequence[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
-    from paretune.cli import advise, check, cluster, data, evaluate, front, optimize, predict, profile, sweep, train
+    from paretune.cli import (
+        advise,
+        check,
+        cluster,
+        confirm,
+        data,
+        evaluate,
+        front,
+        optimize,
+        predict,
+        profile,
+        sweep,
+        train,
+    )
 
     parser = argparse.ArgumentParser(
         prog="paretune",
@@ -60,6 +73,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"paretune {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for module in (check, sweep, train, optimize, evaluate, profile, advise, predict, front, cluster, data):
+    for module in (check, sweep, train, optimize, evaluate, profile, advise, predict, front, confirm, cluster, data):
         module.add(verbs)
     return parser

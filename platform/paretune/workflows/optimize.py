@@ -21,7 +21,14 @@ from paretune.data.left_out import lines_of, record_of, refuse_gaps
 from paretune.storage.artefact import MANIFEST, Artefact
 from paretune.storage.atomic_files import write_text
 from paretune.system.device_lock import shared_device
-from paretune.workflows.accuracy_change import AccuracyChange, Drop, Reference, accuracy_change, check_judgeable
+from paretune.workflows.accuracy_change import (
+    SPLITS,
+    AccuracyChange,
+    Drop,
+    Reference,
+    accuracy_change,
+    check_judgeable,
+)
 from paretune.workflows.build_artefact import build
 from paretune.workflows.recipe_source import RecipeImages, RecipeSource
 from paretune.workflows.trial_context import step_context, with_threads
@@ -45,6 +52,8 @@ class OptimizationOptions:
     """Largest allowed loss of map, 0 to 1; an artefact that loses more is kept. None judges no loss."""
     against: Reference | None = None
     """What the accuracy is compared with; None takes the source on its own runtime."""
+    splits: tuple[str, ...] = SPLITS
+    """Splits on which it is evaluated, where the dataset has them; ``val`` is one of them."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +137,8 @@ def optimize(
         against = options.against or Reference(lambda: _start(source, target, workdir, progress), start, limit)
         try:
             with shared_device(target.device):
-                accuracy = accuracy_change(predictor, against, data.splits, progress)
+                splits = {name: split for name, split in data.splits.items() if name in options.splits}
+                accuracy = accuracy_change(predictor, against, splits, progress)
         except KeyboardInterrupt:
             progress(f"{folder} is made, its accuracy was not evaluated")
             raise
