@@ -121,10 +121,16 @@ def job_fields(beginning: str = "") -> str:
 
 def metrics() -> str:
     """Return the metrics that objectives and constraints may name."""
-    from paretune.core.metrics import COSTS, NAMEABLE
+    from paretune.core import metrics as module
+    from paretune.workflows.check import plugin_tables
 
-    rows = [[f"`{name}`", "lower" if name in COSTS else "higher", cell(about)] for name, about in NAMEABLE.items()]
-    return table(["metric", "better when", "meaning"], rows)
+    if "metric" in plugin_tables():
+        return names_of("metric")
+    rows = module.NAMEABLE.items()
+    better = {name: "lower" if name in module.COSTS else "higher" for name, _ in rows}
+    return table(
+        ["metric", "better when", "meaning"], [[f"`{name}`", better[name], cell(about)] for name, about in rows]
+    )
 
 
 def verbs() -> str:
