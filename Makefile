@@ -1,4 +1,4 @@
-# The two commands of the README are `make demo` and `make test`; each sets up what it needs.
+# The README names `make demo` and `make test`; each sets up what it needs.
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -6,10 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NAME ?= demo
-# a test has one thread and leaves the other cores free; those that measure run alone afterwards
+# each test uses one thread; tests that measure run alone afterwards
 PYTEST := $(BIN)/python -m pytest -q --durations=12 --durations-min=10
 BESIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-# compiled modules are kept in .venv: without them every start compiles torch, Ray and MLflow anew
+# compiled modules stay in .venv: without them, every start would compile torch, Ray and MLflow again
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -20,7 +20,7 @@ help: ## show the targets
 
 setup: $(READY) ## make .venv with the pinned versions
 
-# Made anew only when what is to be installed changes. uv installs in seconds; pip is the fallback.
+# Made again only when the requirements change. uv installs in seconds; pip is the fallback.
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (python3-venv included)" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
