@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+from paretune.detectors.base import Detector
 from tests_support import ROOT
 
 PACKAGE = ROOT / "platform" / "paretune"
@@ -113,3 +114,11 @@ def test_the_architecture_lists_every_package_in_the_order_of_the_layers() -> No
     (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
     assert described == [name for layer in layers for name in layer.split(" | ")]
     assert set(described) == {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+
+
+def test_the_members_of_a_detector_are_those_of_its_base_class() -> None:
+    text = (ROOT / "platform/README.md").read_text()
+    rows = re.findall(r"^\| (`.*?`) \|", text.partition("### A detector")[2].partition("\n### ")[0], re.MULTILINE)
+    members = {name for row in rows for name in re.findall(r"`(\w+)", row)}
+    assert members >= {*Detector.__abstractmethods__, "name", "loss"}
+    assert {name for name in members if not hasattr(Detector, name)} == set()
