@@ -115,25 +115,30 @@ def _row(table: Registry[Any], name: str) -> dict[str, Any]:
         cls = table.load(name)
     except UserError as error:  # a library that is not installed
         return {"about": str(error), "fields": {}}
-    return {"about": " ".join((cls.__doc__ or "").split("\n\n")[0].split()), "fields": _fields(cls)}
+    return {"about": " ".join(_first_paragraph(cls).split()), "fields": fields_of(cls)}
 
 
-def _fields(cls: type[Spec], prefix: str = "") -> dict[str, Any]:
+def _first_paragraph(cls: type | None) -> str:
+    """Return the first paragraph of a class's docstring."""
+    return ((cls and cls.__doc__) or "").split("\n\n")[0]
+
+
+def fields_of(cls: type[Spec], prefix: str = "") -> dict[str, Any]:
     """Return the fields of a record and, by dotted names, those of the records in it."""
     schema = cls.model_json_schema()["properties"] if cls.model_fields else {}
     fields: dict[str, Any] = {}
     for field, info in cls.model_fields.items():
         required = info.default is PydanticUndefined and info.default_factory is None
+        record, _ = inside(cls, field)
         default = None if required else info.get_default(call_default_factory=True)
         fields[prefix + field] = {
             "type": _type_of(schema[field]),
             "required": required,
-            "default": default.tree() if isinstance(default, Spec) else default,
-            "about": " ".join((info.description or "").split()),
+            "default": (default.named() if default.name else default.tree()) if isinstance(default, Spec) else default,
+            "about": " ".join((info.description or _first_paragraph(record)).split()),
         }
-        record, _ = inside(cls, field)
         if record is not None:
-            fields |= _fields(record, f"{prefix}{field}.")
+            fields |= fields_of(record, f"{prefix}{field}.")
     return fields
 
 
