@@ -13,7 +13,7 @@ BESIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check docs format bench ui constraints clean
+.PHONY: help setup demo test test-all check format bench ui constraints clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -49,6 +49,7 @@ test: $(READY) ## the tests
 test-all: $(READY) ## the tests and the long ones
 	@$(PYTEST) $(BESIDE) -m "not alone"; beside=$$?; $(PYTEST) -m alone; exit $$((beside + $$?))
 
+.PHONY: docs
 docs: $(READY) ## write the tables in the Markdown files from the code
 	@$(BIN)/python tests/tools/write_docs.py
 
