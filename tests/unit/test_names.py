@@ -47,19 +47,8 @@ def test_the_generator_writes_the_file_as_it_stands_and_only_its_table() -> None
         for node in ast.parse(other).body
         if isinstance(node, ast.Assign)
     }
-    others = {name: getattr(names, name) for name in ("IMPORTANCES", "SENSITIVITIES", "WEIGHTS", "CHECKPOINTS")}
+    others = {name: getattr(names, name) for name in ("IMPORTANCES", "SENSITIVITIES")}
     assert tables == {"OPTIMIZERS": ("Adam", "New"), **others}
     assert other.replace('    "Adam",\n    "New",\n', "") == source.replace(
         "".join(f'    "{name}",\n' for name in names.OPTIMIZERS), ""
     )
-
-
-def test_weights_are_torchvisions() -> None:
-    from torchvision.models import get_model_weights
-
-    backbones = {"ssd300_vgg16": "vgg16", "ssdlite320_mobilenet_v3_large": "mobilenet_v3_large"}
-    for model, known in names.WEIGHTS.items():
-        whole = {entry.name for entry in get_model_weights(model)}
-        backbone = {entry.name for entry in get_model_weights(backbones[model])} if model in backbones else set()
-        fitting = {name for name in backbone if model != "ssd300_vgg16" or name.endswith("FEATURES")}
-        assert set(known) == whole | fitting

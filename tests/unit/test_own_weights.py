@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -20,7 +20,9 @@ from paretune.core.errors import UserError
 from paretune.core.types import InputSize
 from paretune.data.synthetic.shapes import Shapes
 from paretune.detectors.checkpoints import checkpoint, listed
+from paretune.detectors.faster_rcnn.detector import WEIGHTS as FASTER_RCNN_WEIGHTS
 from paretune.detectors.faster_rcnn.detector import FasterRcnn
+from paretune.detectors.ssd.detector import WEIGHTS as SSD_WEIGHTS
 from paretune.detectors.ssd.detector import Ssd
 from paretune.detectors.weight_recognition import seems_to_be
 from paretune.detectors.yolox.detector import Yolo
@@ -85,7 +87,7 @@ def test_weights_are_found_wherever_training_programs_put_them(lite: dict[str, T
         assert ("averaged weights" in " ".join(begun.notes)) == name.startswith("average"), name
         assert "tells no class names; its 3 are taken to be, in this order, ace, king, queen" in begun.notes[-1]
     save_file(lite, tmp_path / "plain.safetensors")
-    assert equal(Ssd(weights=str(tmp_path / "plain.safetensors")).initial(3).state_dict(), lite)
+    assert equal(Ssd(weights=str(tmp_path / "plain.safetensors")).begin(3).network.state_dict(), lite)
 
 
 def test_classes_are_taken_by_their_names(mobile: dict[str, Tensor], lite: dict[str, Tensor], tmp_path: Path) -> None:
@@ -136,7 +138,7 @@ def test_names_of_coco_come_with_torchvisions_own_weights(monkeypatch: pytest.Mo
     own = begun.network.state_dict()[score]
     assert torch.equal(own[[0, 1, 3]], saved[score][[0, 24, 1]])  # COCO's numbers of zebra and person
     assert FasterRcnn(weights="COCO_V1").begin([str(n) for n in range(90)]).fresh == tuple(map(str, range(90)))
-    assert equal(FasterRcnn(weights="COCO_V1").initial(90).state_dict(), saved)
+    assert equal(FasterRcnn(weights="COCO_V1").begin(90).network.state_dict(), saved)
 
 
 def test_names_from_before_torchvision_0_13_are_read(mobile: dict[str, Tensor], tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_names_from_before_torchvision_0_13_are_read(mobile: dict[str, Tensor], 
     assert "backbone.fpn.inner_blocks.0.weight" in old
     theirs = built(f"fasterrcnn_{MOBILE}", seed=1)
     theirs.load_state_dict(old.copy())
-    ours = FasterRcnn(weights=in_file(old, tmp_path / "old.pth")).initial(3).state_dict()
+    ours = FasterRcnn(weights=in_file(old, tmp_path / "old.pth")).begin(3).network.state_dict()
     wanted = theirs.state_dict()
     assert all(torch.equal(ours[name], wanted[name]) for name in wanted if not name.endswith("num_batches_tracked"))
 
@@ -320,3 +322,17 @@ def test_a_job_of_no_epochs_needs_weights() -> None:
             continue
         with pytest.raises(ValidationError, match=r"training.epochs\n.*name a trained network's: detector.ssd.weights"):
             Job.model_validate({**job, "detector": detector})
+
+
+def test_the_names_of_weights_are_torchvisions():
+    from torchvision.models import get_model_weights
+
+    backbones = {"ssd300_vgg16": "vgg16", "ssdlite320_mobilenet_v3_large": "mobilenet_v3_large"}
+    for variant, known in SSD_WEIGHTS.items():
+        whole = {entry.name for entry in get_model_weights(variant)}
+        backbone = {entry.name for entry in get_model_weights(backbones[variant])}
+        fitting = {name for name in backbone if variant != "ssd300_vgg16" or name.endswith("FEATURES")}
+        assert set(known) == whole | fitting
+    assert set(SSD_WEIGHTS) == set(get_args(Ssd.model_fields["variant"].annotation))
+    for variant in get_args(FasterRcnn.model_fields["variant"].annotation):
+        assert {entry.name for entry in get_model_weights(f"fasterrcnn_{variant}")} == set(FASTER_RCNN_WEIGHTS)

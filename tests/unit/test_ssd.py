@@ -218,7 +218,7 @@ def test_a_machine_without_network_gets_one_clear_line(monkeypatch, tmp_path):
     with pytest.raises(
         UserError, match=r"weights COCO_V1 of ssdlite320.*no route to host.*download.pytorch.org"
     ) as told:
-        Ssd(weights="COCO_V1").initial(CLASSES)
+        Ssd(weights="COCO_V1").begin(CLASSES)
     assert "\n" not in str(told.value)
 
 
@@ -237,7 +237,7 @@ def test_weights_of_coco_are_loaded_but_for_other_classes(classes, monkeypatch):
     torch.manual_seed(1)
     saved = Ssd().build(90).state_dict()
     monkeypatch.setattr("paretune.detectors.pretrained_weights.fetch", lambda *_: saved)
-    state = Ssd(weights="COCO_V1").initial(classes).state_dict()
+    state = Ssd(weights="COCO_V1").begin(classes).network.state_dict()
     same = {name for name in state if state[name].shape == saved[name].shape and torch.equal(state[name], saved[name])}
     fresh = {name for name in state if name not in same}
     if classes == 90:
@@ -247,4 +247,4 @@ def test_weights_of_coco_are_loaded_but_for_other_classes(classes, monkeypatch):
         assert all(name.startswith("head.classification_head.") for name in fresh)
     monkeypatch.setattr("paretune.detectors.pretrained_weights.fetch", lambda *_: dict(list(saved.items())[1:]))
     with pytest.raises(UserError, match=r"not of ssd .*not whole"):
-        Ssd(weights="COCO_V1").initial(classes)
+        Ssd(weights="COCO_V1").begin(classes)

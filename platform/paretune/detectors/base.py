@@ -132,17 +132,9 @@ class Detector(Spec, ABC):
         """Return what is wrong with files on this machine that its fields name, one line each, in a quick look."""
         return []
 
-    def initial(self, num_classes: int) -> nn.Module:
-        """Build the network that training starts from: fresh, or with weights somebody has trained.
-
-        Raises:
-            UserError: the weights cannot be had, or are not this network's.
-        """
-        return self.build(num_classes)
-
     @property
     def starts_trained(self) -> bool:
-        """Tell whether ``begin`` gives weights somebody has trained, of the whole network."""
+        """Return whether ``begin`` gives trained weights of the whole network."""
         return False
 
     @property
@@ -150,13 +142,16 @@ class Detector(Spec, ABC):
         """Return the one input size that the weights it names were trained at, where torchvision has one."""
         return None
 
-    def begin(self, classes: Sequence[str]) -> InitialNetwork:
-        """Build the network that training starts from for classes of these names.
+    def begin(self, classes: Sequence[str] | int) -> InitialNetwork:
+        """Build the network that training starts from: fresh by default, or with weights somebody has trained.
+
+        Args:
+            classes: their names, or only their number.
 
         Raises:
-            UserError: as for ``initial``.
+            UserError: the weights cannot be had, or are not this network's.
         """
-        return InitialNetwork(self.initial(len(classes)))
+        return InitialNetwork(self.build(classes if isinstance(classes, int) else len(classes)))
 
     def suited(
         self,

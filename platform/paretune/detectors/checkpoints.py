@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from paretune.core.errors import UserError
-from paretune.core.library_names import is_url
+from paretune.detectors.weight_names import is_url
 from paretune.storage.atomic_files import sha256
 
 FOLDER = "PARETUNE_WEIGHTS"

@@ -12,9 +12,9 @@ from urllib.error import URLError
 from torch import Tensor, nn
 
 from paretune.core.errors import UserError
-from paretune.core.library_names import is_checkpoint
 from paretune.detectors.base import InitialNetwork
 from paretune.detectors.checkpoints import Checkpoint, checkpoint, folder_of_weights, listed
+from paretune.detectors.weight_names import is_checkpoint
 from paretune.detectors.weight_recognition import seems_to_be
 from paretune.storage.atomic_files import sha256
 

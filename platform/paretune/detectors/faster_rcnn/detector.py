@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 import numpy as np
 
 from paretune.core.fields import Field, ValidationInfo, field_validator, model_validator
-from paretune.core.library_names import hash_problem, is_checkpoint, known_weights, missing_file
 from paretune.core.types import Annotations, Detections, Floats, InputSize, Thresholds
 from paretune.data.preprocess import IN_FLOAT, Preprocess, shown
 from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Compared, Detector, InitialNetwork, Losses
+from paretune.detectors.weight_names import hash_problem, is_checkpoint, known_weights, missing_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from paretune.detectors.faster_rcnn.network import FasterRcnnNetwork as Network
 
+WEIGHTS = ("COCO_V1",)
+"""torchvision's names of weights, which every variant has."""
 _SMALLEST = 64
 """Side in pixels; below it the coarsest level is less than a cell."""
 _OLDER = {"variant", "weights", "proposals", "least", "samples", "anchor", "head_width"}
@@ -77,7 +79,9 @@ class FasterRcnn(Detector):
     @field_validator("weights")
     @classmethod
     def _check_weights(cls, weights: str | None, info: ValidationInfo) -> str | None:
-        return None if weights is None else known_weights(weights, f"fasterrcnn_{info.data.get('variant', '')}")
+        return (
+            None if weights is None else known_weights(weights, f"fasterrcnn_{info.data.get('variant', '')}", WEIGHTS)
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -167,22 +171,15 @@ class FasterRcnn(Detector):
 
     @property
     def starts_trained(self) -> bool:
-        """Tell whether weights are named."""
+        """Return whether weights are named."""
         return self.weights is not None
 
     def problems(self) -> list[str]:
-        """Tell that there is no such checkpoint; one that has to be fetched is not looked for."""
+        """Return a line for a checkpoint that does not exist; one that has to be fetched is not looked for."""
         return missing_file(self.weights)
 
-    def initial(self, num_classes: int) -> nn.Module:
-        """Build the network, with the weights that are asked for."""
-        return self._begun(num_classes).network
-
-    def begin(self, classes: Sequence[str]) -> InitialNetwork:
-        """Build the network, with the weights that are asked for."""
-        return self._begun(classes)
-
-    def _begun(self, classes: Sequence[str] | int) -> InitialNetwork:
+    def begin(self, classes: Sequence[str] | int) -> InitialNetwork:
+        """Build the network with the weights that are named."""
         network = self.build(classes if isinstance(classes, int) else len(classes))
         if self.weights is None:
             return InitialNetwork(network)

@@ -6,17 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from paretune.core.fields import Field, ValidationInfo, field_validator, model_validator
-from paretune.core.library_names import hash_problem, is_checkpoint, known_weights, missing_file
 from paretune.core.types import Annotations, Detections, Floats, InputSize, Thresholds
 from paretune.data.preprocess import IN_FLOAT, SHRINKING, Preprocess
 from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Compared, Detector, InitialNetwork, Losses
 from paretune.detectors.ssd.default_boxes import Ratios, boxes_per_cell, default_boxes, even_scales
+from paretune.detectors.weight_names import hash_problem, is_checkpoint, known_weights, missing_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from paretune.detectors.ssd.network import SsdNetwork
 
+WEIGHTS = {
+    "ssd300_vgg16": ("COCO_V1", "IMAGENET1K_FEATURES"),
+    "ssdlite320_mobilenet_v3_large": ("COCO_V1", "IMAGENET1K_V1", "IMAGENET1K_V2"),
+}
+"""Variant → torchvision's names of weights for the whole network, and of those for its backbone."""
 LEVELS = 6
 _LITE_RATIOS: Ratios = ((2, 3),) * LEVELS
 _VGG_RATIOS: Ratios = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
@@ -63,7 +68,11 @@ class Ssd(Detector):
     @field_validator("weights")
     @classmethod
     def _check_weights(cls, weights: str | None, info: ValidationInfo) -> str | None:
-        return None if weights is None else known_weights(weights, info.data.get("variant", ""))
+        return (
+            None
+            if weights is None
+            else known_weights(weights, variant := info.data.get("variant", ""), WEIGHTS.get(variant, ()))
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -130,7 +139,7 @@ class Ssd(Detector):
 
     @property
     def starts_trained(self) -> bool:
-        """Tell whether weights of the whole network are named."""
+        """Return whether weights of the whole network are named."""
         return self.weights is not None and not self._of_classifier
 
     @property
@@ -139,18 +148,11 @@ class Ssd(Detector):
         return InputSize.parse(320 if self._lite else 300) if self.starts_trained else None
 
     def problems(self) -> list[str]:
-        """Tell that there is no such checkpoint; one that has to be fetched is not looked for."""
+        """Return a line for a checkpoint that does not exist; one that has to be fetched is not looked for."""
         return missing_file(self.weights)
 
-    def initial(self, num_classes: int) -> nn.Module:
-        """Build the network, with the weights that are asked for."""
-        return self._begun(num_classes).network
-
-    def begin(self, classes: Sequence[str]) -> InitialNetwork:
-        """Build the network, with the weights that are asked for."""
-        return self._begun(classes)
-
-    def _begun(self, classes: Sequence[str] | int) -> InitialNetwork:
+    def begin(self, classes: Sequence[str] | int) -> InitialNetwork:
+        """Build the network with the weights that are named."""
         count = classes if isinstance(classes, int) else len(classes)
         if self.weights is None:
             return InitialNetwork(self.build(count))

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from paretune.core.errors import did_you_mean
 from paretune.core.fields import Field, model_validator
-from paretune.core.library_names import CHECKPOINTS, is_checkpoint, is_url, missing_file
 from paretune.core.types import Annotations, Detections, Floats, InputSize, Thresholds
 from paretune.data.preprocess import Preprocess
 from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Compared, Detector, InitialNetwork, Losses
+from paretune.detectors.weight_names import CHECKPOINTS, is_checkpoint, is_url, missing_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -82,23 +82,16 @@ class Yolo(Detector):
         return self
 
     def problems(self) -> list[str]:
-        """Tell that there is no such checkpoint; one that has to be fetched is not looked for."""
+        """Return a line for a checkpoint that does not exist; one that has to be fetched is not looked for."""
         return missing_file(self.weights)
 
     @property
     def starts_trained(self) -> bool:
-        """Tell whether a checkpoint is named."""
+        """Return whether a checkpoint is named."""
         return self.weights is not None
 
-    def initial(self, num_classes: int) -> nn.Module:
+    def begin(self, classes: Sequence[str] | int) -> InitialNetwork:
         """Build the network, with a checkpoint's weights if one is named."""
-        return self._begun(num_classes).network
-
-    def begin(self, classes: Sequence[str]) -> InitialNetwork:
-        """Build the network, with a checkpoint's weights if one is named."""
-        return self._begun(classes)
-
-    def _begun(self, classes: Sequence[str] | int) -> InitialNetwork:
         network = self.build(classes if isinstance(classes, int) else len(classes))
         if self.weights is None:
             return InitialNetwork(network)
