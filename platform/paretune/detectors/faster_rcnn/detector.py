@@ -79,9 +79,8 @@ class FasterRcnn(Detector):
     @field_validator("weights")
     @classmethod
     def _check_weights(cls, weights: str | None, info: ValidationInfo) -> str | None:
-        return (
-            None if weights is None else known_weights(weights, f"fasterrcnn_{info.data.get('variant', '')}", WEIGHTS)
-        )
+        model = f"fasterrcnn_{info.data.get('variant', '')}"
+        return None if weights is None else known_weights(weights, model, WEIGHTS)
 
     @model_validator(mode="before")
     @classmethod

@@ -68,11 +68,8 @@ class Ssd(Detector):
     @field_validator("weights")
     @classmethod
     def _check_weights(cls, weights: str | None, info: ValidationInfo) -> str | None:
-        return (
-            None
-            if weights is None
-            else known_weights(weights, variant := info.data.get("variant", ""), WEIGHTS.get(variant, ()))
-        )
+        variant = info.data.get("variant", "")
+        return None if weights is None else known_weights(weights, variant, WEIGHTS.get(variant, ()))
 
     @model_validator(mode="before")
     @classmethod
