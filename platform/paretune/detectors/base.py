@@ -60,13 +60,13 @@ class Detector(Spec, ABC):
     """
 
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ()
-    """What ``Losses.box`` may be, besides the family's own."""
+    """Values of ``Losses.box`` other than the family's own."""
     class_losses: ClassVar[tuple[ClassLoss, ...]] = ()
-    """What ``Losses.classes`` may be, besides the family's own."""
+    """Values of ``Losses.classes`` other than the family's own."""
     boxes_compared: ClassVar[Compared | None] = None
     """What a loss of torch.nn would compare, where ``Losses.box`` may name any."""
     classes_compared: ClassVar[Compared | None] = None
-    """The same for ``Losses.classes``."""
+    """What a loss of torch.nn would compare, where ``Losses.classes`` may name any."""
 
     usual_lr: ClassVar[float] = 2e-3
     """Highest learning rate of AdamW for fresh weights and batches of 8: where `training: auto` begins."""
@@ -79,8 +79,8 @@ class Detector(Spec, ABC):
     answers_from: ClassVar[tuple[str, ...]] = ("",)
     """Modules whose outputs ``imitation`` compares; "" is the network itself, with its raw maps."""
     teacher_sees_own_size: ClassVar[bool] = False
-    """Whether a teacher may see the images at the size it was trained at: what it says is brought to the student's
-    by ``fitted_answers``."""
+    """Whether a teacher may see the images at the size it was trained at: ``fitted_answers`` brings its raw maps to the
+    student's size."""
 
     @classmethod
     def unwritten(cls) -> list[str]:
@@ -103,8 +103,8 @@ class Detector(Spec, ABC):
             from paretune.detectors.losses import loss_unsupported_reason
 
             return loss_unsupported_reason(asked, compared)
-        told = ", ".join([*offered, *(["losses of torch.nn"] if compared else [])])
-        return f"{cls.name} offers {told or 'its own only'}{did_you_mean(asked, offered)}"
+        choices = ", ".join([*offered, *(["losses of torch.nn"] if compared else [])])
+        return f"{cls.name} offers {choices or 'its own only'}{did_you_mean(asked, offered)}"
 
     @property
     @abstractmethod
@@ -163,7 +163,7 @@ class Detector(Spec, ABC):
 
         Args:
             smallest: side of a small object, as a share of the image's (the root of the areas' ratio).
-            largest: the same of a large one.
+            largest: side of a large object, as a share of the image's.
             size: of the network's input.
         """
         return {}

@@ -24,7 +24,7 @@ FOLDER = "PARETUNE_WEIGHTS"
 """Variable that names the folder in which fetched weights are kept; ``runs/weights`` without it."""
 _AVERAGED = ("model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "ema")
 _LAST = ("model", "state_dict", "model_state_dict", "model_state", "network", "net", "weights", "params", "module")
-"""Keys under which training programs save weights: averages over the last steps, which are what they validate with,
+"""Keys under which training programs save weights: averages over the last steps, with which they validate,
 and the weights themselves."""
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "net.", "detector.")
 """What data parallelism, torch.compile and training programs put before every name."""
@@ -41,13 +41,13 @@ _DEEPEST = 3
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights, and what their file tells of them."""
+    """Weights with the class names and notes from their file."""
 
     what: str
-    """For messages: the file or torchvision's name of the weights."""
+    """Name for messages: the file, or torchvision's name of the weights."""
     state: dict[str, Tensor]
     classes: tuple[str | None, ...] | None = None
-    """Class names without the background, in the order of the outputs; None where one, or all, are not told."""
+    """Class names without the background, in the order of the outputs; None where one of them is missing."""
     notes: tuple[str, ...] = ()
     """What was chosen in the file."""
 
@@ -65,7 +65,7 @@ def checkpoint(source: str, digest: str | None) -> Checkpoint:
         digest: SHA-256 that the file must have, in hex; None for a path takes any file.
 
     Raises:
-        UserError: no such file, another one than the hash says, or not a checkpoint.
+        UserError: no such file, one with another hash, or not a checkpoint.
     """
     file = _fetched(source, digest or "") if is_url(source) else Path(source).expanduser()
     if not file.is_file():
@@ -133,7 +133,7 @@ def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def class_names(content: Any) -> tuple[str | None, ...] | None:
-    """Return the class names that a checkpoint tells, without the background; None where it tells none."""
+    """Return the class names in a checkpoint, without the background; None where it has none."""
     if not isinstance(content, Mapping):
         return None
     around = [content, *(content[key] for key in _AROUND if key in content)]

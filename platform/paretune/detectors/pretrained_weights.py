@@ -1,4 +1,4 @@
-"""Networks that begin with weights somebody has trained: torchvision's, or a checkpoint of the user's own."""
+"""Networks that begin with trained weights: torchvision's, or a checkpoint of the user's own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RENAMED = (
 )
 """Names of tensors in torchvision before 0.13, which its published files still have, and those of today."""
 _SHOWN = 5
-"""Class names that a note tells, at most."""
+"""Class names that a note lists, at most."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def given(weights: str, digest: str | None, model: str) -> Checkpoint:
 
 
 def shapes_differ(network: nn.Module, given: Checkpoint, begins: str) -> bool:
-    """Tell whether tensors of these names are of other shapes in a checkpoint than in a network."""
+    """Return whether tensors of these names have other shapes in a checkpoint than in a network."""
     own = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(begins)}
     return any(name in given.state and given.state[name].shape != tensor.shape for name, tensor in own.items())
 
@@ -121,8 +121,8 @@ def begin_with(
 ) -> InitialNetwork:
     """Load a whole detector's weights by their names.
 
-    What predicts classes is taken class by class where the file tells its class names, as it is where it does not and
-    has as many, and is left fresh otherwise.
+    Predictors are taken class by class where the file has class names, as they are where it has none but as many
+    classes, and are left fresh otherwise.
 
     Args:
         network: with fresh weights; changed in place.
@@ -208,7 +208,7 @@ def _classes_in(state: Mapping[str, Tensor], of_classes: Mapping[str, ClassRows]
 def _matched(
     given: Checkpoint, there: int, classes: Sequence[str] | int, count: int
 ) -> tuple[list[tuple[int, int]], list[str], tuple[str, ...]]:
-    """Return pairs of a class here and one in the file, what there is to say of them, and the classes without one."""
+    """Return pairs of a class here and one in the file, notes on them, and the classes without one."""
     what, told = given.what, given.classes
     names = None if isinstance(classes, int) else list(classes)
     if told is not None and len(told) == there and names is not None:

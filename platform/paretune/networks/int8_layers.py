@@ -5,7 +5,7 @@ Jacob et al., Quantization and Training of Neural Networks for Efficient Integer
 result is float again, so a layer stands by itself in a network of float ones. oneDNN computes it.
 
 Weights use 7 of the 8 bits. A CPU without VNNI adds two products in 16 bits, into which 2 · 255 · 127 does not fit:
-sums would be cut off, silently. 2 · 255 · 63 does, and a network says the same on every CPU.
+sums would be cut off, silently. 2 · 255 · 63 does, and a network has the same outputs on every CPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LARGEST_WEIGHT = 63
 LARGEST_INPUT = 255
 PAIRS = ("kernel_size", "stride", "padding", "dilation")
 _OUT: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
-"""What oneDNN is told of its output: float32, nothing done to it."""
+"""oneDNN's arguments for the output: float32, no operation after."""
 _packed = WeakTensorKeyDictionary()
 """Weight → the same in oneDNN's own order, and the zeros it asks for; made when a layer runs first, never saved."""
 

@@ -25,7 +25,7 @@ PROPOSAL_IOU = 0.7
 SMALLEST = 1e-3
 """Side in pixels below which a proposal is none."""
 SMALLEST_BOX = 1e-2
-"""The same of what is found in the end."""
+"""Side in pixels below which a final box is none."""
 POOL = 7
 SAMPLES = 2
 """Points along each side of each of the 7 x 7 parts of a region."""

@@ -55,12 +55,12 @@ class FasterRcnn(Detector):
     """SHA-256 of that file; a URL needs it."""
     transform: Literal["own", "torchvision"] = "own"
     """How a picture is brought to the input's size: own fills the input, and averages where it shrinks; torchvision
-    does what torchvision's own transform does, as far as the input has room. Unless told, torchvision where there are
+    does what torchvision's own transform does, as far as the input has room. Unless given, torchvision where there are
     weights."""
     min_size: int | None = Field(default=None, ge=32, le=4096)
-    """Shorter side of pictures, for the torchvision transform; unless told the variant's own: 320 or 800."""
+    """Shorter side of pictures, for the torchvision transform; unless given the variant's own: 320 or 800."""
     max_size: int | None = Field(default=None, ge=32, le=8192)
-    """Most that their longer side gets; unless told the variant's own: 640 or 1333."""
+    """Most that their longer side gets; unless given the variant's own: 640 or 1333."""
     norm_eps: float = Field(default=1e-5, ge=0, le=0.1)
     """Added to the variance in the backbone's norms; 0 is what torchvision has for resnet50_fpn with COCO_V1, and for
     what was trained on from it."""
@@ -128,7 +128,7 @@ class FasterRcnn(Detector):
 
     @property
     def preprocess(self) -> Preprocess:
-        """Letterbox, RGB, torchvision's mean and scale; the rest is nought after that, or a grey that is nearly."""
+        """Letterbox, RGB, torchvision's mean and scale; the rest becomes 0, or a grey close to it."""
         if self.transform == "own":
             return Preprocess(resize="letterbox", fill=116, mean=_MEAN, std=_STD)
         shorter, longer = self._sides

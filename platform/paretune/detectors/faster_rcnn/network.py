@@ -86,7 +86,7 @@ class FasterRcnnNetwork(nn.Module):
         return (regions, *views, torch.from_numpy(seen).to(images.device))
 
     def judge(self, images: Tensor, regions: Sequence[Tensor] | None) -> None:
-        """Run the first network, and the second on given regions of each image, (R, 4); hooks see what they say."""
+        """Run the first network, and the second on given regions (R, 4) of each image, for hooks on their outputs."""
         features = self.backbone(images)
         self.rpn.head(list(features.values()))
         if regions is not None:
@@ -209,7 +209,7 @@ def _without_ignored(
 
 
 class Anchors(AnchorGenerator):  # type: ignore[misc]
-    """torchvision's anchors; says how many levels they have."""
+    """torchvision's anchors, with their number of levels."""
 
     def __init__(self, sizes: Sequence[Sequence[float]]) -> None:
         super().__init__(tuple(map(tuple, sizes)), (RATIOS,) * len(sizes))

@@ -1,4 +1,4 @@
-"""From the raw maps of SSD to detections, in numpy: the same code behind every runtime and precision."""
+"""Decoding of SSD's raw maps into detections, in numpy, for every runtime and precision."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Ssd(Detector):
     """SHA-256 of that file; a URL needs it."""
     transform: Literal["own", "torchvision"] = "own"
     """How a picture is brought to the input's size: own averages where it shrinks, torchvision does what torchvision's
-    own transform does. Unless told, torchvision where weights are of the whole network."""
+    own transform does. Unless given, torchvision where weights are of the whole network."""
     width: float = Field(default=1.0, ge=0.1, le=2)
     """Channels of ssdlite's backbone, as a multiple."""
     smallest: float = Field(default=0.2, gt=0, lt=1)

@@ -1,4 +1,4 @@
-"""From the raw maps of YOLOX to detections, in numpy: the same code behind every runtime and precision."""
+"""Decoding of YOLOX's raw maps into detections, in numpy, for every runtime and precision."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _corners(boxes: Floats, grid: Floats) -> Floats:
 
 
 def _sigmoid(logits: Floats) -> Floats:
-    """1 / (1 + exp(-x)); beyond 80 float32 would overflow, or cannot tell the result from 0 or 1."""
+    """Compute 1 / (1 + exp(-x)); beyond 80 float32 would overflow, or round the result to 0 or 1."""
     return np.reciprocal(np.float32(1) + np.exp(-np.clip(logits, np.float32(-80), np.float32(80))))
 
 

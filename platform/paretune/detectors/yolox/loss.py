@@ -1,4 +1,4 @@
-"""The training loss of YOLOX: which cell is responsible for which box, and how wrong it is.
+"""The training loss of YOLOX: assignment of boxes to cells, and the terms of their errors.
 
 Ge et al., "YOLOX", arXiv:2107.08430, section 2.1 (SimOTA), a cheap form of Ge et al., "OTA: Optimal
 Transport Assignment for Object Detection", arXiv:2103.14259. All images, levels and boxes at once.
@@ -125,10 +125,10 @@ def padded(annotations: Sequence[Annotations], device: torch.device) -> tuple[Te
 
 
 def assign(found: Predictions, boxes: Tensor, labels: Tensor, real: Tensor) -> AssignedCells:
-    """Give every box to the few cells that already predict it best (SimOTA).
+    """Return the cells that are responsible for each box: the few that already predict it best (SimOTA).
 
-    How many: the sum of its ten best overlaps, so a box that is predicted well gets more. A cell
-    that several boxes want goes to the one it costs least.
+    Their number is the sum of the box's ten best overlaps, so a box that is predicted well gets more. A cell that
+    several boxes want goes to the one it costs least.
 
     Args:
         found: the predictions.
@@ -153,7 +153,7 @@ def assign(found: Predictions, boxes: Tensor, labels: Tensor, real: Tensor) -> A
 
 
 def _near(found: Predictions, boxes: Tensor) -> Tensor:
-    """Tell (B, N, A) which cells lie around the centre of which box."""
+    """Return (B, N, A), which cells lie around the centre of which box."""
     centre = (boxes[..., :2] + boxes[..., 2:]) / 2
     distance = (centre[:, :, None] - found.centres).abs().amax(-1)
     return distance < CENTRE_RADIUS * found.strides

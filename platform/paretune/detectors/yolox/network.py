@@ -56,7 +56,7 @@ def _spatial(depthwise: bool) -> type[ConvBnAct | Separable]:
 
 
 class Bottleneck(nn.Module):
-    """1x1, then 3x3, added to the input where ``shortcut`` says so."""
+    """1x1, then 3x3, added to the input with ``shortcut``."""
 
     def __init__(self, channels: int, shortcut: bool, depthwise: bool) -> None:
         super().__init__()
