@@ -6,7 +6,7 @@ import contextlib
 import io
 
 from paretune.core.types import LIMIT
-from paretune.evaluation.coco_metrics import averages_of, limits_of
+from paretune.evaluation.coco_metrics import limits_of, metrics_of
 
 
 def by_pycocotools(truth, found, limit=LIMIT):
@@ -55,4 +55,4 @@ def _row(number, image, label, box):
 
 def coco_oracle(detections, annotations, num_classes, limit=LIMIT):
     """Return COCO's numbers by pycocotools."""
-    return averages_of(evaluated(detections, annotations, num_classes, limit), num_classes, limit)
+    return metrics_of(evaluated(detections, annotations, num_classes, limit), num_classes, limit)

@@ -17,7 +17,7 @@ from paretune.core.model import Model
 from paretune.core.types import Annotations, Data, Detections, Floats, Image, InputSize, Thresholds
 from paretune.data.preprocess import Preprocess
 from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Detector, Losses
-from paretune.detectors.nms import nothing
+from paretune.detectors.nms import no_detections
 from paretune.networks.network_files import copy_network, count
 from paretune.training.settings import Training
 
@@ -90,7 +90,7 @@ class MixedDetector(Detector):
         return ("box", "score")
 
     def decode(self, raw: Sequence[Floats], size: InputSize, thresholds: Thresholds) -> list[Detections]:
-        return [nothing() for _ in raw[0]]
+        return [no_detections() for _ in raw[0]]
 
     def loss(
         self, raw: Sequence[Tensor], annotations: Sequence[Annotations], size: InputSize, losses: Losses = OWN

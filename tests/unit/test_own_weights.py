@@ -19,7 +19,7 @@ from paretune.config.job import Job
 from paretune.core.errors import UserError
 from paretune.core.types import InputSize
 from paretune.data.synthetic.shapes import Shapes
-from paretune.detectors.checkpoints import checkpoint, listed
+from paretune.detectors.checkpoints import as_class_names, read_checkpoint
 from paretune.detectors.faster_rcnn.detector import WEIGHTS as FASTER_RCNN_WEIGHTS
 from paretune.detectors.faster_rcnn.detector import FasterRcnn
 from paretune.detectors.ssd.detector import WEIGHTS as SSD_WEIGHTS
@@ -131,7 +131,7 @@ def test_another_number_of_classes_starts_afresh_and_is_told(mobile: dict[str, T
 
 def test_names_of_coco_come_with_torchvisions_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     saved = built(f"fasterrcnn_{MOBILE}", 91).state_dict()
-    monkeypatch.setattr("paretune.detectors.pretrained_weights.fetch", lambda *_: saved)
+    monkeypatch.setattr("paretune.detectors.pretrained_weights.torchvision_weights", lambda *_: saved)
     begun = FasterRcnn(weights="COCO_V1").begin(("zebra", "unicorn", "person"))
     assert begun.fresh == ("unicorn",)
     score = "roi_heads.box_predictor.cls_score.weight"
@@ -235,7 +235,7 @@ def test_what_is_no_state_dict_is_refused_in_one_line_and_not_run(mobile: dict[s
     (tmp_path / "torn.safetensors").write_bytes(b"nothing")
     for name in ("torn.pth", "torn.safetensors"):
         with pytest.raises(UserError, match="not a checkpoint"):
-            checkpoint(str(tmp_path / name), None)
+            read_checkpoint(str(tmp_path / name), None)
 
 
 @pytest.mark.parametrize("family", [FasterRcnn, Ssd])
@@ -253,14 +253,14 @@ def test_fields_that_do_not_fit_are_refused(family: type[FasterRcnn | Ssd], tmp_
     assert family(weights="COCO_V1").problems() == []
 
 
-def test_class_names_are_read_in_every_form() -> None:
-    assert listed(["__background__", "a", "N/A", "b"]) == ("a", None, "b")
-    assert listed({0: "a", 1: "b"}) == ("a", "b")
-    assert listed({1: "a", 3: "b"}) == ("a", None, "b")
-    assert listed([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]) == ("a", "b")
-    assert listed([1, 2]) is None
-    assert listed("ab") is None
-    assert listed({}) is None
+def test_as_class_names_are_read_in_every_form() -> None:
+    assert as_class_names(["__background__", "a", "N/A", "b"]) == ("a", None, "b")
+    assert as_class_names({0: "a", 1: "b"}) == ("a", "b")
+    assert as_class_names({1: "a", 3: "b"}) == ("a", None, "b")
+    assert as_class_names([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]) == ("a", "b")
+    assert as_class_names([1, 2]) is None
+    assert as_class_names("ab") is None
+    assert as_class_names({}) is None
 
 
 def test_what_nobody_knows_is_said_to_be_unknown() -> None:

@@ -57,7 +57,7 @@ def folder_of_weights() -> Path:
     return Path(os.environ.get(FOLDER, "runs/weights"))
 
 
-def checkpoint(source: str, digest: str | None) -> Checkpoint:
+def read_checkpoint(source: str, digest: str | None) -> Checkpoint:
     """Return the weights in a checkpoint, fetched if it is an address; no code in it is run.
 
     Args:
@@ -138,22 +138,22 @@ def class_names(content: Any) -> tuple[str | None, ...] | None:
         return None
     around = [content, *(content[key] for key in _AROUND if key in content)]
     for place in around:
-        told = vars(place) if isinstance(place, argparse.Namespace) else place
-        for key in _NAMES if isinstance(told, Mapping) else ():
-            if (names := listed(told.get(key))) is not None:
+        fields = vars(place) if isinstance(place, argparse.Namespace) else place
+        for key in _NAMES if isinstance(fields, Mapping) else ():
+            if (names := as_class_names(fields.get(key))) is not None:
                 return names
     return None
 
 
-def listed(told: Any) -> tuple[str | None, ...] | None:
+def as_class_names(listed: Any) -> tuple[str | None, ...] | None:
     """Return names as a tuple without the background: of a list, or of numbers with names; None for anything else."""
-    if isinstance(told, Mapping) and told and all(isinstance(number, int) and number >= 0 for number in told):
-        told = [told.get(number) for number in range(max(told) + 1)]
-        if told[0] is None:  # numbers from 1 on: the background is 0
-            told = ["__background__", *told[1:]]
-    if not isinstance(told, list | tuple) or not told:
+    if isinstance(listed, Mapping) and listed and all(isinstance(number, int) and number >= 0 for number in listed):
+        listed = [listed.get(number) for number in range(max(listed) + 1)]
+        if listed[0] is None:  # numbers from 1 on: the background is 0
+            listed = ["__background__", *listed[1:]]
+    if not isinstance(listed, list | tuple) or not listed:
         return None
-    names = [entry.get("name") if isinstance(entry, Mapping) else entry for entry in told]
+    names = [entry.get("name") if isinstance(entry, Mapping) else entry for entry in listed]
     if not all(name is None or isinstance(name, str) for name in names):
         return None
     if isinstance(names[0], str) and names[0].casefold() in _BACKGROUND:

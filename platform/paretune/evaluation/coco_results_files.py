@@ -21,9 +21,9 @@ from paretune.evaluation.coco_metrics import (
     CocoMetricsByClass,
     GroundTruthColumns,
     MetricsAtIou,
-    averages_at,
-    averages_of,
     by_hotcoco,
+    metrics_at,
+    metrics_of,
 )
 from paretune.evaluation.id_matching import Id, KnownIds, is_id
 from paretune.evaluation.results_explanations import explained
@@ -116,8 +116,8 @@ def read_results(truth: Path, found: Path, iou: float | None = None, limit: int 
     annotations, detections = _annotations(objects, crowds, areas, images), _detections(results, images)
     sizes = [_size(shown[number]) for number in images.order]
     return CocoResults(
-        averages=averages_of(by_hotcoco(*written, limit=limit), len(classes.order), limit),
-        averages_at=None if iou is None else averages_at(by_hotcoco(*written, iou, limit), len(classes.order), limit),
+        averages=metrics_of(by_hotcoco(*written, limit=limit), len(classes.order), limit),
+        averages_at=None if iou is None else metrics_at(by_hotcoco(*written, iou, limit), len(classes.order), limit),
         classes=tuple(name if name.strip() else str(number) for name, number in _pairs(classes)),
         images=tuple(name or str(number) for name, number in _pairs(images)),
         annotations=annotations,

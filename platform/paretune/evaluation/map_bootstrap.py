@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.types import LIMIT, Annotations, Detections
-from paretune.evaluation.detection_outcomes import matches_of
+from paretune.evaluation.detection_outcomes import outcomes_by_class
 from paretune.evaluation.weighted_map import ranked, weighted_maps
 
 DRAWS = 1000
@@ -67,7 +67,7 @@ def draw(
         seed: of the halves.
         limit: most detections of a class in an image that count.
     """
-    classes, images = ranked(matches_of(detections, annotations, num_classes, limit)), len(annotations)
+    classes, images = ranked(outcomes_by_class(detections, annotations, num_classes, limit)), len(annotations)
     if not classes:
         return MapOfHalves(np.full(10, np.nan), np.full((10, draws), np.nan), images)
     random = np.random.default_rng(seed)

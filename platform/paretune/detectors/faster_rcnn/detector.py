@@ -182,9 +182,9 @@ class FasterRcnn(Detector):
         network = self.build(classes if isinstance(classes, int) else len(classes))
         if self.weights is None:
             return InitialNetwork(network)
-        from paretune.detectors.pretrained_weights import ClassRows, begin_with, given
+        from paretune.detectors.pretrained_weights import ClassRows, checkpoint_of, initial_network
 
-        found = given(self.weights, self.sha256, f"fasterrcnn_{self.variant}")
+        found = checkpoint_of(self.weights, self.sha256, f"fasterrcnn_{self.variant}")
         state, notes, own = found.state, found.notes, network.state_dict()
         count = "num_batches_tracked"
         uncounted = [n for n in own if n.endswith(count) and n not in state and n.replace(count, "weight") in state]
@@ -196,7 +196,7 @@ class FasterRcnn(Detector):
             ClassRows("roi_heads.box_predictor.cls_score."),
             ClassRows("roi_heads.box_predictor.bbox_pred.", values=4),
         ]
-        return begin_with(network, replace(found, state=state, notes=notes), rows, self, classes)
+        return initial_network(network, replace(found, state=state, notes=notes), rows, self, classes)
 
     def suited(self, smallest: float, largest: float, size: InputSize) -> dict[str, tuple[Any, str]]:  # noqa: ARG002 five sizes follow
         """Return the side of the smallest anchors; weights were trained with theirs, and pictures fill the input."""

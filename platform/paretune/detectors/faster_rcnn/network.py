@@ -20,7 +20,7 @@ from paretune.core.types import Annotations, Floats, InputSize
 from paretune.data.preprocess import shown
 from paretune.detectors.base import OWN, Losses
 from paretune.detectors.faster_rcnn.decode import POOL, RATIOS, SAMPLES
-from paretune.detectors.faster_rcnn.roi_align import pooled, suits
+from paretune.detectors.faster_rcnn.roi_align import is_faster, pooled
 from paretune.detectors.losses import FOCAL_GAMMA, box_loss, is_torchs, label_loss, on_ignored, torch_loss, trained_on
 
 Propose = Callable[[Sequence[Floats], InputSize, Floats], Floats]
@@ -139,7 +139,7 @@ class FasterRcnnNetwork(nn.Module):
         """Return the parts of the regions of all images, (sum of R, C, 7, 7)."""
         height, width = images.shape[2:]
         maps = [features[name] for name in self.roi_heads.box_roi_pool.featmap_names if name in features]
-        if suits(maps):
+        if is_faster(maps):
             return pooled(maps, regions, InputSize(width, height))
         parts: Tensor = self.roi_heads.box_roi_pool(features, list(regions), [(height, width)] * len(images))
         return parts

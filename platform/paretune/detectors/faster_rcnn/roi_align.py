@@ -22,7 +22,7 @@ AT_ONCE = 16
 """Regions whose products are made together, so that what lies between two of them stays in the cache."""
 
 
-def suits(maps: Sequence[Tensor]) -> bool:
+def is_faster(maps: Sequence[Tensor]) -> bool:
     """Return whether pooling from maps (B, C, h, w) by products is the faster way."""
     return all(plane.device.type == "cpu" and plane[0, 0].numel() <= MOST_CELLS for plane in maps)
 

@@ -156,9 +156,9 @@ class Ssd(Detector):
         from paretune.detectors import pretrained_weights as pretrained
 
         if self._of_classifier:
-            state = pretrained.fetch("mobilenet_v3_large" if self._lite else "vgg16", self.weights)
+            state = pretrained.torchvision_weights("mobilenet_v3_large" if self._lite else "vgg16", self.weights)
             return InitialNetwork(self._built(count, state, reduced_tail=False))
-        given = pretrained.given(self.weights, self.sha256, self.variant)
+        given = pretrained.checkpoint_of(self.weights, self.sha256, self.variant)
         network = self._built(count, None, reduced_tail=True)
         if self._lite and pretrained.shapes_differ(network, given, _TAIL):  # with the backbone of a classifier
             network = self._built(count, None, reduced_tail=False)
@@ -167,7 +167,7 @@ class Ssd(Detector):
             pretrained.ClassRows(f"head.classification_head.module_list.{level}{ends}.", groups=boxes)
             for level, boxes in enumerate(boxes_per_cell(self._ratios))
         ]
-        return pretrained.begin_with(network, given, rows, self, classes)
+        return pretrained.initial_network(network, given, rows, self, classes)
 
     def suited(self, smallest: float, largest: float, size: InputSize) -> dict[str, tuple[Any, str]]:  # noqa: ARG002 shares
         """Return the sides of ssdlite's default boxes; weights of a detector were trained with theirs."""

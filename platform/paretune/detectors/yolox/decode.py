@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.types import Detections, Floats, Thresholds
-from paretune.detectors.nms import best, nothing, suppress
+from paretune.detectors.nms import best_candidates, no_detections, suppress
 
 LARGEST = 10.0
 """Largest logarithm, up or down, of a box's side in cells: beyond any picture, and exp() stays finite."""
@@ -43,9 +43,9 @@ def _decode_image(raw: Sequence[Floats], strides: Sequence[int], thresholds: Thr
         for level, maps in enumerate(raw[2::3])
     ]
     scores = (_sigmoid(objectness[cells]) * _sigmoid(np.concatenate(logits, axis=1))).ravel()
-    chosen = best(scores, thresholds)
+    chosen = best_candidates(scores, thresholds)
     if not len(chosen):
-        return nothing()
+        return no_detections()
     labels, found = np.divmod(chosen, len(cells))
     at = cells[found]
     boxes = _corners(

@@ -95,14 +95,14 @@ class Yolo(Detector):
         network = self.build(classes if isinstance(classes, int) else len(classes))
         if self.weights is None:
             return InitialNetwork(network)
-        from paretune.detectors.checkpoints import checkpoint
-        from paretune.detectors.pretrained_weights import ClassRows, begin_with
+        from paretune.detectors.checkpoints import read_checkpoint
+        from paretune.detectors.pretrained_weights import ClassRows, initial_network
 
         official = self.weights == _OFFICIAL
         source = _RELEASE.format(self.variant) if official else self.weights
         digest = self.sha256 or (_HASHES.get(self.variant) if official else None)
         rows = [ClassRows("head.cls_preds.")]
-        return begin_with(network, checkpoint(source, digest), rows, self, classes, background=0)
+        return initial_network(network, read_checkpoint(source, digest), rows, self, classes, background=0)
 
     @property
     def preprocess(self) -> Preprocess:

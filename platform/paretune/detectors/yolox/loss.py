@@ -70,7 +70,7 @@ def yolox_loss(
         losses: in place of 1 - IoU² for boxes and binary cross-entropy for classes.
     """
     found = predictions(raw, strides)
-    boxes, labels, real = padded(trained_on(annotations), found.boxes.device)
+    boxes, labels, real = stack_annotations(trained_on(annotations), found.boxes.device)
     with torch.no_grad():
         given = assign(found, boxes, labels, real)
     count = max(len(given.image), 1)
@@ -111,7 +111,7 @@ def predictions(raw: Sequence[Tensor], strides: Sequence[int]) -> Predictions:
     return Predictions(boxes, objectness[..., 0], classes, corner + step[:, None] / 2, step)
 
 
-def padded(annotations: Sequence[Annotations], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def stack_annotations(annotations: Sequence[Annotations], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Stack the boxes of all images: (B, N, 4), labels (B, N), and which are real (B, N); N is at least 1."""
     most = max(1, *(len(entry.labels) for entry in annotations))
     boxes, labels = torch.zeros(len(annotations), most, 4), torch.zeros(len(annotations), most, dtype=torch.int64)
