@@ -66,7 +66,7 @@ class LeftOutCounter:
         ]
 
 
-def left_out_line_of(left_out: Sequence[LeftOut]) -> str:
+def left_out_line(left_out: Sequence[LeftOut]) -> str:
     """Return the line on what is not used; empty where everything is."""
     parts = []
     for what in dict.fromkeys(entry.what for entry in left_out):
@@ -77,14 +77,9 @@ def left_out_line_of(left_out: Sequence[LeftOut]) -> str:
     return f"left out: {', '.join(parts)}" if parts else ""
 
 
-def left_out_line(data: Data) -> str:
-    """Return the line on what of a dataset is not used; empty where everything is."""
-    return left_out_line_of(data.left_out)
-
-
 def lines_of(data: Data) -> list[str]:
     """Return the notes on how a dataset was read, and the line on what is left out."""
-    return [*data.notes, *filter(None, [left_out_line(data)])]
+    return [*data.notes, *filter(None, [left_out_line(data.left_out)])]
 
 
 def record_of(data: Data) -> dict[str, Any]:
@@ -95,7 +90,7 @@ def record_of(data: Data) -> dict[str, Any]:
 def lines_of_record(record: Mapping[str, Any]) -> list[str]:
     """Return the lines of ``lines_of`` for the dataset of a record."""
     left_out = [LeftOut(**entry) for entry in record.get("left_out", ())]
-    return [*record.get("notes", ()), *filter(None, [left_out_line_of(left_out)])]
+    return [*record.get("notes", ()), *filter(None, [left_out_line(left_out)])]
 
 
 def gaps_of(tallies: Mapping[str, SplitTally], objects: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:

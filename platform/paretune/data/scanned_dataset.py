@@ -21,7 +21,7 @@ from paretune.data.file_io import is_there
 from paretune.data.folder_dataset import MOST_PROBLEMS, FolderDataset
 from paretune.data.image_io import image_header
 from paretune.data.image_split import ImageFileSplit, unique_ids
-from paretune.data.left_out import LeftOutCounter, SplitTally, gaps_of, left_out_line_of
+from paretune.data.left_out import LeftOutCounter, SplitTally, gaps_of, left_out_line
 from paretune.data.raw_annotations import LEFT_OUT, READ_ALL_THE_SAME, Finding, RawBox, RawImage, Survey
 from paretune.data.splits import check_lists, choose_splits
 from paretune.data.statistics import object_counts
@@ -305,7 +305,7 @@ class _Opening:
 
     def _lost(self) -> str:
         """Return what was left out, behind a message."""
-        message = left_out_line_of(self.ledger.left_out)
+        message = left_out_line(self.ledger.left_out)
         return f"; {message}" if message else ""
 
     def _end(self) -> None:

@@ -194,12 +194,9 @@ class Ssd(Detector):
         self, raw: Sequence[Tensor], annotations: Sequence[Annotations], size: InputSize, losses: Losses = OWN
     ) -> dict[str, Tensor]:
         """Return the terms ``box`` and ``class``."""
-        import torch
-
         from paretune.detectors.ssd.loss import ssd_loss
 
-        anchors = torch.tensor(self.anchors([maps.shape[2:] for maps in raw[::2]], size), device=raw[0].device)
-        return ssd_loss(raw, anchors, boxes_per_cell(self._ratios), annotations, losses)
+        return ssd_loss(raw, self._anchors_of(raw, size), boxes_per_cell(self._ratios), annotations, losses)
 
     def imitation(
         self,
@@ -210,13 +207,16 @@ class Ssd(Detector):
         temperature: float,
     ) -> dict[str, Tensor]:
         """Return the terms ``box``, bounded by the teacher's error, and ``class``, softened."""
-        import torch
-
         from paretune.detectors.ssd.distillation import ssd_imitation
 
-        raw = shown[""]
-        anchors = torch.tensor(self.anchors([maps.shape[2:] for maps in raw[::2]], size), device=raw[0].device)
+        raw, anchors = shown[""], self._anchors_of(shown[""], size)
         return ssd_imitation(raw, wanted[""], anchors, boxes_per_cell(self._ratios), annotations, temperature)
+
+    def _anchors_of(self, raw: Sequence[Tensor], size: InputSize) -> Tensor:
+        """Return the default boxes of raw maps, on their device."""
+        import torch
+
+        return torch.tensor(self.anchors([maps.shape[2:] for maps in raw[::2]], size), device=raw[0].device)
 
     def anchors(self, shapes: Sequence[Sequence[int]], size: InputSize) -> Floats:
         """Return the default boxes (N, 4) in pixels of an input, for levels of these (rows, columns)."""
