@@ -52,7 +52,7 @@ class Shapes(Dataset):
         return text
 
     def problems(self) -> list[str]:
-        """Nothing can be wrong: there are no files."""
+        """Return nothing: there are no files that could be wrong."""
         return []
 
     def open(self, cache: Path) -> Data:

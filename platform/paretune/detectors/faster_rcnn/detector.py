@@ -218,7 +218,7 @@ class FasterRcnn(Detector):
         return ("regions", "class", "box", "shown")
 
     def part_outputs(self, part: str) -> tuple[str, ...]:
-        """Maps that regions are pooled from, objectness and offsets of every level; logits and offsets of regions."""
+        """Return the names of maps, objectness and offsets of every level, or of the regions' logits and offsets."""
         if part == "box":
             return ("class", "box")
         maps = tuple(f"map_{level}" for level in range(self._levels - 1))
@@ -233,7 +233,7 @@ class FasterRcnn(Detector):
     def run(
         self, parts: Mapping[str, Callable[[Floats], Sequence[Floats]]], batch: Floats, size: InputSize
     ) -> tuple[Floats, ...]:
-        """First network, regions, RoIAlign, second network; of each image of the batch by itself."""
+        """Run the first network, then RoIAlign and the second network for each image of the batch by itself."""
         from paretune.detectors.faster_rcnn.decode import pooled
 
         maps = parts["core"](batch)

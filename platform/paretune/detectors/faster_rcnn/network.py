@@ -52,14 +52,14 @@ class FasterRcnnNetwork(nn.Module):
         return self
 
     def core(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, 3, H, W) → maps that regions are pooled from, objectness and offsets of every level."""
+        """Return maps that regions are pooled from, objectness and offsets of every level for images (B, 3, H, W)."""
         features = self.backbone(images)
         objectness, offsets = self.rpn.head(list(features.values()))
         pooled = [features[name] for name in self.roi_heads.box_roi_pool.featmap_names if name in features]
         return (*pooled, *objectness, *offsets)
 
     def box(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Pooled regions (R, C, 7, 7) → class logits (R, C + 1) and offsets (R, 4·(C + 1))."""
+        """Return class logits (R, C + 1) and offsets (R, 4·(C + 1)) for pooled regions (R, C, 7, 7)."""
         return self.roi_heads.box_predictor(self.roi_heads.box_head(features))  # type: ignore[no-any-return]
 
     def forward(
@@ -236,7 +236,7 @@ class RegionNetwork(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images → maps, objectness, offsets."""
+        """Return maps, objectness and offsets for images."""
         return self.network.core(images)
 
 
@@ -248,7 +248,7 @@ class BoxNetwork(nn.Module):
         self.heads = nn.ModuleList([network.roi_heads.box_head, network.roi_heads.box_predictor])
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Pooled regions → logits, offsets."""
+        """Return logits and offsets for pooled regions."""
         head, predictor = self.heads
         return predictor(head(features))  # type: ignore[no-any-return]
 
@@ -261,7 +261,7 @@ class PruneView(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images → outputs of every predictor."""
+        """Return the outputs of every predictor for images."""
         network = self.network
         features = network.backbone(images)
         objectness, offsets = network.rpn.head(list(features.values()))

@@ -44,7 +44,7 @@ def decode(
 
 
 def _rows(maps: Floats, boxes: int) -> Floats:
-    """(K·V, h, w) → (V, h·w·K): values of each default box, cell by cell."""
+    """Return maps (K·V, h, w) as (V, h·w·K): values of each default box, cell by cell."""
     values = len(maps) // boxes
     return maps.reshape(boxes, values, -1).transpose(1, 2, 0).reshape(values, -1)
 

@@ -71,7 +71,7 @@ def class_and_box_maps(raw: Sequence[Tensor], boxes_per_cell: Sequence[int]) -> 
 
 
 def flattened(maps: Tensor, boxes: int) -> Tensor:
-    """(B, K·V, h, w) → (B, h·w·K, V): values of each default box, cell by cell."""
+    """Return maps (B, K·V, h, w) as (B, h·w·K, V): values of each default box, cell by cell."""
     batch, channels, height, width = maps.shape
     return maps.view(batch, boxes, channels // boxes, height * width).permute(0, 3, 1, 2).flatten(1, 2)
 

@@ -67,7 +67,7 @@ def _grid(shapes: tuple[tuple[int, int], ...], strides: tuple[int, ...]) -> tupl
 
 
 def _planes(maps: Floats) -> Floats:
-    """(K, h, w) → (K, h·w)."""
+    """Return maps (K, h, w) as (K, h·w)."""
     return maps.reshape(len(maps), -1)
 
 

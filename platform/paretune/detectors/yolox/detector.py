@@ -128,7 +128,7 @@ class Yolo(Detector):
         )
 
     def raw_names(self) -> tuple[str, ...]:
-        """Per stride: box (B, 4, h, w), objectness logits (B, 1, h, w), class logits (B, C, h, w)."""
+        """Return names per stride: box (B, 4, h, w), objectness logits (B, 1, h, w), class logits (B, C, h, w)."""
         return tuple(f"{kind}_{stride}" for stride in _STRIDES for kind in ("box", "objectness", "class"))
 
     def decode(self, raw: Sequence[Floats], size: InputSize, thresholds: Thresholds) -> list[Detections]:  # noqa: ARG002 the maps tell the size
