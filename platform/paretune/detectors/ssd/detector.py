@@ -180,7 +180,7 @@ class Ssd(Detector):
         }
 
     def raw_names(self) -> tuple[str, ...]:
-        """Return per level the names of class logits (B, K·(C + 1), h, w), background first, and offsets (B, K·4, h, w)."""
+        """Return names per level: class logits (B, K·(C + 1), h, w), background first; offsets (B, K·4, h, w)."""
         return tuple(f"{kind}_{level}" for level in range(LEVELS) for kind in ("class", "box"))
 
     def decode(self, raw: Sequence[Floats], size: InputSize, thresholds: Thresholds) -> list[Detections]:
