@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from paretune.compression.prune.criteria import make_criterion
 from paretune.compression.prune.dependency_groups import trace_dependency_groups
 from paretune.compression.prune.group_lasso import energies
-from paretune.compression.prune.ranking import ranked
+from paretune.compression.prune.ranking import rank_channels
 from paretune.compression.prune.step import Prune
 from paretune.compression.prune.targets import flops_by_layer, flops_left
 from paretune.core.library_names import IMPORTANCES, SENSITIVITIES
@@ -82,7 +82,7 @@ def test_what_is_left_of_the_operations_is_known_without_pruning() -> None:
     with trace_dependency_groups(network, detector, SIZE) as coupling:
         assert {block.name: block.groups for block in coupling.blocks} == {"deep.0": 4, "down.0": 8}
         assert all((energies(block) > 0).all() for block in coupling.blocks)
-        rising = ranked(coupling.blocks, lambda block: torch.arange(block.channels) + 0.0, None, "local", 1)
+        rising = rank_channels(coupling.blocks, lambda block: torch.arange(block.channels) + 0.0, None, "local", 1)
         doomed = rising.lowest(0.4)
         left = flops_left(flops, coupling.blocks, doomed)
         coupling.remove(doomed)

@@ -94,8 +94,8 @@ def test_gradients_change_nothing_and_are_the_seeds(importance: str, tmp_path: P
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(before[name], tensor) for name, tensor in state(dense.network).items())
     assert all(parameter.grad is None for parameter in dense.network.parameters())
-    assert {len(rows) for kind in kinds for rows in kind.felt.values()} == {4}
-    same, other = (all(torch.equal(kinds[0].felt[n], kinds[k].felt[n]) for n in kinds[0].felt) for k in (1, 2))
+    assert {len(rows) for kind in kinds for rows in kind.changes.values()} == {4}
+    same, other = (all(torch.equal(kinds[0].changes[n], kinds[k].changes[n]) for n in kinds[0].changes) for k in (1, 2))
     assert same
     assert not other
 

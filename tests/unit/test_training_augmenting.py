@@ -23,9 +23,8 @@ from paretune.training.augmentation import (
     seen,
     zoomed_out,
 )
-from paretune.training.augmentation_settings import Augment
 from paretune.training.loader import Batches
-from paretune.training.settings import Training
+from paretune.training.settings import Augment, Training
 
 SIZE = InputSize(96, 64)
 GREY = 114

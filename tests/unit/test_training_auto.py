@@ -20,7 +20,7 @@ from paretune.detectors.base import Detector
 from paretune.detectors.faster_rcnn.detector import FasterRcnn
 from paretune.detectors.ssd.detector import Ssd
 from paretune.detectors.yolox.detector import Yolo
-from paretune.training.auto_rules import AutoRules, suited
+from paretune.training.auto_rules import AutoRules, detector_fields
 from paretune.training.settings import Training
 from paretune.workflows.train import open_place, run_training
 from tests_support import ROOT
@@ -72,7 +72,7 @@ def test_pretrained_weights_begin_frozen_and_with_smaller_steps() -> None:
     assert begun["training.lr"] < fresh["training.lr"]
     assert 0 < begun["training.freeze_epochs"] < begun["training.epochs"]
     assert "training.freeze_epochs" not in fresh
-    assert suited(Ssd(weights="COCO_V1"), FEW, InputSize(320, 320)) == []  # they were trained with their boxes
+    assert detector_fields(Ssd(weights="COCO_V1"), FEW, InputSize(320, 320)) == []  # they were trained with their boxes
 
 
 def test_no_picture_is_mirrored_where_classes_are_sides() -> None:
@@ -105,10 +105,10 @@ def test_more_time_or_smaller_objects_make_the_input_larger() -> None:
 
 
 def test_default_boxes_follow_the_objects() -> None:
-    small = {c.field: c.value for c in suited(Ssd(), FEW, InputSize(224, 224))}
+    small = {c.field: c.value for c in detector_fields(Ssd(), FEW, InputSize(224, 224))}
     assert small["detector.ssd.smallest"] == FEW.smallest
-    assert suited(Ssd(smallest=0.3), FEW, InputSize(224, 224))[0].field == "detector.ssd.largest"
-    (anchor,) = suited(FasterRcnn(), FEW, InputSize(256, 192))
+    assert detector_fields(Ssd(smallest=0.3), FEW, InputSize(224, 224))[0].field == "detector.ssd.largest"
+    (anchor,) = detector_fields(FasterRcnn(), FEW, InputSize(256, 192))
     assert anchor.value == 32  # 0.12 of 222 pixels
 
 

@@ -23,10 +23,10 @@ from paretune.core.types import InputSize
 from paretune.detectors.base import Detector
 from paretune.networks.layer_kinds import kind_of
 from paretune.networks.replacement_layers import replace_layers, replaced, whole_number
+from paretune.storage.artefact import STRUCTURE
 from paretune.storage.atomic_files import sync, write_text
 
 WEIGHTS = "weights.safetensors"
-STRUCTURE = "structure.json"
 VERSION = 1
 _TOLD = 300
 """Characters of a message of torch's, which names every tensor that does not fit."""
@@ -128,7 +128,12 @@ def count(network: nn.Module, size: InputSize) -> tuple[int, int]:
             network(torch.zeros(1, 3, size.height, size.width, device=first.device, dtype=first.dtype))
     finally:
         network.train(training)
-    return sum(parameter.numel() for parameter in network.parameters()), int(counter.get_total_flops())
+    return parameters_of(network), int(counter.get_total_flops())
+
+
+def parameters_of(network: nn.Module) -> int:
+    """Return the number of a network's parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _resize(network: nn.Module, saved: dict[str, dict[str, Any]]) -> None:
@@ -178,8 +183,6 @@ def _empty(module: nn.Module) -> None:
 
 def outputs_of(detector: Detector, network: nn.Module) -> list[int]:
     """Return the outputs of a network's predictors: no pruning changes them."""
-    from paretune.networks.network_files import layers
-
     counts, predictors = layers(network), {id(module) for module in detector.protected(network)}
     names = [name for name, module in network.named_modules() if id(module) in predictors]
     return [value for name in names for key, value in counts[name].items() if key.startswith("out_")]

@@ -22,7 +22,7 @@ from paretune.training.augmentation import (
     rescaled,
     zoomed_out,
 )
-from paretune.training.augmentation_settings import Augment
+from paretune.training.settings import Augment
 
 
 @dataclass(frozen=True)

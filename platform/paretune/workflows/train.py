@@ -14,7 +14,7 @@ import yaml
 
 from paretune.config.auto_training import as_begun, settled
 from paretune.config.job import Job
-from paretune.config.output_folder import TRAININGS, checked_name, dataset_cache
+from paretune.config.output_folder import JOB_FILE, SPACE_FILE, TRAININGS, checked_name, dataset_cache
 from paretune.config.plan import Plan
 from paretune.core.errors import UserError
 from paretune.core.spec import flat
@@ -89,11 +89,11 @@ def open_place(plan: Plan, name: str, *, resume: bool, test: bool = False) -> tu
     job, chosen = settled(plan.job)
     try:
         with new_folder(place.folder) as draft:
-            tree = {**job.tree(), "space": "space.yaml"}
+            tree = {**job.tree(), "space": SPACE_FILE}
             reasons = "".join(f"# {line}\n" for line in chosen)
             written = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-            (draft / "job.yaml").write_text(reasons + written)
-            (draft / "space.yaml").write_text(plan.space_text)
+            (draft / JOB_FILE).write_text(reasons + written)
+            (draft / SPACE_FILE).write_text(plan.space_text)
     except FileExistsError:
         raise UserError(_taken(place)) from None
     except OSError as error:
@@ -111,13 +111,13 @@ def _begun(place: TrainingPlace, job: Job) -> Job:
     Raises:
         UserError: there is none, or it was begun with other settings.
     """
-    path = place.folder / "job.yaml"
+    path = place.folder / JOB_FILE
     if not path.is_file():
         raise UserError(f"there is no training {place.folder} to resume")
     document = read_yaml(path)
     if isinstance(document.data, Mapping):
         kept = {key: value for key, value in document.data.items() if key not in NOT_THE_TRAINING}
-        document = replace(document, data={**kept, "space": "space.yaml"})
+        document = replace(document, data={**kept, "space": SPACE_FILE})
     stored = validate(Job, document)  # fields that came since have their defaults
     now = as_begun(job, stored)
     before, after = (_training_of(known.tree()) for known in (stored, now))

@@ -198,7 +198,7 @@ class Ssd(Detector):
 
         return ssd_loss(raw, self._anchors_of(raw, size), boxes_per_cell(self._ratios), annotations, losses)
 
-    def imitation(
+    def distillation_loss(
         self,
         shown: Mapping[str, Sequence[Tensor]],
         wanted: Mapping[str, Sequence[Tensor]],
@@ -207,10 +207,10 @@ class Ssd(Detector):
         temperature: float,
     ) -> dict[str, Tensor]:
         """Return the terms ``box``, bounded by the teacher's error, and ``class``, softened."""
-        from paretune.detectors.ssd.distillation import ssd_imitation
+        from paretune.detectors.ssd.distillation import ssd_distillation_loss
 
         raw, anchors = shown[""], self._anchors_of(shown[""], size)
-        return ssd_imitation(raw, wanted[""], anchors, boxes_per_cell(self._ratios), annotations, temperature)
+        return ssd_distillation_loss(raw, wanted[""], anchors, boxes_per_cell(self._ratios), annotations, temperature)
 
     def _anchors_of(self, raw: Sequence[Tensor], size: InputSize) -> Tensor:
         """Return the default boxes of raw maps, on their device."""

@@ -149,7 +149,7 @@ class Yolo(Detector):
 
         return yolox_loss(raw, _STRIDES, annotations, losses)
 
-    def fitted_answers(
+    def resized_outputs(
         self, answers: Sequence[Tensor], like: Sequence[Tensor], ratio: tuple[float, float]
     ) -> list[Tensor]:
         """Return a teacher's raw maps at the student's cells, boxes in the student's pixels."""
@@ -157,7 +157,7 @@ class Yolo(Detector):
 
         return yolox_fitted(answers, like, ratio)
 
-    def imitation(
+    def distillation_loss(
         self,
         shown: Mapping[str, Sequence[Tensor]],
         wanted: Mapping[str, Sequence[Tensor]],
@@ -166,9 +166,9 @@ class Yolo(Detector):
         temperature: float,
     ) -> dict[str, Tensor]:
         """Return the terms ``box``, ``objectness`` and ``class``, weighted by the teacher's objectness."""
-        from paretune.detectors.yolox.distillation import yolox_imitation
+        from paretune.detectors.yolox.distillation import yolox_distillation_loss
 
-        return yolox_imitation(shown[""], wanted[""], _STRIDES, temperature)
+        return yolox_distillation_loss(shown[""], wanted[""], _STRIDES, temperature)
 
     def prune_view(self, network: nn.Module) -> nn.Module:
         """Return the network itself: its forward already ends at the predictor convolutions."""

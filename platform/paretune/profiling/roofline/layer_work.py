@@ -20,7 +20,7 @@ from paretune.runtimes import RUNTIMES
 from paretune.runtimes.onnx_session import part_file
 from paretune.runtimes.operator_timing import SAME_VALUE, ModuleNames, modules_of
 from paretune.runtimes.predictor import Predictor
-from paretune.storage.artefact import Artefact
+from paretune.storage.artefact import STRUCTURE, Artefact
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 WEIGHTY = ("Conv", "Gemm", "MatMul", "QLinearConv", "ConvInteger", "MatMulInteger")
@@ -72,7 +72,7 @@ def work_of(predictor: Predictor, image: Image, target: Target) -> dict[str, Lay
     """
     artefact, detector = predictor.artefact, predictor.detector
     batch, _ = predictor.preprocess(image)
-    if (artefact.folder / "structure.json").is_file():
+    if (artefact.folder / STRUCTURE).is_file():
         return _of_torch(artefact, detector, batch, _precision(artefact))
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -106,9 +106,9 @@ def _of_torch(artefact: Artefact, detector: Detector, batch: Floats, floats: str
 
     from paretune.networks.int8_layers import Int8Layer
     from paretune.networks.layer_kinds import WEIGHTED_LAYERS, layer_flops
-    from paretune.runtimes.eager import ArrayConversion, ready
+    from paretune.runtimes.eager import ArrayConversion, load_for_inference
 
-    network = ready(artefact, Target(), "fp32")
+    network = load_for_inference(artefact, Target(), "fp32")
     given, found = ArrayConversion("cpu", "fp32"), dict[str, LayerWork]()
     names = {module: name for name, module in network.named_modules()}
 
