@@ -63,7 +63,7 @@ def ours(work: Work, answer: Answer) -> None:
     def on_epoch(_: Epoch) -> None:
         answer(len(split) // work.batch * work.batch)
 
-    network = detector.initial(len(data.classes))
+    network = detector.begin(len(data.classes)).network
     answer(0)
     train(network, detector, split, InputSize.parse(work.size), settings, on_epoch=on_epoch)
 

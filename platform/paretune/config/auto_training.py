@@ -42,7 +42,7 @@ def settled(job: Job, say: Callable[[str], None] = print) -> tuple[Job, list[str
     train = split_statistics(data.splits["train"])
     rules = AutoRules(job.detector, job.training, train, len(data.splits["val"]), gpu=device != "cpu")
     if rules.pretrained:
-        job.detector.initial(len(data.classes))  # what cannot be fetched is told before anything takes time
+        job.detector.begin(len(data.classes))  # what cannot be fetched is told before anything takes time
     say(f"training: auto, {rules.seconds / 60:g} minutes: looking at {train.images} pictures, and at this machine")
     chosen = list[ChosenField]()
     threads, speed = _threads(job, data, device)

@@ -16,7 +16,7 @@ from paretune.core.model import Model
 from paretune.core.types import Annotations, Data, Detections, Floats, Image, InputSize, Thresholds
 from paretune.data.preprocess import Preprocess
 from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Detector, Losses
-from paretune.detectors.nms import nothing
+from paretune.detectors.nms import no_detections
 from paretune.networks.network_files import count
 from paretune.training.settings import Training
 
@@ -83,7 +83,7 @@ class MixedDetector(Detector):
         thresholds: Thresholds,  # noqa: ARG002 - the same
     ) -> list[Detections]:
         """Find nothing in any image."""
-        return [nothing() for _ in raw[0]]
+        return [no_detections() for _ in raw[0]]
 
     def loss(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 from paretune.core.baselines import EAGER
 from paretune.core.spec import flat
 from paretune.core.types import LeftOut
-from paretune.data.left_out import left_out_line_of
+from paretune.data.left_out import left_out_line
 from paretune.reports import terminal as display
 from paretune.results.front_summary import advice_of, comparison_of, front_of, front_text, judge_of, records_of
 from paretune.results.sweep_folder import Sweep
@@ -36,7 +36,7 @@ class SweepReporter:
 
     def started(self) -> None:
         """Open the sweep's run in the log, or go on with it."""
-        left_out = left_out_line_of([LeftOut(**entry) for entry in self.sweep.left_out]) or "nothing"
+        left_out = left_out_line([LeftOut(**entry) for entry in self.sweep.left_out]) or "nothing"
         facts = {"paretune": self.sweep.facts["paretune"], "left_out": left_out}
         params = flat({**self.sweep.job.tree(), **facts})
         with shared_device(self.sweep.job.target.device):

@@ -168,7 +168,7 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
         order = _order(place, job)
         where = LogPlace(place.runs, place.name, job.tracking.uri, job.tracking.experiment)
         begun = bool(epochs_of(order.work))
-        params = {**flat(job.tree()), "left_out": left_out_line(data) or "nothing"}
+        params = {**flat(job.tree()), "left_out": left_out_line(data.left_out) or "nothing"}
         log = TrainingLog(where if job.tracking.trainings else None, params, begun=begun)
 
         def tell(line: str) -> None:
