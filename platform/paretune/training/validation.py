@@ -1,4 +1,4 @@
-"""Evaluating a network in training: the detections of the deployed form, compared by the same evaluation."""
+"""Evaluation of a network during training, with the detections and the metrics of the deployed form."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from paretune.training.loader import READERS
 USUAL = Thresholds()
 
 
-def validate(  # noqa: PLR0913 - where it runs, and as which of how many
+def validate(  # noqa: PLR0913 - passed by name
     network: nn.Module,
     detector: Detector,
     split: Split,
@@ -32,9 +32,9 @@ def validate(  # noqa: PLR0913 - where it runs, and as which of how many
     world: int = 1,
     thresholds: Thresholds = USUAL,
 ) -> Accuracy | None:
-    """Evaluate a network on a split, in float32 and eval mode; its mode is put back.
+    """Return the accuracy of a network on a split, in float32 and eval mode; its mode is restored.
 
-    Several workers share the images; the weights and statistics are those of the first.
+    Several workers divide the images; the weights and statistics are those of the first worker.
 
     Args:
         network: on ``device``.
@@ -42,21 +42,21 @@ def validate(  # noqa: PLR0913 - where it runs, and as which of how many
         split: images and annotations.
         size: of the network's input.
         device: torch device.
-        batch: images that go through the network at once.
-        rank: which worker this is,
-        world: of how many.
-        thresholds: what is kept of what it finds.
+        batch: number of images in a batch.
+        rank: number of this worker.
+        world: number of workers.
+        thresholds: of the postprocessing.
 
     Returns:
-        The accuracy; None on every worker but the first.
+        The accuracy; None on every worker except the first.
     """
     training = network.training
     network.eval()
     try:
         if world > 1:
-            _take_over_statistics(network)
-        mine = range(rank, len(split), world)
-        found = dict(zip(mine, _detect(network, detector, split, size, device, batch, mine, thresholds), strict=True))
+            _broadcast_statistics(network)
+        own = range(rank, len(split), world)
+        found = dict(zip(own, _detect(network, detector, split, size, device, batch, own, thresholds), strict=True))
     finally:
         network.train(training)
     if world > 1:
@@ -79,7 +79,7 @@ def detect(
     device: str = "cpu",
     thresholds: Thresholds = USUAL,
 ) -> list[Detections]:
-    """Return what a network, in eval mode, finds in some images of a split, in pixels of each image."""
+    """Return the detections of a network in eval mode in some images of a split, in pixels of each image."""
     return list(_detect(network, detector, split, size, device, 8, indices, thresholds))
 
 
@@ -114,7 +114,7 @@ def _detect(
 
 
 @torch.no_grad()
-def _take_over_statistics(network: nn.Module) -> None:
-    """Bring the first worker's statistics of norms to all: each has seen its own share of the images."""
+def _broadcast_statistics(network: nn.Module) -> None:
+    """Copy the first worker's statistics of norms to all, since each worker has seen other images."""
     for buffer in network.buffers():
         dist.broadcast(buffer, 0)

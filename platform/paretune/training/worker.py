@@ -1,4 +1,4 @@
-"""Carries out a training in this process, as the only worker or as one of several."""
+"""A training in this process, as the only worker or as one of several."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def run_worker(
     after: Callable[[dict[str, Any]], None] = lambda _: None,
     say: Callable[[str], None] | None = None,
 ) -> None:
-    """Train, or go on with it, in this process; the first worker saves states, history and network.
+    """Run or resume a training in this process; the first worker saves states, history and network.
 
     Args:
-        order: what.
+        order: the training.
         device: torch device.
-        threads: of torch; 0 leaves them as they are.
-        rank: which worker this is,
-        world: of how many.
-        after: called by the first worker with the facts of each epoch, when it is on disk.
-        say: told by the first worker what is to be known of the weights that the training begins with; without it, it
-            stands before the line of the first epoch.
+        threads: number of torch's threads; 0 leaves it unchanged.
+        rank: number of this worker.
+        world: number of workers.
+        after: called by the first worker with the facts of each epoch after they are on disk.
+        say: called by the first worker with notes on the initial weights; without it, they precede the line of the
+            first epoch.
 
     Raises:
         FloatingPointError: the training diverged.
-        UserError: a mistake of the user's, in the data or the settings.
+        UserError: the data or the settings are wrong.
     """
     import torch
 
@@ -58,7 +58,7 @@ def run_worker(
     if storage is not None:
         storage.get(order.work, KEPT)
     if world > 1:
-        torch.distributed.barrier()  # all go on from the same state
+        torch.distributed.barrier()  # all resume from the same state
     data = _opened(order)
     network, notes = initial_network(order.detector, data, order.size, settings, order.start)
     before = [] if rank else report_notes(notes, say)
@@ -87,7 +87,7 @@ def run_worker(
         options=Options(load_state(order.work), rank=rank, world=world, thresholds=order.thresholds),
     )
     if rank == 0:
-        epochs = {entry["number"]: entry for entry in epochs_of(order.work)}  # one lost in a crash is there twice
+        epochs = {entry["number"]: entry for entry in epochs_of(order.work)}  # after a crash one may be listed twice
         facts = {
             "detector": order.detector.named(),
             "input_size": str(order.size),
@@ -105,7 +105,7 @@ def run_worker(
 
 
 def _opened(order: TrainingJob) -> Data:
-    """Open the data; a training that begins anew refuses what lacks a large part of itself."""
+    """Return the opened data; a training from the start refuses data with large gaps."""
     data = order.dataset.open(order.cache)
     if order.start is None and not epochs_of(order.work):
         refuse_gaps(data, order.dataset)
@@ -113,14 +113,14 @@ def _opened(order: TrainingJob) -> Data:
 
 
 def train_here(order: TrainingJob, progress: Callable[[str], None] = _silent) -> Path:
-    """Carry out an order in this process, without Ray; an interrupted training goes on after its last epoch.
+    """Run a training in this process without Ray, and return its folder; an interrupted one is resumed.
 
     Returns:
-        The folder.
+        The folder of the training.
 
     Raises:
         FloatingPointError: the training diverged; the last state stays.
-        UserError: there is no such device, or a mistake in the data.
+        UserError: the device does not exist, or the data are wrong.
     """
     from paretune.training.loop import pick_device
 
@@ -136,10 +136,10 @@ def train_here(order: TrainingJob, progress: Callable[[str], None] = _silent) ->
 
 @contextmanager
 def divergence_as_user_error(order: TrainingJob) -> Iterator[None]:
-    """Turn a loss that is not finite into the user's mistake: the settings have to be changed.
+    """Raise a UserError for a loss that is not finite, since the settings have to be changed.
 
     Raises:
-        UserError: in place of FloatingPointError.
+        UserError: instead of FloatingPointError.
     """
     try:
         yield
