@@ -102,7 +102,7 @@ class Batches:
             finally:  # also if the caller stops early
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _submitted(
+    def _submit(
         self, pool: ThreadPoolExecutor, row: NDArray[np.int64], look: EpochView
     ) -> list[Future[AugmentedImage]]:
         return [pool.submit(self.pictures.shown, int(index), look) for index in row]
