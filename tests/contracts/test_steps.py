@@ -91,6 +91,10 @@ def test_every_field_has_a_default(step: Step) -> None:
     assert type(step)() == parse_plugin(step.name, STEPS)
 
 
+def test_leaves_the_history_and_the_counts_to_the_base(step: Step) -> None:
+    assert type(step).apply is Step.apply
+
+
 def test_makes_what_it_says_and_leaves_what_it_was_given(step: Step, before: Model, tmp_path: Path) -> None:
     kept = content(before)
     lines: list[str] = []
@@ -98,6 +102,7 @@ def test_makes_what_it_says_and_leaves_what_it_was_given(step: Step, before: Mod
     assert after.format == (step.produces or before.format)
     assert after.history == (*before.history, step.name)
     assert after.input_size == before.input_size
+    assert after.weight_properties == step.makes
     assert after.params
     assert after.flops
     again = content(before)

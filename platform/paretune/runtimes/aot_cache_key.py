@@ -59,7 +59,7 @@ def surroundings() -> dict[str, Any]:
         "torchvision": version("torchvision"),
         "threads": torch.get_num_threads(),  # compiled into the program
         "compiler": os.environ.get("CXX"),
-        "told": {name: value for name, value in chosen.items() if name != "TORCHINDUCTOR_CACHE_DIR"},
+        "inductor": {name: value for name, value in chosen.items() if name != "TORCHINDUCTOR_CACHE_DIR"},
         "cpu": [torch.backends.cpu.get_cpu_capability(), sorted(cpu_flags())],
     }
 

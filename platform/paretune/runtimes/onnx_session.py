@@ -131,8 +131,8 @@ def check_interface(
     file, name = part_file(part), detector.part_input(part)
     shape = (1, 3, size.height, size.width) if part == detector.part_names[0] else None
     if len(inputs) != 1 or not inputs[0].fits(name, shape):
-        found = "; ".join(map(str, inputs))
-        raise RuntimeError(f"{file} takes {found}, expected one float input {name!r} of shape {shape or 'any'}")
+        given_inputs = "; ".join(map(str, inputs))
+        raise RuntimeError(f"{file} takes {given_inputs}, expected one float input {name!r} of shape {shape or 'any'}")
     if exact and (further := sorted({*outputs}.difference(detector.part_outputs(part)))):
         raise RuntimeError(f"{file} has further outputs than the detector: {', '.join(further)}")
     if missing := [output for output in detector.part_outputs(part) if output not in outputs]:

@@ -190,9 +190,9 @@ class AutoRules:
 
 def detector_fields(detector: Detector, train: SplitStatistics, size: InputSize) -> list[ChosenField]:
     """Return the fields of a detector that follow from the data and are not set by the user."""
-    found: Mapping[str, tuple[float, str]] = detector.suited(train.smallest, train.largest, size)
+    chosen: Mapping[str, tuple[float, str]] = detector.suited(train.smallest, train.largest, size)
     return [
         ChosenField(f"detector.{detector.name}.{field}", value, because)
-        for field, (value, because) in found.items()
+        for field, (value, because) in chosen.items()
         if field not in detector.model_fields_set
     ]

@@ -95,15 +95,15 @@ class DistillationLoss:
             return output
 
         terms = self.detector.training_loss(observed, images, annotations, self.losses)
-        wanted = self._teacher_outputs(images, shown)
+        teachers = self._teacher_outputs(images, shown)
         more: dict[str, Tensor] = {}
         if self.distill.features:
             names = self.detector.distill_features
-            pairs = [pair for name in names for pair in zip(shown[name], wanted[name], strict=True)]
+            pairs = [pair for name in names for pair in zip(shown[name], teachers[name], strict=True)]
             more["features"] = self.distill.features * correlation_loss(pairs)
         if self.distill.logits:
             size = InputSize(images.shape[3], images.shape[2])
-            outputs = self.detector.distillation_loss(shown, wanted, annotations, size, self.distill.temperature)
+            outputs = self.detector.distillation_loss(shown, teachers, annotations, size, self.distill.temperature)
             more |= {name: self.distill.logits * term for name, term in outputs.items()}
         return {**terms, **{f"distill_{name}": term for name, term in more.items()}}
 
@@ -116,19 +116,19 @@ class DistillationLoss:
                 2 * round(side / share / 2) for side, share in zip(images.shape[2:], (down, across), strict=True)
             )
             images = F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
-        with torch.no_grad(), capture_outputs(self.teacher, tuple(shown)) as wanted:
+        with torch.no_grad(), capture_outputs(self.teacher, tuple(shown)) as teachers:
             self.detector.run_teacher(self.teacher, images, shown)
             if self.ratio == SAME:
-                return wanted
+                return teachers
             for name in set(shown) & set(self.detector.distill_outputs):
-                wanted[name] = self.detector.resized_outputs(wanted[name], shown[name], self.ratio)
+                teachers[name] = self.detector.resized_outputs(teachers[name], shown[name], self.ratio)
             for name in set(shown) & set(self.detector.distill_features):
-                pairs = zip(wanted[name], shown[name], strict=True)
-                wanted[name] = [
-                    F.interpolate(teachers, students.shape[2:], mode="bilinear", align_corners=False)
-                    for teachers, students in pairs
+                pairs = zip(teachers[name], shown[name], strict=True)
+                teachers[name] = [
+                    F.interpolate(teacher_map, student_map.shape[2:], mode="bilinear", align_corners=False)
+                    for teacher_map, student_map in pairs
                 ]
-        return wanted
+        return teachers
 
 
 def with_teacher(

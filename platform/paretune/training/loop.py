@@ -108,16 +108,16 @@ class TrainResult:
     """Epoch whose network is kept, if the training may end early; None for the last."""
 
 
-def pick_device(wanted: str) -> str:
+def pick_device(requested: str) -> str:
     """Return the torch device for ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
         UserError: a GPU was requested and there is none.
     """
     available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
+    if requested == "cuda" and not available:
         raise UserError("training.device is cuda, but torch finds no GPU; write `device: cpu` or `device: auto`")
-    return "cuda" if wanted != "cpu" and available else "cpu"
+    return "cuda" if requested != "cpu" and available else "cpu"
 
 
 def train(

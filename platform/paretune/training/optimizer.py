@@ -91,9 +91,9 @@ def optimizer_unsupported_reason(settings: OptimizerFields) -> str | None:
 
 
 def _class_of(name: str) -> type[torch.optim.Optimizer]:
-    found = getattr(torch.optim, name, None)
-    if isinstance(found, type) and issubclass(found, torch.optim.Optimizer) and found is not torch.optim.Optimizer:
-        return found
+    cls = getattr(torch.optim, name, None)
+    if isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer) and cls is not torch.optim.Optimizer:
+        return cls
     known = [one for one, cls in inspect.getmembers(torch.optim, inspect.isclass) if one != "Optimizer"]
     raise UserError(f"no such optimizer in torch.optim: {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
 

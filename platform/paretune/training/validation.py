@@ -56,18 +56,20 @@ def validate(  # noqa: PLR0913 - passed by name
         if world > 1:
             _broadcast_statistics(network)
         own = range(rank, len(split), world)
-        found = dict(zip(own, _detect(network, detector, split, size, device, batch, own, thresholds), strict=True))
+        detections = dict(
+            zip(own, _detect(network, detector, split, size, device, batch, own, thresholds), strict=True)
+        )
     finally:
         network.train(training)
     if world > 1:
         parts: list[dict[int, Detections]] = [{}] * world
-        dist.all_gather_object(parts, found)
-        found = {index: entry for part in parts for index, entry in part.items()}
+        dist.all_gather_object(parts, detections)
+        detections = {index: entry for part in parts for index, entry in part.items()}
     if rank:
         return None
     indices = range(len(split))
     annotations = [split.annotations(i) for i in indices]
-    return accuracy_of([found[i] for i in indices], annotations, split.classes, limit=thresholds.limit)
+    return accuracy_of([detections[i] for i in indices], annotations, split.classes, limit=thresholds.limit)
 
 
 def detect(
@@ -109,8 +111,8 @@ def _detect(
                 images = torch.from_numpy(np.stack([planes for planes, _ in fitted]))
                 raw = network(images.contiguous(memory_format=torch.channels_last).to(device))
             maps = [tensor.float().cpu().numpy() for tensor in raw]
-            for found, (_, placement) in zip(detector.decode(maps, size, thresholds), fitted, strict=True):
-                yield Detections(placement.to_image(found.boxes), found.scores, found.labels)
+            for detections, (_, placement) in zip(detector.decode(maps, size, thresholds), fitted, strict=True):
+                yield Detections(placement.to_image(detections.boxes), detections.scores, detections.labels)
 
 
 @torch.no_grad()

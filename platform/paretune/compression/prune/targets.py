@@ -60,14 +60,14 @@ def layer_flops(network: nn.Module, size: InputSize) -> dict[str, int]:
         network: in eval mode on the CPU.
         size: of its input.
     """
-    found: dict[str, int] = {}
+    flops: dict[str, int] = {}
     hooks = []
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
 
             def count(layer: nn.Module, _: object, made: Tensor, name: str = name) -> None:
                 weight: Tensor = layer.weight  # type: ignore[assignment]
-                found[name] = found.get(name, 0) + 2 * made.numel() * weight[0].numel()
+                flops[name] = flops.get(name, 0) + 2 * made.numel() * weight[0].numel()
 
             hooks.append(module.register_forward_hook(count))
     try:
@@ -76,7 +76,7 @@ def layer_flops(network: nn.Module, size: InputSize) -> dict[str, int]:
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return flops
 
 
 def flops_left(flops: Mapping[str, int], blocks: Sequence[ChannelGroup], doomed: Mapping[str, Sequence[int]]) -> float:
