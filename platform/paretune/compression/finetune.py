@@ -37,7 +37,7 @@ class Finetune(Step):
     lr_factor: float = Field(default=0.5, gt=0, le=100)
     """Highest learning rate, as a multiple of the baseline's, so that one search space suits every detector."""
     distill: Distill | None = None
-    """Learn from a teacher too: `{}` takes the baseline with the weights below."""
+    """Distillation from a teacher; `{}` takes the baseline and the default weights."""
     qat: bool = False
     """Train with weights and layer inputs rounded like scheme int8 of the step `quantize`, which should follow."""
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class NetworkRunner(Protocol):
-    """A loaded network: input (1, 3, H, W) float32 → raw maps, numpy in and out."""
+    """A loaded network, a function from an input (1, 3, H, W) float32 to raw maps, all in numpy."""
 
     @property
     def facts(self) -> dict[str, str | int]:
@@ -178,7 +178,7 @@ class Runtime(Spec, ABC):
         """
         raise NotImplementedError(f"{self.name} does not run single layers")
 
-    def counted(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
+    def load_timed(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
         """Return the artefact's network, loaded with its operators timed one by one.
 
         Raises:

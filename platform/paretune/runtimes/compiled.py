@@ -77,7 +77,7 @@ class Compiled(Runtime):
         """
         return self._loaded(artefact, target)
 
-    def counted(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
+    def load_timed(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
         """Return the network, compiled with profiler ranges around kernels; modules of GPU kernels are unknown."""
         from paretune.runtimes.operator_timing_torch import TorchProfile, marked
 

@@ -63,7 +63,7 @@ class Eager(Runtime):
         """
         return self._loaded(artefact, target)
 
-    def counted(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
+    def load_timed(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
         """Return the network, loaded with torch's profiler on and hooks that record the running module."""
         from paretune.runtimes.operator_timing_torch import TorchProfile, mark_modules, parts_of
 

@@ -172,3 +172,8 @@ def process_cores_only() -> Iterator[None]:
         yield
     finally:
         ort.SessionOptions = default
+
+
+def onnx_part(detector: Detector, part: str, session: Any) -> OnnxPart:
+    """Return an ONNX Runtime session of one of a detector's files as a function."""
+    return OnnxPart(session, detector.part_input(part), list(detector.part_outputs(part)))

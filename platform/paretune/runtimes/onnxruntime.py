@@ -26,6 +26,7 @@ from paretune.runtimes.onnx_session import (
     check_interface,
     library,
     load_libraries,
+    onnx_part,
     open_session,
     part_file,
 )
@@ -98,7 +99,7 @@ class OnnxRuntime(Runtime):
         """
         return self._loaded(artefact, target)
 
-    def counted(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
+    def load_timed(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
         """Return the network, loaded with ONNX Runtime's profiler on, which holds all events in memory."""
         folder = scratch()
         loaded = self._loaded(artefact, target, Path(folder.name))
@@ -124,7 +125,7 @@ class OnnxRuntime(Runtime):
             session = self.session(artefact.file(part_file(name)), target, profile)
             inputs = [FileInput([p.name], tuple(p.shape), p.type == "tensor(float)") for p in session.get_inputs()]
             check_interface(detector, name, inputs, {port.name for port in session.get_outputs()}, size)
-            parts[name] = OnnxPart(session, detector.part_input(name), list(detector.part_outputs(name)))
+            parts[name] = onnx_part(detector, name, session)
         if self.provider == "tensorrt":
             make_room(private_folder("tensorrt"))
         facts: dict[str, str | int] = {

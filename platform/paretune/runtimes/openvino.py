@@ -62,7 +62,7 @@ class OpenVino(Runtime):
             raise RuntimeError(Runtime.unsupported_reason(self, target))
         return self._loaded(artefact, target)
 
-    def counted(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
+    def load_timed(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
         """Return the network, compiled with OpenVINO's counters on, which hardly slow it down."""
         if target.device not in self.devices:
             raise RuntimeError(Runtime.unsupported_reason(self, target))
@@ -157,7 +157,7 @@ def executed(compiled: CompiledModel) -> set[str]:
 
 @dataclass(frozen=True)
 class OpenVinoPart:
-    """A compiled file: input → outputs."""
+    """A compiled file as a function from its input to its outputs."""
 
     request: Any
     outputs: tuple[str, ...]

@@ -95,14 +95,14 @@ def device_of(folder: Path) -> Device:
     return runtime.own_device
 
 
-def load_counted(folder: Path, target: Target) -> Predictor:
+def load_timed(folder: Path, target: Target) -> Predictor:
     """Return the predictor of an artefact whose operators are timed.
 
     Raises:
         NotImplementedError: the runtime does not time its operators.
     """
     artefact, detector, runtime = _opened(folder)
-    return Predictor(artefact, detector, runtime.counted(artefact, target))
+    return Predictor(artefact, detector, runtime.load_timed(artefact, target))
 
 
 def check_loadable(folder: Path, target: Target) -> Artefact:

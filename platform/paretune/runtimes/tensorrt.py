@@ -88,7 +88,7 @@ class TensorRt(Runtime):
         }
         return LoadedNetworks(detector, parts, artefact.input_size, facts)
 
-    def counted(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
+    def load_timed(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
         """Raise an error, since the layers of an engine are not timed here.
 
         Raises:

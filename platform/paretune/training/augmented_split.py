@@ -97,7 +97,7 @@ class AugmentedSplit:
         return rescaled(part, zoom, (width / 2, height / 2), at, size, self.preprocess.filling)
 
     def _part(self, index: int, look: EpochView, random: np.random.Generator) -> AugmentedImage:
-        """Return one image mirrored, cut and zoomed out of, at the size pictures are kept in."""
+        """Return one image, perhaps mirrored, cropped or placed on a grey area, at the stored size."""
         picture = self._mirrored(index, look)
         before = picture
         if random.random() < look.augment.zoom_out:

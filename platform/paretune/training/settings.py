@@ -127,7 +127,7 @@ class Training(Spec):
     momentum: float | None = Field(default=None, ge=0, lt=1)
     """Momentum of SGD (0.9 by default, in Nesterov's form) and RMSprop; the first beta of Adam and its variants."""
     weight_decay: float = Field(default=0.02, ge=0, le=1)
-    """Applied to weights of convolutions and linear layers only: not to norms, biases and embeddings."""
+    """Weight decay of convolutions and linear layers; norms, biases and embeddings have none."""
     schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
     """Decrease of the learning rate: cosine and linear to 1 %, step at each of the milestones."""
     milestones: Annotated[tuple[float, ...], Field(strict=False)] = (0.67, 0.9)

@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from paretune.compression.quantize.calibration import onnx_part
 from paretune.core.types import Detections, Floats, InputSize, Thresholds
 from paretune.detectors.base import Detector
 from paretune.evaluation.matching import IOU, overlap
-from paretune.runtimes.onnx_session import OnnxPart, open_session
+from paretune.runtimes.onnx_session import OnnxPart, onnx_part, open_session
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose second input is a weight."""
