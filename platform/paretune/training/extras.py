@@ -43,7 +43,7 @@ def train_with_extras(  # noqa: PLR0913 - the arguments of loop.train, and two m
     data: Data,
     size: InputSize,
     settings: Training,
-    how: TrainingExtras,
+    extras: TrainingExtras,
     *,
     device: str,
     on_epoch: Callable[[Epoch], None],
@@ -57,7 +57,7 @@ def train_with_extras(  # noqa: PLR0913 - the arguments of loop.train, and two m
         data: with the training split, and the validation split if the settings need it.
         size: of the network's input.
         settings: see ``loop.train``.
-        how: additions to the settings.
+        extras: additions to the settings.
         device: torch device.
         on_epoch: called after each epoch, on every worker.
         options: saved state and worker; the other options are set here.
@@ -73,9 +73,9 @@ def train_with_extras(  # noqa: PLR0913 - the arguments of loop.train, and two m
     if not settings.epochs:
         return TrainResult(network.eval(), (), 0.0)
     split = data.splits["train"]
-    if how.qat_bits is not None:
-        network = with_rounding(network, detector, how.qat_bits, split, size, signed=how.qat_signed)
-    student, loss = with_teacher(network, detector, len(data.classes), size, settings, how.distill, device)
-    options = replace(options, loss=loss, val=data.splits.get("val"), keep_zeros=how.keep_zeros)
+    if extras.qat_bits is not None:
+        network = with_rounding(network, detector, extras.qat_bits, split, size, signed=extras.qat_signed)
+    student, loss = with_teacher(network, detector, len(data.classes), size, settings, extras.distill, device)
+    options = replace(options, loss=loss, val=data.splits.get("val"), keep_zeros=extras.keep_zeros)
     result = train(student, detector, split, size, settings, device=device, on_epoch=on_epoch, options=options)
     return replace(result, network=without_rounding(unwrap_student(result.network)))

@@ -36,7 +36,7 @@ class TrainingJob:
     """Folder that receives the network, with the same path on all machines."""
     start: Path | None = None
     """Folder of a network to start from; None starts from the detector's weights."""
-    how: TrainingExtras = field(default_factory=TrainingExtras)
+    extras: TrainingExtras = field(default_factory=TrainingExtras)
     """Additions to the settings."""
     thresholds: Thresholds = field(default_factory=Thresholds)
     """Thresholds of the postprocessing in evaluations."""
@@ -49,7 +49,13 @@ class TrainingJob:
     @property
     def key(self) -> str:
         """Return a unique name of the training."""
-        what = (self.detector.named(), self.dataset.named(), str(self.size), self.settings.as_computed(), self.how.key)
+        what = (
+            self.detector.named(),
+            self.dataset.named(),
+            str(self.size),
+            self.settings.as_computed(),
+            self.extras.key,
+        )
         return f"{self.folder.name}-{fingerprint(*what)}"
 
     def is_done(self) -> bool:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def run_worker(
-    order: TrainingJob,
+    job: TrainingJob,
     *,
     device: str,
     threads: int,
@@ -34,7 +34,7 @@ def run_worker(
     """Run or resume a training in this process; the first worker saves states, history and network.
 
     Args:
-        order: the training.
+        job: the training.
         device: torch device.
         threads: number of torch's threads; 0 leaves it unchanged.
         rank: number of this worker.
@@ -53,14 +53,14 @@ def run_worker(
     from paretune.training.checkpoint import RemoteCheckpoint, load_state, save_state
     from paretune.training.loop import Epoch, Options
 
-    settings = order.settings
-    storage = None if settings.storage is None or rank else RemoteCheckpoint(settings.storage, order.key)
+    settings = job.settings
+    storage = None if settings.storage is None or rank else RemoteCheckpoint(settings.storage, job.key)
     if storage is not None:
-        storage.get(order.work, KEPT)
+        storage.get(job.work, KEPT)
     if world > 1:
         torch.distributed.barrier()  # all resume from the same state
-    data = _opened(order)
-    network, notes = initial_network(order.detector, data, order.size, settings, order.start)
+    data = _opened(job)
+    network, notes = initial_network(job.detector, data, job.size, settings, job.start)
     before = [] if rank else report_notes(notes, say)
 
     def on_epoch(epoch: Epoch) -> None:
@@ -68,51 +68,51 @@ def run_worker(
             line = "\n".join([*before, str(epoch)])
             before.clear()
             entry = {**epoch.facts(), "line": line, "device": device, "workers": world}
-            _append(order.work, entry)
+            _append(job.work, entry)
             if epoch.number % settings.checkpoint_every == 0 or epoch.number == settings.epochs:
-                save_state(epoch.state, order.work)
+                save_state(epoch.state, job.work)
                 if storage is not None:
-                    storage.put(order.work, KEPT)
+                    storage.put(job.work, KEPT)
             after(entry)
 
     result = train_with_extras(
         network,
-        order.detector,
+        job.detector,
         data,
-        order.size,
+        job.size,
         settings.model_copy(update={"threads": threads}),
-        order.how,
+        job.extras,
         device=device,
         on_epoch=on_epoch,
-        options=Options(load_state(order.work), rank=rank, world=world, thresholds=order.thresholds),
+        options=Options(load_state(job.work), rank=rank, world=world, thresholds=job.thresholds),
     )
     if rank == 0:
-        epochs = {entry["number"]: entry for entry in epochs_of(order.work)}  # after a crash one may be listed twice
+        epochs = {entry["number"]: entry for entry in epochs_of(job.work)}  # after a crash one may be listed twice
         facts = {
-            "detector": order.detector.named(),
-            "input_size": str(order.size),
+            "detector": job.detector.named(),
+            "input_size": str(job.size),
             "classes": list(data.classes),
             **record_of(data),
-            "thresholds": {"detections": order.thresholds.detections},
+            "thresholds": {"detections": job.thresholds.detections},
             "notes": [*data.notes, *notes],
             "best_epoch": result.best,
             "epochs": [epochs[number] for number in sorted(epochs)],
         }
-        write_text(order.folder / HISTORY, json.dumps(facts, indent=1))
-        save_network(result.network, order.folder)
+        write_text(job.folder / HISTORY, json.dumps(facts, indent=1))
+        save_network(result.network, job.folder)
         if storage is not None:
             storage.clear()
 
 
-def _opened(order: TrainingJob) -> Data:
+def _opened(job: TrainingJob) -> Data:
     """Return the opened data; a training from the start refuses data with large gaps."""
-    data = order.dataset.open(order.cache)
-    if order.start is None and not epochs_of(order.work):
-        refuse_gaps(data, order.dataset)
+    data = job.dataset.open(job.cache)
+    if job.start is None and not epochs_of(job.work):
+        refuse_gaps(data, job.dataset)
     return data
 
 
-def train_here(order: TrainingJob, progress: Callable[[str], None] = _silent) -> Path:
+def train_here(job: TrainingJob, progress: Callable[[str], None] = _silent) -> Path:
     """Run a training in this process without Ray, and return its folder; an interrupted one is resumed.
 
     Returns:
@@ -124,18 +124,18 @@ def train_here(order: TrainingJob, progress: Callable[[str], None] = _silent) ->
     """
     from paretune.training.loop import pick_device
 
-    if order.is_done():
+    if job.is_done():
         progress("trained already")
-        return order.folder
-    device = pick_device(order.settings.device)
-    threads = order.settings.threads
-    run_worker(order, device=device, threads=threads, after=lambda entry: progress(entry["line"]), say=progress)
-    shutil.rmtree(order.work, ignore_errors=True)
-    return order.folder
+        return job.folder
+    device = pick_device(job.settings.device)
+    threads = job.settings.threads
+    run_worker(job, device=device, threads=threads, after=lambda entry: progress(entry["line"]), say=progress)
+    shutil.rmtree(job.work, ignore_errors=True)
+    return job.folder
 
 
 @contextmanager
-def divergence_as_user_error(order: TrainingJob) -> Iterator[None]:
+def divergence_as_user_error(job: TrainingJob) -> Iterator[None]:
     """Raise a UserError for a loss that is not finite, since the settings have to be changed.
 
     Raises:
@@ -144,5 +144,5 @@ def divergence_as_user_error(order: TrainingJob) -> Iterator[None]:
     try:
         yield
     except FloatingPointError as error:
-        kept = f"the last good state is kept in {order.work}" if order.work.is_dir() else "no epoch was finished"
+        kept = f"the last good state is kept in {job.work}" if job.work.is_dir() else "no epoch was finished"
         raise UserError(f"the training diverged: {error}; {kept}") from error
