@@ -13,6 +13,7 @@ from paretune.compression.finetune import Finetune
 from paretune.compression.prune.step import Prune
 from paretune.compression.quantize.step import Quantize
 from paretune.compression.sparsify import Sparsify
+from paretune.core.console import WIDTH, print_table
 from paretune.reports import terminal as display
 from paretune.runtimes import RUNTIMES
 from paretune.storage.trial_record import Record
@@ -142,7 +143,7 @@ def test_the_table_of_a_front():
     text = display.front_table(front_of(fake_records()), comparison())
     lines = text.splitlines()
     assert lines[0] == "front of demo on target laptop: maximize map, minimize latency_ms"
-    assert max(map(len, lines)) <= display.WIDTH
+    assert max(map(len, lines)) <= WIDTH
     assert "\x1b" not in text
     numbers = [line[:6].strip() for line in lines if line[:6].strip().isdecimal()]
     assert numbers == ["8", "5", "12", "6", "4", "2", "3", "0"]
@@ -173,7 +174,7 @@ def test_a_change_of_accuracy_is_shown_with_how_sure_it_is():
     figures, intervals = row_of(text, 8)
     assert " -0.063 " in figures
     assert " [-0.071, -0.055] " in intervals
-    assert max(map(len, text.splitlines())) <= display.WIDTH
+    assert max(map(len, text.splitlines())) <= WIDTH
     exact = dict.fromkeys(sure, 0.0)
     records = [changed(r, metrics={**r.metrics, **exact}) if r.number == 0 else r for r in records]
     assert " 0.512 +0.000 0.829 " in " ".join(display.front_table(front_of(records), None).splitlines()[-1].split())
@@ -201,7 +202,7 @@ def test_unknown_values_and_markup_are_shown_as_they_are():
 
 def test_words_of_a_printed_table_are_no_markup(capsys):
     rows = [("sweep[lr=0.1]/b", "1.00"), ("runs/a[/b]/artefact", "[red]2[/red]"), ("a:car:b", "3")]
-    display.print_table("of [a]", ("artefact", "ms[/i]"), rows, ["noted [b]"])
+    print_table("of [a]", ("artefact", "ms[/i]"), rows, ["noted [b]"])
     text = capsys.readouterr().out
     for word in ("of [a]", "artefact", "ms[/i]", *itertools.chain(*rows), "noted [b]"):
         assert word in text

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from paretune.core.target import Target
 from paretune.profiling import measure
 from paretune.profiling.latency import measure as measuring
-from paretune.profiling.latency.median_interval import NORMAL, STUDENT, MedianInterval, median_interval
+from paretune.profiling.latency.median_interval import NORMAL, MedianInterval, median_interval, student_quantile
 from paretune.profiling.latency.result import Latency, unsettled
 from paretune.profiling.latency.samples import COLUMNS, MeasurementProtocol, Rows, SampleBatch
 from paretune.profiling.latency.shared_images import saved_images
@@ -73,7 +73,7 @@ def test_it_is_a_bootstrap_of_the_median_of_all_samples(between: float, within: 
         processes.append(np.median(np.concatenate([there[i] for i in rng.integers(4, size=4)])))
         drawn = [np.concatenate([one[i] for i in rng.integers(7, size=7)]) for one in blocks]
         parts.append(np.median(np.concatenate(drawn)))
-    student = STUDENT[2] * (4 / 3) ** 0.5
+    student = student_quantile(3) * (4 / 3) ** 0.5
     wanted = max(student * np.log(processes).std(), NORMAL * np.log(parts).std())
     found = median_interval(there)
     assert isinstance(found, MedianInterval)
@@ -88,7 +88,7 @@ def test_many_samples_are_no_slower_and_no_less_sure() -> None:
     found = median_interval(there)
     assert isinstance(found, MedianInterval)
     exact = 1.2533 * 0.5 / 5 / 120_000**0.5  # standard error of a normal median, as a share
-    assert NORMAL * exact * 0.7 <= found.half <= 4 * STUDENT[1] * exact
+    assert NORMAL * exact * 0.7 <= found.half <= 4 * student_quantile(2) * exact
 
 
 def test_what_one_process_cannot_tell_is_unknown() -> None:

@@ -19,7 +19,7 @@ from paretune.compression.prune import targets as pruning_targets
 from paretune.compression.prune.dependency_groups import ChannelGroup, trace_dependency_groups
 from paretune.compression.prune.ranking import rank_channels, stages
 from paretune.compression.prune.step import Prune
-from paretune.compression.prune.targets import MOST, find_ratio, flops_left, layer_flops, stopwatch
+from paretune.compression.prune.targets import MOST, find_ratio, flops_by_layer, flops_left, stopwatch
 from paretune.core.model import Model
 from paretune.core.target import Target
 from paretune.core.types import InputSize
@@ -54,7 +54,7 @@ SLOW = pytest.mark.slow
 def test_operations_are_known_without_pruning(detector: Detector, size: InputSize) -> None:
     """Of every layer as torch counts them, and what is left of them as counted after the surgery."""
     dense = model(detector, size)
-    flops = layer_flops(dense.network, size)
+    flops = flops_by_layer(dense.network, size)
     assert sum(flops.values()) == dense.flops
     network = copy_network(dense.network)
     with trace_dependency_groups(network, detector, size) as coupling:
@@ -216,7 +216,7 @@ def test_all_that_computes_shares_the_cpu_but_what_is_timed(
         def load(self, artefact: Artefact, target: Target) -> Any:
             return noted("load", lambda: None)()
 
-    for name in ("make_criterion", "trace_dependency_groups", "rank_channels", "layer_flops", "copy_network"):
+    for name in ("make_criterion", "trace_dependency_groups", "rank_channels", "flops_by_layer", "copy_network"):
         monkeypatch.setattr(pruning_rounds, name, noted(name, getattr(pruning_rounds, name)))
     monkeypatch.setattr(pruning_targets, "write_artefact", noted("write_artefact", pruning_targets.write_artefact))
     monkeypatch.setattr(pruning_targets, "quick_ratio", noted("quick_ratio", lambda *_, **__: 0.5))

@@ -15,7 +15,7 @@ from paretune.config.job import Job
 from paretune.config.plan import read_plan
 from paretune.core.errors import UserError, UserErrors
 from paretune.core.types import Annotations, Image, InputSize
-from paretune.data.statistics import SplitStatistics, statistics
+from paretune.data.statistics import SplitStatistics, split_statistics
 from paretune.detectors.base import Detector
 from paretune.detectors.faster_rcnn.detector import FasterRcnn
 from paretune.detectors.ssd.detector import Ssd
@@ -136,7 +136,7 @@ class Boxes:
 
 
 def test_the_statistics_are_those_of_the_boxes_that_count() -> None:
-    found = statistics(Boxes())
+    found = split_statistics(Boxes())
     sides = np.array([10, 20, 30, 40]) / np.sqrt(100 * 200)
     assert (found.images, found.boxes, found.classes, found.objects) == (4, 4, 2, 1)
     assert (found.width, found.height, found.aspect) == (100, 200, 0.5)

@@ -33,13 +33,13 @@ def settled(job: Job, say: Callable[[str], None] = print) -> tuple[Job, list[str
         return job, []
     if job.baseline is not None:  # nothing is trained
         return with_choices(job, []), []
-    from paretune.data.statistics import statistics
+    from paretune.data.statistics import split_statistics
     from paretune.training.loop import pick_device
 
     data = job.dataset.open(dataset_cache(expanded(job.output)))
     refuse_gaps(data, job.dataset)
     device = pick_device(job.training.device)
-    train = statistics(data.splits["train"])
+    train = split_statistics(data.splits["train"])
     rules = AutoRules(job.detector, job.training, train, len(data.splits["val"]), gpu=device != "cpu")
     if rules.pretrained:
         job.detector.initial(len(data.classes))  # what cannot be fetched is told before anything takes time

@@ -70,6 +70,8 @@ class Detector(Spec, ABC):
 
     usual_lr: ClassVar[float] = 2e-3
     """Highest learning rate of AdamW for fresh weights and batches of 8: where `training: auto` begins."""
+    leaves_out_ignored: ClassVar[bool] = False
+    """Whether ``loss`` gets entries to ignore too, and teaches nothing of what lies on them."""
     part_names: ClassVar[tuple[str, ...]] = ("core",)
     """The networks that are exported, in the order they run. A family of several computes between them on the host."""
     distill_features: ClassVar[tuple[str, ...]] = ("backbone",)
@@ -207,7 +209,8 @@ class Detector(Spec, ABC):
 
         Args:
             raw: the network's outputs, each (B, ...).
-            annotations: boxes in pixels of the network's input; entries to ignore are already taken out.
+            annotations: boxes in pixels of the network's input; entries to ignore are there only where the class has
+                ``leaves_out_ignored``.
             size: of that input.
             losses: in place of the family's own.
 
@@ -225,9 +228,13 @@ class Detector(Spec, ABC):
             forward: the network's forward (mixed precision and data parallelism around it); a family whose
                 training takes more than raw maps overrides this, and may pass its own further arguments.
             images: (B, 3, H, W) float32.
-            annotations: as for ``loss``.
+            annotations: boxes in pixels of the network's input, with entries to ignore.
             losses: as for ``loss``.
         """
+        if not self.leaves_out_ignored:
+            from paretune.detectors.losses import trained_on
+
+            annotations = trained_on(annotations)
         size = InputSize(images.shape[3], images.shape[2])
         return self.loss(forward(images), annotations, size, losses)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from paretune.core.errors import UserError
+from paretune.core.errors import UserError, one_line
 from paretune.system.device_holders import doing
 
 SESSION_MARK = ".ray-session"
@@ -127,7 +127,7 @@ def _start(folder: Path, *, nested: bool) -> None:
             object_store_memory=256 * 2**20,  # only small messages pass through it
         )
     except Exception as error:  # Ray raises bare ones when its own processes are not up in time
-        why = " ".join(str(error).split())
+        why = one_line(error)
         hint = "is the machine overloaded, or short of memory? what is done is kept: run it again, or resume it"
         raise UserError(f"Ray did not start: {why}; {hint}") from error
     finally:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from paretune.core.metrics import UNKNOWN
 from paretune.profiling.latency.compare import LatencyRatio
 from paretune.profiling.roofline.advice import Advice
 from paretune.profiling.roofline.diagnosis import Diagnosis
-from paretune.reports.profile_page import document, picture, table
-from paretune.reports.profile_plots import promises, roofline
-from paretune.reports.profile_tables import UNKNOWN, Table
+from paretune.reports.html import Picture, report_page
+from paretune.reports.profile_plots import predictions, roofline
+from paretune.reports.tables import Table
 
 LAYERS = 8
 """Slowest layers that are shown."""
@@ -107,13 +108,13 @@ def advice_page(
     tried = [(one.knob, one.predicted, measured.get(one.knob)) for one in advice]
     built = [(knob, predicted, ratio) for knob, predicted, ratio in tried if isinstance(ratio, LatencyRatio)]
     tables = advice_tables(diagnosis, advice, measured, changes)
-    parts = [
-        table(Table(f"{name}: {verdict(diagnosis)}", (), (), (diagnosis.evidence, *notes))),
-        picture("roofline", roofline(diagnosis)),
-        *(table(rows) for rows in tables),
-        *([picture("predicted and measured", promises(built))] if built else []),
+    parts: list[Table | Picture] = [
+        Table(f"{name}: {verdict(diagnosis)}", (), (), (diagnosis.evidence, *notes)),
+        Picture("roofline", roofline(diagnosis)),
+        *tables,
+        *([Picture("predicted and measured", predictions(built))] if built else []),
     ]
-    return document("Advice", parts)
+    return report_page("Advice", parts)
 
 
 def _told(measured: LatencyRatio | str | None) -> str:

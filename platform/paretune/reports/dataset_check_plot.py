@@ -1,4 +1,4 @@
-"""A report as one picture: classes, box sizes, and some images with their boxes."""
+"""The check of a dataset as one picture: classes, box sizes, and some images with their boxes."""
 
 from __future__ import annotations
 
@@ -10,30 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from paretune.core.errors import UserError
 from paretune.core.types import Image
 from paretune.data.box_checks import in_pixels
 from paretune.data.checks.report import DatasetReport
 from paretune.data.image_io import read_image
 from paretune.data.raw_annotations import RawImage, printable
+from paretune.reports.figures import draw_box, label, new_figure, save_png
 
 MOST_CLASSES = 20
+"""Classes that have a bar: the most frequent ones."""
 SAMPLES = 8
+"""Images that are shown."""
 _LONGEST = 480
-"""Pixels of a sample's longer side in the picture."""
+"""Pixels of the longer side of a sample in the picture."""
 
 
 def draw(report: DatasetReport, file: Path) -> None:
-    """Draw a report into a PNG file.
+    """Draw the report of a check into a PNG file.
 
     Raises:
         UserError: the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 10), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(13, 10, dpi=100)
     halves: Any = figure.subfigures(2, 1, height_ratios=(2, 3))
     top, bottom = halves
     left, right = top.subplots(1, 2)
@@ -45,15 +43,12 @@ def draw(report: DatasetReport, file: Path) -> None:
         ax.set_axis_off()
     for ax, image in zip(bottom.axes, _samples(report), strict=False):
         _draw_sample(ax, report, image, colours)
-    try:
-        figure.savefig(file, format="png", dpi=100)
-    except OSError as error:
-        raise UserError(f"--picture {file}: cannot be written ({error.strerror})") from error
+    save_png(figure, file, "--picture ")
 
 
 def _draw_classes(ax: Any, report: DatasetReport, colours: dict[str, Any]) -> None:
     shown = Counter(report.classes).most_common(MOST_CLASSES)[::-1]
-    names = [printable(name)[:40].replace("$", r"\$") for name, _ in shown]
+    names = [label(printable(name)) for name, _ in shown]
     bars = ax.barh(range(len(shown)), [count for _, count in shown], color=[colours[name] for name, _ in shown])
     ax.set_yticks(range(len(shown)), names)
     ax.bar_label(bars, padding=3)
@@ -99,8 +94,6 @@ def _samples(report: DatasetReport) -> Sequence[RawImage]:
 
 
 def _draw_sample(ax: Any, report: DatasetReport, image: RawImage, colours: dict[str, Any]) -> None:
-    from matplotlib.patches import Rectangle
-
     make = report.survey.pixels.get(image.file)
     pixels, ratio = _shrunk(make() if make else read_image(image.file, image.told_size))
     ax.imshow(pixels)
@@ -110,12 +103,11 @@ def _draw_sample(ax: Any, report: DatasetReport, image: RawImage, colours: dict[
         )
         if x2 > x1 and y2 > y1:  # neither inverted nor NaN
             # pixel k spans k to k + 1 in boxes, k - 0.5 to k + 0.5 in matplotlib's images
-            corner = (x1 - 0.5, y1 - 0.5)
-            ax.add_patch(Rectangle(corner, x2 - x1, y2 - y1, fill=False, color=colours[box.name], linewidth=1.2))
+            draw_box(ax, (x1 - 0.5, y1 - 0.5, x2 - 0.5, y2 - 0.5), colours[box.name])
     split = f" ({', '.join(image.splits)})" if image.splits else ""
     names = ", ".join(f"{name} {count}" for name, count in Counter(box.name for box in image.boxes).most_common(3))
-    title = f"{printable(image.file.name)}{split}\n{printable(names)[:60]}"
-    ax.set_title(title.replace("$", r"\$"), fontsize=8)
+    title = f"{label(printable(image.file.name) + split, 80)}\n{label(printable(names), 60)}"
+    ax.set_title(title, fontsize=8)
 
 
 def _shrunk(image: Image) -> tuple[Image, float]:

@@ -1,33 +1,33 @@
-"""A report for a person."""
+"""The check of a dataset as text for the terminal."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-from paretune.core.console import table_text
 from paretune.data.checks.report import DatasetReport
 from paretune.data.raw_annotations import KINDS, printable
+from paretune.reports.tables import Table
 
 MOST_CLASSES = 12
-"""Classes that are shown, the most frequent ones first."""
+"""Most classes that are shown, the most frequent ones first."""
 
 
 def report_text(report: DatasetReport, examples: int = 3) -> str:
-    """Render a report: what is there, a table of the defects by kind, and the first examples of each kind.
+    """Return a summary of a dataset, a table of its defects by kind, and the first defects of each kind.
 
     Args:
-        report: to render.
-        examples: defects of each kind that are told one by one.
+        report: result of the check.
+        examples: defects of each kind that have a line.
     """
     lines = [_summary(report)]
     if not report.findings:
         return "\n".join([*lines, "no defects found"])
-    lines += ["", *_table(report)]
+    lines += ["", _table(report).text().strip("\n")]
     for kind in report.counts:
-        ours = [finding for finding in report.findings if finding.kind == kind]
-        lines += ["", f"{kind}: {KINDS[kind][1]}", *(f"  {finding}" for finding in ours[:examples])]
-        if len(ours) > examples:
-            lines.append(f"  … {len(ours) - examples} more; --json tells all")
+        of_kind = [finding for finding in report.findings if finding.kind == kind]
+        lines += ["", f"{kind}: {KINDS[kind][1]}", *(f"  {finding}" for finding in of_kind[:examples])]
+        if len(of_kind) > examples:
+            lines.append(f"  … {len(of_kind) - examples} more; --json tells all")
     return "\n".join([*lines, "", _verdict(report)])
 
 
@@ -43,20 +43,11 @@ def _summary(report: DatasetReport) -> str:
 
 def _verdict(report: DatasetReport) -> str:
     hindering = sum(finding.hinders for finding in report.findings)
-    told = len(report.findings) - hindering
-    return f"{hindering} defects hinder training; {told} more are told" if hindering else "nothing hinders training"
+    others = len(report.findings) - hindering
+    return f"{hindering} defects hinder training; {others} more are told" if hindering else "nothing hinders training"
 
 
-def _table(report: DatasetReport) -> list[str]:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("defect", no_wrap=True)
-    table.add_column("count", justify="right", no_wrap=True)
-    table.add_column("hinders", no_wrap=True)
-    table.add_column("the first", overflow="fold")
-    first = {finding.kind: finding for finding in reversed(report.findings)}
-    for kind, count in report.counts.items():
-        table.add_row(kind, str(count), "yes" if KINDS[kind][0] else "no", str(first[kind]))
-    return table_text(table).strip("\n").splitlines()
+def _table(report: DatasetReport) -> Table:
+    first = {finding.kind: str(finding) for finding in reversed(report.findings)}
+    rows = ((kind, str(n), "yes" if KINDS[kind][0] else "no", first[kind]) for kind, n in report.counts.items())
+    return Table("", ("defect", "count", "hinders", "the first"), tuple(rows), words=("hinders", "the first"))

@@ -1,31 +1,30 @@
-"""An evaluation as pictures: curves, confusions, and the images with the most mistakes."""
+"""Pictures of an evaluation: curves, confusion matrix, and the images with the most mistakes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from paretune.core.errors import UserError
 from paretune.core.types import Annotations, Detections, Image
 from paretune.evaluation.matching import MatchedDetections
 from paretune.evaluation.report import EvaluationReport
+from paretune.reports.figures import FOUND, TRUE, draw_box, label, new_figure, plain_axes, save_png
 
 MOST_CLASSES = 20
-"""Classes with a curve, or a row, of their own: those with the most objects."""
+"""Classes that have a curve or a row: those with the most objects."""
 WORST = 8
-PIXELS = 110
-"""Of an inch of a picture."""
-TRUE, FOUND = "#34a853", "#d93025"
+"""Images in ``worst.png``."""
 
 
 def draw_report(report: EvaluationReport, folder: Path) -> list[Path]:
     """Draw precision over recall, F1 over confidence, and the confusion matrix.
 
     Args:
-        report: of an evaluation.
+        report: the evaluation's report.
         folder: receives ``precision_recall.png``, ``f1.png`` and ``confusion.png``; made if it is not there.
 
     Raises:
@@ -48,17 +47,17 @@ def draw_worst(
     """Draw the images with the most mistakes into ``worst.png``; None where there is no mistake.
 
     Args:
-        report: of the evaluation.
-        image: reads one image by its place.
-        annotations: of all images,
-        detections: and what was found.
+        report: the evaluation's report.
+        image: index → RGB image (H, W, 3).
+        annotations: true boxes of all images.
+        detections: detected boxes of all images.
         folder: receives the picture.
     """
     mistakes = report.confusion.wrong + report.confusion.missed
     order = [int(index) for index in np.argsort(-mistakes, kind="stable")[:WORST] if mistakes[index]]
     if not order:
         return None
-    figure = _figure(14, 7.5)
+    figure = new_figure(14, 7.5)
     confidence = report.accuracy.confidence if report.accuracy.confidence is not None else 0.5
     axes = list(figure.subplots(2, WORST // 2).flat)
     names = list(report.classes)
@@ -67,11 +66,11 @@ def draw_worst(
     for ax, index in zip(axes, order, strict=False):
         ax.imshow(image(index))
         truth, found = annotations[index], detections[index]
-        for box, label, ignore in zip(truth.boxes, truth.labels, truth.ignore, strict=True):
-            _box(ax, box, TRUE, names[label], dashed=bool(ignore))
-        for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
+        for box, kind, ignore in zip(truth.boxes, truth.labels, truth.ignore, strict=True):
+            draw_box(ax, box, TRUE, names[kind], dashed=bool(ignore))
+        for box, score, kind in zip(found.boxes, found.scores, found.labels, strict=True):
             if score >= confidence:
-                _box(ax, box, FOUND, f"{names[label]} {score:.2f}", below=True)
+                draw_box(ax, box, FOUND, f"{names[kind]} {score:.2f}", below=True)
         wrong, missed = report.confusion.wrong[index], report.confusion.missed[index]
         ax.set_title(f"image {index}: {wrong} wrong, {missed} missed", fontsize=9)
     figure.suptitle(f"most mistakes at confidence {confidence:.2f}: objects green, detections red", fontsize=11)
@@ -79,11 +78,11 @@ def draw_worst(
 
 
 def _precision_recall(report: EvaluationReport) -> Any:
-    figure = _figure(7.5, 5.5)
+    figure = new_figure(7.5, 5.5)
     ax = figure.subplots()
     for name, entry in _shown(report):
         recall, precision = curve(entry.matched)
-        ax.plot(recall, precision, label=f"{_told(name)} ({entry.best.objects} objects)", lw=1.3)
+        ax.plot(recall, precision, label=f"{label(name)} ({entry.best.objects} objects)", lw=1.3)
     if report.accuracy.recall is not None and report.accuracy.precision is not None:
         at = f"all, confidence {report.accuracy.confidence:.2f}"
         ax.plot(report.accuracy.recall, report.accuracy.precision, "k*", ms=11, label=at)
@@ -92,14 +91,14 @@ def _precision_recall(report: EvaluationReport) -> Any:
 
 
 def _f1(report: EvaluationReport) -> Any:
-    figure = _figure(7.5, 5.5)
+    figure = new_figure(7.5, 5.5)
     ax = figure.subplots()
     for name, entry in _shown(report):
         matched = entry.matched
         if matched.objects and matched.scores.size:
             f1 = 2 * np.cumsum(matched.hits) / (np.arange(1, matched.hits.size + 1) + matched.objects)
             best = entry.best
-            ax.plot(matched.scores, f1, label=f"{_told(name)}: {best.f1:.2f} at {best.confidence:.2f}", lw=1.3)
+            ax.plot(matched.scores, f1, label=f"{label(name)}: {best.f1:.2f} at {best.confidence:.2f}", lw=1.3)
     if report.accuracy.confidence is not None:
         ax.axvline(report.accuracy.confidence, c="k", ls=":", lw=1, label="confidence of the figures")
     ax.set(xlabel="confidence", ylabel="F1", xlim=(0, 1.01), ylim=(0, 1.02), title="F1 over confidence, IoU 0.50")
@@ -112,16 +111,16 @@ def _confusion(report: EvaluationReport) -> Any:
     counts = report.confusion.matrix[np.ix_(places, places)]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 3.5 + 0.45 * len(places)
-    figure = _figure(side + 1, side)
+    figure = new_figure(side + 1, side)
     ax = figure.subplots()
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*counts.shape):
         if counts[row, column]:
             colour = "white" if shares[row, column] > 0.55 else "black"
             ax.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, c=colour)
-    told = [_told(name) for name in names]
-    ax.set_xticks(range(len(places)), [*told, "nothing"], rotation=45, ha="right", fontsize=8)
-    ax.set_yticks(range(len(places)), [*told, "background"], fontsize=8)
+    labels = [label(name) for name in names]
+    ax.set_xticks(range(len(places)), [*labels, "nothing"], rotation=45, ha="right", fontsize=8)
+    ax.set_yticks(range(len(places)), [*labels, "background"], fontsize=8)
     confidence = 0.5 if report.accuracy.confidence is None else report.accuracy.confidence
     ax.set(xlabel="detected", ylabel="true", title=f"confusions at confidence {confidence:.2f}")
     return figure
@@ -141,46 +140,14 @@ def _shown(report: EvaluationReport) -> list[tuple[str, Any]]:
     return [(name, entry) for name, entry in report.classes.items() if name in chosen]
 
 
-def _told(name: str) -> str:
-    """Return a name that matplotlib takes for plain text."""
-    return name[:30].replace("$", r"\$").lstrip("_") or "?"
-
-
-def _box(ax: Any, box: Any, colour: str, text: str, *, dashed: bool = False, below: bool = False) -> None:
-    _rectangle(ax, box, colour, dashed=dashed)
-    where = (float(box[0]), float(box[3 if below else 1]))
-    ax.text(*where, _told(text), fontsize=6, c=colour, va="top" if below else "bottom", clip_on=True)
-
-
-def _rectangle(ax: Any, box: Any, colour: str, *, dashed: bool = False) -> None:
-    from matplotlib.patches import Rectangle
-
-    x1, y1, x2, y2 = (float(v) for v in box)
-    style = "--" if dashed else "-"
-    ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=1.2, ls=style))
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", dpi=PIXELS)
-    FigureCanvasAgg(figure)
-    return figure
-
-
 def _finished(figure: Any, ax: Any) -> Any:
-    ax.grid(visible=True, color="#e3e6ea")
-    ax.spines[["top", "right"]].set_visible(False)
+    plain_axes(ax)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=8)
     return figure
 
 
 def _save(figure: Any, file: Path) -> Path:
-    try:
+    with suppress(OSError):  # what is wrong with the folder comes out when the file is written
         file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, format="png")
-    except OSError as error:
-        raise UserError(f"{file}: cannot be written ({error.strerror})") from error
-    return file
+    return save_png(figure, file)

@@ -1,30 +1,20 @@
-"""An evaluation as tables for a terminal."""
+"""The report of an evaluation as text for the terminal."""
 
 from __future__ import annotations
 
-import io
-import sys
-from typing import Any
-
-from paretune.core.console import plain_console, terminal_width
 from paretune.core.metrics import CHANGED, change_in
 from paretune.core.types import LIMIT
 from paretune.evaluation.report import LEVEL, EvaluationReport
+from paretune.reports.tables import Table, number
 
 MOST_CONFUSIONS = 5
+"""Pairs of classes that are listed."""
 
 
 def report_text(report: EvaluationReport) -> str:
-    """Return COCO's numbers, the operating point, one line for each class, and the commonest confusions."""
-    out = io.StringIO()
-    console = plain_console(file=out, width=terminal_width(), force_terminal=sys.stdout.isatty())
-    for line in _head(report):
-        console.print(line)
-    console.print(_numbers(report))
-    console.print(_classes(report))
-    for line in (*_confusions(report), *(f"note: {note}" for note in report.notes)):
-        console.print(line)
-    return out.getvalue().rstrip()
+    """Return COCO's numbers, the operating point, a line for each class, and the commonest confusions."""
+    notes = [f"note: {note}" for note in report.notes]
+    return "\n".join([*_head(report), _numbers(report), _classes(report), *_confusions(report), *notes])
 
 
 def _head(report: EvaluationReport) -> list[str]:
@@ -43,9 +33,9 @@ def _head(report: EvaluationReport) -> list[str]:
     if metrics["confidence"] != report.best.confidence:
         lines.append(f"best F1 {_figure(report.best.f1)} at confidence {_figure(report.best.confidence)}")
     if (at := report.at) is not None:
-        told = {"map": at.averages.map, "recall of 100": at.averages.ar100}
-        told |= {"precision": at.point.precision, "recall": at.point.recall, "f1": at.point.f1}
-        words = ", ".join(f"{name} {_figure(value)}" for name, value in told.items())
+        figures = {"map": at.averages.map, "recall of 100": at.averages.ar100}
+        figures |= {"precision": at.point.precision, "recall": at.point.recall, "f1": at.point.f1}
+        words = ", ".join(f"{name} {_figure(value)}" for name, value in figures.items())
         lines.append(f"at IoU {at.iou:g}: {words} at confidence {_figure(at.point.confidence)}")
     if facts.get("inference_ms_p50") is not None:
         lines.append(f"inference {facts['inference_ms_p50']:.2f} ms (median; nothing else was kept off the device)")
@@ -53,7 +43,7 @@ def _head(report: EvaluationReport) -> list[str]:
 
 
 def _map(report: EvaluationReport) -> str:
-    """Tell map and map50, and where map may lie for any number of images of the kind."""
+    """Return map, its interval for images of the same kind, and map50."""
     figures = [_figure(report.accuracy.metrics()[name]) for name in ("map", "map50")]
     bounds, sure, high = report.interval, "", ""
     if bounds is not None:
@@ -64,29 +54,23 @@ def _map(report: EvaluationReport) -> str:
 
 
 def _change(report: EvaluationReport) -> list[str]:
-    """Tell what an evaluation has more than another of the same images, and whether that is more than their luck."""
+    """Return the differences to another evaluation of the same images, and whether they are more than chance."""
     if report.change is None:
         return []
-    told = f"against {report.facts['against']}"
+    against = f"against {report.facts['against']}"
     ends = {name: found for name in CHANGED if (found := change_in(report.change.figures, name)) is not None}
     if not ends:
-        return [f"{told}: not known, {next(iter(report.change.reasons.values()))}"]
+        return [f"{against}: not known, {next(iter(report.change.reasons.values()))}"]
     words = ", ".join(f"{name} {middle:+.3f} [{low:+.3f}, {high:+.3f}]" for name, (low, middle, high) in ends.items())
     low, _, high = ends["map"]
     sure = (
         "the first is more accurate" if low > 0 else "the first is less accurate" if high < 0 else "no sure difference"
     )
-    return [f"{told}: {words} ({LEVEL:.0%}): {sure}"]
+    return [f"{against}: {words} ({LEVEL:.0%}): {sure}"]
 
 
-def _numbers(report: EvaluationReport) -> Any:
-    from rich.table import Table
-
+def _numbers(report: EvaluationReport) -> str:
     metrics = report.accuracy.metrics()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("COCO")
-    for name in ("all", "small", "medium", "large"):
-        table.add_column(name, justify="right")
     parts = {
         "map 0.50:0.95": ("map", "map_small", "map_medium", "map_large"),
         "recall of 100": ("ar100", "ar_small", "ar_medium", "ar_large"),
@@ -95,37 +79,20 @@ def _numbers(report: EvaluationReport) -> Any:
         "map 0.50": ("map50",),
         "map 0.75": ("map75",),
     }
-    for head, names in parts.items():
-        table.add_row(head, *(_figure(metrics[name]) for name in names))
-    if report.limit != LIMIT:
-        table.add_row(f"recall of {report.limit}", _figure(report.ar_limit))
-    return table
+    rows = [(head, *(_figure(metrics[name]) for name in names)) for head, names in parts.items()]
+    rows += [(f"recall of {report.limit}", _figure(report.ar_limit))] if report.limit != LIMIT else []
+    return Table("", ("COCO", "all", "small", "medium", "large"), tuple(rows)).text()
 
 
-def _classes(report: EvaluationReport) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("class")
-    columns = ("objects", "map", "VOC ap", "precision", "recall", "F1", "best F1", "at")
-    for name in columns:
-        table.add_column(name, justify="right")
-    if report.at is not None:
-        table.add_column(f"ap {report.at.iou:g}", justify="right")
+def _classes(report: EvaluationReport) -> str:
+    head = ("class", "objects", "map", "VOC ap", "precision", "recall", "F1", "best F1", "at")
+    rows = []
     for name, entry in report.classes.items():
         chosen, best = entry.chosen, entry.best
-        values: tuple[float | None, ...] = (
-            entry.ap,
-            entry.voc10,
-            chosen.precision,
-            chosen.recall,
-            chosen.f1,
-            best.f1,
-            best.confidence,
-        )
-        values += () if report.at is None else (report.at.per_class[name],)
-        table.add_row(name, str(best.objects), *(_figure(value) for value in values))
-    return table
+        values = [entry.ap, entry.voc10, chosen.precision, chosen.recall, chosen.f1, best.f1, best.confidence]
+        values += [] if report.at is None else [report.at.per_class[name]]
+        rows.append((name, str(best.objects), *map(_figure, values)))
+    return Table("", head if report.at is None else (*head, f"ap {report.at.iou:g}"), tuple(rows)).text()
 
 
 def _confusions(report: EvaluationReport) -> list[str]:
@@ -144,4 +111,4 @@ def _confusions(report: EvaluationReport) -> list[str]:
 
 
 def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    return number(value, ".3f")

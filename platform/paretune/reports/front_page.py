@@ -1,53 +1,43 @@
-"""The front as pictures and tables: PNG, self-contained HTML, CSV."""
+"""The files of a front: an HTML page that needs no other file, a PNG picture, a CSV table."""
 
 from __future__ import annotations
 
 import csv
-import html
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from string import Template
 from typing import Any
 
+from paretune.core.baselines import BASELINES, base_name
 from paretune.core.metrics import change_in
 from paretune.core.recipe_text import recipe_line
-from paretune.reports.front_plot import PlotRange, PlottedTrial, frame_of, svg
-from paretune.reports.terminal import doubts, marks, outcome_words
+from paretune.reports.front_plot import STYLES, PlotRange, PlottedTrial, draw_front, frame_of, svg_values
+from paretune.reports.front_table import advice_table, doubts, front_table
+from paretune.reports.html import render
 from paretune.search.pareto_front import Objective, point_of
 from paretune.storage.trial_record import Record
 
-STYLES = {
-    "other": ("o", "#a8adb4", "other trials"),
-    "unfit": ("o", "#a8adb4", "break a constraint"),
-    "front": ("o", "#1a73e8", "front"),
-    "eager": ("s", "#b06000", "baseline, eager"),
-    "onnxruntime": ("D", "#137333", "baseline, ONNX Runtime fp32"),
-}
-LINE, FLOOR = "#1a73e8", "#d93025"
-BASELINES = {0: "eager", 1: "onnxruntime"}
-"""Trial → which baseline it is."""
 MOST_FAILED = 20
-"""Failed trials that a page lists."""
+"""Most failed trials that a page lists."""
 
 
 @dataclass(frozen=True)
 class FrontView:
-    """All that the pictures of one front show."""
+    """Everything that the page and the picture of a front show."""
 
     front: Mapping[str, Any]
-    """As ``front.front_object`` returns it."""
+    """Result of ``front.front_object``."""
     records: Sequence[Record]
     objectives: Sequence[Objective]
     comparison: Mapping[str, Any] | None = None
-    """As ``finalists.compare_front`` returns it."""
+    """Result of ``finalists.compare_front``."""
     floors: Mapping[str, float] | None = None
     """Metric → smallest value the constraints allow."""
     advice: Sequence[Mapping[str, Any]] = ()
-    """What came of advice that was tried, as ``promises.Outcome.tree`` returns it."""
+    """Outcomes of the advice that was tried, results of ``promises.Outcome.tree``."""
     violations: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
-    """Trial → constraint → by how much it is broken; 0 or less is kept."""
+    """Trial → constraint → amount by which it is broken; 0 or less means that it is kept."""
     ceilings: Mapping[str, float] = field(default_factory=dict)
     """Metric → largest value the constraints allow."""
 
@@ -61,7 +51,7 @@ class FrontView:
 
     @property
     def marks(self) -> list[PlottedTrial]:
-        """Return every complete trial that has a place on the axes."""
+        """Return the marks of all complete trials that have both figures of the axes."""
         x, y = self.axes
         return [
             self._mark(record, record.metrics[x], record.metrics[y])
@@ -71,7 +61,7 @@ class FrontView:
 
     @property
     def frame(self) -> PlotRange | None:
-        """Return what part of the plane is shown; None when there is nothing to show."""
+        """Return the part of the plane that is shown; None when there is nothing to show."""
         if not self.marks:
             return None
         cost, quality = self.axes
@@ -83,7 +73,7 @@ class FrontView:
         return [record for record in self.records if record.state == "failed"]
 
     def gains(self, trial: int) -> Mapping[str, Mapping[str, Any]]:
-        """Return a trial's speed-ups against the baselines, as they were measured interleaved."""
+        """Return the speed-ups of a trial over the baselines, measured interleaved."""
         found: Mapping[str, Any] = (self.comparison or {}).get("trials", {}).get(str(trial), {})
         return found
 
@@ -93,7 +83,7 @@ class FrontView:
         fit = all(violation <= 0 for violation in self.violations.get(record.number, {}).values())
         kind = "front" if chosen else ("other" if fit else "unfit")
         if record.origin == "baseline":
-            kind = BASELINES.get(record.number, kind)
+            kind = base_name(record.number)
         cost, quality = self.axes
         lines = [f"trial {record.number}: {recipe_line(record.recipe)}", f"{quality} {y:.4f}, {cost} {x:.4g}"]
         lines += [f"{name} {m[name]:.4g}" for name in ("map50", "size_mib") if name in m]
@@ -107,17 +97,17 @@ class FrontView:
         return PlottedTrial(record.number, x, y, kind, chosen, "\n".join(lines), spread, rise)
 
     def _doubts(self, trial: int) -> list[str]:
-        """Return what is not sure of a point of the front."""
+        """Return the doubts about a trial on the front: unstable latency, ties."""
         point = next((point for point in self.front["front"] if point["trial"] == trial), None)
         if point is None:
             return []
         tied = ", ".join(map(str, point["tied_with"]))
-        said = ["unstable: its latency is known less well than is wanted"] if point["unstable"] else []
-        return said + ([f"tied in latency with trial {tied}"] if tied else [])
+        lines = ["unstable: its latency is known less well than is wanted"] if point["unstable"] else []
+        return lines + ([f"tied in latency with trial {tied}"] if tied else [])
 
 
 def front_csv(picture: FrontView) -> str:
-    """Return the front as CSV: a row for each point, every metric a column."""
+    """Return the front as CSV, with a row for each point and a column for each metric."""
     names = sorted({name for point in picture.front["front"] for name in point["metrics"]})
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -129,85 +119,33 @@ def front_csv(picture: FrontView) -> str:
 
 
 def front_png(picture: FrontView, file: Path) -> None:
-    """Draw all trials, the front as a step line and both baselines."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
-
-    from paretune.reports.front_plot import log_ticks
-
-    figure = Figure(figsize=(9, 5), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set_title(f"{picture.front['sweep']} on {picture.front['target']}", loc="left", fontsize=12, fontweight="bold")
-    axes.spines[["top", "right"]].set_visible(False)
-    frame = picture.frame
-    if frame is not None:
-        axes.set_xscale("log")
-        axes.set(xlim=frame.x, ylim=frame.y, xlabel=f"{frame.names[0]}, log scale", ylabel=frame.names[1])
-        ticks = log_ticks(*frame.x)
-        axes.xaxis.set_major_locator(FixedLocator(ticks))
-        axes.xaxis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in ticks]))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.grid(visible=True, color="#e3e6ea")
-        axes.set_axisbelow(True)
-        _draw(axes, picture.marks, frame)
-        axes.legend(loc="lower right", fontsize=8, framealpha=0.9)
-    else:
-        axes.text(0.5, 0.5, "no complete trial yet", ha="center", transform=axes.transAxes)
-    figure.savefig(file)
-
-
-def _draw(axes: Any, marks: Sequence[PlottedTrial], frame: PlotRange) -> None:
-    """Draw marks into matplotlib axes; what lies below the frame becomes a triangle on its edge."""
-    chosen = sorted((mark for mark in marks if mark.chosen), key=lambda mark: mark.x)
-    axes.step([m.x for m in chosen], [m.y for m in chosen], where="post", c=LINE, lw=1.6, zorder=2)
-    for mark in chosen:
-        axes.annotate(str(mark.trial), (mark.x, mark.y), xytext=(4, 5), textcoords="offset points", fontsize=8)
-        if mark.spread is not None:
-            axes.plot(mark.spread, [mark.y, mark.y], c=LINE, lw=3, alpha=0.35, zorder=2)
-        if mark.rise is not None:
-            axes.plot([mark.x, mark.x], mark.rise, c=LINE, lw=3, alpha=0.35, zorder=2)
-    for kind, (marker, colour, label) in STYLES.items():
-        mine = [mark for mark in marks if mark.kind == kind and mark.y >= frame.y[0]]
-        below = [mark for mark in marks if mark.kind == kind and mark.y < frame.y[0]]
-        style = {"s": 46, "c": "white" if kind == "unfit" else colour, "edgecolors": colour, "zorder": 3}
-        if mine or below:
-            axes.scatter([m.x for m in mine], [m.y for m in mine], marker=marker, label=label, **style)
-        edge = [frame.y[0]] * len(below)
-        axes.scatter([m.x for m in below], edge, marker="v", clip_on=False, **style)
-    if frame.floor is not None:
-        axes.axhline(frame.floor, c=FLOOR, lw=1, ls="--", label="smallest allowed")
-    if frame.ceiling is not None:
-        axes.axvline(frame.ceiling, c=FLOOR, lw=1, ls="--", label="largest allowed")
+    """Draw all trials, the front as a step line, and both baselines into a PNG file."""
+    draw_front(f"{picture.front['sweep']} on {picture.front['target']}", picture.marks, picture.frame, file)
 
 
 def front_html(picture: FrontView) -> str:
-    """Return a page with the plot and the table, that needs nothing from anywhere."""
+    """Return a page with the plot and the table that needs no other file."""
     front, frame = picture.front, picture.frame
-    template = Template((Path(__file__).parent / "front_page.html").read_text(encoding="utf-8"))
-    chosen = [point["trial"] for point in front["front"]]
-    told = picture.comparison if front["decided_by"] == "comparison" else None
-    bases = [point_of(r, told) for r in picture.records if r.number in BASELINES and r.state == "complete"]
-    rows = [_row(picture, point, "") for point in front["front"]]
-    rows += [_row(picture, point, "base") for point in bases if point["trial"] not in chosen]
-    return template.substitute(
-        tested="<th>Δ map test</th>" if _tested(picture) else "",
-        sweep=html.escape(str(front["sweep"])),
-        target=html.escape(str(front["target"])),
-        summary=html.escape(_summary(picture)),
-        plot="<p>no complete trial yet</p>" if frame is None else svg(picture.marks, frame),
-        rows="\n".join(rows),
-        footnote=html.escape(_footnote(picture)),
-        notes=_notes(picture),
-        advice=_advice(picture),
-        failed=_failed(picture),
+    compared = picture.comparison if front["decided_by"] == "comparison" else None
+    bases = [point_of(r, compared) for r in picture.records if r.number < len(BASELINES) and r.state == "complete"]
+    failures = [
+        f"trial {record.number}: {recipe_line(record.recipe)}: {_first_line(record)}"
+        for record in picture.failed[:MOST_FAILED]
+    ]
+    more = len(picture.failed) - MOST_FAILED
+    return render(
+        "front_page.html",
+        front=front,
+        summary=_summary(picture),
+        kinds=[(kind, name) for kind, (_, _, name) in STYLES.items()],
+        plot=None if frame is None else svg_values(picture.marks, frame),
+        rows=front_table(front, picture.comparison, bases),
+        footnote=_footnote(picture),
+        notes=[*(picture.comparison or {}).get("notes", ()), *doubts(front, picture.comparison)],
+        advice=advice_table(picture.advice),
+        failed=picture.failed,
+        failures=failures + ([f"and {more} more"] if more > 0 else []),
     )
-
-
-def _tested(picture: FrontView) -> bool:
-    """Tell whether the front was evaluated on the split test too."""
-    return ((picture.front["baseline"] or {}).get("test")) is not None
 
 
 def _summary(picture: FrontView) -> str:
@@ -224,91 +162,14 @@ def _footnote(picture: FrontView) -> str:
     beyond = ", ".join(
         f"{metric} {'unknown' if value is None else f'{value:.4g}'}" for metric, value in reference.items()
     )
-    said = "not defined" if volume is None else f"{volume:.4f} (cost on a log scale; reference {beyond})"
+    measure = "not defined" if volume is None else f"{volume:.4f} (cost on a log scale; reference {beyond})"
     speed = "Speed-ups: measured interleaved in one run."
     if picture.comparison is None:
         speed = "Speed-ups are measured interleaved, at the end of the sweep."
     elif "reason" in picture.comparison:
         speed = f"Speed-ups are not known: {picture.comparison['reason']}."
     sure = "Pale bars and small figures: 95 % intervals."
-    return f"Δ: difference to the eager baseline, on the same images. {speed} {sure} Hypervolume {said}."
-
-
-def _row(picture: FrontView, point: Mapping[str, Any], kind: str) -> str:
-    m, base = point["metrics"], (picture.front["baseline"] or {"metrics": {}})["metrics"]
-    gains = picture.gains(point["trial"])
-
-    def cell(value: float | None, form: str) -> str:
-        return "<td>–</td>" if value is None else f"<td>{value:{form}}</td>"  # noqa: RUF001 - an empty cell
-
-    def change(metric: str, m: Mapping[str, float | None], base: Mapping[str, float | None]) -> str:
-        low, _, high = change_in(m, metric) or (0.0, 0.0, 0.0)
-        value, before = m.get(metric), base.get(metric)
-        if value is None or before is None:
-            return cell(None, "")
-        if low == high:
-            return cell(value - before, "+.3f")
-        return f"<td>{value - before:+.3f}<br><small>{low:+.3f} to {high:+.3f}</small></td>"
-
-    def gain(name: str) -> str:
-        if name not in gains:
-            return cell(None, "")
-        row = gains[name]
-        if row["low"] == row["high"]:  # the baseline itself
-            return cell(row["speedup"], ".2f")
-        tied = "tied, " if row["verdict"] == "tied" else ""
-        return f"<td>{row['speedup']:.2f}<br><small>{tied}{row['low']:.2f} to {row['high']:.2f}</small></td>"
-
-    params = m.get("params")
-    cells = [cell(m.get("map"), ".3f"), change("map", m, base)]
-    if _tested(picture):
-        on_test = (point["test"] or {"metrics": {}})["metrics"]
-        cells.append(change("map", on_test, picture.front["baseline"]["test"]["metrics"]))
-    cells += [cell(m.get("map50"), ".3f"), change("map50", m, base)]
-    latency = cell(m.get("latency_ms"), ".2f")
-    if said := marks(point):
-        latency = latency.replace("</td>", f"<br><small>{html.escape(' '.join(said))}</small></td>")
-    cells += [latency, gain("eager"), gain("onnxruntime"), cell(m.get("size_mib"), ".2f")]
-    cells += [cell(None if params is None else params / 1e6, ".2f")]
-    recipe = html.escape(recipe_line(point["recipe"]))
-    head = f'<tr class="{kind}" data-trial="{point["trial"]}"><td>{point["trial"]}</td><td class="r">{recipe}</td>'
-    return "".join([head, *cells, "</tr>"])
-
-
-def _notes(picture: FrontView) -> str:
-    """Return what a reader of the speed-ups must know."""
-    said = [*(picture.comparison or {}).get("notes", ()), *doubts(picture.front, picture.comparison)]
-    notes = [f"<li>{html.escape(note)}</li>" for note in said]
-    return f'<ul class="dim">{"".join(notes)}</ul>' if notes else ""
-
-
-def _advice(picture: FrontView) -> str:
-    """Return a table of what advice predicted beside what was measured."""
-    if not picture.advice:
-        return ""
-    rows = []
-    for one in picture.advice:
-        trials = "".join(f"<td>{'–' if one[name] is None else one[name]}</td>" for name in ("trial", "against"))  # noqa: RUF001
-        known = one["speedup"] is not None
-        measured = f"{one['speedup']:.2f}<br><small>{one['low']:.2f} to {one['high']:.2f}</small>" if known else "–"  # noqa: RUF001
-        words = f'<td class="r">{html.escape(one["knob"])}</td>{trials}<td>{one["predicted"]:.2f}</td>'
-        rows.append(f'<tr>{words}<td>{measured}</td><td class="r">{html.escape(outcome_words(one))}</td></tr>')
-    names = "<th>trial</th><th>against</th><th>predicted</th><th>measured</th>"
-    head = f'<thead><tr><th class="r">advice</th>{names}<th class="r">outcome</th></tr></thead>'
-    title = "<h2>Advice that was tried first: times as fast from image to boxes</h2>"
-    return f'{title}<div class="wide"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
-
-
-def _failed(picture: FrontView) -> str:
-    if not picture.failed:
-        return ""
-    rows = [
-        f"<li>trial {record.number}: {html.escape(recipe_line(record.recipe))}: {html.escape(_first_line(record))}</li>"
-        for record in picture.failed[:MOST_FAILED]
-    ]
-    more = len(picture.failed) - MOST_FAILED
-    rows += [f"<li>and {more} more</li>"] if more > 0 else []
-    return f"<details><summary>{len(picture.failed)} failed</summary><ul>{''.join(rows)}</ul></details>"
+    return f"Δ: difference to the eager baseline, on the same images. {speed} {sure} Hypervolume {measure}."
 
 
 def _first_line(record: Record) -> str:

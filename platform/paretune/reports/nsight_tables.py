@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from paretune.core.metrics import UNKNOWN
 from paretune.profiling.nsight.kernels import BOUND_FROM, Kernel
 from paretune.profiling.nsight.run import NsightResult, NsightResults
-from paretune.reports.profile_tables import UNKNOWN, Table
+from paretune.reports.tables import Table, number
 
 TOP = 15
 """Kernels with a row of their own."""
@@ -64,16 +65,12 @@ def _row(kernel: Kernel) -> tuple[str, ...]:
         str(kernel.launches),
         f"{kernel.seconds * 1e3:.4f}",
         f"{kernel.share:.1%}",
-        *(_number(percent, ".0f") for percent in percents),
-        _number(kernel.waves, ".2f"),
-        _number(None if operations is None else operations / 1e12, ".3g"),
-        _number(kernel.intensity, ".3g"),
+        *(number(percent, ".0f") for percent in percents),
+        number(kernel.waves, ".2f"),
+        number(None if operations is None else operations / 1e12, ".3g"),
+        number(kernel.intensity, ".3g"),
         kernel.bound or UNKNOWN,
     )
-
-
-def _number(value: float | None, how: str) -> str:
-    return UNKNOWN if value is None else format(value, how)
 
 
 def _short(text: str, most: int) -> str:

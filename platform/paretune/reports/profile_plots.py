@@ -1,8 +1,7 @@
-"""Pictures of profiles, each a PNG: how latencies are distributed, which layers take longest, the roofline."""
+"""Pictures of profiles, each a PNG: distribution of latencies, slowest layers, speed-ups, roofline."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,23 +12,24 @@ from paretune.profiling.latency.result import Latency
 from paretune.profiling.latency.samples import milliseconds
 from paretune.profiling.operators import OperatorTimes
 from paretune.profiling.roofline.diagnosis import Diagnosis, LayerBound
+from paretune.reports.figures import label, new_figure, png
 from paretune.reports.profile_tables import TOP, layer_of
 
 BLUE, GREY, GREEN, RED = "#4285f4", "#9aa0a6", "#34a853", "#ea4335"
 COLOURS: dict[LayerBound, str] = {"compute": BLUE, "memory": GREEN, "launch": RED}
 LARGEST_DOT = 400.0
-"""Area of the slowest layer's dot in points."""
+"""Area of the slowest layer's dot in square points."""
+LONGEST = 200
+"""Characters of a name in a picture."""
 
 
 def distributions(names: Sequence[str], latencies: Sequence[Latency]) -> bytes:
-    """Draw the share of inferences (0 to 1) over the time within which they end (ms), one curve each, as PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4), dpi=110, layout="constrained")
+    """Return a PNG of the share of inferences (0 to 1) that end within a time (ms), with a curve for each artefact."""
+    figure = new_figure(9, 4)
     axes = figure.subplots()
     for name, latency in zip(names, latencies, strict=True):
         times = np.sort(milliseconds(latency.rows, "latency", "wall"))
-        (curve,) = axes.step(times, np.arange(1, len(times) + 1) / len(times), where="post", label=name)
+        (curve,) = axes.step(times, np.arange(1, len(times) + 1) / len(times), where="post", label=label(name, LONGEST))
         axes.axvline(float(np.median(times)), color=curve.get_color(), linewidth=0.8)
         axes.axvspan(*latency.spread(), color=curve.get_color(), alpha=0.12)
     axes.set_xlim(
@@ -37,65 +37,58 @@ def distributions(names: Sequence[str], latencies: Sequence[Latency]) -> bytes:
     )
     axes.set_xlabel("image to boxes, ms")
     axes.set_ylabel("share of inferences")
-    for text in axes.legend(loc="lower right", fontsize=8).get_texts():
-        text.set_parse_math(False)
-    return _png(figure)
+    axes.legend(loc="lower right", fontsize=8)
+    return png(figure)
 
 
-def layers(name: str, found: OperatorTimes) -> bytes:
-    """Draw the operators that take most of a network as bars (ms, and their share), as PNG."""
-    from matplotlib.figure import Figure
-
-    first = found.operators[:TOP]
-    figure = Figure(figsize=(9, 0.9 + 0.27 * len(first)), dpi=110, layout="constrained")
+def layers(name: str, times: OperatorTimes) -> bytes:
+    """Return a PNG of the slowest operators of a network as bars: milliseconds, and their share."""
+    first = times.operators[:TOP]
+    figure = new_figure(9, 0.9 + 0.27 * len(first))
     axes = figure.subplots()
-    bars = axes.barh(range(len(first)), [found.scaled_ms([one]) for one in first], color=BLUE)
-    axes.bar_label(bars, [f"{found.share([one]):.1%}" for one in first], padding=3, fontsize=8)
-    labels = [f"{layer_of(one)} {one.kind}" for one in first]
-    axes.set_yticks(range(len(first)), labels, fontsize=8, parse_math=False)
+    bars = axes.barh(range(len(first)), [times.scaled_ms([one]) for one in first], color=BLUE)
+    axes.bar_label(bars, [f"{times.share([one]):.1%}" for one in first], padding=3, fontsize=8)
+    labels = [label(f"{layer_of(one)} {one.kind}", LONGEST) for one in first]
+    axes.set_yticks(range(len(first)), labels, fontsize=8)
     axes.invert_yaxis()
     axes.margins(x=0.1)
     axes.set_xlabel("ms")
-    axes.set_title(f"{name}: layers that take longest", fontsize=9, parse_math=False)
-    return _png(figure)
+    axes.set_title(label(f"{name}: layers that take longest", LONGEST), fontsize=9)
+    return png(figure)
 
 
 def ratios(names: Sequence[str], comparison: Comparison) -> bytes:
-    """Draw how many times as fast artefacts are as the first, interleaved, with 95 % intervals, as PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 1.2 + 0.4 * len(names)), dpi=110, layout="constrained")
+    """Return a PNG of the speed-ups of artefacts over the first, measured interleaved, with 95 % intervals."""
+    figure = new_figure(9, 1.2 + 0.4 * len(names))
     axes = figure.subplots()
-    for shift, network, colour, label in (
+    for shift, network, colour, part in (
         (-0.18, False, BLUE, "image to boxes"),
         (0.18, True, GREY, "the network alone"),
     ):
         found = comparison.ratios(network=network)
         times = np.array([1 / ratio.ratio for ratio in found])
-        axes.barh(np.arange(len(found)) + shift, times, 0.34, color=colour, label=label, xerr=_whiskers(found))
+        axes.barh(np.arange(len(found)) + shift, times, 0.34, color=colour, label=part, xerr=_whiskers(found))
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
+    axes.set_yticks(range(len(names)), [label(name, LONGEST) for name in names], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel(f"times as fast as {names[comparison.baseline]}", parse_math=False)
+    axes.set_xlabel(label(f"times as fast as {names[comparison.baseline]}", LONGEST))
     axes.legend(fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def _whiskers(found: Sequence[LatencyRatio]) -> Any:
-    """Return how far the intervals of speedups reach to either side, (2, N)."""
+    """Return how far the intervals of speed-ups reach to either side, (2, N)."""
     low = [max(0.0, 1 / ratio.ratio - 1 / ratio.high) for ratio in found]
     return np.array([low, [max(0.0, 1 / ratio.low - 1 / ratio.ratio) for ratio in found]])
 
 
 def roofline(found: Diagnosis) -> bytes:
-    """Draw what each layer attains (GFLOP/s) over its operations per byte, below the measured roofs, as PNG.
+    """Return a PNG of the GFLOP/s of each layer over its operations per byte, below the measured roofs.
 
-    The dots are as large as the layers' times; Williams et al., CACM 52(4), 2009.
+    The area of a dot is proportional to the layer's time. Method: Williams et al., CACM 52(4), 2009.
     """
-    from matplotlib.figure import Figure
-
     layers, roofs = [layer for layer in found.layers if layer.ms and layer.work.nbytes], found.roofs
-    figure = Figure(figsize=(9, 5), dpi=110, layout="constrained")
+    figure = new_figure(9, 5)
     axes = figure.subplots()
     spread = [layer.intensity for layer in layers] or [1.0]
     span = np.geomspace(min(0.1, *spread) / 2, max(100.0, *spread) * 2, 200)
@@ -125,34 +118,26 @@ def roofline(found: Diagnosis) -> bytes:
     axes.set_xlabel("operations per byte")
     axes.set_ylabel("GFLOP/s")
     copies = f"slopes: {fastest / 1e9:.0f} GB/s in the cache, {slowest / 1e9:.0f} GB/s (dashed) in memory"
-    axes.set_title(f"{roofs.device}, {copies}", fontsize=9, parse_math=False)
+    axes.set_title(label(f"{roofs.device}, {copies}", LONGEST), fontsize=9)
     axes.legend(fontsize=8, loc="lower right", markerscale=0.5)
-    return _png(figure)
+    return png(figure)
 
 
-def promises(tried: Sequence[tuple[str, float, LatencyRatio]]) -> bytes:
-    """Draw what advice was to gain beside what it did, as PNG.
+def predictions(tried: Sequence[tuple[str, float, LatencyRatio]]) -> bytes:
+    """Return a PNG of the predicted and the measured speed-up of each piece of advice.
 
     Args:
-        tried: knob, predicted speedup, measured latency as a share of what it was before.
+        tried: knob, predicted speed-up, and measured latency as a share of the latency before.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 1.2 + 0.5 * len(tried)), dpi=110, layout="constrained")
+    figure = new_figure(9, 1.2 + 0.5 * len(tried))
     axes, places = figure.subplots(), np.arange(len(tried))
     measured = [ratio for _, _, ratio in tried]
     axes.barh(places - 0.2, [predicted for _, predicted, _ in tried], 0.36, color=GREY, label="predicted")
     times = [1 / ratio.ratio for ratio in measured]
     axes.barh(places + 0.2, times, 0.36, color=BLUE, label="measured", xerr=_whiskers(measured))
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_yticks(places, [knob for knob, _, _ in tried], fontsize=8, parse_math=False)
+    axes.set_yticks(places, [label(knob, LONGEST) for knob, _, _ in tried], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("times as fast, image to boxes")
     axes.legend(fontsize=8)
-    return _png(figure)
-
-
-def _png(figure: Any) -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format="png")
-    return out.getvalue()
+    return png(figure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -18,10 +19,15 @@ from paretune.profiling.latency.result import Latency
 from paretune.profiling.latency.throughput import Throughput
 from paretune.profiling.nsight.run import NsightResults
 from paretune.profiling.operators import OperatorTimes
+from paretune.reports.html import Picture, report_page
 from paretune.reports.nsight_tables import nsight_tables
-from paretune.reports.profile_tables import Table, operator_tables, ratio_table, stage_table, throughput_table
+from paretune.reports.profile_tables import operator_tables, ratio_table, stage_table, throughput_table
+from paretune.reports.tables import Table
 from paretune.storage.artefact import Artefact
 from paretune.storage.atomic_files import new_folder
+
+ABOUT = """Of each artefact alone on the device: the share of inferences that took at most so long. The line is the
+median, the band the smallest and largest median of its processes."""
 
 
 @dataclass(frozen=True)
@@ -139,14 +145,39 @@ class Profile:
         return {**told, "artefacts": [{"artefact": folder, **entry} for folder, entry in named]}
 
 
+def profile_page(
+    measured: Sequence[tuple[str, Latency]],
+    counted: Sequence[tuple[str, OperatorTimes | str]],
+    tables: Sequence[Table],
+    comparison: Comparison | None = None,
+) -> str:
+    """Return the page of a profile as HTML, its pictures inside.
+
+    Args:
+        measured: name of each artefact and its latency alone.
+        counted: name of each artefact and its operators, or why they are not known; empty if they were not asked for.
+        tables: the profile's tables.
+        comparison: the comparison of the measured artefacts, or None.
+    """
+    from paretune.reports.profile_plots import distributions, layers, ratios
+
+    names, latencies = zip(*measured, strict=True)
+    shown = [] if comparison is None else [Picture("times as fast as the first", ratios(names, comparison))]
+    latency = Picture("distribution of latencies", distributions(names, latencies), "Latencies", ABOUT)
+    slowest = [
+        Picture("layers that take longest", layers(name, times))
+        for name, times in counted
+        if not isinstance(times, str)
+    ]
+    return report_page("Profile", [*shown, *tables, latency, *slowest])
+
+
 def write_profile(profile: Profile, folder: Path) -> None:
     """Write the page, the figures and the raw samples into a new folder, all of them or nothing.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    from paretune.reports.profile_page import page
-
     try:
         with new_folder(folder) as draft:
             for number, latency in enumerate(profile.latencies):
@@ -162,6 +193,6 @@ def write_profile(profile: Profile, folder: Path) -> None:
             if profile.nsight is not None:
                 profile.nsight.save(draft)
             layers = list(zip(profile.names, profile.operators, strict=False))
-            (draft / "profile.html").write_text(page(profile.measured, layers, profile.tables(), comparison))
+            (draft / "profile.html").write_text(profile_page(profile.measured, layers, profile.tables(), comparison))
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from paretune.core.metrics import UNKNOWN
 from paretune.profiling.energy.measure import Energy
 from paretune.profiling.latency.compare import Comparison
 from paretune.profiling.latency.deployment import DeploymentLatency
@@ -23,24 +23,12 @@ from paretune.profiling.latency.samples import (
 )
 from paretune.profiling.latency.throughput import Throughput
 from paretune.profiling.operators import OperatorTimes
+from paretune.reports.tables import Table
 from paretune.runtimes.base import Operator
 
-UNKNOWN = "-"
 TOP = 10
 """Layers that a table or picture names; the others are added up."""
 PERCENTILES = ((50, P50_SAMPLES), (90, P90_SAMPLES), (95, P95_SAMPLES), (99, P99_SAMPLES))
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table."""
-
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
-    """Columns of words, besides the first; others hold numbers."""
 
 
 def stage_table(

@@ -1,37 +1,39 @@
-"""What is shown in a terminal: the front as a table, a line for each trial."""
+"""Lines and tables for the terminal: the front, a trial, accuracies."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from paretune.core.console import table_text
-from paretune.core.metrics import change_in, change_names
+from paretune.core.baselines import EAGER
+from paretune.core.metrics import change_names, in_order
 from paretune.core.recipe_text import recipe_line
+from paretune.reports import front_table as tables
+from paretune.reports.front_table import doubts
+from paretune.reports.tables import number as figure
 from paretune.search.pareto_front import FrontRules, pareto_front
 from paretune.storage.trial_record import Record
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-UNKNOWN = "-"
+LINE = ("map", "map50", "latency_ms")
+"""Metrics in the line of a trial, with the objectives."""
+__all__ = ["advice_table", "doubts", "figures_line", "front_table", "time_left", "trial_line", "unsure"]
 
 
 def figures_line(metrics: Mapping[str, float | None]) -> str:
-    """Return a network's accuracy in one line; what is unknown is a dash."""
-    words = [f"{name} {_number(metrics.get(name), 3)}" for name in ("map", "map50", "precision", "recall", "f1")]
+    """Return the accuracy of a network in one line, with a dash for each unknown figure."""
+    words = [f"{name} {figure(metrics.get(name), '.3f')}" for name in ("map", "map50", "precision", "recall", "f1")]
     sure = metrics.get("confidence")
     return ", ".join(words) + ("" if sure is None else f" at confidence {sure:.2f}")
 
 
 def trial_line(number: int, records: Sequence[Record], judge: FrontRules, budget: int) -> str:
-    """Return what one finished trial says: how far the sweep is, what came of it, whether it is on the front.
+    """Return a line on a finished trial: progress of the sweep, its figures, whether it is on the front.
 
     Args:
-        number: of the trial.
-        records: of all trials so far, on one scale.
+        number: the trial's number.
+        records: records of all trials so far, on one scale.
         judge: objectives and constraints.
-        budget: trials of the whole sweep.
+        budget: number of trials of the whole sweep.
     """
     record = next(r for r in records if r.number == number)
     failed = sum(r.state == "failed" for r in records)
@@ -41,10 +43,11 @@ def trial_line(number: int, records: Sequence[Record], judge: FrontRules, budget
         reason = next(iter((record.failure or "").splitlines()), "unknown reason")
         return f"{head}: {recipe}: FAILED: {reason[:160]}"
     m, ms = record.metrics, record.metrics.get("latency_ms")
-    figures = f"map {_number(m.get('map'), 3)}, map50 {_number(m.get('map50'), 3)}, {_number(ms, 2)} ms"
+    rows = in_order([*LINE, *(objective.metric for objective in judge.objectives)])
+    figures = ", ".join(row.phrase(m.get(row.name)) for row in rows)
     allowed = [r for r in records if r.state == "complete" and judge.feasible(r)]
     front = [allowed[i].number for i in pareto_front([r.metrics for r in allowed], judge.objectives)]
-    base = next((r.metrics.get("latency_ms") for r in records if r.number == 0), None)
+    base = next((r.metrics.get("latency_ms") for r in records if r.number == EAGER), None)
     gain = f" ({base / ms:.1f}x eager)" if base and number and ms else ""
     mark = f"; on the front of {len(front)}" if number in front else ""
     mark = mark if judge.feasible(record) else "; breaks a constraint"
@@ -53,159 +56,47 @@ def trial_line(number: int, records: Sequence[Record], judge: FrontRules, budget
 
 
 def time_left(records: Sequence[Record], budget: int) -> str:
-    """Return an estimate of the time that is left, from the trials done, the two baselines apart.
+    """Return an estimate of the remaining time from the finished trials, without the two baselines.
 
-    Counted is the time in which any trial ran: trials at the same time share it, and a pause is none.
+    It rests on the time in which at least one trial ran: trials at the same time share it, and pauses do not count.
     """
-    mine = sorted((r.started, r.finished) for r in records if r.origin != "baseline")
+    spans = sorted((r.started, r.finished) for r in records if r.origin != "baseline")
     left = budget - len(records)
-    if not mine or left <= 0:
+    if not spans or left <= 0:
         return ""
     busy, until = 0.0, 0.0
-    for start, end in mine:
+    for start, end in spans:
         busy += max(0.0, end - max(start, until))
         until = max(until, end)
-    minutes = left * busy / len(mine) / 60
+    minutes = left * busy / len(spans) / 60
     return f", about {minutes:.0f} min left" if minutes >= 1.5 else ", about a minute left"
 
 
 def front_table(front: Mapping[str, Any], comparison: Mapping[str, Any] | None) -> str:
-    """Render a front as a table, with speed-ups against both baselines and map differences.
+    """Return a front as text, with the eager baseline in the last row.
 
     Args:
-        front: as ``front.front_object`` returns it.
-        comparison: as ``finalists.compare_front`` returns it; None before the end of a sweep.
+        front: result of ``front.front_object``.
+        comparison: result of ``finalists.compare_front``; None before the end of a sweep.
     """
-    from rich import box
-    from rich.table import Table
-
-    baseline = front["baseline"]
-    said = ", ".join(f"{direction} {metric}" for metric, direction in front["objectives"].items())
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    tested = baseline is not None and baseline.get("test") is not None
-    names = ["trial", "recipe", "map", "Δ map", *(["Δ map test"] if tested else []), "map50", "ms"]
-    for name in (*names, "x eager", "x ONNX RT", "MiB", "params"):
-        recipe = name == "recipe"
-        table.add_column(name, justify="left" if recipe else "right", no_wrap=not recipe, overflow="fold")
-    for point in front["front"]:
-        table.add_row(*_row(point, baseline, comparison))
-    if baseline is not None and baseline["trial"] not in [p["trial"] for p in front["front"]]:
-        table.add_section()
-        table.add_row(*_row(baseline, baseline, comparison))
-    return _titled(f"front of {front['sweep']} on target {front['target']}: {said}", table)
+    return tables.front_table(front, comparison, [front["baseline"]] if front["baseline"] else []).text()
 
 
 def advice_table(outcomes: Sequence[Mapping[str, Any]]) -> str:
-    """Render what came of advice as a table: predicted against measured, what did not help included.
+    """Return predicted and measured speed-up of each piece of advice as text.
 
     Args:
-        outcomes: as ``promises.Outcome.tree`` returns them.
+        outcomes: results of ``promises.Outcome.tree``.
     """
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("advice", "trial", "against", "predicted", "measured", "outcome"):
-        words = name in {"advice", "outcome"}
-        table.add_column(name, justify="left" if words else "right", no_wrap=not words, overflow="fold")
-    for one in outcomes:
-        trials = [UNKNOWN if one[name] is None else str(one[name]) for name in ("trial", "against")]
-        measured = None if one["speedup"] is None else one
-        table.add_row(one["knob"], *trials, f"{one['predicted']:.2f}", _gain(measured), outcome_words(one))
-    shown = _titled("\nadvice that was tried first: times as fast from image to boxes", table)
-    by = "measured: latency of what the advice was for / of the trial, interleaved in one run, with 95 % intervals"
-    return f"{shown}\n{by}\n"
-
-
-def outcome_words(outcome: Mapping[str, Any]) -> str:
-    """Return in a few words what came of a piece of advice."""
-    known = {True: "helped", False: "did not help", None: outcome["reason"]}
-    return str(known[outcome["helped"]])
-
-
-def _titled(title: str, table: Table) -> str:
-    return "\n".join([title, *table_text(table).splitlines()]).rstrip()
-
-
-def _row(
-    point: Mapping[str, Any], baseline: Mapping[str, Any] | None, comparison: Mapping[str, Any] | None
-) -> list[str]:
-    m = point["metrics"]
-    base = baseline["metrics"] if baseline else {}
-    gains = ((comparison or {}).get("trials") or {}).get(str(point["trial"]), {})
-    tested = (baseline or {}).get("test")
-    on_test = [] if tested is None else [_change((point["test"] or {"metrics": {}})["metrics"], tested["metrics"])]
-    return [
-        str(point["trial"]),
-        recipe_line(point["recipe"]),
-        _number(m["map"], 3),
-        _change(m, base),
-        *on_test,
-        _number(m["map50"], 3),
-        "\n".join([_number(m["latency_ms"], 2), *marks(point)]),
-        _gain(gains.get("eager"), under=True),
-        _gain(gains.get("onnxruntime"), under=True),
-        _number(m["size_mib"], 2),
-        _millions(m["params"]),
-    ]
-
-
-def _gain(row: Mapping[str, Any] | None, *, under: bool = False) -> str:
-    """Return a speed-up with its interval beside or under it; ``=`` before it says that it is a tie."""
-    if row is None:
-        return UNKNOWN
-    if row["low"] == row["high"]:  # the baseline itself
-        return f"{row['speedup']:.2f}"
-    tie = "= " if row["verdict"] == "tied" else ""
-    between = "\n" if under else " "
-    return f"{tie}{row['speedup']:.2f}{between}[{row['low']:.2f}, {row['high']:.2f}]"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return UNKNOWN if value is None else f"{value:.{digits}f}"
-
-
-def _change(metrics: Mapping[str, float | None], base: Mapping[str, float | None]) -> str:
-    """Return how much higher a map is than the baseline's, and under it, where it is known, the interval of that."""
-    value, before = metrics.get("map"), base.get("map")
-    if value is None or before is None:
-        return UNKNOWN
-    low, _, high = change_in(metrics, "map") or (0.0, 0.0, 0.0)
-    return f"{value - before:+.3f}" + (f"\n[{low:+.3f}, {high:+.3f}]" if low < high else "")
-
-
-def marks(point: Mapping[str, Any]) -> list[str]:
-    """Return the marks of a point: whether its latency is unstable, and with which points it is tied."""
-    tied = ", ".join(map(str, point["tied_with"]))
-    return [*(["~"] if point["unstable"] else []), *([f"= {tied}"] if tied else [])]
-
-
-def doubts(front: Mapping[str, Any], comparison: Mapping[str, Any] | None) -> list[str]:
-    """Return a line for each kind of mark in a front's table, and for what the front was not decided by."""
-    points = front["front"]
-    told = []
-    if any(point["tied_with"] for point in points):
-        told.append("=: the comparison cannot tell which of these trials is faster")
-    if any(point["unstable"] for point in points):
-        told.append("~: unstable, the latency is known less well than is wanted")
-    if front["decided_by"] == "trials" and comparison is None:
-        told.append("not compared yet: the front is that of single trials until the sweep ends")
-    if left_out := (comparison or {}).get("left_out"):
-        told.append(f"not compared: {', '.join(f'trial {number} ({why})' for number, why in left_out.items())}")
-    if (comparison or {}).get("no_test"):
-        told.append(f"accuracy on test is not known: {(comparison or {})['no_test']}")
-    return told
+    table = tables.advice_table(outcomes)
+    return "\n".join(["", table.text(), *table.notes, ""])
 
 
 def unsure(metric: str, max_drop: float, metrics: Mapping[str, float | None]) -> str | None:
-    """Say that a loss may be larger than is allowed; None where it surely is not, or its interval is not known."""
+    """Return a warning that a loss may be larger than allowed; None if it surely is not, or its interval is unknown."""
     smallest, _, largest = change_names(metric)
     low, high = metrics.get(smallest), metrics.get(largest)
     if low is None or high is None or low >= -max_drop:
         return None
-    told = f"not sure: {metric} changed by {low:+.3f} to {high:+.3f} (95 %), and may fall by {max_drop:g}"
-    return f"{told}; `constraints: {{{smallest}: {{min: {-max_drop:g}}}}}` asks for certainty"
-
-
-def _millions(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{value / 1e6:.2f} M"
+    warning = f"not sure: {metric} changed by {low:+.3f} to {high:+.3f} (95 %), and may fall by {max_drop:g}"
+    return f"{warning}; `constraints: {{{smallest}: {{min: {-max_drop:g}}}}}` asks for certainty"

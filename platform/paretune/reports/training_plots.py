@@ -1,28 +1,26 @@
-"""Pictures of a training: its curves, and what the network finds in some images."""
+"""Pictures of a training: its curves, and some images with true and detected boxes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paretune.core.types import SURE, Annotations, Detections, Image
+from paretune.reports.figures import FOUND, TRUE, draw_box, new_figure, plain_axes, save_png
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-TRUE, FOUND = "#34a853", "#d93025"
 COLUMNS = 4
+"""Images in a row."""
 
 
 def curves_png(entries: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Draw loss terms, accuracy, learning rate and speed over the epochs.
 
     Args:
-        entries: as ``training.json`` has them.
-        file: the picture.
+        entries: the epochs as in ``training.json``.
+        file: the PNG file.
     """
-    figure = _figure(10, 6)
+    figure = new_figure(10, 6)
     numbers = [entry["number"] for entry in entries]
     grid = figure.subplots(2, 2, sharex=True)
     for name in entries[0]["losses"] if entries else ():
@@ -42,9 +40,8 @@ def curves_png(entries: Sequence[Mapping[str, Any]], file: Path) -> None:
     grid[1, 1].plot(numbers, [entry["images_per_second"] for entry in entries], marker=".", c="#5f6368")
     grid[1, 1].set(title="images per second", xlabel="epoch", ylim=(0, None))
     for axes in grid.flat:
-        axes.grid(visible=True, color="#e3e6ea")
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file)
+        plain_axes(axes)
+    save_png(figure, file)
 
 
 def samples_png(
@@ -54,9 +51,17 @@ def samples_png(
     classes: Sequence[str],
     file: Path,
 ) -> None:
-    """Draw images with the true boxes and the found ones that are sure enough, labelled."""
+    """Draw images with their true boxes, and with the detected boxes whose score is at least ``SURE``, labelled.
+
+    Args:
+        images: RGB uint8 (H, W, 3).
+        truths: true boxes of each image.
+        found: detections in each image.
+        classes: names by label.
+        file: the PNG file.
+    """
     rows = -(-len(images) // COLUMNS) or 1
-    figure = _figure(3.2 * COLUMNS, 2.8 * rows + 0.4)
+    figure = new_figure(3.2 * COLUMNS, 2.8 * rows + 0.4)
     figure.suptitle(f"true boxes green; found ones red, from a score of {SURE}", fontsize=11, x=0.01, ha="left")
     grid = figure.subplots(rows, COLUMNS, squeeze=False)
     for axes in grid.flat:
@@ -64,26 +69,8 @@ def samples_png(
     for axes, image, truth, detections in zip(grid.flat, images, truths, found, strict=False):
         axes.imshow(image)
         for box, label in zip(truth.boxes, truth.labels, strict=True):
-            _box(axes, box, TRUE, classes[label], below=True)
+            draw_box(axes, box, TRUE, classes[label], below=True)
         for box, label, score in zip(detections.boxes, detections.labels, detections.scores, strict=True):
             if score >= SURE:
-                _box(axes, box, FOUND, f"{classes[label]} {score:.2f}", below=False)
-    figure.savefig(file)
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _box(axes: Any, box: Any, colour: str, text: str, *, below: bool) -> None:
-    from matplotlib.patches import Rectangle
-
-    x1, y1, x2, y2 = (float(value) for value in box)
-    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=1.2))
-    place = {"va": "top", "y": y2} if below else {"va": "bottom", "y": y1}
-    axes.text(x=x1, s=text, c=colour, fontsize=6, clip_on=True, **place)
+                draw_box(axes, box, FOUND, f"{classes[label]} {score:.2f}")
+    save_png(figure, file)

@@ -4,7 +4,8 @@ Every function takes its own random generator, so that results depend neither on
 training was resumed. torchvision.transforms.v2 has most of these functions, but draws from torch's global state, which
 threads cannot share; the tests compare with it.
 
-A box is kept while a quarter of its area, and one pixel in each direction, lies in the image, and is clipped to it.
+A box is kept while a quarter of its area, and one pixel in each direction, lies in the image, an entry to ignore while
+any part of it does; both are clipped to the image.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def seen(annotations: Annotations, boxes: Floats, width: float, height: float) -
     cut = np.clip(boxes, 0, limits).astype(np.float32)
     whole, left = (np.maximum(b[:, 2:] - b[:, :2], 0) for b in (boxes, cut))
     kept = (left.prod(1) >= SMALLEST_PART * whole.prod(1)) & (left >= np.minimum(whole, 1.0)).all(1)
-    kept &= left.prod(1) > 0
+    kept = (kept | annotations.ignore) & (left.prod(1) > 0)
     return Annotations(cut[kept], annotations.labels[kept], annotations.ignore[kept])
 
 
@@ -83,7 +84,8 @@ def cropped(picture: AugmentedImage, random: np.random.Generator) -> AugmentedIm
     Liu et al., SSD, arXiv:1512.02325, section 2.2. Without objects, or if no crop is found, the image is unchanged.
     """
     height, width = picture.image.shape[:2]
-    boxes = picture.annotations.boxes
+    truth = picture.annotations
+    boxes = truth.boxes[~truth.ignore]
     least = random.choice(CROP_OVERLAPS)
     for _ in range(CROP_TRIALS if len(boxes) else 0):
         part = np.floor(random.uniform(SMALLEST_CROP, 1, 2) * [width, height]).clip(1)
@@ -94,9 +96,11 @@ def cropped(picture: AugmentedImage, random: np.random.Generator) -> AugmentedIm
         inside = ((centres > corner) & (centres < corner + part)).all(1)
         if inside.any():
             x, y, right, bottom = (int(v) for v in (*corner, *(corner + part)))
-            kept = _chosen(picture.annotations, inside)
-            moved = kept.boxes - np.array([x, y, x, y], np.float32)
-            cut = Annotations(moved.clip(0, np.array([*part, *part], np.float32)), kept.labels, kept.ignore)
+            limits = np.array([*part, *part], np.float32)
+            moved = (truth.boxes - np.array([x, y, x, y], np.float32)).clip(0, limits)
+            kept = np.asarray((moved[:, 2:] > moved[:, :2]).all(1))
+            kept[~truth.ignore] = inside
+            cut = Annotations(moved[kept], truth.labels[kept], truth.ignore[kept])
             return AugmentedImage(np.ascontiguousarray(picture.image[y:bottom, x:right]), cut)
     return picture
 
@@ -178,10 +182,6 @@ def joined(parts: list[Annotations]) -> Annotations:
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.ignore for part in parts]),
     )
-
-
-def _chosen(annotations: Annotations, which: NDArray[np.bool_]) -> Annotations:
-    return Annotations(annotations.boxes[which], annotations.labels[which], annotations.ignore[which])
 
 
 def _overlaps(boxes: Floats, corner: NDArray[np.float64], part: NDArray[np.float64]) -> NDArray[np.float64]:

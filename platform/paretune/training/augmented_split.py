@@ -145,7 +145,7 @@ def _mixed(picture: AugmentedImage, other: AugmentedImage) -> AugmentedImage:
 
 
 def usable(annotations: Annotations) -> Annotations:
-    """Return the annotations without entries to ignore and without boxes of no area."""
+    """Return the annotations without boxes that have no area."""
     boxes = annotations.boxes.reshape(-1, 4)
-    good = ~annotations.ignore & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    good = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     return Annotations(boxes[good], annotations.labels[good], annotations.ignore[good])

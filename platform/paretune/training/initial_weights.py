@@ -13,6 +13,7 @@ from paretune.core.types import Data, InputSize
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.detectors.torchvision_sizes import size_notes
+from paretune.storage.artefact import STRUCTURE
 from paretune.training.history import HISTORY, read_history
 from paretune.training.settings import Training
 
@@ -61,8 +62,8 @@ def report_notes(notes: Sequence[str], say: Callable[[str], None] | None) -> lis
 
 def unsupported_baseline_reason(source: Path, detector: Detector) -> str | None:
     """Return why a folder is not a trained network of a detector, according to its own files, or None."""
-    if not (source / "structure.json").is_file():
-        return f"{source} holds no trained network (structure.json and weights.safetensors)"
+    if not (source / STRUCTURE).is_file():
+        return f"{source} holds no trained network ({STRUCTURE} and weights.safetensors)"
     trained = read_history(source).get("detector", detector.named())
     try:
         same = parse_plugin(trained, DETECTORS) == detector  # an older Paretune wrote fewer fields
@@ -79,7 +80,7 @@ def import_baseline(source: Path, detector: Detector, classes: tuple[str, ...], 
     """
     if reason := unsupported_baseline_reason(source, detector):
         raise UserError(f"baseline: {reason}")
-    from paretune.networks.network_files import STRUCTURE, WEIGHTS, load_network, outputs_of
+    from paretune.networks.network_files import WEIGHTS, load_network, outputs_of
 
     trained = read_history(source).get("classes", list(classes))
     if trained != list(classes):

@@ -60,6 +60,6 @@ class TrainingJob:
 
     def is_done(self) -> bool:
         """Return whether the trained network exists."""
-        from paretune.networks.network_files import STRUCTURE
+        from paretune.storage.artefact import STRUCTURE
 
         return (self.folder / STRUCTURE).is_file()

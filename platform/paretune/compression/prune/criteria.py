@@ -25,6 +25,7 @@ from paretune.core.errors import UserError
 from paretune.core.library_names import IMPORTANCES, SENSITIVITIES
 from paretune.core.types import InputSize
 from paretune.networks.frozen_batchnorm import is_frozen
+from paretune.networks.layer_kinds import WEIGHTED_LAYERS, summed_by_input
 from paretune.networks.network_files import copy_network
 from paretune.system.device_lock import shared_device
 from paretune.training.loader import Batches
@@ -111,11 +112,11 @@ def sensitivity(kind: Kind, network: nn.Module, size: InputSize, context: Contex
     """
     device, settings = context.device, context.training
     copied = copy_network(network).to(device).requires_grad_(True).train()
-    layers: dict[str, nn.Conv2d | nn.Linear] = {}
+    layers: dict[str, nn.Module] = {}
     for name, module in copied.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-        elif isinstance(module, nn.Conv2d | nn.Linear):
+        elif isinstance(module, WEIGHTED_LAYERS):
             layers[name] = module
     batches = Batches(
         context.data.splits["train"],
@@ -142,14 +143,9 @@ def sensitivity(kind: Kind, network: nn.Module, size: InputSize, context: Contex
     return GradientSensitivity(kind, stacked)
 
 
-def _batch_change(kind: Kind, layer: nn.Conv2d | nn.Linear) -> Tensor:
+def _batch_change(kind: Kind, layer: nn.Module) -> Tensor:
     """Return the change of the loss by each input of a layer in one batch, (inputs,)."""
-    weight = layer.weight.detach()
-    product = torch.zeros_like(weight) if layer.weight.grad is None else weight * layer.weight.grad
-    return by_input(layer, product if kind == "taylor" else product.square() / 2)
-
-
-def by_input(layer: nn.Conv2d | nn.Linear, values: Tensor) -> Tensor:
-    """Return values of the shape of a layer's weight, summed over the weights that read each input, (inputs,)."""
-    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-    return values.reshape(groups, len(values) // groups, values.shape[1], -1).sum((1, 3)).flatten()
+    parameter: Tensor = layer.weight  # type: ignore[assignment]
+    weight, gradient = parameter.detach(), parameter.grad
+    product = torch.zeros_like(weight) if gradient is None else weight * gradient
+    return summed_by_input(layer, product if kind == "taylor" else product.square() / 2)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from paretune.core.types import InputSize
 from paretune.detectors.base import Detector
 from paretune.networks.frozen_batchnorm import thawed
+from paretune.networks.layer_kinds import KNOWN_LAYERS
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class GroupLayer:
     name: str
     """Qualified name in the network."""
     layer: nn.Module
-    """A convolution, a linear layer or a batch norm."""
+    """Of one of ``KNOWN_LAYERS``."""
     reads: bool
     """Whether the channels are its inputs; those of a depthwise convolution count as outputs."""
     places: Tensor
@@ -98,8 +99,7 @@ class DependencyGraph(tp.BasePruner):  # type: ignore[misc]
 
     def _block(self, group: Any) -> ChannelGroup:
         first = group[0]
-        counted = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
-        members = tuple(self._member(item) for item in group if isinstance(item.dep.target.module, counted))
+        members = tuple(self._member(item) for item in group if isinstance(item.dep.target.module, KNOWN_LAYERS))
         return ChannelGroup(
             name=self._names[first.dep.target.module],
             channels=len(first.idxs),

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from paretune.compression.base import Context
-from paretune.compression.prune.criteria import by_input
 from paretune.compression.prune.dependency_groups import ChannelGroup, GroupLayer, trace_dependency_groups
 from paretune.core.errors import UserError
 from paretune.core.model import Model
 from paretune.core.types import Annotations
+from paretune.networks.layer_kinds import summed_by_input, summed_by_output
 from paretune.networks.network_files import copy_network
 from paretune.training.loop import Epoch, Options, train
 
@@ -39,10 +39,8 @@ def energies(block: ChannelGroup) -> Tensor:
 
 def _squares(member: GroupLayer, weight: Tensor) -> Tensor:
     """Return the sum of squares of each of a layer's inputs or outputs."""
-    if member.reads:
-        assert isinstance(member.layer, nn.Conv2d | nn.Linear)  # noqa: S101 - nothing else reads
-        return by_input(member.layer, weight.square())
-    return weight.square().reshape(len(weight), -1).sum(1)
+    summed = summed_by_input if member.reads else summed_by_output
+    return summed(member.layer, weight.square())
 
 
 @dataclass(frozen=True)

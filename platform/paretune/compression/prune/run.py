@@ -15,7 +15,7 @@ from paretune.compression.prune.criteria import make_criterion
 from paretune.compression.prune.dependency_groups import trace_dependency_groups
 from paretune.compression.prune.group_lasso import train_with_group_lasso
 from paretune.compression.prune.ranking import Ranking, rank_channels
-from paretune.compression.prune.targets import Stopwatch, find_ratio, flops_left, layer_flops, stopwatch
+from paretune.compression.prune.targets import Stopwatch, find_ratio, flops_by_layer, flops_left, stopwatch
 from paretune.core.library_names import SENSITIVITIES
 from paretune.core.model import Model
 from paretune.networks.network_files import copy_network
@@ -119,7 +119,7 @@ class _Pruning:
             return 1 - left, ranking.left(1 - left)
         size = model.input_size
         with shared_device("cpu"):
-            now, dense = (layer_flops(network, size) for network in (model.torch_network, self.dense.torch_network))
+            now, dense = (flops_by_layer(network, size) for network in (model.torch_network, self.dense.torch_network))
 
         def by_flops(ratio: float) -> float:
             return flops_left(now, ranking.blocks, ranking.lowest(ratio)) / sum(dense.values())

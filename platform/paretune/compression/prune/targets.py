@@ -16,6 +16,7 @@ from paretune.compression.export import training_images
 from paretune.compression.prune.dependency_groups import ChannelGroup
 from paretune.core.model import Model
 from paretune.core.types import Floats, InputSize
+from paretune.networks.layer_kinds import WEIGHTED_LAYERS, layer_flops
 from paretune.profiling.latency.quick_compare import clock_for, quick_ratio
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.system.device_lock import exclusive_device, shared_device
@@ -53,8 +54,8 @@ def find_ratio(left: Callable[[float], float], wanted: float, *, guess: float, s
     return best
 
 
-def layer_flops(network: nn.Module, size: InputSize) -> dict[str, int]:
-    """Return the floating-point operations of every convolution and linear layer for one image, 2 x multiply-adds.
+def flops_by_layer(network: nn.Module, size: InputSize) -> dict[str, int]:
+    """Return the floating-point operations of every weighted layer for one image, 2 x multiply-adds.
 
     Args:
         network: in eval mode on the CPU.
@@ -63,11 +64,10 @@ def layer_flops(network: nn.Module, size: InputSize) -> dict[str, int]:
     flops: dict[str, int] = {}
     hooks = []
     for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, WEIGHTED_LAYERS):
 
-            def count(layer: nn.Module, _: object, made: Tensor, name: str = name) -> None:
-                weight: Tensor = layer.weight  # type: ignore[assignment]
-                flops[name] = flops.get(name, 0) + 2 * made.numel() * weight[0].numel()
+            def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+                flops[name] = flops.get(name, 0) + layer_flops(layer, inputs[0], output)
 
             hooks.append(module.register_forward_hook(count))
     try:
@@ -83,7 +83,7 @@ def flops_left(flops: Mapping[str, int], blocks: Sequence[ChannelGroup], doomed:
     """Return the floating-point operations that remain without these channels; nothing is pruned for it.
 
     Args:
-        flops: of every layer, see ``layer_flops``.
+        flops: of every layer, see ``flops_by_layer``.
         blocks: channel groups of the network.
         doomed: name of a group → the channels to remove.
     """

@@ -76,7 +76,25 @@ def prepare(source: Path, prepared: Path) -> None:
     model = onnx.load(prepared)
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{number}"
+    _close_names(model.graph)
     onnx.save(model, prepared)
+
+
+def _close_names(graph: Any) -> None:
+    """End the name of every constant in a full stop where another tensor has that name with a number behind it.
+
+    ONNX Runtime's quantizer copies a bias that two nodes share, and names the copies ``val_170``, ``val_171`` for
+    ``val_17`` without a look at the tensors that nodes make: the file then computes something else, or does not load.
+    """
+    taken = {name.rstrip("0123456789") for node in graph.node for name in node.output}
+    renamed = {}
+    for tensor in graph.initializer:
+        if tensor.name.rstrip("0123456789") in taken:
+            old = tensor.name
+            renamed[old] = tensor.name = f"{old}."
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)
 
 
 def static(

@@ -34,6 +34,7 @@ class FasterRcnn(Detector):
 
     name: ClassVar[str] = "faster_rcnn"
     usual_lr: ClassVar[float] = 1e-3
+    leaves_out_ignored: ClassVar[bool] = True
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ("smooth_l1", "iou", "giou", "diou", "ciou")
     class_losses: ClassVar[tuple[ClassLoss, ...]] = ("cross_entropy", "focal")
     boxes_compared: ClassVar[Compared | None] = "offsets"

@@ -37,6 +37,7 @@ class Ssd(Detector):
 
     name: ClassVar[str] = "ssd"
     usual_lr: ClassVar[float] = 3e-3
+    leaves_out_ignored: ClassVar[bool] = True
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ("smooth_l1", "iou", "giou", "diou", "ciou")
     class_losses: ClassVar[tuple[ClassLoss, ...]] = ("cross_entropy", "focal")
     boxes_compared: ClassVar[Compared | None] = "offsets"

@@ -45,6 +45,7 @@ class Yolo(Detector):
     name: ClassVar[str] = "yolo"
     teacher_sees_own_size: ClassVar[bool] = True
     usual_lr: ClassVar[float] = 4e-3
+    leaves_out_ignored: ClassVar[bool] = True
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ("iou", "giou", "diou", "ciou")
     class_losses: ClassVar[tuple[ClassLoss, ...]] = ("bce", "focal")
     classes_compared: ClassVar[Compared | None] = "certainties"

@@ -23,7 +23,7 @@ from paretune.core.target import Target
 from paretune.core.types import Image
 from paretune.profiling.environment import environment
 from paretune.profiling.gpu.contention import GpuContention, monitor_gpu
-from paretune.profiling.latency.median_interval import NORMAL, STUDENT
+from paretune.profiling.latency.median_interval import NORMAL, student_quantile
 from paretune.profiling.latency.rounds import MeasuringRound, MeasuringSettings, run_round
 from paretune.profiling.latency.samples import (
     COLUMNS,
@@ -129,8 +129,9 @@ class Comparison:
         of_rounds, of_blocks = self._levels[network]
         other = self.baseline if base is None else base
         rounds = of_rounds[:, index] - of_rounds[:, other]
-        centre, quantile = float(rounds.mean()), STUDENT[min(len(rounds) - 1, len(STUDENT)) - 1]
-        between = quantile * float(rounds.std(ddof=1)) / len(rounds) ** 0.5 if len(rounds) > 1 else float("inf")
+        centre, between = float(rounds.mean()), float("inf")
+        if len(rounds) > 1:
+            between = student_quantile(len(rounds) - 1) * float(rounds.std(ddof=1)) / len(rounds) ** 0.5
         blocks = of_blocks[:, :, index] - of_blocks[:, :, other]
         known = blocks[~np.isnan(blocks)]
         within = NORMAL * MEDIAN_ERROR * float(np.median(np.abs(known))) / max(1, len(known)) ** 0.5

@@ -25,10 +25,8 @@ from paretune.profiling.latency.samples import P50_SAMPLES
 
 NARROW = {"cpu": 0.03, "cuda": 0.01}
 """Half the interval of a median, as a share of it, at which a measurement has seen enough."""
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""97.5 % quantile of Student's t for 1, 2, ... degrees of freedom; beyond, the last one is wide enough."""
 NORMAL = 1.96
-"""The same of the normal distribution."""
+"""97.5 % quantile of the normal distribution."""
 DRAWS = 1000
 BLOCKS = 30
 """Most blocks of a process; of few samples there are as many blocks as samples in a block."""
@@ -71,10 +69,17 @@ def median_interval(processes: Sequence[NDArray[np.float64]]) -> MedianInterval 
     between = _error(_times(drawn, count) @ below.sum(axis=1), steps)
     drawn = rng.integers(blocks, size=(DRAWS, count, blocks)) + blocks * np.arange(count)[:, None]
     within = _error(_times(drawn, count * blocks) @ below.reshape(count * blocks, -1), steps)
-    student = STUDENT[min(count - 1, len(STUDENT)) - 1] * (count / (count - 1)) ** 0.5
+    student = student_quantile(count - 1) * (count / (count - 1)) ** 0.5
     width = float(np.exp(max(student * between, NORMAL * within)))
     centre = float(np.median(pooled))
     return MedianInterval(centre / width, centre * width)
+
+
+def student_quantile(freedom: int) -> float:
+    """Return the 97.5 % quantile of Student's t distribution for so many degrees of freedom, at least 1."""
+    from scipy.special import stdtrit  # scipy.stats takes two seconds to import
+
+    return float(stdtrit(freedom, 0.975))
 
 
 def _below(part: NDArray[np.float64], steps: NDArray[np.float64]) -> NDArray[np.int64]:

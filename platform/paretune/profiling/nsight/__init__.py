@@ -1,1 +1,1 @@
-"""The parts of nsight."""
+"""Kernels of an inference on an NVIDIA GPU by Nsight Compute."""

@@ -1,6 +1,6 @@
-"""The process that Nsight Compute looks at: loads an artefact, warms it up, and runs its network once in a range.
+"""The process that Nsight Compute profiles: it loads an artefact and, after a warm-up, runs its network once.
 
-Started as ``python -m paretune.profiling.nsight.child ARTEFACT IMAGES`` by ``nsight``.
+``run.command`` starts it as ``python -m paretune.profiling.nsight.child ARTEFACT IMAGES``.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from paretune.profiling.latency.worker_client import LOADER
 from paretune.profiling.nsight.run import RANGE
 
 WARM_UP = 5
-"""Inferences before: libraries choose algorithms, CUDA graphs are captured, memory is reserved."""
+"""Inferences before the profiled one: libraries choose algorithms, CUDA graphs are captured, memory is reserved."""
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run; a failure is one line that begins with ``paretune:`` and the code 1."""
+    """Run the process; a failure prints a line that begins with ``paretune:`` and returns 1."""
     parser = argparse.ArgumentParser(prog="nsight_child")
     parser.add_argument("artefact", type=Path)
     parser.add_argument("images", type=Path)
     parser.add_argument("--loader", default=LOADER)
     parser.add_argument("--seconds", type=float, default=0.0, help="after which it ends by itself (default: never)")
     given = parser.parse_args(words)
-    # it need not be in ncu's process group, and must not outlive it on the GPU
+    # this process may be outside of ncu's process group, and must not outlive ncu on the GPU
     signal.setitimer(signal.ITIMER_REAL, given.seconds)
     try:
         module, _, function = given.loader.partition(":")
         predictor = getattr(importlib.import_module(module), function)(given.artefact, Target(device="cuda"))
         run_in_range(predictor, mapped_images(given.images)[0][0])
-    except Exception as error:  # noqa: BLE001 - whatever a runtime may raise becomes one line
+    except Exception as error:  # noqa: BLE001 - whatever a runtime raises becomes one line
         traceback.print_exc()
         print(f"paretune: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return 1
@@ -44,7 +44,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def run_in_range(predictor: Any, image: Any) -> None:
-    """Warm up on an image, then run the network on it once within the NVTX range, the device idle at both ends."""
+    """Run the network on an image several times, then once within the NVTX range with the device idle at both ends."""
     import torch
 
     batch, _ = predictor.preprocess(image)

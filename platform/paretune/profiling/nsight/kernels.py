@@ -1,93 +1,87 @@
-"""Kernels of one inference as Nsight Compute saw them, by name: time, speed of light, roofline, what bounds them."""
+"""The kernels of one inference by name: their time, share of the peaks, arithmetic intensity, and what bounds them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from paretune.profiling.nsight.csv_parser import KernelLaunch, NsightRule
 
 KernelBound = Literal["compute", "memory", "latency"]
 BOUND_FROM = 60.0
-"""Percent of the peak below which, for compute and memory both, a kernel counts as bound by latency. It is the
-threshold of NVIDIA's own speed-of-light rule (``SOLBottleneck``, section SpeedOfLight of Nsight Compute)."""
+"""A kernel that reaches less than this percentage of both peaks, compute and memory, counts as bound by latency.
+
+It is the threshold of NVIDIA's own rule ``SOLBottleneck`` (section SpeedOfLight of Nsight Compute)."""
 ELAPSED, ACTIVE = "avg.pct_of_peak_sustained_elapsed", "avg.pct_of_peak_sustained_active"
-DURATION = ("gpu__time_duration.sum", "gpu__time_duration.avg", "gpu__time_active.sum", "Duration")
-SM = (f"sm__throughput.{ELAPSED}", f"sm__throughput.{ACTIVE}", "Compute (SM) Throughput", "SM Throughput")
-MEMORY = (f"gpu__compute_memory_throughput.{ELAPSED}", "GPU Speed Of Light Throughput: Memory Throughput")
-DRAM = (f"gpu__dram_throughput.{ELAPSED}", f"dram__throughput.{ELAPSED}", "DRAM Throughput")
-OCCUPANCY = (f"sm__warps_active.{ACTIVE}", "Achieved Occupancy")
-WAVES = ("launch__waves_per_multiprocessor", "Waves Per SM")
+DURATION = ("gpu__time_duration.sum", "gpu__time_duration.avg", "gpu__time_active.sum")
+SM = (f"sm__throughput.{ELAPSED}", f"sm__throughput.{ACTIVE}")
+MEMORY = (f"gpu__compute_memory_throughput.{ELAPSED}",)
+DRAM = (f"gpu__dram_throughput.{ELAPSED}", f"dram__throughput.{ELAPSED}")
+OCCUPANCY = (f"sm__warps_active.{ACTIVE}",)
+WAVES = ("launch__waves_per_multiprocessor",)
 PASSES = ("profiler__replayer_passes",)
 CYCLES = (
     "smsp__cycles_elapsed.avg.per_second",
     "sm__cycles_elapsed.avg.per_second",
     "gpc__cycles_elapsed.avg.per_second",
 )
-BYTES_RATE = ("dram__bytes.sum.per_second", "Memory Workload Analysis: Memory Throughput")
+BYTES_RATE = ("dram__bytes.sum.per_second",)
 BYTES = ("dram__bytes.sum",)
 READ = ("dram__bytes_read.sum", "dram__bytes_op_read.sum")
 WRITTEN = ("dram__bytes_write.sum", "dram__bytes_op_write.sum")
-"""Names of a figure, the preferred one first: they change with the chip and with ncu's version."""
+"""Names of the metric for a figure, the preferred one first: they depend on the chip and on the version of ncu."""
 SASS = "smsp__sass_thread_inst_executed_op"
 TENSOR = "sm__ops_path_tensor_src_"
 WIDTH = {"f": 1, "h": 2, "d": 1}
-"""Numbers that an instruction of a thread works on, by the first letter of its name."""
+"""First letter of an instruction (single, half, double precision) → numbers that it works on in each thread."""
 ADDING, FUSED = ("add", "mul"), "fma"
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """All launches of the kernels of one name in one inference. Percentages and waves are means over their time."""
+    """All launches of one kernel in one inference; percentages and waves are means, weighted by time."""
 
     name: str
     launches: int
     seconds: float
-    """Of all launches, under the profiler: for shares, never a latency."""
+    """Time of all launches under the profiler; it serves for shares and is never a latency."""
     share: float
-    """Of the time of all kernels, 0 to 1."""
+    """Share of the time of all kernels, 0 to 1."""
     sm_percent: float | None
-    """Of the peak of the busiest compute unit."""
+    """Share of the peak of the busiest compute unit, in percent."""
     memory_percent: float | None
-    """Of the peak of the busiest part of the memory, caches included."""
+    """Share of the peak of the busiest part of the memory, caches included, in percent."""
     dram_percent: float | None
+    """Share of the peak of the DRAM, in percent."""
     occupancy_percent: float | None
-    """Warps that were active, of those that the chip can hold."""
+    """Active warps as a share of those that the chip can hold, in percent."""
     waves: float | None
-    """Fillings of the whole GPU with blocks."""
+    """How often the blocks fill the whole GPU."""
     operations_per_second: float | None
-    """Additions and multiplications, of floating point everywhere, of integers in tensor cores only."""
+    """Floating-point additions and multiplications per second, and those of integers in tensor cores."""
     intensity: float | None
     """Operations per byte of DRAM traffic."""
     bound: KernelBound | None
     unknown: dict[str, str]
     """Figure → why it is None."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class KernelHint:
-    """What a rule of Nsight Compute proposes for a kernel."""
+    """A proposal of one of Nsight Compute's rules for a kernel."""
 
     kernel: str
     rule: str
     text: str
     speedup_percent: float
-    """Its own estimate for the kernel."""
+    """The rule's own estimate for the kernel."""
     saves: float
-    """That estimate as a share of the time of all kernels, 0 to 1."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return asdict(self)
+    """The estimate as a share of the time of all kernels, 0 to 1."""
 
 
 def by_name(launches: Iterable[KernelLaunch]) -> tuple[Kernel, ...]:
-    """Return kernels by name, the one that takes longest first; launches without a duration are left out."""
+    """Return the kernels by name, the longest first; launches without a duration are left out."""
     timed = [(launch, seconds) for launch in launches if (seconds := launch.number(*DURATION)) is not None]
     groups: dict[str, list[tuple[KernelLaunch, float]]] = {}
     for launch, seconds in timed:
@@ -98,9 +92,9 @@ def by_name(launches: Iterable[KernelLaunch]) -> tuple[Kernel, ...]:
 
 
 def advice(launches: Iterable[KernelLaunch], rules: Iterable[NsightRule]) -> tuple[KernelHint, ...]:
-    """Return the proposals of rules that estimate a speed-up of whole kernels, what saves most first.
+    """Return the proposals of rules that estimate a speed-up of a whole kernel, the largest saving first.
 
-    Each rule is told once for a kernel's name, with the launch where it would save most.
+    A rule occurs once for each kernel, with the launch where it would save most.
     """
     timed = {launch.id: (launch.name, launch.number(*DURATION) or 0.0) for launch in launches}
     whole = sum(seconds for _, seconds in timed.values())
@@ -117,7 +111,7 @@ def advice(launches: Iterable[KernelLaunch], rules: Iterable[NsightRule]) -> tup
 
 
 def bound_by(sm: float | None, memory: float | None) -> KernelBound | None:
-    """Return what bounds a kernel, from percentages of the peaks (``BOUND_FROM``); None if one is not known."""
+    """Return what bounds a kernel by its percentages of the peaks (``BOUND_FROM``); None if one of them is unknown."""
     if sm is None or memory is None:
         return None
     if max(sm, memory) < BOUND_FROM:
@@ -128,9 +122,9 @@ def bound_by(sm: float | None, memory: float | None) -> KernelBound | None:
 def operations_per_second(launch: KernelLaunch) -> float | str:
     """Return additions and multiplications per second, or why they are not known.
 
-    Half, single and double precision are counted by instruction, a fused one as two operations; tensor cores
-    count their operations themselves. A precision that the report says nothing of makes the sum unknown,
-    double precision alone counts as none then: detectors do not use it.
+    Half, single and double precision are counted by instruction, a fused one as two operations; tensor cores count
+    their operations themselves. The sum is unknown if the report lacks half or single precision. Double precision
+    may be missing: detectors do not use it.
     """
     vector = {kind: _vector(launch, kind) for kind in WIDTH}
     if missing := [kind for kind in "fh" if vector[kind] is None]:
@@ -143,7 +137,7 @@ def operations_per_second(launch: KernelLaunch) -> float | str:
 
 
 def dram_bytes_per_second(launch: KernelLaunch) -> float | str:
-    """Return the traffic to and from DRAM, or why it is not known."""
+    """Return the traffic to and from DRAM in bytes per second, or why it is not known."""
     if (rate := launch.number(*BYTES_RATE)) is not None:
         return rate
     seconds, whole = launch.number(*DURATION), launch.number(*BYTES)
@@ -156,7 +150,7 @@ def dram_bytes_per_second(launch: KernelLaunch) -> float | str:
 
 
 def _vector(launch: KernelLaunch, kind: str) -> float | None:
-    """Return operations per second of one precision outside of tensor cores."""
+    """Return the operations per second of one precision outside of tensor cores; None if the report lacks them."""
     width, rates = WIDTH[kind], []
     for operation, per_instruction in [(name, width) for name in ADDING] + [(FUSED, 2 * width)]:
         name = f"{SASS}_{kind}{operation}_pred_on"
@@ -173,19 +167,19 @@ def _vector(launch: KernelLaunch, kind: str) -> float | None:
 
 
 def _tensor(launch: KernelLaunch) -> float | str:
-    """Return operations per second in tensor cores, or why they are not known."""
+    """Return the operations per second of tensor cores, or why they are not known."""
     stems = {name.partition(".")[0] for name in launch.metrics if name.startswith(TENSOR)}
     rates = {stem: rate for stem in stems if (rate := _per_second(launch, stem)) is not None}
     if rates:  # `src_fp16` counts all that `src_fp16_dst_fp32` does
         return sum(rate for stem, rate in rates.items() if not any(stem.startswith(f"{other}_") for other in rates))
-    busy = [value for name, (value, _) in launch.metrics.items() if "pipe_tensor" in name and isinstance(value, float)]
+    busy = [value for name, value in launch.metrics.items() if "pipe_tensor" in name]
     if not busy:
         return "the report does not say what tensor cores did"
     return "the report does not count operations of tensor cores, which were busy" if any(busy) else 0.0
 
 
 def _per_second(launch: KernelLaunch, counter: str) -> float | None:
-    """Return a counter's rate: told itself, or per cycle times cycles per second, or its sum over the duration."""
+    """Return the rate of a counter: as reported, or per cycle times cycles per second, or its sum over the duration."""
     if (rate := launch.number(f"{counter}.sum.per_second")) is not None:
         return rate
     each, cycles = launch.number(f"{counter}.sum.per_cycle_elapsed"), launch.number(*CYCLES)

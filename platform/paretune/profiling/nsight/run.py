@@ -1,6 +1,6 @@
-"""Nsight Compute run on one warmed-up inference of each artefact; whatever hinders it becomes a reason.
+"""Running Nsight Compute on one warmed-up inference of each artefact; every obstacle becomes a reason.
 
-Its durations are no latencies: every kernel runs alone and several times over, once for each group of counters.
+Durations under Nsight Compute are no latencies: every kernel runs alone, and once for each group of counters.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from paretune.core.target import Target
 from paretune.profiling.latency.worker_client import LOADER
-from paretune.profiling.nsight.csv_parser import NsightCsvError, errors, parse
+from paretune.profiling.nsight.csv_parser import NsightCsvError, errors, launches, rules
 from paretune.profiling.nsight.kernels import DURATION, PASSES, Kernel, KernelHint, advice, by_name
 from paretune.system.device_lock import exclusive_device
 from paretune.system.machine_cache import scratch
 
 NCU = "ncu"
 RANGE = "paretune"
-"""NVTX range around the inference that is looked at."""
+"""NVTX range around the profiled inference."""
 SECTIONS = (
     *("SpeedOfLight", "SpeedOfLight_RooflineChart", "MemoryWorkloadAnalysis", "LaunchStats", "Occupancy"),
-    # these two count what the plain roofline leaves out: half precision, and what convolutions mostly run on
+    # these two count what the plain roofline leaves out: half precision and tensor cores, which convolutions mostly use
     *("SpeedOfLight_HierarchicalHalfRooflineChart", "SpeedOfLight_HierarchicalTensorRooflineChart"),
 )
 LIMIT = 900.0
-"""Seconds for one artefact."""
+"""Time limit for one artefact in seconds."""
 GRACE = 5.0
-"""Seconds from the polite to the rude signal."""
+"""Seconds between SIGTERM and SIGKILL."""
 PARAMS = Path("/proc/driver/nvidia/params")
 STATUS = Path("/proc/self/status")
 ALLOWING = 1 << 21 | 1 << 38
-"""CAP_SYS_ADMIN and CAP_PERFMON, as bits of CapEff."""
+"""Bits of CAP_SYS_ADMIN and CAP_PERFMON in CapEff."""
 GPUS_ONLY = "Nsight Compute looks at GPUs only: give --device cuda"
 PERMISSION = (
     "only administrators may read this GPU's counters: run as root, or load the driver with "
@@ -62,7 +62,7 @@ SIGNALS = (
         "ncu cannot use this driver: install the Nsight Compute of the driver's CUDA version; sandboxes may forbid it",
     ),
 )
-"""What ncu says → what is wrong and what to do; the first that is found counts."""
+"""Pattern in ncu's messages → what is wrong and what to do; the first match counts."""
 NO_KERNELS = (
     "no kernel ran within the inference: the runtime launched none on the GPU in the thread that called it; "
     "see the artefact's device or provider"
@@ -71,46 +71,45 @@ NO_KERNELS = (
 
 @dataclass(frozen=True)
 class NsightResult:
-    """What Nsight Compute saw of one inference of an artefact."""
+    """The kernels of one inference of an artefact, or the reason why they are not known."""
 
     kernels: tuple[Kernel, ...] = ()
-    """By name, the one that takes longest first."""
+    """The kernels by name, the longest first."""
     advice: tuple[KernelHint, ...] = ()
     passes: int | None = None
-    """How often each kernel ran, at most."""
+    """Largest number of times that a kernel was run."""
     reason: str | None = None
-    """Why there are no kernels, and what to do; None where there are."""
+    """Why there are no kernels, and what to do; None if there are."""
     files: dict[str, str] = field(default_factory=dict, repr=False)
-    """``raw.csv`` and ``details.csv`` as ncu printed them, ``log.txt`` of what it said."""
+    """File name → content: ``raw.csv`` and ``details.csv`` as ncu printed them, and its messages in ``log.txt``."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the files as plain data."""
-        told = {"kernels": [kernel.to_dict() for kernel in self.kernels], "passes": self.passes}
-        return {**told, "advice": [one.to_dict() for one in self.advice], "reason": self.reason}
+        return {name: value for name, value in asdict(self).items() if name != "files"}
 
 
 @dataclass(frozen=True)
 class NsightResults:
-    """What Nsight Compute saw of all artefacts."""
+    """Nsight Compute's results for all artefacts."""
 
     looks: tuple[NsightResult, ...] = ()
     version: str | None = None
     reason: str | None = None
-    """Why it was not run at all, and what to do."""
+    """Why Nsight Compute was not run at all, and what to do; None if it was run."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return all but the files as plain data."""
         return {"version": self.version, "reason": self.reason, "artefacts": [look.to_dict() for look in self.looks]}
 
     def failures(self, names: Sequence[str]) -> list[str]:
-        """Say what was not seen of which artefact, a line each; nothing where all was."""
+        """Return a line for each artefact whose kernels are not known, with the reason."""
         if self.reason is not None:
             return [f"Nsight Compute: {self.reason}"]
         pairs = zip(names, self.looks, strict=True)
         return [f"{name}: Nsight Compute: {look.reason}" for name, look in pairs if look.reason is not None]
 
     def save(self, folder: Path) -> None:
-        """Keep ncu's own files of each artefact, ``nsight-0-raw.csv`` and so on."""
+        """Write ncu's own files of each artefact: ``nsight-0-raw.csv`` and so on."""
         for number, look in enumerate(self.looks):
             for name, text in look.files.items():
                 (folder / f"nsight-{number}-{name}").write_text(text)
@@ -125,14 +124,14 @@ def look_at(
     limit: float = LIMIT,
     loader: str = LOADER,
 ) -> NsightResults:
-    """Run Nsight Compute on one inference of each artefact; never raises, a reason tells what hindered it.
+    """Run Nsight Compute on one inference of each artefact; failures become reasons, nothing is raised.
 
     Args:
-        artefacts: their folders.
+        artefacts: folders of the artefacts.
         images: file of ``images.saved_images``.
-        target: device; on a CPU there is nothing to see.
-        progress: called with a line before each.
-        limit: seconds for each.
+        target: device; a CPU has no kernels.
+        progress: called with a line before each artefact.
+        limit: seconds for each artefact.
         loader: ``module:function`` (folder, target) → predictor.
     """
     if target.device != "cuda":
@@ -145,17 +144,17 @@ def look_at(
         try:
             with exclusive_device(target.device), scratch() as folder:
                 looks.append(_look(artefact, images, Path(folder), limit, loader))
-        except Exception as error:  # noqa: BLE001 - what was measured before is worth more than this
+        except Exception as error:  # noqa: BLE001 - a failure here must not lose the measurements before it
             looks.append(NsightResult(reason=f"{type(error).__name__}: {' '.join(str(error).split())}"))
     return NsightResults(tuple(looks), version())
 
 
 def preflight(params: Path = PARAMS, status: Path = STATUS) -> str | None:
-    """Return why Nsight Compute cannot work here and what to do, in one line; None if nothing is known against it.
+    """Return why Nsight Compute cannot work here and what to do, in one line; None if no obstacle is known.
 
     Args:
-        params: the driver's parameters.
-        status: of this process, with its capabilities.
+        params: file with the driver's parameters.
+        status: file with the status of this process, its capabilities among it.
     """
     if shutil.which(NCU) is None:
         return f"there is no {NCU} on the PATH: install Nsight Compute, or add its folder (in CUDA's, bin) to the PATH"
@@ -170,7 +169,7 @@ def preflight(params: Path = PARAMS, status: Path = STATUS) -> str | None:
 
 
 def version() -> str | None:
-    """Return ncu's version, such as ``2025.3.1.0``; None if it tells none."""
+    """Return ncu's version, such as ``2025.3.1.0``; None if ncu prints none."""
     try:
         said = subprocess.run([NCU, "--version"], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -180,10 +179,10 @@ def version() -> str | None:
 
 
 def command(artefact: Path, images: Path, report: Path, limit: float, loader: str = LOADER) -> list[str]:
-    """Return the command line that looks at one inference.
+    """Return the command line that profiles one inference.
 
-    Clocks and caches are left as they are when an artefact is used; by default ncu would lower the one and empty
-    the others. Kernels of a CUDA graph are looked at one by one.
+    Clocks and caches stay as they are in use: by default ncu lowers the clocks and empties the caches.
+    Kernels of a CUDA graph are profiled one by one.
     """
     child = ["-P", "-m", "paretune.profiling.nsight.child", str(artefact), str(images)]
     return [
@@ -214,21 +213,21 @@ def _look(artefact: Path, images: Path, folder: Path, limit: float, loader: str)
             return NsightResult(reason=_reason(code, text, limit), files=files)
         files[f"{page}.csv"] = text
     try:
-        launches, rules = parse(files["raw.csv"]).launches, parse(files["details.csv"]).rules
+        seen, proposals = launches(files["raw.csv"]), rules(files["details.csv"])
     except NsightCsvError as error:
         return NsightResult(reason=f"{' '.join(str(error).split())}; see log.txt", files=files)
-    kernels = by_name(launches)
+    kernels = by_name(seen)
     if not kernels:
         counters = f"every counter is n/a ({DURATION[0]} among them): {PERMISSION}"
-        return NsightResult(reason=counters if launches else NO_KERNELS, files=files)
-    passes = [found for launch in launches if (found := launch.number(*PASSES)) is not None]
-    return NsightResult(kernels, advice(launches, rules), int(max(passes)) if passes else None, None, files)
+        return NsightResult(reason=counters if seen else NO_KERNELS, files=files)
+    passes = [count for launch in seen if (count := launch.number(*PASSES)) is not None]
+    return NsightResult(kernels, advice(seen, proposals), int(max(passes)) if passes else None, None, files)
 
 
 def _run(words: Sequence[str], file: Path, limit: float) -> tuple[int | None, str]:
-    """Run a command with a time limit, all it started with it; returns its code, None at the limit, and its words."""
+    """Run a command with a time limit, and end its process group; returns exit code (None at the limit) and output."""
     with file.open("wb") as out:
-        # a file, not a pipe: what outlives ncu could hold a pipe open for ever
+        # a file, not a pipe: a process that outlives ncu could hold a pipe open for ever
         process = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, env=_env()
         )
@@ -242,7 +241,7 @@ def _run(words: Sequence[str], file: Path, limit: float) -> tuple[int | None, st
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process that still runs, and its whole group: with a request first, so that ncu leaves the GPU in order."""
+    """End the group of a process that still runs, by SIGTERM first, so that ncu can release the GPU."""
     if process.returncode is not None:
         return
     with suppress(ProcessLookupError):
@@ -258,13 +257,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _env() -> dict[str, str]:
-    """Return the environment of the profiled process: it imports what this one can."""
+    """Return the environment of ncu and of the profiled process: English numbers, and the imports of this process."""
     places = [str(Path(__file__).parents[3]), *(str(Path(place).absolute()) for place in sys.path if place)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(places))}
+    return {**os.environ, "LC_ALL": "C", "PYTHONPATH": os.pathsep.join(dict.fromkeys(places))}
 
 
 def _reason(code: int | None, log: str, limit: float) -> str:
-    """Say in one line what went wrong, and what to do."""
+    """Return what went wrong, and what to do, in one line."""
     own_words = "\n".join(line for line in log.splitlines() if line.startswith("=="))
     if known := next((said for signs, said in SIGNALS if re.search(signs, own_words)), None):
         own = next((line for line in errors(log) if re.search("Failed to find|No section", line)), "")

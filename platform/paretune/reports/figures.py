@@ -1,0 +1,108 @@
+"""What all pictures share: figures without a window, names as plain text, boxes on images, and PNG files."""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from paretune.core.errors import UserError
+
+TRUE, FOUND = "#34a853", "#d93025"
+"""Colours of true boxes and of detected ones."""
+GRID = "#e3e6ea"
+DPI = 110
+DEFAULT_FONT = "DejaVu Sans"
+"""The font that matplotlib brings; it has no Chinese, Japanese or Korean characters, among others."""
+
+
+def new_figure(width: float, height: float, dpi: int = DPI) -> Any:
+    """Return an empty ``matplotlib.figure.Figure`` of this size in inches, which needs no display."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", dpi=dpi)
+
+
+def label(name: str, most: int = 40) -> str:
+    r"""Return a name as matplotlib draws it: no formula, at most so many characters, all of which a font has.
+
+    A character that no installed font has is escaped, such as ``\u8eca``.
+    """
+    drawn = (c if c.isascii() or font_with(c) else ascii(c)[1:-1] for c in name[:most])
+    return "".join(drawn).replace("$", r"\$").lstrip("_") or "?"  # a legend leaves out what begins with _
+
+
+@cache
+def font_with(character: str) -> str | None:
+    """Return the name of an installed font that has a character, the default font if it has it; None if none has."""
+    from matplotlib.font_manager import fontManager
+
+    entries = [entry for entry in fontManager.ttflist if not entry.name.startswith("Last Resort")]  # has only boxes
+    entries.sort(key=lambda entry: (entry.name != DEFAULT_FONT, entry.style != "normal", entry.weight != 400))
+    return next((entry.name for entry in entries if ord(character) in _characters(entry.fname)), None)
+
+
+@cache
+def _characters(file: str) -> frozenset[int]:
+    from matplotlib.font_manager import get_font
+
+    try:
+        return frozenset(get_font(file).get_charmap())
+    except (OSError, RuntimeError):  # a damaged or removed font
+        return frozenset()
+
+
+def draw_box(axes: Any, box: Any, colour: str, text: str = "", *, below: bool = False, dashed: bool = False) -> None:
+    """Draw a box (x1, y1, x2, y2) on an image, with a text above or below it."""
+    from matplotlib.patches import Rectangle
+
+    x1, y1, x2, y2 = (float(edge) for edge in box)
+    style = "--" if dashed else "-"
+    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=colour, lw=1.2, ls=style))
+    if text:
+        place = {"va": "top", "y": y2} if below else {"va": "bottom", "y": y1}
+        axes.text(x=x1, s=label(text), c=colour, fontsize=6, clip_on=True, **place)
+
+
+def plain_axes(axes: Any) -> None:
+    """Draw a pale grid, and no frame at the top and on the right."""
+    axes.grid(visible=True, color=GRID)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def png(figure: Any) -> bytes:
+    """Return a figure as PNG."""
+    from matplotlib.text import Text
+
+    texts = figure.findobj(Text)
+    used = {c for text in texts for c in text.get_text() if not c.isascii()}
+    fonts = dict.fromkeys([DEFAULT_FONT, *sorted(filter(None, map(font_with, used)))])
+    for text in texts:
+        text.set_fontfamily(list(fonts))
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
+
+
+def save_png(figure: Any, file: Path, what: str = "") -> Path:
+    """Write a figure as a PNG file.
+
+    Args:
+        figure: a ``matplotlib.figure.Figure``.
+        file: the PNG file.
+        what: text before the file's name in the message of an error.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    content = png(figure)
+    try:
+        file.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"{what}{file}: cannot be written ({error.strerror})") from error
+    return file
