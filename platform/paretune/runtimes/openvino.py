@@ -58,14 +58,10 @@ class OpenVino(Runtime):
             RuntimeError: device, threads or precision are not the requested ones (a CPU without bfloat16 computes in
                 float32), or a file has other inputs or outputs than the detector.
         """
-        if target.device not in self.devices:
-            raise RuntimeError(Runtime.unsupported_reason(self, target))
         return self._loaded(artefact, target)
 
     def load_timed(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
         """Return the network, compiled with OpenVINO's counters on, which hardly slow it down."""
-        if target.device not in self.devices:
-            raise RuntimeError(Runtime.unsupported_reason(self, target))
         loaded = self._loaded(artefact, target, count=True)
         return TimedRunner(loaded, _Nodes(loaded, modules_of(artefact, loaded.detector)))
 
@@ -82,6 +78,8 @@ class OpenVino(Runtime):
         yield lambda: request.infer([images], share_inputs=True)
 
     def _loaded(self, artefact: Artefact, target: Target, *, count: bool = False) -> LoadedNetworks:
+        if target.device not in self.devices:
+            raise RuntimeError(Runtime.unsupported_reason(self, target))
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         size, parts, kinds = artefact.input_size, {}, set()
         for name in detector.part_names:
