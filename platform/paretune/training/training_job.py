@@ -18,10 +18,6 @@ from paretune.training.history import UNFINISHED
 from paretune.training.settings import Training
 
 
-def _silent(_: str) -> None:
-    """Ignore a line of progress."""
-
-
 @dataclass(frozen=True)
 class TrainingJob:
     """Everything that a worker needs, as plain data; it opens the dataset itself."""

@@ -15,7 +15,7 @@ from paretune.storage.atomic_files import write_text
 from paretune.training.extras import train_with_extras
 from paretune.training.history import HISTORY, KEPT, _append, epochs_of
 from paretune.training.initial_weights import initial_network, report_notes
-from paretune.training.training_job import TrainingJob, _silent
+from paretune.training.training_job import TrainingJob
 
 if TYPE_CHECKING:
     from paretune.core.types import Data
@@ -112,7 +112,7 @@ def _opened(job: TrainingJob) -> Data:
     return data
 
 
-def train_here(job: TrainingJob, progress: Callable[[str], None] = _silent) -> Path:
+def train_here(job: TrainingJob, progress: Callable[[str], None] = lambda _: None) -> Path:
     """Run a training in this process without Ray, and return its folder; an interrupted one is resumed.
 
     Returns:
