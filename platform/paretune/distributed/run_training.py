@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from paretune.training.training_job import TrainingJob, _silent
+from paretune.training.training_job import TrainingJob
 from paretune.training.worker import train_here
 
 
-def train_order(order: TrainingJob, progress: Callable[[str], None] = _silent, *, elsewhere: bool = False) -> Path:
+def train_order(
+    order: TrainingJob, progress: Callable[[str], None] = lambda _: None, *, elsewhere: bool = False
+) -> Path:
     """Carry out an order: on Ray Train workers if it asks for several, else in this process.
 
     Args:

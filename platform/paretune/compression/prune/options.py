@@ -36,4 +36,4 @@ class PruneOptions(Step):
     learn_sparsity: int = Field(default=0, ge=0, le=10_000)
     """Epochs of training with group lasso before pruning, which makes weak channels weaker."""
     sparsity_weight: float = Field(default=1e-3, gt=0, le=10)
-    """Weight of the group lasso in the loss of that training."""
+    """Weight of the group lasso in the training loss."""
