@@ -1,4 +1,4 @@
-"""Single layers on a runtime: a few equal convolutions in a row, so that what lies around them weighs little."""
+"""Single layers on a runtime: a few equal convolutions in a row, so that the overhead around them is small."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from paretune.runtimes.base import Runtime
 
 LayerKind = Literal["1x1", "3x3", "depthwise"]
 SIDE = 20
-"""Of the maps, in pixels: the middle level of a detector at an input of 320."""
+"""Side of the maps in pixels, that of a detector's middle level at an input of 320."""
 DEPTH = 3
 """Convolutions in a row."""
 OPSET = 20
@@ -25,7 +25,7 @@ OPSET = 20
 
 @dataclass(frozen=True)
 class SquareConvolution:
-    """A convolution with as many inputs as outputs."""
+    """A convolution with equal numbers of input and output channels."""
 
     kind: LayerKind
     channels: int
@@ -42,12 +42,12 @@ class SquareConvolution:
 
     @property
     def images(self) -> NDArray[np.float32]:
-        """Return an input."""
+        """Return a random input."""
         shape = (1, self.channels, SIDE, SIDE)
         return np.random.default_rng(0).standard_normal(shape, np.float32)
 
     def weights(self) -> list[NDArray[np.float32]]:
-        """Return the weights of the convolutions in a row."""
+        """Return random weights for each convolution in the row."""
         random = np.random.default_rng(1)
         shape = (self.channels, self.channels // self.groups, self.kernel, self.kernel)
         scale = np.float32((2 / np.prod(shape[1:])) ** 0.5)
@@ -55,7 +55,7 @@ class SquareConvolution:
 
 
 RunIn = Callable[[SquareConvolution, Runtime, Target, Path], AbstractContextManager[InterleavedRun]]
-"""(layer, runtime, target, folder for files) → for a block, what runs the layer once."""
+"""(layer, runtime, target, folder for files) → context of a function that runs the layer once."""
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def _in_openvino(layer: SquareConvolution, runtime: Runtime, target: Target, fol
 
 
 def _file(layer: SquareConvolution, folder: Path) -> Path:
-    """Write the layer as an ONNX file."""
+    """Write a layer as an ONNX file and return its path."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -137,11 +137,11 @@ def _file(layer: SquareConvolution, folder: Path) -> Path:
 
 
 LAYERS_IN: dict[str, RunIn] = {"eager": _in_torch, "onnxruntime": _in_onnxruntime, "openvino": _in_openvino}
-"""Runtime → how a layer runs in it."""
+"""Name of a runtime → function that prepares a layer for it."""
 
 
 def runs_layers(runtime: Runtime) -> bool:
-    """Tell whether single layers run in it; TensorRT would build an engine for each, for minutes."""
+    """Return whether single layers can be run; TensorRT would build an engine for each of them, for minutes."""
     from paretune.runtimes.onnxruntime import OnnxRuntime
 
     in_engines = isinstance(runtime, OnnxRuntime) and runtime.provider == "tensorrt"
