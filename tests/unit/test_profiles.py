@@ -270,7 +270,7 @@ def test_the_smaller_network_is_found_faster(
 ) -> None:
     once = MeasurementProtocol(repetitions=1, seconds=0.3)  # a dozen processes that import torch would show no more
     monkeypatch.setattr(profiles, "throughput", partial(throughput, protocol=once))
-    monkeypatch.setattr(profiles, "Protocol", partial(MeasurementProtocol, spare=0))
+    monkeypatch.setattr(profiles, "MeasurementProtocol", partial(MeasurementProtocol, spare=0))
     words = ["profile", *map(str, artefacts), "--data", "images.yaml", "--repetitions", "1", "--out", "told", "--json"]
     assert main([*words, "--batch", "1", "2", "--patience", "0"]) == 0
     found = json.loads(capsys.readouterr().out)

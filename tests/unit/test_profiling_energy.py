@@ -78,7 +78,7 @@ def test_what_cannot_be_read_is_said_and_nothing_is_started(
 ) -> None:
     prepare(machine)
     monkeypatch.setattr(module, "Worker", lambda *_: pytest.fail("started"))
-    monkeypatch.setattr(module, "alone_on", lambda *_: pytest.fail("locked"))
+    monkeypatch.setattr(module, "exclusive_device", lambda *_: pytest.fail("locked"))
     found = energy(Path("nowhere"), images(), Target(), powercap=machine)
     assert found.source.startswith("unavailable:")
     assert reason in found.source

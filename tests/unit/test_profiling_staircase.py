@@ -177,7 +177,7 @@ def test_pruning_rounds_to_what_the_probe_says(monkeypatch: pytest.MonkeyPatch, 
     from paretune.compression.prune import run as pruning_rounds
 
     found = ChannelRounding(dict.fromkeys(MULTIPLES, 0.0) | {1: 0.5, 4: 0.3, 8: 0.2}, {})
-    monkeypatch.setattr(pruning_rounds, "staircase", lambda runtime, target, cache: found)
+    monkeypatch.setattr(pruning_rounds, "measure_channel_rounding", lambda runtime, target, cache: found)
     step = Prune(ratio=0.3, round_to="auto")
     pruned = step.apply(model(), context(tmp_path, runtime=OnnxRuntime()))
     free = [layer["out_channels"] for name, layer in layers(pruned.network).items() if name in ("stem.0", "plain.0")]

@@ -1,9 +1,10 @@
 """Efficient channel counts on a target, from the latency of single layers of many widths.
 
-Kernels work on blocks of channels, so that latency rises in steps: a layer of 33 channels may take as long as one of 48,
-or longer than one of 64 where odd widths fall back to a slower kernel. Pruning with ``round_to: auto`` uses the result;
-no table could hold it, since it depends on runtime, precision, instructions of the CPU and version of the library. Radu et al., Performance Aware
-Convolutional Neural Network Channel Pruning for Embedded GPUs, IISWC 2019 (arXiv:2002.08697), saw both.
+Kernels work on blocks of channels, so that latency rises in steps: a layer of 33 channels may take as long as one of
+48, or longer than one of 64 where odd widths fall back to a slower kernel. Radu et al., Performance Aware
+Convolutional Neural Network Channel Pruning for Embedded GPUs, IISWC 2019 (arXiv:2002.08697), saw both. The best
+multiple depends on runtime, precision, the CPU's instructions and the version of the library, so that it is measured
+for ``round_to: auto``, not taken from a table.
 """
 
 from __future__ import annotations

@@ -87,8 +87,8 @@ class OperatorTimes:
     def places(self, device: str) -> tuple[dict[str, float], float, float]:
         """Return the milliseconds of each module, of the host and of transfers, without counting.
 
-        The host computes what lies between the networks of a detector; a CPU is its own host. Operators without a module
-        are in none of the three.
+        The host computes what lies between the networks of a detector; a CPU is its own host. Operators without a
+        module are in none of the three.
 
         Args:
             device: device of the target.

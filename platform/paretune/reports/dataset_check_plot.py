@@ -87,7 +87,7 @@ def _draw_sizes(ax: Any, report: DatasetReport) -> None:
 
 
 def _samples(report: DatasetReport) -> Sequence[RawImage]:
-    """Return readable images with boxes, evenly spread over all of them."""
+    """Return readable images with boxes, evenly spread over the dataset."""
     good = [image for image in report.survey.images if image.boxes and report.looks[image.file].size]
     chosen = np.linspace(0, len(good) - 1, min(SAMPLES, len(good))).round().astype(int)
     return [good[index] for index in chosen]

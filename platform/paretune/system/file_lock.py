@@ -1,4 +1,4 @@
-"""Locks on files that keep every other process out; the kernel releases them when the holder dies."""
+"""Exclusive locks on files; the kernel releases them when their holder dies."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from paretune.core.errors import UserError
 
 @contextmanager
 def exclusive_file_lock(folder: Path, what: str) -> Iterator[None]:
-    """Be the only process that works in a folder; the kernel lets go when the holder dies.
+    """Hold the lock of a folder, so that no other process works in it.
 
     Raises:
-        UserError: another one does, or the folder was removed.
+        UserError: another process holds the lock, or the folder was removed.
     """
     with _locked(folder / ".lock", f"{what} is being run by another process", f"{what}: {folder} was removed"):
         yield
@@ -24,10 +24,10 @@ def exclusive_file_lock(folder: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def _locked(file: Path, taken: str, gone: str) -> Iterator[None]:
-    """Hold the lock of a file, which is made if need be.
+    """Hold the lock of a file, which is made if it does not exist.
 
     Raises:
-        UserError: somebody else holds it, or its folder is not there.
+        UserError: another process holds the lock, or the folder does not exist.
     """
     while True:
         try:
@@ -44,7 +44,7 @@ def _locked(file: Path, taken: str, gone: str) -> Iterator[None]:
             raise
         if _is(handle, file):
             break
-        os.close(handle)  # who held it has removed the file meanwhile: a lock on it keeps nobody out
+        os.close(handle)  # its holder has removed the file meanwhile: a lock on it has no effect
     try:
         yield
     finally:
@@ -52,7 +52,7 @@ def _locked(file: Path, taken: str, gone: str) -> Iterator[None]:
 
 
 def _is(handle: int, file: Path) -> bool:
-    """Tell whether an open file is the one that a path leads to."""
+    """Return whether a path leads to this open file."""
     try:
         return os.path.samestat(os.fstat(handle), file.stat())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""One training in MLflow: its curves epoch by epoch, its final accuracy, its pictures."""
+"""The run of one training in MLflow: its curves by epoch, its final accuracy, its pictures."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 TRAINING = "paretune.training"
-"""Tag of a training's run: its name."""
+"""Tag with the name of a training."""
 STEP = "epochs_done"
-"""A metric that every epoch has: how far the log is."""
+"""Metric of every epoch, by which the last logged epoch is known."""
 
 
 class TrainingLog:
-    """Keeps a training's run in step with its epochs; it never fails: the files are the truth.
+    """Writer of a training's run; it never fails, since the training's files are the truth.
 
     Args:
-        place: where it is logged; None logs nothing.
-        params: the job, flat.
-        begun: whether the training goes on; its run is the newest of its name then.
+        place: place of the log; None logs nothing.
+        params: the job as flat params.
+        begun: whether the training goes on; its run is then the newest one of its name.
     """
 
     def __init__(self, place: LogPlace | None, params: Mapping[str, Any], *, begun: bool) -> None:
@@ -40,7 +40,7 @@ class TrainingLog:
         """Log the epochs that are not in the log yet.
 
         Args:
-            entries: as ``training.order.epochs_of`` returns them.
+            entries: result of ``epochs_of``.
         """
         self._safely(lambda client: self._epochs(client, entries))
 
@@ -48,7 +48,7 @@ class TrainingLog:
         """Log the final accuracy and the pictures, and end the run.
 
         Args:
-            metrics: by name; what is None is left out.
+            metrics: name → figure; None is left out.
             files: pictures and tables.
         """
 
@@ -80,7 +80,7 @@ class TrainingLog:
         return [Metric(key_of(k), float(v), now, step) for k, v in values.items() if math.isfinite(v)]
 
     def _open(self, place: LogPlace) -> MlflowClient:
-        """Find the training's run, or begin one."""
+        """Return a client, with the training's run found or made."""
         from mlflow.entities import Param
 
         client = place.connect()
@@ -104,7 +104,7 @@ class TrainingLog:
         try:
             self._client = self._client or self._open(self._place)
             do(self._client)
-        except Exception as error:  # noqa: BLE001 - server, database, disk: nothing of it may end a training
+        except Exception as error:  # noqa: BLE001 - no error of server, database or disk may end a training
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             print(f"MLflow cannot be written ({reason}); the training's files have it all", file=sys.stderr)
             self._place = None
