@@ -170,6 +170,8 @@ def count(
     network_ms: float,
     mode: Mode = "wall",
     protocol: MeasurementProtocol = MeasurementProtocol(),  # noqa: B008 - frozen
+    *,
+    loader: str = COUNTED,
 ) -> OperatorTimes | str:
     """Count the operators of one artefact in a fresh process, alone on the target's device.
 
@@ -183,6 +185,7 @@ def count(
         network_ms: median time of the network without counting.
         mode: mode of that median.
         protocol: time limits, and number of attempts.
+        loader: ``module:function`` (folder, target) → predictor whose core counts.
 
     Returns:
         The operators, or why they are not known; a `FailureReason` if the runtime could have counted them.
@@ -194,7 +197,7 @@ def count(
     with exclusive_device(target.device), saved_images(images) as file:
         while not attempts or (attempts[-1][1].disturbed and len(attempts) <= protocol.spare):
             try:
-                batch, operators, trace = _attempt(artefact, file, target, protocol)
+                batch, operators, trace = _attempt(artefact, file, target, protocol, loader)
             except RuntimeError as error:
                 if attempts:
                     break
@@ -216,7 +219,7 @@ def count(
 
 
 def _attempt(
-    artefact: Path, images: Path, target: Target, protocol: MeasurementProtocol
+    artefact: Path, images: Path, target: Target, protocol: MeasurementProtocol, loader: str
 ) -> tuple[SampleBatch, tuple[Operator, ...], bytes | None]:
     """Count in one process; returns the counted inferences, their operators, and the trace.
 
@@ -226,7 +229,7 @@ def _attempt(
     """
     with (
         scratch() as folder,
-        Worker(artefact, images, target, protocol, COUNTED) as worker,
+        Worker(artefact, images, target, protocol, loader) as worker,
     ):
         trace = Path(folder) / TRACE
         batch, operators = worker.count(LEAD_IN, INFERENCES, trace)

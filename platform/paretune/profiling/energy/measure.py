@@ -139,8 +139,8 @@ def energy(
         return unavailable(str(error), failed=True)
     others = foreigners(looks) if target.device == "cuda" else _others(busy, batch)
     notes = [f"contended: {'; '.join(others)}, and that energy is counted too"] if others else []
-    if (told := watch.told(looks)) is not None:
-        notes += told.notes
+    if (gpu := watch.contention(looks)) is not None:
+        notes += gpu.notes
     return _figures(idle, busy, len(batch.rows), tuple(notes))
 
 

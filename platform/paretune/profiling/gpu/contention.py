@@ -110,7 +110,7 @@ class GpuMonitor:
         yield looks
         looks += self._look(workers, start, own)
 
-    def told(self, looks: Sequence[GpuSnapshot]) -> GpuContention | None:
+    def contention(self, looks: Sequence[GpuSnapshot]) -> GpuContention | None:
         """Return the contention in these snapshots; None for a CPU."""
         if self._gpu is None:
             return GpuContention((), missing=self._missing) if self._missing else None

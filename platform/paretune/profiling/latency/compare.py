@@ -219,7 +219,7 @@ def compare(
         surroundings = environment(target)
         setting = MeasuringSettings(file, target, protocol, watch, loader)
         found = [run_round(artefacts, setting, rng, blocks=blocks) for _ in range(rounds)]
-    gpu = watch.told([look for one in found for look in one.looks])
+    gpu = watch.contention([look for one in found for look in one.looks])
     return summarised(found, target, surroundings, gpu, baseline=baseline)
 
 

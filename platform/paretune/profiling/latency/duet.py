@@ -151,7 +151,7 @@ def measure_duet(
 
 
 def _duet(rounds: Sequence[MeasuringRound], target: Target, surroundings: Mapping[str, Any], watch: GpuMonitor) -> Duet:
-    gpu = watch.told([look for one in rounds for look in one.looks])
+    gpu = watch.contention([look for one in rounds for look in one.looks])
     comparison = summarised(rounds, target, surroundings, gpu)
     partner = comparison.latency.shape[2] - 1
     one, other = (_latency(rounds, index, comparison, target) for index in (ARTEFACT, partner))

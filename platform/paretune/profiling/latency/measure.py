@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, median_low
@@ -108,6 +109,7 @@ def measure(
     protocol: MeasurementProtocol = MeasurementProtocol(),  # noqa: B008 - frozen
     *,
     loader: str = LOADER,
+    memory_of: Callable[[Target, float], AbstractContextManager[MemoryContention]] = neighbours,
 ) -> Latency:
     """Measure one artefact, alone on the target's device.
 
@@ -123,6 +125,7 @@ def measure(
         target: device and threads.
         protocol: numbers and lengths of repetitions, time limits.
         loader: ``module:function`` (folder, target) → predictor.
+        memory_of: (target, patience) → context of the contention of memory.
 
     Raises:
         UserError: the artefact is damaged, or the machine has fewer cores than the target's threads.
@@ -134,7 +137,7 @@ def measure(
         exclusive_device(target.device),
         saved_images(images) as file,
         monitor_gpu(target) as watch,
-        neighbours(target, protocol.patience) as memory,
+        memory_of(target, protocol.patience) as memory,
     ):
         surroundings = environment(target)
         while (missing := len(kept) < protocol.repetitions) or (
@@ -164,6 +167,6 @@ def measure(
         cold=cold,
         facts={**surroundings, **kept[0].facts},
         retaken=dropped + sum(one.dropped for one in kept),
-        gpu=watch.told([look for one in kept for look in one.seen]),
+        gpu=watch.contention([look for one in kept for look in one.seen]),
         slowed=tuple(window.slowed for window in windows),
     )

@@ -11,8 +11,9 @@ this; a sweep measures duets, in which such slowdowns cancel.
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import median
@@ -35,35 +36,44 @@ SLOWER = 0.05
 """Slowdown of copies above which the memory counts as used by others."""
 
 
+def timed_copies(cells: int = CELLS, seconds: float = SECONDS) -> Callable[[], float]:
+    """Return a function that copies memory for some seconds and returns the median CPU time of a copy in ms."""
+    source = np.ones(cells, np.float32)
+    target = np.empty_like(source)
+
+    def copy_ms() -> float:
+        times: list[float] = []
+        end = time.monotonic() + seconds
+        while not times or time.monotonic() < end:
+            start = time.thread_time_ns()
+            np.multiply(source, np.float32(1.5), out=target)
+            times.append((time.thread_time_ns() - start) / 1e6)
+        return median(times)
+
+    return copy_ms
+
+
 class MemoryContention:
     """The time of memory copies, now and usually on this machine.
 
     Args:
-        file: file in which the figures are remembered; None switches copying off.
+        file: file in which the figures are remembered.
+        copy_ms: function that takes one figure in ms; None switches copying off.
+        now: clock in seconds since 1970.
     """
 
-    def __init__(self, file: Path | None) -> None:
-        self._file = file
+    def __init__(self, file: Path, copy_ms: Callable[[], float] | None, now: Callable[[], float] = time.time) -> None:
+        self._file, self._copy_ms, self._now = file, copy_ms, now
         self._looks: list[tuple[float, float]] = []
-        if file is None:
-            return
-        self._source = np.ones(CELLS, np.float32)
-        self._target = np.empty_like(self._source)
         with suppress(OSError, ValueError, TypeError):  # a damaged file: the figures are taken again
-            since = time.time() - DAY
+            since = now() - DAY
             self._looks = [(float(when), float(ms)) for when, ms in json.loads(file.read_text()) if when > since]
 
     def look(self) -> float | None:
         """Return the median CPU time of a copy in ms, and remember it; None if copying is off."""
-        if self._file is None:
+        if self._copy_ms is None:
             return None
-        times: list[float] = []
-        end = time.monotonic() + SECONDS
-        while not times or time.monotonic() < end:
-            start = time.thread_time_ns()
-            np.multiply(self._source, np.float32(1.5), out=self._target)
-            times.append((time.thread_time_ns() - start) / 1e6)
-        self._looks = [*self._looks, (time.time(), median(times))][-KEPT:]
+        self._looks = [*self._looks, (self._now(), self._copy_ms())][-KEPT:]
         return self._looks[-1][1]
 
     def slowed(self, looks: Sequence[float | None]) -> float | None:
@@ -78,19 +88,20 @@ class MemoryContention:
 
     def remember(self) -> None:
         """Write the figures to the file for the next measurement."""
-        if self._file is None:
-            return
-        with suppress(OSError):  # a full disk must not cost the measurement
-            write_text(self._file, json.dumps(self._looks))
+        if self._copy_ms is not None:
+            with suppress(OSError):  # a full disk must not cost the measurement
+                write_text(self._file, json.dumps(self._looks))
 
 
 @contextmanager
 def neighbours(target: Target, patience: float) -> Iterator[MemoryContention]:
     """Yield the contention of memory for a measurement on a CPU, off without patience; its figures are kept."""
-    watched = target.device == "cpu" and patience > 0
-    found = MemoryContention(private_folder("memory") / "looks.json" if watched else None)
-    yield found
-    found.remember()
+    if target.device == "cpu" and patience > 0:
+        memory = MemoryContention(private_folder("memory") / "looks.json", timed_copies())
+    else:
+        memory = MemoryContention(Path(os.devnull), None)
+    yield memory
+    memory.remember()
 
 
 def note(slowed: Sequence[float | None]) -> list[str]:
