@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import re
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -17,6 +21,10 @@ TIED = "paretune.tied_with"
 """Tag of a point of the front: other points that are tied with it in latency."""
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
+LONGEST = 5000
+"""Longest param or tag in characters; MLflow takes 6000 and 8000."""
+PARAMS_IN_BATCH = 90
+"""Params of one request; MLflow takes 100 params, and 100 tags, at once."""
 DATABASE, ARTEFACTS = "mlflow.db", "mlartifacts"
 ENVIRONMENT = {
     # by default a dead server blocks for minutes, and a sweep must not wait for its log
@@ -96,3 +104,41 @@ class LogPlace:
 def run_page(experiment_id: str, run_id: str) -> str:
     """Return the part of an address that leads to the front in the run of a sweep."""
     return f"#/experiments/{experiment_id}/runs/{run_id}/artifacts/front/front.html?workflowType=machine_learning"
+
+
+def log_values(
+    client: MlflowClient,
+    run_id: str,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    stamp: int | None = None,
+    step: int = 0,
+) -> None:
+    """Write to a run in as few requests as MLflow allows, without values that are not finite.
+
+    Args:
+        client: client of the log.
+        run_id: id of the run.
+        metrics: name → value.
+        params: name → value.
+        tags: name → text.
+        stamp: time of the metrics in milliseconds since 1970; None is now.
+        step: step of the metrics.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+
+    time_of = int(time.time() * 1000) if stamp is None else stamp
+    rows = [Metric(key_of(k), float(v), time_of, step) for k, v in (metrics or {}).items() if math.isfinite(v)]
+    leaves = [Param(key_of(k), str(v)[:LONGEST]) for k, v in (params or {}).items()]
+    labels = [RunTag(key_of(k), v[:LONGEST]) for k, v in (tags or {}).items()]
+    if rows or labels or leaves:
+        client.log_batch(run_id, metrics=rows, params=leaves[:PARAMS_IN_BATCH], tags=labels)
+    for begin in range(PARAMS_IN_BATCH, len(leaves), PARAMS_IN_BATCH):
+        client.log_batch(run_id, params=leaves[begin : begin + PARAMS_IN_BATCH])
+
+
+def key_of(name: str) -> str:
+    """Return a name as MLflow takes it: at most 250 letters, digits and ``_-. :``."""
+    return re.sub(r"[^\w.\- :]", "_", name)[:250]

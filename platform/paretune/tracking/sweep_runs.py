@@ -7,9 +7,6 @@ or again after a crash, changes nothing.
 from __future__ import annotations
 
 import json
-import math
-import re
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +16,24 @@ from paretune.core.recipe_text import recipe_line
 from paretune.search.latency_scale import SCALED
 from paretune.search.pareto_front import FrontRules, hypervolume, pareto_front
 from paretune.storage.trial_record import Record
-from paretune.tracking.mlflow_client import NOTE, ON_FRONT, PARENT, SWEEP, TIED, TRIAL, LogPlace, run_page
+from paretune.tracking.mlflow_client import (
+    NOTE,
+    ON_FRONT,
+    PARENT,
+    SWEEP,
+    TIED,
+    TRIAL,
+    LogPlace,
+    key_of,
+    log_values,
+    run_page,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 ON_SCALE = frozenset(f"{metric}{end}" for metric in SCALED for end in ("", "_low", "_high"))
 """Metrics that a comparison of the front may change."""
-LONGEST = 5000
-"""Longest param or tag in characters; MLflow takes 6000 and 8000."""
-PARAMS_IN_BATCH = 90
-"""Params of one request; MLflow takes 100 params, and 100 tags, at once."""
 HEADING = "**Paretune**"
 """First words of the experiment's description; one that begins otherwise is a user's own."""
 MOST_LINKS = 50
@@ -214,34 +218,10 @@ class SweepRuns:
         links = [f"- [{run.data.tags[SWEEP]}]({run_page(self._experiment_id, run.info.run_id)})" for run in sweeps]
         self._client.set_experiment_tag(self._experiment_id, NOTE, "\n".join([HEADING, "", *links]))
 
-    def _log(
-        self,
-        run_id: str,
-        *,
-        metrics: Mapping[str, float] | None = None,
-        params: Mapping[str, Any] | None = None,
-        tags: Mapping[str, str] | None = None,
-        stamp: int | None = None,
-        step: int = 0,
-    ) -> None:
-        """Write to a run in as few requests as MLflow allows, without values that are not finite."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        time_of = int(time.time() * 1000) if stamp is None else stamp
-        rows = [Metric(key_of(k), float(v), time_of, step) for k, v in (metrics or {}).items() if math.isfinite(v)]
-        leaves = [Param(key_of(k), str(v)[:LONGEST]) for k, v in (params or {}).items()]
-        labels = [RunTag(key_of(k), v[:LONGEST]) for k, v in (tags or {}).items()]
-        if rows or labels or leaves:
-            self._client.log_batch(run_id, metrics=rows, params=leaves[:PARAMS_IN_BATCH], tags=labels)
-        for begin in range(PARAMS_IN_BATCH, len(leaves), PARAMS_IN_BATCH):
-            self._client.log_batch(run_id, params=leaves[begin : begin + PARAMS_IN_BATCH])
+    def _log(self, run_id: str, **values: Any) -> None:
+        log_values(self._client, run_id, **values)
 
 
 def _ms(seconds: float) -> int:
     """Return a time in seconds since 1970 as MLflow takes it, in milliseconds."""
     return int(seconds * 1000)
-
-
-def key_of(name: str) -> str:
-    """Return a name as MLflow takes it: at most 250 letters, digits and ``_-. :``."""
-    return re.sub(r"[^\w.\- :]", "_", name)[:250]

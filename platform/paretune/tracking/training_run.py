@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretune.tracking.mlflow_client import LogPlace
-from paretune.tracking.sweep_runs import LONGEST, PARAMS_IN_BATCH, key_of
+from paretune.tracking.mlflow_client import LogPlace, log_values
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
 
 TRAINING = "paretune.training"
 """Tag with the name of a training."""
@@ -53,8 +49,8 @@ class TrainingLog:
         """
 
         def end(client: MlflowClient) -> None:
-            rows = self._rows({name: value for name, value in metrics.items() if value is not None}, self._done)
-            client.log_batch(self._run_id, metrics=rows)
+            known = {name: value for name, value in metrics.items() if value is not None}
+            log_values(client, self._run_id, metrics=known, step=self._done)
             for file in files:
                 client.log_artifact(self._run_id, str(file))
             client.set_terminated(self._run_id, "FINISHED")
@@ -69,20 +65,11 @@ class TrainingLog:
             values |= {"train_loss": sum(entry["losses"].values()), STEP: entry["number"]}
             values |= {name: entry[name] for name in ("lr", "images_per_second", "seconds")}
             values |= {} if entry.get("map") is None else {"val_map": entry["map"]}
-            client.log_batch(self._run_id, metrics=self._rows(values, entry["number"]))
+            log_values(client, self._run_id, metrics=values, step=entry["number"])
             self._done = entry["number"]
-
-    @staticmethod
-    def _rows(values: Mapping[str, float], step: int) -> list[Metric]:
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        return [Metric(key_of(k), float(v), now, step) for k, v in values.items() if math.isfinite(v)]
 
     def _open(self, place: LogPlace) -> MlflowClient:
         """Return a client, with the training's run found or made."""
-        from mlflow.entities import Param
-
         client = place.connect()
         experiment = place.experiment_id(client)
         named, newest = f"tags.`{TRAINING}` = '{place.sweep}'", ["attributes.start_time DESC"]
@@ -93,9 +80,7 @@ class TrainingLog:
             return client
         run = client.create_run(experiment, run_name=place.sweep, tags={TRAINING: place.sweep})
         self._run_id = run.info.run_id
-        params = [Param(key_of(k), str(v)[:LONGEST]) for k, v in self._params.items()]
-        for begin in range(0, len(params), PARAMS_IN_BATCH):
-            client.log_batch(self._run_id, params=params[begin : begin + PARAMS_IN_BATCH])
+        log_values(client, self._run_id, params=self._params)
         return client
 
     def _safely(self, do: Callable[[MlflowClient], None]) -> None:
