@@ -109,7 +109,7 @@ def advice_page(
     built = [(knob, predicted, ratio) for knob, predicted, ratio in tried if isinstance(ratio, LatencyRatio)]
     tables = advice_tables(diagnosis, advice, measured, changes)
     parts: list[Table | Picture] = [
-        Table(f"{name}: {verdict(diagnosis)}", (), (), (diagnosis.evidence, *notes)),
+        Table(f"{name}: {verdict(diagnosis)}", notes=(diagnosis.evidence, *notes)),
         Picture("roofline", roofline(diagnosis)),
         *tables,
         *([Picture("predicted and measured", predictions(built))] if built else []),

@@ -32,13 +32,13 @@ def nsight_tables(names: Sequence[str], looks: NsightResults) -> list[Table]:
     """
     title = "kernels by Nsight Compute"
     if looks.reason is not None:
-        return [Table(title, (), (), (f"not known: {looks.reason}",))]
+        return [Table(title, notes=(f"not known: {looks.reason}",))]
     return [_table(f"{name}: {title} {looks.version}", look) for name, look in zip(names, looks.looks, strict=True)]
 
 
 def _table(title: str, look: NsightResult) -> Table:
     if look.reason is not None:
-        return Table(title, (), (), (f"not known: {look.reason}",))
+        return Table(title, notes=(f"not known: {look.reason}",))
     top, rest = look.kernels[:TOP], look.kernels[TOP:]
     rows = [_row(kernel) for kernel in top]
     if rest:

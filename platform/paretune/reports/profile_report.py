@@ -87,12 +87,12 @@ class Profile:
         names = self.names
         tables = []
         if isinstance(self.comparison, str):
-            tables.append(Table("interleaved", (), (), (f"comparison: not known, {self.comparison}",)))
+            tables.append(Table("interleaved", notes=(f"comparison: not known, {self.comparison}",)))
         elif self.comparison is not None:
             tables.append(ratio_table([name for name, _ in self.measured], self.comparison))
         for name, latency, energy, besides in zip_longest(names, self.latencies, self.energies, self.besides):
             if isinstance(latency, str):
-                tables.append(Table(name, (), (), (f"latency: not known, {latency}",)))
+                tables.append(Table(name, notes=(f"latency: not known, {latency}",)))
             else:
                 tables.append(stage_table(name, latency, energy, besides))
         tables += [throughput_table(name, found) for name, found in zip(names, self.throughputs, strict=False) if found]

@@ -122,7 +122,7 @@ def operator_tables(names: Sequence[str], counted: Sequence[OperatorTimes | str]
     tables = []
     for name, found in zip(names, counted, strict=False):
         if isinstance(found, str):
-            tables.append(Table(f"{name}: layers", (), (), (f"operators: not known, {found}",)))
+            tables.append(Table(f"{name}: layers", notes=(f"operators: not known, {found}",)))
         else:
             tables += [operator_table(name, found), kind_table(name, found)]
     return tables
