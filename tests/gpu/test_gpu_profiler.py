@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from paretune.profiling.gpu import GPUProfiler
 from paretune.profiling.gpu.contention import GpuMonitor
 from paretune.profiling.gpu.nvml import opened
-from paretune.profiling.gpu.profiler import GPUProfiler
 from paretune.system.physical_gpu import NoGpuError
 
 pytestmark = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import warnings
 
 import cv2
 import numpy as np
@@ -314,8 +315,10 @@ def test_the_command_takes_a_job(root, tmp_path, capsys):
 @pytest.mark.slow
 def test_the_command_draws_a_picture(root, tmp_path, capsys):
     truncated(root)
-    annotate(root, "c", ("cat", 5, 5, 5, 9), ("dog", "nan", 1, 1, 1), ("cat", 9, 9, 60, 40))
-    assert cli.main(["data", "check", str(root), "--picture", str(tmp_path / "a.png")]) == 1
+    annotate(root, "c", ("cat", 5, 5, 5, 9), ("dog", "nan", 1, 1, 1), ("汽车", 9, 9, 60, 40))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib's of characters that no font has
+        assert cli.main(["data", "check", str(root), "--picture", str(tmp_path / "a.png")]) == 1
     with Pillow.open(tmp_path / "a.png") as picture:
         assert picture.size == (1300, 1000)
         assert len(picture.convert("RGB").getcolors(10**7)) > 1000

@@ -239,7 +239,7 @@ def test_what_runs_on_a_gpu_shares_the_cpu_too(device, monkeypatch, tmp_path):
 
 def test_waiting_is_told_and_a_free_device_is_not(device, monkeypatch):
     monkeypatch.setattr(device_lock, "_told", [])
-    monkeypatch.setattr(device_lock, "_told_of", {})
+    monkeypatch.setattr(device_lock, "_printed", {})
     lines = []
     device_lock.tell_waits(lines.append)
     with exclusive_device(device):
@@ -257,7 +257,7 @@ def test_waiting_is_told_and_a_free_device_is_not(device, monkeypatch):
 def told(monkeypatch):
     """The lines that are said in this process from now on."""
     monkeypatch.setattr(device_lock, "_told", [])
-    monkeypatch.setattr(device_lock, "_told_of", {})
+    monkeypatch.setattr(device_lock, "_printed", {})
     lines = []
     device_lock.tell_waits(lines.append)
     return lines

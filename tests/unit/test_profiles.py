@@ -345,7 +345,6 @@ def made_up(artefacts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(profiles, "measure", measure)
     monkeypatch.setattr(profiles, "deployed", lambda *_: DEPLOYED)
-    monkeypatch.setattr(nsight, "PARAMS", tmp_path / "no params")
     monkeypatch.setattr(eager, "gpu_unsupported_reason", lambda _: None)  # a machine with a GPU is made up
     return ["profile", "small", "--data", "images.yaml", "--nsight", "--no-operators", "--out", "told"]
 

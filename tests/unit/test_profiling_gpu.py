@@ -6,6 +6,7 @@ import asyncio
 import builtins
 import dataclasses
 import json
+import subprocess
 import sys
 import threading
 import time
@@ -14,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from paretune.profiling.gpu import nvml
-from paretune.profiling.gpu.profiler import GPUProfiler
+from paretune.profiling.gpu import GPUProfiler, nvml
 from paretune.profiling.gpu.report import COUNTER_STEP, GpuReport, SampleRange
 from tests_support_nvml import FIRST, NOT_SUPPORTED, FakeNvml, gpu, put, stepping
 
@@ -367,3 +367,12 @@ def test_names_of_bits() -> None:
         "SyncBoost",
         "bit 0x1000",
     }
+
+
+def test_the_public_name_is_the_profiler_and_loads_nothing_before_it_is_used() -> None:
+    code = (
+        "import sys, paretune.profiling.gpu as gpu; before = 'paretune.profiling.gpu.profiler' in sys.modules; "
+        "print(before, gpu.GPUProfiler.__module__, hasattr(gpu, 'Profiler'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", GPUProfiler.__module__, "False"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,40 +15,23 @@ import pytest
 from paretune.core.target import Target
 from paretune.profiling import measure
 from paretune.profiling.latency import measure as measuring
-from paretune.profiling.latency import memory_contention as module
 from paretune.profiling.latency import result as latency_module
-from paretune.profiling.latency.memory_contention import MemoryContention, neighbours
+from paretune.profiling.latency.memory_contention import DAY, KEPT, MemoryContention, neighbours, timed_copies
 from paretune.profiling.latency.result import Latency
 from paretune.profiling.latency.samples import COLUMNS
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 
 
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is copied in the tests takes no time to be made."""
-    monkeypatch.setattr(module, "CELLS", 1 << 16)
+def made(file: Path, figures: list[float], now: Callable[[], float] = time.time) -> MemoryContention:
+    """Memory whose copies take these times in ms, in turn; the last one on and on."""
+    return MemoryContention(file, lambda: figures.pop(0) if len(figures) > 1 else figures[0], now)
 
 
-def made(file: Path, told: list[float], every: Callable[[], Any] = lambda: None) -> MemoryContention:
-    """Neighbours whose looks take what is told, in turn; the last one on and on."""
-
-    class Made(MemoryContention):
-        def look(self) -> float:
-            every()
-            self._looks.append((module.time.time(), told.pop(0) if len(told) > 1 else told[0]))
-            return self._looks[-1][1]
-
-    return Made(file)
+def test_a_figure_is_the_time_of_a_copy() -> None:
+    assert 0.001 < timed_copies(1 << 16, 0.05)() < 20  # ms for 512 KiB: between 500 GB/s and 26 MB/s
 
 
-def test_a_look_is_the_time_of_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SECONDS", 0.05)
-    look = MemoryContention(tmp_path / "looks.json").look()
-    assert look is not None
-    assert 0.001 < look < 20  # ms for 512 KiB: between 500 GB/s and 26 MB/s
-
-
-def test_how_much_slower_is_told_against_what_the_machine_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_much_slower_is_told_against_what_the_machine_can(tmp_path: Path) -> None:
     file = tmp_path / "looks.json"
     usual = made(file, [5.0])
     for _ in range(20):
@@ -56,14 +40,13 @@ def test_how_much_slower_is_told_against_what_the_machine_can(tmp_path: Path, mo
     found = made(file, [6.0, 7.0, 4.9, 4.9])
     assert found.slowed([found.look(), found.look()]) == pytest.approx(0.2)  # by the faster of both
     assert found.slowed([found.look(), found.look()]) == 0  # faster than usual is not slower
-    tomorrow = module.time.time() + module.DAY + 1
-    monkeypatch.setattr(module.time, "time", lambda: tomorrow)
-    later = made(file, [6.0])
+    tomorrow = time.time() + DAY + 1
+    later = made(file, [6.0], lambda: tomorrow)
     assert later.slowed([later.look()]) == 0  # what was a day ago is forgotten
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1, 2]", '[["a", "b"]]', '{"a": 1}', "[[1]]"])
-def test_a_damaged_memory_is_learnt_anew(content: str, tmp_path: Path) -> None:
+def test_a_damaged_memory_is_learnt_again(content: str, tmp_path: Path) -> None:
     file = tmp_path / "looks.json"
     file.write_text(content)
     found = made(file, [5.0])
@@ -72,19 +55,16 @@ def test_a_damaged_memory_is_learnt_anew(content: str, tmp_path: Path) -> None:
     assert [ms for _, ms in json.loads(file.read_text())] == [5.0]
 
 
-def test_only_the_latest_looks_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SECONDS", 0.0)
-    monkeypatch.setattr(module, "KEPT", 3)
-    monkeypatch.setattr(module, "median", lambda times: 5.0)
-    found = MemoryContention(tmp_path / "looks.json")
-    for _ in range(5):
+def test_only_the_latest_figures_are_remembered(tmp_path: Path) -> None:
+    found = made(tmp_path / "looks.json", [float(number) for number in range(KEPT + 5)])
+    for _ in range(KEPT + 5):
         found.look()
     found.remember()
-    assert len(json.loads((tmp_path / "looks.json").read_text())) == 3
+    kept = [ms for _, ms in json.loads((tmp_path / "looks.json").read_text())]
+    assert kept == [float(number) for number in range(5, KEPT + 5)]
 
 
-def test_a_gpu_or_no_patience_needs_no_looking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "median", lambda _: pytest.fail("it looked"))
+def test_a_gpu_or_no_patience_needs_no_looking() -> None:
     for target, patience in ((Target(device="cuda"), 30.0), (Target(), 0.0)):
         with neighbours(target, patience) as found:
             assert found.look() is None
@@ -128,17 +108,22 @@ def test_beside_neighbours_a_process_samples_on_and_the_calmer_half_is_kept(
 ) -> None:
     """The first process has three seconds of patience, a second for each look; around the second nobody is."""
     clock = Clock()
-    found = made(tmp_path / "looks.json", [9.0, 9.0, 6.0, 9.0, 7.0, 5.0], clock.tick)
-    found._looks = [(0.0, 5.0)] * 200
+    file = tmp_path / "looks.json"
+    file.write_text(json.dumps([(time.time(), 5.0)] * 200))
+    figures = [9.0, 9.0, 6.0, 9.0, 7.0, 5.0]
+
+    @contextmanager
+    def memory_of(target: Target, patience: float) -> Iterator[MemoryContention]:
+        assert (target, patience) == (Target(), 6.0)
+        yield MemoryContention(file, lambda: (clock.tick(), figures.pop(0) if len(figures) > 1 else figures[0])[1])
+
     monkeypatch.setattr(measuring, "time", clock)
     monkeypatch.setattr(latency_module, "contention", lambda _: [])
     monkeypatch.setattr(latency_module, "SPREAD", 9.0)
-    monkeypatch.setattr(module, "private_folder", lambda kind: tmp_path)
-    monkeypatch.setattr(module, "MemoryContention", lambda file: found)
     protocol = replace(quick(), repetitions=2, patience=6.0)
-    latency = measure(fake_artefact(tmp_path / "one"), images(), Target(), protocol, loader=BUSY)
+    folder = fake_artefact(tmp_path / "one")
+    latency = measure(folder, images(), Target(), protocol, loader=BUSY, memory_of=memory_of)
     assert latency.slowed == pytest.approx((0.2, 0.2, 0.0))
     assert latency.retaken == 2
     assert np.bincount(latency.repetition)[0] > np.bincount(latency.repetition)[1] > 0
     assert any("2 of 3 times" in note for note in latency.notes if note.startswith("neighbours: "))
-    assert (tmp_path / "looks.json").is_file()

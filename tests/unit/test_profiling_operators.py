@@ -12,7 +12,6 @@ import pytest
 
 from paretune.core.errors import FailureReason
 from paretune.core.target import Target
-from paretune.profiling import operators as counting
 from paretune.profiling.operators import INFERENCES, OperatorTimes, count
 from paretune.reports.profile_tables import kind_table, operator_table, operator_tables
 from paretune.runtimes.base import BETWEEN, Operator
@@ -156,15 +155,12 @@ def load_refused(folder: Path, target: Target) -> CountedBusy:
     raise NotImplementedError("the profiler is\nnot known here")
 
 
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "COUNTED", f"{__name__}:load_counting")
+COUNTING, REFUSED = f"{__name__}:load_counting", f"{__name__}:load_refused"
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("counted")
 def test_a_process_counts_after_a_lead_in(tmp_path: Path) -> None:
-    found = count(fake_artefact(tmp_path / "a"), images(), Target(), 0.5, "cpu", quick())
+    found = count(fake_artefact(tmp_path / "a"), images(), Target(), 0.5, "cpu", quick(), loader=COUNTING)
     assert isinstance(found, OperatorTimes)
     assert [one.module for one in found.operators] == ["a", f"called {INFERENCES} times"]
     assert found.inferences == INFERENCES
@@ -174,20 +170,17 @@ def test_a_process_counts_after_a_lead_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("counted")
 @pytest.mark.parametrize("costs", [{"dies_after": 5}, {"raises_after": 5}])
 def test_a_process_that_fails_is_a_reason_not_an_error(costs: dict[str, int], tmp_path: Path) -> None:
-    found = count(fake_artefact(tmp_path / "a", **costs), images(), Target(), 0.5, "wall", quick())
+    found = count(fake_artefact(tmp_path / "a", **costs), images(), Target(), 0.5, "wall", quick(), loader=COUNTING)
     assert isinstance(found, FailureReason)
     assert "the measuring process" in found
     assert "\n" not in found
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("counted")
-def test_a_runtime_that_does_not_count_has_not_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "COUNTED", f"{__name__}:load_refused")
-    found = count(fake_artefact(tmp_path / "a"), images(), Target(), 0.5, "wall", quick())
+def test_a_runtime_that_does_not_count_has_not_failed(tmp_path: Path) -> None:
+    found = count(fake_artefact(tmp_path / "a"), images(), Target(), 0.5, "wall", quick(), loader=REFUSED)
     assert isinstance(found, str)
     assert not isinstance(found, FailureReason)
     assert found.endswith("the profiler is not known here")

@@ -45,7 +45,7 @@ def seen(monkeypatch: Any, worker: Any, **values: Any) -> GpuContention:
         assert len(looks) == 1
     assert fake.users == 0
     assert len(looks) == 2
-    told = watch.told(looks)
+    told = watch.contention(looks)
     assert told is not None
     return told
 
@@ -55,7 +55,7 @@ def test_the_gpu_that_is_watched_is_the_one_whose_lock_is_held(monkeypatch: Any,
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     with monitor_gpu(CUDA) as watch, watch.around(worker.pid) as looks:
         pass
-    told = watch.told(looks)
+    told = watch.contention(looks)
     assert told is not None
     assert locks_of(CUDA.device) == (told.uuid,) == (SECOND,)
     assert "HwSlowdown" in "".join(told.notes)
@@ -100,7 +100,7 @@ def test_what_is_measured_has_memory_of_its_own(monkeypatch: Any, worker: Any) -
     put(monkeypatch, FakeNvml())
     with monitor_gpu(CUDA) as watch, watch.around(1) as looks:
         pass
-    told = watch.told(looks)
+    told = watch.contention(looks)
     assert told is not None
     assert told.own_mib == "the GPU is not watched: the driver finds no GPU"
 
@@ -135,7 +135,7 @@ def test_without_nvml_nothing_is_claimed(monkeypatch: Any) -> None:
     put(monkeypatch, FakeNvml())
     with monitor_gpu(CUDA) as watch, watch.around(1) as looks:
         pass
-    told = watch.told(looks)
+    told = watch.contention(looks)
     assert told is not None
     assert told.notes[0] == "exclusivity unknown: the GPU is not watched: the driver finds no GPU"
     assert told.tree()["reason"].endswith("the driver finds no GPU")
@@ -145,7 +145,7 @@ def test_a_cpu_has_no_gpu_to_watch(monkeypatch: Any) -> None:
     fake = put(monkeypatch, FakeNvml(gpu()))
     with monitor_gpu(Target()) as watch, watch.around(1) as looks:
         assert fake.users == 0
-    assert watch.told(looks) is None
+    assert watch.contention(looks) is None
 
 
 def test_a_latency_says_when_nobody_watched() -> None:

@@ -1,8 +1,10 @@
-"""Which channel counts pay on a target: the latency of single layers against their width.
+"""Efficient channel counts on a target, from the latency of single layers of many widths.
 
-Kernels work on blocks of channels, so that latency rises in steps: a layer of 33 channels may cost what one of 48
-does, or more than one of 64 where odd widths fall back to a slower kernel. Radu et al., Performance Aware
-Convolutional Neural Network Channel Pruning for Embedded GPUs, IISWC 2019 (arXiv:2002.08697), saw both.
+Kernels work on blocks of channels, so that latency rises in steps: a layer of 33 channels may take as long as one of
+48, or longer than one of 64 where odd widths fall back to a slower kernel. Radu et al., Performance Aware
+Convolutional Neural Network Channel Pruning for Embedded GPUs, IISWC 2019 (arXiv:2002.08697), saw both. The best
+multiple depends on runtime, precision, the CPU's instructions and the version of the library, so that it is measured
+for ``round_to: auto``, not taken from a table.
 """
 
 from __future__ import annotations
@@ -26,53 +28,53 @@ from paretune.storage.atomic_files import write_text
 from paretune.system.device_lock import exclusive_device
 
 MULTIPLES = (1, 4, 8, 16, 32)
-"""Candidates, fine to coarse; each divides the next."""
+"""Candidate multiples, fine to coarse; each divides the next."""
 STRETCHES = ((32, 64), (96, 128))
-"""Widths among which the steps are looked for."""
+"""Ranges of widths that are measured."""
 ODD = (3, 9, 15, 21, 27, 30)
-"""Offsets that are multiples of nothing, in place of all of these."""
+"""Offsets in a range that are multiples of no candidate but 1, in place of all of these."""
 IN_A_STRETCH = {1: 24, 4: 4, 8: 2, 16: 1, 32: 1}
-"""Of 32 widths in a row, how many have each candidate as the largest that divides them."""
+"""Candidate → how many of 32 consecutive widths have it as their largest candidate divisor."""
 ABOVE, FITS = 1e-3, 60
-"""Weight of a width that takes longer than the curve, against 1 of one that does not; fits until they agree."""
+"""Weight of a width above the curve (below it is 1), and number of fits until the weights agree."""
 PAYS = 0.03
-"""Waste by which a coarser multiple must be better to be taken."""
+"""Least gain for which a coarser multiple is taken, as a share of the time."""
 KINDS: tuple[LayerKind, ...] = ("1x1", "3x3", "depthwise")
 
 
 @dataclass(frozen=True)
 class ChannelRounding:
-    """What rounding to each multiple costs."""
+    """The time wasted by rounding to each multiple."""
 
     waste: Mapping[int, float]
-    """Multiple → mean share by which its widths take longer than a smooth curve under all of them."""
+    """Multiple → mean share by which its widths take longer than a smooth curve below all widths."""
     by_kind: Mapping[LayerKind, Mapping[int, float]]
-    """The same of each kind of layer."""
+    """Kind of layer → multiple → that share for this kind alone."""
 
     @property
     def multiple(self) -> int:
-        """Return the smallest multiple than which no coarser one is clearly better."""
+        """Return the smallest multiple for which no coarser one is better by ``PAYS``."""
         finest = (m for m in MULTIPLES if self.waste[m] <= min(self.waste[n] for n in MULTIPLES if n >= m) + PAYS)
         return next(finest)
 
     def __str__(self) -> str:
-        """Give the shares of time wasted."""
+        """Return the shares of time wasted as a line."""
         return "time wasted by multiples of " + ", ".join(f"{m}: {max(w, 0.0):.0%}" for m, w in self.waste.items())
 
 
 def measure_channel_rounding(
     runtime: Runtime, target: Target, cache: Path | None = None, *, clock: Callable[[], float] | None = None
 ) -> ChannelRounding | None:
-    """Measure single layers on a runtime, alone on the target's device; some seconds.
+    """Measure single layers on a runtime, alone on the target's device, for some seconds.
 
     Args:
-        runtime: that will run the network.
+        runtime: runtime of the network.
         target: device and threads.
         cache: folder in which the times are kept for this machine, these libraries and this runtime.
-        clock: seconds; by default those of ``clock_for``.
+        clock: clock in seconds, by default ``clock_for(target)``.
 
     Returns:
-        None for a runtime that takes whole networks only.
+        The waste of each multiple; None for a runtime that takes whole networks only.
     """
     if not runtime.runs_single_layers:
         return None
@@ -84,11 +86,11 @@ def measure_channel_rounding(
     times = _read(file, len(layers))
     if times is None:
         with exclusive_device(target.device):
-            times = _read(file, len(layers))  # somebody else may have measured while this one waited
+            times = _read(file, len(layers))  # another process may have measured while this one waited
             if times is None:
                 times = [
                     seconds
-                    for kind in KINDS  # one after the other: all at once would be much memory
+                    for kind in KINDS  # one after the other, to save memory
                     for seconds in _measured([one for one in layers if one.kind == kind], runtime, target, clock)
                 ]
                 if file is not None:
@@ -110,7 +112,7 @@ def widths() -> list[int]:
 
 
 def judged(layers: Sequence[SquareConvolution], seconds: Sequence[float]) -> ChannelRounding:
-    """Return what the times of layers tell; every kind among them has all ``widths``."""
+    """Return the waste of each multiple from the times of layers; each kind of layer has all ``widths``."""
     times: dict[LayerKind, dict[int, float]] = {}
     for layer, taken in zip(layers, seconds, strict=True):
         times.setdefault(layer.kind, {})[layer.channels] = taken
@@ -121,8 +123,8 @@ def judged(layers: Sequence[SquareConvolution], seconds: Sequence[float]) -> Cha
 def _waste(times: Mapping[int, float]) -> dict[int, float]:
     """Return the waste of each multiple for one kind of layer, from width → seconds.
 
-    The curve is a parabola, of overhead, memory (linear in the width) and arithmetic (square of it), under the times:
-    asymmetric least squares (Newey and Powell, Econometrica 55, 1987). No width is taken to be a good one.
+    The curve below the times is a parabola of overhead, memory (linear in the width) and arithmetic (quadratic), fitted
+    by asymmetric least squares (Newey and Powell, Econometrica 55, 1987). No width is assumed to be a good one.
     """
     channels, seconds = np.array(list(times), float), np.array(list(times.values()))
     weights = np.ones(len(times))
@@ -143,7 +145,7 @@ def _class(width: int) -> int:
 
 
 def _read(file: Path | None, count: int) -> list[float] | None:
-    """Return the times that were kept; None where there are none, or not those."""
+    """Return the times in a file; None if there is no such file, or it holds other times."""
     if file is None:
         return None
     with suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Where a measurement was taken: what two of them must share to be comparable."""
+"""The machine of a measurement: the facts that two measurements must share to be comparable."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 def environment(target: Target) -> dict[str, Any]:
-    """Return the machine's facts; ``machine`` is the same for two measurements that may be compared.
+    """Return facts of the machine; ``machine`` is equal for two measurements that may be compared.
 
-    Load and pressure are those of the moment; what the kernel does not tell is ``unknown``.
+    The load average is that of the moment; facts that the kernel does not have are ``unknown``.
     """
     machine = {
         "cpu": cpu_name(),
@@ -46,7 +46,7 @@ def environment(target: Target) -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """Return what the CPU calls itself."""
+    """Return the name of the CPU."""
     with suppress(OSError):
         for line in CPUINFO.read_text().splitlines():
             name, _, value = line.partition(":")
@@ -56,7 +56,7 @@ def cpu_name() -> str:
 
 
 def gpu_name() -> str:
-    """Return the name of the GPU that CUDA would use, as NVML tells it; ``unknown`` where it does not."""
+    """Return NVML's name of the GPU that CUDA would use, or ``unknown``."""
     with suppress(NoGpuError), opened(0) as gpu:
         return f"{gpu.name or 'unknown'}{' (MIG)' if gpu.mig else ''}"
     return "unknown"

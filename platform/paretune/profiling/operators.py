@@ -1,6 +1,6 @@
-"""What each operator of an artefact costs: a pass of its own, since counting makes a network slower.
+"""The time of each operator of an artefact, from a pass of its own, since counting slows a network down.
 
-From it come shares only; times are those shares of what the network takes when nothing counts.
+The pass gives shares only; times are these shares of the network's time without counting.
 """
 
 from __future__ import annotations
@@ -25,73 +25,73 @@ from paretune.system.machine_cache import scratch
 
 COUNTED = "paretune.runtimes.predictor:load_timed"
 LEAD_IN, INFERENCES = 20, 30
-"""Inferences that wake caches and threads, and those that are counted: a profiler keeps every event of them."""
+"""Inferences that warm caches and threads up, and inferences that are counted: a profiler keeps all their events."""
 INFLATED = 3.0
-"""A network that counting makes so many times slower may spend its time elsewhere otherwise."""
+"""Slowdown by counting above which the shares are only indicative."""
 UNKNOWN_MODULE = "(not known)"
 TRACE = "trace.json.gz"
 
 
 @dataclass(frozen=True)
 class OperatorGroup:
-    """Operators that have something in common."""
+    """Operators of one module, or of one kind."""
 
     name: str
     count: int
     share: float
-    """Of the network, 0 to 1."""
+    """Share of the network, 0 to 1."""
     scaled_ms: float
 
 
 @dataclass(frozen=True)
 class OperatorTimes:
-    """What was counted of an artefact's network."""
+    """The operators of an artefact's network with their times."""
 
     operators: tuple[Operator, ...]
-    """The longest first."""
+    """The operators, the longest first."""
     counted_ms: float
-    """Mean wall time of the network while it was counted."""
+    """Mean wall time of the network while operators were counted."""
     counted_ms_p50: float
-    """Its median, in the mode of ``network_ms``."""
+    """Median time of the network while operators were counted, in the mode of ``network_ms``."""
     network_ms: float
-    """Median of the network when nothing counts."""
+    """Median time of the network without counting."""
     inferences: int
     disturbed: str | None = None
-    """How others used the cores meanwhile, in spite of several attempts; None if nobody did."""
+    """How others used the cores during the best attempt; None if nobody did."""
     trace: bytes | None = field(default=None, repr=False)
-    """When what ran, gzipped JSON for https://ui.perfetto.dev; None where the runtime does not tell."""
+    """Trace for https://ui.perfetto.dev as gzipped JSON; None if the runtime makes none."""
 
     @property
     def total_ms(self) -> float:
-        """Return the sum of the operators, while counted."""
+        """Return the total time of all operators while they were counted."""
         return sum(operator.ms for operator in self.operators)
 
     @property
     def coverage(self) -> float:
-        """Return the share of the network's wall time that its operators explain; the rest is mostly the counting."""
+        """Return the operators' share of the network's wall time; the rest is mostly counting."""
         return self.total_ms / self.counted_ms
 
     @property
     def inflation(self) -> float:
-        """Return how many times slower the network was while it was counted."""
+        """Return the slowdown of the network by counting."""
         return self.counted_ms_p50 / self.network_ms
 
     def share(self, operators: Iterable[Operator]) -> float:
-        """Return the share of the network that some operators take, 0 to 1: of the sum of all."""
+        """Return the share of some operators in the time of all, 0 to 1."""
         return sum(operator.ms for operator in operators) / self.total_ms
 
     def scaled_ms(self, operators: Iterable[Operator]) -> float:
-        """Return what they take when nothing counts."""
+        """Return the time of some operators without counting."""
         return self.share(operators) * self.network_ms
 
     def places(self, device: str) -> tuple[dict[str, float], float, float]:
-        """Return where the time goes when nothing counts, in ms: to modules, to the host, to transfers.
+        """Return the milliseconds of each module, of the host and of transfers, without counting.
 
-        The host's is what lies between a detector's networks, where the host computes it; a CPU is its own host.
-        Operators of no module are in none of them.
+        The host computes what lies between the networks of a detector; a CPU is its own host. Operators without a
+        module are in none of the three.
 
         Args:
-            device: of the target.
+            device: device of the target.
         """
         modules: dict[str, float] = {}
         host = transfer = 0.0
@@ -106,13 +106,13 @@ class OperatorTimes:
         return modules, host, transfer
 
     def by_module(self, depth: int) -> tuple[OperatorGroup, ...]:
-        """Group by the first words of the modules' dotted names, the longest first."""
+        """Return groups by the first words of the modules' dotted names, the longest first."""
         return self._grouped(
             lambda operator: UNKNOWN_MODULE if operator.module is None else prefix(operator.module, depth)
         )
 
     def by_kind(self) -> tuple[OperatorGroup, ...]:
-        """Group by what is computed, the longest first."""
+        """Return groups by kind of operator, the longest first."""
         return self._grouped(lambda operator: operator.kind)
 
     def _grouped(self, key: Callable[[Operator], str]) -> tuple[OperatorGroup, ...]:
@@ -126,16 +126,16 @@ class OperatorTimes:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Say what a reader of the shares must know."""
+        """Return remarks for readers of the shares."""
         slower = f"{self.inferences} inferences counted in a process of their own, {self.inflation:.2f} times as slow"
         covered = f"operators explain {self.coverage:.0%} of that; times are shares of the median that is not counted"
         indicative = f"indicative: counting made the network more than {INFLATED:g} times slower"
-        said = [indicative] if self.inflation > INFLATED else []
-        said += [f"contended: while operators were counted, {self.disturbed}"] if self.disturbed else []
-        return (f"{slower}; {covered}", *said)
+        remarks = [indicative] if self.inflation > INFLATED else []
+        remarks += [f"contended: while operators were counted, {self.disturbed}"] if self.disturbed else []
+        return (f"{slower}; {covered}", *remarks)
 
     def to_dict(self, depth: int = 2) -> dict[str, Any]:
-        """Return all but the trace as plain data; modules to so many words of their names."""
+        """Return all but the trace as plain data, with modules grouped by so many words of their names."""
         rows = [
             {
                 **vars(operator),
@@ -170,22 +170,25 @@ def count(
     network_ms: float,
     mode: Mode = "wall",
     protocol: MeasurementProtocol = MeasurementProtocol(),  # noqa: B008 - frozen
+    *,
+    loader: str = COUNTED,
 ) -> OperatorTimes | str:
     """Count the operators of one artefact in a fresh process, alone on the target's device.
 
-    Where others used the cores meanwhile it is done again, as far as ``protocol.spare`` goes; the attempt that they
-    disturbed least is kept. A process that fails ends that.
+    If others used the cores meanwhile, up to ``protocol.spare`` further attempts are made, and the least disturbed one
+    is kept; a process that fails ends the attempts.
 
     Args:
-        artefact: its folder.
-        images: RGB uint8, or a file of ``images.saved_images``.
+        artefact: folder of the artefact.
+        images: RGB uint8 images, or a file of ``saved_images``.
         target: device and threads.
-        network_ms: median of its network when nothing counts.
-        mode: of that median.
-        protocol: how long the process may take, and how many there may be.
+        network_ms: median time of the network without counting.
+        mode: mode of that median.
+        protocol: time limits, and number of attempts.
+        loader: ``module:function`` (folder, target) → predictor whose core counts.
 
     Returns:
-        What was counted, or why nothing was; `FailureReason` where the runtime could have told it.
+        The operators, or why they are not known; a `FailureReason` if the runtime could have counted them.
 
     Raises:
         UserError: the artefact is damaged, or the machine has fewer cores than the target's threads.
@@ -194,12 +197,12 @@ def count(
     with exclusive_device(target.device), saved_images(images) as file:
         while not attempts or (attempts[-1][1].disturbed and len(attempts) <= protocol.spare):
             try:
-                batch, operators, trace = _attempt(artefact, file, target, protocol)
+                batch, operators, trace = _attempt(artefact, file, target, protocol, loader)
             except RuntimeError as error:
                 if attempts:
                     break
-                said = " ".join(str(error).split())
-                return said if isinstance(error, NotImplementedError) else FailureReason(said)
+                reason = " ".join(str(error).split())
+                return reason if isinstance(error, NotImplementedError) else FailureReason(reason)
             elsewhere, wall = shares([batch.elsewhere]), milliseconds(batch.rows, "network", "wall")
             found = OperatorTimes(
                 operators,
@@ -216,25 +219,25 @@ def count(
 
 
 def _attempt(
-    artefact: Path, images: Path, target: Target, protocol: MeasurementProtocol
+    artefact: Path, images: Path, target: Target, protocol: MeasurementProtocol, loader: str
 ) -> tuple[SampleBatch, tuple[Operator, ...], bytes | None]:
-    """Count in one process; returns the inferences that were counted, their operators, and the trace.
+    """Count in one process; returns the counted inferences, their operators, and the trace.
 
     Raises:
-        NotImplementedError: the runtime does not count.
+        NotImplementedError: the runtime does not count operators.
         RuntimeError: the process died or hung.
     """
     with (
         scratch() as folder,
-        Worker(artefact, images, target, protocol, COUNTED) as worker,
+        Worker(artefact, images, target, protocol, loader) as worker,
     ):
         trace = Path(folder) / TRACE
-        batch, told = worker.count(LEAD_IN, INFERENCES, trace)
+        batch, operators = worker.count(LEAD_IN, INFERENCES, trace)
         kept = trace.read_bytes() if trace.is_file() else None
-    return batch, tuple(Operator(**entry) for entry in told), kept
+    return batch, tuple(Operator(**entry) for entry in operators), kept
 
 
 def _median(batch: SampleBatch, mode: Mode) -> float:
-    """Return the network's median in a mode, in wall time where no inference was undisturbed."""
+    """Return the network's median in a mode, or in wall time if no inference was undisturbed."""
     times = milliseconds(batch.rows, "network", mode)
     return float(np.median(times if len(times) else milliseconds(batch.rows, "network", "wall")))

@@ -1,4 +1,4 @@
-"""Single layers on a runtime: a few equal convolutions in a row, so that what lies around them weighs little."""
+"""Single layers on a runtime: a few equal convolutions in a row, so that the overhead around them is small."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LayerKind = Literal["1x1", "3x3", "depthwise"]
 SIDE = 20
-"""Of the maps, in pixels: the middle level of a detector at an input of 320."""
+"""Side of the maps in pixels, that of a detector's middle level at an input of 320."""
 DEPTH = 3
 """Convolutions in a row."""
 OPSET = 20
@@ -27,7 +27,7 @@ OPSET = 20
 
 @dataclass(frozen=True)
 class SquareConvolution:
-    """A convolution with as many inputs as outputs."""
+    """A convolution with equal numbers of input and output channels."""
 
     kind: LayerKind
     channels: int
@@ -44,12 +44,12 @@ class SquareConvolution:
 
     @property
     def images(self) -> NDArray[np.float32]:
-        """Return an input."""
+        """Return a random input."""
         shape = (1, self.channels, SIDE, SIDE)
         return np.random.default_rng(0).standard_normal(shape, np.float32)
 
     def weights(self) -> list[NDArray[np.float32]]:
-        """Return the weights of the convolutions in a row."""
+        """Return random weights for each convolution in the row."""
         random = np.random.default_rng(1)
         shape = (self.channels, self.channels // self.groups, self.kernel, self.kernel)
         scale = np.float32((2 / np.prod(shape[1:])) ** 0.5)
@@ -87,7 +87,7 @@ def _module(layer: SquareConvolution) -> nn.Module:
 
 
 def _file(layer: SquareConvolution, folder: Path) -> Path:
-    """Write the layer as an ONNX file."""
+    """Write a layer as an ONNX file and return its path."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 

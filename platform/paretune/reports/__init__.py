@@ -1,1 +1,1 @@
-"""The parts of reports."""
+"""Text, tables, pictures and pages."""

@@ -1,4 +1,4 @@
-"""Advice as tables and as one page that needs nothing else, with the roofline."""
+"""Diagnosis and advice as tables, and as a page with the roofline that needs no other file."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from paretune.reports.profile_plots import predictions, roofline
 from paretune.reports.tables import Table
 
 LAYERS = 8
-"""Slowest layers that are shown."""
+"""Number of slowest layers that are shown."""
 Measured = Mapping[str, LatencyRatio | str]
-"""Knob → the advised artefact's latency as a share of what it was before, or why that is not known."""
+"""Knob → latency after the advice as a share of that before, or why it is not known."""
 NONE: Mapping[str, str] = {}
+"""No changes of map."""
 
 
 def advice_tables(
     diagnosis: Diagnosis, advice: Sequence[Advice], measured: Measured, changes: Mapping[str, str] = NONE
 ) -> list[Table]:
-    """Return what could be gained at most, the slowest layers, and the advice with what came of it."""
+    """Return tables of the largest possible gains, of the slowest layers, and of the advice with its results."""
     ceilings = [
         (one.part, f"{one.ms:.3f}", f"{one.share:.0%}", _times(one.free), _times(one.at_roof))
         for one in diagnosis.ceilings(0)
@@ -52,19 +53,19 @@ def advice_tables(
 def knob_table(
     advice: Sequence[Advice], measured: Measured, changes: Mapping[str, str] = NONE, unknown: str | None = None
 ) -> Table:
-    """Return the advice with what came of it, or why there is none.
+    """Return the advice with its results, or why there is none.
 
     Args:
         advice: the rows.
-        measured: what was gained by what was tried.
-        changes: knob → change of the map with its interval, or why it is not known; without any the column is missing.
-        unknown: why nothing is known of the network.
+        measured: results of the advice that was tried.
+        changes: knob → change of map with its interval, or why it is not known; the column is missing if it is empty.
+        unknown: why it is not known what bounds the network.
     """
     knobs = [
         (
             one.knob,
             _times(one.predicted),
-            _told(measured.get(one.knob)),
+            _gained(measured.get(one.knob)),
             *([changes.get(one.knob, UNKNOWN)] if changes else []),
             one.risk,
             one.why,
@@ -83,7 +84,7 @@ def knob_table(
 
 
 def verdict(diagnosis: Diagnosis) -> str:
-    """Say in one line how long an inference takes and what bounds it."""
+    """Return the time of an inference and what bounds it as a line."""
     return f"{diagnosis.total_ms:.2f} ms from image to boxes, {diagnosis.verdict}"
 
 
@@ -98,18 +99,18 @@ def advice_page(
     """Return the page as HTML, its pictures inside.
 
     Args:
-        name: of the artefact.
-        diagnosis: of it.
-        advice: for it.
-        measured: what came of those pieces that were tried.
-        notes: of the measurements it rests on.
-        changes: what those that were tried have cost of the accuracy, by knob.
+        name: name of the artefact.
+        diagnosis: its diagnosis.
+        advice: the advice for it.
+        measured: results of the advice that was tried.
+        notes: notes of the measurements.
+        changes: knob → change of map by the advice that was tried.
     """
     tried = [(one.knob, one.predicted, measured.get(one.knob)) for one in advice]
     built = [(knob, predicted, ratio) for knob, predicted, ratio in tried if isinstance(ratio, LatencyRatio)]
     tables = advice_tables(diagnosis, advice, measured, changes)
     parts: list[Table | Picture] = [
-        Table(f"{name}: {verdict(diagnosis)}", (), (), (diagnosis.evidence, *notes)),
+        Table(f"{name}: {verdict(diagnosis)}", notes=(diagnosis.evidence, *notes)),
         Picture("roofline", roofline(diagnosis)),
         *tables,
         *([Picture("predicted and measured", predictions(built))] if built else []),
@@ -117,8 +118,8 @@ def advice_page(
     return report_page("Advice", parts)
 
 
-def _told(measured: LatencyRatio | str | None) -> str:
-    """Say what a tried piece of advice gained, also where that was nothing."""
+def _gained(measured: LatencyRatio | str | None) -> str:
+    """Return the measured speed-up with its interval and verdict, or why it is not known."""
     if measured is None:
         return UNKNOWN
     if isinstance(measured, str):

@@ -44,7 +44,7 @@ def draw_worst(
     detections: Sequence[Detections],
     folder: Path,
 ) -> Path | None:
-    """Draw the images with the most mistakes into ``worst.png``; None where there is no mistake.
+    """Draw the images with the most mistakes into ``worst.png``; returns None if there is no mistake.
 
     Args:
         report: the evaluation's report.

@@ -1,4 +1,4 @@
-"""What Nsight Compute saw as rows of words."""
+"""Tables of the kernels by Nsight Compute."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from paretune.profiling.nsight.run import NsightResult, NsightResults
 from paretune.reports.tables import Table, number
 
 TOP = 15
-"""Kernels with a row of their own."""
+"""Kernels with a row of their own; the others are added up."""
 NAME, TEXT, ADVICE = 48, 240, 3
-"""Characters of a kernel's name and of an advice, and how many of them are told; all is in profile.json."""
+"""Characters of a kernel's name and of a hint, and number of hints; profile.json has all of them."""
 HEAD = (
     *("kernel", "runs", "ms", "share", "SM %", "mem %", "DRAM %", "warps %", "waves"),
     *("Top/s", "op/byte", "bound by"),
@@ -28,24 +28,24 @@ def nsight_tables(names: Sequence[str], looks: NsightResults) -> list[Table]:
     """Return a table for each artefact; one note where Nsight Compute was not run.
 
     Args:
-        names: of the artefacts.
-        looks: what was seen of them.
+        names: names of the artefacts.
+        looks: their kernels.
     """
     title = "kernels by Nsight Compute"
     if looks.reason is not None:
-        return [Table(title, (), (), (f"not known: {looks.reason}",))]
+        return [Table(title, notes=(f"not known: {looks.reason}",))]
     return [_table(f"{name}: {title} {looks.version}", look) for name, look in zip(names, looks.looks, strict=True)]
 
 
 def _table(title: str, look: NsightResult) -> Table:
     if look.reason is not None:
-        return Table(title, (), (), (f"not known: {look.reason}",))
+        return Table(title, notes=(f"not known: {look.reason}",))
     top, rest = look.kernels[:TOP], look.kernels[TOP:]
     rows = [_row(kernel) for kernel in top]
     if rest:
         runs, seconds, share = (sum(getattr(x, figure) for x in rest) for figure in ("launches", "seconds", "share"))
-        told = (f"the rest ({len(rest)} kernels)", str(runs), f"{seconds * 1e3:.4f}", f"{share:.1%}")
-        rows.append((*told, *[UNKNOWN] * (len(HEAD) - len(told))))
+        others = (f"the rest ({len(rest)} kernels)", str(runs), f"{seconds * 1e3:.4f}", f"{share:.1%}")
+        rows.append((*others, *[UNKNOWN] * (len(HEAD) - len(others))))
     times = "" if look.passes is None else f" and {look.passes} times over"
     notes = [NEVER + times, BOUND]
     reasons = dict.fromkeys(f"{figure}: {why}" for kernel in top for figure, why in kernel.unknown.items())

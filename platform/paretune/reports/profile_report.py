@@ -1,4 +1,4 @@
-"""A profile: what artefacts cost on a target, as tables, as plain data and as a folder of files."""
+"""A profile: the costs of artefacts on a target, as tables, as plain data, as a page and as a folder of files."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ from paretune.reports.tables import Table
 from paretune.storage.artefact import Artefact
 from paretune.storage.atomic_files import new_folder
 
-ABOUT = """Of each artefact alone on the device: the share of inferences that took at most so long. The line is the
+ABOUT = """For each artefact alone on the device, the share of inferences that took at most this time. The line is the
 median, the band the smallest and largest median of its processes."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What artefacts cost on a target. A word in the place of a measurement is why there is none."""
+    """The costs of artefacts on a target; a text in the place of a measurement is why it is missing."""
 
     artefacts: tuple[Artefact, ...]
     latencies: tuple[Latency | str, ...]
     energies: tuple[Energy, ...]
     comparison: Comparison | str | None
-    """Interleaved, against the first, of those whose latency is known; None for one artefact alone."""
+    """Interleaved comparison with the first, of the artefacts with known latency; None for a single one."""
     target: Target
     images: int
     operators: tuple[OperatorTimes | str, ...] = ()
-    """Of each artefact; none if they were not asked for."""
+    """Operators of each artefact; empty if they were not asked for."""
     nsight: NsightResults | None = None
-    """What Nsight Compute saw; None if it was not asked for."""
+    """Kernels by Nsight Compute; None if they were not asked for."""
     besides: tuple[DeploymentLatency | str, ...] = ()
-    """What a deployment of each does besides."""
+    """Further stages of a deployment of each artefact."""
     throughputs: tuple[tuple[Throughput | str, ...], ...] = ()
-    """Of each artefact, one for every load that was asked for."""
+    """Throughput of each artefact under each load that was asked for."""
 
     @property
     def names(self) -> list[str]:
-        """Return how the artefacts are called in tables and pictures: where they lie in the folder they share."""
+        """Return the artefacts' names in tables and pictures: their paths in the folder that they share."""
         folders = [artefact.folder for artefact in self.artefacts]
         if len(folders) == 1:
             return [str(folders[0])]
@@ -61,38 +61,38 @@ class Profile:
 
     @property
     def measured(self) -> list[tuple[str, Latency]]:
-        """Return names and latencies of the artefacts that could be measured."""
+        """Return names and latencies of the artefacts that were measured."""
         pairs = zip(self.names, self.latencies, strict=True)
         return [(name, latency) for name, latency in pairs if isinstance(latency, Latency)]
 
     @property
     def failures(self) -> list[str]:
-        """Say what was to be measured and could not be, a line each."""
-        said = []
+        """Return a line for each measurement that failed."""
+        lines = []
         each = zip_longest(self.names, self.latencies, self.energies, self.besides, self.throughputs)
         for name, latency, energy, besides, loads in each:
-            if isinstance(latency, str):  # nothing else of it was tried
-                said.append(f"{name}: {latency}")
+            if isinstance(latency, str):  # no further measurement was tried
+                lines.append(f"{name}: {latency}")
                 continue
-            said += [f"{name}: energy: {energy.reasons['energy_mj_image']}"] if energy.failed else []
-            said += [f"{name}: decoding and sure boxes: {besides}"] if isinstance(besides, str) else []
-            said += [f"{name}: throughput of {load}" for load in loads or () if isinstance(load, str)]
+            lines += [f"{name}: energy: {energy.reasons['energy_mj_image']}"] if energy.failed else []
+            lines += [f"{name}: decoding and sure boxes: {besides}"] if isinstance(besides, str) else []
+            lines += [f"{name}: throughput of {load}" for load in loads or () if isinstance(load, str)]
         counted = zip(self.names, self.operators, strict=False)
-        said += [f"{name}: operators: {one}" for name, one in counted if isinstance(one, FailureReason)]
-        said += [f"comparison: {self.comparison}"] if isinstance(self.comparison, str) else []
-        return said + ([] if self.nsight is None else self.nsight.failures(self.names))
+        lines += [f"{name}: operators: {one}" for name, one in counted if isinstance(one, FailureReason)]
+        lines += [f"comparison: {self.comparison}"] if isinstance(self.comparison, str) else []
+        return lines + ([] if self.nsight is None else self.nsight.failures(self.names))
 
     def tables(self) -> list[Table]:
-        """Return all of it as tables."""
+        """Return the profile as tables."""
         names = self.names
         tables = []
         if isinstance(self.comparison, str):
-            tables.append(Table("interleaved", (), (), (f"comparison: not known, {self.comparison}",)))
+            tables.append(Table("interleaved", notes=(f"comparison: not known, {self.comparison}",)))
         elif self.comparison is not None:
             tables.append(ratio_table([name for name, _ in self.measured], self.comparison))
         for name, latency, energy, besides in zip_longest(names, self.latencies, self.energies, self.besides):
             if isinstance(latency, str):
-                tables.append(Table(name, (), (), (f"latency: not known, {latency}",)))
+                tables.append(Table(name, notes=(f"latency: not known, {latency}",)))
             else:
                 tables.append(stage_table(name, latency, energy, besides))
         tables += [throughput_table(name, found) for name, found in zip(names, self.throughputs, strict=False) if found]
@@ -100,7 +100,7 @@ class Profile:
         return tables + ([] if self.nsight is None else nsight_tables(names, self.nsight))
 
     def tree(self) -> dict[str, Any]:
-        """Return it as plain data, without raw samples."""
+        """Return the profile as plain data, without raw samples."""
         return {
             "target": {"device": self.target.device, "threads": self.target.threads},
             "images": self.images,
@@ -135,14 +135,14 @@ class Profile:
         return entry
 
     def _compared(self) -> dict[str, Any] | None:
-        """Return the comparison as plain data, each of its artefacts by its folder."""
+        """Return the comparison as plain data, with the folders of its artefacts."""
         if self.comparison is None or isinstance(self.comparison, str):
             return None if self.comparison is None else {"artefacts": [], "reason": self.comparison}
-        told = self.comparison.to_dict()
+        tree = self.comparison.to_dict()
         pairs = zip(self.artefacts, self.latencies, strict=True)
         folders = [str(artefact.folder) for artefact, latency in pairs if isinstance(latency, Latency)]
-        named = zip(folders, told["artefacts"], strict=True)
-        return {**told, "artefacts": [{"artefact": folder, **entry} for folder, entry in named]}
+        named = zip(folders, tree["artefacts"], strict=True)
+        return {**tree, "artefacts": [{"artefact": folder, **entry} for folder, entry in named]}
 
 
 def profile_page(
@@ -173,7 +173,7 @@ def profile_page(
 
 
 def write_profile(profile: Profile, folder: Path) -> None:
-    """Write the page, the figures and the raw samples into a new folder, all of them or nothing.
+    """Write the page, the figures and the raw samples into a new folder, which exists only if all are written.
 
     Raises:
         UserError: the folder cannot be written.

@@ -1,4 +1,4 @@
-"""Profiles as rows of words: the same tables for a terminal and for a page."""
+"""Tables of a profile."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from paretune.reports.tables import Table
 from paretune.runtimes.base import Operator
 
 TOP = 10
-"""Layers that a table or picture names; the others are added up."""
+"""Layers with a row of their own; the others are added up."""
 PERCENTILES = ((50, P50_SAMPLES), (90, P90_SAMPLES), (95, P95_SAMPLES), (99, P99_SAMPLES))
 
 
 def stage_table(
     name: str, latency: Latency, energy: Energy | None = None, besides: DeploymentLatency | str | None = None
 ) -> Table:
-    """Return what an artefact costs, stage by stage: percentiles in ms, CPU time, share of the whole; energy below.
+    """Return the costs of an artefact by stage: percentiles in ms, CPU time and share, with energy in the notes.
 
-    What a deployment does besides stands under the whole, of which it is no part; a word says why it is not known.
+    The further stages of a deployment follow the total, to which they do not belong; a text is why they are not known.
     """
     stages: tuple[Stage, ...] = (*STAGES, "latency")
     rows = tuple(_stage(latency, stage) for stage in stages)
@@ -54,34 +54,34 @@ def stage_table(
     clean, cold = metrics["clean_fraction"], latency.cold
     medians = f"medians of the processes ({latency.mode} time) {low:.3g} to {high:.3g} ms"
     interval = latency.interval
-    told = interval if isinstance(interval, str) else f"{interval.low:.4g} to {interval.high:.4g} ms"
+    ends = interval if isinstance(interval, str) else f"{interval.low:.4g} to {interval.high:.4g} ms"
     loading = f"loaded in {cold['load_ms']:.0f} ms, first inference {cold['first_inference_ms']:.1f} ms"
-    said = [
+    lines = [
         f"{count} inferences in {processes} fresh processes, {clean:.0%} undisturbed; {medians}",
-        f"95 % interval of the median end to end: {'not known, ' * isinstance(interval, str)}{told}",
+        f"95 % interval of the median end to end: {'not known, ' * isinstance(interval, str)}{ends}",
         f"peak memory {latency.memory_mib_peak:.0f} MiB; {loading}",
     ]
     if latency.target.device != "cpu":
         names = {"device_mib_peak": "on the GPU", "allocator_mib_peak": "of it by torch's allocator"}
-        told_of = {name: latency.device_memory[name] for name in names}
+        memory = {name: latency.device_memory[name] for name in names}
         peaks = {
-            name: f"not known, {one}" if isinstance(one, str) else f"{one:.0f} MiB" for name, one in told_of.items()
+            name: f"not known, {one}" if isinstance(one, str) else f"{one:.0f} MiB" for name, one in memory.items()
         }
-        said.append("peak memory " + "; ".join(f"{names[name]}: {peak}" for name, peak in peaks.items()))
-    said += [f"{figure}: not known, {reason}" for figure, reason in latency.reasons.items() if "_p9" in figure]
-    said += [f"besides: not known, {besides}"] if isinstance(besides, str) else []
+        lines.append("peak memory " + "; ".join(f"{names[name]}: {peak}" for name, peak in peaks.items()))
+    lines += [f"{figure}: not known, {reason}" for figure, reason in latency.reasons.items() if "_p9" in figure]
+    lines += [f"besides: not known, {besides}"] if isinstance(besides, str) else []
     if isinstance(besides, DeploymentLatency) and isinstance(besides.transfer, str):
-        said.append(f"to the GPU and back: not known, {besides.transfer}")
-    said += () if energy is None else energy.lines
+        lines.append(f"to the GPU and back: not known, {besides.transfer}")
+    lines += () if energy is None else energy.lines
     title = f"{name}: {facts['runtime']}, {facts['precision']}, {_where(latency)}"
-    return Table(title, ("stage", "p50 ms", "p90", "p95", "p99", "CPU p50", "share"), rows, (*said, *latency.notes))
+    return Table(title, ("stage", "p50 ms", "p90", "p95", "p99", "CPU p50", "share"), rows, (*lines, *latency.notes))
 
 
 def ratio_table(names: Sequence[str], comparison: Comparison) -> Table:
-    """Return how artefacts compare with the first, measured interleaved: latencies and their ratios."""
-    told = comparison.to_dict()["artefacts"]
+    """Return latencies of artefacts that were measured interleaved, and their ratios to the first."""
+    entries = comparison.to_dict()["artefacts"]
     rows = []
-    for index, (name, entry) in enumerate(zip(names, told, strict=True)):
+    for index, (name, entry) in enumerate(zip(names, entries, strict=True)):
         first = index == comparison.baseline
         words = [f"{entry['latency_ms_p50']:.3f}", f"{entry['network_ms_p50']:.3f}"]
         for ratio in (entry["latency"], entry["network"]):
@@ -99,7 +99,7 @@ def ratio_table(names: Sequence[str], comparison: Comparison) -> Table:
 
 
 def operator_table(name: str, found: OperatorTimes) -> Table:
-    """Return the operators that take most of a network, the longest first, and what the others take together."""
+    """Return the slowest operators of a network, and the sum of the others."""
     first, others = found.operators[:TOP], found.operators[TOP:]
     rows = [(layer_of(one), one.kind, f"{found.scaled_ms([one]):.3f}", f"{found.share([one]):.1%}") for one in first]
     if others:
@@ -109,7 +109,7 @@ def operator_table(name: str, found: OperatorTimes) -> Table:
 
 
 def kind_table(name: str, found: OperatorTimes) -> Table:
-    """Return what a network spends its time on, by what its operators compute."""
+    """Return the time of a network by kind of operator."""
     groups = [(group.name, group.count, group.scaled_ms, group.share) for group in found.by_kind()]
     rest = groups[TOP:]
     if rest:
@@ -119,18 +119,18 @@ def kind_table(name: str, found: OperatorTimes) -> Table:
 
 
 def operator_tables(names: Sequence[str], counted: Sequence[OperatorTimes | str]) -> list[Table]:
-    """Return both tables of every artefact that was counted, or one without rows that says why it was not."""
+    """Return two tables for each artefact whose operators are known, or a note with the reason."""
     tables = []
     for name, found in zip(names, counted, strict=False):
         if isinstance(found, str):
-            tables.append(Table(f"{name}: layers", (), (), (f"operators: not known, {found}",)))
+            tables.append(Table(f"{name}: layers", notes=(f"operators: not known, {found}",)))
         else:
             tables += [operator_table(name, found), kind_table(name, found)]
     return tables
 
 
 def layer_of(operator: Operator) -> str:
-    """Return what an operator is called in a table: by its module, else by the runtime's own name."""
+    """Return the name of an operator in a table: its module, or else the runtime's name."""
     return operator.name if operator.module is None else operator.module
 
 
@@ -152,9 +152,9 @@ def _beside(name: str, times: NDArray[np.float64], single: bool) -> tuple[str, .
 
 
 def throughput_table(name: str, loads: Sequence[Throughput | str]) -> Table:
-    """Return what several streams do at once, and how much that is of so many times one of them.
+    """Return the throughput of several streams, and its share of the same number of single streams.
 
-    A word says why a load is not known.
+    A text is why the throughput of a load is not known.
     """
     found = [load for load in loads if isinstance(load, Throughput)]
     one = next(iter(found), None)

@@ -12,8 +12,8 @@ class Table:
     """One table; a cell may have several lines, of which those after the first are small print."""
 
     title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    head: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
     notes: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     """Columns of words, beside the first one; the others hold numbers, and stand to the right."""

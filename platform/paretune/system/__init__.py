@@ -1,1 +1,1 @@
-"""The parts of system."""
+"""The machine: cores, GPUs, locks, folders for compiled programs."""

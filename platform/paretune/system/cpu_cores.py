@@ -1,4 +1,4 @@
-"""The cores that are measured on: which ones they are, and what else used them meanwhile."""
+"""The cores of a measurement: their choice, and others' use of them in the meantime."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ STAT = Path("/proc/stat")
 PRESSURE = Path("/proc/pressure/cpu")
 CGROUPS = Path("/sys/fs/cgroup")
 FOREIGN, STEAL, THROTTLED = 0.05, 0.02, 0.01
-"""Shares of a core, or of the time, above which others' use of our cores makes a measurement contended."""
+"""Shares of a core, or of the time, above which others' use of the cores makes a measurement contended."""
 
 
 def threads_unsupported_reason(threads: int) -> str | None:
-    """Tell that this process may use fewer cores than threads are asked for; None if there are enough."""
+    """Return that this process may use fewer cores than the threads need; None if there are enough."""
     allowed = len(os.sched_getaffinity(0))
     if threads <= allowed:
         return None
@@ -26,12 +26,12 @@ def threads_unsupported_reason(threads: int) -> str | None:
 
 
 def choose_cores(threads: int) -> list[int]:
-    """Return as many of the cores this process may use, each of its own hardware while there are enough.
+    """Return cores that this process may use, on separate hardware if there are enough.
 
-    The last ones come first, since the first serve most interrupts.
+    The last cores are preferred, since the first ones serve most interrupts.
 
     Raises:
-        UserError: there are fewer.
+        UserError: there are too few cores.
     """
     if problem := threads_unsupported_reason(threads):
         raise UserError(f"{problem} (--threads, or targets.NAME.threads in a job)")
@@ -45,7 +45,7 @@ def choose_cores(threads: int) -> list[int]:
 
 
 def siblings(cores: Collection[int]) -> set[int]:
-    """Return these cores and those that share their hardware (hyper-threads)."""
+    """Return these cores and the cores that share their hardware (hyper-threads)."""
     found = set(cores)
     for core in cores:
         with suppress(OSError):
@@ -57,26 +57,26 @@ def siblings(cores: Collection[int]) -> set[int]:
 
 
 def watched(cores: Collection[int], beside: Collection[int] = ()) -> set[int]:
-    """Return the cores on which others would disturb what runs on these: with their hyper-threads.
+    """Return the cores on which other work disturbs a process: its own cores and their hyper-threads.
 
     Args:
-        cores: of one process of ours.
-        beside: those of our others at the same time, each of which is watched for itself.
+        cores: cores of the process.
+        beside: cores of our other processes at the same time, which are watched separately.
     """
     return siblings(cores) - set(beside)
 
 
 def reading(cores: Collection[int], own: float) -> dict[str, float]:
-    """Return clocks, in seconds, that tell together what else used these cores; absent where the kernel keeps none.
+    """Return the kernel's clocks of others' use of these cores in seconds; clocks that it does not keep are missing.
 
     Args:
-        cores: logical cores, siblings included.
+        cores: logical cores, hyper-threads included.
         own: CPU seconds of the measured process so far.
 
     Returns:
-        ``foreign``: work on the cores other than our own. ``steal``: time the hypervisor took from them.
-        ``waiting``: time in which somebody on the machine waited for a core (pressure stall information).
-        ``throttled``: time in which a container's CPU quota held us back.
+        ``foreign``: work of others on the cores. ``steal``: time that the hypervisor took from them. ``waiting``: time
+        in which a process of the machine waited for a core (pressure stall information). ``throttled``: time in which
+        the CPU quota of the container held this process back.
     """
     clocks: dict[str, float] = {}
     with suppress(OSError):
@@ -91,36 +91,36 @@ def reading(cores: Collection[int], own: float) -> dict[str, float]:
 
 
 def passed(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """Return what went by on the clocks that both readings have."""
+    """Return the difference of two readings for the clocks that both have."""
     return {name: after[name] - before[name] for name in before if name in after}
 
 
 def shares(periods: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the clocks of several periods as shares of their ``seconds``: 1 is a whole core, or all the time.
+    """Return the clocks of several periods as shares of their ``seconds``; 1 is a whole core, or all the time.
 
-    A clock that is missing in one of the periods is missing in the answer.
+    A clock that is missing in one of the periods is left out.
     """
     seconds = sum(period["seconds"] for period in periods)
     names = set.intersection(*(set(period) for period in periods)) - {"seconds"}
-    # foreign is busy ticks of 10 ms less our own exact time: it may fall a little below zero
+    # foreign is busy ticks of 10 ms minus our own exact time, and may be slightly negative
     return {name: max(0.0, sum(period[name] for period in periods)) / seconds for name in sorted(names)}
 
 
 def contention(elsewhere: Mapping[str, float]) -> list[str]:
-    """Say by the shares of a measurement how others disturbed it; nothing when they did not."""
-    told = []
+    """Return how others disturbed a measurement, by its shares; empty if they did not."""
+    disturbances = []
     if (foreign := elsewhere.get("foreign", 0)) > FOREIGN:
-        told.append(f"others used {foreign:.0%} of a core on the cores measured on")
+        disturbances.append(f"others used {foreign:.0%} of a core on the cores measured on")
     if (steal := elsewhere.get("steal", 0)) > STEAL:
-        told.append(f"the hypervisor took {steal:.0%} of a core")
+        disturbances.append(f"the hypervisor took {steal:.0%} of a core")
     if (throttled := elsewhere.get("throttled", 0)) > THROTTLED:
-        told.append(f"the container's CPU quota held us back {throttled:.0%} of the time")
-    return told
+        disturbances.append(f"the container's CPU quota held us back {throttled:.0%} of the time")
+    return disturbances
 
 
 def _busy(cores: Collection[int], own: float) -> dict[str, float]:
-    wanted = {f"cpu{core}" for core in cores}
-    rows = [line.split() for line in STAT.read_text().splitlines() if line.split()[0] in wanted]
+    names = {f"cpu{core}" for core in cores}
+    rows = [line.split() for line in STAT.read_text().splitlines() if line.split()[0] in names]
     if not rows:
         return {}
     tick = os.sysconf("SC_CLK_TCK")
@@ -130,7 +130,7 @@ def _busy(cores: Collection[int], own: float) -> dict[str, float]:
 
 
 def _cgroup() -> Path:
-    """Return the folder of this process's control group (version 2), as seen in or outside a container."""
+    """Return the folder of this process's control group (version 2), inside or outside of a container."""
     line = next((line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")), "0::/")
     folder = CGROUPS / line.removeprefix("0::").strip("/")
     return folder if folder.is_dir() else CGROUPS

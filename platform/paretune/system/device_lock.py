@@ -1,11 +1,10 @@
 """One reader-writer lock per device of a machine, held by the kernel.
 
-Training and whatever else computes hold it shared, measuring exclusive, so that no latency is taken
-while something else of ours runs on the device, whichever sweep, job or hand-started command it
-belongs to. The CPU is one device, and each physical GPU another. What runs on a GPU keeps a core or
-more busy as well, so it also shares the CPU. A second lock, the gate, is taken first: a measurer that
-waits at the gate keeps new trainers out, so a stream of short trainings cannot starve it. The kernel
-frees both when their holder dies, however it dies.
+Training and other computing hold it shared, measuring holds it exclusively, so that no latency is measured while
+another process of Paretune runs on the device. The CPU is one device, and each physical GPU is another. Work on a GPU
+keeps a core or more busy as well, so it also holds the CPU shared. A second lock, the gate, is taken first: a
+measurement that waits at the gate keeps new trainings out, so that a stream of short trainings cannot starve it. The
+kernel frees both locks when their holder dies.
 """
 
 from __future__ import annotations
@@ -29,31 +28,31 @@ from paretune.system.device_holders import causes, holders, note_held, write_not
 from paretune.system.physical_gpu import number_of, uuids_of
 
 MOMENT = 0.05
-"""Seconds of waiting that nobody is told of."""
+"""Seconds of waiting before a line about it is printed."""
 AGAIN = 600.0
-"""Seconds after which it is told again that the same holder is waited for."""
+"""Seconds after which a line about the same holder is printed again."""
 GPU = ("cuda", "GPU-")
-"""How the names of a GPU's locks begin."""
-_mine = threading.local()
-"""``devices``: the locks that this thread holds now, and how."""
+"""Prefixes of the names of a GPU's locks."""
+_thread = threading.local()
+"""``devices``: lock that this thread holds → shared or exclusive."""
 _told: list[Callable[[str], None]] = []
-"""One at most: called with a line when a device is not free within a `MOMENT`."""
-_told_of: dict[tuple[str, str, int | None], float] = {}
-"""What was told of which lock and process → when."""
+"""At most one function, called with a line when a device is not free within a `MOMENT`."""
+_printed: dict[tuple[str, str, int | None], float] = {}
+"""Text, lock and process of a printed line → time of the line."""
 _open: set[int] = set()
-"""Lock files and notes that this process has open."""
+"""Handles of open lock files and notes of this process."""
 
 
 def lock_folder() -> Path:
-    """Return the folder of the locks: one per user and machine, with empty files and the notes of who holds them.
+    """Return the folder of the locks and of their holders' notes, one per user and machine.
 
-    It lies in ``/tmp`` whatever TMPDIR says: batch systems give each job a TMPDIR of its own, and two
-    jobs on one machine must meet at the same file.
+    It is in ``/tmp`` and does not depend on TMPDIR, which batch systems set for each job: two jobs on one machine must
+    use the same files.
 
     Raises:
-        RuntimeError: somebody else's folder, or something else, stands in its place.
+        RuntimeError: the path is not a folder, or belongs to another user.
     """
-    shared = Path("/tmp")  # noqa: S108 - a fixed place is the point; whose it is, is checked below
+    shared = Path("/tmp")  # noqa: S108 - the place must be fixed; its owner is checked below
     root = shared if os.access(shared, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
     folder = root / f"paretune-locks-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -64,7 +63,7 @@ def lock_folder() -> Path:
 
 
 def machine() -> tuple[str, int, int]:
-    """Return what is equal for processes that meet at the same locks, and for no others."""
+    """Return a key that is equal for two processes if and only if they use the same locks."""
     try:
         host = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -74,14 +73,14 @@ def machine() -> tuple[str, int, int]:
 
 
 def locks_of(device: str) -> tuple[str, ...]:
-    """Return the locks of a device, by names that mean the same in every process of the machine.
+    """Return the names of a device's locks, which mean the same in every process of the machine.
 
     Args:
         device: ``cpu``, ``cuda`` (the first GPU that this process sees) or ``cuda:1``.
 
     Returns:
-        ``cpu``; for a GPU its UUID, those of all where it is not clear which one is meant, or ``cuda``, one lock for
-        all, where NVML tells nothing.
+        ``cpu``; for a GPU its UUID, the UUIDs of all GPUs if it is not clear which one is meant, or ``cuda``, one lock
+        for all, if NVML is missing.
     """
     if re.fullmatch(r"cuda(:\d+)?", device) is None:
         return (device,)
@@ -90,13 +89,13 @@ def locks_of(device: str) -> tuple[str, ...]:
 
 @contextmanager
 def shared_device(*devices: str, patience: float | None = None) -> Iterator[float]:
-    """Use devices together with others (training, evaluating, calibrating); yields the seconds waited.
+    """Hold devices shared, for training, evaluating or calibrating; yields the seconds of waiting.
 
-    Within another ``shared_device`` of the same thread it changes nothing.
+    A ``shared_device`` inside of another one of the same thread has no effect.
 
     Args:
-        devices: as for ``locks_of``, or names that it has returned.
-        patience: seconds after which it goes on all the same, without the device's lock, and says so; None waits.
+        devices: arguments of ``locks_of``, or names that it has returned.
+        patience: seconds after which the block runs without the lock, with a line about it; None waits for ever.
     """
     with _held(devices, fcntl.LOCK_SH, patience) as waited:
         yield waited
@@ -104,23 +103,23 @@ def shared_device(*devices: str, patience: float | None = None) -> Iterator[floa
 
 @contextmanager
 def exclusive_device(device: str) -> Iterator[float]:
-    """Use the device alone (measuring); yields the seconds waited."""
+    """Hold a device exclusively, for measuring; yields the seconds of waiting."""
     with _held((device,), fcntl.LOCK_EX) as waited:
         yield waited
 
 
 def tell_waits(say: Callable[[str], None]) -> None:
-    """Have a line said, in this process, when a device is not free within a `MOMENT`: who has it, and since when.
+    """Set the function of this process that gets a line on who holds a device that is not free within a `MOMENT`.
 
-    It is said once for each process that is waited for, and again after `AGAIN` seconds.
+    The line comes once for each holder, and again after `AGAIN` seconds.
     """
     _told[:] = [say]
-    _told_of.clear()
+    _printed.clear()
 
 
 @contextmanager
 def _held(devices: tuple[str, ...], mode: int, patience: float | None = None) -> Iterator[float]:
-    """Hold devices; first the CPU, shared, where there is a GPU: always in one order, so that none waits in a ring."""
+    """Hold devices, always in the same order, so that no circle of waiting arises; a GPU also holds the CPU shared."""
     names = {name for device in devices for name in locks_of(device)}
     gpus = sorted(name for name in names if name.startswith(GPU))
     others = sorted(names.difference(gpus) | ({"cpu"} if gpus else set()), key=lambda name: (name != "cpu", name))
@@ -138,17 +137,17 @@ def _held(devices: tuple[str, ...], mode: int, patience: float | None = None) ->
 
 @contextmanager
 def _held_itself(device: str, mode: int, end: float | None) -> Iterator[float]:
-    """Pass the gate, take the lock, leave the gate to the next.
+    """Take the gate, then the lock, then release the gate.
 
     Args:
         device: name of the lock.
         mode: shared or exclusive.
-        end: when to give up, of the monotonic clock; None never does.
+        end: time limit on the monotonic clock; None waits for ever.
 
     Raises:
-        RuntimeError: this thread holds the device already and would wait for itself for ever.
+        RuntimeError: this thread holds the device already and would wait for itself.
     """
-    held: dict[str, int] = _mine.__dict__.setdefault("devices", {})
+    held: dict[str, int] = _thread.__dict__.setdefault("devices", {})
     if device in held:
         if mode == held[device] == fcntl.LOCK_SH:
             yield 0.0
@@ -171,7 +170,7 @@ def _held_itself(device: str, mode: int, end: float | None) -> Iterator[float]:
 
 
 class _Waiter:
-    """One who wants a lock, with the note that says so."""
+    """A thread that waits for a lock, with its note."""
 
     def __init__(self, device: str, mode: int, end: float | None) -> None:
         self._device, self._mode, self._end = device, mode, end
@@ -180,13 +179,13 @@ class _Waiter:
         self._note: tuple[Path, int] | None = None
 
     def __enter__(self) -> Self:
-        with suppress(OSError):  # a full disk: nobody is told then who it is
+        with suppress(OSError):  # a full disk: other processes do not learn who waits then
             self._note = write_note(self._folder, self._name, alone=self._alone)
             _open.add(self._note[1])
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take the note away."""
+        """Remove the note."""
         if self._note is not None:
             if self._note[1] in _open:
                 self._note[0].unlink(missing_ok=True)
@@ -197,7 +196,7 @@ class _Waiter:
         return self._mode == fcntl.LOCK_EX
 
     def lock(self) -> int | None:
-        """Return the locked file, or None where it was not free in time."""
+        """Return the handle of the locked file, or None if it was not free in time."""
         gate = self._locked("gate", fcntl.LOCK_EX)
         if gate is None:
             return None
@@ -211,7 +210,7 @@ class _Waiter:
         return lock
 
     def _locked(self, part: str, mode: int) -> int | None:
-        """Open and lock a file; again when a cleaner of temporary files took it away meanwhile."""
+        """Return the handle of a locked file; repeated if a cleaner of temporary files removed the file meanwhile."""
         path = self._folder / f"{self._name}.{part}"
         while True:
             handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -220,7 +219,7 @@ class _Waiter:
                 if not _soon(handle, mode, time.monotonic() + MOMENT) and not self._patiently(handle, mode):
                     _unlock(handle)
                     return None
-                os.utime(handle)  # cleaners go by age
+                os.utime(handle)  # cleaners remove old files
                 with suppress(FileNotFoundError):
                     if path.stat().st_ino == os.fstat(handle).st_ino:
                         return handle
@@ -230,7 +229,7 @@ class _Waiter:
             _unlock(handle)
 
     def _patiently(self, handle: int, mode: int) -> bool:
-        """Tell who has the device, and wait for it; returns whether it was free in time."""
+        """Wait for the device with a line on its holder; returns whether it was free in time."""
         if self._end is None:
             self._tell("waiting for {}: {}")
             fcntl.flock(handle, mode)
@@ -243,23 +242,23 @@ class _Waiter:
         return False
 
     def _tell(self, words: str, *, whoever: bool = False) -> None:
-        """Say who is waited for, unless that was said in the last `AGAIN` seconds; ``whoever`` it was."""
+        """Print a line on the holder, unless one was printed in the last `AGAIN` seconds."""
         if not _told:
             return
         found = causes(holders(self._folder, self._name, self._note and self._note[0]), alone=self._alone)
         key = (words, self._device, found[0].pid if found and not whoever else None)
-        if time.monotonic() - _told_of.get(key, -math.inf) < AGAIN:
+        if time.monotonic() - _printed.get(key, -math.inf) < AGAIN:
             return
-        _told_of[key] = time.monotonic()
-        said = str(found[0]) if found else "another Paretune process has it"
+        _printed[key] = time.monotonic()
+        holder = str(found[0]) if found else "another Paretune process has it"
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         device = {"cpu": "the CPU", "cuda": "the GPU"}.get(self._device, self._device)
         for say in _told:
-            say(words.format(device, said + more))
+            say(words.format(device, holder + more))
 
 
 def _soon(handle: int, mode: int, end: float) -> bool:
-    """Lock a file that is free before a moment: those who share a device pass its gate one by one."""
+    """Return whether a file could be locked before a time: sharers of a device pass its gate one by one."""
     while True:
         with suppress(BlockingIOError):
             fcntl.flock(handle, mode | fcntl.LOCK_NB)
@@ -270,7 +269,7 @@ def _soon(handle: int, mode: int, end: float) -> bool:
 
 
 def _unlock(handle: int) -> None:
-    """Close the file: the lock goes with the last handle on it. In a forked child it is closed already."""
+    """Close a file, which releases its lock; in a forked child it is closed already."""
     if handle in _open:
         _open.discard(handle)
         os.close(handle)
@@ -278,7 +277,7 @@ def _unlock(handle: int) -> None:
 
 @cache
 def _close_in_children() -> None:
-    """Keep forked processes (data loaders) from holding the lock on after this one has died."""
+    """Close the locks in forked processes (data loaders), which would hold them after this process has died."""
     os.register_at_fork(after_in_child=_forget)
 
 
@@ -287,4 +286,4 @@ def _forget() -> None:
         with suppress(OSError):
             os.close(handle)
     _open.clear()
-    _mine.__dict__.clear()
+    _thread.__dict__.clear()

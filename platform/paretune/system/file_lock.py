@@ -1,4 +1,4 @@
-"""Locks on files that keep every other process out; the kernel releases them when the holder dies."""
+"""Exclusive locks on files; the kernel releases them when their holder dies."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Where what runtimes make of a network for this machine is kept: compiled programs, engines.
+"""Cache of programs that runtimes compile for this machine, such as engines.
 
-What a process uses is held by a lock of the kernel's for as long as it lives, so that others do not drop it; whoever
-makes something new drops what was not used longest. A dropped program only has to be made again.
+A process locks the programs that it uses while it lives, so that no other process drops them. A process that adds a
+program drops those that were not used for the longest time; they only have to be compiled again.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from contextvars import ContextVar
 from pathlib import Path
 
 LIMIT = 4 * 2**30
-"""Bytes that are kept of each kind: five of the largest detectors, with a second program that counts, 0.4 GiB each; or
-hundreds of small ones, more than a sweep asks for again."""
+"""Most bytes of each kind: five of the largest detectors, with a second program that counts, 0.4 GiB each; or hundreds
+of small ones, more than a sweep uses again."""
 SHARE = 0.1
-"""Most of the file system that they take, where that is less: it may be memory."""
+"""Largest share of the file system, if that is less: the file system may be memory."""
 _DRAFT = re.compile(r"\.(\d+)\.part$")
-"""How names end of what a process is making, or dropping, and has not finished."""
+"""Ending of the names of files and folders that a process is making or dropping."""
 _elsewhere: ContextVar[Path | None] = ContextVar("elsewhere", default=None)
 _held: list[int] = []
-"""Open files and folders whose locks this process keeps until it ends."""
+"""Handles of files and folders whose locks this process keeps until it ends."""
 
 
 def private_folder(kind: str) -> Path:
-    """Return this user's folder for one kind of program, below the system's temporary one, closed to others.
+    """Return this user's private folder for one kind of program, below the folder for temporary files.
 
-    Every process of a measurement finds there what the first has made.
+    All processes of a measurement share it.
 
     Raises:
-        RuntimeError: it belongs to somebody else, whose programs must not be run.
+        RuntimeError: the folder belongs to another user, whose programs must not be run.
     """
     folder = (_elsewhere.get() or Path(tempfile.gettempdir())) / f"paretune-{kind}-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -45,7 +45,7 @@ def private_folder(kind: str) -> Path:
 
 @contextmanager
 def kept_in(folder: Path) -> Iterator[None]:
-    """Let what is made within the block be kept below a folder: it will not be wanted again, and goes with that."""
+    """Keep programs that are made within the block below another folder, as they are not needed after it."""
     token = _elsewhere.set(folder)
     try:
         yield
@@ -54,10 +54,10 @@ def kept_in(folder: Path) -> Iterator[None]:
 
 
 def hold(path: Path) -> bool:
-    """Keep a file or folder from being dropped for as long as this process lives, and note that it was used.
+    """Lock a file or folder against being dropped while this process lives, and mark it as used.
 
     Returns:
-        Whether it is there.
+        Whether the file or folder exists.
     """
     try:
         handle = os.open(path, os.O_RDONLY)
@@ -66,7 +66,7 @@ def hold(path: Path) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         there = os.path.samestat(os.fstat(handle), path.stat())
-    except (BlockingIOError, FileNotFoundError):  # somebody drops it, or has just done so
+    except (BlockingIOError, FileNotFoundError):  # another process is dropping it, or has just dropped it
         there = False
     if not there:
         os.close(handle)
@@ -77,10 +77,10 @@ def hold(path: Path) -> bool:
 
 
 def make_room(folder: Path) -> None:
-    """Drop what was not used longest and nobody holds, until the rest is small enough, and drafts of dead processes."""
+    """Drop drafts of dead processes, then programs that no process holds, the least recently used first."""
     kept: list[tuple[float, int, Path]] = []
     for path in folder.iterdir():
-        with suppress(FileNotFoundError):  # somebody else has made room
+        with suppress(FileNotFoundError):  # another process has made room
             if draft := _DRAFT.search(path.name):
                 if not Path(f"/proc/{draft[1]}").exists():
                     _drop(path)
@@ -94,7 +94,7 @@ def make_room(folder: Path) -> None:
 
 
 def scratch() -> tempfile.TemporaryDirectory[str]:
-    """Return a temporary folder that is known by this process's number; those that dead processes left are removed."""
+    """Return a temporary folder with this process's number in its name, and remove those of dead processes."""
     for left in Path(tempfile.gettempdir()).glob("paretune-[0-9]*-*"):
         pid = left.name.split("-")[1]
         with suppress(FileNotFoundError):
@@ -107,16 +107,16 @@ def scratch() -> tempfile.TemporaryDirectory[str]:
 
 
 def _drop(path: Path) -> bool:
-    """Remove a file or folder unless a process holds it; return whether it is gone."""
+    """Remove a file or folder unless a process holds it; returns whether it is gone."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return True
-    except OSError:  # a link, or not ours to read: nothing that we have made
+    except OSError:  # a link, or not readable: not made by this module
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        draft = path.with_name(f"{path.name}.{os.getpid()}.part")  # gone at once, for whoever looks for it
+        draft = path.with_name(f"{path.name}.{os.getpid()}.part")  # other processes no longer find it
         path.rename(draft)
         if draft.is_dir():
             shutil.rmtree(draft, ignore_errors=True)
@@ -132,7 +132,7 @@ def _drop(path: Path) -> bool:
 
 
 def _size(path: Path) -> int:
-    """Return the bytes of a file, or of all files in a folder; files that go meanwhile count for nothing."""
+    """Return the bytes of a file, or of all files in a folder that are not removed meanwhile."""
     found = 0
     for file in path.rglob("*") if path.is_dir() else [path]:
         with suppress(FileNotFoundError):

@@ -1,7 +1,7 @@
-"""Which GPU of the machine is meant: CUDA's number of it in this process says so only with CUDA_VISIBLE_DEVICES.
+"""The physical GPU of a CUDA number, which depends on CUDA_VISIBLE_DEVICES.
 
-Everything asks here (the device lock, what is watched, energy), so that all mean the same one. ``pynvml``
-(nvidia-ml-py) tells the UUIDs; torch is asked only where it uses CUDA already.
+The device lock, the watch on contention and the measurement of energy all use this module, so that they mean the same
+GPU. ``pynvml`` (nvidia-ml-py) has the UUIDs; torch is used only if it uses CUDA already.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 HIDDEN = {"", "NoDevFiles"}
-"""Entries of CUDA_VISIBLE_DEVICES after which nothing is visible."""
+"""Entries of CUDA_VISIBLE_DEVICES after which no GPU is visible."""
 _uuids: dict[tuple[object, ...], tuple[str, ...]] = {}
-"""What was found before: asking NVML takes a moment, and a device is locked thousands of times."""
+"""Cache of UUIDs: a call of NVML takes a moment, and a device is locked thousands of times."""
 
 
 class NoGpuError(RuntimeError):
-    """There is no GPU to look at; the message says why."""
+    """There is no GPU, or it is not clear which one is meant; the message is the reason."""
 
 
 def uuids_of(number: int = 0, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Return the UUID of a physical GPU; those of all GPUs of the machine where it is not clear which one is meant.
+    """Return the UUID of a physical GPU, or the UUIDs of all GPUs if it is not clear which one is meant.
 
-    A MIG instance counts as the GPU that it is a part of: they share its power and its clocks.
+    A MIG instance counts as its GPU, with which it shares power and clocks.
 
     Args:
-        number: CUDA's, in this process.
-        environ: where CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER are read.
+        number: CUDA's number of the GPU in this process.
+        environ: environment with CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER.
 
     Returns:
-        None at all where NVML tells nothing.
+        The UUIDs; empty if NVML is missing.
     """
     try:
-        library, torchs = nvml(), _by_torch(number)[1]
+        library, known = nvml(), _by_torch(number)[1]
         order = (environ.get("CUDA_VISIBLE_DEVICES"), environ.get("CUDA_DEVICE_ORDER"))
-        key = (library, number, torchs, *order)
+        key = (library, number, known, *order)
         if key not in _uuids:
             with started(library):
                 _uuids[key] = _uuids_of(library, number, environ)
@@ -48,15 +48,15 @@ def uuids_of(number: int = 0, environ: Mapping[str, str] = os.environ) -> tuple[
 
 
 def number_of(device: str) -> int:
-    """Return CUDA's number in a device's name: 0 for ``cuda``, 1 for ``cuda:1``."""
+    """Return CUDA's number in the name of a device: 0 for ``cuda``, 1 for ``cuda:1``."""
     return int(device.partition(":")[2] or 0)
 
 
 def nvml() -> Any:
-    """Return ``pynvml``; tests put a fake here.
+    """Return the module ``pynvml``.
 
     Raises:
-        NoGpuError: it is not installed.
+        NoGpuError: ``pynvml`` is not installed.
     """
     try:
         import pynvml
@@ -67,10 +67,10 @@ def nvml() -> Any:
 
 @contextmanager
 def started(library: Any) -> Iterator[None]:
-    """Keep NVML open; it counts its users, so blocks may be nested.
+    """Keep NVML open; it counts its users, so that blocks may be nested.
 
     Raises:
-        NoGpuError: no driver, or it does not answer.
+        NoGpuError: there is no driver, or it does not answer.
     """
     try:
         library.nvmlInit()
@@ -86,22 +86,22 @@ def started(library: Any) -> Iterator[None]:
 
 
 def errors_of(library: Any) -> tuple[type[Exception], ...]:
-    """Return what the functions of the library raise."""
+    """Return the classes of the library's errors."""
     mismatch = getattr(library, "NVMLLibraryMismatchError", library.NVMLError)
     return (library.NVMLError, mismatch)
 
 
 def handle_of(library: Any, device: int | str | None, environ: Mapping[str, str]) -> Any:
-    """Return the handle of a GPU by its UUID: numbers of CUDA and of NVML need not be the same.
+    """Return NVML's handle of a GPU; numbers of CUDA and of NVML may differ.
 
     Args:
-        library: NVML, which is open.
-        device: CUDA's number of it in this process, or its UUID (the beginning is enough); None is the GPU that
+        library: the open NVML.
+        device: CUDA's number of the GPU in this process, or its UUID (the beginning is enough); None is the GPU that
             torch uses at the moment, or the first visible one.
-        environ: where CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER are read.
+        environ: environment with CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER.
 
     Raises:
-        NoGpuError: there is none, or it is not clear which one.
+        NoGpuError: there is no GPU, or it is not clear which one is meant.
     """
     handles, uuids = _all(library)
     try:
@@ -111,7 +111,7 @@ def handle_of(library: Any, device: int | str | None, environ: Mapping[str, str]
     if isinstance(device, str):
         return _by_uuid(library, device, handles, uuids)
     number, known = _by_torch(device)
-    if known in uuids:  # that of a MIG instance is not among them
+    if known in uuids:  # the UUID of a MIG instance is not among them
         return handles[uuids.index(known)]
     entry = _entry(number, environ.get("CUDA_VISIBLE_DEVICES"), len(handles))
     if not entry.isdigit():
@@ -128,7 +128,7 @@ def _uuids_of(library: Any, number: int, environ: Mapping[str, str]) -> tuple[st
     _, every = _all(library)
     with suppress(NoGpuError, *errors_of(library)):
         handle = handle_of(library, number, environ)
-        with suppress(AttributeError, *errors_of(library)):  # one that knows no instances has none
+        with suppress(AttributeError, *errors_of(library)):  # a library without MIG
             answer = library.nvmlDeviceIsMigDeviceHandle(handle)
             if int(getattr(answer, "value", answer)):  # some versions give a ctypes number
                 handle = library.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
@@ -140,7 +140,7 @@ def _all(library: Any) -> tuple[list[Any], list[str]]:
     """Return the handles of the machine's GPUs and their UUIDs.
 
     Raises:
-        NoGpuError: there are none, or NVML does not say.
+        NoGpuError: there is no GPU, or NVML fails.
     """
     try:
         handles = [library.nvmlDeviceGetHandleByIndex(index) for index in range(library.nvmlDeviceGetCount())]
@@ -153,12 +153,12 @@ def _all(library: Any) -> tuple[list[Any], list[str]]:
 
 
 def _entry(number: int, visible: str | None, count: int) -> str:
-    """Return what CUDA_VISIBLE_DEVICES says of CUDA's GPU ``number``: an index of the machine's GPUs, or a UUID.
+    """Return the entry of CUDA_VISIBLE_DEVICES for CUDA's GPU ``number``: an index of the machine's GPUs, or a UUID.
 
-    As CUDA does, the list ends before the first index that there is not.
+    Like for CUDA, the list ends before the first index that does not exist.
 
     Raises:
-        NoGpuError: so many are not visible.
+        NoGpuError: fewer GPUs are visible.
     """
     entries = [str(index) for index in range(count)] if visible is None else []
     for word in (visible or "").split(",") if visible is not None else []:
@@ -175,24 +175,24 @@ def _entry(number: int, visible: str | None, count: int) -> str:
 
 
 def _by_uuid(library: Any, uuid: str, handles: list[Any], uuids: list[str]) -> Any:
-    """Return the handle of the GPU, or of the MIG instance, whose UUID begins like this.
+    """Return the handle of the GPU, or of the MIG instance, whose UUID begins with this text.
 
     Raises:
-        NoGpuError: none does, or several do.
+        NoGpuError: there is no such GPU, or there are several.
     """
     if uuid.startswith("MIG-"):
         try:
             return library.nvmlDeviceGetHandleByUUID(uuid)
         except errors_of(library) as error:
             raise NoGpuError(f"{uuid}: NVML: {str(error).lower()}") from None
-    fitting = [handle for handle, one in zip(handles, uuids, strict=True) if one.startswith(uuid)]
-    if len(fitting) != 1:
-        raise NoGpuError(f"{uuid}: {len(fitting)} of this machine's {len(handles)} GPUs have a UUID like this")
-    return fitting[0]
+    matches = [handle for handle, one in zip(handles, uuids, strict=True) if one.startswith(uuid)]
+    if len(matches) != 1:
+        raise NoGpuError(f"{uuid}: {len(matches)} of this machine's {len(handles)} GPUs have a UUID like this")
+    return matches[0]
 
 
 def _by_torch(number: int | None) -> tuple[int, str]:
-    """Return CUDA's number of the GPU meant, and its UUID where torch uses CUDA in this process already (else "")."""
+    """Return CUDA's number of a GPU, and its UUID if torch uses CUDA in this process already, else an empty text."""
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
     if cuda is None or not cuda.is_initialized():
         return number or 0, ""

@@ -1,4 +1,4 @@
-"""Silence for libraries that print, warn and log while they convert a network."""
+"""Suppression of prints, warnings and log messages of libraries."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 @contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """Keep prints, warnings and the named loggers' messages under ERROR back; errors are raised as ever.
+    """Suppress prints, warnings, and messages below ERROR of the named loggers; errors are raised.
 
     Args:
-        loggers: names; an empty one is the root logger.
+        loggers: names of loggers; an empty name is the root logger.
     """
     found = [logging.getLogger(name or None) for name in loggers]
     levels = [logger.level for logger in found]

@@ -1,25 +1,33 @@
-"""Where the log lies, and a client for it that keeps MLflow to itself."""
+"""The place of the log, and an MLflow client for it without telemetry, chatter or long waits."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
+import re
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SWEEP, TRIAL, ON_FRONT = "paretune.sweep", "paretune.trial", "paretune.front"
-"""Tags of every run: its sweep, its trial's number (``all`` for the sweep's own), whether it is on the front."""
+"""Tags of every run: its sweep, the number of its trial (``all`` for the sweep's run), whether it is on the front."""
 TIED = "paretune.tied_with"
-"""Tag of a point of the front: trials of it that the comparison cannot tell from it in latency."""
+"""Tag of a point of the front: other points that are tied with it in latency."""
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
+LONGEST = 5000
+"""Longest param or tag in characters; MLflow takes 6000 and 8000."""
+PARAMS_IN_BATCH = 90
+"""Params of one request; MLflow takes 100 params, and 100 tags, at once."""
 DATABASE, ARTEFACTS = "mlflow.db", "mlartifacts"
 ENVIRONMENT = {
-    # a dead server blocks for minutes by default, and a sweep must not wait for its log
+    # by default a dead server blocks for minutes, and a sweep must not wait for its log
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -29,14 +37,14 @@ ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""Set before MLflow is imported, where the user has not set it."""
+"""Environment variables that are set before MLflow is imported, unless the user has set them."""
 
 
 def quiet() -> None:
-    """Set what keeps MLflow to itself: no telemetry, no chatter of migrations, no long waits."""
+    """Switch off MLflow's telemetry, messages of migrations, and long waits."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    for name in ("alembic", "mlflow"):  # somebody may have imported it before us
+    for name in ("alembic", "mlflow"):  # MLflow may have been imported before
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
@@ -47,10 +55,10 @@ def database_uri(runs: Path) -> str:
 
 @dataclass(frozen=True)
 class LogPlace:
-    """Where one sweep is logged."""
+    """The place in which one sweep is logged."""
 
     runs: Path
-    """Output folder; holds database and artefacts unless ``server`` is given."""
+    """Output folder, which holds database and artefacts unless ``server`` is given."""
     sweep: str
     server: str | None
     """URI of a tracking server, or None."""
@@ -62,17 +70,17 @@ class LogPlace:
         return self.server or database_uri(self.runs)
 
     def connect(self) -> MlflowClient:
-        """Open the log; the first use of a new database takes some seconds."""
+        """Return a client of the log; the first use of a new database takes some seconds."""
         quiet()
         from mlflow import MlflowClient
         from mlflow.store.db import utils
 
-        utils.MAX_RETRY_COUNT = 4  # a database that cannot be opened is tried for 100 s by default
+        utils.MAX_RETRY_COUNT = 4  # by default MLflow tries to open a database for 100 s
         self.runs.mkdir(parents=True, exist_ok=True)
         return MlflowClient(tracking_uri=self.uri)
 
     def experiment_id(self, client: MlflowClient) -> str:
-        """Return the experiment's id; it is made if it is not there.
+        """Return the id of the experiment, which is made if it does not exist.
 
         Raises:
             MlflowException: the log cannot be read or written.
@@ -83,16 +91,54 @@ class LogPlace:
         if found is not None:
             return str(found.experiment_id)
         artefacts = None if self.server else (self.runs / ARTEFACTS).resolve().as_uri()
-        tags = {"mlflow.experimentKind": "custom_model_development"}  # the layout for runs, not for chats
+        tags = {"mlflow.experimentKind": "custom_model_development"}  # the layout of the page for runs
         try:
             return str(client.create_experiment(self.experiment, artifact_location=artefacts, tags=tags))
         except MlflowException:
             found = client.get_experiment_by_name(self.experiment)
             if found is None:
                 raise
-            return str(found.experiment_id)  # another sweep made it at the same moment
+            return str(found.experiment_id)  # another sweep has made it at the same moment
 
 
 def run_page(experiment_id: str, run_id: str) -> str:
-    """Return the part of an address that leads to the front in a sweep's run."""
+    """Return the part of an address that leads to the front in the run of a sweep."""
     return f"#/experiments/{experiment_id}/runs/{run_id}/artifacts/front/front.html?workflowType=machine_learning"
+
+
+def log_values(
+    client: MlflowClient,
+    run_id: str,
+    *,
+    metrics: Mapping[str, float] | None = None,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    stamp: int | None = None,
+    step: int = 0,
+) -> None:
+    """Write to a run in as few requests as MLflow allows, without values that are not finite.
+
+    Args:
+        client: client of the log.
+        run_id: id of the run.
+        metrics: name → value.
+        params: name → value.
+        tags: name → text.
+        stamp: time of the metrics in milliseconds since 1970; None is now.
+        step: step of the metrics.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+
+    time_of = int(time.time() * 1000) if stamp is None else stamp
+    rows = [Metric(key_of(k), float(v), time_of, step) for k, v in (metrics or {}).items() if math.isfinite(v)]
+    leaves = [Param(key_of(k), str(v)[:LONGEST]) for k, v in (params or {}).items()]
+    labels = [RunTag(key_of(k), v[:LONGEST]) for k, v in (tags or {}).items()]
+    if rows or labels or leaves:
+        client.log_batch(run_id, metrics=rows, params=leaves[:PARAMS_IN_BATCH], tags=labels)
+    for begin in range(PARAMS_IN_BATCH, len(leaves), PARAMS_IN_BATCH):
+        client.log_batch(run_id, params=leaves[begin : begin + PARAMS_IN_BATCH])
+
+
+def key_of(name: str) -> str:
+    """Return a name as MLflow takes it: at most 250 letters, digits and ``_-. :``."""
+    return re.sub(r"[^\w.\- :]", "_", name)[:250]

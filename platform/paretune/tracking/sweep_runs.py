@@ -1,15 +1,12 @@
-"""The runs of one sweep in MLflow: a parent for the sweep, a nested run for each trial.
+"""The runs of one sweep in MLflow: a parent for the sweep, and a nested run for each trial.
 
-Everything logged comes from the trial records, is keyed by tags and carries the records' own times, so
-logging it twice, or again after a crash, changes nothing.
+All that is logged comes from the trial records, is keyed by tags and carries the records' own times. Logging it twice,
+or again after a crash, changes nothing.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import re
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,42 +14,52 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.core.recipe_text import recipe_line
 from paretune.search.latency_scale import SCALED
-from paretune.search.pareto_front import FrontRules, Objective, hypervolume, pareto_front
+from paretune.search.pareto_front import FrontRules, hypervolume, pareto_front
 from paretune.storage.trial_record import Record, trial_folder
-from paretune.tracking.mlflow_client import NOTE, ON_FRONT, PARENT, SWEEP, TIED, TRIAL, LogPlace
-from paretune.tracking.saved_views import offer_view
+from paretune.tracking.mlflow_client import (
+    NOTE,
+    ON_FRONT,
+    PARENT,
+    SWEEP,
+    TIED,
+    TRIAL,
+    LogPlace,
+    key_of,
+    log_values,
+    run_page,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 ON_SCALE = frozenset(f"{metric}{end}" for metric in SCALED for end in ("", "_low", "_high"))
-"""Metrics that a comparison may change."""
-LONGEST = 5000
-"""Characters of a param or tag; MLflow takes 6000 and 8000."""
-PARAMS_IN_BATCH = 90
-"""MLflow takes 100 params, and 100 tags, at once."""
+"""Metrics that a comparison of the front may change."""
+HEADING = "**Paretune**"
+"""First words of the experiment's description; one that begins otherwise is a user's own."""
+MOST_LINKS = 50
+"""Sweeps in the experiment's description, the newest first."""
 
 
 @dataclass(frozen=True)
 class _Child:
-    """A trial's run."""
+    """The run of a trial."""
 
     run_id: str
     started: int
-    """Milliseconds since 1970."""
+    """Start in milliseconds since 1970."""
     ended: int | None
-    """None: it was being written when its writer died."""
+    """End in milliseconds since 1970; None if the writer died while it wrote the run."""
 
 
 class SweepRuns:
-    """Reads what the log has of a sweep, and adds what it lacks.
+    """The log of a sweep: the constructor reads its runs, and the methods add what they lack.
 
-    Every method raises ``MlflowException`` or ``OSError`` when the log cannot be written.
+    Every method raises ``MlflowException`` or ``OSError`` if the log cannot be written.
 
     Args:
         place: where the sweep is logged.
-        params: the job, flat.
-        started: when the sweep was made, in seconds since 1970.
+        params: the job as flat params.
+        started: time at which the sweep was made, in seconds since 1970.
     """
 
     def __init__(self, place: LogPlace, params: Mapping[str, Any], started: float) -> None:
@@ -64,7 +71,7 @@ class SweepRuns:
         self._log(self._parent_id, params={k: v for k, v in params.items() if key_of(k) not in parent.data.params})
         self._steps = int(parent.data.metrics.get("trials_done", 0))
         self._ended = _ms(started)
-        self._view_offered = False
+        self._linked = False
         self._children: dict[int, _Child] = {}
         self._on_front: dict[int, bool] = {}
         for run in self._find(f"tags.`{PARENT}` = '{self._parent_id}'"):
@@ -76,7 +83,7 @@ class SweepRuns:
                 self._on_front[number] = run.data.tags[ON_FRONT] == "true"
 
     def _parent(self, started: float) -> Run:
-        """Return the run of this sweep; another of its name, of before or of somebody else, has another time."""
+        """Return the run of this sweep, by its start time: other sweeps may have the same name."""
         named = f"tags.`{SWEEP}` = '{self._sweep}' and tags.`{TRIAL}` = 'all'"
         found = self._find(f"{named} and attributes.start_time = {_ms(started)}")
         if found:
@@ -88,23 +95,23 @@ class SweepRuns:
             tags={SWEEP: self._sweep, TRIAL: "all"},
         )
 
-    def _find(self, wanted: str) -> list[Run]:
-        return list(self._client.search_runs([self._experiment_id], wanted, max_results=50_000))
+    def _find(self, condition: str) -> list[Run]:
+        return list(self._client.search_runs([self._experiment_id], condition, max_results=50_000))
 
     def resume(self) -> None:
         """Mark the sweep's run as running."""
         self._client.update_run(self._parent_id, status="RUNNING")
 
     def finish(self) -> None:
-        """Mark the sweep's run as finished when its last trial was."""
+        """Mark the sweep's run as finished at the end of its last trial."""
         self._client.set_terminated(self._parent_id, "FINISHED", end_time=self._ended)
 
     def log_trials(self, records: Sequence[Record], sweep_folder: Path) -> None:
-        """Log the trials that are not in the log yet, each whole."""
+        """Log the trials that are not in the log yet."""
         for record in records:
             child = self._children.get(record.number)
             if child is not None and child.started != _ms(record.started):
-                # its damaged record was removed and the trial run again: the log follows the records
+                # the trial was run again after its damaged record was removed: the log follows the records
                 self._client.delete_run(child.run_id)
                 self._on_front.pop(record.number, None)
                 child = None
@@ -143,7 +150,7 @@ class SweepRuns:
         return str(run.info.run_id)
 
     def mark_front(self, trials: Collection[int]) -> None:
-        """Tag every trial with whether it is on the front; only changes are written."""
+        """Write into each trial's tag whether it is on the front; only changes are written."""
         for number, child in self._children.items():
             now = number in trials
             if self._on_front.get(number) != now:
@@ -151,7 +158,7 @@ class SweepRuns:
                 self._on_front[number] = now
 
     def log_steps(self, records: Sequence[Record], front: Mapping[str, Any], judge: FrontRules) -> None:
-        """Log the front's size and hypervolume after each trial; the step is the number of trials done."""
+        """Log size and hypervolume of the front after each trial; the step is the number of finished trials."""
         baseline = (front["baseline"] or {"metrics": {}})["metrics"]
         ordered = sorted(records, key=lambda record: (record.finished, record.number))
         for step in range(self._steps + 1, len(ordered) + 1):
@@ -172,9 +179,9 @@ class SweepRuns:
     def log_comparison(
         self, records: Sequence[Record], front: Mapping[str, Any], comparison: Mapping[str, Any]
     ) -> None:
-        """Log what the comparison of the front has decided: every latency on its scale, speed-ups, ties, the front.
+        """Log the result of the comparison: latencies on its scale, speed-ups, ties, size and hypervolume of the front.
 
-        These values stand over those that were logged when the trials ended.
+        These values replace those that were logged when the trials ended.
         """
         stamp = _ms(comparison["ended"])
         tested, points = comparison.get("test") or {}, {point["trial"]: point for point in front["front"]}
@@ -195,44 +202,26 @@ class SweepRuns:
         self._log(self._parent_id, metrics=values, stamp=max(stamp, self._ended), step=self._steps)
 
     def log_front_files(self, files: Sequence[Path]) -> None:
-        """Put the front's pictures and tables into the sweep's run, over the older ones."""
+        """Log the pictures and tables of the front in the sweep's run, in place of older ones."""
         for file in files:
             self._client.log_artifact(self._parent_id, str(file), "front")
 
-    def offer_view(self, objectives: Sequence[Objective]) -> None:
-        """Add the saved view and the links to the experiment's page, once."""
-        if not self._view_offered:
-            offer_view(self._client, self._experiment_id, self._sweep, self._parent_id, objectives)
-            self._view_offered = True
+    def link_sweeps(self) -> None:
+        """Write links to the fronts of all sweeps into the experiment's description, once; a user's own one stays."""
+        if self._linked:
+            return
+        self._linked = True
+        if not self._client.get_experiment(self._experiment_id).tags.get(NOTE, HEADING).startswith(HEADING):
+            return
+        wanted, newest = f"tags.`{TRIAL}` = 'all'", ["attributes.start_time DESC"]
+        sweeps = self._client.search_runs([self._experiment_id], wanted, order_by=newest, max_results=MOST_LINKS)
+        links = [f"- [{run.data.tags[SWEEP]}]({run_page(self._experiment_id, run.info.run_id)})" for run in sweeps]
+        self._client.set_experiment_tag(self._experiment_id, NOTE, "\n".join([HEADING, "", *links]))
 
-    def _log(
-        self,
-        run_id: str,
-        *,
-        metrics: Mapping[str, float] | None = None,
-        params: Mapping[str, Any] | None = None,
-        tags: Mapping[str, str] | None = None,
-        stamp: int | None = None,
-        step: int = 0,
-    ) -> None:
-        """Write to a run in as few requests as MLflow allows; values that are not finite are left out."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        time_of = int(time.time() * 1000) if stamp is None else stamp
-        rows = [Metric(key_of(k), float(v), time_of, step) for k, v in (metrics or {}).items() if math.isfinite(v)]
-        leaves = [Param(key_of(k), str(v)[:LONGEST]) for k, v in (params or {}).items()]
-        labels = [RunTag(key_of(k), v[:LONGEST]) for k, v in (tags or {}).items()]
-        if rows or labels or leaves:
-            self._client.log_batch(run_id, metrics=rows, params=leaves[:PARAMS_IN_BATCH], tags=labels)
-        for begin in range(PARAMS_IN_BATCH, len(leaves), PARAMS_IN_BATCH):
-            self._client.log_batch(run_id, params=leaves[begin : begin + PARAMS_IN_BATCH])
+    def _log(self, run_id: str, **values: Any) -> None:
+        log_values(self._client, run_id, **values)
 
 
 def _ms(seconds: float) -> int:
-    """Return milliseconds since 1970, as MLflow wants them."""
+    """Return a time in seconds since 1970 as MLflow takes it, in milliseconds."""
     return int(seconds * 1000)
-
-
-def key_of(name: str) -> str:
-    """Return a name that MLflow takes: letters, digits, ``_-. :``, at most 250."""
-    return re.sub(r"[^\w.\- :]", "_", name)[:250]

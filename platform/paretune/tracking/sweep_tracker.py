@@ -1,4 +1,4 @@
-"""MlflowTracker: what a sweep calls to be seen in MLflow; a log that fails never ends it, and never holds it up."""
+"""Logging of a sweep to MLflow; a log that fails neither ends the sweep nor delays it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from paretune.tracking.mlflow_client import LogPlace
 from paretune.tracking.sweep_runs import SweepRuns
 
 PAUSE = 60.0
-"""Seconds in which a log that could not be written is left alone: each attempt can take half a minute."""
+"""Seconds without an attempt after the log could not be written: an attempt can take half a minute."""
 
 
 class MlflowTracker:
-    """Keeps one sweep's runs in step with its records.
+    """Writer of one sweep's log.
 
-    When the log cannot be written it says so once and goes on: the records are the truth, and a later
-    ``sync`` catches up. One process writes the log of a sweep.
+    If the log cannot be written, it prints so once and goes on: the records are the truth, and a later ``sync`` catches
+    up. Only one process writes the log of a sweep.
 
     Args:
-        runs: output folder; holds the database unless ``uri`` names a server.
-        sweep: name.
-        uri: tracking server, or None.
-        experiment: name; made if it is not there.
+        runs: output folder, which holds the database unless ``uri`` names a server.
+        sweep: name of the sweep.
+        uri: URI of the tracking server, or None.
+        experiment: name of the experiment, which is made if it does not exist.
     """
 
     def __init__(self, runs: Path, sweep: str, uri: str | None, experiment: str) -> None:
@@ -41,11 +41,11 @@ class MlflowTracker:
         self._warned = False
 
     def start(self, params: Mapping[str, Any], started: float) -> None:
-        """Open the sweep's run, or go on with it.
+        """Make the sweep's run, or open it again.
 
         Args:
-            params: the job, flat.
-            started: when the sweep was made, in seconds since 1970.
+            params: the job as flat params.
+            started: time at which the sweep was made, in seconds since 1970.
         """
         self._params, self._started = params, started
         self._not_before = 0.0
@@ -59,14 +59,14 @@ class MlflowTracker:
         judge: FrontRules,
         files: Sequence[Path],
     ) -> None:
-        """Bring the log up to date; what it has already is left as it is.
+        """Log what the log lacks; what it has stays as it is.
 
         Args:
-            records: of all trials so far.
-            sweep_folder: what the records' artefact paths are relative to.
-            front: as ``front.front_object`` returns it.
+            records: records of all trials so far.
+            sweep_folder: folder to which the records' artefact paths are relative.
+            front: result of ``front.front_object``.
             judge: objectives and constraints.
-            files: the front's pictures and tables.
+            files: pictures and tables of the front.
         """
 
         def bring_up_to_date(runs: SweepRuns) -> None:
@@ -74,7 +74,7 @@ class MlflowTracker:
             runs.mark_front({point["trial"] for point in front["front"]})
             runs.log_steps(records, front, judge)
             runs.log_front_files(files)
-            runs.offer_view(judge.objectives)
+            runs.link_sweeps()
 
         self._safely(bring_up_to_date)
 
@@ -83,17 +83,17 @@ class MlflowTracker:
         self._safely(lambda runs: runs.finish())
 
     def compared(self, records: Sequence[Record], front: Mapping[str, Any], comparison: Mapping[str, Any]) -> None:
-        """Log what the comparison of the front has decided.
+        """Log the result of the comparison of the front.
 
         Args:
-            records: of all trials, on its scale.
-            front: as ``front.front_object`` returns it.
-            comparison: as ``finalists.compare_front`` returns it.
+            records: records of all trials, on the comparison's scale.
+            front: result of ``front.front_object``.
+            comparison: result of ``finalists.compare_front``.
         """
         self._safely(lambda runs: runs.log_comparison(records, front, comparison))
 
     def _safely(self, do: Callable[[SweepRuns], None]) -> None:
-        """Write to the log; what server, database, migration or disk raise is told, and ends no sweep."""
+        """Write to the log; an error of server, database, migration or disk is printed and does not end the sweep."""
         if time.monotonic() < self._not_before:
             return
         try:
@@ -103,7 +103,7 @@ class MlflowTracker:
         except Exception as error:
             if _is_a_bug(error):
                 raise
-            self._runs = None  # what was written is read back at the next attempt
+            self._runs = None  # the next attempt reads what was written
             self._not_before = time.monotonic() + PAUSE
             self._warn(error)
 
@@ -116,10 +116,10 @@ class MlflowTracker:
 
 
 def _is_a_bug(error: Exception) -> bool:
-    """Tell whether an error is a mistake in this package, not MLflow's, its libraries' or the disk's.
+    """Return whether an error is a mistake in this package, not one of MLflow, its libraries or the disk.
 
-    Whatever MLflow and the libraries below it (database, HTTP, stores of files) raise is theirs, of whatever class. It
-    is ours when no library but Python's own was called where it was raised.
+    It is ours if only Python's own library was called between this package and the place where it was raised; whatever
+    MLflow and the libraries below it (database, HTTP, stores of files) raise is theirs, of whatever class.
     """
     if isinstance(error, OSError):
         return False

@@ -1,34 +1,30 @@
-"""One training in MLflow: its curves epoch by epoch, its final accuracy, its pictures."""
+"""The run of one training in MLflow: its curves by epoch, its final accuracy, its pictures."""
 
 from __future__ import annotations
 
-import math
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretune.tracking.mlflow_client import LogPlace
-from paretune.tracking.sweep_runs import LONGEST, PARAMS_IN_BATCH, key_of
+from paretune.tracking.mlflow_client import LogPlace, log_values
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
 
 TRAINING = "paretune.training"
-"""Tag of a training's run: its name."""
+"""Tag with the name of a training."""
 STEP = "epochs_done"
-"""A metric that every epoch has: how far the log is."""
+"""Metric of every epoch, by which the last logged epoch is known."""
 
 
 class TrainingLog:
-    """Keeps a training's run in step with its epochs; it never fails: the files are the truth.
+    """Writer of a training's run; it never fails, since the training's files are the truth.
 
     Args:
-        place: where it is logged; None logs nothing.
-        params: the job, flat.
-        begun: whether the training goes on; its run is the newest of its name then.
+        place: place of the log; None logs nothing.
+        params: the job as flat params.
+        begun: whether the training goes on; its run is then the newest one of its name.
     """
 
     def __init__(self, place: LogPlace | None, params: Mapping[str, Any], *, begun: bool) -> None:
@@ -40,7 +36,7 @@ class TrainingLog:
         """Log the epochs that are not in the log yet.
 
         Args:
-            entries: as ``training.order.epochs_of`` returns them.
+            entries: result of ``epochs_of``.
         """
         self._safely(lambda client: self._epochs(client, entries))
 
@@ -48,13 +44,13 @@ class TrainingLog:
         """Log the final accuracy and the pictures, and end the run.
 
         Args:
-            metrics: by name; what is None is left out.
+            metrics: name → figure; None is left out.
             files: pictures and tables.
         """
 
         def end(client: MlflowClient) -> None:
-            rows = self._rows({name: value for name, value in metrics.items() if value is not None}, self._done)
-            client.log_batch(self._run_id, metrics=rows)
+            known = {name: value for name, value in metrics.items() if value is not None}
+            log_values(client, self._run_id, metrics=known, step=self._done)
             for file in files:
                 client.log_artifact(self._run_id, str(file))
             client.set_terminated(self._run_id, "FINISHED")
@@ -69,20 +65,11 @@ class TrainingLog:
             values |= {"train_loss": sum(entry["losses"].values()), STEP: entry["number"]}
             values |= {name: entry[name] for name in ("lr", "images_per_second", "seconds")}
             values |= {} if entry.get("map") is None else {"val_map": entry["map"]}
-            client.log_batch(self._run_id, metrics=self._rows(values, entry["number"]))
+            log_values(client, self._run_id, metrics=values, step=entry["number"])
             self._done = entry["number"]
 
-    @staticmethod
-    def _rows(values: Mapping[str, float], step: int) -> list[Metric]:
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        return [Metric(key_of(k), float(v), now, step) for k, v in values.items() if math.isfinite(v)]
-
     def _open(self, place: LogPlace) -> MlflowClient:
-        """Find the training's run, or begin one."""
-        from mlflow.entities import Param
-
+        """Return a client, with the training's run found or made."""
         client = place.connect()
         experiment = place.experiment_id(client)
         named, newest = f"tags.`{TRAINING}` = '{place.sweep}'", ["attributes.start_time DESC"]
@@ -93,9 +80,7 @@ class TrainingLog:
             return client
         run = client.create_run(experiment, run_name=place.sweep, tags={TRAINING: place.sweep})
         self._run_id = run.info.run_id
-        params = [Param(key_of(k), str(v)[:LONGEST]) for k, v in self._params.items()]
-        for begin in range(0, len(params), PARAMS_IN_BATCH):
-            client.log_batch(self._run_id, params=params[begin : begin + PARAMS_IN_BATCH])
+        log_values(client, self._run_id, params=self._params)
         return client
 
     def _safely(self, do: Callable[[MlflowClient], None]) -> None:
@@ -104,7 +89,7 @@ class TrainingLog:
         try:
             self._client = self._client or self._open(self._place)
             do(self._client)
-        except Exception as error:  # noqa: BLE001 - server, database, disk: nothing of it may end a training
+        except Exception as error:  # noqa: BLE001 - no error of server, database or disk may end a training
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             print(f"MLflow cannot be written ({reason}); the training's files have it all", file=sys.stderr)
             self._place = None

@@ -1,4 +1,8 @@
-"""``paretune ui``: MLflow's own server on this machine's sweeps."""
+"""``paretune ui``: MLflow's own server on this machine's sweeps.
+
+``mlflow server`` alone would leave its uvicorn process behind when it is ended by a signal, start seven processes for
+jobs, and answer requests for any host name.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +20,15 @@ from paretune.core.errors import UserError
 from paretune.tracking.mlflow_client import ARTEFACTS, DATABASE, ENVIRONMENT, TRIAL, database_uri, quiet, run_page
 
 LOG = "mlflow-server.log"
-"""What the server says, under the output folder."""
+"""File for the server's messages in the output folder."""
 STARTING = 120.0
-"""Seconds after which a server that answers nothing is given up."""
+"""Time limit for the start of the server in seconds."""
 PATIENCE = 10.0
-"""Seconds the server has to end by itself."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 
 def open_ui(runs: Path, port: int) -> None:
-    """Serve MLflow's UI on 127.0.0.1 until Ctrl-C, or until this process is told to end.
+    """Serve MLflow's UI on 127.0.0.1 until Ctrl-C, SIGTERM or SIGHUP.
 
     Raises:
         UserError: the folder holds no log, the port is taken, or the server does not start.
@@ -33,7 +37,7 @@ def open_ui(runs: Path, port: int) -> None:
         raise UserError(f"{runs} holds no {DATABASE}: run a sweep first, or name its output folder with --runs")
     _refuse_taken(port)
     print(f"starting MLflow on {runs} …", flush=True)
-    with contextlib.suppress(KeyboardInterrupt), _ended_like_interrupted():
+    with contextlib.suppress(KeyboardInterrupt), _signals_interrupt():
         page = newest_page(runs)
         with _server(runs, port) as server:
             _wait_until_it_answers(server, port, runs / LOG)
@@ -54,10 +58,10 @@ def _refuse_taken(port: int) -> None:
 
 
 @contextlib.contextmanager
-def _ended_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP do what Ctrl-C does, so that the server never outlives us; Ctrl-C too.
+def _signals_interrupt() -> Iterator[None]:
+    """Handle SIGTERM and SIGHUP like Ctrl-C, so that the server never outlives this process.
 
-    A shell that starts us in the background has Ctrl-C ignored; an explicit ``kill -INT`` shall work then.
+    SIGINT is set too: a shell that starts a process in the background lets it ignore SIGINT.
     """
 
     def interrupt(*_: object) -> None:
@@ -73,20 +77,20 @@ def _ended_like_interrupted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _server(runs: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run MLflow's server in a process group of its own, which ends with the block."""
+    """Run MLflow's server in a process group that ends with the block."""
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", database_uri(runs), "--artifacts-destination", str((runs / ARTEFACTS).resolve())),
         *("--allowed-hosts", f"127.0.0.1:{port},localhost:{port}"),
     ]
-    # its job queue is for judging language models: seven processes of 160 MiB that we have no use for
+    # its job queue, for judging language models, is seven processes of 160 MiB
     environment = {**ENVIRONMENT, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (runs / LOG).open("wb") as log:
         server = subprocess.Popen(
             command,
             env=environment,
-            cwd=runs,  # whatever it writes stays there
-            start_new_session=True,  # its own children die with its group, not only the first process
+            cwd=runs,  # files that the server writes stay there
+            start_new_session=True,  # its children end with its group
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -98,7 +102,7 @@ def _server(runs: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _end_group(server: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it started: asked first, then made to."""
+    """End a process and all that it started, by SIGTERM and then by SIGKILL."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -120,7 +124,7 @@ def _wait_until_it_answers(server: subprocess.Popen[bytes], port: int, log: Path
 
 
 def newest_page(runs: Path) -> str:
-    """Return the part of the address that leads to the newest sweep's front; empty if there is no sweep."""
+    """Return the part of the address of the newest sweep's front; empty if there is no sweep."""
     quiet()
     from mlflow import MlflowClient
 

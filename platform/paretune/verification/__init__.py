@@ -1,1 +1,1 @@
-"""The parts of verification."""
+"""Checks that an artefact computes what its network does."""

@@ -1,4 +1,4 @@
-"""Which layer of a model is the first to say something else than the network it was made from."""
+"""The first layer of a model whose output differs from that of the original network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def relative_error(wanted: Floats, got: Floats) -> float:
-    """Return the largest difference in shares of the largest value; infinite for other shapes and for no numbers."""
+    """Return the largest difference as a share of the largest value; infinite for different shapes or NaN."""
     if wanted.shape != got.shape:
         return float("inf")
     error = float(np.abs(wanted - got).max()) / max(float(np.abs(wanted).max()), 1e-6)
@@ -26,20 +26,20 @@ def relative_error(wanted: Floats, got: Floats) -> float:
 
 
 def diverging_in_file(part: nn.Module, file: Path, batch: Floats, given: str, tolerance: float) -> str | None:
-    """Return the first layer whose output in an ONNX file is not the network's.
+    """Return the first layer whose output in an ONNX file differs from the network's.
 
-    The file's convolutions and matrix products stand in the order in which torch ran them, with batch norms folded;
-    where they are not as many, or not of the same shapes, no layer can be told.
+    The file's convolutions and matrix products are in the order in which torch ran them, with batch norms folded. The
+    layer cannot be found if their number or shapes differ.
 
     Args:
-        part: the network, in eval mode.
-        file: what it was exported to.
+        part: the network in eval mode.
+        file: the exported file.
         batch: an input of both.
         given: name of the input.
-        tolerance: as of ``relative_error``.
+        tolerance: largest ``relative_error``.
 
     Returns:
-        The layer's name in the network; None: every layer agrees, or none can be told.
+        Name of the layer in the network; None if every layer agrees, or the layer cannot be found.
     """
     import torch
 
@@ -54,7 +54,7 @@ def diverging_in_file(part: nn.Module, file: Path, batch: Floats, given: str, to
 
 
 def diverging_in_network(part: nn.Module, other: nn.Module, batch: Floats, tolerance: float) -> str | None:
-    """Return the first layer that gives another output in another network of the same layers, or None."""
+    """Return the first layer whose output differs in another network of the same layers, or None."""
     for (name, wanted), (_, got) in zip(layer_outputs(part, batch), layer_outputs(other, batch), strict=False):
         if not relative_error(wanted, got) <= tolerance:
             return name
@@ -62,7 +62,7 @@ def diverging_in_network(part: nn.Module, other: nn.Module, batch: Floats, toler
 
 
 def layer_outputs(network: nn.Module, batch: Floats) -> list[tuple[str, Floats]]:
-    """Run a network; return name and output of every weighted layer, call by call."""
+    """Return name and output of every weighted layer, call by call, for this batch."""
     import torch
 
     from paretune.networks.layer_kinds import WEIGHTED_LAYERS
@@ -84,7 +84,7 @@ def layer_outputs(network: nn.Module, batch: Floats) -> list[tuple[str, Floats]]
 
 
 def _inner_outputs(file: Path, batch: Floats, given: str) -> Sequence[Floats]:
-    """Run an ONNX file; return the outputs of its convolutions and matrix products, in order."""
+    """Return the outputs of the convolutions and matrix products of an ONNX file in their order."""
     import onnx
 
     from paretune.runtimes.onnx_session import library
@@ -101,7 +101,7 @@ def _inner_outputs(file: Path, batch: Floats, given: str) -> Sequence[Floats]:
 
 
 def _shown(graph: Any) -> Iterator[str]:
-    """Name the outputs of an ``onnx.GraphProto``'s layers; a matrix product and the bias added to it are one layer."""
+    """Yield the names of the layers' outputs in an ``onnx.GraphProto``; a matrix product and its bias are one layer."""
     takers: dict[str, list[Any]] = {}
     for node in graph.node:
         for name in node.input:

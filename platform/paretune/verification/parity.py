@@ -1,8 +1,8 @@
-"""Parity: does an artefact, on its runtime, still say what the network says that it was made from?
+"""Parity of an artefact on its runtime with the network from which it was made.
 
-An export that succeeded may find nothing. So the artefact is run on real images, part by part: the raw maps are
-compared with those of the float network in eager torch, and the boxes that are made of them. Where more than float32's
-rounding lies between the two, so is how many objects they find: an artefact that surely finds too few is refused.
+An exported artefact may detect nothing. So it is run on real images, part by part, and its raw maps and boxes are
+compared with those of the float network in eager torch. If they differ by more than float32's rounding, their mAP is
+compared too, and an artefact whose mAP is certainly too low is refused.
 """
 
 from __future__ import annotations
@@ -25,30 +25,33 @@ if TYPE_CHECKING:
     from torch import nn
 
 IMAGES = 4
-"""Images on which outputs and boxes are compared,"""
+"""Images on which outputs and boxes are compared."""
 JUDGED = 100
-"""and on which boxes are compared with the truth: few enough for a slow network, enough to see a loss of points."""
+"""Images on which map is compared: few enough for a slow network, enough to show a loss of some points."""
 KEPT, KEPT_IF_CHANGED = 0.9, 0.5
-"""Share of the network's map that has to be left: in fewer bits than float32, and quantized or clustered. Honest
-bfloat16 loses some tenths of a point, and int8 some points, in bad cases ten or twenty; half is not the network's."""
+"""Least share of the network's map for an artefact in fewer bits than float32, and for a quantized or clustered one.
+
+A correct artefact in bfloat16 loses some tenths of a point, one in INT8 some points, in bad cases ten or twenty."""
 TOLERANCES = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.5}
-"""Largest error of an output, relative to its largest value, by what a runtime computes in. bfloat16 has 8 bits: in
-dozens of layers its errors grow to tenths, and only what is wrong from the bottom up is beyond that."""
+"""Precision of a runtime → largest error of an output relative to its largest value.
+
+bfloat16 has 8 bits, so that its errors grow to tenths over dozens of layers; a larger error means wrong results."""
 SAME_IOU, SAME_SCORE = 0.9, 0.05
-"""A box is found again by one of its class that overlaps it at least so much, with a score no further away."""
+"""Least IoU and largest difference of scores for two boxes of a class that count as the same."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How near an artefact is to the network it was made from."""
+    """The differences between an artefact and its network."""
 
     errors: Mapping[str, float]
-    """Output of a part → largest error over the images, in shares of its largest value."""
+    """Output of a part → largest error over the images, as a share of its largest value."""
     boxes: float | None
-    """Share of the boxes that both find; None: neither finds any."""
+    """Share of the boxes that both detect; None if neither detects any."""
     map: float | None = None
-    """Its map less the network's, on the first images of the split; None: they show no objects, or the outputs alone
-    tell enough, since both compute in float32."""
+    """The artefact's map minus the network's, on the first images of the split.
+
+    None if the images show no objects, or the outputs are enough, since both compute in float32."""
 
     @property
     def error(self) -> float:
@@ -61,26 +64,26 @@ class Parity:
         return max(self.errors, key=lambda name: self.errors[name])
 
     def __str__(self) -> str:
-        """Say it in a line."""
+        """Return the parity as a line."""
         found = "no box in either" if self.boxes is None else f"{self.boxes:.0%} of the boxes found again"
-        told = "" if self.map is None else f", map {self.map:+.3f}"
-        return f"parity with the float network: largest error {self.error:.1e}, {found}{told}"
+        change = "" if self.map is None else f", map {self.map:+.3f}"
+        return f"parity with the float network: largest error {self.error:.1e}, {found}{change}"
 
     def metrics(self) -> dict[str, float | None]:
-        """Return the numbers for the record of a trial."""
+        """Return the figures for the record of a trial."""
         return {"parity_error": self.error, "parity_boxes": self.boxes, "parity_map": self.map}
 
 
 def compare(predictor: Predictor, network: nn.Module, images: Sequence[Image]) -> Parity:
-    """Compare an artefact with a network on images.
+    """Return the parity of an artefact with a network on some images.
 
-    Each part is given what the part before it makes in eager: the regions between two parts are chosen, and the
-    smallest difference may choose others.
+    The input of each part is the output of the part before it in eager, since a tiny difference may change the choice
+    of regions between two parts.
 
     Args:
         predictor: the loaded artefact.
-        network: float, in eval mode on the CPU.
-        images: each (H, W, 3) uint8 RGB.
+        network: the float network, in eval mode on the CPU.
+        images: images, each (H, W, 3) uint8 RGB.
     """
     found = [predictor(image) for image in images]
     return _compared(predictor, network, images, found)[0]
@@ -89,7 +92,7 @@ def compare(predictor: Predictor, network: nn.Module, images: Sequence[Image]) -
 def _compared(
     predictor: Predictor, network: nn.Module, images: Sequence[Image], found: Sequence[Detections]
 ) -> tuple[Parity, list[Detections]]:
-    """Return the same, and what the network finds in the images, where it is known what the artefact finds."""
+    """Return the parity, and the network's detections, from the artefact's detections in the images."""
     errors: dict[str, float] = {}
     same = every = 0
     wanted = []
@@ -108,9 +111,9 @@ def _compared(
 
 
 def found_again(ours: Detections, theirs: Detections) -> int:
-    """Return how many of our boxes are among theirs: of the same class, place and score; each counts once.
+    """Return the number of our boxes that are among theirs, with the same class, place and score.
 
-    Boxes whose score is no more than the allowed difference do not count: they may be gone.
+    Boxes with a score of at most ``SAME_SCORE`` are left out, since the allowed difference may remove them.
     """
     overlaps = overlap(ours.boxes, theirs.boxes, np.zeros(len(theirs.boxes), bool))
     far = (np.abs(ours.scores[:, None] - theirs.scores) > SAME_SCORE) | (ours.labels[:, None] != theirs.labels)
@@ -124,7 +127,7 @@ def found_again(ours: Detections, theirs: Detections) -> int:
 
 
 def _sure(found: Detections) -> int:
-    """Return how many boxes, best first, count."""
+    """Return the number of boxes with a score above ``SAME_SCORE``."""
     return int((found.scores > SAME_SCORE).sum())
 
 
@@ -136,18 +139,18 @@ def verify(
     changed: bool,
     found: Sequence[Detections] | None = None,
 ) -> Parity:
-    """Compare an artefact, loaded on its runtime, with what it was made from, on the first images of a split.
+    """Return the parity of an artefact on its runtime with its network, on the first images of a split.
 
     Args:
         predictor: the loaded artefact.
-        network: float, in eval mode on the CPU.
-        split: images of the kind that it was trained on.
-        changed: whether it differs from the network by intent.
-        found: what the artefact finds in each image of the split, where that is known already.
+        network: the float network, in eval mode on the CPU.
+        split: images like those of the training.
+        changed: whether the artefact was changed on purpose, by quantizing or clustering, so that outputs may differ.
+        found: the artefact's detections in each image of the split, if they are known.
 
     Raises:
-        RuntimeError: it is not that network: names the output that is furthest away, and the first layer that
-            differs, or what both find of the objects. One changed by intent may have other outputs.
+        RuntimeError: the artefact does not compute what the network does; the message names the output with the largest
+            error and the first layer that differs, or both maps.
     """
     count = min(JUDGED, len(split))
     images = [split.image(index) for index in range(min(IMAGES, count))]
@@ -167,7 +170,7 @@ def verify(
 
 
 def _share_kept(predictor: Predictor, *, changed: bool) -> float | None:
-    """Return the share of the network's map that an artefact has to keep; None where its outputs tell enough."""
+    """Return the share of the network's map that an artefact has to keep; None if its outputs are enough."""
     precision = predictor.facts["precision"]
     if changed or precision not in TOLERANCES:
         return KEPT_IF_CHANGED
@@ -177,10 +180,10 @@ def _share_kept(predictor: Predictor, *, changed: bool) -> float | None:
 def _change(
     ours: Sequence[Detections], theirs: Sequence[Detections], split: Split, parity: Parity, kept: float, limit: int
 ) -> float | None:
-    """Return our map less theirs, on the first images of a split; None where these show no objects.
+    """Return our map minus theirs on the first images of a split; None if these show no objects.
 
     Raises:
-        RuntimeError: less than a share of theirs is kept, whichever images of the kind are taken.
+        RuntimeError: the upper end of our map's interval is below the share of theirs that has to be kept.
     """
     from paretune.evaluation.map_bootstrap import differences_of, draw
 
@@ -203,10 +206,10 @@ def _change(
 def check(
     predictor: Predictor, network: nn.Module, images: Sequence[Image], found: Parity, *, changed: bool = False
 ) -> None:
-    """Refuse what is further away than its runtime's precision explains.
+    """Raise an error if an artefact's outputs differ by more than its runtime's precision explains.
 
     Raises:
-        RuntimeError: as above.
+        RuntimeError: an output has another shape, NaN, or too large an error.
     """
     kind = str(predictor.facts["precision"])
     tolerance = math.inf if changed else TOLERANCES.get(kind, math.inf)
@@ -223,7 +226,7 @@ def check(
 
 
 def diverging_layer(predictor: Predictor, network: nn.Module, images: Sequence[Image], tolerance: float) -> str:
-    """Return a sentence on where an artefact departs from the network: the layer, or the runtime."""
+    """Return a clause with the first layer in which an artefact differs from the network, or with the runtime."""
     modules = predictor.detector.part_modules(network)
     names = {id(module): name for name, module in network.named_modules()}
     if predictor.artefact.format not in {"torch", "onnx"}:
@@ -250,7 +253,7 @@ def _layer(predictor: Predictor, module: nn.Module, part: str, given: Floats, to
 def _watched(
     predictor: Predictor, network: nn.Module, batch: Floats
 ) -> tuple[tuple[Floats, ...], list[tuple[str, Floats, tuple[Floats, ...]]]]:
-    """Run a network part by part in eager; return the raw maps, and (part, its input, its outputs) of each."""
+    """Run a network part by part in eager; returns the raw maps, and (part, its input, its outputs) of each call."""
     calls: list[tuple[str, Floats, tuple[Floats, ...]]] = []
 
     def watched(name: str, part: Callable[[Floats], tuple[Floats, ...]]) -> Callable[[Floats], tuple[Floats, ...]]:

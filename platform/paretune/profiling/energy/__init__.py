@@ -1,1 +1,1 @@
-"""The parts of energy."""
+"""The energy of an inference."""

@@ -1,7 +1,7 @@
-"""The energy of an inference: a fresh process that predicts for some seconds, and the counters of the device.
+"""The energy of an inference: a fresh process predicts for some seconds, and the device's counters are read.
 
-On a CPU that of all its packages, on CUDA that of the GPU alone. Counters tell what the whole device takes, whoever
-uses it; power is never estimated from a data sheet.
+The energy is that of all packages of a CPU, or that of the GPU alone. Counters measure the whole device, whoever uses
+it; power is never estimated from a data sheet.
 """
 
 from __future__ import annotations
@@ -28,52 +28,54 @@ from paretune.system.device_lock import exclusive_device
 from paretune.system.physical_gpu import NoGpuError, number_of
 
 WINDOW, FINALIST_WINDOW, IDLE = 5.0, 10.0, 5.0
-"""Seconds: NVML's counter moves every 100 ms, which is 2 % of the first and 1 % of the second."""
+"""Seconds of predicting, of predicting for what is published, and of idling before.
+
+A step of NVML's counter, 100 ms, is 2 % of the first and 1 % of the second."""
 RAPL = "rapl"
 OTHERS = 0.1
-"""Share of a core above which others' work, anywhere on the machine, is told; some of ours is between inferences."""
+"""Share of a core above which others' work on the machine is noted; part of it is ours, between inferences."""
 
 
 @dataclass(frozen=True)
 class Energy:
-    """What an artefact takes on a target. A figure that is None is not known; ``reasons`` says why."""
+    """The energy of an artefact on a target; a figure that is None is not known, and ``reasons`` has its reason."""
 
     source: str
     """``nvml_counter``, ``nvml_power_integrated``, ``rapl``, or ``unavailable:`` and the reason."""
     mj_image: float | None = None
-    """Millijoules an image, of all that the device took meanwhile."""
+    """Millijoules per image, of all energy of the device in that time."""
     mj_image_net: float | None = None
-    """The same without what the idle device takes in that time."""
+    """Millijoules per image above the energy of the idle device in that time."""
     watts: float | None = None
     idle_watts: float | None = None
     seconds: float = 0.0
     images: int = 0
-    """Inferences in these seconds."""
+    """Number of inferences in these seconds."""
     celsius: tuple[float, float] | None = None
-    """Of the GPU, before and after."""
+    """Temperature of the GPU before and after."""
     notes: tuple[str, ...] = ()
-    """What a reader must know; each begins with its flag."""
+    """Remarks for readers of the figures; each begins with its flag."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     failed: bool = False
-    """Whether it is unknown because a process failed that should have been able to tell."""
+    """Whether the energy is unknown because a process failed that could have measured it."""
 
     def figures(self) -> dict[str, float | None]:
-        """Return the figures by the names they are logged under."""
+        """Return the figures by the names under which they are logged."""
         return {"energy_mj_image": self.mj_image, "energy_mj_image_net": self.mj_image_net}
 
     def tree(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the energy as plain data."""
         return {**asdict(self), "notes": list(self.notes), "celsius": self.celsius and list(self.celsius)}
 
-    def added_to(self, told: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the tree of a latency with the figures, or their reasons, beside its own."""
+    def added_to(self, latency: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the plain data of a latency with the figures of the energy, or their reasons, added."""
         known = {name: value for name, value in self.figures().items() if value is not None}
-        metrics, reasons = {**told["metrics"], **known}, {**told["reasons"], **self.reasons}
-        return {**told, "metrics": metrics, "reasons": reasons, "energy": self.tree()}
+        metrics, reasons = {**latency["metrics"], **known}, {**latency["reasons"], **self.reasons}
+        return {**latency, "metrics": metrics, "reasons": reasons, "energy": self.tree()}
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """Say it for people."""
+        """Return the energy as lines of text."""
         unknown = [f"{name}: not known, {why}" for name, why in self.reasons.items()]
         if self.mj_image is None:
             return tuple(unknown[:1])
@@ -84,7 +86,7 @@ class Energy:
 
 
 def unavailable(reason: str, *, failed: bool = False) -> Energy:
-    """Return that nothing is known, and why."""
+    """Return an energy without figures, with this reason."""
     return Energy(f"unavailable:{reason}", reasons=dict.fromkeys(Energy("").figures(), reason), failed=failed)
 
 
@@ -99,26 +101,26 @@ def energy(
     loader: str = LOADER,
     powercap: Path = POWERCAP,
 ) -> Energy:
-    """Measure what an inference takes, alone on the target's device: idle first, then a warmed-up process.
+    """Measure the energy of an inference, alone on the target's device: first idle, then with a warmed-up process.
 
-    Where no counter can be read nothing is started.
+    No process is started if no counter can be read.
 
     Args:
-        artefact: its folder.
-        images: RGB uint8, or a file of ``images.saved_images``; inferences take them in turn.
+        artefact: folder of the artefact.
+        images: RGB uint8 images, or a file of ``saved_images``; inferences take them in turn.
         target: device and threads.
-        seconds: of inferences, at least ``WINDOW``; ``FINALIST_WINDOW`` for what is published.
-        idle_seconds: before, in which nothing of ours runs.
-        protocol: warm-up, and how long an answer may take.
+        seconds: time of predicting, at least ``WINDOW``; ``FINALIST_WINDOW`` for what is published.
+        idle_seconds: time before it in which the device idles.
+        protocol: warm-up and time limits.
         loader: ``module:function`` (folder, target) → predictor.
-        powercap: where Linux shows the CPU's counters.
+        powercap: folder with the CPU's counters.
 
     Returns:
-        The figures; when the process died or hung, that as the reason.
+        The figures, or the reason if the process died or hung.
 
     Raises:
         UserError: the artefact is damaged, or the machine has fewer cores than the target's threads.
-        ValueError: the window is too short for the counters.
+        ValueError: ``seconds`` is too short for the counters.
     """
     if seconds < WINDOW:
         raise ValueError(f"seconds is {seconds:g}: counters of energy need {WINDOW:g} s at least")
@@ -137,14 +139,14 @@ def energy(
         return unavailable(str(error), failed=True)
     others = foreigners(looks) if target.device == "cuda" else _others(busy, batch)
     notes = [f"contended: {'; '.join(others)}, and that energy is counted too"] if others else []
-    if (told := watch.told(looks)) is not None:
-        notes += told.notes
+    if (gpu := watch.contention(looks)) is not None:
+        notes += gpu.notes
     return _figures(idle, busy, len(batch.rows), tuple(notes))
 
 
 @dataclass
 class MeterReading:
-    """What a meter saw during a block; filled when it ends."""
+    """The reading of a meter over a block, filled at the end of the block."""
 
     joules: float | None = None
     seconds: float = 0.0
@@ -152,7 +154,7 @@ class MeterReading:
     reason: str = ""
     celsius: tuple[float, float] | None = None
     work: float | None = None
-    """CPU seconds that the whole machine worked."""
+    """CPU seconds of the whole machine."""
 
     @property
     def watts(self) -> float | None:
@@ -162,7 +164,7 @@ class MeterReading:
 
 @dataclass(frozen=True)
 class _Packages:
-    """The CPU's counters."""
+    """The counters of a CPU's packages."""
 
     zones: tuple[RaplZone, ...]
 
@@ -186,31 +188,31 @@ class _Packages:
 
 @dataclass(frozen=True)
 class _Gpu:
-    """The GPU's counter, or its power."""
+    """The energy counter of a GPU, or its power."""
 
     number: int
-    """CUDA's, in this process."""
+    """CUDA's number of the GPU in this process."""
 
     @contextmanager
     def span(self) -> Iterator[MeterReading]:
         span = MeterReading()
         with GPUProfiler(self.number) as profiler:
             yield span
-        told = profiler.report
-        span.joules, span.seconds, span.source = told.energy_j, told.wall_s, told.energy_source
-        span.reason = told.reasons.get("energy_j", "")
-        if told.celsius is not None:
-            span.celsius = (told.celsius.first, told.celsius.last)
+        report = profiler.report
+        span.joules, span.seconds, span.source = report.energy_j, report.wall_s, report.energy_source
+        span.reason = report.reasons.get("energy_j", "")
+        if report.celsius is not None:
+            span.celsius = (report.celsius.first, report.celsius.last)
 
 
 def unsupported_reason(target: Target) -> str | None:
-    """Tell why this machine does not say what the device of a target takes; None where it does."""
+    """Return why the energy of a target's device cannot be measured on this machine; None if it can."""
     meter = _meter(target, POWERCAP)
     return meter if isinstance(meter, str) else None
 
 
 def _meter(target: Target, powercap: Path) -> _Packages | _Gpu | str:
-    """Return what can be read of the device, or why nothing can."""
+    """Return the meter of the device, or why there is none."""
     if target.device == "cpu":
         zones = packages(powercap)
         return zones if isinstance(zones, str) else _Packages(zones)
@@ -225,12 +227,12 @@ def _meter(target: Target, powercap: Path) -> _Packages | _Gpu | str:
 
 
 def _work() -> dict[str, float]:
-    """Return the CPU seconds of all cores so far, as ``foreign``: nothing of it is taken out as our own."""
+    """Return the CPU seconds of all cores so far as ``foreign``, our own included."""
     return reading(range(os.cpu_count() or 1), 0.0)
 
 
 def _others(busy: MeterReading, batch: SampleBatch) -> list[str]:
-    """Say how much of the machine's work was not the measured process's: packages are counted whole."""
+    """Return a line with the share of the machine's work by other processes, whose energy is in the counters too."""
     if busy.work is None:
         return []
     foreign = (busy.work - float(column(batch.rows, "latency_cpu_ns").sum()) / 1e9) / busy.seconds
@@ -238,7 +240,7 @@ def _others(busy: MeterReading, batch: SampleBatch) -> list[str]:
 
 
 def _figures(idle: MeterReading, busy: MeterReading, images: int, notes: tuple[str, ...]) -> Energy:
-    """Work out the figures; idle and busy power of two kinds are not taken from each other."""
+    """Return the figures; there is no net energy if idle and busy power have different sources."""
     if busy.joules is None or busy.watts is None:
         return unavailable(busy.reason)
     net, reasons = None, {}

@@ -1,4 +1,4 @@
-"""Energy of the CPU packages by their own counters (RAPL), as Linux shows them under /sys/class/powercap."""
+"""Energy of the CPU packages by their counters (RAPL), which Linux shows under /sys/class/powercap."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ POWERCAP = Path("/sys/class/powercap")
 
 @dataclass(frozen=True)
 class RaplZone:
-    """One package, or one die of it, with its cores; memory may be in it or not, as the CPU has it."""
+    """The counter of one package, or of one die; whether it includes memory depends on the CPU."""
 
     folder: Path
     wraps_at: int
-    """Microjoules after which the counter begins again at 0."""
+    """Microjoules at which the counter starts again at 0."""
 
     def microjoules(self) -> int:
-        """Read the counter.
+        """Return the counter.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the counter cannot be read.
         """
         return int((self.folder / "energy_uj").read_text())
 
 
 def packages(powercap: Path = POWERCAP) -> tuple[RaplZone, ...] | str:
-    """Return the zones whose sum is all packages, or why they cannot be read (since CVE-2020-8694 only root may).
+    """Return the zones whose sum is the energy of all packages, or why they cannot be read.
 
-    Parts of a package (``intel-rapl:0:0``) are in it already, ``psys`` holds more than the packages, and
-    ``intel-rapl-mmio`` shows the same package once more.
+    Since CVE-2020-8694 only root may read them. Parts of a package (``intel-rapl:0:0``) are included in it, ``psys``
+    covers more than the packages, and ``intel-rapl-mmio`` shows the same package again.
     """
     zones = []
     for folder in sorted(powercap.glob("intel-rapl:*")):
@@ -48,7 +48,7 @@ def packages(powercap: Path = POWERCAP) -> tuple[RaplZone, ...] | str:
 
 
 def joules(zones: Sequence[RaplZone], before: Sequence[int], after: Sequence[int]) -> float:
-    """Return what went through all zones between two readings (microjoules) that are less than one round apart."""
+    """Return the joules of all zones between two readings in microjoules, less than one turn of a counter apart."""
     spent = sum(
         last - first if last >= first else last - first + zone.wraps_at
         for zone, first, last in zip(zones, before, after, strict=True)

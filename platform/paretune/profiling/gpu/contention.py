@@ -1,6 +1,6 @@
-"""The GPU while something is measured on it: who else computes there, and what its clocks were held back by.
+"""Contention on a GPU during a measurement: other processes that computed there, and limits of its clocks.
 
-Nobody looks while inferences are timed: the driver's own samples of who computed are read afterwards.
+Nothing is read while inferences are timed: the driver keeps samples of who computed, which are read afterwards.
 """
 
 from __future__ import annotations
@@ -22,37 +22,38 @@ FIGURES = ("sm_mhz", "memory_mhz", "celsius", "watts", "memory_mib")
 
 @dataclass(frozen=True)
 class GpuSnapshot:
-    """One look at the GPU."""
+    """The state of the GPU at one moment."""
 
     reading: GpuReading
     foreign: tuple[int, ...] | str
-    """Processes that are not ours and were seen computing since the look before (where the driver does not tell, that
-    are there), or why they are not known."""
+    """Processes that are not ours and computed since the last snapshot, or why they are not known.
+
+    If the driver has no samples of who computed, all other processes on the GPU."""
     own_mib: float | None = None
-    """Memory of the GPU that the processes that are measured have."""
+    """Memory of the measured processes on the GPU."""
     unseen: str = ""
-    """Why it is not known who else computed since the look before."""
+    """Why it is not known who else computed since the last snapshot."""
 
 
 @dataclass(frozen=True)
 class GpuContention:
-    """All looks of a measurement: one before and one after each repetition, or round of a comparison."""
+    """All snapshots of a measurement: one before and one after each repetition, or round of a comparison."""
 
     looks: tuple[GpuSnapshot, ...]
     gpu: str | None = None
     uuid: str | None = None
     driver: str | None = None
     missing: str = ""
-    """Why there was nothing to look at."""
+    """Why the GPU was not watched; empty if it was."""
 
     @property
     def contended(self) -> tuple[str, ...]:
-        """Say who else computed on the GPU; nothing when nobody did, or that is not known."""
+        """Return who else computed on the GPU; empty if nobody did, or it is not known."""
         return tuple(foreigners(self.looks))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Say what a reader of the figures must know; contention is told apart (``contended``)."""
+        """Return remarks for readers of the figures, without ``contended``."""
         notes = []
         if why := self.missing or next((look.foreign for look in self.looks if isinstance(look.foreign, str)), ""):
             notes.append(f"exclusivity unknown: {why}")
@@ -68,40 +69,40 @@ class GpuContention:
 
     @property
     def own_mib(self) -> float | str:
-        """The most memory of the GPU (MiB) that was seen in use by what is measured, or why that is not known.
+        """Return the largest memory of the measured processes on the GPU in MiB, or why it is not known.
 
-        Libraries keep what they once took, so that looks before and after see the peak.
+        Libraries keep memory once they have it, so that snapshots before and after hold the peak.
         """
         found = [look.own_mib for look in self.looks if look.own_mib is not None]
         unknown = next((look.foreign for look in self.looks if isinstance(look.foreign, str)), "NVML does not tell")
         return max(found) if found else self.missing or unknown
 
     def tree(self) -> dict[str, Any]:
-        """Return it as plain data; of each figure the values of all looks in their order."""
-        told: dict[str, Any] = {"gpu": self.gpu, "uuid": self.uuid, "driver": self.driver}
+        """Return the snapshots as plain data: of each figure its values in their order."""
+        tree: dict[str, Any] = {"gpu": self.gpu, "uuid": self.uuid, "driver": self.driver}
         if self.missing:
-            return {**told, "reason": self.missing}
-        told |= {figure: [getattr(look.reading, figure) for look in self.looks] for figure in FIGURES}
-        told["limits"] = [None if (met := look.reading.limits) is None else sorted(met) for look in self.looks]
-        told["own_mib"] = [look.own_mib for look in self.looks]
-        told["foreign"] = [look.foreign if isinstance(look.foreign, str) else list(look.foreign) for look in self.looks]
-        return told
+            return {**tree, "reason": self.missing}
+        tree |= {figure: [getattr(look.reading, figure) for look in self.looks] for figure in FIGURES}
+        tree["limits"] = [None if (met := look.reading.limits) is None else sorted(met) for look in self.looks]
+        tree["own_mib"] = [look.own_mib for look in self.looks]
+        tree["foreign"] = [look.foreign if isinstance(look.foreign, str) else list(look.foreign) for look in self.looks]
+        return tree
 
 
 class GpuMonitor:
-    """Looks at the GPU of a target, before and after."""
+    """A source of snapshots of a target's GPU."""
 
     def __init__(self, gpu: Gpu | None, missing: str = "") -> None:
-        """Take the GPU; None for a CPU, or with the reason why there is nothing to look at."""
+        """Set the GPU; None for a CPU, or with the reason why the GPU cannot be watched."""
         self._gpu, self._missing = gpu, missing
 
     @contextmanager
     def around(self, *workers: int, own: int | None = None) -> Iterator[list[GpuSnapshot]]:
-        """Yield a list of two looks, filled at the begin and the end of the block; empty without a GPU.
+        """Yield a list that gets a snapshot at the begin and at the end of the block; none without a GPU.
 
         Args:
-            workers: numbers of the processes that are measured; they use the GPU already.
-            own: the one whose memory is told; None adds up all of them.
+            workers: numbers of the measured processes, which use the GPU already.
+            own: the process whose memory is read; None adds up that of all of them.
         """
         looks: list[GpuSnapshot] = []
         start = time.time()
@@ -109,8 +110,8 @@ class GpuMonitor:
         yield looks
         looks += self._look(workers, start, own)
 
-    def told(self, looks: Sequence[GpuSnapshot]) -> GpuContention | None:
-        """Return what was seen; None where there is no GPU to be watched."""
+    def contention(self, looks: Sequence[GpuSnapshot]) -> GpuContention | None:
+        """Return the contention in these snapshots; None for a CPU."""
         if self._gpu is None:
             return GpuContention((), missing=self._missing) if self._missing else None
         return GpuContention(tuple(looks), self._gpu.name, self._gpu.uuid, self._gpu.driver)
@@ -126,7 +127,7 @@ class GpuMonitor:
 
 @contextmanager
 def monitor_gpu(target: Target) -> Iterator[GpuMonitor]:
-    """Open the GPU that a worker takes and its lock is for; a CPU, or a GPU without NVML, needs no looking."""
+    """Yield a monitor of the GPU of a target; for a CPU, or a GPU without NVML, it takes no snapshots."""
     with ExitStack() as stack:
         watch = GpuMonitor(None)
         if target.device != "cpu":
@@ -138,7 +139,7 @@ def monitor_gpu(target: Target) -> Iterator[GpuMonitor]:
 
 
 def foreigners(looks: Sequence[GpuSnapshot]) -> list[str]:
-    """Say which processes that are not ours were met; nothing when none were, or that is not known."""
+    """Return a line with the processes of others on the GPU; none if there are no such processes, or none is known."""
     met = sorted({pid for look in looks if not isinstance(look.foreign, str) for pid in look.foreign})
     one = len(met) == 1
     named = ", ".join(map(str, met))
@@ -148,11 +149,11 @@ def foreigners(looks: Sequence[GpuSnapshot]) -> list[str]:
 def _shared(
     gpu: Gpu, workers: Sequence[int], computed: Collection[int] | None, measured: Sequence[int]
 ) -> tuple[tuple[int, ...] | str, float | None]:
-    """Return the processes on the GPU other than the workers', and the memory of those that are measured (MiB).
+    """Return the processes of others on the GPU, and the memory of the measured ones in MiB.
 
-    One that is there disturbs nobody by that: a process that has trained keeps its CUDA context until it ends. It
-    counts only where the driver does not tell who computed. In a container their numbers may mean nothing. The workers
-    are on the GPU, so numbers among which their own are missing are those of another namespace.
+    A process that only holds a CUDA context, as after a training, disturbs nobody: it counts only if the driver has no
+    samples of who computed. In a container the numbers may be those of another namespace: this is so if the workers,
+    which are on the GPU, are not among them.
     """
     found = gpu.processes()
     if found is None:
@@ -162,14 +163,14 @@ def _shared(
         what = f"{len(found)} processes by numbers of another namespace" if found else "no process"
         return f"NVML shows {what}, not the one that is measured (a container may hide it)", None
     memory = [used for pid in ours if _session(pid) in measured and (used := found[pid]) is not None]
-    ours = [*ours, 0, os.getpid()]  # our own process sleeps meanwhile
+    ours = [*ours, 0, os.getpid()]  # this process sleeps meanwhile
     met = found if computed is None else computed
     met = {pid for pid in met if pid not in ours and _session(pid) not in workers}
     return tuple(sorted(met)), sum(memory) if memory else None
 
 
 def _session(pid: int) -> int | None:
-    """Return the session of a process; a worker leads one of its own, in which all that it starts is."""
-    with suppress(OSError, OverflowError):  # NVML has been seen to tell numbers of nobody
+    """Return the session of a process, or None; a worker leads a session, with all processes that it starts."""
+    with suppress(OSError, OverflowError):  # NVML has been seen to return numbers of no process
         return os.getsid(pid)
     return None

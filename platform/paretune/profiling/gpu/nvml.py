@@ -1,8 +1,8 @@
-"""What NVIDIA's management library tells of one GPU; what it does not tell is None, with the reason.
+"""Figures of one GPU by NVIDIA's management library (NVML); a figure that it does not give is None, with a reason.
 
 A thin layer over ``pynvml`` (nvidia-ml-py). ``opened`` finds the GPU that CUDA would use in this process
-(``physical_gpu``) and keeps the library open for a ``with`` block; everything it cannot say, for whatever cause, ends
-up in ``Gpu.reasons`` instead of an exception.
+(``physical_gpu``) and keeps the library open for a ``with`` block. An error of NVML becomes an entry of
+``Gpu.reasons``, not an exception.
 """
 
 from __future__ import annotations
@@ -24,51 +24,51 @@ BAD_BITS = {
     0x40: "HwThermalSlowdown",
     0x80: "HwPowerBrakeSlowdown",
 }
-"""Why clocks are lower than the work would have them: a measurement under one of these is throttled."""
+"""Reasons for clocks below those that the work would use: under one of these a measurement is throttled."""
 OTHER_BITS = {0x01: "GpuIdle", 0x02: "ApplicationsClocksSetting", 0x10: "SyncBoost", 0x100: "DisplayClockSetting"}
-"""Recorded only: nothing to do, or clocks that somebody chose."""
+"""Reasons that are only recorded: no work, or clocks that a user chose."""
 CLOCK_SM, CLOCK_MEMORY, SENSOR_CORE = 1, 2, 0
-"""Of ``nvmlClockType_t`` and ``nvmlTemperatureSensors_t``."""
+"""Values of ``nvmlClockType_t`` and ``nvmlTemperatureSensors_t``."""
 COMPUTES = 5
-"""Percent of the time from which a process computes; a desktop's clock is less."""
+"""Percent of the time from which a process counts as computing; a desktop's clock uses less."""
 LARGEST_PID = 2**22
-"""Of Linux; NVML has been seen to tell larger ones, of nobody."""
+"""Largest process number of Linux; NVML has been seen to return larger ones that belong to no process."""
 SPLIT = "MIG is on: the power of a GPU cannot be split between its instances"
 UNNAMED = "MIG is on, and CUDA_VISIBLE_DEVICES names no instance (MIG-...)"
 
 
 @dataclass(frozen=True)
 class GpuReading:
-    """A GPU at one moment; None is not known."""
+    """Figures of a GPU at one moment; None is unknown."""
 
     at: float
-    """Seconds of the monotonic clock."""
+    """Time on the monotonic clock in seconds."""
     utilisation: float | None
-    """Share of the last sample period (driver's choice, 1/6 s to 1 s) in which a kernel ran: 0 to 1."""
+    """Share of the driver's last sample period (1/6 s to 1 s) in which a kernel ran, 0 to 1."""
     memory_mib: float | None
-    """Of all processes."""
+    """Memory of all processes."""
     sm_mhz: float | None
     memory_mhz: float | None
     watts: float | None
-    """The driver's average over up to the last second."""
+    """Power, which the driver averages over up to the last second."""
     celsius: float | None
     limits: frozenset[str] | None
-    """Why clocks are not higher, by NVML's names; those in ``throttled`` are bad."""
+    """NVML's names of the reasons why clocks are not higher."""
 
     @property
     def throttled(self) -> frozenset[str]:
-        """Return the limits that a measurement must not meet."""
+        """Return the limits that make a measurement throttled."""
         return (self.limits or frozenset()) & frozenset(BAD_BITS.values())
 
 
 class Gpu:
-    """One GPU, or one MIG instance of it."""
+    """One GPU, or one MIG instance of a GPU."""
 
     def __init__(self, library: Any, handle: Any) -> None:
-        """Take a handle of ``library``; the GPU of a MIG instance answers what the instance does not."""
+        """Set the library and one of its handles; the GPU of a MIG instance has the figures that the instance lacks."""
         self._library, self._memory, self._whole = library, handle, handle
         self.reasons: dict[str, str] = {}
-        """Figure → why it was not told when it was last asked for in vain."""
+        """Figure → why NVML did not give it at the last attempt."""
         self._split: str | None = None
         if self._is_instance(handle):
             self._split = SPLIT
@@ -81,7 +81,7 @@ class Gpu:
         self.driver: str | None = self._ask("driver", "nvmlSystemGetDriverVersion")
 
     def read(self) -> GpuReading:
-        """Read everything that changes from moment to moment, apart from energy."""
+        """Read all figures that change from moment to moment, except energy."""
         at = time.monotonic()
         used = self._shared("utilisation", "nvmlDeviceGetUtilizationRates")
         memory = None
@@ -107,14 +107,14 @@ class Gpu:
         )
 
     def joules(self) -> float | None:
-        """Return the energy since the driver was loaded (Volta and newer); it moves in steps of up to 100 ms."""
+        """Return the energy since the driver was loaded (Volta and newer); the counter has steps of up to 100 ms."""
         found = self._shared("energy_j", "nvmlDeviceGetTotalEnergyConsumption")
         return None if found is None else found / 1000
 
     def processes(self) -> dict[int, float | None] | None:
-        """Return the processes that are on the GPU, with its memory that each has (MiB, None where that is not told).
+        """Return the processes on the GPU with their memory on it in MiB; None for unknown memory.
 
-        In a container their numbers may be the host's.
+        In a container the numbers of the processes may be the host's.
         """
         found = self._ask("processes", "nvmlDeviceGetComputeRunningProcesses", self._memory or self._whole)
         if found is None:
@@ -126,39 +126,41 @@ class Gpu:
         return dict(sorted(used.items()))
 
     def computed(self, since: float) -> frozenset[int] | None:
-        """Return the processes that the driver saw computing (`COMPUTES`) since a moment, also those that have ended.
+        """Return the processes that computed (`COMPUTES`) since a moment by the driver's samples, ended ones included.
 
         Args:
-            since: seconds since 1970.
+            since: the moment in seconds since 1970.
 
         Returns:
-            Their numbers; None where it is not told, as with MIG.
+            Numbers of the processes; None if NVML does not give them, as with MIG.
         """
         found = self._ask("computed", "nvmlDeviceGetProcessUtilization", self._whole, int(since * 1e6))
-        if found is None:  # an error is also how NVML says that nobody did
+        if found is None:  # NVML returns an error also when no process computed
             return frozenset() if self.reasons["computed"] == "NVML: not found" else None
-        busy = [one for one in found if COMPUTES <= max(one.smUtil, one.memUtil) <= 100]  # others are nonsense
+        busy = [
+            one for one in found if COMPUTES <= max(one.smUtil, one.memUtil) <= 100
+        ]  # NVML also returns percentages above 100
         return frozenset(int(one.pid) for one in busy if 0 < one.pid < LARGEST_PID)
 
     def _shared(self, figure: str, function: str) -> Any:
-        """Ask for what a GPU has only as a whole, instances being used by others."""
+        """Ask for a figure that exists only for the whole GPU, not for its instances."""
         if self._split:
             self.reasons[figure] = SPLIT if figure != "utilisation" else "MIG is on: utilisation is not told"
             return None
         return self._ask(figure, function, self._whole)
 
     def _ask(self, figure: str, functions: str | tuple[str, ...], *given: Any) -> Any:
-        """Call the first of these functions that answers; None with a reason when none does."""
-        library, said = self._library, ""
+        """Return the result of the first of these functions that answers; None, with a reason, if none does."""
+        library, reason = self._library, ""
         for name in (functions,) if isinstance(functions, str) else functions:
             if (function := getattr(library, name, None)) is None:
-                said = said or f"this pynvml has no {name}; nvidia-ml-py is the one that is meant"
+                reason = reason or f"this pynvml has no {name}; nvidia-ml-py is the one that is meant"
                 continue
             try:
                 return function(*given)
             except errors_of(library) as error:
-                said = f"NVML: {str(error).lower()}"
-        self.reasons[figure] = said
+                reason = f"NVML: {str(error).lower()}"
+        self.reasons[figure] = reason
         return None
 
     def _is_instance(self, handle: Any) -> bool:
@@ -167,7 +169,7 @@ class Gpu:
 
 
 def names_of(bits: int) -> frozenset[str]:
-    """Return the names of a mask of NVML's clock event reasons; a bit without a name is told by its number."""
+    """Return the names of the bits of NVML's clock event reasons; a bit without a name is named by its number."""
     known = {**BAD_BITS, **OTHER_BITS}
     single = [1 << place for place in range(bits.bit_length()) if bits >> place & 1]
     return frozenset(known.get(bit, f"bit {bit:#x}") for bit in single)
@@ -175,15 +177,15 @@ def names_of(bits: int) -> frozenset[str]:
 
 @contextmanager
 def opened(device: int | str | None = None, environ: Mapping[str, str] = os.environ) -> Iterator[Gpu]:
-    """Open NVML and give one GPU; NVML counts its users, so blocks may be nested.
+    """Open NVML and yield one GPU; NVML counts its users, so that blocks may be nested.
 
     Args:
-        device: CUDA's number of it in this process, or its UUID (the beginning is enough); None is the GPU that
+        device: CUDA's number of the GPU in this process, or its UUID (the beginning is enough); None is the GPU that
             torch uses at the moment, or the first visible one.
-        environ: where CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER are read.
+        environ: environment with CUDA_VISIBLE_DEVICES and CUDA_DEVICE_ORDER.
 
     Raises:
-        NoGpuError: no library, no driver, no GPU, or no knowing which one is meant.
+        NoGpuError: there is no library, driver or GPU, or it is not clear which GPU is meant.
     """
     library = physical_gpu.nvml()
     with started(library):

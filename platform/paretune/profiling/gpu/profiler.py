@@ -1,6 +1,6 @@
-"""What a block of code does to the GPU: load, memory, clocks, power, energy and time, for any script.
+"""Load, memory, clocks, power, energy and time of a block of code on a GPU, for any script.
 
-    from paretune.profiling.gpu.profiler import GPUProfiler
+    from paretune.profiling.gpu import GPUProfiler
 
     with GPUProfiler() as gpu:
         train()
@@ -12,7 +12,7 @@
     step()
     print(step.profiler.report)
 
-Without a GPU the report says so and gives what the CPU did. Of what is decorated each call is a profile of its own.
+Without a GPU the report has the reason and the figures of the CPU. Each call of a decorated function is one profile.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from paretune.system.process_memory import peak_bytes
 INTERVAL = 0.05
 """Seconds between two samples."""
 AS = {"memory_mib_begin": "memory_mib", "memory_mib_peak": "memory_mib", "gpu": "name"}
-"""Figures whose reason is that of another."""
+"""Figure → figure whose reason it shares."""
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
 
 
 class ProfiledFunction(Protocol[P, R_co]):
-    """A function that was decorated."""
+    """A decorated function."""
 
     profiler: GPUProfiler
-    """Holds a report of each of its calls."""
+    """Profiler with a report of each call."""
 
     def __call__(self, *given: P.args, **named: P.kwargs) -> R_co:
-        """Run the function, and profile it."""
+        """Run the function and profile the call."""
         ...
 
     def __get__(self, instance: object, owner: type | None = None) -> Callable[..., R_co]:
@@ -57,23 +57,23 @@ class ProfiledFunction(Protocol[P, R_co]):
 
 
 class GPUProfiler:
-    """Profiles blocks (``with``) and calls (decorator); may be used again, nested, and from several threads.
+    """A profiler of blocks (``with``) and calls (decorator); it may be used again, nested, and from several threads.
 
-    Each profile has one thread that asks NVML every ``interval`` seconds, ends with the block however that ends, and
-    leaves NVML as it found it. CUDA is waited for before and after the block where torch uses it already, so that
-    time and energy are those of the work; a process that has not begun to use CUDA is not made to.
+    Each profile has one thread that asks NVML every ``interval`` seconds and ends with the block, however that ends.
+    If torch uses CUDA already, the profile waits for CUDA before and after the block, so that time and energy are those
+    of the work. A process that does not use CUDA yet is not made to.
     """
 
     def __init__(self, device: int | str | None = None, *, interval: float = INTERVAL) -> None:
-        """Take what is looked at.
+        """Choose a GPU.
 
         Args:
-            device: CUDA's number of the GPU in this process, or its UUID; None is torch's current one, or the first
+            device: CUDA's number of the GPU in this process, or its UUID; None is torch's current GPU, or the first
                 visible one.
             interval: seconds between samples.
 
         Raises:
-            TypeError: it is written as a decorator without brackets.
+            TypeError: the profiler is used as a decorator without brackets.
             ValueError: the interval is not positive.
         """
         if callable(device):
@@ -83,14 +83,14 @@ class GPUProfiler:
         self._device, self._interval = device, interval
         self._open = threading.local()
         self.reports: list[GpuReport] = []
-        """Of all blocks and calls, in the order in which they ended."""
+        """Reports of all blocks and calls, in the order in which they ended."""
 
     @property
     def report(self) -> GpuReport:
-        """Return that of the block that ended last.
+        """Return the report of the block that ended last.
 
         Raises:
-            RuntimeError: none has ended.
+            RuntimeError: no block has ended.
         """
         if not self.reports:
             raise RuntimeError("the report is there when the block has ended")
@@ -105,14 +105,14 @@ class GPUProfiler:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the profile; what the block raised goes on."""
+        """End the profile; an error of the block is raised on."""
         self._blocks().pop().__exit__(kind, error, trace)
 
     def __call__(self, function: Callable[P, R_co]) -> ProfiledFunction[P, R_co]:
-        """Return the function, each call of which is profiled; its ``profiler`` is this one, with a report of each.
+        """Return the function with each call profiled; its ``profiler`` is this profiler, with a report of each call.
 
         Raises:
-            TypeError: it is a generator, whose call does nothing yet.
+            TypeError: the function is a generator, whose call does nothing yet.
         """
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"{function.__name__} is a generator: profile the loop over it with a with block")
@@ -142,7 +142,7 @@ class GPUProfiler:
 
     @contextmanager
     def _profile(self) -> Iterator[None]:
-        """Profile one block; the report is kept, also when it raises."""
+        """Profile one block and keep its report, also when the block raises."""
         with ExitStack() as stack:
             gpu, missing = None, {}
             try:
@@ -170,10 +170,10 @@ class GPUProfiler:
 
 
 class _Cuda:
-    """CUDA by torch, where this process uses it already; it is never made to."""
+    """CUDA by way of torch, if this process uses it already."""
 
     def __init__(self, device: int | str | None, gpu: Gpu | None) -> None:
-        """Find out whether there is anything to wait for; ``missing`` says why not."""
+        """Find out whether there is a GPU to wait for; if not, ``missing`` is the reason."""
         self._torch = torch = sys.modules.get("torch")
         self.missing = ""
         self._first: Any = None
@@ -195,7 +195,7 @@ class _Cuda:
                 self._device = uuids.index(gpu.uuid)
 
     def wait(self) -> None:
-        """Wait for all that was begun on the GPU."""
+        """Wait until the GPU has done all its work."""
         self._try(lambda cuda: cuda.synchronize(self._device))
 
     def begin(self) -> None:
@@ -220,7 +220,7 @@ class _Cuda:
         return event
 
     def _try(self, action: Callable[[Any], Any]) -> Any:
-        """Keep an error of CUDA as the reason, and stop: what the block itself raises says it better."""
+        """Run an action; an error of CUDA becomes the reason, and no further action is run."""
         if self.missing:
             return None
         try:
@@ -237,11 +237,11 @@ def _report(
     missing: dict[str, str],
     raised: str | None,
 ) -> GpuReport:
-    """Put a report together; each figure that is not known has its reason."""
+    """Return the report, with a reason for each figure that is not known."""
     wall, cpu, seconds = times
     energy = sampler.energy(wall)
     joules, source = (None, f"unavailable:{energy}") if isinstance(energy, str) else energy
-    told: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "cuda_s": seconds,
         "gpu": gpu and gpu.name,
         "uuid": gpu and gpu.uuid,
@@ -252,11 +252,11 @@ def _report(
         "energy_j": joules,
         "limits": sampler.limits,
     }
-    said = {**sampler.reasons, **missing}
+    known = {**sampler.reasons, **missing}
     if gpu is not None and isinstance(energy, str):
-        said["energy_j"] = energy
-    said |= {name: said[AS[name]] for name in AS if AS[name] in said}
-    otherwise = said.get("gpu", "not told") if gpu is None else "not told"
+        known["energy_j"] = energy
+    known |= {name: known[AS[name]] for name in AS if AS[name] in known}
+    otherwise = known.get("gpu", "not told") if gpu is None else "not told"
     return GpuReport(
         wall_s=wall,
         cpu_s=cpu,
@@ -264,6 +264,6 @@ def _report(
         samples=sampler.count,
         energy_source=source,
         raised=raised,
-        reasons={name: said.get(name, otherwise) for name, value in told.items() if value is None},
-        **told,
+        reasons={name: known.get(name, otherwise) for name, value in figures.items() if value is None},
+        **figures,
     )

@@ -1,4 +1,4 @@
-"""One thread that looks at a GPU again and again, and what its samples come to; however many, they take no room."""
+"""A thread that samples a GPU and keeps sums of its samples, so that memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ RANGES = ("utilisation", "sm_mhz", "memory_mhz", "watts", "celsius")
 
 
 class GpuSampler:
-    """Samples from the begin of a ``with`` block to ``stop``, both included; without a GPU it does nothing."""
+    """Sampling of a GPU from the begin of a ``with`` block to ``stop``, both included; without a GPU it is idle."""
 
     def __init__(self, gpu: Gpu | None, interval: float) -> None:
-        """Take the GPU and the seconds between two samples."""
+        """Set the GPU and the seconds between two samples."""
         self._gpu, self._interval = gpu, interval
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._sums: dict[str, list[float]] = {}
-        """Figure → lowest, sum, highest, first, last and number of its values."""
+        """Figure → minimum, sum, maximum, first, last and number of its values."""
         self._limits: Counter[str] = Counter()
-        self._limits_told = 0
+        self._limits_known = 0
         self._power: tuple[float, float] | None = None
         self._power_joules = self._power_seconds = 0.0
         self._joules: list[float | None] = []
@@ -50,7 +50,7 @@ class GpuSampler:
         self.stop()
 
     def stop(self) -> None:
-        """Take the last sample and end the thread; again, it does nothing."""
+        """Take the last sample and end the thread; a second call does nothing."""
         if self._gpu is None or self._thread is None:
             return
         self._joules.append(self._gpu.joules())
@@ -61,7 +61,7 @@ class GpuSampler:
         self.reasons |= self._gpu.reasons
 
     def range(self, figure: str) -> SampleRange | None:
-        """Return how one of ``RANGES`` moved."""
+        """Return the range of one of ``RANGES``, or None."""
         if figure not in self._sums:
             return None
         low, total, high, first, last, count = self._sums[figure]
@@ -69,16 +69,16 @@ class GpuSampler:
 
     @property
     def limits(self) -> dict[str, float] | None:
-        """Return what held the clocks back → share of the samples."""
-        if not self._limits_told:
+        """Return the share of the samples for each reason that held the clocks back; None if none is known."""
+        if not self._limits_known:
             return None
-        return {name: count / self._limits_told for name, count in sorted(self._limits.items())}
+        return {name: count / self._limits_known for name, count in sorted(self._limits.items())}
 
     def energy(self, seconds: float) -> tuple[float, str] | str:
-        """Return joules and their source, or why there are none.
+        """Return joules and their source, or why they are not known.
 
-        The GPU's counter; where it has none, the power of the samples, by trapezoids (each is the driver's average
-        of up to a second, so a short block is told less well).
+        The source is the GPU's counter or, without one, the power of the samples by trapezoids. A sample of power is
+        the driver's average of up to a second, so that the energy of a short block is less exact.
 
         Args:
             seconds: length of the block.
@@ -100,10 +100,10 @@ class GpuSampler:
         due = time.monotonic() + self._interval
         while not self._ended.wait(max(0.0, due - time.monotonic())):
             self._sample(gpu)
-            due = max(due + self._interval, time.monotonic())  # late ones are left out, not made up for
+            due = max(due + self._interval, time.monotonic())  # a late sample delays the next ones
 
     def _sample(self, gpu: Gpu) -> None:
-        """Add one reading; two threads never do that at once."""
+        """Add one reading; never called by two threads at once."""
         reading = gpu.read()
         self.count += 1
         for figure in RANGES:
@@ -115,7 +115,7 @@ class GpuSampler:
                 self.memory_mib_begin = reading.memory_mib
             self.memory_mib_peak = max(self.memory_mib_peak or 0.0, reading.memory_mib)
         if reading.limits is not None:
-            self._limits_told += 1
+            self._limits_known += 1
             self._limits.update(reading.limits)
         self._integrate(reading)
 

@@ -1,1 +1,1 @@
-"""The parts of latency."""
+"""Latency of artefacts: alone, compared with each other, and beside a reference."""

@@ -1,10 +1,10 @@
-"""Comparing artefacts: interleaved in one run, so that what drifts drifts for all of them.
+"""Comparison of artefacts, measured interleaved in one run, so that drift affects all of them alike.
 
-Single absolute times of two runs differ by far more than the artefacts do. Here all artefacts are
-loaded, each in a process of its own, and run in short blocks while the others sleep. What slows all of
-them in the same tenths of a second is taken out of every row of blocks before artefacts are compared
-(median polish: Tukey, Exploratory Data Analysis, 1977). Of two artefacts this is the median of the
-ratios of neighbouring blocks, the duet of Bulej et al., Duet Benchmarking, ICPE 2020.
+Absolute times of two runs differ by far more than the artefacts do. Here all artefacts are loaded, each in a process of
+its own, and run in short blocks while the others sleep. Slowdowns that all of them share within tenths of a second are
+removed from every row of blocks before artefacts are compared (median polish: Tukey, Exploratory Data Analysis, 1977).
+For two artefacts this is the median of the ratios of neighbouring blocks, the duet of Bulej et al., Duet Benchmarking,
+ICPE 2020.
 """
 
 from __future__ import annotations
@@ -46,23 +46,22 @@ from paretune.system.cpu_cores import contention, shares
 from paretune.system.device_lock import exclusive_device
 
 TOLERANCE = {"cpu": 0.03, "cuda": 0.01}
-"""Differences below this are ties, however sure."""
+"""Smallest relative difference that is not a tie, however narrow the interval."""
 CLEAN_IN_BLOCK = 3
-"""Undisturbed inferences without which a block counts as disturbed."""
+"""Fewest undisturbed inferences of a block that counts as undisturbed."""
 CLEAN_BLOCKS = 2 / 3
-"""Share of undisturbed blocks that each process needs: any two then have a third of their rows in common."""
+"""Share of undisturbed blocks that each process needs; any two processes then share a third of their rows."""
 MEDIAN_ERROR = 1.2533 * 1.4826
-"""Standard error of the median of n normal values, as a multiple of their median absolute deviation over sqrt(n)."""
+"""Standard error of the median of n normal values as a multiple of their median absolute deviation over sqrt(n)."""
 
 
 @dataclass(frozen=True)
 class LatencyRatio:
-    """Latency of one artefact as a share of another's."""
+    """Latency of one artefact as a share of another's, with its 95 % interval."""
 
     ratio: float
     low: float
     high: float
-    """95 % interval."""
     tolerance: float = TOLERANCE["cpu"]
 
     @property
@@ -72,8 +71,8 @@ class LatencyRatio:
 
     @property
     def verdict(self) -> Literal["faster", "slower", "tied"]:
-        """Tell which is faster; tied when the interval holds 1 or the difference is below the tolerance."""
-        least = 1 + self.tolerance  # either way: whose latency is divided by whose changes no verdict
+        """Return the verdict; a tie if the interval holds 1 or the difference is below the tolerance."""
+        least = 1 + self.tolerance  # symmetric: the verdict does not depend on which latency is divided by which
         if self.high < 1 and self.ratio < 1 / least:
             return "faster"
         if self.low > 1 and self.ratio > least:
@@ -82,49 +81,49 @@ class LatencyRatio:
 
 
 def ratio_figures(whole: LatencyRatio, network: LatencyRatio) -> dict[str, float]:
-    """Return the ratios of the whole inference and of the network alone, with intervals, as records hold them."""
+    """Return the ratios of the whole inference and of the network, with intervals, under the names in records."""
     parts = {"": whole, "network_": network}
     return {f"{part}{end}": getattr(ratio, end) for part, ratio in parts.items() for end in ("ratio", "low", "high")}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Medians of every block of every artefact."""
+    """Result of an interleaved measurement: medians of every block of every artefact."""
 
     rows: Rows
     """(N, 12) raw samples, the columns of ``samples.COLUMNS``."""
     place: NDArray[np.int64]
     """(N, 3) round, block and artefact of each sample."""
     latency: NDArray[np.float64]
-    """(rounds, blocks, artefacts) milliseconds end to end; NaN for a block that was disturbed throughout."""
+    """(rounds, blocks, artefacts) median milliseconds end to end; NaN for a block without valid samples."""
     network: NDArray[np.float64]
-    """The same of the network alone."""
+    """(rounds, blocks, artefacts) median milliseconds of the network; NaN for a block without valid samples."""
     mode: Mode
-    """What the medians are of, for all artefacts alike: undisturbed samples, CPU time, or all samples."""
+    """Samples of the medians, the same for all artefacts: undisturbed ones, CPU time, or all."""
     baseline: int = 0
-    """The artefact that others are compared with."""
+    """Index of the artefact with which the others are compared."""
     tolerance: float = TOLERANCE["cpu"]
     steady: bool = True
     """Whether every warm-up reached its plateau."""
     elsewhere: Mapping[str, float] = field(default_factory=dict)
-    """What else used the cores, as shares (see ``cores.reading``)."""
+    """Shares by which others used the cores (see ``cpu_cores.reading``)."""
     facts: tuple[Mapping[str, Any], ...] = ()
-    """What really ran, read back, per artefact, and the environment."""
+    """For each artefact the runtime's own facts, and the environment."""
     gpu: GpuContention | None = None
-    """The GPU before and after each round; None on a CPU, and where nobody watched."""
+    """The GPU before and after each round; None on a CPU, or if it was not watched."""
 
     @cached_property
     def _levels(self) -> dict[bool, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """The levels of all artefacts, of the whole inference and (True) of the network alone (see `levels`)."""
+        """The `levels` of all artefacts: False → of the whole inference, True → of the network."""
         return {False: levels(self.latency), True: levels(self.network)}
 
     def ratio(self, index: int, base: int | None = None, *, network: bool = False) -> LatencyRatio:
-        """Return the latency of one artefact as a share of another's (by default the baseline's).
+        """Return the latency of one artefact as a share of another's, by default the baseline's.
 
-        The interval is Student's, of the rounds' log ratios: blocks of one process depend on each other,
-        processes do not. (A bootstrap over 3 to 5 processes claims 95 % and holds 77 to 92 %.) Where the rounds agree
-        by chance, the error of the blocks is the least that is claimed. Ratios are consistent: that of a to c is that
-        of a to b times that of b to c.
+        The interval is Student's, over the rounds' log ratios: blocks of one process depend on each other, processes
+        do not. (A bootstrap over 3 to 5 processes that claims 95 % covers 77 to 92 %.) It is at least as wide as the
+        error of the blocks, since rounds may agree by chance. Ratios are consistent: the ratio of a to c is the ratio
+        of a to b times the ratio of b to c.
         """
         of_rounds, of_blocks = self._levels[network]
         other = self.baseline if base is None else base
@@ -140,14 +139,14 @@ class Comparison:
         return LatencyRatio(float(np.exp(centre)), float(low), float(high), self.tolerance)
 
     def ratios(self, *, network: bool = False) -> list[LatencyRatio]:
-        """Return every artefact's latency as a share of the baseline's, in their order."""
+        """Return the latency of each artefact as a share of the baseline's."""
         return [self.ratio(index, network=network) for index in range(self.latency.shape[2])]
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Say what a reader of the ratios must know; each begins with its flag."""
-        told = [*contention(self.elsewhere), *(() if self.gpu is None else self.gpu.contended)]
-        notes = [f"contended: {'; '.join(told)}"] if told else []
+        """Return remarks for readers of the ratios; each begins with its flag."""
+        others = [*contention(self.elsewhere), *(() if self.gpu is None else self.gpu.contended)]
+        notes = [f"contended: {'; '.join(others)}"] if others else []
         notes += () if self.gpu is None else self.gpu.notes
         if not self.steady:
             notes.append(NO_STEADY_STATE)
@@ -155,15 +154,15 @@ class Comparison:
         return tuple(notes)
 
     def save_samples(self, file: Path) -> None:
-        """Keep the raw samples, one array per column, each sample with its round, block and artefact (npz)."""
+        """Write the raw samples (npz), an array for each column and for the samples' rounds, blocks and artefacts."""
         columns: dict[str, Any] = {name: column(self.rows, name) for name in COLUMNS}
         columns |= {name: self.place[:, n] for n, name in enumerate(("round", "block", "artefact"))}
         np.savez_compressed(file, **columns, clean=is_undisturbed(self.rows))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return medians (ms), ratios, intervals and verdicts, as plain data."""
+        """Return medians (ms), ratios, intervals and verdicts as plain data."""
 
-        def told(ratio: LatencyRatio) -> dict[str, Any]:
+        def tree(ratio: LatencyRatio) -> dict[str, Any]:
             return {"ratio": ratio.ratio, "low": ratio.low, "high": ratio.high, "verdict": ratio.verdict}
 
         return {
@@ -177,8 +176,8 @@ class Comparison:
                 {
                     "latency_ms_p50": float(np.nanmedian(self.latency[:, :, index])),
                     "network_ms_p50": float(np.nanmedian(self.network[:, :, index])),
-                    "latency": told(self.ratio(index)),
-                    "network": told(self.ratio(index, network=True)),
+                    "latency": tree(self.ratio(index)),
+                    "network": tree(self.ratio(index, network=True)),
                     "facts": dict(facts),
                 }
                 for index, facts in enumerate(self.facts)
@@ -200,18 +199,18 @@ def compare(
     """Measure artefacts interleaved, alone on the target's device.
 
     Args:
-        artefacts: their folders; all are in memory at once.
-        images: RGB uint8, or a file of ``images.saved_images``; inferences take them in turn.
+        artefacts: folders of the artefacts, which are all in memory at once.
+        images: RGB uint8 images, or a file of ``saved_images``; inferences take them in turn.
         target: device and threads.
-        baseline: index of the one that others are compared with.
-        rounds: times that all processes are started afresh; at least 2, for an interval.
-        blocks: blocks of each artefact in a round; an even number, each order comes with its reverse.
-        protocol: warm-up, length of a block, limits.
-        loader: as in ``measure``.
+        baseline: index of the artefact with which the others are compared.
+        rounds: number of times that all processes are started; at least 2, for an interval.
+        blocks: blocks of each artefact in a round, an even number, since each order is followed by its reverse.
+        protocol: warm-up, length of a block, time limits.
+        loader: ``module:function`` (folder, target) → predictor.
 
     Raises:
-        ValueError: too few rounds, or an odd number of blocks.
-        RuntimeError: one of the processes died or hung; nothing is concluded then.
+        ValueError: there are too few rounds, or an odd number of blocks.
+        RuntimeError: one of the processes died or hung.
     """
     if rounds < 2 or blocks < 2 or blocks % 2:
         raise ValueError(f"at least 2 rounds and an even number of blocks are needed, not {rounds} and {blocks}")
@@ -220,7 +219,7 @@ def compare(
         surroundings = environment(target)
         setting = MeasuringSettings(file, target, protocol, watch, loader)
         found = [run_round(artefacts, setting, rng, blocks=blocks) for _ in range(rounds)]
-    gpu = watch.told([look for one in found for look in one.looks])
+    gpu = watch.contention([look for one in found for look in one.looks])
     return summarised(found, target, surroundings, gpu, baseline=baseline)
 
 
@@ -232,14 +231,14 @@ def summarised(
     *,
     baseline: int = 0,
 ) -> Comparison:
-    """Return the comparison that rounds of the same artefacts make; all have the same number of blocks, or the fewest.
+    """Return the comparison from rounds of the same artefacts, cut to the smallest number of blocks.
 
     Args:
-        rounds: at least one.
-        target: where they ran.
+        rounds: the rounds, at least one.
+        target: device and threads.
         surroundings: ``environment.environment`` of the target.
-        gpu: what was seen of it.
-        baseline: index of the artefact that others are compared with.
+        gpu: contention on the GPU.
+        baseline: index of the artefact with which the others are compared.
     """
     blocks = min(len(one.batches) for one in rounds)
     runs = [one.batches[:blocks] for one in rounds]
@@ -266,16 +265,16 @@ def summarised(
 
 
 def levels(medians: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return how slow each artefact was in each round, without what slowed a whole row of blocks, and what is left.
+    """Return the level of each artefact in each round without the slowdowns of whole rows of blocks, and residuals.
 
     Args:
-        medians: (rounds, blocks, artefacts) milliseconds; NaN where a block is not known.
+        medians: (rounds, blocks, artefacts) milliseconds; NaN for an unknown block.
 
     Returns:
-        (rounds, artefacts) natural logarithms, and (rounds, blocks, artefacts) what each block lies above them.
+        Levels (rounds, artefacts) as natural logarithms, and the residual (rounds, blocks, artefacts) of each block.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a row that nobody knows says nothing
+        warnings.simplefilter("ignore", RuntimeWarning)  # a row without any known block
         logs = np.log(medians)
         own = np.nanmedian(logs, axis=1, keepdims=True)
         rows = np.nanmedian(logs - own, axis=2, keepdims=True)
@@ -284,7 +283,7 @@ def levels(medians: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def mode_of(runs: Sequence[Sequence[Sequence[SampleBatch]]], target: Target) -> Mode:
-    """Choose what medians are taken of (see ``samples.trusted``), by blocks here, not by samples."""
+    """Return the samples of which medians are taken: as ``samples.trusted``, but by blocks."""
     if target.device != "cpu":
         return "wall"
     clean = np.array([[[is_clean(b.rows).sum() >= CLEAN_IN_BLOCK for b in row] for row in blocks] for blocks in runs])

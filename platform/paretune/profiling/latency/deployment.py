@@ -1,6 +1,6 @@
-"""What a deployment does besides: it decodes image files, and wants only boxes it can be sure of.
+"""Stages of a deployment that latency leaves out: decoding of image files, and postprocessing for confident boxes only.
 
-Latency is taken from image arrays to all the boxes that accuracy is evaluated on, most of which nobody looks at.
+Latency goes from image arrays to all boxes on which accuracy is evaluated, most of which a deployment drops.
 """
 
 from __future__ import annotations
@@ -20,39 +20,40 @@ from paretune.profiling.latency.worker_client import LOADER, Worker
 from paretune.system.device_lock import exclusive_device
 
 INFERENCES = 130
-"""Enough for a 95th percentile; a slow artefact runs as many as the protocol's ``cap`` leaves time for."""
+"""Timed inferences: enough for a 95th percentile; a slow artefact runs fewer, within the protocol's ``cap``."""
 FIGURES = ("decode_ms_p50", "postprocess_ms_p50_deployed")
 TRANSFER = "transfer_ms_p50"
 
 
 @dataclass(frozen=True)
 class DeploymentLatency:
-    """Stages of a deployment, each (N, 2): wall and CPU time of every inference in ms."""
+    """Stages of a deployment, each (N, 2) with wall and CPU time of every inference in ms."""
 
     decode: NDArray[np.float64]
-    """JPEG file in memory → RGB array."""
+    """Decoding of a JPEG file in memory."""
     postprocess: NDArray[np.float64]
-    """Raw maps → boxes of at least ``score``."""
+    """Postprocessing of raw maps to boxes of at least ``score``."""
     score: float
     transfer: NDArray[np.float64] | str | None = None
-    """Input to the GPU and raw maps back, which is a part of the network's time, or why it is not known; None on a
-    CPU."""
+    """Copy of the input to the GPU and of raw maps back, a part of the network's time, or why it is not known.
+
+    None on a CPU."""
 
     @property
     def stages(self) -> dict[str, NDArray[np.float64]]:
-        """Return the stages by the names that their medians are told under."""
+        """Return the stages by the names of their medians."""
         found = dict(zip(FIGURES, (self.decode, self.postprocess), strict=True))
         return {**found, TRANSFER: self.transfer} if isinstance(self.transfer, np.ndarray) else found
 
     def metrics(self) -> dict[str, float]:
-        """Return their medians; of too few inferences there are none."""
+        """Return the medians of the stages; none if there are too few inferences."""
         if len(self.decode) < P50_SAMPLES:
             return {}
         return {name: float(np.median(times[:, 0])) for name, times in self.stages.items()}
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Say for each figure that ``metrics`` lacks why it does."""
+        """Return the reason for each figure that ``metrics`` lacks."""
         few = f"{len(self.decode)} samples, {P50_SAMPLES} are needed"
         carried = {TRANSFER: self.transfer} if isinstance(self.transfer, str) else {}
         return carried | dict.fromkeys((name for name in self.stages if name not in self.metrics()), few)
@@ -66,15 +67,14 @@ def deployed(
     *,
     loader: str = LOADER,
 ) -> DeploymentLatency:
-    """Time these stages in a fresh process, alone on the target's device.
+    """Time the stages of a deployment in a fresh process, alone on the target's device.
 
     Args:
-        artefact: its folder.
-        images: RGB uint8, or a file of ``images.saved_images``; they are written as JPEG (quality 90) before
-            they are decoded.
+        artefact: folder of the artefact.
+        images: RGB uint8 images, or a file of ``saved_images``; they are encoded as JPEG (quality 90) and then decoded.
         target: device and threads.
-        protocol: warm-up, cap and limits.
-        loader: as in ``measuring.measure``.
+        protocol: warm-up and time limits.
+        loader: ``module:function`` (folder, target) → predictor.
 
     Raises:
         UserError: the artefact is damaged, or the machine has fewer cores than the target's threads.

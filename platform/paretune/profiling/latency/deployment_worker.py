@@ -1,4 +1,4 @@
-"""What a deployment does besides an inference, timed in the process that is measured."""
+"""Timing of a deployment's further stages in the measured process."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from paretune.core.types import Image
 def times(
     predictor: Any, images: Sequence[Image], *, score: float, inferences: int, cap: float, device: str
 ) -> dict[str, Any]:
-    """Run inferences as a deployment does: images come as JPEG files, and only sure boxes are wanted.
+    """Run inferences as a deployment does, from JPEG files to confident boxes.
 
     Args:
-        predictor: as ``runtimes.predictor.Predictor``.
+        predictor: a ``runtimes.predictor.Predictor``.
         images: RGB uint8 (H, W, 3), taken in turn.
-        score: smallest one that counts.
-        inferences: how many.
-        cap: seconds after which it ends even without so many.
-        device: between which and the host input and raw maps are carried, by torch's name.
+        score: smallest score of a box.
+        inferences: number of inferences.
+        cap: seconds after which fewer inferences are enough.
+        device: torch's name of the device to which the input is copied.
 
     Returns:
-        ``decode``, ``postprocess`` and ``transfer``: (wall ns, CPU ns) of each inference; ``no_transfer``: why the last
-        is not known, or "".
+        ``decode``, ``postprocess`` and ``transfer``: (wall ns, CPU ns) of each inference; ``no_transfer``: why the
+        transfer is not known, or an empty string.
     """
     thresholds = dataclasses.replace(predictor.artefact.thresholds, score=score)
     sure = dataclasses.replace(predictor, artefact=dataclasses.replace(predictor.artefact, thresholds=thresholds))
@@ -47,7 +47,7 @@ def times(
 
 
 def _timed(into: list[tuple[int, int]], run: Callable[..., Any], *given: Any) -> Any:
-    """Run and note how long it took, in wall and in CPU time (ns)."""
+    """Run a function, append its wall and CPU time in ns to a list, and return its result."""
     start, cpu = time.perf_counter_ns(), time.process_time_ns()
     found = run(*given)
     into.append((time.perf_counter_ns() - start, time.process_time_ns() - cpu))
@@ -55,7 +55,7 @@ def _timed(into: list[tuple[int, int]], run: Callable[..., Any], *given: Any) ->
 
 
 def _no_transfer(predictor: Any, device: str) -> str:
-    """Say why it cannot be told what carrying takes; nothing where it can."""
+    """Return why the time of transfers cannot be measured; an empty string if it can."""
     if device == "cpu":
         return "a CPU has what the host has"
     if len(predictor.detector.part_names) > 1:
@@ -68,7 +68,7 @@ def _no_transfer(predictor: Any, device: str) -> str:
 
 
 def _made_there(raw: Sequence[Any], device: str) -> list[Any]:
-    """Return maps of this size on a device, where a network makes them."""
+    """Return copies of raw maps on a device."""
     import torch
 
     made = [torch.from_numpy(part).to(device) for part in raw]
@@ -78,16 +78,16 @@ def _made_there(raw: Sequence[Any], device: str) -> list[Any]:
 
 
 def _carry(batch: Any, made: Sequence[Any], device: str) -> None:
-    """Carry an input to a device and maps back, from and to memory that is not pinned: runtimes take and give numpy."""
+    """Copy an input to a device and maps back, with memory that is not pinned, as runtimes exchange numpy arrays."""
     import torch
 
     torch.from_numpy(batch).to(device)
     for part in made:
-        part.cpu()  # waits for what was asked for before
+        part.cpu()  # waits for the copies before
 
 
 def _as_jpeg(image: Any) -> bytes:
-    """Return the content of a JPEG file, as cameras write them: quality 90, colours at half the resolution."""
+    """Return the content of a JPEG file like a camera's: quality 90, colours at half the resolution."""
     import io
 
     from PIL import Image
@@ -98,7 +98,7 @@ def _as_jpeg(image: Any) -> bytes:
 
 
 def _decoded(content: bytes) -> Any:
-    """Return the RGB image of a JPEG file's content, as `predict` does."""
+    """Return the RGB image in the content of a JPEG file, decoded as by `predict`."""
     from paretune.data.image_io import decoded
 
     return decoded(Path("image.jpg"), content)

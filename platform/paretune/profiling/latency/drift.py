@@ -1,8 +1,9 @@
-"""Whether inferences became slower or faster while they were measured: a device that heats up, a leak, a late warm-up.
+"""Drift of inference times during a measurement, from a device that heats up, a leak or a late warm-up.
 
 Processes differ by chance by more than a device drifts, so samples are compared within each process: slopes of all
 pairs (Theil-Sen) and the Kendall test over groups (Hirsch, Slack and Smith, Water Resources Research 18(1), 1982).
-Across processes only five medians or more in one order tell something: by chance they are so once in 60.
+``scipy.stats`` has both for one group only, and the pairs of all processes are pooled here. Across processes only five
+or more medians in one order count: by chance they are so once in 60 cases.
 """
 
 from __future__ import annotations
@@ -13,43 +14,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOLERANCE = 0.02
-"""Changes below this share of the median are none."""
+"""Smallest change that counts, as a share of the median."""
 SURE = 2.576
-"""Standard deviations of Kendall's score that chance exceeds in 1 % of cases."""
+"""Kendall's score, in standard deviations, that chance exceeds in 1 % of cases."""
 SAMPLES = 30
-"""Fewest samples of a process that are looked at."""
+"""Fewest samples of a process that is examined."""
 PROCESSES = 5
-"""Fewest processes whose order is looked at."""
+"""Fewest processes whose order is examined."""
 POINTS = 200
-"""Into so many neighbours' medians the samples of a process are drawn together at most: pairs grow with the square."""
+"""Most points of a process: more samples are replaced by medians of neighbours, as pairs grow with the square."""
 
 
 @dataclass(frozen=True)
 class LatencyDrift:
-    """Changes as shares of the median: 0.02 is 2 % slower at the end."""
+    """Changes of inference times as shares of the median: 0.02 is 2 % slower at the end."""
 
     slope: float
-    """Theil-Sen slope within a process, times the seconds for which a process was sampled."""
+    """Theil-Sen slope within processes times the longest sampling time of a process."""
     thirds: float
-    """Median of the processes' last thirds over that of their first thirds, less one."""
+    """Median of the last thirds of the processes over that of their first thirds, minus one."""
     score: float
-    """Kendall's, in standard deviations: what of the slope is more than chance."""
+    """Kendall's score in standard deviations."""
     across: float | None
-    """From the first process's median to the last one's, less one; None unless five or more are in one order."""
+    """Median of the last process over that of the first, minus one; None unless five or more are in one order."""
 
     @property
     def note(self) -> str | None:
-        """Say what a reader must know; None when nothing drifts."""
+        """Return a remark on the drift; None if nothing drifts."""
         within = min(abs(self.slope), abs(self.thirds)) > TOLERANCE and self.slope * self.thirds > 0
-        said = []
+        changes = []
         if within and abs(self.score) > SURE:
-            said.append(f"by {self.slope:+.1%} within a process (its last third against its first {self.thirds:+.1%})")
+            changes.append(
+                f"by {self.slope:+.1%} within a process (its last third against its first {self.thirds:+.1%})"
+            )
         if self.across is not None and abs(self.across) > TOLERANCE:
-            said.append(f"by {self.across:+.1%} from the first process to the last, each in turn")
-        return f"drifting: times changed {' and '.join(said)}" if said else None
+            changes.append(f"by {self.across:+.1%} from the first process to the last, each in turn")
+        return f"drifting: times changed {' and '.join(changes)}" if changes else None
 
     def tree(self) -> dict[str, float | None]:
-        """Return it as plain data."""
+        """Return the drift as plain data."""
         return asdict(self)
 
 
@@ -57,9 +60,9 @@ def drift(starts: NDArray[np.int64], times: NDArray[np.float64], process: NDArra
     """Return how times changed, or why that is not known.
 
     Args:
-        starts: (N,) nanoseconds at which each inference began, of one clock, rising within a process.
-        times: (N,) how long it took, in any unit.
-        process: (N,) which process it comes from, numbered in their order.
+        starts: (N,) start of each inference in nanoseconds, rising within a process.
+        times: (N,) duration of each inference in any unit.
+        process: (N,) number of each inference's process, in their order.
     """
     groups = [(starts[process == one] / 1e9, times[process == one]) for one in np.unique(process)]
     whole = [(at, took / np.median(took)) for at, took in groups if len(at) >= SAMPLES and np.median(took) > 0]
@@ -70,7 +73,7 @@ def drift(starts: NDArray[np.int64], times: NDArray[np.float64], process: NDArra
         return "all samples have one start time"
     slopes, score, variance = [], 0.0, 0.0
     for at, took in whole:
-        rise, run = _pairs(*_drawn_together(at, took))
+        rise, run = _pairs(*_thinned(at, took))
         slopes.append(rise[run > 0] / run[run > 0])
         score += float(np.sign(rise).sum())
         count = min(len(at), POINTS)
@@ -84,13 +87,13 @@ def drift(starts: NDArray[np.int64], times: NDArray[np.float64], process: NDArra
     )
 
 
-def _drawn_together(at: NDArray[np.float64], took: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+def _thinned(at: NDArray[np.float64], took: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
     parts = min(len(at), POINTS)
     return tuple(np.array([np.median(part) for part in np.array_split(values, parts)]) for values in (at, took))
 
 
 def _pairs(at: NDArray[np.float64], took: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the differences of all pairs, later less earlier: times, and seconds between."""
+    """Return the differences of all pairs, later minus earlier: of durations, and of starts in seconds."""
     before, after = np.triu_indices(len(at), 1)
     return took[after] - took[before], at[after] - at[before]
 

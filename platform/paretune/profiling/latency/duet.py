@@ -1,8 +1,8 @@
 """A duet: an artefact measured together with a reference artefact, in short blocks of the same seconds.
 
-What slows one of them slows the other, so that the ratio of their latencies holds where each latency by itself does
-not (Bulej et al., Duet Benchmarking: Improving Measurement Accuracy in the Cloud, ICPE 2020). The artefact's latency is
-this ratio times the latency of the reference, which is known from every duet of a sweep.
+Disturbances slow both of them, so that the ratio of their latencies holds where each latency by itself does not (Bulej
+et al., Duet Benchmarking: Improving Measurement Accuracy in the Cloud, ICPE 2020). The artefact's latency is this ratio
+times the latency of the reference, which every duet of a sweep measures.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from paretune.system.cpu_cores import shares
 from paretune.system.device_lock import exclusive_device
 
 ARTEFACT = 0
-"""Its place in the comparison; the reference has the last one."""
+"""Index of the artefact in the comparison; the reference has the last index."""
 
 
 @dataclass(frozen=True)
 class Duet:
-    """What was measured of an artefact beside a reference artefact; of a reference itself, alone."""
+    """Measurement of an artefact beside a reference artefact, or of the reference alone."""
 
     comparison: Comparison
-    """Of the artefact (0) and the reference (1)."""
+    """Comparison of the artefact (0) and the reference (1)."""
     latency: Latency
     """The artefact's own samples."""
     reference: Latency
@@ -57,12 +57,12 @@ class Duet:
 
     @cached_property
     def network_ratio(self) -> LatencyRatio:
-        """The same of the network alone."""
+        """The time of the artefact's network as a share of that of the reference's."""
         return self.comparison.ratio(ARTEFACT, self._partner, network=True)
 
     @property
     def doubts(self) -> list[str]:
-        """Say why the ratio is not known well enough; nothing when it is."""
+        """Return why the ratio is not known well enough; empty if it is."""
         narrow = NARROW.get(self.latency.target.device, NARROW["cpu"])
         if self.ratio.half <= narrow:
             return []
@@ -71,7 +71,7 @@ class Duet:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Return the ratios, and the latency of the reference in these seconds (ms), as plain data."""
+        """Return the ratios, and the latency of the reference during the duet in ms, as plain data."""
         median_of = {False: self.comparison.latency, True: self.comparison.network}
         whole, network = (float(np.nanmedian(median_of[part][:, :, self._partner])) for part in (False, True))
         return {
@@ -85,23 +85,23 @@ class Duet:
         }
 
     def metrics(self) -> dict[str, float]:
-        """Return the artefact's own figures; its latency on the sweep's scale is not among them."""
+        """Return the artefact's own figures, without its latency on the sweep's scale."""
         return {
             name: value for name, value in self.latency.metrics().items() if name not in self.latency.trusted_figures
         }
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Say for each of the artefact's own figures that is not known why it is not."""
+        """Return the reason for each of the artefact's own figures that is not known."""
         return {name: why for name, why in self.latency.reasons.items() if name not in self.latency.trusted_figures}
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Say what a reader of the figures must know; each begins with its flag."""
+        """Return remarks for readers of the figures; each begins with its flag."""
         return self.latency.notes_with(self.doubts)
 
     def save_samples(self, file: Path) -> None:
-        """Write the raw samples of both, each with its round, block and artefact (npz)."""
+        """Write the raw samples of both artefacts (npz), each with its round, block and artefact."""
         self.comparison.save_samples(file)
 
 
@@ -117,15 +117,15 @@ def measure_duet(
     """Measure an artefact beside a reference, alone on the target's device.
 
     After ``protocol.repetitions`` rounds, further ones are run until the ratio is known well enough
-    (`interval.NARROW`), as far as ``protocol.spare`` and ``protocol.patience`` go. A reference itself has no ratio to
-    be known: one round tells how long it takes, and all later duets tell it better.
+    (`NARROW`), within ``protocol.spare`` and ``protocol.patience``. One round is enough for the reference itself: it
+    has no ratio, and all later duets measure its latency again.
 
     Args:
-        artefact: its folder.
-        reference: the reference's folder; None measures the artefact alone, as its own reference.
-        images: RGB uint8, or a file of ``images.saved_images``; inferences take them in turn.
+        artefact: folder of the artefact.
+        reference: folder of the reference; None measures the artefact alone, as its own reference.
+        images: RGB uint8 images, or a file of ``saved_images``; inferences take them in turn.
         target: device and threads.
-        protocol: how long.
+        protocol: numbers and lengths of rounds, time limits.
         loader: ``module:function`` (folder, target) → predictor.
 
     Raises:
@@ -151,7 +151,7 @@ def measure_duet(
 
 
 def _duet(rounds: Sequence[MeasuringRound], target: Target, surroundings: Mapping[str, Any], watch: GpuMonitor) -> Duet:
-    gpu = watch.told([look for one in rounds for look in one.looks])
+    gpu = watch.contention([look for one in rounds for look in one.looks])
     comparison = summarised(rounds, target, surroundings, gpu)
     partner = comparison.latency.shape[2] - 1
     one, other = (_latency(rounds, index, comparison, target) for index in (ARTEFACT, partner))
@@ -159,20 +159,20 @@ def _duet(rounds: Sequence[MeasuringRound], target: Target, surroundings: Mappin
 
 
 def _latency(rounds: Sequence[MeasuringRound], index: int, comparison: Comparison, target: Target) -> Latency:
-    """Return what the samples of one artefact say by themselves.
+    """Return the latency of one artefact from its own samples.
 
     Raises:
-        RuntimeError: two of its processes did not run the same.
+        RuntimeError: two of its processes have different facts.
     """
-    mine = comparison.place[:, 2] == index
+    own = comparison.place[:, 2] == index
     batches = [[row[index] for row in one.batches] for one in rounds]
     ran = [{name: value for name, value in one.facts[index].items() if name not in COLD} for one in rounds]
     if any(facts != ran[0] for facts in ran):
         raise RuntimeError(f"the repetitions did not run the same: {ran}")
     allocated = [batch.allocator_bytes / 2**20 for one in batches for batch in one if batch.allocator_bytes]
     return Latency(
-        rows=comparison.rows[mine],
-        repetition=comparison.place[mine, 0],
+        rows=comparison.rows[own],
+        repetition=comparison.place[own, 0],
         target=target,
         memory_mib_peak=median_low(max(batch.peak_bytes for batch in one) for one in batches) / 2**20,
         allocator_mib_peak=max(allocated, default=None),

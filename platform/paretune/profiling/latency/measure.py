@@ -1,9 +1,10 @@
-"""Taking the measurement of one artefact: processes one after another, until enough of them ran undisturbed."""
+"""Measurement of one artefact's latency in fresh processes, one after another, until enough of them ran undisturbed."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, median_low
@@ -24,12 +25,12 @@ from paretune.system.cpu_cores import shares
 from paretune.system.device_lock import exclusive_device
 
 LEAD_IN = 5
-"""Inferences that do not count after copies of memory: those leave caches that have to be filled again."""
+"""Inferences after copies of memory that do not count, as caches have to be filled again."""
 
 
 @dataclass(frozen=True)
 class _Window:
-    """What a process did in one go."""
+    """Samples that a process took without a pause."""
 
     batch: SampleBatch
     seen: Sequence[GpuSnapshot]
@@ -38,7 +39,7 @@ class _Window:
 
 @dataclass(frozen=True)
 class _Repetition:
-    """What one process did."""
+    """All samples of one process that are kept."""
 
     windows: Sequence[_Window]
     steady: bool
@@ -47,22 +48,22 @@ class _Repetition:
 
     @property
     def rows(self) -> Rows:
-        """Its samples."""
+        """The samples."""
         return np.concatenate([window.batch.rows for window in self.windows])
 
     @property
     def elsewhere(self) -> list[Mapping[str, float]]:
-        """What else used the cores."""
+        """The clocks of others' use of the cores in each window."""
         return [window.batch.elsewhere for window in self.windows]
 
     @property
     def peak_bytes(self) -> int:
-        """Its peak of resident memory."""
+        """The peak of resident memory."""
         return max(window.batch.peak_bytes for window in self.windows)
 
     @property
     def allocator_bytes(self) -> int | None:
-        """The most that torch's allocator gave out on a GPU."""
+        """The peak of torch's allocator on a GPU, or None."""
         return max((found for window in self.windows if (found := window.batch.allocator_bytes)), default=None)
 
     @property
@@ -74,9 +75,9 @@ class _Repetition:
 def _repeated(
     worker: Worker, watch: GpuMonitor, memory: MemoryContention, protocol: MeasurementProtocol, number: int
 ) -> _Repetition:
-    """Sample in one process; beside others that use the memory on and on for a share of the patience.
+    """Sample in one process; if others use the memory, sample on for a share of the patience and keep the calmer half.
 
-    The calmer half is kept then. One that is more than was asked for has no patience left.
+    A repetition beyond the requested ones does not wait.
     """
     share = protocol.patience / protocol.repetitions if number < protocol.repetitions else 0.0
     before, plateau, windows, end = memory.look(), worker.warm_up(), list[_Window](), None
@@ -96,7 +97,7 @@ def _repeated(
 
 
 def _calmer(windows: Sequence[_Window]) -> list[_Window]:
-    """Return the half, in its order, around which others used the memory less."""
+    """Return, in their order, the half of the windows during which others used the memory least."""
     ranked = sorted(range(len(windows)), key=lambda number: windows[number].slowed or 0.0)
     return [windows[number] for number in sorted(ranked[: (len(windows) + 1) // 2])]
 
@@ -108,26 +109,27 @@ def measure(
     protocol: MeasurementProtocol = MeasurementProtocol(),  # noqa: B008 - frozen
     *,
     loader: str = LOADER,
+    memory_of: Callable[[Target, float], AbstractContextManager[MemoryContention]] = neighbours,
 ) -> Latency:
     """Measure one artefact, alone on the target's device.
 
-    A repetition that others disturbed is taken again, and further ones are taken until the median's interval is narrow
-    enough (`interval.NARROW`) and they agree, as far as ``protocol.spare`` goes; one alone is a quick look, and stays
-    alone. Where guests of the same host use the memory, each samples on as far as
-    ``protocol.patience`` goes, and the calmer half is kept. Chosen by what else ran, never by how fast it was.
+    A disturbed repetition is repeated, and further ones are run until the median's interval is narrow enough (`NARROW`)
+    and the repetitions agree, within ``protocol.spare``; a single repetition stays alone. If other guests of the host
+    use the memory, repetitions sample on within ``protocol.patience``, and the calmer half is kept. Samples are chosen
+    by what else ran, never by their times.
 
     Args:
-        artefact: its folder.
-        images: RGB uint8, or a file of ``images.saved_images``; inferences take them in turn, each repetition from
-            another on.
+        artefact: folder of the artefact.
+        images: RGB uint8 images, or a file of ``saved_images``; inferences take them in turn, and each repetition
+            begins with another one.
         target: device and threads.
-        protocol: how long.
+        protocol: numbers and lengths of repetitions, time limits.
         loader: ``module:function`` (folder, target) → predictor.
+        memory_of: (target, patience) → context of the contention of memory.
 
     Raises:
         UserError: the artefact is damaged, or the machine has fewer cores than the target's threads.
-        RuntimeError: the measuring process died or hung, or two of them did not run the same; no figure
-            is given then.
+        RuntimeError: a measuring process died or hung, or two of them have different facts.
     """
     kept: list[_Repetition] = []
     dropped, spare = 0, protocol.spare
@@ -135,7 +137,7 @@ def measure(
         exclusive_device(target.device),
         saved_images(images) as file,
         monitor_gpu(target) as watch,
-        neighbours(target, protocol.patience) as memory,
+        memory_of(target, protocol.patience) as memory,
     ):
         surroundings = environment(target)
         while (missing := len(kept) < protocol.repetitions) or (
@@ -165,6 +167,6 @@ def measure(
         cold=cold,
         facts={**surroundings, **kept[0].facts},
         retaken=dropped + sum(one.dropped for one in kept),
-        gpu=watch.told([look for one in kept for look in one.seen]),
+        gpu=watch.contention([look for one in kept for look in one.seen]),
         slowed=tuple(window.slowed for window in windows),
     )

@@ -1,16 +1,16 @@
-"""How well the median of a measurement is known: its 95 % interval, by a bootstrap that keeps what belongs together.
+"""The 95 % interval of the median of a measurement, by a bootstrap of processes and of blocks of inferences.
 
-Inferences that follow each other are alike (a rank correlation of 0.5 on shared cores), and those of one process more
-alike than those of two: taken as independent they promise a precision that is not there. So blocks of consecutive
-inferences are drawn, never single ones (Carlstein, Annals of Statistics 14(3), 1986; Künsch, Annals of Statistics
-17(3), 1989), and whole processes (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
-The statistic of every draw is the one that is published: the median of all samples together.
+Consecutive inferences are alike (a rank correlation of 0.5 on shared cores), and those of one process are more alike
+than those of two: as independent samples they would give too narrow an interval. So blocks of consecutive inferences
+are drawn (Carlstein, Annals of Statistics 14(3), 1986; Künsch, Annals of Statistics 17(3), 1989), and whole processes
+(Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). The statistic of every draw is the
+published one, the median of all samples together.
 
-Of few processes a bootstrap alone promises too much: the percentiles of one that draws processes and blocks held a
-known median in 74, 81 and 88 of 100 simulated measurements of 2, 3 and 5 processes. Its standard error is therefore
-brought from k - 1 to k processes and taken times Student's quantile, which held it in 94 to 98; and where processes
-happened to agree by chance, blocks alone, of which there are many, are the least that is promised. Stopping as soon as
-the interval is narrow enough cost about two of these. Two processes have a very wide one: that is all they can tell.
+With few processes a bootstrap alone is too narrow: percentiles of draws of processes and blocks covered a known median
+in 74, 81 and 88 of 100 simulated measurements of 2, 3 and 5 processes. Its standard error is therefore corrected from
+k - 1 to k processes and multiplied by Student's quantile, which covered it in 94 to 98. The error from blocks alone, of
+which there are many, is the lower bound, since processes may agree by chance. Stopping as soon as the interval is
+narrow enough cost about two of these 100. The interval of two processes is very wide.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ from numpy.typing import NDArray
 from paretune.profiling.latency.samples import P50_SAMPLES
 
 NARROW = {"cpu": 0.03, "cuda": 0.01}
-"""Half the interval of a median, as a share of it, at which a measurement has seen enough."""
+"""Half width of a median's interval, as a share of the median, at which a measurement ends."""
 NORMAL = 1.96
 """97.5 % quantile of the normal distribution."""
 DRAWS = 1000
+"""Draws of the bootstrap."""
 BLOCKS = 30
 """Most blocks of a process; of few samples there are as many blocks as samples in a block."""
 STEPS = 1000
-"""Of so many samples all are told apart when medians are drawn, of more so many quantiles."""
+"""Most values of a drawn median: more samples are represented by so many quantiles."""
 
 
 @dataclass(frozen=True)
 class MedianInterval:
-    """Where a median lies with 95 % confidence, in the unit of the samples."""
+    """The 95 % interval of a median, in the unit of the samples."""
 
     low: float
     high: float
 
     @property
     def half(self) -> float:
-        """Return its half width as a share of the median: 0.03 is ±3 %."""
+        """Return half the width as a share of the median: 0.03 is ±3 %."""
         return float((self.high / self.low) ** 0.5 - 1)
 
 
 def median_interval(processes: Sequence[NDArray[np.float64]]) -> MedianInterval | str:
     """Return the interval of the median of all samples together, or why it is not known.
 
-    It is the same for the same samples. Ratios are symmetric: the median is as many times the lower limit as the
-    higher one is the median.
+    The seed is fixed. The interval is symmetric in ratios: median / low equals high / median.
 
     Args:
-        processes: of each its samples in their order, above 0, in any unit.
+        processes: positive samples of each process in their order, in any unit.
     """
     pooled = np.sort(np.concatenate(processes))
     if len(processes) < 2:
@@ -83,12 +83,12 @@ def student_quantile(freedom: int) -> float:
 
 
 def _below(part: NDArray[np.float64], steps: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Count the samples up to each step."""
+    """Return the number of samples up to each step."""
     return np.searchsorted(np.sort(part), steps, side="right")
 
 
 def _times(drawn: NDArray[np.int64], count: int) -> NDArray[np.float32]:
-    """Return (DRAWS, count): how often each was drawn."""
+    """Return how often each of ``count`` items was drawn, (DRAWS, count)."""
     flat = drawn.reshape(DRAWS, -1) + count * np.arange(DRAWS)[:, None]
     return np.bincount(flat.ravel(), minlength=DRAWS * count).reshape(DRAWS, count).astype(np.float32)
 
@@ -97,8 +97,8 @@ def _error(below: NDArray[np.float32], steps: NDArray[np.float64]) -> float:
     """Return the standard error of the median's logarithm.
 
     Args:
-        below: (DRAWS, steps) samples up to each step, in each draw.
-        steps: in their order.
+        below: (DRAWS, steps) number of samples up to each step in each draw.
+        steps: possible medians in ascending order.
     """
     medians = steps[(2 * below >= below[:, -1:]).argmax(axis=1)]
     return float(np.log(medians / medians[0]).std())  # as ratios, so that equal medians give exactly 0

@@ -1,6 +1,6 @@
-"""A quick look at a few functions in this process, interleaved: enough to steer by, not to publish.
+"""Quick interleaved timing of functions in this process, for decisions on the way.
 
-What is published is measured by ``latency`` and ``comparison``, in fresh processes.
+Published figures are measured in fresh processes, by ``measure`` and ``compare``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ InterleavedRun = Callable[[], object]
 
 
 def clock_for(target: Target) -> Callable[[], float]:
-    """Return the seconds to time by: CPU time where one thread of a CPU does all the work.
+    """Return the clock for a target: CPU time if one thread of a CPU does all the work, else wall time.
 
-    Others who use the core meanwhile hardly change it; by wall time the longer of two functions looks longer still,
-    since it is interrupted in every call.
+    Other users of the core hardly change CPU time. Wall time exaggerates the longer of two functions, which is
+    interrupted in every call.
     """
     return time.process_time if target.device == "cpu" and target.threads == 1 else time.perf_counter
 
@@ -35,13 +35,13 @@ def interleaved(
     """Time functions in turn, each order followed by its reverse, which cancels a steady drift.
 
     Args:
-        runs: what is timed; whoever calls this keeps others off the device.
-        rounds: times that each has its turn.
+        runs: the functions; the caller keeps others off the device.
+        rounds: number of turns of each function.
         block: seconds of a turn, in which a function is called at least twice.
-        clock: seconds.
+        clock: clock in seconds.
 
     Returns:
-        (rounds, runs) seconds of the fastest call of each turn: what disturbs a call only ever makes it longer.
+        (rounds, runs) seconds of the fastest call of each turn, since disturbances only make a call longer.
     """
     counts = [int(np.clip(block / max(_fastest(run, 2, clock), 1e-9), 2, 1000)) for run in runs]
     orders = np.arange(len(runs))
@@ -55,13 +55,13 @@ def interleaved(
 def quick_ratio(
     run: InterleavedRun, base: InterleavedRun, *, seconds: float = 2.0, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Return the time of one function as a share of another's: the median over rounds.
+    """Return the time of one function as a share of another's, the median over rounds.
 
     Args:
-        run: what is asked about.
-        base: what it is compared with.
-        seconds: that all of it takes about; there are at least five rounds.
-        clock: seconds.
+        run: the function.
+        base: the function with which it is compared.
+        seconds: approximate time of the comparison, which has at least five rounds.
+        clock: clock in seconds.
     """
     once = interleaved([run, base], rounds=1, block=0.0, clock=clock).sum()
     rounds = int(np.clip(seconds / max(2 * once, 1e-9), 5, 25))

@@ -1,7 +1,7 @@
 """The latency of one artefact, on a device that nothing else of ours uses meanwhile.
 
-Fresh processes, a warm-up that ends on a plateau, real images in turn, stages timed apart, every raw
-sample kept, percentiles only from enough samples, and what else ran on the cores told.
+Rules: fresh processes, a warm-up that ends on a plateau, real images in turn, stages timed separately, every raw sample
+kept, percentiles only from enough samples, and a record of what else ran on the cores.
 
 Sources of the rules: MLPerf loadgen (Reddi et al., arXiv:1911.02549); Barrett et al., Virtual Machine
 Warmup Blows Hot and Cold, OOPSLA 2017; Kalibera and Jones, Rigorous Benchmarking in Reasonable Time,
@@ -45,63 +45,63 @@ from paretune.profiling.latency.shared_images import few_images
 from paretune.system.cpu_cores import contention
 
 STRETCH, UNDISTURBED = 1.05, 0.9
-"""Contention seen from inside: wall time this much above CPU time, and fewer inferences than this undisturbed."""
+"""Ratio of wall time to CPU time above which, and share of undisturbed inferences below which, others disturbed."""
 SPREAD = 0.10
-"""Repetitions whose medians lie farther apart than this share of them are unstable, however sure all together are."""
+"""Largest relative difference of the repetitions' medians; above it they are unstable, however narrow the interval."""
 STAGES: tuple[Stage, ...] = ("preprocess", "network", "postprocess")
 
 
 @dataclass(frozen=True)
 class Latency:
-    """What was measured of one artefact on one target."""
+    """The measured latency of one artefact on one target."""
 
     rows: Rows
-    """(N, 12) raw samples in their order, the columns of ``samples.COLUMNS``."""
+    """(N, 12) raw samples in their order, with the columns ``samples.COLUMNS``."""
     repetition: NDArray[np.int64]
-    """(N,) which process each sample comes from."""
+    """(N,) number of the process of each sample."""
     target: Target
     memory_mib_peak: float
-    """Peak resident memory of a process that only predicts, without the images it was measured on: the lower median
-    of the processes, as the first may have compiled the network too."""
+    """Peak resident memory of a process that only predicts, without the images.
+
+    It is the lower median of the processes, as the first one may have compiled the network too."""
     elsewhere: Mapping[str, float]
-    """What else used the cores, as shares (see ``cores.reading``)."""
+    """Shares by which others used the cores (see ``cpu_cores.reading``)."""
     steady: bool
     """Whether every warm-up reached its plateau."""
     cold: Mapping[str, float]
     """``load_ms`` and ``first_inference_ms``, medians over the processes."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What really ran, read back, and the environment."""
+    """The runtime's own facts, and the environment."""
     retaken: int = 0
-    """Times that samples were taken beside others and dropped for calmer ones."""
+    """Number of times that disturbed samples were dropped for calmer ones."""
     gpu: GpuContention | None = None
-    """The GPU before and after each repetition; None on a CPU, and where nobody watched."""
+    """The GPU before and after each repetition; None on a CPU, or if it was not watched."""
     allocator_mib_peak: float | None = None
-    """The most that torch's allocator gave out on the GPU; None where it was not used."""
+    """Peak of torch's allocator on the GPU; None if it was not used."""
     slowed: tuple[float | None, ...] = ()
-    """For each time that samples were taken the share by which copies of memory were slower than they are on this
-    machine, as others used it too (see ``neighbours``); None where nobody looked."""
+    """Slowdown of memory copies during each window of samples (see ``memory_contention``); None if unknown."""
 
     @cached_property
     def clean(self) -> NDArray[np.bool_]:
-        """Which samples ran without an involuntary context switch."""
+        """Mask of the samples without an involuntary context switch, (N,)."""
         return is_undisturbed(self.rows)
 
     @cached_property
     def contended(self) -> tuple[str, ...]:
-        """Why others disturbed the measurement; empty when nobody did."""
+        """How others disturbed the measurement; empty if nobody did."""
         seen = () if self.gpu is None else self.gpu.contended
         return (*disturbance(self.rows, self.elsewhere, self.target), *seen)
 
     @cached_property
     def mode(self) -> Mode:
-        """Which samples to rank by: all when nobody disturbed them, else the ones that hold (``samples.trusted``)."""
+        """Samples by which artefacts are ranked: all if nobody disturbed them, else by ``samples.trusted``."""
         if not self.contended:
             return "wall"
         return trusted(self._repetitions(), self.target.threads, self.target.device)
 
     @cached_property
     def drift(self) -> LatencyDrift | str:
-        """How times changed while they were taken, by the samples that hold, or why that is not known."""
+        """Drift of the trusted samples during the measurement, or why it is not known."""
         kept = is_clean(self.rows) if self.mode == "clean" else np.ones(len(self.rows), bool)
         times = milliseconds(self.rows, "latency", self.mode)
         return drift(column(self.rows, "start_ns")[kept], times, self.repetition[kept])
@@ -110,25 +110,25 @@ class Latency:
         return [self.rows[self.repetition == number] for number in np.unique(self.repetition)]
 
     def spread(self, mode: Mode = "wall") -> tuple[float, float]:
-        """Return the smallest and largest median (ms, end to end) of the repetitions.
+        """Return the smallest and largest median of the repetitions end to end in ms.
 
-        The interval holds the true median with probability 1 - 2^(1-k) for k processes: 75 % for 3, 94 % for 5.
+        For k processes they enclose the true median with probability 1 - 2^(1-k): 75 % for 3, 94 % for 5.
         """
         return _spread(self._repetitions(), mode)
 
     @cached_property
     def interval(self) -> MedianInterval | str:
-        """The 95 % interval of ``latency_ms_p50`` (ms), or why it is not known (see ``interval.median_interval``)."""
+        """The 95 % interval of ``latency_ms_p50`` in ms, or why it is not known (see ``median_interval``)."""
         return _interval(self._repetitions())
 
     @cached_property
     def _trusted_interval(self) -> MedianInterval | str:
-        """The 95 % interval of the median in the trusted mode (ms), or why it is not known."""
+        """The 95 % interval of the median in the trusted mode in ms, or why it is not known."""
         return self.interval if self.mode == "wall" else _interval(self._repetitions(), self.mode)
 
     @property
     def trusted_figures(self) -> dict[str, float | str]:
-        """Return the medians (ms) in the trusted mode, which artefacts are ranked by, or why they are not known."""
+        """Return the medians in ms in the trusted mode, which rank artefacts, or why they are not known."""
         low, high = _ends(self._trusted_interval)
         whole, network = (milliseconds(self.rows, stage, self.mode) for stage in ("latency", "network"))
         return {
@@ -140,12 +140,12 @@ class Latency:
 
     @cached_property
     def _unsettled(self) -> list[str]:
-        """Why the median that is ranked by is not known well enough."""
+        """Why the trusted median is not known well enough; empty if it is."""
         return _doubts(self.spread(self.mode), self._trusted_interval, self.target)
 
     @property
     def device_memory(self) -> dict[str, float | str]:
-        """Return the peaks of memory on the GPU, or why they are not known."""
+        """Return the peaks of memory on the GPU in MiB, or why they are not known."""
         own = "the GPU was not watched" if self.gpu is None else self.gpu.own_mib
         allocator = self.allocator_mib_peak
         return {
@@ -154,7 +154,7 @@ class Latency:
         }
 
     def _figures(self) -> dict[str, float | str]:
-        """Return every figure, or why it is not known."""
+        """Return all figures; a text is the reason why a figure is not known."""
         total, cpu = milliseconds(self.rows, "latency", "wall"), milliseconds(self.rows, "latency", "cpu")
         single = "CPU time is latency only where one thread of a CPU does all the work"
         low, high = _ends(self.interval)
@@ -180,21 +180,21 @@ class Latency:
         }
 
     def metrics(self) -> dict[str, float]:
-        """Return the figures by the names they are logged under; what is not known is in ``reasons``."""
+        """Return the known figures by the names under which they are logged."""
         return {name: value for name, value in self._figures().items() if not isinstance(value, str)}
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Say for each figure that ``metrics`` lacks why it does."""
+        """Return the reason for each figure that ``metrics`` lacks."""
         return {name: value for name, value in self._figures().items() if isinstance(value, str)}
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Say what a reader of the figures must know; each begins with its flag."""
+        """Return remarks for readers of the figures; each begins with its flag."""
         return self.notes_with(self._unsettled)
 
     def notes_with(self, doubts: Sequence[str]) -> tuple[str, ...]:
-        """Return the notes, with these doubts about how well the latency is known in place of its own."""
+        """Return the notes with these doubts about the latency in place of its own."""
         notes = []
         if self.contended:
             notes.append(f"contended: {'; '.join(self.contended)}")
@@ -216,7 +216,7 @@ class Latency:
         return (*notes, *few_images(self.facts), *_of_facts(self.facts))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all but the raw samples, as plain data."""
+        """Return all but the raw samples as plain data."""
         low, high = self.spread(self.mode)
         return {
             "metrics": self.metrics(),
@@ -231,37 +231,37 @@ class Latency:
         }
 
     def save_samples(self, file: Path) -> None:
-        """Keep the raw samples, one array per column, each sample with its process and clean flag (compressed npz)."""
+        """Write the raw samples (npz), an array for each column and for the samples' processes and clean flags."""
         columns: dict[str, Any] = {name: column(self.rows, name) for name in COLUMNS}
         np.savez_compressed(file, **columns, repetition=self.repetition, clean=self.clean)
 
 
 def _ends(interval: MedianInterval | str) -> tuple[float | str, float | str]:
-    """Return both ends of an interval, or twice why it is not known."""
+    """Return both ends of an interval, or twice the reason why it is not known."""
     return (interval, interval) if isinstance(interval, str) else (interval.low, interval.high)
 
 
 def _of_facts(facts: Mapping[str, Any]) -> list[str]:
-    """Say what of the way it ran a reader would not expect."""
-    told = []
+    """Return remarks on facts that a reader would not expect."""
+    remarks = []
     if "file" in facts:
-        told.append(
+        remarks.append(
             f"precision: the file is made for {facts['file']}, and the runtime computes it in {facts['precision']}"
         )
     if facts.get("nice", 0) > 0:
-        told.append(f"nice: measured at priority {facts['nice']}, everything else on the machine went first")
-    return told
+        remarks.append(f"nice: measured at priority {facts['nice']}, everything else on the machine went first")
+    return remarks
 
 
 def _stretch(rows: Rows, target: Target) -> float | None:
-    """Return wall time over CPU time; None unless one thread of a CPU does all the work."""
+    """Return the ratio of wall time to CPU time; None unless one thread of a CPU does all the work."""
     if target.threads != 1 or target.device != "cpu":
         return None
     return float(column(rows, "latency_ns").sum() / max(1, column(rows, "latency_cpu_ns").sum()))
 
 
 def disturbance(rows: Rows, elsewhere: Mapping[str, float], target: Target) -> list[str]:
-    """Say how others disturbed these samples; nothing when they did not."""
+    """Return how others disturbed these samples; empty if they did not."""
     reasons = contention(elsewhere)
     stretch = _stretch(rows, target)
     if stretch is not None and stretch > STRETCH and is_undisturbed(rows).mean() < UNDISTURBED:
@@ -279,15 +279,15 @@ def _interval(repetitions: Sequence[Rows], mode: Mode = "wall") -> MedianInterva
 
 
 def unsettled(repetitions: Sequence[Rows], target: Target) -> bool:
-    """Tell whether the median of these repetitions is not known well enough, or they disagree (see `SPREAD`).
+    """Return whether the median of these repetitions is not known well enough, or they disagree (`SPREAD`).
 
-    One alone is not asked: how much processes differ, only several tell.
+    It is False for one repetition, which does not show how much processes differ.
     """
     return bool(_doubts(_spread(repetitions), _interval(repetitions), target))
 
 
 def _doubts(spread: tuple[float, float], interval: MedianInterval | str, target: Target) -> list[str]:
-    """Say why a median is not known well enough; nothing when it is."""
+    """Return why a median is not known well enough; empty if it is."""
     (low, high), narrow, doubts = spread, NARROW.get(target.device, NARROW["cpu"]), []
     if not isinstance(interval, str) and interval.half > narrow:
         limits = f"{interval.low:.3g} to {interval.high:.3g} ms"

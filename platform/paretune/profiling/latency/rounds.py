@@ -1,4 +1,4 @@
-"""One round of an interleaved measurement: every artefact in a fresh process, run in short blocks in turn."""
+"""One round of an interleaved measurement, with each artefact in a fresh process and in short blocks in turn."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ from paretune.profiling.latency.samples import MeasurementProtocol, SampleBatch
 from paretune.profiling.latency.worker_client import LOADER, Worker
 
 LEAD_IN, LONG = 2, 0.05
-"""Inferences at the beginning of a block that do not count: the process has slept, and its caches are others'. Of
-inferences longer than these seconds one is enough."""
+"""Inferences at the beginning of a block that do not count, and seconds of an inference from which on one is enough.
+
+The process has slept, and its caches hold data of others."""
 FEWEST_BLOCKS, MOST_BLOCKS = 8, 16
-"""Blocks of each artefact in a round whose number follows from the seconds to sample: of three rounds of the fewest
-blocks of three inferences a 90th percentile is known."""
+"""Limits of the number of blocks in a round: three rounds of the fewest blocks, of three inferences, give a 90th
+percentile."""
 
 
 @dataclass(frozen=True)
 class MeasuringRound:
-    """What fresh processes, one for each artefact, ran in turn."""
+    """Samples of fresh processes, one for each artefact, that ran in turn."""
 
     batches: tuple[tuple[SampleBatch, ...], ...]
-    """(block, artefact) inferences of each turn."""
+    """(block, artefact) samples of each turn."""
     steady: bool
     """Whether every warm-up reached its plateau."""
     facts: tuple[dict[str, Any], ...]
-    """For each artefact, what really ran, read back, with ``load_ms`` and ``first_inference_ms``."""
+    """For each artefact the runtime's own facts, with ``load_ms`` and ``first_inference_ms``."""
     looks: tuple[GpuSnapshot, ...]
-    """The GPU before and after; empty on a CPU."""
+    """The GPU before and after the round; empty on a CPU."""
 
 
 @dataclass(frozen=True)
 class MeasuringSettings:
-    """Where and how rounds are run."""
+    """The common settings of all rounds."""
 
     images: Path
-    """File of ``images.saved_images``."""
+    """File of ``saved_images``."""
     target: Target
     protocol: MeasurementProtocol
     watch: GpuMonitor
@@ -58,10 +59,10 @@ def run_round(
     Every order of the artefacts is followed by its reverse (A B B A), which cancels a steady drift.
 
     Args:
-        artefacts: their folders.
+        artefacts: folders of the artefacts.
         setting: images, target, protocol.
-        rng: draws the orders.
-        blocks: of each artefact, an even number; None fills ``protocol.seconds`` of each artefact.
+        rng: source of the orders.
+        blocks: blocks of each artefact, an even number; None fills ``protocol.seconds`` for each artefact.
 
     Raises:
         UserError: an artefact is damaged, or the machine has too few cores.
@@ -73,7 +74,7 @@ def run_round(
             stack.enter_context(Worker(folder, setting.images, target, protocol, setting.loader))
             for folder in artefacts
         ]
-        plateaus = [worker.warm_up() for worker in workers]  # each of them, whatever the first says
+        plateaus = [worker.warm_up() for worker in workers]  # a list: every worker has to warm up
         turns = _turns(workers, protocol) if blocks is None else blocks
         orders = [rng.permutation(len(workers)) for _ in range(turns // 2)]
         rows = [order for pair in orders for order in (pair, pair[::-1])]
@@ -83,7 +84,7 @@ def run_round(
 
 
 def _turns(workers: Sequence[Worker], protocol: MeasurementProtocol) -> int:
-    """Return the even number of blocks that fills the seconds to sample of the slowest artefact."""
+    """Return the even number of blocks that fills ``protocol.seconds`` for the slowest artefact."""
     slowest = max(worker.inference_seconds for worker in workers)
     block = max(protocol.block_seconds, protocol.block_samples * slowest)
     return 2 * round(float(np.clip(protocol.seconds / block, FEWEST_BLOCKS, MOST_BLOCKS)) / 2)
@@ -92,10 +93,10 @@ def _turns(workers: Sequence[Worker], protocol: MeasurementProtocol) -> int:
 def _turn(
     workers: Sequence[Worker], order: NDArray[np.int64], protocol: MeasurementProtocol, number: int
 ) -> tuple[SampleBatch, ...]:
-    """Let each worker run one block, in the order given, on the same images; return them in the workers' own order."""
+    """Return a block of each worker in their order, run on the same images in the given order."""
     fewest = protocol.block_samples
-    found = {}
+    batches = {}
     for index in map(int, order):
         lead_in = 1 if workers[index].inference_seconds > LONG else LEAD_IN
-        found[index] = workers[index].sample(protocol.block_seconds, fewest, lead_in=lead_in, image=fewest * number)
-    return tuple(found[index] for index in range(len(workers)))
+        batches[index] = workers[index].sample(protocol.block_seconds, fewest, lead_in=lead_in, image=fewest * number)
+    return tuple(batches[index] for index in range(len(workers)))

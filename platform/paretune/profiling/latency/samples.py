@@ -1,4 +1,4 @@
-"""What is timed, for how long, and which statistic of it can be trusted."""
+"""Raw samples, the protocol of a measurement, and the choice of samples that can be trusted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
-"""(N, 12): one inference a row, the columns of COLUMNS."""
+"""(N, 12) samples, one inference in each row, with the columns ``COLUMNS``."""
 COLUMNS = (
     "start_ns",  # of the monotonic clock
     "image",  # its index
@@ -30,80 +30,83 @@ Mode = Literal["clean", "cpu", "wall"]
 """``clean``: wall time of inferences during which no core was taken away. ``cpu``: CPU time of a single thread.
 ``wall``: wall time of all."""
 TIMED: dict[Mode, str] = {"clean": "undisturbed inferences", "cpu": "CPU time", "wall": "wall time"}
-"""What a mode's medians are of, for people."""
+"""Mode → its samples in words."""
 
 COLD = ("load_ms", "first_inference_ms")
-"""Facts of a process that differ from one to the next."""
+"""Facts that differ from process to process."""
 SHORT_MS = 20.0
-"""Inferences below this are often undisturbed even on a busy machine; of longer ones hardly any is."""
+"""Longest inference that is often undisturbed even on a busy machine."""
 P50_SAMPLES, P90_SAMPLES, P95_SAMPLES, P99_SAMPLES = 11, 64, 130, 662
 """Fewest samples for a percentile at 99 % confidence (MLPerf loadgen's early-stopping bound)."""
 CLEAN_SAMPLES = 30
-"""Fewest undisturbed samples whose median is given,"""
+"""Fewest undisturbed samples for a median."""
 CLEAN_SHARE = 0.1
-"""and the least share of all: where an inference hardly fits between two turns of others, only the shortest do."""
+"""Least share of undisturbed samples for a median; below it only the shortest inferences are undisturbed."""
 NO_STEADY_STATE = "no_steady_state: a warm-up reached no plateau"
-"""Note of a measurement whose warm-up ended by its cap."""
+"""Note of a measurement whose warm-up ended at its time limit."""
 
 
 @dataclass(frozen=True)
 class MeasurementProtocol:
-    """How long is measured. Times are in seconds."""
+    """Lengths and limits of a measurement, with times in seconds."""
 
     repetitions: int = 3
-    """Fresh processes; the spread between them is part of the result (3 in a search, 5 for finalists)."""
+    """Fresh processes, whose spread is part of the result (3 in a search, 5 for finalists)."""
     spare: int = 3
-    """Further processes, in place of repetitions that others disturbed, or added until the median is known well."""
+    """Most further processes, in place of disturbed repetitions, or until the median is known well."""
     patience: float = 30.0
-    """Where guests of the same host use its memory, the processes sample on for so long together, and the calmer half
-    is kept; 0 does not look for them."""
+    """Total time for which processes sample on if other guests of the host use its memory; the calmer half is kept.
+
+    0 switches this off."""
     seconds: float = 1.0
-    """Sampling in each of them, at least."""
+    """Least sampling time of each process."""
     samples: int = 30
-    """Inferences in each of them, at least: 64 in all give a 90th percentile."""
+    """Fewest inferences of each process: 64 in all give a 90th percentile."""
     warmup_seconds: float = 0.5
-    """At least, in windows of half of it and of 5 inferences; it ends when two window medians in a row agree
-    to ``plateau``."""
+    """Least time of the warm-up, in windows of half of it and of 5 inferences.
+
+    It ends when the medians of two successive windows agree to ``plateau``."""
     warmup_cap: float = 10.0
-    """Without a plateau until then there is none, and the result says so."""
+    """Time limit of the warm-up; the result notes a missing plateau."""
     plateau: float = 0.03
+    """Largest relative difference of two windows on the plateau."""
     block_seconds: float = 0.05
-    """Length of one artefact's turn when several are compared,"""
+    """Least length of a block when several artefacts are compared."""
     block_samples: int = 5
-    """and inferences in it, at least."""
+    """Fewest inferences of a block."""
     cap: float = 30.0
-    """Sampling that has had its seconds ends here even without enough samples."""
+    """Time after which sampling ends even without enough samples."""
     limit: float = 180.0
-    """A process that does not answer for so long is killed, with all that it started."""
+    """Time after which a process that does not answer is killed, with all that it started."""
 
 
 @dataclass(frozen=True)
 class SampleBatch:
-    """Inferences that a process ran in one go."""
+    """Samples that a process took without a pause."""
 
     rows: Rows
     elsewhere: Mapping[str, float]
-    """``seconds`` it took, and what else used the cores meanwhile (see ``cores.reading``)."""
+    """Length in ``seconds``, and clocks of others' use of the cores (see ``cpu_cores.reading``)."""
     peak_bytes: int
     """Peak resident memory so far, without the images."""
     allocator_bytes: int | None = None
-    """The most that torch's allocator has given out on a GPU so far; None where it has not been used."""
+    """Peak of torch's allocator on a GPU so far; None if it was not used."""
 
 
 def column(rows: Rows, name: str) -> Rows:
-    """Return one column."""
+    """Return one column of the samples, (N,)."""
     return np.asarray(rows[:, COLUMNS.index(name)])
 
 
 def is_undisturbed(rows: Rows) -> NDArray[np.bool_]:
-    """Tell which inferences ran without losing a core."""
+    """Return the mask of inferences that never lost a core, (N,)."""
     return np.asarray(column(rows, "switches") == 0)
 
 
 def is_clean(rows: Rows) -> NDArray[np.bool_]:
-    """Tell which undisturbed inferences to look at: those after an undisturbed one, where there are enough, else all.
+    """Return the mask of clean inferences, (N,): undisturbed, after an undisturbed one if there are enough of these.
 
-    The first after somebody else had the core finds its caches and predictors cold: 0.2 to 0.3 ms more, of 1.4 ms.
+    The first inference after a foreign process had the core finds cold caches: it took 0.2 to 0.3 of 1.4 ms longer.
     """
     alone = is_undisturbed(rows)
     warm = alone & (column(rows, "switches_before") == 0)
@@ -111,20 +114,20 @@ def is_clean(rows: Rows) -> NDArray[np.bool_]:
 
 
 def milliseconds(rows: Rows, stage: Stage, mode: Mode) -> NDArray[np.float64]:
-    """Return the times of a stage, of those inferences that the mode counts."""
+    """Return the times of a stage in ms, of the samples of a mode."""
     if mode == "clean":
         rows = rows[is_clean(rows)]
     return column(rows, f"{stage}_cpu_ns" if mode == "cpu" else f"{stage}_ns") / 1e6
 
 
 def is_short(rows: Rows, threads: int) -> bool:
-    """Tell whether inferences are short enough for undisturbed ones to be found."""
-    mode: Mode = "cpu" if threads == 1 else "wall"  # on a busy machine wall time says how busy it is
+    """Return whether inferences are short enough for undisturbed ones to occur."""
+    mode: Mode = "cpu" if threads == 1 else "wall"  # on a busy machine wall time depends on the others
     return bool(np.median(milliseconds(rows, "latency", mode)) < SHORT_MS)
 
 
 def too_few_clean(rows: Rows, at_least: int = CLEAN_SAMPLES) -> str | None:
-    """Say why too few inferences ran undisturbed for a median of them; None where there are enough."""
+    """Return why too few inferences were undisturbed for a median; None if there are enough."""
     alone = is_undisturbed(rows)
     if alone.sum() < at_least:
         return f"{alone.sum()} undisturbed samples, {at_least} are needed"
@@ -134,11 +137,11 @@ def too_few_clean(rows: Rows, at_least: int = CLEAN_SAMPLES) -> str | None:
 
 
 def trusted(groups: Sequence[Rows], threads: int, device: str, at_least: int = P50_SAMPLES) -> Mode:
-    """Choose what to look at when others used the cores too, the same for all groups.
+    """Return the mode to trust when others used the cores too, the same for all groups.
 
-    Measured beside a busy process on the same core: of short inferences the undisturbed ones hold to 5 %, of long ones
-    the CPU time to 4 %, where wall time is off by a factor of two to nine. CPU time means nothing when several threads
-    spin for one another, nor when a GPU does the work.
+    Beside a busy process on the same core, undisturbed samples of short inferences were right to 5 %, and CPU time of
+    long ones to 4 %; wall time was off by a factor of two to nine. CPU time has no meaning if several threads wait for
+    each other, or if a GPU does the work.
     """
     if device != "cpu":
         return "wall"
@@ -148,10 +151,10 @@ def trusted(groups: Sequence[Rows], threads: int, device: str, at_least: int = P
 
 
 def steady(before: Rows, now: Rows, protocol: MeasurementProtocol, threads: int, device: str) -> bool:
-    """Tell whether two windows of a warm-up have the same median.
+    """Return whether two windows of a warm-up have the same median.
 
-    By the CPU time of a single thread, which others disturb least, unless it mostly waits for something;
-    undisturbed samples would not do: those of two windows may be neighbours.
+    Medians are of the CPU time of a single thread, which others disturb least, unless it mostly waits. Undisturbed
+    samples alone are no choice, as those of two windows may be neighbours.
     """
     rows = np.concatenate([before, now])
     undisturbed = rows[is_undisturbed(rows)]

@@ -1,6 +1,6 @@
-"""The images that are measured on: one file, which every measuring process maps, so that all of them cost one copy.
+"""The images of a measurement in one file, which all measuring processes map, so that they share one copy.
 
-The file is a row of arrays as ``numpy.save`` writes them, each at a multiple of ``ALIGNED`` bytes.
+The file holds arrays as ``numpy.save`` writes them, each at a multiple of ``ALIGNED`` bytes.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ ALIGNED = 64
 
 @contextmanager
 def saved_images(images: Sequence[Image] | Path) -> Iterator[Path]:
-    """Give a file of the images, which every worker maps; a path is such a file already.
+    """Yield the path of a file with the images, which every worker maps; a path is such a file already.
 
-    Images are taken one after the other and none is kept, so a sequence that decodes them when asked needs room for
-    one.
+    Images are taken one after the other and none is kept, so that a sequence that decodes them needs memory for one.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no images.
         UserError: the folder for temporary files has no room for them.
     """
     if isinstance(images, Path):
@@ -46,11 +45,11 @@ def saved_images(images: Sequence[Image] | Path) -> Iterator[Path]:
 
 
 def mapped_images(file: Path) -> tuple[list[Image], int]:
-    """Map a file of ``saved_images``, every page of it at once: none is waited for while something is timed.
+    """Map a file of ``saved_images`` with all its pages, so that no timed inference waits for one.
 
     Returns:
-        The images, which cannot be written to, and the bytes of memory that the kernel counts as this process's, though
-        all that map the file share them.
+        The images, which are read-only, and the bytes that the kernel counts as this process's memory, though all
+        processes that map the file share them.
     """
     images: list[Image] = []
     with file.open("rb") as opened:
@@ -65,7 +64,7 @@ def mapped_images(file: Path) -> tuple[list[Image], int]:
 
 
 def few_images(facts: Mapping[str, Any]) -> list[str]:
-    """Say that fewer images than usual were measured on; nothing when they were enough, or that is not known."""
+    """Return a remark that there were fewer images than usual; none if there were enough, or it is not known."""
     count = facts.get("images", MEASURED_IMAGES)
     if count >= MEASURED_IMAGES:
         return []
@@ -84,7 +83,7 @@ def _append(file: IO[bytes], image: Image) -> None:
     file.seek(_aligned(file.tell()))
     for part in (header.getbuffer(), whole.data.cast("B")):
         done = 0
-        while done < len(part):  # a full disk takes a part first, and then says so
+        while done < len(part):  # a full disk writes a part first, and then raises
             done += file.write(part[done:])
 
 
@@ -94,7 +93,7 @@ def _aligned(place: int) -> int:
 
 @contextmanager
 def _writing(images: Sequence[Image]) -> Iterator[None]:
-    """Turn a failure to write into the user's: say where, and how much room is needed."""
+    """Raise a failure to write as a ``UserError`` with the folder and the room that is needed."""
     try:
         yield
     except OSError as error:
@@ -106,7 +105,7 @@ def _writing(images: Sequence[Image]) -> Iterator[None]:
 
 
 class _Decoded(Sequence[Image]):
-    """Images of a split, each decoded when it is asked for and not kept: photographs fill the memory."""
+    """Images of a split, each decoded on access and not kept, as photographs would fill the memory."""
 
     def __init__(self, split: Split, indices: range) -> None:
         self._split, self._indices = split, indices
@@ -127,8 +126,8 @@ class _Decoded(Sequence[Image]):
 
 
 def measuring_images(split: Split) -> Sequence[Image]:
-    """Return the fixed images on which artefacts are measured: the first of a split; of a sweep, those of ``val``.
+    """Return the images on which artefacts are measured: the first ones of a split, each decoded on access.
 
-    Each is decoded when it is asked for.
+    A sweep takes the split ``val``.
     """
     return _Decoded(split, range(min(MEASURED_IMAGES, len(split))))

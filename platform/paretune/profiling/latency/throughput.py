@@ -1,8 +1,8 @@
-"""Images per second of several processes at once, each on cores of its own, and of batches: apart from latency.
+"""Throughput in images per second: several processes at once, each on cores of its own, and batches of images.
 
-What a server with many requests asks (MLPerf's offline scenario, Reddi et al., arXiv:1911.02549): streams share caches
-and memory, so two of them are less than twice as fast as one, and each inference takes longer. A batch of images is one
-inference of the network, for which the first of them waits.
+It is the figure of a server with many requests (MLPerf's offline scenario, Reddi et al., arXiv:1911.02549). Streams
+share caches and memory, so that two of them are less than twice as fast as one, and each inference takes longer. A
+batch of images is one inference of the network, for which the first image waits.
 """
 
 from __future__ import annotations
@@ -38,24 +38,25 @@ from paretune.system.device_lock import exclusive_device
 
 @dataclass(frozen=True)
 class Throughput:
-    """What several streams do in a second."""
+    """The throughput of several streams."""
 
     streams: int
     batch: int
-    """Images of an inference."""
+    """Images in an inference."""
     threads: int
-    """Of each stream."""
+    """Threads of each stream."""
     images_per_second: float
     """Median of the rounds."""
     low: float
+    """Smallest throughput of a round."""
     high: float
-    """Smallest and largest round."""
+    """Largest throughput of a round."""
     latency_ms_p50: float
-    """Of one inference, from images to boxes, while the others run."""
+    """Median latency of one inference, from images to boxes, while the other streams run."""
     notes: tuple[str, ...] = ()
 
     def tree(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the throughput as plain data."""
         return {**vars(self), "notes": list(self.notes)}
 
 
@@ -69,19 +70,19 @@ def throughput(
     batch: int = 1,
     loader: str = LOADER,
 ) -> Throughput:
-    """Let so many processes predict at once, alone on the target's device, and count what they all do meanwhile.
+    """Measure the throughput of processes that predict at the same time, alone on the target's device.
 
     Args:
-        artefact: its folder.
-        images: RGB uint8, or a file of ``images.saved_images``; every stream takes them in turn.
+        artefact: folder of the artefact.
+        images: RGB uint8 images, or a file of ``saved_images``; every stream takes them in turn.
         target: device, and threads of each stream.
-        streams: processes, each on cores of its own.
-        protocol: rounds (``repetitions``, fresh processes each), their length and warm-up.
-        batch: images of an inference.
-        loader: as in ``measuring.measure``.
+        streams: number of processes, each on cores of its own.
+        protocol: rounds (``repetitions``, with fresh processes), their length and warm-up.
+        batch: images in an inference.
+        loader: ``module:function`` (folder, target) → predictor.
 
     Raises:
-        UserError: there are fewer cores than they need.
+        UserError: there are fewer cores than the streams need.
         RuntimeError: a process died or hung, or they did not run at the same time.
     """
     cores = cores_of(target, streams)
@@ -89,9 +90,9 @@ def throughput(
     with exclusive_device(target.device), saved_images(images) as file, ThreadPoolExecutor(streams) as pool:
         for _ in range(protocol.repetitions):
             with ExitStack() as stack:
-                asked = (artefact, file, target, protocol, loader)
-                workers = [stack.enter_context(Worker(*asked, own, batch, _all_but(own, cores))) for own in cores]
-                plateaus = [worker.warm_up() for worker in workers]  # each of them, whatever the first says
+                given = (artefact, file, target, protocol, loader)
+                workers = [stack.enter_context(Worker(*given, own, batch, _all_but(own, cores))) for own in cores]
+                plateaus = [worker.warm_up() for worker in workers]  # a list: every worker has to warm up
                 steady = steady and all(plateaus)
                 turns = [pool.submit(worker.sample, protocol.seconds, protocol.samples) for worker in workers]
                 found: list[SampleBatch] = [turn.result() for turn in turns]
@@ -112,15 +113,15 @@ def throughput(
 
 
 def together(streams: Sequence[Rows]) -> float:
-    """Return the inferences per second of all streams while every one of them ran.
+    """Return the inferences per second of all streams in the time in which all of them ran.
 
-    An inference that began before, or ended after, counts by the share of it that lies between.
+    An inference that is partly outside of this time counts by its share inside.
 
     Args:
-        streams: of each the raw samples, the columns of ``samples.COLUMNS``; one clock for all.
+        streams: raw samples of each stream, with the columns ``samples.COLUMNS`` and one clock.
 
     Raises:
-        RuntimeError: there is no such time.
+        RuntimeError: the streams never ran at the same time.
     """
     begins = [column(rows, "start_ns") for rows in streams]
     ends = [begin + column(rows, "latency_ns") for begin, rows in zip(begins, streams, strict=True)]
@@ -135,27 +136,27 @@ def together(streams: Sequence[Rows]) -> float:
 
 
 def check_batch(artefact: Artefact, batch: int) -> None:
-    """Refuse batches of an artefact that has none.
+    """Raise an error if an artefact takes no batches of this size.
 
     Raises:
-        UserError: it is an exported file.
+        UserError: the artefact is an exported file, and the batch has several images.
     """
     if batch > 1 and artefact.format != "torch":
-        told = f"{artefact.folder} runs on {next(iter(artefact.runtime))}, whose files are exported for one image"
-        raise UserError(f"--batch {batch}: {told}; expected an artefact for eager or compiled")
+        runtime = f"{artefact.folder} runs on {next(iter(artefact.runtime))}, whose files are exported for one image"
+        raise UserError(f"--batch {batch}: {runtime}; expected an artefact for eager or compiled")
 
 
 def cores_of(target: Target, streams: int) -> list[list[int]]:
-    """Share out cores to streams, each its own.
+    """Return the cores of each stream.
 
     Raises:
-        UserError: there are too few.
+        UserError: there are too few cores.
     """
     needed, available = target.threads * streams, len(os.sched_getaffinity(0))
     if needed > available:
         each = "1 thread" if target.threads == 1 else f"{target.threads} threads"
-        told = f"each of {each} on cores of their own, and this process may use {available}"
-        raise UserError(f"{streams} streams, {told}: at most {available // target.threads}")
+        needs = f"each of {each} on cores of their own, and this process may use {available}"
+        raise UserError(f"{streams} streams, {needs}: at most {available // target.threads}")
     chosen = choose_cores(needed)
     return [chosen[n * target.threads : (n + 1) * target.threads] for n in range(streams)]
 
@@ -166,5 +167,5 @@ def _all_but(own: Sequence[int], cores: Sequence[Sequence[int]]) -> list[int]:
 
 
 def _disturbed(elsewhere: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
-    told = contention(shares(elsewhere))
-    return (f"contended: {'; '.join(told)}",) if told else ()
+    others = contention(shares(elsewhere))
+    return (f"contended: {'; '.join(others)}",) if others else ()

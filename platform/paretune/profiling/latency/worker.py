@@ -1,8 +1,7 @@
-"""The process that is measured: loads one artefact and runs it when told to.
+"""The measured process: it loads one artefact and runs it on command.
 
-Started by ``supervisor.Worker`` as ``python -m paretune.profiling.latency.worker``; commands come as JSON lines
-on standard input, answers go as JSON lines to the standard output it was given. Between commands it
-sleeps in a read.
+``worker_client.Worker`` starts it as ``python -m paretune.profiling.latency.worker``. Commands come as JSON lines on
+standard input, and answers go as JSON lines to standard output. Between commands the process sleeps in a read.
 """
 
 from __future__ import annotations
@@ -32,13 +31,15 @@ from paretune.system.process_memory import peak_bytes
 
 PR_SET_PDEATHSIG = 1
 FRESH_TURN = 1e-4
-"""Seconds of sleep after an inference during which the core was taken away. Beside a busy process, on Linux 6.18, 16 to
-19 of 100 inferences of 4.3 ms are then undisturbed, and their median is 4 % from the quiet one; without it there were 1
-and 27 in a measurement, the shortest, 10 % from it. On a quiet machine hardly any inference is slept after."""
+"""Seconds of sleep after an inference that lost its core.
+
+Beside a busy process on Linux 6.18, 16 to 19 of 100 inferences of 4.3 ms were then undisturbed, with a median 4 % from
+that on a quiet machine; without the sleep there were 1 and 27 in a measurement, the shortest ones, 10 % from it. On a
+quiet machine the sleep is rare."""
 
 
 def main() -> None:
-    """Load what the first line asks for, then obey; a failure is told and ends the process."""
+    """Load the artefact of the first line, then run commands; a failure is answered and ends the process."""
     answers = _private_stdout()
     try:
         request = json.loads(sys.stdin.readline())
@@ -48,19 +49,19 @@ def main() -> None:
         for line in sys.stdin:
             command = json.loads(line)
             _answer(answers, getattr(runner, command.pop("do"))(**command))
-    except Exception as error:  # noqa: BLE001 - whatever a runtime may raise goes to the supervisor
+    except Exception as error:  # noqa: BLE001 - whatever a runtime raises goes to the parent
         traceback.print_exc()
         _answer(answers, {"error": f"{type(error).__name__}: {error}", "kind": _kind(error)})
         sys.exit(1)
 
 
 def _kind(error: Exception) -> str:
-    """Return what the supervisor makes of an error: a mistake of the user, what a runtime cannot, or a failure."""
+    """Return the name of the class that the parent raises: UserError, NotImplementedError or RuntimeError."""
     return next((kind.__name__ for kind in (UserError, NotImplementedError) if isinstance(error, kind)), "RuntimeError")
 
 
 def _private_stdout() -> TextIO:
-    """Return the standard output for answers; whatever libraries print goes to standard error."""
+    """Return the standard output for answers; from now on libraries print to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return answers
@@ -72,18 +73,18 @@ def _answer(answers: TextIO, body: dict[str, Any]) -> None:
 
 
 def _die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when the supervisor dies, however it dies."""
+    """Let the kernel kill this process when its parent dies."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before we asked
+    if os.getppid() != parent:  # the parent died before the call
         sys.exit(1)
 
 
 def _prepare(request: dict[str, Any]) -> tuple[_Runner, dict[str, Any]]:
-    """Settle on the cores, load the artefact and run it once.
+    """Pin the process to its cores, load the artefact and run it once.
 
     Returns:
-        What runs inferences, and what was read back: priority, cores, threads, the runtime's own facts, and
-        the two cold figures. ``load_ms`` begins when the interpreter is up: imports of libraries are in it.
+        The runner, and facts: priority, cores and threads as read back, the runtime's own facts, and the two cold
+        figures. ``load_ms`` begins when the interpreter is up, and includes imports of libraries.
     """
     facts = _settle(request["cores"])
     sys.path += [folder for folder in request["path"] if folder not in sys.path]
@@ -101,7 +102,7 @@ def _prepare(request: dict[str, Any]) -> tuple[_Runner, dict[str, Any]]:
     runner = _Runner(predictor, Path(request["images"]), looked_at, request["batch"])
     runner.run()
     gc.collect()
-    gc.freeze()  # what the libraries hold is looked through no more: it took 80 ms before each block beside torch
+    gc.freeze()  # the libraries' objects are not scanned again: with torch that took 80 ms before each block
     facts |= {"opencv_threads": cv2.getNumThreads(), "images": runner.images, **predictor.facts}
     if facts.get("threads", target.threads) != target.threads:
         raise RuntimeError(f"the runtime uses {facts['threads']} threads, and {target.threads} were asked for")
@@ -109,7 +110,7 @@ def _prepare(request: dict[str, Any]) -> tuple[_Runner, dict[str, Any]]:
 
 
 def _settle(cores: Sequence[int]) -> dict[str, Any]:
-    """Pin to the cores, ask for normal priority; both are read back.
+    """Pin this process to the cores with normal priority, and return both as read back.
 
     Raises:
         RuntimeError: the kernel gave other cores.
@@ -117,14 +118,14 @@ def _settle(cores: Sequence[int]) -> dict[str, Any]:
     os.sched_setaffinity(0, cores)
     if (got := sorted(os.sched_getaffinity(0))) != sorted(cores):
         raise RuntimeError(f"asked to run on cores {sorted(cores)}, and the kernel gave {got}")
-    if os.getpriority(os.PRIO_PROCESS, 0) > 0:  # a Ray worker runs at 15 and hands it down
-        with suppress(PermissionError):  # only root may go back; the figures are labelled
+    if os.getpriority(os.PRIO_PROCESS, 0) > 0:  # a Ray worker runs at 15, which children inherit
+        with suppress(PermissionError):  # only root may raise it; the result has a note then
             os.setpriority(os.PRIO_PROCESS, 0, 0)
     return {"cores": got, "nice": os.getpriority(os.PRIO_PROCESS, 0)}
 
 
 class _Runner:
-    """Runs inferences over the images in turn, of one image or of a batch of them."""
+    """Runner of inferences over the images in turn, of one image or of a batch."""
 
     def __init__(self, predictor: Any, images: Path, watched: Collection[int], batch: int) -> None:
         self.run = self.once if batch == 1 else self.together
@@ -135,9 +136,9 @@ class _Runner:
         self.images = len(self._images)
         self._next = 0
         self._lost = 0
-        """Times that the kernel took the core away during the last inference."""
+        """Number of times that the kernel took the core away during the last inference."""
         self.rows: list[tuple[int, ...]] = []
-        """What ``samples.COLUMNS`` names, one row per inference."""
+        """Samples with the columns ``samples.COLUMNS``, one row per inference."""
 
     def once(self) -> None:
         """Run one inference and time its stages."""
@@ -165,7 +166,7 @@ class _Runner:
 
     def _stages(self, index: int, begin: Callable[[], tuple[Any, Any]], end: Callable[[Any, Any], Any]) -> None:
         clock, cpu = time.perf_counter_ns, time.process_time_ns
-        if self._lost:  # the rest of this turn is not enough: a process that has slept gets a whole one
+        if self._lost:  # after a sleep the process gets a whole turn of the scheduler
             time.sleep(FRESH_TURN)
         before, switches = self._lost, resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
         c0, t0 = cpu(), clock()
@@ -180,17 +181,17 @@ class _Runner:
         self.rows.append((t0, index, *times, self._lost, before))
 
     def sample(self, seconds: float, at_least: int, cap: float, lead_in: int, image: int | None) -> dict[str, Any]:
-        """Run for so long and so often.
+        """Run inferences and return their samples.
 
         Args:
-            seconds: at least, also beyond the cap.
-            at_least: inferences.
-            cap: seconds after which it ends even without so many.
-            lead_in: inferences before the first that counts, which wake caches and threads.
-            image: the index to begin with (of the first that counts, modulo their number), None to go on.
+            seconds: least time, also beyond the cap.
+            at_least: fewest inferences.
+            cap: seconds after which fewer inferences are enough.
+            lead_in: inferences before the first that counts, which warm caches and threads up.
+            image: index of the first image that counts, modulo their number; None goes on.
 
         Returns:
-            ``rows``, what ``elsewhere`` happened on the cores meanwhile, ``peak_bytes`` and ``allocator_bytes``.
+            The fields of a ``SampleBatch``: ``rows``, ``elsewhere``, ``peak_bytes`` and ``allocator_bytes``.
         """
         if image is not None:
             self._next = (image - lead_in) % len(self._images)
@@ -211,20 +212,20 @@ class _Runner:
         return {"rows": self.rows, "elsewhere": elsewhere, "peak_bytes": peak, "allocator_bytes": allocated_bytes()}
 
     def deploy(self, **order: Any) -> dict[str, Any]:
-        """Time what a deployment does besides, as ``besides.times`` takes and gives it."""
+        """Return the times of a deployment's stages, with arguments and result of ``deployment_worker.times``."""
         return times(self._predictor, self._images, **order)
 
     def count(self, lead_in: int, inferences: int, cap: float, trace: str) -> dict[str, Any]:
         """Run a core that counts its operators (``runtimes.base.Counted``).
 
         Args:
-            lead_in: inferences before those that are counted.
-            inferences: that are counted.
-            cap: seconds after which either ends even without so many.
-            trace: file for when what ran, which is written if the runtime tells.
+            lead_in: inferences before the counted ones.
+            inferences: number of counted inferences.
+            cap: seconds after which fewer of either are enough.
+            trace: file of the trace, which is written if the runtime makes one.
 
         Returns:
-            What ``sample`` does of the inferences that were counted, and ``operators``.
+            The result of ``sample`` for the counted inferences, and ``operators``.
         """
         self.sample(0, lead_in, cap, 0, 0)
         self._predictor.core.reset()
@@ -235,7 +236,7 @@ class _Runner:
 
 
 def allocated_bytes() -> int | None:
-    """Return the peak of what torch's allocator gave out on the GPU; None where this process has not used it."""
+    """Return the peak of torch's allocator on the GPU in bytes; None if this process has not used it."""
     cuda = getattr(sys.modules.get("torch"), "cuda", None)
     return int(cuda.max_memory_allocated()) or None if cuda is not None and cuda.is_initialized() else None
 

@@ -1,4 +1,4 @@
-"""Starting workers and waiting for them, asleep: a parent that polls takes the core it measures on."""
+"""Parent side of a measured process; it waits asleep, since polling would use the measured core."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from paretune.system.cpu_cores import choose_cores
 
 LOADER = "paretune.runtimes.predictor:load_predictor"
 COUNTS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB")
-"""Libraries that take their number of threads from ``…_NUM_THREADS`` when they are imported."""
+"""Libraries that read their number of threads from ``…_NUM_THREADS`` when they are imported."""
 PLACES = ("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "OMP_PLACES", "OMP_PROC_BIND")
-"""Variables that would move threads away from the cores the worker is pinned to."""
+"""Variables that would move threads away from the worker's cores."""
 
 
 class Worker:
-    """A process that has loaded one artefact; use it in a ``with`` block.
+    """A process that has loaded one artefact, for a ``with`` block.
 
-    It dies with the thread that started it, and with it all that it started itself.
+    The process, and all that it starts, dies with the thread that started it.
     """
 
     def __init__(
@@ -50,27 +50,26 @@ class Worker:
         """Start the process and wait until it has loaded the artefact and run it once.
 
         Args:
-            artefact: the artefact's folder.
-            images: file of ``images.saved_images``.
+            artefact: folder of the artefact.
+            images: file of ``saved_images``.
             target: device and threads.
-            protocol: how it is warmed up, and how long an answer may take.
-            loader: ``module:function``, of (folder, target); what it returns has ``facts``, ``preprocess``,
-                ``core`` and ``postprocess`` as ``runtimes.predictor.Predictor`` has. It is imported with this
-                process's own ``sys.path``.
-            cores: to run on, as many as the target has threads; None chooses.
-            batch: images of an inference; a row of the samples is then one batch.
-            beside: cores of our other processes that run meanwhile, which may be hyper-threads of this one's: they
-                look after those themselves, and what they do there is not others' work.
+            protocol: warm-up and time limits.
+            loader: ``module:function`` (folder, target) → object with ``facts``, ``preprocess``, ``core`` and
+                ``postprocess`` like ``runtimes.predictor.Predictor``, imported with this process's ``sys.path``.
+            cores: cores to run on, as many as the target has threads; None chooses.
+            batch: images in an inference; a row of the samples is then one batch.
+            beside: cores of our other processes at the same time, perhaps hyper-threads of this one's cores: work on
+                them does not count as others'.
 
         Raises:
-            UserError: the artefact is damaged, or the machine has not so many cores.
-            RuntimeError: the process died or did not answer; what it said last is in the message.
+            UserError: the artefact is damaged, or the machine has too few cores.
+            RuntimeError: the process died or did not answer; its last output is in the message.
         """
         pinned = choose_cores(target.threads) if cores is None else list(cores)
         self._target, self._protocol = target, protocol
         self._unread = b""
         self.inference_seconds = 0.0
-        """Median of the warm-up's last window, wall time; 0 before the warm-up."""
+        """Median wall time of the warm-up's last window in seconds; 0 before the warm-up."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "paretune.profiling.latency.worker"],
@@ -108,7 +107,7 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Return the process's number; it leads a session, in which all that it starts is."""
+        """Return the number of the process, which leads a session with all that it starts."""
         return self._process.pid
 
     def stop(self) -> None:
@@ -121,7 +120,7 @@ class Worker:
         self._errors.close()
 
     def warm_up(self) -> bool:
-        """Run until two windows in a row agree; returns False when the cap came first (Barrett et al., OOPSLA 2017)."""
+        """Run until two successive windows agree; returns False at the time limit (Barrett et al., OOPSLA 2017)."""
         protocol, target = self._protocol, self._target
         window = protocol.warmup_seconds / 2
         start, last = time.monotonic(), self.sample(window, 5)
@@ -134,7 +133,13 @@ class Worker:
         return False
 
     def sample(self, seconds: float, at_least: int, *, lead_in: int = 0, image: int | None = None) -> SampleBatch:
-        """Run for at least so long and so often, from this image on; ``lead_in`` inferences before that do not count.
+        """Run inferences and return their samples.
+
+        Args:
+            seconds: least time.
+            at_least: fewest inferences.
+            lead_in: inferences before the first that counts.
+            image: index of the first image; None goes on.
 
         Raises:
             RuntimeError: the process died or did not answer.
@@ -143,11 +148,10 @@ class Worker:
         return _batch(self._ask({**order, "lead_in": lead_in, "image": image}))
 
     def deploy(self, score: float, inferences: int) -> dict[str, Any]:
-        """Time decoding, postprocessing with this smallest score, and on a GPU what is carried there and back.
+        """Return the times of decoding, of postprocessing with this smallest score, and of transfers to a GPU and back.
 
-        Returns what ``besides.times`` does.
-
-        There are fewer inferences where the protocol's ``cap`` comes first.
+        There are fewer inferences if the protocol's ``cap`` comes first. The result is that of
+        ``deployment_worker.times``.
 
         Raises:
             RuntimeError: the process died or did not answer.
@@ -157,10 +161,10 @@ class Worker:
         return self._ask(order)
 
     def count(self, lead_in: int, inferences: int, trace: Path) -> tuple[SampleBatch, list[dict[str, Any]]]:
-        """Run so many inferences of a core that counts its operators; its trace is written if it has one.
+        """Run inferences of a core that counts its operators, and write its trace if it makes one.
 
         Returns:
-            The inferences, and the operators (``runtimes.base.Operator``) as plain data.
+            The samples, and the operators (``runtimes.base.Operator``) as plain data.
 
         Raises:
             RuntimeError: the process died or did not answer.
@@ -171,7 +175,7 @@ class Worker:
         return _batch(answer), operators
 
     def _ask(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Send one line and wait for one line."""
+        """Send a command as one line, and return the answer of one line."""
         stdin = self._process.stdin
         assert stdin is not None  # noqa: S101 - a pipe was asked for
         try:
@@ -187,7 +191,11 @@ class Worker:
         return answer
 
     def _line(self) -> bytes:
-        """Wait for a whole line, but not for ever."""
+        """Return a whole line of the process's answers.
+
+        Raises:
+            RuntimeError: the process died, or did not answer within the time limit.
+        """
         stdout, limit = self._process.stdout, self._protocol.limit
         assert stdout is not None  # noqa: S101 - a pipe was asked for
         waiting = select.poll()  # select() cannot take the high file numbers of a large parent
@@ -203,27 +211,27 @@ class Worker:
         return line
 
     def _kill(self) -> None:
-        """Kill the whole group; its number is ours until the process is waited for, not longer."""
+        """Kill the process group; its number may be reused once the process has been waited for."""
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def _last_words(self) -> str:
-        """Say how it ended, now that it answers no more."""
+        """Return how the process ended, with its last line of output."""
         ended = select.poll()
         process = os.pidfd_open(self._process.pid)
         try:
             ended.register(process, select.POLLIN)
-            ended.poll(1000)  # it is about to end; what it says of that is better than "killed"
+            ended.poll(1000)  # the process is about to end; its own message is better than "killed"
         finally:
             os.close(process)
         self._kill()
         code = self._process.returncode
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         self._errors.seek(0)
-        said = self._errors.read().decode(errors="replace").strip().splitlines()
-        return f"the measuring process {how}: {said[-1] if said else 'it said nothing'}"
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return f"the measuring process {how}: {lines[-1] if lines else 'it said nothing'}"
 
 
 def _batch(answer: dict[str, Any]) -> SampleBatch:
@@ -232,7 +240,7 @@ def _batch(answer: dict[str, Any]) -> SampleBatch:
 
 
 def surroundings(threads: int) -> dict[str, str]:
-    """Return the environment of a worker: threads as asked for, this package importable."""
+    """Return the environment of a worker, with its number of threads and with this package importable."""
     kept = {name: value for name, value in os.environ.items() if name not in PLACES}
     counts = {f"{library}_NUM_THREADS": str(threads) for library in COUNTS}
     places = [str(Path(__file__).parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]

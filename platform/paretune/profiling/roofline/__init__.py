@@ -1,1 +1,1 @@
-"""The parts of roofline."""
+"""What bounds an artefact by the roofline model, and what to try next."""

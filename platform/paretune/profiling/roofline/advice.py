@@ -1,7 +1,7 @@
-"""What to try next: knobs of the search space, each with what it should gain and why, as recipes.
+"""Advice on what to try next: recipes that change one knob of the search space, with predicted gain and reason.
 
-A knob's gain is the roofline's, layer by layer: one that reaches its roof well keeps its share of it, of the others
-only the time at the roof shrinks, and the calls stay.
+The gain is predicted layer by layer with the roofline: an efficient layer keeps its share of the roof, and a layer that
+is bound by launches keeps its overhead, so that only its time at the roof shrinks.
 """
 
 from __future__ import annotations
@@ -19,54 +19,55 @@ from paretune.profiling.roofline.diagnosis import FAR, Diagnosis, TimedLayer
 from paretune.profiling.roofline.layer_work import LayerWork
 
 SHRINK = 0.75
-"""A side of the smaller input, before it is rounded to what detectors take."""
+"""Side of the smaller input as a share of the side, before rounding."""
 GRAIN = 32
+"""Multiple to which sides of inputs are rounded."""
 PRUNED = 0.5
-"""FLOPs left."""
+"""Share of the FLOPs that pruning leaves."""
 FINETUNE: dict[str, Any] = {"finetune": {"epochs": 8, "distill": {}}}
 TORCH = ("eager", "compiled")
 FUSED = "openvino"
-"""The runtime that is tried on a CPU where operators run one by one."""
+"""Runtime that is advised on a CPU in place of eager, which runs operators one by one."""
 LEAST = 1.03
-"""Gains below it are not told: a measurement could not show them."""
+"""Least predicted speed-up of an advice: a measurement could not show less."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """One knob."""
+    """A change of one knob."""
 
     knob: str
-    """As in a recipe."""
+    """Name of the knob as in a recipe."""
     why: str
     predicted: float
-    """Times as fast from image to boxes."""
+    """Predicted speed-up from image to boxes."""
     risk: str
-    """What it may cost."""
+    """Possible costs."""
     recipe: Mapping[str, Any]
-    """For `paretune optimize`, or a sweep to try first."""
+    """Recipe for `paretune optimize`, or for a sweep to try first."""
 
     def tree(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the advice as plain data."""
         return {**vars(self), "recipe": dict(self.recipe)}
 
 
 @dataclass(frozen=True)
 class AdvisedArtefact:
-    """What advice is given for."""
+    """The artefact for which advice is given."""
 
     recipe: Mapping[str, Any]
-    """That it was made by, as its manifest holds it."""
+    """Recipe in its manifest."""
     size: InputSize
-    """Of its input."""
+    """Size of its input."""
     device: str
-    """Of the target."""
+    """Device of the target."""
     detector: Detector
 
 
 def advise(found: Diagnosis, candidate: AdvisedArtefact) -> list[Advice]:
-    """Return the knobs that should pay, the largest gain first.
+    """Return the advice with a gain of at least ``LEAST``, the largest gain first.
 
-    None where nothing of the network's matters, or where it is not known what bounds it: a gain would be invented.
+    There is none if it is not known what bounds the network.
     """
     if found.unknown:
         return []
@@ -76,43 +77,47 @@ def advise(found: Diagnosis, candidate: AdvisedArtefact) -> list[Advice]:
 
 
 def _fused(found: Diagnosis, candidate: AdvisedArtefact) -> Advice | None:
-    """Run the layers in a runtime that merges everything else into them."""
+    """Return advice to use a runtime that merges other operators into the layers."""
     recipe = candidate.recipe
     if _runtime(recipe) != "eager" or _has(recipe, "quantize"):
         return None
     other = FUSED if candidate.device == "cpu" else "compiled"
     fields = {} if isinstance(recipe["runtime"], str) else recipe["runtime"]["eager"]
     precision = fields.get("precision", "fp32")
-    if other == FUSED and precision == "fp16":  # it does not compute in it, and how long fp32 takes was not measured
+    if (
+        other == FUSED and precision == "fp16"
+    ):  # the runtime does not compute in fp16, and the time of fp32 was not measured
         return None
-    runtime, told = (
+    runtime, words = (
         (other, other) if precision == "fp32" else ({other: {"precision": precision}}, f"{other}, {precision}")
     )
-    # what lies between the layers is merged into them, and they are called as those are that reach their roof better
+    # operators between the layers are merged into them, and layers have no more overhead than those below the limit
     after = found.apart_ms
     after += sum(layer.roof_ms / FAR if layer.bound == "launch" else layer.ms for layer in found.layers)
     calls = found.by_bound["launch"] / found.network_ms
     why = f"{calls:.0%} of the network's time goes into calls and what lies between the layers"
-    return Advice(f"runtime: {told}", why, _gain(found, after), "none", _with(recipe, runtime=runtime))
+    return Advice(f"runtime: {words}", why, _gain(found, after), "none", _with(recipe, runtime=runtime))
 
 
 def _quantized(found: Diagnosis, candidate: AdvisedArtefact) -> Advice | None:
-    """Compute in INT8."""
+    """Return advice to compute in INT8."""
     recipe = candidate.recipe
     if candidate.device != "cpu" or _has(recipe, "quantize") or "int8" not in found.roofs.compute:
         return None
     after = _network(found, lambda work: work.scaled(precision="int8"))
-    if _runtime(recipe) in TORCH:  # each layer rounds its input itself, where exported files hand integers on
+    if _runtime(recipe) in TORCH:  # each layer rounds its input; exported files pass integers on
         after += 1000 * sum(found.roofs.int8_overhead(layer.work.maps / 2) for layer in found.layers)
     faster = found.roofs.compute["int8"] / found.roofs.compute["fp32"]
-    has_nncf = _runtime(recipe) == "openvino" and find_spec("nncf") is not None  # an extra; the other tool does too
+    has_nncf = (
+        _runtime(recipe) == "openvino" and find_spec("nncf") is not None
+    )  # an optional package; the default tool needs none
     step = {"quantize": {"tool": "nncf"} if has_nncf else {}}
     why = f"INT8 matrix products run {faster:.1f} times as fast as fp32 here, and a quarter of the bytes moves"
     return Advice("quantize", why, _gain(found, after), "accuracy", _with(recipe, last=[step]))
 
 
 def _pruned(found: Diagnosis, candidate: AdvisedArtefact) -> Advice | None:
-    """Take out channels until half of the FLOPs are left."""
+    """Return advice to remove channels until half of the FLOPs are left."""
     recipe = candidate.recipe
     if _has(recipe, "prune"):
         return None
@@ -124,7 +129,7 @@ def _pruned(found: Diagnosis, candidate: AdvisedArtefact) -> Advice | None:
 
 
 def _smaller(found: Diagnosis, candidate: AdvisedArtefact) -> Advice | None:
-    """Look at smaller images."""
+    """Return advice to use smaller images."""
     recipe = candidate.recipe
     size = candidate.size
     smaller = InputSize(*(max(GRAIN, ceil(side * SHRINK / GRAIN) * GRAIN) for side in (size.width, size.height)))
@@ -139,7 +144,7 @@ def _smaller(found: Diagnosis, candidate: AdvisedArtefact) -> Advice | None:
 
 
 def _network(found: Diagnosis, change: Callable[[LayerWork], LayerWork]) -> float:
-    """Return the network's time in ms after a change of every layer's work."""
+    """Return the network's predicted time in ms after a change of every layer's work."""
     return found.apart_ms + found.rest_ms + sum(_changed(found, layer, change(layer.work)) for layer in found.layers)
 
 
@@ -156,7 +161,7 @@ def _gain(found: Diagnosis, network: float) -> float:
 
 
 def _runtime(recipe: Mapping[str, Any]) -> str:
-    """Return the name of a recipe's runtime, written as a word or with fields."""
+    """Return the name of a recipe's runtime, with or without fields."""
     runtime = recipe["runtime"]
     return runtime if isinstance(runtime, str) else next(iter(runtime))
 
@@ -172,6 +177,6 @@ def _with(
     last: list[dict[str, Any]] | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
-    """Return a recipe with steps before and after its own, and other fields."""
+    """Return a recipe with further steps before and after its own, and other fields."""
     steps = [*(first or []), *recipe["steps"], *(last or [])]
     return deepcopy({**recipe, "steps": steps, **fields})

@@ -1,7 +1,7 @@
-"""Where the time of an artefact goes, and how far each part is from what the device could do.
+"""Diagnosis of an artefact's time: the parts of an inference, and how far each is from the limits of the device.
 
-The roofline model (see ``roofs``) gives a layer's least time; Amdahl's law (AFIPS 1967) what could be gained at most if
-a part cost nothing, or ran at its roof.
+The roofline model (see ``hardware_peaks``) gives the least time of a layer. Amdahl's law (AFIPS 1967) gives the largest
+possible gain if a part took no time, or ran at its roof.
 """
 
 from __future__ import annotations
@@ -21,66 +21,66 @@ Verdict = Literal[
     "compute-bound", "memory-bound", "launch-bound", "transfer-bound", "postprocess-bound", "host-bound", "unknown"
 ]
 FAR = 0.2
-"""A layer that reaches less than this share of its roof spends its time on being called, not on working."""
+"""A layer that reaches less than this share of its roof is bound by its launch."""
 MOST = 0.5
-"""Share of the whole from which on a part gives its name to the artefact."""
+"""Share of the whole from which on a part is the verdict."""
 
 
 @dataclass(frozen=True)
 class TimedLayer:
-    """A layer with weights: its time, and the least it could take."""
+    """A layer with weights, with its time and its least time."""
 
     work: LayerWork
     ms: float
     roof_ms: float
     limit: Literal["compute", "memory"]
-    """Which of its roofs is the lower one."""
+    """The lower one of its two roofs."""
 
     @property
     def attained(self) -> float:
-        """Return the share of the roof that it reaches; above 1 where the roof was measured lower than it is."""
+        """Return the share of the roof that the layer reaches; above 1 if the roof was measured too low."""
         return self.roof_ms / self.ms if self.ms else 1.0
 
     @property
     def bound(self) -> LayerBound:
-        """Say what keeps it from being faster."""
+        """Return what bounds the layer."""
         return "launch" if self.attained < FAR else self.limit
 
     @property
     def intensity(self) -> float:
-        """Return operations per byte."""
+        """Return the operations per byte."""
         return self.work.flops / self.work.nbytes
 
 
 @dataclass(frozen=True)
 class Speedup:
-    """What could be gained from one part: times as fast from image to boxes."""
+    """The largest possible gains from one part, as speed-ups from image to boxes."""
 
     part: str
     ms: float
     share: float
     free: float
-    """If it cost nothing."""
+    """Speed-up if the part took no time."""
     at_roof: float | None
-    """If it ran at its roof; None where it has none."""
+    """Speed-up if the part ran at its roof; None if it has none."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The time of one inference, taken apart."""
+    """The parts of the time of one inference."""
 
     preprocess_ms: float
     network_ms: float
     postprocess_ms: float
     layers: tuple[TimedLayer, ...]
-    """Layers with weights, slowest first; not all of them where ``unknown``."""
+    """Layers with weights, the slowest first; some may be missing if ``unknown`` is set."""
     roofs: HardwarePeaks
     host_ms: float = 0.0
-    """Of the network's: what the host computes between a detector's networks."""
+    """Part of the network's time in which the host computes between a detector's networks."""
     transfer_ms: float = 0.0
-    """Of the network's: copies between the host's memory and the device's; a CPU has none."""
+    """Part of the network's time for copies between host and device; a CPU has none."""
     unknown: str | None = None
-    """Why it is not known what bounds the network."""
+    """Why it is not known what bounds the network; None if it is known."""
 
     @property
     def total_ms(self) -> float:
@@ -89,19 +89,19 @@ class Diagnosis:
 
     @property
     def rest_ms(self) -> float:
-        """Return the time of the network outside of layers with weights: norms, activations, calls."""
+        """Return the network's time outside of layers with weights: norms, activations, calls."""
         return max(0.0, self.network_ms - self.apart_ms - sum(layer.ms for layer in self.layers))
 
     @property
     def apart_ms(self) -> float:
-        """Return the time of the network that none of its operators takes: the host's and the transfers'."""
+        """Return the part of the network's time for host and transfers."""
         return self.host_ms + self.transfer_ms
 
     @cached_property
     def by_bound(self) -> dict[Bound, float]:
-        """Return the network's time in ms by what bounds it; what belongs to no layer is the launch's.
+        """Return the network's time in ms by what bounds it; time outside of layers counts as launch.
 
-        Host and transfers are there where there are any; nothing is where that is ``unknown``.
+        Host and transfers are left out if they take no time. The result is empty if ``unknown`` is set.
         """
         if self.unknown:
             return {}
@@ -113,7 +113,7 @@ class Diagnosis:
 
     @property
     def verdict(self) -> Verdict:
-        """Name what bounds the whole."""
+        """Return what bounds the whole inference."""
         if self.postprocess_ms >= MOST * self.total_ms:
             return "postprocess-bound"
         if self.preprocess_ms + self.host_ms >= MOST * self.total_ms:
@@ -132,16 +132,16 @@ class Diagnosis:
 
     @property
     def evidence(self) -> str:
-        """Say in one line what the verdict rests on."""
+        """Return the shares on which the verdict rests, as a line."""
         network, total = self.network_ms, self.total_ms
         stages = f"network {network / total:.0%} of the time, postprocess {self.postprocess_ms / total:.0%}"
         if self.unknown:
             return f"{stages}; what bounds the network is not known: {self.unknown}"
-        told = ", ".join(f"{bound} {ms / network:.0%}" for bound, ms in self.by_bound.items())
-        return f"{stages}; of the network: {told} (of it outside layers with weights {self.rest_ms / network:.0%})"
+        bounds = ", ".join(f"{bound} {ms / network:.0%}" for bound, ms in self.by_bound.items())
+        return f"{stages}; of the network: {bounds} (of it outside layers with weights {self.rest_ms / network:.0%})"
 
     def ceilings(self, top: int = 5) -> tuple[Speedup, ...]:
-        """Return what could be gained at most from each stage, from the rest, and from the slowest layers."""
+        """Return the largest possible gains from each stage, from the rest, and from the slowest layers."""
         roofs = [min(layer.ms, layer.roof_ms) for layer in self.layers]
         parts: list[tuple[str, float, float | None]] = [
             ("preprocess", self.preprocess_ms, None),
@@ -161,7 +161,7 @@ class Diagnosis:
         return Speedup(part, ms, ms / total, _times(total, total - ms), at_roof)
 
     def tree(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the diagnosis as plain data."""
         layers = [
             {
                 "module": layer.work.module,
@@ -196,16 +196,16 @@ def diagnose(
     transfer_ms: float = 0.0,
     unknown: str | None = None,
 ) -> Diagnosis:
-    """Take the time of an inference apart.
+    """Return the diagnosis of an inference.
 
     Args:
-        stages: ``preprocess``, ``network``, ``postprocess`` → undistorted median in ms.
-        times: module → ms of its operators, scaled so that all together make the network's.
-        work: module → what it has to do; others of ``times`` are the rest.
-        roofs: of the device.
-        host_ms: of the network's, what the host computes.
-        transfer_ms: of the network's, copies to and from the device.
-        unknown: why too little of the network's time is in ``times`` to say what bounds it.
+        stages: ``preprocess``, ``network``, ``postprocess`` → median in ms, measured without counting.
+        times: module → ms of its operators, scaled so that their sum is the network's time.
+        work: module → its work; modules of ``times`` that are missing here are the rest.
+        roofs: the device's roofs.
+        host_ms: part of the network's time in which the host computes.
+        transfer_ms: part of the network's time for copies to and from the device.
+        unknown: why too little of the network's time is in ``times`` to know what bounds it.
     """
     layers = []
     for module, todo in work.items():

@@ -1,8 +1,8 @@
-"""The roofs of a device: how fast it multiplies matrices and copies memory, measured by kernels of our own.
+"""The roofs of a device: its measured speeds of matrix products and of memory copies.
 
 Williams, Waterman and Patterson, Roofline: An Insightful Visual Performance Model for Multicore Architectures,
 CACM 52(4), 2009 (https://doi.org/10.1145/1498765.1498785). Copies are measured at several working sets, because the
-layers of a small detector live in caches: Ilic, Pratas and Sousa, Cache-aware Roofline Model, IEEE CAL 13(1), 2014.
+layers of a small detector fit into caches: Ilic, Pratas and Sousa, Cache-aware Roofline Model, IEEE CAL 13(1), 2014.
 """
 
 from __future__ import annotations
@@ -25,39 +25,40 @@ from paretune.system.cpu_cores import choose_cores
 from paretune.system.device_lock import exclusive_device
 
 SIDES = {"cpu": (256, 512, 1024), "cuda": (4096, 8192)}
-"""Of the square matrices that are multiplied; the fastest counts."""
+"""Sides of the square matrices that are multiplied, of which the fastest product counts."""
 COPIES = {"cpu": (1 << 17, 1 << 19, 1 << 21, 1 << 23, 1 << 25, 1 << 28), "cuda": (1 << 25, 1 << 28, 1 << 32)}
-"""Working sets in bytes: what is read and what is written together."""
+"""Working sets in bytes, reading and writing together."""
 TOGETHER = {"cpu": 1 << 22, "cuda": 1 << 32}
-"""Bytes of a copy's working sets between two looks at the clock: at a GPU's pace a millisecond."""
+"""Bytes that are copied between two readings of the clock: about a millisecond on a GPU."""
 SECONDS = 0.15
-"""For which each kernel is repeated."""
+"""Seconds for which each kernel is repeated."""
 LIMIT = 300.0
-"""Seconds after which the measuring process is given up."""
+"""Time limit of the measuring process in seconds."""
 
 
 @dataclass(frozen=True)
 class HardwarePeaks:
-    """What a device reaches with a target's threads."""
+    """The speeds that a device reaches with a target's threads."""
 
     device: str
-    """Its name."""
+    """Name of the device."""
     compute: Mapping[str, float]
-    """Precision → operations per second of a matrix product, a multiplication and an addition being two."""
+    """Precision → multiplications and additions per second of a matrix product."""
     copies: Sequence[tuple[int, float]]
-    """(working set in bytes, bytes per second read and written), smallest first."""
+    """Pairs of working set in bytes and bytes per second that are read and written, the smallest first."""
     reasons: Mapping[str, str]
-    """Precision, or copies of a working set → why its roof is not known."""
+    """Precision, or working set → why its roof is not known."""
     int8_layer: tuple[float, float] | None = None
-    """Seconds that a layer in INT8 costs on torch before it multiplies anything: for the call, and for each element of
-    its input, which it rounds; None where that is not known."""
+    """Overhead of a layer in INT8 on torch in seconds: for the call, and for rounding each element of its input.
+
+    None if it is not known."""
 
     def bandwidth(self, nbytes: float) -> float:
         """Return the bytes per second of the smallest measured working set that holds so many bytes."""
         return next((rate for size, rate in self.copies if size >= nbytes), self.copies[-1][1])
 
     def seconds(self, flops: float, nbytes: float, precision: str = "fp32") -> float:
-        """Return the least time in which so much is computed and moved, the two overlapping.
+        """Return the least time for these operations and bytes in seconds, with computing and copying overlapped.
 
         Raises:
             KeyError: the roof of this precision is not known.
@@ -65,21 +66,21 @@ class HardwarePeaks:
         return max(flops / self.compute[precision], nbytes / self.bandwidth(nbytes))
 
     def int8_overhead(self, elements: float) -> float:
-        """Return the seconds that torch's INT8 layer with so many inputs costs beside its product; 0 if not known."""
+        """Return the overhead of torch's INT8 layer with so many input elements in seconds; 0 if not known."""
         call, rounding = self.int8_layer or (0.0, 0.0)
         return call + rounding * elements
 
     def tree(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the roofs as plain data."""
         return {**asdict(self), "copies": [list(pair) for pair in self.copies]}
 
 
 def measure_roofs(target: Target) -> HardwarePeaks:
-    """Measure the roofs of a target, in a process of its own, alone on the device: some seconds.
+    """Measure the roofs of a target in a process of its own, alone on the device, for some seconds.
 
     Raises:
-        RuntimeError: the process failed; what it said last is in the message.
-        UserError: the machine has not so many cores.
+        RuntimeError: the process failed; its last output is in the message.
+        UserError: the machine has too few cores.
     """
     cores = choose_cores(target.threads)
     command = [
@@ -98,16 +99,16 @@ def measure_roofs(target: Target) -> HardwarePeaks:
         except subprocess.TimeoutExpired:
             raise RuntimeError(f"the roofs were not measured within {LIMIT:g} s") from None
     if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise RuntimeError(f"the roofs cannot be measured: {said[-1] if said else f'ended with {done.returncode}'}")
-    told = json.loads(done.stdout.splitlines()[-1])
-    copies = [(size, rate) for size, rate in told["copies"]]
-    layer = told["int8_layer"]
-    return HardwarePeaks(told["device"], told["compute"], copies, told["reasons"], layer and (layer[0], layer[1]))
+        lines = done.stderr.strip().splitlines()
+        raise RuntimeError(f"the roofs cannot be measured: {lines[-1] if lines else f'ended with {done.returncode}'}")
+    tree = json.loads(done.stdout.splitlines()[-1])
+    copies = [(size, rate) for size, rate in tree["copies"]]
+    layer = tree["int8_layer"]
+    return HardwarePeaks(tree["device"], tree["compute"], copies, tree["reasons"], layer and (layer[0], layer[1]))
 
 
 def _main(device: str, cores: Sequence[int]) -> None:
-    """Measure in this process and print the roofs as one line of JSON."""
+    """Measure the roofs in this process and print them as one line of JSON."""
     os.sched_setaffinity(0, cores)
     import torch
 
@@ -125,7 +126,7 @@ def _main(device: str, cores: Sequence[int]) -> None:
     for size in COPIES[device]:
         try:
             copies.append((size, _copies(size, device)))
-        except RuntimeError as error:  # a device with less memory: its layers are smaller, too
+        except RuntimeError as error:  # a device with less memory, whose layers are smaller too
             reasons[f"copies of {size} bytes"] = str(error).splitlines()[0]
     if not copies:
         sys.exit(f"no memory can be copied: {next(reversed(reasons.values()))}")
@@ -134,16 +135,16 @@ def _main(device: str, cores: Sequence[int]) -> None:
     if device == "cpu" and "int8" in compute:
         with suppress(AttributeError, NotImplementedError, RuntimeError):  # a torch without oneDNN has no such layers
             layer = _int8_layer()
-    told = {"device": name, "compute": compute, "copies": copies, "reasons": reasons, "int8_layer": layer}
-    print(json.dumps(told))
+    tree = {"device": name, "compute": compute, "copies": copies, "reasons": reasons, "int8_layer": layer}
+    print(json.dumps(tree))
 
 
 def _products(precision: str, side: int, device: str) -> float:
     """Return the operations per second of products of square matrices.
 
     Raises:
-        NotImplementedError: the CPU has no instructions for it, so layers would not compute in it either.
-        RuntimeError: torch cannot.
+        NotImplementedError: the CPU has no instructions for this precision, so that layers do not compute in it either.
+        RuntimeError: torch has no such product.
     """
     import torch
 
@@ -152,10 +153,10 @@ def _products(precision: str, side: int, device: str) -> float:
         raise NotImplementedError(f"this CPU does not compute in {precision}")
     one, other = torch.randn(side, side, device=device), torch.randn(side, side, device=device)
     if precision == "int8":
-        # as torch wants it on a GPU: the second matrix by columns
+        # torch takes the second matrix by columns on a GPU
         whole = [(64 * values).clamp(-127, 127).to(torch.int8) for values in (one, other)]
         left, right = whole[0], whole[1].t().contiguous().t()
-        return 2 * side**3 / _fastest(lambda: torch._int_mm(left, right), device)  # noqa: SLF001 - no other name
+        return 2 * side**3 / _fastest(lambda: torch._int_mm(left, right), device)  # noqa: SLF001 - it has no public name
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     left, right = one.to(kind), other.to(kind)
     out = torch.empty_like(left)
@@ -168,7 +169,7 @@ def _copies(size: int, device: str) -> float:
 
     source = torch.randn(size // 8, device=device)  # half of the bytes, four each
     into = torch.empty_like(source)
-    often = max(1, TOGETHER[device] // size)  # small copies together, so that the call, or the wait, weighs little
+    often = max(1, TOGETHER[device] // size)  # several small copies, so that the overhead of calls and waiting is small
 
     def several() -> None:
         for _ in range(often):
@@ -178,9 +179,9 @@ def _copies(size: int, device: str) -> float:
 
 
 def _int8_layer() -> tuple[float, float]:
-    """Return what a convolution in INT8 costs in seconds: a call, and an element of an input of a small detector.
+    """Return the overhead of a convolution in INT8 in seconds: for a call, and for each element of its input.
 
-    Each channel is multiplied by one number, so that next to nothing is computed.
+    Each channel is multiplied by one number, so that the product itself takes hardly any time.
     """
     import torch
 
@@ -196,7 +197,7 @@ def _int8_layer() -> tuple[float, float]:
 
 
 def _fastest(run: Callable[[], Any], device: str) -> float:
-    """Return the shortest time of a run in seconds: a roof is what can be reached, not what is usual."""
+    """Return the shortest time of a run in seconds, since a roof is the best time, not the usual one."""
     import torch
 
     wait: Callable[[], Any] = torch.cuda.synchronize if device == "cuda" else (lambda: None)

@@ -1,6 +1,6 @@
-"""What each layer of an artefact has to do for one image: operations, and bytes that must be moved.
+"""The work of each layer of an artefact for one image: operations, and bytes that must be moved.
 
-Only layers with weights are counted: in a fused network the rest costs nothing, and in any other its time is
+Only layers with weights are counted: in a fused network the rest takes no time, and in any other network its time is
 overhead. Bytes are the compulsory ones of the roofline model: input, weights and output once each.
 """
 
@@ -29,15 +29,15 @@ WEIGHTY = ("Conv", "Gemm", "MatMul", "QLinearConv", "ConvInteger", "MatMulIntege
 
 @dataclass(frozen=True)
 class LayerWork:
-    """One layer."""
+    """The work of one layer."""
 
     module: str
     flops: float
     """Multiplications and additions."""
     weights: float
-    """Elements."""
+    """Number of weights."""
     maps: float
-    """Elements of input and output together."""
+    """Number of elements of input and output together."""
     precision: str
     depthwise: bool = False
 
@@ -49,7 +49,7 @@ class LayerWork:
     def scaled(
         self, *, flops: float = 1, weights: float = 1, maps: float = 1, precision: str | None = None
     ) -> LayerWork:
-        """Return what the layer would have to do with so many times as much of each."""
+        """Return the work with each quantity multiplied by its factor."""
         return replace(
             self,
             flops=self.flops * flops,
@@ -60,12 +60,12 @@ class LayerWork:
 
 
 def work_of(predictor: Predictor, image: Image, target: Target) -> dict[str, LayerWork]:
-    """Return the work of every layer with weights, by the name of its module, in the order they run.
+    """Return the work of every layer with weights by the name of its module, in the order in which they run.
 
     Args:
         predictor: a loaded artefact.
-        image: (H, W, 3) uint8 RGB: how many regions a second stage gets may depend on it.
-        target: that it is loaded for.
+        image: (H, W, 3) uint8 RGB; the number of regions of a second stage may depend on it.
+        target: target for which the artefact is loaded.
 
     Raises:
         UserError: the artefact's network cannot be read.
@@ -85,7 +85,7 @@ def work_of(predictor: Predictor, image: Image, target: Target) -> dict[str, Lay
 
     detector.run({part: watched(part) for part in predictor.core.parts}, batch, artefact.input_size)
     fallback = str(predictor.facts.get("precision", "fp32"))
-    floats = _precision(artefact) if fallback == "int8" else fallback  # of what stays float beside INT8 layers
+    floats = _precision(artefact) if fallback == "int8" else fallback  # precision of the float layers beside INT8 ones
     floats = "fp32" if target.device == "cpu" and floats == "fp16" else floats
     found: dict[str, LayerWork] = {}
     modules = modules_of(artefact, detector)
@@ -95,12 +95,12 @@ def work_of(predictor: Predictor, image: Image, target: Target) -> dict[str, Lay
 
 
 def _precision(artefact: Artefact) -> str:
-    """Return what an artefact's runtime is asked to compute floats in; one that cannot be asked computes in fp32."""
+    """Return the precision that is set for an artefact's runtime; fp32 if the runtime has no such field."""
     return str(getattr(parse_plugin(artefact.runtime, RUNTIMES), "precision", "fp32"))
 
 
 def _of_torch(artefact: Artefact, detector: Detector, batch: Floats, floats: str) -> dict[str, LayerWork]:
-    """Count by watching the layers of the network while it runs on a CPU in float32."""
+    """Return the work of a torch network, from its layers' shapes while it runs on a CPU in float32."""
     import torch
     from torch import nn
 
@@ -139,7 +139,7 @@ def _of_torch(artefact: Artefact, detector: Detector, batch: Floats, floats: str
 
 
 def _of_onnx(file: Path, given: str, shape: tuple[int, ...], floats: str, modules: ModuleNames) -> dict[str, LayerWork]:
-    """Count by the shapes of a file's tensors for an input of this shape."""
+    """Return the work of an ONNX file from the shapes of its tensors for an input of this shape."""
     import onnx
 
     model = onnx.load(file)
@@ -180,7 +180,7 @@ def _of_onnx(file: Path, given: str, shape: tuple[int, ...], floats: str, module
 
 
 def _source(name: str, makers: Mapping[str, Any], weights: Mapping[str, Any]) -> str | None:
-    """Return the initializer that a tensor is made of without any input of the network; None where there is one."""
+    """Return the initializer from which a tensor is made; None if it depends on the network's input."""
     while name not in weights:
         maker = makers.get(name)
         if maker is None or not maker.input or maker.op_type not in SAME_VALUE:
