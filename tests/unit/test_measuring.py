@@ -25,7 +25,13 @@ JOB = {
     "detector": {"yolo": {"variant": "nano"}},
     "input_size": "64x64",
     "space": "none.yaml",
-    "measuring": {"repetitions": 7, "spare": 1, "seconds": 0.25, "patience": 3.0, "rounds": 5},
+    "measuring": {
+        "repetitions": 7,
+        "max_extra_repetitions": 1,
+        "seconds": 0.25,
+        "contention_wait_seconds": 3.0,
+        "rounds": 5,
+    },
 }
 
 

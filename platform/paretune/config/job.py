@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -88,23 +88,29 @@ SHORTEST = 5.0
 
 
 class Measuring(Spec):
-    """How thoroughly latency is taken of each trial, and of the front in the end; less is for a quick look."""
+    """How thoroughly the latency of each trial, and of the front at the end, is measured; less is for a quick look."""
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        "spare": "max_extra_repetitions",
+        "patience": "contention_wait_seconds",
+        "energy": "energy_seconds",
+    }
 
     repetitions: int = Field(default=3, ge=1, le=100)
     """Fresh processes of each trial, each beside one of the reference."""
-    spare: int = Field(default=3, ge=0, le=100)
-    """Further ones, until the latency is known to 3 % (GPU: 1 %)."""
+    max_extra_repetitions: int = Field(default=3, ge=0, le=100)
+    """Most further processes of each trial, started until the latency is known to 3 % (GPU: 1 %)."""
     seconds: float = Field(default=0.4, gt=0, le=60)
-    """Sampling in each of them, at least."""
-    patience: float = Field(default=12.0, ge=0, le=3600)
-    """Seconds within which further processes are begun and ended, however well the latency is known."""
-    energy: float = Field(default=5.0, ge=0, le=120)
-    """Seconds of inferences, 5 at least, over which each trial's energy is taken, after 5 of idling, where the device
-    tells; 0 does not take it."""
+    """Least seconds of sampling in each process."""
+    contention_wait_seconds: float = Field(default=12.0, ge=0, le=3600)
+    """Seconds after which no further process is started, however well the latency is known."""
+    energy_seconds: float = Field(default=5.0, ge=0, le=120)
+    """Seconds of inferences, at least 5, over which each trial's energy is measured, after 5 of idling, where a counter
+    can be read; 0 measures none."""
     rounds: int = Field(default=4, ge=2, le=100)
-    """Times that the artefacts of the front are started afresh for their comparison."""
+    """Rounds of the comparison of the front, each with fresh processes."""
 
-    @field_validator("energy")
+    @field_validator("energy_seconds")
     @classmethod
     def _long_enough(cls, value: float) -> float:
         if 0 < value < SHORTEST:
@@ -271,8 +277,8 @@ class Job(Spec):
         """Refuse metrics that no trial of this job will have."""
         wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {}
         for place, metric in self.asked:
-            if metric_of(metric).available == "energy" and not self.measuring.energy:
-                wrong[place, metric] = "energy is not taken: measuring.energy is 0", None
+            if metric_of(metric).available == "energy" and not self.measuring.energy_seconds:
+                wrong[place, metric] = "energy is not taken: measuring.energy_seconds is 0", None
             if metric_of(metric).available == "gpu" and self.target.device == "cpu":
                 wrong[place, metric] = f"target {self.target_name!r} is a CPU; memory_mib_peak is what it has", None
         if wrong:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from paretune.compression import STEPS
 from paretune.config.job import UNCHOSEN, Job
 from paretune.config.recipe import Recipe
 from paretune.core.errors import Problem, UserError, UserErrors
+from paretune.core.spec import older_names, record_at
 from paretune.core.types import InputSize
-from paretune.core.yaml_document import Document, Place, problems_of, read_yaml, validate
+from paretune.core.yaml_document import Document, Place, noting_older_names, problems_of, read_yaml, validate
+from paretune.runtimes import RUNTIMES
 from paretune.search.space import Sample, Space
 from paretune.search.space_reader import read_space
 from paretune.training.initial_weights import unsupported_baseline_reason
@@ -106,13 +110,24 @@ def checked_space(document: Document, job: Job | None = None, *, kept: bool = Fa
         UserErrors: every mistake, with its line.
     """
     document = replace(document, data=_in_pixels(document.data, job))
-    space = read_space(document, kept=kept)
+    space = read_space(document, kept=kept, renamed=_renamed_paths())
     problems: list[Problem] = []
-    for sample in space.corners():
-        problems += _sample_problems(sample, document, job)
+    with older_names() if kept else noting_older_names(document.file):
+        for sample in space.corners():
+            problems += _sample_problems(sample, document, job)
     if problems:
         raise UserErrors(problems)
     return space
+
+
+def _renamed_paths() -> dict[str, str]:
+    """Return the last parts of parameters that were renamed: ``prune.of`` → ``prune.budget``."""
+    found: dict[str, str] = {}
+    for table in (STEPS, RUNTIMES):
+        for name in table.names:
+            with suppress(UserError):  # its library is not installed
+                found |= {f"{name}.{old}": f"{name}.{new}" for old, new in table.load(name).renamed.items()}
+    return found
 
 
 def _in_pixels(written: Any, job: Job | None, *, sizes: bool = False) -> Any:
@@ -176,5 +191,17 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
             if not isinstance(child, dict):
                 raise UserError(f"--set {dotted}: {key!r} holds no fields")
             node = child
+        for same in _names_of(parents, last):
+            node.pop(same, None)
         node[last] = value
     return Document(document.file, data, lines)
+
+
+def _names_of(parents: Sequence[str], field: str) -> list[str]:
+    """Return the present and older names of a job's field; what is no field has none."""
+    try:
+        record = record_at(Job, tuple(parents))
+    except UserError:  # no such plug-in, which the job's own check will find
+        record = None
+    pairs = [] if record is None else record.renamed.items()
+    return [name for old, new in pairs if field in (old, new) for name in (old, new)]

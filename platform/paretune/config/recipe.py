@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -9,7 +10,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from paretune.compression import STEPS
 from paretune.compression.base import Step
+from paretune.core.errors import UserError
 from paretune.core.model import Format
+from paretune.core.registry import Registry
 from paretune.core.spec import Spec, flat, misplaced, plugin
 from paretune.core.target import Target
 from paretune.core.types import InputSize
@@ -95,6 +98,26 @@ class Recipe(Spec):
             name = step.name if seen[step.name] == 1 else f"{step.name}_{seen[step.name]}"
             found |= flat(step.tree(), f"{name}.") or {name: True}
         return found
+
+
+def present_names(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded recipe with the present names of its fields, whatever Paretune wrote it."""
+    steps = [_renamed(step, STEPS) for step in recipe.get("steps", ())]
+    runtime = recipe.get("runtime")
+    runtime = _renamed(runtime, RUNTIMES) if isinstance(runtime, Mapping) else runtime
+    return {**recipe, "steps": steps, **({} if runtime is None else {"runtime": runtime})}
+
+
+def _renamed(plugin: Any, table: Registry[Any]) -> Any:
+    """Return a plug-in as it is written, by the present names of its fields."""
+    if not isinstance(plugin, Mapping) or len(plugin) != 1:
+        return plugin
+    ((name, fields),) = plugin.items()
+    try:
+        renamed = table.load(name).renamed
+    except UserError:  # it is not installed here
+        renamed = {}
+    return {name: {renamed.get(field, field): value for field, value in (fields or {}).items()}}
 
 
 def _bridge(chain: list[Step], now: Format, wanted: Format, who: str) -> Format:

@@ -90,7 +90,15 @@ field_validator = model_validator = _as_it_is
 
 
 def _made(cls: type[T], given: Mapping[str, Any]) -> T:
-    known = _fields(cls)
+    """Return the record of some fields, some of which may have older names.
+
+    Raises:
+        ValidationError: one is unknown, missing, of another type, or given by two names.
+    """
+    known, renamed = _fields(cls), getattr(cls, "renamed", {})
+    if twice := [old for old, new in renamed.items() if old in given and new in given]:
+        raise _error(cls, {old: f"this is the older name of {renamed[old]}" for old in twice}, given)
+    given = {renamed.get(name, name): value for name, value in given.items()}
     said = {name: "Extra inputs are not permitted" for name in given if name not in known}
     absent = (dataclasses.MISSING, dataclasses.MISSING)
     needed = {name for name, field in known.items() if (field.default, field.default_factory) == absent}

@@ -26,7 +26,8 @@ def _step_words(name: str, fields: Any) -> str:
     """Return what tells a step from others of its name."""
     match name, fields:
         case "prune", {"ratio": ratio, "importance": importance}:
-            share = "" if fields.get("of", "channels") == "channels" else f" of {fields['of']}"
+            budget = fields.get("budget", fields.get("of", "channels"))  # `of` is its name in older records
+            share = "" if budget == "channels" else f" of {budget}"
             rounds = fields.get("rounds", 1)
             said = f"prune {ratio:g}{share} {importance}{f' in {rounds} rounds' if rounds > 1 else ''}"
         case "finetune", {"epochs": epochs}:

@@ -8,15 +8,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, get_args
 
 from paretune.core.errors import UserError
-from paretune.core.fields import BaseModel, ConfigDict, InitErrorDetails, PydanticCustomError, ValidationError
+from paretune.core.fields import (
+    BaseModel,
+    ConfigDict,
+    InitErrorDetails,
+    PydanticCustomError,
+    ValidationError,
+    model_validator,
+)
 from paretune.core.registry import Registry
 
 S = TypeVar("S", bound="Spec")
+_older_names: ContextVar[dict[str, str] | None] = ContextVar("older_names", default=None)
+
+
+@contextmanager
+def older_names() -> Iterator[dict[str, str]]:
+    """Yield a table of the older names that records are given while the block runs: ``prune.of`` → ``prune.budget``."""
+    seen: dict[str, str] = {}
+    token = _older_names.set(seen)
+    try:
+        yield seen
+    finally:
+        _older_names.reset(token)
 
 
 class Spec(BaseModel):
@@ -26,6 +47,32 @@ class Spec(BaseModel):
 
     name: ClassVar[str] = ""
     """The plug-in's name in its table; empty for records that are not plug-ins."""
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Older name of a field → its present name; the older one is accepted for one version, and a note says so."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_present_names(cls, given: Any) -> Any:
+        """Return the fields by their present names.
+
+        Raises:
+            ValidationError: a field is given by both of its names.
+        """
+        old = [name for name in cls.renamed if isinstance(given, Mapping) and name in given]
+        if not old:
+            return given
+        wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {
+            (name,): (f"this is the older name of {cls.renamed[name]}: give one of them", given[name])
+            for name in old
+            if cls.renamed[name] in given
+        }
+        if wrong:
+            raise misplaced(cls.__name__, wrong)
+        if (seen := _older_names.get()) is not None:
+            owner = cls.name or cls.__name__.lower()
+            seen.update({f"{owner}.{name}": f"{owner}.{cls.renamed[name]}" for name in old})
+        return {cls.renamed.get(name, name): value for name, value in given.items()}
 
     @classmethod
     def unwritten(cls) -> list[str]:
@@ -156,7 +203,13 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def fields_at(cls: type[Spec], loc: tuple[str | int, ...]) -> list[str]:
-    """Return the field names of the record that stands at a location, following plug-ins by their name."""
+    """Return the field names of the record at a location, following plug-ins by their names."""
+    record = record_at(cls, loc)
+    return [] if record is None else sorted(record.model_fields)
+
+
+def record_at(cls: type[Spec], loc: tuple[str | int, ...]) -> type[Spec] | None:
+    """Return the class of the record at a location, following plug-ins by their names; None if there is no record."""
     current: type[Spec] | None = cls
     registry: Registry[Any] | None = None
     for part in loc:
@@ -164,7 +217,7 @@ def fields_at(cls: type[Spec], loc: tuple[str | int, ...]) -> list[str]:
             current, registry = registry.load(str(part)), None
         elif current is not None and part in current.model_fields:
             current, registry = inside(current, str(part))
-    return sorted(current.model_fields) if current is not None else []
+    return current
 
 
 def inside(cls: type[Spec], field: str) -> tuple[type[Spec] | None, Registry[Any] | None]:

@@ -8,7 +8,9 @@ equal keys.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,10 +19,12 @@ import yaml
 from pydantic import ValidationError
 
 from paretune.core.errors import Problem, UserError, UserErrors, did_you_mean, one_line
-from paretune.core.spec import Spec, fields_at
+from paretune.core.spec import Spec, fields_at, older_names
 
 S = TypeVar("S", bound=Spec)
 Place = tuple[str | int, ...]
+_noted: set[tuple[str, str]] = set()
+"""Files and older names for which a note was printed."""
 
 
 class _CoreLoader(yaml.SafeLoader):
@@ -140,10 +144,25 @@ def validate(cls: type[S], document: Document, at: Place = ()) -> S:
         raise UserErrors(
             [Problem(document.file, 1, f"expected fields of a {cls.__name__.lower()}, `name: value` lines")]
         )
-    try:
-        return cls.model_validate(document.data)
-    except ValidationError as error:
-        raise UserErrors(problems_of(error, cls, document, at)) from None
+    with noting_older_names(document.file):
+        try:
+            return cls.model_validate(document.data)
+        except ValidationError as error:
+            raise UserErrors(problems_of(error, cls, document, at)) from None
+
+
+@contextmanager
+def noting_older_names(file: str) -> Iterator[None]:
+    """Print a note to stderr for each older name of a field in a file that is read while the block runs, once each."""
+    with older_names() as seen:
+        try:
+            yield
+        finally:
+            for old, new in seen.items():
+                if (file, old) not in _noted:
+                    _noted.add((file, old))
+                    note = f"note: {old} is called {new} now; the older name is accepted in this version only"
+                    print(f"{file}: {note}", file=sys.stderr, flush=True)
 
 
 def problems_of(error: ValidationError, cls: type[Spec], document: Document, at: Place = ()) -> list[Problem]:

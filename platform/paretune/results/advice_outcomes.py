@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from paretune.config.recipe import Recipe
+from paretune.config.recipe import Recipe, present_names
 from paretune.core.baselines import base_name
 from paretune.core.errors import UserError, one_line
 from paretune.core.spec import fingerprint
@@ -149,4 +149,4 @@ def _normal(recipe: Any) -> dict[str, Any]:
 
 def _key(recipe: Mapping[str, Any]) -> str:
     """Return what recipes have in common that do the same: 160 is 160x160."""
-    return fingerprint({**recipe, "input_size": str(InputSize.parse(recipe["input_size"]))})
+    return fingerprint({**present_names(recipe), "input_size": str(InputSize.parse(recipe["input_size"]))})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -22,12 +22,14 @@ MOMENTUM_IS: dict[str, Literal["momentum", "betas"]] = {
     "RAdam": "betas",
 }
 """Optimizer of ``OPTIMIZERS`` → the argument of torch's class that holds its momentum; the others have none."""
-ELSEWHERE = ("auto", "minutes", "device", "threads", "readers", "checkpoint_every", "storage", "with_ray")
+ELSEWHERE = ("auto", "minutes", "device", "threads", "loader_threads", "checkpoint_every", "storage", "with_ray")
 """Fields that do not decide what comes out: where it runs, where and how often it is saved, and who chose the rest."""
 
 
 class Training(Spec):
     """How a network is trained. Sizes are per worker, that is per device."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"readers": "loader_threads"}
 
     auto: bool = False
     """Choose every field that is not given by what the training split holds and by the minutes, when the training
@@ -99,7 +101,7 @@ class Training(Spec):
     folder, until the training is finished: a machine without that output folder goes on from there."""
     threads: int = Field(default=0, ge=0, le=1024)
     """Threads of torch on a CPU; 0 takes what there is: every core, or those that Ray gave the process."""
-    readers: int = Field(default=2, ge=1, le=64)
+    loader_threads: int = Field(default=2, ge=1, le=64)
     """Threads that read and change the training images ahead of time."""
 
     @model_validator(mode="before")

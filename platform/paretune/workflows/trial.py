@@ -220,8 +220,8 @@ def _measure(
 
 def _energy(context: TrialContext, artefact: Artefact, instruments: Instruments) -> Energy:
     """Measure the energy of an inference of the artefact, if the job asks for it."""
-    if not (seconds := context.job.measuring.energy):
-        return unavailable("it is not taken: measuring.energy is 0")
+    if not (seconds := context.job.measuring.energy_seconds):
+        return unavailable("it is not taken: measuring.energy_seconds is 0")
     images = measuring_images(context.data.splits["val"])
     return instruments.energy(artefact.folder, images, context.job.target, seconds=seconds)
 

@@ -1,8 +1,9 @@
-"""What a pruning may be told: the fields of the step ``prune``."""
+"""The fields of the step ``prune``."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,9 +13,11 @@ from paretune.compression.base import Step
 class PruneOptions(Step):
     """Fields of ``prune``; the step that carries them out inherits them."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"of": "budget"}
+
     ratio: float = Field(default=0.3, ge=0, lt=0.95)
-    """Share to remove of what `of` names."""
-    of: Literal["channels", "flops", "latency"] = "channels"
+    """Share of the budget to remove."""
+    budget: Literal["channels", "flops", "latency"] = "channels"
     """What the ratio is a share of: channels, floating-point operations, or the latency of the float network measured
     on the recipe's runtime and the target (then two runs may differ by what is measured)."""
     importance: Literal["l1", "l2", "lamp", "fpgm", "bn_scale", "random", "taylor", "hessian"] = "l1"

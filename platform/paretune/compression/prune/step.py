@@ -46,4 +46,4 @@ class Prune(PruneOptions):
         if params < sum(parameter.numel() for parameter in model.network.parameters()):
             return made
         done = "removed no channels" if self.ratio > 0 and self.learn_sparsity else "changed nothing"
-        return made.noted(f"prune {done}: ratio {self.ratio:g} of the {self.of} with round_to {self.round_to}")
+        return made.noted(f"prune {done}: ratio {self.ratio:g} of the {self.budget} with round_to {self.round_to}")
