@@ -24,8 +24,8 @@ from paretune.runtimes.predictor import Predictor
 from paretune.storage.trial_record import Record
 from paretune.workflows import trial
 from paretune.workflows.recipe_source import read_source
-from paretune.workflows.trial import Instruments
 from paretune.workflows.trial_context import TrialContext
+from paretune.workflows.trial_stages import Instruments
 from tests_support_compression import MixedDetector, model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]

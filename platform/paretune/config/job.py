@@ -17,6 +17,7 @@ from paretune.data import DATASETS
 from paretune.data.base import Dataset
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
+from paretune.distributed.tune_schedulers import SCHEDULERS, NoScheduler, Scheduler
 from paretune.search.samplers import SAMPLERS, Gp, Sampler
 from paretune.training.multi_scale import multi_scale_unsupported_reason
 from paretune.training.settings import Training
@@ -75,6 +76,8 @@ class Search(Spec):
     """Trials in all, the two baselines included."""
     sampler: Annotated[Sampler, *plugin(SAMPLERS)] = Gp()
     """Who proposes points once the first points of the space are used up."""
+    scheduler: Annotated[Scheduler, *plugin(SCHEDULERS)] = NoScheduler()
+    """Row that decides which running trials are stopped early."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler and of everything random in a trial."""
     first: Annotated[tuple[Recipe, ...], Field(strict=False)] = ()

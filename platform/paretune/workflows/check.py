@@ -19,6 +19,7 @@ from paretune.core.spec import Spec, inside
 from paretune.core.yaml_document import read_yaml
 from paretune.data import DATASETS
 from paretune.detectors import DETECTORS
+from paretune.distributed.tune_schedulers import SCHEDULERS
 from paretune.runtimes import RUNTIMES
 from paretune.search.samplers import SAMPLERS
 from paretune.workflows.machine_check import gpus_of_driver, sweep_problems
@@ -29,6 +30,7 @@ TABLES: dict[str, Registry[Any]] = {
     "step": STEPS,
     "runtime": RUNTIMES,
     "sampler": SAMPLERS,
+    "scheduler": SCHEDULERS,
 }
 
 

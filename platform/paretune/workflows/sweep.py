@@ -149,6 +149,7 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         resources=resources,
         folder=sweep.folder,
         nested=job.training.by_ray,
+        scheduler=job.search.scheduler.build(),
     )
     if searcher.exhausted:
         sweep.mark_exhausted()

@@ -1,0 +1,93 @@
+"""The scheduler that a job names is the one that Ray Tune asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from paretune.config.job import Job
+from paretune.config.plan import read_plan
+from paretune.distributed import ray_session, tune_trials
+from paretune.distributed.tune_schedulers import SCHEDULERS, Scheduler
+from paretune.results.sweep_folder import new_sweep
+from paretune.workflows.sweep import run_trials
+from paretune.workflows.sweep_reporter import SweepReporter
+
+JOB = """\
+dataset: shapes
+detector: {yolo: {variant: nano}}
+input_size: 160
+space: space.yaml
+search: {trials: 4, sampler: random, scheduler: {noting: {patience: 3}}}
+"""
+SPACE = "{steps: [{prune: {ratio: {low: 0.1, high: 0.5}}}], runtime: onnxruntime}"
+
+
+class Noting(Scheduler):
+    """Tune's own, which remembers what trials report."""
+
+    name: ClassVar[str] = "noting"
+    patience: int = 1
+    seen: ClassVar[list[Any]] = []
+
+    def build(self) -> Any:
+        """Return the scheduler."""
+        from ray.tune.schedulers import FIFOScheduler
+
+        class Fifo(FIFOScheduler):  # type: ignore[misc]
+            asked = self
+
+            def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> str:
+                Noting.seen.append((self.asked.patience, result["number"]))
+                return str(super().on_trial_result(tune_controller, trial, result))
+
+        return Fifo()
+
+
+@pytest.fixture
+def noting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCHEDULERS.rows, "noting", f"{__name__}:Noting")
+    Noting.seen.clear()
+
+
+def test_no_scheduler_is_the_default(noting: None) -> None:
+    job = {"dataset": "shapes", "detector": "yolo", "space": "none.yaml"}
+    assert Job.model_validate(job).search.scheduler.named() == {"none": {}}
+    assert Job.model_validate(job).search.scheduler.build() is None
+    with pytest.raises(ValueError, match=r"unknown scheduler 'notin' \(did you mean 'noting'\?\)"):
+        Job.model_validate({**job, "search": {"scheduler": "notin"}})
+
+
+def test_the_tuner_gets_what_the_row_builds(noting: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("job.yaml").write_text(JOB)
+    Path("space.yaml").write_text(SPACE)
+    sweep, given = new_sweep(read_plan(Path("job.yaml")), "one"), list[Any]()
+    assert sweep.job.search.scheduler.named() == {"noting": {"patience": 3}}
+
+    def tune(*_: Any, scheduler: Any, **__: Any) -> None:
+        given.append(scheduler.asked)
+
+    run_trials(sweep, SweepReporter(sweep), share=1, tuner=tune)
+    assert given == [Noting(patience=3)]
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.timeout(240)
+def test_tune_asks_the_scheduler_about_each_trial(noting: None, tmp_path: Path) -> None:
+    from ray.tune.search import BasicVariantGenerator
+
+    with ray_session.session(tmp_path):
+        tune_trials.run_trials(
+            lambda _: {"number": 7},
+            BasicVariantGenerator(),
+            count=2,
+            concurrent=1,
+            resources={"CPU": 1},
+            folder=tmp_path,
+            scheduler=Noting(patience=2).build(),
+        )
+    assert Noting.seen == [(2, 7), (2, 7)]
