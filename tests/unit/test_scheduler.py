@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,11 +12,13 @@ import pytest
 
 from paretune.config.job import Job
 from paretune.config.plan import read_plan
-from paretune.distributed import ray_session, tune_trials
 from paretune.distributed.tune_schedulers import SCHEDULERS, Scheduler
 from paretune.results.sweep_folder import new_sweep
 from paretune.workflows.sweep import run_trials
 from paretune.workflows.sweep_reporter import SweepReporter
+from tests_support import ROOT
+
+PACKAGE = str(ROOT / "platform")
 
 JOB = """\
 dataset: shapes
@@ -26,30 +31,19 @@ SPACE = "{steps: [{prune: {ratio: {low: 0.1, high: 0.5}}}], runtime: onnxruntime
 
 
 class Noting(Scheduler):
-    """Tune's own, which remembers what trials report."""
+    """A row of somebody's own."""
 
     name: ClassVar[str] = "noting"
     patience: int = 1
-    seen: ClassVar[list[Any]] = []
 
     def build(self) -> Any:
-        """Return the scheduler."""
-        from ray.tune.schedulers import FIFOScheduler
-
-        class Fifo(FIFOScheduler):  # type: ignore[misc]
-            asked = self
-
-            def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> str:
-                Noting.seen.append((self.asked.patience, result["number"]))
-                return str(super().on_trial_result(tune_controller, trial, result))
-
-        return Fifo()
+        """Return what is passed on."""
+        return ("noting", self.patience)
 
 
 @pytest.fixture
 def noting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SCHEDULERS.rows, "noting", f"{__name__}:Noting")
-    Noting.seen.clear()
 
 
 def test_no_scheduler_is_the_default(noting: None) -> None:
@@ -68,26 +62,34 @@ def test_the_tuner_gets_what_the_row_builds(noting: None, tmp_path: Path, monkey
     assert sweep.job.search.scheduler.named() == {"noting": {"patience": 3}}
 
     def tune(*_: Any, scheduler: Any, **__: Any) -> None:
-        given.append(scheduler.asked)
+        given.append(scheduler)
 
     run_trials(sweep, SweepReporter(sweep), share=1, tuner=tune)
-    assert given == [Noting(patience=3)]
+    assert given == [("noting", 3)]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+
+with ray_session.session(Path(sys.argv[1])):  # Ray is imported in it
+    from ray.tune.schedulers import FIFOScheduler
+    from ray.tune.search import BasicVariantGenerator
+
+    class Noting(FIFOScheduler):
+        def on_trial_result(self, tune_controller, trial, result):
+            print("seen", result["number"])
+            return super().on_trial_result(tune_controller, trial, result)
+
+    more = {"count": 2, "concurrent": 1, "resources": {"CPU": 1}, "folder": Path(sys.argv[1])}
+    tune_trials.run_trials(lambda _: {"number": 7}, BasicVariantGenerator(), scheduler=Noting(), **more)
+"""
 
 
 @pytest.mark.slow
 @pytest.mark.alone
 @pytest.mark.timeout(240)
-def test_tune_asks_the_scheduler_about_each_trial(noting: None, tmp_path: Path) -> None:
-    from ray.tune.search import BasicVariantGenerator
-
-    with ray_session.session(tmp_path):
-        tune_trials.run_trials(
-            lambda _: {"number": 7},
-            BasicVariantGenerator(),
-            count=2,
-            concurrent=1,
-            resources={"CPU": 1},
-            folder=tmp_path,
-            scheduler=Noting(patience=2).build(),
-        )
-    assert Noting.seen == [(2, 7), (2, 7)]
+def test_tune_asks_the_scheduler_about_each_trial(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", SCRIPT, str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": PACKAGE})
+    assert [line for line in done.stdout.splitlines() if line.startswith("seen")] == ["seen 7"] * 2, done.stderr
