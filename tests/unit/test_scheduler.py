@@ -71,6 +71,7 @@ def test_the_tuner_gets_what_the_row_builds(noting: None, tmp_path: Path, monkey
 SCRIPT = """
 import sys
 from pathlib import Path
+from paretune.distributed import ray_session, tune_trials
 
 with ray_session.session(Path(sys.argv[1])):  # Ray is imported in it
     from ray.tune.schedulers import FIFOScheduler

@@ -1,4 +1,4 @@
-"""Plan: a job with its search space, both read from their files and checked as far as nothing has to run."""
+"""A job with its search space, read from files and checked without running anything."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ class Plan:
     job: Job
     space: Space
     space_text: str
-    """The space's file as it is, to be kept with the sweep."""
+    """Text of the space's file, which the sweep keeps."""
 
 
 def read_plan(
     path: Path, overrides: Mapping[str, Any] | None = None, *, here: bool = True, unnamed: bool = False
 ) -> Plan:
-    """Read a job and the space it names, and check all that can be checked without running anything.
+    """Read a job and its space, and check them without running anything.
 
     Args:
         path: the job's file.
         overrides: dotted place → value, set before the job is checked.
-        here: it will run on this machine; else on a cluster, where folders are looked at: they must be absolute.
-        unnamed: the dataset's folder may still be unnamed.
+        here: whether it will run on this machine; for a cluster, folders must be absolute and are not looked up.
+        unnamed: whether the dataset's folder may be left open.
 
     Raises:
         UserErrors: every mistake in both files at once.
@@ -73,7 +73,7 @@ def read_plan(
 
 
 def _folder_problems(job: Job, *, unnamed: bool) -> list[tuple[str, str]]:
-    """Return what is wrong with the folders on this machine that a job names, each after its field."""
+    """Return (field, message) for each wrong folder of a job on this machine."""
     passed = unnamed and job.dataset.unnamed() is not None
     problems = [("dataset", said) for said in ([] if passed else job.dataset.problems())]
     if job.baseline is None:
@@ -84,7 +84,7 @@ def _folder_problems(job: Job, *, unnamed: bool) -> list[tuple[str, str]]:
 
 
 def _cluster_problems(job: Job) -> list[tuple[str, str]]:
-    """Return what is wrong with the folders that a job names, as far as another machine than theirs can tell."""
+    """Return (field, message) for each folder of a job that cannot be right on a cluster."""
     named = [("dataset", folder) for folder in job.dataset.folders()]
     if job.dataset.unnamed() is not None:
         named = []
@@ -99,12 +99,12 @@ def _cluster_problems(job: Job) -> list[tuple[str, str]]:
 
 
 def checked_space(document: Document, job: Job | None = None, *, kept: bool = False) -> Space:
-    """Read a space and check that every corner of it is a recipe, one the job can do if there is a job.
+    """Read a space and check that every corner of it is a recipe that the job can carry out.
 
     Args:
         document: the space's file.
-        job: what it is searched for.
-        kept: it is a sweep's own, as ``read_space`` says.
+        job: that searches it; None checks the recipes alone.
+        kept: whether it is the copy in a sweep's folder, whose first points are not checked again.
 
     Raises:
         UserErrors: every mistake, with its line.
@@ -131,7 +131,7 @@ def _renamed_paths() -> dict[str, str]:
 
 
 def _in_pixels(written: Any, job: Job | None, *, sizes: bool = False) -> Any:
-    """Return a space in which input sizes such as ``60%`` are pixels: shares of the sides of the job's own size."""
+    """Return a space in which input sizes such as ``60%`` of the job's own are written in pixels."""
     if isinstance(written, Mapping):
         return {key: _in_pixels(value, job, sizes=sizes or key == "input_size") for key, value in written.items()}
     if isinstance(written, list):
@@ -143,7 +143,7 @@ def _in_pixels(written: Any, job: Job | None, *, sizes: bool = False) -> Any:
 
 
 def _share_of(job: Job | None, share: float) -> InputSize:
-    """Return the size whose sides are a share of the job's, as near as the detector takes them."""
+    """Return the size nearest to a share of the job's size that the detector supports."""
     whole = UNCHOSEN if job is None else job.size
     if share == 1:
         return whole
@@ -170,10 +170,10 @@ def _sample_problems(sample: Sample, document: Document, job: Job | None) -> lis
 
 
 def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
-    """Return a document with values set at dotted places of its data; the one given stays as it was.
+    """Return a copy of a document with values set at dotted places of its data.
 
     Raises:
-        UserError: there can be no such place.
+        UserError: a place leads through a value that has no fields.
     """
     if not isinstance(document.data, dict):
         return document
@@ -198,7 +198,7 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
 
 
 def _names_of(parents: Sequence[str], field: str) -> list[str]:
-    """Return the present and older names of a job's field; what is no field has none."""
+    """Return the present and older names of a job's field; empty if it was never renamed."""
     try:
         record = record_at(Job, tuple(parents))
     except UserError:  # no such plug-in, which the job's own check will find

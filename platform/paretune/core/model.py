@@ -1,4 +1,4 @@
-"""Model: what goes through the steps of a recipe."""
+"""The model that the steps of a recipe change."""
 
 from __future__ import annotations
 
@@ -14,15 +14,12 @@ if TYPE_CHECKING:
 
 Format = Literal["torch", "onnx"]
 Accepted = Literal["torch", "onnx", "either"]
-"""What a step takes: one format, or whichever the recipe's runtime loads."""
+"""Input of a step: one format, or the format that the recipe's runtime loads."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network on its way: first a torch module, after export a file.
-
-    A step returns a new Model and leaves the one it was given as it was.
-    """
+    """A network during a recipe: a torch module, or a file after the export. Steps return a new one."""
 
     network: nn.Module | None
     """The torch network, in eval mode on the CPU; None once exported."""
@@ -30,30 +27,30 @@ class Model:
     """The exported file, of the first part where a detector has several; None before."""
     input_size: InputSize
     history: tuple[str, ...] = ()
-    """Names of the steps done, in order."""
+    """Names of the steps applied so far, in order."""
     notes: tuple[str, ...] = ()
-    """What a reader must know: a step that changed nothing, a small calibration set."""
+    """Remarks for the reader, such as a step that changed nothing."""
     params: int | None = None
     """Number of parameters of the network (kept when it is exported)."""
     flops: int | None = None
     """Floating-point operations of one inference, 2 x multiply-adds (kept when it is exported)."""
 
     calibration: Mapping[str, Any] | None = None
-    """The images that ranges of INT8 were taken from, and how; None where none were."""
+    """Images and method of the INT8 calibration; None if there was none."""
 
     more: Mapping[str, Path] = field(default_factory=dict)
-    """The exported files of further parts, by their names."""
+    """Exported files of further parts, by name."""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Return the exported files of all parts, in the order they run; none before the export."""
+        """Return the exported files of all parts, in the order they run; empty before the export."""
         return () if self.file is None else (self.file, *self.more.values())
 
     @property
     def format(self) -> Format:
-        """Return what the model is now."""
+        """Return the present format."""
         return "torch" if self.file is None else "onnx"
 
     def noted(self, *notes: str) -> Model:
-        """Return the same model with more notes."""
+        """Return a copy with more notes."""
         return replace(self, notes=(*self.notes, *notes))

@@ -1,4 +1,4 @@
-"""Spec: the base of everything a person writes in YAML, and plug-ins inside it.
+"""The base class of records that people write in YAML, and of the plug-ins in them.
 
 A plug-in is written ``name: {fields}`` or just ``name``. Its fields are its YAML, its MLflow
 params, its fingerprint and its documentation (the string under the field).
@@ -41,7 +41,7 @@ def older_names() -> Iterator[dict[str, str]]:
 
 
 class Spec(BaseModel):
-    """A frozen, strict, closed record: unknown fields and wrong types are refused."""
+    """A frozen record that refuses unknown fields and wrong types."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -49,7 +49,7 @@ class Spec(BaseModel):
     """The plug-in's name in its table; empty for records that are not plug-ins."""
 
     renamed: ClassVar[Mapping[str, str]] = {}
-    """Older name of a field → its present name; the older one is accepted for one version, and a note says so."""
+    """Older name of a field → its present name; the older one is accepted for one version, with a note."""
 
     @model_validator(mode="before")
     @classmethod
@@ -76,11 +76,11 @@ class Spec(BaseModel):
 
     @classmethod
     def unwritten(cls) -> list[str]:
-        """Return the members that a plug-in of this kind must have and this class lacks."""
+        """Return the abstract members that this class does not define."""
         return sorted(getattr(cls, "__abstractmethods__", ()))
 
     def tree(self) -> dict[str, Any]:
-        """Return the record as plain YAML data, every field with its value."""
+        """Return the record as plain data, every field with its value."""
         return self.model_dump(mode="json")
 
     def named(self) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def parse_plugin(value: Any, registry: Registry[S]) -> S:
 
 
 def class_problem(cls: Any, name: str) -> str | None:
-    """Return why a class, which may be somebody else's, cannot be the plug-in of a name, or None."""
+    """Return why a class cannot be the plug-in of a name; None if it can."""
     if not isinstance(cls, type) or not issubclass(cls, Spec):
         return "is no class of a plug-in"
     if missing := cls.unwritten():
@@ -128,7 +128,7 @@ def class_problem(cls: Any, name: str) -> str | None:
 
 
 def misplaced(title: str, found: Mapping[tuple[str | int, ...], tuple[str, Any]]) -> ValidationError:
-    """Return the error of a validator that looks at several fields: place → what is wrong there, and the value."""
+    """Return an error with several places: place → (message, value)."""
     details = [
         InitErrorDetails(type=PydanticCustomError("unfit", "{message}", {"message": said}), loc=place, input=value)
         for place, (said, value) in found.items()
@@ -137,7 +137,7 @@ def misplaced(title: str, found: Mapping[tuple[str | int, ...], tuple[str, Any]]
 
 
 def _prefixed(error: ValidationError, name: str) -> ValidationError:
-    """Put a plug-in's name before the place of each of its errors: pydantic knows only field names."""
+    """Return an error whose places begin with the plug-in's name, which pydantic does not know."""
     details = [
         InitErrorDetails(
             type=PydanticCustomError(e["type"], "{message}", {"message": e["msg"]}),
@@ -151,7 +151,7 @@ def _prefixed(error: ValidationError, name: str) -> ValidationError:
 
 @dataclass(frozen=True)
 class PluginOf:
-    """Marks a field that holds a plug-in, so that others can tell which table it comes from."""
+    """Annotation of a field that holds a plug-in: the table of the plug-in."""
 
     registry: Registry[Any]
 
@@ -174,7 +174,7 @@ def plugin(registry: Registry[Any]) -> Any:
 def fingerprint(*parts: Any) -> str:
     """Return the sha256 (16 hex digits) of plain data, floats rounded to 12 digits.
 
-    Optuna's ``step: 0.05`` yields 0.15000000000000002: rounding makes equal things equal.
+    Rounding is needed because Optuna's ``step: 0.05`` yields 0.15000000000000002.
     """
     return hashlib.sha256(json.dumps(_rounded(parts), sort_keys=True).encode()).hexdigest()[:16]
 
@@ -221,7 +221,7 @@ def record_at(cls: type[Spec], loc: tuple[str | int, ...]) -> type[Spec] | None:
 
 
 def inside(cls: type[Spec], field: str) -> tuple[type[Spec] | None, Registry[Any] | None]:
-    """Return the class of records, or the table of plug-ins, that one field holds."""
+    """Return the class of the record, or the table of the plug-in, that a field holds."""
     for found in _walk(cls.model_fields[field].annotation, cls.model_fields[field].metadata):
         if isinstance(found, Registry):
             return None, found

@@ -1,4 +1,4 @@
-"""Reading YAML: plain data, with the line of every place in it, and every mistake told at once.
+"""YAML files as plain data with the line of every place; all mistakes are reported together.
 
 PyYAML follows YAML 1.1: ``1e-4`` is a string, ``no`` is False, ``012`` is 10, ``1:30`` is 90, and of
 two equal keys the last one wins. The loader here reads scalars by YAML 1.2's core schema and refuses
@@ -48,14 +48,14 @@ for _tag, _pattern, _first in (
 
 @dataclass(frozen=True)
 class Document:
-    """One YAML file: its data and the line of every key and item."""
+    """Data of one YAML file, and the line of every key and item."""
 
     file: str
     data: Any
     lines: Mapping[Place, int]
 
     def line(self, place: Place) -> int:
-        """Return the line of a place, or of the nearest place above it that the file has."""
+        """Return the line of a place, or of the nearest place above it in the file."""
         for depth in range(len(place), -1, -1):
             if place[:depth] in self.lines:
                 return self.lines[place[:depth]]
@@ -63,7 +63,7 @@ class Document:
 
 
 def read_yaml(path: Path, shown: str | None = None) -> Document:
-    """Read one file.
+    """Read one YAML file.
 
     Args:
         path: the file.
@@ -94,7 +94,7 @@ def read_yaml(path: Path, shown: str | None = None) -> Document:
 
 
 class _Reader:
-    """Turns composed nodes into data, remembering lines and collecting problems."""
+    """Converts composed nodes to data, with their lines and problems."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -166,7 +166,7 @@ def noting_older_names(file: str) -> Iterator[None]:
 
 
 def problems_of(error: ValidationError, cls: type[Spec], document: Document, at: Place = ()) -> list[Problem]:
-    """Turn pydantic's errors into problems with lines and, for unknown fields, the nearest known one."""
+    """Return pydantic's errors as problems with lines and, for unknown fields, the nearest known one."""
     problems = []
     for e in error.errors():
         place = (*at, *e["loc"])

@@ -1,4 +1,4 @@
-"""Reading a search space from YAML, telling every mistake with its line."""
+"""Reader of search spaces, which reports every mistake with its line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_space(document: Document, *, kept: bool = False, renamed: Mapping[str, 
 
     Args:
         document: the file.
-        kept: it is a sweep's own, whose first points are in its study already; they are not checked again.
+        kept: whether it is the copy in a sweep's folder, whose first points are not checked again.
         renamed: older last part of a parameter's name → its present one; first points may use either.
 
     Raises:
@@ -72,13 +72,13 @@ class _Reader:
                 self.problem(("first", index), "a point is a mapping {parameter: value}")
 
     def check_points(self, space: Space) -> None:
-        """Tell every value of a first point that its parameter cannot take."""
+        """Report every value of a first point that its parameter cannot take."""
         for index, point in enumerate(space.first):
             for message in space.point_problems(point):
                 self.problem(("first", index), message)
 
     def check_names(self, root: Node) -> None:
-        """Tell parameters of equal names."""
+        """Report parameters of equal names."""
         lines: dict[str, int] = {}
         for node in parameters_of(root):
             if node.name in lines:
