@@ -1,4 +1,4 @@
-"""``check`` and ``plugins``: what can be known without running anything."""
+"""``check`` and ``plugins``, which run nothing."""
 
 from __future__ import annotations
 
