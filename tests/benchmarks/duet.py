@@ -30,7 +30,7 @@ from paretune.profiling.latency.shared_images import saved_images
 from paretune.workflows.trial_context import protocol_of
 
 FOLDER = BENCH / "duet"
-SLIM: list[dict[str, Any]] = [{"prune": {"ratio": 0.5, "of": "flops", "round_to": 8}}]
+SLIM: list[dict[str, Any]] = [{"prune": {"ratio": 0.5, "budget": "flops", "round_to": 8}}]
 INT8: list[dict[str, Any]] = [{"quantize": {"images": 32}}]
 ARTEFACTS: dict[str, tuple[str, list[dict[str, Any]], Any]] = {
     "reference": ("192x144", [], "onnxruntime"),

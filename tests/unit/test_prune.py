@@ -62,7 +62,7 @@ STEPS = (
     Prune(ratio=0.5, importance="l2", scope="global"),
     Prune(ratio=0.5, importance="taylor", scope="global", images=8),
     Prune(ratio=0.5, importance="hessian", scope="stage", images=8),
-    Prune(ratio=0.5, importance="l1", scope="stage", of="flops"),
+    Prune(ratio=0.5, importance="l1", scope="stage", budget="flops"),
 )
 
 

@@ -204,7 +204,7 @@ def _batches(split: Split, detector: Detector, size: InputSize, settings: Traini
         seed=settings.seed,
         augment=settings.augment,
         epochs=settings.epochs,
-        readers=settings.readers,
+        readers=settings.loader_threads,
         rank=options.rank,
         world=options.world,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -21,7 +21,7 @@ MOMENTUM_IS: dict[str, Literal["momentum", "betas"]] = {
     "RAdam": "betas",
 }
 """Optimizer → argument of torch's class for its momentum; the other optimizers have none."""
-ELSEWHERE = ("auto", "minutes", "device", "threads", "readers", "checkpoint_every", "storage", "with_ray")
+ELSEWHERE = ("auto", "minutes", "device", "threads", "loader_threads", "checkpoint_every", "storage", "with_ray")
 """Fields that do not affect the result: where the training runs, how its state is saved, who chose the others."""
 
 
@@ -103,6 +103,8 @@ NOTHING = Augment()
 class Training(Spec):
     """Settings of a training. Sizes are per worker, that is per device."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"readers": "loader_threads"}
+
     auto: bool = False
     """Choose every field that is not given from the training split and the time budget, when the training starts;
     written `training: auto`. The chosen fields and their reasons are printed and saved."""
@@ -173,7 +175,7 @@ class Training(Spec):
     the output folder resumes from it."""
     threads: int = Field(default=0, ge=0, le=1024)
     """Threads of torch on a CPU; 0 for all cores, or those that Ray gave the process."""
-    readers: int = Field(default=2, ge=1, le=64)
+    loader_threads: int = Field(default=2, ge=1, le=64)
     """Threads that read and change the training images in advance."""
 
     @model_validator(mode="before")

@@ -69,7 +69,7 @@ def seconds_per_image(detector: Detector, split: Split, size: InputSize, setting
             size,
             batch=settings.batch_size,
             augment=settings.augment,
-            readers=settings.readers,
+            readers=settings.loader_threads,
         )
         number, begun = 0, time.monotonic()
         while len(times) < LEAST_STEPS or time.monotonic() - begun < LEAST_SECONDS:

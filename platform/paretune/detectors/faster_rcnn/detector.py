@@ -27,7 +27,7 @@ WEIGHTS = ("COCO_V1",)
 _SMALLEST = 64
 """Side in pixels; below it the coarsest level is less than a cell."""
 _OLDER = {"variant", "weights", "proposals", "least", "samples", "anchor", "head_width"}
-"""All fields of a Paretune that knew no ``transform``."""
+"""All fields of a Paretune that knew no ``transform``, by their names then."""
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -35,6 +35,7 @@ class FasterRcnn(Detector):
     """Faster R-CNN on torchvision's networks; parameters have the names and shapes of its checkpoints."""
 
     name: ClassVar[str] = "faster_rcnn"
+    renamed: ClassVar[Mapping[str, str]] = {"least": "min_proposal_score"}
     usual_lr: ClassVar[float] = 1e-3
     leaves_out_ignored: ClassVar[bool] = True
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ("smooth_l1", "iou", "giou", "diou", "ciou")
@@ -67,7 +68,7 @@ class FasterRcnn(Detector):
     proposals: int = Field(default=100, ge=1, le=1000)
     """Regions of an image that the second network sees: fixed, so that latency is. torchvision's own are 150 for
     mobilenet_v3_large_320_fpn, 1000 for the others."""
-    least: float = Field(default=0.05, ge=0, lt=1)
+    min_proposal_score: float = Field(default=0.05, ge=0, lt=1)
     """Score below which a region is none; torchvision's own is 0 for the ResNets."""
     samples: int = Field(default=512, ge=8, le=2048)
     """Regions of an image that the second network is trained on, a quarter of them on objects."""
@@ -252,7 +253,7 @@ class FasterRcnn(Detector):
         first = self._levels - 1
         objectness, offsets = maps[first : first + self._levels], maps[first + self._levels :]
         levels = anchors(tuple(plane.shape[2:] for plane in objectness), self._sizes, size)
-        return propose(objectness, offsets, levels, self.proposals, self.least, seen)
+        return propose(objectness, offsets, levels, self.proposals, self.min_proposal_score, seen)
 
     def decode(self, raw: Sequence[Floats], size: InputSize, thresholds: Thresholds) -> list[Detections]:  # noqa: ARG002 the maps tell the size
         """Score = softmax over the classes and the background."""
