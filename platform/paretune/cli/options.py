@@ -99,10 +99,24 @@ def images_arguments(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--from", dest="format", metavar="FORMAT", help="of that folder (default: by its layout)")
 
 
+def _device(word: str) -> str:
+    """Return the name of a device that a runtime declares.
+
+    Raises:
+        argparse.ArgumentTypeError: no runtime here runs on it.
+    """
+    from paretune.core.target import known_devices
+
+    if word not in (known := known_devices()):
+        raise argparse.ArgumentTypeError(f"no runtime here runs on {word!r}; known: {', '.join(known)}")
+    return word
+
+
 def target_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the device that an artefact runs on."""
     around = "default: as the artefact's runtime needs, and the sweep or training around says, else"
-    parser.add_argument("--device", choices=("cpu", "cuda"), help=f"to run on ({around} cpu)")
+    words = f"cpu, cuda, or a device of an installed runtime ({around} cpu)"
+    parser.add_argument("--device", type=_device, metavar="DEVICE", help=words)
     parser.add_argument("--threads", type=int, metavar="N", help=f"of the network on a CPU ({around} 1)")
 
 
