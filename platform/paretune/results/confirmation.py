@@ -1,4 +1,4 @@
-"""What a sweep's winner keeps when it is made again with other seeds: ``confirm.json`` in the sweep's folder."""
+"""The confirmation of a sweep's winner with other seeds, kept as ``confirm.json`` in the sweep's folder."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from paretune.storage.atomic_files import write_text
 
 FILE = "confirm.json"
 FOLDER = "confirm"
-"""Folder in the sweep's of what is made: ``confirm/RECIPE/seed-N`` is an artefact."""
+"""Folder of the artefacts in the sweep's folder: ``confirm/RECIPE/seed-N``."""
 SLACK = 1e-9
-"""What floating-point sums may be above a limit."""
+"""Tolerance for the rounding of floating-point sums."""
 
 
 @dataclass(frozen=True)
 class ConfirmationRequest:
-    """What is to be confirmed."""
+    """The trial to confirm, and how."""
 
     trial: int
     seeds: tuple[int, ...]
-    """With which the recipe is carried out; the trial's own is none of them."""
+    """Seeds to carry out the recipe with; the trial's own seed is not among them."""
     metric: str
     """``map`` or ``map50``."""
     max_drop: float
-    """The most that the mean over the seeds may be lower than the eager baseline's, 0 to 1."""
+    """Largest allowed mean loss against the eager baseline, 0 to 1."""
 
 
 @dataclass(frozen=True)
 class RepeatedRecipe:
-    """One recipe, carried out with every seed."""
+    """A recipe and its losses with every seed."""
 
     recipe: Mapping[str, Any]
     """Every field with its value."""
     folder: str
-    """Relative to the sweep's; each seed's artefact lies in ``seed-N`` in it."""
+    """Folder relative to the sweep's; each seed's artefact lies in ``seed-N`` in it."""
     lost: Mapping[int, float]
-    """Seed → what was lost of the metric on ``val``, 0 to 1; below 0 where it was gained."""
+    """Seed → loss of the metric on ``val``; negative for a gain."""
 
     @property
     def mean_lost(self) -> float:
@@ -51,7 +51,7 @@ class RepeatedRecipe:
 
     @property
     def best_seed(self) -> int:
-        """Return the seed that lost least."""
+        """Return the seed with the smallest loss."""
         return min(self.lost, key=lambda seed: self.lost[seed])
 
     def artefact(self, seed: int) -> str:
@@ -61,13 +61,13 @@ class RepeatedRecipe:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """The recipe that is left after easing, and what it claims."""
+    """The chosen recipe with its losses and latencies."""
 
     asked: ConfirmationRequest
     tried: tuple[RepeatedRecipe, ...]
-    """In the order in which they were tried."""
+    """Recipes in the order in which they were tried."""
     chosen: int
-    """Position in ``tried``: chosen on ``val``."""
+    """Position in ``tried`` of the recipe that was chosen on ``val``."""
     comparison: Mapping[str, Any] = field(default_factory=dict)
     """`compare_front` of the baselines and the chosen artefacts, under the numbers of ``numbers``; or a ``reason``."""
 
@@ -78,18 +78,18 @@ class Confirmation:
 
     @property
     def lost_on_test(self) -> dict[int, tuple[float, float, float]]:
-        """Return seed → what was lost on ``test``: (low end of the 95 % interval, loss, high end); {} where unknown."""
+        """Return seed → loss on ``test`` as (low end of the 95 % interval, loss, high end); {} if unknown."""
         tested = self.comparison.get("test") or {}
-        found = {}
+        losses = {}
         for seed, number in numbers(self.asked.seeds).items():
             change = change_in(tested.get(str(number), {}).get("metrics", {}), self.asked.metric)
             if change is not None:
-                found[seed] = (-change[2], -change[1], -change[0])
-        return found
+                losses[seed] = (-change[2], -change[1], -change[0])
+        return losses
 
     @property
     def claimed(self) -> tuple[str, float]:
-        """Return the split that the claim is made on, and the mean loss there: ``test``, or ``val`` without one."""
+        """Return the split of the claim, ``test`` or ``val`` without one, and the mean loss on it."""
         on_test = self.lost_on_test
         if len(on_test) == len(self.asked.seeds):
             return "test", mean(lost for _, lost, _ in on_test.values())
@@ -97,7 +97,7 @@ class Confirmation:
 
     @property
     def holds(self) -> bool:
-        """Tell whether the claimed mean loss is allowed."""
+        """Return whether the claimed mean loss is allowed."""
         return self.claimed[1] <= self.asked.max_drop + SLACK
 
     def speedups(self, baseline: str) -> dict[int, Mapping[str, Any]]:
@@ -107,7 +107,7 @@ class Confirmation:
         return {seed: row for seed, row in known.items() if row is not None}
 
     def tree(self) -> dict[str, Any]:
-        """Return all of it as plain data; what can be computed from the rest is in ``claim``."""
+        """Return the confirmation as plain data; ``claim`` holds what is computed from the rest."""
         split, lost = self.claimed
         return {
             **asdict(self),
@@ -127,13 +127,13 @@ def numbers(seeds: tuple[int, ...]) -> dict[int, int]:
     return {seed: 2 + index for index, seed in enumerate(seeds)}
 
 
-def write_confirmation(sweep: Sweep, found: Confirmation) -> None:
-    """Write what was confirmed."""
-    write_text(sweep.folder / FILE, json.dumps(found.tree(), indent=1))
+def write_confirmation(sweep: Sweep, confirmation: Confirmation) -> None:
+    """Write ``confirm.json``."""
+    write_text(sweep.folder / FILE, json.dumps(confirmation.tree(), indent=1))
 
 
 def read_confirmation(sweep: Sweep) -> Confirmation | None:
-    """Read what was confirmed last; None where nothing was, or the file is not readable."""
+    """Read ``confirm.json``; return None if there is none, or it is not readable."""
     file: Path = sweep.folder / FILE
     if not file.is_file():
         return None

@@ -1,4 +1,4 @@
-"""What a confirmation found, as text for a terminal."""
+"""A confirmation as text for a terminal."""
 
 from __future__ import annotations
 
@@ -12,30 +12,33 @@ from paretune.results.confirmation import Confirmation
 UNKNOWN = "-"
 
 
-def confirmation_text(found: Confirmation) -> str:
+def confirmation_text(confirmation: Confirmation) -> str:
     """Return the recipes that were tried, the chosen one seed by seed, and the claim."""
-    asked, lines = found.asked, [f"trial {found.asked.trial} with {len(found.asked.seeds)} other seeds"]
-    for number, one in enumerate(found.tried):
-        mark = "*" if number == found.chosen else " "
+    asked, lines = (
+        confirmation.asked,
+        [f"trial {confirmation.asked.trial} with {len(confirmation.asked.seeds)} other seeds"],
+    )
+    for number, one in enumerate(confirmation.tried):
+        mark = "*" if number == confirmation.chosen else " "
         lines.append(f"{mark} {recipe_line(one.recipe)}: mean loss of {asked.metric} on val {one.mean_lost:.4f}")
-    lines += [*_seeds(found).splitlines(), *_notes(found)]
-    split, lost = found.claimed
-    verdict = "holds" if found.holds else "is exceeded"
+    lines += [*_seeds(confirmation).splitlines(), *_notes(confirmation)]
+    split, lost = confirmation.claimed
+    verdict = "holds" if confirmation.holds else "is exceeded"
     mean = f"mean loss of {asked.metric} on {split} {lost:.4f}"
     lines.append(f"{mean}, over {len(asked.seeds)} seeds: --max-drop {asked.max_drop:g} {verdict}")
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _seeds(found: Confirmation) -> str:
+def _seeds(confirmation: Confirmation) -> str:
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("seed", "lost on val", "lost on test", "x eager", "x onnxruntime"):
         table.add_column(name, justify="right", no_wrap=True)
-    on_test = found.lost_on_test
-    gains = [found.speedups(name) for name in ("eager", "onnxruntime")]
-    for seed, lost in found.kept.lost.items():
+    on_test = confirmation.lost_on_test
+    gains = [confirmation.speedups(name) for name in ("eager", "onnxruntime")]
+    for seed, lost in confirmation.kept.lost.items():
         tested = on_test.get(seed)
         ends = UNKNOWN if tested is None else f"{tested[1]:.4f} [{tested[0]:.4f}, {tested[2]:.4f}]"
         table.add_row(str(seed), f"{lost:.4f}", ends, *(_gain(gain.get(seed)) for gain in gains))
@@ -49,11 +52,11 @@ def _gain(row: Mapping[str, Any] | None) -> str:
     return f"{tie}{row['speedup']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
-def _notes(found: Confirmation) -> list[str]:
-    """Return why figures are missing, and what is to be known of those that are there."""
-    comparison = found.comparison
+def _notes(confirmation: Confirmation) -> list[str]:
+    """Return the reasons for missing figures, and the notes of the comparison."""
+    comparison = confirmation.comparison
     notes = [f"speed-ups are not known: {comparison['reason']}"] if "reason" in comparison else []
-    if not found.lost_on_test:
+    if not confirmation.lost_on_test:
         why = comparison.get("no_test") or comparison.get("reason") or "it was not evaluated"
         notes.append(f"claimed on val, on which it was chosen too: {why}")
     return [*notes, *comparison.get("notes", ())]

@@ -183,5 +183,5 @@ def state_copy(network: nn.Module) -> dict[str, Tensor]:
 
 
 def same_state(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    """Tell whether two copies hold equal tensors."""
+    """Return whether two copies hold equal tensors."""
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

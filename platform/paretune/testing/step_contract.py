@@ -112,7 +112,7 @@ def content(model: Model) -> dict[str, Any] | bytes:
 
 
 def same_content(one: dict[str, Any] | bytes, other: dict[str, Any] | bytes) -> bool:
-    """Tell whether two models compute with the same."""
+    """Return whether two models compute with the same."""
     if isinstance(one, bytes) or isinstance(other, bytes):
         return one == other
     return same_state(one, other)

@@ -1,7 +1,7 @@
-"""Whether a sweep's winner was lucky: its recipe carried out again with other seeds, and eased until it holds.
+"""Confirm a sweep's winner: carry out its recipe with other seeds and ease it until the mean loss is allowed.
 
-The fastest of many trials that just pass on ``val`` owes that partly to luck. What is chosen here is chosen on ``val``
-by the mean of several seeds; ``test`` is looked at once, at the end.
+The fastest of many trials that just pass on ``val`` is partly lucky. The recipe is therefore chosen on ``val`` by the
+mean of several seeds; ``test`` is evaluated once, at the end.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from paretune.workflows.optimize import ACCURACY, OptimizationOptions, optimize
 from paretune.workflows.recipe_source import RecipeImages, read_source
 
 EASE = 0.05
-"""Step by which the ratio of a pruning that loses too much is lowered; half of it is tried back in the end."""
+"""Step by which a pruning ratio is lowered."""
 LEAST_CUT = 0.05
-"""Ratio below which no pruning is tried."""
+"""Smallest pruning ratio that is tried."""
 DROP = 0.01
-"""Loss that is allowed where neither the user nor the sweep's job gives one."""
+"""Allowed loss if neither the user nor the job gives one."""
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class ConfirmationTools:
-    """What does the work."""
+    """The functions that make, evaluate and compare artefacts."""
 
     repeat: Callable[[Mapping[str, Any], int, Path], float]
-    """(recipe, seed, folder of the artefact) → what was lost on ``val``; an artefact that is there is used."""
+    """(recipe, seed, folder of the artefact) → loss on ``val``; an artefact that exists is used again."""
     compare: Callable[[Mapping[int, str]], dict[str, Any]]
     """Number → artefact's folder relative to the sweep's → what ``compare_front`` returns, or a ``reason``."""
 
@@ -60,13 +60,13 @@ class ConfirmationTools:
 def confirmation_request(
     sweep: Sweep, *, trial: int | None = None, seeds: int = 3, max_drop: float | None = None, metric: str = "map"
 ) -> ConfirmationRequest:
-    """Return what is to be confirmed of a finished sweep.
+    """Return the checked request for a finished sweep.
 
     Args:
         sweep: found by ``find_sweep``.
-        trial: whose recipe; None takes the one that the front calls best.
-        seeds: how often it is carried out.
-        max_drop: the most that the mean may lose; None takes what the job's constraint allows, or a point.
+        trial: number of the trial whose recipe is confirmed; None takes the best of the front.
+        seeds: number of seeds to carry it out with.
+        max_drop: largest allowed mean loss, 0 to 1; None takes the job's constraint, else ``DROP``.
         metric: one of ``CHANGED``.
 
     Raises:
@@ -86,7 +86,7 @@ def confirmation_request(
 
 
 def _chosen_trial(sweep: Sweep, number: int | None) -> int:
-    """Return the trial of a finished sweep that is asked for, by default the one that its front calls best.
+    """Return the number of a complete trial of a finished sweep, by default the best of its front.
 
     Raises:
         UserError: there is no finished front, nothing on it, or no such trial that is complete.
@@ -115,19 +115,19 @@ def confirm(
 ) -> Confirmation:
     """Carry out a trial's recipe with several seeds, ease it until their mean holds on ``val``, and claim on ``test``.
 
-    Artefacts that an earlier run has made are used, so that what was interrupted goes on.
+    Artefacts of an earlier run are used again, so an interrupted confirmation continues.
 
     Args:
         sweep: finished.
         asked: made by ``confirmation_request``.
         progress: called with a line for each recipe, step and epoch.
-        tools: what does the work; None for what a sweep does it with.
+        tools: the functions to use; None takes ``tools_of`` the sweep.
 
     Returns:
-        What was confirmed; it is in the sweep's folder too.
+        The confirmation, which is also written into the sweep's folder.
 
     Raises:
-        UserError: somebody else works on the sweep, or the recipe cannot be carried out with one of the seeds.
+        UserError: another process works on the sweep, or a seed's artefact cannot be made.
     """
     with sweep.lock():
         before = read_confirmation(sweep)
@@ -150,9 +150,9 @@ def confirm(
         chosen = next(index for index, one in enumerate(tried) if one.recipe == settled)
         artefacts = {number: tried[chosen].artefact(seed) for seed, number in numbers(asked.seeds).items()}
         progress("comparing with the baselines, interleaved in one run; evaluating on test")
-        found = Confirmation(asked, tuple(tried), chosen, tools.compare(artefacts))
-        write_confirmation(sweep, found)
-        return found
+        confirmation = Confirmation(asked, tuple(tried), chosen, tools.compare(artefacts))
+        write_confirmation(sweep, confirmation)
+        return confirmation
 
 
 def settle_cut(
@@ -161,18 +161,19 @@ def settle_cut(
     allowed: float,
     least: float = LEAST_CUT,
 ) -> Mapping[str, Any]:
-    """Return a recipe with so much less pruned away that no more is lost than is allowed.
+    """Return the recipe with its pruning ratio lowered until the mean loss is allowed.
 
-    The ratio is lowered step by step; where that helped, half of the last step is tried back.
+    The ratio is lowered in steps of ``EASE``; once the loss is allowed, half of the last step is taken back if it stays
+    allowed.
 
     Args:
         recipe: as in a record.
-        lost: recipe → what its repetitions lose on average; called once for each recipe that is tried.
-        allowed: the most that may be lost.
-        least: ratio below which no pruning is tried.
+        lost: recipe → mean loss of its repetitions; called once for each recipe that is tried.
+        allowed: largest allowed loss.
+        least: smallest ratio that is tried.
 
     Returns:
-        The recipe; the mildest that was tried where every one loses too much.
+        The eased recipe, or the mildest one tried if all of them lose too much.
     """
     now, eased = lost(recipe), False
     while now > allowed + SLACK:
@@ -188,12 +189,12 @@ def settle_cut(
 
 
 def cut_of(recipe: Mapping[str, Any]) -> float | None:
-    """Return the ratio of a recipe's pruning; None where nothing is pruned."""
+    """Return the pruning ratio of a recipe, or None without pruning."""
     return next((float(step["prune"]["ratio"]) for step in recipe["steps"] if "prune" in step), None)
 
 
 def with_cut(recipe: Mapping[str, Any], ratio: float) -> dict[str, Any]:
-    """Return a recipe whose pruning has another ratio."""
+    """Return a copy of a recipe with another pruning ratio."""
     changed = copy.deepcopy(dict(recipe))
     pruning = next(step["prune"] for step in changed["steps"] if "prune" in step)
     pruning["ratio"] = round(ratio, 3)
@@ -201,10 +202,10 @@ def with_cut(recipe: Mapping[str, Any], ratio: float) -> dict[str, Any]:
 
 
 def tools_of(sweep: Sweep, asked: ConfirmationRequest, progress: Progress) -> ConfirmationTools:
-    """Return what a sweep is confirmed with: its own baseline, dataset, training, target and measuring.
+    """Return the functions that work with the baseline, dataset, training, target and measuring of a sweep.
 
     Raises:
-        UserError: its eager baseline has no artefact any more.
+        UserError: the eager baseline has no artefact.
     """
     job = sweep.job
     source = read_source(sweep.baseline)
@@ -240,16 +241,16 @@ def tools_of(sweep: Sweep, asked: ConfirmationRequest, progress: Progress) -> Co
 
 
 def lost_in(artefact: Path, metric: str) -> float:
-    """Return what an artefact has lost of a metric on ``val``, as it was evaluated when it was made.
+    """Return the loss of a metric on ``val`` that was measured when the artefact was made.
 
     Raises:
-        UserError: nothing was evaluated; says why.
+        UserError: the artefact was not evaluated; with the reason.
     """
-    told = json.loads((artefact / ACCURACY).read_text())
-    found = told["splits"].get(DECIDES)
-    change = None if found is None else change_in(found["change"], metric)
+    accuracy = json.loads((artefact / ACCURACY).read_text())
+    evaluated = accuracy["splits"].get(DECIDES)
+    change = None if evaluated is None else change_in(evaluated["change"], metric)
     if change is None:
-        why = told["unknown"].get(DECIDES, "no reason is known")
+        why = accuracy["unknown"].get(DECIDES, "no reason is known")
         raise UserError(f"{artefact}: its accuracy on {DECIDES} is not known: {why}")
     return -change[1]
 
