@@ -28,6 +28,8 @@ __all__ = [
     "Mixed",
     "MixedDetector",
     "Pictures",
+    "Upsampling",
+    "UpsamplingDetector",
     "context",
     "exported",
     "model",

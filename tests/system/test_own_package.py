@@ -122,12 +122,6 @@ class TestCentre(DetectorContract):
     )
     test_exports_prunes_and_quantizes = pytest.mark.slow(DetectorContract.test_exports_prunes_and_quantizes)
 
-    @pytest.mark.xfail(
-        strict=True,
-        raises=IndexError,
-        reason="a network from the disk has the weights of its narrower group norms and transposed convolutions, and "
-        "still the channel counts of the wide ones, which torch-pruning trusts",
-    )
     def test_a_pruned_network_from_the_disk_is_pruned_again(self, subject: Centre, tmp_path: Path) -> None:
         size, step = InputSize(96, 64), Prune(ratio=0.3)
         once = step.apply(sample_model(subject, size), sample_context(tmp_path / "once", subject))

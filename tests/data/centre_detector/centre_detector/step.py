@@ -19,14 +19,13 @@ class Shorten(Step):
     bits: int = Field(default=8, ge=1, le=24)
     """Bits that are kept; a float has 24."""
 
-    def apply(self, model: Model, context: Context) -> Model:
+    def _apply(self, model: Model, context: Context) -> Model:
         """Round the weights of a copy."""
         import torch
 
         from paretune.networks.network_files import copy_network
 
-        assert model.network is not None
-        network, changed = copy_network(model.network).eval(), False
+        network, changed = copy_network(model.torch_network), False
         with torch.no_grad():
             for parameter in network.parameters():
                 mantissa, exponent = torch.frexp(parameter)
@@ -34,5 +33,6 @@ class Shorten(Step):
                 changed = changed or not torch.equal(rounded, parameter)
                 parameter.copy_(rounded)
         context.progress(f"shorten: {self.bits} bits")
-        done = replace(model, network=network, history=(*model.history, self.name))
-        return done if changed else done.noted("shorten changed nothing: all weights have so few bits")
+        if not changed:
+            return model.unchanged("shorten changed nothing: all weights have so few bits")
+        return replace(model, network=network)
