@@ -1,4 +1,4 @@
-# The two commands of the README are `make demo` and `make test`; each sets up what it needs.
+# The README names `make demo` and `make test`; each sets up what it needs.
 SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -6,21 +6,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NAME ?= demo
-# a test has one thread and leaves the other cores free; those that measure run alone afterwards
+# each test uses one thread; tests that measure run alone afterwards
 PYTEST := $(BIN)/python -m pytest -q --durations=12 --durations-min=10
 BESIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-# compiled modules are kept in .venv: without them every start compiles torch, Ray and MLflow anew
+# compiled modules stay in .venv: without them, every start would compile torch, Ray and MLflow again
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check format bench ui constraints clean
+.PHONY: help setup demo test test-all check docs format bench ui constraints clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 setup: $(READY) ## make .venv with the pinned versions
 
-# Made anew only when what is to be installed changes. uv installs in seconds; pip is the fallback.
+# Made again only when the requirements change. uv installs in seconds; pip is the fallback.
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed (python3-venv included)" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -48,6 +48,9 @@ test: $(READY) ## the tests
 
 test-all: $(READY) ## the tests and the long ones
 	@$(PYTEST) $(BESIDE) -m "not alone"; beside=$$?; $(PYTEST) -m alone; exit $$((beside + $$?))
+
+docs: $(READY) ## write the tables in the Markdown files from the code
+	@$(BIN)/python tests/tools/write_docs.py
 
 format: $(READY) ## format the code
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix . || true

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -31,31 +29,6 @@ def with_locks_of_its_own(folder: Path, path: str) -> str:
     site.mkdir(exist_ok=True)
     (site / "sitecustomize.py").write_text(APART.format(locks=str(locks)))
     return os.pathsep.join(filter(None, [str(site), path]))
-
-
-IMPORTS = """\
-import sys
-from {module} import {table} as table
-heavy, seen = set({heavy!r}), set()
-for name in table.names:
-    made = table.load(name)()
-    {touch}
-    heavy.update(getattr(made, "libraries", ()))
-    new = heavy.intersection(sys.modules) - seen
-    seen |= new
-    print(*(f"{{name}} imports {{library}}\\n" for library in sorted(new)), end="")
-"""
-
-
-def heavy_imports(module: str, table: str, heavy: tuple[str, ...], touch: str = "") -> str:
-    """What loading a table's rows imports of these libraries, and of those a row names, a line each.
-
-    ``touch`` is done with each row that was ``made``. One process for all: what none of them imports, no row does.
-    """
-    code = IMPORTS.format(module=module, table=table, heavy=heavy, touch=touch)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "platform")}
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    return run.stdout
 
 
 def runs_of(place, name="tiny"):

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from paretune.data import DATASETS
+from paretune.data.formats.detect import format_of_folder
+from paretune.data.scanned_dataset import survey_dataset
 
 SIZE = (64, 48)
 BOX = (8, 6, 24, 30)
@@ -98,6 +100,11 @@ def voc(root, stems, lists=None, suffix=".jpg"):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
     return root
+
+
+def survey_of_folder(root, form=None):
+    """Read the dataset in a folder leniently, of the format that it is recognised as unless one is named."""
+    return survey_dataset(DATASETS.load(format_of_folder(root, form)).model_validate({"root": str(root)}))
 
 
 def opened(form, root, **fields):

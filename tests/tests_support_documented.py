@@ -10,7 +10,19 @@ from pathlib import Path
 
 from tests_support import ROOT
 
-READMES = ("README.md", "jobs/README.md", "search_spaces/README.md", "cluster/README.md", "platform/README.md")
+GUIDES = tuple(
+    f"platform/guides/{name}.md" for name in ("data", "training", "sweeps", "compression", "evaluation", "profiling")
+)
+"""The guides in the order in which the README lists them: later ones use what the commands of earlier ones make."""
+READMES = (
+    "README.md",
+    *GUIDES,
+    "jobs/README.md",
+    "search_spaces/README.md",
+    "cluster/README.md",
+    "platform/README.md",
+    "platform/reference.md",
+)
 
 
 @dataclass(frozen=True)

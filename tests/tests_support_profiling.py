@@ -1,4 +1,4 @@
-"""Fakes that the tests of runtimes and profiling share: a tiny detector, and a predictor of known cost.
+"""Fakes that the tests of runtimes and profiling share: predictors of known cost.
 
 The measuring process imports this file too, so torch and onnx are imported inside functions only.
 """
@@ -13,17 +13,32 @@ import subprocess
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
-from paretune.core.types import Detections, InputSize, Thresholds
-from paretune.data.preprocess import Preprocess
-from paretune.detectors.base import Detector
+from paretune.core.types import InputSize, Thresholds
 from paretune.profiling import MeasurementProtocol
 from paretune.storage.artefact import Artefact
+from paretune.testing.fake_detector import FAKE_ROW, FakeDetector
+from paretune.testing.fake_detector import noise_pictures as images
+from paretune.testing.fake_detector import write_fake_onnx as onnx_of
 
-FAKE_ROW = "tests_support_profiling:FakeDetector"
+__all__ = [
+    "BUSY",
+    "DEPLOYABLE",
+    "FAKE_ROW",
+    "QUICK",
+    "Busy",
+    "Deployable",
+    "FakeDetector",
+    "fake_artefact",
+    "images",
+    "load_busy",
+    "load_deployable",
+    "onnx_of",
+    "quick",
+    "spin",
+]
 BUSY = "tests_support_profiling:load_busy"
 DEPLOYABLE = "tests_support_profiling:load_deployable"
 QUICK = MeasurementProtocol(
@@ -37,90 +52,6 @@ QUICK = MeasurementProtocol(
     limit=60,
     block_seconds=0.03,
 )
-
-
-class FakeDetector(Detector):
-    """Two convolutions; one box of 4 numbers and 2 class logits per cell of 4 x 4 pixels."""
-
-    name: ClassVar[str] = "fake"
-    box_losses = ()
-    class_losses = ()
-
-    @property
-    def preprocess(self):
-        return Preprocess(resize="stretch")
-
-    def size_unsupported_reason(self, size):
-        return None
-
-    def build(self, num_classes):
-        import torch
-        from torch import nn
-
-        class Network(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.stem = nn.Conv2d(3, 8, 4, stride=4)
-                self.boxes = nn.Conv2d(8, 4, 1)
-                self.scores = nn.Conv2d(8, num_classes, 1)
-
-            def forward(self, images):
-                features = torch.relu(self.stem(images))
-                return self.boxes(features), self.scores(features)
-
-        return Network()
-
-    def raw_names(self):
-        return ("boxes", "scores")
-
-    def decode(self, raw, size, thresholds):
-        boxes, scores = (tensor.reshape(*tensor.shape[:2], -1).transpose(0, 2, 1) for tensor in raw)
-        found = []
-        for box, score in zip(boxes, scores, strict=True):
-            best = np.argsort(-score.max(axis=1), kind="stable")[: thresholds.detections]
-            corners = np.sort(np.abs(box[best]).reshape(-1, 2, 2), axis=1).reshape(-1, 4)
-            found.append(Detections(corners, score[best].max(axis=1), score[best].argmax(axis=1)))
-        return found
-
-    def loss(self, raw, annotations, size, losses=None):
-        raise AssertionError("never trained")
-
-    def prune_view(self, network):
-        return network
-
-    def protected(self, network):
-        return [network.boxes, network.scores]
-
-
-def onnx_of(network, size: InputSize, file: Path, outputs=("scores", "boxes")) -> Path:
-    """Write the fake network as ONNX by hand; its outputs stand in another order than the detector's."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    weights = [numpy_helper.from_array(v.numpy(), k) for k, v in network.state_dict().items()]
-    nodes = [
-        helper.make_node("Conv", ["images", "stem.weight", "stem.bias"], ["a"], strides=[4, 4], name="stem"),
-        helper.make_node("Relu", ["a"], ["b"], name="QuantizeLinear"),  # a name is not an operator
-        helper.make_node("Conv", ["b", "boxes.weight", "boxes.bias"], ["boxes"], name="boxes"),
-        helper.make_node("Conv", ["b", "scores.weight", "scores.bias"], ["scores"], name="scores"),
-    ]
-    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, size.height, size.width])
-    channels = {"boxes": 4, "scores": network.scores.out_channels}
-    made = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels[name], size.height // 4, size.width // 4])
-        for name in outputs
-    ]
-    graph = helper.make_graph(nodes, "fake", [images], made, weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
-    model.ir_version = 10
-    onnx.checker.check_model(model)
-    onnx.save(model, file)
-    return file
-
-
-def images(count: int = 3, side: int = 16):
-    rng = np.random.default_rng(0)
-    return [rng.integers(0, 255, (side, side, 3), dtype=np.uint8) for _ in range(count)]
 
 
 def fake_artefact(folder: Path, **costs) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,10 @@ from compressed import FOLDER, TUNING, lost_on_test, maps, optimized
 from pruning import made
 from training import SEEDS, Case, trained
 
+from paretune.workflows.confirm import cut_of, settle_cut
+
 GAIN = 0.5
 """Points on `val` that a network wins by being trained on if it was not at its plateau."""
-EASE = 0.05
-"""Step by which the ratio of a pruning that loses too much is lowered."""
 LEAST = 0.5
 """Ratio below which no pruning is tried."""
 
@@ -47,22 +47,17 @@ class Repeated:
 
 
 def confirmed(case: Case, recipe: dict[str, Any], root: Path, most: float) -> list[Repeated]:
-    """Repeat a recipe from the networks of all seeds, with less pruned away until the mean keeps `most` on `val`.
+    """Repeat a recipe from the networks of all seeds, with less pruned away until the mean keeps `most` on `val`."""
+    tried: dict[str, list[Repeated]] = {}
 
-    Once it does, half of the last step is tried back.
-    """
-    found, lost = _repeats(case, recipe, root)
-    eased = False
-    while lost > most and (milder := _eased(recipe)) is not None:
-        recipe, eased = milder, True
-        found, lost = _repeats(case, recipe, root)
-    if eased and lost <= most:
-        again, lost = _repeats(case, _deeper(recipe, EASE / 2), root)
-        found = again if lost <= most else found
-    return found
+    def lost(given: Mapping[str, Any]) -> float:
+        tried[_named(given)], points = _repeats(case, given, root)
+        return points
+
+    return tried[_named(settle_cut(recipe, lost, most, LEAST))]
 
 
-def _repeated(case: Case, seed: int, recipe: dict[str, Any], root: Path) -> Repeated:
+def _repeated(case: Case, seed: int, recipe: Mapping[str, Any], root: Path) -> Repeated:
     """Carry out a recipe from the network of a seed: from the one trained on, if the training had not ended yet.
 
     Raises:
@@ -96,7 +91,7 @@ def taught_by(start: Path, steps: Sequence[dict[str, Any]]) -> list[dict[str, An
     return found
 
 
-def _repeats(case: Case, recipe: dict[str, Any], root: Path) -> tuple[list[Repeated], float]:
+def _repeats(case: Case, recipe: Mapping[str, Any], root: Path) -> tuple[list[Repeated], float]:
     """Carry out a recipe from the networks of all seeds, as many at once as there are cores; tell the mean loss too."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         found = list(pool.map(lambda seed: _repeated(case, seed, recipe, root), SEEDS))
@@ -106,25 +101,6 @@ def _repeats(case: Case, recipe: dict[str, Any], root: Path) -> tuple[list[Repea
     return found, mean(lost)
 
 
-def _pruning(recipe: dict[str, Any]) -> dict[str, Any] | None:
-    return next((step["prune"] for step in recipe["steps"] if "prune" in step), None)
-
-
-def _named(recipe: dict[str, Any]) -> str:
-    pruning = _pruning(recipe)
-    return "again" if pruning is None else f"again-{pruning['ratio']:g}"
-
-
-def _eased(recipe: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the recipe with less pruned away; None where nothing is, or little."""
-    pruning = _pruning(recipe)
-    return None if pruning is None or pruning["ratio"] - EASE < LEAST else _deeper(recipe, -EASE)
-
-
-def _deeper(recipe: dict[str, Any], more: float) -> dict[str, Any]:
-    """Return a recipe that prunes with so much more pruned away."""
-    changed = copy.deepcopy(recipe)
-    pruning = _pruning(changed)
-    assert pruning is not None
-    pruning["ratio"] = round(pruning["ratio"] + more, 3)
-    return changed
+def _named(recipe: Mapping[str, Any]) -> str:
+    ratio = cut_of(recipe)
+    return "again" if ratio is None else f"again-{ratio:g}"

@@ -1,22 +1,20 @@
-"""What every step must do, asked of every row of the table."""
+"""Every row of the table of steps keeps the contract, with every format that it takes."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from paretune.compression import STEPS
 from paretune.compression.base import Step
-from paretune.compression.export import Export
-from paretune.core.model import Accepted, Format, Model
+from paretune.core.model import Format
 from paretune.core.spec import parse_plugin
-from tests_support import heavy_imports
-from tests_support_compression import context, model, same_state, state
+from paretune.testing import StepContract
+from paretune.testing.heavy_imports import heavy_imports
+from paretune.testing.step_contract import FORMATS
 
-NAMES = STEPS.names
 QUICK: dict[str, dict[str, Any]] = {
     "finetune": {"epochs": 1},
     "quantize": {"images": 4},
@@ -32,102 +30,39 @@ IDLE: dict[str, dict[str, Any]] = {
     "quantize": {"images": 4, "keep_float": 1000},
 }
 """Fields with which a step does nothing, where there are such."""
+ROWS = [(name, form) for name in STEPS.names for form in FORMATS[STEPS.load(name).accepts]]
 
 
-FORMATS: dict[Accepted, tuple[Format, ...]] = {"torch": ("torch",), "onnx": ("onnx",), "either": ("torch", "onnx")}
-ROWS = [(name, form) for name in NAMES for form in FORMATS[STEPS.load(name).accepts]]
+class TestSteps(StepContract):
+    @pytest.fixture(params=ROWS, ids="-".join)
+    def row(self, request: pytest.FixtureRequest) -> tuple[str, Format]:
+        found: tuple[str, Format] = request.param
+        return found
 
+    @pytest.fixture
+    def subject(self, row: tuple[str, Format]) -> Step:
+        found: Step = parse_plugin({row[0]: QUICK.get(row[0], {})}, STEPS)
+        return found
 
-@pytest.fixture(params=ROWS, ids="-".join)
-def row(request: pytest.FixtureRequest) -> tuple[str, Format]:
-    """A step, and a format that it takes."""
-    found: tuple[str, Format] = request.param
-    return found
+    @pytest.fixture
+    def form(self, row: tuple[str, Format]) -> Format:
+        return row[1]
 
+    @pytest.fixture
+    def idle_fields(self, row: tuple[str, Format]) -> Mapping[str, Any] | None:
+        return IDLE.get(row[0])
 
-@pytest.fixture
-def step(row: tuple[str, Format]) -> Step:
-    found: Step = parse_plugin({row[0]: QUICK.get(row[0], {})}, STEPS)
-    return found
-
-
-@pytest.fixture
-def before(row: tuple[str, Format], tmp_path: Path) -> Model:
-    """The model in that format."""
-    return model() if row[1] == "torch" else Export().apply(model(), context(tmp_path / "before"))
-
-
-def content(found: Model) -> dict[str, Any] | bytes:
-    """All that a model computes with."""
-    if found.network is not None:
-        return state(found.network)
-    assert found.file is not None
-    return found.file.read_bytes()
-
-
-def same(a: Model, b: Model) -> bool:
-    one, other = content(a), content(b)
-    if isinstance(one, bytes) or isinstance(other, bytes):
-        return one == other
-    return same_state(one, other)
-
-
-def test_importing_their_files_imports_no_heavy_library() -> None:
-    assert (
-        heavy_imports("paretune.compression", "STEPS", ("torch", "torch_pruning", "onnx", "onnxruntime", "nncf", "cv2"))
-        == ""
+    test_its_file_imports_no_heavy_library = None  # of all rows at once, below
+    test_the_same_seed_gives_the_same = pytest.mark.slow(StepContract.test_the_same_seed_gives_the_same)
+    test_changes_something_or_notes_that_it_does_not = pytest.mark.slow(
+        StepContract.test_changes_something_or_notes_that_it_does_not
     )
 
 
-def test_is_documented_and_survives_json(step: Step) -> None:
-    assert step.name in NAMES
-    assert type(step).__doc__
-    assert all(field.description for field in type(step).model_fields.values())
-    for written in (step, type(step)()):
-        assert parse_plugin(json.loads(json.dumps(written.named())), STEPS) == written
-
-
-def test_every_field_has_a_default(step: Step) -> None:
-    assert type(step)() == parse_plugin(step.name, STEPS)
-
-
-def test_makes_what_it_says_and_leaves_what_it_was_given(step: Step, before: Model, tmp_path: Path) -> None:
-    kept = content(before)
-    lines: list[str] = []
-    after = step.apply(before, context(tmp_path / "work", progress=lines.append))
-    assert after.format == (step.produces or before.format)
-    assert after.history == (*before.history, step.name)
-    assert after.input_size == before.input_size
-    assert after.params
-    assert after.flops
-    again = content(before)
-    assert kept == again if isinstance(kept, bytes) else same_state(kept, again)
-    if after.network is not None:
-        assert not after.network.training
-        assert after.network is not before.network
-        assert all(tensor.device.type == "cpu" for tensor in after.network.state_dict().values())
-    if after.file is not None:
-        assert after.file.parent == tmp_path / "work"
-    assert all(isinstance(line, str) and "\n" not in line for line in lines)
-
-
-@pytest.mark.slow
-def test_the_same_seed_gives_the_same(step: Step, before: Model, tmp_path: Path) -> None:
-    first, second = (step.apply(before, context(tmp_path / folder, seed=5)) for folder in ("a", "b"))
-    assert same(first, second)
-    assert first.notes == second.notes
-
-
-@pytest.mark.slow
-def test_changes_something_or_says_so(step: Step, before: Model, tmp_path: Path) -> None:
-    for fields in (QUICK.get(step.name, {}), IDLE.get(step.name)):
-        if fields is None or type(step).model_validate(fields).unsupported_fields(before.format):
-            continue
-        after = type(step).model_validate(fields).apply(before, context(tmp_path / "work"))
-        idle = after.format == before.format and same(before, after)
-        assert idle == any(f"{step.name} changed nothing" in note for note in after.notes)
+def test_importing_their_files_imports_no_heavy_library() -> None:
+    assert heavy_imports("paretune.compression", "STEPS", StepContract.heavy) == ""
 
 
 def test_every_row_that_can_do_nothing_is_asked_to() -> None:
-    assert set(IDLE) <= set(NAMES)
-    assert set(QUICK) <= set(NAMES)
+    assert set(IDLE) <= set(STEPS.names)
+    assert set(QUICK) <= set(STEPS.names)

@@ -16,11 +16,11 @@ import pytest
 
 from paretune.core.errors import UserError
 from paretune.data.checks.report import check_survey, checked_dataset
-from paretune.data.formats.detect import survey_of_folder
 from paretune.data.formats.voc import Voc
 from paretune.data.left_out import refuse_gaps
 from paretune.reports.dataset_check_text import report_text
 from tests_support_damage import CASES, HEIGHT, TEXT, WIDTH, photograph, put_number
+from tests_support_data import survey_of_folder
 
 # --- Pascal VOC --------------------------------------------------------------------------------------
 

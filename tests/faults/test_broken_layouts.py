@@ -10,8 +10,8 @@ import pytest
 from paretune.core.errors import UserError
 from paretune.data import DATASETS
 from paretune.data.checks.report import check_survey
-from paretune.data.formats.detect import survey_of_folder
 from tests_support_damage import EVIL, TEXT
+from tests_support_data import survey_of_folder
 from tests_support_layouts import LAYOUTS, via_images
 
 ANNOTATIONS = (".json", ".csv", ".txt", ".names", ".data", ".yaml", ".labels")

@@ -82,6 +82,12 @@ class Place:
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
+@pytest.fixture(scope="session")
+def place_in():
+    """How a place is made in a folder, for fixtures of modules."""
+    return Place
+
+
 @pytest.fixture
 def place(tmp_path) -> Place:
     return Place(tmp_path)

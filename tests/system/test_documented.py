@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from tests_support import ROOT, with_locks_of_its_own
-from tests_support_documented import Block, blocks, lines, printed
+from tests_support_documented import GUIDES, Block, blocks, lines, printed
 
 pytestmark = [pytest.mark.alone, pytest.mark.timeout(5400)]
 
@@ -141,8 +141,9 @@ def with_data(made: Copy) -> Copy:
 
 
 def readme() -> Iterator[Block]:
-    """The blocks of README.md that a shell or Python runs."""
-    return (block for block in blocks("README.md") if block.language in {"bash", "python"})
+    """The blocks of README.md and of the guides that a shell or Python runs."""
+    pages = ("README.md", *GUIDES)
+    return (block for page in pages for block in blocks(page) if block.language in {"bash", "python"})
 
 
 def run_block(copy: Copy, block: Block) -> None:

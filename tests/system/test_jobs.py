@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paretune.core.types import Data
-from paretune.data.conversion.writers import write_dataset
+from paretune.data.conversion import write_dataset
 from paretune.data.synthetic.shapes import Shapes
 from tests_support import ROOT
 

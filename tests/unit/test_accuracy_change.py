@@ -13,7 +13,6 @@ from paretune.core.errors import UserError
 from paretune.core.metrics import change_names
 from paretune.core.types import Detections
 from paretune.evaluation.baseline_difference import AccuracyDifference
-from paretune.evaluation.coco_metrics import average_precisions
 from paretune.workflows.accuracy_change import (
     AccuracyChange,
     Drop,
@@ -25,6 +24,7 @@ from paretune.workflows.accuracy_change import (
     map_words,
 )
 from tests_support_accuracy import Numbered, blind, changed, finding, thinned
+from tests_support_coco import coco_oracle
 from tests_support_evaluation import none_found, perfect, random_case, truth_of
 
 
@@ -53,9 +53,7 @@ def test_figures_of_both_splits_are_pycocotools_own(tmp_path: Path) -> None:
     assert list(found.splits) == ["val", "test"]
     assert len(lines) == 2
     for name, part in (("val", slice(0, 160)), ("test", slice(160, 240))):
-        before, after = (
-            average_precisions(some[part], annotations[part], 3, "pycocotools") for some in (detections, fewer)
-        )
+        before, after = (coco_oracle(some[part], annotations[part], 3) for some in (detections, fewer))
         split = found.splits[name]
         assert (split.before.map, split.after.map) == pytest.approx((before.map, after.map), abs=1e-9)
         low, middle, high = split.delta

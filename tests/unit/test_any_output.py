@@ -69,6 +69,7 @@ VERBS: dict[tuple[str, ...], int] = {
     ("advise", "nirgends_é"): 2,
     ("submit", "nirgends_é.yaml", "--address", "http://127.0.0.1:9"): 2,
     ("ui", "--runs", "nirgends_é"): 2,
+    ("confirm", "nirgends_é"): 2,
 }
 """Command → its exit code."""
 

@@ -13,9 +13,8 @@ from onnx import numpy_helper
 from pydantic import ValidationError
 from torch import nn
 
-from paretune.compression.cluster import Cluster
+from paretune.compression.cluster import Cluster, cluster_values
 from paretune.compression.finetune import Finetune
-from paretune.compression.kmeans import clustered
 from paretune.compression.quantize.step import Quantize
 from paretune.compression.sparsify import Sparsify
 from paretune.runtimes.onnx_session import open_session
@@ -42,7 +41,7 @@ def error(numbers: np.ndarray, made: np.ndarray) -> float:
 @pytest.mark.parametrize("count", [2, 4, 16, 64])
 def test_every_value_is_the_mean_of_what_is_nearest_to_it(count: int) -> None:
     numbers = values(3000)
-    made = clustered(numbers.reshape(30, 4, 5, 5), count).ravel()
+    made = cluster_values(numbers.reshape(30, 4, 5, 5), count).ravel()
     centres = np.unique(made)
     assert made.dtype == np.float32
     assert len(centres) == count
@@ -55,7 +54,7 @@ def test_every_value_is_the_mean_of_what_is_nearest_to_it(count: int) -> None:
 @pytest.mark.parametrize("count", [2, 4])
 def test_is_near_the_best_there_is(count: int, seed: int) -> None:
     numbers = values(16, seed)
-    assert error(numbers, clustered(numbers, count)) <= 1.5 * least_error(numbers, count)
+    assert error(numbers, cluster_values(numbers, count)) <= 1.5 * least_error(numbers, count)
 
 
 def test_error_falls_with_the_bits_as_that_of_the_best_does() -> None:
@@ -64,14 +63,14 @@ def test_error_falls_with_the_bits_as_that_of_the_best_does() -> None:
     The second is by Panter and Dite, 1951.
     """
     numbers = np.random.default_rng(0).normal(size=100_000).astype(np.float32)
-    errors = {count: error(numbers, clustered(numbers, count)) / len(numbers) for count in (4, 64, 256)}
+    errors = {count: error(numbers, cluster_values(numbers, count)) / len(numbers) for count in (4, 64, 256)}
     assert errors[4] == pytest.approx(0.1175, rel=0.02)
     assert all(errors[count] <= 1.05 * 3**0.5 * np.pi / 2 / count**2 for count in (64, 256))
 
 
 def test_zeros_stay_zeros_and_count() -> None:
     numbers = np.concatenate([values(500), np.zeros(200, np.float32)])
-    made = clustered(numbers, 4)
+    made = cluster_values(numbers, 4)
     assert (made[500:] == 0).all()
     assert (made[:500] != 0).all()
     assert len(np.unique(made)) == 4
@@ -80,13 +79,13 @@ def test_zeros_stay_zeros_and_count() -> None:
 @pytest.mark.parametrize("numbers", [[1.0], [0, 0, 0], [3, 3, -1, 0.5], [2, 2, 2, 2, 2]])
 def test_few_values_stay_as_they_are(numbers: list[float]) -> None:
     given = np.array(numbers, np.float32)
-    assert (clustered(given, 4) == given).all()
+    assert (cluster_values(given, 4) == given).all()
 
 
 def test_one_value_far_away_does_not_take_all_clusters() -> None:
     """From even steps alone, nearly every cluster would be empty."""
     numbers = np.append(values(1000), np.float32(1e4))
-    assert error(numbers[:-1], clustered(numbers, 16)[:-1]) < 0.05 * np.square(numbers[:-1]).sum()
+    assert error(numbers[:-1], cluster_values(numbers, 16)[:-1]) < 0.05 * np.square(numbers[:-1]).sum()
 
 
 def weights(network: nn.Module) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from paretune.networks.int8_layers import Int8Conv2d, Int8Linear
-from paretune.runtimes.aot_kernel_names import kernel_modules
+from paretune.runtimes.aot_program import kernel_modules
 from paretune.runtimes.operator_timing import ModuleNames, nodes_of, owner_of, scope_of
 from paretune.runtimes.operator_timing_torch import TorchProfile
 

@@ -21,7 +21,7 @@ from paretune.core.errors import UserError
 from paretune.core.model import Model
 from paretune.core.target import Target
 from paretune.core.types import Data, Detections, InputSize, Thresholds
-from paretune.data.split_counts import crowding
+from paretune.data.statistics import crowding_note
 from paretune.detectors.nms import nothing
 from paretune.detectors.yolox.detector import Yolo
 from paretune.evaluation.results_explanations import most_kept
@@ -114,12 +114,12 @@ def test_an_evaluation_tells_where_an_artefact_keeps_too_few(data: Data) -> None
 
 
 def test_where_it_binds_is_told_and_where_it_does_not_nothing_is(data: Data) -> None:
-    said = crowding(data.splits, Thresholds())
+    said = crowding_note(data.splits, Thresholds())
     assert said == (
         "thresholds.detections is 100, and 2 of 2 images of train, 2 of 2 images of val hold more objects, up to 400: "
         "--set thresholds.detections=400 keeps more boxes"
     )
-    assert crowding(data.splits, Thresholds().keeping(400)) is None
+    assert crowding_note(data.splits, Thresholds().keeping(400)) is None
 
 
 def test_the_field_reaches_artefacts_and_what_begins_with_them(data: Data, tmp_path: Path) -> None:
@@ -205,6 +205,6 @@ def test_the_crowded_pictures_of_a_user(capsys: Any, tmp_path: Path) -> None:
     from paretune.data.formats.yolo import YoloFolder as YoloData
 
     data = YoloData(root=str(Path(folder) / "crowded-400")).open(tmp_path)
-    said = crowding(data.splits, Thresholds())
+    said = crowding_note(data.splits, Thresholds())
     assert said is not None
     assert "3 of 3 images of val hold more objects, up to 400" in said

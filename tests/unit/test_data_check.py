@@ -13,15 +13,13 @@ import pytest
 from PIL import Image as Pillow
 
 from paretune.cli import main as cli
-from paretune.data import DATASETS
-from paretune.data.checks import SURVEYS
 from paretune.data.checks.image_files import difference_hash
 from paretune.data.checks.report import check_survey, checked_dataset
-from paretune.data.formats.detect import survey_of_folder
 from paretune.data.formats.voc import Voc
 from paretune.data.raw_annotations import KINDS
 from paretune.data.synthetic.shapes import Shapes
 from tests_support import ROOT
+from tests_support_data import survey_of_folder
 from unit.test_data_check_formats import IN_COCO, IN_YOLO
 
 BOX = "<bndbox><xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax></bndbox>"
@@ -174,11 +172,6 @@ def test_nothing_at_all(tmp_path):
     for part in ("Annotations", "JPEGImages"):
         (tmp_path / part).mkdir()
     assert check(tmp_path).counts == {"no-objects": 1}
-
-
-def test_every_lenient_reader_belongs_to_a_dataset():
-    assert set(SURVEYS.names) <= set(DATASETS.names)
-    assert all(callable(SURVEYS.load(name)) for name in SURVEYS.names)
 
 
 def test_every_kind_is_planted_here():

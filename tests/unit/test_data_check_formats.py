@@ -13,8 +13,8 @@ from PIL import Image as Pillow
 from paretune.core.errors import UserError
 from paretune.data.checks.report import check_survey, checked_dataset
 from paretune.data.formats.coco import Coco
-from paretune.data.formats.detect import survey_of_folder
 from paretune.data.formats.yolo import YoloFolder
+from tests_support_data import survey_of_folder
 
 
 def photograph(seed, size=(64, 48)):
@@ -427,7 +427,7 @@ def test_a_devkit_with_one_year(tmp_path):
 
 
 def test_a_format_that_the_folder_has_not(yolo):
-    with pytest.raises(UserError, match="not the layout of coco"):
+    with pytest.raises(UserError, match=r"no annotations/instances_<split>\.json in it"):
         survey_of_folder(yolo, "coco")
 
 

@@ -17,8 +17,8 @@ from scipy.optimize import linear_sum_assignment
 from paretune.cli.main import main
 from paretune.core.errors import UserError
 from paretune.core.types import Annotations, Data
-from paretune.data import DATASETS
-from paretune.data.conversion.writers import WRITERS, write_dataset
+from paretune.data import DATASETS, WRITTEN_FORMATS
+from paretune.data.conversion import write_dataset
 from paretune.data.csv_boxes import read_table
 from paretune.data.formats.coco import Coco
 from paretune.data.image_split import unique_ids
@@ -91,7 +91,7 @@ def assert_same(one, other, *, within):
         assert (apart[linear_sum_assignment(apart)] <= within).all(), key
 
 
-@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize("form", WRITTEN_FORMATS)
 def test_what_is_written_is_read_again(form, tmp_path):
     data = data_of()
     write_dataset(data, tmp_path / "out", form)
@@ -118,7 +118,7 @@ BOX = st.tuples(st.floats(0, 60), st.floats(0, 44), st.floats(1.5, 64), st.float
 )
 
 
-@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize("form", WRITTEN_FORMATS)
 @given(boxes=st.lists(BOX, min_size=1, max_size=6))
 @settings(max_examples=15, deadline=None)
 def test_any_box_survives(form, boxes, tmp_path_factory):
@@ -456,7 +456,7 @@ def test_no_two_files_share_a_name(names):
     assert not any("/" in name for name in named.values())
 
 
-@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize("form", WRITTEN_FORMATS)
 def test_a_table_of_images_whose_names_differ_in_the_ending_alone(form, tmp_path, capsys):
     same_but_for_the_ending(tmp_path / "in", {"images": [], "annotations": []})
     head = "filename,class,xmin,ymin,xmax,ymax"

@@ -15,10 +15,10 @@ from PIL import ImageOps
 from paretune.data import DATASETS
 from paretune.data.checks.image_files import look
 from paretune.data.checks.report import check_survey
-from paretune.data.conversion.writers import write_dataset
-from paretune.data.formats.detect import survey_of_folder
+from paretune.data.conversion import write_dataset
 from paretune.data.image_io import image_size, read_image
 from tests_support import ROOT
+from tests_support_data import survey_of_folder
 from tests_support_layouts import exif_behind, photograph, put
 
 WIDE = (64, 48)

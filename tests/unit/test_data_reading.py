@@ -22,11 +22,9 @@ from paretune.data.checks.report import checked_dataset
 from paretune.data.formats.coco import Coco
 from paretune.data.formats.coco_json import as_text, box_of_segmentation, flag_of, id_of
 from paretune.data.formats.filenames import FileFinder, NameIndex
-from paretune.data.formats.voc import Voc
-from paretune.data.formats.voc_flat import VocFlat
+from paretune.data.formats.voc import Voc, VocFlat
 from paretune.data.formats.voc_xml import decoded, parse_root
-from paretune.data.formats.yolo import YoloFolder
-from paretune.data.formats.yolo_scan import corners_of
+from paretune.data.formats.yolo import YoloFolder, corners_of
 from tests_support_data import BOX, GOOD, OBJECTS, SIZE, cases, coco, objects_of, opened, picture, shares, voc, voc_text
 from tests_support_data import yolo as yolo_folder
 

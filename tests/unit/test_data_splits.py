@@ -14,7 +14,7 @@ import pytest
 from paretune.cli.main import main
 from paretune.core.errors import UserError
 from paretune.data import DATASETS
-from paretune.data.split_lists import check_lists, share_out
+from paretune.data.splits import check_lists, share_out
 
 JOB = """\
 dataset: {shapes: {train: 8, val: 4, size: 64x48}}

@@ -17,7 +17,7 @@ from paretune.core.console import WIDTH, print_table
 from paretune.reports import terminal as display
 from paretune.runtimes import RUNTIMES
 from paretune.storage.trial_record import Record
-from paretune.training.distillation_settings import Distill
+from paretune.training.settings import Distill
 from tests_support_records import (
     INT8,
     changed,

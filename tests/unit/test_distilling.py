@@ -29,23 +29,22 @@ from paretune.detectors.faster_rcnn.distillation import frcnn_regions
 from paretune.detectors.losses import binary_divergence, divergence
 from paretune.detectors.ssd.default_boxes import CENTRE_WEIGHT
 from paretune.detectors.ssd.detector import Ssd
-from paretune.detectors.ssd.distillation import ssd_imitation
+from paretune.detectors.ssd.distillation import ssd_distillation_loss
 from paretune.detectors.yolox.detector import Yolo
-from paretune.detectors.yolox.distillation import yolox_imitation
+from paretune.detectors.yolox.distillation import yolox_distillation_loss
 from paretune.detectors.yolox.loss import predictions
 from paretune.networks.network_files import load_network, save_network
 from paretune.training import distillation as distilling
 from paretune.training.distillation import (
     DistillationLoss,
     StudentNetwork,
-    alone,
+    capture_outputs,
     correlation_loss,
-    tapped,
+    unwrap_student,
     with_teacher,
 )
-from paretune.training.distillation_settings import Distill
 from paretune.training.extras import TrainingExtras
-from paretune.training.settings import Training
+from paretune.training.settings import Distill, Training
 from paretune.training.training_job import TrainingJob
 from paretune.training.worker import train_here
 from paretune.workflows.check import plugin_tables
@@ -62,7 +61,7 @@ FAMILIES = [
 class Seeing(MixedDetector):
     """The small detector, with a place to learn from."""
 
-    features_from: ClassVar[tuple[str, ...]] = ("plain",)
+    distill_features: ClassVar[tuple[str, ...]] = ("plain",)
 
 
 @pytest.fixture
@@ -112,17 +111,17 @@ def test_maps_are_compared_by_pearsons_correlation() -> None:
 
 
 def answers(detector: Detector, network: nn.Module, regions: Sequence[Tensor]) -> dict[str, list[Tensor]]:
-    with torch.no_grad(), tapped(network, detector.answers_from) as seen:
-        detector.teach(network, images(), {"regions": regions})
+    with torch.no_grad(), capture_outputs(network, detector.distill_outputs) as seen:
+        detector.run_teacher(network, images(), {"regions": regions})
     return seen
 
 
 @pytest.mark.parametrize("detector", [pytest.param(MixedDetector(), id="any"), *FAMILIES])
-def test_imitation_is_nought_for_equal_answers_only(detector: Detector) -> None:
+def test_the_distillation_loss_is_zero_for_equal_answers_only(detector: Detector) -> None:
     regions = [torch.tensor([[4.0, 4, 40, 40], [10, 20, 30, 60]])] * 2
     one, other = (answers(detector, model(detector, SQUARE, seed).network, regions) for seed in (0, 1))
-    same = detector.imitation(one, one, truth(2, 1), SQUARE, 2.0)
-    differ = detector.imitation(one, other, truth(2, 1), SQUARE, 2.0)
+    same = detector.distillation_loss(one, one, truth(2, 1), SQUARE, 2.0)
+    differ = detector.distillation_loss(one, other, truth(2, 1), SQUARE, 2.0)
     assert same.keys() == differ.keys()
     assert all(float(term) == pytest.approx(0, abs=1e-4) for term in same.values())
     assert all(term.shape == () and torch.isfinite(term) and term >= 0 for term in differ.values())
@@ -134,10 +133,10 @@ def test_yolos_boxes_and_classes_count_by_the_teachers_objectness() -> None:
     mine = [tensor.clone() for tensor in wanted]
     mine[0][0, 0, 0, 1] = 1.0  # another box and class in the cell in which the teacher sees nothing
     mine[2][0, :, 0, 1] = 3.0
-    nothing = yolox_imitation(mine, wanted, (8,), 1.0)
+    nothing = yolox_distillation_loss(mine, wanted, (8,), 1.0)
     assert all(float(term) < 2e-3 for term in nothing.values())
     mine[0][0, 0, 0, 0] = 0.5  # half a cell to the right of the same size: the overlap is a third
-    found = yolox_imitation(mine, wanted, (8,), 1.0)
+    found = yolox_distillation_loss(mine, wanted, (8,), 1.0)
     assert float(found["box"]) == pytest.approx(5 * (1 - (1 / 3) ** 2), abs=5e-3)
 
 
@@ -155,8 +154,10 @@ def test_ssds_boxes_are_held_to_the_truth_where_the_teachers_are_better() -> Non
         return [torch.zeros(1, 9, 1, 1), offsets.reshape(1, 12, 1, 1)]
 
     mine = raw(bad, good)
-    assert float(ssd_imitation(mine, raw(good, bad), anchors, (3,), annotations, 1.0)["box"]) == pytest.approx(1.25)
-    assert float(ssd_imitation(mine, raw(bad, bad), anchors, (3,), annotations, 1.0)["box"]) == 0
+    assert float(ssd_distillation_loss(mine, raw(good, bad), anchors, (3,), annotations, 1.0)["box"]) == pytest.approx(
+        1.25
+    )
+    assert float(ssd_distillation_loss(mine, raw(bad, bad), anchors, (3,), annotations, 1.0)["box"]) == 0
 
 
 def test_offsets_of_anchors_are_matched_with_their_objectness() -> None:
@@ -190,7 +191,7 @@ def test_one_batch_of_every_family_reaches_the_student_and_not_the_teacher(detec
     assert all(parameter.grad is None for parameter in loss.teacher.parameters())
     assert same_state(before, state(loss.teacher))
     assert not loss.teacher.training
-    assert alone(student) is small
+    assert unwrap_student(student) is small
 
 
 def test_yolos_answers_to_larger_images_name_the_same_boxes_in_smaller_ones() -> None:
@@ -199,7 +200,7 @@ def test_yolos_answers_to_larger_images_name_the_same_boxes_in_smaller_ones() ->
     shapes = [(1, channels, 16 // s, 24 // s) for s in (1, 2, 4) for channels in (4, 1, 2)]
     teachers = [torch.randn(shape, generator=random) for shape in shapes]
     like = [torch.zeros(*maps.shape[:2], maps.shape[2] // 2, maps.shape[3] // 2) for maps in teachers]
-    found = Yolo().fitted_answers(teachers, like, (0.5, 0.5))
+    found = Yolo().resized_outputs(teachers, like, (0.5, 0.5))
     assert [maps.shape for maps in found] == [maps.shape for maps in like]
     for level, stride in enumerate((8, 16, 32)):
         height, width = like[3 * level].shape[2:]
@@ -214,7 +215,7 @@ def test_yolos_answers_to_larger_images_name_the_same_boxes_in_smaller_ones() ->
 
 def test_answers_to_images_of_the_same_size_stay_as_they_are() -> None:
     raw = [torch.randn(maps.shape) for maps in model(Yolo(width=0.125, depthwise=False), SQUARE).network(images())]
-    for mine, wanted in zip(Yolo().fitted_answers(raw, raw, (1.0, 1.0)), raw, strict=True):
+    for mine, wanted in zip(Yolo().resized_outputs(raw, raw, (1.0, 1.0)), raw, strict=True):
         torch.testing.assert_close(mine, wanted)
 
 

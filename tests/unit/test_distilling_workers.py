@@ -21,16 +21,15 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from paretune.networks.network_files import save_network
 from paretune.training.distillation import with_teacher
-from paretune.training.distillation_settings import Distill
 from paretune.training.loop import Options, train
-from paretune.training.settings import Training
+from paretune.training.settings import Distill, Training
 from tests_support_compression import CLASSES, SIZE, MixedDetector, model, pictures
 
 
 class Seeing(MixedDetector):
     """Has a place to learn from; without norms, whose statistics would be of half a batch."""
 
-    features_from: ClassVar[tuple[str, ...]] = ("stem",)
+    distill_features: ClassVar[tuple[str, ...]] = ("stem",)
 
 
 DETECTOR = Seeing(norm="none")

@@ -13,7 +13,7 @@ from paretune.evaluation.baseline_difference import (
     keep_detections,
     kept_detections,
 )
-from paretune.evaluation.coco_metrics import average_precisions
+from tests_support_coco import coco_oracle
 from tests_support_evaluation import none_found, random_case, truth_of
 
 
@@ -45,7 +45,7 @@ def test_a_change_is_pycocotools_own_difference_and_lies_in_its_interval(tmp_pat
     split, file = Memory(annotations, ("a", "b", "c")), tmp_path / "trials" / "0000" / "detections.npz"
     before, nothing = evaluate_beside(detections, split, file, first=True)
     after, change = evaluate_beside(fewer, split, file)
-    oracle = [average_precisions(found, annotations, 3, "pycocotools") for found in (detections, fewer)]
+    oracle = [coco_oracle(found, annotations, 3) for found in (detections, fewer)]
     assert (before.map, after.map) == pytest.approx([one.map for one in oracle], abs=1e-9)
     assert nothing.figures == dict.fromkeys(CHANGES, 0)
     assert not change.reasons

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from paretune.core.types import Annotations, Detections
 from paretune.evaluation import accuracy_of, evaluate
-from paretune.evaluation.coco_metrics import average_precisions, ground_truth
+from paretune.evaluation.coco_metrics import average_precisions
+from tests_support_coco import ground_truth
 from tests_support_evaluation import none_found, perfect, random_case, truth_of
 
 

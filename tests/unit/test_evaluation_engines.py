@@ -20,13 +20,14 @@ from paretune.evaluation.map_bootstrap import (
     map_interval,
 )
 from paretune.evaluation.weighted_map import ranked, weighted_maps
+from tests_support_coco import coco_oracle
 from tests_support_evaluation import none_found, perfect, random_case, truth_of
 
 CLASSES = 4
 
 
 def both(detections, annotations, classes=CLASSES):
-    one, other = (average_precisions(detections, annotations, classes, name) for name in ("hotcoco", "pycocotools"))
+    one, other = (compute(detections, annotations, classes) for compute in (average_precisions, coco_oracle))
     assert list(one.numbers().values()) == pytest.approx(list(other.numbers().values()), abs=1e-9)
     assert one.per_class == pytest.approx(other.per_class, abs=1e-9)
     return one
@@ -90,7 +91,7 @@ def test_objects_are_sized_by_their_own_areas():
 def test_unweighted_bootstrap_is_the_engines_map(seed):
     detections, annotations = odd_case(seed)
     low, middle, high = map_interval(detections, annotations, CLASSES, draws=40)
-    assert middle == pytest.approx(average_precisions(detections, annotations, CLASSES, "pycocotools").map, abs=1e-9)
+    assert middle == pytest.approx(coco_oracle(detections, annotations, CLASSES).map, abs=1e-9)
     assert low <= high
 
 
@@ -104,9 +105,7 @@ def test_a_weighed_image_counts_as_one_that_stands_there_so_often(seed, monkeypa
     classes = ranked(matches_of(detections, annotations, CLASSES))
     found = weighted_maps(classes, weights.astype(np.float64))
     for images, got in zip(chosen, found.T, strict=True):
-        oracle = average_precisions(
-            [detections[i] for i in images], [annotations[i] for i in images], CLASSES, "pycocotools"
-        )
+        oracle = coco_oracle([detections[i] for i in images], [annotations[i] for i in images], CLASSES)
         if oracle.map is None:
             assert np.isnan(got).all()
         else:
@@ -132,7 +131,7 @@ def test_each_draw_is_half_of_the_images_and_the_next_the_other_half():
         order = random.permutation(9)
         for place, images in ((pair, order[:4]), (pair + 1, order[4:])):
             some = [detections[i] for i in sorted(images)], [annotations[i] for i in sorted(images)]
-            oracle = average_precisions(*some, 2, "pycocotools")
+            oracle = coco_oracle(*some, 2)
             got = drawn.drawn[:, place]
             assert (got.mean(), got[0]) == pytest.approx((oracle.map, oracle.map50), abs=1e-6)
 
@@ -170,7 +169,7 @@ def test_a_difference_is_that_of_the_maps_and_surer_than_either():
     detections, annotations = random_case(3, images=60, classes=2, score_steps=2**20)
     fewer = [Detections(found.boxes[::3], found.scores[::3], found.labels[::3]) for found in detections]
     low, middle, high = difference_intervals(detections, fewer, annotations, 2)["map"]
-    maps = [average_precisions(found, annotations, 2, "pycocotools").map for found in (detections, fewer)]
+    maps = [coco_oracle(found, annotations, 2).map for found in (detections, fewer)]
     assert middle == pytest.approx(maps[0] - maps[1], abs=1e-9)
     assert 0 < low < middle < high
     alone = [map_interval(found, annotations, 2) for found in (detections, fewer)]

@@ -21,9 +21,9 @@ from paretune.core.target import Target
 from paretune.core.types import InputSize
 from paretune.data.synthetic.shapes import Shapes
 from paretune.detectors.yolox.detector import Yolo
-from paretune.evaluation.coco_metrics import ground_truth
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import load_predictor
+from tests_support_coco import ground_truth
 from tests_support_evaluation import perfect, random_case, truth_of
 
 NAMES = ("ant", "bee", "cat")

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
 from paretune.core.types import Detections
-from paretune.evaluation.coco_metrics import run
 from paretune.evaluation.matching import best_of, match, match_by_class, overlap, point_of, together
+from tests_support_coco import evaluated
 from tests_support_evaluation import none_found, perfect, random_case, truth_of
 
 CLASSES = 3
@@ -28,7 +28,7 @@ def at_confidence(detections, annotations, confidence):
 def counted_by_pycocotools(detections, annotations):
     """Scores and hits of all detections that count at IoU 0.5, and the number of objects."""
     scores, hits, objects = [], [], 0
-    for entry in run(detections, annotations, CLASSES, "pycocotools").evalImgs:
+    for entry in evaluated(detections, annotations, CLASSES).evalImgs:
         if entry is None or entry["aRng"] != [0, 1e10]:  # objects of all sizes
             continue
         counts = ~entry["dtIgnore"][0].astype(bool)
@@ -76,7 +76,7 @@ def test_each_class_is_matched_as_if_it_were_alone(seed):
 def test_recall_agrees_with_pycocotools_recall_array(seed):
     detections, annotations = random_case(seed, images=6, classes=1)
     at_iou_50, a_hundred = 0, 2
-    recall = run(detections, annotations, 1, "pycocotools").eval["recall"][at_iou_50, 0, 0, a_hundred]
+    recall = evaluated(detections, annotations, 1).eval["recall"][at_iou_50, 0, 0, a_hundred]
     assert at_confidence(detections, annotations, 0.0).recall == pytest.approx(recall)
 
 

@@ -16,7 +16,7 @@ from paretune.core.errors import UserError
 from paretune.core.model import Model
 from paretune.core.target import Target
 from paretune.core.types import Data, Detections, InputSize
-from paretune.data.conversion.writers import write_dataset
+from paretune.data.conversion import write_dataset
 from paretune.data.formats.coco import Coco
 from paretune.data.synthetic.scene import CLASSES
 from paretune.data.synthetic.shapes import Shapes
@@ -24,13 +24,13 @@ from paretune.detectors.yolox.detector import Yolo
 from paretune.evaluation import accuracy_of, evaluate
 from paretune.evaluation.accuracy import METRICS
 from paretune.evaluation.baseline_difference import CHANGES
-from paretune.evaluation.coco_metrics import by_pycocotools
 from paretune.evaluation.coco_results_files import read_results
 from paretune.evaluation.confusion_matrix import confusion
 from paretune.evaluation.report import report_of
 from paretune.reports.evaluation_text import report_text
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import load_predictor
+from tests_support_coco import by_pycocotools
 from tests_support_evaluation import none_found, perfect, random_case, truth_of
 
 NAMES = ("ant", "bee", "cat")
@@ -272,7 +272,7 @@ BROKEN = {
     "an id twice": lambda c, f: c["images"].append(c["images"][0]),
     "an id that is a text": lambda c, f: c["images"][0].update(id="x"),
     "an unknown image": lambda c, f: f[3].update(image_id=999),
-    "an unknown category": lambda c, f: f[3].update(category_id=2),
+    "unknown categories": lambda c, f: [row.update(category_id=2) for row in f],
     "a missing category": lambda c, f: f[3].pop("category_id"),
     "three numbers": lambda c, f: f[3].update(bbox=[1, 2, 3]),
     "NaN": lambda c, f: f[3].update(bbox=[1, 2, float("nan"), 4]),

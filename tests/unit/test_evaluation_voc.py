@@ -8,7 +8,7 @@ import torch
 from torchvision.ops import box_iou
 
 from paretune.core.types import Detections
-from paretune.evaluation.voc_metrics import voc_ap
+from paretune.evaluation.voc_metrics import voc_aps
 from tests_support_evaluation import none_found, perfect, random_case, truth_of
 
 
@@ -58,7 +58,7 @@ def plainly(detections, annotations, label, rule):
 @pytest.mark.parametrize("seed", range(12))
 def test_agrees_with_the_rules_written_out(seed, rule):
     detections, annotations = random_case(seed, images=9, classes=3, score_steps=2**24)
-    found = voc_ap(detections, annotations, 3, rule)
+    found = voc_aps(detections, annotations, 3)[rule]
     assert found == pytest.approx([plainly(detections, annotations, label, rule) for label in range(3)], abs=1e-12)
 
 
@@ -67,16 +67,16 @@ def test_by_hand():
     truth = truth_of([[0, 0, 10, 10], [50, 50, 60, 60]], [0, 0])
     boxes = np.array([[0, 0, 10, 10], [80, 80, 90, 90], [50, 50, 60, 60]], np.float32)
     found = Detections(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.zeros(3, np.int64))
-    assert voc_ap([found], [truth], 1, "10") == [pytest.approx(1 / 2 + 2 / 3 / 2)]
-    assert voc_ap([found], [truth], 1, "07") == [pytest.approx((6 * 1 + 5 * 2 / 3) / 11)]
+    assert voc_aps([found], [truth], 1)["10"] == [pytest.approx(1 / 2 + 2 / 3 / 2)]
+    assert voc_aps([found], [truth], 1)["07"] == [pytest.approx((6 * 1 + 5 * 2 / 3) / 11)]
 
 
 def test_a_difficult_object_is_neither_found_nor_missed():
     truth = truth_of([[0, 0, 10, 10], [50, 50, 60, 60]], [0, 0], [True, False])
-    assert voc_ap([perfect(truth)], [truth], 1) == [pytest.approx(1)]
-    assert voc_ap([none_found()], [truth], 1) == [0.0]
+    assert voc_aps([perfect(truth)], [truth], 1)["10"] == [pytest.approx(1)]
+    assert voc_aps([none_found()], [truth], 1)["10"] == [0.0]
 
 
 def test_a_class_without_objects_is_unknown():
     truth = truth_of([[0, 0, 10, 10]], [1])
-    assert voc_ap([perfect(truth)], [truth], 2) == [None, pytest.approx(1)]
+    assert voc_aps([perfect(truth)], [truth], 2)["10"] == [None, pytest.approx(1)]

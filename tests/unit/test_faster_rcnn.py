@@ -197,7 +197,9 @@ def test_parts_run_one_by_one_are_the_network():
 
 def test_losses_are_torchvisions():
     network, images = SMALL.build(LABELS).train(), pictures()
-    targets = [{"boxes": torch.from_numpy(t.boxes), "labels": torch.from_numpy(t.labels) + 1} for t in truth()]
+    targets = [
+        {"boxes": torch.from_numpy(t.boxes), "labels": torch.from_numpy(t.labels) + 1, "truth": t} for t in truth()
+    ]
     torch.manual_seed(5)  # which regions are trained on is drawn
     ours = SMALL.training_loss(network, images, truth())
     torch.manual_seed(5)

@@ -49,7 +49,6 @@ GIVEN: list[tuple[str, dict[str, Any]]] = [
     ("Target", {"threads": 2000}),
     ("Target", {"threads": True}),
     ("Target", {"threads": "2"}),
-    ("Target", {"device": "gpu"}),
 ]
 
 

@@ -39,6 +39,7 @@ PROVOKED = {
     "workflows/baseline.py": 1,  # test_sweep.py: a baseline that failed
     "results/front_summary.py": 2,  # system/test_documented.py: the end of a sweep; test_measuring.py: no comparison
     "tracking/sweep_tracker.py": 1,  # here
+    "workflows/confirm.py": 1,  # test_confirm.py: a sweep without a front
     "cli/sweep.py": 1,  # system/test_killed.py: Ctrl-C
     "cli/train.py": 3,  # system/test_train.py: Ctrl-C; system/test_documented.py: the end
     "cli/optimize.py": 1,  # system/test_documented.py

@@ -13,11 +13,11 @@ from paretune.config.job import SHORTEST, Constraint, Job
 from paretune.config.plan import overridden, read_plan
 from paretune.config.recipe import Recipe
 from paretune.core.errors import UserErrors
-from paretune.core.metrics import COSTS, NAMEABLE
+from paretune.core.metrics import METRICS
 from paretune.core.types import InputSize
 from paretune.core.yaml_document import Document
 from paretune.data.synthetic.shapes import Shapes
-from paretune.evaluation.accuracy import METRICS
+from paretune.evaluation import accuracy
 from paretune.evaluation.baseline_difference import CHANGES
 from paretune.profiling.energy.measure import WINDOW
 from paretune.workflows.baseline import first_recipes
@@ -258,7 +258,8 @@ def test_violations(constraint, value, base, violation):
 
 def test_a_drop_is_of_what_is_better_when_larger():
     changes = {"map_delta_low", "map50_delta_low"}
-    assert set(NAMEABLE) == {*COSTS, *METRICS, *changes} - {"confidence"}
+    larger = {name for name, row in METRICS.items() if row.direction == "maximize"}
+    assert larger == {*accuracy.METRICS, *changes} - {"confidence"}
     assert changes < set(CHANGES)
 
 

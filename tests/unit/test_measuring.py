@@ -12,7 +12,6 @@ import pytest
 
 from paretune.config.job import Job
 from paretune.profiling.latency import compare as comparison
-from paretune.profiling.latency import duet
 from paretune.profiling.latency.compare import LatencyRatio
 from paretune.profiling.latency.samples import MeasurementProtocol
 from paretune.workflows import compare_front as finalists
@@ -44,9 +43,11 @@ class Compared:
         pass
 
 
-def test_the_comparison_tells_how_many_images_there_were(bench: TrialContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_comparison_tells_how_many_images_there_were(
+    context: TrialContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(comparison, "compare", lambda *_, **__: Compared())
-    found = finalists.compare_front(bench, TWO)
+    found = finalists.compare_front(context, TWO)
     assert found["images"] == 4
     assert (found["reference"], found["reference_ms"]) == (1, 2.0)
     assert found["latencies"]["0"]["ratio"] == 2
@@ -57,10 +58,12 @@ def test_the_comparison_tells_how_many_images_there_were(bench: TrialContext, mo
 
 
 def test_an_evaluation_on_test_that_fails_leaves_what_was_measured(
-    bench: TrialContext, monkeypatch: pytest.MonkeyPatch
+    context: TrialContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(comparison, "compare", lambda *_, **__: Compared())
-    tested = replace(bench, data=replace(bench.data, splits={**bench.data.splits, "test": bench.data.splits["val"]}))
+    tested = replace(
+        context, data=replace(context.data, splits={**context.data.splits, "test": context.data.splits["val"]})
+    )
     found = finalists.compare_front(tested, TWO)  # there is no artefact in either folder
     assert found["trials"]["1"]["eager"]["speedup"] == 2
     assert found["test"] is None
@@ -72,14 +75,12 @@ class AskedError(Exception):
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> TrialContext:
+def context(tmp_path: Path) -> TrialContext:
     job = Job.model_validate(JOB)
     return TrialContext(job, job.dataset.open(tmp_path / "cache"), tmp_path / "sweep", tmp_path / "baseline")
 
 
-def test_a_trial_is_measured_as_its_job_says(
-    bench: TrialContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_is_measured_as_its_job_says(context: TrialContext, tmp_path: Path) -> None:
     asked: list[Any] = []
 
     def measure(
@@ -88,27 +89,26 @@ def test_a_trial_is_measured_as_its_job_says(
         asked.append((folder, beside, len(images), target, protocol))
         raise AskedError
 
-    monkeypatch.setattr(duet, "measure_duet", measure)
     artefact: Any = SimpleNamespace(folder=tmp_path / "artefact")
     with pytest.raises(AskedError):
-        trial._measure(bench, 2, artefact)
+        trial._measure(context, 2, artefact, trial.Instruments(duet=measure))
     protocol = MeasurementProtocol(
         repetitions=7, spare=1, seconds=0.25, patience=3.0, warmup_seconds=WARMUP, block_samples=3
     )
-    assert asked == [(artefact.folder, None, 4, bench.job.target, protocol)]
+    assert asked == [(artefact.folder, None, 4, context.job.target, protocol)]
 
 
 @pytest.mark.parametrize(("there", "reference"), [([0, 1, 3], 1), ([0, 3], 0), ([], None)])
 def test_a_trial_is_measured_beside_the_fp32_baseline(
-    bench: TrialContext, there: list[int], reference: int | None
+    context: TrialContext, there: list[int], reference: int | None
 ) -> None:
-    write_sweep(bench.folder, [record for record in fake_records() if record.number in there])
-    found = bench.reference(4)
+    write_sweep(context.folder, [record for record in fake_records() if record.number in there])
+    found = context.reference(4)
     assert (None if found is None else found.number) == reference
-    assert bench.reference(0) is None
+    assert context.reference(0) is None
 
 
-def test_the_front_is_compared_as_its_job_says(bench: TrialContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_front_is_compared_as_its_job_says(context: TrialContext, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     def compare(folders: list[Path], images: list[Any], target: Any, **asked_for: Any) -> None:
@@ -118,5 +118,5 @@ def test_the_front_is_compared_as_its_job_says(bench: TrialContext, monkeypatch:
 
     monkeypatch.setattr(comparison, "compare", compare)
     with pytest.raises(AskedError):
-        finalists.compare_front(bench, TWO)
-    assert asked == [([bench.folder / "zero", bench.folder / "one"], 5, 1)]
+        finalists.compare_front(context, TWO)
+    assert asked == [([context.folder / "zero", context.folder / "one"], 5, 1)]

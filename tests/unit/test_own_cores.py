@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from paretune.compression.quantize.onnxruntime_threads import on_own_cores
-from paretune.runtimes.onnx_session import library
+from paretune.runtimes.onnx_session import library, process_cores_only
 from tests_support import ROOT
 
 CODE = """
@@ -40,7 +39,7 @@ def opened(own: bool):
     graph = helper.make_graph([helper.make_node("Abs", ["given"], ["made"])], "abs", edge[:1], edge[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     ort = library()
-    with on_own_cores() if own else nullcontext():
+    with process_cores_only() if own else nullcontext():
         options = ort.SessionOptions()
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 

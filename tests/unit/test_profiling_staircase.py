@@ -20,7 +20,7 @@ from paretune.networks.network_files import layers
 from paretune.profiling import channel_rounding as probe
 from paretune.profiling.channel_rounding import MULTIPLES, ChannelRounding, judged, measure_channel_rounding, widths
 from paretune.profiling.latency.quick_compare import clock_for, interleaved, quick_ratio
-from paretune.profiling.single_layers import DEPTH, LAYERS_IN, SquareConvolution
+from paretune.profiling.single_layers import DEPTH, SquareConvolution, layer_on
 from paretune.runtimes import RUNTIMES
 from paretune.runtimes.eager import Eager
 from paretune.runtimes.onnxruntime import OnnxRuntime
@@ -88,7 +88,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     def run_in(layer: SquareConvolution, *_: object) -> Iterator[Callable[[], None]]:
         yield made.run(layer, 1e-3 * math.ceil(layer.channels / 8))
 
-    monkeypatch.setitem(LAYERS_IN, "onnxruntime", run_in)
+    monkeypatch.setattr(probe, "layer_on", run_in)
     return made
 
 
@@ -123,11 +123,11 @@ def test_times_that_cannot_be_read_are_measured_again(damage: str, clock: Clock,
 
 
 def test_a_runtime_of_whole_networks_only_is_not_probed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(LAYERS_IN, "onnxruntime")
+    monkeypatch.setattr(OnnxRuntime, "runs_single_layers", False)
     assert measure_channel_rounding(OnnxRuntime(), Target()) is None
 
 
-@pytest.mark.parametrize("name", sorted(LAYERS_IN))
+@pytest.mark.parametrize("name", [name for name in RUNTIMES.names if RUNTIMES.load(name)().runs_single_layers])
 @pytest.mark.parametrize("kind", probe.KINDS)
 def test_a_layer_computes_its_convolutions(name: str, kind: str, tmp_path: Path) -> None:
     layer = SquareConvolution(kind, 12)
@@ -135,7 +135,7 @@ def test_a_layer_computes_its_convolutions(name: str, kind: str, tmp_path: Path)
     for weight in layer.weights():
         maps = torch.conv2d(maps, torch.from_numpy(weight), padding=layer.kernel // 2, groups=layer.groups).relu()
     assert len(layer.weights()) == DEPTH
-    with LAYERS_IN[name](layer, RUNTIMES.load(name)(), Target(), tmp_path) as run:
+    with layer_on(layer, RUNTIMES.load(name)(), Target(), tmp_path) as run:
         made = run()
     got = next(iter(made.values())) if name == "openvino" else made[0] if name == "onnxruntime" else made
     np.testing.assert_allclose(np.asarray(got), maps.numpy(), atol=1e-4)
@@ -143,16 +143,16 @@ def test_a_layer_computes_its_convolutions(name: str, kind: str, tmp_path: Path)
 
 def test_a_layer_runs_as_its_runtime_is_told_to(tmp_path: Path) -> None:
     layer = SquareConvolution("3x3", 12)
-    with LAYERS_IN["eager"](layer, Eager(), Target(), tmp_path) as run:
+    with layer_on(layer, Eager(), Target(), tmp_path) as run:
         plain = run()
-    with LAYERS_IN["eager"](layer, Eager(precision="bf16", channels_last=True), Target(), tmp_path) as run:
+    with layer_on(layer, Eager(precision="bf16", channels_last=True), Target(), tmp_path) as run:
         made = run()
     assert made.dtype is torch.bfloat16
     assert made.is_contiguous(memory_format=torch.channels_last)
     assert not plain.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_allclose(made.float().numpy(), plain.numpy(), atol=0.1)
     on_a_gpu = OnnxRuntime(provider="cuda")  # not quietly on the CPU
-    run_in = LAYERS_IN["onnxruntime"](layer, on_a_gpu, Target(), tmp_path)
+    run_in = layer_on(layer, on_a_gpu, Target(), tmp_path)
     with pytest.raises(RuntimeError, match="provider cuda does not run on cpu"), run_in:
         pass
     assert measure_channel_rounding(OnnxRuntime(provider="tensorrt"), Target(device="cuda")) is None
@@ -190,7 +190,7 @@ def test_pruning_rounds_to_what_the_probe_says(monkeypatch: pytest.MonkeyPatch, 
 def test_pruning_rounds_to_eight_where_nothing_can_be_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     step, dense = Prune(ratio=0.3, round_to="auto"), model()
     eight = Prune(ratio=0.3).apply(dense, context(tmp_path))
-    monkeypatch.delitem(LAYERS_IN, "onnxruntime")
+    monkeypatch.setattr(OnnxRuntime, "runs_single_layers", False)
     for runtime, reason in ((None, "there is no runtime"), (OnnxRuntime(), "single layers are not measured on onnxr")):
         pruned = step.apply(dense, context(tmp_path, runtime=runtime))
         assert layers(pruned.network) == layers(eight.network)

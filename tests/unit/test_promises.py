@@ -243,9 +243,9 @@ def test_a_trial_is_compared_with_another_that_is_no_baseline(tmp_path: Path, mo
     monkeypatch.setattr(comparison, "compare", lambda *_, **__: found)
     data: Any = SimpleNamespace(splits={"val": []})
     job: Any = SimpleNamespace(measuring=Measuring(rounds=2), target=None)
-    bench = TrialContext(job, data, tmp_path, tmp_path)
+    context = TrialContext(job, data, tmp_path, tmp_path)
     artefacts = {0: "zero", 1: "one", 5: "five", 7: "seven"}
     asked = finalists.FrontComparison(artefacts, reference=1, seen=[0, 1, 5, 6, 7], pairs=[(7, 5), (5, 0)])
-    told = finalists.compare_front(bench, asked)["trials"]
+    told = finalists.compare_front(context, asked)["trials"]
     assert {name: one["speedup"] for name, one in told["7"].items()} == {"eager": 8, "onnxruntime": 4, "trial_5": 2}
     assert set(told["5"]) == {"eager", "onnxruntime"}

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from paretune.compression.prune.criteria import by_input, make_criterion
+from paretune.compression.prune.criteria import make_criterion
 from paretune.compression.prune.dependency_groups import ChannelGroup, trace_dependency_groups
 from paretune.compression.prune.step import Prune
 from paretune.core.errors import UserError
 from paretune.core.library_names import IMPORTANCES, SENSITIVITIES
 from paretune.core.model import Model
+from paretune.networks.layer_kinds import summed_by_input
 from paretune.networks.network_files import copy_network
 from tests_support_compression import SETTINGS, SIZE, Mixed, MixedDetector, context, model, outputs, pictures, state
 
@@ -93,8 +94,8 @@ def test_gradients_change_nothing_and_are_the_seeds(importance: str, tmp_path: P
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(before[name], tensor) for name, tensor in state(dense.network).items())
     assert all(parameter.grad is None for parameter in dense.network.parameters())
-    assert {len(rows) for kind in kinds for rows in kind.felt.values()} == {4}
-    same, other = (all(torch.equal(kinds[0].felt[n], kinds[k].felt[n]) for n in kinds[0].felt) for k in (1, 2))
+    assert {len(rows) for kind in kinds for rows in kind.changes.values()} == {4}
+    same, other = (all(torch.equal(kinds[0].changes[n], kinds[k].changes[n]) for n in kinds[0].changes) for k in (1, 2))
     assert same
     assert not other
 
@@ -163,7 +164,7 @@ def test_without_norms_too_pruned_is_dense_with_channels_at_zero(importance: str
 
 def test_what_reads_an_input_is_summed_also_in_groups() -> None:
     layer = nn.Conv2d(6, 4, 3, groups=2)
-    found = by_input(layer, layer.weight.detach())
+    found = summed_by_input(layer, layer.weight.detach())
     whole = torch.zeros(4, 6, 3, 3)
     whole[:2, :3], whole[2:, 3:] = layer.weight.detach().chunk(2)
     torch.testing.assert_close(found, whole.sum((0, 2, 3)))

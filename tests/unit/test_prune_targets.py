@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from paretune.compression.prune import run as pruning_rounds
 from paretune.compression.prune import targets as pruning_targets
 from paretune.compression.prune.dependency_groups import ChannelGroup, trace_dependency_groups
-from paretune.compression.prune.ranking import ranked, stages
+from paretune.compression.prune.ranking import rank_channels, stages
 from paretune.compression.prune.step import Prune
-from paretune.compression.prune.targets import MOST, flops_left, layer_flops, nearest, stopwatch
+from paretune.compression.prune.targets import MOST, find_ratio, flops_by_layer, flops_left, stopwatch
 from paretune.core.model import Model
 from paretune.core.target import Target
 from paretune.core.types import InputSize
@@ -54,11 +54,11 @@ SLOW = pytest.mark.slow
 def test_operations_are_known_without_pruning(detector: Detector, size: InputSize) -> None:
     """Of every layer as torch counts them, and what is left of them as counted after the surgery."""
     dense = model(detector, size)
-    flops = layer_flops(dense.network, size)
+    flops = flops_by_layer(dense.network, size)
     assert sum(flops.values()) == dense.flops
     network = copy_network(dense.network)
     with trace_dependency_groups(network, detector, size) as coupling:
-        rising = ranked(coupling.blocks, lambda block: torch.arange(block.channels) + 0.0, None, "local", 1)
+        rising = rank_channels(coupling.blocks, lambda block: torch.arange(block.channels) + 0.0, None, "local", 1)
         doomed = rising.lowest(0.4)
         left = flops_left(flops, coupling.blocks, doomed)
         coupling.remove(doomed)
@@ -99,7 +99,7 @@ def test_the_search_finds_the_step_that_is_nearest(wanted: float, steps: int, po
         asked.append(ratio)
         return left(ratio)
 
-    found = left(nearest(told, wanted, guess=guess, steps=40, close=0.0))
+    found = left(find_ratio(told, wanted, guess=guess, steps=40, close=0.0))
     possible = [left(ratio) for ratio in np.arange(steps + 1) / steps if ratio < MOST - 0.01] + [1.0]
     assert abs(found - wanted) <= min(abs(one - wanted) for one in possible) + 1e-6
     assert len(asked) <= 40
@@ -108,7 +108,7 @@ def test_the_search_finds_the_step_that_is_nearest(wanted: float, steps: int, po
 
 def test_the_search_ends_when_it_is_near_enough() -> None:
     asked: list[float] = []
-    nearest(lambda ratio: asked.append(ratio) or 1 - ratio, 0.5, guess=0.49, steps=9, close=0.02)
+    find_ratio(lambda ratio: asked.append(ratio) or 1 - ratio, 0.5, guess=0.49, steps=9, close=0.02)
     assert asked == [0.49]
 
 
@@ -216,7 +216,7 @@ def test_all_that_computes_shares_the_cpu_but_what_is_timed(
         def load(self, artefact: Artefact, target: Target) -> Any:
             return noted("load", lambda: None)()
 
-    for name in ("make_criterion", "coupled", "ranked", "layer_flops", "copy_network"):
+    for name in ("make_criterion", "trace_dependency_groups", "rank_channels", "flops_by_layer", "copy_network"):
         monkeypatch.setattr(pruning_rounds, name, noted(name, getattr(pruning_rounds, name)))
     monkeypatch.setattr(pruning_targets, "write_artefact", noted("write_artefact", pruning_targets.write_artefact))
     monkeypatch.setattr(pruning_targets, "quick_ratio", noted("quick_ratio", lambda *_, **__: 0.5))
@@ -254,7 +254,7 @@ def test_a_scope_says_with_whom_channels_are_compared(scope: Any, left: list[int
         "head.b": torch.tensor([32.0, 33, 34, 35, 60, 61, 62, 63]),
     }
     blocks = [ChannelGroup(name, 8, 1, (), None) for name in scores]
-    doomed = ranked(blocks, lambda block: scores[block.name], None, scope, 1).lowest(0.5)
+    doomed = rank_channels(blocks, lambda block: scores[block.name], None, scope, 1).lowest(0.5)
     assert [8 - len(channels) for channels in doomed.values()] == left
     for name, channels in doomed.items():
         assert channels == list(range(len(channels))), name
@@ -264,19 +264,19 @@ def test_grouped_channels_go_one_of_each_group_and_the_width_stays_a_multiple() 
     """Six channels in two groups: what is compared is the mean of the groups."""
     scores = torch.tensor([5.0, 1, 9, 5, 3, 9])
     block = ChannelGroup("grouped", 6, 2, (), None)
-    assert ranked([block], lambda _: scores, None, "local", 1).lowest(0.3)["grouped"] == [1, 4]
-    assert ranked([block], lambda _: scores, None, "local", 4).lowest(0.3)["grouped"] == [1, 4]
-    assert ranked([block], lambda _: scores, None, "local", 3).lowest(0.1)["grouped"] == []
+    assert rank_channels([block], lambda _: scores, None, "local", 1).lowest(0.3)["grouped"] == [1, 4]
+    assert rank_channels([block], lambda _: scores, None, "local", 4).lowest(0.3)["grouped"] == [1, 4]
+    assert rank_channels([block], lambda _: scores, None, "local", 3).lowest(0.1)["grouped"] == []
 
 
 def test_a_ratio_is_a_share_of_the_widths_before() -> None:
     block = ChannelGroup("narrowed", 6, 1, (), None)
     for ratio, gone in ((0.2, 0), (0.5, 2), (0.75, 4)):
-        doomed = ranked([block], lambda _: torch.arange(6.0), {"narrowed": 8}, "local", 1).lowest(ratio)
+        doomed = rank_channels([block], lambda _: torch.arange(6.0), {"narrowed": 8}, "local", 1).lowest(ratio)
         assert doomed["narrowed"] == list(range(gone))
 
 
 def test_what_has_no_score_stays() -> None:
     blocks = [ChannelGroup("known", 4, 1, (), None), ChannelGroup("unknown", 4, 1, (), None)]
-    found = ranked(blocks, lambda block: torch.arange(4.0) if block.name == "known" else None, None, "global", 1)
+    found = rank_channels(blocks, lambda block: torch.arange(4.0) if block.name == "known" else None, None, "global", 1)
     assert found.lowest(0.5) == {"known": [0, 1]}

@@ -11,8 +11,8 @@ import pytest
 from onnx import numpy_helper
 
 from paretune.compression.export import Export
+from paretune.compression.quantize.float_layers import agreement
 from paretune.compression.quantize.onnx_quantizers import last_convolutions, prepare
-from paretune.compression.quantize.sensitivity import agreement
 from paretune.compression.quantize.step import Quantize
 from paretune.core.target import Target
 from paretune.core.types import Detections, InputSize

@@ -12,7 +12,7 @@ import torch
 from paretune.compression.base import Context
 from paretune.compression.export import Export
 from paretune.compression.quantize import step as quantize
-from paretune.compression.quantize.accuracy_guard import Candidate, climb
+from paretune.compression.quantize.accuracy_guard import Candidate, try_candidates
 from paretune.compression.quantize.step import Quantize
 from paretune.core.errors import UserError
 from paretune.core.model import Model
@@ -46,7 +46,7 @@ def test_the_first_rung_within_the_limit_is_taken_and_none_after_it_is_made(seed
         assert best.label == files["core"].name == max("abc", key=maps.get)
         return [rung("d"), rung("e")]
 
-    outcome = climb(
+    outcome = try_candidates(
         [rung(name) for name in "abc"],
         further,
         lambda files: 0.6 if files is None else maps[files["core"].name],

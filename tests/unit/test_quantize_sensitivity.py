@@ -14,11 +14,10 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from paretune.compression.export import Export
-from paretune.compression.quantize import sensitivity
-from paretune.compression.quantize.float_layers import integer_layers, layers
+from paretune.compression.quantize import float_layers
+from paretune.compression.quantize.float_layers import agreement, integer_layers, layers, rank
 from paretune.compression.quantize.onnx_quantizers import prepare
-from paretune.compression.quantize.plan import CALIBRATION, KEPT, QuantizationFiles, QuantizationPlan, told
-from paretune.compression.quantize.sensitivity import agreement, rank
+from paretune.compression.quantize.plan import CALIBRATION, KEPT, QuantizationFiles, QuantizationPlan, read_metadata
 from paretune.compression.quantize.step import Quantize
 from paretune.core.model import Model
 from paretune.core.types import Detections, Floats, InputSize, Thresholds
@@ -136,8 +135,8 @@ def test_layers_put_back_into_float_one_after_another_are_all_named(tmp_path: Pa
     source, made = onnx.load(work.floats["core"]).graph, onnx.load(twice).graph
     in_float = layers(source).keys() - integer_layers(made, source).keys()
     assert len(in_float) == 3
-    assert sorted(told(twice, KEPT)) == sorted(in_float)
-    assert told(twice, CALIBRATION)["images"] == ["train-0", "train-1", "train-2", "train-3"]
+    assert sorted(read_metadata(twice, KEPT)) == sorted(in_float)
+    assert read_metadata(twice, CALIBRATION)["images"] == ["train-0", "train-1", "train-2", "train-3"]
 
 
 @pytest.mark.slow
@@ -147,14 +146,14 @@ def test_files_for_tensorrt_are_compared_as_it_adds_up_and_others_as_this_cpu_do
 ) -> None:
     """Sums of signed integers are cut off on a CPU without VNNI: that would be taken for a layer's harm."""
     seen: list[bool] = []
-    real = sensitivity.open_session
+    real = float_layers.open_session
 
     def opened(file: Path, threads: int, *, exact: bool = False) -> object:
         if file.name.endswith(".alone.onnx"):
             seen.append(exact)
         return real(file, threads, exact=exact)
 
-    monkeypatch.setattr(sensitivity, "open_session", opened)
+    monkeypatch.setattr(float_layers, "open_session", opened)
     bright = model()
     with torch.no_grad():
         for layer in (bright.network.same[0], bright.network.plain[0]):

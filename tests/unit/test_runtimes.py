@@ -110,7 +110,7 @@ def test_openvino_takes_a_file_whose_weights_are_halves(network, model_file, tmp
 
 def test_openvino_refuses_files_that_are_not_the_detectors(network, model_file, tmp_path):
     larger = artefact_of(tmp_path / "larger", file=model_file, runtime=OpenVino(), size=InputSize(32, 32))
-    with pytest.raises(RuntimeError, match=r"expected \(1, 3, 32, 32\)"):
+    with pytest.raises(RuntimeError, match=r"expected one float input .images. of shape \(1, 3, 32, 32\)"):
         OpenVino().load(larger, Target())
     half = onnx_of(network, SIZE, tmp_path / "half.onnx", outputs=("boxes",))
     with pytest.raises(RuntimeError, match="has no output 'scores'; it has boxes"):
@@ -162,7 +162,7 @@ def test_eager_runs_in_the_precision_asked_for(network, tmp_path, precision, sha
 
 def test_eager_in_another_precision_than_asked_for_is_refused(network):
     with pytest.raises(RuntimeError, match="the network's weights are fp16, not fp32"):
-        eager.told(network.half(), Target(), "fp32")
+        eager.read_facts(network.half(), Target(), "fp32")
 
 
 @pytest.mark.slow

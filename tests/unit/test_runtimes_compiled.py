@@ -32,7 +32,7 @@ from paretune.runtimes.aot_program import AotProgram
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.base import NetworkRunner
 from paretune.runtimes.compiled import Compiled
-from paretune.runtimes.eager import ArrayConversion, Eager, EagerPrecision, ready
+from paretune.runtimes.eager import ArrayConversion, Eager, EagerPrecision, load_for_inference
 from paretune.storage.atomic_files import new_folder
 from paretune.system import machine_cache as caching
 from tests_support_profiling import FAKE_ROW, FakeDetector
@@ -382,7 +382,7 @@ def test_a_stored_network_with_batch_norms_is_traced_in_halves(precision: EagerP
     artefact = write_artefact(
         tmp_path / "artefact", model, detector=detector, runtime=Eager(), recipe_tree={}, classes=("a", "b")
     )
-    network = ready(artefact, Target(), precision)
+    network = load_for_inference(artefact, Target(), precision)
     assert sum(isinstance(module, nn.BatchNorm2d) for module in network.modules()) > 10
     images = ArrayConversion("cpu", precision).tensor(batch_of(size))
     traced: Any = torch.compile(network, fullgraph=True, dynamic=False, backend="eager")

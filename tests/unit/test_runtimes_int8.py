@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from paretune.compression.quantize.step import Quantize
-from paretune.compression.quantize.torch_int8 import int8_of, observed, predictors, quantize_network
+from paretune.compression.quantize.torch_int8 import input_ranges, int8_of, predictors, quantize_network
 from paretune.config.recipe import Recipe
 from paretune.core.errors import UserError
 from paretune.core.model import Model
@@ -29,7 +29,7 @@ from paretune.networks.int8_layers import LARGEST_WEIGHT, Int8Conv2d, Int8Linear
 from paretune.networks.layer_chain import Chain, FoldedBatchNorm
 from paretune.networks.network_files import load_network, save_network
 from paretune.runtimes.artefact_writer import write_artefact
-from paretune.runtimes.eager import Eager, ready
+from paretune.runtimes.eager import Eager, load_for_inference
 from paretune.runtimes.predictor import load_predictor
 from tests_support_compression import SIZE, MixedDetector, context, model, outputs, pictures, same_state, state
 
@@ -164,7 +164,7 @@ def test_ranges_are_the_extremes_of_what_a_layer_was_given() -> None:
         outputs_of(network, image)
     for hook in hooks:
         hook.remove()
-    found = observed(network, MixedDetector(), layers, images, "minmax")
+    found = input_ranges(network, MixedDetector(), layers, images, "minmax")
     for name, inputs in seen.items():
         together = torch.cat(inputs)
         assert found[name] == (min(0.0, float(together.min())), max(0.0, float(together.max())))
@@ -180,8 +180,8 @@ def test_percentile_leaves_out_one_value_in_ten_thousand() -> None:
     network, images = model().network, calibration(InputSize(160, 120), 2)
     images[0][0, 0, 0, 0] = 50.0  # one of 115,200
     layers = {"stem.0": network.stem[0]}
-    assert observed(network, MixedDetector(), layers, images, "minmax")["stem.0"] == (0.0, 50.0)
-    low, high = observed(network, MixedDetector(), layers, images, "percentile")["stem.0"]
+    assert input_ranges(network, MixedDetector(), layers, images, "minmax")["stem.0"] == (0.0, 50.0)
+    low, high = input_ranges(network, MixedDetector(), layers, images, "percentile")["stem.0"]
     assert low == 0
     assert high == pytest.approx(1.0, abs=2 * 50 / 8192)
 
@@ -330,7 +330,7 @@ def test_a_gpu_has_no_such_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         tmp_path / "a", Model(made, None, SIZE), detector=detector, runtime=Eager(), recipe_tree={}, classes=("a", "b")
     )
     with pytest.raises(RuntimeError, match="INT8 layers for a CPU only"):
-        ready(artefact, Target(device="cuda"), "fp32")
+        load_for_inference(artefact, Target(device="cuda"), "fp32")
 
 
 def test_a_damaged_manifest_is_one_line(tmp_path: Path) -> None:

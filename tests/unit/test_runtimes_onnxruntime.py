@@ -21,7 +21,7 @@ from paretune.core.types import InputSize
 from paretune.detectors import DETECTORS
 from paretune.runtimes import onnx_session as onnxsession
 from paretune.runtimes import onnxruntime
-from paretune.runtimes.onnx_header import check_integers, contents_of
+from paretune.runtimes.onnx_header import check_tensorrt_integers, contents_of
 from paretune.runtimes.onnx_session import open_session
 from paretune.runtimes.onnxruntime import OnnxRuntime
 from paretune.runtimes.tensorrt import TensorRt, halved
@@ -66,7 +66,7 @@ def test_what_a_file_holds_is_what_onnx_reads(model_file, tmp_path, form):
     assert found.for_tensorrt == (form in {"float", "half"})  # zero points are not 0
     if not found.for_tensorrt:
         with pytest.raises(RuntimeError, match=r"TensorRT does not read the INT8 of made.onnx, which is for CPUs"):
-            check_integers(file)
+            check_tensorrt_integers(file)
 
 
 @pytest.mark.parametrize("form", ["QDQ", "QOperator", "dynamic"])

@@ -13,9 +13,9 @@ from torch import nn
 from paretune.compression.export import Export
 from paretune.compression.finetune import Finetune
 from paretune.compression.sparsify import Sparsify
-from paretune.training import trainer as stepping
+from paretune.training.checkpoint import TrainingState
 from paretune.training.loop import Options, train
-from paretune.training.sparsity_mask import SparsityMask
+from paretune.training.optimizer import SparsityMask
 from tests_support_compression import SETTINGS, SIZE, context, model, same_state, state
 
 PREDICTORS = {"box", "score"}
@@ -118,7 +118,7 @@ def test_zeros_outlive_a_resumed_training(tmp_path: Path) -> None:
     def trained(**options):
         network = Sparsify(sparsity=0.7).apply(model(), used).network.train()
         on_epoch = lambda epoch: states.append(  # noqa: E731
-            stepping.State(**{**vars(epoch.state), "network": {n: t.clone() for n, t in epoch.state.network.items()}})
+            TrainingState(**{**vars(epoch.state), "network": {n: t.clone() for n, t in epoch.state.network.items()}})
         )
         split = used.data.splits["train"]
         more = Options(keep_zeros=True, **options)

@@ -318,17 +318,3 @@ def test_a_space_is_used_up_once_nothing_of_it_runs_any_more(study, tmp_path, mo
     asked.tell(record(running[1], state="failed"))
     with pytest.raises(SpaceExhausted):
         asked.propose()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SAMPLERS.names)
-def test_every_sampler_proposes_inside_the_space(study, name):
-    asked = study(sampler=SAMPLERS.load(name)())
-    asked.tell(record(asked.propose()))
-    asked.propose()
-    for index in range(12):
-        proposal = asked.propose()
-        ratio = proposal.recipe["steps"][0]["prune"]["ratio"]
-        assert min(abs(ratio - k / 10) for k in range(7)) < 1e-12
-        assert proposal.recipe["input_size"] in range(64, 289, 32)
-        asked.tell(record(proposal, map=0.5 - ratio / 3, latency_ms_p50=10 - index / 4))

@@ -13,12 +13,11 @@ from paretune.cli.main import main
 from paretune.config.plan import read_plan
 from paretune.config.recipe import Recipe
 from paretune.core.errors import UserError
-from paretune.distributed import tune_trials as trials
 from paretune.profiling.energy import measure as energy
 from paretune.results.sweep_folder import Sweep, new_sweep
 from paretune.runtimes import eager
 from paretune.runtimes.openvino import OpenVino
-from paretune.storage.trial_record import UNFIT, Record, read_records, write_record
+from paretune.storage.trial_record import RUNTIME_UNAVAILABLE, Record, read_records, write_record
 from paretune.workflows.machine_check import refuse_unfit_machine
 from paretune.workflows.sweep import run_trials
 from paretune.workflows.sweep_reporter import SweepReporter
@@ -75,16 +74,14 @@ def states(sweep: Sweep) -> list[tuple[int, str]]:
     return [(record.number, record.state) for record in read_records(sweep.folder)]
 
 
-def test_a_baseline_that_failed_ends_the_sweep_and_is_run_again_on_resume(
-    job: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_a_baseline_that_failed_ends_the_sweep_and_is_run_again_on_resume(job: Path, capsys: Any) -> None:
     sweep = new_sweep(read_plan(job), "one")
-    monkeypatch.setattr(trials, "run_trials", broken := Tune(sweep, {0}))
+    broken = Tune(sweep, {0})
     with pytest.raises(UserError, match=r"the measuring process died\nto run it again: paretune resume one$"):
-        run_trials(sweep, Quiet(sweep), share=2)
+        run_trials(sweep, Quiet(sweep), share=2, tuner=broken)
     assert broken.ran == [0]
-    monkeypatch.setattr(trials, "run_trials", whole := Tune(sweep, set()))
-    run_trials(sweep, Quiet(sweep), share=2)
+    whole = Tune(sweep, set())
+    run_trials(sweep, Quiet(sweep), share=2, tuner=whole)
     assert "trial 0 is a baseline and failed; it is run again" in capsys.readouterr().out
     assert whole.ran == [0, 1, 2, 3]
     assert states(sweep) == [(number, "complete") for number in range(4)]
@@ -98,31 +95,31 @@ def test_a_baseline_that_failed_ends_the_sweep_and_is_run_again_on_resume(
     ],
     ids=["objectives", "constraints"],
 )
-def test_a_baseline_without_a_metric_that_is_asked_for_ends_the_sweep(
-    job: Path, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_baseline_without_a_metric_that_is_asked_for_ends_the_sweep(job: Path, asked: dict[str, Any]) -> None:
     """No other trial would have it, and every one would be in vain."""
     sweep = new_sweep(read_plan(job, asked), "one")
-    monkeypatch.setattr(trials, "run_trials", tune := Tune(sweep, set(), {"memory_mib_peak": "it hides"}))
+    tune = Tune(sweep, set(), {"memory_mib_peak": "it hides"})
     (place,) = asked
     for ran in ([0], [0]):  # on resume it is told again, and nothing is run
         with pytest.raises(
             UserError, match=f"^{place}.memory_mib_peak: not known of trial 0.*: it hides; name another"
         ):
-            run_trials(sweep, Quiet(sweep), share=2)
+            run_trials(sweep, Quiet(sweep), share=2, tuner=tune)
         assert tune.ran == ran
 
 
-def test_the_other_baseline_stops_nothing_and_is_run_again_before_what_is_left(
-    job: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_other_baseline_stops_nothing_and_is_run_again_before_what_is_left(job: Path) -> None:
     sweep = new_sweep(read_plan(job), "one")
     stopped = Tune(sweep, {1, 2})
-    monkeypatch.setattr(trials, "run_trials", lambda *words, count, **more: stopped(*words, count=count - 1, **more))
-    run_trials(sweep, Quiet(sweep), share=2)
+    run_trials(
+        sweep,
+        Quiet(sweep),
+        share=2,
+        tuner=lambda *words, count, **more: stopped(*words, count=count - 1, **more),
+    )
     assert states(sweep) == [(0, "complete"), (1, "failed"), (2, "failed")]
-    monkeypatch.setattr(trials, "run_trials", whole := Tune(sweep, set()))
-    run_trials(sweep, Quiet(sweep), share=2)
+    whole = Tune(sweep, set())
+    run_trials(sweep, Quiet(sweep), share=2, tuner=whole)
     assert whole.ran == [1, 3]
     assert states(sweep) == [(0, "complete"), (1, "complete"), (2, "failed"), (3, "complete")]
 
@@ -136,14 +133,13 @@ def test_a_runtime_that_was_installed_since_is_tried_again_where_this_machine_ca
     Path("space.yaml").write_text(SPACE.replace("runtime: onnxruntime", both))
     sweep = new_sweep(read_plan(job, {"search.trials": 12}), "one")
     begun = Tune(sweep, set())
-    monkeypatch.setattr(trials, "run_trials", lambda *words, **more: begun(*words, **more | {"count": 2}))
-    run_trials(sweep, Quiet(sweep), share=2)
+    run_trials(sweep, Quiet(sweep), share=2, tuner=lambda *words, **more: begun(*words, **more | {"count": 2}))
     recipe = {"input_size": 128, "steps": [], "runtime": "openvino"}
     failed = Record.failed(2, Recipe.model_validate(recipe).tree(), {}, "sampled", "UserError: not installed here")
-    write_record(sweep.folder, replace(failed, facts={UNFIT: True}))
+    write_record(sweep.folder, replace(failed, facts={RUNTIME_UNAVAILABLE: True}))
     monkeypatch.setattr(OpenVino, "unsupported_reason", lambda *_: "not installed here" if missing else None)
-    monkeypatch.setattr(trials, "run_trials", rest := Tune(sweep, set()))
-    run_trials(sweep, Quiet(sweep), share=share)
+    rest = Tune(sweep, set())
+    run_trials(sweep, Quiet(sweep), share=share, tuner=rest)
     assert rest.ran == list(range(3, 12))
     ran = {next(iter(record.recipe["runtime"])) for record in read_records(sweep.folder)[3:]}
     assert ran == ({"openvino", "onnxruntime"} if share and not missing else {"onnxruntime"})

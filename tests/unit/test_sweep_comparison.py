@@ -16,8 +16,9 @@ from paretune.distributed import ray_session as session
 from paretune.reports.front_page import FrontView, front_html
 from paretune.results.front_summary import comparison_of, front_of, front_text
 from paretune.results.sweep_folder import Sweep
-from paretune.workflows import front_comparison
 from paretune.workflows import sweep as module
+from paretune.workflows.sweep import SweepResult
+from paretune.workflows.sweep_reporter import SweepReporter
 from tests_support_records import OBJECTIVES, comparison, fake_records, write_sweep
 
 JOB = {
@@ -37,19 +38,15 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
     facts = {"paretune": "0", "name": "demo", "created": 0.0, "job": Job.model_validate(JOB).tree()}
     (made.folder / "sweep.json").write_text(json.dumps(facts))
     write_sweep(made.folder, fake_records())
-    for name in ("take_baseline", "train_baseline", "refuse_impossible", "run_trials"):
+    for name in ("take_baseline", "train_baseline", "refuse_impossible"):
         monkeypatch.setattr(module, name, lambda *_, **__: None)
     monkeypatch.setattr(session, "session", lambda *_, **__: nullcontext())
     monkeypatch.setattr(session, "cores", lambda: 1)
-    monkeypatch.setattr(module, "Reporter", Quiet)
     return made
 
 
-class Quiet:
+class Quiet(SweepReporter):
     """A reporter without a log."""
-
-    def __init__(self, sweep: Sweep) -> None:
-        self._sweep = sweep
 
     def say(self, text: str) -> None:
         pass
@@ -58,20 +55,21 @@ class Quiet:
         pass
 
     def finished(self) -> None:
-        print(front_text(self._sweep))
+        print(front_text(self.sweep))
 
 
-def test_a_comparison_that_fails_is_told_and_resume_tries_again(
-    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def run(sweep: Sweep, measure: Any, **more: Any) -> SweepResult:
+    return module.run_sweep(sweep, reporter=Quiet(sweep), measure=measure, **more)
+
+
+def test_a_comparison_that_fails_is_told_and_resume_tries_again(sweep: Sweep, capsys: Any) -> None:
     asked = []
 
     def fails(*given: Any) -> dict[str, Any]:
         asked.append(given)
         raise RuntimeError("the measuring process\nwas killed by SIGKILL: <out of memory>")
 
-    monkeypatch.setattr(front_comparison, "compare_front", fails)
-    outcome = module.run_sweep(sweep)
+    outcome = run(sweep, fails)
     assert outcome.finished
     assert sweep.finished
     assert len(outcome.records) == 14
@@ -84,13 +82,16 @@ def test_a_comparison_that_fails_is_told_and_resume_tries_again(
     assert "Speed-ups are not known: the measuring process was killed by SIGKILL: &lt;out of memory&gt;." in page
 
     measured = {**comparison(), "notes": ["few_images: measured on 24 images, 100 are usual"]}
-    monkeypatch.setattr(front_comparison, "compare_front", lambda *given: asked.append(given) or measured)
-    assert module.run_sweep(sweep).finished
+
+    def measure(*given: Any) -> dict[str, Any]:
+        return asked.append(given) or measured
+
+    assert run(sweep, measure).finished
     assert comparison_of(sweep) == measured
     said = capsys.readouterr().out
     assert "few_images: measured on 24 images" in said
     assert "not known" not in said
-    assert module.run_sweep(sweep).finished
+    assert run(sweep, measure).finished
     assert len(asked) == 2  # what is there is not measured again
 
 
@@ -103,9 +104,9 @@ def test_on_a_cluster_the_front_is_measured_where_trials_run(sweep: Sweep, monke
         where.append("node")
         return cloudpickle.loads(cloudpickle.dumps(work))()
 
-    def measured(bench: Any, finalists: Any) -> dict[str, Any]:
+    def measured(context: Any, finalists: Any) -> dict[str, Any]:
         assert where == ["node"]
-        assert bench.folder == sweep.folder.resolve()
+        assert context.folder == sweep.folder.resolve()
         assert {0, 1} <= set(finalists.artefacts)
         return {**comparison(), "notes": ["told there"]}
 
@@ -113,18 +114,14 @@ def test_on_a_cluster_the_front_is_measured_where_trials_run(sweep: Sweep, monke
     job = {**JOB, "resources": {"cpu": 2, "gpu": 1, "custom": {"target": 1}}}
     facts.write_text(json.dumps({**json.loads(facts.read_text()), "job": Job.model_validate(job).tree()}))
     monkeypatch.setattr(session, "on_a_node", on_a_node)
-    monkeypatch.setattr(front_comparison, "compare_front", measured)
-    assert module.run_sweep(sweep, address="auto").finished
+    assert run(sweep, measured, address="auto").finished
     assert on_nodes == [({"CPU": 2, "GPU": 1, "target": 1}, sweep.runs, "auto")]
     assert comparison_of(sweep) == {**comparison(), "notes": ["told there"]}
 
 
-def test_a_target_with_more_threads_than_there_are_cores_ends_no_sweep(
-    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_target_with_more_threads_than_there_are_cores_ends_no_sweep(sweep: Sweep) -> None:
     def fails(*_: Any) -> dict[str, Any]:
         raise UserError("4 threads, and this process may use 2")
 
-    monkeypatch.setattr(front_comparison, "compare_front", fails)
-    assert module.run_sweep(sweep).finished
+    assert run(sweep, fails).finished
     assert comparison_of(sweep) == {"reason": "4 threads, and this process may use 2", "trials": {}}

@@ -23,9 +23,8 @@ from paretune.training.augmentation import (
     seen,
     zoomed_out,
 )
-from paretune.training.augmentation_settings import Augment
 from paretune.training.loader import Batches
-from paretune.training.settings import Training
+from paretune.training.settings import Augment, Training
 
 SIZE = InputSize(96, 64)
 GREY = 114
@@ -237,3 +236,19 @@ def test_mosaics_come_from_pictures_that_were_read_once():
     split = Split()
     epochs(Batches(split, Preprocess("letterbox"), SIZE, batch=3, augment=EVERYTHING, readers=1), range(6))
     assert split.reads == len(split)
+
+
+def test_entries_to_ignore_stay_while_any_part_of_them_is_seen_and_draw_no_crop():
+    boxes = np.array([[40, 20, 60, 40], [0, 0, 96, 64]], np.float32)
+    truth = Annotations(boxes, np.array([0, 1]), np.array([False, True]))
+    picture = AugmentedImage(np.zeros((64, 96, 3), np.uint8), truth)
+    left = seen(truth, boxes - np.float32(55), 96, 64)  # a quarter of a side of the object, and less of the crowd
+    assert left.boxes.tolist() == [[0, 0, 41, 9]]
+    assert left.ignore.tolist() == [True]
+    for seed in range(20):
+        found = cropped(picture, np.random.default_rng(seed)).annotations
+        alone = cropped(AugmentedImage(picture.image, annotations(boxes[0])), np.random.default_rng(seed))
+        height, width = alone.image.shape[:2]
+        assert found.boxes.tolist() == [*alone.annotations.boxes.tolist(), [0, 0, width, height]]
+    only = AugmentedImage(picture.image, Annotations(boxes, np.array([0, 1]), np.ones(2, bool)))
+    assert cropped(only, np.random.default_rng(0)) is only

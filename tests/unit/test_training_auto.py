@@ -15,12 +15,12 @@ from paretune.config.job import Job
 from paretune.config.plan import read_plan
 from paretune.core.errors import UserError, UserErrors
 from paretune.core.types import Annotations, Image, InputSize
-from paretune.data.statistics import SplitStatistics, statistics
+from paretune.data.statistics import SplitStatistics, split_statistics
 from paretune.detectors.base import Detector
 from paretune.detectors.faster_rcnn.detector import FasterRcnn
 from paretune.detectors.ssd.detector import Ssd
 from paretune.detectors.yolox.detector import Yolo
-from paretune.training.auto_rules import AutoRules, suited
+from paretune.training.auto_rules import AutoRules, detector_fields
 from paretune.training.settings import Training
 from paretune.workflows.train import open_place, run_training
 from tests_support import ROOT
@@ -72,7 +72,7 @@ def test_pretrained_weights_begin_frozen_and_with_smaller_steps() -> None:
     assert begun["training.lr"] < fresh["training.lr"]
     assert 0 < begun["training.freeze_epochs"] < begun["training.epochs"]
     assert "training.freeze_epochs" not in fresh
-    assert suited(Ssd(weights="COCO_V1"), FEW, InputSize(320, 320)) == []  # they were trained with their boxes
+    assert detector_fields(Ssd(weights="COCO_V1"), FEW, InputSize(320, 320)) == []  # they were trained with their boxes
 
 
 def test_no_picture_is_mirrored_where_classes_are_sides() -> None:
@@ -105,10 +105,10 @@ def test_more_time_or_smaller_objects_make_the_input_larger() -> None:
 
 
 def test_default_boxes_follow_the_objects() -> None:
-    small = {c.field: c.value for c in suited(Ssd(), FEW, InputSize(224, 224))}
+    small = {c.field: c.value for c in detector_fields(Ssd(), FEW, InputSize(224, 224))}
     assert small["detector.ssd.smallest"] == FEW.smallest
-    assert suited(Ssd(smallest=0.3), FEW, InputSize(224, 224))[0].field == "detector.ssd.largest"
-    (anchor,) = suited(FasterRcnn(), FEW, InputSize(256, 192))
+    assert detector_fields(Ssd(smallest=0.3), FEW, InputSize(224, 224))[0].field == "detector.ssd.largest"
+    (anchor,) = detector_fields(FasterRcnn(), FEW, InputSize(256, 192))
     assert anchor.value == 32  # 0.12 of 222 pixels
 
 
@@ -136,7 +136,7 @@ class Boxes:
 
 
 def test_the_statistics_are_those_of_the_boxes_that_count() -> None:
-    found = statistics(Boxes())
+    found = split_statistics(Boxes())
     sides = np.array([10, 20, 30, 40]) / np.sqrt(100 * 200)
     assert (found.images, found.boxes, found.classes, found.objects) == (4, 4, 2, 1)
     assert (found.width, found.height, found.aspect) == (100, 200, 0.5)

@@ -20,7 +20,7 @@ SIZE = InputSize(64, 48)
 
 
 class Split:
-    """Pictures whose first pixel tells their number, each with one good box and two useless ones."""
+    """Pictures whose first pixel tells their number, each with one good box, one without area and one to ignore."""
 
     classes = ("a", "b")
 
@@ -115,10 +115,11 @@ def test_a_batch_is_what_preprocess_makes_of_each_image(preprocess: Preprocess) 
     )
 
 
-def test_only_boxes_that_can_be_learnt_from_are_given_in_pixels_of_the_input() -> None:
+def test_boxes_with_an_area_are_given_in_pixels_of_the_input() -> None:
     ((_, annotations),) = list(Batches(Split(1), LETTERBOX, SIZE, batch=1).epoch(0))
-    np.testing.assert_allclose(annotations[0].boxes, [[6.4, 8, 32, 24]], rtol=1e-6)
-    assert annotations[0].labels.tolist() == [1]
+    np.testing.assert_allclose(annotations[0].boxes, [[6.4, 8, 32, 24], [0, 0, 40, 40]], rtol=1e-6)
+    assert annotations[0].labels.tolist() == [1, 0]
+    assert annotations[0].ignore.tolist() == [False, True]  # a loss leaves out what lies there
     none = Annotations(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, bool))
     assert usable(none).boxes.shape == (0, 4)
 

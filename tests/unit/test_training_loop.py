@@ -18,11 +18,10 @@ from paretune.core.types import Annotations, InputSize, Thresholds
 from paretune.data.preprocess import Preprocess
 from paretune.detectors.yolox.detector import Yolo
 from paretune.training.checkpoint import FILE, TrainingState, load_state, save_state
-from paretune.training.ema import ModelEma
-from paretune.training.learning_rate import learning_rate
 from paretune.training.loop import Epoch, Options, pick_device, train
-from paretune.training.optimizer import make_optimizer
+from paretune.training.optimizer import ModelEma, make_optimizer
 from paretune.training.settings import Training
+from paretune.training.trainer import learning_rate
 from tests_support_training import Squares
 
 TINY = Yolo(width=0.0625, depthwise=False)
@@ -58,7 +57,7 @@ def test_a_frozen_backbone_stays_as_it_is_and_is_trained_afterwards() -> None:
     seen = [weights(network)]
     settings = QUICK.model_copy(update={"epochs": 2, "freeze_epochs": 1, "ema": 0.0})
     train(network, TINY, Squares(8), SIZE, settings, on_epoch=lambda _: seen.append(weights(network)))
-    (backbone,) = TINY.features_from
+    (backbone,) = TINY.distill_features
     held = [name for name in seen[0] if name.startswith(f"{backbone}.")]
     others = [name for name in seen[0] if name not in held and seen[0][name].is_floating_point()]
     assert all(torch.equal(seen[0][name], seen[1][name]) for name in held)  # statistics of its norms, too

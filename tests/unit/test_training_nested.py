@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -80,8 +81,12 @@ with session(Path(sys.argv[1]), nested=True):
 
 
 def test_a_stopped_trial_gives_its_workers_room_to_the_next(tmp_path: Path) -> None:
+    """Also where somebody has started another Ray before, and its address still stands in Ray's own folder."""
+    (tmp_path / "other" / "ray").mkdir(parents=True)
+    (tmp_path / "other" / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
     command = [sys.executable, "-c", CODE, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
+    places = {**os.environ, "RAY_TMPDIR": str(tmp_path / "other")}
+    done = subprocess.run(command, cwd=ROOT, env=places, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     seen = json.loads(done.stdout.partition("SEEN ")[2])
     assert seen["ended"] == [[2, False], [2, True]]

@@ -19,11 +19,11 @@ from paretune.core.library_names import OPTIMIZERS
 from paretune.core.types import InputSize
 from paretune.detectors.yolox.detector import Yolo
 from paretune.training import mixed_precision as precision
-from paretune.training.learning_rate import learning_rate
 from paretune.training.mixed_precision import MixedPrecision, computed_in, native_bfloat16
 from paretune.training.multi_scale import drawn, multi_scale_unsupported_reason, sizes_around
 from paretune.training.optimizer import decay_groups, make_optimizer
 from paretune.training.settings import MOMENTUM_IS, Training
+from paretune.training.trainer import learning_rate
 from tests_support import ROOT
 
 STEPS = 7

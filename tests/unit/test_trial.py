@@ -18,13 +18,13 @@ from paretune.core.target import Target
 from paretune.core.types import LeftOut
 from paretune.detectors import DETECTORS
 from paretune.networks.network_files import save_network
-from paretune.profiling.energy import measure as energy
 from paretune.profiling.energy.measure import Energy
 from paretune.runtimes import openvino
 from paretune.runtimes.predictor import Predictor
 from paretune.storage.trial_record import Record
 from paretune.workflows import trial
 from paretune.workflows.recipe_source import read_source
+from paretune.workflows.trial import Instruments
 from paretune.workflows.trial_context import TrialContext
 from tests_support_compression import MixedDetector, model
 
@@ -61,11 +61,17 @@ class NoLatency:
     def metrics(self) -> dict[str, float]:
         return {}
 
+    def save_samples(self, file: Path) -> None:
+        pass
+
+
+def no_latency(*_: Any) -> Any:
+    return NoLatency()
+
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialContext:
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialContext:
     monkeypatch.setitem(DETECTORS.rows, "mixed", "tests_support_compression:MixedDetector")
-    monkeypatch.setattr(trial, "_measure", lambda _bench, number, _artefact: (NoLatency(), number))
     before = torch.get_num_threads()
     job = Job.model_validate(JOB)
     save_network(model(MixedDetector()).network, tmp_path / "baseline")
@@ -73,13 +79,14 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialContext:
     torch.set_num_threads(before)
 
 
-def ran(bench: TrialContext, **recipe: Any) -> Record:
-    return trial.run(bench, 2, Recipe.model_validate({"input_size": "64x48", **recipe}), origin="sampled")
+def ran(context: TrialContext, instruments: Instruments = Instruments(duet=no_latency), **recipe: Any) -> Record:  # noqa: B008
+    what = Recipe.model_validate({"input_size": "64x48", **recipe})
+    return trial.run(context, 2, what, origin="sampled", instruments=instruments)
 
 
 @pytest.mark.parametrize(("promised", "threads"), [("", 2), ("1", 1), ("2", 2), ("64", 2)])
 def test_it_trains_with_its_share_of_the_cores_it_may_run_on(
-    bench: TrialContext, monkeypatch: pytest.MonkeyPatch, promised: str, threads: int
+    context: TrialContext, monkeypatch: pytest.MonkeyPatch, promised: str, threads: int
 ) -> None:
     seen = []
 
@@ -88,16 +95,16 @@ def test_it_trains_with_its_share_of_the_cores_it_may_run_on(
         raise ValueError("enough seen")
 
     free = {"training": {"threads": 0}}
-    monkeypatch.setattr(trial, "build", build)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5, 7})
     monkeypatch.setenv("OMP_NUM_THREADS", promised)
-    ran(dataclasses.replace(bench, job=Job.model_validate(JOB | free)), runtime="eager")
+    ran(dataclasses.replace(context, job=Job.model_validate(JOB | free)), Instruments(build), runtime="eager")
     assert seen == [threads]
 
 
-def test_an_artefact_that_is_its_network_is_told_so(bench: TrialContext) -> None:
+def test_an_artefact_that_is_its_network_is_told_so(context: TrialContext) -> None:
     lost = LeftOut("boxes", 2, "without area", "a.xml: object 1")
-    record = ran(dataclasses.replace(bench, data=dataclasses.replace(bench.data, left_out=(lost,))), runtime="eager")
+    data = dataclasses.replace(context.data, left_out=(lost,))
+    record = ran(dataclasses.replace(context, data=data), runtime="eager")
     assert record.facts["left_out"] == [dataclasses.asdict(lost)]
     assert record.state == "complete", record.failure
     assert record.metrics["parity_error"] < 1e-5
@@ -106,18 +113,18 @@ def test_an_artefact_that_is_its_network_is_told_so(bench: TrialContext) -> None
 
 @pytest.mark.parametrize("steps", [[], [{"quantize": {"images": 8}}]], ids=["float", "int8"])
 def test_an_image_goes_through_the_artefact_once(
-    bench: TrialContext, monkeypatch: pytest.MonkeyPatch, steps: Any
+    context: TrialContext, monkeypatch: pytest.MonkeyPatch, steps: Any
 ) -> None:
     asked, infer = [], Predictor.__call__
     monkeypatch.setattr(Predictor, "__call__", lambda self, image: asked.append(image) or infer(self, image))
-    record = ran(bench, runtime="eager", steps=steps)
+    record = ran(context, runtime="eager", steps=steps)
     assert record.state == "complete", record.failure
     assert len(asked) == 4
     assert ("parity_map" in record.metrics) == bool(steps)
 
 
-def test_what_an_inference_takes_is_told_or_why_it_is_not(bench: TrialContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = ran(bench, runtime="eager")
+def test_what_an_inference_takes_is_told_or_why_it_is_not(context: TrialContext) -> None:
+    record = ran(context, runtime="eager")
     assert record.reasons["energy_mj_image"] == "it is not taken: measuring.energy is 0"
     assert record.facts["energy"].startswith("unavailable:")
     asked = []
@@ -127,56 +134,56 @@ def test_what_an_inference_takes_is_told_or_why_it_is_not(bench: TrialContext, m
         why = {"energy_mj_image_net": "idle power is not known"}
         return Energy("rapl", mj_image=12.5, notes=("contended: others",), reasons=why)
 
-    monkeypatch.setattr(energy, "energy", taken)
     job = Job.model_validate(JOB | {"measuring": {"energy": 8}})
-    record = ran(dataclasses.replace(bench, job=job), runtime="eager")
-    assert asked == [(bench.trial_folder(2) / "artefact", job.target, 8)]
+    measuring = Instruments(duet=no_latency, energy=taken)
+    record = ran(dataclasses.replace(context, job=job), measuring, runtime="eager")
+    assert asked == [(context.trial_folder(2) / "artefact", job.target, 8)]
     assert record.metrics["energy_mj_image"] == 12.5
     assert record.reasons["energy_mj_image_net"] == "idle power is not known"
     assert "energy: contended: others" in record.notes
     assert record.facts["energy"] == "rapl"
 
 
-def test_int8_is_compared_with_the_float_network_it_was_made_from(bench: TrialContext) -> None:
-    record = ran(bench, runtime="eager", steps=[{"prune": {"ratio": 0.5}}, {"quantize": {"images": 8}}])
+def test_int8_is_compared_with_the_float_network_it_was_made_from(context: TrialContext) -> None:
+    record = ran(context, runtime="eager", steps=[{"prune": {"ratio": 0.5}}, {"quantize": {"images": 8}}])
     assert record.state == "complete", record.failure
     assert 1e-4 < record.metrics["parity_error"] < 0.5
 
 
-def test_a_file_that_is_clustered_by_intent_is_not_taken_for_a_wrong_one(bench: TrialContext) -> None:
-    record = ran(bench, runtime="onnxruntime", steps=[{"cluster": {"bits": 2}}])
+def test_a_file_that_is_clustered_by_intent_is_not_taken_for_a_wrong_one(context: TrialContext) -> None:
+    record = ran(context, runtime="onnxruntime", steps=[{"cluster": {"bits": 2}}])
     assert record.state == "complete", record.failure
     assert record.metrics["parity_error"] > 1e-3
 
 
-def test_a_step_that_changes_nothing_is_refused(bench: TrialContext) -> None:
-    record = ran(bench, runtime="eager", steps=[{"prune": {"ratio": 0.01, "round_to": 64}}])
+def test_a_step_that_changes_nothing_is_refused(context: TrialContext) -> None:
+    record = ran(context, runtime="eager", steps=[{"prune": {"ratio": 0.01, "round_to": 64}}])
     assert record.state == "failed"
     assert record.failure.startswith("UserError: refused: prune changed nothing: ratio 0.01")
 
 
 def test_what_the_machine_cannot_run_is_refused_before_it_is_built(
-    bench: TrialContext, monkeypatch: pytest.MonkeyPatch
+    context: TrialContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openvino, "cpu_has_bfloat16", lambda: False)
-    record = ran(bench, runtime={"openvino": {"precision": "bf16"}})
+    record = ran(context, runtime={"openvino": {"precision": "bf16"}})
     assert record.failure.startswith("UserError: openvino: this CPU does not compute bfloat16")
-    assert record.unfit
+    assert record.runtime_unavailable
     assert record.seconds == {}
 
 
 def test_a_runtime_whose_compiler_is_missing_fails_one_trial_before_it_is_built(
-    bench: TrialContext, monkeypatch: pytest.MonkeyPatch
+    context: TrialContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    record = ran(bench, runtime="compiled", steps=[{"prune": {"ratio": 0.5}}])
+    record = ran(context, runtime="compiled", steps=[{"prune": {"ratio": 0.5}}])
     assert record.failure.startswith("UserError: runtime 'compiled' needs a C++ compiler")
-    assert record.unfit
+    assert record.runtime_unavailable
     assert record.seconds == {}
 
 
 def test_a_wrong_artefact_fails_the_trial_and_names_the_layer(
-    bench: TrialContext, monkeypatch: pytest.MonkeyPatch
+    context: TrialContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from paretune.networks import network_files as structure
 
@@ -189,7 +196,7 @@ def test_a_wrong_artefact_fails_the_trial_and_names_the_layer(
         save(network, folder)
 
     monkeypatch.setattr(structure, "save_network", spoiling)
-    record = ran(bench, runtime="eager")
+    record = ran(context, runtime="eager")
     assert record.state == "failed"
     assert record.failure.startswith("RuntimeError: parity: output ")
     assert record.failure.endswith("first diverging layer: plain.0")
@@ -203,7 +210,7 @@ SHORT = {"epochs": 1, "lr_factor": 0.1}
 
 
 def test_what_was_trained_is_kept_when_a_later_step_fails_and_can_be_gone_on_from(
-    bench: TrialContext, monkeypatch: pytest.MonkeyPatch
+    context: TrialContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from paretune.compression.finetune import Finetune
     from paretune.compression.quantize.step import Quantize
@@ -218,8 +225,8 @@ def test_what_was_trained_is_kept_when_a_later_step_fails_and_can_be_gone_on_fro
     monkeypatch.setattr(Finetune, "apply", seen)
     monkeypatch.setattr(Quantize, "apply", fails)
     steps = [{"prune": {"ratio": 0.5}}, {"finetune": SHORT}, {"quantize": {"images": 8}}]
-    record = ran(bench, runtime="onnxruntime", steps=steps)
-    folder = bench.trial_folder(2)
+    record = ran(context, runtime="onnxruntime", steps=steps)
+    folder = context.trial_folder(2)
     assert record.failure == "RuntimeError: out of memory"
     assert record.facts["kept"] == "trials/0002/trained"
     assert str(folder / "trained") in (folder / "failure.txt").read_text()
@@ -233,7 +240,7 @@ def test_what_was_trained_is_kept_when_a_later_step_fails_and_can_be_gone_on_fro
 
 
 def test_a_trial_that_is_run_again_and_does_not_fail_keeps_no_more_than_its_artefact(
-    bench: TrialContext, monkeypatch: pytest.MonkeyPatch
+    context: TrialContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from paretune.compression.export import Export
     from paretune.storage.trial_record import forget_record
@@ -241,28 +248,28 @@ def test_a_trial_that_is_run_again_and_does_not_fail_keeps_no_more_than_its_arte
     steps = [{"finetune": SHORT}]
     with monkeypatch.context() as patch:
         patch.setattr(Export, "apply", fails)
-        assert ran(bench, runtime="onnxruntime", steps=steps).facts["kept"] == "trials/0002/trained"
-    (bench.trial_folder(2) / "record.json").unlink()
-    record = ran(bench, runtime="onnxruntime", steps=steps)
+        assert ran(context, runtime="onnxruntime", steps=steps).facts["kept"] == "trials/0002/trained"
+    (context.trial_folder(2) / "record.json").unlink()
+    record = ran(context, runtime="onnxruntime", steps=steps)
     assert record.state == "complete", record.failure
-    assert not (bench.trial_folder(2) / "trained").exists()
-    forget_record(bench.folder, 2)
-    assert not bench.trial_folder(2).exists()
+    assert not (context.trial_folder(2) / "trained").exists()
+    forget_record(context.folder, 2)
+    assert not context.trial_folder(2).exists()
 
 
-def test_nothing_is_kept_where_nothing_was_trained(bench: TrialContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_kept_where_nothing_was_trained(context: TrialContext, monkeypatch: pytest.MonkeyPatch) -> None:
     from paretune.compression.export import Export
 
     monkeypatch.setattr(Export, "apply", fails)
     for steps in ([{"prune": {"ratio": 0.5}}], [{"prune": {"ratio": 0.5}}, {"finetune": {"epochs": 0}}]):
-        record = ran(bench, runtime="onnxruntime", steps=steps)
+        record = ran(context, runtime="onnxruntime", steps=steps)
         assert record.state == "failed"
         assert "kept" not in record.facts
-        assert [path.name for path in bench.trial_folder(2).iterdir() if path.is_dir()] == []
-        (bench.trial_folder(2) / "record.json").unlink()
+        assert [path.name for path in context.trial_folder(2).iterdir() if path.is_dir()] == []
+        (context.trial_folder(2) / "record.json").unlink()
 
 
-def test_a_disk_that_is_full_hides_no_failure(bench: TrialContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_hides_no_failure(context: TrialContext, monkeypatch: pytest.MonkeyPatch) -> None:
     from paretune.compression.export import Export
 
     def full(*_: Any, **__: Any) -> None:
@@ -270,14 +277,19 @@ def test_a_disk_that_is_full_hides_no_failure(bench: TrialContext, monkeypatch: 
 
     monkeypatch.setattr(Export, "apply", fails)
     monkeypatch.setattr("paretune.runtimes.artefact_writer.write_artefact", full)
-    record = ran(bench, runtime="onnxruntime", steps=[{"finetune": SHORT}])
+    record = ran(context, runtime="onnxruntime", steps=[{"finetune": SHORT}])
     assert record.failure == "RuntimeError: out of memory"
     assert "kept" not in record.facts
 
 
-def test_an_artefact_whose_measurement_fails_is_named_too(bench: TrialContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "_measure", fails)
-    record = ran(bench, runtime="eager")
+def test_an_artefact_whose_measurement_fails_is_named_too(context: TrialContext) -> None:
+    record = ran(context, Instruments(duet=fails), runtime="eager")
     assert record.state == "failed"
     assert record.facts["kept"] == "trials/0002/artefact"
-    assert read_source(bench.folder / record.facts["kept"]).classes
+    assert read_source(context.folder / record.facts["kept"]).classes
+
+
+def test_the_seconds_of_each_stage_are_those_of_the_clock(context: TrialContext) -> None:
+    ticks = iter(range(100))
+    record = ran(context, Instruments(duet=no_latency, clock=lambda: next(ticks)), runtime="eager")
+    assert record.seconds == {"load": 1, "evaluate": 1, "measure": 1, "energy": 1}

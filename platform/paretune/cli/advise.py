@@ -9,7 +9,7 @@ from typing import Any
 
 from paretune.cli.options import INCOMPLETE, claiming_out, images_arguments, target_arguments
 from paretune.cli.resolve import checked_target, named_images, named_training
-from paretune.core.errors import UserError
+from paretune.core.errors import UserError, one_line
 from paretune.core.hints import command
 
 
@@ -51,7 +51,7 @@ def _advise(given: argparse.Namespace) -> int:
     try:
         found = advise_artefact(given.artefact, images, target, split=given.split, progress=_say)
     except RuntimeError as error:
-        raise UserError(f"advise: {' '.join(str(error).split())}") from error
+        raise UserError(f"advise: {one_line(error)}") from error
     if not given.json:
         _show(found)
     if given.out:

@@ -16,7 +16,9 @@ def add(verbs: Any) -> None:
     text = "change one field of the job that is checked"
     check.add_argument("--set", action="append", default=[], metavar="a.b=value", help=text)
     check.set_defaults(run=_check, trials=None)
-    plugins = verbs.add_parser("plugins", help="list detectors, datasets, steps, runtimes, samplers and their fields")
+    plugins = verbs.add_parser(
+        "plugins", help="list detectors, datasets, steps, runtimes, samplers and their fields, and metrics"
+    )
     plugins.add_argument("kind", nargs="?", metavar="KIND", help="one table only")
     plugins.add_argument("--json", action="store_true", help="one JSON object")
     plugins.set_defaults(run=_plugins)

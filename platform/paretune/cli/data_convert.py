@@ -10,8 +10,7 @@ from paretune.cli.options import check_confidence, progress
 from paretune.cli.resolve import dataset_of
 from paretune.core.errors import UserError
 from paretune.core.hints import command
-
-FORMATS = ("coco", "darknet", "labelme", "labelstudio", "via", "voc", "yolo")
+from paretune.data import WRITTEN_FORMATS as FORMATS
 
 
 def add(verbs: Any) -> None:
@@ -107,7 +106,7 @@ def _dataset(given: argparse.Namespace) -> tuple[Any, Path]:
 
 
 def _write(data: Any, given: argparse.Namespace, form: str) -> int:
-    from paretune.data.conversion.writers import write_dataset
+    from paretune.data.conversion import write_dataset
     from paretune.data.left_out import lines_of
 
     lost = write_dataset(data, given.folder, form, given.images)

@@ -51,16 +51,20 @@ def _run(words: Sequence[str]) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
-    from paretune.cli import advise as advising
-    from paretune.cli import check as reading
-    from paretune.cli import cluster, data
-    from paretune.cli import evaluate as evaluating
-    from paretune.cli import front as looking
-    from paretune.cli import optimize as optimizing
-    from paretune.cli import predict as predicting
-    from paretune.cli import profile as profiling
-    from paretune.cli import sweep as sweeping
-    from paretune.cli import train as training
+    from paretune.cli import (
+        advise,
+        check,
+        cluster,
+        confirm,
+        data,
+        evaluate,
+        front,
+        optimize,
+        predict,
+        profile,
+        sweep,
+        train,
+    )
 
     parser = argparse.ArgumentParser(
         prog="paretune",
@@ -69,18 +73,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"paretune {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for module in (
-        reading,
-        sweeping,
-        training,
-        optimizing,
-        evaluating,
-        profiling,
-        advising,
-        predicting,
-        looking,
-        cluster,
-        data,
-    ):
+    for module in (check, sweep, train, optimize, evaluate, profile, advise, predict, front, confirm, cluster, data):
         module.add(verbs)
     return parser

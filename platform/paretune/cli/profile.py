@@ -10,7 +10,7 @@ from typing import Any
 
 from paretune.cli.options import INCOMPLETE, claiming_out, images_arguments, target_arguments
 from paretune.cli.resolve import checked_target, named_images
-from paretune.core.errors import UserError
+from paretune.core.errors import UserError, one_line
 
 
 def add(verbs: Any) -> None:
@@ -54,7 +54,7 @@ def _profile(given: argparse.Namespace) -> int:
     try:
         found = profile_artefacts(given.artefacts, named_images(given), target, wanted, _say)
     except RuntimeError as error:
-        raise UserError(f"profile: {' '.join(str(error).split())}") from error
+        raise UserError(f"profile: {one_line(error)}") from error
     _show(found, as_json=given.json)
     if given.out:  # after all was shown: the disk may be full by now
         write_profile(found, given.out)

@@ -131,7 +131,7 @@ def dataset_of(source: Path, form: str | None) -> tuple[Any, Path]:
         return job.dataset, dataset_cache(expanded(job.output))
     from paretune.data.formats.detect import format_of_folder
 
-    row = DATASETS.load(format_of_folder(source, form).replace("-", "_"))
+    row = DATASETS.load(format_of_folder(source, form))
     return row.model_validate({"root": str(source)}), dataset_cache(Path(DEFAULT))
 
 

@@ -20,6 +20,7 @@ def add(verbs: Any) -> None:
 
 
 def _train(given: argparse.Namespace) -> int:
+    from paretune.config.output_folder import JOB_FILE
     from paretune.config.plan import read_plan
     from paretune.workflows.machine_check import refuse_unfit_for_training
     from paretune.workflows.train import open_place, run_training
@@ -38,5 +39,5 @@ def _train(given: argparse.Namespace) -> int:
     print(f"network, training.json, curves.png, samples.png: {place.folder}")
     print(f"to evaluate it: {command('evaluate', place.folder / 'artefact')}")
     begun = ["--name", place.free_sweep_name(), "--set", f"baseline={place.folder}"]
-    print(f"to search from it: {command('sweep', place.folder / 'job.yaml', *begun)}")  # what was chosen stands there
+    print(f"to search from it: {command('sweep', place.folder / JOB_FILE, *begun)}")  # what was chosen stands there
     return 0

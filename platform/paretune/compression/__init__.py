@@ -1,4 +1,4 @@
-"""Steps: each turns a model into a model."""
+"""Compression steps: each turns a model into a smaller or faster one."""
 
 from __future__ import annotations
 

@@ -1,88 +1,184 @@
-"""What a step must do."""
+"""The interface of a compression step, and the context that it works in."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from paretune.core.model import Accepted, Format, Model
+from paretune.compression import STEPS
+from paretune.core.model import Accepted, Format, Model, WeightProperty
 from paretune.core.spec import Spec
 from paretune.core.target import Target
 from paretune.core.types import Data, Thresholds
 from paretune.data.base import Dataset
 from paretune.detectors.base import Detector
 from paretune.runtimes.base import Runtime
+from paretune.system.device_lock import shared_device
 from paretune.training.settings import Training
 
+if TYPE_CHECKING:
+    from torch import nn
 
-def _silent(_: str) -> None:
-    """Tell nobody."""
+
+def _no_progress(_: str) -> None:
+    """Ignore a line of progress."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """All that a step may use besides the model."""
+    """Everything besides the model that a step may use."""
 
     detector: Detector
     data: Data
     training: Training
-    """How the baseline was trained: what a fine-tuning does unless told otherwise."""
+    """Settings that the baseline was trained with: the defaults of fine-tuning."""
     workdir: Path
-    """The trial's own folder, for files the step makes."""
+    """Folder of the trial for files that the step creates."""
     seed: int = 0
     device: str = "cpu"
-    """Where a step trains: a torch device."""
-    progress: Callable[[str], None] = _silent
-    """Called with a short line while something long goes on."""
+    """Torch device that a step trains on."""
+    progress: Callable[[str], None] = _no_progress
+    """Called with a short line during long work."""
     dataset: Dataset | None = None
-    """What ``data`` was opened from: workers in other processes open it by themselves."""
+    """Dataset that ``data`` was opened from: workers in other processes open it themselves."""
     cache: Path | None = None
-    """Where the dataset keeps what it generates."""
+    """Folder where the dataset keeps generated files."""
     baseline: Path | None = None
-    """Folder of the trained, uncompressed network: the teacher unless another is named."""
+    """Folder of the trained, uncompressed network: the default teacher."""
     target: Target = field(default_factory=Target)
-    """What the result is for."""
+    """Device that the result will run on."""
     runtime: Runtime | None = None
-    """What will run it; a step that measures or evaluates asks it."""
+    """Runtime that will run the result; used by steps that measure or evaluate."""
     thresholds: Thresholds = field(default_factory=Thresholds)
-    """What its postprocessing will keep."""
+    """Thresholds of the postprocessing."""
 
 
 class Step(Spec, ABC):
-    """One model → model change. Importing its file must not import torch."""
+    """One compression: turns a model into another one. Importing its file must not import torch.
+
+    A subclass writes ``_apply``; ``apply`` around it keeps the history, the counts and the mode of the network.
+
+    A step that replaces a layer by one of another class must implement ``networks.replacement_layers.Replacement`` in
+    that class and list it in the table ``REPLACEMENTS``, or in the entry point group ``paretune.replacement``: a saved
+    network names its replaced layers there. ``apply`` raises an error where the row is missing.
+
+    A step that exports to a file format of its own sets ``produces`` to the format's name; it is inserted into
+    recipes whose runtime loads that format.
+    """
 
     accepts: ClassVar[Accepted] = "torch"
     produces: ClassVar[Format | None] = "torch"
-    """None: the format it was given."""
+    """Format of the result; None for the format of the input."""
     final: ClassVar[bool] = False
-    """No step can follow it."""
+    """Whether no step can follow it."""
     locks: ClassVar[bool] = False
-    """It takes the device lock itself, piece by piece, since it measures or trains for long; around any other step
-    the CPU is shared."""
+    """Whether it takes the device lock itself, since it measures or trains for long; the CPU is shared during other
+    steps."""
+    makes: ClassVar[frozenset[WeightProperty]] = frozenset()
+    """Properties that it gives to the weights and later training would destroy: steps that train keep ``zeros``."""
 
     def takes(self, loaded: Format) -> Format:
-        """Return the format it takes in a recipe whose runtime loads this one."""
-        return loaded if self.accepts == "either" else self.accepts
+        """Return the format that it takes in a recipe whose runtime loads ``loaded``."""
+        if self.accepts != "either":
+            return self.accepts
+        return "torch" if loaded == "torch" else "onnx"
 
-    def unsupported_fields(self, loaded: Format) -> dict[str, str]:  # noqa: ARG002 - most have none
-        """Return its fields that a runtime which loads this format cannot have as they are, each with the reason."""
+    def unsupported_fields(self, loaded: Format) -> dict[str, str]:  # noqa: ARG002 - most steps have none
+        """Return the fields whose values do not work with a runtime that loads this format, each with the reason."""
         return {}
 
-    def unsupported_reason(self, runtime: Runtime, target: Target) -> str | None:  # noqa: ARG002 - of steps that need them
-        """Tell why what it makes would not run on a target as it is meant; None if nothing is against it."""
+    def unsupported_reason(self, runtime: Runtime, target: Target) -> str | None:  # noqa: ARG002 - for overriding
+        """Return why the result would not run on a target as intended, or None."""
         return None
 
     @property
     def trains(self) -> bool:
-        """Tell whether it trains for epochs: what it made is kept when a later step fails."""
+        """Whether it trains for epochs: its result is kept when a later step fails."""
         return False
 
-    @abstractmethod
     def apply(self, model: Model, context: Context) -> Model:
-        """Return the changed model; the one given stays as it was.
+        """Return the compressed model with an updated history; the given model stays unchanged.
 
-        A step that changed nothing says so in the model's notes.
+        The network of the result is in eval mode on the CPU, its parameters and operations counted.
+
+        Raises:
+            RuntimeError: a new layer class is missing in the table of replacements.
         """
+        result = self._apply(replace(model, changed=True), context)
+        if result.network is not None and result.network is not model.network:
+            result = self._counted(result, result.network.cpu().eval(), model.network)
+        return replace(
+            result,
+            history=(*model.history, self.name),
+            file_format=self.produces if self.produces not in (None, "torch") else result.file_format,
+            weight_properties=model.weight_properties | self.makes,
+        )
+
+    @abstractmethod
+    def _apply(self, model: Model, context: Context) -> Model:
+        """Return the compressed model; history, counts and mode of the network are set by ``apply``.
+
+        Args:
+            model: stays unchanged; a network is copied before it is modified.
+            context: of the trial.
+
+        Returns:
+            The new model, or ``model.unchanged(reason)`` where nothing was compressed.
+        """
+
+    def _counted(self, result: Model, network: nn.Module, before: nn.Module | None) -> Model:
+        """Return the result with its parameters and operations counted, its layers checked.
+
+        Raises:
+            RuntimeError: a new layer class is missing in the table of replacements.
+        """
+        from paretune.networks.network_files import count
+        from paretune.networks.replacement_layers import check_replacements
+
+        check_replacements(network, before)
+        if self.final:  # INT8 layers do not hold their weights as parameters
+            return result
+        with shared_device("cpu") if self.locks else nullcontext():
+            params, flops = count(network, result.input_size)
+        return replace(result, params=params, flops=flops)
+
+
+def conversions(now: Format, wanted: Format) -> list[Step]:
+    """Return the steps that bring a model from one format to another, the fewest there are.
+
+    Every step in the table that produces another format than it accepts is a conversion.
+
+    Raises:
+        ValueError: no steps lead there.
+    """
+    steps = [STEPS.load(name) for name in STEPS.names] if now != wanted else []
+    paths: dict[Format, list[Step]] = {now: []}
+    for _ in steps:
+        for step in steps:
+            if step.accepts in paths and step.produces is not None and step.produces not in paths:
+                paths[step.produces] = [*paths[step.accepts], step()]
+    if wanted not in paths:
+        raise ValueError(f"no step makes a {wanted} model of a {now} one")
+    return paths[wanted]
+
+
+def with_past_steps(model: Model, steps: Sequence[Mapping[str, object]]) -> Model:
+    """Return a model with the history and the weight properties of the steps that once made its network.
+
+    A step that is not installed here gives a note: what later steps would have to keep is unknown.
+
+    Args:
+        model: with a network from disk.
+        steps: as a recipe or a manifest writes them, ``{name: fields}``.
+    """
+    names = tuple(name for step in steps for name in step)
+    known = [STEPS.load(name) for name in names if name in STEPS.rows]
+    properties = frozenset[WeightProperty]().union(*(step.makes for step in known))
+    lost = [
+        f"step {name} is not installed here: training may undo what it did" for name in names if name not in STEPS.rows
+    ]
+    return replace(model, history=names, weight_properties=properties).noted(*lost)

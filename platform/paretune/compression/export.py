@@ -1,4 +1,4 @@
-"""Export to ONNX: the core alone, at a fixed shape; decoding and NMS stay outside the graph."""
+"""Export of the network to ONNX at a fixed input shape; decoding and NMS stay outside the graph."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 OPSET = 20
-"""Of ONNX's operators: old enough for every runtime here, new enough to need no conversion."""
+"""Version of ONNX's operators: every runtime here reads it, and torch exports it without a conversion."""
 TOLERANCE = 1e-4
-"""Largest error of an output, relative to its largest value."""
+"""Largest error allowed in an output, relative to its largest value."""
 
 
 class Export(Step):
@@ -32,37 +32,36 @@ class Export(Step):
     name: ClassVar[str] = "export"
     produces: ClassVar[Format] = "onnx"
 
-    def apply(self, model: Model, context: Context) -> Model:
-        """Export, and compare with eager on training images.
+    def _apply(self, model: Model, context: Context) -> Model:
+        """Export the network, and compare the files with eager on training images.
 
         Raises:
-            RuntimeError: the file's outputs differ from eager's; the first that does is named.
+            RuntimeError: an output of a file differs from eager; the message names it.
         """
         import onnx
 
-        assert model.network is not None  # noqa: S101 - the recipe's formats meet
-        detector, modules = context.detector, context.detector.part_modules(model.network)
+        detector, modules = context.detector, context.detector.part_modules(model.torch_network)
         images = training_images(model, context)
         inputs = part_inputs(detector, {name: in_eager(part) for name, part in modules.items()}, images, model)
         files = {}
         for name, part in modules.items():
             given, outputs = detector.part_input(name), detector.part_outputs(name)
-            graph = exported(part, inputs[name][0], outputs, given)
+            graph = export_graph(part, inputs[name][0], outputs, given)
             onnx.checker.check_model(graph)
             files[name] = context.workdir / part_file(name)
             onnx.save(graph, files[name])
             check_parity(part, files[name], inputs[name], outputs, given)
         file = files.pop(detector.part_names[0])
-        return replace(model, network=None, file=file, more=files, history=(*model.history, self.name))
+        return replace(model, network=None, file=file, more=files)
 
 
-def exported(network: nn.Module, example: Floats, names: Sequence[str], given: str = INPUT) -> Any:
+def export_graph(network: nn.Module, example: Floats, names: Sequence[str], given: str = INPUT) -> Any:
     """Return the network as an ``onnx.ModelProto``, batch norms folded.
 
     Args:
         network: images → tuple of maps.
-        example: images of the shape that the file will take, (1, 3, H, W), or what another part is given.
-        names: of the outputs.
+        example: input of the shape that the file will take, (1, 3, H, W) for the first part of a detector.
+        names: names of the outputs.
         given: name of the input.
     """
     import torch
@@ -82,24 +81,25 @@ def exported(network: nn.Module, example: Floats, names: Sequence[str], given: s
     assert program is not None  # noqa: S101 - None is returned by the exporter before dynamo only
     graph = program.model_proto
     _name_nodes(graph.graph)
-    # torch notes at every node the source lines it came from, with their paths on this machine: as
-    # much as a quarter of a small file, and nobody else's business
+    # torch stores the source lines of every node, with their paths on this machine: up to a quarter of a small file
     for part in (*graph.graph.node, *graph.graph.value_info, *graph.graph.initializer, graph.graph, graph):
         del part.metadata_props[:]
     return graph
 
 
 def _name_nodes(graph: Any) -> None:
-    """Put the module that a node came from before its name, which quantizers and runtimes keep."""
+    """Prefix the name of every node with its module; quantizers and runtimes keep the name."""
     for node in graph.node:
-        told = next((entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes"), None)
-        if told is not None and len(scopes := ast.literal_eval(told)) > 1:  # the last one is the operator's own
+        scopes_text = next(
+            (entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.name_scopes"), None
+        )
+        if scopes_text and len(scopes := ast.literal_eval(scopes_text)) > 1:  # the last is the operator's own
             node.name = f"{scopes[-2]}{SCOPE}{node.output[0]}"
 
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """Images of the training split as network inputs (1, 3, H, W), read anew whenever they are gone through."""
+    """Images of the training split as network inputs (1, 3, H, W), read from disk in each iteration."""
 
     model: Model
     context: Context
@@ -122,20 +122,21 @@ def check_parity(
 
     Args:
         network: in eval mode.
-        file: what it was exported to.
-        images: each (1, 3, H, W).
-        names: of the outputs, in the network's order.
+        file: exported from the network.
+        images: inputs, each (1, 3, H, W).
+        names: names of the outputs, in the network's order.
         given: name of the input.
 
     Raises:
-        RuntimeError: names the first output that differs by more than 1e-4 of its largest value, and the first layer.
+        RuntimeError: an output differs by more than 1e-4 of its largest value; the message names the first one, and
+            the first layer that differs.
     """
     from paretune.runtimes.onnx_session import open_session
 
     session, run = open_session(file, threads=1), in_eager(network)
     for image in images:
-        for name, wanted, got in zip(names, run(image), session.run(list(names), {given: image}), strict=True):
-            error = relative_error(wanted, got)
+        for name, expected, got in zip(names, run(image), session.run(list(names), {given: image}), strict=True):
+            error = relative_error(expected, got)
             if error > TOLERANCE:
                 layer = diverging_in_file(network, file, image, given, TOLERANCE)
                 where = f"; first diverging layer: {layer}" if layer else ""

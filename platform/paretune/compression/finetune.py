@@ -1,10 +1,9 @@
-"""Fine-tuning: the training loop of the baseline, from the weights that are there; with a teacher if wanted.
+"""Fine-tuning: the training loop of the baseline, started from the weights of the compressed network.
 
-Distillation adds, besides the detector's own loss, how far answers and maps are from a larger network's: Hinton
-et al., arXiv:1503.02531; Chen et al., NeurIPS 2017; Mehta and Ozturk, arXiv:1805.06361; Cao et al., PKD, NeurIPS
-2022 (arXiv:2207.02039). What each compares stands in ``training/distillation.py`` and in each family's
-``distillation.py``.
-Quantization-aware training (``training/qat.py``) rounds as INT8 will, for a step ``quantize`` that follows.
+Distillation adds to the detector's loss the distance of outputs and feature maps from those of a larger network:
+Hinton et al., arXiv:1503.02531; Chen et al., NeurIPS 2017; Mehta and Ozturk, arXiv:1805.06361; Cao et al., PKD,
+NeurIPS 2022 (arXiv:2207.02039). ``training/distillation.py`` and each family's ``distillation.py`` compute the terms.
+Quantization-aware training (``training/qat.py``) rounds like INT8, for a step ``quantize`` that follows.
 """
 
 from __future__ import annotations
@@ -20,16 +19,15 @@ from paretune.compression.base import Context, Step
 from paretune.core.errors import UserError
 from paretune.core.model import Model
 from paretune.runtimes.base import Runtime
-from paretune.training.distillation_settings import Distill
 from paretune.training.extras import TrainingExtras, train_with_extras
-from paretune.training.settings import Training
+from paretune.training.settings import Distill, Training
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 class Finetune(Step):
-    """Train on, for fewer epochs; what is not said here is as in the training of the baseline."""
+    """Train the compressed network for a few epochs, with the settings of the baseline's training."""
 
     name: ClassVar[str] = "finetune"
     locks: ClassVar[bool] = True
@@ -37,67 +35,64 @@ class Finetune(Step):
     epochs: int = Field(default=8, ge=0, le=100_000)
     """Passes over the training split."""
     lr_factor: float = Field(default=0.5, gt=0, le=100)
-    """Highest learning rate, as a multiple of the baseline's: so that one space suits every detector."""
+    """Highest learning rate, as a multiple of the baseline's, so that one search space suits every detector."""
     distill: Distill | None = None
     """Learn from a teacher too: `{}` takes the baseline with the weights below."""
     qat: bool = False
-    """Quantization-aware: weights and inputs of layers are rounded as scheme int8 of a step `quantize` will, which
-    should follow."""
+    """Train with weights and layer inputs rounded like scheme int8 of the step `quantize`, which should follow."""
 
     @property
     def trains(self) -> bool:
-        """It does, but for 0 epochs."""
+        """Whether there are epochs to train."""
         return self.epochs > 0
 
-    def apply(self, model: Model, context: Context) -> Model:
+    def _apply(self, model: Model, context: Context) -> Model:
         """Train a copy of the network at the model's input size, with as many workers as the baseline.
 
-        The state of the training is saved in the working folder: the same step on the same network goes
-        on from there when it was killed, and ends with the same weights. The zeros of ``sparsify`` stay zeros.
+        The state of the training is saved in the working folder: after an interruption the same step on the same
+        network resumes there, and ends with the same weights. Zeros that an earlier step made stay zeros.
 
         Raises:
             FloatingPointError: the training diverged.
             UserError: the saved state or the teacher cannot be read, or the cluster lacks the workers.
         """
-        assert model.network is not None  # noqa: S101 - the recipe's formats meet
-        history = (*model.history, self.name)
         if self.epochs == 0:
-            return replace(model, history=history).noted("finetune changed nothing: 0 epochs")
+            return model.unchanged("finetune changed nothing: 0 epochs")
         more = {"epochs": self.epochs, "lr": self.lr_factor * context.training.lr, "seed": context.seed}
         settings = context.training.model_copy(update=more)
         bits = _bits(context.runtime) if self.qat else None
         how = TrainingExtras(
-            "sparsify" in model.history, self._distill(context), bits, self.qat and _signed(context.runtime)
+            "zeros" in model.weight_properties, self._distill(context), bits, self.qat and _signed(context.runtime)
         )
         tune = _with_workers if settings.by_ray else _here
-        folder = context.workdir / f"finetune-{_digest(model.network)}-{how.key}"
-        tuned = replace(model, network=tune(model, context, settings, how, folder), history=history)
+        folder = context.workdir / f"finetune-{_digest(model.torch_network)}-{how.key}"
+        tuned = replace(model, network=tune(model, context, settings, how, folder))
         if how.qat_bits:
             tuned = tuned.noted(f"finetune: quantization-aware, {how.qat_bits} bits of a weight")
-        undone = "cluster" in model.history
+        undone = "clusters" in model.weight_properties
         return tuned.noted("finetune takes the clusters apart again: cluster should stand last") if undone else tuned
 
     @property
     def lacks_teacher(self) -> bool:
-        """Tell whether it learns from the baseline, since no other teacher is named."""
+        """Whether it learns from the baseline, since no other teacher is named."""
         return self.distill is not None and self.distill.teacher is None
 
     def _distill(self, context: Context) -> Distill | None:
-        """Return the distillation with its teacher, as other processes find it too."""
+        """Return the distillation with the absolute path of its teacher, which other processes can open."""
         if self.distill is None:
             return None
         teacher = self.distill.teacher or context.baseline
-        told = None if teacher is None else str(Path(teacher).absolute())
-        return self.distill.model_copy(update={"teacher": told})
+        place = None if teacher is None else str(Path(teacher).absolute())
+        return self.distill.model_copy(update={"teacher": place})
 
 
 def _signed(runtime: Runtime | None) -> bool:
-    """Tell whether integers will be signed and symmetric, and weights of 8 bits on every CPU."""
+    """Return whether the runtime reads signed, symmetric integers, with weights of 8 bits on every machine."""
     return runtime is not None and runtime.signed_int8
 
 
 def _bits(runtime: Runtime | None) -> int:
-    """Return how many bits the weights will have that are trained for."""
+    """Return the number of bits that weights will have after quantization."""
     if _signed(runtime):
         return 8
     if runtime is not None and runtime.accepts == "torch":
@@ -110,12 +105,10 @@ def _bits(runtime: Runtime | None) -> int:
 
 
 def _here(model: Model, context: Context, settings: Training, how: TrainingExtras, folder: Path) -> nn.Module:
-    """Train in this process."""
+    """Train in this process and return the trained network."""
     from paretune.networks.network_files import copy_network
     from paretune.training.checkpoint import load_state, save_state
     from paretune.training.loop import Epoch, Options
-
-    assert model.network is not None  # noqa: S101 - as above
 
     def after(epoch: Epoch) -> None:
         context.progress(f"finetune {epoch}")
@@ -123,7 +116,7 @@ def _here(model: Model, context: Context, settings: Training, how: TrainingExtra
             save_state(epoch.state, folder)
 
     return train_with_extras(
-        copy_network(model.network).train(),
+        copy_network(model.torch_network).train(),
         context.detector,
         context.data,
         model.input_size,
@@ -136,15 +129,14 @@ def _here(model: Model, context: Context, settings: Training, how: TrainingExtra
 
 
 def _with_workers(model: Model, context: Context, settings: Training, how: TrainingExtras, folder: Path) -> nn.Module:
-    """Train on Ray workers: they open the dataset by themselves, and get the network as files."""
+    """Train on Ray workers, which open the dataset themselves and receive the network as files."""
     from paretune.distributed.run_training import train_order
     from paretune.networks.network_files import load_network, save_network
     from paretune.training.training_job import TrainingJob
 
-    assert model.network is not None  # noqa: S101 - as above
     if context.dataset is None or context.cache is None:
         raise UserError("training.workers: there is no dataset that other processes could open")
-    save_network(model.network, folder / "start")
+    save_network(model.torch_network, folder / "start")
     order = TrainingJob(
         detector=context.detector,
         dataset=context.dataset,
@@ -161,9 +153,9 @@ def _with_workers(model: Model, context: Context, settings: Training, how: Train
 
 
 def _digest(network: nn.Module) -> str:
-    """Return what tells a network from every other: a hash of its tensors and their names (16 hex digits)."""
-    found = hashlib.sha256()
+    """Return a hash of a network's tensors and their names (16 hex digits)."""
+    digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
-        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""Batch norms told anew what they normalise: after a compression their statistics are another network's.
+"""Recalibration of batch norms: their statistics are estimated again for the compressed network.
 
-Wu and Johnson, Rethinking "Batch" in BatchNorm (arXiv:2105.07576), section 3: means over many batches with
-fixed weights, in place of the moving average of training. For pruned networks: Li et al., EagleEye, ECCV 2020
+Wu and Johnson, Rethinking "Batch" in BatchNorm (arXiv:2105.07576), section 3: means over many batches with fixed
+weights replace the moving average of the training. For pruned networks: Li et al., EagleEye, ECCV 2020
 (arXiv:2007.02491).
 """
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _STREAM = 0xB47C4
-"""Sets the drawing of images apart from other draws of the same seed."""
+"""Number that separates the draw of images from other draws of the same seed."""
 
 
 class Recalibrate(Step):
-    """Estimate the statistics of batch norms anew over training images; no weight changes, so it takes seconds."""
+    """Estimate the statistics of batch norms again over training images, within seconds; no weight changes."""
 
     name: ClassVar[str] = "recalibrate"
 
     images: int = Field(default=256, ge=2, le=100_000)
-    """Training images, drawn at random; all where there are fewer."""
+    """Number of training images, drawn at random; all of them where there are fewer."""
     batch_size: int = Field(default=16, ge=2, le=1024)
     """Images that are normalised together."""
 
-    def apply(self, model: Model, context: Context) -> Model:
-        """Recalibrate a copy of the network, without gradients.
+    def _apply(self, model: Model, context: Context) -> Model:
+        """Recalibrate the batch norms of a copy of the network, without gradients.
 
         Raises:
-            UserError: there are not two images.
+            UserError: there are fewer than two training images.
         """
         import torch
 
@@ -49,25 +49,22 @@ class Recalibrate(Step):
         from paretune.system.device_lock import shared_device
         from paretune.training.loop import threads_of
 
-        assert model.network is not None  # noqa: S101 - the recipe's formats meet
-        network = copy_network(model.network).eval()
-        done = replace(model, network=network, history=(*model.history, self.name))
+        network = copy_network(model.torch_network).eval()
         norms = [module for module in network.modules() if _is_norm(module)]
         if not norms:
-            return done.noted("recalibrate changed nothing: the network has no batch norms with statistics")
+            return model.unchanged("recalibrate changed nothing: the network has no batch norms with statistics")
         device = context.device
         network.to(device)
         with shared_device(device), threads_of(context.training, device), torch.no_grad():
-            with _watched(norms) as seen:
+            with _collected_statistics(norms) as seen:
                 for batch in self._batches(model, context):
                     network(torch.from_numpy(batch).to(device))
             for norm, sums in seen.items():
-                sums.give(norm)
-        network.to("cpu")
-        return done
+                sums.write_to(norm)
+        return replace(model, network=network)
 
     def _batches(self, model: Model, context: Context) -> Iterator[Floats]:
-        """Yield batches (B, 3, H, W) float32, all of one size: what is left over is not used."""
+        """Yield batches (B, 3, H, W) float32 of one size; images that do not fill a batch are not used."""
         split = context.data.splits["train"]
         order = np.random.default_rng([context.seed, _STREAM]).permutation(len(split))[: self.images]
         if len(order) < 2:
@@ -82,18 +79,18 @@ class Recalibrate(Step):
 
 @dataclass
 class _Sums:
-    """What one norm has seen: sums over its calls."""
+    """Sums of statistics over the calls of one norm."""
 
     calls: int
     mean: Tensor
-    """Of the means of the batches, (C,) float64."""
+    """Sum of the means of the batches, (C,) float64."""
     square: Tensor
-    """Of the squares of these means."""
+    """Sum of the squares of these means."""
     variance: Tensor
-    """Of the variances within the batches."""
+    """Sum of the variances within the batches."""
 
-    def give(self, norm: nn.Module) -> None:
-        """Write mean and variance of everything seen: that within the batches, and that between their means."""
+    def write_to(self, norm: nn.Module) -> None:
+        """Write the mean and the variance over all batches, within and between them, into the norm."""
         mean = self.mean / self.calls
         norm.running_mean.copy_(mean)  # type: ignore[operator]
         norm.running_var.copy_(self.variance / self.calls + self.square / self.calls - mean.square())  # type: ignore[operator]
@@ -106,8 +103,8 @@ def _is_norm(module: nn.Module) -> bool:
 
 
 @contextmanager
-def _watched(norms: list[nn.Module]) -> Iterator[dict[nn.Module, _Sums]]:
-    """Let norms normalise by the batch, and sum up what they see; the rest of the network stays in eval mode."""
+def _collected_statistics(norms: list[nn.Module]) -> Iterator[dict[nn.Module, _Sums]]:
+    """Let norms normalise by the batch and collect their statistics; the rest of the network stays in eval mode."""
     import torch
 
     seen: dict[nn.Module, _Sums] = {}

@@ -10,8 +10,8 @@ from paretune.config.job import AUTO, Job
 from paretune.config.output_folder import dataset_cache, expanded
 from paretune.core.types import Data, InputSize
 from paretune.data.left_out import refuse_gaps
-from paretune.training.augmentation_settings import Augment
-from paretune.training.auto_rules import AutoRules, ChosenField, suited
+from paretune.training.auto_rules import AutoRules, ChosenField, detector_fields
+from paretune.training.settings import Augment
 
 PROBED = Augment(mosaic=0.8, scale=0.4, translate=0.1, colour=0.7)
 """Changes of pictures while the speed is measured: the dearest that may be chosen."""
@@ -33,13 +33,13 @@ def settled(job: Job, say: Callable[[str], None] = print) -> tuple[Job, list[str
         return job, []
     if job.baseline is not None:  # nothing is trained
         return with_choices(job, []), []
-    from paretune.data.statistics import statistics
+    from paretune.data.statistics import split_statistics
     from paretune.training.loop import pick_device
 
     data = job.dataset.open(dataset_cache(expanded(job.output)))
     refuse_gaps(data, job.dataset)
     device = pick_device(job.training.device)
-    train = statistics(data.splits["train"])
+    train = split_statistics(data.splits["train"])
     rules = AutoRules(job.detector, job.training, train, len(data.splits["val"]), gpu=device != "cpu")
     if rules.pretrained:
         job.detector.initial(len(data.classes))  # what cannot be fetched is told before anything takes time
@@ -52,7 +52,7 @@ def settled(job: Job, say: Callable[[str], None] = print) -> tuple[Job, list[str
         chosen.append(ChosenField("input_size", str(size), because))
     else:
         size = job.size
-    chosen += suited(job.detector, train, size)
+    chosen += detector_fields(job.detector, train, size)
     chosen += rules.choices(speed(size))
     lines = [f"{one.field} {_shown(one.value)}: {one.because}" for one in chosen]
     for line in lines:
@@ -91,7 +91,7 @@ def as_begun(job: Job, begun: Job) -> Job:
 
 def _threads(job: Job, data: Data, device: str) -> tuple[list[ChosenField], Callable[[InputSize], float]]:
     """Return the threads to train with on a CPU, unless they are given, and what measures the speed with them."""
-    from paretune.training.training_speed import seconds_a_picture
+    from paretune.training.training_speed import seconds_per_image
 
     settings = job.training
     if "augment" not in settings.model_fields_set:
@@ -99,7 +99,7 @@ def _threads(job: Job, data: Data, device: str) -> tuple[list[ChosenField], Call
 
     def speed(size: InputSize, threads: int = settings.threads) -> float:
         asked = settings.model_copy(update={"threads": threads})
-        return seconds_a_picture(job.detector, data.splits["train"], size, asked, device)
+        return seconds_per_image(job.detector, data.splits["train"], size, asked, device)
 
     cores = len(os.sched_getaffinity(0))
     if device != "cpu" or cores == 1 or "threads" in settings.model_fields_set or settings.workers > 1:

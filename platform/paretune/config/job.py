@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from paretune.config.recipe import Recipe, readable_size
-from paretune.core.metrics import COSTS, ENERGY, known_metric
+from paretune.core.metrics import metric_of
 from paretune.core.spec import Spec, misplaced, plugin
 from paretune.core.target import Target
 from paretune.core.types import LIMIT, InputSize, Thresholds
@@ -186,13 +186,13 @@ class Job(Spec):
     @classmethod
     def _known_metrics(cls, value: dict[str, Any]) -> dict[str, Any]:
         for metric in value:
-            known_metric(metric)
+            metric_of(metric)
         return value
 
     @field_validator("objectives")
     @classmethod
     def _two(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if odd := [metric for metric in value if metric.endswith("_delta_low")]:
+        if odd := [metric for metric in value if metric_of(metric).constraint_only]:
             raise ValueError(f"{odd[0]} is for constraints; the objective is {odd[0].removesuffix('_delta_low')}")
         if len(value) != 2:
             raise ValueError(f"two objectives are expected, such as map and latency_ms; got {len(value)}")
@@ -202,7 +202,7 @@ class Job(Spec):
     @classmethod
     def _drops(cls, value: dict[str, Constraint]) -> dict[str, Constraint]:
         for metric, constraint in value.items():
-            if constraint.max_drop is not None and metric in COSTS:
+            if constraint.max_drop is not None and metric_of(metric).direction == "minimize":
                 raise ValueError(f"{metric} is the better the smaller: give its largest value as max, not max_drop")
         return value
 
@@ -271,9 +271,9 @@ class Job(Spec):
         """Refuse metrics that no trial of this job will have."""
         wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {}
         for place, metric in self.asked:
-            if metric in ENERGY and not self.measuring.energy:
+            if metric_of(metric).available == "energy" and not self.measuring.energy:
                 wrong[place, metric] = "energy is not taken: measuring.energy is 0", None
-            if metric == "device_mib_peak" and self.target.device == "cpu":
+            if metric_of(metric).available == "gpu" and self.target.device == "cpu":
                 wrong[place, metric] = f"target {self.target_name!r} is a CPU; memory_mib_peak is what it has", None
         if wrong:
             raise misplaced("Job", wrong)

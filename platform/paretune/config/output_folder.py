@@ -12,6 +12,12 @@ from paretune.core.errors import UserError
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 DEFAULT = "runs"
 """The output folder of who names none."""
+SWEEP_FILE = "sweep.json"
+"""File that marks the folder of a sweep: job, version, time."""
+SPACE_FILE = "space.yaml"
+"""Copy of the search space beside ``SWEEP_FILE`` or ``JOB_FILE``."""
+JOB_FILE = "job.yaml"
+"""File that marks the folder of a training: its job, every field with its value."""
 DATASETS, TRAININGS, WEIGHTS = "datasets", "trainings", "weights"
 RESERVED = {
     DATASETS: "generated datasets are kept there",

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 
 from paretune.compression import STEPS
-from paretune.compression.base import Step
+from paretune.compression.base import Step, conversions
 from paretune.core.model import Format
 from paretune.core.spec import Spec, flat, misplaced, plugin
 from paretune.core.target import Target
@@ -98,10 +98,13 @@ class Recipe(Spec):
 
 
 def _bridge(chain: list[Step], now: Format, wanted: Format, who: str) -> Format:
-    """Put an export into the chain if that makes what ``who`` takes; return the format then."""
-    if now == wanted:
-        return now
-    if (now, wanted) == ("torch", "onnx"):
-        chain.append(STEPS.load("export")())
-        return "onnx"
-    raise ValueError(f"{who} takes a {wanted} model, but gets {now} from the step before it")
+    """Append the conversions to the format that ``who`` takes, and return that format.
+
+    Raises:
+        ValueError: no steps lead there.
+    """
+    try:
+        chain.extend(conversions(now, wanted))
+    except ValueError as error:
+        raise ValueError(f"{who} takes a {wanted} model, but gets {now} from the step before it") from error
+    return wanted

@@ -1,7 +1,6 @@
-"""Names that come from libraries, so that ``paretune check`` knows them without importing the libraries.
+"""Names from libraries, so that ``paretune check`` knows them without importing the libraries.
 
-``python -m paretune.names`` writes ``OPTIMIZERS`` anew from the torch that is installed; a test holds both
-tables equal to the libraries.
+Tests compare each table with the installed library.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ OPTIMIZERS = (
     "Rprop",
     "SGD",
 )
-"""Classes of torch.optim that train any network when given nothing but a learning rate; others are tried."""
+"""Classes of torch.optim that train any network with no argument but a learning rate; others are tried."""
 
 IMPORTANCES = {
     "l1": "MagnitudeImportance",
@@ -34,10 +33,10 @@ IMPORTANCES = {
     "bn_scale": "BNScaleImportance",
     "random": "RandomImportance",
 }
-"""Our name of a criterion of pruning → torch-pruning's class."""
+"""Criterion of pruning → class of torch-pruning."""
 
 SENSITIVITIES = ("taylor", "hessian")
-"""Criteria of pruning that take gradients of the training loss: our own code."""
+"""Criteria of pruning that need gradients of the training loss, computed by this package."""
 
 
 WEIGHTS = {
@@ -48,28 +47,28 @@ WEIGHTS = {
     "ssd300_vgg16": ("COCO_V1", "IMAGENET1K_FEATURES"),
     "ssdlite320_mobilenet_v3_large": ("COCO_V1", "IMAGENET1K_V1", "IMAGENET1K_V2"),
 }
-"""Torchvision's detectors → its weights for all of the network, and those for its backbone."""
+"""Detector of torchvision → names of its weights, for the whole network or for the backbone."""
 
 
 CHECKPOINTS = (".pth", ".pt", ".tar", ".ckpt", ".safetensors")
-"""Ends of the names of files that hold a checkpoint."""
+"""Suffixes of checkpoint files."""
 
 
 def is_url(text: str) -> bool:
-    """Tell whether a text is an address to fetch from."""
+    """Return whether a text is a URL."""
     return text.startswith(("http://", "https://"))
 
 
 def is_checkpoint(weights: str | None) -> bool:
-    """Tell whether weights are a file or an address, not a name."""
+    """Return whether weights are a file or a URL and not a name."""
     return weights is not None and (is_url(weights) or weights.endswith(CHECKPOINTS))
 
 
 def known_weights(weights: str, model: str) -> str:
-    """Return weights that are a file, an address, or one of torchvision's names for the model.
+    """Return weights that are a file, a URL, or one of torchvision's names for the model.
 
     Raises:
-        ValueError: they are none of these; the nearest name is told.
+        ValueError: they are none of these; the message suggests the nearest name.
     """
     known = WEIGHTS.get(model, ())
     if weights not in known and not is_checkpoint(weights):
@@ -79,7 +78,7 @@ def known_weights(weights: str, model: str) -> str:
 
 
 def hash_problem(weights: str | None, sha256: str | None) -> str | None:
-    """Return why weights cannot be had with, or without, this hash, or None: a URL needs one, a name has its own."""
+    """Return why a URL lacks its hash, or why a name has one that it does not need; None if neither."""
     if weights is not None and is_url(weights) and sha256 is None:
         return f"weights {weights}: give the file's hash too, as `sha256: …`"
     if sha256 is not None and not is_checkpoint(weights):
@@ -88,43 +87,7 @@ def hash_problem(weights: str | None, sha256: str | None) -> str | None:
 
 
 def missing_file(weights: str | None) -> list[str]:
-    """Return that a file of weights is not there, in a line; what has to be fetched is not looked for."""
+    """Return a line if a file of weights does not exist; URLs and names are not looked up."""
     if weights is None or is_url(weights) or not weights.endswith(CHECKPOINTS):
         return []
     return [] if Path(weights).expanduser().is_file() else [f"weights {weights}: no such file"]
-
-
-def installed_optimizers() -> tuple[str, ...]:
-    """Return the names of torch.optim's classes that do a step on weights of 4 dimensions and of 1.
-
-    Tried, not told by their names: some want sparse gradients, matrices only, or the loss several times a step.
-    """
-    import inspect
-    from typing import Any
-
-    import torch
-    from torch import nn
-
-    found = []
-    classes: list[tuple[str, Any]] = inspect.getmembers(torch.optim, inspect.isclass)
-    for name, cls in classes:
-        layer = nn.Conv2d(2, 2, 3)
-        layer(torch.ones(1, 2, 3, 3)).sum().backward()
-        try:
-            cls(layer.parameters(), lr=1e-3).step()
-        except (TypeError, ValueError, RuntimeError, NotImplementedError):
-            continue
-        found.append(name)
-    return tuple(found)
-
-
-def rewritten(source: str, optimizers: tuple[str, ...]) -> str:
-    """Return this file's text with another tuple of optimizers."""
-    head, opening, rest = source.partition("OPTIMIZERS = (\n")
-    _, closing, tail = rest.partition("\n)\n")
-    return head + opening + "\n".join(f'    "{name}",' for name in optimizers) + closing + tail
-
-
-if __name__ == "__main__":
-    here = Path(__file__)
-    here.write_text(rewritten(here.read_text(), installed_optimizers()))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from paretune.core.fields import Field
+from paretune.core.errors import did_you_mean
+from paretune.core.fields import Field, field_validator
+from paretune.core.registry import Registry
 from paretune.core.spec import Spec
 
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
@@ -27,7 +29,15 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     return frozenset(flags.partition(":")[2].split())
 
 
-Device = Literal["cpu", "cuda"]
+Device = str
+"""Kind of device that networks run on: ``cpu``, ``cuda``, or one that an installed runtime declares."""
+
+
+def known_devices() -> list[str]:
+    """Return the devices that networks can run on: those of Paretune's own runtimes and of installed ones."""
+    installed = Registry[Any]("runtime", {})  # the rows of other packages alone
+    declared = (device for name in installed.names for device in getattr(installed.load(name), "devices", ()))
+    return list(dict.fromkeys(["cpu", "cuda", *declared]))
 
 
 class Target(Spec):
@@ -38,6 +48,15 @@ class Target(Spec):
     threads: int = Field(default=1, ge=1, le=1024)
     """Threads of the network on a CPU; each is pinned to a core of its own. One thread is the only
     setting whose latency can be trusted on a machine that is shared with others."""
+
+    @field_validator("device")
+    @classmethod
+    def _check_device(cls, device: Device) -> Device:
+        if device not in {"cpu", "cuda"} and device not in (known := known_devices()):
+            raise ValueError(
+                f"no runtime here runs on {device!r}{did_you_mean(device, known)}; known: {', '.join(known)}"
+            )
+        return device
 
     def __str__(self) -> str:
         if self.device != "cpu":

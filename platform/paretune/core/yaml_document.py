@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from paretune.core.errors import Problem, UserError, UserErrors, did_you_mean
+from paretune.core.errors import Problem, UserError, UserErrors, did_you_mean, one_line
 from paretune.core.spec import Spec, fields_at
 
 S = TypeVar("S", bound=Spec)
@@ -81,7 +81,7 @@ def read_yaml(path: Path, shown: str | None = None) -> Document:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserErrors([Problem(name, line, f"not valid YAML: {error.problem or error.context}")]) from error
     except yaml.YAMLError as error:
-        raise UserErrors([Problem(name, 1, f"not valid YAML: {' '.join(str(error).split())}")]) from error
+        raise UserErrors([Problem(name, 1, f"not valid YAML: {one_line(error)}")]) from error
     reader = _Reader(name)
     data = reader.read(node, ()) if node is not None else None
     if reader.problems:

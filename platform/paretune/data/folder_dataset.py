@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -18,6 +18,9 @@ MOST_PROBLEMS = 20
 
 class FolderDataset(Dataset):
     """A dataset in a folder of files."""
+
+    layout: ClassVar[str]
+    """What lies in a folder of this format, for messages."""
 
     root: str
     """Its folder; ~ and variables such as $HOME are filled in. ??? leaves it to `--set`."""
@@ -61,7 +64,7 @@ class FolderDataset(Dataset):
             return folder
 
     def missing(self, expected: str) -> str | None:
-        """Say that the folder is not named or not there, or return None."""
+        """Return why the folder cannot be used (not named, not there), or None."""
         if self.unnamed():
             return f"its folder is not named yet: --set dataset.{self.name}.root=FOLDER (expected {expected})"
         if self.folder.is_dir():
@@ -72,11 +75,16 @@ class FolderDataset(Dataset):
         where = f" in {Path.cwd()}" if relative else ""  # a sweep may have begun elsewhere
         return f"no such folder: {text}{where} (expected {expected}{unset})"
 
-    def unlike(self, fits: Callable[[Path], bool], layout: str) -> list[str]:
-        """Return what is wrong with the folder: not named, not there, or not of a layout; nothing where all is well."""
-        if missing := self.missing(f"one that holds {layout}"):
+    @classmethod
+    def recognises(cls, root: Path) -> bool:  # noqa: ARG003 - a format may have no layout of its own
+        """Return whether what lies in a folder is of this format: asked where no format is named."""
+        return False
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the folder: not named, not there, or not of this format."""
+        if missing := self.missing(f"one that holds {self.layout}"):
             return [missing]
         try:
-            return [] if fits(self.folder) else [f"{self.folder}: no {layout} in it"]
+            return [] if self.recognises(self.folder) else [f"{self.folder}: no {self.layout} in it"]
         except OSError as error:
             return [f"{error.filename or self.folder}: cannot be read ({error.strerror})"]

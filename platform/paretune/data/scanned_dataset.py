@@ -23,9 +23,8 @@ from paretune.data.image_io import image_header
 from paretune.data.image_split import ImageFileSplit, unique_ids
 from paretune.data.left_out import LeftOutCounter, SplitTally, gaps_of, left_out_line_of
 from paretune.data.raw_annotations import LEFT_OUT, READ_ALL_THE_SAME, Finding, RawBox, RawImage, Survey
-from paretune.data.split_choice import choose
-from paretune.data.split_counts import facts
-from paretune.data.split_lists import check_lists
+from paretune.data.splits import check_lists, choose_splits
+from paretune.data.statistics import object_counts
 
 NEVER_SKIPPED = frozenset({"bad-list", "leak", "other-unit"})
 """Findings that cannot be left out: which images are in which split, or what the numbers are, is not known."""
@@ -76,22 +75,23 @@ class ScannedDataset(FolderDataset):
         Raises:
             UserError: what hinders training, file by file, unless the policy is to skip it; or no such split.
         """
-        if found := self.problems():
-            raise UserError("\n".join(found))
-        return _Opening(self, survey(self)).data()
+        return self._opened()
 
     def open_for(self, split: str, cache: Path) -> Data:  # noqa: ARG002 - nothing is generated
         """Open one split alone of a folder that holds nothing to train on.
 
         Raises:
-            UserError: as of ``open``.
+            UserError: as ``open``.
         """
-        if found := self.problems():
-            raise UserError("\n".join(found))
-        return _Opening(self, survey(self), split).data()
+        return self._opened(split)
+
+    def _opened(self, only: str | None = None) -> Data:
+        if problems := self.problems():
+            raise UserError("\n".join(problems))
+        return _Opening(self, survey_dataset(self), only).data()
 
 
-def survey(dataset: ScannedDataset) -> Survey:
+def survey_dataset(dataset: ScannedDataset) -> Survey:
     """Read a dataset leniently: for ``paretune data check``, which tells boxes of other classes than it asks for."""
     if found := dataset.unreadable():
         raise UserError("\n".join(found))
@@ -132,7 +132,7 @@ class _Opening:
             self._take(finding)
         if any(finding.kind in NEVER_SKIPPED for finding in self.refused):
             self._end()
-        chosen = choose(self.dataset, self.survey, self.only)
+        chosen = choose_splits(self.dataset, self.survey, self.only)
         lists, self.notes = chosen.lists, [*self.survey.notes, *chosen.notes]
         for name, images in lists.items():
             if (told := unit_problem(name, images)) is not None:
@@ -151,7 +151,7 @@ class _Opening:
             check_lists(ids, Path(self.survey.root), self.dataset.to_fill_a_split, chosen.shared)
         except UserError as error:
             raise UserError(f"{error}{self._lost()}") from error
-        counts = facts(splits)
+        counts = object_counts(splits)
         if not any(counts[f"boxes_{name}"] for name in splits):
             raise UserError(f"{self.survey.root}: no objects in any annotation{self._lost()}")
         self.notes += [f"{count} {told}" for told, count in self.sizes.items() if count]

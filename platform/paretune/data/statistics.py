@@ -1,13 +1,14 @@
-"""What a training split holds, in a few numbers: what `training: auto` chooses by."""
+"""What splits hold, in numbers: objects of each class, and what `training: auto` chooses by."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from paretune.core.types import Split
+from paretune.core.types import Split, Thresholds
 
 MOST_IMAGES = 20_000
 """Images whose annotations are looked at; of a larger split as many, evenly spread."""
@@ -24,16 +25,17 @@ class SplitStatistics:
     width: float
     """Median of the images' widths in pixels."""
     height: float
+    """Median of the images' heights in pixels."""
     objects: float
     """Median of the boxes in an image."""
     smallest: float
     """Side of a small object: the 5th percentile of sqrt(box area / image area)."""
     small: float
-    """The 10th percentile of the same."""
+    """Side of a rather small object: the 10th percentile of sqrt(box area / image area)."""
     largest: float
-    """The 95th percentile of the same."""
+    """Side of a large object: the 95th percentile of sqrt(box area / image area)."""
     sided: tuple[str, ...] = ()
-    """Classes that a mirror would make another one: those with left or right in their name."""
+    """Classes that become another one in a mirror: those with left or right in their name."""
 
     @property
     def aspect(self) -> float:
@@ -41,7 +43,7 @@ class SplitStatistics:
         return self.width / self.height
 
 
-def statistics(split: Split) -> SplitStatistics:
+def split_statistics(split: Split) -> SplitStatistics:
     """Return the numbers of a split.
 
     Raises:
@@ -72,3 +74,31 @@ def statistics(split: Split) -> SplitStatistics:
         largest=float(largest),
         sided=tuple(name for name in split.classes if _SIDES.search(name)),
     )
+
+
+def object_counts(splits: Mapping[str, Split]) -> dict[str, int]:
+    """Return ``images_<split>``, ``boxes_<split>`` and ``boxes_<split>_<class>``; entries to ignore are not counted."""
+    counts: dict[str, int] = {}
+    for name, split in splits.items():
+        truth = [split.annotations(index) for index in range(len(split))]
+        labels = np.concatenate([a.labels[~a.ignore] for a in truth]) if truth else np.zeros(0, np.int64)
+        per_class = np.bincount(labels, minlength=len(split.classes))
+        counts[f"images_{name}"] = len(split)
+        counts[f"boxes_{name}"] = int(per_class.sum())
+        counts |= {f"boxes_{name}_{c}": int(n) for c, n in zip(split.classes, per_class, strict=True)}
+    return counts
+
+
+def crowding_note(splits: Mapping[str, Split], thresholds: Thresholds) -> str | None:
+    """Return a note on images that hold more objects than boxes are kept of an image, or None where there are none."""
+    parts, most = [], 0
+    for name, split in splits.items():
+        counts = [int((~split.annotations(index).ignore).sum()) for index in range(len(split))]
+        crowded = sum(count > thresholds.detections for count in counts)
+        most = max(most, *counts, 0)
+        parts += [f"{crowded} of {len(split)} images of {name}"] if crowded else []
+    if not parts:
+        return None
+    enough = -(-most // 100) * 100
+    note = f"thresholds.detections is {thresholds.detections}, and {', '.join(parts)} hold more objects, up to {most}"
+    return f"{note}: --set thresholds.detections={enough} keeps more boxes"

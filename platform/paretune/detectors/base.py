@@ -70,15 +70,17 @@ class Detector(Spec, ABC):
 
     usual_lr: ClassVar[float] = 2e-3
     """Highest learning rate of AdamW for fresh weights and batches of 8: where `training: auto` begins."""
+    leaves_out_ignored: ClassVar[bool] = False
+    """Whether ``loss`` gets entries to ignore too, and teaches nothing of what lies on them."""
     part_names: ClassVar[tuple[str, ...]] = ("core",)
     """The networks that are exported, in the order they run. A family of several computes between them on the host."""
-    features_from: ClassVar[tuple[str, ...]] = ("backbone",)
+    distill_features: ClassVar[tuple[str, ...]] = ("backbone",)
     """Modules of the network whose outputs feed the heads: maps that a teacher and its student are compared by."""
-    answers_from: ClassVar[tuple[str, ...]] = ("",)
-    """Modules whose outputs ``imitation`` compares; "" is the network itself, with its raw maps."""
+    distill_outputs: ClassVar[tuple[str, ...]] = ("",)
+    """Modules whose outputs ``distillation_loss`` compares; "" is the network itself, with its raw maps."""
     teacher_sees_own_size: ClassVar[bool] = False
     """Whether a teacher may see the images at the size it was trained at: what it says is brought to the student's
-    by ``fitted_answers``."""
+    by ``resized_outputs``."""
 
     @classmethod
     def unwritten(cls) -> list[str]:
@@ -207,7 +209,8 @@ class Detector(Spec, ABC):
 
         Args:
             raw: the network's outputs, each (B, ...).
-            annotations: boxes in pixels of the network's input; entries to ignore are already taken out.
+            annotations: boxes in pixels of the network's input; entries to ignore are there only where the class has
+                ``leaves_out_ignored``.
             size: of that input.
             losses: in place of the family's own.
 
@@ -225,13 +228,17 @@ class Detector(Spec, ABC):
             forward: the network's forward (mixed precision and data parallelism around it); a family whose
                 training takes more than raw maps overrides this, and may pass its own further arguments.
             images: (B, 3, H, W) float32.
-            annotations: as for ``loss``.
+            annotations: boxes in pixels of the network's input, with entries to ignore.
             losses: as for ``loss``.
         """
+        if not self.leaves_out_ignored:
+            from paretune.detectors.losses import trained_on
+
+            annotations = trained_on(annotations)
         size = InputSize(images.shape[3], images.shape[2])
         return self.loss(forward(images), annotations, size, losses)
 
-    def teach(
+    def run_teacher(
         self,
         teacher: nn.Module,
         images: Tensor,
@@ -246,7 +253,7 @@ class Detector(Spec, ABC):
         """
         self.part_modules(teacher)[self.part_names[0]](images)
 
-    def fitted_answers(
+    def resized_outputs(
         self, answers: Sequence[Tensor], like: Sequence[Tensor], ratio: tuple[float, float]
     ) -> list[Tensor]:
         """Return a teacher's answers to images of its own size as they would be to the student's.
@@ -260,7 +267,7 @@ class Detector(Spec, ABC):
         """
         raise NotImplementedError(f"{self.name} has a teacher that sees what the student sees")
 
-    def imitation(
+    def distillation_loss(
         self,
         shown: Mapping[str, Sequence[Tensor]],
         wanted: Mapping[str, Sequence[Tensor]],
@@ -273,13 +280,13 @@ class Detector(Spec, ABC):
         By default the mean squared difference of the raw maps: Ba and Caruana, NeurIPS 2014 (arXiv:1312.6184).
 
         Args:
-            shown: outputs of the modules ``answers_from``, by name.
+            shown: outputs of the modules ``distill_outputs``, by name.
             wanted: the teacher's.
             annotations: as for ``loss``.
             size: of the network's input.
             temperature: by which class scores are softened.
         """
-        pairs = [pair for name in self.answers_from for pair in zip(shown[name], wanted[name], strict=True)]
+        pairs = [pair for name in self.distill_outputs for pair in zip(shown[name], wanted[name], strict=True)]
         terms = [(mine.float() - teachers.float()).square().mean() for mine, teachers in pairs]
         return {"answers": sum(terms[1:], terms[0]) / len(terms)}
 

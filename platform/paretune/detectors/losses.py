@@ -8,6 +8,7 @@ Lin et al. (arXiv:1708.02002).
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -16,9 +17,12 @@ from torch import Tensor, nn
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss, sigmoid_focal_loss
 
 from paretune.core.errors import did_you_mean
+from paretune.core.types import Annotations
 
 _OVERLAPS = {"giou": generalized_box_iou_loss, "diou": distance_box_iou_loss, "ciou": complete_box_iou_loss}
 FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
+IGNORED_OVERLAP = 0.5
+"""Share of a box's area that lies on an entry to ignore, from which on the box is not taught to be background."""
 
 
 def box_loss(kind: str, boxes: Tensor, wanted: Tensor) -> Tensor:
@@ -108,6 +112,25 @@ def aligned_iou(boxes: Tensor, others: Tensor) -> Tensor:
     common = (high - low).clamp(min=0).prod(-1)
     areas = [(b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, others)]
     return common / (areas[0] + areas[1] - common).clamp(min=1e-9)
+
+
+def trained_on(annotations: Sequence[Annotations]) -> list[Annotations]:
+    """Return the annotations without entries to ignore."""
+    return [Annotations(a.boxes[~a.ignore], a.labels[~a.ignore], a.ignore[~a.ignore]) for a in annotations]
+
+
+@torch.no_grad()
+def on_ignored(boxes: Tensor, truth: Annotations) -> Tensor:
+    """Return (N,), which boxes (N, 4) lie on an entry to ignore with at least half of their area.
+
+    The overlap is the intersection over the box's own area, because a crowd is larger than what it consists of, as in
+    MMDetection's MaxIoUAssigner (``ignore_wrt_candidates``; Chen et al., arXiv:1906.07155).
+    """
+    ignored = torch.from_numpy(truth.boxes[truth.ignore]).to(boxes)
+    low = torch.maximum(boxes[:, None, :2], ignored[:, :2])
+    high = torch.minimum(boxes[:, None, 2:], ignored[:, 2:])
+    common, areas = (high - low).clamp(min=0).prod(-1), (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    return (common >= IGNORED_OVERLAP * areas.clamp(min=1e-9)[:, None]).any(1)
 
 
 def binary_divergence(logits: Tensor, wanted: Tensor) -> Tensor:

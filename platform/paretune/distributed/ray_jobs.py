@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from paretune.core.errors import UserError
+from paretune.core.errors import UserError, one_line
 from paretune.core.hints import command
 from paretune.distributed.ray_session import QUIET
 
@@ -122,7 +122,7 @@ def _client(address: str) -> Iterator[JobSubmissionClient]:
     except ConnectionError as error:
         raise UserError(f"{address}: no Ray dashboard answers there (is the head up, and the port right?)") from error
     except (RuntimeError, OSError, ValueError, KeyError, RayStateApiException) as error:  # another server, a lost head
-        why = " ".join(str(error).split())
+        why = one_line(error)
         raise UserError(f"{address}: does not answer as a Ray dashboard does (is the port right?): {why}") from error
 
 
@@ -178,7 +178,7 @@ def _follow(client: JobSubmissionClient, submission: str, address: str) -> int:
     except BrokenPipeError:  # of our own output
         raise
     except (RuntimeError, OSError, ValueError, ClientError) as error:
-        why = " ".join(str(error).split())
+        why = one_line(error)
         print(f"\n{address} was lost ({why}); while its head lives, the sweep goes on; {look}", file=sys.stderr)
         return 1
     if state == JobStatus.SUCCEEDED:

@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from paretune.core.errors import UserError
+from paretune.core.errors import UserError, one_line
 from paretune.system.device_holders import doing
 
 SESSION_MARK = ".ray-session"
@@ -106,8 +107,14 @@ def _start(folder: Path, *, nested: bool) -> None:
         UserError: it did not come up.
     """
     import ray
+    from ray.util import get_node_ip_address
 
+    port = _free_port()
+    # Ray Train's processes ask "the" Ray of this machine who is alive: without its address that is the one that
+    # somebody has started last, and perhaps stopped long ago
+    address = f"{get_node_ip_address()}:{port}"
     try:
+        os.environ["RAY_GCS_SERVER_PORT"] = str(port)
         ray.init(
             address="local",
             num_cpus=len(os.sched_getaffinity(0)),  # Ray counts the machine's, also those kept from this process
@@ -116,13 +123,22 @@ def _start(folder: Path, *, nested: bool) -> None:
             dashboard_host="127.0.0.1",
             log_to_driver=False,
             logging_level="ERROR",
-            runtime_env={"env_vars": {"PYTHONPATH": python_path(), **QUIET, **doing()}},
+            runtime_env={"env_vars": {"PYTHONPATH": python_path(), **QUIET, **doing(), "RAY_ADDRESS": address}},
             object_store_memory=256 * 2**20,  # only small messages pass through it
         )
     except Exception as error:  # Ray raises bare ones when its own processes are not up in time
-        why = " ".join(str(error).split())
+        why = one_line(error)
         hint = "is the machine overloaded, or short of memory? what is done is kept: run it again, or resume it"
         raise UserError(f"Ray did not start: {why}; {hint}") from error
+    finally:
+        os.environ.pop("RAY_GCS_SERVER_PORT", None)
+
+
+def _free_port() -> int:
+    """Return a port of this machine that nobody listens on now."""
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return int(free.getsockname()[1])
 
 
 @contextmanager

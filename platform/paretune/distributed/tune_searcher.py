@@ -42,7 +42,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next trial as ``{number, recipe, origin}``; None makes Tune ask again later."""
         finished: str = Searcher.FINISHED
-        if self._study.hopeless:
+        if self._study.baseline_failed:
             return finished
         try:
             proposal = self._study.propose()

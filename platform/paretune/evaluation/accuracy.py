@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from paretune.core.types import LIMIT, Annotations, Detections, Image, Split
-from paretune.evaluation.coco_metrics import NUMBERS, CocoMetrics, CocoMetricsByClass, Engine, average_precisions
+from paretune.evaluation.coco_metrics import NUMBERS, CocoMetrics, CocoMetricsByClass, average_precisions
 from paretune.evaluation.matching import MatchedDetections, best_of, match, point_of
 
 _NO_OBJECTS = "the images hold no objects to find"
@@ -19,9 +19,9 @@ class Accuracy(CocoMetrics):
     """How well a predictor finds a split's objects; a figure that is not defined is None, and has a reason."""
 
     precision: float | None
-    """Share of the detections that are right: of all classes together, at ``confidence``, IoU 0.50."""
+    """Share of the detections of all classes that are right, at ``confidence`` and IoU 0.50."""
     recall: float | None
-    """Share of the objects that are found, at the same point."""
+    """Share of the objects of all classes that are found, at ``confidence`` and IoU 0.50."""
     f1: float | None
     """Harmonic mean of precision and recall; the best that any confidence gives unless one was asked for."""
     confidence: float | None
@@ -81,7 +81,6 @@ def accuracy_of(
     classes: Sequence[str],
     *,
     confidence: float | None = None,
-    engine: Engine = "hotcoco",
     averages: CocoMetricsByClass | None = None,
     matched: MatchedDetections | None = None,
     limit: int = LIMIT,
@@ -93,15 +92,14 @@ def accuracy_of(
         annotations: of the same images, in the same order.
         classes: names of the classes.
         confidence: for precision, recall and F1; None takes the one of the best F1.
-        engine: what computes COCO's numbers.
-        averages: COCO's numbers, where they are known already,
-        matched: and what ``match`` returns.
+        averages: COCO's numbers, where they are known already.
+        matched: the result of ``match``, where it is known already.
         limit: most detections of a class in an image that count for COCO's numbers.
 
     Raises:
         ValueError: not as many detections as annotations.
     """
-    found = averages or average_precisions(detections, annotations, len(classes), engine, limit)
+    found = averages or average_precisions(detections, annotations, len(classes), limit)
     matched = match(detections, annotations) if matched is None else matched
     point = best_of(matched) if confidence is None else point_of(matched, confidence)
     operating = {"precision": point.precision, "recall": point.recall, "f1": point.f1, "confidence": point.confidence}

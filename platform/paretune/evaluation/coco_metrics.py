@@ -1,27 +1,23 @@
 """Mean average precision and recall by COCO's rules. Lin et al., Microsoft COCO, ECCV 2014.
 
-Two engines give the same numbers: hotcoco, which serves in sweeps since it is a hundred times as fast, and
-pycocotools, the field's oracle, to which a test holds it equal.
+Computed by hotcoco, which is a hundred times as fast as pycocotools; tests hold its numbers equal to pycocotools'.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.types import LIMIT, Annotations, Detections, Floats
 
-Engine = Literal["hotcoco", "pycocotools"]
 _IOU_50, _IOU_75 = 0, 5
 """Places in COCO's thresholds 0.50, 0.55, … 0.95."""
 _ALL, _SIZES = 0, {"small": 1, "medium": 2, "large": 3}
-"""Places of COCO's ranges of areas: all, below 32², below 96² and from there on, in square pixels."""
+"""Places of COCO's ranges of areas: all, below 32², 32² to 96², and above, in square pixels."""
 
 
 @dataclass(frozen=True)
@@ -31,27 +27,27 @@ class CocoMetrics:
     map: float | None
     """Mean average precision: IoU 0.50:0.95, at most 100 detections of a class in an image."""
     map50: float | None
-    """The same at IoU 0.50."""
+    """Mean average precision at IoU 0.50."""
     map75: float | None
-    """The same at IoU 0.75."""
+    """Mean average precision at IoU 0.75."""
     map_small: float | None
-    """``map`` of objects below 32² pixels,"""
+    """``map`` of small objects: below 32² square pixels."""
     map_medium: float | None
-    """of those below 96²,"""
+    """``map`` of medium objects: 32² to 96² square pixels."""
     map_large: float | None
-    """and of the others."""
+    """``map`` of large objects: above 96² square pixels."""
     ar1: float | None
-    """Average recall over IoU 0.50:0.95 with at most one detection of a class in an image,"""
+    """Average recall over IoU 0.50:0.95 with at most one detection of a class in an image."""
     ar10: float | None
-    """ten,"""
+    """Average recall over IoU 0.50:0.95 with at most 10 detections of a class in an image."""
     ar100: float | None
-    """and a hundred."""
+    """Average recall over IoU 0.50:0.95 with at most 100 detections of a class in an image."""
     ar_small: float | None
-    """``ar100`` of small objects,"""
+    """``ar100`` of small objects."""
     ar_medium: float | None
-    """medium"""
+    """``ar100`` of medium objects."""
     ar_large: float | None
-    """and large ones."""
+    """``ar100`` of large objects."""
 
     def numbers(self) -> dict[str, float | None]:
         """Return the twelve by name, in COCO's order."""
@@ -73,7 +69,7 @@ class CocoMetricsByClass(CocoMetrics):
 
 @dataclass(frozen=True)
 class MetricsAtIou:
-    """The same at one IoU."""
+    """COCO's numbers at one IoU."""
 
     map: float | None
     """Mean average precision."""
@@ -87,10 +83,9 @@ def average_precisions(
     detections: Sequence[Detections],
     annotations: Sequence[Annotations],
     num_classes: int,
-    engine: Engine = "hotcoco",
     limit: int = LIMIT,
 ) -> CocoMetricsByClass:
-    """Evaluate with COCO's rules.
+    """Evaluate by COCO's rules.
 
     Annotations to ignore are COCO's crowds: detections on them are neither hits nor misses. With another ``limit``,
     ``map`` and all of its kind are pycocotools' with ``maxDets`` set to it; the recalls stay what they are called.
@@ -99,26 +94,26 @@ def average_precisions(
         ValueError: not as many detections as annotations.
     """
     check_lengths(detections, annotations)
-    return averages_of(run(detections, annotations, num_classes, engine, limit=limit), num_classes, limit)
+    return averages_of(run(detections, annotations, num_classes, limit=limit), num_classes, limit)
 
 
 def check_lengths(detections: Sequence[Detections], annotations: Sequence[Annotations]) -> None:
-    """Refuse detections and annotations of different numbers of images.
+    """Raise an error unless detections and annotations are of as many images.
 
     Raises:
-        ValueError: they are.
+        ValueError: they are not.
     """
     if len(detections) != len(annotations):
         raise ValueError(f"{len(detections)} images with detections, {len(annotations)} with annotations")
 
 
 def limits_of(limit: int) -> list[int]:
-    """Return the limits of detections that an evaluation is made at, in rising order: COCO's and the one asked for."""
+    """Return the limits of detections that an evaluation needs, in rising order: COCO's three and the one asked for."""
     return sorted({1, 10, LIMIT, limit})
 
 
 def averages_of(evaluation: Any, num_classes: int, limit: int = LIMIT) -> CocoMetricsByClass:
-    """Read the numbers out of either engine's COCOeval after ``accumulate``, which ran at ``limits_of(limit)``."""
+    """Return the numbers of a COCOeval, also pycocotools', after ``accumulate``, which ran at ``limits_of(limit)``."""
     limits = limits_of(limit)
     most, ten, hundred = map(limits.index, (limit, 10, LIMIT))
     precision = np.asarray(evaluation.eval["precision"])[..., most]  # (IoUs, recalls, classes, areas)
@@ -138,7 +133,7 @@ def averages_of(evaluation: Any, num_classes: int, limit: int = LIMIT) -> CocoMe
 
 
 def averages_at(evaluation: Any, num_classes: int, limit: int = LIMIT) -> MetricsAtIou:
-    """Read the numbers out of a COCOeval of one IoU after ``accumulate``, which ran at ``limits_of(limit)``."""
+    """Return the numbers of a COCOeval of one IoU after ``accumulate``, which ran at ``limits_of(limit)``."""
     limits = limits_of(limit)
     precision = np.asarray(evaluation.eval["precision"])[0, ..., _ALL, limits.index(limit)]  # (recalls, classes)
     recall = np.asarray(evaluation.eval["recall"])[0, :, _ALL, limits.index(LIMIT)]
@@ -153,34 +148,13 @@ def run(
     detections: Sequence[Detections],
     annotations: Sequence[Annotations],
     num_classes: int,
-    engine: Engine = "hotcoco",
     *,
     iou: float | None = None,
     limit: int = LIMIT,
 ) -> Any:
-    """Return an engine's COCOeval after matching and accumulating; at one IoU (hotcoco only), or at COCO's ten."""
-    if engine == "pycocotools":
-        dataset = ground_truth(annotations, num_classes)
-        return by_pycocotools(dataset, {**dataset, "annotations": _results(detections)}, limit)
+    """Return hotcoco's COCOeval after matching and accumulating, at one IoU or at COCO's ten."""
     images, categories = range(1, len(annotations) + 1), range(1, num_classes + 1)
     return by_hotcoco(images, categories, columns_of(annotations), rows_of(detections), iou, limit)
-
-
-def by_pycocotools(truth: dict[str, Any], found: dict[str, Any], limit: int = LIMIT) -> Any:
-    """Return pycocotools' COCOeval of two COCO datasets, the second with scores."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    one, other = COCO(), COCO()
-    one.dataset, other.dataset = truth, found
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints what it is doing
-        one.createIndex()
-        other.createIndex()
-        evaluation = COCOeval(one, other, "bbox")
-        evaluation.params.maxDets = limits_of(limit)
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation
 
 
 @dataclass(frozen=True)
@@ -188,9 +162,9 @@ class GroundTruthColumns:
     """A ground truth as columns, a row for each object."""
 
     images: NDArray[np.int64]
-    """(N,) id of its image,"""
+    """(N,) id of the object's image."""
     categories: NDArray[np.int64]
-    """(N,) id of its category."""
+    """(N,) id of the object's category."""
     boxes: NDArray[np.float64]
     """(N, 4) x, y, width, height."""
     areas: NDArray[np.float64]
@@ -208,11 +182,11 @@ def by_hotcoco(
     """Return hotcoco's COCOeval after matching and accumulating.
 
     Args:
-        images: ids of all, also of those without objects.
-        categories: ids of all.
+        images: ids of all images, also of those without objects.
+        categories: ids of all categories.
         objects: the ground truth.
         results: (M, 7) image id, x, y, width, height, score, category id.
-        iou: the one to evaluate at; None takes COCO's ten.
+        iou: the only IoU to evaluate at; None takes COCO's ten.
         limit: most detections of a class in an image that count.
     """
     evaluation = engine_of(images, categories, objects, results)
@@ -260,42 +234,6 @@ def rows_of(detections: Sequence[Detections]) -> NDArray[np.float64]:
     scores = np.concatenate([np.zeros(0), *(found.scores.astype(np.float64) for found in detections)])
     labels = np.concatenate([np.zeros(0, np.int64), *(found.labels for found in detections)])
     return np.column_stack([owners.astype(np.float64), boxes, scores, labels + 1.0])
-
-
-def ground_truth(annotations: Sequence[Annotations], num_classes: int) -> dict[str, Any]:
-    """Return annotations as a COCO dataset; image ids and category ids count from 1."""
-    boxes: list[dict[str, Any]] = []
-    for image, truth in enumerate(annotations, start=1):
-        rows = zip(_xywh(truth.boxes), truth.labels, truth.ignore, _areas(truth), strict=True)
-        for box, label, ignore, area in rows:
-            boxes.append(_row(len(boxes) + 1, image, label, box, iscrowd=int(ignore), area=float(area)))
-    return {
-        "info": {},
-        "images": [{"id": index} for index in range(1, len(annotations) + 1)],
-        "categories": [{"id": index} for index in range(1, num_classes + 1)],
-        "annotations": boxes,
-    }
-
-
-def _results(detections: Sequence[Detections]) -> list[dict[str, Any]]:
-    """Return detections in the form that pycocotools' ``loadRes`` gives them; it refuses an empty list."""
-    rows: list[dict[str, Any]] = []
-    for image, found in enumerate(detections, start=1):
-        for box, score, label in zip(_xywh(found.boxes), found.scores, found.labels, strict=True):
-            rows.append(_row(len(rows) + 1, image, label, box, iscrowd=0, score=float(score)))
-    return rows
-
-
-def _row(number: int, image: int, label: np.int64, box: NDArray[np.float64], **more: float) -> dict[str, Any]:
-    x, y, width, height = box.tolist()
-    return {
-        "id": number,
-        "image_id": image,
-        "category_id": int(label) + 1,
-        "bbox": [x, y, width, height],
-        "area": width * height,
-        **more,
-    }
 
 
 def _joined(boxes: Sequence[Floats]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

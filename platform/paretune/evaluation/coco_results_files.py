@@ -44,7 +44,7 @@ class CocoResults:
     averages: CocoMetricsByClass
     """COCO's numbers, of the boxes just as they are written."""
     averages_at: MetricsAtIou | None = None
-    """The same at the one IoU that was asked for."""
+    """Its numbers at the one IoU that was asked for."""
     notes: tuple[str, ...] = ()
     """How ids were read where they are not simply equal, and what seems to be wrong with the results."""
 
@@ -81,11 +81,14 @@ def read_results(truth: Path, found: Path, iou: float | None = None, limit: int 
     Args:
         truth: the one file.
         found: the other.
-        iou: at which to evaluate besides.
+        iou: one at which to evaluate too.
         limit: most detections of a class in an image that count.
 
+    Results of categories that the ground truth lacks are left out, as by pycocotools, and counted in a note.
+
     Raises:
-        UserError: a file is not of the format, or speaks of images or categories that the other lacks.
+        UserError: a file is not of the format, results are of images that the ground truth lacks, or none of their
+            categories is in it.
     """
     content = _json(truth)
     if not isinstance(content, dict) or not all(
@@ -163,26 +166,40 @@ def _numbered(file: Path, rows: list[Any], key: str) -> dict[Id, Row]:
 
 
 def _rows(file: Path, rows: list[Any], key: str, images: KnownIds, classes: KnownIds, *, scored: bool = False) -> _Rows:
-    """Read rows of annotations or results.
+    """Read rows of annotations, or of results (``scored``), whose unknown categories are left out.
 
     Raises:
-        UserError: one is not right; says which and why.
+        UserError: a row is not right, or all are left out; names the first and why.
     """
     readers = {"image_id": images.reader(), "category_id": classes.reader()}
-    places: dict[str, list[int]] = {name: [] for name in readers}
+    kept: list[Row] = []
+    places: list[tuple[int, int]] = []
+    left_out: list[int] = []
+
+    def unknown(row: Row, name: str) -> str:
+        return readers[name].problem(row.get(name), (other.get(name) for other in rows if isinstance(other, dict)))
+
     for index, row in enumerate(rows):
         problem = _problem(row, scored=scored) if isinstance(row, dict) else "expected an object"
-        for name, reader in readers.items() if problem is None else ():
-            place = reader.place(row.get(name))
-            if place is None:
-                every = (other.get(name) for other in rows if isinstance(other, dict))
-                problem = problem or reader.problem(row.get(name), every)
-            else:
-                places[name].append(place)
-        if problem:
-            raise UserError(f"{file}: {key}[{index}]: {problem}")
-    found = [np.array(places[name], np.int64) for name in readers]
-    return _Rows(rows, found[0], found[1], tuple(f"{file}: {note}" for one in readers.values() for note in one.notes()))
+        if problem is None:
+            image, category = (reader.place(row.get(name)) for name, reader in readers.items())
+            if image is not None and category is not None:
+                kept.append(row)
+                places.append((image, category))
+                continue
+            if image is not None and scored and is_id(row.get("category_id")):
+                left_out.append(index)
+                continue
+            problem = unknown(row, "image_id" if image is None else "category_id")
+        raise UserError(f"{file}: {key}[{index}]: {problem}")
+    notes = [note for reader in readers.values() for note in reader.notes()]
+    if left_out:
+        first = f"[{left_out[0]}]: {unknown(rows[left_out[0]], 'category_id')}"
+        if not kept:
+            raise UserError(f"{file}: {key}{first}")
+        notes.append(f"{len(left_out)} of {len(rows)} rows are left out, as pycocotools does; the first is {first}")
+    columns = np.array(places, np.int64).reshape(-1, 2)
+    return _Rows(kept, columns[:, 0], columns[:, 1], tuple(f"{file}: {note}" for note in notes))
 
 
 def _problem(row: Row, *, scored: bool) -> str | None:

@@ -6,8 +6,9 @@ harmonic mean of precision and recall. All classes are counted together (micro-a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 from paretune.core.types import Annotations, Detections, Floats
 
 IOU = 0.5
+Rule = Callable[[Floats, Floats, NDArray[np.bool_]], tuple[NDArray[np.bool_], NDArray[np.bool_]]]
+"""Boxes (N, 4) of one class in one image, best first, its objects (M, 4), which of these (M,) to ignore → which boxes
+(N,) are hits, and which (N,) count."""
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """One operating point: what comes of keeping detections of at least this confidence."""
+    """Precision and recall of the detections of at least one confidence."""
 
     confidence: float | None
     """None when there is nothing to choose it by."""
@@ -35,7 +39,7 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class MatchedDetections:
-    """Every detection that counts, of all images and classes, with the number of objects there are."""
+    """Every detection that counts, of all images, with the number of objects there are."""
 
     scores: Floats
     """(N,) best first."""
@@ -89,13 +93,30 @@ def match_by_class(
         iou: from which a detection is a hit.
 
     Returns:
-        Each class by itself.
+        The detections of each class that count.
 
     Raises:
         ValueError: not as many detections as annotations.
     """
     enough = min(iou, 1 - 1e-10)  # pycocotools' own: equal boxes overlap by a little less than 1
-    parts = [_match_image(found, truth, enough) for found, truth in zip(detections, annotations, strict=True)]
+    return matched_by(partial(_match_class, enough=enough), detections, annotations, num_classes)
+
+
+def matched_by(
+    rule: Rule, detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int
+) -> list[MatchedDetections]:
+    """Return the detections of each class that count, best first, by a rule of matching.
+
+    Args:
+        rule: how the detections of one class in one image are matched.
+        detections: of each image.
+        annotations: of the same images, in the same order.
+        num_classes: of the dataset.
+
+    Raises:
+        ValueError: not as many detections as annotations.
+    """
+    parts = [_match_image(rule, found, truth) for found, truth in zip(detections, annotations, strict=True)]
     labels = np.concatenate([np.zeros(0, np.int64), *(found.labels for found in detections)])
     scores = np.concatenate([np.zeros(0, np.float32), *(found.scores for found in detections)])
     hits, counts = (np.concatenate([np.zeros(0, bool), *(part[i] for part in parts)]) for i in range(2))
@@ -127,14 +148,14 @@ def together(classes: Sequence[MatchedDetections]) -> MatchedDetections:
     return MatchedDetections(scores[order], hits[order], sum(entry.objects for entry in classes))
 
 
-def _match_image(found: Detections, truth: Annotations, enough: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _match_image(rule: Rule, found: Detections, truth: Annotations) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return for each detection whether it is a hit and whether it counts."""
     hit, counts = np.zeros(len(found.scores), bool), np.ones(len(found.scores), bool)
     for label in {*found.labels.tolist()} & {*truth.labels.tolist()}:
         mine = np.flatnonzero(found.labels == label)
         mine = mine[np.argsort(-found.scores[mine], kind="stable")]
         theirs = truth.labels == label
-        hit[mine], counts[mine] = _match_class(found.boxes[mine], truth.boxes[theirs], truth.ignore[theirs], enough)
+        hit[mine], counts[mine] = rule(found.boxes[mine], truth.boxes[theirs], truth.ignore[theirs])
     return hit, counts
 
 

@@ -12,28 +12,20 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from paretune.core.types import Annotations, Detections
-from paretune.evaluation.matching import overlap
+from paretune.core.types import Annotations, Detections, Floats
+from paretune.evaluation.matching import IOU, matched_by, overlap
 
-IOU = 0.5
 Rule = Literal["07", "10"]
 """``07``: the mean of the precision at eleven recalls; ``10``, since 2010: the area under the whole curve."""
-
-
-def voc_ap(
-    detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int, rule: Rule = "10"
-) -> list[float | None]:
-    """Return the average precision of each class at IoU 0.50; None for a class without objects.
-
-    Entries to ignore are VOC's difficult ones.
-    """
-    return voc_aps(detections, annotations, num_classes)[rule]
 
 
 def voc_aps(
     detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int
 ) -> dict[Rule, list[float | None]]:
-    """Return the same by both rules."""
+    """Return the average precision of each class at IoU 0.50 by both rules; None for a class without objects.
+
+    Entries to ignore are VOC's difficult objects.
+    """
     curves = _curves(detections, annotations, num_classes)
     return {
         "07": [None if curve is None else _eleven_points(*curve) for curve in curves],
@@ -45,37 +37,19 @@ def _curves(
     detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int
 ) -> list[tuple[NDArray[np.float64], NDArray[np.float64]] | None]:
     """Return recall and precision of each class at each confidence, the highest first; None without objects."""
-    parts = [_match_image(found, truth) for found, truth in zip(detections, annotations, strict=True)]
-    labels = np.concatenate([np.zeros(0, np.int64), *(found.labels for found in detections)])
-    scores = np.concatenate([np.zeros(0), *(found.scores.astype(np.float64) for found in detections)])
-    hits, counts = (np.concatenate([np.zeros(0, bool), *(part[i] for part in parts)]) for i in range(2))
-    objects = np.zeros(num_classes, np.int64)
-    for truth in annotations:
-        np.add.at(objects, truth.labels[~truth.ignore], 1)
-    order = np.argsort(-scores, kind="stable")
-    order = order[counts[order]]
     curves: list[tuple[NDArray[np.float64], NDArray[np.float64]] | None] = []
-    for label, there in enumerate(objects):
-        right = np.cumsum(hits[order[labels[order] == label]])
+    for matched in matched_by(_match_class, detections, annotations, num_classes):
+        right, there = np.cumsum(matched.hits), matched.objects
         curves.append((right / there, right / np.arange(1, len(right) + 1)) if there else None)
     return curves
 
 
-def _match_image(found: Detections, truth: Annotations) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return for each detection whether it is a hit and whether it counts."""
-    hit, counts = np.zeros(len(found.scores), bool), np.ones(len(found.scores), bool)
-    for label in {*found.labels.tolist()} & {*truth.labels.tolist()}:
-        mine, theirs = np.flatnonzero(found.labels == label), truth.labels == label
-        mine = mine[np.argsort(-found.scores[mine], kind="stable")]
-        overlaps = overlap(found.boxes[mine], truth.boxes[theirs], np.zeros(int(theirs.sum()), bool))
-        hit[mine], counts[mine] = _match(overlaps, truth.ignore[theirs])
-    return hit, counts
-
-
-def _match(overlaps: NDArray[np.float64], difficult: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _match_class(
+    boxes: Floats, truth: Floats, difficult: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return for each detection, best first, whether it is a hit and whether it counts."""
-    count = len(overlaps)
-    hit, counts = np.zeros(count, bool), np.ones(count, bool)
+    overlaps = overlap(boxes, truth, np.zeros(len(truth), bool))
+    hit, counts = np.zeros(len(boxes), bool), np.ones(len(boxes), bool)
     taken: set[int] = set()
     for index, best in enumerate(overlaps.argmax(axis=1)):
         if overlaps[index, best] < IOU:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,17 @@ from torch import nn
 from paretune.core.errors import UserError
 from paretune.core.types import InputSize
 from paretune.detectors.base import Detector
+from paretune.networks.layer_kinds import kind_of
 from paretune.networks.replacement_layers import replace_layers, replaced, whole_number
+from paretune.storage.artefact import STRUCTURE
 from paretune.storage.atomic_files import sync, write_text
 
 WEIGHTS = "weights.safetensors"
-STRUCTURE = "structure.json"
 VERSION = 1
 _TOLD = 300
 """Characters of a message of torch's, which names every tensor that does not fit."""
-_LAYERS: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
-    nn.Conv2d: ("conv2d", ("in_channels", "out_channels", "groups")),
-    nn.BatchNorm2d: ("batchnorm2d", ("num_features",)),
-    nn.Linear: ("linear", ("in_features", "out_features")),
-}
-"""Layers whose channels may change: their kind, and the attributes that count them."""
+_ALWAYS_SAVED = ("conv2d", "batchnorm2d", "linear")
+"""Kinds of layers that every ``structure.json`` lists; files of an older Paretune list no others."""
 
 
 def save_network(network: nn.Module, folder: Path) -> None:
@@ -87,7 +85,7 @@ def load_network(detector: Detector, num_classes: int, folder: Path) -> nn.Modul
     try:
         replace_layers(network, others)
         _resize(network, saved)
-        _resize_lone(network, weights)
+        _resize_lone(network, saved, weights)
         network.load_state_dict(weights, strict=True, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         said = " ".join(str(error).split())[:_TOLD]
@@ -102,9 +100,8 @@ def layers(network: nn.Module) -> dict[str, dict[str, Any]]:
     """Return kind and channel counts of every layer that has channels, by its name in the network."""
     found: dict[str, dict[str, Any]] = {}
     for name, module in network.named_modules():
-        for cls, (kind, counts) in _LAYERS.items():
-            if isinstance(module, cls):
-                found[name] = {"kind": kind, **{count: int(getattr(module, count)) for count in counts}}
+        if (kind := kind_of(module)) is not None:
+            found[name] = {"kind": kind.name, **{count: int(getattr(module, count)) for count in kind.counts}}
     return found
 
 
@@ -131,7 +128,12 @@ def count(network: nn.Module, size: InputSize) -> tuple[int, int]:
             network(torch.zeros(1, 3, size.height, size.width, device=first.device, dtype=first.dtype))
     finally:
         network.train(training)
-    return sum(parameter.numel() for parameter in network.parameters()), int(counter.get_total_flops())
+    return parameters_of(network), int(counter.get_total_flops())
+
+
+def parameters_of(network: nn.Module) -> int:
+    """Return the number of a network's parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _resize(network: nn.Module, saved: dict[str, dict[str, Any]]) -> None:
@@ -141,8 +143,8 @@ def _resize(network: nn.Module, saved: dict[str, dict[str, Any]]) -> None:
         ValueError: the layers are not those of this network.
     """
     own = layers(network)
-    if own.keys() != saved.keys():
-        odd = sorted(own.keys() ^ saved.keys())
+    lacking = [name for name in own.keys() - saved.keys() if own[name]["kind"] in _ALWAYS_SAVED]
+    if odd := sorted([*lacking, *(saved.keys() - own.keys())]):
         raise ValueError(f"layers differ ({len(odd)}, such as {odd[0]!r})")
     for name, wanted in saved.items():
         if wanted == own[name]:
@@ -156,12 +158,12 @@ def _resize(network: nn.Module, saved: dict[str, dict[str, Any]]) -> None:
         _empty(module)
 
 
-def _resize_lone(network: nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    """Give parameters that belong to no layer, such as the scales of a norm, the saved number of channels."""
+def _resize_lone(network: nn.Module, layers_saved: Collection[str], weights: dict[str, torch.Tensor]) -> None:
+    """Give parameters of no saved layer, such as the scales of a norm of another kind, the saved number of channels."""
     for module_name, module in network.named_modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             saved = weights.get(f"{module_name}.{name}".lstrip("."))
-            if isinstance(module, tuple(_LAYERS)) or saved is None or saved.ndim != parameter.ndim:
+            if module_name in layers_saved or saved is None or saved.ndim != parameter.ndim:
                 continue
             if saved.shape != parameter.shape:
                 setattr(module, name, nn.Parameter(torch.empty(saved.shape, device="meta")))
@@ -169,16 +171,10 @@ def _resize_lone(network: nn.Module, weights: dict[str, torch.Tensor]) -> None:
 
 def _empty(module: nn.Module) -> None:
     """Give a layer tensors without memory, of the shapes its channel counts ask for; the weights replace them."""
-    if isinstance(module, nn.Conv2d):
-        shapes = {"weight": (module.out_channels, module.in_channels // module.groups, *module.kernel_size)}
-        shapes["bias"] = (module.out_channels,)
-    elif isinstance(module, nn.Linear):
-        shapes = {"weight": (module.out_features, module.in_features), "bias": (module.out_features,)}
-    elif isinstance(module, nn.BatchNorm2d):
-        shapes = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (module.num_features,))
-    else:
+    kind = kind_of(module)
+    if kind is None:
         raise TypeError(f"{type(module).__name__} has no channel counts")
-    for name, shape in shapes.items():
+    for name, shape in kind.shapes(module).items():
         old = getattr(module, name)
         if old is not None:
             fresh = torch.empty(shape, device="meta")
@@ -187,8 +183,6 @@ def _empty(module: nn.Module) -> None:
 
 def outputs_of(detector: Detector, network: nn.Module) -> list[int]:
     """Return the outputs of a network's predictors: no pruning changes them."""
-    from paretune.networks.network_files import layers
-
     counts, predictors = layers(network), {id(module) for module in detector.protected(network)}
     names = [name for name, module in network.named_modules() if id(module) in predictors]
     return [value for name in names for key, value in counts[name].items() if key.startswith("out_")]

@@ -60,6 +60,33 @@ def replaced(network: nn.Module) -> dict[str, dict[str, Any]]:
     }
 
 
+def check_replacements(network: nn.Module, before: nn.Module | None) -> None:
+    """Check that every new layer of a compressed network can be saved and loaded again.
+
+    Args:
+        network: compressed.
+        before: the network that it was made from; layers of its classes are not new.
+
+    Raises:
+        RuntimeError: a layer's class does not implement ``Replacement``, or its kind is missing in the table.
+    """
+    known = {type(module) for module in (before or network).modules()}
+    inner = {id(part) for module in network.modules() if isinstance(module, Replacement) for part in module.modules()}
+    for name, module in network.named_modules():
+        layer = f"layer {name!r} is now a {type(module).__name__}"
+        if isinstance(module, Replacement):
+            if module.kind not in REPLACEMENTS.rows:
+                raise RuntimeError(
+                    f"{layer} of kind {module.kind!r}, which no saved network could be loaded with: add the class to "
+                    "the entry point group paretune.replacement (inside Paretune: to REPLACEMENTS)"
+                )
+        elif type(module) not in known and id(module) not in inner:
+            raise RuntimeError(
+                f"{layer}, which no saved network could be loaded with: the class has to implement "
+                "paretune.networks.replacement_layers.Replacement (kind, fields() and empty())"
+            )
+
+
 def replace_layers(network: nn.Module, saved: Mapping[str, Mapping[str, Any]]) -> None:
     """Put layers without tensors in place of the network's own.
 

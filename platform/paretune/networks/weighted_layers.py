@@ -1,4 +1,4 @@
-"""Layers whose weights a step may change one by one."""
+"""Layers whose weights, (outputs, inputs, …), a step may change one by one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def weighted_layers(network: nn.Module, detector: Detector, *, keep_outputs: boo
 
     Args:
         network: of the detector.
-        detector: knows its predictors.
-        keep_outputs: leave these out.
+        detector: names its predictors.
+        keep_outputs: leave the predictors out.
     """
     left = {id(inner) for module in detector.protected(network) for inner in module.modules()} if keep_outputs else ()
     return {

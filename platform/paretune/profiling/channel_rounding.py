@@ -22,7 +22,7 @@ from paretune.core.spec import fingerprint
 from paretune.core.target import Target
 from paretune.profiling.environment import environment
 from paretune.profiling.latency.quick_compare import clock_for, interleaved
-from paretune.profiling.single_layers import LAYERS_IN, LayerKind, SquareConvolution, runs_layers
+from paretune.profiling.single_layers import LayerKind, SquareConvolution, layer_on
 from paretune.runtimes.base import Runtime
 from paretune.storage.atomic_files import write_text
 from paretune.system.device_lock import exclusive_device
@@ -76,7 +76,7 @@ def measure_channel_rounding(
     Returns:
         The waste of each multiple; None for a runtime that takes whole networks only.
     """
-    if not runs_layers(runtime):
+    if not runtime.runs_single_layers:
         return None
     clock = clock or clock_for(target)
     surroundings = environment(target)
@@ -102,8 +102,7 @@ def _measured(
     layers: Sequence[SquareConvolution], runtime: Runtime, target: Target, clock: Callable[[], float]
 ) -> Sequence[float]:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        run_in = LAYERS_IN[runtime.name]
-        runs = [stack.enter_context(run_in(layer, runtime, target, Path(folder))) for layer in layers]
+        runs = [stack.enter_context(layer_on(layer, runtime, target, Path(folder))) for layer in layers]
         return [float(seconds) for seconds in interleaved(runs, clock=clock).min(axis=0)]
 
 

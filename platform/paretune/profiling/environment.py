@@ -12,9 +12,11 @@ from typing import Any
 from paretune.core.spec import fingerprint
 from paretune.core.target import Target
 from paretune.profiling.gpu.nvml import opened
+from paretune.runtimes import RUNTIMES
 from paretune.system.physical_gpu import NoGpuError
 
-LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "torch")
+LIBRARIES = ("numpy", "opencv-python-headless")
+"""Packages whose versions are recorded with a measurement, besides those of the runtimes."""
 CPUINFO = Path("/proc/cpuinfo")
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
@@ -38,7 +40,7 @@ def environment(target: Target) -> dict[str, Any]:
         "machine": fingerprint(machine),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
+        "libraries": {name: found for name in _packages() if (found := _version(name))},
         "load_average": round(os.getloadavg()[0], 2),
     }
 
@@ -58,6 +60,12 @@ def gpu_name() -> str:
     with suppress(NoGpuError), opened(0) as gpu:
         return f"{gpu.name or 'unknown'}{' (MIG)' if gpu.mig else ''}"
     return "unknown"
+
+
+def _packages() -> list[str]:
+    """Return the packages whose versions decide how fast a network runs, sorted."""
+    runtimes = [RUNTIMES.load(name) for name in RUNTIMES.names]
+    return sorted({*LIBRARIES, *(name for runtime in runtimes for name in runtime.packages or runtime.libraries)})
 
 
 def _version(name: str) -> str | None:

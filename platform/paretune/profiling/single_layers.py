@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,9 @@ from numpy.typing import NDArray
 from paretune.core.target import Target
 from paretune.profiling.latency.quick_compare import InterleavedRun
 from paretune.runtimes.base import Runtime
+
+if TYPE_CHECKING:
+    from torch import nn
 
 LayerKind = Literal["1x1", "3x3", "depthwise"]
 SIDE = 20
@@ -54,22 +56,26 @@ class SquareConvolution:
         return [random.standard_normal(shape, np.float32) * scale for _ in range(DEPTH)]
 
 
-RunIn = Callable[[SquareConvolution, Runtime, Target, Path], AbstractContextManager[InterleavedRun]]
-"""(layer, runtime, target, folder for files) → context of a function that runs the layer once."""
+def layer_on(
+    layer: SquareConvolution, runtime: Runtime, target: Target, folder: Path
+) -> AbstractContextManager[InterleavedRun]:
+    """Return a context in which a call runs the layer once on a runtime.
+
+    Args:
+        layer: convolutions in a row, each followed by ReLU.
+        runtime: one that runs single layers.
+        target: device and threads.
+        folder: receives the layer's file.
+    """
+    made = _module(layer) if runtime.accepts == "torch" else _file(layer, folder)
+    return runtime.layer_runner(made, layer.images, target)
 
 
-@contextmanager
-def _in_torch(layer: SquareConvolution, runtime: Runtime, target: Target, folder: Path) -> Iterator[InterleavedRun]:  # noqa: ARG001
+def _module(layer: SquareConvolution) -> nn.Module:
+    """Return the layer as a torch module."""
     import torch
     from torch import nn
 
-    from paretune.runtimes.eager import Eager, kind_of
-
-    assert isinstance(runtime, Eager)  # noqa: S101 - by the table
-    dtype = kind_of(runtime.precision)
-    form = torch.channels_last if runtime.channels_last else torch.contiguous_format
-    threads = torch.get_num_threads()
-    torch.set_num_threads(target.threads)
     parts: list[nn.Module] = []
     for weight in layer.weights():
         convolution = nn.Conv2d(
@@ -77,39 +83,7 @@ def _in_torch(layer: SquareConvolution, runtime: Runtime, target: Target, folder
         )
         convolution.weight = nn.Parameter(torch.from_numpy(weight), requires_grad=False)
         parts += [convolution, nn.ReLU()]
-    network, images = nn.Sequential(*parts).to(target.device, dtype), torch.from_numpy(layer.images)
-    network, images = network.to(memory_format=form), images.to(target.device, dtype, memory_format=form)
-
-    def run() -> Any:
-        with torch.inference_mode():
-            return network(images).cpu()
-
-    try:
-        yield run
-    finally:
-        torch.set_num_threads(threads)
-
-
-@contextmanager
-def _in_onnxruntime(
-    layer: SquareConvolution, runtime: Runtime, target: Target, folder: Path
-) -> Iterator[InterleavedRun]:
-    from paretune.runtimes.onnx_session import INPUT
-    from paretune.runtimes.onnxruntime import OnnxRuntime
-
-    assert isinstance(runtime, OnnxRuntime)  # noqa: S101 - by the table
-    session, given = runtime.session(_file(layer, folder), target), {INPUT: layer.images}
-    yield lambda: session.run(None, given)
-
-
-@contextmanager
-def _in_openvino(layer: SquareConvolution, runtime: Runtime, target: Target, folder: Path) -> Iterator[InterleavedRun]:
-    from paretune.runtimes.openvino import OpenVino, compile_file
-
-    precision = runtime.precision if isinstance(runtime, OpenVino) else "fp32"
-    request = compile_file(_file(layer, folder), target.threads, precision).create_infer_request()
-    images = layer.images
-    yield lambda: request.infer([images], share_inputs=True)
+    return nn.Sequential(*parts)
 
 
 def _file(layer: SquareConvolution, folder: Path) -> Path:
@@ -134,15 +108,3 @@ def _file(layer: SquareConvolution, folder: Path) -> Path:
     file = folder / f"{layer.kind}-{layer.channels}.onnx"
     onnx.save(model, file)
     return file
-
-
-LAYERS_IN: dict[str, RunIn] = {"eager": _in_torch, "onnxruntime": _in_onnxruntime, "openvino": _in_openvino}
-"""Name of a runtime → function that prepares a layer for it."""
-
-
-def runs_layers(runtime: Runtime) -> bool:
-    """Return whether single layers can be run; TensorRT would build an engine for each of them, for minutes."""
-    from paretune.runtimes.onnxruntime import OnnxRuntime
-
-    in_engines = isinstance(runtime, OnnxRuntime) and runtime.provider == "tensorrt"
-    return runtime.name in LAYERS_IN and not in_engines

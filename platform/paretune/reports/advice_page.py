@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from paretune.core.metrics import UNKNOWN
 from paretune.profiling.latency.compare import LatencyRatio
 from paretune.profiling.roofline.advice import Advice
 from paretune.profiling.roofline.diagnosis import Diagnosis
 from paretune.reports.html import Picture, report_page
 from paretune.reports.profile_plots import predictions, roofline
-from paretune.reports.tables import UNKNOWN, Table
+from paretune.reports.tables import Table
 
 LAYERS = 8
 """Number of slowest layers that are shown."""

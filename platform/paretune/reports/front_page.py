@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from paretune.core.baselines import BASELINES, base_name
 from paretune.core.metrics import change_in
 from paretune.core.recipe_text import recipe_line
 from paretune.reports.front_plot import STYLES, PlotRange, PlottedTrial, draw_front, frame_of, svg_values
@@ -17,8 +18,6 @@ from paretune.reports.html import render
 from paretune.search.pareto_front import Objective, point_of
 from paretune.storage.trial_record import Record
 
-BASELINES = {0: "eager", 1: "onnxruntime"}
-"""Number of a baseline's trial → its runtime."""
 MOST_FAILED = 20
 """Most failed trials that a page lists."""
 
@@ -84,7 +83,7 @@ class FrontView:
         fit = all(violation <= 0 for violation in self.violations.get(record.number, {}).values())
         kind = "front" if chosen else ("other" if fit else "unfit")
         if record.origin == "baseline":
-            kind = BASELINES.get(record.number, kind)
+            kind = base_name(record.number)
         cost, quality = self.axes
         lines = [f"trial {record.number}: {recipe_line(record.recipe)}", f"{quality} {y:.4f}, {cost} {x:.4g}"]
         lines += [f"{name} {m[name]:.4g}" for name in ("map50", "size_mib") if name in m]
@@ -128,7 +127,7 @@ def front_html(picture: FrontView) -> str:
     """Return a page with the plot and the table that needs no other file."""
     front, frame = picture.front, picture.frame
     compared = picture.comparison if front["decided_by"] == "comparison" else None
-    bases = [point_of(r, compared) for r in picture.records if r.number in BASELINES and r.state == "complete"]
+    bases = [point_of(r, compared) for r in picture.records if r.number < len(BASELINES) and r.state == "complete"]
     failures = [
         f"trial {record.number}: {recipe_line(record.recipe)}: {_first_line(record)}"
         for record in picture.failed[:MOST_FAILED]

@@ -5,31 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paretune.core.metrics import change_in
+from paretune.core.baselines import BASELINES
+from paretune.core.metrics import UNKNOWN, Metric, change_in, in_order
 from paretune.core.recipe_text import recipe_line
-from paretune.reports.tables import UNKNOWN, Table, number
+from paretune.reports.tables import Table
 
 Metrics = Mapping[str, float | None]
+COLUMNS = ("map", "map50", "latency_ms", "size_mib", "params")
+"""Metrics in the table of a front, with the objectives."""
 
 
 def front_table(
     front: Mapping[str, Any], comparison: Mapping[str, Any] | None, apart: Sequence[Mapping[str, Any]] = ()
 ) -> Table:
-    """Return a row for each point of a front, with speed-ups over both baselines and differences of map.
+    """Return a row for each point of a front, with its objectives, the usual metrics and speed-ups over both baselines.
 
     Args:
         front: result of ``front.front_object``.
         comparison: result of ``finalists.compare_front``; None before the end of a sweep.
         apart: points that follow the front, each left out if it is on it.
     """
-    baseline, points = front["baseline"], front["front"]
+    points, columns = front["front"], in_order([*COLUMNS, *front["objectives"]])
     aims = ", ".join(f"{direction} {metric}" for metric, direction in front["objectives"].items())
-    on_test = ["Δ map test"] if is_tested(front) else []
     others = [point for point in apart if point["trial"] not in [one["trial"] for one in points]]
     return Table(
         f"front of {front['sweep']} on target {front['target']}: {aims}",
-        ("trial", "recipe", "map", "Δ map", *on_test, "map50", "ms", "x eager", "x ONNX RT", "MiB", "params"),
-        tuple(_row(point, baseline, comparison) for point in [*points, *others]),
+        ("trial", "recipe", *_heads(columns, front)),
+        tuple(_row(point, columns, front, comparison) for point in [*points, *others]),
         words=("recipe",),
         apart=len(others),
     )
@@ -40,35 +42,50 @@ def is_tested(front: Mapping[str, Any]) -> bool:
     return (front["baseline"] or {}).get("test") is not None
 
 
+def _has_difference(column: Metric, objectives: Mapping[str, str]) -> bool:
+    """Return whether the difference of a metric to the baseline's follows its column."""
+    return column.compared and (column.name == "map" or column.name in objectives)
+
+
+def _heads(columns: Sequence[Metric], front: Mapping[str, Any]) -> list[str]:
+    """Return the heads of the columns of numbers."""
+    heads = []
+    for column in columns:
+        heads.append(column.column)
+        heads += [f"Δ {column.name}"] if _has_difference(column, front["objectives"]) else []
+        heads += ["Δ map test"] if column.name == "map" and is_tested(front) else []
+        heads += ["x eager", "x ONNX RT"] if column.name == "latency_ms" else []
+    return heads
+
+
 def _row(
-    point: Mapping[str, Any], baseline: Mapping[str, Any] | None, comparison: Mapping[str, Any] | None
+    point: Mapping[str, Any],
+    columns: Sequence[Metric],
+    front: Mapping[str, Any],
+    comparison: Mapping[str, Any] | None,
 ) -> tuple[str, ...]:
-    metrics, base = point["metrics"], baseline["metrics"] if baseline else {}
+    """Return the cells of a point under the heads of ``_heads``."""
+    metrics, baseline = point["metrics"], front["baseline"] or {"metrics": {}}
     gains = ((comparison or {}).get("trials") or {}).get(str(point["trial"]), {})
-    test = (baseline or {}).get("test")
-    on_test = [] if test is None else [_change((point["test"] or {"metrics": {}})["metrics"], test["metrics"])]
-    params = metrics.get("params")
-    return (
-        str(point["trial"]),
-        recipe_line(point["recipe"]),
-        number(metrics.get("map"), ".3f"),
-        _change(metrics, base),
-        *on_test,
-        number(metrics.get("map50"), ".3f"),
-        "\n".join([number(metrics.get("latency_ms"), ".2f"), *_marks(point)]),
-        _gain(gains.get("eager"), "\n"),
-        _gain(gains.get("onnxruntime"), "\n"),
-        number(metrics.get("size_mib"), ".2f"),
-        UNKNOWN if params is None else f"{params / 1e6:.2f} M",
-    )
+    cells = [str(point["trial"]), recipe_line(point["recipe"])]
+    for column in columns:
+        value = column.text(metrics.get(column.name))
+        cells.append("\n".join([value, *_marks(point)]) if column.name == "latency_ms" else value)
+        if _has_difference(column, front["objectives"]):
+            cells.append(_change(column.name, metrics, baseline["metrics"]))
+        if column.name == "map" and is_tested(front):
+            cells.append(_change("map", (point["test"] or {"metrics": {}})["metrics"], baseline["test"]["metrics"]))
+        if column.name == "latency_ms":
+            cells += [_gain(gains.get(name), "\n") for name in BASELINES]
+    return tuple(cells)
 
 
-def _change(metrics: Metrics, base: Metrics) -> str:
-    """Return the difference of map to the baseline and, in a second line, its interval if that is known."""
-    value, before = metrics.get("map"), base.get("map")
+def _change(name: str, metrics: Metrics, base: Metrics) -> str:
+    """Return the difference of a metric to the baseline's and, in a second line, its interval if that is known."""
+    value, before = metrics.get(name), base.get(name)
     if value is None or before is None:
         return UNKNOWN
-    low, _, high = change_in(metrics, "map") or (0.0, 0.0, 0.0)
+    low, _, high = change_in(metrics, name) or (0.0, 0.0, 0.0)
     return f"{value - before:+.3f}" + (f"\n[{low:+.3f}, {high:+.3f}]" if low < high else "")
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from paretune.core.metrics import UNKNOWN
 from paretune.profiling.nsight.kernels import BOUND_FROM, Kernel
 from paretune.profiling.nsight.run import NsightResult, NsightResults
-from paretune.reports.tables import UNKNOWN, Table, number
+from paretune.reports.tables import Table, number
 
 TOP = 15
 """Kernels with a row of their own; the others are added up."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from paretune.core.metrics import UNKNOWN
 from paretune.profiling.energy.measure import Energy
 from paretune.profiling.latency.compare import Comparison
 from paretune.profiling.latency.deployment import DeploymentLatency
@@ -22,7 +23,7 @@ from paretune.profiling.latency.samples import (
 )
 from paretune.profiling.latency.throughput import Throughput
 from paretune.profiling.operators import OperatorTimes
-from paretune.reports.tables import UNKNOWN, Table
+from paretune.reports.tables import Table
 from paretune.runtimes.base import Operator
 
 TOP = 10

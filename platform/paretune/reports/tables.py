@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-UNKNOWN = "-"
-"""A cell whose value is not known."""
+from paretune.core.metrics import UNKNOWN
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paretune.core.metrics import change_names
+from paretune.core.baselines import EAGER
+from paretune.core.metrics import change_names, in_order
 from paretune.core.recipe_text import recipe_line
 from paretune.reports import front_table as tables
 from paretune.reports.front_table import doubts
@@ -13,6 +14,8 @@ from paretune.reports.tables import number as figure
 from paretune.search.pareto_front import FrontRules, pareto_front
 from paretune.storage.trial_record import Record
 
+LINE = ("map", "map50", "latency_ms")
+"""Metrics in the line of a trial, with the objectives."""
 __all__ = ["advice_table", "doubts", "figures_line", "front_table", "time_left", "trial_line", "unsure"]
 
 
@@ -40,10 +43,11 @@ def trial_line(number: int, records: Sequence[Record], judge: FrontRules, budget
         reason = next(iter((record.failure or "").splitlines()), "unknown reason")
         return f"{head}: {recipe}: FAILED: {reason[:160]}"
     m, ms = record.metrics, record.metrics.get("latency_ms")
-    figures = f"map {figure(m.get('map'), '.3f')}, map50 {figure(m.get('map50'), '.3f')}, {figure(ms, '.2f')} ms"
+    rows = in_order([*LINE, *(objective.metric for objective in judge.objectives)])
+    figures = ", ".join(row.phrase(m.get(row.name)) for row in rows)
     allowed = [r for r in records if r.state == "complete" and judge.feasible(r)]
     front = [allowed[i].number for i in pareto_front([r.metrics for r in allowed], judge.objectives)]
-    base = next((r.metrics.get("latency_ms") for r in records if r.number == 0), None)
+    base = next((r.metrics.get("latency_ms") for r in records if r.number == EAGER), None)
     gain = f" ({base / ms:.1f}x eager)" if base and number and ms else ""
     mark = f"; on the front of {len(front)}" if number in front else ""
     mark = mark if judge.feasible(record) else "; breaks a constraint"

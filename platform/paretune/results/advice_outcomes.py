@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from paretune.config.recipe import Recipe
-from paretune.core.errors import UserError
+from paretune.core.baselines import base_name
+from paretune.core.errors import UserError, one_line
 from paretune.core.spec import fingerprint
 from paretune.core.types import InputSize
 from paretune.storage.trial_record import Record
 
 FILE = "advice.json"
-BASELINES = ("eager", "onnxruntime")
-"""What trials 0 and 1 are called in comparisons."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def read_promises(recipes: Sequence[Recipe], folders: Iterable[Path]) -> list[Ad
                 for one in told["advice"]
             ]
         except (KeyError, TypeError, ValueError) as error:
-            said = " ".join(str(error).split())
+            said = one_line(error)
             raise UserError(f"{file}: cannot be read ({said}); without the file recipes are only tried") from error
         found += [promise for promise in made if _key(promise.recipe) in wanted]
     return found
@@ -96,11 +95,6 @@ def pairs(promises: Sequence[AdvicePrediction], records: Sequence[Record]) -> li
     """Return the trials that are to be compared for the promises: the one that tried it, the one it is against."""
     found = [(_trial(one.recipe, records), _trial(one.before, records)) for one in promises]
     return [(tried.number, base.number) for tried, base in found if tried and base and _usable(tried, base)]
-
-
-def base_name(trial: int) -> str:
-    """Return what a comparison calls the trial that others are compared with."""
-    return BASELINES[trial] if trial < len(BASELINES) else f"trial_{trial}"
 
 
 def outcomes(

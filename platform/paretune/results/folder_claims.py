@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from paretune.storage.atomic_files import check_new_folder, draft_of
-from paretune.system.file_lock import _locked
+from paretune.system.file_lock import locked_file
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def claimed(folder: Path | None) -> Iterator[None]:
     mark = folder.with_name(f".{folder.name}.claim")
     taken = f"{folder}: another process is about to write it; name another folder with --out"
     try:
-        with _locked(mark, taken, f"{folder.parent} was removed"):
+        with locked_file(mark, taken=taken, gone=f"{folder.parent} was removed"):
             try:
                 check_new_folder(folder)  # who held the claim until now has written it perhaps
                 yield

@@ -6,16 +6,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from paretune.config.output_folder import JOB_FILE, SWEEP_FILE, dataset_cache
 from paretune.core.errors import UserError
 from paretune.core.target import Target
+from paretune.storage.artefact import STRUCTURE
 
 if TYPE_CHECKING:
     from paretune.config.job import Job
     from paretune.data.base import Dataset
     from paretune.results.sweep_folder import Sweep
-
-_SWEEP, _TRAINING = "sweep.json", "job.yaml"
-"""Files by which the folders of sweeps and trainings are known."""
 
 
 def job_of(folder: Path) -> tuple[Job, Path] | None:
@@ -27,13 +26,12 @@ def job_of(folder: Path) -> tuple[Job, Path] | None:
         UserError: the job cannot be read.
     """
     from paretune.config.job import Job
-    from paretune.config.output_folder import dataset_cache
     from paretune.core.yaml_document import read_yaml, validate
 
     file = _around(folder)
     if file is None:
         return None
-    if file.name == _SWEEP:
+    if file.name == SWEEP_FILE:
         sweep = _sweep_of(file)
         return sweep.job, sweep.cache
     return validate(Job, read_yaml(file)), dataset_cache(file.parent.parent.parent)
@@ -51,7 +49,7 @@ def target_around(folder: Path) -> Target | None:
     if file is None:
         return None
     try:
-        if file.name == _SWEEP:
+        if file.name == SWEEP_FILE:
             job = json.loads(file.read_text())["job"]
         else:
             from paretune.core.yaml_document import read_yaml
@@ -79,15 +77,15 @@ def uncompressed_around(folder: Path) -> Path | None:
     file = _around(folder)
     if file is None:
         return None
-    found = _sweep_of(file).baseline if file.name == _SWEEP else file.parent
-    return found if (found / "structure.json").is_file() else None
+    found = _sweep_of(file).baseline if file.name == SWEEP_FILE else file.parent
+    return found if (found / STRUCTURE).is_file() else None
 
 
 def _around(folder: Path) -> Path | None:
     """Return the file of the sweep, or the job of the training, that a network or artefact lies in."""
     place = folder.resolve()
     sweeps = (place.parent, place.parent.parent.parent)  # a sweep's baseline, an artefact of a trial
-    files = [*(sweep / _SWEEP for sweep in sweeps), *(training / _TRAINING for training in (place, place.parent))]
+    files = [*(sweep / SWEEP_FILE for sweep in sweeps), *(training / JOB_FILE for training in (place, place.parent))]
     return next((file for file in files if file.is_file()), None)
 
 

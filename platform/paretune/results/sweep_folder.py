@@ -18,15 +18,24 @@ from pydantic import ValidationError
 from paretune import __version__
 from paretune.config.auto_training import settled
 from paretune.config.job import Job
-from paretune.config.output_folder import checked_name, dataset_cache, expanded, new_sweep_name, runs_option
+from paretune.config.output_folder import (
+    SPACE_FILE,
+    SWEEP_FILE,
+    checked_name,
+    dataset_cache,
+    expanded,
+    new_sweep_name,
+    runs_option,
+)
 from paretune.config.plan import Plan, checked_space
+from paretune.core.baselines import EAGER
 from paretune.core.errors import UserError
 from paretune.core.hints import command
 from paretune.core.yaml_document import read_yaml
 from paretune.results.advice_outcomes import AdvicePrediction
 from paretune.search.space import Space
 from paretune.storage.atomic_files import new_folder, write_text
-from paretune.storage.trial_record import RECORD, Record, read_record, read_records, record_file
+from paretune.storage.trial_record import Record, read_record, read_records, record_file, recorded_trials
 from paretune.system.file_lock import exclusive_file_lock
 from paretune.training.history import was_begun
 
@@ -92,7 +101,7 @@ class Sweep:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """What was written when the sweep was made: job, version, time."""
-        facts: dict[str, Any] = json.loads((self.folder / "sweep.json").read_text())
+        facts: dict[str, Any] = json.loads((self.folder / SWEEP_FILE).read_text())
         return facts
 
     @property
@@ -103,7 +112,7 @@ class Sweep:
 
     def note(self, **facts: Any) -> None:
         """Write more facts into ``sweep.json``; who holds the sweep's lock may."""
-        write_text(self.folder / "sweep.json", json.dumps({**self.facts, **facts}, indent=1))
+        write_text(self.folder / SWEEP_FILE, json.dumps({**self.facts, **facts}, indent=1))
         self.facts.update(facts)
 
     @cached_property
@@ -127,13 +136,13 @@ class Sweep:
     @cached_property
     def space(self) -> Space:
         """The space, as it was when the sweep was made."""
-        return checked_space(read_yaml(self.folder / "space.yaml"), self.job, kept=True)
+        return checked_space(read_yaml(self.folder / SPACE_FILE), self.job, kept=True)
 
     @property
     def _base(self) -> Mapping[str, float]:
         """Return the metrics of the eager baseline, read once for as long as its record is the same file."""
         try:
-            stat = record_file(self.folder, 0).stat()
+            stat = record_file(self.folder, EAGER).stat()
         except FileNotFoundError:
             return {}
         return _metrics_of_baseline(self.folder, (stat.st_ino, stat.st_mtime_ns, stat.st_size))
@@ -178,7 +187,7 @@ class Sweep:
     def begun(self) -> bool:
         """Tell whether anything was done that takes time: an epoch or all of the baseline's training, or a trial."""
         trained = self.job.baseline is None and was_begun(self.baseline)
-        return trained or next((self.folder / "trials").glob(f"*/{RECORD}"), None) is not None
+        return trained or bool(recorded_trials(self.folder))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -194,7 +203,7 @@ class Sweep:
 @functools.lru_cache(maxsize=8)
 def _metrics_of_baseline(folder: Path, _file: tuple[int, ...]) -> Mapping[str, float]:
     """Return the metrics of trial 0; ``_file`` tells one version of its record from another."""
-    eager = read_record(folder, 0)
+    eager = read_record(folder, EAGER)
     return {} if eager is None else eager.metrics
 
 
@@ -218,14 +227,14 @@ def new_sweep(plan: Plan, name: str, promises: Sequence[AdvicePrediction] = ()) 
         "paretune": __version__,
         "name": name,
         "created": time.time(),
-        "job": {**job.tree(), "space": "space.yaml"},
+        "job": {**job.tree(), "space": SPACE_FILE},
         "chosen": chosen,
         "promises": [promise.tree() for promise in promises],
     }
     try:
         with new_folder(sweep.folder) as draft:
-            (draft / "sweep.json").write_text(json.dumps(facts, indent=1))
-            (draft / "space.yaml").write_text(plan.space_text)
+            (draft / SWEEP_FILE).write_text(json.dumps(facts, indent=1))
+            (draft / SPACE_FILE).write_text(plan.space_text)
     except FileExistsError:
         raise UserError(_taken(sweep)) from None
     except OSError as error:
@@ -235,7 +244,7 @@ def new_sweep(plan: Plan, name: str, promises: Sequence[AdvicePrediction] = ()) 
 
 def _taken(sweep: Sweep) -> str:
     """Return what to tell who asks for the name of something that is there."""
-    if not (sweep.folder / "sweep.json").is_file():
+    if not (sweep.folder / SWEEP_FILE).is_file():
         return f"{sweep.folder} exists already, and is no sweep; --name gives another name"
     return (
         f"a sweep {sweep.name!r} exists already in {sweep.runs}: "
@@ -250,8 +259,8 @@ def find_sweep(runs: Path, name: str) -> Sweep:
         UserError: there is none of that name; says which there are.
     """
     sweep = Sweep(runs, checked_name(name))
-    if not (sweep.folder / "sweep.json").is_file():
-        found = sorted(path.parent.name for path in runs.glob("*/sweep.json"))
+    if not (sweep.folder / SWEEP_FILE).is_file():
+        found = sorted(path.parent.name for path in runs.glob(f"*/{SWEEP_FILE}"))
         there = f"there are: {', '.join(found)}" if found else "there is none"
         raise UserError(f"no sweep {name!r} in {runs}; {there}")
     return sweep
@@ -282,7 +291,7 @@ def change_search(sweep: Sweep, *, trials: int | None = None, concurrent: int | 
         field = str(told["loc"][-1])
         raise UserError(f"--{field} {changes[field]}: {told['msg']}") from error
     with sweep.lock():
-        write_text(sweep.folder / "sweep.json", json.dumps({**sweep.facts, "job": job}, indent=1))
+        write_text(sweep.folder / SWEEP_FILE, json.dumps({**sweep.facts, "job": job}, indent=1))
         if trials is not None and len(read_records(sweep.folder)) < trials:
             for mark in ("exhausted", "finished"):
                 (sweep.folder / mark).unlink(missing_ok=True)

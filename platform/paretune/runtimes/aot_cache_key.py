@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.core.target import cpu_flags
 from paretune.detectors.base import Detector
+from paretune.storage.artefact import STRUCTURE
 from paretune.storage.atomic_files import sha256
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def key_of(artefact: Path, detector: Detector, part: str, network: nn.Module) ->
         network: whose modules run.
     """
     found = hashlib.sha256(json.dumps([detector.named(), part], sort_keys=True).encode())
-    for file in (*sorted(artefact.glob("*.safetensors")), artefact / "structure.json"):
+    for file in (*sorted(artefact.glob("*.safetensors")), artefact / STRUCTURE):
         found.update(sha256(file).encode())
     classes = {type(detector), *map(type, network.modules())}
     for line in _code({base.__module__ for cls in classes for base in cls.__mro__}):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -19,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.core.types import Floats
 from paretune.runtimes.aot_cache_key import surroundings
-from paretune.runtimes.aot_kernel_names import kernel_modules
 from paretune.runtimes.eager import ArrayConversion
+from paretune.runtimes.operator_timing import ModuleNames, numbered
 from paretune.storage.atomic_files import new_folder
 from paretune.system.machine_cache import hold, make_room, private_folder
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor, fx, nn
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 """Variable that tells torch's compiler where to keep its files."""
@@ -168,3 +169,61 @@ def _cache_in(folder: Path) -> Iterator[None]:
         os.environ.pop(CACHE)
         if before is not None:
             os.environ[CACHE] = before
+
+
+_SOURCES = re.compile(r"// (?:Topologically Sorted|Unsorted) Source Nodes: \[(.*?)\]")
+
+
+_KERNEL = re.compile(r'RAIIAtenRecordFunctionHandle \w+\("([\w.]+)"|^\s*(cpp_\w+)\(')
+"""A call as the program tells torch's profiler of it, or of a kernel of the compiler's own."""
+
+
+_HEAVY = re.compile(r"conv|(?<!bi)(?<!tri)linear|matmul|mm(?![a-z])")
+"""What the names of operators with weights hold, torch's and oneDNN's."""
+
+
+def kernel_modules(graph: fx.Graph, written: str) -> dict[str, str]:
+    """Return the modules that are known of the kernels of a program.
+
+    Args:
+        graph: the network as it was traced.
+        written: the program's C++, with calls that the profiler is told of.
+
+    Returns:
+        Name of a kernel, ``numbered`` → module, by the names of the network that was traced.
+    """
+    known, layers = _origins(graph)
+    heavy = {node.name for node in graph.nodes if _is_heavy(node)}
+    nodes: dict[str, tuple[str, list[str]]] = {}
+    calls: dict[str, int] = {}
+    sources: list[str] = []
+    for line in written.splitlines():
+        if told := _SOURCES.search(line):
+            sources = told[1].split(", ")
+            sources = [name for name in sources if name in heavy] or sources
+        elif called := _KERNEL.search(line):
+            if name := called[1]:
+                calls[name] = calls.get(name, 0) + 1
+                nodes[numbered(name, calls[name])] = ("conv" if _HEAVY.search(name) else "other", sources)
+            sources = []
+    return ModuleNames(known, layers).of(nodes)
+
+
+def _origins(graph: fx.Graph) -> tuple[dict[str, str], dict[str, frozenset[str]]]:
+    """Return ``Modules.known`` and ``Modules.sources`` of a traced network."""
+    known: dict[str, str] = {}
+    sources: dict[str, frozenset[str]] = {}
+    for node in graph.nodes:
+        stack = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
+        module = stack[-1].partition("@")[0] if stack else ""  # @1: called again
+        if module:
+            known[node.name] = module
+        if module and _is_heavy(node):
+            sources[node.name] = frozenset([module])
+        else:
+            sources[node.name] = frozenset().union(*(sources[given.name] for given in node.all_input_nodes))
+    return known, sources
+
+
+def _is_heavy(node: fx.Node) -> bool:
+    return node.op == "call_function" and _HEAVY.search(str(node.target)) is not None

@@ -70,7 +70,7 @@ def write_artefact(  # noqa: PLR0913 - what a manifest tells
     with new_folder(folder, replace=True) as draft:
         if model.file is not None:
             for part, file in zip(detector.part_names, model.files, strict=True):
-                shutil.copyfile(file, draft / part_file(part))
+                shutil.copyfile(file, draft / part_file(part, model.format))
         elif model.network is not None:
             save_network(model.network, draft)
         else:

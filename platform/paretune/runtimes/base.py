@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from paretune.core.errors import needed, not_installed
 from paretune.core.model import Format
@@ -15,6 +16,9 @@ from paretune.core.target import Device, Target
 from paretune.core.types import Floats, InputSize
 from paretune.detectors.base import Detector
 from paretune.storage.artefact import Artefact
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class NetworkRunner(Protocol):
@@ -104,11 +108,13 @@ class Runtime(Spec, ABC):
     """Target devices it can run on."""
     libraries: ClassVar[tuple[str, ...]]
     """Modules that must be importable."""
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages of pip whose versions decide what it computes, where they are not named like ``libraries``."""
 
     @property
     def own_device(self) -> Device:
         """Return the device it needs as its fields ask; the CPU where it runs on either."""
-        return "cpu" if "cpu" in self.devices else "cuda"
+        return "cpu" if "cpu" in self.devices else self.devices[0]
 
     def unsupported_reason(self, target: Target) -> str | None:
         """Tell why it cannot run on a target as its fields ask; None if nothing is known against it.
@@ -145,6 +151,27 @@ class Runtime(Spec, ABC):
         Raises:
             RuntimeError: what really runs is not what was asked for.
         """
+
+    @property
+    def runs_single_layers(self) -> bool:
+        """Whether ``layer_runner`` is written: it loads a single layer in less than a second."""
+        return False
+
+    def layer_runner(
+        self, layer: nn.Module | Path, images: Floats, target: Target
+    ) -> AbstractContextManager[Callable[[], object]]:
+        """Return a context in which a call runs a layer once, for measuring how latency depends on channel counts.
+
+        Args:
+            layer: a torch module where the runtime loads torch models, else an ONNX file with the input ``images``.
+            images: input, (B, C, H, W).
+            target: device and threads.
+
+        Raises:
+            NotImplementedError: the runtime loads whole networks only.
+            RuntimeError: what runs is not what was asked for.
+        """
+        raise NotImplementedError(f"{self.name} does not run single layers")
 
     def counted(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
         """Load the artefact's network as ``load`` does, its operators timed one by one.

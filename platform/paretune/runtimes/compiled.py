@@ -32,9 +32,9 @@ from paretune.runtimes.eager import (
     EagerPrecision,
     gpu_unsupported_reason,
     int8_unsupported_reason,
-    ready,
-    settle,
-    told,
+    load_for_inference,
+    read_facts,
+    set_up_torch,
 )
 from paretune.runtimes.operator_timing import TimedRunner, inside
 from paretune.storage.artefact import Artefact
@@ -91,9 +91,9 @@ class Compiled(Runtime):
             raise UserError(problem)
         if target.device != "cpu":
             _keep_graphs()
-        settle(target)
+        set_up_torch(target)
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
-        network = ready(artefact, target, self.precision)
+        network = load_for_inference(artefact, target, self.precision)
         given = ArrayConversion(target.device, self.precision)
         parts: dict[str, Callable[[Floats], tuple[Floats, ...]]] = {}
         for name, part in detector.part_modules(network).items():
@@ -102,7 +102,7 @@ class Compiled(Runtime):
             else:
                 names = inside(part, network) if count else None
                 parts[name] = AotProgram(part, given, key_of(artefact.folder, detector, name, part), names)
-        made = LoadedNetworks(detector, parts, artefact.input_size, told(network, target, self.precision))
+        made = LoadedNetworks(detector, parts, artefact.input_size, read_facts(network, target, self.precision))
         made(np.zeros((1, 3, artefact.input_size.height, artefact.input_size.width), np.float32))
         if target.device == "cuda":
             make_room(private_folder("compiled"))
@@ -157,8 +157,8 @@ def _compiler_unsupported_reason(target: Target) -> str | None:
     if any(map(shutil.which, commands)):
         return None
     there = " or ".join(map(repr, commands))
-    told = f"there is no {there} here" if commands else f"the environment variable {variable} is empty"
+    missing = f"there is no {there} here" if commands else f"the environment variable {variable} is empty"
     return (
-        f"runtime 'compiled' needs a {language} compiler, and {told}: install {known[0]}, or name another in the "
+        f"runtime 'compiled' needs a {language} compiler, and {missing}: install {known[0]}, or name another in the "
         f"environment variable {variable}, or take another runtime"
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from paretune.core.model import Format
@@ -72,14 +74,41 @@ class Eager(Runtime):
         profile = TorchProfile(target.device, loaded.detector.part_names, of_modules)
         return TimedRunner(loaded, profile)
 
+    @property
+    def runs_single_layers(self) -> bool:
+        """True: a layer needs no preparation."""
+        return True
+
+    @contextmanager
+    def layer_runner(self, layer: nn.Module | Path, images: Floats, target: Target) -> Iterator[Callable[[], object]]:
+        """Yield a call that runs a module in this precision and layout."""
+        import torch
+
+        assert not isinstance(layer, Path)  # noqa: S101 - it loads torch models
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        dtype, threads = torch_dtype(self.precision), torch.get_num_threads()
+        torch.set_num_threads(target.threads)
+        network = layer.to(target.device, dtype).to(memory_format=layout)
+        batch = torch.from_numpy(images).to(target.device, dtype, memory_format=layout)
+
+        def run() -> Tensor:
+            with torch.inference_mode():
+                output: Tensor = network(batch)
+                return output.cpu()
+
+        try:
+            yield run
+        finally:
+            torch.set_num_threads(threads)
+
     def _loaded(self, artefact: Artefact, target: Target) -> _Network:
         import torch
 
-        settle(target)
-        network = ready(artefact, target, self.precision)
+        set_up_torch(target)
+        network = load_for_inference(artefact, target, self.precision)
         if self.channels_last:
             network = network.to(memory_format=torch.channels_last)
-        facts = told(network, target, self.precision)
+        facts = read_facts(network, target, self.precision)
         facts["layout"] = "channels last" if self.channels_last else "channels first"
         return _Network(
             network,
@@ -104,7 +133,7 @@ def gpu_unsupported_reason(target: Target) -> str | None:
     return None
 
 
-def settle(target: Target) -> None:
+def set_up_torch(target: Target) -> None:
     """Give torch the target's number of threads, see to it that there is the device, and keep TF32 away.
 
     Raises:
@@ -131,14 +160,14 @@ def _forbid_tf32() -> None:
         raise RuntimeError("torch does not leave TF32, so this would not be float32")
 
 
-def kind_of(precision: EagerPrecision) -> Any:
+def torch_dtype(precision: EagerPrecision) -> Any:
     """Return torch's type of a precision."""
     import torch
 
     return getattr(torch, _TYPES[precision])
 
 
-def ready(artefact: Artefact, target: Target, precision: EagerPrecision) -> nn.Module:
+def load_for_inference(artefact: Artefact, target: Target, precision: EagerPrecision) -> nn.Module:
     """Load an artefact's network for inference only, on the target's device, its weights of this precision.
 
     Raises:
@@ -152,7 +181,7 @@ def ready(artefact: Artefact, target: Target, precision: EagerPrecision) -> nn.M
     layers = [module for module in network.modules() if not is_int8(module)]
     if target.device != "cpu" and len(layers) < len(list(network.modules())):
         raise RuntimeError(NO_INT8)
-    kind = kind_of(precision)
+    kind = torch_dtype(precision)
     for layer in layers:  # not `network.to`: the scales of INT8 layers stay float32
         for weight in layer.parameters(recurse=False):
             if weight.is_floating_point():
@@ -163,7 +192,7 @@ def ready(artefact: Artefact, target: Target, precision: EagerPrecision) -> nn.M
     return network.to(target.device)
 
 
-def told(network: nn.Module, target: Target, precision: EagerPrecision) -> dict[str, str | int]:
+def read_facts(network: nn.Module, target: Target, precision: EagerPrecision) -> dict[str, str | int]:
     """Read back what will run.
 
     Raises:

@@ -64,7 +64,7 @@ def _any(tensor: Mapping[int, Sequence[Any]]) -> bool:
     return any(part if isinstance(part, int) else any(part) for part in (*tensor[9], *tensor[5]))
 
 
-def check_integers(file: Path) -> None:
+def check_tensorrt_integers(file: Path) -> None:
     """Refuse INT8 that TensorRT does not read.
 
     Raises:

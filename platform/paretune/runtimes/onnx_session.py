@@ -5,29 +5,29 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretune.core.types import Floats
+from paretune.core.model import Format
+from paretune.core.types import Floats, InputSize
 from paretune.detectors.base import Detector
 from paretune.system.shared_libraries import not_found
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-MODEL = "model.onnx"
 INPUT = "images"
 PROVIDER = "CPUExecutionProvider"
 
 
-def part_file(part: str) -> str:
-    """Return the file name of one of a detector's networks."""
-    return MODEL if part == "core" else f"model.{part}.onnx"
+def part_file(part: str, file_format: Format = "onnx") -> str:
+    """Return the file name of one of a detector's networks, in an artefact of this format."""
+    return f"model.{file_format}" if part == "core" else f"model.{part}.{file_format}"
 
 
 def library() -> Any:
@@ -85,19 +85,55 @@ def open_session(
     return ort.InferenceSession(str(file), options, providers=chosen, enable_fallback=0)
 
 
-def check_interface(session: InferenceSession, part: str, shape: tuple[int, ...] | None, detector: Detector) -> None:
-    """Compare a file's input and outputs with the detector's; a shape of None is any of four dimensions.
+@dataclass(frozen=True)
+class FileInput:
+    """One input of a loaded file."""
+
+    names: Collection[str]
+    """Names of the tensor; a runtime that folds a cast away keeps both names."""
+    shape: tuple[Any, ...]
+    is_float: bool
+    """Whether it is of 32-bit floats."""
+
+    def fits(self, name: str, shape: tuple[int, ...] | None) -> bool:
+        """Return whether it is a float input of this name and shape; None stands for any shape."""
+        return self.is_float and name in self.names and shape in (None, self.shape)
+
+    def __str__(self) -> str:
+        return f"{' or '.join(sorted(self.names))} {self.shape}{'' if self.is_float else ', not float'}"
+
+
+def check_interface(
+    detector: Detector,
+    part: str,
+    inputs: Sequence[FileInput],
+    outputs: Collection[str],
+    size: InputSize,
+    *,
+    exact: bool = False,
+) -> None:
+    """Compare a loaded file's input and outputs with the detector's.
+
+    Args:
+        detector: whose network it should be.
+        part: name of the detector's network.
+        inputs: of the file.
+        outputs: names of the file's outputs.
+        size: of the images; the input of a later part may have any shape.
+        exact: whether further outputs are refused.
 
     Raises:
         RuntimeError: they differ.
     """
     file, name = part_file(part), detector.part_input(part)
-    given = [(entry.name, entry.type, tuple(entry.shape)) for entry in session.get_inputs()]
-    if given[0][:2] != (name, "tensor(float)") or len(given) > 1 or shape not in (None, given[0][2]):
-        raise RuntimeError(f"{file} takes {given}, expected one float input {name!r} of shape {shape or 'any'}")
-    made = {entry.name for entry in session.get_outputs()}
-    if missing := [output for output in detector.part_outputs(part) if output not in made]:
-        raise RuntimeError(f"{file} has no output {missing[0]!r}; it has {', '.join(sorted(made))}")
+    shape = (1, 3, size.height, size.width) if part == detector.part_names[0] else None
+    if len(inputs) != 1 or not inputs[0].fits(name, shape):
+        found = "; ".join(map(str, inputs))
+        raise RuntimeError(f"{file} takes {found}, expected one float input {name!r} of shape {shape or 'any'}")
+    if exact and (further := sorted({*outputs}.difference(detector.part_outputs(part)))):
+        raise RuntimeError(f"{file} has further outputs than the detector: {', '.join(further)}")
+    if missing := [output for output in detector.part_outputs(part) if output not in outputs]:
+        raise RuntimeError(f"{file} has no output {missing[0]!r}; it has {', '.join(sorted(outputs))}")
 
 
 @dataclass(frozen=True)
@@ -112,3 +148,25 @@ class OnnxPart:
         """Run it."""
         raw: list[Any] = self.session.run(self.outputs, {self.given: batch})
         return tuple(raw)
+
+
+@contextmanager
+def process_cores_only() -> Iterator[None]:
+    """Give every session that is opened with default options one thread for each core this process may run on.
+
+    By default it gets one for each core of the machine, bound there: also to those that were kept from the process,
+    where somebody else may be measuring.
+    """
+    ort = library()
+    usual: Any = ort.SessionOptions
+
+    class Options(usual):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.intra_op_num_threads = len(os.sched_getaffinity(0))
+
+    ort.SessionOptions = Options
+    try:
+        yield
+    finally:
+        ort.SessionOptions = usual

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -12,12 +13,15 @@ from paretune.core.fields import model_validator
 from paretune.core.model import Format
 from paretune.core.spec import parse_plugin
 from paretune.core.target import Device, Target
+from paretune.core.types import Floats
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.runtimes.base import LoadedNetworks, NetworkRunner, Operator, Runtime, TimedNetworkRunner
-from paretune.runtimes.onnx_header import NO_DYNAMIC, NO_FP32, check_integers, contents_of
+from paretune.runtimes.onnx_header import NO_DYNAMIC, NO_FP32, check_tensorrt_integers, contents_of
 from paretune.runtimes.onnx_session import (
+    INPUT,
     PROVIDER,
+    FileInput,
     OnnxPart,
     check_interface,
     library,
@@ -32,6 +36,7 @@ from paretune.system.machine_cache import hold, make_room, private_folder, scrat
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
+    from torch import nn
 
 _PROVIDERS = {"cpu": PROVIDER, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 """Our word for a provider → ONNX Runtime's."""
@@ -46,6 +51,7 @@ class OnnxRuntime(Runtime):
     accepts: ClassVar[Format] = "onnx"
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     libraries: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu")
 
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
     """What runs the operators: the CPU's own kernels, CUDA's, or TensorRT's and CUDA's for the rest; auto takes the one
@@ -98,14 +104,26 @@ class OnnxRuntime(Runtime):
         loaded = self._loaded(artefact, target, Path(folder.name))
         return TimedRunner(loaded, _Nodes(loaded, folder, modules_of(artefact, loaded.detector)))
 
+    @property
+    def runs_single_layers(self) -> bool:
+        """Whether the provider needs no engine: TensorRT takes minutes to build those of all layers."""
+        return self.provider != "tensorrt"
+
+    @contextmanager
+    def layer_runner(self, layer: nn.Module | Path, images: Floats, target: Target) -> Iterator[Callable[[], object]]:
+        """Yield a call that runs an ONNX file on this provider."""
+        assert isinstance(layer, Path)  # noqa: S101 - it loads files
+        session = self.session(layer, target)
+        yield lambda: session.run(None, {INPUT: images})
+
     def _loaded(self, artefact: Artefact, target: Target, profile: Path | None = None) -> LoadedNetworks:
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         size = artefact.input_size
         parts = {}
         for name in detector.part_names:
             session = self.session(artefact.file(part_file(name)), target, profile)
-            shape = (1, 3, size.height, size.width) if name == detector.part_names[0] else None
-            check_interface(session, name, shape, detector)
+            inputs = [FileInput([p.name], tuple(p.shape), p.type == "tensor(float)") for p in session.get_inputs()]
+            check_interface(detector, name, inputs, {port.name for port in session.get_outputs()}, size)
             parts[name] = OnnxPart(session, detector.part_input(name), list(detector.part_outputs(name)))
         if self.provider == "tensorrt":
             make_room(private_folder("tensorrt"))
@@ -125,7 +143,7 @@ class OnnxRuntime(Runtime):
         """
         wanted = self._providers(target)
         if _PROVIDERS["tensorrt"] in wanted:
-            check_integers(file)
+            check_tensorrt_integers(file)
         session = open_session(file, target.threads, self._options(wanted, file), profile)
         threads, providers = session.get_session_options().intra_op_num_threads, session.get_providers()
         if providers[0] != wanted[0] or threads != target.threads:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -17,12 +18,13 @@ from paretune.core.types import Floats
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.runtimes.base import LoadedNetworks, NetworkRunner, Operator, Runtime, TimedNetworkRunner
-from paretune.runtimes.onnx_session import part_file
+from paretune.runtimes.onnx_session import FileInput, check_interface, part_file
 from paretune.runtimes.operator_timing import ModuleNames, TimedRunner, modules_of
 from paretune.storage.artefact import Artefact
 
 if TYPE_CHECKING:
     from openvino import CompiledModel
+    from torch import nn
 
 _ASKED: dict[str, str] = {"fp32": "f32", "bf16": "bf16"}
 """Our word for a precision → OpenVINO's."""
@@ -67,13 +69,34 @@ class OpenVino(Runtime):
         loaded = self._loaded(artefact, target, count=True)
         return TimedRunner(loaded, _Nodes(loaded, modules_of(artefact, loaded.detector)))
 
+    @property
+    def runs_single_layers(self) -> bool:
+        """True: a layer compiles in milliseconds."""
+        return True
+
+    @contextmanager
+    def layer_runner(self, layer: nn.Module | Path, images: Floats, target: Target) -> Iterator[Callable[[], object]]:
+        """Yield a call that runs an ONNX file in this precision."""
+        assert isinstance(layer, Path)  # noqa: S101 - it loads files
+        request = compile_file(layer, target.threads, self.precision).create_infer_request()
+        yield lambda: request.infer([images], share_inputs=True)
+
     def _loaded(self, artefact: Artefact, target: Target, *, count: bool = False) -> LoadedNetworks:
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         size, parts, kinds = artefact.input_size, {}, set()
         for name in detector.part_names:
             compiled = compile_file(artefact.file(part_file(name)), target.threads, self.precision, count=count)
-            shape = (1, 3, size.height, size.width) if name == detector.part_names[0] else None
-            _check_interface(compiled, name, shape, detector)
+            # a cast that was folded away leaves its name to the port too
+            inputs = [
+                FileInput(
+                    port.get_names(),
+                    tuple(port.get_partial_shape().get_max_shape()),
+                    port.get_element_type().get_type_name() == "f32",
+                )
+                for port in compiled.inputs
+            ]
+            outputs = {label for port in compiled.outputs for label in port.get_names()}
+            check_interface(detector, name, inputs, outputs, size)
             kinds |= executed(compiled)
             parts[name] = OpenVinoPart(compiled.create_infer_request(), tuple(detector.part_outputs(name)))
         if unasked := kinds - {self.precision, "int8"}:
@@ -130,24 +153,6 @@ def executed(compiled: CompiledModel) -> set[str]:
     heavy = [info for info in told if info["layerType"].astype(str) in _HEAVY]
     kinds = {info["runtimePrecision"].astype(str).lower() for info in heavy}
     return {names.get(kind, kind) for kind in kinds}
-
-
-def _check_interface(compiled: CompiledModel, part: str, shape: tuple[int, ...] | None, detector: Detector) -> None:
-    """Compare a file's input and outputs with the detector's; a shape of None is any.
-
-    Raises:
-        RuntimeError: they differ.
-    """
-    file, name = part_file(part), detector.part_input(part)
-    names = [sorted(port.get_names()) for port in compiled.inputs]  # a cast that was folded away leaves its name too
-    if len(names) != 1 or name not in names[0]:
-        told = "; ".join(" or ".join(either) for either in names)
-        raise RuntimeError(f"{file} takes {told}, expected one input {name!r}")
-    if shape is not None and tuple(compiled.inputs[0].get_partial_shape().get_max_shape()) != shape:
-        raise RuntimeError(f"{file} takes {compiled.inputs[0].get_partial_shape()}, expected {shape}")
-    made = {label for port in compiled.outputs for label in port.get_names()}
-    if missing := [output for output in detector.part_outputs(part) if output not in made]:
-        raise RuntimeError(f"{file} has no output {missing[0]!r}; it has {', '.join(sorted(made))}")
 
 
 @dataclass(frozen=True)

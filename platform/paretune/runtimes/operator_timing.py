@@ -242,3 +242,8 @@ def inside(part: nn.Module, network: nn.Module) -> dict[str, str]:
     """Return the names of modules in a part → their names in the network that it is a part of."""
     names = {id(module): name for name, module in network.named_modules()}
     return {name: names[id(module)] for name, module in part.named_modules() if name and id(module) in names}
+
+
+def numbered(name: str, number: int) -> str:
+    """Name one of several calls of a kernel in an inference, by its order."""
+    return name if number == 1 else f"{name} {number}"

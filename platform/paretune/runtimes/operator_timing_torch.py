@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.core.types import Floats
 from paretune.detectors.base import Detector
-from paretune.runtimes.aot_kernel_names import numbered
 from paretune.runtimes.base import BETWEEN, Operator, is_transfer
-from paretune.runtimes.operator_timing import inside
+from paretune.runtimes.operator_timing import inside, numbered
 
 if TYPE_CHECKING:
     from torch import nn

@@ -16,8 +16,8 @@ from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.runtimes.base import LoadedNetworks, NetworkRunner, Runtime, TimedNetworkRunner
 from paretune.runtimes.eager import gpu_unsupported_reason
-from paretune.runtimes.onnx_header import NO_DYNAMIC, check_integers, contents_of
-from paretune.runtimes.onnx_session import part_file
+from paretune.runtimes.onnx_header import NO_DYNAMIC, check_tensorrt_integers, contents_of
+from paretune.runtimes.onnx_session import FileInput, check_interface, part_file
 from paretune.storage.artefact import Artefact
 from paretune.storage.atomic_files import sha256
 from paretune.system.machine_cache import hold, make_room, private_folder
@@ -68,9 +68,16 @@ class TensorRt(Runtime):
         files = {name: artefact.file(part_file(name)) for name in detector.part_names}
         parts: dict[str, Callable[[Floats], tuple[Floats, ...]]] = {}
         for name, file in files.items():
-            check_integers(file)
+            check_tensorrt_integers(file)
             engine = _engine(file, self.precision)
-            _check_interface(engine, name, detector)
+            names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+            given = [label for label in names if engine.get_tensor_mode(label) == tensorrt.TensorIOMode.INPUT]
+            floats = tensorrt.float32
+            inputs = [
+                FileInput([label], tuple(engine.get_tensor_shape(label)), engine.get_tensor_dtype(label) == floats)
+                for label in given
+            ]
+            check_interface(detector, name, inputs, set(names) - set(given), artefact.input_size, exact=True)
             parts[name] = TensorRtPart(engine, detector.part_input(name), tuple(detector.part_outputs(name)))
         made = {contents_of(file).precision for file in files.values()}
         facts: dict[str, str | int] = {
@@ -143,19 +150,6 @@ def halved(file: Path) -> bytes:
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     return bytes(convert_float_to_float16(onnx.load(file), keep_io_types=True).SerializeToString())
-
-
-def _check_interface(engine: Any, part: str, detector: Detector) -> None:
-    """Compare an engine's input and outputs with the detector's.
-
-    Raises:
-        RuntimeError: they differ.
-    """
-    names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
-    if wrong := names ^ {detector.part_input(part), *detector.part_outputs(part)}:
-        raise RuntimeError(
-            f"{part_file(part)} has other inputs and outputs than the detector: {', '.join(sorted(wrong))}"
-        )
 
 
 class TensorRtPart:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from paretune.core.metrics import COSTS, METRICS
-from paretune.search.latency_scale import BEFORE, SCALED
+from paretune.core.baselines import EAGER
+from paretune.core.metrics import PRINTED, metric_of
+from paretune.search.latency_scale import SCALED
 from paretune.storage.trial_record import Record
 
 
@@ -118,11 +119,11 @@ class FrontRules:
     @property
     def claim(self) -> str:
         """Return what the first point of a front may be called."""
-        if self.cost.metric in (*SCALED, *BEFORE.values()):
+        if self.cost.direction == "minimize" and metric_of(self.cost.metric).unit == "ms":
             first = "fastest"
         else:
             first = f"{'smallest' if self.cost.direction == 'minimize' else 'largest'} {self.cost.metric}"
-        if any(metric not in COSTS for metric in self.constraints):
+        if any(metric_of(metric).direction == "maximize" for metric in self.constraints):
             return f"{first} that is accurate enough"
         return f"{first} that keeps the constraints" if self.constraints else f"{first} of the front"
 
@@ -185,7 +186,7 @@ def front_object(
             measured are on the front.
     """
     complete = [record for record in records if record.state == "complete"]
-    eager = next((record for record in complete if record.number == 0), None)
+    eager = next((record for record in complete if record.number == EAGER), None)
     decided = decides(comparison, records, judge)
     told: Mapping[str, Any] = comparison if decided and comparison is not None else {}
     allowed = [record for record in complete if judge.feasible(record)]
@@ -230,7 +231,7 @@ def point_of(
         front: records of all points, to tell with which of them it is tied.
     """
     told = comparison or {}
-    known = {name: record.metrics.get(name) for name in METRICS}
+    known = {name: record.metrics.get(name) for name in PRINTED}
     row = told.get("latencies", {}).get(str(record.number)) or record.facts.get("duet") or {}
     verdicts = told.get("verdicts", {}).get(str(record.number), {})
     others = sorted(other.number for other in front if other.number != record.number)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from paretune.core.baselines import EAGER
 from paretune.core.spec import fingerprint
 from paretune.core.types import InputSize
 from paretune.search.samplers import Sampler
@@ -97,7 +98,7 @@ class Study:
         for point in setup.space.first:
             self._study.enqueue_trial(dict(point), user_attrs={"origin": "enqueued"}, skip_if_exists=True)
         self._records = {record.number: record for record in records}
-        self._enqueue_forgiven()
+        self._enqueue_again()
         self._waiting = [
             Proposal(number, recipe, origin)
             for number, (recipe, origin) in enumerate(setup.fixed)
@@ -107,19 +108,19 @@ class Study:
         """Trial number → Optuna's id, of trials that are proposed and not yet told."""
         self._proposed: dict[int, Mapping[str, Any]] = {}
         """Trial number → recipe, of proposals that are not yet told."""
-        self._dry = False
+        self._no_new_recipe = False
         """Nothing new was found beside the open proposals; whether the space is used up shows when one is told."""
         self._unfinished: list[int] = []
         self._reconcile()
 
-    def _enqueue_forgiven(self) -> None:
+    def _enqueue_again(self) -> None:
         """Enqueue first points once more that failed of a runtime installed since, or were passed over then."""
         trials = self._study.get_trials(deepcopy=False)
         begun = [{**frozen.system_attrs.get("fixed_params", {}), **frozen.params} for frozen in trials]
         for index, frozen in enumerate(trials):
             told = frozen.user_attrs
             record = self._records.get(told.get(NUMBER, told.get(SAME_AS, -1)))
-            if told.get("origin") != "enqueued" or record is None or not record.forgiven:
+            if told.get("origin") != "enqueued" or record is None or not record.runtime_installed_since:
                 continue
             if begun[index] not in begun[index + 1 :]:
                 self._study.enqueue_trial(begun[index], user_attrs={"origin": "enqueued"})
@@ -155,7 +156,9 @@ class Study:
         Raises:
             SpaceExhausted: every draw had been run before, and nothing is being run.
         """
-        if self._dry or (0 not in self._records and not (self._waiting and self._waiting[0].number == 0)):
+        if self._no_new_recipe or (
+            EAGER not in self._records and not (self._waiting and self._waiting[0].number == EAGER)
+        ):
             return None
         if self._waiting:
             proposal = self._waiting.pop(0)
@@ -165,15 +168,19 @@ class Study:
             with self._drawing(evenly=draw >= TRUSTED):
                 trial = self._ask()
                 recipe = self._setup.normal(self._setup.space.sample(_Suggest(trial, self._integers)).value)
-            same = self._twin(recipe)
+            same = self._equivalent_trial(recipe)
             if same is None:
                 return self._proposal(trial, recipe)
             trial.set_user_attr(SAME_AS, same)
             self._tell(trial, self._records.get(same))
         if not self._proposed:
             raise SpaceExhausted
-        self._dry = True
+        self._no_new_recipe = True
         return None
+
+    @property
+    def _eager_is_next_or_done(self) -> bool:
+        return EAGER in self._records or (bool(self._waiting) and self._waiting[0].number == EAGER)
 
     @contextmanager
     def _drawing(self, *, evenly: bool) -> Iterator[None]:
@@ -204,22 +211,24 @@ class Study:
         self._proposed[number] = recipe
         return Proposal(number, recipe, trial.user_attrs.get("origin", "sampled"))
 
-    def _twin(self, recipe: Mapping[str, Any]) -> int | None:
+    def _equivalent_trial(self, recipe: Mapping[str, Any]) -> int | None:
         """Return the number of a trial that tells what comes of a recipe, so that it need not be run.
 
         One that has run the same, a baseline perhaps, or runs it now; or one that found that the target cannot run
         what the recipe's runtime asks.
         """
         key, runtime = _key(recipe), recipe.get("runtime")
-        told = {number: record.recipe for number, record in self._records.items() if not record.forgiven}
+        told = {number: record.recipe for number, record in self._records.items() if not record.runtime_installed_since}
         same = (number for number, known in {**self._proposed, **told}.items() if _key(known) == key)
-        unfit = (r.number for r in self._records.values() if r.unfit and r.recipe.get("runtime") == runtime)
+        unfit = (
+            r.number for r in self._records.values() if r.runtime_unavailable and r.recipe.get("runtime") == runtime
+        )
         return next(same, next(unfit, None))
 
     @property
-    def hopeless(self) -> bool:
+    def baseline_failed(self) -> bool:
         """Tell whether the eager baseline, on which the rest depends, has failed or lacks what is asked for."""
-        eager = self._records.get(0)
+        eager = self._records.get(EAGER)
         if eager is None or eager.state == "failed":
             return eager is not None
         unknown = any(metric not in eager.metrics for metric in self._setup.objectives)
@@ -231,7 +240,7 @@ class Study:
 
         self._records[record.number] = record
         self._proposed.pop(record.number, None)
-        self._dry = False
+        self._no_new_recipe = False
         trial_id = self._open.pop(record.number, None)
         if trial_id is not None:
             self._tell(optuna.Trial(self._study, trial_id), record)

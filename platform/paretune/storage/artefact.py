@@ -15,11 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from paretune.core.errors import UserError
+from paretune.core.errors import UserError, one_line
 from paretune.core.types import InputSize, Thresholds
 from paretune.storage.atomic_files import _CHUNK, sha256
 
 MANIFEST = "artefact.json"
+STRUCTURE = "structure.json"
+"""File that marks a folder of a torch network: the widths of its layers, beside their weights."""
 NETWORK = "network"
 """Folder in an artefact's of the network that further steps begin with, where its own files are none to train on."""
 VERSION = 2
@@ -177,7 +179,7 @@ def read_artefact(folder: Path, *, files: bool = True) -> Artefact:
             kept=_kept(body.get("network")),
         )
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        said = " ".join(str(error).split())
+        said = one_line(error)
         raise UserError(f"{path}: not a readable manifest ({type(error).__name__}: {said})") from error
 
 

@@ -15,11 +15,11 @@ from paretune.core.errors import UserError
 from paretune.storage.atomic_files import write_text
 
 RECORD = "record.json"
-UNFIT = "unfit_runtime"
+RUNTIME_UNAVAILABLE = "unfit_runtime"
 """Fact of a failed trial: the target cannot run what its runtime asks, whatever the steps are."""
 KEPT = "kept"
 """Fact of a failed trial: folder, relative to the sweep's, of what it had made or trained before."""
-FORGIVEN = "runtime_installed_since"
+RUNTIME_INSTALLED_SINCE = "runtime_installed_since"
 """Fact of a failed trial whose runtime does run on the target now: its failure says nothing of its recipe."""
 
 
@@ -51,14 +51,14 @@ class Record:
     """What really ran, read back: runtime, threads, precision, environment."""
 
     @property
-    def unfit(self) -> bool:
+    def runtime_unavailable(self) -> bool:
         """Tell whether every recipe with this runtime fails on the target."""
-        return bool(self.facts.get(UNFIT))
+        return bool(self.facts.get(RUNTIME_UNAVAILABLE))
 
     @property
-    def forgiven(self) -> bool:
+    def runtime_installed_since(self) -> bool:
         """Tell whether it failed of a runtime that has been installed since."""
-        return bool(self.facts.get(FORGIVEN))
+        return bool(self.facts.get(RUNTIME_INSTALLED_SINCE))
 
     def __post_init__(self) -> None:
         """Refuse what a record cannot say.
@@ -109,9 +109,19 @@ class Record:
         return self.started + sum(self.seconds.values())
 
 
+def trial_folder(sweep_folder: Path, number: int) -> Path:
+    """Return the folder of a trial."""
+    return sweep_folder / "trials" / f"{number:04d}"
+
+
 def record_file(sweep_folder: Path, number: int) -> Path:
-    """Return where the record of a trial lies."""
-    return sweep_folder / "trials" / f"{number:04d}" / RECORD
+    """Return the file of a trial's record."""
+    return trial_folder(sweep_folder, number) / RECORD
+
+
+def recorded_trials(sweep_folder: Path) -> list[Path]:
+    """Return the files of all records of a sweep."""
+    return list(trial_folder(sweep_folder, 0).parent.glob(f"*/{RECORD}"))
 
 
 def write_record(sweep_folder: Path, record: Record) -> None:
@@ -123,7 +133,7 @@ def write_record(sweep_folder: Path, record: Record) -> None:
 
 def forget_record(sweep_folder: Path, number: int) -> None:
     """Remove a trial's folder, its record in it: it is run again."""
-    shutil.rmtree(record_file(sweep_folder, number).parent)
+    shutil.rmtree(trial_folder(sweep_folder, number))
 
 
 def read_record(sweep_folder: Path, number: int) -> Record | None:
@@ -152,7 +162,7 @@ def read_records(sweep_folder: Path) -> list[Record]:
         UserError: one of them is damaged or lies in a folder that is no trial's; the file is named.
     """
     found = []
-    for file in (sweep_folder / "trials").glob(f"*/{RECORD}"):
+    for file in recorded_trials(sweep_folder):
         if not file.parent.name.isdecimal() or file != record_file(sweep_folder, int(file.parent.name)):
             raise UserError(f"{file}: in a folder that is no trial's (0003 would be one); move it elsewhere")
         record = read_record(sweep_folder, int(file.parent.name))

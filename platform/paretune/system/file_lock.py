@@ -13,29 +13,40 @@ from paretune.core.errors import UserError
 
 @contextmanager
 def exclusive_file_lock(folder: Path, what: str) -> Iterator[None]:
-    """Hold the lock of a folder, so that no other process works in it.
+    """Keep other processes from working in a folder while the block runs.
+
+    Args:
+        folder: that holds the lock's file.
+        what: is done in the folder, for messages.
 
     Raises:
-        UserError: another process holds the lock, or the folder was removed.
+        UserError: another process works in it, or it was removed.
     """
-    with _locked(folder / ".lock", f"{what} is being run by another process", f"{what}: {folder} was removed"):
+    taken, gone = f"{what} is being run by another process", f"{what}: {folder} was removed"
+    with locked_file(folder / ".lock", taken=taken, gone=gone):
         yield
 
 
 @contextmanager
-def _locked(file: Path, taken: str, gone: str) -> Iterator[None]:
+def locked_file(file: Path, *, taken: str | None, gone: str) -> Iterator[None]:
     """Hold the lock of a file, which is made if it does not exist.
 
+    Args:
+        file: to lock.
+        taken: message if another process holds the lock; None waits for that process.
+        gone: message if the file's folder does not exist.
+
     Raises:
-        UserError: another process holds the lock, or the folder does not exist.
+        UserError: another process holds the lock and ``taken`` is given, or the folder does not exist.
     """
+    mode = fcntl.LOCK_EX if taken is None else fcntl.LOCK_EX | fcntl.LOCK_NB
     while True:
         try:
             handle = os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             raise UserError(gone) from None
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, mode)
         except BlockingIOError:
             os.close(handle)
             raise UserError(taken) from None
@@ -44,7 +55,7 @@ def _locked(file: Path, taken: str, gone: str) -> Iterator[None]:
             raise
         if _is(handle, file):
             break
-        os.close(handle)  # its holder has removed the file meanwhile: a lock on it has no effect
+        os.close(handle)  # the holder has removed the file: a lock on it would keep nobody out
     try:
         yield
     finally:
@@ -52,7 +63,7 @@ def _locked(file: Path, taken: str, gone: str) -> Iterator[None]:
 
 
 def _is(handle: int, file: Path) -> bool:
-    """Return whether a path leads to this open file."""
+    """Return whether an open file is the one at a path."""
     try:
         return os.path.samestat(os.fstat(handle), file.stat())
     except FileNotFoundError:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from paretune.core.recipe_text import recipe_line
 from paretune.search.latency_scale import SCALED
 from paretune.search.pareto_front import FrontRules, hypervolume, pareto_front
-from paretune.storage.trial_record import Record
+from paretune.storage.trial_record import Record, trial_folder
 from paretune.tracking.mlflow_client import (
     NOTE,
     ON_FRONT,
@@ -132,7 +132,7 @@ class SweepRuns:
         self._log(run_id, metrics={**record.metrics, **seconds}, params=record.params, tags=tags, stamp=ended)
         if record.facts:
             self._client.log_dict(run_id, dict(record.facts), "environment.json")
-        folder = sweep_folder / "trials" / f"{record.number:04d}"
+        folder = trial_folder(sweep_folder, record.number)
         for file in (folder / "samples.npz", folder / "failure.txt"):
             if file.exists():
                 self._client.log_artifact(run_id, str(file))

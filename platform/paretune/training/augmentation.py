@@ -4,8 +4,8 @@ Every function takes its own random generator, so what comes out depends on noth
 number of threads, nor on where a training was resumed. torchvision.transforms.v2 has most of these, but
 draws from torch's global state, which threads cannot share; the tests compare with its functions.
 
-A box is kept while a quarter of its area, and one pixel each way, is in the picture; what is kept is cut
-off at the picture's edges. Boxes that a change does not touch stay as they were.
+A box is kept while a quarter of its area, and one pixel each way, is in the picture, and an entry to ignore while any
+part of it is; what is kept is cut off at the picture's edges. Boxes that a change does not touch stay as they were.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def seen(annotations: Annotations, boxes: Floats, width: float, height: float) -
     cut = np.clip(boxes, 0, limits).astype(np.float32)
     whole, left = (np.maximum(b[:, 2:] - b[:, :2], 0) for b in (boxes, cut))
     kept = (left.prod(1) >= SMALLEST_PART * whole.prod(1)) & (left >= np.minimum(whole, 1.0)).all(1)
-    kept &= left.prod(1) > 0
+    kept = (kept | annotations.ignore) & (left.prod(1) > 0)
     return Annotations(cut[kept], annotations.labels[kept], annotations.ignore[kept])
 
 
@@ -84,7 +84,8 @@ def cropped(picture: AugmentedImage, random: np.random.Generator) -> AugmentedIm
     Liu et al., SSD, arXiv:1512.02325, section 2.2. Without objects, or if no part is found, nothing is cut.
     """
     height, width = picture.image.shape[:2]
-    boxes = picture.annotations.boxes
+    truth = picture.annotations
+    boxes = truth.boxes[~truth.ignore]
     least = random.choice(CROP_OVERLAPS)
     for _ in range(CROP_TRIALS if len(boxes) else 0):
         part = np.floor(random.uniform(SMALLEST_CROP, 1, 2) * [width, height]).clip(1)
@@ -95,9 +96,11 @@ def cropped(picture: AugmentedImage, random: np.random.Generator) -> AugmentedIm
         inside = ((centres > corner) & (centres < corner + part)).all(1)
         if inside.any():
             x, y, right, bottom = (int(v) for v in (*corner, *(corner + part)))
-            found = _chosen(picture.annotations, inside)
-            moved = found.boxes - np.array([x, y, x, y], np.float32)
-            cut = Annotations(moved.clip(0, np.array([*part, *part], np.float32)), found.labels, found.ignore)
+            limits = np.array([*part, *part], np.float32)
+            moved = (truth.boxes - np.array([x, y, x, y], np.float32)).clip(0, limits)
+            kept = np.asarray((moved[:, 2:] > moved[:, :2]).all(1))
+            kept[~truth.ignore] = inside
+            cut = Annotations(moved[kept], truth.labels[kept], truth.ignore[kept])
             return AugmentedImage(np.ascontiguousarray(picture.image[y:bottom, x:right]), cut)
     return picture
 
@@ -179,10 +182,6 @@ def joined(parts: list[Annotations]) -> Annotations:
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.ignore for part in parts]),
     )
-
-
-def _chosen(annotations: Annotations, which: NDArray[np.bool_]) -> Annotations:
-    return Annotations(annotations.boxes[which], annotations.labels[which], annotations.ignore[which])
 
 
 def _overlaps(boxes: Floats, corner: NDArray[np.float64], part: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ from paretune.training.augmentation import (
     rescaled,
     zoomed_out,
 )
-from paretune.training.augmentation_settings import Augment
+from paretune.training.settings import Augment
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _mixed(picture: AugmentedImage, other: AugmentedImage) -> AugmentedImage:
 
 
 def usable(annotations: Annotations) -> Annotations:
-    """Return what can be trained on: no entries to ignore, no boxes without an area."""
+    """Return the annotations without boxes that have no area."""
     boxes = annotations.boxes.reshape(-1, 4)
-    good = ~annotations.ignore & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    good = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     return Annotations(boxes[good], annotations.labels[good], annotations.ignore[good])

@@ -14,8 +14,7 @@ from typing import Any
 from paretune.core.types import InputSize
 from paretune.data.statistics import SplitStatistics
 from paretune.detectors.base import Detector
-from paretune.training.augmentation_settings import Augment
-from paretune.training.settings import Training
+from paretune.training.settings import Augment, Training
 
 MINUTES = 10.0
 """Of a training for which no time is named."""
@@ -68,8 +67,8 @@ class AutoRules:
 
     @property
     def pretrained(self) -> bool:
-        """Tell whether the training starts from weights that somebody has trained."""
-        return getattr(self.detector, "weights", None) is not None
+        """Whether the training starts from trained weights of the whole network."""
+        return self.detector.starts_trained
 
     @property
     def seconds(self) -> float:
@@ -189,7 +188,7 @@ class AutoRules:
         return strong, f"{epochs} epochs: each picture is seen often enough for strong changes"
 
 
-def suited(detector: Detector, train: SplitStatistics, size: InputSize) -> list[ChosenField]:
+def detector_fields(detector: Detector, train: SplitStatistics, size: InputSize) -> list[ChosenField]:
     """Return the fields of a detector that follow from the data, as far as nobody gave them."""
     found: Mapping[str, tuple[float, str]] = detector.suited(train.smallest, train.largest, size)
     return [

@@ -1,6 +1,6 @@
 """Distillation: a loss that also compares the network with its teacher, for the training loop.
 
-The teacher's answers are compared as the detector says (``Detector.imitation``). Its maps that feed the
+The teacher's answers are compared as the detector says (``Detector.distillation_loss``). Its maps that feed the
 heads are compared by their correlation, which knows nothing of their size: Cao et al., PKD, NeurIPS 2022
 (arXiv:2207.02039). Where a pruned network has fewer channels, a 1x1 convolution lies between, trained with
 it and thrown away: Romero et al., FitNets, ICLR 2015 (arXiv:1412.6550). A teacher of other images than the
@@ -24,9 +24,8 @@ from paretune.core.errors import UserError
 from paretune.core.types import Annotations, InputSize
 from paretune.detectors.base import Detector
 from paretune.networks.network_files import load_network, outputs_of
-from paretune.training.distillation_settings import Distill
 from paretune.training.history import read_history
-from paretune.training.settings import Training
+from paretune.training.settings import Distill, Training
 from paretune.training.trainer import Loss
 
 SAME = (1.0, 1.0)
@@ -55,7 +54,7 @@ class StudentNetwork(nn.Module):
         """Return the network's outputs; in training (outputs, name → maps)."""
         if not self.training:
             return self.network(*arguments, **named)
-        with tapped(self.network, self.names) as seen:
+        with capture_outputs(self.network, self.names) as seen:
             output = self.network(*arguments, **named)
         for name, adapters in zip(self._adapted, self.adapters, strict=True):
             pairs = zip(cast("nn.ModuleList", adapters), seen[name], strict=True)
@@ -100,12 +99,12 @@ class DistillationLoss:
         wanted = self._asked(images, shown)
         more: dict[str, Tensor] = {}
         if self.distill.features:
-            names = self.detector.features_from
+            names = self.detector.distill_features
             pairs = [pair for name in names for pair in zip(shown[name], wanted[name], strict=True)]
             more["features"] = self.distill.features * correlation_loss(pairs)
         if self.distill.logits:
             size = InputSize(images.shape[3], images.shape[2])
-            answers = self.detector.imitation(shown, wanted, annotations, size, self.distill.temperature)
+            answers = self.detector.distillation_loss(shown, wanted, annotations, size, self.distill.temperature)
             more |= {name: self.distill.logits * term for name, term in answers.items()}
         return {**terms, **{f"distill_{name}": term for name, term in more.items()}}
 
@@ -118,13 +117,13 @@ class DistillationLoss:
                 2 * round(side / share / 2) for side, share in zip(images.shape[2:], (down, across), strict=True)
             )
             images = F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
-        with torch.no_grad(), tapped(self.teacher, tuple(shown)) as wanted:
-            self.detector.teach(self.teacher, images, shown)
+        with torch.no_grad(), capture_outputs(self.teacher, tuple(shown)) as wanted:
+            self.detector.run_teacher(self.teacher, images, shown)
             if self.ratio == SAME:
                 return wanted
-            for name in set(shown) & set(self.detector.answers_from):
-                wanted[name] = self.detector.fitted_answers(wanted[name], shown[name], self.ratio)
-            for name in set(shown) & set(self.detector.features_from):
+            for name in set(shown) & set(self.detector.distill_outputs):
+                wanted[name] = self.detector.resized_outputs(wanted[name], shown[name], self.ratio)
+            for name in set(shown) & set(self.detector.distill_features):
                 pairs = zip(wanted[name], shown[name], strict=True)
                 wanted[name] = [
                     F.interpolate(theirs, mine.shape[2:], mode="bilinear", align_corners=False)
@@ -142,7 +141,7 @@ def with_teacher(
     distill: Distill | None,
     device: str,
 ) -> tuple[nn.Module, Loss | None]:
-    """Return what is to be trained in place of a network, and the loss; ``alone`` takes the network out again.
+    """Return what is to be trained in place of a network, and the loss; ``unwrap_student`` takes the network out again.
 
     Args:
         network: on the CPU; is trained itself.
@@ -166,7 +165,7 @@ def with_teacher(
     return student, DistillationLoss(teacher, detector, distill, settings, _ratio(detector, size, distill))
 
 
-def alone(network: nn.Module) -> nn.Module:
+def unwrap_student(network: nn.Module) -> nn.Module:
     """Return a trained network without what its teacher needed."""
     return network.network if isinstance(network, StudentNetwork) else network
 
@@ -193,10 +192,10 @@ def _student(
     network: nn.Module, teacher: nn.Module, detector: Detector, size: InputSize, seed: int, distill: Distill
 ) -> StudentNetwork:
     """Wrap a network for training; the seed is that of the adapters' weights."""
-    names, adapters = detector.answers_from if distill.logits else (), {}
+    names, adapters = detector.distill_outputs if distill.logits else (), {}
     if distill.features:
         mine, wanted = (_maps(one, detector, size) for one in (network, teacher))
-        names = (*names, *detector.features_from)
+        names = (*names, *detector.distill_features)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             adapters = {name: [_adapter(*pair) for pair in zip(mine[name], wanted[name], strict=True)] for name in mine}
@@ -210,13 +209,13 @@ def _maps(network: nn.Module, detector: Detector, size: InputSize) -> dict[str, 
         UserError: the network has no such modules.
     """
     modules = dict(network.named_modules())
-    if missing := [name for name in detector.features_from if name not in modules]:
+    if missing := [name for name in detector.distill_features if name not in modules]:
         said = f"a {detector.name} has no module {missing[0]!r} whose maps could be compared"
-        raise UserError(f"distill.features: {said}; its class must name some (features_from), or write 0")
+        raise UserError(f"distill.features: {said}; its class must name some (distill_features), or write 0")
     training = network.training
     network.eval()
     try:
-        with torch.no_grad(), tapped(network, detector.features_from) as seen:
+        with torch.no_grad(), capture_outputs(network, detector.distill_features) as seen:
             detector.part_modules(network)[detector.part_names[0]](torch.zeros(1, 3, size.height, size.width))
     finally:
         network.train(training)
@@ -230,7 +229,7 @@ def _adapter(mine: Tensor, wanted: Tensor) -> nn.Module:
 
 
 @contextmanager
-def tapped(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
+def capture_outputs(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
     """Collect what a network's modules of these names make while the block runs; "" is the network itself."""
     seen: dict[str, list[Tensor]] = {name: [] for name in names}
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from paretune.core.spec import fingerprint
 from paretune.core.types import Data, InputSize
 from paretune.detectors.base import Detector
-from paretune.training.distillation_settings import Distill
-from paretune.training.settings import Training
+from paretune.training.settings import Distill, Training
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,7 +66,7 @@ def train_with_extras(  # noqa: PLR0913 - those of loop.train, and two more
         FloatingPointError: the training diverged.
         UserError: the teacher cannot be read, or the state is another training's.
     """
-    from paretune.training.distillation import alone, with_teacher
+    from paretune.training.distillation import unwrap_student, with_teacher
     from paretune.training.loop import TrainResult, train
     from paretune.training.qat import with_rounding, without_rounding
 
@@ -79,4 +78,4 @@ def train_with_extras(  # noqa: PLR0913 - those of loop.train, and two more
     student, loss = with_teacher(network, detector, len(data.classes), size, settings, how.distill, device)
     options = replace(options, loss=loss, val=data.splits.get("val"), keep_zeros=how.keep_zeros)
     result = train(student, detector, split, size, settings, device=device, on_epoch=on_epoch, options=options)
-    return replace(result, network=without_rounding(alone(result.network)))
+    return replace(result, network=without_rounding(unwrap_student(result.network)))

@@ -13,7 +13,7 @@ from paretune.core.types import Data, InputSize
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.detectors.torchvision_sizes import size_notes
-from paretune.networks.network_files import outputs_of
+from paretune.storage.artefact import STRUCTURE
 from paretune.training.history import HISTORY, read_history
 from paretune.training.settings import Training
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def begun(
+def initial_network(
     detector: Detector, data: Data, size: InputSize, settings: Training, start: Path | None
 ) -> tuple[nn.Module, list[str]]:
     """Return the network that a training begins with, and what is to be known of its weights, a line each.
@@ -51,7 +51,7 @@ def begun(
     return beginning.network, [*beginning.notes, *size_notes(detector, size, data)]
 
 
-def left_to_say(notes: Sequence[str], say: Callable[[str], None] | None) -> list[str]:
+def report_notes(notes: Sequence[str], say: Callable[[str], None] | None) -> list[str]:
     """Say them, or return them where there is nobody to say them to."""
     if say is None:
         return list(notes)
@@ -62,8 +62,8 @@ def left_to_say(notes: Sequence[str], say: Callable[[str], None] | None) -> list
 
 def unsupported_baseline_reason(source: Path, detector: Detector) -> str | None:
     """Return why a folder cannot be taken as a detector's trained network, as far as it says so itself, or None."""
-    if not (source / "structure.json").is_file():
-        return f"{source} holds no trained network (structure.json and weights.safetensors)"
+    if not (source / STRUCTURE).is_file():
+        return f"{source} holds no trained network ({STRUCTURE} and weights.safetensors)"
     trained = read_history(source).get("detector", detector.named())
     try:
         same = parse_plugin(trained, DETECTORS) == detector  # an older Paretune told fewer fields
@@ -80,7 +80,7 @@ def import_baseline(source: Path, detector: Detector, classes: tuple[str, ...], 
     """
     if said := unsupported_baseline_reason(source, detector):
         raise UserError(f"baseline: {said}")
-    from paretune.networks.network_files import STRUCTURE, WEIGHTS, load_network
+    from paretune.networks.network_files import WEIGHTS, load_network, outputs_of
 
     trained = read_history(source).get("classes", list(classes))
     if trained != list(classes):

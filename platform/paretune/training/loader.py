@@ -20,8 +20,8 @@ from torch import Tensor
 from paretune.core.types import Annotations, Image, InputSize, Split
 from paretune.data.preprocess import Preprocess
 from paretune.training.augmentation import AugmentedImage
-from paretune.training.augmentation_settings import NOTHING, Augment
 from paretune.training.augmented_split import AugmentedSplit, EpochView
+from paretune.training.settings import NOTHING, Augment
 
 CACHE_MIB = 4096
 """Most memory for pictures; the rest of a larger split is read again every epoch."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from paretune.core.errors import UserError, did_you_mean
 
@@ -133,3 +134,57 @@ def _momentum(settings: OptimizerFields, accepted: Mapping[str, Any]) -> dict[st
     if "momentum" not in accepted:
         raise UserError(f"{settings.optimizer} has no momentum")
     return {"momentum": settings.momentum}
+
+
+class ModelEma:
+    """The exponential moving average of weights and batch-norm statistics (Polyak and Juditsky, 1992).
+
+    The decay rises with the steps, (1 + n) / (10 + n) at most, so that the first weights, which are
+    noise, are forgotten also in a training of few steps.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.decay = decay
+        self.steps = 0
+        self._pairs = list(zip(self.network.state_dict().values(), network.state_dict().values(), strict=True))
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the network as it is now."""
+        self.steps += 1
+        share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for mean, now in self._pairs:
+            if mean.is_floating_point():
+                mean.lerp_(now, share)
+            else:
+                mean.copy_(now)
+
+    def load(self, weights: dict[str, Tensor], steps: int) -> None:
+        """Go on from an average that was taken over some steps."""
+        self.network.load_state_dict(weights)
+        self.steps = steps
+
+
+class SparsityMask:
+    """The weights that are zero now, of the parameters that have more than one dimension and are trained.
+
+    Han et al., Learning both Weights and Connections, NeurIPS 2015 (arXiv:1506.02626): what is left is
+    trained without what was removed. Also for 2:4 (Mishra et al., arXiv:2104.08378, section 3.1).
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        trained = (weight for weight in parameters if weight.requires_grad and weight.ndim > 1)
+        self._kept = [(weight, weight.detach() != 0) for weight in trained if not weight.all()]
+
+    def in_gradients(self) -> None:
+        """Take the zeros' gradients away, so that neither the norm of the gradient nor a momentum counts them."""
+        for weight, kept in self._kept:
+            if weight.grad is not None:
+                weight.grad.mul_(kept)
+
+    @torch.no_grad()
+    def in_weights(self) -> None:
+        """Set them to zero again, whatever the optimizer has made of them."""
+        for weight, kept in self._kept:
+            weight.mul_(kept)

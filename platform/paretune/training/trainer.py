@@ -20,13 +20,10 @@ from paretune.core.errors import UserError
 from paretune.core.types import Annotations, InputSize
 from paretune.detectors.base import Detector
 from paretune.training.checkpoint import BestNetwork, TrainingState
-from paretune.training.ema import ModelEma
-from paretune.training.learning_rate import learning_rate
 from paretune.training.mixed_precision import MixedPrecision, computed_in
 from paretune.training.multi_scale import drawn, sizes_around
-from paretune.training.optimizer import make_optimizer
+from paretune.training.optimizer import ModelEma, SparsityMask, make_optimizer
 from paretune.training.settings import Training
-from paretune.training.sparsity_mask import SparsityMask
 
 Loss = Callable[[Callable[..., Any], Tensor, Sequence[Annotations]], dict[str, Tensor]]
 """(the network's forward, images, annotations) → the terms that are added up."""
@@ -81,7 +78,7 @@ class Trainer:
         self.best: BestNetwork | None = None
         sizes = (s for s in sizes_around(size, settings.multi_scale) if detector.size_unsupported_reason(s) is None)
         self.sizes = tuple(sizes) or (size,)
-        self.frozen_parts = detector.features_from
+        self.frozen_parts = detector.distill_features
         self.forward: nn.Module = self.network
         if place.world > 1:
             self.forward = nn.parallel.DistributedDataParallel(self.network)
@@ -256,3 +253,25 @@ def at_size(images: Tensor, annotations: list[Annotations], size: InputSize) -> 
     factor = np.array([size.width / width, size.height / height] * 2, np.float32)
     moved = [Annotations(entry.boxes * factor, entry.labels, entry.ignore) for entry in annotations]
     return scaled.contiguous(memory_format=torch.channels_last), moved
+
+
+FLOOR = 0.01
+"""What is left of the learning rate in the end, by the schedules cosine and linear."""
+
+
+def learning_rate(step: int, steps_per_epoch: int, settings: Training) -> float:
+    """Return the learning rate of one step (from 0): a straight rise, then what the schedule says.
+
+    Cosine: Loshchilov and Hutter, "SGDR", arXiv:1608.03983, half a period.
+    """
+    total = settings.epochs * steps_per_epoch
+    warm = min(round(settings.warmup_epochs * steps_per_epoch), total // 2)
+    if step < warm:
+        return settings.lr * (step + 1) / (warm + 1)
+    if settings.schedule == "constant":
+        return settings.lr
+    if settings.schedule == "step":
+        return settings.lr * settings.gamma ** sum(step >= mark * total for mark in settings.milestones)
+    progress = min(1.0, (step - warm) / max(1, total - warm))
+    left = 1 - progress if settings.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
+    return settings.lr * (FLOOR + (1 - FLOOR) * left)

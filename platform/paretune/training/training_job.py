@@ -54,6 +54,6 @@ class TrainingJob:
 
     def is_done(self) -> bool:
         """Tell whether the network is there."""
-        from paretune.networks.network_files import STRUCTURE
+        from paretune.storage.artefact import STRUCTURE
 
         return (self.folder / STRUCTURE).is_file()

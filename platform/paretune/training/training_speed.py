@@ -48,7 +48,7 @@ class _Few(Split):
         return self.split.file(index)
 
 
-def seconds_a_picture(detector: Detector, split: Split, size: InputSize, settings: Training, device: str) -> float:
+def seconds_per_image(detector: Detector, split: Split, size: InputSize, settings: Training, device: str) -> float:
     """Return the seconds that training takes for one picture, once pictures are in memory.
 
     Args:

@@ -14,8 +14,7 @@ from paretune.data.left_out import record_of, refuse_gaps
 from paretune.storage.atomic_files import write_text
 from paretune.training.extras import train_with_extras
 from paretune.training.history import HISTORY, KEPT, _append, epochs_of
-from paretune.training.initial_weights import begun, left_to_say
-from paretune.training.remote_checkpoint import RemoteCheckpoint
+from paretune.training.initial_weights import initial_network, report_notes
 from paretune.training.training_job import TrainingJob, _silent
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def run_worker(
     import torch
 
     from paretune.networks.network_files import save_network
-    from paretune.training.checkpoint import load_state, save_state
+    from paretune.training.checkpoint import RemoteCheckpoint, load_state, save_state
     from paretune.training.loop import Epoch, Options
 
     settings = order.settings
@@ -61,8 +60,8 @@ def run_worker(
     if world > 1:
         torch.distributed.barrier()  # all go on from the same state
     data = _opened(order)
-    network, notes = begun(order.detector, data, order.size, settings, order.start)
-    before = [] if rank else left_to_say(notes, say)
+    network, notes = initial_network(order.detector, data, order.size, settings, order.start)
+    before = [] if rank else report_notes(notes, say)
 
     def on_epoch(epoch: Epoch) -> None:
         if rank == 0:

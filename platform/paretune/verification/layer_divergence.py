@@ -13,8 +13,8 @@ from paretune.core.types import Floats
 if TYPE_CHECKING:
     from torch import nn
 
-_SHOWN = ("Conv", "Gemm", "MatMul")
-"""ONNX operators of convolutions and linear layers."""
+_SHOWN = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators of an ONNX file that weighted layers become."""
 
 
 def relative_error(wanted: Floats, got: Floats) -> float:
@@ -62,16 +62,17 @@ def diverging_in_network(part: nn.Module, other: nn.Module, batch: Floats, toler
 
 
 def layer_outputs(network: nn.Module, batch: Floats) -> list[tuple[str, Floats]]:
-    """Return name and output of every convolution and linear layer, call by call, for this batch."""
+    """Return name and output of every weighted layer, call by call, for this batch."""
     import torch
-    from torch import nn
+
+    from paretune.networks.layer_kinds import WEIGHTED_LAYERS
 
     seen: list[tuple[str, Floats]] = []
 
     def noting(name: str) -> Any:
         return lambda _module, _inputs, output: seen.append((name, output.detach().numpy().copy()))
 
-    layers = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    layers = [(name, module) for name, module in network.named_modules() if isinstance(module, WEIGHTED_LAYERS)]
     hooks = [module.register_forward_hook(noting(name)) for name, module in layers]
     try:
         with torch.no_grad():

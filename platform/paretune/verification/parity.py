@@ -229,6 +229,8 @@ def diverging_layer(predictor: Predictor, network: nn.Module, images: Sequence[I
     """Return a clause with the first layer in which an artefact differs from the network, or with the runtime."""
     modules = predictor.detector.part_modules(network)
     names = {id(module): name for name, module in network.named_modules()}
+    if predictor.artefact.format not in {"torch", "onnx"}:
+        return f"layers of a {predictor.artefact.format} model are not compared one by one"
     for image in images:
         _, calls = _watched(predictor, network, predictor.preprocess(image)[0])
         for part, given, _ in calls:

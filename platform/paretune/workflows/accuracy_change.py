@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretune.core.errors import UserError
+from paretune.core.errors import UserError, one_line
 from paretune.core.metrics import CHANGED, change_in
 from paretune.core.types import LIMIT, Detections, Image, Split
 
@@ -255,7 +255,7 @@ def _on(result: Find, reference: Reference, name: str, split: Split) -> SplitCha
         annotations = [split.annotations(index) for index in range(len(split))]
         own = map_interval(detections, annotations, len(split.classes), limit=reference.limit)
     except Exception as error:  # noqa: BLE001 - images and runtimes fail in any way, and the result stays
-        return " ".join(str(error).split()) or type(error).__name__
+        return one_line(error) or type(error).__name__
     if own is None or change.reasons:
         return next(iter(change.reasons.values()), NO_OBJECTS)
     boxes = sum(len(one.scores) for one in detections)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from paretune.core.errors import UserError
+from paretune.core.errors import UserError, one_line
 from paretune.core.target import Target
 from paretune.core.types import Image
 from paretune.core.yaml_document import Document
@@ -230,15 +230,14 @@ def try_advice(
                     network, recipe, images, folder, OptimizationOptions(target=target, against=before), progress
                 )
             except Exception as error:  # noqa: BLE001 - a step may fail in any way, and the others are tried
-                tried.append(TriedAdvice(advice, None, f"not built: {' '.join(str(error).split())}"))
+                tried.append(TriedAdvice(advice, None, f"not built: {one_line(error)}"))
                 continue
             progress("comparing, interleaved")
             kept = None if out is None else folder
             try:
                 compared = compare([found.artefact.folder, folder], file, target, rounds=3)
             except (RuntimeError, UserError) as error:
-                why = f"not measured: {' '.join(str(error).split())}"
-                tried.append(TriedAdvice(advice, None, why, kept, made.accuracy))
+                tried.append(TriedAdvice(advice, None, f"not measured: {one_line(error)}", kept, made.accuracy))
                 continue
             tried.append(TriedAdvice(advice, compared.ratio(1), None, kept, made.accuracy))
     return replace(found, tried=tuple(tried))

@@ -13,6 +13,7 @@ from paretune.core.types import Annotations, Data
 from paretune.data.image_io import SUFFIXES, image_size, read_image
 from paretune.data.image_split import ImageFileSplit, unique_ids
 from paretune.runtimes.predictor import device_of, load_predictor
+from paretune.storage.artefact import MANIFEST
 from paretune.storage.atomic_files import sha256
 from paretune.system.device_lock import shared_device
 
@@ -53,4 +54,4 @@ def annotate(
     split = ImageFileSplit(classes, tuple(unique_ids(files, folder).values()), tuple(files), sizes, tuple(truth))
     told = f"the limit of {predictor.most_boxes} boxes in an image binds in {full} of {len(files)} images"
     notes = (f"{told}: there may be more objects",) if full else ()
-    return Data(classes, {"train": split}, sha256(artefact / "artefact.json"), notes)
+    return Data(classes, {"train": split}, sha256(artefact / MANIFEST), notes)

@@ -8,6 +8,7 @@ from typing import Any
 
 from paretune.config.job import Job
 from paretune.config.recipe import Recipe
+from paretune.core.baselines import BASELINES, EAGER
 from paretune.core.errors import UserError
 from paretune.data.left_out import lines_of, record_of, refuse_gaps
 from paretune.distributed.run_training import train_order
@@ -19,11 +20,9 @@ from paretune.training.worker import divergence_as_user_error
 
 
 def baseline_recipes(job: Job) -> list[dict[str, Any]]:
-    """Return the recipes of trials 0 and 1: the baseline in eager, and unchanged on ONNX Runtime in fp32."""
+    """Return the recipes of the baselines, in the order of their trials."""
     size = str(job.size)
-    return [
-        Recipe.model_validate({"input_size": size, "runtime": runtime}).tree() for runtime in ("eager", "onnxruntime")
-    ]
+    return [Recipe.model_validate({"input_size": size, "runtime": runtime}).tree() for runtime in BASELINES]
 
 
 def first_recipes(job: Job) -> list[tuple[dict[str, Any], str]]:
@@ -102,16 +101,16 @@ def train_baseline(sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool)
 
 def baseline_failure(sweep: Sweep) -> str | None:
     """Tell why a sweep cannot go on from its eager baseline as it was measured; None if it can, or it is not yet."""
-    eager = read_record(sweep.folder, 0)
+    eager = read_record(sweep.folder, EAGER)
     if eager is None:
         return None
     if eager.state == "failed":
         return (
-            f"trial 0, the eager baseline, failed, so there is nothing to compare with: {eager.failure}\n"
+            f"trial {EAGER}, the eager baseline, failed, so there is nothing to compare with: {eager.failure}\n"
             f"to run it again: {sweep.command('resume')}"
         )
     for place, metric in sweep.job.asked:
         if metric not in eager.metrics:
             why = eager.reasons.get(metric, "no trial has it")
-            return f"{place}.{metric}: not known of trial 0, the eager baseline: {why}; name another metric"
+            return f"{place}.{metric}: not known of trial {EAGER}, the eager baseline: {why}; name another metric"
     return None

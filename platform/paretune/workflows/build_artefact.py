@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretune.compression.base import Context
+from paretune.compression.base import Context, with_past_steps
 from paretune.config.recipe import Recipe
 from paretune.core.errors import UserError
 from paretune.core.model import Model
@@ -85,8 +85,7 @@ def build(
     with stage("load"):
         network = load_network(context.detector, len(context.data.classes), start.folder)
         params, flops = count(network, recipe.size)
-    history = tuple(name for step in start.steps for name in step)
-    model = Model(network, None, recipe.size, history, start.notes, params, flops)
+    model = with_past_steps(Model(network, None, recipe.size, (), start.notes, params, flops), start.steps)
     tree = recipe.tree()
     before, changed, trained = FloatNetwork(network, start.steps, start.notes), False, False
     try:
@@ -96,7 +95,7 @@ def build(
             with stage(step.name), nullcontext() if step.locks else shared_device("cpu"):
                 model = step.apply(model, context)
             if not idle:
-                _refuse_idle(step.name, model.notes)
+                _refuse_unchanged(model)
             if model.network is not None and not changed:
                 before = FloatNetwork(model.network, (*start.steps, *tree["steps"][:number]), model.notes)
                 trained = trained or step.trains
@@ -147,7 +146,7 @@ def _keep(before: FloatNetwork, recipe: Recipe, context: Context, folder: Path) 
         context.progress(f"the trained network cannot be kept: {error}")
 
 
-def _refuse_idle(step: str, notes: Sequence[str]) -> None:
-    for note in notes:
-        if note.startswith(f"{step} changed nothing"):
-            raise UserError(f"refused: {note}; without it the recipe is another trial's")
+def _refuse_unchanged(model: Model) -> None:
+    """Raise a UserError if the last step changed nothing: the recipe without it is that of another trial."""
+    if not model.changed:
+        raise UserError(f"refused: {model.notes[-1]}; without it the recipe is another trial's")

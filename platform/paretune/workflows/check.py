@@ -13,6 +13,7 @@ from paretune.config.job import Job
 from paretune.config.plan import checked_space, read_plan
 from paretune.config.recipe import Recipe
 from paretune.core.errors import Problem, UserError, UserErrors, did_you_mean
+from paretune.core.metrics import METRICS, OTHERS, metric_of
 from paretune.core.registry import Registry
 from paretune.core.spec import Spec, inside
 from paretune.core.yaml_document import read_yaml
@@ -87,10 +88,26 @@ def plugin_tables(kind: str | None = None) -> dict[str, Any]:
     Raises:
         UserError: there is no table of that kind.
     """
-    if kind is not None and kind.removesuffix("s") not in TABLES:
-        raise UserError(f"unknown kind {kind!r}{did_you_mean(kind, TABLES)}; known: {', '.join(TABLES)}")
-    kinds = [kind.removesuffix("s")] if kind else list(TABLES)
-    return {k: {name: _row(TABLES[k], name) for name in TABLES[k].names} for k in kinds}
+    kinds = [*TABLES, OTHERS.kind]
+    if kind is not None and kind.removesuffix("s") not in kinds:
+        raise UserError(f"unknown kind {kind!r}{did_you_mean(kind, kinds)}; known: {', '.join(kinds)}")
+    asked = [kind.removesuffix("s")] if kind else kinds
+    return {
+        k: _metrics() if k == OTHERS.kind else {name: _row(TABLES[k], name) for name in TABLES[k].names} for k in asked
+    }
+
+
+def _metrics() -> dict[str, Any]:
+    """Return the table of metrics: name → what it measures, its unit and direction; it has no fields."""
+    rows: dict[str, Any] = {}
+    for name in [*METRICS, *OTHERS.names]:
+        try:
+            row = metric_of(name)
+            about = f"{row.about} ({', '.join(filter(None, [row.unit, row.direction]))})"
+        except ValueError as error:  # a row of another package that cannot be loaded
+            about = str(error)
+        rows[name] = {"about": about, "fields": {}}
+    return rows
 
 
 def _row(table: Registry[Any], name: str) -> dict[str, Any]:
@@ -98,25 +115,30 @@ def _row(table: Registry[Any], name: str) -> dict[str, Any]:
         cls = table.load(name)
     except UserError as error:  # a library that is not installed
         return {"about": str(error), "fields": {}}
-    return {"about": " ".join((cls.__doc__ or "").split("\n\n")[0].split()), "fields": _fields(cls)}
+    return {"about": " ".join(_first_paragraph(cls).split()), "fields": fields_of(cls)}
 
 
-def _fields(cls: type[Spec], prefix: str = "") -> dict[str, Any]:
+def _first_paragraph(cls: type | None) -> str:
+    """Return the first paragraph of a class's docstring."""
+    return ((cls and cls.__doc__) or "").split("\n\n")[0]
+
+
+def fields_of(cls: type[Spec], prefix: str = "") -> dict[str, Any]:
     """Return the fields of a record and, by dotted names, those of the records in it."""
     schema = cls.model_json_schema()["properties"] if cls.model_fields else {}
     fields: dict[str, Any] = {}
     for field, info in cls.model_fields.items():
         required = info.default is PydanticUndefined and info.default_factory is None
+        record, _ = inside(cls, field)
         default = None if required else info.get_default(call_default_factory=True)
         fields[prefix + field] = {
             "type": _type_of(schema[field]),
             "required": required,
-            "default": default.tree() if isinstance(default, Spec) else default,
-            "about": " ".join((info.description or "").split()),
+            "default": (default.named() if default.name else default.tree()) if isinstance(default, Spec) else default,
+            "about": " ".join((info.description or _first_paragraph(record)).split()),
         }
-        record, _ = inside(cls, field)
         if record is not None:
-            fields |= _fields(record, f"{prefix}{field}.")
+            fields |= fields_of(record, f"{prefix}{field}.")
     return fields
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paretune.core.errors import UserError
+from paretune.core.baselines import BASELINES, EAGER, base_name
+from paretune.core.errors import UserError, one_line
 from paretune.core.types import Split
 from paretune.profiling.latency.shared_images import measuring_images
-from paretune.results.advice_outcomes import BASELINES, base_name
 from paretune.workflows.trial_context import TrialContext, protocol_of
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class FrontComparison:
     """Trials that might belong on the front and are not compared → why."""
 
 
-def compare_front(bench: TrialContext, finalists: FrontComparison) -> dict[str, Any]:
+def compare_front(context: TrialContext, finalists: FrontComparison) -> dict[str, Any]:
     """Measure artefacts again, interleaved in one run, and evaluate them on ``test`` where there is one.
 
     Raw samples are kept in ``comparison.npz``.
@@ -59,13 +59,13 @@ def compare_front(bench: TrialContext, finalists: FrontComparison) -> dict[str, 
     from paretune.profiling.latency.samples import MeasurementProtocol
 
     numbers = sorted(finalists.artefacts)
-    folders = [bench.folder / finalists.artefacts[number] for number in numbers]
-    images = measuring_images(bench.data.splits["val"])
+    folders = [context.folder / finalists.artefacts[number] for number in numbers]
+    images = measuring_images(context.data.splits["val"])
     place = numbers.index(finalists.reference)
-    measuring = bench.job.measuring
+    measuring = context.job.measuring
     protocol = replace(protocol_of(measuring), block_samples=MeasurementProtocol().block_samples)
-    found = compare(folders, images, bench.job.target, rounds=measuring.rounds, baseline=place, protocol=protocol)
-    found.save_samples(bench.folder / "comparison.npz")
+    found = compare(folders, images, context.job.target, rounds=measuring.rounds, baseline=place, protocol=protocol)
+    found.save_samples(context.folder / "comparison.npz")
     return {
         "mode": found.mode,
         "notes": list(found.notes),
@@ -85,7 +85,7 @@ def compare_front(bench: TrialContext, finalists: FrontComparison) -> dict[str, 
             }
             for index, number in enumerate(numbers)
         },
-        **_on_test(bench, dict(zip(numbers, folders, strict=True))),
+        **_on_test(context, dict(zip(numbers, folders, strict=True))),
         "ended": time.time(),
     }
 
@@ -127,29 +127,29 @@ def _speedups(found: Comparison, numbers: Sequence[int], pairs: Sequence[tuple[i
     return trials
 
 
-def _on_test(bench: TrialContext, folders: Mapping[int, Path]) -> dict[str, Any]:
+def _on_test(context: TrialContext, folders: Mapping[int, Path]) -> dict[str, Any]:
     """Return what each trial finds on ``test``, beside the eager baseline, or why that is not known."""
-    split = bench.data.splits.get(TEST)
+    split = context.data.splits.get(TEST)
     if split is None or not len(split):
         return {"test": None, "no_test": "the data has no split test"}
     found: dict[str, Any] = {}
     for number, folder in sorted(folders.items()):
         try:
-            found[str(number)] = _tested(bench, folder, split, first=number == 0)
+            found[str(number)] = _tested(context, folder, split, first=number == EAGER)
         except Exception as error:  # noqa: BLE001 - the latencies were measured at length, and stay
             return {"test": None, "no_test": f"trial {number} could not be evaluated: {_line(error)}"}
     return {"test": found}
 
 
-def _tested(bench: TrialContext, folder: Path, split: Split, *, first: bool) -> dict[str, Any]:
+def _tested(context: TrialContext, folder: Path, split: Split, *, first: bool) -> dict[str, Any]:
     """Return what one trial finds on a split; the first is the one that others are compared with."""
     from paretune.evaluation.accuracy import detect
     from paretune.evaluation.baseline_difference import evaluate_beside
     from paretune.runtimes.predictor import load_predictor
     from paretune.system.device_lock import shared_device
 
-    with shared_device(bench.job.target.device):
-        predictor, before = load_predictor(folder, bench.job.target), bench.folder / "detections-test.npz"
+    with shared_device(context.job.target.device):
+        predictor, before = load_predictor(folder, context.job.target), context.folder / "detections-test.npz"
         limit = predictor.artefact.thresholds.limit
         accuracy, change = evaluate_beside(detect(predictor, split), split, before, first=first, limit=limit)
     figures = {**accuracy.metrics(), **change.figures}
@@ -162,5 +162,5 @@ def _tested(bench: TrialContext, folder: Path, split: Split, *, first: bool) -> 
 
 def _line(error: Exception) -> str:
     """Return an error as one line; its class too, where the text may not tell what happened."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

@@ -9,13 +9,13 @@ from dataclasses import replace
 from paretune.config.job import Job
 from paretune.config.recipe import Recipe
 from paretune.core.errors import UserError
-from paretune.core.metrics import ENERGY
+from paretune.core.metrics import metric_of
 from paretune.core.target import Target
 from paretune.distributed import ray_session as session
 from paretune.distributed.train_workers import room_on
 from paretune.profiling.energy import measure as energy
 from paretune.runtimes.eager import Eager
-from paretune.storage.trial_record import FORGIVEN, UNFIT, Record
+from paretune.storage.trial_record import RUNTIME_INSTALLED_SINCE, RUNTIME_UNAVAILABLE, Record
 from paretune.system.cpu_cores import threads_unsupported_reason
 from paretune.training.settings import Training
 
@@ -68,7 +68,7 @@ def sweep_problems(
     if problem := ask(job.target):
         found.append(f"{where}.device: {problem}")
     for place, metric in job.asked:
-        if metric in ENERGY and (problem := energy.unsupported_reason(job.target)):
+        if metric_of(metric).available == "energy" and (problem := energy.unsupported_reason(job.target)):
             found.append(f"{place}.{metric}: not known on {HERE}: {problem}")
     return [*found, *training_problems(job.training, gpus), *_resource_problems(job, gpus)]
 
@@ -154,8 +154,8 @@ def refuse_small_cluster(job: Job, nodes: Sequence[Mapping[str, float]], *, else
         room_on(training, nodes)
 
 
-def forgiven(record: Record, target: Target) -> Record:
+def with_runtime_checked(record: Record, target: Target) -> Record:
     """Return a record that speaks no more against its runtime, where it runs here now: it has been installed since."""
-    if not record.unfit or Recipe.model_validate(record.recipe).runtime.unsupported_reason(target):
+    if not record.runtime_unavailable or Recipe.model_validate(record.recipe).runtime.unsupported_reason(target):
         return record
-    return replace(record, facts={**record.facts, UNFIT: False, FORGIVEN: True})
+    return replace(record, facts={**record.facts, RUNTIME_UNAVAILABLE: False, RUNTIME_INSTALLED_SINCE: True})

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from paretune.core.errors import FailureReason, UserError
+from paretune.core.errors import FailureReason, UserError, one_line
 from paretune.core.target import Target
 from paretune.data.base import Dataset
 from paretune.data.left_out import lines_of
@@ -129,7 +129,7 @@ def _or_reason(measure: Callable[..., T], *given: Any, **named: Any) -> T | Fail
     try:
         return measure(*given, **named)
     except (RuntimeError, UserError) as error:
-        return FailureReason(" ".join(str(error).split()))
+        return FailureReason(one_line(error))
 
 
 def _alone(

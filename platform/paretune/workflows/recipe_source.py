@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from paretune.config.recipe import Recipe
-from paretune.core.errors import UserError
+from paretune.core.errors import UserError, one_line
 from paretune.core.spec import parse_plugin
 from paretune.core.types import LIMIT, InputSize, Thresholds
 from paretune.core.yaml_document import Document, validate
@@ -14,7 +14,7 @@ from paretune.data.base import Dataset
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
 from paretune.results.locate import job_of, uncompressed_around
-from paretune.storage.artefact import MANIFEST, Artefact, kept_network, read_artefact
+from paretune.storage.artefact import MANIFEST, STRUCTURE, Artefact, kept_network, read_artefact
 from paretune.training.history import HISTORY, read_history
 from paretune.training.settings import Training
 from paretune.workflows.build_artefact import InitialArtefactNetwork
@@ -45,7 +45,7 @@ class RecipeImages:
 
     dataset: Dataset
     cache: Path
-    """Where the dataset keeps what it generates."""
+    """Folder of generated datasets."""
     training: Training
     """How the network was trained."""
 
@@ -58,7 +58,7 @@ def read_source(folder: Path) -> RecipeSource:
     """
     if (folder / MANIFEST).is_file():
         return _of_artefact(read_artefact(folder))
-    if not (folder / HISTORY).is_file() or not (folder / "structure.json").is_file():
+    if not (folder / HISTORY).is_file() or not (folder / STRUCTURE).is_file():
         raise UserError(f"{folder}: no trained network (the folder of a training or of an artefact is expected)")
     facts = read_history(folder)
     try:
@@ -70,7 +70,7 @@ def read_source(folder: Path) -> RecipeSource:
             folder, InitialArtefactNetwork(folder), detector, classes, size, uncompressed=folder, thresholds=kept
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / HISTORY}: not readable ({' '.join(str(error).split())})") from error
+        raise UserError(f"{folder / HISTORY}: not readable ({one_line(error)})") from error
 
 
 def _of_artefact(artefact: Artefact) -> RecipeSource:

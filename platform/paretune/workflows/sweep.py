@@ -1,49 +1,65 @@
-"""One sweep from its job to its front: the only place where trials, Ray, Optuna and MLflow meet."""
+"""One sweep from its job to its front: the only module where trials, Ray, Optuna and MLflow meet."""
 
 from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from paretune.config.recipe import Recipe
-from paretune.core.errors import UserError
+from paretune.core.errors import UserError, one_line
+from paretune.distributed import tune_trials
 from paretune.results.folder_claims import removed_if_failed
 from paretune.results.front_summary import comparison_of
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_record import Record, forget_record, read_record, read_records
 from paretune.workflows.baseline import baseline_failure, first_recipes, look_at_data, take_baseline, train_baseline
-from paretune.workflows.front_comparison import bench_of, compare
-from paretune.workflows.machine_check import forgiven, refuse_impossible
+from paretune.workflows.compare_front import compare_front
+from paretune.workflows.front_comparison import MeasureFront, compare, context_of
+from paretune.workflows.machine_check import refuse_impossible, with_runtime_checked
 from paretune.workflows.sweep_reporter import SweepReporter
 from paretune.workflows.trial import not_run, run
 from paretune.workflows.trial_context import TrialContext
 
+Tuner = Callable[..., None]
+"""Runs trials, called as ``tune_trials.run_trials`` is."""
+
 
 @dataclass(frozen=True)
 class SweepResult:
-    """How a run of a sweep ended."""
+    """State of a sweep after a run of it."""
 
     finished: bool
-    """False when Ctrl-C stopped it: ``paretune resume`` goes on."""
+    """False if Ctrl-C stopped it; ``paretune resume`` goes on."""
     records: tuple[Record, ...]
 
 
-def run_sweep(sweep: Sweep, *, address: str | None = None, new: bool = False) -> SweepResult:
-    """Carry out what of a sweep is not done yet: baseline, trials, comparison of the front, log.
+def run_sweep(
+    sweep: Sweep,
+    *,
+    address: str | None = None,
+    new: bool = False,
+    reporter: SweepReporter | None = None,
+    tuner: Tuner = tune_trials.run_trials,
+    measure: MeasureFront = compare_front,
+) -> SweepResult:
+    """Carry out the rest of a sweep: baseline, trials, comparison of the front, log.
 
     Args:
-        sweep: made by ``folders.new_sweep`` or found by ``folders.find_sweep``.
-        address: the Ray cluster to join; None starts a private Ray on this machine.
-        new: ``new_sweep`` has made its folder just now: it is removed where a mistake ends the sweep before anything
-            is done, so that the same command works when the mistake is put right.
+        sweep: made by ``new_sweep`` or found by ``find_sweep``.
+        address: of the Ray cluster to join; None starts a private Ray on this machine.
+        new: remove the sweep's folder if a mistake ends the sweep before anything is done, so that the same command
+            works once the mistake is put right.
+        reporter: prints and logs the sweep; None makes one.
+        tuner: runs the trials.
+        measure: measures the front at the end.
 
     Raises:
-        UserError: somebody else runs it, the data or the weights cannot be read, the cluster cannot give what the job
-            asks for, or the eager baseline failed, so that there is nothing to compare with.
+        UserError: another process runs it, the data or the weights cannot be read, the cluster lacks resources that
+            the job asks for, or the eager baseline failed.
     """
     from paretune.distributed import ray_session as session
 
@@ -52,7 +68,7 @@ def run_sweep(sweep: Sweep, *, address: str | None = None, new: bool = False) ->
         sweep.lock(),
         removed_if_failed(sweep.folder, lambda: not new or sweep.begun),
     ):
-        reporter = SweepReporter(sweep)
+        reporter = reporter or SweepReporter(sweep)
         try:
             if not sweep.finished:
                 look_at_data(sweep, reporter.say, elsewhere=address is not None)
@@ -62,14 +78,15 @@ def run_sweep(sweep: Sweep, *, address: str | None = None, new: bool = False) ->
                     refuse_impossible(sweep.job, elsewhere=address is not None)
                     train_baseline(sweep, reporter.say, elsewhere=address is not None)
                     reporter.started()
-                    run_trials(sweep, reporter, share=session.cores() if address is None else 0)
+                    cores = session.cores() if address is None else 0
+                    run_trials(sweep, reporter, share=cores, tuner=tuner)
                 if len(read_records(sweep.folder)) < sweep.job.search.trials and not sweep.exhausted:
                     return SweepResult(finished=False, records=tuple(read_records(sweep.folder)))
-                compare(sweep, reporter, address)
+                compare(sweep, reporter, address, measure)
                 sweep.mark_finished()
                 shutil.rmtree(sweep.folder / "tune", ignore_errors=True)  # Tune's own files; nobody reads them
             elif "reason" in (comparison_of(sweep) or {}):
-                compare(sweep, reporter, address)
+                compare(sweep, reporter, address, measure)
             reporter.finished()
         except KeyboardInterrupt:
             return SweepResult(finished=False, records=tuple(read_records(sweep.folder)))
@@ -77,21 +94,24 @@ def run_sweep(sweep: Sweep, *, address: str | None = None, new: bool = False) ->
 
 
 def normal_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a drawn recipe with every field filled in."""
+    """Return a recipe with every field filled in."""
     return Recipe.model_validate(raw).tree()
 
 
-def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float) -> None:
-    """Let Tune run what is left of the budget; the trials share that many cores between them if they ask for fewer.
+def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tuner = tune_trials.run_trials) -> None:
+    """Run the trials that are left of the budget, and a failed baseline again.
 
-    A baseline that failed is run again: what was wrong may have passed, or been put right.
+    Args:
+        sweep: whose trials.
+        reporter: prints and logs each trial.
+        share: cores that trials at the same time divide between them, if they ask for fewer; 0 on a cluster.
+        tuner: runs the trials.
 
     Raises:
         UserError: the eager baseline failed, or lacks a metric that is asked for.
     """
     from paretune.distributed import ray_session as session
     from paretune.distributed.tune_searcher import StudySearcher
-    from paretune.distributed.tune_trials import run_trials as tune_trials
     from paretune.search.study import Study, StudySettings
 
     for record in read_records(sweep.folder):
@@ -100,11 +120,11 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float) -> None:
             forget_record(sweep.folder, record.number)
     job, records = sweep.job, read_records(sweep.folder)
     if share:  # all trials run here, so that this machine can be asked
-        records = [forgiven(record, job.target) for record in records]
+        records = [with_runtime_checked(record, job.target) for record in records]
     left = job.search.trials - len(records)
     if left <= 0:
         return
-    setup = StudySettings(
+    settings = StudySettings(
         space=sweep.space,
         objectives=job.objectives,
         violations=sweep.violations,
@@ -113,14 +133,14 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float) -> None:
         normal=normal_recipe,
         fixed=first_recipes(job),
     )
-    study = Study(sweep.folder / "study.db", sweep.name, setup, records)
+    study = Study(sweep.folder / "study.db", sweep.name, settings, records)
     searcher = StudySearcher(study, functools.partial(record_of, sweep.folder), reporter.trial_done)
     resources = job.resources.by_ray_name()
     if job.training.by_ray:
         resources = {**job.resources.custom, **session.NEXT_TO_NOTHING}  # the workers of its fine-tuning need the rest
     else:
         resources["CPU"] = max(resources["CPU"], share // job.search.concurrent)
-    tune_trials(
+    tuner(
         functools.partial(run_in_worker, str(sweep.runs.resolve()), sweep.name),
         searcher,
         count=left,
@@ -131,29 +151,29 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float) -> None:
     )
     if searcher.exhausted:
         sweep.mark_exhausted()
-    if problem := baseline_failure(sweep):
-        raise UserError(problem)
+    if reason := baseline_failure(sweep):
+        raise UserError(reason)
 
 
 def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> dict[str, Any]:
-    """Run one trial in a Ray worker and return its number and state; called by Tune."""
+    """Run one trial in a worker of Tune's and return its number and state."""
     try:
-        bench = _bench_in_worker(runs, name)
+        context = _context_in_worker(runs, name)
     except (OSError, UserError) as error:  # another machine than that on which the sweep began
-        record = not_run(Path(runs) / name, proposal, " ".join(str(error).split()))
+        record = not_run(Path(runs) / name, proposal, one_line(error))
     else:
         recipe = Recipe.model_validate(proposal["recipe"])
-        record = run(bench, proposal["number"], recipe, origin=proposal["origin"])
+        record = run(context, proposal["number"], recipe, origin=proposal["origin"])
     return {"number": record.number, "state": record.state}
 
 
 @functools.lru_cache(maxsize=1)
-def _bench_in_worker(runs: str, name: str) -> TrialContext:
-    """Open dataset and job once in a worker that runs many trials."""
-    return bench_of(Sweep(Path(runs), name))
+def _context_in_worker(runs: str, name: str) -> TrialContext:
+    """Return what trials share, opened once in a worker that runs many of them."""
+    return context_of(Sweep(Path(runs), name))
 
 
 def record_of(folder: Path, proposal: Mapping[str, Any]) -> Record:
-    """Return a finished trial's record; one whose worker died before writing it gets a failed one."""
+    """Return the record of a finished trial, or a failed record if its worker died before it wrote one."""
     record = read_record(folder, proposal["number"])
     return record or not_run(folder, proposal, "the worker died (out of memory, or killed)")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from paretune.core.baselines import EAGER
 from paretune.core.spec import flat
 from paretune.core.types import LeftOut
 from paretune.data.left_out import left_out_line_of
@@ -64,7 +65,7 @@ class SweepReporter:
     def _update(self) -> None:
         """Bring the front's files and the log up to date, while no measurement holds the target's device here."""
         records = records_of(self.sweep)
-        if any(r.number == 0 and r.state == "complete" for r in records):
+        if any(r.number == EAGER and r.state == "complete" for r in records):
             with shared_device(self.sweep.job.target.device):
                 front = front_of(self.sweep, records)
                 files = write_front(self.sweep, front, records)

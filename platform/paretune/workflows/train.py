@@ -14,13 +14,13 @@ import yaml
 
 from paretune.config.auto_training import as_begun, settled
 from paretune.config.job import Job
-from paretune.config.output_folder import TRAININGS, checked_name, dataset_cache
+from paretune.config.output_folder import JOB_FILE, SPACE_FILE, TRAININGS, checked_name, dataset_cache
 from paretune.config.plan import Plan
 from paretune.core.errors import UserError
 from paretune.core.spec import flat
 from paretune.core.yaml_document import read_yaml, validate
 from paretune.data.left_out import left_out_line, lines_of, refuse_gaps
-from paretune.data.split_counts import crowding
+from paretune.data.statistics import crowding_note
 from paretune.distributed.run_training import train_order
 from paretune.reports.terminal import figures_line
 from paretune.results.folder_claims import removed_if_failed
@@ -89,11 +89,11 @@ def open_place(plan: Plan, name: str, *, resume: bool, test: bool = False) -> tu
     job, chosen = settled(plan.job)
     try:
         with new_folder(place.folder) as draft:
-            tree = {**job.tree(), "space": "space.yaml"}
+            tree = {**job.tree(), "space": SPACE_FILE}
             reasons = "".join(f"# {line}\n" for line in chosen)
             written = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-            (draft / "job.yaml").write_text(reasons + written)
-            (draft / "space.yaml").write_text(plan.space_text)
+            (draft / JOB_FILE).write_text(reasons + written)
+            (draft / SPACE_FILE).write_text(plan.space_text)
     except FileExistsError:
         raise UserError(_taken(place)) from None
     except OSError as error:
@@ -111,13 +111,13 @@ def _begun(place: TrainingPlace, job: Job) -> Job:
     Raises:
         UserError: there is none, or it was begun with other settings.
     """
-    path = place.folder / "job.yaml"
+    path = place.folder / JOB_FILE
     if not path.is_file():
         raise UserError(f"there is no training {place.folder} to resume")
     document = read_yaml(path)
     if isinstance(document.data, Mapping):
         kept = {key: value for key, value in document.data.items() if key not in NOT_THE_TRAINING}
-        document = replace(document, data={**kept, "space": "space.yaml"})
+        document = replace(document, data={**kept, "space": SPACE_FILE})
     stored = validate(Job, document)  # fields that came since have their defaults
     now = as_begun(job, stored)
     before, after = (_training_of(known.tree()) for known in (stored, now))
@@ -176,7 +176,7 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
             log.epochs(epochs_of(order.work))
 
         print(f"training {place.name}: {job.training.epochs} epochs at {job.size}, {len(data.splits['train'])} images")
-        if (crowded := crowding(data.splits, order.thresholds)) is not None:
+        if (crowded := crowding_note(data.splits, order.thresholds)) is not None:
             print(crowded, flush=True)
         with _ray(place, job), divergence_as_user_error(order):
             train_order(order, tell)

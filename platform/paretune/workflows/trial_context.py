@@ -1,59 +1,117 @@
-"""What every trial of a sweep shares, and the images they are measured on."""
+"""What the trials of a sweep share, and what the steps of a recipe may use."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from paretune.compression.base import Context
 from paretune.config.job import Job, Measuring
-from paretune.core.types import Data
+from paretune.config.output_folder import dataset_cache
+from paretune.config.recipe import Recipe
+from paretune.core.baselines import EAGER, ONNXRUNTIME
+from paretune.core.target import Target
+from paretune.core.types import Data, Thresholds
+from paretune.detectors.base import Detector
 from paretune.profiling.latency.samples import MeasurementProtocol
 from paretune.search.latency_scale import on_one_scale
-from paretune.storage.trial_record import Record, read_record, read_records
+from paretune.storage.trial_record import Record, read_record, read_records, trial_folder
+from paretune.training.settings import Training
+from paretune.workflows.recipe_source import RecipeImages
 
-if TYPE_CHECKING:
-    from paretune.profiling.latency.samples import MeasurementProtocol
+WARMUP = 0.3
+"""Least seconds of a warm-up: every block has its own lead-in, and a duet starts at least six processes."""
 
 
 @dataclass(frozen=True)
 class TrialContext:
-    """What every trial of a sweep shares."""
+    """Job, data and folders of a sweep, as each of its trials uses them."""
 
     job: Job
     data: Data
     folder: Path
-    """The sweep's folder; trials lie in ``trials/NNNN`` in it."""
+    """Folder of the sweep."""
     baseline: Path
-    """Folder with the trained network (safetensors + structure manifest)."""
-    cache: Path | None = None
-    """Where the dataset keeps what it generates; workers of a trial open the dataset by themselves."""
+    """Folder of the trained network (safetensors and ``structure.json``)."""
+
+    @property
+    def cache(self) -> Path:
+        """Return the folder of generated datasets; the workers of a trial's training open the dataset with it."""
+        return dataset_cache(self.folder.parent)
 
     def trial_folder(self, number: int) -> Path:
-        """Return the folder of one trial."""
-        return self.folder / "trials" / f"{number:04d}"
+        """Return the folder of a trial."""
+        return trial_folder(self.folder, number)
 
     def scaled(self, record: Record) -> Record:
-        """Return a trial's record with its latency on the sweep's scale, as it is known now."""
+        """Return a trial's record with its latency on the sweep's present scale."""
         return on_one_scale([*read_records(self.folder), record])[-1]
 
     def reference(self, number: int) -> Record | None:
-        """Return the trial that a trial is measured beside: the unchanged network on ONNX Runtime, else in eager.
+        """Return the baseline that a trial is measured beside: the one on ONNX Runtime, else the one in eager.
 
-        None where neither is there yet, as for trial 0.
+        Returns:
+            Its record; None if neither has an artefact yet, as for trial 0.
         """
-        found = (read_record(self.folder, baseline) for baseline in (1, 0) if baseline < number)
+        found = (read_record(self.folder, baseline) for baseline in (ONNXRUNTIME, EAGER) if baseline < number)
         return next((record for record in found if record is not None and record.artefact is not None), None)
 
 
-WARMUP = 0.3
-"""Seconds of a warm-up at least: every block has a lead-in besides, and a duet starts six processes or more."""
+def step_context(
+    recipe: Recipe,
+    images: RecipeImages,
+    data: Data,
+    *,
+    detector: Detector,
+    baseline: Path | None,
+    target: Target,
+    thresholds: Thresholds,
+    workdir: Path,
+) -> Context:
+    """Return what the steps of a recipe may use, with seed 0 and without progress lines.
+
+    Args:
+        recipe: whose runtime will run the result.
+        images: to train, calibrate and compare with.
+        data: the opened dataset of the images.
+        detector: of the network.
+        baseline: folder of the uncompressed network; None if it is unknown.
+        target: that the result is for.
+        thresholds: of the result's postprocessing.
+        workdir: folder for files of the steps.
+    """
+    from paretune.training.loop import pick_device
+
+    return Context(
+        detector=detector,
+        data=data,
+        training=images.training,
+        workdir=workdir,
+        device=pick_device(images.training.device),
+        dataset=images.dataset,
+        cache=images.cache,
+        baseline=baseline,
+        target=target,
+        runtime=recipe.runtime,
+        thresholds=thresholds,
+    )
+
+
+def with_threads(training: Training) -> Training:
+    """Return training settings whose number of threads is fixed.
+
+    The default becomes Ray's share for this trial, or every core that this process may run on, whichever is less. A
+    fixed number is needed because evaluation in eager leaves torch with the target's, and two threads on one core
+    mostly wait for each other.
+    """
+    cores = len(os.sched_getaffinity(0))
+    share = min(int(os.environ.get("OMP_NUM_THREADS") or cores), cores)
+    return training.model_copy(update={"threads": training.threads or share})
 
 
 def protocol_of(measuring: Measuring = Measuring()) -> MeasurementProtocol:  # noqa: B008 - frozen
-    """Return how thoroughly a trial is measured."""
-    from paretune.profiling.latency.samples import MeasurementProtocol
-
+    """Return the protocol by which a trial's latency is measured."""
     return MeasurementProtocol(
         repetitions=measuring.repetitions,
         spare=measuring.spare,

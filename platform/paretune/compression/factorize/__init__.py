@@ -1,1 +1,1 @@
-"""The parts of factorize."""
+"""The step `factorize`: low-rank chains in place of large layers."""

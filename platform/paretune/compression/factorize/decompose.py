@@ -1,9 +1,9 @@
-"""Chains of small layers that compute nearly what a large one does.
+"""Chains of small layers that approximate a large one.
 
-A matrix of outputs by inputs is split in two by its singular values: Denton et al., Exploiting Linear Structure Within
-Convolutional Networks, NeurIPS 2014 (arXiv:1404.0736); Zhang et al., Accelerating Very Deep Convolutional Networks
-(arXiv:1505.06798); Girshick, Fast R-CNN, ICCV 2015 (arXiv:1504.08083), section 3.1. A convolution is split in three
-by Tucker's decomposition of outputs and inputs: Kim et al., ICLR 2016 (arXiv:1511.06530).
+The singular value decomposition splits a matrix of outputs by inputs in two: Denton et al., Exploiting Linear
+Structure Within Convolutional Networks, NeurIPS 2014 (arXiv:1404.0736); Zhang et al., Accelerating Very Deep
+Convolutional Networks (arXiv:1505.06798); Girshick, Fast R-CNN, ICCV 2015 (arXiv:1504.08083), section 3.1. Tucker's
+decomposition of outputs and inputs splits a convolution in three: Kim et al., ICLR 2016 (arXiv:1511.06530).
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from paretune.networks.weighted_layers import WeightedLayer
 L = TypeVar("L", nn.Conv2d, nn.Linear)
 
 SWEEPS = 2
-"""Of orthogonal iteration after Tucker's first guess: more change the error in the fourth digit."""
+"""Sweeps of orthogonal iteration after Tucker's first guess; further ones change the error in its fourth digit."""
 _ZERO = 1e-12
 
 
 @dataclass
 class LayerUse:
-    """What a layer computes on in one inference; a linear layer's positions are its rows."""
+    """Positions that a layer computes in one inference; those of a linear layer are rows."""
 
     given: int = 0
-    """Positions that come in, of all its calls."""
+    """Input positions, summed over its calls."""
     made: int = 0
-    """Positions that go out."""
+    """Output positions, summed over its calls."""
 
 
 def uses(network: nn.Module, layers: dict[str, WeightedLayer], run: Callable[[], Any]) -> dict[str, LayerUse]:
-    """Return what every layer is used for while ``run`` runs the network."""
-    found = {name: LayerUse() for name in layers}
+    """Return the positions of every layer during a call of ``run``, which runs the network."""
+    counts = {name: LayerUse() for name in layers}
 
     def noting(use: LayerUse) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -48,7 +48,7 @@ def uses(network: nn.Module, layers: dict[str, WeightedLayer], run: Callable[[],
         return note
 
     training = network.training
-    hooks = [layer.register_forward_hook(noting(found[name])) for name, layer in layers.items()]
+    hooks = [layer.register_forward_hook(noting(counts[name])) for name, layer in layers.items()]
     try:
         network.eval()
         with torch.no_grad():
@@ -57,14 +57,14 @@ def uses(network: nn.Module, layers: dict[str, WeightedLayer], run: Callable[[],
         network.train(training)
         for hook in hooks:
             hook.remove()
-    return found
+    return counts
 
 
 def operations(layer: WeightedLayer | Chain, use: LayerUse) -> int:
     """Return the multiply-adds of one inference."""
     if not isinstance(layer, Chain):
         return layer.weight.numel() * use.made
-    # of three layers the first is 1x1, and stands before the stride
+    # the first of three layers is 1x1 and comes before the stride
     places = [use.given if len(layer) == 3 and number == 0 else use.made for number in range(len(layer))]
     sizes = [sum(tensor.numel() for tensor in part.parameters() if tensor.ndim > 1) for part in layer]
     return sum(size * place for size, place in zip(sizes, places, strict=True))
@@ -73,8 +73,8 @@ def operations(layer: WeightedLayer | Chain, use: LayerUse) -> int:
 def spectrum(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return the squared singular values of a matrix (m, n), largest first, and its left singular vectors (m, m).
 
-    Both are float64, and come from the matrix times its transpose: of a wide matrix that is many times
-    faster than its singular value decomposition, and as exact as weights in float32 are.
+    Both are float64, from the eigenvalues of the matrix times its transpose: for a wide matrix that is many times
+    faster than its singular value decomposition, and as exact as weights in float32.
     """
     wide = matrix.detach().double()
     squares, vectors = torch.linalg.eigh(wide @ wide.T)
@@ -82,33 +82,33 @@ def spectrum(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rank_of_energy(squares: Tensor, energy: float) -> int:
-    """Return how many squared singular values, largest first, add up to this share of their sum; at least 1."""
+    """Return the number of squared singular values, largest first, that make up this share of their sum; at least 1."""
     kept = squares.cumsum(0)
     return min(len(squares), int((kept < energy * kept[-1]).sum()) + 1)
 
 
 def matrix_of(layer: WeightedLayer) -> Tensor:
-    """Return a layer's weights as a matrix of outputs by all else."""
+    """Return a layer's weights as a matrix, one row for each output."""
     return layer.weight.detach().flatten(1)
 
 
 def unfolded(weight: Tensor) -> Tensor:
-    """Return weights (O, I, h, w) as a matrix of inputs by all else."""
+    """Return weights (O, I, h, w) as a matrix, one row for each input."""
     return weight.detach().transpose(0, 1).flatten(1)
 
 
-def svd_chain(layer: WeightedLayer, rank: int, found: tuple[Tensor, Tensor] | None = None) -> Chain:
-    """Return two layers: the given one with ``rank`` outputs, then a matrix from these to the outputs.
+def svd_chain(layer: WeightedLayer, rank: int, decomposed: tuple[Tensor, Tensor] | None = None) -> Chain:
+    """Return two layers: a copy of the layer with ``rank`` outputs, then a matrix from these to its outputs.
 
-    Their product is the best approximation of this rank. Both get the square root of every singular value, so that
-    training changes them alike (Khodak et al., ICLR 2021, arXiv:2105.01029).
+    Their product is the best approximation of this rank. Each is scaled by the square root of the singular values, so
+    that training changes both equally (Khodak et al., ICLR 2021, arXiv:2105.01029).
 
     Args:
         layer: a convolution of one group, or a linear layer.
         rank: 1 to the smaller side of its matrix.
-        found: the matrix's spectrum, when it is known.
+        decomposed: spectrum of the matrix; computed if None.
     """
-    squares, vectors = found or spectrum(matrix_of(layer))
+    squares, vectors = decomposed or spectrum(matrix_of(layer))
     basis = vectors[:, :rank]
     scale = squares[:rank].pow(0.25)
     scale = torch.where(squares[:rank] > _ZERO * squares[0], scale, torch.ones_like(scale))
@@ -123,7 +123,7 @@ def svd_chain(layer: WeightedLayer, rank: int, found: tuple[Tensor, Tensor] | No
 def tucker(weight: Tensor, outer: int, inner: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return bases of the outputs (O, outer) and of the inputs (I, inner), and the core (outer, inner, h, w).
 
-    A truncated higher-order SVD, improved by sweeps of higher-order orthogonal iteration (De Lathauwer et al., 2000).
+    This is a truncated higher-order SVD, improved by higher-order orthogonal iteration (De Lathauwer et al., 2000).
 
     Args:
         weight: (O, I, h, w).
@@ -141,7 +141,7 @@ def tucker(weight: Tensor, outer: int, inner: int) -> tuple[Tensor, Tensor, Tens
 
 
 def tucker_chain(layer: nn.Conv2d, outer: int, inner: int) -> Chain:
-    """Return three convolutions: 1x1 to ``inner`` channels, the given one to ``outer``, 1x1 to the outputs."""
+    """Return three convolutions: 1x1 to ``inner`` channels, the layer's kernel to ``outer``, 1x1 to the outputs."""
     outputs, inputs, core = tucker(layer.weight, outer, inner)
     return Chain(
         _pointwise(layer, inputs.T, None),
@@ -160,7 +160,7 @@ def _pointwise(like: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2
 
 
 def _convolution(like: nn.Conv2d, weight: Tensor, bias: Tensor | None, *, spatial: bool) -> nn.Conv2d:
-    """Return a convolution of these weights; a spatial one strides, pads and dilates as another does."""
+    """Return a convolution with these weights; a spatial one has the stride, padding and dilation of ``like``."""
     outputs, inputs, *kernel = weight.shape
     form: dict[str, Any] = {name: getattr(like, name) for name in ("stride", "padding", "dilation")} if spatial else {}
     made = nn.Conv2d(inputs, outputs, tuple(kernel), bias=bias is not None, device="meta", **form)  # type: ignore[arg-type]
@@ -168,7 +168,7 @@ def _convolution(like: nn.Conv2d, weight: Tensor, bias: Tensor | None, *, spatia
 
 
 def _filled(made: L, like: WeightedLayer, weight: Tensor, bias: Tensor | None) -> L:
-    """Give a layer its weights and bias; they are trained if the other layer's are."""
+    """Set the weights and the bias of a layer; they are trained if those of ``like`` are."""
     trained = like.weight.requires_grad
     made.weight = nn.Parameter(weight.to(like.weight.dtype).contiguous(), requires_grad=trained)
     if bias is not None:

@@ -1,7 +1,7 @@
-"""Low-rank factorization: a large layer becomes a chain of small ones with fewer operations.
+"""Low-rank factorization: a chain of small layers with fewer operations replaces a large layer.
 
-The singular value decomposition and Tucker's are in ``lowrank``, with their papers. What a trained layer loses depends
-on its spectrum, and fine-tuning gets much of it back.
+``decompose`` holds the decompositions and their papers. The loss of accuracy depends on the spectrum of the layers;
+fine-tuning recovers much of it.
 """
 
 from __future__ import annotations
@@ -23,36 +23,35 @@ if TYPE_CHECKING:
 
 
 class Factorize(Step):
-    """Put chains of smaller layers in place of convolutions and linear layers, where that saves operations.
+    """Replace convolutions and linear layers by chains of smaller ones, where that saves operations.
 
-    Depthwise and grouped convolutions and the predictors stay as they are.
+    Depthwise and grouped convolutions and the predictors stay unchanged.
     """
 
     name: ClassVar[str] = "factorize"
 
     method: Literal["svd", "tucker"] = "tucker"
-    """svd: a convolution to fewer channels, then 1x1; tucker: 1x1, a convolution of fewer channels, 1x1. Linear layers
-    and 1x1 convolutions are matrices: svd for both."""
+    """svd: a convolution to fewer channels, then 1x1; tucker: 1x1, a convolution with fewer channels, 1x1. Both use svd
+    for linear layers and 1x1 convolutions."""
     energy: float = Field(default=0.8, gt=0, le=1)
-    """Share of the squared singular values that each layer keeps: decides its ranks."""
+    """Share of the squared singular values that each layer keeps, which decides its ranks."""
     rank: float | None = Field(default=None, gt=0, le=1)
-    """In place of energy: share of the channels, the same for every layer."""
+    """Rank as a share of the channels, equal for every layer; replaces energy."""
     round_to: int = Field(default=8, ge=1, le=256)
-    """Ranks are rounded up to a multiple of this."""
+    """Multiple that ranks are rounded up to."""
     min_channels: int = Field(default=16, ge=1, le=65536)
-    """Layers of fewer inputs or outputs stay as they are."""
+    """Fewest inputs and outputs of a layer that is factorized."""
     gain: float = Field(default=0.1, ge=0, lt=1)
-    """Share of its operations that a layer must lose at least, or it stays as it is: every further layer costs time."""
+    """Smallest share of its operations that a layer must lose to be replaced, since every further layer costs time."""
 
-    def apply(self, model: Model, context: Context) -> Model:
-        """Factorize a copy of the network; every layer's parameters and operations fall, or it is left."""
+    def _apply(self, model: Model, context: Context) -> Model:
+        """Factorize the layers of a copy of the network whose parameters and operations decrease by it."""
         import torch
 
         from paretune.compression.factorize.decompose import uses
-        from paretune.networks.network_files import copy_network, count
+        from paretune.networks.network_files import copy_network
 
-        assert model.network is not None  # noqa: S101 - the recipe's formats meet
-        network = copy_network(model.network)
+        network = copy_network(model.torch_network)
         layers = _factorable(network, context, self.min_channels)
         image = torch.zeros(1, 3, model.input_size.height, model.input_size.width)
         used = uses(network, layers, lambda: network(image))
@@ -60,16 +59,14 @@ class Factorize(Step):
         changed = {name: chain for name, chain in chains.items() if chain is not None}
         for name, chain in changed.items():
             network.set_submodule(name, chain)
-        params, flops = count(network, model.input_size)
-        made = replace(model, network=network, params=params, flops=flops, history=(*model.history, self.name))
-        wish = f"energy {self.energy:g}" if self.rank is None else f"rank {self.rank:g}"
+        request = f"energy {self.energy:g}" if self.rank is None else f"rank {self.rank:g}"
         if not changed:
-            return made.noted(f"factorize changed nothing: no layer gets {self.gain:.0%} cheaper at {wish}")
-        left = len(layers) - len(changed)
-        return made.noted(f"factorize: {len(changed)} layers in low rank; {left} would not get cheaper at {wish}")
+            return model.unchanged(f"factorize changed nothing: no layer gets {self.gain:.0%} cheaper at {request}")
+        left, made = len(layers) - len(changed), replace(model, network=network)
+        return made.noted(f"factorize: {len(changed)} layers in low rank; {left} would not get cheaper at {request}")
 
     def _chain(self, layer: WeightedLayer, use: LayerUse) -> Chain | None:
-        """Return what would stand in a layer's place, or None where it would not pay."""
+        """Return the chain that replaces a layer, or None if it does not save enough operations."""
         from torch import nn
 
         from paretune.compression.factorize.decompose import operations
@@ -87,8 +84,8 @@ class Factorize(Step):
         from paretune.compression.factorize.decompose import matrix_of, spectrum, svd_chain
 
         matrix = matrix_of(layer)
-        found = spectrum(matrix)
-        return svd_chain(layer, self._rank(found[0], min(matrix.shape)), found)
+        decomposed = spectrum(matrix)
+        return svd_chain(layer, self._rank(decomposed[0], min(matrix.shape)), decomposed)
 
     def _in_three(self, layer: nn.Conv2d) -> Chain:
         from paretune.compression.factorize.decompose import matrix_of, spectrum, tucker_chain, unfolded
@@ -98,28 +95,28 @@ class Factorize(Step):
         return tucker_chain(layer, outer, inner)
 
     def _rank(self, squares: Tensor, full: int) -> int:
-        """Return the rank of one side of a layer: of the energy or the share, rounded up."""
+        """Return the rank of one side of a layer, from the energy or the share of channels, rounded up."""
         from paretune.compression.factorize.decompose import rank_of_energy
 
-        wanted = rank_of_energy(squares, self.energy) if self.rank is None else max(1, round(self.rank * full))
-        return min(full, -(-wanted // self.round_to) * self.round_to)
+        rank = rank_of_energy(squares, self.energy) if self.rank is None else max(1, round(self.rank * full))
+        return min(full, -(-rank // self.round_to) * self.round_to)
 
 
 def _factorable(network: nn.Module, context: Context, least: int) -> dict[str, WeightedLayer]:
-    """Return the layers that a chain may stand for, by their names."""
+    """Return the layers that a chain may replace, by name."""
     from torch import nn
 
     from paretune.networks.replacement_layers import Replacement
     from paretune.networks.weighted_layers import weighted_layers
 
-    found = weighted_layers(network, context.detector, keep_outputs=True)
+    layers = weighted_layers(network, context.detector, keep_outputs=True)
     replaced = (module for module in network.modules() if isinstance(module, Replacement))
     inside = {id(inner) for module in replaced if isinstance(module, nn.Module) for inner in module.modules()}
-    return {name: layer for name, layer in found.items() if id(layer) not in inside and _is_plain(layer, least)}
+    return {name: layer for name, layer in layers.items() if id(layer) not in inside and _is_plain(layer, least)}
 
 
 def _is_plain(layer: WeightedLayer, least: int) -> bool:
-    """Tell whether a layer is of one group, padded with zeros, wide enough, and no subclass that computes otherwise."""
+    """Return whether a layer has one group, zero padding and enough channels, and is not of a subclass."""
     from torch import nn
 
     if type(layer) is nn.Linear:

@@ -1,1 +1,1 @@
-"""The parts of prune."""
+"""The step `prune`: removal of whole channels."""

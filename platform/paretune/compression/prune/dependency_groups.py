@@ -1,8 +1,8 @@
-"""Which channels of a network can only go together, and taking them out.
+"""Groups of coupled channels, which can only be removed together, and their removal.
 
 Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023 (arXiv:2301.12900): channels that are added to each
-other, or that run through a depthwise convolution, go together, in every layer they run through. torch-pruning
-finds them by a trace of the network; which of them go is decided elsewhere.
+other, or that pass a depthwise convolution, are removed together, in every layer that they pass. torch-pruning finds
+the groups by tracing the network; ``ranking`` chooses the channels.
 """
 
 from __future__ import annotations
@@ -19,51 +19,52 @@ from torch import Tensor, nn
 from paretune.core.types import InputSize
 from paretune.detectors.base import Detector
 from paretune.networks.frozen_batchnorm import thawed
+from paretune.networks.layer_kinds import KNOWN_LAYERS
 
 
 @dataclass(frozen=True)
 class GroupLayer:
-    """A layer that the channels of a block run through."""
+    """A layer that the channels of a group pass."""
 
     name: str
-    """In the network."""
+    """Qualified name in the network."""
     layer: nn.Module
-    """A convolution, a linear layer or a batch norm."""
+    """Of one of ``KNOWN_LAYERS``."""
     reads: bool
-    """Whether the channels are its inputs; a depthwise convolution has them as outputs only."""
+    """Whether the channels are its inputs; those of a depthwise convolution count as outputs."""
     places: Tensor
     """(N,) positions among the layer's inputs or outputs."""
     channels: Tensor
-    """(N,) which channel of the block stands at each: a flattened map has a channel at many places."""
+    """(N,) channel of the group at each position; a flattened map has a channel at many positions."""
     share: float
-    """Share of the layer's inputs or outputs that one channel of the block takes up."""
+    """Share of the layer's inputs or outputs that belongs to one channel of the group."""
 
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Channels of which each can only go from all layers at once."""
+    """Channels, each of which can only be removed from all members at once."""
 
     name: str
-    """Of the layer that they come from first."""
+    """Name of the layer that makes the channels."""
     channels: int
     groups: int
-    """Of a grouped convolution: so many channels, one of each group, can only go at once."""
+    """Groups of a grouped convolution: one channel of each can only be removed at once."""
     members: tuple[GroupLayer, ...]
     traced: Any
-    """What torch-pruning calls the group: what its criteria take."""
+    """Group object of torch-pruning, the argument of its criteria."""
 
 
 class DependencyGraph(tp.BasePruner):  # type: ignore[misc]
-    """A traced network.
+    """The coupled channels of a traced network.
 
     Args:
-        network: whose norms are not frozen, in eval mode; every parameter is made to ask for a gradient, since the
-            tracer does not see others.
-        detector: what is traced of it, and what must stay.
-        size: of the input it is traced with.
+        network: without frozen norms, in eval mode; every parameter is set to require a gradient, since the tracer
+            sees no others.
+        detector: names the part that is traced and the layers that stay.
+        size: of the input that it is traced with.
 
     Raises:
-        RuntimeError: nothing in it can be pruned.
+        RuntimeError: no layer of it can be pruned.
     """
 
     def __init__(self, network: nn.Module, detector: Detector, size: InputSize) -> None:
@@ -71,7 +72,7 @@ class DependencyGraph(tp.BasePruner):  # type: ignore[misc]
         with torch.enable_grad():
             super().__init__(
                 detector.prune_view(network),
-                (torch.zeros(1, 3, size.height, size.width),),  # a bare tensor would be taken apart along its batch
+                (torch.zeros(1, 3, size.height, size.width),),  # a bare tensor would be split along its batch
                 importance=None,
                 ignored_layers=detector.protected(network),
                 unwrapped_parameters=detector.lone_parameters(network),
@@ -86,10 +87,10 @@ class DependencyGraph(tp.BasePruner):  # type: ignore[misc]
             raise RuntimeError("prune: no prunable layer was traced in the network")
 
     def remove(self, doomed: Mapping[str, Sequence[int]]) -> None:
-        """Take channels out of the network.
+        """Remove channels from the network.
 
         Args:
-            doomed: name of a block → its channels that go.
+            doomed: name of a group → the channels to remove.
         """
         for block in self.blocks:
             if channels := list(doomed.get(block.name, ())):
@@ -98,8 +99,7 @@ class DependencyGraph(tp.BasePruner):  # type: ignore[misc]
 
     def _block(self, group: Any) -> ChannelGroup:
         first = group[0]
-        counted = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
-        members = tuple(self._member(item) for item in group if isinstance(item.dep.target.module, counted))
+        members = tuple(self._member(item) for item in group if isinstance(item.dep.target.module, KNOWN_LAYERS))
         return ChannelGroup(
             name=self._names[first.dep.target.module],
             channels=len(first.idxs),
@@ -124,7 +124,7 @@ class DependencyGraph(tp.BasePruner):  # type: ignore[misc]
 
 @contextmanager
 def trace_dependency_groups(network: nn.Module, detector: Detector, size: InputSize) -> Iterator[DependencyGraph]:
-    """Trace a network for the block; what was frozen in it is frozen again after."""
+    """Trace a network for the context; parameters and norms that were frozen are frozen again at its end."""
     wanted = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
     try:
         with thawed(network):

@@ -1,4 +1,4 @@
-"""Learning sparsity before pruning: channels that matter little are made small, so that little is lost with them.
+"""Group lasso before pruning: training makes unimportant channels small, so that their removal costs little.
 
 Fang et al., DepGraph, CVPR 2023 (arXiv:2301.12900), section 3.3: a group lasso over coupled channels, in which the
 weakest channels of a block shrink most; in the spirit of network slimming (Liu et al., ICCV 2017, arXiv:1708.06519).
@@ -14,20 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from paretune.compression.base import Context
-from paretune.compression.prune.criteria import by_input
 from paretune.compression.prune.dependency_groups import ChannelGroup, GroupLayer, trace_dependency_groups
 from paretune.core.errors import UserError
 from paretune.core.model import Model
 from paretune.core.types import Annotations
+from paretune.networks.layer_kinds import summed_by_input, summed_by_output
 from paretune.networks.network_files import copy_network
 from paretune.training.loop import Epoch, Options, train
 
 STEEPNESS = 4.0
-"""The weakest channel of a block shrinks 2 to the power of this as fast as the strongest: DepGraph's alpha."""
+"""Exponent alpha of DepGraph: the weakest channel of a group shrinks 2 to this power as fast as the strongest."""
 
 
 def energies(block: ChannelGroup) -> Tensor:
-    """Return the sum of squares of all weights of each channel of a block, (channels,)."""
+    """Return the sum of squares of all weights of each channel of a group, (channels,)."""
     total = torch.zeros(block.channels)
     for member in block.members:
         if isinstance(member.layer.weight, Tensor):  # a norm may have none
@@ -39,21 +39,19 @@ def energies(block: ChannelGroup) -> Tensor:
 
 def _squares(member: GroupLayer, weight: Tensor) -> Tensor:
     """Return the sum of squares of each of a layer's inputs or outputs."""
-    if member.reads:
-        assert isinstance(member.layer, nn.Conv2d | nn.Linear)  # noqa: S101 - nothing else reads
-        return by_input(member.layer, weight.square())
-    return weight.square().reshape(len(weight), -1).sum(1)
+    summed = summed_by_input if member.reads else summed_by_output
+    return summed(member.layer, weight.square())
 
 
 @dataclass(frozen=True)
 class GroupLasso:
-    """A term of the training loss."""
+    """Penalty on coupled channels, added to the training loss."""
 
     blocks: Sequence[ChannelGroup]
     weight: float
 
     def __call__(self) -> Tensor:
-        """Return half the weighted sum of all energies: its gradient is weight decay, stronger for weak channels."""
+        """Return half the weighted sum of all energies, whose gradient is weight decay, stronger for weak channels."""
         return self.weight / 2 * torch.stack([self._term(energies(block)) for block in self.blocks]).sum()
 
     def _term(self, energy: Tensor) -> Tensor:
@@ -64,9 +62,9 @@ class GroupLasso:
 
 
 def train_with_group_lasso(model: Model, context: Context, *, epochs: int, weight: float) -> Model:
-    """Train a copy of a network with the penalty, otherwise as in a fine-tuning: half the baseline's learning rate.
+    """Train a copy of a network with the penalty, at half the baseline's learning rate.
 
-    The zeros of ``sparsify`` stay zeros.
+    Zeros that an earlier step made stay zeros.
 
     Args:
         model: a torch network.
@@ -75,13 +73,12 @@ def train_with_group_lasso(model: Model, context: Context, *, epochs: int, weigh
         weight: of the penalty in the loss.
 
     Raises:
-        UserError: the baseline is trained by several processes; this runs in one.
+        UserError: the baseline was trained by several processes; this training runs in one.
         FloatingPointError: the training diverged.
     """
     if context.training.by_ray:
         raise UserError("prune: learn_sparsity trains in this process, without Ray: set training.workers to 1")
-    assert model.network is not None  # noqa: S101 - the recipe's formats meet
-    network = copy_network(model.network)
+    network = copy_network(model.torch_network)
     with trace_dependency_groups(network, context.detector, model.input_size) as coupling:
         blocks = coupling.blocks
     penalty = GroupLasso([_trained(block, network) for block in blocks], weight)
@@ -106,7 +103,7 @@ def train_with_group_lasso(model: Model, context: Context, *, epochs: int, weigh
         options=Options(
             loss=loss,
             val=context.data.splits.get("val"),
-            keep_zeros="sparsify" in model.history,
+            keep_zeros="zeros" in model.weight_properties,
             thresholds=context.thresholds,
         ),
     )
@@ -114,6 +111,6 @@ def train_with_group_lasso(model: Model, context: Context, *, epochs: int, weigh
 
 
 def _trained(block: ChannelGroup, network: nn.Module) -> ChannelGroup:
-    """Leave out layers that stood in the network for the trace only: frozen norms are not trained."""
+    """Return a group without the layers that were in the network for the trace only: frozen norms are not trained."""
     there = set(network.modules())
     return replace(block, members=tuple(member for member in block.members if member.layer in there))

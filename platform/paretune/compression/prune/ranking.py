@@ -1,4 +1,4 @@
-"""Which channels go: the least important ones, so many that the widths that are left run fast."""
+"""Choice of the channels to remove: the least important ones, so that the remaining widths run fast."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from paretune.compression.prune.dependency_groups import ChannelGroup
 
 Scope = Literal["local", "stage", "global"]
 Criterion = Callable[[ChannelGroup], Tensor | None]
-"""Block → importance of its channels, (channels,); None where it says nothing about them, and they stay."""
+"""Channel group → importance of its channels, (channels,); None keeps all of them."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The blocks of a network with the importance of their channels."""
+    """The channel groups of a network with the importance of their channels."""
 
     blocks: tuple[ChannelGroup, ...]
-    """Those that have scores."""
+    """Groups that have scores."""
     scores: Mapping[str, Tensor]
-    """Name of a block → importance of what can only go at once, (channels / groups,)."""
+    """Name of a group → importance of its removable units, (channels / groups,)."""
     widths: Mapping[str, int]
-    """Name of a block → its channels before anything was pruned: what a ratio is a share of."""
+    """Name of a group → its channels before the first round, of which a ratio is a share."""
     scope: Scope
-    """Whose channels are compared with each other: a layer's, a stage's or all."""
+    """Channels that are compared with each other: those of a layer, of a stage, or all."""
     multiple: int
-    """What widths that are left are rounded to."""
+    """Multiple that the remaining widths are rounded to."""
 
     def lowest(self, ratio: float) -> dict[str, list[int]]:
-        """Return, by block, the channels without which this share of all channels is gone."""
+        """Return the channels to remove for this share of all channels, by group."""
         doomed: dict[str, list[int]] = {}
         for blocks in self._compared():
             scores = [self.scores[block.name] for block in blocks]
@@ -45,7 +45,7 @@ class Ranking:
         return doomed
 
     def left(self, ratio: float) -> float:
-        """Return the share of the channels before anything was pruned that is left without ``lowest(ratio)``."""
+        """Return the share of the original channels that remains without ``lowest(ratio)``."""
         doomed = self.lowest(ratio)
         kept = sum(block.channels - len(doomed[block.name]) for block in self.blocks)
         before = sum(self.widths[block.name] for block in self.blocks)
@@ -70,21 +70,21 @@ class Ranking:
         return sorted(unit + group * units for group in range(block.groups) for unit in chosen)
 
 
-def ranked(
+def rank_channels(
     blocks: Sequence[ChannelGroup], criterion: Criterion, widths: Mapping[str, int] | None, scope: Scope, multiple: int
 ) -> Ranking:
-    """Score the channels of blocks; widths of None are those that the blocks have."""
+    """Return the channels with their scores; without ``widths`` the current ones are the original ones."""
     scores: dict[str, Tensor] = {}
     for block in blocks:
-        found = criterion(block)
-        if found is not None:
-            scores[block.name] = found.detach().cpu().view(block.groups, -1).mean(0)
+        importance = criterion(block)
+        if importance is not None:
+            scores[block.name] = importance.detach().cpu().view(block.groups, -1).mean(0)
     known = {block.name: block.channels for block in blocks} if widths is None else widths
     return Ranking(tuple(block for block in blocks if block.name in scores), scores, known, scope, multiple)
 
 
 def channels_removed(asked: int, channels: int, multiple: int) -> int:
-    """Return how many of ``channels`` go, when ``asked`` should: the nearest to it that leaves a multiple, not 0."""
+    """Return the number of channels to remove: nearest to ``asked`` with a multiple of ``multiple`` left, not 0."""
     if asked == 0:
         return 0
     left = max(1, (channels - asked + multiple // 2) // multiple) * multiple
@@ -94,7 +94,8 @@ def channels_removed(asked: int, channels: int, multiple: int) -> int:
 def stages(names: Sequence[str]) -> dict[str, str]:
     """Return the stage of every layer: the largest module around it that holds at most half of the layers.
 
-    Backbone, neck and head where these are of a size; a backbone with most of the layers falls into its own stages.
+    Stages are backbone, neck and head where these are of similar size; a backbone with most of the layers is divided
+    into its own stages.
     """
     depth = dict.fromkeys(names, 1)
     while True:
@@ -108,7 +109,7 @@ def stages(names: Sequence[str]) -> dict[str, str]:
 
 
 def _counts(scores: Sequence[Tensor], asked: int) -> list[int]:
-    """Return how many of the lowest scores, of all together, are in each part."""
+    """Return how many of the ``asked`` lowest scores of all parts lie in each part."""
     lowest = torch.argsort(torch.cat(list(scores)), stable=True)[:asked]
     part = torch.repeat_interleave(torch.tensor([len(own) for own in scores]))
     return torch.bincount(part[lowest], minlength=len(scores)).tolist()

@@ -1,4 +1,4 @@
-"""One pruning: how many channels for the share that is asked for, in one round or several with training between."""
+"""A pruning in one round or several: the number of channels for the requested share, with training in between."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from paretune.compression.finetune import Finetune
 from paretune.compression.prune.criteria import make_criterion
 from paretune.compression.prune.dependency_groups import trace_dependency_groups
 from paretune.compression.prune.group_lasso import train_with_group_lasso
-from paretune.compression.prune.ranking import Ranking, ranked
-from paretune.compression.prune.targets import Stopwatch, flops_left, layer_flops, nearest, stopwatch
+from paretune.compression.prune.ranking import Ranking, rank_channels
+from paretune.compression.prune.targets import Stopwatch, find_ratio, flops_by_layer, flops_left, stopwatch
 from paretune.core.library_names import SENSITIVITIES
 from paretune.core.model import Model
 from paretune.networks.network_files import copy_network
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from paretune.compression.prune.options import PruneOptions
 
 OFF = 0.03
-"""Share of the cost by which a pruning may miss what was asked for without a note."""
+"""Share of the cost by which a pruning may miss the request without a note."""
 UNMEASURED = 8
-"""Multiple for ``round_to: auto`` where there is nothing to measure on."""
+"""Multiple for ``round_to: auto`` where nothing can be measured."""
 
 
 def prune_network(step: PruneOptions, dense: Model, context: Context) -> Model:
-    """Return the pruned model with what is to be noted; parameters and operations are not counted anew.
+    """Return the pruned model with its notes; parameters and operations are not counted here.
 
-    The dense network is traced, and is afterwards as it was.
+    The dense network is traced, and is unchanged afterwards.
 
     Raises:
         UserError: the criterion does not fit the network, or sparsity cannot be learnt here.
@@ -42,37 +42,37 @@ def prune_network(step: PruneOptions, dense: Model, context: Context) -> Model:
         FloatingPointError: a training diverged, or a gradient is not finite.
     """
     of, notes = step.of, []
-    multiple, told = _multiple(step, context)
-    notes += told
+    multiple, measured = _multiple(step, context)
+    notes += measured
     if of == "latency" and context.runtime is None:
         of = "flops"
         notes.append("prune: there is no runtime to measure latency on; ratio is taken of the flops")
-    there = len(context.data.splits["train"])
-    if step.importance in SENSITIVITIES and there < step.images:
-        notes.append(f"prune: {step.importance} asks for {step.images} training images, and there are {there}")
+    available = len(context.data.splits["train"])
+    if step.importance in SENSITIVITIES and available < step.images:
+        notes.append(f"prune: {step.importance} asks for {step.images} training images, and there are {available}")
     if step.learn_sparsity:
         dense = train_with_group_lasso(dense, context, epochs=step.learn_sparsity, weight=step.sparsity_weight)
     with stopwatch(dense, context) if of == "latency" else nullcontext() as watch:
-        return _Pruning(step, dense, context, of, multiple, watch).done().noted(*notes)
+        return _Pruning(step, dense, context, of, multiple, watch).run().noted(*notes)
 
 
 def _multiple(step: PruneOptions, context: Context) -> tuple[int, list[str]]:
-    """Return what widths are rounded to, and what is to be said of it."""
+    """Return the multiple that widths are rounded to, and notes on its measurement."""
     if step.round_to != "auto":
         return step.round_to, []
     if context.runtime is None:
         return UNMEASURED, [f"prune: there is no runtime to measure on; round_to auto is {UNMEASURED}"]
     context.progress("prune: measuring which widths pay")
-    found = measure_channel_rounding(context.runtime, context.target, context.cache)
-    if found is None:
+    rounding = measure_channel_rounding(context.runtime, context.target, context.cache)
+    if rounding is None:
         name = context.runtime.name
         return UNMEASURED, [f"prune: single layers are not measured on {name}; round_to auto is {UNMEASURED}"]
-    return found.multiple, [f"prune: round_to auto is {found.multiple}: {found}"]
+    return rounding.multiple, [f"prune: round_to auto is {rounding.multiple}: {rounding}"]
 
 
 @dataclass(frozen=True)
 class _Pruning:
-    """What does not change from round to round."""
+    """The constants of a pruning, equal in all rounds."""
 
     step: PruneOptions
     dense: Model
@@ -81,8 +81,8 @@ class _Pruning:
     multiple: int
     watch: Stopwatch | None
 
-    def done(self) -> Model:
-        """Prune in equal shares of what is left each time."""
+    def run(self) -> Model:
+        """Return the pruned model after all rounds, each of which removes an equal share of what is left."""
         model, widths, rounds = self.dense, None, self.step.rounds
         left = reached = 1.0
         for number in range(1, rounds + 1):
@@ -103,28 +103,28 @@ class _Pruning:
         return model.noted(f"prune: {missed}; {why}")
 
     def _ranking(self, model: Model, widths: Mapping[str, int] | None) -> Ranking:
-        assert model.network is not None  # noqa: S101 - the recipe's formats meet
-        step, size, context = self.step, model.input_size, self.context
+        step, size, context, network = self.step, model.input_size, self.context, model.torch_network
         with shared_device("cpu"):
-            criterion = make_criterion(step.importance, model.network, size, context, step.images)
-            with torch.random.fork_rng([]), trace_dependency_groups(model.network, context.detector, size) as coupling:
+            criterion = make_criterion(step.importance, network, size, context, step.images)
+            with (
+                torch.random.fork_rng([]),
+                trace_dependency_groups(network, context.detector, size) as coupling,
+            ):
                 torch.manual_seed(context.seed)
-                return ranked(coupling.blocks, criterion, widths, step.scope, self.multiple)
+                return rank_channels(coupling.blocks, criterion, widths, step.scope, self.multiple)
 
     def _ratio(self, model: Model, ranking: Ranking, left: float) -> tuple[float, float]:
-        """Return the ratio of channels for what is to be left of the cost, and what will be left of it."""
+        """Return the ratio of channels for the cost that should remain, and the cost that will remain."""
         if self.of == "channels":
             return 1 - left, ranking.left(1 - left)
-        assert model.network is not None  # noqa: S101 - the recipe's formats meet
-        assert self.dense.network is not None  # noqa: S101 - as above
         size = model.input_size
         with shared_device("cpu"):
-            now, dense = (layer_flops(network, size) for network in (model.network, self.dense.network))
+            now, dense = (flops_by_layer(network, size) for network in (model.torch_network, self.dense.torch_network))
 
         def by_flops(ratio: float) -> float:
             return flops_left(now, ranking.blocks, ranking.lowest(ratio)) / sum(dense.values())
 
-        ratio = nearest(by_flops, left, guess=1 - left**0.5, steps=24, close=0.002)
+        ratio = find_ratio(by_flops, left, guess=1 - left**0.5, steps=24, close=0.002)
         if self.watch is None:
             return ratio, by_flops(ratio)
         watch, seen = self.watch, dict[tuple[int, ...], float]()
@@ -137,13 +137,12 @@ class _Pruning:
                 self.context.progress(f"prune: {seen[widths]:.0%} of the latency without {ratio:.0%} of the channels")
             return seen[widths]
 
-        ratio = nearest(by_latency, left, guess=ratio, steps=6, close=0.02)
+        ratio = find_ratio(by_latency, left, guess=ratio, steps=6, close=0.02)
         return ratio, by_latency(ratio)
 
     def _without(self, model: Model, doomed: Mapping[str, Sequence[int]]) -> Model:
-        assert model.network is not None  # noqa: S101 - as above
         with shared_device("cpu"):
-            network = copy_network(model.network)
+            network = copy_network(model.torch_network)
             with trace_dependency_groups(network, self.context.detector, model.input_size) as coupling:
                 coupling.remove(doomed)
         return replace(model, network=network)

@@ -1,8 +1,8 @@
-"""Structured pruning: whole channels go, so every runtime is faster without knowing of it.
+"""Structured pruning: whole channels are removed, which makes the network faster on every runtime.
 
-Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023 (arXiv:2301.12900): channels that are
-coupled (residuals, concatenations, depthwise convolutions) go together. The papers of the criteria are named in
-``pruning_criteria``, that of sparsity learnt before pruning in ``pruning_sparsity``.
+Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023 (arXiv:2301.12900): coupled channels (residuals,
+concatenations, depthwise convolutions) are removed together. ``criteria`` names the papers of the criteria,
+``group_lasso`` those of sparsity learnt before pruning.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Prune(PruneOptions):
 
     @property
     def trains(self) -> bool:
-        """Where it learns sparsity, or fine-tunes between rounds."""
+        """Whether it learns sparsity, or fine-tunes between rounds."""
         return self.ratio > 0 and bool(self.learn_sparsity or (self.rounds > 1 and self.round_epochs))
 
-    def apply(self, model: Model, context: Context) -> Model:
+    def _apply(self, model: Model, context: Context) -> Model:
         """Prune a copy of the network.
 
         Raises:
@@ -35,15 +35,13 @@ class Prune(PruneOptions):
             FloatingPointError: a training diverged, or a gradient is not finite.
         """
         from paretune.compression.prune.run import prune_network
-        from paretune.networks.network_files import copy_network, count
+        from paretune.networks.network_files import copy_network, parameters_of
 
-        assert model.network is not None  # noqa: S101 - the recipe's formats meet
-        copied = replace(model, network=copy_network(model.network).eval())
-        made = prune_network(self, copied, context) if self.ratio > 0 else copied
-        assert made.network is not None  # noqa: S101 - as above
-        params, flops = count(made.network, model.input_size)
-        made = replace(made, params=params, flops=flops, history=(*model.history, self.name))
-        if params < sum(parameter.numel() for parameter in model.network.parameters()):
-            return made
-        done = "removed no channels" if self.ratio > 0 and self.learn_sparsity else "changed nothing"
-        return made.noted(f"prune {done}: ratio {self.ratio:g} of the {self.of} with round_to {self.round_to}")
+        copied = replace(model, network=copy_network(model.torch_network).eval())
+        pruned = prune_network(self, copied, context) if self.ratio > 0 else copied
+        if parameters_of(pruned.torch_network) < parameters_of(model.torch_network):
+            return pruned
+        request = f"ratio {self.ratio:g} of the {self.of} with round_to {self.round_to}"
+        if self.ratio > 0 and self.learn_sparsity:
+            return pruned.noted(f"prune removed no channels: {request}")
+        return pruned.unchanged(f"prune changed nothing: {request}")

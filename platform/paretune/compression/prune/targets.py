@@ -1,4 +1,4 @@
-"""The channels to take out for a share of the FLOPs, or of the latency."""
+"""Ratio of channels to remove for a share of the FLOPs or of the latency."""
 
 from __future__ import annotations
 
@@ -11,50 +11,51 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from paretune.compression.base import Context
-from paretune.compression.export import Export, training_images
+from paretune.compression.base import Context, conversions
+from paretune.compression.export import training_images
 from paretune.compression.prune.dependency_groups import ChannelGroup
 from paretune.core.model import Model
 from paretune.core.types import Floats, InputSize
+from paretune.networks.layer_kinds import WEIGHTED_LAYERS, layer_flops
 from paretune.profiling.latency.quick_compare import clock_for, quick_ratio
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.system.device_lock import exclusive_device, shared_device
 from paretune.system.machine_cache import kept_in
 
 MOST = 0.98
-"""Highest share of the channels that is tried."""
+"""Highest share of the channels that is removed."""
 
 
-def nearest(left: Callable[[float], float], wanted: float, *, guess: float, steps: int, close: float) -> float:
-    """Return the ratio of channels for which what is left comes nearest to what is wanted.
+def find_ratio(left: Callable[[float], float], wanted: float, *, guess: float, steps: int, close: float) -> float:
+    """Return the ratio of channels whose remaining cost is nearest to the wanted one.
 
     Args:
-        left: ratio → share of the cost that is left; falls from 1 at ratio 0, perhaps in steps.
-        wanted: that share.
+        left: ratio → share of the cost that remains; it falls from 1 at ratio 0, perhaps in steps.
+        wanted: share of the cost that should remain.
         guess: ratio that is tried first.
         steps: most ratios that are tried.
-        close: difference that is near enough.
+        close: difference that ends the search.
     """
     (low, above), (high, below) = (0.0, 1.0), (MOST, 0.0)
     best, error = 0.0, abs(1 - wanted)
     ratio = guess
     for _ in range(steps):
-        found = left(ratio)
-        if abs(found - wanted) < error:
-            best, error = ratio, abs(found - wanted)
+        remaining = left(ratio)
+        if abs(remaining - wanted) < error:
+            best, error = ratio, abs(remaining - wanted)
         if error <= close or high - low < 1e-4:
             break
-        if found > wanted:
-            low, above = ratio, found
+        if remaining > wanted:
+            low, above = ratio, remaining
         else:
-            high, below = ratio, found
+            high, below = ratio, remaining
         slope = (above - wanted) / max(above - below, 1e-9)
-        ratio = low + (high - low) * min(max(slope, 0.2), 0.8)  # a straight line, but never only a little nearer
+        ratio = low + (high - low) * min(max(slope, 0.2), 0.8)  # linear interpolation, but never a small step only
     return best
 
 
-def layer_flops(network: nn.Module, size: InputSize) -> dict[str, int]:
-    """Return the floating-point operations of every convolution and linear layer for one image, 2 x multiply-adds.
+def flops_by_layer(network: nn.Module, size: InputSize) -> dict[str, int]:
+    """Return the floating-point operations of every weighted layer for one image, 2 x multiply-adds.
 
     Args:
         network: in eval mode on the CPU.
@@ -63,11 +64,10 @@ def layer_flops(network: nn.Module, size: InputSize) -> dict[str, int]:
     found: dict[str, int] = {}
     hooks = []
     for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, WEIGHTED_LAYERS):
 
-            def count(layer: nn.Module, _: object, made: Tensor, name: str = name) -> None:
-                weight: Tensor = layer.weight  # type: ignore[assignment]
-                found[name] = found.get(name, 0) + 2 * made.numel() * weight[0].numel()
+            def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+                found[name] = found.get(name, 0) + layer_flops(layer, inputs[0], output)
 
             hooks.append(module.register_forward_hook(count))
     try:
@@ -80,12 +80,12 @@ def layer_flops(network: nn.Module, size: InputSize) -> dict[str, int]:
 
 
 def flops_left(flops: Mapping[str, int], blocks: Sequence[ChannelGroup], doomed: Mapping[str, Sequence[int]]) -> float:
-    """Return the floating-point operations that are left without these channels; nothing is pruned for it.
+    """Return the floating-point operations that remain without these channels; nothing is pruned for it.
 
     Args:
-        flops: of every layer, see ``layer_flops``.
-        blocks: of the network.
-        doomed: name of a block → its channels that go.
+        flops: of every layer, see ``flops_by_layer``.
+        blocks: channel groups of the network.
+        doomed: name of a group → the channels to remove.
     """
     kept = {(name, reads): 1.0 for name in flops for reads in (False, True)}
     for block in blocks:
@@ -102,9 +102,9 @@ Stopwatch = Callable[[Model], float]
 
 @contextmanager
 def stopwatch(dense: Model, context: Context) -> Iterator[Stopwatch]:
-    """Give, for the block, what measures networks on the context's runtime against the dense one.
+    """Yield a function that measures networks on the context's runtime against the dense one.
 
-    The networks run alone on the target's device, in this process; those given are not changed.
+    The networks run in this process, with the target's device locked; they are not changed.
 
     Raises:
         RuntimeError: the runtime does not run as asked for.
@@ -125,18 +125,18 @@ def stopwatch(dense: Model, context: Context) -> Iterator[Stopwatch]:
 
 @contextmanager
 def _loaded(model: Model, context: Context, *, passing: bool = False) -> Iterator[Callable[[Floats], object]]:
-    """Write a model as an artefact, in a folder that goes with the block, and load it on the runtime.
+    """Write a model as an artefact in a temporary folder, load it on the runtime and yield the loaded network.
 
-    The device is shared until the block begins, which may want it alone. What the runtime makes of a model that is
-    ``passing`` goes, too: nobody will ask for it again.
+    The device is shared while the model is loaded, and free in the context. With ``passing`` the runtime's cached
+    program of the model is removed too, since it is not needed again.
     """
     runtime = context.runtime
     assert runtime is not None  # noqa: S101 - whoever measures has asked
     with tempfile.TemporaryDirectory(prefix="latency-", dir=context.workdir) as name:
         folder = Path(name)
         with shared_device(context.target.device):
-            if runtime.accepts == "onnx":
-                model = Export().apply(model, replace(context, workdir=folder))
+            for conversion in conversions("torch", runtime.accepts):
+                model = conversion.apply(model, replace(context, workdir=folder))
             artefact = write_artefact(
                 folder / "artefact",
                 model,

@@ -1,7 +1,7 @@
-"""Accuracy guard: ways to quantize are tried, the plainest first, until one loses little enough.
+"""Accuracy guard: tries ways to quantize, the plainest first, until one loses little enough accuracy.
 
-What is judged is the artefact itself, on the runtime that will run it and on the validation split: the
-test split stays for the claim.
+The accuracy is that of the artefact on the runtime that will run it, on the validation split; the test split is kept
+for the final result.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from paretune.runtimes.onnxruntime import OnnxRuntime
 from paretune.system.device_lock import shared_device
 
 SPLIT = "val"
-"""The split that choices are made on."""
+"""Split that the choice is made on."""
 
 
 @dataclass(frozen=True)
@@ -32,65 +32,65 @@ class Candidate:
 
 @dataclass(frozen=True)
 class GuardResult:
-    """What the guard has chosen."""
+    """Result of the accuracy guard."""
 
     files: Files | None
-    """None: nothing lost little enough."""
+    """Quantized files; None if every candidate lost too much."""
     notes: tuple[str, ...]
 
 
-def climb(
-    rungs: Sequence[Candidate],
+def try_candidates(
+    candidates: Sequence[Candidate],
     further: Callable[[Candidate, Files], Iterable[Candidate]],
-    judge: Callable[[Files | None], float],
+    map_of: Callable[[Files | None], float],
     max_drop: float,
     progress: Callable[[str], None],
 ) -> GuardResult:
-    """Try one rung after the other and take the first whose drop is within ``max_drop``.
+    """Try one candidate after the other and return the first whose drop in map is within ``max_drop``.
 
     Args:
-        rungs: of which the first is plain quantization.
-        further: gives more rungs, made from the one of these that lost least.
-        judge: the map of files, 0 to 1; of the float files for None.
-        max_drop: the most that may be lost, 0 to 1.
-        progress: told of each rung.
+        candidates: ways to quantize, of which the first is plain quantization.
+        further: makes more candidates from the one of these that lost least.
+        map_of: returns the map of files, 0 to 1; that of the float files for None.
+        max_drop: largest drop allowed, 0 to 1.
+        progress: called with a line for each candidate.
     """
-    whole = judge(None)
+    float_map = map_of(None)
     tried: list[tuple[float, Candidate, Files]] = []
 
-    def first_within(some: Iterable[Candidate]) -> bool:
-        """Make and judge rungs up to the first that loses little enough; False where none does."""
-        for rung in some:
-            files = rung.make()
-            drop = whole - judge(files)
-            tried.append((drop, rung, files))
-            progress(f"quantize: {rung.label} loses {drop:.4f} of map")
+    def first_within(group: Iterable[Candidate]) -> bool:
+        """Try candidates up to the first that loses little enough, and return whether there is one."""
+        for candidate in group:
+            files = candidate.make()
+            drop = float_map - map_of(files)
+            tried.append((drop, candidate, files))
+            progress(f"quantize: {candidate.label} loses {drop:.4f} of map")
             if drop <= max_drop:
                 return True
         return False
 
-    taken = first_within(rungs)
-    if not taken:
+    accepted = first_within(candidates)
+    if not accepted:
         _, best, files = min(tried, key=lambda entry: entry[0])
-        taken = first_within(further(best, files))
-    plain = f"plain quantization ({rungs[0].label}) loses {tried[0][0]:.4f}"
-    if taken:
-        drop, rung, files = tried[-1]
-        told = f"quantize: {rung.label} loses {drop:.4f} of map on {SPLIT}, within max_drop {max_drop:g}"
-        return GuardResult(files, (told if len(tried) == 1 else f"{told}; {plain}",))
+        accepted = first_within(further(best, files))
+    plain = f"plain quantization ({candidates[0].label}) loses {tried[0][0]:.4f}"
+    if accepted:
+        drop, chosen, files = tried[-1]
+        note = f"quantize: {chosen.label} loses {drop:.4f} of map on {SPLIT}, within max_drop {max_drop:g}"
+        return GuardResult(files, (note if len(tried) == 1 else f"{note}; {plain}",))
     drop, best, _ = min(tried, key=lambda entry: entry[0])
-    told = f"quantize changed nothing: {best.label} loses least of map on {SPLIT}, {drop:.4f}"
-    return GuardResult(None, (f"{told}, more than max_drop {max_drop:g}; {plain}",))
+    note = f"quantize changed nothing: {best.label} loses least of map on {SPLIT}, {drop:.4f}"
+    return GuardResult(None, (f"{note}, more than max_drop {max_drop:g}; {plain}",))
 
 
-def judge(model: Model, context: Context, folder: Path, files: Files | None) -> float:
-    """Return the map of a model's files, or of others in their place, on the runtime that will run them.
+def evaluate_map(model: Model, context: Context, folder: Path, files: Files | None) -> float:
+    """Return the map of exported files on the runtime that will run them.
 
     Args:
         model: exported.
-        context: its runtime and target are asked; ONNX Runtime where there is none that takes such files.
-        folder: where an artefact is made for it.
-        files: in place of the model's.
+        context: runtime and target; ONNX Runtime stands in for a runtime that does not load such files.
+        folder: receives the artefact that is evaluated.
+        files: evaluated in place of the model's files; None evaluates those of the model.
 
     Raises:
         UserError: the validation split holds no objects.
@@ -115,7 +115,7 @@ def judge(model: Model, context: Context, folder: Path, files: Files | None) -> 
     )
     with shared_device(context.target.device):
         predictor = Predictor(artefact, context.detector, runtime.load(artefact, context.target))
-        found = evaluate(predictor, context.data.splits[SPLIT], limit=context.thresholds.limit)
-    if found.map is None:
+        accuracy = evaluate(predictor, context.data.splits[SPLIT], limit=context.thresholds.limit)
+    if accuracy.map is None:
         raise UserError("quantize: max_drop needs objects in the validation split, and it has none")
-    return found.map
+    return accuracy.map

@@ -1,4 +1,4 @@
-"""Calibration: the training images that ranges are taken from, and what feeds a quantizer with them."""
+"""Calibration: the choice of training images for ranges, and the network inputs that a quantizer reads from them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from paretune.networks.part_runner import part_inputs
 from paretune.runtimes.onnx_session import OnnxPart, open_session
 
 CHUNK = 8
-"""Inputs that ONNX Runtime takes ranges from at once."""
+"""Number of inputs that ONNX Runtime measures ranges on at once."""
 
 
 def calibration_images(split: Split, count: int, seed: int) -> list[int]:
-    """Draw images for calibration.
+    """Return the indices of images drawn for calibration.
 
     Raises:
-        UserError: each is of one colour: no range can be taken from them.
+        UserError: every image has one colour, which gives no ranges.
     """
     indices = stratified(split, count, seed)
     if all(_is_plain(split.image(index)) for index in indices):
@@ -37,18 +37,18 @@ def calibration_images(split: Split, count: int, seed: int) -> list[int]:
 def calibration_facts(
     context: Context, indices: Sequence[int], method: str, tool: str, weight_bits: int
 ) -> dict[str, Any]:
-    """Return what tells the ranges of an INT8 network again: the images they were taken from, and how."""
+    """Return the facts that reproduce the ranges of an INT8 network: the calibration images and the method."""
     images = [context.data.splits["train"].ids[index] for index in indices]
     return {"images": images, "seed": context.seed, "method": method, "tool": tool, "weight_bits": weight_bits}
 
 
 def stratified(split: Split, count: int, seed: int) -> list[int]:
-    """Draw images in which every class is seen: one of each class in turn, the class of the fewest images first.
+    """Return the indices of drawn images in which every class occurs: one of each class in turn, rare classes first.
 
     Args:
-        split: its annotations tell the classes; images without objects come last.
-        count: of the images; all there are, if there are fewer. From the number of classes on, none is missed.
-        seed: the same images for the same seed.
+        split: images with annotations; images without objects are drawn last.
+        count: number of images; all of them if there are fewer. No class is missed if it is at least their number.
+        seed: determines the draw.
     """
     order = [int(index) for index in np.random.default_rng(seed).permutation(len(split))]
     holders: dict[int, list[int]] = {}
@@ -76,7 +76,7 @@ def _is_plain(image: Image) -> bool:
 
 @dataclass
 class CalibrationInputs:
-    """Gives one part of a detector what calibration images make of it, one at a time: the parts before it run."""
+    """Inputs of one part of a detector, computed from calibration images by the parts before it, one at a time."""
 
     split: Split
     indices: Sequence[int]
@@ -86,7 +86,7 @@ class CalibrationInputs:
     parts: dict[str, OnnxPart] = field(default_factory=dict)
 
     def __call__(self, number: int) -> dict[str, Floats]:
-        """Return the input that the image of this number makes, by the input's name."""
+        """Return the input for the calibration image of this number, by the input's name."""
         detector, size = self.detector, self.model.input_size
         planes, _ = detector.preprocess(self.split.image(self.indices[number]), size)
         batch, name = planes[None], detector.part_input(self.part)
@@ -94,29 +94,29 @@ class CalibrationInputs:
             return {name: batch}
         if not self.parts:
             files = zip(detector.part_names, self.model.files, strict=True)
-            self.parts = {part: loaded(detector, part, open_session(file, threads=1)) for part, file in files}
+            self.parts = {part: onnx_part(detector, part, open_session(file, threads=1)) for part, file in files}
         return {name: part_inputs(detector, self.parts, [batch], self.model)[self.part][0]}
 
 
-def loaded(detector: Detector, part: str, session: Any) -> OnnxPart:
-    """Return one of a detector's files, opened by ONNX Runtime, as a function."""
+def onnx_part(detector: Detector, part: str, session: Any) -> OnnxPart:
+    """Return an ONNX Runtime session of one of a detector's files as a function."""
     return OnnxPart(session, detector.part_input(part), list(detector.part_outputs(part)))
 
 
 @dataclass
 class CalibrationReader:
-    """Feeds calibration inputs to ONNX Runtime, all or a stretch of them; one at a time is in memory."""
+    """Reader of calibration inputs for ONNX Runtime, which holds one input in memory at a time."""
 
     feed: CalibrationInputs
     next: int = 0
     end: int | None = None
 
     def __len__(self) -> int:
-        """Return the number of images, rounded up: ONNX Runtime wants whole chunks."""
+        """Return the number of images, rounded up to whole chunks as ONNX Runtime requires."""
         return -(-len(self.feed.indices) // CHUNK) * CHUNK
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        """Begin a stretch."""
+        """Restrict the reader to a range of images."""
         self.next, self.end = start_index, end_index
 
     def get_next(self) -> dict[str, Floats] | None:

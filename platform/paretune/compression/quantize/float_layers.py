@@ -1,30 +1,43 @@
-"""Layers of a quantized ONNX file put back into float, without quantizing it anew.
+"""Layers of a quantized ONNX file put back into float, and the ranking of layers by the harm of quantization.
 
-A quantized file holds pairs of QuantizeLinear and DequantizeLinear around the nodes of the float file,
-which keep their names. So a layer is put back by taking its nodes from the float file; nothing is
-calibrated again, whichever tool has made the pairs.
+A quantized file holds pairs of QuantizeLinear and DequantizeLinear around the nodes of the float file, which keep
+their names. A layer is put back by taking its nodes from the float file; nothing is calibrated again, and it works for
+the files of every quantizer.
+
+For the ranking one layer is quantized at a time, with the ranges of the quantized file, and the boxes are compared.
+The reverse, all layers but one, costs as much and shows less: the harm of one layer would be the small difference of
+two large ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from graphlib import TopologicalSorter
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from paretune.compression.quantize.calibration import onnx_part
+from paretune.core.types import Detections, Floats, InputSize, Thresholds
+from paretune.detectors.base import Detector
+from paretune.evaluation.matching import IOU, overlap
+from paretune.runtimes.onnx_session import OnnxPart, open_session
+
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""Operators with a weight, their second input."""
+"""Operators whose second input is a weight."""
 _PASSING = (
     "Concat", "DepthToSpace", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Resize", "Slice",
     "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze",
 )  # fmt: skip
-"""Operators that only move values: a quantizer may put its pairs before them, for what reads them."""
+"""Operators that only move values; a quantizer may put the pairs of their readers before them."""
 
 
 def layers(graph: Any) -> dict[str, tuple[str, ...]]:
-    """Return the layers of a float graph: the name of the node with the weight → its own and its followers' names.
+    """Return the layers of a float graph: name of the node with the weight → names of all nodes of the layer.
 
-    What follows is the activation, the sum, the concatenation: all nodes without weights up to the next
-    layers. One that several layers feed belongs to the last of them; those before every layer go to the first.
+    The activation, sum or concatenation after a node, and all nodes without weights up to the next layers, belong to
+    the layer. A node that several layers feed belongs to the last of them, nodes before every layer to the first.
 
     Args:
         graph: an ``onnx.GraphProto`` whose nodes have names, in an order in which they can run.
@@ -35,12 +48,12 @@ def layers(graph: Any) -> dict[str, tuple[str, ...]]:
         return {}
     place = {name: number for number, name in enumerate(names)}
     owner: dict[str, int] = {}
-    found: dict[str, list[str]] = {name: [] for name in names}
+    members: dict[str, list[str]] = {name: [] for name in names}
     for node in graph.node:
-        mine = place.get(node.name, max((owner.get(entry, 0) for entry in node.input), default=0))
-        found[names[mine]].append(node.name)
-        owner |= dict.fromkeys(node.output, mine)
-    return {name: tuple(nodes) for name, nodes in found.items()}
+        layer = place.get(node.name, max((owner.get(entry, 0) for entry in node.input), default=0))
+        members[names[layer]].append(node.name)
+        owner |= dict.fromkeys(node.output, layer)
+    return {name: tuple(nodes) for name, nodes in members.items()}
 
 
 def _has_weight(node: Any, weights: Collection[str]) -> bool:
@@ -48,7 +61,7 @@ def _has_weight(node: Any, weights: Collection[str]) -> bool:
 
 
 def integer_layers(quantized: Any, source: Any) -> dict[str, tuple[str, ...]]:
-    """Return those layers of a float graph whose weights the quantized graph has as integers."""
+    """Return the layers of a float graph whose weights are integers in the quantized graph."""
     made = {output: node.op_type for node in quantized.node for output in node.output}
     integer = {node.name for node in quantized.node if made.get(_second(node)) == "DequantizeLinear"}
     return {name: nodes for name, nodes in layers(source).items() if name in integer}
@@ -59,15 +72,15 @@ def _second(node: Any) -> str | None:
 
 
 def mixed(quantized: Any, source: Any, kept: Collection[str]) -> Any:
-    """Return a quantized model in which some layers are those of the float model.
+    """Return a quantized model with some layers in float.
 
-    A node in float reads what lies before the quantizing of its input only where the node that makes it is in
-    float too: an integer kernel needs its output quantized.
+    A float node reads the tensor before a QuantizeLinear only if a float node makes it: an integer kernel needs its
+    output quantized.
 
     Args:
         quantized: an ``onnx.ModelProto``.
         source: the float model it was made from.
-        kept: names of layers; those without integer weights are in float in any case.
+        kept: names of the layers in float; layers without integer weights are in float anyway.
     """
     import onnx
 
@@ -97,7 +110,7 @@ def mixed(quantized: Any, source: Any, kept: Collection[str]) -> Any:
 
 
 def _float_nodes(quantized: Any, source: Any, kept: Collection[str]) -> set[str]:
-    """Return the names of the nodes in float: those of the layers, and what moves values for such nodes only."""
+    """Return the names of the float nodes: those of float layers, and nodes that move values for these only."""
     integer = integer_layers(quantized, source).keys() - set(kept)
     names = {node for layer, nodes in layers(source).items() if layer not in integer for node in nodes}
     readers: dict[str, list[str]] = {}
@@ -105,10 +118,10 @@ def _float_nodes(quantized: Any, source: Any, kept: Collection[str]) -> set[str]
         for name in node.input:
             readers.setdefault(name, []).append(node.name)
     for node in reversed(source.node):
-        mine = [reader for output in node.output for reader in readers.get(output, ())]
-        if node.op_type in _PASSING and mine:
+        own_readers = [reader for output in node.output for reader in readers.get(output, ())]
+        if node.op_type in _PASSING and own_readers:
             names.discard(node.name)
-            if names.issuperset(mine):
+            if names.issuperset(own_readers):
                 names.add(node.name)
     return names
 
@@ -122,7 +135,7 @@ def _copied(node: Any) -> Any:
 
 
 def _free_outputs(others: Iterable[Any], floats: Iterable[Any]) -> None:
-    """Let nodes in float make the graph's outputs themselves, where a DequantizeLinear has taken the name of one."""
+    """Rename tensors so that float nodes make the graph's outputs whose names a DequantizeLinear has taken."""
     wanted = {output for node in floats for output in node.output}
     before = {}
     for node in others:
@@ -139,7 +152,7 @@ def _free_outputs(others: Iterable[Any], floats: Iterable[Any]) -> None:
 
 
 def _pairs(nodes: Iterable[Any]) -> dict[str, str]:
-    """Return the tensor before a QuantizeLinear → the one after its DequantizeLinear."""
+    """Return name of the tensor before a QuantizeLinear → name of the tensor after its DequantizeLinear."""
     nodes = list(nodes)
     after = {node.input[0]: node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
     found: dict[str, str] = {}
@@ -153,7 +166,7 @@ def _added(own: dict[str, Any], tensor: Any, taken: Collection[str]) -> str:
     """Add a float tensor to those of the quantized graph.
 
     Returns:
-        Its name: another one where the quantizer has corrected it, or gives its name to what it makes of integers.
+        Its name, a new one if the quantizer has changed the tensor or uses the name for a dequantized one.
     """
     name, here = tensor.name, own.get(tensor.name)
     same = here is None or here.SerializeToString(deterministic=True) == tensor.SerializeToString(deterministic=True)
@@ -168,7 +181,7 @@ def _added(own: dict[str, Any], tensor: Any, taken: Collection[str]) -> str:
 
 
 def ordered(nodes: Sequence[Any], outputs: Iterable[str]) -> list[Any]:
-    """Return the nodes that the outputs need, in an order in which they can run."""
+    """Return the nodes that the outputs depend on, in an order in which they can run."""
     maker = {output: number for number, node in enumerate(nodes) for output in node.output}
     before: dict[int, list[int]] = {}
     waiting = [maker[output] for output in outputs]
@@ -178,3 +191,100 @@ def ordered(nodes: Sequence[Any], outputs: Iterable[str]) -> list[Any]:
             before[number] = [maker[name] for name in nodes[number].input if name in maker]
             waiting.extend(before[number])
     return [nodes[number] for number in TopologicalSorter(before).static_order()]
+
+
+IMAGES = 8
+"""Number of calibration images that layers are compared on."""
+
+
+SensitiveLayer = tuple[str, str]
+"""Name of a detector's part, and name of the node with the weight in its file."""
+
+
+def rank(
+    detector: Detector,
+    size: InputSize,
+    floats: Mapping[str, Path],
+    quantized: Mapping[str, Path],
+    images: Sequence[Floats],
+    *,
+    exact: bool = False,
+) -> list[SensitiveLayer]:
+    """Return the quantized layers of a detector, the most harmful for its boxes first.
+
+    The harm is 1 - ``agreement`` with the detections of the float files, a mean over images; among equal ones the
+    relative error of the raw maps decides.
+
+    Args:
+        detector: of the files.
+        size: of the input.
+        floats: float file of each part.
+        quantized: quantized file of each part.
+        images: network inputs, each (1, 3, H, W).
+        exact: compute without this CPU's integer kernels, whose sums overflow without VNNI; for files that will run on
+            another device.
+    """
+    import onnx
+
+    plain = {part: onnx_part(detector, part, open_session(file, threads=1)) for part, file in floats.items()}
+    wanted = [detector.run(plain, image, size) for image in images]
+    found: list[tuple[tuple[float, float], SensitiveLayer]] = []
+    for part, file in quantized.items():
+        integer, source = onnx.load(file), onnx.load(floats[part])
+        names = integer_layers(integer.graph, source.graph).keys()
+        for layer in names:
+            single = mixed(integer, source, names - {layer})
+            parts = {**plain, part: _opened(detector, part, single, file, exact=exact)}
+            got = [detector.run(parts, image, size) for image in images]
+            found.append((_harm(detector, size, wanted, got), (part, layer)))
+    return [layer for _, layer in sorted(found, key=lambda entry: entry[0], reverse=True)]
+
+
+def _opened(detector: Detector, part: str, model: Any, beside: Path, *, exact: bool) -> OnnxPart:
+    """Return a model opened by ONNX Runtime through a temporary file."""
+    import onnx
+
+    file = beside.with_suffix(".single.onnx")
+    try:
+        onnx.save(model, file)
+        return onnx_part(detector, part, open_session(file, threads=1, exact=exact))
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _harm(
+    detector: Detector, size: InputSize, wanted: Sequence[tuple[Floats, ...]], got: Sequence[tuple[Floats, ...]]
+) -> tuple[float, float]:
+    """Return 1 - agreement of the boxes, and the relative error of the raw maps, both as means over images."""
+    boxes: list[float] = []
+    maps: list[float] = []
+    for one, other in zip(wanted, got, strict=True):
+        pairs = zip(detector.decode(one, size, Thresholds()), detector.decode(other, size, Thresholds()), strict=True)
+        boxes.extend(1 - agreement(a, b) for a, b in pairs)
+        maps.extend(_error(a, b) for a, b in zip(one, other, strict=True))
+    return round(float(np.mean(boxes)) if boxes else 0.0, 9), float(np.mean(maps))
+
+
+def _error(wanted: Floats, got: Floats) -> float:
+    return float(np.linalg.norm(wanted - got) / max(float(np.linalg.norm(wanted)), 1e-12))
+
+
+def agreement(one: Detections, other: Detections) -> float:
+    """Return the agreement of two sets of detections of one image, from 0 to 1.
+
+    Boxes of one class are matched, best score first, at IoU 0.5. Each pair counts its overlap times the lower of its
+    two scores, twice, divided by the sum of all scores of both sets. A box with a low score therefore weighs little,
+    and missing, additional, moved and uncertain boxes all lower the agreement.
+    """
+    total = float(one.scores.sum() + other.scores.sum())
+    if total == 0:
+        return 1.0
+    overlaps = overlap(one.boxes, other.boxes, np.zeros(len(other.boxes), bool))
+    overlaps[(one.labels[:, None] != other.labels[None]) | (overlaps < IOU)] = 0
+    shared = 0.0
+    for row in np.flatnonzero(overlaps.any(axis=1)):
+        column = int(overlaps[row].argmax())
+        if overlaps[row, column] > 0:
+            shared += float(overlaps[row, column]) * float(min(one.scores[row], other.scores[column]))
+            overlaps[:, column] = 0
+    return 2 * shared / total

@@ -1,6 +1,6 @@
-"""Static INT8 by NNCF (https://github.com/openvinotoolkit/nncf), made for OpenVINO: an extra of its own.
+"""Static INT8 by NNCF (https://github.com/openvinotoolkit/nncf), made for OpenVINO; an optional package.
 
-Biases are corrected by the mean error of each layer's outputs (Nagel et al., Data-Free Quantization Through
+It corrects biases by the mean error of each layer's outputs (Nagel et al., Data-Free Quantization Through
 Weight Equalization and Bias Correction, ICCV 2019, arXiv:1906.04721).
 """
 
@@ -21,7 +21,7 @@ _LOGGERS = ("nncf", "torch.utils.cpp_extension")
 
 
 def library() -> Any:
-    """Import NNCF with its telemetry off, and without its class for everybody's loggers."""
+    """Import NNCF with its telemetry off, and restore the class of loggers, which it replaces."""
     os.environ.setdefault("NNCF_CI", "1")
     usual = logging.getLoggerClass()
     try:
@@ -43,16 +43,16 @@ def static(
     signed: bool,
     floats: Collection[str],
 ) -> None:
-    """Write a file with pairs of QuantizeLinear and DequantizeLinear, as NNCF places them: where OpenVINO needs them.
+    """Write a file in static INT8, with pairs of QuantizeLinear and DequantizeLinear placed by NNCF for OpenVINO.
 
     Args:
-        prepared: see ``quantize_onnx.prepare``.
-        file: where to write.
-        feed: the inputs that ranges are taken from.
-        percentile: ranges hold all but one value in ten thousand of an image, a mean over images.
+        prepared: float file, see ``onnx_quantizers.prepare``.
+        file: the file to write.
+        feed: inputs that ranges are measured on.
+        percentile: ranges leave out one value in ten thousand of each image, and are means over images.
         per_channel: a scale for each output channel of a weight.
         weight_bits: 8, or 7 for half the range of the weights.
-        signed: for TensorRT, which reads activations only with zero points of 0; else they are unsigned.
+        signed: for TensorRT, which reads activations only with zero points of 0; otherwise they are unsigned.
         floats: names of nodes that stay in float.
     """
     import onnx
@@ -83,10 +83,10 @@ def static(
 
 
 def unsigned(model: Any) -> None:
-    """Let activations be unsigned integers, in place: the same values, the zero moved by 128.
+    """Convert activations to unsigned integers in place: equal values, with zero points moved by 128.
 
-    With signed ones that have a zero point OpenVINO's integer kernels for AVX2 compute something else (2026.4: an
-    error of 58 % where this has 1 %), and ONNX Runtime is slower than in float.
+    With signed activations that have a zero point OpenVINO's integer kernels for AVX2 are wrong (2026.4: an error of
+    58 % instead of 1 %), and ONNX Runtime is slower than in float.
     """
     import onnx
     from onnx import numpy_helper
@@ -101,7 +101,7 @@ def unsigned(model: Any) -> None:
 
 
 def to_signed(model: Any) -> None:
-    """Let symmetric activations that NNCF made unsigned be signed, in place: half as many steps for the same range."""
+    """Convert symmetric unsigned activations to signed ones in place, with half as many steps in the range."""
     import onnx
     from onnx import numpy_helper
 
@@ -117,7 +117,7 @@ def to_signed(model: Any) -> None:
 
 
 def _forget_integers(graph: Any) -> None:
-    """Remove what a graph notes of its integer tensors' types, which are others now."""
+    """Remove the types of integer tensors from a graph, which have changed."""
     import onnx
 
     integers = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)

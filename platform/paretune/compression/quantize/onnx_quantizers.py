@@ -1,4 +1,4 @@
-"""Quantizing an ONNX file: static INT8 by ONNX Runtime, integers at run time, small weights, half precision."""
+"""Quantizers of an ONNX file: static INT8 by ONNX Runtime, dynamic INT8, INT8 weights, and half precision."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from paretune.runtimes.onnx_session import PROVIDER, library
 from paretune.system.silence import quiet
 
 PERCENTILE = 99.99
-"""Share of an activation's values that a range by percentile holds."""
+"""Share of an activation's values inside its range, in percent, for method percentile."""
 _SMALL = ("QuantizeLinear", "DequantizeLinear", "ConvInteger", "MatMulInteger")
 
 
 @cache
 def safe_bits() -> int:
-    """Return how many bits a weight may have on this CPU: 8, or 7 where products of 8-bit integers overflow.
+    """Return the number of bits of a weight on this CPU: 8, or 7 if products of 8-bit integers overflow.
 
-    x86 without VNNI adds up pairs of products in 16 bits (VPMADDUBSW), under every runtime: a sum then is as
-    little as half of what it should be. It is tried out: a convolution of the largest values.
+    x86 without VNNI adds pairs of products in 16 bits (VPMADDUBSW), on every runtime; a sum can then be half of its
+    true value. The test is a convolution of the largest values.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -60,12 +60,12 @@ def safe_bits() -> int:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(model.SerializeToString(), options, providers=[PROVIDER])
-    (found,) = session.run(None, {"images": np.ones(shape, np.float32)})
-    return 7 if found.min() < 0.9 * channels else 8
+    (sums,) = session.run(None, {"images": np.ones(shape, np.float32)})
+    return 7 if sums.min() < 0.9 * channels else 8
 
 
 def prepare(source: Path, prepared: Path) -> None:
-    """Write a file as quantizers want it: shapes known, constants folded, batch norms merged, every node named."""
+    """Write a file prepared for quantizers: shapes inferred, constants and batch norms folded, every node named."""
     import onnx
 
     library()
@@ -76,7 +76,25 @@ def prepare(source: Path, prepared: Path) -> None:
     model = onnx.load(prepared)
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{number}"
+    _close_names(model.graph)
     onnx.save(model, prepared)
+
+
+def _close_names(graph: Any) -> None:
+    """End the name of every constant in a full stop where another tensor has that name with a number behind it.
+
+    ONNX Runtime's quantizer copies a bias that two nodes share, and names the copies ``val_170``, ``val_171`` for
+    ``val_17`` without a look at the tensors that nodes make: the file then computes something else, or does not load.
+    """
+    taken = {name.rstrip("0123456789") for node in graph.node for name in node.output}
+    renamed = {}
+    for tensor in graph.initializer:
+        if tensor.name.rstrip("0123456789") in taken:
+            old = tensor.name
+            renamed[old] = tensor.name = f"{old}."
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)
 
 
 def static(
@@ -90,16 +108,16 @@ def static(
     signed: bool,
     floats: Collection[str],
 ) -> None:
-    """Write a file with pairs of QuantizeLinear and DequantizeLinear, as ONNX Runtime places them.
+    """Write a file in static INT8, with pairs of QuantizeLinear and DequantizeLinear placed by ONNX Runtime.
 
-    Weights are signed; activations are unsigned, for with both signed x86 is slower than in float, or signed with zero
-    points of 0 and biases in float, all that TensorRT reads.
+    Weights are signed. Activations are unsigned, since with both signed x86 is slower than in float; for TensorRT they
+    are signed with zero points of 0 and biases in float, the only form that it reads.
 
     Args:
-        prepared: see ``prepare``.
-        file: where to write.
-        feed: the inputs that ranges are taken from.
-        percentile: ranges hold all but one value in ten thousand, not all.
+        prepared: float file, see ``prepare``.
+        file: the file to write.
+        feed: inputs that ranges are measured on.
+        percentile: ranges leave out one value in ten thousand.
         per_channel: a scale for each output channel of a weight.
         weight_bits: 8 or 7.
         signed: for TensorRT.
@@ -108,9 +126,8 @@ def static(
     library()
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    # Its default takes the histogram of |x|, which fails on an activation that hardly varies around a
-    # large value. The stride works for every method in spite of its name: without it, every activation
-    # of every image is held in memory at once.
+    # By default the histogram is of |x|, which fails for an activation that hardly varies around a large value. The
+    # stride works for every method in spite of its name; without it, the activations of all images are in memory.
     cut = {"CalibPercentile": PERCENTILE, "CalibTensorRangeSymmetric": False, "CalibStridedMinMax": CHUNK}
     plain = {"ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False}
     with quiet(""):
@@ -130,7 +147,7 @@ def static(
 
 
 def dynamic(prepared: Path, file: Path, *, per_channel: bool, floats: Collection[str]) -> None:
-    """Write a file whose activations become integers while it runs: of matrix products and convolutions."""
+    """Write a file in dynamic INT8: inputs of matrix products and convolutions are quantized during inference."""
     library()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -145,7 +162,7 @@ def dynamic(prepared: Path, file: Path, *, per_channel: bool, floats: Collection
 
 
 def weights_only(source: Path, file: Path, *, per_channel: bool, floats: Collection[str]) -> None:
-    """Write a file whose weights are signed 8-bit integers, and floats again before they are used."""
+    """Write a file whose weights are signed 8-bit integers, converted to floats before use."""
     import onnx
     from onnx import numpy_helper
 
@@ -175,9 +192,9 @@ def weights_only(source: Path, file: Path, *, per_channel: bool, floats: Collect
 
 
 def integers_of(weight: Floats, axis: int | None) -> tuple[np.ndarray[Any, Any], Floats]:
-    """Return a weight as signed 8-bit integers and their scale, one for each entry along an axis or one for all.
+    """Return a weight as signed 8-bit integers, and one scale for each entry along an axis or for all.
 
-    The largest magnitude becomes 127; what is all zeros has the scale 1.
+    The largest magnitude becomes 127; zeros have the scale 1.
     """
     others = tuple(dim for dim in range(weight.ndim) if dim != axis)
     largest = np.abs(weight).max(axis=others, keepdims=True)
@@ -187,7 +204,7 @@ def integers_of(weight: Floats, axis: int | None) -> tuple[np.ndarray[Any, Any],
 
 
 def _channel_axis(node: Any, dimensions: int) -> int:
-    """Return the dimension of the output channels in the weight of a node, which has so many."""
+    """Return the dimension of the output channels in a node's weight of this many dimensions."""
     if node.op_type == "Gemm":
         transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
         return 0 if transposed else 1
@@ -195,7 +212,7 @@ def _channel_axis(node: Any, dimensions: int) -> int:
 
 
 def half(source: Path, file: Path) -> None:
-    """Write a file that computes in 16-bit floats between inputs and outputs of 32 bits."""
+    """Write a file that computes in 16-bit floats, with inputs and outputs of 32 bits."""
     import onnx
 
     library()
@@ -205,25 +222,25 @@ def half(source: Path, file: Path) -> None:
         made = convert_float_to_float16(onnx.load(source), keep_io_types=True)
     nodes = ordered(made.graph.node, [output.name for output in made.graph.output])
     del made.graph.node[:]
-    made.graph.node.extend(nodes)  # it appends its casts
+    made.graph.node.extend(nodes)  # the conversion appends its casts
     onnx.save(made, file)
 
 
 def small_operators(file: Path) -> Counter[str]:
-    """Count what in a file is smaller than 32-bit floats: operators on integers, and weights of 16 bits (``half``)."""
+    """Return the number of a file's integer operators by type, and of 16-bit weights as ``half``."""
     import onnx
 
     graph = onnx.load(file).graph
-    found = Counter(node.op_type for node in graph.node if node.op_type in _SMALL)
-    found["half"] += sum(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.initializer)
-    return +found
+    counts = Counter(node.op_type for node in graph.node if node.op_type in _SMALL)
+    counts["half"] += sum(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.initializer)
+    return +counts
 
 
 def last_convolutions(graph: Any) -> list[str]:
-    """Return the names of the nodes from the graph's last outputs back to the convolutions that feed them, with those.
+    """Return the names of the last convolutions, and of the nodes between them and the graph's last outputs.
 
-    An output that a node of the graph reads is none of the last: Faster R-CNN's regions are pooled from maps that
-    its own predictors read too.
+    An output that a node of the graph reads is not a last one: Faster R-CNN pools regions from maps that its own
+    predictors read too.
 
     Args:
         graph: an ``onnx.GraphProto`` whose nodes have names.

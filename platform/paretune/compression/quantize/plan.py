@@ -1,4 +1,4 @@
-"""Ways to quantize a detector's files: each makes new files from the float ones."""
+"""One way to quantize a detector, and the files that it makes from the float ones."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ import numpy as np
 
 from paretune.compression.base import Context
 from paretune.compression.export import TrainingInputs, training_images
+from paretune.compression.quantize import float_layers
 from paretune.compression.quantize import onnx_quantizers as quantize_onnx
-from paretune.compression.quantize import sensitivity
-from paretune.compression.quantize.calibration import CalibrationInputs, calibration_facts, loaded
-from paretune.compression.quantize.float_layers import mixed
-from paretune.compression.quantize.sensitivity import SensitiveLayer
+from paretune.compression.quantize.calibration import CalibrationInputs, calibration_facts, onnx_part
+from paretune.compression.quantize.float_layers import SensitiveLayer, mixed
 from paretune.core.model import Model
 from paretune.runtimes.onnx_session import open_session
 
@@ -26,17 +25,17 @@ Scheme = Literal["int8", "int8_dynamic", "weight_only", "fp16"]
 Tool = Literal["onnxruntime", "nncf"]
 Method = Literal["minmax", "percentile"]
 Files = Mapping[str, Path]
-"""The file of each part of a detector."""
+"""Name of a detector's part → its file."""
 
 CALIBRATION = "paretune.calibration"
-"""Key of the file's metadata under which the images are named that the ranges were taken from."""
+"""Key of the file's metadata for the images that ranges were measured on."""
 KEPT = "paretune.float"
-"""Key under which the layers are named that stay in float because they do harm as integers."""
+"""Key of the file's metadata for the layers that stay in float because quantization harms them."""
 
 
 @dataclass(frozen=True)
 class QuantizationPlan:
-    """One way to quantize; the fields are the step's."""
+    """One way to quantize, by fields of the step ``quantize``."""
 
     scheme: Scheme
     tool: Tool
@@ -48,7 +47,7 @@ class QuantizationPlan:
 
     @property
     def label(self) -> str:
-        """Return it in a few words."""
+        """Return a short description."""
         if self.scheme != "int8":
             return self.scheme
         words = [f"{self.tool} {self.method}"]
@@ -59,25 +58,25 @@ class QuantizationPlan:
 
 
 def in_float(count: int) -> str:
-    """Return ``1 layer in float`` or the like."""
+    """Return a count in words, such as ``1 layer in float``."""
     return f"{count} {'layer' if count == 1 else 'layers'} in float"
 
 
 @dataclass(frozen=True)
 class QuantizationFiles:
-    """Files of one detector that are quantized in one way or another."""
+    """Float files of one detector, and the quantized files made from them."""
 
     model: Model
     context: Context
     indices: Sequence[int]
-    """Calibration images, of the training split."""
+    """Indices of the calibration images in the training split."""
     folder: Path
-    """Where the files go: one that is thrown away."""
+    """Temporary folder that receives the files."""
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     @cached_property
     def floats(self) -> Files:
-        """The float files, as quantizers want them."""
+        """Float files prepared for quantizers."""
         files = self._new_files("float")
         for source, file in zip(self.model.files, files.values(), strict=True):
             quantize_onnx.prepare(source, file)
@@ -85,11 +84,11 @@ class QuantizationFiles:
 
     @property
     def signed(self) -> bool:
-        """Whether what will run the files reads signed integers only."""
+        """Whether the runtime of the files reads signed integers only."""
         return self.context.runtime is not None and self.context.runtime.signed_int8
 
     def make(self, plan: QuantizationPlan) -> Files:
-        """Quantize the float files."""
+        """Return new files, quantized from the float files."""
         import onnx
 
         files = self._new_files(plan.scheme)
@@ -107,7 +106,7 @@ class QuantizationFiles:
         return self.with_floats(files, self.ranked(files)[: plan.keep_float]) if plan.keep_float else files
 
     def _static(self, plan: QuantizationPlan, part: str, file: Path, outputs: Collection[str]) -> None:
-        """Write one file in static INT8 that names the images its ranges come from."""
+        """Write one file in static INT8; its metadata names the calibration images."""
         split = self.context.data.splits["train"]
         feed = CalibrationInputs(split, self.indices, self.context.detector, self.model, part)
         if plan.tool == "nncf":
@@ -125,35 +124,35 @@ class QuantizationFiles:
             floats=outputs,
         )
         facts = calibration_facts(self.context, self.indices, plan.method, plan.tool, plan.weight_bits)
-        _tell(file, CALIBRATION, facts)
+        _write_metadata(file, CALIBRATION, facts)
 
     def ranked(self, files: Files) -> list[SensitiveLayer]:
-        """Return the integer layers of quantized files, the most harmful first."""
+        """Return the quantized layers, the most harmful first."""
         self.context.progress("quantize: comparing layers")
-        images = list(TrainingInputs(self.model, self.context, self.indices[: sensitivity.IMAGES]))
+        images = list(TrainingInputs(self.model, self.context, self.indices[: float_layers.IMAGES]))
         detector, size = self.context.detector, self.model.input_size
-        return sensitivity.rank(detector, size, self.floats, files, images, exact=self.signed)
+        return float_layers.rank(detector, size, self.floats, files, images, exact=self.signed)
 
     def with_floats(self, files: Files, kept: Sequence[SensitiveLayer]) -> Files:
-        """Return quantized files with some layers put back into float, besides those that are there already."""
+        """Return quantized files with some more layers put back into float."""
         import onnx
 
-        found = self._new_files("mixed")
-        for part, file in found.items():
+        files_with_floats = self._new_files("mixed")
+        for part, file in files_with_floats.items():
             integer, source = onnx.load(files[part]), onnx.load(self.floats[part])
             names = [layer for owner, layer in kept if owner == part]
             onnx.save(mixed(integer, source, names), file)
-            _tell(file, KEPT, [*(told(file, KEPT) or ()), *names])
-        return found
+            _write_metadata(file, KEPT, [*(read_metadata(file, KEPT) or ()), *names])
+        return files_with_floats
 
     def check_finite(self, files: Files, scheme: str) -> None:
         """Run the files on a training image.
 
         Raises:
-            RuntimeError: an output is not finite; it is named.
+            RuntimeError: an output is not finite; the message names it.
         """
         detector, size = self.context.detector, self.model.input_size
-        parts = {part: loaded(detector, part, open_session(file, threads=1)) for part, file in files.items()}
+        parts = {part: onnx_part(detector, part, open_session(file, threads=1)) for part, file in files.items()}
         (image,) = training_images(self.model, self.context, 1)
         for name, raw in zip(detector.raw_names(), detector.run(parts, image, size), strict=True):
             if not np.isfinite(raw).all():
@@ -164,19 +163,19 @@ class QuantizationFiles:
         return {part: self.folder / f"{number}.{kind}.{part}.onnx" for part in self.context.detector.part_names}
 
 
-def told(file: Path, key: str) -> Any:
-    """Return facts out of a file's metadata; None where there are none."""
+def read_metadata(file: Path, key: str) -> Any:
+    """Return the value of a key in a file's metadata; None if it is missing."""
     import onnx
 
-    found = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
-    return json.loads(found[key]) if key in found else None
+    entries = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+    return json.loads(entries[key]) if key in entries else None
 
 
-def _tell(file: Path, key: str, facts: Any) -> None:
-    """Write facts into a file's metadata, in place of those of the same key."""
+def _write_metadata(file: Path, key: str, facts: Any) -> None:
+    """Write a value into a file's metadata, replacing an earlier one of the same key."""
     import onnx
 
     model = onnx.load(file)
-    found = {entry.key: entry.value for entry in model.metadata_props}
-    onnx.helper.set_model_props(model, found | {key: json.dumps(facts)})
+    entries = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, entries | {key: json.dumps(facts)})
     onnx.save(model, file)

@@ -1,8 +1,11 @@
-"""Quantization of an ONNX file: INT8 in several ways, 16 bits, and a guard over what is lost.
+"""Quantization of an ONNX file or a torch network: INT8 by several schemes, 16-bit floats, and an accuracy guard.
 
-Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
-Inference, CVPR 2018 (arXiv:1712.05877). Entropy calibration is not offered: in ONNX Runtime it equals the
-smallest and largest value.
+Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, CVPR 2018
+(arXiv:1712.05877). Entropy calibration is not offered: in ONNX Runtime it equals the smallest and largest value.
+
+``plan`` makes the files of one way to quantize, by ``onnx_quantizers`` or ``nncf`` with the inputs of ``calibration``;
+``float_layers`` puts sensitive layers back into float; ``accuracy_guard`` chooses among several ways; ``torch_int8``
+quantizes for a runtime that loads torch networks.
 """
 
 from __future__ import annotations
@@ -19,10 +22,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from paretune.compression.base import Context, Step
-from paretune.compression.quantize.accuracy_guard import Candidate, GuardResult, climb, judge
+from paretune.compression.quantize.accuracy_guard import Candidate, GuardResult, evaluate_map, try_candidates
 from paretune.compression.quantize.calibration import calibration_images
 from paretune.compression.quantize.onnx_quantizers import safe_bits, small_operators
-from paretune.compression.quantize.onnxruntime_threads import on_own_cores
 from paretune.compression.quantize.plan import (
     CALIBRATION,
     Files,
@@ -32,17 +34,17 @@ from paretune.compression.quantize.plan import (
     Scheme,
     Tool,
     in_float,
-    told,
+    read_metadata,
 )
 from paretune.core.errors import UserError
 from paretune.core.model import Accepted, Format, Model
 from paretune.core.target import Target
 from paretune.runtimes.base import Runtime
-from paretune.runtimes.onnx_session import part_file
+from paretune.runtimes.onnx_session import part_file, process_cores_only
 
 
 class Quantize(Step):
-    """Turn weights, and activations with ranges from training images, into 8-bit integers or 16-bit floats."""
+    """Convert weights, and activations with ranges from training images, to 8-bit integers or 16-bit floats."""
 
     name: ClassVar[str] = "quantize"
     accepts: ClassVar[Accepted] = "either"
@@ -50,32 +52,32 @@ class Quantize(Step):
     final: ClassVar[bool] = True
 
     scheme: Scheme = "int8"
-    """int8: weights and activations, with ranges known beforehand. int8_dynamic: the same, with ranges taken while it
-    runs. weight_only: weights alone, int8 on disk, computed in float. fp16: 16-bit floats. The last two make a
-    file smaller and a CPU no faster."""
+    """int8: weights and activations, with ranges measured beforehand. int8_dynamic: weights and activations, with
+    ranges measured during inference. weight_only: int8 weights, computed in float. fp16: 16-bit floats. The last two
+    make the file smaller, but a CPU no faster."""
     tool: Tool = "onnxruntime"
-    """What places the integers for scheme int8: ONNX Runtime's quantizer, or NNCF, which also corrects biases
-    (`pip install 'paretune[nncf]'`). Either's file runs on ONNX Runtime and OpenVINO, or on TensorRT where that is the
-    recipe's runtime or provider: integers are signed and symmetric then, as it alone reads them."""
+    """Quantizer for scheme int8: ONNX Runtime's, or NNCF, which also corrects biases (`pip install 'paretune[nncf]'`).
+    Files of both run on ONNX Runtime and OpenVINO; for a recipe that runs on TensorRT integers are signed and
+    symmetric, the only form that it reads."""
     images: int = Field(default=64, ge=1, le=100_000)
-    """Images of the training split that the ranges are taken from, drawn by the seed so that every class is seen."""
+    """Number of training images that ranges are measured on, drawn by the seed so that every class occurs."""
     method: Method = "minmax"
-    """The range of an activation: its smallest and largest value, or all but one value in ten thousand."""
+    """Range of an activation: minmax from its smallest to its largest value, percentile without one in ten thousand."""
     per_channel: bool = True
-    """A scale for each output channel of a weight, not one for all of them."""
+    """Whether every output channel of a weight has its own scale."""
     weight_bits: Literal["auto", 7, 8] = "auto"
-    """Bits of a weight for scheme int8. An x86 CPU without VNNI adds up pairs of products in 16 bits, which 8-bit
-    weights overflow: sums are then far too small. auto tries this machine's CPU: 7 bits where it does so, else 8, as on
-    every GPU. On a runtime of torch they are 7."""
+    """Bits of a weight for scheme int8. An x86 CPU without VNNI adds pairs of products in 16 bits, which overflow with
+    8-bit weights and make sums far too small. auto tests this machine's CPU and takes 7 bits if it overflows, else 8,
+    as on every GPU. Runtimes of torch use 7."""
     float_outputs: bool = True
-    """Keep the last convolutions, whose outputs are boxes and scores, in float; fp16 is of all of them."""
+    """Keep the last convolutions, whose outputs are boxes and scores, in float; scheme fp16 converts them too."""
     keep_float: int = Field(default=0, ge=0, le=100_000)
-    """Layers that stay in float for scheme int8: those that harm the boxes most when they alone are quantized. Not on a
-    runtime of torch."""
+    """Number of layers that stay in float for scheme int8: those that harm the boxes most when they alone are
+    quantized. Not for runtimes of torch."""
     max_drop: float | None = Field(default=None, ge=0, le=1)
-    """Most map that may be lost on the validation split, as a fraction (0.003 is 0.3 points). Where more is lost,
-    other ways of int8 are tried: minmax, percentile, NNCF, 1, 2, 4, … more layers in float; if none keeps it, the
-    file stays as it was. Not on a runtime of torch."""
+    """Largest loss of map allowed on the validation split, as a fraction (0.003 is 0.3 points). If quantization loses
+    more, other ways of int8 are tried: minmax, percentile, NNCF, 1, 2, 4, … more layers in float; if all lose more, the
+    file stays unchanged. Not for runtimes of torch."""
 
     @model_validator(mode="after")
     def _check_fields(self) -> Quantize:
@@ -87,30 +89,30 @@ class Quantize(Step):
         return self
 
     def unsupported_fields(self, loaded: Format) -> dict[str, str]:
-        """Name what only quantizers of files do, where the runtime loads a torch network."""
-        if loaded == "onnx":
+        """Return the fields that only quantizers of files support, where the runtime loads a torch network."""
+        if loaded != "torch":
             return {}
         files_only = {"scheme": "int8", "tool": "onnxruntime", "keep_float": 0, "max_drop": None}
-        found = {
+        unsupported = {
             field: f"{field} is of exported files, and none is made for a runtime of torch"
             for field, plain in files_only.items()
             if getattr(self, field) != plain
         }
         if self.weight_bits == 8:
-            found["weight_bits"] = "INT8 layers of torch have 7 bits of a weight, which no CPU overflows"
-        return found
+            unsupported["weight_bits"] = "INT8 layers of torch have 7 bits of a weight, which no CPU overflows"
+        return unsupported
 
     def unsupported_reason(self, runtime: Runtime, target: Target) -> str | None:
-        """Tell that the runtime would compute it in something else, or not at all."""
+        """Return why the runtime would not compute in this scheme, or None."""
         return runtime.scheme_unsupported_reason(self.scheme, target)
 
-    def apply(self, model: Model, context: Context) -> Model:
-        """Quantize a copy of the files, or of the network where the runtime is torch's own.
+    def _apply(self, model: Model, context: Context) -> Model:
+        """Quantize a copy of the files, or of the network where the runtime loads torch networks.
 
         Raises:
-            UserError: the file is quantized already, the calibration images are each of one colour, NNCF is not
-                installed, or the guard finds no objects to judge by.
-            RuntimeError: nothing in the file could be quantized, or what comes out is not finite.
+            UserError: the model is quantized already, every calibration image has one colour, NNCF is not installed,
+                or the validation split has no objects for the guard.
+            RuntimeError: nothing in the file could be quantized, or an output is not finite.
         """
         if self.name in model.history:
             raise UserError("quantize: the model is quantized already; name the step once")
@@ -118,19 +120,18 @@ class Quantize(Step):
             raise UserError("quantize: tool nncf is not installed (pip install 'paretune[nncf]')")
         if model.network is not None:
             return self._in_torch(model, context)
-        same = replace(model, history=(*model.history, self.name))
-        with tempfile.TemporaryDirectory(dir=context.workdir, prefix="quantize-") as folder, on_own_cores():
+        with tempfile.TemporaryDirectory(dir=context.workdir, prefix="quantize-") as folder, process_cores_only():
             work = QuantizationFiles(model, context, self._images(context), Path(folder))
             outcome = self._outcome(work)
             if outcome.files is None:
-                return same.noted(*outcome.notes)
+                return model.unchanged("; ".join(outcome.notes))
             work.check_finite(outcome.files, self.scheme)
             files = {}
             for part, file in outcome.files.items():
                 files[part] = file.replace(context.workdir / f"{Path(part_file(part)).stem}.{self.scheme}.onnx")
         notes = (*outcome.notes, *self._notes(model, files, len(work.indices)))
         file = files.pop(context.detector.part_names[0])
-        return replace(same, file=file, more=files, calibration=told(file, CALIBRATION)).noted(*notes)
+        return replace(model, file=file, more=files, calibration=read_metadata(file, CALIBRATION)).noted(*notes)
 
     def _in_torch(self, model: Model, context: Context) -> Model:
         """Quantize a torch network."""
@@ -138,8 +139,7 @@ class Quantize(Step):
 
         indices = self._images(context)
         fields: dict[str, Any] = self.model_dump(include={"per_channel", "method", "float_outputs"})
-        made = quantize_model(model, context, indices, **fields)
-        return replace(made, history=(*model.history, self.name)).noted(*self._few(len(indices)))
+        return quantize_model(model, context, indices, **fields).noted(*self._few_images_note(len(indices)))
 
     def _plan(self, work: QuantizationFiles) -> QuantizationPlan:
         bits = _safe_bits(work) if self.weight_bits == "auto" else self.weight_bits
@@ -153,7 +153,7 @@ class Quantize(Step):
         return calibration_images(context.data.splits["train"], self.images, context.seed)
 
     def _outcome(self, work: QuantizationFiles) -> GuardResult:
-        """Quantize as asked, or as the guard allows.
+        """Return the quantized files: of the plain way, or of the one that the accuracy guard chooses.
 
         Raises:
             RuntimeError: nothing could be quantized.
@@ -168,49 +168,51 @@ class Quantize(Step):
             )
         if self.max_drop is None:
             return GuardResult(first, ())
-        rungs = [Candidate(plan.label, lambda: first)]
-        rungs += [Candidate(other.label, partial(work.make, other)) for other in self._others(plan, _safe_bits(work))]
-        judged = partial(judge, work.model, work.context, work.folder / "judged")
-        return climb(rungs, partial(self._further, work), judged, self.max_drop, work.context.progress)
+        candidates = [Candidate(plan.label, lambda: first)]
+        candidates += [
+            Candidate(other.label, partial(work.make, other)) for other in self._others(plan, _safe_bits(work))
+        ]
+        map_of = partial(evaluate_map, work.model, work.context, work.folder / "evaluated")
+        return try_candidates(candidates, partial(self._further, work), map_of, self.max_drop, work.context.progress)
 
     def _others(self, first: QuantizationPlan, bits: int) -> list[QuantizationPlan]:
-        """Return further ways of static INT8, the plainest first."""
+        """Return further ways to quantize to static INT8, the plainest first."""
         if self.scheme != "int8":
             return []
         plain = replace(first, tool="onnxruntime", method="minmax", per_channel=True, weight_bits=bits)
-        found = [plain, replace(plain, method="percentile")]
-        found += [] if find_spec("nncf") is None else [replace(plain, tool="nncf")]
-        return [plan for plan in found if plan != first]
+        plans = [plain, replace(plain, method="percentile")]
+        plans += [] if find_spec("nncf") is None else [replace(plain, tool="nncf")]
+        return [plan for plan in plans if plan != first]
 
-    def _further(self, work: QuantizationFiles, rung: Candidate, files: Files) -> Iterator[Candidate]:
-        """Give ever more layers back to float: 1, 2, 4, 8 layers and so on."""
+    def _further(self, work: QuantizationFiles, base: Candidate, files: Files) -> Iterator[Candidate]:
+        """Yield candidates with more and more layers in float: 1, 2, 4, 8 and so on."""
         if self.scheme != "int8":
             return
         order, count = work.ranked(files), 1
         while count < len(order):
-            label = f"{rung.label}, {in_float(count)}"
+            label = f"{base.label}, {in_float(count)}"
             yield Candidate(label, partial(work.with_floats, files, order[:count]))
             count *= 2
 
     def _notes(self, model: Model, files: Files, images: int) -> list[str]:
-        """Return what a reader must know of the files."""
-        notes = self._few(images)
+        """Return the notes on the files."""
+        notes = self._few_images_note(images)
         if self.scheme == "int8_dynamic":
             kinds = sum((small_operators(file) for file in files.values()), Counter[str]())
             convolutions, products = kinds["ConvInteger"], kinds["MatMulInteger"]
             notes.append(f"quantize: {convolutions} convolutions and {products} matrix products work on integers")
-        before, after = (sum(file.stat().st_size for file in found) for found in (model.files, files.values()))
+        before, after = (sum(file.stat().st_size for file in group) for group in (model.files, files.values()))
         if after >= before:
             notes.append("quantize: the file is no smaller; so small a network is mostly structure")
         return notes
 
-    def _few(self, images: int) -> list[str]:
-        """Return a note where there were fewer calibration images than asked for."""
+    def _few_images_note(self, images: int) -> list[str]:
+        """Return a note if there were fewer calibration images than requested."""
         if self.scheme != "int8" or images >= self.images:
             return []
         return [f"quantize: {images} calibration images, all there are in the training split"]
 
 
 def _safe_bits(work: QuantizationFiles) -> int:
-    """Return how many bits a weight may have where the files will run: TensorRT adds up in 32 bits."""
+    """Return the number of bits of a weight that cannot overflow where the files will run; TensorRT adds in 32 bits."""
     return 8 if work.signed else safe_bits()

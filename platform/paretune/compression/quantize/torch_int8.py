@@ -1,7 +1,7 @@
-"""Static INT8 quantization of a torch network: its layers are replaced by such that compute in 8 bits.
+"""Static INT8 quantization of a torch network: layers that compute in 8 bits replace its own.
 
 Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, CVPR 2018
-(arXiv:1712.05877). Batch norms are folded first; the range of each layer's input is seen on calibration images.
+(arXiv:1712.05877). Batch norms are folded first; the range of each layer's input is measured on calibration images.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from paretune.networks.network_files import copy_network
 from paretune.networks.part_runner import in_eager, part_inputs
 
 _CUT = 5e-5
-"""Share of the values that `percentile` leaves out at either end: one in ten thousand together."""
+"""Share of the values that `percentile` leaves out at either end, one in ten thousand together."""
 _BINS = 8192
 
 
@@ -40,20 +40,19 @@ def quantize_model(
     method: Literal["minmax", "percentile"],
     float_outputs: bool,
 ) -> Model:
-    """Return a torch model with its network in INT8: what the step `quantize` does before a runtime of torch.
+    """Return a torch model with its network in INT8, for a runtime that loads torch networks.
 
     Args:
         model: not exported yet.
         context: of the trial.
-        indices: images of the training split that ranges are taken from.
-        per_channel: as of ``quantize_network``.
-        method: as of ``quantize_network``.
+        indices: calibration images in the training split.
+        per_channel: see ``quantize_network``.
+        method: see ``quantize_network``.
         float_outputs: keep the layers whose outputs are boxes and scores in float.
     """
-    assert model.network is not None  # noqa: S101 - asked before
-    keep = predictors(model.network, context.detector) if float_outputs else []
+    keep = predictors(model.torch_network, context.detector) if float_outputs else []
     network = quantize_network(
-        model.network,
+        model.torch_network,
         context.detector,
         TrainingInputs(model, context, indices),
         per_channel=per_channel,
@@ -77,11 +76,11 @@ def quantize_network(
 
     Args:
         network: float, in eval mode on the CPU.
-        detector: whose network it is.
-        images: network inputs to take ranges from, each (1, 3, H, W); gone through more than once, one at a time.
-        per_channel: a scale for each output channel of a weight, not one for all of them.
-        method: the range of an input is its smallest and largest value, or all but one value in ten thousand.
-        keep: names of layers that stay float.
+        detector: of the network.
+        images: network inputs to measure ranges on, each (1, 3, H, W); iterated more than once.
+        per_channel: a scale for each output channel of a weight.
+        method: range of an input, from its smallest to its largest value or without one in ten thousand.
+        keep: names of layers that stay in float.
 
     Raises:
         ValueError: there are no images, or ``keep`` names no layer.
@@ -93,11 +92,11 @@ def quantize_network(
     layers = {name: module for name, module in copied.named_modules() if type(module) in {nn.Conv2d, nn.Linear}}
     if unknown := sorted(set(keep) - layers.keys()):
         raise ValueError(f"no convolution or linear layer is called {unknown[0]!r}")
-    chosen = {name: layer for name, layer in layers.items() if name not in keep and _can(layer)}
-    ranges = observed(copied, detector, chosen, images, method)
+    chosen = {name: layer for name, layer in layers.items() if name not in keep and _is_supported(layer)}
+    ranges = input_ranges(copied, detector, chosen, images, method)
     for name, (low, high) in ranges.items():
         copied.set_submodule(name, int8_of(layers[name], low, high, per_channel=per_channel))
-    for name in _given_a_bias(network, layers.keys() - ranges.keys(), copied):
+    for name in _with_new_bias(network, layers.keys() - ranges.keys(), copied):
         copied.set_submodule(name, Chain(layers[name]))
     return copied
 
@@ -117,7 +116,7 @@ def int8_of(layer: nn.Module, low: float, high: float, *, per_channel: bool) -> 
         high: largest input, at least 0.
         per_channel: a scale for each output channel.
     """
-    scale = (high - low) / LARGEST_INPUT or 1.0  # an input that is always 0 has any scale
+    scale = (high - low) / LARGEST_INPUT or 1.0  # any scale suits an input that is always 0
     fields: dict[str, Any] = {"input_scale": scale, "input_zero_point": round(-low / scale)}
     made: Int8Conv2d | Int8Linear
     if isinstance(layer, nn.Conv2d):
@@ -139,7 +138,7 @@ def int8_of(layer: nn.Module, low: float, high: float, *, per_channel: bool) -> 
 
 
 def _folded(network: nn.Module, detector: Detector, image: Floats) -> nn.Module:
-    """Return a copy with its batch norms folded, part by part; with none folded where that changes its outputs."""
+    """Return a copy with its batch norms folded, part by part, or with none folded if that changes its outputs."""
     copied = copy_network(network).eval().requires_grad_(False)
     parts = {name: in_eager(part) for name, part in detector.part_modules(copied).items()}
     for name, inputs in part_inputs(detector, parts, [image], Model(copied, None, _size(image))).items():
@@ -159,35 +158,35 @@ def _size(image: Floats) -> InputSize:
     return InputSize(image.shape[3], image.shape[2])
 
 
-def _can(layer: nn.Module) -> bool:
-    """Return whether there is an INT8 layer for this one: padding is zeros, of a number of cells."""
+def _is_supported(layer: nn.Module) -> bool:
+    """Return whether an INT8 layer can replace this one, which needs zero padding of a number of cells."""
     return not isinstance(layer, nn.Conv2d) or (str(layer.padding_mode), type(layer.padding)) == ("zeros", tuple)
 
 
-def _given_a_bias(network: nn.Module, names: Collection[str], copied: nn.Module) -> list[str]:
-    """Return the layers that have a bias since a norm was folded into them: the detector's own have none."""
+def _with_new_bias(network: nn.Module, names: Collection[str], copied: nn.Module) -> list[str]:
+    """Return the layers that have a bias only because a norm was folded into them."""
     biased = {name for name in names if getattr(copied.get_submodule(name), "bias", None) is not None}
     return [name for name in sorted(biased) if getattr(network.get_submodule(name), "bias", None) is None]
 
 
 @dataclass
-class _Seen:
-    """The inputs of a layer so far: first their range, then how often each value in it comes."""
+class _InputRange:
+    """Range and histogram of a layer's inputs so far."""
 
     low: float = 0.0
-    """0 is in every range: it is what maps are padded with."""
+    """Smallest input, at most 0, which maps are padded with."""
     high: float = 0.0
     counts: Tensor | None = None
 
     def widen(self, x: Tensor) -> None:
-        """Take a batch into the range."""
+        """Widen the range by a batch."""
         low, high = x.aminmax()
         self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
 
     def count(self, x: Tensor) -> None:
-        """Take a batch into the counts."""
-        found = torch.histc(x.float(), _BINS, self.low, self.high) if self.high > self.low else torch.zeros(_BINS)
-        self.counts = found if self.counts is None else self.counts + found
+        """Add a batch to the histogram."""
+        batch = torch.histc(x.float(), _BINS, self.low, self.high) if self.high > self.low else torch.zeros(_BINS)
+        self.counts = batch if self.counts is None else self.counts + batch
 
     def within(self) -> tuple[float, float]:
         """Return the range without the rarest values at either end."""
@@ -199,7 +198,7 @@ class _Seen:
         return min(self.low + first * step, 0.0), max(self.low + (last + 1) * step, 0.0)
 
 
-def observed(
+def input_ranges(
     network: nn.Module,
     detector: Detector,
     layers: dict[str, nn.Module],
@@ -207,18 +206,18 @@ def observed(
     method: Literal["minmax", "percentile"],
 ) -> dict[str, tuple[float, float]]:
     """Return the range of the inputs of every layer that runs, by name."""
-    seen: dict[str, _Seen] = {}
-    with _watching(layers, lambda name, x: seen.setdefault(name, _Seen()).widen(x)):
+    seen: dict[str, _InputRange] = {}
+    with _input_hooks(layers, lambda name, x: seen.setdefault(name, _InputRange()).widen(x)):
         _run(network, detector, images)
     if method == "minmax":
         return {name: (entry.low, entry.high) for name, entry in seen.items()}
-    with _watching(layers, lambda name, x: seen[name].count(x)):
+    with _input_hooks(layers, lambda name, x: seen[name].count(x)):
         _run(network, detector, images)
     return {name: entry.within() for name, entry in seen.items()}
 
 
 @contextmanager
-def _watching(layers: dict[str, nn.Module], note: Any) -> Iterator[None]:
+def _input_hooks(layers: dict[str, nn.Module], note: Any) -> Iterator[None]:
     """Call ``note(name, input)`` whenever one of the layers runs."""
 
     def noting(name: str) -> Any:

@@ -7,17 +7,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from paretune.core.errors import UserError
 from paretune.data.base import Dataset
 from paretune.data.box_checks import check_boxes, unit_problem
-from paretune.data.checks import SURVEYS
-from paretune.data.checks import opened_dataset as opened
 from paretune.data.checks.duplicates import check_repeated
 from paretune.data.checks.image_files import ImageInfo, look_at
-from paretune.data.raw_annotations import KINDS, Finding, RawImage, Survey
-from paretune.data.scanned_dataset import ScannedDataset, gaps
+from paretune.data.raw_annotations import KINDS, Finding, RawBox, RawImage, Survey
+from paretune.data.scanned_dataset import ScannedDataset, gaps, survey_dataset
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,37 @@ def checked_dataset(
         UserError: its folder is not there, or of another format.
     """
     with tempfile.TemporaryDirectory() as cache:  # holds what is generated
-        if dataset.name in SURVEYS.rows:
-            read: Callable[[Dataset], Survey] = SURVEYS.load(dataset.name)
-            survey = read(dataset)
-        else:
-            survey = opened.survey(dataset, Path(cache))
+        if not isinstance(dataset, ScannedDataset):
+            yield check_survey(_opened(dataset, Path(cache)), near, progress)
+            return
+        survey = survey_dataset(dataset)
         report = check_survey(survey, near, progress)
-        if isinstance(dataset, ScannedDataset) and (not report.hinders or dataset.policy == "skip"):
+        if not report.hinders or dataset.policy == "skip":
             report = replace(report, findings=_sorted([*report.findings, *gaps(dataset, survey)]))
         yield report
+
+
+def _opened(dataset: Dataset, cache: Path) -> Survey:
+    """Return what a dataset without a lenient reader holds; what it refuses to open becomes findings, one a line."""
+    try:
+        data = dataset.open(cache)
+    except UserError as error:
+        lines = str(error).splitlines()
+        return Survey(
+            dataset.name, [], [Finding("unreadable-annotation", dataset.name, "", line) for line in lines], []
+        )
+    images, pixels = [], {}
+    for name, split in data.splits.items():
+        for index, image_id in enumerate(split.ids):
+            truth = split.annotations(index)
+            file = Path(f"{dataset.name}/{name}/{image_id}")
+            boxes = tuple(
+                RawBox(data.classes[label], (float(x1), float(y1), float(x2), float(y2)), f"object {number}")
+                for number, (label, (x1, y1, x2, y2)) in enumerate(zip(truth.labels, truth.boxes, strict=True), start=1)
+            )
+            images.append(RawImage(file, file, boxes, split.size(index), splits=(name,)))
+            pixels[file] = partial(split.image, index)
+    return Survey(dataset.name, images, [], list(data.splits), data.classes, pixels)
 
 
 def check_survey(

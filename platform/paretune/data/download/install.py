@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import filecmp
 import os
 import shutil
 import urllib.parse
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from paretune.core.errors import UserError, did_you_mean
@@ -16,6 +15,7 @@ from paretune.data.download.archives import ARCHIVES, Archive
 from paretune.data.download.extract import unpack
 from paretune.data.download.http_download import Fetcher
 from paretune.storage.atomic_files import write_text
+from paretune.system.file_lock import locked_file
 
 _ARCHIVES = "archives"
 """Folder below the dataset's that holds the archives, their sha256, and which are unpacked."""
@@ -166,12 +166,11 @@ def _is_unpacked(folder: Path, archive: Archive) -> bool:
     return mark.is_file() and all((folder / top).exists() for top in mark.read_text().splitlines())
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from downloading into the same folder; the kernel frees the lock of a killed one."""
-    with (folder / _ARCHIVES / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"{folder}: another process is downloading into it") from error
-        yield
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    """Return a block during which no other process downloads into a folder.
+
+    Raises:
+        UserError: on entering it, another process does.
+    """
+    taken = f"{folder}: another process is downloading into it"
+    return locked_file(folder / _ARCHIVES / ".lock", taken=taken, gone=f"{folder} was removed")

@@ -12,7 +12,7 @@ from paretune.core.errors import UserError
 from paretune.data.file_io import read_file
 from paretune.data.formats.image_references import ImageIndex, images_below, split_of
 from paretune.data.formats.outline_boxes import Box
-from paretune.data.raw_annotations import Finding, RawBox, RawImage, Survey
+from paretune.data.raw_annotations import Finding, RawImage, Survey
 
 ONLY_CLASS = "object"
 """The class of a dataset none of whose objects has one."""
@@ -81,8 +81,13 @@ class FolderScan:
             self.tell("polygon", file, where, f"a {what}: its enclosing box is taken")
         return drawn.box
 
-    def survey(self, classes: Sequence[str] | None) -> Survey:
-        """Return all that was read, and the images that nothing is said of."""
+    def survey(self, listed: Sequence[str]) -> Survey:
+        """Return all that was read, with the images that no annotation names.
+
+        Args:
+            listed: classes that the tool's settings name, in their order; others that occur follow, sorted.
+        """
+        classes = list(dict.fromkeys([*listed, *sorted({box.name for image in self.found for box in image.boxes})]))
         for path in images_below(self.root):
             if path not in self._claimed:
                 self.tell("no-annotation", path, "", "no annotation names it")
@@ -134,8 +139,3 @@ def is_ignored(fields: Any) -> bool:
     return isinstance(fields, dict) and any(
         str(fields.get(name, "")).strip().lower() in ("1", "true", "yes") for name in IGNORED
     )
-
-
-def boxed(name: str, box: Box, where: str, *, ignore: bool = False) -> RawBox:
-    """Return an object of a class."""
-    return RawBox(name, box, where, ignore)

@@ -14,7 +14,7 @@ from paretune.data.file_io import read_file, text_of
 from paretune.data.formats.filenames import NameIndex, slashed
 from paretune.data.image_io import SUFFIXES
 from paretune.data.raw_annotations import Finding
-from paretune.data.split_lists import share_out
+from paretune.data.splits import share_out
 
 _MOST_BYTES = 100_000_000
 _FLAG = re.compile(r"(.*\S)\s+([+-]?\d+)")

@@ -14,7 +14,6 @@ from paretune.data.formats.image_references import SPLITS, images_below
 from paretune.data.image_io import SUFFIXES
 from paretune.data.raw_annotations import Finding
 
-LAYOUT = "data.yaml, obj.data, images/ and labels/, or .txt files beside the images"
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
 """Files of one class name a line: labelImg's and Label Studio's, CVAT's, Roboflow's."""
 _NO_LABELS = frozenset({*NAME_FILES, "predefined_classes.txt", *(f"{split}.txt" for split in SPLITS)})
@@ -41,8 +40,8 @@ def description(root: Path) -> Path:
     return data_file(root) or darknet_file(root) or root
 
 
-def fits(root: Path) -> bool:
-    """Whether a folder has any of the layouts."""
+def is_yolo_folder(root: Path) -> bool:
+    """Return whether a folder has any of the layouts."""
     if data_file(root) or darknet_file(root) or any(map(_texts, [*root.glob("labels"), *root.glob("*/labels")])):
         return True
     folders = [root, root / "images", *(root / split for split in SPLITS)]

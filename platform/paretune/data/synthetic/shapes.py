@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -17,8 +15,9 @@ from pydantic import Field, field_validator
 from paretune.core.spec import fingerprint
 from paretune.core.types import Annotations, Data, Image, InputSize, Split
 from paretune.data.base import Dataset
-from paretune.data.split_counts import facts
+from paretune.data.statistics import object_counts
 from paretune.storage.atomic_files import new_folder, sha256
+from paretune.system.file_lock import locked_file
 
 PAINTER = 2
 """Raised when the painting changes, so that pictures of an older one are not used."""
@@ -71,7 +70,7 @@ class Shapes(Dataset):
             classes=CLASSES,
             splits=splits,
             fingerprint=fingerprint(json.loads((folder / _DONE).read_text())),
-            facts=facts(splits),
+            facts=object_counts(splits),
         )
 
     def _counts(self) -> list[tuple[str, int]]:
@@ -155,13 +154,7 @@ def _load(file: Path) -> tuple[Annotations, ...]:
     return tuple(Annotations(*part) for part in zip(*parts, strict=True))
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time make a folder; the kernel lets the next one in when this one dies."""
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    """Return a block that one process at a time may run for a folder that is made; others wait."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder.with_name(f".{folder.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+    return locked_file(folder.with_name(f".{folder.name}.lock"), taken=None, gone=f"{folder.parent} was removed")

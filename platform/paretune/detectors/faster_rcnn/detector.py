@@ -34,12 +34,13 @@ class FasterRcnn(Detector):
 
     name: ClassVar[str] = "faster_rcnn"
     usual_lr: ClassVar[float] = 1e-3
+    leaves_out_ignored: ClassVar[bool] = True
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ("smooth_l1", "iou", "giou", "diou", "ciou")
     class_losses: ClassVar[tuple[ClassLoss, ...]] = ("cross_entropy", "focal")
     boxes_compared: ClassVar[Compared | None] = "offsets"
     classes_compared: ClassVar[Compared | None] = "labels"
     part_names: ClassVar[tuple[str, ...]] = ("core", "box")
-    answers_from: ClassVar[tuple[str, ...]] = ("rpn.head", "regions", "roi_heads.box_predictor")
+    distill_outputs: ClassVar[tuple[str, ...]] = ("rpn.head", "regions", "roi_heads.box_predictor")
 
     variant: Literal["mobilenet_v3_large_320_fpn", "mobilenet_v3_large_fpn", "resnet50_fpn", "resnet50_fpn_v2"] = (
         "mobilenet_v3_large_320_fpn"
@@ -270,11 +271,11 @@ class FasterRcnn(Detector):
         terms: dict[str, Tensor] = forward(images, annotations, losses)
         return terms
 
-    def teach(self, teacher: nn.Module, images: Tensor, shown: Mapping[str, Sequence[Tensor]]) -> None:
+    def run_teacher(self, teacher: nn.Module, images: Tensor, shown: Mapping[str, Sequence[Tensor]]) -> None:
         """Run the teacher's first network, and its second one on the student's regions."""
         cast("Network", teacher).judge(images, shown.get("regions"))
 
-    def imitation(
+    def distillation_loss(
         self,
         shown: Mapping[str, Sequence[Tensor]],
         wanted: Mapping[str, Sequence[Tensor]],
@@ -285,7 +286,7 @@ class FasterRcnn(Detector):
         """Return the terms ``objectness`` and ``region`` of the first network, ``class`` and ``box`` of the second."""
         from paretune.detectors.faster_rcnn.distillation import frcnn_classes, frcnn_regions
 
-        first, _, second = self.answers_from
+        first, _, second = self.distill_outputs
         return {
             **frcnn_regions(shown[first], wanted[first]),
             **frcnn_classes(shown[second], wanted[second], temperature),

@@ -13,14 +13,15 @@ from torchvision.models import detection
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.roi_heads import fastrcnn_loss
+from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
+from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from paretune.core.types import Annotations, Floats, InputSize
 from paretune.data.preprocess import shown
 from paretune.detectors.base import OWN, Losses
 from paretune.detectors.faster_rcnn.decode import POOL, RATIOS, SAMPLES
 from paretune.detectors.faster_rcnn.roi_align import pooled, suits
-from paretune.detectors.losses import FOCAL_GAMMA, box_loss, is_torchs, label_loss, torch_loss
+from paretune.detectors.losses import FOCAL_GAMMA, box_loss, is_torchs, label_loss, on_ignored, torch_loss, trained_on
 
 Propose = Callable[[Sequence[Floats], InputSize, Floats], Floats]
 """Maps of the first network, size of the input, width and height (B, 2) of its pictures → regions (B, R, 4)."""
@@ -101,8 +102,9 @@ class FasterRcnnNetwork(nn.Module):
             {
                 "boxes": torch.from_numpy(entry.boxes).to(images.device).reshape(-1, 4),
                 "labels": torch.from_numpy(entry.labels).to(images.device) + 1,
+                "truth": whole,
             }
-            for entry in truth
+            for entry, whole in zip(trained_on(truth), truth, strict=True)
         ]
         sizes = [(images.shape[2], images.shape[3])] * len(images)
         features = self.backbone(images)
@@ -111,6 +113,11 @@ class FasterRcnnNetwork(nn.Module):
         with torch.no_grad():
             regions, _, labels, wanted = heads.select_training_samples(regions, targets)
             regions = self.regions(regions)
+        if not any(map(len, regions)):  # every image is ignored as a whole: a loss of 0, of all parameters
+            whole = torch.tensor([[0.0, 0.0, images.shape[3], images.shape[2]]], device=images.device)
+            logits, offsets = self.box(self._pooled(features, [whole] * len(images), images))
+            none = {"class": 0 * logits.sum(), "box": 0 * offsets.sum()}
+            return {"objectness": first["loss_objectness"], "region": first["loss_rpn_box_reg"], **none}
         logits, offsets = self.box(self._pooled(features, regions, images))
         offsets = offsets.float()  # as the targets are
         classes, boxes = fastrcnn_loss(logits, offsets, labels, wanted)
@@ -156,6 +163,49 @@ class FasterRcnnNetwork(nn.Module):
         coder = self.roi_heads.box_coder
         found, right = (coder.decode_single(part, region[mine]) for part in (own, target[mine]))
         return box_loss(losses.box, found, right).sum() / label.numel()
+
+
+class IgnoringProposals(RegionProposalNetwork):  # type: ignore[misc]
+    """torchvision's first network, which teaches no anchor on an entry to ignore to be background."""
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Any]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return labels (1 object, 0 background, -1 neither) and boxes of the anchors of each image."""
+        labels, boxes = super().assign_targets_to_anchors(anchors, targets)
+        return _without_ignored(labels, anchors, targets), boxes
+
+    def compute_loss(
+        self, objectness: Tensor, pred_bbox_deltas: Tensor, labels: list[Tensor], regression_targets: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the losses of objectness and boxes; 0 where no anchor is left, of which torchvision takes the mean."""
+        if all((entry < 0).all() for entry in labels):
+            return 0 * objectness.sum(), 0 * pred_bbox_deltas.sum()
+        return super().compute_loss(objectness, pred_bbox_deltas, labels, regression_targets)  # type: ignore[no-any-return]
+
+
+class IgnoringHeads(RoIHeads):  # type: ignore[misc]
+    """torchvision's second network, which teaches no region on an entry to ignore to be background."""
+
+    def select_training_samples(self, proposals: list[Tensor], targets: list[dict[str, Any]]) -> Any:
+        """Return the regions to train on with what they should become: torchvision's, without those to ignore."""
+        self._targets = targets
+        return super().select_training_samples(proposals, targets)
+
+    def assign_targets_to_proposals(
+        self, proposals: list[Tensor], gt_boxes: list[Tensor], gt_labels: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the matched box and the label (0 background, -1 neither) of the regions of each image."""
+        matched, labels = super().assign_targets_to_proposals(proposals, gt_boxes, gt_labels)
+        return matched, _without_ignored(labels, proposals, self._targets)
+
+
+def _without_ignored(
+    labels: Sequence[Tensor], boxes: Sequence[Tensor], targets: Sequence[Mapping[str, Any]]
+) -> list[Tensor]:
+    """Return the labels of the boxes of each image, with -1 in place of 0 for those on entries to ignore."""
+    images = zip(labels, boxes, targets, strict=True)
+    return [own.masked_fill((own == 0) & on_ignored(places, image["truth"]), -1) for own, places, image in images]
 
 
 class Anchors(AnchorGenerator):  # type: ignore[misc]
@@ -249,6 +299,7 @@ def build(
         if isinstance(module, nn.BatchNorm2d):
             module.eps = norm_eps
     parts.rpn.anchor_generator = Anchors(sizes)
+    parts.rpn.__class__, parts.roi_heads.__class__ = IgnoringProposals, IgnoringHeads
     for part in (parts.rpn, parts.roi_heads):
         part.box_coder = Coder(part.box_coder.weights)
     assert parts.roi_heads.box_roi_pool.sampling_ratio == SAMPLES  # noqa: S101 - the host's RoIAlign is made for it

@@ -37,6 +37,7 @@ class Ssd(Detector):
 
     name: ClassVar[str] = "ssd"
     usual_lr: ClassVar[float] = 3e-3
+    leaves_out_ignored: ClassVar[bool] = True
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ("smooth_l1", "iou", "giou", "diou", "ciou")
     class_losses: ClassVar[tuple[ClassLoss, ...]] = ("cross_entropy", "focal")
     boxes_compared: ClassVar[Compared | None] = "offsets"
@@ -201,7 +202,7 @@ class Ssd(Detector):
         anchors = torch.tensor(self.anchors([maps.shape[2:] for maps in raw[::2]], size), device=raw[0].device)
         return ssd_loss(raw, anchors, boxes_per_cell(self._ratios), annotations, losses)
 
-    def imitation(
+    def distillation_loss(
         self,
         shown: Mapping[str, Sequence[Tensor]],
         wanted: Mapping[str, Sequence[Tensor]],
@@ -212,11 +213,11 @@ class Ssd(Detector):
         """Return the terms ``box``, bounded by the teacher's error, and ``class``, softened."""
         import torch
 
-        from paretune.detectors.ssd.distillation import ssd_imitation
+        from paretune.detectors.ssd.distillation import ssd_distillation_loss
 
         raw = shown[""]
         anchors = torch.tensor(self.anchors([maps.shape[2:] for maps in raw[::2]], size), device=raw[0].device)
-        return ssd_imitation(raw, wanted[""], anchors, boxes_per_cell(self._ratios), annotations, temperature)
+        return ssd_distillation_loss(raw, wanted[""], anchors, boxes_per_cell(self._ratios), annotations, temperature)
 
     def anchors(self, shapes: Sequence[Sequence[int]], size: InputSize) -> Floats:
         """Return the default boxes (N, 4) in pixels of an input, for levels of these (rows, columns)."""

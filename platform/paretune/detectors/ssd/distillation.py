@@ -13,7 +13,7 @@ from paretune.detectors.losses import divergence
 from paretune.detectors.ssd.loss import assign, encoded, values
 
 
-def ssd_imitation(
+def ssd_distillation_loss(
     raw: Sequence[Tensor],
     wanted: Sequence[Tensor],
     anchors: Tensor,

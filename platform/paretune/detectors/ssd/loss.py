@@ -15,7 +15,7 @@ from torchvision.ops import box_iou
 
 from paretune.core.types import Annotations
 from paretune.detectors.base import OWN, Losses
-from paretune.detectors.losses import FOCAL_GAMMA, box_loss, is_torchs, label_loss, torch_loss
+from paretune.detectors.losses import FOCAL_GAMMA, box_loss, is_torchs, label_loss, on_ignored, torch_loss, trained_on
 from paretune.detectors.ssd.default_boxes import CENTRE_WEIGHT, LARGEST, SIZE_WEIGHT
 
 OVERLAP = 0.5
@@ -37,7 +37,8 @@ def ssd_loss(
         raw: per level: class logits (B, K·(C + 1), h, w), background first, and box offsets (B, K·4, h, w).
         anchors: (N, 4) default boxes of all levels, in pixels.
         boxes_per_cell: K of each level.
-        annotations: of the B images, boxes in pixels of the input; an image may have none.
+        annotations: of the B images, boxes in pixels of the input; an image may have none. Default boxes on entries to
+            ignore count only where they are responsible for another object.
         losses: in place of smooth L1 of the offsets and of cross-entropy, both with hard negatives but for focal.
     """
     logits, offsets = values(raw, boxes_per_cell)
@@ -52,10 +53,11 @@ def ssd_loss(
     else:
         off = box_loss(losses.box, decoded(offsets[objects], mine), wanted_box[objects]).sum()
     wrong = label_loss(losses.classes, logits.flatten(0, 1), wanted_class.flatten()).view_as(wanted_class)
+    background = ~objects & ~torch.stack([on_ignored(anchors, truth) for truth in annotations])
     if losses.classes == "focal":
-        classes = ((1 - (-wrong).exp()).pow(FOCAL_GAMMA) * wrong).sum()
+        classes = ((1 - (-wrong).exp()).pow(FOCAL_GAMMA) * wrong)[objects | background].sum()
     else:
-        classes = wrong[objects | hard_negatives(wrong.detach(), objects)].sum()
+        classes = wrong[objects | hard_negatives(wrong.detach(), objects, background)].sum()
     return {"box": off / count, "class": classes / count}
 
 
@@ -79,7 +81,7 @@ def assign(anchors: Tensor, annotations: Sequence[Annotations]) -> tuple[Tensor,
     """Return for each image and default box the class (B, N), 0 for background, and the box (B, N, 4) it is to find."""
     classes = torch.zeros(len(annotations), len(anchors), dtype=torch.int64, device=anchors.device)
     boxes = torch.zeros(len(annotations), len(anchors), 4, device=anchors.device)
-    for image, truth in enumerate(annotations):
+    for image, truth in enumerate(trained_on(annotations)):
         if not len(truth.labels):
             continue
         wanted = torch.from_numpy(truth.boxes).to(anchors.device)
@@ -95,11 +97,11 @@ def assign(anchors: Tensor, annotations: Sequence[Annotations]) -> tuple[Tensor,
     return classes, boxes
 
 
-def hard_negatives(wrong: Tensor, objects: Tensor) -> Tensor:
-    """Tell (B, N) which default boxes without an object count: in each image the worst, three for each with one."""
-    order = wrong.masked_fill(objects, -torch.inf).argsort(1, descending=True)
+def hard_negatives(wrong: Tensor, objects: Tensor, background: Tensor) -> Tensor:
+    """Return (B, N), which default boxes of the background count: in each image the worst, three for each object's."""
+    order = wrong.masked_fill(~background, -torch.inf).argsort(1, descending=True)
     rank = order.argsort(1)
-    return (rank < NEGATIVES * objects.sum(1, keepdim=True)) & ~objects
+    return (rank < NEGATIVES * objects.sum(1, keepdim=True)) & background
 
 
 def encoded(boxes: Tensor, anchors: Tensor) -> Tensor:

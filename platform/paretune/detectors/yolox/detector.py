@@ -45,6 +45,7 @@ class Yolo(Detector):
     name: ClassVar[str] = "yolo"
     teacher_sees_own_size: ClassVar[bool] = True
     usual_lr: ClassVar[float] = 4e-3
+    leaves_out_ignored: ClassVar[bool] = True
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ("iou", "giou", "diou", "ciou")
     class_losses: ClassVar[tuple[ClassLoss, ...]] = ("bce", "focal")
     classes_compared: ClassVar[Compared | None] = "certainties"
@@ -155,7 +156,7 @@ class Yolo(Detector):
 
         return yolox_loss(raw, _STRIDES, annotations, losses)
 
-    def fitted_answers(
+    def resized_outputs(
         self, answers: Sequence[Tensor], like: Sequence[Tensor], ratio: tuple[float, float]
     ) -> list[Tensor]:
         """Return a teacher's raw maps at the student's cells, boxes in the student's pixels."""
@@ -163,7 +164,7 @@ class Yolo(Detector):
 
         return yolox_fitted(answers, like, ratio)
 
-    def imitation(
+    def distillation_loss(
         self,
         shown: Mapping[str, Sequence[Tensor]],
         wanted: Mapping[str, Sequence[Tensor]],
@@ -172,9 +173,9 @@ class Yolo(Detector):
         temperature: float,
     ) -> dict[str, Tensor]:
         """Return the terms ``box``, ``objectness`` and ``class``, weighted by the teacher's objectness."""
-        from paretune.detectors.yolox.distillation import yolox_imitation
+        from paretune.detectors.yolox.distillation import yolox_distillation_loss
 
-        return yolox_imitation(shown[""], wanted[""], _STRIDES, temperature)
+        return yolox_distillation_loss(shown[""], wanted[""], _STRIDES, temperature)
 
     def prune_view(self, network: nn.Module) -> nn.Module:
         """Return the network itself: its forward already ends at the predictor convolutions."""

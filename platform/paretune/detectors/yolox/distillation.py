@@ -18,7 +18,7 @@ from paretune.detectors.losses import aligned_iou, binary_divergence
 from paretune.detectors.yolox.loss import BOX_WEIGHT, predictions
 
 
-def yolox_imitation(
+def yolox_distillation_loss(
     raw: Sequence[Tensor], wanted: Sequence[Tensor], strides: Sequence[int], temperature: float
 ) -> dict[str, Tensor]:
     """Return the terms ``box``, ``objectness`` and ``class``, each per object cell of the teacher.

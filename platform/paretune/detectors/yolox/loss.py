@@ -15,7 +15,7 @@ from torch import Tensor
 
 from paretune.core.types import Annotations
 from paretune.detectors.base import OWN, Losses
-from paretune.detectors.losses import aligned_iou, box_loss, class_loss
+from paretune.detectors.losses import aligned_iou, box_loss, class_loss, on_ignored, trained_on
 from paretune.detectors.yolox.decode import LARGEST
 
 BOX_WEIGHT = 5.0
@@ -65,16 +65,20 @@ def yolox_loss(
     Args:
         raw: per level: box (B, 4, h, w), objectness (B, 1, h, w), class logits (B, C, h, w).
         strides: pixels between the cells of each level.
-        annotations: of the B images, boxes in pixels of the input; an image may have none.
+        annotations: of the B images, boxes in pixels of the input; an image may have none. Cells that predict a box on
+            an entry to ignore have no objectness loss, unless they are responsible for another object.
         losses: in place of 1 - IoU² for boxes and binary cross-entropy for classes.
     """
     found = predictions(raw, strides)
-    boxes, labels, real = padded(annotations, found.boxes.device)
+    boxes, labels, real = padded(trained_on(annotations), found.boxes.device)
     with torch.no_grad():
         given = assign(found, boxes, labels, real)
     count = max(len(given.image), 1)
     wanted = torch.zeros_like(found.objectness)
     wanted[given.image, given.cell] = 1
+    predicted = zip(found.boxes.detach(), annotations, strict=True)
+    taught = (wanted > 0) | ~torch.stack([on_ignored(cells, truth) for cells, truth in predicted])
+    objectness = F.binary_cross_entropy_with_logits(found.objectness, wanted, weight=taught.float(), reduction="sum")
     chosen, wanted_boxes = found.boxes[given.image, given.cell], boxes[given.image, given.box]
     if losses.box is None:
         off = 1 - aligned_iou(chosen, wanted_boxes).square()
@@ -84,7 +88,7 @@ def yolox_loss(
     certainty = F.one_hot(labels[given.image, given.box], logits.shape[-1]) * given.iou[:, None]
     return {
         "box": BOX_WEIGHT * off.sum() / count,
-        "objectness": F.binary_cross_entropy_with_logits(found.objectness, wanted, reduction="sum") / count,
+        "objectness": objectness / count,
         "class": class_loss(losses.classes or "bce", logits, certainty).sum() / count,
     }
 

@@ -20,7 +20,7 @@ from paretune.runtimes import RUNTIMES
 from paretune.runtimes.onnx_session import part_file
 from paretune.runtimes.operator_timing import SAME_VALUE, ModuleNames, modules_of
 from paretune.runtimes.predictor import Predictor
-from paretune.storage.artefact import Artefact
+from paretune.storage.artefact import STRUCTURE, Artefact
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 WEIGHTY = ("Conv", "Gemm", "MatMul", "QLinearConv", "ConvInteger", "MatMulInteger")
@@ -72,7 +72,7 @@ def work_of(predictor: Predictor, image: Image, target: Target) -> dict[str, Lay
     """
     artefact, detector = predictor.artefact, predictor.detector
     batch, _ = predictor.preprocess(image)
-    if (artefact.folder / "structure.json").is_file():
+    if (artefact.folder / STRUCTURE).is_file():
         return _of_torch(artefact, detector, batch, _precision(artefact))
     shapes: dict[str, tuple[int, ...]] = {}
 
@@ -105,9 +105,10 @@ def _of_torch(artefact: Artefact, detector: Detector, batch: Floats, floats: str
     from torch import nn
 
     from paretune.networks.int8_layers import Int8Layer
-    from paretune.runtimes.eager import ArrayConversion, ready
+    from paretune.networks.layer_kinds import WEIGHTED_LAYERS, layer_flops
+    from paretune.runtimes.eager import ArrayConversion, load_for_inference
 
-    network = ready(artefact, Target(), "fp32")
+    network = load_for_inference(artefact, Target(), "fp32")
     given, found = ArrayConversion("cpu", "fp32"), dict[str, LayerWork]()
     names = {module: name for name, module in network.named_modules()}
 
@@ -118,13 +119,12 @@ def _of_torch(artefact: Artefact, detector: Detector, batch: Floats, floats: str
         seen = found.get(name)
         if seen is not None:  # shared between levels
             maps += int(seen.maps)
-        flops = 2.0 * output.numel() * prod(weight.shape[1:]) + (seen.flops if seen else 0)
+        flops = float(layer_flops(module, inputs[0], output)) + (seen.flops if seen else 0)
         kind = "int8" if isinstance(module, Int8Layer) else floats
         found[name] = LayerWork(name, flops, weight.numel(), maps, kind, depthwise=_is_depthwise(weight.shape))
 
-    hooks = [
-        module.register_forward_hook(watch) for module in names if isinstance(module, nn.Conv2d | nn.Linear | Int8Layer)
-    ]
+    watched: tuple[type[nn.Module], ...] = (*WEIGHTED_LAYERS, Int8Layer)
+    hooks = [module.register_forward_hook(watch) for module in names if isinstance(module, watched)]
     parts = {
         name: (lambda images, part=part: given.arrays(part(given.tensor(images))))
         for name, part in detector.part_modules(network).items()

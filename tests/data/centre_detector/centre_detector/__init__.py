@@ -1,0 +1,1 @@
+"""A detector that is not Paretune's: found by its entry point, it shares no code with the built-in ones."""
