@@ -9,11 +9,13 @@ NAME ?= demo
 # each test uses one thread; tests that measure run alone afterwards
 PYTEST := $(BIN)/python -m pytest -q --durations=12 --durations-min=10
 BESIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# what `make check` runs; tests/README.md says what each folder is for
+FAST := $(addprefix tests/,unit contracts properties faults)
 # compiled modules stay in .venv: without them, every start would compile torch, Ray and MLflow again
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check docs format bench ui constraints clean
+.PHONY: help setup demo test test-all check lowest format bench ui constraints clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -39,7 +41,7 @@ check: $(READY) ## format, lint, types, imports, fast tests
 	@$(BIN)/ruff check -q .
 	@$(BIN)/lint-imports --no-logo 2>/dev/null | tail -n +1
 	@said=$$(mktemp); $(BIN)/mypy --config-file pyproject.toml >$$said 2>&1 & types=$$!; \
-		$(PYTEST) $(BESIDE) -m "not slow and not full and not gpu and not alone"; tested=$$?; \
+		$(PYTEST) $(BESIDE) $(FAST) -m "not slow and not full and not gpu and not alone"; tested=$$?; \
 		wait $$types; typed=$$?; cat $$said; rm -f $$said; exit $$((tested + typed))
 
 test: $(READY) ## the tests
@@ -49,8 +51,18 @@ test: $(READY) ## the tests
 test-all: $(READY) ## the tests and the long ones
 	@$(PYTEST) $(BESIDE) -m "not alone"; beside=$$?; $(PYTEST) -m alone; exit $$((beside + $$?))
 
+.PHONY: docs
 docs: $(READY) ## write the tables in the Markdown files from the code
 	@$(BIN)/python tests/tools/write_docs.py
+
+# another Python: make check PYTHON=python3.13 VENV=.venv-3.13
+LOWEST := .venv-lowest
+lowest: $(READY) ## the contract tests with the lowest versions that pyproject.toml allows
+	@test -x $(LOWEST)/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $(LOWEST)
+	@$(BIN)/uv pip compile -q --resolution lowest-direct --no-header --no-annotate --extra dev pyproject.toml \
+		-o $(LOWEST)/constraints.txt
+	@$(BIN)/uv pip install -q --python $(LOWEST)/bin/python -r $(LOWEST)/constraints.txt
+	@PATH="$$PWD/$(LOWEST)/bin:$$PATH" $(LOWEST)/bin/python -m pytest -q tests/contracts -m "not full and not gpu"
 
 format: $(READY) ## format the code
 	@$(BIN)/ruff format -q . && $(BIN)/ruff check -q --fix . || true
@@ -68,4 +80,4 @@ constraints: ## pin the newest versions that fit together
 		--extra dev pyproject.toml -o constraints.txt
 
 clean: ## remove the environment and the caches, not the runs
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -41,3 +41,27 @@ def runs_of(place, name="tiny"):
     (parent,) = [r for r in runs if r.info.run_name == name]
     children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     return client, parent, sorted(children, key=lambda r: int(r.data.tags["paretune.trial"]))
+
+
+def brute_force_front(points):
+    """Names of the points (quality, cost) that no other is at least as good as and better than somewhere."""
+    best = set()
+    for name, (quality, cost) in points.items():
+        others = [point for other, point in points.items() if other != name]
+        if not any(q >= quality and c <= cost and (q, c) != (quality, cost) for q, c in others):
+            best.add(name)
+    return best
+
+
+RELOAD = """
+import json, sys
+from pathlib import Path
+from paretune.core.target import Target
+from paretune.evaluation import evaluate
+from paretune.results.sweep_folder import Sweep
+from paretune.runtimes.predictor import load_predictor
+sweep = Sweep(Path(sys.argv[1]), sys.argv[2])
+split = sweep.job.dataset.open(sweep.cache).splits["val"]
+print(json.dumps([evaluate(load_predictor(Path(p), Target()), split).map for p in sys.argv[3:]]))
+"""
+"""Prints the map of artefacts on a sweep's ``val``, from a process of its own: output folder, sweep, artefacts."""

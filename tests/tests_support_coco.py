@@ -6,7 +6,7 @@ import contextlib
 import io
 
 from paretune.core.types import LIMIT
-from paretune.evaluation.coco_metrics import averages_of, columns_of, limits_of, rows_of
+from paretune.evaluation.coco_metrics import limits_of, metrics_of
 
 
 def by_pycocotools(truth, found, limit=LIMIT):
@@ -28,28 +28,31 @@ def by_pycocotools(truth, found, limit=LIMIT):
 
 def ground_truth(annotations, num_classes):
     """Return annotations as a COCO dataset; image ids and category ids count from 1."""
-    columns = columns_of(annotations)
-    rows = zip(*(values.tolist() for values in vars(columns).values()), strict=True)
-    return {
-        "info": {},
-        "images": [{"id": index} for index in range(1, len(annotations) + 1)],
-        "categories": [{"id": index} for index in range(1, num_classes + 1)],
-        "annotations": [
-            {"id": number, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": int(crowd)}
-            for number, (image, category, box, area, crowd) in enumerate(rows, start=1)
-        ],
-    }
+    rows = []
+    for image, truth in enumerate(annotations, start=1):
+        for index, box in enumerate(truth.boxes):
+            row = _row(len(rows) + 1, image, truth.labels[index], box) | {"iscrowd": int(truth.ignore[index])}
+            rows.append(row if truth.areas is None else row | {"area": float(truth.areas[index])})
+    images = [{"id": index} for index in range(1, len(annotations) + 1)]
+    categories = [{"id": index} for index in range(1, num_classes + 1)]
+    return {"info": {}, "images": images, "categories": categories, "annotations": rows}
 
 
 def evaluated(detections, annotations, num_classes, limit=LIMIT):
     """Return pycocotools' COCOeval of detections after matching and accumulating."""
     dataset, rows = ground_truth(annotations, num_classes), []
-    for image, x, y, width, height, score, category in rows_of(detections).tolist():  # loadRes refuses an empty list
-        row = {"id": len(rows) + 1, "image_id": int(image), "category_id": int(category), "bbox": [x, y, width, height]}
-        rows.append({**row, "area": width * height, "iscrowd": 0, "score": score})
+    for image, found in enumerate(detections, start=1):  # in the form that loadRes gives them: it refuses an empty list
+        for box, label, score in zip(found.boxes, found.labels, found.scores, strict=True):
+            rows.append(_row(len(rows) + 1, image, label, box) | {"iscrowd": 0, "score": float(score)})
     return by_pycocotools(dataset, {**dataset, "annotations": rows}, limit)
+
+
+def _row(number, image, label, box):
+    x1, y1, x2, y2 = map(float, box)
+    box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
+    return {"id": number, "image_id": image, "category_id": int(label) + 1, **box}
 
 
 def coco_oracle(detections, annotations, num_classes, limit=LIMIT):
     """Return COCO's numbers by pycocotools."""
-    return averages_of(evaluated(detections, annotations, num_classes, limit), num_classes, limit)
+    return metrics_of(evaluated(detections, annotations, num_classes, limit), num_classes, limit)

@@ -6,14 +6,13 @@ rules and by each recipe that was tuned on one of the datasets: a rule that hold
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from figures import BENCH, Figures, paretune, photographs
+from figures import BENCH, Figures, paretune, parser_of, photographs
 
 FOLDER = BENCH / "auto"
 BEHIND = 0.05
@@ -84,8 +83,7 @@ def reached(part: Part, recipe: str, minutes: float, seed: int) -> dict[str, Any
 
 def main() -> int:
     """Train on every part and print what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    parser = parser_of(__doc__)
     parser.add_argument("--minutes", type=float, default=10, help="of each training by the rules")
     parser.add_argument("--pictures", type=int, nargs="*", default=[25, 50, 100, 200, 0], help="0: all")
     parser.add_argument("--datasets", nargs="*", default=list(TUNED), choices=list(TUNED), help="which photographs")

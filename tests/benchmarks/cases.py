@@ -8,7 +8,6 @@ out. *Traceback*: what it says. A folder may be refused where its row says so, b
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
-from figures import BENCH, Figures
+from figures import BENCH, Figures, parser_of
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from scipy import ndimage
@@ -251,8 +250,7 @@ def evaluated(folder: Path, word: str) -> Result:
 
 def main() -> int:
     """Try every folder and print what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    parser = parser_of(__doc__)
     parser.add_argument("--only", nargs="*", default=[], help="names of folders")
     given, figures = parser.parse_args(), Figures("cases")
     chosen = [case for case in cases() if not given.only or case.name in given.only]

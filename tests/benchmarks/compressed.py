@@ -16,7 +16,7 @@ from paretune.core.types import Annotations, Data, Detections
 
 FOLDER = BENCH / "compression"
 LOADER = "library:load"
-HALF: dict[str, Any] = {"prune": {"ratio": 0.52, "of": "flops", "scope": "stage", "round_to": 8}}
+HALF: dict[str, Any] = {"prune": {"ratio": 0.52, "budget": "flops", "scope": "stage", "round_to": 8}}
 """Just over half of the FLOPs go: widths that are multiples of 8 do not hit the half itself."""
 TUNING: dict[str, dict[str, Any]] = {
     "voc": {"epochs": 30},

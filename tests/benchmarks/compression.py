@@ -7,7 +7,6 @@ takes a part of it.
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 import matrix
@@ -18,7 +17,7 @@ import ssd300
 import stored
 import sweeps
 import tiny
-from figures import Figures, photographs
+from figures import Figures, parser_of, photographs
 from training import CASES
 
 PARTS = {
@@ -35,9 +34,8 @@ ONCE = {"faults": refusals.fill, "ssd300": ssd300.fill, "tiny": tiny.fill}
 
 def main() -> int:
     """Carry out each part for each network."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     networks = {case.job: case for case in CASES[:3]}
-    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     parser.add_argument("--part", action="append", choices=(*PARTS, *ONCE), help="take this one (default: all)")
     parser.add_argument("--network", action="append", choices=networks, help="take this one (default: all)")
     parser.add_argument("--step", action="append", choices=matrix.STEPS, help="of the matrix, take this row too")

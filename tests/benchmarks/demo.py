@@ -14,17 +14,10 @@ from typing import Any
 from figures import BENCH, ROOT, Figures, add_front, arguments
 from mlflow import MlflowClient
 
+sys.path.append(str(ROOT / "tests"))
+from tests_support import RELOAD, brute_force_front
+
 KEPT = ("PATH", "HOME", "LANG", "SSL_CERT_FILE", "PIP_CERT", "TMPDIR")
-RELOAD = """
-import json, sys
-from pathlib import Path
-from paretune.evaluation import evaluate
-from paretune.results.sweep_folder import Sweep
-from paretune.runtimes.predictor import load_predictor
-sweep = Sweep(Path("runs"), "quickstart")
-split = sweep.job.dataset.open(sweep.cache).splits["val"]
-print(json.dumps([evaluate(load_predictor(Path(p), sweep.job.target), split).map for p in sys.argv[1:]]))
-"""
 
 
 def main() -> int:
@@ -81,18 +74,13 @@ def difference(clone: Path, front: dict[str, Any]) -> int:
         for r in done
         if r.data.metrics["map50"] >= floor and "speedup_vs_eager" in r.data.metrics
     }
-    best = {
-        trial
-        for trial, (quality, cost) in points.items()
-        if not any(q >= quality and c <= cost and (q, c) != (quality, cost) for q, c in points.values())
-    }
-    return len(best ^ {point["trial"] for point in front["front"]})
+    return len(brute_force_front(points) ^ {point["trial"] for point in front["front"]})
 
 
 def reload_error(clone: Path, front: dict[str, Any]) -> float:
     """Evaluate every artefact of the front in a fresh process; returns the largest difference in map."""
     folders = [str(Path("runs/quickstart") / point["artefact"]) for point in front["front"]]
-    command = [clone / ".venv/bin/python", "-c", RELOAD, *folders]
+    command = [clone / ".venv/bin/python", "-c", RELOAD, "runs", "quickstart", *folders]
     done = subprocess.run(command, cwd=clone, check=True, capture_output=True, text=True)
     found = json.loads(done.stdout.splitlines()[-1])
     logged = [point["metrics"]["map"] for point in front["front"]]

@@ -7,7 +7,6 @@ reference's, beside the share that a long, quiet, interleaved run of all of them
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import subprocess
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from compressed import optimized
-from figures import BENCH, ROOT, Figures, paretune
+from figures import BENCH, ROOT, Figures, paretune, parser_of
 
 from paretune.core.target import Target
 from paretune.profiling.latency.compare import Comparison, compare
@@ -31,7 +30,7 @@ from paretune.profiling.latency.shared_images import saved_images
 from paretune.workflows.trial_context import protocol_of
 
 FOLDER = BENCH / "duet"
-SLIM: list[dict[str, Any]] = [{"prune": {"ratio": 0.5, "of": "flops", "round_to": 8}}]
+SLIM: list[dict[str, Any]] = [{"prune": {"ratio": 0.5, "budget": "flops", "round_to": 8}}]
 INT8: list[dict[str, Any]] = [{"quantize": {"images": 32}}]
 ARTEFACTS: dict[str, tuple[str, list[dict[str, Any]], Any]] = {
     "reference": ("192x144", [], "onnxruntime"),
@@ -57,8 +56,7 @@ BEFORE = MeasurementProtocol(repetitions=3, spare=3, seconds=1.0, patience=30.0)
 
 def main() -> int:
     """Build the artefacts, find the truth, measure three times in both ways."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=8, help="rounds of the long interleaved run")
     parser.add_argument(
         "--way", action="append", choices=("before", "duet"), help="measure in this way (default: both)"

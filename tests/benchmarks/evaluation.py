@@ -6,7 +6,6 @@ simulated world.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figures import Figures
+from figures import Figures, parser_of
 from rich.progress import track
 from simulated import version, world
 
@@ -212,8 +211,7 @@ PARTS = {"engines": engines, "intervals": intervals}
 
 def main() -> int:
     """Run the parts that are asked for, all by default."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    parser = parser_of(__doc__)
     parser.add_argument("--part", action="append", choices=PARTS, help="take this one (default: all)")
     given = parser.parse_args()
     figures = Figures("evaluation")

@@ -75,11 +75,16 @@ class Figures:
         return 1 if missed else 0
 
 
-def arguments(about: str | None) -> argparse.Namespace:
-    """Read the arguments every benchmark has."""
-    parser = argparse.ArgumentParser(description=about)
+def parser_of(about: str | None) -> argparse.ArgumentParser:
+    """Return a parser of the arguments that every benchmark has."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
-    return parser.parse_args()
+    return parser
+
+
+def arguments(about: str | None) -> argparse.Namespace:
+    """Read the arguments that every benchmark has."""
+    return parser_of(about).parse_args()
 
 
 def photographs() -> Path:

@@ -6,7 +6,6 @@ measured. Without a GPU nothing is run, and the benchmark ends with 1.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from compressed import detected, images_of, optimized, points
-from figures import BENCH, Figures, photographs
+from figures import BENCH, Figures, parser_of, photographs
 from ssd300 import network
 from training import CASES, trained
 
@@ -104,8 +103,7 @@ def fill(family: str, root: Path, figures: Figures) -> None:
 
 def main(given: Sequence[str] | None = None) -> int:
     """Measure each family on this machine's GPU."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    parser = parser_of(__doc__)
     parser.add_argument("--family", action="append", choices=FAMILIES, help="take this one (default: all)")
     words = parser.parse_args(given)
     import torch

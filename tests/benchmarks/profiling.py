@@ -5,7 +5,6 @@ The networks are those of `make bench NAME=training`; SSD300 has seeded random w
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ import right
 import roofs
 import unharmed
 from compressed import optimized
-from figures import BENCH, Figures, paretune, photographs
+from figures import BENCH, Figures, paretune, parser_of, photographs
 from ssd300 import SLIM, network
 from training import CASES, Trained, trained
 
@@ -83,8 +82,7 @@ PARTS: dict[str, Callable[..., None]] = {
 
 def main() -> int:
     """Carry out each part."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    parser = parser_of(__doc__)
     parser.add_argument("--part", action="append", choices=PARTS, help="take this one (default: all)")
     parser.add_argument("--family", action="append", choices=FAMILIES, help="of `useful`, take this one (default: all)")
     parser.add_argument("--minutes", type=float, help="how long `believable` (20) and the loop of `unharmed` (10) last")

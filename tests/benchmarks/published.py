@@ -7,7 +7,6 @@ the same trials, but for such as the long run cannot tell apart, and every place
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import shutil
@@ -19,7 +18,7 @@ from typing import Any
 
 import yaml
 from duet import FOLDER, measured_images, neighbours, trained
-from figures import ROOT, Figures, paretune
+from figures import ROOT, Figures, paretune, parser_of
 from mlflow import MlflowClient
 
 from paretune.profiling.latency.compare import Comparison, compare
@@ -40,8 +39,7 @@ SPACE: dict[str, Any] = {
 
 def main() -> int:
     """Sweep three times beside others, and judge each published front by a long quiet run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    parser = parser_of(__doc__)
     parser.add_argument("--sweeps", type=int, default=3, help="how many sweeps")
     parser.add_argument("--trials", type=int, default=12, help="trials of each, the baselines included")
     parser.add_argument("--rounds", type=int, default=8, help="rounds of the long run")
@@ -70,7 +68,7 @@ def swept(number: int, source: Path, trials: int) -> Sweep:
     """Run a sweep beside busy processes that come and go."""
     name = f"beside-{number}"
     sets = {"output": RUNS, "baseline": source, "space": RUNS / "space.yaml", "search.trials": trials}
-    sets |= {"search.seed": number, "search.sampler": "random", "constraints": "{}", "measuring.energy": 0}
+    sets |= {"search.seed": number, "search.sampler": "random", "constraints": "{}", "measuring.energy_seconds": 0}
     words = [word for field, value in sets.items() for word in ("--set", f"{field}={value}")]
     with neighbours(number):
         paretune("sweep", str(ROOT / "jobs/quickstart.yaml"), "--name", name, *words)

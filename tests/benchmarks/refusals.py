@@ -18,7 +18,7 @@ from paretune.storage.artefact import MANIFEST, read_artefact, write_manifest
 
 WISHES = {
     "prune: {ratio: 1.5}": "prune.ratio",
-    "prune: {ratio: 0.999, of: flops}": "0.999",
+    "prune: {ratio: 0.999, budget: flops}": "0.999",
     "factorize: {rank: 0}": "factorize.rank",
     "factorize: {energy: 1.5}": "factorize.energy",
     "cluster: {bits: 0}": "cluster.bits",

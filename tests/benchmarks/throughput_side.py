@@ -55,7 +55,7 @@ def ours(work: Work, answer: Answer) -> None:
     detector = kind.model_validate({"variant": work.variant})
     data = Coco(root=work.folder).open(Path(work.folder))
     settings = Training.model_validate({
-        "epochs": 1000, "batch_size": work.batch, "optimizer": "SGD", "lr": 1e-3, "readers": 1, "amp": work.amp,
+        "epochs": 1000, "batch_size": work.batch, "optimizer": "SGD", "lr": 1e-3, "loader_threads": 1, "amp": work.amp,
         "ema": 0.9998 if work.detector == "yolo" else 0.0, "threads": 1, "device": "cpu",
     })  # fmt: skip
     split = data.splits["train"]
@@ -63,7 +63,7 @@ def ours(work: Work, answer: Answer) -> None:
     def on_epoch(_: Epoch) -> None:
         answer(len(split) // work.batch * work.batch)
 
-    network = detector.initial(len(data.classes))
+    network = detector.begin(len(data.classes)).network
     answer(0)
     train(network, detector, split, InputSize.parse(work.size), settings, on_epoch=on_epoch)
 

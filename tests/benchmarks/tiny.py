@@ -20,7 +20,7 @@ DEEPEST = 0.8
 RECIPE: dict[str, Any] = {
     "input_size": None,
     "steps": [
-        {"prune": {"ratio": DEEPEST, "of": "flops", "scope": "stage", "round_to": 8}},
+        {"prune": {"ratio": DEEPEST, "budget": "flops", "scope": "stage", "round_to": 8}},
         {"finetune": {**TUNING[TINY.job], "distill": {}}},
     ],
     "runtime": {"openvino": {"precision": "bf16"}},

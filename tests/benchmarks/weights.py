@@ -6,7 +6,6 @@ transform makes of each kind, and, without a promise, at one that has room for b
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from figures import ROOT, Figures, photographs
+from figures import ROOT, Figures, parser_of, photographs
 
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -71,8 +70,7 @@ thousands at its 0.01 and 0.001. At 800 pixels two photographs of each kind, in 
 
 def main() -> int:
     """Compare all, with 91 outputs and with 4."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    parser = parser_of(__doc__)
     parser.add_argument("--part", choices=CASES, help="one network only")
     parser.add_argument("--seed", type=int, default=0, help="of the weights")
     given = parser.parse_args()

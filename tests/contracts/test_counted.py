@@ -22,7 +22,7 @@ from paretune.detectors import DETECTORS
 from paretune.runtimes import RUNTIMES
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.base import BETWEEN, Operator, Runtime
-from paretune.runtimes.predictor import load_counted, load_predictor
+from paretune.runtimes.predictor import load_predictor, load_timed
 from tests_support_compression import SIZE, MixedDetector, context, model
 
 SLOW = {"compiled"}
@@ -148,7 +148,7 @@ def counted(row: tuple[Runtime, str], tmp_path_factory: pytest.TempPathFactory) 
         patch.setitem(DETECTORS.rows, "planted", f"{__name__}:Planted")
         folder = tmp_path_factory.mktemp("counted")
         artefact = made_for(runtime, Planted(), kind, folder)
-        plain, core = (load(artefact, Target()).core for load in (load_predictor, load_counted))
+        plain, core = (load(artefact, Target()).core for load in (load_predictor, load_timed))
     pairs = [(plain(batch), core(batch)) for batch in batches(3)]
     many = batches(INFERENCES)
     core.reset()
@@ -208,7 +208,7 @@ def test_a_trace_holds_the_modules(counted: Any, row: tuple[Runtime, str]) -> No
 def test_parts_are_told_apart_and_what_lies_between(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = runtime_of(name)
     monkeypatch.setitem(DETECTORS.rows, "two_parts", f"{__name__}:TwoParts")
-    core = load_counted(made_for(runtime, TwoParts(), "fp32", tmp_path), Target()).core
+    core = load_timed(made_for(runtime, TwoParts(), "fp32", tmp_path), Target()).core
     for batch in batches(3):
         core(batch)
     core.reset()
@@ -224,4 +224,4 @@ def test_parts_are_told_apart_and_what_lies_between(name: str, tmp_path: Path, m
 def test_a_runtime_that_counts_nothing_says_so() -> None:
     runtime = RUNTIMES.load("tensorrt")()
     with pytest.raises(NotImplementedError, match="not timed one by one"):
-        runtime.counted(None, Target(device="cuda"))  # type: ignore[arg-type]
+        runtime.load_timed(None, Target(device="cuda"))  # type: ignore[arg-type]

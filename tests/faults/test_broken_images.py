@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from paretune.core.errors import UserError
-from paretune.data.checks.image_files import look
+from paretune.data.checks.image_files import inspect_image
 from paretune.data.image_io import image_size, read_image
 from tests_support_damage import CASES, HEIGHT, WIDTH, flip, photograph, put_bytes, remove, repeat
 
@@ -56,7 +56,7 @@ def seen(file):
     else:
         assert pixels.dtype == np.uint8
         assert pixels.shape == (*image_size(file)[::-1], 3)
-    found = look(file)
+    found = inspect_image(file)
     assert [f.kind for f in found.findings if f.hinders] == ([] if said is None else ["unreadable-image"])
     assert (found.size is None) == (said is not None)
     return said
@@ -150,4 +150,4 @@ def test_what_is_no_file(tmp_path):
     for name in ("pipe.jpg", "folder.jpg", "loop.jpg", "none.jpg"):
         with pytest.raises(UserError, match=f"{name}: cannot be read"):
             read_image(tmp_path / name)
-        assert look(tmp_path / name).size is None
+        assert inspect_image(tmp_path / name).size is None

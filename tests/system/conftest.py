@@ -18,7 +18,8 @@ input_size: 96x64
 training: {epochs: 2, batch_size: 8, lr: 4e-3}
 space: space.yaml
 search: {trials: 6, sampler: random}
-measuring: {repetitions: 2, spare: 0, seconds: 0.3, patience: 0, rounds: 2, energy: 0}
+measuring:
+  {repetitions: 2, max_extra_repetitions: 0, seconds: 0.3, contention_wait_seconds: 0, rounds: 2, energy_seconds: 0}
 """
 LEARNS = JOB.replace("{train: 48, val: 24, size: 96x64}", "{train: 128, val: 24, size: 96x64, difficulty: 0}").replace(
     "{epochs: 2, batch_size: 8, lr: 4e-3}", "{epochs: 4, batch_size: 4, lr: 1e-2, ema: 0.9}"

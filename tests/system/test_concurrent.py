@@ -82,7 +82,7 @@ input_size: 96x64
 training: {epochs: 2, batch_size: 8, lr: 1e-2, threads: 1}
 space: space.yaml
 search: {trials: 8, concurrent: 2, sampler: random}
-measuring: {repetitions: 2, spare: 0, seconds: 0.3, rounds: 2, energy: 0}
+measuring: {repetitions: 2, max_extra_repetitions: 0, seconds: 0.3, rounds: 2, energy_seconds: 0}
 """
 SPACE = """\
 input_size: 96x64

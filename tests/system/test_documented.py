@@ -30,7 +30,14 @@ pytestmark = [pytest.mark.alone, pytest.mark.timeout(5400)]
 TINY: dict[str, Any] = {
     "input_size": "96x64",
     "training": {"epochs": 4, "batch_size": 4, "lr": 1e-2, "ema": 0.9, "threads": 1, "device": "cpu"},
-    "measuring": {"repetitions": 2, "spare": 0, "seconds": 0.2, "patience": 0, "rounds": 2, "energy": 0},
+    "measuring": {
+        "repetitions": 2,
+        "max_extra_repetitions": 0,
+        "seconds": 0.2,
+        "contention_wait_seconds": 0,
+        "rounds": 2,
+        "energy_seconds": 0,
+    },
 }
 SHAPES = {"shapes": {"train": 96, "val": 24, "test": 12, "size": "96x64", "difficulty": 0}}
 SMALL_YOLO = {"yolo": {"variant": "nano", "depthwise": False, "width": 0.125}}

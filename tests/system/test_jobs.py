@@ -21,7 +21,8 @@ input_size: 96x64
 training: {epochs: 2, batch_size: 4, lr: 4e-3, workers: 2, threads: 1, device: cpu}
 space: space.yaml
 search: {trials: 3, sampler: random}
-measuring: {repetitions: 2, spare: 0, seconds: 0.3, patience: 0, rounds: 2, energy: 0}
+measuring:
+  {repetitions: 2, max_extra_repetitions: 0, seconds: 0.3, contention_wait_seconds: 0, rounds: 2, energy_seconds: 0}
 """
 SPACE = """\
 input_size: 96x64

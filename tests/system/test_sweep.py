@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from paretune.cli.main import main
-from tests_support import runs_of
+from tests_support import RELOAD, brute_force_front, runs_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 
@@ -19,16 +19,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 @pytest.fixture(scope="module")
 def front(swept):
     return json.loads(swept.run("front", "tiny", "--json").stdout)
-
-
-def brute_force_front(points):
-    """Names of the points that no other is at least as good as and better than somewhere."""
-    best = set()
-    for name, (quality, cost) in points.items():
-        others = [p for n, p in points.items() if n != name]
-        if not any(q >= quality and c <= cost and (q, c) != (quality, cost) for q, c in others):
-            best.add(name)
-    return best
 
 
 def test_the_front_is_the_one_a_reader_recomputes_from_mlflow(swept, front):
@@ -120,19 +110,8 @@ def test_artefacts_and_pictures_are_in_mlflow(swept):
 
 
 def test_every_artefact_of_the_front_reloads_elsewhere_with_the_accuracy_it_was_logged_with(swept, front):
-    code = """
-import json, sys
-from pathlib import Path
-from paretune.evaluation import evaluate
-from paretune.results.sweep_folder import Sweep
-from paretune.runtimes.predictor import load_predictor
-from paretune.core.target import Target
-sweep = Sweep(Path(sys.argv[1]), "tiny")
-split = sweep.job.dataset.open(sweep.cache).splits["val"]
-print(json.dumps([evaluate(load_predictor(Path(p), Target()), split).map for p in sys.argv[2:]]))
-"""
     folders = [str(swept.runs / "tiny" / point["artefact"]) for point in front["front"]]
-    command = [sys.executable, "-c", code, str(swept.runs), *folders]
+    command = [sys.executable, "-c", RELOAD, str(swept.runs), "tiny", *folders]
     done = subprocess.run(command, env=swept.environment, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     assert found == pytest.approx([p["metrics"]["map"] for p in front["front"]], abs=1e-9)

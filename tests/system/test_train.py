@@ -34,7 +34,8 @@ input_size: 96x64
 training: {epochs: 4, batch_size: 8, lr: 4e-3, validate_every: 2, threads: 1, device: cpu}
 space: space.yaml
 search: {trials: 2, sampler: random}
-measuring: {repetitions: 2, spare: 0, seconds: 0.3, patience: 0, rounds: 2, energy: 0}
+measuring:
+  {repetitions: 2, max_extra_repetitions: 0, seconds: 0.3, contention_wait_seconds: 0, rounds: 2, energy_seconds: 0}
 """
 SPACE = """\
 input_size: 96x64
@@ -153,7 +154,7 @@ def test_stopped_and_resumed_it_ends_with_the_same_weights(trained: Place, sign:
     assert "--resume goes on with it" in again.stderr
     path = trained.training(name) / "job.yaml"
     begun = yaml.safe_load(path.read_text())
-    del begun["training"]["ema"], begun["measuring"]["spare"]  # as if these fields had come since
+    del begun["training"]["ema"], begun["measuring"]["max_extra_repetitions"]  # as if these fields had come since
     begun["tracking"]["gone"], begun["search"]["first"] = 1, [{"runtime": "gone"}]  # and others had gone
     path.write_text(yaml.safe_dump(begun))
     done = trained.run(*words, "--resume", "--set", "training.device=auto", "--set", "measuring.rounds=2")

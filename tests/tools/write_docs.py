@@ -15,6 +15,9 @@ from typing import Any
 
 import yaml
 
+from paretune.workflows.check import TABLES as PLUGINS
+from paretune.workflows.check import fields_of, plugin_tables
+
 ROOT = Path(__file__).parents[2]
 FILES = (
     "README.md",
@@ -77,8 +80,6 @@ def plain(value: Any) -> Any:
 
 def plugins(kind: str) -> str:
     """Return the plug-ins of a kind: a table of all, then the fields of each."""
-    from paretune.workflows.check import plugin_tables
-
     rows = plain(plugin_tables(kind)[kind])
     text = table([kind, "what it is"], [[f"`{name}`", cell(row["about"])] for name, row in rows.items()])
     users: dict[str, list[str]] = {}
@@ -105,7 +106,6 @@ def names_of(kind: str) -> str:
 def job_fields(beginning: str = "") -> str:
     """Return the fields of a job, or those of one of its records; what lies deeper has a table of its own."""
     from paretune.config.job import Job
-    from paretune.workflows.check import fields_of
 
     fields = plain(fields_of(Job))
     for name, row in fields.items():
@@ -122,7 +122,6 @@ def job_fields(beginning: str = "") -> str:
 def metrics() -> str:
     """Return the metrics that objectives and constraints may name."""
     from paretune.core import metrics as module
-    from paretune.workflows.check import plugin_tables
 
     if "metric" in plugin_tables():
         return names_of("metric")
@@ -149,7 +148,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "metrics": metrics,
     "job": job_fields,
     "training": lambda: job_fields("training."),
-    **{f"{kind}s": lambda kind=kind: plugins(kind) for kind in ("detector", "dataset", "step", "runtime", "sampler")},
+    **{f"{kind}s": lambda kind=kind: plugins(kind) for kind in PLUGINS},
     **{f"{kind}-names": lambda kind=kind: names_of(kind) for kind in ("detector", "dataset", "step", "runtime")},
 }
 

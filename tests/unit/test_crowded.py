@@ -22,7 +22,7 @@ from paretune.core.model import Model
 from paretune.core.target import Target
 from paretune.core.types import Data, Detections, InputSize, Thresholds
 from paretune.data.statistics import crowding_note
-from paretune.detectors.nms import nothing
+from paretune.detectors.nms import no_detections
 from paretune.detectors.yolox.detector import Yolo
 from paretune.evaluation.results_explanations import most_kept
 from paretune.networks.network_files import save_network
@@ -110,7 +110,7 @@ def test_an_evaluation_tells_where_an_artefact_keeps_too_few(data: Data) -> None
     few = [Detections(one.boxes[:100], one.scores[:100], one.labels[:100]) for one in every]
     (line,) = most_kept(few, 100, truth)
     assert line.startswith("the artefact keeps at most 100 boxes of an image, which binds in 2 of 2 images")
-    assert most_kept(every, 401, truth) == most_kept([nothing(), nothing()], 100, truth) == []
+    assert most_kept(every, 401, truth) == most_kept([no_detections(), no_detections()], 100, truth) == []
 
 
 def test_where_it_binds_is_told_and_where_it_does_not_nothing_is(data: Data) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from paretune.data.box_checks import in_pixels
 from paretune.data.checks.report import check_survey
 from paretune.data.conversion import write_dataset
 from paretune.data.formats.detect import format_of_folder
+from paretune.data.raw_annotations import Survey
+from paretune.data.scanned_dataset import ScannedDataset
 from tests_support_data import survey_of_folder
 from tests_support_layouts import (
     CLASSES,
@@ -471,3 +474,29 @@ def test_no_layout_is_told_in_one_line_that_lists_all(tmp_path):
         layout in str(told.value)
         for layout in (DATASETS.load(name).layout for name, form in FORMATS.items() if form.reader)
     )
+
+
+class Mine(ScannedDataset):
+    """A format from another package."""
+
+    name: ClassVar[str] = "my-own"
+    layout: ClassVar[str] = "a file x.mine"
+    to_fill_a_split: ClassVar[str] = "write more"
+
+    @classmethod
+    def recognises(cls, root):
+        return (root / "x.mine").is_file()
+
+    def survey(self):
+        return Survey(str(self.folder), [], [], [])
+
+
+def test_a_format_from_another_package_is_recognised_after_our_own(tmp_path, monkeypatch):
+    monkeypatch.setitem(DATASETS.rows, "my-own", f"{__name__}:Mine")
+    with pytest.raises(UserError, match=r"a file x\.mine \(my-own\)"):
+        format_of_folder(tmp_path)
+    put(tmp_path / "x.mine", "")
+    assert format_of_folder(tmp_path) == format_of_folder(tmp_path, "my-own") == "my-own"
+    assert survey_of_folder(tmp_path).root == str(tmp_path)
+    put(tmp_path / "Annotations" / "a.xml", "<annotation/>")
+    assert format_of_folder(tmp_path) == "voc"

@@ -52,7 +52,7 @@ def test_an_image_with_a_skipped_object_leaves_its_split(tmp_path, way):
     assert left(data) == [("boxes", 1, why), ("images", 1, "an object in them is left out")]
     assert "t0" not in data.splits["train"].ids
     assert data.gaps == ()  # one of six images, two of twelve boxes
-    assert left_out_line(data) == (
+    assert left_out_line(data.left_out) == (
         f"left out: 1 boxes ({why}, the first {root}/labels/train/t0.txt: line 2), "
         f"1 images (an object in them is left out, the first {root}/images/train/t0.jpg)"
     )

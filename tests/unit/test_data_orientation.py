@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps
 
 from paretune.data import DATASETS
-from paretune.data.checks.image_files import look
+from paretune.data.checks.image_files import inspect_image
 from paretune.data.checks.report import check_survey
 from paretune.data.conversion import write_dataset
 from paretune.data.image_io import image_size, read_image
@@ -214,4 +214,4 @@ def test_a_copy_turned_by_hand_is_found_in_another_split(tmp_path):
 
 def test_look_tells_the_size_that_is_read(tmp_path):
     file = save(tmp_path / "a", 8)
-    assert (look(file).size, look(file, WIDE).size) == ((48, 64), WIDE)
+    assert (inspect_image(file).size, inspect_image(file, WIDE).size) == ((48, 64), WIDE)

@@ -47,7 +47,7 @@ def test_a_recipe_in_one_line(what, expected):
 @pytest.mark.parametrize(
     ("step", "expected"),
     [
-        (Prune(ratio=0.5, of="flops", importance="taylor"), "prune 0.5 of flops taylor"),
+        (Prune(ratio=0.5, budget="flops", importance="taylor"), "prune 0.5 of flops taylor"),
         (Prune(ratio=0.5, rounds=3), "prune 0.5 l1 in 3 rounds"),
         (Finetune(epochs=6), "finetune 6"),
         (Finetune(epochs=6, distill=Distill()), "finetune 6 taught"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from paretune.core.types import Annotations, Detections
 from paretune.evaluation import weighted_map as weighing
 from paretune.evaluation.coco_metrics import average_precisions
-from paretune.evaluation.detection_outcomes import matches_of
+from paretune.evaluation.detection_outcomes import outcomes_by_class
 from paretune.evaluation.map_bootstrap import (
     MapOfHalves,
     difference_intervals,
@@ -102,7 +102,7 @@ def test_a_weighed_image_counts_as_one_that_stands_there_so_often(seed, monkeypa
     random = np.random.default_rng(seed)
     chosen = [np.sort(random.integers(0, 8, count)) for count in (1, 5, 8, 20)]
     weights = np.stack([np.bincount(images, minlength=8) for images in chosen], axis=1)
-    classes = ranked(matches_of(detections, annotations, CLASSES))
+    classes = ranked(outcomes_by_class(detections, annotations, CLASSES))
     found = weighted_maps(classes, weights.astype(np.float64))
     for images, got in zip(chosen, found.T, strict=True):
         oracle = coco_oracle([detections[i] for i in images], [annotations[i] for i in images], CLASSES)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from paretune.compression.export import Export
@@ -232,15 +231,6 @@ def test_every_family_is_factorized_saved_and_exported(detector, size, tmp_path:
     save_network(after.network, tmp_path / "saved")
     assert same_state(state(load_network(detector, len(CLASSES), tmp_path / "saved")), state(after.network))
     assert all(file.is_file() for file in Export().apply(after, around).files)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [{"rank": 0.0}, {"rank": 1.1}, {"energy": 0}, {"energy": 1.5}, {"round_to": 0}, {"method": "cp"}, {"gain": 1.0}],
-)
-def test_wrong_fields_are_refused(fields: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
-        Factorize.model_validate(fields)
 
 
 def test_a_detector_without_norms_too(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from tests_support_compression import CLASSES, context, model, with_channels_at_
 
 SIZE = InputSize(160, 128)
 SHAPE = (SIZE.height, SIZE.width)
-SMALL = FasterRcnn(proposals=20, samples=32, head_width=64, least=0.0)
+SMALL = FasterRcnn(proposals=20, samples=32, head_width=64, min_proposal_score=0.0)
 LABELS = 3
 
 

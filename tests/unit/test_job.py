@@ -208,11 +208,18 @@ def test_overrides_reach_plugins_written_as_a_word(plan):
             ["job.yaml:5: constraints: latency_ms_p50 is the better the smaller", "as max, not max_drop"],
         ),
         (
-            {"search": "objectives: {map: maximize, energy_mj_image: minimize}\nmeasuring: {energy: 0}\nsearch"},
+            {
+                "search": "objectives: {map: maximize, energy_mj_image: minimize}\n"
+                "measuring: {energy_seconds: 0}\nsearch"
+            },
             {},
-            ["job.yaml:5: objectives.energy_mj_image: energy is not taken: measuring.energy is 0"],
+            ["job.yaml:5: objectives.energy_mj_image: energy is not taken: measuring.energy_seconds is 0"],
         ),
-        ({"search": "measuring: {energy: 3}\nsearch"}, {}, ["job.yaml:5: measuring.energy", "need 5 s at least"]),
+        (
+            {"search": "measuring: {energy_seconds: 3}\nsearch"},
+            {},
+            ["job.yaml:5: measuring.energy_seconds", "need 5 s at least"],
+        ),
         (
             {"search": "constraints: {device_mib_peak: {max: 500}}\nsearch"},
             {},
@@ -299,11 +306,11 @@ def test_bad_arguments_end_with_2_and_one_clear_line(arguments, message, capsys,
 
 def test_a_trial_is_measured_as_thoroughly_as_its_job_says(plan):
     asked = plan().job.measuring
-    assert asked.energy == SHORTEST == WINDOW
+    assert asked.energy_seconds == SHORTEST == WINDOW
     protocol = protocol_of(asked)
-    for field in ("repetitions", "spare", "seconds", "patience"):
-        assert getattr(asked, field) == getattr(protocol, field)
-    assert plan(measuring__patience=0).job.measuring.patience == 0
+    assert (asked.repetitions, asked.seconds) == (protocol.repetitions, protocol.seconds)
+    assert (asked.max_extra_repetitions, asked.contention_wait_seconds) == (protocol.spare, protocol.patience)
+    assert plan(measuring__contention_wait_seconds=0).job.measuring.contention_wait_seconds == 0
     with pytest.raises(UserErrors, match=r"measuring\.rounds"):
         plan(measuring__rounds=1)
 

@@ -20,7 +20,7 @@ from paretune.detectors.ssd.detector import Ssd
 from paretune.detectors.ssd.loss import assign as ssd_assign
 from paretune.detectors.ssd.loss import ssd_loss
 from paretune.detectors.yolox.detector import Yolo
-from paretune.detectors.yolox.loss import assign, padded, predictions
+from paretune.detectors.yolox.loss import assign, predictions, stack_annotations
 
 FIT = {
     "offsets": {"HuberLoss", "L1Loss", "MSELoss", "SmoothL1Loss"},
@@ -141,7 +141,7 @@ def test_yolo_teaches_cells_on_entries_to_ignore_no_objectness(seed: int) -> Non
     bare = Yolo().loss(raw, without_ignored(truth), InputSize(128, 128))
     torch.testing.assert_close([terms["box"], terms["class"]], [bare["box"], bare["class"]])
     cells = predictions(raw, (8, 16, 32))
-    boxes, labels, real = padded(without_ignored(truth), raw[0].device)
+    boxes, labels, real = stack_annotations(without_ignored(truth), raw[0].device)
     given = assign(cells, boxes, labels, real)
     responsible = set(zip(given.image.tolist(), given.cell.tolist(), strict=True))
     left = 0.0

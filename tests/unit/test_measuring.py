@@ -15,7 +15,7 @@ from paretune.profiling.latency import compare as comparison
 from paretune.profiling.latency.compare import LatencyRatio
 from paretune.profiling.latency.samples import MeasurementProtocol
 from paretune.workflows import compare_front as finalists
-from paretune.workflows import trial
+from paretune.workflows import trial_stages
 from paretune.workflows.trial_context import WARMUP, TrialContext
 from tests_support_records import fake_records, write_sweep
 
@@ -25,7 +25,13 @@ JOB = {
     "detector": {"yolo": {"variant": "nano"}},
     "input_size": "64x64",
     "space": "none.yaml",
-    "measuring": {"repetitions": 7, "spare": 1, "seconds": 0.25, "patience": 3.0, "rounds": 5},
+    "measuring": {
+        "repetitions": 7,
+        "max_extra_repetitions": 1,
+        "seconds": 0.25,
+        "contention_wait_seconds": 3.0,
+        "rounds": 5,
+    },
 }
 
 
@@ -91,7 +97,7 @@ def test_a_trial_is_measured_as_its_job_says(context: TrialContext, tmp_path: Pa
 
     artefact: Any = SimpleNamespace(folder=tmp_path / "artefact")
     with pytest.raises(AskedError):
-        trial._measure(context, 2, artefact, trial.Instruments(duet=measure))
+        trial_stages.measure(context, 2, artefact, trial_stages.Instruments(duet=measure))
     protocol = MeasurementProtocol(
         repetitions=7, spare=1, seconds=0.25, patience=3.0, warmup_seconds=WARMUP, block_samples=3
     )

@@ -48,14 +48,3 @@ def test_every_optimizer_lowers_a_loss() -> None:
 def test_criteria_are_classes_of_torch_pruning() -> None:
     kinds = {name: getattr(torch_pruning.importance, cls, None) for name, cls in names.IMPORTANCES.items()}
     assert all(isinstance(kind, type) for kind in kinds.values()), kinds
-
-
-def test_weights_are_torchvisions() -> None:
-    from torchvision.models import get_model_weights
-
-    backbones = {"ssd300_vgg16": "vgg16", "ssdlite320_mobilenet_v3_large": "mobilenet_v3_large"}
-    for model, known in names.WEIGHTS.items():
-        whole = {entry.name for entry in get_model_weights(model)}
-        backbone = {entry.name for entry in get_model_weights(backbones[model])} if model in backbones else set()
-        fitting = {name for name in backbone if model != "ssd300_vgg16" or name.endswith("FEATURES")}
-        assert set(known) == whole | fitting

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -25,6 +28,7 @@ from paretune.networks.network_files import save_network
 from paretune.runtimes import RUNTIMES
 from paretune.runtimes.predictor import device_of, load_predictor
 from paretune.workflows.build_artefact import InitialArtefactNetwork, build
+from tests_support import ROOT, with_locks_of_its_own
 from tests_support_compression import SIZE, MixedDetector, context, model, outputs
 from tests_support_own_runtime import Packed
 
@@ -42,6 +46,25 @@ def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
     for table, (name, row) in ((STEPS, ROWS["paretune.step"]), (RUNTIMES, ROWS["paretune.runtime"])):
         monkeypatch.setitem(table.rows, name, row)
     monkeypatch.setitem(DETECTORS.rows, "mixed", "tests_support_compression:MixedDetector")
+
+
+MEASURED = """\
+import sys
+from pathlib import Path
+from paretune.config.recipe import Recipe
+from paretune.core.target import Target
+from paretune.networks.network_files import save_network
+from paretune.profiling.latency.measure import measure
+from paretune.workflows.build_artefact import InitialArtefactNetwork, build
+from tests_support_compression import context, model
+from tests_support_profiling import QUICK, images
+folder, target = Path(sys.argv[1]), Target(device="npu")
+save_network(model().torch_network, folder / "start")
+recipe = Recipe.model_validate({"input_size": "64x48", "runtime": "packed"})
+used = context(folder / "work", runtime=recipe.runtime, target=target)
+build(InitialArtefactNetwork(folder / "start"), recipe, used, folder / "artefact")
+print(measure(folder / "artefact", images(), target, QUICK).metrics()["latency_ms_p50"])
+"""
 
 
 def recipe(*steps: str) -> Recipe:
@@ -68,6 +91,22 @@ def test_its_artefact_is_built_and_predicts(tmp_path: Path) -> None:
         expected = made.network(torch.from_numpy(image))
     for got, tensor in zip(predictor.core(image), expected, strict=True):
         np.testing.assert_allclose(got, tensor.numpy(), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_installed_its_artefact_is_measured(tmp_path: Path) -> None:
+    """The measuring process finds the runtime and its device by the entry points of the package."""
+    facts = tmp_path / "site" / "mypackage-1.0.dist-info"
+    facts.mkdir(parents=True)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: mypackage\nVersion: 1.0\n")
+    rows = {**ROWS, "paretune.detector": ("mixed", "tests_support_compression:MixedDetector")}
+    (facts / "entry_points.txt").write_text("".join(f"[{group}]\n{' = '.join(row)}\n" for group, row in rows.items()))
+    folders = [str(ROOT / "platform"), str(ROOT / "tests"), str(facts.parent)]
+    environment = {**os.environ, "PYTHONPATH": with_locks_of_its_own(tmp_path, os.pathsep.join(folders))}
+    command = [sys.executable, "-c", MEASURED, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) > 0
 
 
 def test_its_latency_decides_a_pruning(tmp_path: Path) -> None:

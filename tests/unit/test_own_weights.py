@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -19,8 +19,10 @@ from paretune.config.job import Job
 from paretune.core.errors import UserError
 from paretune.core.types import InputSize
 from paretune.data.synthetic.shapes import Shapes
-from paretune.detectors.checkpoints import checkpoint, listed
+from paretune.detectors.checkpoints import as_class_names, read_checkpoint
+from paretune.detectors.faster_rcnn.detector import WEIGHTS as FASTER_RCNN_WEIGHTS
 from paretune.detectors.faster_rcnn.detector import FasterRcnn
+from paretune.detectors.ssd.detector import WEIGHTS as SSD_WEIGHTS
 from paretune.detectors.ssd.detector import Ssd
 from paretune.detectors.weight_recognition import seems_to_be
 from paretune.detectors.yolox.detector import Yolo
@@ -85,7 +87,7 @@ def test_weights_are_found_wherever_training_programs_put_them(lite: dict[str, T
         assert ("averaged weights" in " ".join(begun.notes)) == name.startswith("average"), name
         assert "tells no class names; its 3 are taken to be, in this order, ace, king, queen" in begun.notes[-1]
     save_file(lite, tmp_path / "plain.safetensors")
-    assert equal(Ssd(weights=str(tmp_path / "plain.safetensors")).initial(3).state_dict(), lite)
+    assert equal(Ssd(weights=str(tmp_path / "plain.safetensors")).begin(3).network.state_dict(), lite)
 
 
 def test_classes_are_taken_by_their_names(mobile: dict[str, Tensor], lite: dict[str, Tensor], tmp_path: Path) -> None:
@@ -129,14 +131,14 @@ def test_another_number_of_classes_starts_afresh_and_is_told(mobile: dict[str, T
 
 def test_names_of_coco_come_with_torchvisions_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     saved = built(f"fasterrcnn_{MOBILE}", 91).state_dict()
-    monkeypatch.setattr("paretune.detectors.pretrained_weights.fetch", lambda *_: saved)
+    monkeypatch.setattr("paretune.detectors.pretrained_weights.torchvision_weights", lambda *_: saved)
     begun = FasterRcnn(weights="COCO_V1").begin(("zebra", "unicorn", "person"))
     assert begun.fresh == ("unicorn",)
     score = "roi_heads.box_predictor.cls_score.weight"
     own = begun.network.state_dict()[score]
     assert torch.equal(own[[0, 1, 3]], saved[score][[0, 24, 1]])  # COCO's numbers of zebra and person
     assert FasterRcnn(weights="COCO_V1").begin([str(n) for n in range(90)]).fresh == tuple(map(str, range(90)))
-    assert equal(FasterRcnn(weights="COCO_V1").initial(90).state_dict(), saved)
+    assert equal(FasterRcnn(weights="COCO_V1").begin(90).network.state_dict(), saved)
 
 
 def test_names_from_before_torchvision_0_13_are_read(mobile: dict[str, Tensor], tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_names_from_before_torchvision_0_13_are_read(mobile: dict[str, Tensor], 
     assert "backbone.fpn.inner_blocks.0.weight" in old
     theirs = built(f"fasterrcnn_{MOBILE}", seed=1)
     theirs.load_state_dict(old.copy())
-    ours = FasterRcnn(weights=in_file(old, tmp_path / "old.pth")).initial(3).state_dict()
+    ours = FasterRcnn(weights=in_file(old, tmp_path / "old.pth")).begin(3).network.state_dict()
     wanted = theirs.state_dict()
     assert all(torch.equal(ours[name], wanted[name]) for name in wanted if not name.endswith("num_batches_tracked"))
 
@@ -233,7 +235,7 @@ def test_what_is_no_state_dict_is_refused_in_one_line_and_not_run(mobile: dict[s
     (tmp_path / "torn.safetensors").write_bytes(b"nothing")
     for name in ("torn.pth", "torn.safetensors"):
         with pytest.raises(UserError, match="not a checkpoint"):
-            checkpoint(str(tmp_path / name), None)
+            read_checkpoint(str(tmp_path / name), None)
 
 
 @pytest.mark.parametrize("family", [FasterRcnn, Ssd])
@@ -251,14 +253,14 @@ def test_fields_that_do_not_fit_are_refused(family: type[FasterRcnn | Ssd], tmp_
     assert family(weights="COCO_V1").problems() == []
 
 
-def test_class_names_are_read_in_every_form() -> None:
-    assert listed(["__background__", "a", "N/A", "b"]) == ("a", None, "b")
-    assert listed({0: "a", 1: "b"}) == ("a", "b")
-    assert listed({1: "a", 3: "b"}) == ("a", None, "b")
-    assert listed([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]) == ("a", "b")
-    assert listed([1, 2]) is None
-    assert listed("ab") is None
-    assert listed({}) is None
+def test_as_class_names_are_read_in_every_form() -> None:
+    assert as_class_names(["__background__", "a", "N/A", "b"]) == ("a", None, "b")
+    assert as_class_names({0: "a", 1: "b"}) == ("a", "b")
+    assert as_class_names({1: "a", 3: "b"}) == ("a", None, "b")
+    assert as_class_names([{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]) == ("a", "b")
+    assert as_class_names([1, 2]) is None
+    assert as_class_names("ab") is None
+    assert as_class_names({}) is None
 
 
 def test_what_nobody_knows_is_said_to_be_unknown() -> None:
@@ -320,3 +322,17 @@ def test_a_job_of_no_epochs_needs_weights() -> None:
             continue
         with pytest.raises(ValidationError, match=r"training.epochs\n.*name a trained network's: detector.ssd.weights"):
             Job.model_validate({**job, "detector": detector})
+
+
+def test_the_names_of_weights_are_torchvisions():
+    from torchvision.models import get_model_weights
+
+    backbones = {"ssd300_vgg16": "vgg16", "ssdlite320_mobilenet_v3_large": "mobilenet_v3_large"}
+    for variant, known in SSD_WEIGHTS.items():
+        whole = {entry.name for entry in get_model_weights(variant)}
+        backbone = {entry.name for entry in get_model_weights(backbones[variant])}
+        fitting = {name for name in backbone if variant != "ssd300_vgg16" or name.endswith("FEATURES")}
+        assert set(known) == whole | fitting
+    assert set(SSD_WEIGHTS) == set(get_args(Ssd.model_fields["variant"].annotation))
+    for variant in get_args(FasterRcnn.model_fields["variant"].annotation):
+        assert {entry.name for entry in get_model_weights(f"fasterrcnn_{variant}")} == set(FASTER_RCNN_WEIGHTS)

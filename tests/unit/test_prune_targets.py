@@ -36,7 +36,7 @@ from paretune.system import machine_cache as caching
 from tests_support_compression import SIZE, MixedDetector, context, model, same_state, state
 
 DENSE, SEPARABLE = Yolo(width=0.125, depthwise=False), Yolo(width=0.125, depthwise=True)
-SMALL = FasterRcnn(proposals=20, samples=32, head_width=64, least=0.0)
+SMALL = FasterRcnn(proposals=20, samples=32, head_width=64, min_proposal_score=0.0)
 SLOW = pytest.mark.slow
 
 
@@ -72,7 +72,7 @@ def test_operations_are_known_without_pruning(detector: Detector, size: InputSiz
 def test_the_share_of_the_flops_that_goes_is_the_one_asked_for(ratio: float, scope: str, tmp_path: Path) -> None:
     detector = Yolo(width=0.25, depthwise=False)
     dense = model(detector)
-    step = Prune.model_validate({"ratio": ratio, "of": "flops", "scope": scope, "round_to": 4})
+    step = Prune.model_validate({"ratio": ratio, "budget": "flops", "scope": scope, "round_to": 4})
     pruned = step.apply(dense, context(tmp_path, detector))
     assert 1 - pruned.flops / dense.flops == pytest.approx(ratio, abs=0.03)
     assert pruned.notes == ()
@@ -81,7 +81,7 @@ def test_the_share_of_the_flops_that_goes_is_the_one_asked_for(ratio: float, sco
 @pytest.mark.parametrize("ratio", [0.2, 0.5, 0.8])
 def test_no_ratio_of_channels_comes_nearer_and_what_is_missed_is_noted(ratio: float, tmp_path: Path) -> None:
     dense, around = model(), context(tmp_path)
-    pruned = Prune(ratio=ratio, of="flops").apply(dense, around)
+    pruned = Prune(ratio=ratio, budget="flops").apply(dense, around)
     tried = [Prune(ratio=float(r)).apply(dense, around).flops for r in np.linspace(0.02, 0.94, 24)]
     error, errors = (np.abs(np.array(found) / dense.flops - (1 - ratio)) for found in (pruned.flops, tried))
     assert error <= errors.min() + 1e-9
@@ -126,21 +126,21 @@ def test_latency_is_steered_by_what_is_measured(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(pruning_rounds, "stopwatch", device)
     dense = model()
-    step = Prune(ratio=0.3, of="latency", round_to=1)
+    step = Prune(ratio=0.3, budget="latency", round_to=1)
     pruned = step.apply(dense, context(tmp_path, runtime=OnnxRuntime()))
     assert pruned.flops / dense.flops == pytest.approx(0.4, abs=0.05)
     assert pruned.notes == ()
     assert 1 <= len(measured) <= 6
     widths = [tuple(p.shape for p in candidate.network.parameters()) for candidate in measured]
     assert len(set(widths)) == len(widths)  # the same widths are not measured twice
-    missed = Prune(ratio=0.8, of="latency").apply(dense, context(tmp_path, runtime=OnnxRuntime()))
+    missed = Prune(ratio=0.8, budget="latency").apply(dense, context(tmp_path, runtime=OnnxRuntime()))
     assert any("of the latency instead of 80%" in note for note in missed.notes)
 
 
 def test_without_a_runtime_latency_is_flops(tmp_path: Path) -> None:
     dense = model()
     by_flops, by_latency = (
-        Prune(ratio=0.5, of=of, round_to=1).apply(dense, context(tmp_path)) for of in ("flops", "latency")
+        Prune(ratio=0.5, budget=of, round_to=1).apply(dense, context(tmp_path)) for of in ("flops", "latency")
     )
     assert same_state(state(by_flops.network), state(by_latency.network))
     assert by_flops.notes == ()
@@ -220,7 +220,7 @@ def test_all_that_computes_shares_the_cpu_but_what_is_timed(
         monkeypatch.setattr(pruning_rounds, name, noted(name, getattr(pruning_rounds, name)))
     monkeypatch.setattr(pruning_targets, "write_artefact", noted("write_artefact", pruning_targets.write_artefact))
     monkeypatch.setattr(pruning_targets, "quick_ratio", noted("quick_ratio", lambda *_, **__: 0.5))
-    Prune(ratio=0.5, of="latency").apply(model(), context(tmp_path, runtime=Noting()))
+    Prune(ratio=0.5, budget="latency").apply(model(), context(tmp_path, runtime=Noting()))
     assert seen.pop("quick_ratio") == {"alone"}
     assert len(seen) == 7
     assert set.union(*seen.values()) == {"shared"}, seen

@@ -16,9 +16,9 @@ from torchvision.models.detection.ssd import SSD
 from paretune.core.errors import UserError
 from paretune.core.types import Annotations, InputSize, Thresholds
 from paretune.detectors.base import Losses
-from paretune.detectors.pretrained_weights import fetch
+from paretune.detectors.pretrained_weights import torchvision_weights
 from paretune.detectors.ssd.detector import Ssd
-from paretune.detectors.ssd.loss import rows
+from paretune.detectors.ssd.loss import flattened
 
 LITE, VGG = Ssd(), Ssd(variant="ssd300_vgg16")
 LITE_SIZE, VGG_SIZE = InputSize(160, 128), InputSize(300, 300)
@@ -61,8 +61,8 @@ def torchvisions_anchors(detector, size):
 
 def torchvisions_heads(raw, boxes):
     return {
-        "cls_logits": torch.cat([rows(m, k) for m, k in zip(raw[::2], boxes, strict=True)], 1),
-        "bbox_regression": torch.cat([rows(m, k) for m, k in zip(raw[1::2], boxes, strict=True)], 1),
+        "cls_logits": torch.cat([flattened(m, k) for m, k in zip(raw[::2], boxes, strict=True)], 1),
+        "bbox_regression": torch.cat([flattened(m, k) for m, k in zip(raw[1::2], boxes, strict=True)], 1),
     }
 
 
@@ -100,7 +100,7 @@ def test_layouts_of_the_maps_are_torchvisions(detector, size):
     for maps, k in zip(raw[::2], boxes, strict=True):
         n, _, height, width = maps.shape
         theirs = maps.view(n, -1, CLASSES + 1, height, width).permute(0, 3, 4, 1, 2).reshape(n, -1, CLASSES + 1)
-        assert torch.equal(rows(maps, k), theirs)
+        assert torch.equal(flattened(maps, k), theirs)
 
 
 @pytest.mark.parametrize(("detector", "size"), BOTH)
@@ -218,7 +218,7 @@ def test_a_machine_without_network_gets_one_clear_line(monkeypatch, tmp_path):
     with pytest.raises(
         UserError, match=r"weights COCO_V1 of ssdlite320.*no route to host.*download.pytorch.org"
     ) as told:
-        Ssd(weights="COCO_V1").initial(CLASSES)
+        Ssd(weights="COCO_V1").begin(CLASSES)
     assert "\n" not in str(told.value)
 
 
@@ -229,15 +229,15 @@ def test_weights_that_lie_there_already_are_held_to_their_hash(tmp_path: Path, m
     torch.save({"a": torch.ones(1)}, file)
     monkeypatch.setenv("PARETUNE_WEIGHTS", str(tmp_path))
     with pytest.raises(UserError, match=rf"{file} is damaged or another file \(sha256 [0-9a-f]+\); delete it"):
-        fetch("ssdlite320_mobilenet_v3_large", "COCO_V1")
+        torchvision_weights("ssdlite320_mobilenet_v3_large", "COCO_V1")
 
 
 @pytest.mark.parametrize("classes", [90, CLASSES])
 def test_weights_of_coco_are_loaded_but_for_other_classes(classes, monkeypatch):
     torch.manual_seed(1)
     saved = Ssd().build(90).state_dict()
-    monkeypatch.setattr("paretune.detectors.pretrained_weights.fetch", lambda *_: saved)
-    state = Ssd(weights="COCO_V1").initial(classes).state_dict()
+    monkeypatch.setattr("paretune.detectors.pretrained_weights.torchvision_weights", lambda *_: saved)
+    state = Ssd(weights="COCO_V1").begin(classes).network.state_dict()
     same = {name for name in state if state[name].shape == saved[name].shape and torch.equal(state[name], saved[name])}
     fresh = {name for name in state if name not in same}
     if classes == 90:
@@ -245,6 +245,8 @@ def test_weights_of_coco_are_loaded_but_for_other_classes(classes, monkeypatch):
     else:
         assert len(fresh) == 12  # weights and biases of the six last convolutions for classes
         assert all(name.startswith("head.classification_head.") for name in fresh)
-    monkeypatch.setattr("paretune.detectors.pretrained_weights.fetch", lambda *_: dict(list(saved.items())[1:]))
+    monkeypatch.setattr(
+        "paretune.detectors.pretrained_weights.torchvision_weights", lambda *_: dict(list(saved.items())[1:])
+    )
     with pytest.raises(UserError, match=r"not of ssd .*not whole"):
-        Ssd(weights="COCO_V1").initial(classes)
+        Ssd(weights="COCO_V1").begin(classes)

@@ -169,7 +169,7 @@ def test_a_sampler_that_insists_on_a_failed_recipe_does_not_end_the_search(study
 UNFIT = """\
 input_size: {choices: [64, 96, 128, 160, 192, 224, 256, 288]}
 steps:
-  - prune: {ratio: {low: 0.1, high: 0.9, step: 0.05}, of: {choices: [channels, flops]}}
+  - prune: {ratio: {low: 0.1, high: 0.9, step: 0.05}, budget: {choices: [channels, flops]}}
 runtime: {choices: [onnxruntime, openvino, tensorrt]}
 """
 

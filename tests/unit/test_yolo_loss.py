@@ -76,7 +76,7 @@ def assigned_by_loops(found: module.Predictions, image: int, entry: Annotations)
 def test_assignment_equals_the_loop_over_boxes(seed: int, count: int) -> None:
     raw, annotations = scene(seed, (count, 3))
     found = module.predictions(raw, STRIDES)
-    given_to = module.assign(found, *module.padded(annotations, torch.device("cpu")))
+    given_to = module.assign(found, *module.stack_annotations(annotations, torch.device("cpu")))
     for image, entry in enumerate(annotations):
         mine = {
             int(c): int(b) for i, c, b in zip(given_to.image, given_to.cell, given_to.box, strict=True) if i == image
@@ -123,7 +123,7 @@ def test_perfect_maps_have_almost_no_loss() -> None:
         raw[level * 3 + 2][:] = torch.tensor([-20.0, 20.0, -20.0])[:, None, None]
     annotations = [Annotations(box, np.array([1]), np.zeros(1, bool))]
     found = module.predictions(raw, STRIDES)
-    given_to = module.assign(found, *module.padded(annotations, torch.device("cpu")))
+    given_to = module.assign(found, *module.stack_annotations(annotations, torch.device("cpu")))
     assert len(given_to.cell) == 10
     torch.testing.assert_close(given_to.iou, torch.ones(10))
     terms = Yolo().loss(raw, annotations, SIZE)

@@ -36,14 +36,14 @@ def state_of(file: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_checkpoint_loads_tensor_by_tensor(saved: Path) -> None:
-    own = Yolo(weights=str(saved), sha256=sha256(saved)).initial(CLASSES).state_dict()
+    own = Yolo(weights=str(saved), sha256=sha256(saved)).begin(CLASSES).network.state_dict()
     wanted = state_of(saved)
     assert own.keys() == wanted.keys()
     assert all(torch.equal(own[name], wanted[name]) for name in wanted)
 
 
 def test_predictors_of_other_classes_start_afresh(saved: Path) -> None:
-    own, wanted = Yolo(weights=str(saved)).initial(3).state_dict(), state_of(saved)
+    own, wanted = Yolo(weights=str(saved)).begin(3).network.state_dict(), state_of(saved)
     other = {name for name in wanted if own[name].shape != wanted[name].shape}
     assert {name.split(".")[1] for name in other} == {"cls_preds"}
     assert all(torch.equal(own[name], wanted[name]) for name in wanted.keys() - other)
@@ -65,16 +65,16 @@ def test_an_address_is_fetched_once_and_checked(
 ) -> None:
     monkeypatch.setenv("PARETUNE_WEIGHTS", str(tmp_path))
     url = f"{server}/{saved.name}"
-    first = Yolo(weights=url, sha256=sha256(saved)).initial(CLASSES).state_dict()
+    first = Yolo(weights=url, sha256=sha256(saved)).begin(CLASSES).network.state_dict()
     assert torch.equal(first["head.obj_preds.0.weight"], state_of(saved)["head.obj_preds.0.weight"])
     kept = list(tmp_path.iterdir())
     assert len(kept) == 1
-    Yolo(weights="http://127.0.0.1:9/yolox_nano.pth", sha256=sha256(saved)).initial(CLASSES)  # lies there already
+    Yolo(weights="http://127.0.0.1:9/yolox_nano.pth", sha256=sha256(saved)).begin(CLASSES)  # lies there already
     with pytest.raises(UserError, match="cannot be fetched"):
-        Yolo(weights=url, sha256="0" * 64).initial(CLASSES)
+        Yolo(weights=url, sha256="0" * 64).begin(CLASSES)
     assert list(tmp_path.iterdir()) == kept
     with pytest.raises(UserError, match=r"cannot be fetched.*put the file at"):
-        Yolo(weights=f"{server}/missing.pth", sha256="1" * 64).initial(CLASSES)
+        Yolo(weights=f"{server}/missing.pth", sha256="1" * 64).begin(CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -116,11 +116,11 @@ def test_other_files_are_refused_in_one_line(saved: Path, tmp_path: Path) -> Non
         elif content is not None:
             torch.save(content, file)
         with pytest.raises(UserError) as error:
-            Yolo(weights=str(file)).initial(CLASSES)
+            Yolo(weights=str(file)).begin(CLASSES)
         assert "\n" not in str(error.value)
         assert name in str(error.value)
     with pytest.raises(UserError, match="another file"):
-        Yolo(weights=str(saved), sha256="0" * 64).initial(CLASSES)
+        Yolo(weights=str(saved), sha256="0" * 64).begin(CLASSES)
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
 
     torch.save({"model": Trap()}, tmp_path / "trap.pth")
     with pytest.raises(UserError, match="not a checkpoint"):
-        Yolo(weights=str(tmp_path / "trap.pth")).initial(CLASSES)
+        Yolo(weights=str(tmp_path / "trap.pth")).begin(CLASSES)
     assert not (tmp_path / "sprung").exists()
 
 
@@ -150,12 +150,12 @@ def test_random_damage_is_refused_or_harmless(saved: Path, tmp_path: Path) -> No
         file = tmp_path / "damaged.pth"
         file.write_bytes(content)
         try:
-            network = Yolo(weights=str(file)).initial(CLASSES)
+            network = Yolo(weights=str(file)).begin(CLASSES).network
         except UserError as error:
             refused += 1
             assert "\n" not in str(error)  # noqa: PT017 - some are still whole
         else:
             assert all(t.isfinite().all() for t in network.state_dict().values() if t.is_floating_point())
         with pytest.raises(UserError, match="another file"):
-            Yolo(weights=str(file), sha256=sha256(saved)).initial(CLASSES)
+            Yolo(weights=str(file), sha256=sha256(saved)).begin(CLASSES)
     assert refused >= 50

@@ -1,1 +1,1 @@
-"""The verbs of the command line: each module adds its own with ``add(verbs)``; heavy imports wait until one runs."""
+"""The verbs of the command line, one module each; heavy imports are inside the functions that run them."""

@@ -1,4 +1,4 @@
-"""``advise``: where the time of an artefact goes, and which knobs should help."""
+"""``advise``: the bottlenecks of an artefact, and changes that should help."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _advise(given: argparse.Namespace) -> int:
 
 
 def _end(found: Any, given: argparse.Namespace) -> None:
-    """Tell what came of the advice, and where all of it lies."""
+    """Print the measured gains of the advice, and the folders of the results."""
     if given.json:
         import json
 

@@ -1,4 +1,4 @@
-"""``data``: what is done with datasets; each module adds its own subverbs with ``add(verbs)``."""
+"""``data``: verbs for datasets."""
 
 from __future__ import annotations
 

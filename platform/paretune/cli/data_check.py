@@ -10,7 +10,7 @@ from typing import Any
 from paretune.cli.options import progress
 
 DEFECTS = 1
-"""Exit code of a check that found what hinders training."""
+"""Exit code of a check that found a defect that hinders training."""
 
 
 def add(verbs: Any) -> None:
@@ -64,7 +64,7 @@ def _check(given: argparse.Namespace) -> int:
 
 
 def _show(report: Any, given: argparse.Namespace) -> None:
-    """Print a report, then draw it: a picture that cannot be written costs nothing of what was found."""
+    """Print a report, then draw it, so that a picture that cannot be written loses nothing."""
     if given.json:
         import json
 

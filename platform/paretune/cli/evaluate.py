@@ -1,4 +1,4 @@
-"""``evaluate``: how accurate an artefact is, or the results of another program."""
+"""``evaluate``: the accuracy of an artefact, or of another program's results."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def _evaluate(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> None:
-    """Refuse arguments that do not go together.
+    """Check the arguments.
 
     Raises:
-        UserError: says which.
+        UserError: an argument is out of range, or several do not go together.
     """
     files = [given.annotations, given.detections]
     if any(files) and not all(files):

@@ -1,4 +1,4 @@
-"""``front`` and ``ui``: what a sweep found."""
+"""``front`` and ``ui``: the results of a sweep."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from paretune import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 done, 1 done in part, 2 the user's mistake or nothing, 130 Ctrl-C."""
+    """Run one command, and return 0 if it is done, 1 if in part, 2 for a mistake of the user, 130 for Ctrl-C."""
     if sys.platform != "linux":  # before anything is imported that is only there
         print(f"paretune runs on Linux only, and this is {sys.platform}: use a Linux machine or WSL 2", file=sys.stderr)
         return 2
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
-    """Run what was asked for, and return its exit code."""
+    """Run one verb and return its exit code."""
     from paretune.cli.options import doing
     from paretune.system import device_holders, device_lock
 

@@ -13,7 +13,7 @@ from paretune.core.errors import UserError
 from paretune.core.hints import command
 
 TOO_MUCH = 1
-"""Exit code where more is lost than was allowed, or it is not known."""
+"""Exit code if the loss of map is larger than allowed, or unknown."""
 
 
 def add(verbs: Any) -> None:
@@ -77,7 +77,7 @@ def _optimize(given: argparse.Namespace) -> int:
 
 
 def _show(found: Any, runtime: str) -> None:
-    """Print what was made, what it has cost of the accuracy, and whether it can be used."""
+    """Print the artefact, its change of accuracy, and whether it is usable."""
     made, accuracy = found.artefact, found.accuracy
     for note in made.notes:
         print(f"note: {note}")
@@ -93,7 +93,7 @@ def _show(found: Any, runtime: str) -> None:
 
 
 def _written(given: argparse.Namespace) -> Any:
-    """Return the recipe as it was written, in a file or on the command line."""
+    """Return the recipe of the file or the command line as a document."""
     from paretune.core.yaml_document import Document, read_yaml
 
     document = read_yaml(given.recipe) if given.recipe else Document("optimize", {"steps": []}, {})

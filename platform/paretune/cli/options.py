@@ -13,15 +13,15 @@ from paretune.core.errors import UserError
 from paretune.results.folder_claims import claimed
 
 INCOMPLETE = 1
-"""Exit code where something that was asked for could not be had, and the rest is told."""
+"""Exit code if only a part of the results is available."""
 NOTHING = 2
-"""Exit code where nothing that was asked for could be had, as for a mistake of the user's."""
+"""Exit code if no result is available, and for mistakes of the user."""
 INTERRUPTED = 130
-"""Exit code of what Ctrl-C or SIGTERM stopped."""
+"""Exit code after Ctrl-C or SIGTERM."""
 
 
 def doing(words: Sequence[str], given: argparse.Namespace) -> str:
-    """Return in a few words what a command does: its verb, and the name of what it is about."""
+    """Return a command's verb and the name of its subject."""
     said = list(words[: 2 if words[0] == "data" else 1])
     told = [getattr(given, field, None) for field in ("name", "sweep", "job", "artefact", "artefacts", "source")]
     if (about := next((value for value in told if value), None)) is not None:
@@ -31,10 +31,7 @@ def doing(words: Sequence[str], given: argparse.Namespace) -> str:
 
 
 def claiming_out(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """Return a verb that refuses an ``--out`` that is there, or that another process is about to write, before it runs.
-
-    What takes minutes to hours is then not found to have no place in the end.
-    """
+    """Return a verb that reserves the folder ``--out`` before it runs, which may take hours."""
 
     def alone(given: argparse.Namespace) -> int:
         with claimed(given.out):
@@ -44,7 +41,7 @@ def claiming_out(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse
 
 
 def job_arguments(parser: argparse.ArgumentParser, what: str = "sweep", *, trials: bool = True) -> None:
-    """Add the job's file, the name of what is made of it, and what changes it."""
+    """Add arguments for a job's file, the name of the result, and changes of fields."""
     parser.add_argument("job", type=Path, metavar="JOB.yaml")
     parser.add_argument("--name", help=f"of the {what} (default: the job's file name)")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=value", help="change one field of the job")
@@ -53,7 +50,7 @@ def job_arguments(parser: argparse.ArgumentParser, what: str = "sweep", *, trial
 
 
 def sweep_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the name of a sweep, and where it lies."""
+    """Add the name of a sweep and its output folder."""
     parser.add_argument("sweep", metavar="SWEEP")
     runs_argument(parser)
 
@@ -91,29 +88,43 @@ def first_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def progress(done: int, of: int) -> None:
-    """Overwrite one line of the terminal with the images done; silent where nobody looks."""
+    """Overwrite one line of the terminal with the number of images done; print nothing to a file."""
     if sys.stderr.isatty() and (done % 16 == 0 or done == of):
         print(f"\r{done}/{of} images", end="\n" if done == of else "", file=sys.stderr, flush=True)
 
 
 def images_arguments(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add the images that something is done with, in place of those an artefact was made with."""
+    """Add arguments for images, in place of those that an artefact was made with."""
     parser.add_argument("--data", type=Path, metavar="JOB.yaml|FOLDER", help=f"images to {what}")
     parser.add_argument("--from", dest="format", metavar="FORMAT", help="of that folder (default: by its layout)")
+
+
+def _device(word: str) -> str:
+    """Return the name of a device that a runtime declares.
+
+    Raises:
+        argparse.ArgumentTypeError: no runtime here runs on it.
+    """
+    from paretune.core.target import known_devices
+
+    if word not in (known := known_devices()):
+        raise argparse.ArgumentTypeError(f"no runtime here runs on {word!r}; known: {', '.join(known)}")
+    return word
 
 
 def target_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the device that an artefact runs on."""
     around = "default: as the artefact's runtime needs, and the sweep or training around says, else"
-    parser.add_argument("--device", choices=("cpu", "cuda"), help=f"to run on ({around} cpu)")
+    words = f"cpu, cuda, or a device of an installed runtime ({around} cpu)"
+    parser.add_argument("--device", type=_device, metavar="DEVICE", help=words)
     parser.add_argument("--threads", type=int, metavar="N", help=f"of the network on a CPU ({around} 1)")
 
 
 def check_confidence(confidence: float | None, flag: str = "--confidence") -> None:
-    """Refuse a confidence that is no share; None is one.
+    """Check a confidence; None is valid.
 
     Raises:
-        UserError: says so.
+        UserError: the confidence is not from 0 to 1.
     """
     if confidence is not None and not 0 <= confidence <= 1:
         raise UserError(f"{flag} {confidence}: expected 0 to 1")

@@ -1,4 +1,4 @@
-"""``predict``: what an artefact finds in images."""
+"""``predict``: the detections of an artefact in images."""
 
 from __future__ import annotations
 

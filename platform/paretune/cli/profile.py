@@ -1,4 +1,4 @@
-"""``profile``: what artefacts cost on this machine, and which is faster."""
+"""``profile``: the cost of artefacts on this machine, and their comparison."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def _profile(given: argparse.Namespace) -> int:
 
 
 def _check(given: argparse.Namespace) -> None:
-    """Refuse numbers that mean nothing.
+    """Check the numbers of the arguments.
 
     Raises:
-        UserError: says which.
+        UserError: a number is out of range.
     """
     if not 1 <= given.repetitions <= 100:
         raise UserError(f"--repetitions {given.repetitions}: expected 1 to 100")

@@ -14,13 +14,12 @@ from paretune.core.errors import UserError
 
 
 def tried_first(given: argparse.Namespace) -> tuple[dict[str, Any], list[Any]]:
-    """Return the changes to a sweep's job, ``--first`` among them, and what the advice beside its recipes promises.
+    """Return the changes to a sweep's job, and the predictions for the recipes of ``--first``.
 
-    The recipes that the job itself tries first come after those of ``--first``.
-    What the advice was for stands before its recipes: only against it can be seen what they gain.
+    The changes put into ``search.first``: the recipes that advice was for, those of ``--first``, and the job's own.
 
     Raises:
-        UserError: there is no such file, it is no YAML, a folder holds none, or advice that cannot be read.
+        UserError: a file does not exist or is no YAML, a folder holds no recipe, or predictions cannot be read.
     """
     from paretune.config.plan import overridden
     from paretune.config.recipe import Recipe
@@ -47,10 +46,10 @@ def tried_first(given: argparse.Namespace) -> tuple[dict[str, Any], list[Any]]:
 
 
 def named_images(given: argparse.Namespace) -> Any:
-    """Return the dataset of ``images_arguments`` and the folder of what it generates; None where none is named.
+    """Return the dataset of ``images_arguments`` and its cache; None if none is named.
 
     Raises:
-        UserError: no job's file, and no folder of a known layout.
+        UserError: it is neither a job's file nor a folder of a known layout.
     """
     if given.data is None:
         return None
@@ -61,15 +60,15 @@ def named_images(given: argparse.Namespace) -> Any:
 def checked_target(given: argparse.Namespace, folders: Sequence[Path]) -> Any:
     """Return the target of ``target_arguments``.
 
-    What they leave out is as in the job of the sweep or training around, unless that is for another device than they
-    name; where it is not the plain default, a line says so.
+    Defaults come from the sweep or training around the artefacts, unless that is for another device; any target but one
+    CPU thread is printed.
 
     Args:
         given: the arguments.
         folders: of the artefacts or networks that run on it.
 
     Raises:
-        UserError: an impossible number of threads, or folders whose jobs differ in what the arguments leave out.
+        UserError: a number of threads out of range, or several targets around the folders.
     """
     if given.threads is not None and not 1 <= given.threads <= 1024:
         raise UserError(f"--threads {given.threads}: expected 1 to 1024")
@@ -95,7 +94,7 @@ def checked_target(given: argparse.Namespace, folders: Sequence[Path]) -> Any:
 
 
 def _made_for(folder: Path) -> Any:
-    """Return the target of the job around an artefact or network, on the device that the artefact's runtime needs."""
+    """Return the target of the job around an artefact or network, on the device that its runtime needs."""
     from paretune.core.target import Target
     from paretune.results.locate import target_around
     from paretune.runtimes.predictor import device_of
@@ -108,12 +107,10 @@ def _made_for(folder: Path) -> Any:
 
 
 def dataset_of(source: Path, form: str | None) -> tuple[Any, Path]:
-    """Return the dataset of a job's file, of a data.yaml, or in a folder, and where what it generates is kept.
-
-    The latter lies in the job's output folder, where its sweeps find it too.
+    """Return the dataset of a job's file, of a data.yaml, or in a folder, and its cache in the output folder.
 
     Raises:
-        UserError: the file is neither a job nor YOLO's description of a dataset, or no such folder or layout.
+        UserError: the file is neither a job nor YOLO's description of a dataset, or there is no such folder or layout.
     """
     from paretune.data import DATASETS
 
@@ -136,14 +133,14 @@ def dataset_of(source: Path, form: str | None) -> tuple[Any, Path]:
 
 
 _DESCRIBES = frozenset({"names", "nc", "train", "val"})
-"""Fields of a YAML file by which YOLO tools describe a dataset; none is a job's."""
+"""Fields of YOLO's description of a dataset, none of which a job has."""
 
 
 def named_training(given: argparse.Namespace) -> Any:
-    """Return the training of the job that ``--data`` names; None where it names none.
+    """Return the training of the job that ``--data`` names; None if it names none.
 
     Raises:
-        UserErrors: the job is not right.
+        UserErrors: every mistake in the job.
     """
     if given.data is None or not given.data.is_file():
         return None

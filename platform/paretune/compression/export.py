@@ -27,7 +27,7 @@ TOLERANCE = 1e-4
 
 
 class Export(Step):
-    """Write the network as an ONNX file of one input, ``images`` (1, 3, H, W), and the raw maps as outputs."""
+    """Write the network as an ONNX file with one input, ``images`` (1, 3, H, W), and the raw maps as outputs."""
 
     name: ClassVar[str] = "export"
     produces: ClassVar[Format] = "onnx"

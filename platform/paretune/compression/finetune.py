@@ -37,7 +37,7 @@ class Finetune(Step):
     lr_factor: float = Field(default=0.5, gt=0, le=100)
     """Highest learning rate, as a multiple of the baseline's, so that one search space suits every detector."""
     distill: Distill | None = None
-    """Learn from a teacher too: `{}` takes the baseline with the weights below."""
+    """Distillation from a teacher; `{}` takes the baseline and the default weights."""
     qat: bool = False
     """Train with weights and layer inputs rounded like scheme int8 of the step `quantize`, which should follow."""
 
@@ -61,14 +61,14 @@ class Finetune(Step):
         more = {"epochs": self.epochs, "lr": self.lr_factor * context.training.lr, "seed": context.seed}
         settings = context.training.model_copy(update=more)
         bits = _bits(context.runtime) if self.qat else None
-        how = TrainingExtras(
+        extras = TrainingExtras(
             "zeros" in model.weight_properties, self._distill(context), bits, self.qat and _signed(context.runtime)
         )
         tune = _with_workers if settings.by_ray else _here
-        folder = context.workdir / f"finetune-{_digest(model.torch_network)}-{how.key}"
-        tuned = replace(model, network=tune(model, context, settings, how, folder))
-        if how.qat_bits:
-            tuned = tuned.noted(f"finetune: quantization-aware, {how.qat_bits} bits of a weight")
+        folder = context.workdir / f"finetune-{_digest(model.torch_network)}-{extras.key}"
+        tuned = replace(model, network=tune(model, context, settings, extras, folder))
+        if extras.qat_bits:
+            tuned = tuned.noted(f"finetune: quantization-aware, {extras.qat_bits} bits of a weight")
         undone = "clusters" in model.weight_properties
         return tuned.noted("finetune takes the clusters apart again: cluster should stand last") if undone else tuned
 
@@ -104,7 +104,7 @@ def _bits(runtime: Runtime | None) -> int:
     return safe_bits()
 
 
-def _here(model: Model, context: Context, settings: Training, how: TrainingExtras, folder: Path) -> nn.Module:
+def _here(model: Model, context: Context, settings: Training, extras: TrainingExtras, folder: Path) -> nn.Module:
     """Train in this process and return the trained network."""
     from paretune.networks.network_files import copy_network
     from paretune.training.checkpoint import load_state, save_state
@@ -121,14 +121,16 @@ def _here(model: Model, context: Context, settings: Training, how: TrainingExtra
         context.data,
         model.input_size,
         settings,
-        how,
+        extras,
         device=context.device,
         on_epoch=after,
         options=Options(load_state(folder), thresholds=context.thresholds),
     ).network
 
 
-def _with_workers(model: Model, context: Context, settings: Training, how: TrainingExtras, folder: Path) -> nn.Module:
+def _with_workers(
+    model: Model, context: Context, settings: Training, extras: TrainingExtras, folder: Path
+) -> nn.Module:
     """Train on Ray workers, which open the dataset themselves and receive the network as files."""
     from paretune.distributed.run_training import train_order
     from paretune.networks.network_files import load_network, save_network
@@ -137,7 +139,7 @@ def _with_workers(model: Model, context: Context, settings: Training, how: Train
     if context.dataset is None or context.cache is None:
         raise UserError("training.workers: there is no dataset that other processes could open")
     save_network(model.torch_network, folder / "start")
-    order = TrainingJob(
+    job = TrainingJob(
         detector=context.detector,
         dataset=context.dataset,
         cache=context.cache,
@@ -145,10 +147,10 @@ def _with_workers(model: Model, context: Context, settings: Training, how: Train
         settings=settings,
         folder=folder,
         start=folder / "start",
-        how=how,
+        extras=extras,
         thresholds=context.thresholds,
     )
-    train_order(order, lambda line: context.progress(f"finetune {line}"))
+    train_order(job, lambda line: context.progress(f"finetune {line}"))
     return load_network(context.detector, len(context.data.classes), folder)
 
 

@@ -35,7 +35,7 @@ class Recalibrate(Step):
     images: int = Field(default=256, ge=2, le=100_000)
     """Number of training images, drawn at random; all of them where there are fewer."""
     batch_size: int = Field(default=16, ge=2, le=1024)
-    """Images that are normalised together."""
+    """Number of images in a batch, which are normalised together."""
 
     def _apply(self, model: Model, context: Context) -> Model:
         """Recalibrate the batch norms of a copy of the network, without gradients.

@@ -1,1 +1,1 @@
-"""The parts of config."""
+"""What people write: job, recipe and plan."""

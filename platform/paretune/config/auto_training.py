@@ -1,4 +1,4 @@
-"""`training: auto` at the start of a training: what is left open in a job is chosen, told, and written down."""
+"""`training: auto`: choice of the open fields of a job at the start of a training."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from paretune.training.auto_rules import AutoRules, ChosenField, detector_fields
 from paretune.training.settings import Augment
 
 PROBED = Augment(mosaic=0.8, scale=0.4, translate=0.1, colour=0.7)
-"""Changes of pictures while the speed is measured: the dearest that may be chosen."""
+"""Augmentation while the speed is measured: the most expensive that may be chosen."""
 
 WORTH = 0.8
-"""Share of the cores' number by which all threads must be faster than one: beside other work they wait for each other,
-and an epoch may take ten times as long."""
+"""Least speed-up of all threads over one, as a share of the number of cores: on a busy machine threads wait for each
+other, and an epoch may take ten times as long."""
 
 
 def settled(job: Job, say: Callable[[str], None] = print) -> tuple[Job, list[str]]:
-    """Return a job whose training and input size are plain fields, and what was chosen and why, a line each.
+    """Return a job whose training and input size are plain fields, and a line for each choice with its reason.
 
-    Trains for some seconds, to find out how fast this machine is. A job that leaves nothing open is returned as it is.
+    A job with open fields is trained for some seconds, to measure the speed of this machine.
 
     Raises:
-        UserError: the dataset cannot be opened, or lacks a large part of itself; weights to begin from cannot be had.
+        UserError: the dataset cannot be opened or lacks a large part of itself, or initial weights are not available.
     """
     if not job.training.auto:
         return job, []
@@ -42,7 +42,7 @@ def settled(job: Job, say: Callable[[str], None] = print) -> tuple[Job, list[str
     train = split_statistics(data.splits["train"])
     rules = AutoRules(job.detector, job.training, train, len(data.splits["val"]), gpu=device != "cpu")
     if rules.pretrained:
-        job.detector.initial(len(data.classes))  # what cannot be fetched is told before anything takes time
+        job.detector.begin(len(data.classes))  # what cannot be fetched is told before anything takes time
     say(f"training: auto, {rules.seconds / 60:g} minutes: looking at {train.images} pictures, and at this machine")
     chosen = list[ChosenField]()
     threads, speed = _threads(job, data, device)
@@ -61,7 +61,7 @@ def settled(job: Job, say: Callable[[str], None] = print) -> tuple[Job, list[str
 
 
 def with_choices(job: Job, chosen: Sequence[ChosenField]) -> Job:
-    """Return a job with fields that were chosen, no longer `auto`."""
+    """Return a job with the chosen fields, no longer `auto`."""
     tree = job.tree()
     tree["training"] |= {"auto": False, "minutes": None}
     for one in chosen:
@@ -74,7 +74,7 @@ def with_choices(job: Job, chosen: Sequence[ChosenField]) -> Job:
 
 
 def as_begun(job: Job, begun: Job) -> Job:
-    """Return a job whose open fields are those that were chosen when a training of it began."""
+    """Return a job whose open fields have the values chosen when its training began."""
     if not job.training.auto:
         return job
     tree, chosen = job.tree(), begun.tree()
@@ -90,7 +90,7 @@ def as_begun(job: Job, begun: Job) -> Job:
 
 
 def _threads(job: Job, data: Data, device: str) -> tuple[list[ChosenField], Callable[[InputSize], float]]:
-    """Return the threads to train with on a CPU, unless they are given, and what measures the speed with them."""
+    """Return the choice of threads, empty if given, and a function that measures the speed with them."""
     from paretune.training.training_speed import seconds_per_image
 
     settings = job.training

@@ -1,10 +1,10 @@
-"""Job: all that a user submits, as one YAML file."""
+"""The job that a user writes, one YAML file."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
@@ -17,14 +17,15 @@ from paretune.data import DATASETS
 from paretune.data.base import Dataset
 from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
+from paretune.distributed.tune_schedulers import SCHEDULERS, NoScheduler, Scheduler
 from paretune.search.samplers import SAMPLERS, Gp, Sampler
 from paretune.training.multi_scale import multi_scale_unsupported_reason
 from paretune.training.settings import Training
 
 AUTO = "auto"
-"""Input size that is chosen when the training starts."""
+"""Input size that stands for a choice at the start of the training."""
 UNCHOSEN = InputSize(320, 320)
-"""What stands for it until then."""
+"""Input size in place of ``auto`` until it is chosen."""
 
 
 def _size_or_auto(value: int | str) -> int | str:
@@ -32,14 +33,14 @@ def _size_or_auto(value: int | str) -> int | str:
 
 
 class Constraint(Spec):
-    """What a version must keep to be accurate or cheap enough; exactly one of the fields."""
+    """Limit of a metric that a version must keep; exactly one of the fields."""
 
     min: float | None = None
     """Smallest allowed value."""
     max: float | None = None
     """Largest allowed value."""
     max_drop: float | None = Field(default=None, ge=0)
-    """Largest allowed loss against the eager baseline, in the metric's own unit."""
+    """Largest allowed loss against the eager baseline, in the metric's unit."""
 
     @model_validator(mode="after")
     def _one(self) -> Constraint:
@@ -69,42 +70,50 @@ class Constraint(Spec):
 
 
 class Search(Spec):
-    """How the space is searched."""
+    """Settings of the search."""
 
     trials: int = Field(default=24, ge=2, le=100_000)
-    """Trials in all, the two baselines included."""
+    """Number of trials, the two baselines included."""
     sampler: Annotated[Sampler, *plugin(SAMPLERS)] = Gp()
-    """Who proposes points once the first points of the space are used up."""
+    """Sampler of the points after the first points of the space."""
+    scheduler: Annotated[Scheduler, *plugin(SCHEDULERS)] = NoScheduler()
+    """Row that decides which running trials are stopped early."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler and of everything random in a trial."""
     first: Annotated[tuple[Recipe, ...], Field(strict=False)] = ()
-    """Recipes that are tried right after the baselines, in the space or not, such as `paretune advise` writes."""
+    """Recipes that are tried right after the baselines, also from outside the space, such as `advise` writes."""
     concurrent: int = Field(default=1, ge=1, le=1024)
-    """Trials at once. Latency is measured by one of them at a time."""
+    """Trials at the same time; only one of them measures latency at a time."""
 
 
 SHORTEST = 5.0
-"""Seconds of the shortest window of energy that means something."""
+"""Least seconds over which counters of energy are reliable."""
 
 
 class Measuring(Spec):
-    """How thoroughly latency is taken of each trial, and of the front in the end; less is for a quick look."""
+    """How thoroughly the latency of each trial, and of the front at the end, is measured; less is for a quick look."""
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        "spare": "max_extra_repetitions",
+        "patience": "contention_wait_seconds",
+        "energy": "energy_seconds",
+    }
 
     repetitions: int = Field(default=3, ge=1, le=100)
     """Fresh processes of each trial, each beside one of the reference."""
-    spare: int = Field(default=3, ge=0, le=100)
-    """Further ones, until the latency is known to 3 % (GPU: 1 %)."""
+    max_extra_repetitions: int = Field(default=3, ge=0, le=100)
+    """Most further processes of each trial, started until the latency is known to 3 % (GPU: 1 %)."""
     seconds: float = Field(default=0.4, gt=0, le=60)
-    """Sampling in each of them, at least."""
-    patience: float = Field(default=12.0, ge=0, le=3600)
-    """Seconds within which further processes are begun and ended, however well the latency is known."""
-    energy: float = Field(default=5.0, ge=0, le=120)
-    """Seconds of inferences, 5 at least, over which each trial's energy is taken, after 5 of idling, where the device
-    tells; 0 does not take it."""
+    """Least seconds of sampling in each process."""
+    contention_wait_seconds: float = Field(default=12.0, ge=0, le=3600)
+    """Seconds after which no further process is started, however well the latency is known."""
+    energy_seconds: float = Field(default=5.0, ge=0, le=120)
+    """Seconds of inferences, at least 5, over which each trial's energy is measured, after 5 of idling, where a counter
+    can be read; 0 measures none."""
     rounds: int = Field(default=4, ge=2, le=100)
-    """Times that the artefacts of the front are started afresh for their comparison."""
+    """Rounds of the comparison of the front, each with fresh processes."""
 
-    @field_validator("energy")
+    @field_validator("energy_seconds")
     @classmethod
     def _long_enough(cls, value: float) -> float:
         if 0 < value < SHORTEST:
@@ -113,7 +122,7 @@ class Measuring(Spec):
 
 
 class Postprocessing(Spec):
-    """What postprocessing keeps of what a network finds: in training, in sweeps and in what is deployed."""
+    """Postprocessing of the detections, in training, in sweeps and in deployments."""
 
     detections: int = Field(default=LIMIT, ge=1, le=10_000)
     """Most boxes kept in an image; crowded scenes want more. Where it is above COCO's 100, accuracy counts as many
@@ -126,7 +135,7 @@ class Postprocessing(Spec):
 
 
 class Resources(Spec):
-    """What one trial asks of a Ray cluster."""
+    """Resources of one trial on a Ray cluster."""
 
     cpu: float = Field(default=1, gt=0)
     """CPU cores."""
@@ -136,20 +145,20 @@ class Resources(Spec):
     """Custom resources, such as the one that marks a target's nodes."""
 
     def by_ray_name(self) -> dict[str, float]:
-        """Return them by Ray's names, without those not asked for."""
+        """Return the requested resources by Ray's names."""
         asked = {"CPU": self.cpu, "GPU": self.gpu, **self.custom}
         return {name: amount for name, amount in asked.items() if amount}
 
 
 class Tracking(Spec):
-    """Where MLflow keeps the runs."""
+    """Settings of the MLflow log."""
 
     uri: str | None = None
     """Tracking server; None keeps a database under the output folder."""
     experiment: str = Field(default="paretune", min_length=1)
     """Experiment the runs belong to."""
     trainings: bool = True
-    """Log what `paretune train` does, too."""
+    """Whether `paretune train` logs too."""
 
 
 class Job(Spec):
@@ -164,17 +173,17 @@ class Job(Spec):
     """Training of the baseline."""
     thresholds: Postprocessing = Postprocessing()
     baseline: str | None = None
-    """Folder of a trained network of this detector and these classes, in place of training one."""
+    """Folder of a trained network with this detector and these classes, in place of training one."""
     space: str
     """Search space: a file, its path relative to the job's."""
     targets: dict[str, Target] = Field(default_factory=lambda: {"local": Target()})
-    """Where latency is measured: one target by its name."""
+    """The target on which latency is measured, by its name."""
     objectives: dict[str, Literal["maximize", "minimize"]] = Field(
         default={"map": "maximize", "latency_ms": "minimize"}
     )
-    """What the front is made of: two metrics, each with its direction."""
+    """The two metrics of the front, each with its direction."""
     constraints: dict[str, Constraint] = Field(default_factory=dict)
-    """What a point on the front must keep."""
+    """Limits that every point of the front keeps."""
     search: Search = Search()
     measuring: Measuring = Measuring()
     resources: Resources = Resources()
@@ -268,11 +277,11 @@ class Job(Spec):
 
     @model_validator(mode="after")
     def _taken(self) -> Job:
-        """Refuse metrics that no trial of this job will have."""
+        """Refuse metrics that no trial of this job can have."""
         wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {}
         for place, metric in self.asked:
-            if metric_of(metric).available == "energy" and not self.measuring.energy:
-                wrong[place, metric] = "energy is not taken: measuring.energy is 0", None
+            if metric_of(metric).available == "energy" and not self.measuring.energy_seconds:
+                wrong[place, metric] = "energy is not taken: measuring.energy_seconds is 0", None
             if metric_of(metric).available == "gpu" and self.target.device == "cpu":
                 wrong[place, metric] = f"target {self.target_name!r} is a CPU; memory_mib_peak is what it has", None
         if wrong:
@@ -281,13 +290,13 @@ class Job(Spec):
 
     @property
     def asked(self) -> list[tuple[str, str]]:
-        """Return every metric that is asked for, after the field that asks for it."""
+        """Return (field, metric) for every objective and constraint."""
         fields: dict[str, Iterable[str]] = {"objectives": self.objectives, "constraints": self.constraints}
         return [(place, metric) for place, metrics in fields.items() for metric in metrics]
 
     @property
     def size(self) -> InputSize:
-        """Return the parsed input size of the baseline; one that any detector takes where it is still to be chosen."""
+        """Return the input size of the baseline, or one that every detector supports while it is ``auto``."""
         return UNCHOSEN if self.input_size == AUTO else InputSize.parse(self.input_size)
 
     @property
@@ -301,7 +310,7 @@ class Job(Spec):
         return next(iter(self.targets))
 
     def recipe_unsupported_reason(self, recipe: Recipe) -> str | None:
-        """Return why this job's detector or target cannot do a recipe that is right by itself, or None."""
+        """Return why this job's detector or target cannot carry out a recipe; None if they can."""
         if problem := self.detector.size_unsupported_reason(recipe.size):
             return f"input_size: {problem}"
         if self.target.device not in recipe.runtime.devices:

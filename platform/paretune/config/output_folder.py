@@ -1,4 +1,4 @@
-"""What lies under an output folder by which name, and who may work in a folder."""
+"""Names of files and folders below an output folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paretune.core.errors import UserError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 DEFAULT = "runs"
-"""The output folder of who names none."""
+"""Default output folder."""
 SWEEP_FILE = "sweep.json"
 """File that marks the folder of a sweep: job, version, time."""
 SPACE_FILE = "space.yaml"
@@ -27,7 +27,7 @@ RESERVED = {
     "mlflow.db*": "MLflow's database",
     "mlflow-server.log": "what MLflow's server says",
 }
-"""Pattern of names that other things in an output folder have → what they are: no sweep can be called so."""
+"""Pattern of names that no sweep may have → what has such a name."""
 
 
 def dataset_cache(runs: Path) -> Path:
@@ -36,20 +36,20 @@ def dataset_cache(runs: Path) -> Path:
 
 
 def expanded(output: str) -> Path:
-    """Return the output folder that a job names, with ~ and variables such as $HOME filled in."""
+    """Return a job's output folder, with ~ and variables such as $HOME replaced."""
     return Path(os.path.expandvars(output)).expanduser()
 
 
 def runs_option(runs: Path) -> list[str]:
-    """Return the words that name an output folder on the command line: none for the usual one."""
+    """Return the words that name an output folder on the command line; empty for the default."""
     return [] if runs == Path(DEFAULT) else ["--runs", str(runs)]
 
 
 def checked_name(name: str, what: str = "sweep") -> str:
-    """Return the name of a sweep, or of something else that gets a folder.
+    """Return the name of a sweep or training if it is valid as a folder's name.
 
     Raises:
-        UserError: it could lead out of its folder.
+        UserError: the name is not valid.
     """
     if not NAME.fullmatch(name):
         raise UserError(
@@ -60,10 +60,10 @@ def checked_name(name: str, what: str = "sweep") -> str:
 
 
 def new_sweep_name(name: str) -> str:
-    """Return the name of a new sweep.
+    """Return the name of a new sweep if it is valid.
 
     Raises:
-        UserError: it could lead out of the output folder, or something else in there is called so.
+        UserError: the name is not valid or reserved.
     """
     for pattern, what in RESERVED.items():
         if fnmatchcase(name, pattern):

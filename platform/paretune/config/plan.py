@@ -1,21 +1,25 @@
-"""Plan: a job with its search space, both read from their files and checked as far as nothing has to run."""
+"""A job with its search space, read from files and checked without running anything."""
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from paretune.compression import STEPS
 from paretune.config.job import UNCHOSEN, Job
 from paretune.config.recipe import Recipe
 from paretune.core.errors import Problem, UserError, UserErrors
+from paretune.core.spec import older_names, record_at
 from paretune.core.types import InputSize
-from paretune.core.yaml_document import Document, Place, problems_of, read_yaml, validate
+from paretune.core.yaml_document import Document, Place, noting_older_names, problems_of, read_yaml, validate
+from paretune.runtimes import RUNTIMES
 from paretune.search.space import Sample, Space
 from paretune.search.space_reader import read_space
 from paretune.training.initial_weights import unsupported_baseline_reason
@@ -28,19 +32,19 @@ class Plan:
     job: Job
     space: Space
     space_text: str
-    """The space's file as it is, to be kept with the sweep."""
+    """Text of the space's file, which the sweep keeps."""
 
 
 def read_plan(
     path: Path, overrides: Mapping[str, Any] | None = None, *, here: bool = True, unnamed: bool = False
 ) -> Plan:
-    """Read a job and the space it names, and check all that can be checked without running anything.
+    """Read a job and its space, and check them without running anything.
 
     Args:
         path: the job's file.
         overrides: dotted place → value, set before the job is checked.
-        here: it will run on this machine; else on a cluster, where folders are looked at: they must be absolute.
-        unnamed: the dataset's folder may still be unnamed.
+        here: whether it will run on this machine; for a cluster, folders must be absolute and are not looked up.
+        unnamed: whether the dataset's folder may be left open.
 
     Raises:
         UserErrors: every mistake in both files at once.
@@ -69,7 +73,7 @@ def read_plan(
 
 
 def _folder_problems(job: Job, *, unnamed: bool) -> list[tuple[str, str]]:
-    """Return what is wrong with the folders on this machine that a job names, each after its field."""
+    """Return (field, message) for each wrong folder of a job on this machine."""
     passed = unnamed and job.dataset.unnamed() is not None
     problems = [("dataset", said) for said in ([] if passed else job.dataset.problems())]
     if job.baseline is None:
@@ -80,7 +84,7 @@ def _folder_problems(job: Job, *, unnamed: bool) -> list[tuple[str, str]]:
 
 
 def _cluster_problems(job: Job) -> list[tuple[str, str]]:
-    """Return what is wrong with the folders that a job names, as far as another machine than theirs can tell."""
+    """Return (field, message) for each folder of a job that cannot be right on a cluster."""
     named = [("dataset", folder) for folder in job.dataset.folders()]
     if job.dataset.unnamed() is not None:
         named = []
@@ -95,28 +99,39 @@ def _cluster_problems(job: Job) -> list[tuple[str, str]]:
 
 
 def checked_space(document: Document, job: Job | None = None, *, kept: bool = False) -> Space:
-    """Read a space and check that every corner of it is a recipe, one the job can do if there is a job.
+    """Read a space and check that every corner of it is a recipe that the job can carry out.
 
     Args:
         document: the space's file.
-        job: what it is searched for.
-        kept: it is a sweep's own, as ``read_space`` says.
+        job: that searches it; None checks the recipes alone.
+        kept: whether it is the copy in a sweep's folder, whose first points are not checked again.
 
     Raises:
         UserErrors: every mistake, with its line.
     """
     document = replace(document, data=_in_pixels(document.data, job))
-    space = read_space(document, kept=kept)
+    space = read_space(document, kept=kept, renamed=_renamed_paths())
     problems: list[Problem] = []
-    for sample in space.corners():
-        problems += _sample_problems(sample, document, job)
+    with older_names() if kept else noting_older_names(document.file):
+        for sample in space.corners():
+            problems += _sample_problems(sample, document, job)
     if problems:
         raise UserErrors(problems)
     return space
 
 
+def _renamed_paths() -> dict[str, str]:
+    """Return the last parts of parameters that were renamed: ``prune.of`` → ``prune.budget``."""
+    found: dict[str, str] = {}
+    for table in (STEPS, RUNTIMES):
+        for name in table.names:
+            with suppress(UserError):  # its library is not installed
+                found |= {f"{name}.{old}": f"{name}.{new}" for old, new in table.load(name).renamed.items()}
+    return found
+
+
 def _in_pixels(written: Any, job: Job | None, *, sizes: bool = False) -> Any:
-    """Return a space in which input sizes such as ``60%`` are pixels: shares of the sides of the job's own size."""
+    """Return a space in which input sizes such as ``60%`` of the job's own are written in pixels."""
     if isinstance(written, Mapping):
         return {key: _in_pixels(value, job, sizes=sizes or key == "input_size") for key, value in written.items()}
     if isinstance(written, list):
@@ -128,7 +143,7 @@ def _in_pixels(written: Any, job: Job | None, *, sizes: bool = False) -> Any:
 
 
 def _share_of(job: Job | None, share: float) -> InputSize:
-    """Return the size whose sides are a share of the job's, as near as the detector takes them."""
+    """Return the size nearest to a share of the job's size that the detector supports."""
     whole = UNCHOSEN if job is None else job.size
     if share == 1:
         return whole
@@ -155,10 +170,10 @@ def _sample_problems(sample: Sample, document: Document, job: Job | None) -> lis
 
 
 def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
-    """Return a document with values set at dotted places of its data; the one given stays as it was.
+    """Return a copy of a document with values set at dotted places of its data.
 
     Raises:
-        UserError: there can be no such place.
+        UserError: a place leads through a value that has no fields.
     """
     if not isinstance(document.data, dict):
         return document
@@ -176,5 +191,17 @@ def overridden(document: Document, overrides: Mapping[str, Any]) -> Document:
             if not isinstance(child, dict):
                 raise UserError(f"--set {dotted}: {key!r} holds no fields")
             node = child
+        for same in _names_of(parents, last):
+            node.pop(same, None)
         node[last] = value
     return Document(document.file, data, lines)
+
+
+def _names_of(parents: Sequence[str], field: str) -> list[str]:
+    """Return the present and older names of a job's field; empty if it was never renamed."""
+    try:
+        record = record_at(Job, tuple(parents))
+    except UserError:  # no such plug-in, which the job's own check will find
+        record = None
+    pairs = [] if record is None else record.renamed.items()
+    return [name for old, new in pairs if field in (old, new) for name in (old, new)]

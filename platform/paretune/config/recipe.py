@@ -1,7 +1,8 @@
-"""Recipe: what one trial does to the baseline, and what runs the result."""
+"""The recipe of a trial: input size, steps, runtime."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -9,7 +10,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from paretune.compression import STEPS
 from paretune.compression.base import Step, conversions
+from paretune.core.errors import UserError
 from paretune.core.model import Format
+from paretune.core.registry import Registry
 from paretune.core.spec import Spec, flat, misplaced, plugin
 from paretune.core.target import Target
 from paretune.core.types import InputSize
@@ -18,17 +21,17 @@ from paretune.runtimes.base import Runtime
 
 
 def readable_size(value: int | str) -> int | str:
-    """Return an input size as it is written.
+    """Return an input size if it is valid.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not valid.
     """
     InputSize.parse(value)
     return value
 
 
 WrittenSize = Annotated[int | str, AfterValidator(readable_size)]
-"""An input size as people write it."""
+"""An input size as written in YAML."""
 
 
 class Recipe(Spec):
@@ -37,9 +40,9 @@ class Recipe(Spec):
     input_size: WrittenSize = 320
     """Pixels of the network's input: one number for a square, or WIDTHxHEIGHT such as 192x144."""
     steps: Annotated[tuple[Annotated[Step, *plugin(STEPS)], ...], Field(strict=False)] = ()
-    """Steps the baseline goes through, in order; export is put in where what follows needs it."""
+    """Steps applied to the baseline, in order; an export is inserted where the next step or the runtime needs it."""
     runtime: Annotated[Runtime, *plugin(RUNTIMES)]
-    """What runs the result."""
+    """Runtime of the result."""
 
     @model_validator(mode="after")
     def _formats_meet(self) -> Recipe:
@@ -60,11 +63,11 @@ class Recipe(Spec):
 
     @cached_property
     def chain(self) -> tuple[Step, ...]:
-        """The steps as they are carried out: with an export wherever what follows takes ONNX.
+        """The steps with an export inserted wherever the next step or the runtime takes ONNX.
 
         Raises:
-            ValueError: a step or the runtime takes a format that nothing before it makes, or a step stands after
-                one that nothing can follow.
+            ValueError: a step or the runtime takes a format that no step before it makes, or a step follows one that
+                must be the last.
         """
         chain: list[Step] = []
         now: Format = "torch"
@@ -78,14 +81,14 @@ class Recipe(Spec):
         return tuple(chain)
 
     def unsupported_reason(self, target: Target) -> str | None:
-        """Tell why what one of its steps makes would not run on a target as it is meant; None if all would."""
+        """Return why the result of a step would not run on a target; None if all would."""
         told = ((step.name, step.unsupported_reason(self.runtime, target)) for step in self.steps)
         return next((f"steps: {name}: {said}" for name, said in told if said), None)
 
     def params(self) -> dict[str, Any]:
-        """Return the recipe as flat parameters for the log; a step's fields by the step's name.
+        """Return the recipe as flat parameters for the log, such as ``prune.ratio``.
 
-        A step that stands twice has its position behind its name the second time (``finetune_2.epochs``).
+        The second step of one name is numbered: ``finetune_2.epochs``.
         """
         found: dict[str, Any] = {"input_size": str(self.size), "runtime": self.runtime.name}
         found |= flat(self.runtime.tree(), f"{self.runtime.name}.")
@@ -95,6 +98,26 @@ class Recipe(Spec):
             name = step.name if seen[step.name] == 1 else f"{step.name}_{seen[step.name]}"
             found |= flat(step.tree(), f"{name}.") or {name: True}
         return found
+
+
+def present_names(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded recipe with the present names of its fields."""
+    steps = [_renamed(step, STEPS) for step in recipe.get("steps", ())]
+    runtime = recipe.get("runtime")
+    runtime = _renamed(runtime, RUNTIMES) if isinstance(runtime, Mapping) else runtime
+    return {**recipe, "steps": steps, **({} if runtime is None else {"runtime": runtime})}
+
+
+def _renamed(plugin: Any, table: Registry[Any]) -> Any:
+    """Return a written plug-in with the present names of its fields."""
+    if not isinstance(plugin, Mapping) or len(plugin) != 1:
+        return plugin
+    ((name, fields),) = plugin.items()
+    try:
+        renamed = table.load(name).renamed
+    except UserError:  # it is not installed here
+        renamed = {}
+    return {name: {renamed.get(field, field): value for field, value in (fields or {}).items()}}
 
 
 def _bridge(chain: list[Step], now: Format, wanted: Format, who: str) -> Format:

@@ -1,1 +1,1 @@
-"""The parts of core."""
+"""Conventions that every other package uses: metrics, errors, records, plug-in tables, images and boxes."""

@@ -14,25 +14,25 @@ if TYPE_CHECKING:
 
 
 WIDTH = 120
-"""Columns where nobody looks: a file, a pipe."""
+"""Columns of a table that is printed to a file or a pipe."""
 
 
 def table_text(table: Table) -> str:
-    """Return a table of words as it is printed, without colours."""
+    """Return the text of a table, without colours."""
     buffer = io.StringIO()
     plain_console(file=buffer, width=terminal_width(), color_system=None).print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
 def plain_console(**options: Any) -> Console:
-    """Return a console that prints words as they are: names of files and classes hold brackets, or ``:car:``."""
+    """Return a console without markup: names of files and classes may hold brackets, or ``:car:``."""
     from rich.console import Console
 
     return Console(markup=False, emoji=False, highlight=False, **options)
 
 
 def terminal_width() -> int:
-    """Return the terminal's columns, or 120 where the output is none; narrower than 100 makes no table."""
+    """Return the terminal's columns, at least 100, or 120 if the output is no terminal."""
     return max(100, shutil.get_terminal_size((WIDTH, 24)).columns) if sys.stdout.isatty() else WIDTH
 
 
@@ -44,14 +44,14 @@ def print_table(
     *,
     left: Sequence[str] = (),
 ) -> None:
-    """Print rows of words under a title, and notes under them; none of it is markup.
+    """Print a table without markup under a title, and notes below it.
 
     Args:
-        title: of the table.
-        head: of its columns; without rows it is left out.
-        rows: one word for each column.
+        title: line above the table.
+        head: heads of the columns; not printed without rows.
+        rows: a text for each column.
         notes: a line each.
-        left: columns of words, besides the first; others hold numbers and stand to the right.
+        left: heads of the columns that are aligned to the left, in addition to the first.
     """
     from rich import box
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""What goes wrong because of what a person wrote: printed without a traceback, exit code 2."""
+"""Mistakes of the user: printed without a traceback, exit code 2."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from importlib.util import find_spec
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: the message says what, where, and what would be right."""
+    """A mistake of the user; the message names what is wrong, where, and what would be right."""
 
 
 class UnfitRuntimeError(UserError):
-    """A runtime cannot run on the target as its fields ask, whatever network it is given."""
+    """The target cannot run any network on a runtime with these fields."""
 
 
 _PACKAGES = {
@@ -23,22 +23,22 @@ _PACKAGES = {
     "torch_pruning": "torch-pruning",
     "yaml": "pyyaml",
 }
-"""Modules whose packages are called otherwise."""
+"""Module → name of its package, where they differ."""
 
 
 def not_installed(modules: Iterable[str]) -> list[str]:
-    """Return those of some modules that are not installed here."""
+    """Return the modules that are not installed."""
     return [module for module in modules if find_spec(module) is None]
 
 
 def needed(modules: Iterable[str]) -> str:
-    """Return what to tell who lacks modules: which, and how they are installed."""
+    """Return a message that names missing modules and the command that installs them."""
     packages = [_PACKAGES.get(module, module) for module in modules]
     return f"{', '.join(packages)}: not installed here (pip install {' '.join(packages)})"
 
 
 class FailureReason(str):
-    """In the place of a figure: why what should have been possible failed, where a plain word is why it is not."""
+    """Why a measurement failed, in place of its result; a plain ``str`` there is why it is impossible."""
 
     __slots__ = ()
 
@@ -52,15 +52,15 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        """Give the form editors can jump to: ``file:line: message``."""
+        """Return ``file:line: message``, which editors can jump to."""
         return f"{self.file}:{self.line}: {self.message}"
 
 
 class UserErrors(UserError):  # noqa: N818 - the plural of UserError
-    """Several mistakes found in one reading, all of them told at once."""
+    """Several mistakes, reported together."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        """Keep the problems in the order of their lines, each once."""
+        """Sort the problems by line and drop repetitions."""
         self.problems = tuple(sorted(set(problems)))
         super().__init__("\n".join(str(problem) for problem in self.problems))
 

@@ -1,7 +1,4 @@
-"""How fields of records are declared and checked: by pydantic, or by `fields_light` in a deployment without it.
-
-What is imported where a deployment runs takes these names from here.
-"""
+"""Names for declaring records: from pydantic, or from `fields_light` in a deployment without it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""What a deployment has in place of pydantic: records whose fields' names, types and limits are checked.
+"""A substitute for pydantic in a deployment: checks names, types and limits of fields, and runs no validators.
 
-Validators are not run. A deployment reads manifests, whose values a whole Paretune has checked and sealed with a hash;
-what it does not know of them was written by a newer one.
+A deployment reads only manifests, whose values were validated and sealed with a hash when they were written.
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ _LIMITS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 class PydanticCustomError(ValueError):
-    """One mistake, its message as a template."""
+    """One mistake, with a message template."""
 
     def __init__(self, kind: str, template: str, context: Mapping[str, Any]) -> None:
         super().__init__(template.format(**context))
         self.type = kind
 
     def message(self) -> str:
-        """Return what is wrong."""
+        """Return the message."""
         return str(self)
 
 
 class ValidationError(ValueError):
-    """All mistakes in one record."""
+    """Every mistake in one record."""
 
     def __init__(self, title: str, details: Sequence[Mapping[str, Any]]) -> None:
         super().__init__("; ".join(f"{'.'.join(map(str, d['loc']))}: {d['type']}" for d in details))
@@ -45,7 +44,7 @@ class ValidationError(ValueError):
 
     @classmethod
     def from_exception_data(cls, title: str, details: Sequence[Mapping[str, Any]]) -> Self:
-        """Return the error of these details: each a ``type`` (the mistake), a ``loc`` and an ``input``."""
+        """Return the error with these details, each with ``type`` (the mistake), ``loc`` and ``input``."""
         return cls(title, details)
 
     def errors(self) -> list[dict[str, Any]]:
@@ -54,7 +53,7 @@ class ValidationError(ValueError):
 
 
 class BaseModel:
-    """A frozen record; its annotated names are its fields."""
+    """A frozen record whose annotated names are its fields."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -65,10 +64,10 @@ class BaseModel:
 
     @classmethod
     def model_validate(cls, given: Mapping[str, Any]) -> Self:
-        """Return the record of these fields.
+        """Return the record with these fields.
 
         Raises:
-            ValidationError: one is unknown, missing, or of another type.
+            ValidationError: a field is unknown, missing, or of another type.
         """
         return _made(cls, given)
 
@@ -78,7 +77,7 @@ class BaseModel:
 
 
 def Field(default: Any = dataclasses.MISSING, *, default_factory: Any = dataclasses.MISSING, **limits: Any) -> Any:  # noqa: N802 - pydantic's name
-    """Return what declares a field with a default or limits."""
+    """Return the declaration of a field with a default or limits."""
     return dataclasses.field(default=default, default_factory=default_factory, metadata=limits)
 
 
@@ -90,7 +89,15 @@ field_validator = model_validator = _as_it_is
 
 
 def _made(cls: type[T], given: Mapping[str, Any]) -> T:
-    known = _fields(cls)
+    """Return the record of some fields, some of which may have older names.
+
+    Raises:
+        ValidationError: one is unknown, missing, of another type, or given by two names.
+    """
+    known, renamed = _fields(cls), getattr(cls, "renamed", {})
+    if twice := [old for old, new in renamed.items() if old in given and new in given]:
+        raise _error(cls, {old: f"this is the older name of {renamed[old]}" for old in twice}, given)
+    given = {renamed.get(name, name): value for name, value in given.items()}
     said = {name: "Extra inputs are not permitted" for name in given if name not in known}
     absent = (dataclasses.MISSING, dataclasses.MISSING)
     needed = {name for name, field in known.items() if (field.default, field.default_factory) == absent}
@@ -103,25 +110,25 @@ def _made(cls: type[T], given: Mapping[str, Any]) -> T:
 
 
 def _check(cls: Any, values: Mapping[str, Any]) -> None:
-    """Refuse values of other types than their fields', or beyond their limits.
+    """Raise an error if values have wrong types or exceed limits.
 
     Raises:
-        ValidationError: says all of them.
+        ValidationError: names each wrong field.
     """
     known, hints = _fields(cls), _hints(cls)
-    said = {}
+    messages = {}
     for name, value in values.items():
         limits = {key: limit for key, limit in known[name].metadata.items() if key in _LIMITS}
         if not _is(value, hints[name]):
-            said[name] = f"Input should be {' or '.join(map(repr, get_args(hints[name]))) or hints[name].__name__}"
+            messages[name] = f"Input should be {' or '.join(map(repr, get_args(hints[name]))) or hints[name].__name__}"
         elif value is not None and not all(_LIMITS[key](value, limit) for key, limit in limits.items()):
-            said[name] = f"Input should be {', '.join(f'{key} {limit}' for key, limit in limits.items())}"
-    if said:
-        raise _error(cls, said, values)
+            messages[name] = f"Input should be {', '.join(f'{key} {limit}' for key, limit in limits.items())}"
+    if messages:
+        raise _error(cls, messages, values)
 
 
 def _is(value: Any, hint: Any) -> bool:
-    """Tell whether a value is of a type; one that is not known here is not looked at."""
+    """Return whether a value has a type; unknown types match any value."""
     kind, inner = get_origin(hint), get_args(hint)
     if kind is Literal:
         return value in inner
@@ -133,10 +140,14 @@ def _is(value: Any, hint: Any) -> bool:
     return not isinstance(known, type) or isinstance(value, known)
 
 
-def _error(cls: type[Any], said: Mapping[str, str], given: Mapping[str, Any]) -> ValidationError:
+def _error(cls: type[Any], messages: Mapping[str, str], given: Mapping[str, Any]) -> ValidationError:
     details = [
-        {"type": PydanticCustomError("unfit", "{said}", {"said": told}), "loc": (name,), "input": given.get(name)}
-        for name, told in said.items()
+        {
+            "type": PydanticCustomError("unfit", "{message}", {"message": message}),
+            "loc": (name,),
+            "input": given.get(name),
+        }
+        for name, message in messages.items()
     ]
     return ValidationError(cls.__name__, details)
 

@@ -1,4 +1,4 @@
-"""Commands that are printed for the reader to type: as this one was called, and quoted for the shell."""
+"""Command lines that are printed for the reader to type."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 
 def command(*words: object) -> str:
-    """Return a command line of ours that runs where this one was started."""
+    """Return a command line of this program, quoted for the shell and called as this one was."""
     return shlex.join([*_program(), *map(str, words)])
 
 
 def _program() -> list[str]:
-    """Return what starts this program: its name where the shell finds it by that, else as it was called."""
+    """Return the words that start this program: its name if the shell finds it, else the path it was called by."""
     called = Path(sys.argv[0])
     if called.name == "__main__.py" and called.parent.name == "paretune":
         return ["python" if _found("python", Path(sys.executable)) else sys.executable, "-m", "paretune"]
@@ -24,6 +24,6 @@ def _program() -> list[str]:
 
 
 def _found(name: str, file: Path) -> bool:
-    """Tell whether the shell finds this very file by its name."""
+    """Return whether the shell finds this file under a name."""
     found = shutil.which(name)
     return found is not None and Path(found).absolute() == file.absolute()

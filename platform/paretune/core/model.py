@@ -1,4 +1,4 @@
-"""Model: what goes through the steps of a recipe."""
+"""The model that the steps of a recipe change."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Model:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Return the exported files of all parts, in the order they run; none before the export."""
+        """Return the exported files of all parts, in the order they run; empty before the export."""
         return () if self.file is None else (self.file, *self.more.values())
 
     @property

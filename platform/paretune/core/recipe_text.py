@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 AS_USUAL = ("fp32", "auto")
-"""Settings of a runtime that go without saying."""
+"""Settings of a runtime that are not printed."""
 
 
 def recipe_line(recipe: Mapping[str, Any]) -> str:
@@ -17,16 +17,17 @@ def recipe_line(recipe: Mapping[str, Any]) -> str:
 
 
 def _runtime_words(name: str, fields: Mapping[str, Any]) -> str:
-    """Return what tells a runtime from others of its name."""
+    """Return a runtime's name and its settings."""
     said = [field.replace("_", " ") if value is True else str(value) for field, value in fields.items() if value]
     return " ".join([name, *(word for word in said if word not in AS_USUAL)])
 
 
 def _step_words(name: str, fields: Any) -> str:
-    """Return what tells a step from others of its name."""
+    """Return a step's name and its most important fields."""
     match name, fields:
         case "prune", {"ratio": ratio, "importance": importance}:
-            share = "" if fields.get("of", "channels") == "channels" else f" of {fields['of']}"
+            budget = fields.get("budget", fields.get("of", "channels"))  # `of` is its name in older records
+            share = "" if budget == "channels" else f" of {budget}"
             rounds = fields.get("rounds", 1)
             said = f"prune {ratio:g}{share} {importance}{f' in {rounds} rounds' if rounds > 1 else ''}"
         case "finetune", {"epochs": epochs}:

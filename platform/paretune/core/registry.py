@@ -1,7 +1,6 @@
-"""Lazy plug-in tables: a name, and where its class lies; the class is imported when it is asked for.
+"""Plug-in tables: names and the classes behind them, which are imported on demand.
 
-A table is a literal in its folder's ``__init__``; other packages add rows through the entry point
-group ``paretune.<kind>``. Nothing registers itself by being imported.
+Other packages add rows through the entry point group ``paretune.<kind>``.
 """
 
 from __future__ import annotations
@@ -21,24 +20,24 @@ class Registry(Generic[T]):
     """The table of one kind of plug-in.
 
     Args:
-        kind: the singular word for a row, as users read it ("step", "runtime").
+        kind: singular word for a row in messages, such as "step".
         rows: name → ``module:Class``.
     """
 
     def __init__(self, kind: str, rows: Mapping[str, str]) -> None:
-        """Keep the rows; nothing is imported."""
+        """Store the rows without importing anything."""
         self.kind = kind
         self._rows = dict(rows)
 
     @cached_property
     def rows(self) -> dict[str, str]:
-        """All rows, our own and those of installed packages, by name."""
+        """All rows by name, this package's and those of other installed packages."""
         others = {point.name: point.value for point in entry_points(group=f"paretune.{self.kind}")}
         return {**others, **self._rows}
 
     @property
     def names(self) -> list[str]:
-        """Every name in the table, sorted."""
+        """Return every name in the table, sorted."""
         return sorted(self.rows)
 
     def load(self, name: str) -> type[T]:

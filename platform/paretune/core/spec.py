@@ -1,4 +1,4 @@
-"""Spec: the base of everything a person writes in YAML, and plug-ins inside it.
+"""The base class of records that people write in YAML, and of the plug-ins in them.
 
 A plug-in is written ``name: {fields}`` or just ``name``. Its fields are its YAML, its MLflow
 params, its fingerprint and its documentation (the string under the field).
@@ -8,32 +8,79 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, get_args
 
 from paretune.core.errors import UserError
-from paretune.core.fields import BaseModel, ConfigDict, InitErrorDetails, PydanticCustomError, ValidationError
+from paretune.core.fields import (
+    BaseModel,
+    ConfigDict,
+    InitErrorDetails,
+    PydanticCustomError,
+    ValidationError,
+    model_validator,
+)
 from paretune.core.registry import Registry
 
 S = TypeVar("S", bound="Spec")
+_older_names: ContextVar[dict[str, str] | None] = ContextVar("older_names", default=None)
+
+
+@contextmanager
+def older_names() -> Iterator[dict[str, str]]:
+    """Yield a table of the older names that records are given while the block runs: ``prune.of`` → ``prune.budget``."""
+    seen: dict[str, str] = {}
+    token = _older_names.set(seen)
+    try:
+        yield seen
+    finally:
+        _older_names.reset(token)
 
 
 class Spec(BaseModel):
-    """A frozen, strict, closed record: unknown fields and wrong types are refused."""
+    """A frozen record that refuses unknown fields and wrong types."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
 
     name: ClassVar[str] = ""
     """The plug-in's name in its table; empty for records that are not plug-ins."""
 
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Older name of a field → its present name; the older one is accepted for one version, with a note."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_present_names(cls, given: Any) -> Any:
+        """Return the fields by their present names.
+
+        Raises:
+            ValidationError: a field is given by both of its names.
+        """
+        old = [name for name in cls.renamed if isinstance(given, Mapping) and name in given]
+        if not old:
+            return given
+        wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {
+            (name,): (f"this is the older name of {cls.renamed[name]}: give one of them", given[name])
+            for name in old
+            if cls.renamed[name] in given
+        }
+        if wrong:
+            raise misplaced(cls.__name__, wrong)
+        if (seen := _older_names.get()) is not None:
+            owner = cls.name or cls.__name__.lower()
+            seen.update({f"{owner}.{name}": f"{owner}.{cls.renamed[name]}" for name in old})
+        return {cls.renamed.get(name, name): value for name, value in given.items()}
+
     @classmethod
     def unwritten(cls) -> list[str]:
-        """Return the members that a plug-in of this kind must have and this class lacks."""
+        """Return the abstract members that this class does not define."""
         return sorted(getattr(cls, "__abstractmethods__", ()))
 
     def tree(self) -> dict[str, Any]:
-        """Return the record as plain YAML data, every field with its value."""
+        """Return the record as plain data, every field with its value."""
         return self.model_dump(mode="json")
 
     def named(self) -> dict[str, Any]:
@@ -70,7 +117,7 @@ def parse_plugin(value: Any, registry: Registry[S]) -> S:
 
 
 def class_problem(cls: Any, name: str) -> str | None:
-    """Return why a class, which may be somebody else's, cannot be the plug-in of a name, or None."""
+    """Return why a class cannot be the plug-in of a name; None if it can."""
     if not isinstance(cls, type) or not issubclass(cls, Spec):
         return "is no class of a plug-in"
     if missing := cls.unwritten():
@@ -81,7 +128,7 @@ def class_problem(cls: Any, name: str) -> str | None:
 
 
 def misplaced(title: str, found: Mapping[tuple[str | int, ...], tuple[str, Any]]) -> ValidationError:
-    """Return the error of a validator that looks at several fields: place → what is wrong there, and the value."""
+    """Return an error with several places: place → (message, value)."""
     details = [
         InitErrorDetails(type=PydanticCustomError("unfit", "{message}", {"message": said}), loc=place, input=value)
         for place, (said, value) in found.items()
@@ -90,7 +137,7 @@ def misplaced(title: str, found: Mapping[tuple[str | int, ...], tuple[str, Any]]
 
 
 def _prefixed(error: ValidationError, name: str) -> ValidationError:
-    """Put a plug-in's name before the place of each of its errors: pydantic knows only field names."""
+    """Return an error whose places begin with the plug-in's name, which pydantic does not know."""
     details = [
         InitErrorDetails(
             type=PydanticCustomError(e["type"], "{message}", {"message": e["msg"]}),
@@ -104,7 +151,7 @@ def _prefixed(error: ValidationError, name: str) -> ValidationError:
 
 @dataclass(frozen=True)
 class PluginOf:
-    """Marks a field that holds a plug-in, so that others can tell which table it comes from."""
+    """Annotation of a field that holds a plug-in: the table of the plug-in."""
 
     registry: Registry[Any]
 
@@ -127,7 +174,7 @@ def plugin(registry: Registry[Any]) -> Any:
 def fingerprint(*parts: Any) -> str:
     """Return the sha256 (16 hex digits) of plain data, floats rounded to 12 digits.
 
-    Optuna's ``step: 0.05`` yields 0.15000000000000002: rounding makes equal things equal.
+    Rounding is needed because Optuna's ``step: 0.05`` yields 0.15000000000000002.
     """
     return hashlib.sha256(json.dumps(_rounded(parts), sort_keys=True).encode()).hexdigest()[:16]
 
@@ -156,7 +203,13 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def fields_at(cls: type[Spec], loc: tuple[str | int, ...]) -> list[str]:
-    """Return the field names of the record that stands at a location, following plug-ins by their name."""
+    """Return the field names of the record at a location, following plug-ins by their names."""
+    record = record_at(cls, loc)
+    return [] if record is None else sorted(record.model_fields)
+
+
+def record_at(cls: type[Spec], loc: tuple[str | int, ...]) -> type[Spec] | None:
+    """Return the class of the record at a location, following plug-ins by their names; None if there is no record."""
     current: type[Spec] | None = cls
     registry: Registry[Any] | None = None
     for part in loc:
@@ -164,11 +217,11 @@ def fields_at(cls: type[Spec], loc: tuple[str | int, ...]) -> list[str]:
             current, registry = registry.load(str(part)), None
         elif current is not None and part in current.model_fields:
             current, registry = inside(current, str(part))
-    return sorted(current.model_fields) if current is not None else []
+    return current
 
 
 def inside(cls: type[Spec], field: str) -> tuple[type[Spec] | None, Registry[Any] | None]:
-    """Return the class of records, or the table of plug-ins, that one field holds."""
+    """Return the class of the record, or the table of the plug-in, that a field holds."""
     for found in _walk(cls.model_fields[field].annotation, cls.model_fields[field].metadata):
         if isinstance(found, Registry):
             return None, found

@@ -1,4 +1,4 @@
-"""How a command starts: in any encoding, on any terminal, and where a package is missing."""
+"""Start of a command: encodings, terminals, missing packages."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from paretune.core.errors import needed
 
 
 def in_utf8() -> None:
-    """Start this program anew in Python's UTF-8 mode where it would take files and names for another encoding.
+    """Restart this program in Python's UTF-8 mode if the locale has another encoding.
 
-    Names of files and classes of any script can then be read and written, as Python 3.15 does everywhere (PEP 686).
-    What is printed stays in the encoding that the terminal was said to have.
+    Names of files and classes in any script can then be read and written, as in Python 3.15 (PEP 686). Output keeps
+    the encoding of the terminal.
     """
     if sys.flags.utf8_mode or os.environ.get("PYTHONUTF8") == "1" or locale.getencoding().lower() in ("utf-8", "utf8"):
         return
@@ -24,14 +24,14 @@ def in_utf8() -> None:
 
 
 def any_output() -> None:
-    """Let stdout and stderr take any text: a character that their encoding lacks is printed as a question mark."""
+    """Print a question mark for characters that the encoding of stdout or stderr lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def missing_package(error: ModuleNotFoundError) -> str:
-    """Return what to tell who has asked for something that needs a package which is not installed.
+    """Return a message for a package that is not installed.
 
     Raises:
         ModuleNotFoundError: the module is one of this package.

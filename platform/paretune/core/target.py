@@ -1,4 +1,4 @@
-"""Target: an accelerator the user owns, on which latency is measured."""
+"""The device on which latency is measured."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from paretune.core.registry import Registry
 from paretune.core.spec import Spec
 
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
-"""Of x86 (the first two) and of ARM, as the kernel tells them: products of bfloat16 are computed natively."""
+"""Kernel flags of CPUs with native bfloat16 products: two of x86, one of ARM."""
 
 
 def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Tell whether this machine's CPU computes bfloat16 by itself; where the kernel does not tell, it does not."""
+    """Return whether this machine's CPU has native bfloat16; False if the kernel reports no flags."""
     return not cpu_flags(cpuinfo).isdisjoint(BFLOAT16_FLAGS)
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Return the instruction sets of this machine's CPU in the kernel's words; none where it does not tell."""
+    """Return the kernel's flags of this machine's CPU; empty if it reports none."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:
@@ -41,10 +41,10 @@ def known_devices() -> list[str]:
 
 
 class Target(Spec):
-    """A device and how it is used while measuring."""
+    """A device and its use during measurements."""
 
     device: Device = "cpu"
-    """What the network runs on."""
+    """Device that the network runs on."""
     threads: int = Field(default=1, ge=1, le=1024)
     """Threads of the network on a CPU; each is pinned to a core of its own. One thread is the only
     setting whose latency can be trusted on a machine that is shared with others."""

@@ -1,4 +1,4 @@
-"""The conventions every part shares: images, boxes, annotations, detections.
+"""Images, boxes, annotations and detections, as every package uses them.
 
 Images are uint8 arrays (H, W, 3) in RGB. Boxes are float32 (N, 4), x1 y1 x2 y2, in pixels of the
 image they belong to. Labels are int64 (N,), an index into the dataset's class names. All of it is
@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, order=True)
 class InputSize:
-    """What the network sees, in pixels; written ``192x144`` (width x height), or one number for a square."""
+    """Size of the network's input in pixels, written ``192x144`` (width x height), or one number for a square."""
 
     width: int
     height: int
@@ -40,13 +40,13 @@ class InputSize:
         return cls(int(match[1]), int(match[2] or match[1]))
 
     def __str__(self) -> str:
-        """Give the form it is written in."""
+        """Return the size as it is written."""
         return str(self.width) if self.width == self.height else f"{self.width}x{self.height}"
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """The ground truth of one image."""
+    """Ground truth of one image."""
 
     boxes: Floats
     """(N, 4) in pixels of the image."""
@@ -61,7 +61,7 @@ class Annotations:
 
 @dataclass(frozen=True)
 class Detections:
-    """What a detector found in one image, best score first."""
+    """Detections in one image, best score first."""
 
     boxes: Floats
     """(N, 4)."""
@@ -72,40 +72,40 @@ class Detections:
 
 
 MEASURED_IMAGES = 100
-"""Images that inferences take in turn while they are timed; fewer where a split has no more."""
+"""Most images that timed inferences take in turn."""
 SURE = 0.3
-"""Smallest score of a box that people are shown, or a deployment uses, where nobody says otherwise."""
+"""Default smallest score of boxes that are shown to people or used by a deployment."""
 
 
 LIMIT = 100
-"""Most detections of a class in an image that count, the best of them: COCO's own limit."""
+"""COCO's limit of detections of a class in an image; the best ones count."""
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What postprocessing keeps."""
+    """Thresholds of the postprocessing."""
 
     score: float = 0.01
-    """Smallest score kept; accuracy is evaluated and latency measured at this one."""
+    """Smallest score of a kept box, also for evaluating accuracy and measuring latency."""
     iou: float = 0.65
-    """Overlap (intersection over union) above which the weaker of two boxes of a class goes."""
+    """Intersection over union above which the weaker of two boxes of a class is dropped."""
     candidates: int = 400
-    """Boxes of an image, best first, that non-maximum suppression sees."""
+    """Most boxes of an image, best first, in the non-maximum suppression."""
     detections: int = LIMIT
     """Most boxes kept in an image."""
 
     def keeping(self, detections: int) -> Thresholds:
-        """Return the same with another number of boxes, and at least four times as many candidates."""
+        """Return a copy with another number of boxes, and at least four times as many candidates."""
         return replace(self, candidates=max(self.candidates, 4 * detections), detections=detections)
 
     @property
     def limit(self) -> int:
-        """Return the most detections of a class in an image that accuracy counts: COCO's, or those kept."""
+        """Return the most detections of a class in an image that accuracy counts: COCO's limit or more."""
         return max(LIMIT, self.detections)
 
 
 class Split(Protocol):
-    """One part (train, val, test) of a dataset; reading an image may be slow, the rest is not."""
+    """One part (train, val, test) of a dataset; only reading an image may be slow."""
 
     classes: tuple[str, ...]
     ids: Sequence[str]
@@ -123,19 +123,19 @@ class Split(Protocol):
         """Return the ground truth of one image."""
 
     def file(self, index: int) -> Path | None:
-        """Return the image's file, or None for one that is made."""
+        """Return the image's file; None for a generated image."""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What of a dataset is not used, for one reason."""
+    """Unused parts of a dataset, for one reason."""
 
     what: str
     """``boxes``, ``images``, or ``entries`` of a file that are neither."""
     count: int
     why: str
     first: str
-    """The first one: its file, and the place in it."""
+    """File and place of the first one."""
 
 
 @dataclass(frozen=True)
@@ -144,15 +144,15 @@ class Data:
 
     classes: tuple[str, ...]
     splits: dict[str, Split]
-    """``train`` and ``val`` always; ``test`` where there is one: no search ever looks at it."""
+    """``train``, ``val``, and possibly ``test``, which no search uses."""
     fingerprint: str
-    """Changes when an image list, a split or a generated picture changes."""
+    """Hash that changes with an image list, a split or a generated image."""
     notes: tuple[str, ...] = ()
-    """What a reader of the results must know: what was read otherwise than it is written, splits made here."""
+    """Remarks for readers of the results, such as splits that were made on opening."""
     left_out: tuple[LeftOut, ...] = ()
-    """What is not used, by reason."""
+    """Unused parts, by reason."""
     gaps: tuple[str, ...] = ()
-    """Why nothing should be trained on it unless its user says so: a split without objects, a class without any in
-    train, a split that lost a large part of what is written of it; a sentence each."""
+    """Reasons against training on it, a sentence each: a split without objects, a class without objects in ``train``, a
+    split that lost a large part of its entries."""
     facts: dict[str, Any] = field(default_factory=dict)
     """Counts for the log: images and boxes in each split."""

@@ -1,4 +1,4 @@
-"""Reading YAML: plain data, with the line of every place in it, and every mistake told at once.
+"""YAML files as plain data with the line of every place; all mistakes are reported together.
 
 PyYAML follows YAML 1.1: ``1e-4`` is a string, ``no`` is False, ``012`` is 10, ``1:30`` is 90, and of
 two equal keys the last one wins. The loader here reads scalars by YAML 1.2's core schema and refuses
@@ -8,7 +8,9 @@ equal keys.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,10 +19,12 @@ import yaml
 from pydantic import ValidationError
 
 from paretune.core.errors import Problem, UserError, UserErrors, did_you_mean, one_line
-from paretune.core.spec import Spec, fields_at
+from paretune.core.spec import Spec, fields_at, older_names
 
 S = TypeVar("S", bound=Spec)
 Place = tuple[str | int, ...]
+_noted: set[tuple[str, str]] = set()
+"""Files and older names for which a note was printed."""
 
 
 class _CoreLoader(yaml.SafeLoader):
@@ -44,14 +48,14 @@ for _tag, _pattern, _first in (
 
 @dataclass(frozen=True)
 class Document:
-    """One YAML file: its data and the line of every key and item."""
+    """Data of one YAML file, and the line of every key and item."""
 
     file: str
     data: Any
     lines: Mapping[Place, int]
 
     def line(self, place: Place) -> int:
-        """Return the line of a place, or of the nearest place above it that the file has."""
+        """Return the line of a place, or of the nearest place above it in the file."""
         for depth in range(len(place), -1, -1):
             if place[:depth] in self.lines:
                 return self.lines[place[:depth]]
@@ -59,7 +63,7 @@ class Document:
 
 
 def read_yaml(path: Path, shown: str | None = None) -> Document:
-    """Read one file.
+    """Read one YAML file.
 
     Args:
         path: the file.
@@ -90,7 +94,7 @@ def read_yaml(path: Path, shown: str | None = None) -> Document:
 
 
 class _Reader:
-    """Turns composed nodes into data, remembering lines and collecting problems."""
+    """Converts composed nodes to data, with their lines and problems."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -140,14 +144,29 @@ def validate(cls: type[S], document: Document, at: Place = ()) -> S:
         raise UserErrors(
             [Problem(document.file, 1, f"expected fields of a {cls.__name__.lower()}, `name: value` lines")]
         )
-    try:
-        return cls.model_validate(document.data)
-    except ValidationError as error:
-        raise UserErrors(problems_of(error, cls, document, at)) from None
+    with noting_older_names(document.file):
+        try:
+            return cls.model_validate(document.data)
+        except ValidationError as error:
+            raise UserErrors(problems_of(error, cls, document, at)) from None
+
+
+@contextmanager
+def noting_older_names(file: str) -> Iterator[None]:
+    """Print a note to stderr for each older name of a field in a file that is read while the block runs, once each."""
+    with older_names() as seen:
+        try:
+            yield
+        finally:
+            for old, new in seen.items():
+                if (file, old) not in _noted:
+                    _noted.add((file, old))
+                    note = f"note: {old} is called {new} now; the older name is accepted in this version only"
+                    print(f"{file}: {note}", file=sys.stderr, flush=True)
 
 
 def problems_of(error: ValidationError, cls: type[Spec], document: Document, at: Place = ()) -> list[Problem]:
-    """Turn pydantic's errors into problems with lines and, for unknown fields, the nearest known one."""
+    """Return pydantic's errors as problems with lines and, for unknown fields, the nearest known one."""
     problems = []
     for e in error.errors():
         place = (*at, *e["loc"])

@@ -21,9 +21,9 @@ class Dataset(Spec, ABC):
         """Return what is wrong with the files in a quick look (folder missing or empty), one line each."""
 
     def folders(self) -> list[str]:
-        """Return the folders that it is read from, as they are written; none where it needs none.
+        """Return the folders that the dataset is read from, as its fields name them; none for a generated dataset.
 
-        Where there are some, ``problems`` can be told only on a machine that has them.
+        ``problems`` finds what is wrong with them only on a machine that has them.
         """
         return []
 
@@ -42,9 +42,9 @@ class Dataset(Spec, ABC):
         """
 
     def open_for(self, split: str, cache: Path) -> Data:  # noqa: ARG002 - for those that can leave splits out
-        """Open the dataset to look at one of its splits: others may be absent where it can do without them.
+        """Open the dataset for one of its splits; the others may be absent where the format allows it.
 
         Raises:
-            UserError: as of ``open``.
+            UserError: as ``open``.
         """
         return self.open(cache)

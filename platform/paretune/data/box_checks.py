@@ -9,34 +9,34 @@ from paretune.core.errors import did_you_mean
 from paretune.data.raw_annotations import Finding, RawBox, RawImage
 
 TINY = 4.0
-"""Pixels: a shorter side is told."""
+"""Pixels; a box with a shorter side is reported."""
 FAR = 2.0
 """A share of the image beyond which a number is no slip, but of another unit."""
 CUT = 1.5
-"""Pixels beyond which what is cut off is told where a dataset is opened: less is rounding, or counting from 0."""
+"""Pixels that are cut off a box from which on opening a dataset reports it; less is rounding, or counting from 0."""
 SLACK = 0.5
-"""Pixels that a box may reach over the edge without being told: rounding of whole pixels."""
+"""Pixels that a box may reach over the edge without a finding: rounding to whole pixels."""
 
 
 def check_boxes(image: RawImage, size: tuple[int, int] | None, classes: Collection[str] | None) -> list[Finding]:
-    """Tell every defect of an image's boxes.
+    """Yield a finding for every defect of an image's boxes.
 
     Args:
         image: with its raw boxes.
         size: (width, height) of the file; None where it cannot be read.
-        classes: the allowed ones; None where all are.
+        classes: the allowed classes; None allows all.
     """
     findings = []
     seen: dict[tuple[object, ...], str] = {}
     for box in image.boxes:
-        told = list(_of_one(image, box, size or image.told_size))
+        defects = list(_of_one(image, box, size or image.annotated_size))
         if classes is not None and box.name not in classes:
-            told.append(("unknown-class", f"class {box.name!r} is not known{did_you_mean(box.name, classes)}"))
+            defects.append(("unknown-class", f"class {box.name!r} is not known{did_you_mean(box.name, classes)}"))
         key = (box.name, *box.box)
         if key in seen and not any(map(math.isnan, box.box)):
-            told.append(("duplicate-box", f"the same box of class {box.name!r} as {seen[key] or 'another'}"))
+            defects.append(("duplicate-box", f"the same box of class {box.name!r} as {seen[key] or 'another'}"))
         seen.setdefault(key, box.where)
-        findings += [Finding(kind, str(image.annotation), box.where, message) for kind, message in told]
+        findings += [Finding(kind, str(image.annotation), box.where, message) for kind, message in defects]
     return findings
 
 
@@ -99,15 +99,15 @@ def other_unit(images: Iterable[RawImage]) -> tuple[int, int, str]:
 
 def _of_one(image: RawImage, box: RawBox, size: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
     pixels = in_pixels(image, box, size)
-    kinds, told = kinds_of(box, pixels, size), _shown(box.box)
+    kinds, shown = kinds_of(box, pixels, size), _shown(box.box)
     if "bad-box" in kinds:
-        yield "bad-box", f"a coordinate of {told} is no number"
+        yield "bad-box", f"a coordinate of {shown} is no number"
         return
     if "empty-box" in kinds:
-        yield "empty-box", f"box {told} (x1 y1 x2 y2) has no area"
+        yield "empty-box", f"box {shown} (x1 y1 x2 y2) has no area"
         return
     if "inverted-box" in kinds:
-        yield "inverted-box", f"box {told} (x1 y1 x2 y2) has its corners the wrong way round"
+        yield "inverted-box", f"box {shown} (x1 y1 x2 y2) has its corners the wrong way round"
     if pixels is None:
         return
     if "outside-box" in kinds and size is not None:
@@ -118,7 +118,7 @@ def _of_one(image: RawImage, box: RawBox, size: tuple[int, int] | None) -> Itera
 
 
 def reaches(box: Corners, size: tuple[int, int]) -> bool:
-    """Tell whether any of a box lies in the image."""
+    """Return whether any part of a box lies in the image."""
     return box[2] > box[0] and box[3] > box[1] and box[0] < size[0] and box[1] < size[1] and box[2] > 0 and box[3] > 0
 
 
@@ -136,15 +136,15 @@ def unit_problem(split: str, images: Sequence[RawImage]) -> str | None:
         return _corners_problem(split, images)
     most = f"{odd} of {of} boxes of the split {split}"
     if images[0].relative:
-        told = f"{most} lie outside: their numbers are no shares (0 to 1) of the image; are these pixels?"
+        note = f"{most} lie outside: their numbers are no shares (0 to 1) of the image; are these pixels?"
     else:
-        told = f"{most} lie within the first pixel: are these shares (0 to 1) of the image, where pixels are expected?"
-    return f"{told} the first: {first}"
+        note = f"{most} lie within the first pixel: are these shares (0 to 1) of the image, where pixels are expected?"
+    return f"{note} the first: {first}"
 
 
 _FEW = 8
 _BEYOND = 1.02
-"""Of an image's size: what lies farther out is no rounding."""
+"""Share of an image's size; what lies farther out is no rounding."""
 
 
 def _corners_problem(split: str, images: Sequence[RawImage]) -> str | None:
@@ -154,7 +154,7 @@ def _corners_problem(split: str, images: Sequence[RawImage]) -> str | None:
     """
     of = over = 0
     for image in images:
-        size = (1, 1) if image.relative else image.told_size
+        size = (1, 1) if image.relative else image.annotated_size
         if size is None or image.annotation.suffix.lower() == ".xml":
             continue
         for box in image.boxes:
@@ -166,8 +166,8 @@ def _corners_problem(split: str, images: Sequence[RawImage]) -> str | None:
             over += x2 > _BEYOND * size[0] or y2 > _BEYOND * size[1]
     if of < _FEW or 5 * over < of:
         return None
-    told = f"{over} of {of} boxes of the split {split} reach over the edge, and no width or height is less than x or y"
-    return f"{told}: are these second corners (x1 y1 x2 y2)?"
+    note = f"{over} of {of} boxes of the split {split} reach over the edge, and no width or height is less than x or y"
+    return f"{note}: are these second corners (x1 y1 x2 y2)?"
 
 
 def _outside(box: Corners, size: tuple[int, int]) -> str:

@@ -38,7 +38,7 @@ class _Row:
     image: str
     name: str
     corners: tuple[float, float, float, float]
-    """As they are written."""
+    """Corners of the table, as they are written."""
 
 
 def read_table(file: Path, folder: Path, origin: int = 0) -> Data:
@@ -97,8 +97,8 @@ def _box(row: _Row, size: tuple[int, int], origin: int) -> list[float]:
     edges = _edges(row, origin)
     x1, y1, x2, y2 = (min(max(edge, 0.0), float(most)) for edge, most in zip(edges, (*size, *size), strict=True))
     if x2 <= x1 or y2 <= y1:
-        told = " ".join(f"{corner:g}" for corner in row.corners)
-        raise UserError(f"{row.where}: the box {told} lies outside of {row.image}, {size[0]} x {size[1]} pixels")
+        corners = " ".join(f"{corner:g}" for corner in row.corners)
+        raise UserError(f"{row.where}: the box {corners} lies outside of {row.image}, {size[0]} x {size[1]} pixels")
     return [x1, y1, x2, y2]
 
 
@@ -108,7 +108,7 @@ def _edges(row: _Row, origin: int) -> tuple[float, float, float, float]:
 
 
 def _notes(file: Path, rows: Sequence[_Row], sizes: Mapping[str, tuple[int, int]], origin: int) -> tuple[str, ...]:
-    """Say how the corners were read, what was cut, and which images the table does not name."""
+    """Return how the corners were read, what was cut, and which images the table does not name."""
     first = min(min(row.corners) for row in rows)
     notes = [f"boxes: {ORIGINS[origin]} (--origin {origin})"]
     if origin == 0 and first == 1:
@@ -138,7 +138,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _rows(file: Path, text: str) -> Iterator[tuple[str, dict[str, str | None]]]:
-    """Give each row with its place."""
+    """Yield each row with its place."""
     rows = csv.DictReader(io.StringIO(text, newline=""))
     try:
         if missing := [name for name in COLUMNS if name not in (rows.fieldnames or ())]:

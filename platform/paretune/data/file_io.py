@@ -23,7 +23,7 @@ def read_file(path: Path, most: int) -> bytes:
 
 
 def text_of(content: bytes) -> str:
-    """Decode a text in UTF-8, or in UTF-16 where its byte order mark says so, as Windows' tools write it.
+    """Decode a text in UTF-8, or in UTF-16 where it has that byte order mark, as Windows' tools write it.
 
     Raises:
         UnicodeDecodeError: it is in neither.
@@ -46,7 +46,7 @@ def check_file(path: Path, most: int) -> None:
 
 
 def is_there(path: Path, question: Callable[[Path], bool] = Path.is_file) -> bool:
-    """Whether there is such a file; a name that no file can have (too long, a NUL in it) is none."""
+    """Return whether there is such a file; a name that no file can have (too long, a NUL in it) is none."""
     try:
         return question(path)
     except (OSError, ValueError):

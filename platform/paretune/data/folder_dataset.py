@@ -1,4 +1,4 @@
-"""What all datasets that lie in a folder have in common."""
+"""The fields and checks that all datasets in a folder share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from paretune.data.base import Dataset
 UNNAMED = "???"
 """Stands for a folder that is still to be named: on the command line, or in the file."""
 MOST_PROBLEMS = 20
-"""Problems of one kind that are told one by one."""
+"""Problems of one kind that are listed one by one, at most."""
 
 
 class FolderDataset(Dataset):
@@ -25,11 +25,11 @@ class FolderDataset(Dataset):
     root: str
     """Its folder; ~ and variables such as $HOME are filled in. ??? leaves it to `--set`."""
     classes: list[str] | None = Field(default=None, min_length=1)
-    """Class names in their order; without them, those the files tell, or all that occur, sorted."""
+    """Class names in their order; without them, those that the files name, or all that occur, sorted."""
     val_share: float = Field(default=0.2, gt=0, lt=1)
     """Share of the images for val where there is no such split; a hash of its name decides for each image."""
     test_share: float = Field(default=0.0, ge=0, lt=1)
-    """The same for test, where there are no splits, or one to train on alone."""
+    """Share of the images for test where there are no splits, or only one to train on."""
 
     @field_validator("classes")
     @classmethod

@@ -1,4 +1,4 @@
-"""What the first bytes of an image file tell: kind, size, and how the camera asks it to be turned."""
+"""Kind, size and EXIF orientation of an image file, read from its first bytes."""
 
 from __future__ import annotations
 
@@ -46,33 +46,33 @@ _TAIL = 65_536
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the first bytes of an image file tell."""
+    """Kind, size and orientation of an image file."""
 
     stored_size: tuple[int, int]
     """(width, height) as the pixels are stored."""
     kind: str
-    """``JPEG``, ``PNG``, …, by its content, whatever its name says."""
+    """``JPEG``, ``PNG``, …, by its content, whatever its name."""
     orientation: int
     """EXIF's, 1 to 8: how the stored pixels become the picture that was seen; 1 where nothing is to be done."""
     alpha: bool
     """Some pixels may be transparent."""
 
-    def turned(self, told: tuple[int, int] | None) -> bool:
-        """Whether the picture is turned as EXIF says: unless an annotation tells the size of the unturned one.
+    def turned(self, annotated: tuple[int, int] | None) -> bool:
+        """Return whether the picture is turned as EXIF asks: unless its annotation gives the size of the unturned one.
 
         Args:
-            told: (width, height) that the annotation gives, if it gives any.
+            annotated: (width, height) in the annotation, if it has any.
         """
-        return self.orientation != 1 and not told == self.stored_size != self.turned_size
+        return self.orientation != 1 and not annotated == self.stored_size != self.turned_size
 
     @property
     def turned_size(self) -> tuple[int, int]:
-        """(width, height) of the picture turned as EXIF says."""
+        """(width, height) of the picture turned as EXIF asks."""
         return self.stored_size[::-1] if self.orientation in _ON_ITS_SIDE else self.stored_size
 
-    def size(self, told: tuple[int, int] | None) -> tuple[int, int]:
-        """Return (width, height) of the picture as it is read; ``told`` as of ``turned``."""
-        return self.turned_size if self.turned(told) else self.stored_size
+    def size(self, annotated: tuple[int, int] | None) -> tuple[int, int]:
+        """Return (width, height) of the picture as it is read; ``annotated`` as for ``turned``."""
+        return self.turned_size if self.turned(annotated) else self.stored_size
 
 
 def read_header(path: Path, file: IO[bytes]) -> ImageHeader:
@@ -168,7 +168,7 @@ def _exif_behind(file: IO[bytes]) -> bool:
 
 
 def _reason(file: IO[bytes]) -> str:
-    """Say why Pillow does not open a file."""
+    """Return why Pillow does not open a file."""
     try:
         file.seek(0)
         start = file.read(12)

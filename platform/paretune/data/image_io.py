@@ -52,23 +52,23 @@ _SEVERAL = frozenset({"TIFF", "WEBP", "PNG", "AVIF"})
 _PLAIN = (b"\xff\xd8", b"\x89PNG", b"BM", b"II*\0", b"MM\0*")
 """First bytes of the other kinds, but for WebP's."""
 _EXTRA_SAMPLES = 0x0152
-"""Tag of TIFF: what a channel besides the colours is; 1 is alpha that the colours are multiplied by, 2 other alpha."""
+"""Tag of TIFF for the meaning of an extra channel; 1 is alpha that the colours are multiplied by, 2 other alpha."""
 _BACK = {6: 8, 8: 6}
 """EXIF's orientations that do not undo themselves → the one that does."""
 
 
-def read_image(path: Path, told: tuple[int, int] | None = None) -> Image:
-    """Decode an image file into RGB (H, W, 3) uint8, turned as EXIF says.
+def read_image(path: Path, annotated: tuple[int, int] | None = None) -> Image:
+    """Decode an image file into RGB (H, W, 3) uint8, turned as EXIF asks.
 
     Args:
         path: of an image, or of a labelme file that holds one.
-        told: (width, height) that the annotation gives. Where that is the size of the unturned picture and not of the
-            turned one, the annotation was made in the unturned one, and it is left so.
+        annotated: (width, height) that the annotation gives. Where that is the size of the unturned picture and not of
+            the turned one, the annotation was made in the unturned one, and it is left so.
 
     Raises:
         UserError: the file is missing, no image, truncated, too large, or of a kind that nothing installed can read.
     """
-    return decoded(path, content_of(path), told)
+    return decoded(path, content_of(path), annotated)
 
 
 def content_of(path: Path) -> bytes:
@@ -81,18 +81,18 @@ def content_of(path: Path) -> bytes:
     return _embedded(path, content) if path.suffix.lower() == EMBEDDED else content
 
 
-def decoded(path: Path, content: bytes, told: tuple[int, int] | None = None) -> Image:
+def decoded(path: Path, content: bytes, annotated: tuple[int, int] | None = None) -> Image:
     """Decode the content of an image file; as ``read_image``, ``path`` is for the message."""
-    return eight_bits(path, decoded_deep(path, content, told))
+    return eight_bits(path, decoded_deep(path, content, annotated))
 
 
-def image_size(path: Path, told: tuple[int, int] | None = None) -> tuple[int, int]:
+def image_size(path: Path, annotated: tuple[int, int] | None = None) -> tuple[int, int]:
     """Return (width, height) of an image as it is read, without decoding it; as ``read_image``.
 
     Raises:
         UserError: the file is missing, no image, too large, or of a kind that nothing installed can read.
     """
-    return image_header(path).size(told)
+    return image_header(path).size(annotated)
 
 
 def image_header(path: Path) -> ImageHeader:
@@ -111,7 +111,7 @@ def image_header(path: Path) -> ImageHeader:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def decoded_deep(path: Path, content: bytes, told: tuple[int, int] | None = None) -> NDArray[Any]:
+def decoded_deep(path: Path, content: bytes, annotated: tuple[int, int] | None = None) -> NDArray[Any]:
     """Decode into RGB (H, W, 3) of the depth that the file has: uint8, uint16, a float or another.
 
     Raises:
@@ -130,11 +130,11 @@ def decoded_deep(path: Path, content: bytes, told: tuple[int, int] | None = None
         pixels = turned(pixels, _BACK.get(header.orientation, header.orientation))
     if (pixels.shape[1], pixels.shape[0]) != header.stored_size:
         raise UserError(f"{path}: {DAMAGED}")
-    return turned(pixels, header.orientation) if header.turned(told) else pixels
+    return turned(pixels, header.orientation) if header.turned(annotated) else pixels
 
 
 def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn and mirror (H, W, C) pixels as EXIF's orientation says; CIPA DC-008 (Exif 2.32), tag 274."""
+    """Turn and mirror (H, W, C) pixels by EXIF's orientation; CIPA DC-008 (Exif 2.32), tag 274."""
     across = pixels.swapaxes(0, 1) if orientation >= 5 else pixels
     flipped = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation, ())
     return np.ascontiguousarray(np.flip(across, flipped))

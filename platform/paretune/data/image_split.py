@@ -22,7 +22,7 @@ class ImageFileSplit(Split):
     ids: Sequence[str]
     files: tuple[Path, ...]
     sizes: tuple[tuple[int, int], ...]
-    """(width, height) of each image as it is read: it tells which pictures are left unturned (``Header.turned``)."""
+    """(width, height) of each image as it is read, by which pictures are left unturned (``ImageHeader.turned``)."""
     truth: tuple[Annotations, ...]
 
     def __len__(self) -> int:
@@ -45,7 +45,7 @@ class ImageFileSplit(Split):
         return self.files[index]
 
     def digest(self, index: int) -> str:
-        """Return what changes with an image's file or with what is said of it."""
+        """Return a fingerprint of an image's file and its annotations."""
         truth = self.truth[index]
         objects = (truth.boxes.tolist(), truth.labels.tolist(), truth.ignore.tolist())
         return fingerprint(self.ids[index], self.files[index].stat().st_size, self.size(index), *objects)
@@ -71,5 +71,5 @@ def _of_path_and_ending(path: Path) -> str:
 
 
 def _escaped(path: Path) -> str:
-    """Tell a/b.jpg from a_b.jpg too: no two of these are the same, so that naming comes to an end."""
+    """Return a name that no other path has, so that naming ends: a/b.jpg and a_b.jpg differ."""
     return quote(str(path), safe="")

@@ -1,4 +1,4 @@
-"""What of a dataset is not used: told in one line by every verb, and refused before training where it is too much."""
+"""What of a dataset is not used: one line for every verb, and an error before training where it is too much."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class LeftOutCounter:
         ]
 
 
-def left_out_line_of(left_out: Sequence[LeftOut]) -> str:
-    """Return the line that tells what is not used; empty where all of it is."""
+def left_out_line(left_out: Sequence[LeftOut]) -> str:
+    """Return the line on what is not used; empty where everything is."""
     parts = []
     for what in dict.fromkeys(entry.what for entry in left_out):
         entries = [entry for entry in left_out if entry.what == what]
@@ -77,14 +77,9 @@ def left_out_line_of(left_out: Sequence[LeftOut]) -> str:
     return f"left out: {', '.join(parts)}" if parts else ""
 
 
-def left_out_line(data: Data) -> str:
-    """Return the line that tells what of a dataset is not used; empty where all of it is."""
-    return left_out_line_of(data.left_out)
-
-
 def lines_of(data: Data) -> list[str]:
-    """Return all that is to be told of a dataset: how it was read, and the line of what is left out."""
-    return [*data.notes, *filter(None, [left_out_line(data)])]
+    """Return the notes on how a dataset was read, and the line on what is left out."""
+    return [*data.notes, *filter(None, [left_out_line(data.left_out)])]
 
 
 def record_of(data: Data) -> dict[str, Any]:
@@ -93,36 +88,36 @@ def record_of(data: Data) -> dict[str, Any]:
 
 
 def lines_of_record(record: Mapping[str, Any]) -> list[str]:
-    """Return what ``lines_of`` has told of the dataset that a record is of."""
+    """Return the lines of ``lines_of`` for the dataset of a record."""
     left_out = [LeftOut(**entry) for entry in record.get("left_out", ())]
-    return [*record.get("notes", ()), *filter(None, [left_out_line_of(left_out)])]
+    return [*record.get("notes", ()), *filter(None, [left_out_line(left_out)])]
 
 
 def gaps_of(tallies: Mapping[str, SplitTally], objects: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
-    """Return why nothing should be trained on a dataset unless its user says so, a sentence each.
+    """Return the reasons, a sentence each, why a dataset is trained on only if its user allows it.
 
     Args:
         tallies: of each split.
         objects: split → class → boxes that can be trained on.
     """
-    told = []
+    gaps = []
     for split, tally in tallies.items():
         for what, gone, of in (
             ("boxes", tally.boxes_gone, tally.boxes),
             ("images", tally.images_gone, tally.images),
         ):
             if gone > MOST_GONE * of:
-                told.append(f"{gone} of {of} {what} of the split {split} are left out, more than {MOST_GONE:.0%}")
+                gaps.append(f"{gone} of {of} {what} of the split {split} are left out, more than {MOST_GONE:.0%}")
         if tally.images and not sum(objects[split].values()):
-            told.append(f"the split {split} holds no object")
+            gaps.append(f"the split {split} holds no object")
     train = objects.get("train", {})
     if sum(train.values()) and (lacking := [name for name, count in train.items() if not count]):
-        told.append(f"train holds no object of {', '.join(map(repr, lacking))}")
-    return tuple(told)
+        gaps.append(f"train holds no object of {', '.join(map(repr, lacking))}")
+    return tuple(gaps)
 
 
 def refuse_gaps(data: Data, dataset: Dataset) -> None:
-    """Refuse to train on a dataset that lacks a large part of itself, unless its field ``allow_missing`` says so.
+    """Raise an error for a dataset that lacks a large part of itself, unless its field ``allow_missing`` is set.
 
     Raises:
         UserError: what is lacking, what was left out, and how to go on.

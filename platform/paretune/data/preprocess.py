@@ -1,4 +1,4 @@
-"""From an image to the network's input: one code path for training, evaluation and the artefact."""
+"""The preprocessing of images into the network's input, shared by training, evaluation and the artefact."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from numpy.typing import NDArray
 from paretune.core.types import Floats, Image, InputSize
 
 Shrinking = Literal["halved as often as it goes, then bilinear", "bilinear in float"]
-"""How an image is made smaller, as manifests tell it: averaged and rounded to 8 bits, or as torchvision's detectors do,
+"""How an image is made smaller, as manifests name it: averaged and rounded to 8 bits, or as torchvision's detectors do,
 without averaging and without rounding."""
 SHRINKING: Shrinking = "halved as often as it goes, then bilinear"
 IN_FLOAT: Shrinking = "bilinear in float"
 _MAYBE = ("shortest", "longest")
-"""Fields that a manifest tells only where they are used: older ones know none."""
+"""Fields that a manifest has only where they are used: older ones have none."""
 
 
-def _whole(told: Any) -> bool:
-    return isinstance(told, int) and not isinstance(told, bool)
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _number(told: Any) -> bool:
-    return isinstance(told, int | float) and not isinstance(told, bool) and math.isfinite(told)
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _three(told: Any) -> bool:
-    return isinstance(told, list | tuple) and len(told) == 3 and all(map(_number, told))
+def _three(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 3 and all(map(_number, value))
 
 
 _RIGHT: dict[str, Callable[[Any], bool]] = {
-    "resize": lambda told: told in ("letterbox", "stretch"),
-    "fill": lambda told: told == "mean" or (_whole(told) and 0 <= told <= 255),
-    "order": lambda told: told in ("rgb", "bgr"),
+    "resize": lambda value: value in ("letterbox", "stretch"),
+    "fill": lambda value: value == "mean" or (_whole(value) and 0 <= value <= 255),
+    "order": lambda value: value in ("rgb", "bgr"),
     "scale": _number,
     "mean": _three,
-    "std": lambda told: _three(told) and all(told),
-    "shrinking": lambda told: told in get_args(Shrinking),
-    "shortest": lambda told: told is None or (_whole(told) and told >= 1),
-    "longest": lambda told: told is None or (_whole(told) and told >= 1),
+    "std": lambda value: _three(value) and all(value),
+    "shrinking": lambda value: value in get_args(Shrinking),
+    "shortest": lambda value: value is None or (_whole(value) and value >= 1),
+    "longest": lambda value: value is None or (_whole(value) and value >= 1),
 }
 """What each field of a manifest may be."""
 
@@ -81,9 +81,9 @@ class Preprocess:
     """Resize and channel order of one detector family."""
 
     resize: Literal["letterbox", "stretch"]
-    """letterbox keeps the proportions and fills the rest; stretch does not."""
+    """How an image fits: letterbox keeps the proportions and fills the rest; stretch does not."""
     fill: int | Literal["mean"] = 114
-    """Grey level of the rest; mean is what the network sees as nought."""
+    """Grey level of the rest; mean is what the network sees as 0."""
     order: Literal["rgb", "bgr"] = "rgb"
     scale: float = 1 / 255
     """What pixel values are multiplied by."""
@@ -99,25 +99,26 @@ class Preprocess:
 
     def tree(self) -> dict[str, Any]:
         """Return all that it does as plain data."""
-        told = asdict(self)
-        return {name: value for name, value in told.items() if name not in _MAYBE or value is not None}
+        return {name: value for name, value in asdict(self).items() if name not in _MAYBE or value is not None}
 
     @classmethod
     def parse(cls, tree: Mapping[str, Any]) -> Preprocess:
-        """Read what ``tree`` has told.
+        """Read what ``tree`` has written.
 
         Raises:
-            ValueError: it tells of something that this Paretune does not do.
+            ValueError: it names something that this Paretune does not do.
         """
         fields = cls.__dataclass_fields__
         if odd := sorted((tree.keys() - fields) | (fields.keys() - tree.keys() - set(_MAYBE))):
             raise ValueError(f"{odd[0]} is {'told and unknown' if odd[0] in tree else 'not told'}")
-        for name, told in tree.items():
-            if not _RIGHT[name](told):
-                raise ValueError(f"{name} is {told!r}, which is not known here")
+        for name, value in tree.items():
+            if not _RIGHT[name](value):
+                raise ValueError(f"{name} is {value!r}, which is not known here")
         if tree.get("shortest") is None and tree.get("longest") is not None:
             raise ValueError("longest is told, and shortest is not")
-        values: dict[str, Any] = {name: tuple(told) if isinstance(told, list) else told for name, told in tree.items()}
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in tree.items()
+        }
         return cls(**values)
 
     @property
@@ -211,9 +212,9 @@ class Preprocess:
 
 
 def shown(batch: Floats) -> Floats:
-    """Return width and height (B, 2) of the pictures in inputs (B, 3, H, W) that are filled up with noughts.
+    """Return width and height (B, 2) of the pictures in inputs (B, 3, H, W) that are filled up with zeros.
 
-    What is filled with anything else, or all nought, counts as picture: no picture has an edge that is nought in every
+    What is filled with anything else, or all zero, counts as picture: no picture has an edge that is 0 in every
     channel, since no mean is a whole grey level.
     """
     found = np.array([batch.shape[:1:-1]] * len(batch), np.float32)

@@ -1,4 +1,4 @@
-"""What a check of a dataset tells, and the lenient view of it that the checks are made on."""
+"""The findings of a dataset's check, and the lenient view of the dataset that is checked."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ READ_ALL_THE_SAME: Mapping[str, str] = {
     "several": "images or objects have several answers where one is read: `data check` tells which",
     "other-file": "files of another format lie among the annotations: not read",
 }
-"""Kinds that change how something is read: what is told where a dataset is opened, behind their number."""
+"""Kinds that change how something is read: the text behind their number where a dataset is opened."""
 LEFT_OUT: Mapping[str, str] = {
     "missing-image": "the image is not there",
     "unreadable-image": "the image cannot be read",
@@ -99,7 +99,7 @@ LEFT_OUT: Mapping[str, str] = {
     "no-split": "in no split",
     "object": "an object in them is left out",
 }
-"""Kinds for which something is left out: the reason that is told."""
+"""Kinds for which something is left out: the reason that is printed."""
 
 
 @dataclass(frozen=True, order=True)
@@ -115,7 +115,7 @@ class Finding:
 
     @property
     def hinders(self) -> bool:
-        """Whether training would fail, or its figures mean nothing."""
+        """Return whether training would fail, or its figures mean nothing."""
         return KINDS[self.kind][0]
 
     def __str__(self) -> str:
@@ -160,18 +160,18 @@ class RawBox(NamedTuple):
     ignore: bool = False
     """A crowd (COCO) or difficult (VOC): neither a hit nor a miss."""
     area: float | None = None
-    """Of the object's outline in square pixels, where it is told."""
+    """Area of the object's outline in square pixels, where it is known."""
 
 
 @dataclass(frozen=True)
 class RawImage:
-    """One image and what is said of it."""
+    """One image with its annotations."""
 
     file: Path
     annotation: Path
     """Where its objects are written; the image itself where nothing is."""
     boxes: tuple[RawBox, ...] = ()
-    told_size: tuple[int, int] | None = None
+    annotated_size: tuple[int, int] | None = None
     """(width, height) as the annotation gives it, if it does."""
     relative: bool = False
     """Boxes are written in shares of the image."""
@@ -195,6 +195,6 @@ class Survey:
     pixels: Mapping[Path, Callable[[], Image]] = field(default_factory=dict)
     """How to make the images that are no files."""
     shared: Collection[str] = ()
-    """Splits that were shared out here, since the folder tells none."""
+    """Splits that were shared out by a hash, since the folder has none."""
     notes: tuple[str, ...] = ()
-    """What is to be told of how the splits were made."""
+    """Notes on how the splits were made."""

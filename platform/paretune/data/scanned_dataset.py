@@ -1,4 +1,4 @@
-"""Datasets that are read leniently first: what a check tells of them is what opening them refuses or leaves out."""
+"""Datasets that are read leniently first: a check reports what opening them refuses or leaves out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from paretune.data.file_io import is_there
 from paretune.data.folder_dataset import MOST_PROBLEMS, FolderDataset
 from paretune.data.image_io import image_header
 from paretune.data.image_split import ImageFileSplit, unique_ids
-from paretune.data.left_out import LeftOutCounter, SplitTally, gaps_of, left_out_line_of
+from paretune.data.left_out import LeftOutCounter, SplitTally, gaps_of, left_out_line
 from paretune.data.raw_annotations import LEFT_OUT, READ_ALL_THE_SAME, Finding, RawBox, RawImage, Survey
 from paretune.data.splits import check_lists, choose_splits
 from paretune.data.statistics import object_counts
@@ -92,7 +92,7 @@ class ScannedDataset(FolderDataset):
 
 
 def survey_dataset(dataset: ScannedDataset) -> Survey:
-    """Read a dataset leniently: for ``paretune data check``, which tells boxes of other classes than it asks for."""
+    """Read a dataset leniently, with the classes that its fields allow; boxes of other classes are kept."""
     if found := dataset.unreadable():
         raise UserError("\n".join(found))
     try:
@@ -125,7 +125,7 @@ class _Opening:
     tallies: dict[str, SplitTally] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     sizes: Counter[str] = field(default_factory=Counter)
-    """Images by what is to be told of their size."""
+    """Number of images by the note on their size."""
 
     def data(self) -> Data:
         for finding in self.survey.findings:
@@ -135,8 +135,8 @@ class _Opening:
         chosen = choose_splits(self.dataset, self.survey, self.only)
         lists, self.notes = chosen.lists, [*self.survey.notes, *chosen.notes]
         for name, images in lists.items():
-            if (told := unit_problem(name, images)) is not None:
-                self._refuse(Finding("other-unit", self.survey.root, "", told))
+            if (message := unit_problem(name, images)) is not None:
+                self._refuse(Finding("other-unit", self.survey.root, "", message))
         used = [image for images in lists.values() for image in images]
         classes = self._classes(used)
         names = unique_ids([image.file for image in used], Path(self.survey.root))
@@ -154,7 +154,7 @@ class _Opening:
         counts = object_counts(splits)
         if not any(counts[f"boxes_{name}"] for name in splits):
             raise UserError(f"{self.survey.root}: no objects in any annotation{self._lost()}")
-        self.notes += [f"{count} {told}" for told, count in self.sizes.items() if count]
+        self.notes += [f"{count} {message}" for message, count in self.sizes.items() if count]
         digests = {name: [split.digest(index) for index in range(len(split))] for name, split in splits.items()}
         objects = {name: {kind: counts[f"boxes_{name}_{kind}"] for kind in classes} for name in splits}
         return Data(
@@ -182,11 +182,11 @@ class _Opening:
         images = Counter(str(image.annotation) for image in self.survey.images)
         own: dict[str, list[Finding]] = defaultdict(list)
         lost: Counter[str] = Counter()
-        told = {finding for image in self.survey.images for finding in image.broken}
+        of_images = {finding for image in self.survey.images for finding in image.broken}
         for finding in self.survey.findings:
             if finding.hinders and images[finding.file] == 1:
                 own[finding.file].append(finding)
-            elif finding.hinders and finding.what == "boxes" and finding not in told:
+            elif finding.hinders and finding.what == "boxes" and finding not in of_images:
                 lost[finding.file] += 1
         return own, lost
 
@@ -232,17 +232,18 @@ class _Opening:
         if not is_there(image.file):
             self._refuse(Finding("missing-image", str(image.annotation), "", f"no image {image.file}"))
             return None
-        if image.told_size is not None and not ask:
-            return image.told_size
+        if image.annotated_size is not None and not ask:
+            return image.annotated_size
         try:
             header = image_header(image.file)
         except UserError as error:
             reason = str(error).removeprefix(f"{image.file}: ")
             self._refuse(Finding("unreadable-image", str(image.file), "", reason))
             return None
-        size = header.size(image.told_size)
-        turned, asked = header.turned(image.told_size), header.orientation != 1
-        self.sizes["images do not have the size that their annotations give"] += image.told_size not in (None, size)
+        size = header.size(image.annotated_size)
+        turned, asked = header.turned(image.annotated_size), header.orientation != 1
+        resized = image.annotated_size not in (None, size)
+        self.sizes["images do not have the size that their annotations give"] += resized
         self.sizes["pictures are turned as EXIF says"] += turned
         self.sizes[UNTURNED] += asked and not turned
         return size
@@ -292,7 +293,7 @@ class _Opening:
         )
 
     def _unwanted(self, name: str) -> bool:
-        """Tell whether a class is background: not asked for, where some are; a number without a name is a mistake."""
+        """Return whether a class is background: not among the asked ones; a number without a name is a mistake."""
         asked = self.dataset.policy == "skip" and self.dataset.classes is not None
         return asked and not name.startswith(("class ", "category "))
 
@@ -304,13 +305,13 @@ class _Opening:
 
     def _lost(self) -> str:
         """Return what was left out, behind a message."""
-        told = left_out_line_of(self.ledger.left_out)
-        return f"; {told}" if told else ""
+        message = left_out_line(self.ledger.left_out)
+        return f"; {message}" if message else ""
 
     def _end(self) -> None:
-        told = [str(finding) for finding in dict.fromkeys(self.refused)]
-        more = [f"{self.survey.root}: {len(told) - MOST_PROBLEMS} more"] if len(told) > MOST_PROBLEMS else []
+        lines = [str(finding) for finding in dict.fromkeys(self.refused)]
+        more = [f"{self.survey.root}: {len(lines) - MOST_PROBLEMS} more"] if len(lines) > MOST_PROBLEMS else []
         skippable = all(finding.kind not in NEVER_SKIPPED for finding in self.refused)
         every = command("data", "check", self.dataset.place, "--from", self.dataset.name)
         hint = [f"`policy: skip` leaves such entries out; `{every}` tells them all"] if skippable else []
-        raise UserError("\n".join([*told[:MOST_PROBLEMS], *more, *hint]))
+        raise UserError("\n".join([*lines[:MOST_PROBLEMS], *more, *hint]))

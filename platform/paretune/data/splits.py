@@ -1,4 +1,4 @@
-"""Which images are train, val and test: as a folder says, or by a hash of their names."""
+"""Choosing the images of train, val and test: by a folder's own splits, or by a hash of their names."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ def check_lists(
         shared: splits that were shared out by the shares of the dataset, which have a remedy of their own.
 
     Raises:
-        UserError: says which split, and the remedy.
+        UserError: names the split, and the remedy.
     """
     total = sum(map(len, lists.values()))
     for split, ids in lists.items():
         if not ids:
             share = BY_SHARE if split != "train" else ALL_SHARED
-            told = (share if total and split in shared else remedy).format(split=split, all=total)
-            raise UserError(f"{where}: the split {split!r} holds no images; {told}")
+            message = (share if total and split in shared else remedy).format(split=split, all=total)
+            raise UserError(f"{where}: the split {split!r} holds no images; {message}")
     splits = list(lists)
     for one, other in ((a, b) for i, a in enumerate(splits) for b in splits[i + 1 :]):
         if both := sorted(set(lists[one]) & set(lists[other])):
@@ -116,9 +116,9 @@ class ChosenSplits:
 
     lists: Mapping[str, Sequence[RawImage]]
     notes: Sequence[str]
-    """What is to be told of how they were chosen."""
+    """Notes on how they were chosen."""
     shared: frozenset[str]
-    """Splits that were shared out, not told by the folder."""
+    """Splits that were shared out by a hash, not named by the folder."""
 
 
 def choose_splits(dataset: SplitFields, survey: Survey, only: str | None = None) -> ChosenSplits:
@@ -263,10 +263,12 @@ def split_of(data: Data, name: str) -> Split:
     """Return one split of a dataset.
 
     Raises:
-        UserError: there is none of that name; says which there are.
+        UserError: there is none of that name; lists the splits.
     """
     if name not in data.splits:
         hint = did_you_mean(name, data.splits)
-        told = f"--split {name}: no such split{hint}; the dataset has {', '.join(data.splits)}"
-        raise UserError("\n".join([told, *(note for note in data.notes if READ_ALL_THE_SAME["missing-split"] in note)]))
+        message = f"--split {name}: no such split{hint}; the dataset has {', '.join(data.splits)}"
+        raise UserError(
+            "\n".join([message, *(note for note in data.notes if READ_ALL_THE_SAME["missing-split"] in note)])
+        )
     return data.splits[name]

@@ -60,13 +60,13 @@ class Detector(Spec, ABC):
     """
 
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ()
-    """What ``Losses.box`` may be, besides the family's own."""
+    """Values of ``Losses.box`` other than the family's own."""
     class_losses: ClassVar[tuple[ClassLoss, ...]] = ()
-    """What ``Losses.classes`` may be, besides the family's own."""
+    """Values of ``Losses.classes`` other than the family's own."""
     boxes_compared: ClassVar[Compared | None] = None
     """What a loss of torch.nn would compare, where ``Losses.box`` may name any."""
     classes_compared: ClassVar[Compared | None] = None
-    """The same for ``Losses.classes``."""
+    """What a loss of torch.nn would compare, where ``Losses.classes`` may name any."""
 
     usual_lr: ClassVar[float] = 2e-3
     """Highest learning rate of AdamW for fresh weights and batches of 8: where `training: auto` begins."""
@@ -79,8 +79,8 @@ class Detector(Spec, ABC):
     distill_outputs: ClassVar[tuple[str, ...]] = ("",)
     """Modules whose outputs ``distillation_loss`` compares; "" is the network itself, with its raw maps."""
     teacher_sees_own_size: ClassVar[bool] = False
-    """Whether a teacher may see the images at the size it was trained at: what it says is brought to the student's
-    by ``resized_outputs``."""
+    """Whether a teacher may see the images at the size it was trained at; ``resized_outputs`` brings its maps to the
+    student's size."""
 
     @classmethod
     def unwritten(cls) -> list[str]:
@@ -103,8 +103,8 @@ class Detector(Spec, ABC):
             from paretune.detectors.losses import loss_unsupported_reason
 
             return loss_unsupported_reason(asked, compared)
-        told = ", ".join([*offered, *(["losses of torch.nn"] if compared else [])])
-        return f"{cls.name} offers {told or 'its own only'}{did_you_mean(asked, offered)}"
+        choices = ", ".join([*offered, *(["losses of torch.nn"] if compared else [])])
+        return f"{cls.name} offers {choices or 'its own only'}{did_you_mean(asked, offered)}"
 
     @property
     @abstractmethod
@@ -132,17 +132,9 @@ class Detector(Spec, ABC):
         """Return what is wrong with files on this machine that its fields name, one line each, in a quick look."""
         return []
 
-    def initial(self, num_classes: int) -> nn.Module:
-        """Build the network that training starts from: fresh, or with weights somebody has trained.
-
-        Raises:
-            UserError: the weights cannot be had, or are not this network's.
-        """
-        return self.build(num_classes)
-
     @property
     def starts_trained(self) -> bool:
-        """Tell whether ``begin`` gives weights somebody has trained, of the whole network."""
+        """Return whether ``begin`` gives trained weights of the whole network."""
         return False
 
     @property
@@ -150,13 +142,16 @@ class Detector(Spec, ABC):
         """Return the one input size that the weights it names were trained at, where torchvision has one."""
         return None
 
-    def begin(self, classes: Sequence[str]) -> InitialNetwork:
-        """Build the network that training starts from for classes of these names.
+    def begin(self, classes: Sequence[str] | int) -> InitialNetwork:
+        """Build the network that training starts from: fresh by default, or with weights somebody has trained.
+
+        Args:
+            classes: their names, or only their number.
 
         Raises:
-            UserError: as for ``initial``.
+            UserError: the weights cannot be had, or are not this network's.
         """
-        return InitialNetwork(self.initial(len(classes)))
+        return InitialNetwork(self.build(classes if isinstance(classes, int) else len(classes)))
 
     def suited(
         self,
@@ -168,7 +163,7 @@ class Detector(Spec, ABC):
 
         Args:
             smallest: side of a small object, as a share of the image's (the root of the areas' ratio).
-            largest: the same of a large one.
+            largest: side of a large object, as a share of the image's.
             size: of the network's input.
         """
         return {}

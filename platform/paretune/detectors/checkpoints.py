@@ -17,14 +17,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from paretune.core.errors import UserError
-from paretune.core.library_names import is_url
+from paretune.detectors.weight_names import is_url
 from paretune.storage.atomic_files import sha256
 
 FOLDER = "PARETUNE_WEIGHTS"
 """Variable that names the folder in which fetched weights are kept; ``runs/weights`` without it."""
 _AVERAGED = ("model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "ema")
 _LAST = ("model", "state_dict", "model_state_dict", "model_state", "network", "net", "weights", "params", "module")
-"""Keys under which training programs save weights: averages over the last steps, which are what they validate with,
+"""Keys under which training programs save weights: averages over the last steps, with which they validate,
 and the weights themselves."""
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "network.", "net.", "detector.")
 """What data parallelism, torch.compile and training programs put before every name."""
@@ -41,13 +41,13 @@ _DEEPEST = 3
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights, and what their file tells of them."""
+    """Weights with the class names and notes from their file."""
 
     what: str
-    """For messages: the file or torchvision's name of the weights."""
+    """Name for messages: the file, or torchvision's name of the weights."""
     state: dict[str, Tensor]
     classes: tuple[str | None, ...] | None = None
-    """Class names without the background, in the order of the outputs; None where one, or all, are not told."""
+    """Class names without the background, in the order of the outputs; None where one of them is missing."""
     notes: tuple[str, ...] = ()
     """What was chosen in the file."""
 
@@ -57,7 +57,7 @@ def folder_of_weights() -> Path:
     return Path(os.environ.get(FOLDER, "runs/weights"))
 
 
-def checkpoint(source: str, digest: str | None) -> Checkpoint:
+def read_checkpoint(source: str, digest: str | None) -> Checkpoint:
     """Return the weights in a checkpoint, fetched if it is an address; no code in it is run.
 
     Args:
@@ -65,7 +65,7 @@ def checkpoint(source: str, digest: str | None) -> Checkpoint:
         digest: SHA-256 that the file must have, in hex; None for a path takes any file.
 
     Raises:
-        UserError: no such file, another one than the hash says, or not a checkpoint.
+        UserError: no such file, one with another hash, or not a checkpoint.
     """
     file = _fetched(source, digest or "") if is_url(source) else Path(source).expanduser()
     if not file.is_file():
@@ -133,27 +133,27 @@ def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def class_names(content: Any) -> tuple[str | None, ...] | None:
-    """Return the class names that a checkpoint tells, without the background; None where it tells none."""
+    """Return the class names in a checkpoint, without the background; None where it has none."""
     if not isinstance(content, Mapping):
         return None
     around = [content, *(content[key] for key in _AROUND if key in content)]
     for place in around:
-        told = vars(place) if isinstance(place, argparse.Namespace) else place
-        for key in _NAMES if isinstance(told, Mapping) else ():
-            if (names := listed(told.get(key))) is not None:
+        fields = vars(place) if isinstance(place, argparse.Namespace) else place
+        for key in _NAMES if isinstance(fields, Mapping) else ():
+            if (names := as_class_names(fields.get(key))) is not None:
                 return names
     return None
 
 
-def listed(told: Any) -> tuple[str | None, ...] | None:
+def as_class_names(listed: Any) -> tuple[str | None, ...] | None:
     """Return names as a tuple without the background: of a list, or of numbers with names; None for anything else."""
-    if isinstance(told, Mapping) and told and all(isinstance(number, int) and number >= 0 for number in told):
-        told = [told.get(number) for number in range(max(told) + 1)]
-        if told[0] is None:  # numbers from 1 on: the background is 0
-            told = ["__background__", *told[1:]]
-    if not isinstance(told, list | tuple) or not told:
+    if isinstance(listed, Mapping) and listed and all(isinstance(number, int) and number >= 0 for number in listed):
+        listed = [listed.get(number) for number in range(max(listed) + 1)]
+        if listed[0] is None:  # numbers from 1 on: the background is 0
+            listed = ["__background__", *listed[1:]]
+    if not isinstance(listed, list | tuple) or not listed:
         return None
-    names = [entry.get("name") if isinstance(entry, Mapping) else entry for entry in told]
+    names = [entry.get("name") if isinstance(entry, Mapping) else entry for entry in listed]
     if not all(name is None or isinstance(name, str) for name in names):
         return None
     if isinstance(names[0], str) and names[0].casefold() in _BACKGROUND:

@@ -39,7 +39,7 @@ def box_loss(kind: str, boxes: Tensor, wanted: Tensor) -> Tensor:
 
 
 def is_torchs(kind: str | None) -> bool:
-    """Tell whether a loss is named as a class of torch.nn is."""
+    """Return whether a loss is named like a class of torch.nn."""
     return kind is not None and kind[:1].isupper()
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from paretune.core.types import Detections, Floats, Thresholds
 
 
-def best(scores: Floats, thresholds: Thresholds) -> NDArray[np.int64]:
+def best_candidates(scores: Floats, thresholds: Thresholds) -> NDArray[np.int64]:
     """Return where the best scores (N,) above the threshold are, best first."""
     found = np.flatnonzero(scores >= thresholds.score)
     if len(found) > thresholds.candidates:
@@ -43,6 +43,6 @@ def _kept(boxes: Floats, scores: Floats, labels: NDArray[np.int64], iou: float) 
     return np.asarray(kept, np.int64).ravel()
 
 
-def nothing() -> Detections:
+def no_detections() -> Detections:
     """Return no detections."""
     return Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))

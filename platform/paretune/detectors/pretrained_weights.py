@@ -1,4 +1,4 @@
-"""Networks that begin with weights somebody has trained: torchvision's, or a checkpoint of the user's own."""
+"""Networks that begin with trained weights: torchvision's, or a checkpoint of the user's own."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from urllib.error import URLError
 from torch import Tensor, nn
 
 from paretune.core.errors import UserError
-from paretune.core.library_names import is_checkpoint
 from paretune.detectors.base import InitialNetwork
-from paretune.detectors.checkpoints import Checkpoint, checkpoint, folder_of_weights, listed
+from paretune.detectors.checkpoints import Checkpoint, as_class_names, folder_of_weights, read_checkpoint
+from paretune.detectors.weight_names import is_checkpoint
 from paretune.detectors.weight_recognition import seems_to_be
 from paretune.storage.atomic_files import sha256
 
@@ -27,7 +27,7 @@ _RENAMED = (
 )
 """Names of tensors in torchvision before 0.13, which its published files still have, and those of today."""
 _SHOWN = 5
-"""Class names that a note tells, at most."""
+"""Class names that a note lists, at most."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ClassRows:
     values: int = 1
 
 
-def fetch(model: str, weights: str) -> dict[str, Tensor]:
+def torchvision_weights(model: str, weights: str) -> dict[str, Tensor]:
     """Return weights of torchvision, checked against the hash in their name whenever they are read.
 
     Args:
@@ -69,38 +69,38 @@ def fetch(model: str, weights: str) -> dict[str, Tensor]:
     return state
 
 
-def torchvisions(model: str, weights: str) -> Checkpoint:
+def torchvision_checkpoint(model: str, weights: str) -> Checkpoint:
     """Return torchvision's weights of a whole detector, with the class names that it publishes beside them.
 
     Raises:
-        UserError: as ``fetch``.
+        UserError: as ``torchvision_weights``.
     """
     from torchvision.models import get_model_weights
 
     table: Any = get_model_weights(model)
-    names = listed(table[weights].meta.get("categories"))
-    return Checkpoint(f"weights {weights} of {model}", modern(fetch(model, weights)), names)
+    names = as_class_names(table[weights].meta.get("categories"))
+    return Checkpoint(f"weights {weights} of {model}", with_current_names(torchvision_weights(model, weights)), names)
 
 
-def given(weights: str, digest: str | None, model: str) -> Checkpoint:
+def checkpoint_of(weights: str, digest: str | None, model: str) -> Checkpoint:
     """Return the weights that a field names: a file's, or torchvision's for the model.
 
     Raises:
         UserError: they cannot be had.
     """
     if not is_checkpoint(weights):
-        return torchvisions(model, weights)
-    found = checkpoint(weights, digest)
-    return replace(found, state=modern(found.state))
+        return torchvision_checkpoint(model, weights)
+    found = read_checkpoint(weights, digest)
+    return replace(found, state=with_current_names(found.state))
 
 
-def shapes_differ(network: nn.Module, given: Checkpoint, begins: str) -> bool:
-    """Tell whether tensors of these names are of other shapes in a checkpoint than in a network."""
+def shapes_differ(network: nn.Module, source: Checkpoint, begins: str) -> bool:
+    """Return whether tensors of these names have other shapes in a checkpoint than in a network."""
     own = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(begins)}
-    return any(name in given.state and given.state[name].shape != tensor.shape for name, tensor in own.items())
+    return any(name in source.state and source.state[name].shape != tensor.shape for name, tensor in own.items())
 
 
-def modern(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights by the names that torchvision's detectors have today."""
     found = {}
     for name, value in state.items():
@@ -110,9 +110,9 @@ def modern(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def begin_with(
+def initial_network(
     network: nn.Module,
-    given: Checkpoint,
+    source: Checkpoint,
     rows: Sequence[ClassRows],
     detector: Detector,
     classes: Sequence[str] | int,
@@ -121,12 +121,12 @@ def begin_with(
 ) -> InitialNetwork:
     """Load a whole detector's weights by their names.
 
-    What predicts classes is taken class by class where the file tells its class names, as it is where it does not and
-    has as many, and is left fresh otherwise.
+    Predictors are taken class by class where the file has class names, as they are where it has none but as many
+    classes, and are left fresh otherwise.
 
     Args:
         network: with fresh weights; changed in place.
-        given: the weights.
+        source: the weights.
         rows: predictors that have rows for each class.
         detector: whose network it is, for messages.
         classes: their names, or only how many there are.
@@ -135,12 +135,12 @@ def begin_with(
     Raises:
         UserError: they are not this network's.
     """
-    own, state = network.state_dict(), given.state
+    own, state = network.state_dict(), source.state
     of_classes = {name: row for name in own for row in rows if name.startswith(row.names)}
-    _refuse_another(own, state, of_classes, given.what, detector)
-    there = _classes_in(state, of_classes, background, given.what)
+    _refuse_another(own, state, of_classes, source.what, detector)
+    there = _classes_in(state, of_classes, background, source.what)
     count = classes if isinstance(classes, int) else len(classes)
-    pairs, notes, fresh = _matched(given, there, classes, count)
+    pairs, notes, fresh = _matched(source, there, classes, count)
     shared = [(number, number) for number in range(background)] if pairs else []
     shared += [(background + one, background + other) for one, other in pairs]
     loaded = {name: value for name, value in state.items() if name in own and name not in of_classes}
@@ -151,7 +151,7 @@ def begin_with(
             mine[:, here] = theirs[:, other].to(mine.dtype)
         loaded[name] = mine.view_as(own[name])
     network.load_state_dict(loaded)
-    return InitialNetwork(network, (*given.notes, *notes), fresh)
+    return InitialNetwork(network, (*source.notes, *notes), fresh)
 
 
 def _refuse_another(
@@ -206,10 +206,10 @@ def _classes_in(state: Mapping[str, Tensor], of_classes: Mapping[str, ClassRows]
 
 
 def _matched(
-    given: Checkpoint, there: int, classes: Sequence[str] | int, count: int
+    source: Checkpoint, there: int, classes: Sequence[str] | int, count: int
 ) -> tuple[list[tuple[int, int]], list[str], tuple[str, ...]]:
-    """Return pairs of a class here and one in the file, what there is to say of them, and the classes without one."""
-    what, told = given.what, given.classes
+    """Return pairs of a class here and one in the file, notes on them, and the classes without one."""
+    what, told = source.what, source.classes
     names = None if isinstance(classes, int) else list(classes)
     if told is not None and len(told) == there and names is not None:
         numbers = {name.casefold().strip(): number for number, name in reversed(list(enumerate(told))) if name}

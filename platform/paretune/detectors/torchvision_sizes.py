@@ -22,7 +22,7 @@ def padded(preprocess: Preprocess, width: int, height: int) -> InputSize:
 
 
 def size_notes(detector: Detector, size: InputSize, data: Data) -> list[str]:
-    """Return what there is to say of an input size beside torchvision's own, a line each; none for other families."""
+    """Return notes on an input size that is not torchvision's own, a line each; none for other families."""
     own = detector.trained_size
     if own is not None and own != size:
         return [f"input_size {size}: torchvision's own, which such weights are usually trained at, is {own}"]
@@ -35,10 +35,10 @@ def size_notes(detector: Detector, size: InputSize, data: Data) -> list[str]:
         if name != "test"
         for index in range(0, len(split), max(1, len(split) // _LOOKED_AT))
     )
-    return _told(preprocess, size, pictures)
+    return _picture_notes(preprocess, size, pictures)
 
 
-def _told(preprocess: Preprocess, size: InputSize, pictures: Counter[tuple[int, int]]) -> list[str]:
+def _picture_notes(preprocess: Preprocess, size: InputSize, pictures: Counter[tuple[int, int]]) -> list[str]:
     own = {sides: padded(preprocess, *sides) for sides in pictures}
     cramped = [sides for sides, one in own.items() if one.width > size.width or one.height > size.height]
     exact, total = sum(pictures[sides] for sides, one in own.items() if one == size), pictures.total()

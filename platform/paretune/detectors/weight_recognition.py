@@ -1,4 +1,4 @@
-"""Which network a state dict is of, told by the names and shapes of its tensors."""
+"""Recognising the network of a state dict by the names and shapes of its tensors."""
 
 from __future__ import annotations
 

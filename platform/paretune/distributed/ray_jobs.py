@@ -39,24 +39,24 @@ def submit(
     *,
     wait: bool,
 ) -> int:
-    """Run ``paretune sweep`` on the cluster with this package's code and this job.
+    """Run a sweep on the cluster with this package's code.
 
     Args:
         job: the checked job, every field with its value.
         space_text: its search space.
-        promises: of advice that it tries first, as ``Promise.tree`` returns them.
+        promises: predictions for recipes that it tries first, as ``AdvicePrediction.tree`` returns them.
         name: of the sweep.
         address: of the head's dashboard, ``http://HEAD:8265``.
-        refuse: called with what each node has, by Ray's names, before anything is handed over; raises UserError
-            where the job asks for more.
-        wait: follow the log until the job ends.
+        refuse: called with the resources of each node, by Ray's names, before the submission; raises UserError if they
+            do not suffice.
+        wait: whether to follow the log until the job ends.
 
     Returns:
-        0 when it was handed over (``wait=False``) or succeeded, 1 when it failed.
+        0 if it was submitted (``wait=False``) or succeeded, 1 if it failed.
 
     Raises:
-        UserError: no cluster answers there, it refuses the token, it lacks the resources, or the job
-            would leave its results in a folder that ends with it.
+        UserError: no cluster answers, it refuses the token or lacks the resources, or the job's output folder would be
+            removed with the job.
     """
     if not PurePosixPath(job["output"]).is_absolute():
         raise UserError(
@@ -82,10 +82,10 @@ def submit(
 
 
 def status(address: str, submission: str | None) -> str:
-    """Return the state of one submitted sweep with the end of its log, or of all of them, newest first.
+    """Return the state of one submitted sweep with the end of its log, or of all, newest first.
 
     Raises:
-        UserError: no cluster answers there, or it knows no such submission.
+        UserError: no cluster answers, or there is no such submission.
     """
     with _client(address) as client:
         jobs = [job for job in client.list_jobs() if "paretune_sweep" in (job.metadata or {})]
@@ -106,7 +106,7 @@ def _row(job: Any) -> str:
 
 @contextmanager
 def _client(address: str) -> Iterator[JobSubmissionClient]:
-    """Give a client, turning its errors into the user's."""
+    """Yield a client whose errors become mistakes of the user."""
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
     from ray.util.state.exception import RayStateApiException
@@ -127,7 +127,7 @@ def _client(address: str) -> Iterator[JobSubmissionClient]:
 
 
 def _nodes(address: str) -> list[Mapping[str, float]]:
-    """Return the resources of each living node; a head that has just started knows of none for a moment."""
+    """Return the resources of each living node, after waiting for a head that has just started."""
     from ray.util.state import list_nodes
 
     end = time.monotonic() + NODES_WAIT_S
@@ -140,7 +140,7 @@ def _nodes(address: str) -> list[Mapping[str, float]]:
 
 @contextmanager
 def _staged(job: Mapping[str, Any], space_text: str, promises: Sequence[Mapping[str, Any]]) -> Iterator[Path]:
-    """Give a folder with all that travels: the package's code, the job, its space, what was promised of it."""
+    """Yield a folder to submit: the package's code, the job, its space, its predictions."""
     import paretune
 
     package = Path(next(iter(paretune.__path__)))
@@ -157,7 +157,7 @@ def _staged(job: Mapping[str, Any], space_text: str, promises: Sequence[Mapping[
 
 
 def _follow(client: JobSubmissionClient, submission: str, address: str) -> int:
-    """Print the job's log until it ends; Ctrl-C, or a head that is lost, leaves the job running."""
+    """Print the job's log until it ends and return the exit code; Ctrl-C or a lost head leaves the job running."""
     from aiohttp import ClientError
     from ray.job_submission import JobStatus
 

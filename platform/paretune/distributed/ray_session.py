@@ -21,7 +21,7 @@ from paretune.system.device_holders import doing
 
 SESSION_MARK = ".ray-session"
 NEXT_TO_NOTHING = {"memory": 1.0}
-"""What a trial asks for whose work is done by workers of its own: Tune takes no empty request."""
+"""Resources of a trial whose own workers do the work: Tune accepts no empty request."""
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -40,19 +40,19 @@ QUIET = {
 
 @contextmanager
 def session(runs: Path, address: str | None = None, *, nested: bool = False) -> Iterator[None]:
-    """Start a private Ray on this machine, or join a cluster; end it, or leave it, with the block.
+    """Run the block in a private Ray on this machine, or in a cluster that it joins.
 
-    A private Ray keeps its files in a short temporary folder (socket paths over 107 bytes fail) that is
-    removed at the end, and its token under ``runs``: nothing is written to the home folder.
+    A private Ray keeps its files in a short temporary folder (socket paths over 107 bytes fail), which is removed at
+    the end, and its token in ``runs``; nothing is written to the home folder.
 
     Args:
         runs: output folder.
         address: of the cluster; None starts a private Ray.
-        nested: trials start training workers of their own. When such a trial is stopped, Ray frees its workers'
-            room only if it can ask the dashboard who is alive; without it the room stays taken for ever.
+        nested: whether trials start training workers of their own. Ray frees the resources of a stopped trial's workers
+            only with a dashboard.
 
     Raises:
-        UserError: the private Ray did not come up.
+        UserError: the private Ray did not start.
     """
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
@@ -75,7 +75,7 @@ def session(runs: Path, address: str | None = None, *, nested: bool = False) -> 
 
 @contextmanager
 def _started(start: Callable[[], None]) -> Iterator[None]:
-    """Start or join a Ray, and end or leave it with the block."""
+    """Start or join a Ray for the block."""
     import ray
 
     with _own_signals():
@@ -88,7 +88,7 @@ def _started(start: Callable[[], None]) -> Iterator[None]:
 
 
 def _join(address: str) -> None:
-    """Join a cluster, as a submitted job, whose runtime environment carries our code already."""
+    """Join a cluster as a submitted job, whose runtime environment contains this package."""
     import ray
 
     ray.init(
@@ -104,7 +104,7 @@ def _start(folder: Path, *, nested: bool) -> None:
     """Start a private Ray.
 
     Raises:
-        UserError: it did not come up.
+        UserError: Ray did not start.
     """
     import ray
     from ray.util import get_node_ip_address
@@ -143,10 +143,10 @@ def _free_port() -> int:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep what was to happen at SIGTERM and at Ctrl-C.
+    """Restore the handlers of SIGTERM and SIGINT after the block.
 
-    Ray replaces the first when it starts, to print its stack, and beneath Python when it ends; Tune leaves a handler of
-    its own for the second, which stops nothing once it is done.
+    Ray replaces the handler of SIGTERM when it starts and when it ends; Tune leaves one for SIGINT that does nothing
+    after the run.
     """
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -158,7 +158,7 @@ def _own_signals() -> Iterator[None]:
 
 
 def python_path() -> str:
-    """Return a PYTHONPATH with which a worker finds this very package."""
+    """Return a PYTHONPATH with which a worker imports this package from here."""
     import paretune
 
     ours = str(Path(next(iter(paretune.__path__))).parent)
@@ -166,7 +166,7 @@ def python_path() -> str:
 
 
 def use_token(runs: Path) -> None:
-    """Make the random token that a private Ray asks of its clients, readable by its owner only."""
+    """Make the random token of a private Ray, readable by its owner only, and set Ray's variables for it."""
     path = runs / ".ray-token"
     if not path.exists():
         handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
@@ -177,7 +177,7 @@ def use_token(runs: Path) -> None:
 
 
 def _remove_left_session(runs: Path) -> None:
-    """Remove the session folder of a run that was killed."""
+    """Remove the session folder of a killed run."""
     mark = runs / SESSION_MARK
     if not mark.exists():
         return
@@ -188,16 +188,19 @@ def _remove_left_session(runs: Path) -> None:
 
 
 def on_a_node(work: Callable[[], Any], resources: Mapping[str, float], runs: Path, address: str | None) -> Any:
-    """Join a cluster and do work in a worker, where a trial would run; Ray starts a submitted driver on the head.
+    """Call a function in a worker of a cluster, on a node that is the target; the driver itself runs on the head.
 
     Args:
-        work: travels to the worker; what it returns comes back.
-        resources: what it takes, by Ray's names: those of a trial bring it to the target.
+        work: to call.
+        resources: of the call, by Ray's names; those of a trial place it on the target.
         runs: output folder.
-        address: of the cluster; None does the work in this process.
+        address: of the cluster; None calls it in this process.
+
+    Returns:
+        The function's result.
 
     Raises:
-        RuntimeError: on a cluster, the work raised one, or a UserError; or its worker died.
+        RuntimeError: on a cluster, the function raised one or a UserError, or its worker died.
     """
     if address is None:
         return work()
@@ -219,7 +222,7 @@ def on_a_node(work: Callable[[], Any], resources: Mapping[str, float], runs: Pat
 
 
 def _done_or_why(work: Callable[[], Any]) -> tuple[Any, str | None]:
-    """Do work, or tell why not: an error that travels brings a page of the worker's stack with it."""
+    """Return the function's result and None, or None and the text of its error, which Ray would send with a stack."""
     try:
         return work(), None
     except (RuntimeError, UserError) as error:
@@ -234,17 +237,17 @@ def cores() -> float:
 
 
 def nodes() -> list[Mapping[str, float]]:
-    """Return what each living node of the session has, by Ray's names."""
+    """Return the resources of each living node of the session, by Ray's names."""
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def refuse_unless_fits(wanted: Mapping[str, float], what: str, nodes: Sequence[Mapping[str, float]]) -> None:
-    """Refuse resources that no single node has: Ray would wait for them for ever, silently.
+    """Raise an error for resources that no single node has; Ray would wait for them for ever, silently.
 
     Raises:
-        UserError: says what is wanted and what the nodes have.
+        UserError: names the requested resources and those of the nodes.
     """
     if any(all(node.get(name, 0) >= amount for name, amount in wanted.items()) for node in nodes):
         return
@@ -258,7 +261,7 @@ def refuse_unless_fits(wanted: Mapping[str, float], what: str, nodes: Sequence[M
 
 @contextmanager
 def terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does, also where a shell that started us in the background has Ctrl-C ignored."""
+    """Handle SIGTERM like Ctrl-C during the block, even if a background shell ignores Ctrl-C."""
 
     def forward(_signum: int, _frame: FrameType | None) -> None:
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

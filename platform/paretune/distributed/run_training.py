@@ -1,26 +1,28 @@
-"""Runs a training where its settings say: in this process, or on Ray Train workers."""
+"""Runs a training in this process or on Ray Train workers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from paretune.training.training_job import TrainingJob, _silent
+from paretune.training.training_job import TrainingJob
 from paretune.training.worker import train_here
 
 
-def train_order(order: TrainingJob, progress: Callable[[str], None] = _silent, *, elsewhere: bool = False) -> Path:
-    """Carry out an order: on Ray Train workers if it asks for several, else in this process.
+def train_order(
+    order: TrainingJob, progress: Callable[[str], None] = lambda _: None, *, elsewhere: bool = False
+) -> Path:
+    """Run a training: on Ray Train workers if it has several, else in this process.
 
     Args:
-        order: what is trained.
+        order: the training.
         progress: called with a line after each epoch.
-        elsewhere: use Ray for one worker too, since the devices may be on other machines.
+        elsewhere: whether to use Ray for one worker too, since the devices may be on other machines.
 
     Raises:
         FloatingPointError: the training diverged.
-        RuntimeError: workers failed more often than is put up with.
-        UserError: a mistake of the user's, or the cluster cannot give what is asked for.
+        RuntimeError: workers failed too often.
+        UserError: a mistake of the user, or the cluster lacks the resources.
     """
     if not (order.settings.by_ray or elsewhere):
         return train_here(order, progress)

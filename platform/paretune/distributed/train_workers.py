@@ -1,4 +1,4 @@
-"""Orders on Ray Train workers: several that train together, or one wherever the cluster has a device."""
+"""Trainings on Ray Train workers, several together or one on any device of the cluster."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from paretune.training.training_job import TrainingJob
 from paretune.training.worker import run_worker
 
 MISTAKE = "mistake.json"
-"""What a worker found that another try would only repeat, beside the state."""
+"""File beside the training's state with a worker's error that another try would repeat."""
 FAILURES = 2
-"""Times a training whose worker dies is resumed from its last saved state."""
+"""Times that a training is resumed from its last saved state after a worker died."""
 POLL_S = 0.2
 _ENVIRONMENT = {
     # Ray asks its workers every 2 s by default whether they are done
@@ -35,21 +35,21 @@ _ENVIRONMENT = {
 
 
 def train_with_ray(order: TrainingJob, progress: Callable[[str], None] = lambda _: None) -> Path:
-    """Carry out an order on Ray workers; ``ray.init`` has been called. Called in a trial of Tune's, too.
+    """Run a training on Ray workers, in a Ray session or in a trial of Tune's.
 
-    A training that was interrupted goes on after its last saved state; a finished one is not repeated.
+    An interrupted training is resumed from its last saved state; a finished one is not repeated.
 
     Args:
-        order: what is trained, by ``training.workers`` workers, each with a device of its own.
-        progress: called with a line after each epoch, and where GPUs stay idle, in this thread.
+        order: the training, with ``training.workers`` workers, each on its own device.
+        progress: called in this thread with a line after each epoch, and if GPUs stay idle.
 
     Returns:
-        The order's folder.
+        Folder of the training.
 
     Raises:
-        UserError: the cluster cannot give what is asked for, or a worker found a mistake of the user's.
+        UserError: the cluster lacks the resources, or a worker found a mistake of the user.
         FloatingPointError: the loss became infinite or not a number.
-        RuntimeError: workers failed more often than is put up with.
+        RuntimeError: workers failed too often.
     """
     order = replace(
         order,
@@ -73,10 +73,9 @@ def train_with_ray(order: TrainingJob, progress: Callable[[str], None] = lambda 
 
 
 def _fit(order: TrainingJob, workers: int, cpus: int, use_gpu: bool, progress: Callable[[str], None]) -> Any:
-    """Run the workers, and tell of each epoch meanwhile.
+    """Run the workers, and report each epoch meanwhile.
 
-    Ray's ``fit`` waits in a thread: in the main thread it would put its own handler for Ctrl-C in
-    place of Python's, and leave it there.
+    Ray's ``fit`` runs in a thread, because in the main thread it would replace Python's handler of Ctrl-C.
     """
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -101,7 +100,7 @@ def _fit(order: TrainingJob, workers: int, cpus: int, use_gpu: bool, progress: C
         except Exception as error:  # noqa: BLE001 - given on to the thread that waits
             outcome["error"] = error
 
-    told = len(epochs_of(order.work))
+    reported = len(epochs_of(order.work))
     with _environment():
         thread = threading.Thread(target=fit, name="ray-train", daemon=True)
         thread.start()
@@ -110,19 +109,19 @@ def _fit(order: TrainingJob, workers: int, cpus: int, use_gpu: bool, progress: C
             thread.join(POLL_S)
             running = thread.is_alive()  # asked before reading: telling takes seconds, in which the last epochs may end
             lines = epochs_of(order.work)
-            for entry in lines[told:]:
+            for entry in lines[reported:]:
                 progress(entry["line"])
-            told = len(lines)
+            reported = len(lines)
     if "error" in outcome:
         raise RuntimeError(f"training failed: {outcome['error']}") from outcome["error"]
     return outcome["result"]
 
 
 def _work(config: dict[str, Any]) -> list[str] | None:
-    """Train on one worker; runs in a process of Ray's.
+    """Train on one worker, in a process of Ray's.
 
     Returns:
-        None, or the class and text of a mistake that another try would only repeat.
+        None, or class and text of an error that another try would repeat.
     """
     from ray import train
     from ray.train.torch import get_device
@@ -149,20 +148,20 @@ def _work(config: dict[str, Any]) -> list[str] | None:
 
 
 def _mistake(order: TrainingJob) -> list[str] | None:
-    """Return class and text of the mistake that a worker has found, or None."""
+    """Return class and text of the error in the file ``MISTAKE``; None if there is none."""
     path = order.work / MISTAKE
     return [str(word) for word in json.loads(path.read_text())] if path.is_file() else None
 
 
 def room_for(settings: Training, tell: Callable[[str], None] = lambda _: None) -> tuple[int, bool]:
-    """Return the CPU cores, and threads, of each worker, and whether each gets a GPU.
+    """Return the CPU cores of each worker on the nodes of the session, and whether each gets a GPU.
 
     Args:
-        settings: how many workers, on what.
-        tell: called with a line where the cluster has GPUs, but too few for each worker to get one.
+        settings: of the training.
+        tell: called with a line if the cluster has too few GPUs for all workers.
 
     Raises:
-        UserError: as ``room_on``.
+        UserError: the nodes lack the resources.
     """
     import ray
 
@@ -175,16 +174,16 @@ def room_on(
     tell: Callable[[str], None] = lambda _: None,
     where: str = "the Ray cluster",
 ) -> tuple[int, bool]:
-    """Return the CPU cores, and threads, of each worker on these nodes, and whether each gets a GPU.
+    """Return the CPU cores of each worker on some nodes, and whether each gets a GPU.
 
     Args:
-        settings: how many workers, on what.
-        nodes: what each has, by Ray's names.
-        tell: called with a line where they have GPUs, but too few for each worker to get one.
-        where: what the nodes are, for messages.
+        settings: of the training.
+        nodes: resources of each, by Ray's names.
+        tell: called with a line if the nodes have too few GPUs for all workers.
+        where: name of the nodes in messages.
 
     Raises:
-        UserError: they can never give that; Ray would wait for ever. Says what they have.
+        UserError: the nodes lack the resources, for which Ray would wait for ever.
     """
     workers, machines = settings.workers, [_cores_and_gpus(node) for node in nodes]
     gpus = sum(count for _, count in machines)
@@ -203,10 +202,10 @@ def room_on(
 
 
 def _cores_beside_gpus(settings: Training, machines: Sequence[tuple[int, int]], where: str) -> int:
-    """Return the CPU cores of each worker with a GPU: as many as leave room for all on the machines that have GPUs.
+    """Return the CPU cores of each worker with a GPU: the most that all workers can have on machines with GPUs.
 
     Raises:
-        UserError: no number does, or the one asked for does not.
+        UserError: the workers do not fit with any number of cores, or with the requested one.
     """
 
     def room(cpus: int) -> int:
@@ -232,7 +231,7 @@ def _share(cpus: int, use_gpu: bool) -> dict[str, float]:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Set what Ray Train reads from the driver's environment, unless the user has, and put it back."""
+    """Set Ray Train's environment variables during the block, except those that the user has set."""
     missing = {key: value for key, value in _ENVIRONMENT.items() if key not in os.environ}
     os.environ.update(missing)
     try:

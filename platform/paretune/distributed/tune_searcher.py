@@ -1,7 +1,6 @@
 """The Tune ``Searcher`` around a study.
 
-Ray's own OptunaSearch passes no constraints, leaves failed trials running for ever in the study and
-tells stopped ones as complete; this one asks the study and tells it the trial's record.
+Ray's OptunaSearch passes no constraints, leaves failed trials open in the study, and reports stopped ones as complete.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from paretune.storage.trial_record import Record
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
-    """Hands out the study's proposals as Tune configurations.
+    """Returns the study's proposals as Tune configurations, and passes records to the study.
 
     Args:
-        study: the study.
-        record_of: proposal → record of the trial, also when its worker died.
-        on_record: called with each new record, after the study has been told.
+        study: that proposes.
+        record_of: returns the record of a proposal's trial, even if its worker died.
+        on_record: called with each new record, after the study.
     """
 
     def __init__(
@@ -37,7 +36,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
         self._on_record = on_record
         self._running: dict[str, dict[str, Any]] = {}
         self.exhausted = False
-        """The space holds nothing more to try."""
+        """Whether the space is exhausted."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next trial as ``{number, recipe, origin}``; None makes Tune ask again later."""
@@ -56,7 +55,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
         return config
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the study what the trial's record says; a trial that was interrupted stays open."""
+        """Pass the trial's record to the study; an interrupted trial stays open."""
         proposal = self._running.pop(trial_id, None)
         if proposal is None or (result is None and not error):
             return
@@ -65,8 +64,8 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
         self._on_record(record)
 
     def save(self, checkpoint_path: str) -> None:
-        """Write nothing worth keeping: the study and the records are the truth, Tune only carries out."""
+        """Write a file that holds no state: study and records hold it."""
         Path(checkpoint_path).write_text("the study and the trial records hold the state")
 
     def restore(self, checkpoint_path: str) -> None:
-        """Do nothing: a resumed sweep is a new Tune run over what is not finished."""
+        """Do nothing: a resumed sweep is a new Tune run of the unfinished trials."""

@@ -1,4 +1,4 @@
-"""Ray Tune as the one that carries out proposals."""
+"""Runs trials by Ray Tune."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def run_trials(
     nested: bool = False,
     scheduler: TrialScheduler | None = None,
 ) -> None:
-    """Run up to ``count`` trials by Ray Tune; returns when they are done or Ctrl-C was pressed once.
+    """Run up to ``count`` trials by Ray Tune, until they are done or Ctrl-C is pressed once.
 
     Args:
-        trial: called in a worker with each proposal; what it returns is reported to the searcher.
-        searcher: hands out proposals.
-        count: how many.
-        concurrent: how many at once.
-        resources: what one trial takes, by Ray's names ("CPU", "GPU", custom ones).
-        folder: where Tune keeps its own files, which nobody reads.
-        nested: trials start training workers of their own. Each then gets a process of its own, whose end ends
-            them: in one that went on to the next trial, the workers of a stopped one would train on.
+        trial: called in a worker with each proposal; its result is reported to Tune.
+        searcher: makes proposals.
+        count: number of trials.
+        concurrent: trials at the same time.
+        resources: of one trial, by Ray's names ("CPU", "GPU", custom ones).
+        folder: for Tune's own files.
+        nested: whether trials start training workers of their own. Each trial then gets its own process, whose end
+            stops them.
         scheduler: may stop trials early; None lets each run to its end.
     """
     from ray import tune
@@ -54,7 +54,7 @@ def run_trials(
 
 
 def _reported(trial: Callable[[dict[str, Any]], Mapping[str, Any]], proposal: dict[str, Any]) -> None:
-    """Run one trial in a worker of Ray's and report what it returns."""
+    """Run one trial in a worker of Ray's and report its result."""
     from ray import tune
 
     tune.report(dict(trial(proposal)))

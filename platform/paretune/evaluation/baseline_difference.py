@@ -1,7 +1,7 @@
-"""How far a version's accuracy is from the baseline's, on the same images, and how sure that is.
+"""The difference between a version's accuracy and the baseline's on the same images, with its interval.
 
-A split of a hundred images tells the map of one network to a few points, but what compression has changed of it far
-better: most of what makes one image harder than another is the same for both.
+A split of a hundred images gives the map of one network to a few points, but its change by compression far more
+exactly: most of what makes one image harder than another is the same for both.
 """
 
 from __future__ import annotations

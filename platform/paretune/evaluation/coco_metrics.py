@@ -94,7 +94,7 @@ def average_precisions(
         ValueError: not as many detections as annotations.
     """
     check_lengths(detections, annotations)
-    return averages_of(run(detections, annotations, num_classes, limit=limit), num_classes, limit)
+    return metrics_of(coco_eval(detections, annotations, num_classes, limit=limit), num_classes, limit)
 
 
 def check_lengths(detections: Sequence[Detections], annotations: Sequence[Annotations]) -> None:
@@ -112,7 +112,7 @@ def limits_of(limit: int) -> list[int]:
     return sorted({1, 10, LIMIT, limit})
 
 
-def averages_of(evaluation: Any, num_classes: int, limit: int = LIMIT) -> CocoMetricsByClass:
+def metrics_of(evaluation: Any, num_classes: int, limit: int = LIMIT) -> CocoMetricsByClass:
     """Return the numbers of a COCOeval, also pycocotools', after ``accumulate``, which ran at ``limits_of(limit)``."""
     limits = limits_of(limit)
     most, ten, hundred = map(limits.index, (limit, 10, LIMIT))
@@ -132,7 +132,7 @@ def averages_of(evaluation: Any, num_classes: int, limit: int = LIMIT) -> CocoMe
     )
 
 
-def averages_at(evaluation: Any, num_classes: int, limit: int = LIMIT) -> MetricsAtIou:
+def metrics_at(evaluation: Any, num_classes: int, limit: int = LIMIT) -> MetricsAtIou:
     """Return the numbers of a COCOeval of one IoU after ``accumulate``, which ran at ``limits_of(limit)``."""
     limits = limits_of(limit)
     precision = np.asarray(evaluation.eval["precision"])[0, ..., _ALL, limits.index(limit)]  # (recalls, classes)
@@ -144,7 +144,7 @@ def averages_at(evaluation: Any, num_classes: int, limit: int = LIMIT) -> Metric
     )
 
 
-def run(
+def coco_eval(
     detections: Sequence[Detections],
     annotations: Sequence[Annotations],
     num_classes: int,
@@ -154,7 +154,7 @@ def run(
 ) -> Any:
     """Return hotcoco's COCOeval after matching and accumulating, at one IoU or at COCO's ten."""
     images, categories = range(1, len(annotations) + 1), range(1, num_classes + 1)
-    return by_hotcoco(images, categories, columns_of(annotations), rows_of(detections), iou, limit)
+    return by_hotcoco(images, categories, ground_truth_columns(annotations), result_rows(detections), iou, limit)
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def engine_of(
     return hotcoco.COCOeval(truth, truth.loadRes(results), "bbox")
 
 
-def columns_of(annotations: Sequence[Annotations]) -> GroundTruthColumns:
+def ground_truth_columns(annotations: Sequence[Annotations]) -> GroundTruthColumns:
     """Return the annotations of images as a ground truth; images and categories are numbered from 1."""
     boxes, owners = _joined([truth.boxes for truth in annotations])
     return GroundTruthColumns(
@@ -228,7 +228,7 @@ def columns_of(annotations: Sequence[Annotations]) -> GroundTruthColumns:
     )
 
 
-def rows_of(detections: Sequence[Detections]) -> NDArray[np.float64]:
+def result_rows(detections: Sequence[Detections]) -> NDArray[np.float64]:
     """Return detections as ``by_hotcoco`` takes them; ids count from 1."""
     boxes, owners = _joined([found.boxes for found in detections])
     scores = np.concatenate([np.zeros(0), *(found.scores.astype(np.float64) for found in detections)])

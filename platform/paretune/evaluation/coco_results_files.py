@@ -21,9 +21,9 @@ from paretune.evaluation.coco_metrics import (
     CocoMetricsByClass,
     GroundTruthColumns,
     MetricsAtIou,
-    averages_at,
-    averages_of,
     by_hotcoco,
+    metrics_at,
+    metrics_of,
 )
 from paretune.evaluation.id_matching import Id, KnownIds, is_id
 from paretune.evaluation.results_explanations import explained
@@ -116,8 +116,8 @@ def read_results(truth: Path, found: Path, iou: float | None = None, limit: int 
     annotations, detections = _annotations(objects, crowds, areas, images), _detections(results, images)
     sizes = [_size(shown[number]) for number in images.order]
     return CocoResults(
-        averages=averages_of(by_hotcoco(*written, limit=limit), len(classes.order), limit),
-        averages_at=None if iou is None else averages_at(by_hotcoco(*written, iou, limit), len(classes.order), limit),
+        averages=metrics_of(by_hotcoco(*written, limit=limit), len(classes.order), limit),
+        averages_at=None if iou is None else metrics_at(by_hotcoco(*written, iou, limit), len(classes.order), limit),
         classes=tuple(name if name.strip() else str(number) for name, number in _pairs(classes)),
         images=tuple(name or str(number) for name, number in _pairs(images)),
         annotations=annotations,
@@ -214,7 +214,7 @@ def _problem(row: Row, *, scored: bool) -> str | None:
 
 
 def _areas(rows: list[Row]) -> NDArray[np.float64]:
-    """Return the areas that are told, else those of the boxes."""
+    """Return the areas in the rows, and those of the boxes where a row has none."""
     return np.array([_area(row) for row in rows], np.float64)
 
 
@@ -227,16 +227,16 @@ def _annotations(
     objects: _Rows, crowds: NDArray[np.bool_], areas: NDArray[np.float64], images: KnownIds
 ) -> tuple[Annotations, ...]:
     boxes: Any = _corners(objects.boxes)
-    told: Any = areas
+    outlines: Any = areas
     groups = objects.by_image(len(images.order), np.argsort(objects.images, kind="stable"))
-    return tuple(Annotations(boxes[own], objects.labels[own], crowds[own], told[own]) for own in groups)
+    return tuple(Annotations(boxes[own], objects.labels[own], crowds[own], outlines[own]) for own in groups)
 
 
 def _detections(results: _Rows, images: KnownIds) -> tuple[Detections, ...]:
     boxes, scores = _corners(results.boxes), results.scores
-    told: Any = scores
+    sorted_scores: Any = scores
     groups = results.by_image(len(images.order), np.lexsort((-scores, results.images)))
-    return tuple(Detections(boxes[own], told[own], results.labels[own]) for own in groups)
+    return tuple(Detections(boxes[own], sorted_scores[own], results.labels[own]) for own in groups)
 
 
 def _corners(boxes: NDArray[np.float64]) -> Any:

@@ -17,10 +17,10 @@ class ConfusionMatrix:
     """Counts at one confidence, IoU 0.50."""
 
     matrix: NDArray[np.int64]
-    """(C + 1, C + 1): rows are the true classes and, last, the background; columns the detected ones and, last,
-    nothing: so the last column counts missed objects and the last row invented ones."""
+    """(C + 1, C + 1): rows are true classes, then the background; columns are detected classes, then nothing. The last
+    column counts missed objects, the last row detections where there is no object."""
     wrong: NDArray[np.int64]
-    """(images,) detections that are no object of their class,"""
+    """(images,) number of detections that are no object of their class."""
     missed: NDArray[np.int64]
     """(images,) and objects that nothing of their class was found on."""
 

@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.types import LIMIT, Annotations, Detections
-from paretune.evaluation.coco_metrics import GroundTruthColumns, check_lengths, columns_of, engine_of, rows_of
+from paretune.evaluation.coco_metrics import (
+    GroundTruthColumns,
+    check_lengths,
+    engine_of,
+    ground_truth_columns,
+    result_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class DetectionOutcomes:
     """(images,) to be found in each image."""
 
 
-def matches_of(
+def outcomes_by_class(
     detections: Sequence[Detections], annotations: Sequence[Annotations], num_classes: int, limit: int = LIMIT
 ) -> list[DetectionOutcomes]:
     """Return COCO's matching of each class: at most ``limit`` detections an image, at IoU 0.50, 0.55, … 0.95.
@@ -36,7 +42,7 @@ def matches_of(
         ValueError: not as many detections as annotations.
     """
     check_lengths(detections, annotations)
-    truth, found = columns_of(annotations), rows_of(detections)
+    truth, found = ground_truth_columns(annotations), result_rows(detections)
     image, label, scores = found[:, 0].astype(np.int64) - 1, found[:, 6].astype(np.int64) - 1, found[:, 5]
     place = image * num_classes + label
     # the engine tells its matches as Python objects, a dozen for each class in each image: it is asked only where

@@ -1,7 +1,7 @@
-"""What ids in files of annotations and results mean: compared as COCO's own tools do, then as text, then as names.
+"""Matching ids in files of annotations and results: as COCO's own tools do, then as text, then as names.
 
 In Python, and so in pycocotools, 1.0 is 1 and "1" is another id. What no id equals is looked up as text, then among the
-names of files or categories, where only one is called so; a note tells of both.
+names of files or categories, where only one has the name; a note reports both.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SHOWN = 8
 
 
 def is_id(value: Any) -> bool:
-    """Tell whether a value can be an id: a number or a text."""
+    """Return whether a value can be an id: a number or a text."""
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int | str) and not isinstance(value, bool)
@@ -36,14 +36,14 @@ class KnownIds:
     """``image`` or ``category``."""
     order: tuple[Id, ...]
     names: Sequence[str]
-    """Of the same; empty where there is none."""
+    """Names of the images or categories, in the same order; empty where there is none."""
     places: dict[Id, int] = field(default_factory=dict)
     texts: Mapping[str, int] = field(default_factory=dict)
     called: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, what: str, names: Mapping[Id, str]) -> KnownIds:
-        """Return the ids of these names."""
+        """Return ids with their names, in the order of pycocotools."""
         order = tuple(sorted(names, key=lambda number: (isinstance(number, str), number)))
         found = [names[number] for number in order]
         return cls(
@@ -89,17 +89,17 @@ class IdReader:
     def notes(self) -> list[str]:
         """Return a line for each way of reading that was needed."""
         names = "file names" if self._ids.what == "image" else "names"
-        told = {"text": "ids of another type", "name": f"{names} in place of ids"}
+        ways = {"text": "ids of another type", "name": f"{names} in place of ids"}
         return [
-            f"{count} rows have {told[way]} ({self._examples[way]}): read as that" for way, count in self._ways.items()
+            f"{count} rows have {ways[way]} ({self._examples[way]}): read as that" for way, count in self._ways.items()
         ]
 
     def problem(self, given: Any, every: Iterable[Any]) -> str:
-        """Return what is wrong with an id that has no place; ``every`` one in the file may tell why."""
+        """Return what is wrong with an id that has no place; ``every`` id in the file may show why."""
         ids = self._ids
-        said = f"{ids.what}_id {given!r} is not in the ground truth"
+        problem = f"{ids.what}_id {given!r} is not in the ground truth"
         if ids.what == "image" or not is_id(given):
-            return said
+            return problem
         known = ", ".join(map(repr, ids.order[:SHOWN])) + (", …" if len(ids.order) > SHOWN else "")
         numbers = [number for number in every if isinstance(number, int | float)]
         first = int(min(numbers, default=-1))
@@ -107,7 +107,7 @@ class IdReader:
             hint = f"; are they places in its list, counted from {first}?"
         else:
             hint = did_you_mean(str(given), map(str, ids.order))
-        return f"{said}, whose categories are {known}{hint}"
+        return f"{problem}, whose categories are {known}{hint}"
 
 
 def _unique(readings: Iterable[set[str]]) -> dict[str, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paretune.core.types import LIMIT, Annotations, Detections
-from paretune.evaluation.coco_metrics import MetricsAtIou, averages_at, run
+from paretune.evaluation.coco_metrics import MetricsAtIou, coco_eval, metrics_at
 from paretune.evaluation.matching import OperatingPoint, best_of, match, point_of
 
 
@@ -53,8 +53,8 @@ def at_iou(
     """
     if iou is None:
         return None
-    found = averages or averages_at(
-        run(detections, annotations, len(classes), iou=iou, limit=limit), len(classes), limit
+    found = averages or metrics_at(
+        coco_eval(detections, annotations, len(classes), iou=iou, limit=limit), len(classes), limit
     )
     matched = match(detections, annotations, iou)
     point = best_of(matched) if confidence is None else point_of(matched, confidence)

@@ -16,18 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.types import LIMIT, Annotations, Detections
-from paretune.evaluation.detection_outcomes import matches_of
+from paretune.evaluation.detection_outcomes import outcomes_by_class
 from paretune.evaluation.weighted_map import ranked, weighted_maps
 
 DRAWS = 1000
 METHOD = "random halves of the images, bias corrected"
 _NORMAL = 1.959964
-"""Of 95 %."""
+"""Quantile of the normal distribution for an interval of 95 %."""
 _TOO_HIGH = 2.0
 """What the whole is too high by, in terms of what a half is above the whole: it falls by a third when the images are
 doubled (50 to 12,000 images of 40 classes), as it does with the power -0.5 to -2/3 of their number (2.4 to 1.7)."""
 _WIDER = 1.05
-"""By how much the interval is wider than the halves' spread says: what is taken off is not known exactly (simulated
+"""Factor by which the interval is wider than the halves' spread: what is taken off is not known exactly (simulated
 worlds: the ends vary by 0 to 9 % more). The spread itself varies as that of a quarter of the images would, since few of
 them hold a rare class: these are Student's degrees of freedom."""
 MapInterval = tuple[float, float, float]
@@ -43,7 +43,7 @@ class MapOfHalves:
     drawn: NDArray[np.float64]
     """(IoUs, D) of each half; NaN where it holds no objects."""
     images: int
-    """Of the whole."""
+    """Number of images of the whole."""
 
 
 def draw(
@@ -67,7 +67,7 @@ def draw(
         seed: of the halves.
         limit: most detections of a class in an image that count.
     """
-    classes, images = ranked(matches_of(detections, annotations, num_classes, limit)), len(annotations)
+    classes, images = ranked(outcomes_by_class(detections, annotations, num_classes, limit)), len(annotations)
     if not classes:
         return MapOfHalves(np.full(10, np.nan), np.full((10, draws), np.nan), images)
     random = np.random.default_rng(seed)
@@ -95,7 +95,7 @@ def map_interval(
 
 
 def interval_of(drawn: MapOfHalves) -> MapInterval | None:
-    """Return the same of what has been drawn."""
+    """Return ``map`` with its 95 % interval from what ``draw`` returned."""
     ends = _interval(drawn.whole.mean(), drawn.drawn.mean(axis=0), drawn.images, lean=True)
     return None if ends is None else (max(ends[0], 0.0), ends[1], min(ends[2], 1.0))
 
@@ -119,7 +119,7 @@ def difference_intervals(
 
 
 def differences_of(first: MapOfHalves, second: MapOfHalves) -> dict[str, MapInterval | None]:
-    """Return the same of what has been drawn, by the same seed of the same images."""
+    """Return the differences of two results of ``draw`` by the same seed on the same images."""
     whole, drawn = first.whole - second.whole, first.drawn - second.drawn
     return {
         "map": _interval(whole.mean(), drawn.mean(axis=0), first.images),
@@ -132,7 +132,7 @@ def _interval(figure: float, halves: NDArray[np.float64], images: int, *, lean: 
 
     Args:
         figure: of all images.
-        halves: (D,) the same of each half.
+        halves: (D,) the figure of each half.
         images: how many there are.
         lean: whether the figure is too high for few images, which is then taken off the ends.
     """

@@ -1,4 +1,4 @@
-"""Precision, recall and F1 at an IoU (0.50 unless told), by the greedy matching of COCO's evaluation.
+"""Precision, recall and F1 at an IoU (0.50 by default), by the greedy matching of COCO's evaluation.
 
 Lin et al., Microsoft COCO, ECCV 2014. F1 is van Rijsbergen's, Information Retrieval, 1979: the
 harmonic mean of precision and recall. All classes are counted together (micro-averaged).

@@ -1,4 +1,4 @@
-"""Everything that is told of one evaluation: COCO's and VOC's numbers, classes, intervals, curves, confusions."""
+"""The report of one evaluation: COCO's and VOC's numbers, classes, intervals, curves, confusions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from paretune.evaluation.results_explanations import limit_notes
 from paretune.evaluation.voc_metrics import voc_aps
 
 LEVEL = 0.95
-"""Of the interval of map."""
+"""Confidence of the interval of map."""
 OPERATING = ("precision", "recall", "f1", "confidence")
 
 
@@ -58,7 +58,7 @@ class EvaluationReport:
     accuracy: Accuracy
     classes: Mapping[str, ClassReport]
     best: OperatingPoint
-    """Of all classes together, the confidence of the best F1."""
+    """Operating point of all classes together, at the confidence of the best F1."""
     interval: tuple[float, float] | None
     """95 % interval of map over images; None where map is unknown."""
     confusion: ConfusionMatrix
@@ -68,7 +68,7 @@ class EvaluationReport:
     change: AccuracyDifference | None = None
     """What it has more than ``facts["against"]``, where that was asked for."""
     at: EvaluationAtIou | None = None
-    """The same at one IoU, where that was asked for."""
+    """The evaluation at one IoU, where that was asked for."""
     limit: int = LIMIT
     """Most detections of a class in an image that counted for COCO's numbers."""
     ar_limit: float | None = None
@@ -131,7 +131,7 @@ def report_of(  # noqa: PLR0913 - all that a report is made of
         before: detections of the same images that these are to be compared with.
         at: what they come to at one IoU.
         limit: most detections of a class in an image that count for COCO's numbers.
-        notes: on the detections; where the limit binds is told besides.
+        notes: on the detections; notes on where the limit binds are added.
     """
     matched = match_by_class(detections, annotations, len(classes))
     every = together(matched)

@@ -1,7 +1,7 @@
-"""Why another program's results come to a map near 0, or a limit binds: what is told beside the figure.
+"""Reasons why another program's results have a map near 0, or a limit binds, which are printed beside the figure.
 
-Each reading of ids and boxes that people mix up is tried: it is told where far more detections lie on objects by it
-than as they are written.
+Each reading of ids and boxes that people mix up is tried, and reported where far more detections lie on objects by
+it than as they are written.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def explained(
         detections: of each image, best first, read as x, y, width, height.
         annotations: of the same images.
         categories: ids, by label.
-        sizes: (width, height) of each image as the ground truth tells it, or None.
+        sizes: (width, height) of each image in the ground truth, or None.
     """
     pairs = [
         (index, _best(found, truth), truth)
@@ -103,7 +103,7 @@ Pairs = Sequence[tuple[int, Detections, Annotations]]
 
 
 def _boxes(pairs: Pairs, sizes: Sizes) -> list[str]:
-    """Tell another reading of the boxes by which far more of them lie on objects."""
+    """Return a note on another reading of the boxes by which far more of them lie on objects, if there is one."""
     every = sum(len(found.scores) for _, found, _ in pairs)
     if every < FEWEST:
         return []
@@ -130,7 +130,7 @@ def _object(boxes: Boxes, truth: Annotations) -> NDArray[np.int64]:
 
 
 def _readings(pairs: Pairs, sizes: Sizes) -> Iterator[tuple[str, Callable[[int, Boxes], Boxes]]]:
-    """Return what boxes could be besides x, y, width, height in pixels of their image: in words, and how they are read.
+    """Yield meanings that boxes could have instead of x, y, width, height in pixels of their image, with readings.
 
     Boxes come as corners x, y, x + width, y + height.
     """
@@ -179,7 +179,7 @@ def _snapped(sides: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _labels(pairs: Pairs, categories: Sequence[Id]) -> list[str]:
-    """Tell that most detections which lie on an object have another category than it, and what would put that right."""
+    """Return a note where most detections on an object have another category than it, with a remedy."""
     seen: Counter[tuple[int, int]] = Counter()
     for _, found, truth in pairs:
         at = _object(found.boxes, truth)

@@ -26,9 +26,9 @@ class _Stretches:
     image: NDArray[np.int64]
     """(N,) of each detection."""
     begins: NDArray[np.int64]
-    """(S,) where those of one hit begin,"""
+    """(S,) where the detections of one hit begin."""
     hit: NDArray[np.int64]
-    """(S,) and which hit that is."""
+    """(S,) number of the hit."""
 
     def counted(self, counts: _Counts, hits: int) -> _Counts:
         """Return how often those of each hit count, (hits, D)."""

@@ -34,7 +34,7 @@ def thawed(network: nn.Module) -> Iterator[None]:
 
 
 def is_frozen(module: nn.Module) -> bool:
-    """Tell a frozen norm by its name: torchvision's and detectron2's are alike, and neither need be installed."""
+    """Return whether a module is a frozen norm, by its class's name, which torchvision and detectron2 share."""
     return type(module).__name__ == "FrozenBatchNorm2d"
 
 

@@ -5,7 +5,7 @@ Jacob et al., Quantization and Training of Neural Networks for Efficient Integer
 result is float again, so a layer stands by itself in a network of float ones. oneDNN computes it.
 
 Weights use 7 of the 8 bits. A CPU without VNNI adds two products in 16 bits, into which 2 · 255 · 127 does not fit:
-sums would be cut off, silently. 2 · 255 · 63 does, and a network says the same on every CPU.
+sums would be cut off, silently. 2 · 255 · 63 does, and a network has the same outputs on every CPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LARGEST_WEIGHT = 63
 LARGEST_INPUT = 255
 PAIRS = ("kernel_size", "stride", "padding", "dilation")
 _OUT: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
-"""What oneDNN is told of its output: float32, nothing done to it."""
+"""oneDNN's arguments for the output: float32, no operation after."""
 _packed = WeakTensorKeyDictionary()
 """Weight → the same in oneDNN's own order, and the zeros it asks for; made when a layer runs first, never saved."""
 
@@ -54,7 +54,7 @@ class Int8Layer(nn.Module):
         return dict(self._fields)
 
     def quantized(self, x: Tensor) -> Tensor:
-        """Input → the nearest of its 256 values, as uint8."""
+        """Return the nearest of the 256 values of each input, as uint8."""
         shifted = x.float().mul(1 / self.scale).add_(self.zero_point + 0.5)  # the half makes cutting off rounding
         return shifted.clamp_(0, LARGEST_INPUT).to(torch.uint8)
 
@@ -81,7 +81,7 @@ class Int8Conv2d(Int8Layer):
         return cls(fields, (made, given // fields["groups"], *fields["kernel_size"]), device)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) → (B, outputs, H', W')."""
+        """Return (B, outputs, H', W') for inputs (B, inputs, H, W)."""
         form = self._fields
         how = [*form["stride"], *form["padding"], *form["dilation"], form["groups"]]
         run = _compilable_convolution if torch.compiler.is_compiling() else _convolved
@@ -101,7 +101,7 @@ class Int8Linear(Int8Layer):
         return cls(fields, (made, given), device)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., inputs) → (..., outputs)."""
+        """Return (..., outputs) for inputs (..., inputs)."""
         run = _compilable_product if torch.compiler.is_compiling() else _multiplied
         q = self.quantized(x).reshape(-1, x.shape[-1])
         made = run(q, self.weight, self.weight_scale, self.bias, self.scale, self.zero_point)
@@ -142,7 +142,7 @@ def _unpacked(how: Sequence[int]) -> tuple[list[int], list[int], list[int], int]
 
 
 def _multiplied(q: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor, scale: float, zero_point: int) -> Tensor:
-    """Multiply uint8 (N, inputs) with int8; returns float32."""
+    """Return the product of uint8 (N, inputs) with int8, in float32."""
     if weight not in _packed:
         packed = torch.ops.onednn.qlinear_prepack(weight, list(q.shape))
         _packed[weight] = packed, torch.zeros_like(weight_scale, dtype=torch.int32)
@@ -161,7 +161,7 @@ def _compilable_convolution(
     zero_point: int,
     how: Sequence[int],
 ) -> Tensor:
-    """``_convolved`` as one operator, which a compiler leaves as it is."""
+    """Return ``_convolved`` as one operator, which a compiler leaves as it is."""
     return _convolved(q, weight, weight_scale, bias, scale, zero_point, how)
 
 
@@ -183,7 +183,7 @@ def _(
 def _compilable_product(
     q: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor, scale: float, zero_point: int
 ) -> Tensor:
-    """``_multiplied`` as one operator, which a compiler leaves as it is."""
+    """Return ``_multiplied`` as one operator, which a compiler leaves as it is."""
     return _multiplied(q, weight, weight_scale, bias, scale, zero_point)
 
 

@@ -1,6 +1,6 @@
 """A network on disk: its weights, and the channel counts of its layers.
 
-The architecture is the detector's own code; the manifest tells only where a network departs from it
+The architecture is the detector's own code; the manifest lists only where a network departs from it
 (pruned channels, layers in place of others). No pickle and no code in it, so a network from somebody
 else can be opened.
 """
@@ -159,7 +159,7 @@ def _resize(network: nn.Module, saved: dict[str, dict[str, Any]]) -> None:
 
 
 def _resize_lone(network: nn.Module, layers_saved: Collection[str], weights: dict[str, torch.Tensor]) -> None:
-    """Give parameters of no saved layer, such as the scales of a norm of another kind, the saved number of channels."""
+    """Resize parameters of no saved layer, such as the scales of a norm of another kind, to their saved shapes."""
     for module_name, module in network.named_modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             saved = weights.get(f"{module_name}.{name}".lstrip("."))
@@ -170,7 +170,7 @@ def _resize_lone(network: nn.Module, layers_saved: Collection[str], weights: dic
 
 
 def _empty(module: nn.Module) -> None:
-    """Give a layer tensors without memory, of the shapes its channel counts ask for; the weights replace them."""
+    """Replace a layer's tensors by ones without memory, of the shapes of its channel counts; the weights follow."""
     kind = kind_of(module)
     if kind is None:
         raise TypeError(f"{type(module).__name__} has no channel counts")

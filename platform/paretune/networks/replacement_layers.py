@@ -1,6 +1,6 @@
-"""Layers that stand in place of a network's own after compression, told in the structure manifest.
+"""Layers that replace a network's own after compression, listed in the structure manifest.
 
-A layer of this kind says what it is as plain data, and can be made again from that, empty: its tensors
+A layer of this kind describes itself as plain data, and can be made again from that, empty: its tensors
 come with the weights. No code is stored.
 """
 

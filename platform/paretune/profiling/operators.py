@@ -23,7 +23,7 @@ from paretune.system.cpu_cores import contention, shares
 from paretune.system.device_lock import exclusive_device
 from paretune.system.machine_cache import scratch
 
-COUNTED = "paretune.runtimes.predictor:load_counted"
+COUNTED = "paretune.runtimes.predictor:load_timed"
 LEAD_IN, INFERENCES = 20, 30
 """Inferences that warm caches and threads up, and inferences that are counted: a profiler keeps all their events."""
 INFLATED = 3.0

@@ -62,7 +62,7 @@ def _draw_sizes(ax: Any, report: DatasetReport) -> None:
 
     sides = []
     for image in report.survey.images:
-        size = report.looks[image.file].size or image.told_size
+        size = report.infos[image.file].size or image.annotated_size
         for box in image.boxes:
             x1, y1, x2, y2 = in_pixels(image, box, size) or (math.nan,) * 4
             if (area := max(x2 - x1, 0) * max(y2 - y1, 0)) > 0 and x2 > x1:
@@ -87,19 +87,19 @@ def _draw_sizes(ax: Any, report: DatasetReport) -> None:
 
 
 def _samples(report: DatasetReport) -> Sequence[RawImage]:
-    """Return readable images with boxes, evenly spread over the dataset."""
-    good = [image for image in report.survey.images if image.boxes and report.looks[image.file].size]
+    """Return readable images with boxes, evenly spread over all of them."""
+    good = [image for image in report.survey.images if image.boxes and report.infos[image.file].size]
     chosen = np.linspace(0, len(good) - 1, min(SAMPLES, len(good))).round().astype(int)
     return [good[index] for index in chosen]
 
 
 def _draw_sample(ax: Any, report: DatasetReport, image: RawImage, colours: dict[str, Any]) -> None:
     make = report.survey.pixels.get(image.file)
-    pixels, ratio = _shrunk(make() if make else read_image(image.file, image.told_size))
+    pixels, ratio = _shrunk(make() if make else read_image(image.file, image.annotated_size))
     ax.imshow(pixels)
     for box in image.boxes:
         x1, y1, x2, y2 = (
-            ratio * edge for edge in in_pixels(image, box, report.looks[image.file].size) or (math.nan,) * 4
+            ratio * edge for edge in in_pixels(image, box, report.infos[image.file].size) or (math.nan,) * 4
         )
         if x2 > x1 and y2 > y1:  # neither inverted nor NaN
             # pixel k spans k to k + 1 in boxes, k - 0.5 to k + 0.5 in matplotlib's images

@@ -1,1 +1,1 @@
-"""The parts of results."""
+"""Sweeps and trainings on disk: their folders, fronts and advice."""

@@ -1,7 +1,4 @@
-"""What advice promised to a sweep that tries it, and what came of it: predicted against measured.
-
-`paretune advise` leaves its predictions beside its recipes; a sweep that tries these keeps them for its end.
-"""
+"""Predictions of `paretune advise` beside what a sweep that tries its recipes has measured."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from paretune.config.recipe import Recipe
+from paretune.config.recipe import Recipe, present_names
 from paretune.core.baselines import base_name
 from paretune.core.errors import UserError, one_line
 from paretune.core.spec import fingerprint
@@ -23,54 +20,54 @@ FILE = "advice.json"
 
 @dataclass(frozen=True)
 class AdvicePrediction:
-    """What one recipe should gain."""
+    """Predicted gain of one recipe."""
 
     knob: str
-    """What the advice changes."""
+    """Name of the change."""
     predicted: float
-    """Times as fast, from image to boxes, as what the advice was for."""
+    """Predicted speed-up, from image to boxes, over the artefact that the advice was for."""
     recipe: Mapping[str, Any]
-    """Every field with its value."""
+    """Recipe with every field."""
     before: Mapping[str, Any]
-    """Recipe of what the advice was for."""
+    """Recipe of the artefact that the advice was for."""
 
     def tree(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the prediction as plain data."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class AdviceOutcome:
-    """What came of a promise."""
+    """Result of one prediction."""
 
     promise: AdvicePrediction
     trial: int | None = None
-    """That tried it."""
+    """Trial of the recipe."""
     against: int | None = None
-    """Trial of what the advice was for."""
+    """Trial of the recipe that the advice was for."""
     measured: Mapping[str, Any] | None = None
-    """``speedup``, ``low``, ``high`` and ``verdict`` of the one against the other, interleaved."""
+    """``speedup``, ``low``, ``high`` and ``verdict`` of one trial against the other, measured interleaved."""
     reason: str | None = None
-    """Why it is not measured."""
+    """Why the speed-up is not measured."""
 
     @property
     def helped(self) -> bool | None:
-        """Tell whether it is faster by more than a measurement can err; None where it is not measured."""
+        """Return whether the trial is significantly faster; None if it is not measured."""
         return None if self.measured is None else self.measured["verdict"] == "faster"
 
     def tree(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        told = {"knob": self.promise.knob, "predicted": self.promise.predicted}
+        """Return the outcome as plain data."""
+        prediction = {"knob": self.promise.knob, "predicted": self.promise.predicted}
         measured = {name: (self.measured or {}).get(name) for name in ("speedup", "low", "high", "verdict")}
         more = {"trial": self.trial, "against": self.against, "helped": self.helped, "reason": self.reason}
-        return {**told, **measured, **more}
+        return {**prediction, **measured, **more}
 
 
 def read_promises(recipes: Sequence[Recipe], folders: Iterable[Path]) -> list[AdvicePrediction]:
-    """Read what the advice in folders promises of recipes; one that was changed since has no promise.
+    """Return the predictions in folders of advice for unchanged recipes.
 
     Raises:
-        UserError: advice that cannot be read.
+        UserError: a file of predictions cannot be read.
     """
     wanted = {_key(_normal(recipe)) for recipe in recipes}
     found: list[AdvicePrediction] = []
@@ -92,7 +89,7 @@ def read_promises(recipes: Sequence[Recipe], folders: Iterable[Path]) -> list[Ad
 
 
 def pairs(promises: Sequence[AdvicePrediction], records: Sequence[Record]) -> list[tuple[int, int]]:
-    """Return the trials that are to be compared for the promises: the one that tried it, the one it is against."""
+    """Return (trial of a recipe, trial that it is compared with) for each prediction that can be measured."""
     found = [(_trial(one.recipe, records), _trial(one.before, records)) for one in promises]
     return [(tried.number, base.number) for tried, base in found if tried and base and _usable(tried, base)]
 
@@ -100,12 +97,12 @@ def pairs(promises: Sequence[AdvicePrediction], records: Sequence[Record]) -> li
 def outcomes(
     promises: Sequence[AdvicePrediction], records: Sequence[Record], comparison: Mapping[str, Any] | None
 ) -> list[AdviceOutcome]:
-    """Return what came of promises.
+    """Return the outcome of each prediction.
 
     Args:
-        promises: of a sweep.
+        promises: predictions of a sweep.
         records: of its trials.
-        comparison: as ``finalists.compare_front`` returns it; None before the end of the sweep.
+        comparison: as ``compare_front`` returns it; None before the end of the sweep.
     """
     return [_outcome(one, records, comparison) for one in promises]
 
@@ -148,5 +145,5 @@ def _normal(recipe: Any) -> dict[str, Any]:
 
 
 def _key(recipe: Mapping[str, Any]) -> str:
-    """Return what recipes have in common that do the same: 160 is 160x160."""
-    return fingerprint({**recipe, "input_size": str(InputSize.parse(recipe["input_size"]))})
+    """Return a hash that equal recipes share, however their fields are named and their sizes written."""
+    return fingerprint({**present_names(recipe), "input_size": str(InputSize.parse(recipe["input_size"]))})

@@ -1,4 +1,4 @@
-"""Claims on a folder that is about to be written, and removal of one whose writing failed."""
+"""Reservation of a folder that is about to be written, and removal of one whose writing failed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from paretune.system.file_lock import locked_file
 
 @contextmanager
 def removed_if_failed(folder: Path, done: Callable[[], bool]) -> Iterator[None]:
-    """Remove a folder when the block fails before anything was done in it: the next start finds its name free.
+    """Remove a folder if the block fails before anything worth keeping is in it, so that its name is free again.
 
-    Entered by who holds the folder's lock. What stops the block, such as Ctrl-C, is no failure: the folder stays.
+    The caller holds the folder's lock. Ctrl-C is no failure: the folder is kept.
 
     Args:
-        folder: that was made for what the block does.
-        done: tells whether something lies in the folder that took time to make.
+        folder: that the block works in.
+        done: returns whether the folder holds something that took time to make.
     """
     try:
         yield
@@ -30,7 +30,7 @@ def removed_if_failed(folder: Path, done: Callable[[], bool]) -> Iterator[None]:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder: its name is free at once, also where this process is killed meanwhile."""
+    """Remove a folder; its name is free at once, even if this process is killed meanwhile."""
     left = draft_of(folder)
     with suppress(FileNotFoundError):
         folder.rename(left)
@@ -39,13 +39,13 @@ def remove(folder: Path) -> None:
 
 @contextmanager
 def claimed(folder: Path | None) -> Iterator[None]:
-    """Be the only process that will write a new folder, from before its contents are made until it is there.
+    """Reserve the name of a new folder for this process while the block makes its contents.
 
     Args:
-        folder: that must not be there; None: nothing is written, and nothing claimed.
+        folder: that must not exist; None reserves nothing.
 
     Raises:
-        UserError: it is there already, cannot be made, or another process is about to write it.
+        UserError: the folder exists, cannot be made, or is reserved by another process.
     """
     if folder is None:
         yield

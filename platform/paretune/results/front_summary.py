@@ -1,4 +1,4 @@
-"""The front of a sweep on disk: as data, as JSON and as text."""
+"""The front of a sweep on disk, as data, JSON and text."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from paretune.storage.trial_record import Record, read_records
 
 
 def advice_of(sweep: Sweep) -> list[AdviceOutcome]:
-    """Return what came of the advice that a sweep was to try first; of most there is none, and nothing is read."""
+    """Return the outcomes of the advice that a sweep tries first; empty if there is none."""
     promises = sweep.promises
     return outcomes(promises, read_records(sweep.folder), comparison_of(sweep)) if promises else []
 
 
 def records_of(sweep: Sweep) -> list[Record]:
-    """Return the records of a sweep, their latencies on one scale."""
+    """Return the records of a sweep with their latencies on one scale."""
     return on_one_scale(read_records(sweep.folder), comparison_of(sweep))
 
 
 def judge_of(sweep: Sweep) -> FrontRules:
-    """Return what the points of the sweep's front are chosen by."""
+    """Return the rules of a sweep's front."""
     objectives = [Objective(metric, direction) for metric, direction in sweep.job.objectives.items()]
     return FrontRules(objectives, sweep.feasible, tuple(sweep.job.constraints))
 
@@ -40,18 +40,18 @@ def front_of(sweep: Sweep, records: Sequence[Record]) -> dict[str, Any]:
 
 
 def comparison_of(sweep: Sweep) -> dict[str, Any] | None:
-    """Return the interleaved measurement of the front, or its ``reason``; None before the end of the sweep."""
+    """Return the comparison of the front, or the ``reason`` for its failure; None before the end of the sweep."""
     if not sweep.comparison.exists():
         return None
-    found: dict[str, Any] = json.loads(sweep.comparison.read_text())
-    return found
+    comparison: dict[str, Any] = json.loads(sweep.comparison.read_text())
+    return comparison
 
 
 def checked_front(sweep: Sweep, target: str | None) -> dict[str, Any]:
     """Return the front of a sweep for one of its targets.
 
     Raises:
-        UserError: the sweep has no such target, or its eager baseline is not done.
+        UserError: the sweep has no such target, or its eager baseline is not measured yet.
     """
     if target not in (None, *sweep.job.targets):
         raise UserError(f"sweep {sweep.name!r} has no target {target!r}; it has {', '.join(sweep.job.targets)}")
@@ -68,7 +68,7 @@ def front_json(sweep: Sweep, target: str | None = None) -> str:
 
 
 def front_text(sweep: Sweep, target: str | None = None) -> str:
-    """Return the front as a person reads it, with what to type next."""
+    """Return the front as text for the terminal, with the next command to type."""
     front = checked_front(sweep, target)
     volume = front["hypervolume"]
     kept = "; ".join(f"{metric} {constraint}" for metric, constraint in sweep.job.constraints.items())

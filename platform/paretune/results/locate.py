@@ -1,4 +1,4 @@
-"""What lies around a network or an artefact: the sweep or training it was made in, and what its job says."""
+"""The sweep or training that a network or artefact belongs to, and its job."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 def job_of(folder: Path) -> tuple[Job, Path] | None:
-    """Return the job of the sweep or training that a network or artefact lies in, and the cache of its dataset.
+    """Return the job of the sweep or training around a network or artefact, and the cache of its dataset.
 
-    None where it lies in neither.
+    Returns:
+        (job, cache); None if it is in neither.
 
     Raises:
         UserError: the job cannot be read.
@@ -38,9 +39,9 @@ def job_of(folder: Path) -> tuple[Job, Path] | None:
 
 
 def target_around(folder: Path) -> Target | None:
-    """Return the target of the sweep or training that a network or artefact lies in; None where it lies in neither.
+    """Return the target of the sweep or training around a network or artefact; None if it is in neither.
 
-    No more of the job is read: an artefact is used also where nobody knows its dataset.
+    Only the target of the job is read, because the dataset may be unknown on this machine.
 
     Raises:
         UserError: the target cannot be read.
@@ -61,28 +62,28 @@ def target_around(folder: Path) -> Target | None:
 
 
 def network_around(folder: Path) -> Path:
-    """Return the folder of the trained network of the sweep or training that an artefact lies in.
+    """Return the folder of the trained network of the sweep or training around an artefact.
 
     Raises:
-        UserError: it lies in neither.
+        UserError: the artefact is in neither.
     """
-    found = uncompressed_around(folder)
-    if found is None:
+    network = uncompressed_around(folder)
+    if network is None:
         raise UserError(f"{folder}: lies in no sweep or training; name the trained network with --network FOLDER")
-    return found
+    return network
 
 
 def uncompressed_around(folder: Path) -> Path | None:
-    """Return the same; None where it lies in neither, or beside a job that has trained nothing there."""
+    """Return the folder of the trained network around an artefact; None if there is no sweep, training or network."""
     file = _around(folder)
     if file is None:
         return None
-    found = _sweep_of(file).baseline if file.name == SWEEP_FILE else file.parent
-    return found if (found / STRUCTURE).is_file() else None
+    network = _sweep_of(file).baseline if file.name == SWEEP_FILE else file.parent
+    return network if (network / STRUCTURE).is_file() else None
 
 
 def _around(folder: Path) -> Path | None:
-    """Return the file of the sweep, or the job of the training, that a network or artefact lies in."""
+    """Return the ``SWEEP_FILE`` or ``JOB_FILE`` around a network or artefact; None if there is neither."""
     place = folder.resolve()
     sweeps = (place.parent, place.parent.parent.parent)  # a sweep's baseline, an artefact of a trial
     files = [*(sweep / SWEEP_FILE for sweep in sweeps), *(training / JOB_FILE for training in (place, place.parent))]
@@ -96,10 +97,10 @@ def _sweep_of(file: Path) -> Sweep:
 
 
 def dataset_around(folder: Path) -> tuple[Dataset, Path]:
-    """Return the dataset of the sweep or training that an artefact lies in, and the cache it was made with.
+    """Return the dataset of the sweep or training around an artefact, and its cache.
 
     Raises:
-        UserError: it lies in neither.
+        UserError: the artefact is in neither.
     """
     found = job_of(folder)
     if found is None:

@@ -1,4 +1,4 @@
-"""The folders of sweeps: what lies where in them, and how they are made, found and changed."""
+"""The folders of sweeps: their files, and how they are made, found and changed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from paretune.training.history import was_begun
 
 @dataclass(frozen=True)
 class MetricBounds:
-    """What a constraint allows of a metric; None: no such end."""
+    """Range of a metric that a constraint allows; None for an open end."""
 
     least: float | None = None
     most: float | None = None
@@ -53,7 +53,7 @@ class Sweep:
     """One sweep's folder."""
 
     runs: Path
-    """The output folder, which all its sweeps share with one MLflow database."""
+    """Output folder, shared by several sweeps and their MLflow database."""
     name: str
 
     @property
@@ -68,50 +68,50 @@ class Sweep:
 
     @property
     def cache(self) -> Path:
-        """Return the folder of generated datasets, shared by all sweeps."""
+        """Return the folder of generated datasets, shared by all sweeps of the output folder."""
         return dataset_cache(self.runs)
 
     @property
     def comparison(self) -> Path:
-        """Return the file of the interleaved measurement of the front."""
+        """Return the file of the comparison of the front."""
         return self.folder / "comparison.json"
 
     def command(self, verb: str) -> str:
-        """Return the command line that does something with this sweep."""
+        """Return the command line of a verb for this sweep."""
         return command(verb, self.name, *runs_option(self.runs))
 
     @property
     def finished(self) -> bool:
-        """Tell whether all of it is done."""
+        """Return whether the sweep is finished."""
         return (self.folder / "finished").exists()
 
     def mark_finished(self) -> None:
-        """Note that all of it is done."""
+        """Mark the sweep as finished."""
         write_text(self.folder / "finished", f"{time.time()}\n")
 
     @property
     def exhausted(self) -> bool:
-        """Tell whether the space held fewer recipes than the budget."""
+        """Return whether the space has fewer recipes than the budget."""
         return (self.folder / "exhausted").exists()
 
     def mark_exhausted(self) -> None:
-        """Note that the space holds nothing more to try."""
+        """Mark the space as exhausted."""
         write_text(self.folder / "exhausted", f"{time.time()}\n")
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """What was written when the sweep was made: job, version, time."""
+        """Contents of ``SWEEP_FILE``: job, version, time."""
         facts: dict[str, Any] = json.loads((self.folder / SWEEP_FILE).read_text())
         return facts
 
     @property
     def left_out(self) -> list[dict[str, Any]]:
-        """Return what of the data is not used, as it was found when the sweep was begun."""
+        """Return the unused parts of the data, as recorded when the sweep began."""
         data: dict[str, Any] = self.facts.get("data", {})
         return list(data.get("left_out", ()))
 
     def note(self, **facts: Any) -> None:
-        """Write more facts into ``sweep.json``; who holds the sweep's lock may."""
+        """Add facts to ``SWEEP_FILE``; the caller holds the sweep's lock."""
         write_text(self.folder / SWEEP_FILE, json.dumps({**self.facts, **facts}, indent=1))
         self.facts.update(facts)
 
@@ -120,7 +120,7 @@ class Sweep:
         """The job, every field with its value.
 
         Raises:
-            UserError: it was written by a Paretune whose jobs this one cannot read.
+            UserError: this version cannot read a job of the version that wrote it.
         """
         try:
             return Job.model_validate(self.facts["job"])
@@ -130,17 +130,17 @@ class Sweep:
 
     @property
     def promises(self) -> list[AdvicePrediction]:
-        """Return what advice promised of recipes that this sweep tries first."""
+        """Return the predictions for recipes of advice that this sweep tries first."""
         return [AdvicePrediction(**told) for told in self.facts.get("promises", ())]
 
     @cached_property
     def space(self) -> Space:
-        """The space, as it was when the sweep was made."""
+        """The space as it was when the sweep was made."""
         return checked_space(read_yaml(self.folder / SPACE_FILE), self.job, kept=True)
 
     @property
     def _base(self) -> Mapping[str, float]:
-        """Return the metrics of the eager baseline, read once for as long as its record is the same file."""
+        """Return the metrics of the eager baseline, read again only if its record changes."""
         try:
             stat = record_file(self.folder, EAGER).stat()
         except FileNotFoundError:
@@ -148,7 +148,7 @@ class Sweep:
         return _metrics_of_baseline(self.folder, (stat.st_ino, stat.st_mtime_ns, stat.st_size))
 
     def violations(self, record: Record) -> dict[str, float]:
-        """Return for each constraint by how much a record breaks it; 0 or less is feasible, an unknown value inf."""
+        """Return constraint → by how much a record breaks it: 0 or less is feasible, inf an unknown value."""
         base = self._base
         return {
             metric: constraint.violation(record.metrics.get(metric, math.nan), base.get(metric))
@@ -156,14 +156,14 @@ class Sweep:
         }
 
     def feasible(self, record: Record) -> bool:
-        """Tell whether a record keeps every constraint."""
+        """Return whether a record keeps every constraint."""
         return all(violation <= 0 for violation in self.violations(record).values())
 
     @property
     def bounds(self) -> dict[str, MetricBounds]:
-        """Return what each constraint allows of its metric; of ``max_drop`` before the eager baseline is done, nothing.
+        """Return the range that each constraint allows, for lines in plots.
 
-        For lines in pictures; whether a record keeps them is said by ``violations``.
+        A ``max_drop`` has no range before the eager baseline is done.
         """
         base, found = self._base, {}
         for metric, constraint in self.job.constraints.items():
@@ -175,26 +175,26 @@ class Sweep:
 
     @property
     def floors(self) -> dict[str, float]:
-        """Return the smallest value that the constraints allow of each metric they bound from below."""
+        """Return metric → smallest allowed value, for constraints with a lower bound."""
         return {metric: bounds.least for metric, bounds in self.bounds.items() if bounds.least is not None}
 
     @property
     def ceilings(self) -> dict[str, float]:
-        """Return the largest value that the constraints allow of each metric they bound from above."""
+        """Return metric → largest allowed value, for constraints with an upper bound."""
         return {metric: bounds.most for metric, bounds in self.bounds.items() if bounds.most is not None}
 
     @property
     def begun(self) -> bool:
-        """Tell whether anything was done that takes time: an epoch or all of the baseline's training, or a trial."""
+        """Return whether an epoch of the baseline's training, or a trial, is finished."""
         trained = self.job.baseline is None and was_begun(self.baseline)
         return trained or bool(recorded_trials(self.folder))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the only one who runs this sweep; the kernel lets go when the holder dies.
+        """Keep other processes from running this sweep while the block runs.
 
         Raises:
-            UserError: somebody else is running it.
+            UserError: another process is running it.
         """
         with exclusive_file_lock(self.folder, f"sweep {self.name!r}"):
             yield
@@ -202,22 +202,26 @@ class Sweep:
 
 @functools.lru_cache(maxsize=8)
 def _metrics_of_baseline(folder: Path, _file: tuple[int, ...]) -> Mapping[str, float]:
-    """Return the metrics of trial 0; ``_file`` tells one version of its record from another."""
+    """Return the metrics of the eager baseline; ``_file`` identifies one version of its record."""
     eager = read_record(folder, EAGER)
     return {} if eager is None else eager.metrics
 
 
 def output_folder(job: Job) -> Path:
-    """Return the folder under which a job's results are written."""
+    """Return the output folder of a job."""
     return expanded(job.output)
 
 
 def new_sweep(plan: Plan, name: str, promises: Sequence[AdvicePrediction] = ()) -> Sweep:
-    """Make the folder of a new sweep, whole or not at all; what advice promised of its recipes is kept in it.
+    """Make the folder of a new sweep, whole or not at all.
+
+    Args:
+        plan: job and space.
+        name: of the sweep.
+        promises: predictions for recipes of advice among its first ones.
 
     Raises:
-        UserError: the name is taken, also by another process at this moment, or unfit, or the output folder cannot
-            be written.
+        UserError: the name is taken or not valid, or the output folder cannot be written.
     """
     sweep = Sweep(output_folder(plan.job), new_sweep_name(name))
     if sweep.folder.exists():
@@ -243,7 +247,7 @@ def new_sweep(plan: Plan, name: str, promises: Sequence[AdvicePrediction] = ()) 
 
 
 def _taken(sweep: Sweep) -> str:
-    """Return what to tell who asks for the name of something that is there."""
+    """Return the message for a name that is taken."""
     if not (sweep.folder / SWEEP_FILE).is_file():
         return f"{sweep.folder} exists already, and is no sweep; --name gives another name"
     return (
@@ -253,10 +257,10 @@ def _taken(sweep: Sweep) -> str:
 
 
 def find_sweep(runs: Path, name: str) -> Sweep:
-    """Find a sweep that is there.
+    """Return a sweep on disk.
 
     Raises:
-        UserError: there is none of that name; says which there are.
+        UserError: there is none of that name; the message lists the others.
     """
     sweep = Sweep(runs, checked_name(name))
     if not (sweep.folder / SWEEP_FILE).is_file():
@@ -267,15 +271,15 @@ def find_sweep(runs: Path, name: str) -> Sweep:
 
 
 def change_search(sweep: Sweep, *, trials: int | None = None, concurrent: int | None = None) -> Sweep:
-    """Let a sweep try more recipes than it was made for, also one that is finished, or other numbers at once.
+    """Change the number of trials of a sweep, which may be finished, or the number at the same time.
 
     Args:
         sweep: found by ``find_sweep``.
-        trials: all that it may try, both baselines and those done among them; None leaves it.
-        concurrent: how many at once from now on; None leaves it.
+        trials: all trials, with the baselines and the finished ones; None keeps the number.
+        concurrent: trials at the same time; None keeps the number.
 
     Raises:
-        UserError: it may try more than that already, or no sweep may have such a number, or somebody else runs it.
+        UserError: fewer trials than before, a number out of range, or another process runs the sweep.
     """
     before = sweep.job.search.trials
     if trials is not None and trials < before:

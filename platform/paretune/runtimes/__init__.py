@@ -1,4 +1,4 @@
-"""Runtimes: what runs a model on a target."""
+"""Runtimes: libraries that run a model on a target."""
 
 from __future__ import annotations
 

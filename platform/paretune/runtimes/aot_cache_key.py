@@ -1,4 +1,4 @@
-"""What decides a compiled program: a network's weights and form, the code that makes it of them, and this machine."""
+"""Cache key of a compiled program: the network's weights, structure and code, and the machine."""
 
 from __future__ import annotations
 
@@ -21,52 +21,52 @@ if TYPE_CHECKING:
     from torch import nn
 
 _LIBRARIES = frozenset({"torch", "torchvision", "pydantic", "pydantic_core", *sys.stdlib_module_names})
-"""Packages that are known by their versions, or have no say in what a network computes."""
+"""Packages that are identified by their versions, or that do not affect what a network computes."""
 _OURS = ("detectors/**/*.py", "networks/*.py", "runtimes/aot_*.py")
-"""Files of this package that make networks, and programs of them; the rest of it makes none."""
+"""Files of Paretune that build and compile networks."""
 _THIS_PROCESS = secrets.token_hex()
-"""Stands for code that nobody can read."""
+"""Replacement for the hash of code without a file."""
 
 
 def key_of(artefact: Path, detector: Detector, part: str, network: nn.Module) -> str:
-    """Return what tells one network from all others: its weights, its form, and the code that makes it of them.
+    """Return a hash of a network's weights, structure and code.
 
-    The code is all of the packages that the classes of the detector and of the network's modules come from, but for
-    torch's and torchvision's: a class may call what stands in another file. Of a class that stands in no file nobody
-    can know whether it is the same in another process, so there its programs are compiled anew.
+    The code is that of all packages that define classes of the detector and of the network's modules, except torch and
+    torchvision, since a class may call code in other files. A class without a file may differ in another process, so
+    its programs are compiled in every process.
 
     Args:
-        artefact: folder that the network was read from.
+        artefact: folder of the network.
         detector: of the artefact.
         part: name of the network among the detector's.
-        network: whose modules run.
+        network: the network itself.
     """
-    found = hashlib.sha256(json.dumps([detector.named(), part], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([detector.named(), part], sort_keys=True).encode())
     for file in (*sorted(artefact.glob("*.safetensors")), artefact / STRUCTURE):
-        found.update(sha256(file).encode())
+        digest.update(sha256(file).encode())
     classes = {type(detector), *map(type, network.modules())}
     for line in _code({base.__module__ for cls in classes for base in cls.__mro__}):
-        found.update(line.encode())
-    return found.hexdigest()
+        digest.update(line.encode())
+    return digest.hexdigest()
 
 
 def surroundings() -> dict[str, Any]:
-    """Return what else decides a program: libraries, compiler and CPU, whose instructions it is written in."""
+    """Return the other facts that decide a program: libraries, compiler, threads and CPU."""
     import torch
 
     chosen = {name: value for name, value in os.environ.items() if name.startswith("TORCHINDUCTOR_")}
     return {
         "torch": torch.__version__,
         "torchvision": version("torchvision"),
-        "threads": torch.get_num_threads(),  # they are written into the program
+        "threads": torch.get_num_threads(),  # compiled into the program
         "compiler": os.environ.get("CXX"),
-        "told": {name: value for name, value in chosen.items() if name != "TORCHINDUCTOR_CACHE_DIR"},
+        "inductor": {name: value for name, value in chosen.items() if name != "TORCHINDUCTOR_CACHE_DIR"},
         "cpu": [torch.backends.cpu.get_cpu_capability(), sorted(cpu_flags())],
     }
 
 
 def _code(modules: Iterable[str]) -> list[str]:
-    """Return a line for each source file of the packages that modules are of; never the same where there is none."""
+    """Return a line with the hash of each source file of the modules' packages, a random one for a missing file."""
     lines: list[str] = []
     for name in sorted({module.partition(".")[0] for module in modules} - _LIBRARIES):
         files = sorted(_sources(name))
@@ -75,11 +75,11 @@ def _code(modules: Iterable[str]) -> list[str]:
 
 
 def _sources(package: str) -> list[Path]:
-    """Return the files of a loaded package, or of a module that is none."""
+    """Return the files of a loaded package or single module."""
     if package == "paretune":
         return [file for pattern in _OURS for file in Path(__file__).parents[1].glob(pattern)]
     module = sys.modules.get(package)
     folders = [Path(folder) for folder in getattr(module, "__path__", ())]
-    alone = [] if folders else [Path(getattr(module, "__file__", None) or "")]
+    single = [] if folders else [Path(getattr(module, "__file__", None) or "")]
     inside = [file for folder in folders for file in folder.rglob("*") if file.suffix in {".py", ".so"}]
-    return [file for file in (*alone, *inside) if file.is_file()]
+    return [file for file in (*single, *inside) if file.is_file()]

@@ -1,7 +1,11 @@
-"""A network compiled ahead of time for a CPU (AOTInductor): a library that the next process only has to open.
+"""A network compiled ahead of time for a CPU (AOTInductor), cached as a library that other processes only open.
 
-Tracing and looking programs up takes torch's compiler half a minute and more in every process, and a measurement starts
-several. What is kept here is found by what went into it: weights, code, shape of the input, and how it was compiled.
+torch's compiler needs half a minute and more for tracing and for its own cache in every process, and a measurement
+starts several. The key of the cache is a hash of weights, code, input shape and compiler options.
+
+For the timing of operators the module of each kernel is recorded. The compiler writes the traced nodes above each call
+of a library's kernel, and each node knows its module; fused layers are resolved as in an exported file
+(``operator_timing.ModuleNames``). Kernels written by the compiler span modules and have only their own names.
 """
 
 from __future__ import annotations
@@ -29,24 +33,24 @@ if TYPE_CHECKING:
     from torch import Tensor, fx, nn
 
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
-"""Variable that tells torch's compiler where to keep its files."""
+"""Environment variable for the folder of torch's compiler."""
 _INNER = "program"
-"""Name of the package, and so of the folder in it that holds everything."""
+"""Name of the package and of the folder inside it."""
 _TRIES = 3
-"""Looks for a program, and compilations between them: others may drop or replace what was made just now."""
+"""Attempts to open a program, with compilations in between: other processes may remove or replace it."""
 _KERNELS = "kernels.json"
-"""Name of the file that tells the modules of its kernels."""
+"""File with the modules of a program's kernels."""
 
 
 @dataclass
 class AotProgram:
-    """One of a detector's networks as a function of arrays, compiled for each shape of input that it is given.
+    """One of a detector's networks as a function of arrays, compiled for each input shape.
 
     Args:
-        part: the network, which is not run itself.
-        given: how an array becomes its input.
-        key: tells it, its weights and its code from all others (``ahead_key.key_of``).
-        names: where torch's profiler is to see its kernels: its modules → their names in the network it is a part of.
+        part: the network.
+        given: conversion of arrays to its input.
+        key: hash of the network, its weights and its code (``aot_cache_key.key_of``).
+        names: name of a module in the part → its name in the network, to let torch's profiler see kernels; or None.
     """
 
     part: nn.Module
@@ -54,14 +58,14 @@ class AotProgram:
     key: str
     names: Mapping[str, str] | None = None
     kernels: dict[str, str] = field(default_factory=dict)
-    """Those that the profiler sees, as ``ahead_kernels`` numbers them → module of the network, where it is known."""
+    """Numbered name of a kernel → module of the network, where it is known."""
     _programs: dict[tuple[int, ...], Callable[[list[Tensor]], list[Tensor]]] = field(default_factory=dict)
 
     def __call__(self, batch: Floats) -> tuple[Floats, ...]:
-        """Run it, on input of a new shape after compiling it or reading what an earlier process compiled.
+        """Return the outputs for one input; for a new shape the program is compiled or read from the cache first.
 
         Raises:
-            RuntimeError: it cannot be compiled.
+            RuntimeError: the network cannot be compiled.
         """
         images = self.given.tensor(batch)
         program = self._programs.get(batch.shape)
@@ -70,19 +74,19 @@ class AotProgram:
         return self.given.arrays(tuple(program([images])))
 
     def _program(self, images: Tensor) -> Callable[[list[Tensor]], list[Tensor]]:
-        how: dict[str, Any] = {
+        facts: dict[str, Any] = {
             **surroundings(),
             "key": self.key,
             "shape": list(images.shape),
             "precision": self.given.precision,
             "options": self._options,
         }
-        name = hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:32]
+        name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
         folder = private_folder("compiled") / name
         for made in range(_TRIES):
             program = self._kept(folder)
             if program is None:
-                self._compile(images, folder)  # what is there then may be of another process that made it, too
+                self._compile(images, folder)  # another process may have compiled it meanwhile
             else:
                 if made:
                     make_room(folder.parent)
@@ -90,25 +94,25 @@ class AotProgram:
         return self._opened(folder)
 
     def _kept(self, folder: Path) -> Callable[[list[Tensor]], list[Tensor]] | None:
-        """Open a compiled program, which nobody drops from then on; None, and it is removed, where it is not whole."""
+        """Return a cached program and protect it from removal; an incomplete one is deleted, and None returned."""
         if not hold(folder):
             return None
         try:
             return self._opened(folder)
-        except (OSError, RuntimeError):  # somebody cleaned up, file by file
+        except (OSError, RuntimeError):  # some of its files were deleted
             shutil.rmtree(folder, ignore_errors=True)
             return None
 
     def _opened(self, folder: Path) -> Callable[[list[Tensor]], list[Tensor]]:
-        """Open a compiled program.
+        """Return a compiled program.
 
         Raises:
             OSError: a file is missing.
-            RuntimeError: it is not whole.
+            RuntimeError: it is incomplete.
         """
         if self.names is not None:
-            told: dict[str, str] = json.loads((folder / _KERNELS).read_text())
-            self.kernels |= {kernel: self.names[module] for kernel, module in told.items() if module in self.names}
+            kernels: dict[str, str] = json.loads((folder / _KERNELS).read_text())
+            self.kernels |= {kernel: self.names[module] for kernel, module in kernels.items() if module in self.names}
         return _opened(folder)
 
     @property
@@ -124,12 +128,12 @@ class AotProgram:
         with new_folder(folder, replace=True) as draft:
             hold(draft)
             packed = draft / f"{_INNER}.pt2"
-            with torch.no_grad():  # the compiler takes weights as constants only so
+            with torch.no_grad():  # otherwise the compiler does not treat weights as constants
                 traced = torch.export.export(self.part, (images,), strict=False)
                 with _cache_in(private_folder("compiled") / "checks"):
-                    pick_vec_isa()  # the same for all: to try what CPU and C++ compiler know takes 6 s
-                # Its copy of the program, weights included, nobody reads, and all networks of one form have the same
-                # name for it: two processes would take each other's.
+                    pick_vec_isa()  # equal for all networks; testing CPU and C++ compiler takes 6 s
+                # The compiler's own copy of the program is never read, and has one name for all networks of one
+                # structure, so that two processes would read each other's.
                 with _cache_in(draft / "cache"):
                     aoti_compile_and_package(traced, package_path=str(packed), inductor_configs=self._options)
             shutil.rmtree(draft / "cache")
@@ -144,15 +148,15 @@ class AotProgram:
 
 
 def _opened(folder: Path) -> Callable[[list[Tensor]], list[Tensor]]:
-    """Open a compiled program.
+    """Return a compiled program.
 
     Raises:
-        RuntimeError: it is not whole.
+        RuntimeError: it is incomplete.
     """
     from torch._C._aoti import AOTIModelPackageLoader
 
-    # What `torch._inductor.aoti_load_package` makes of a folder, without importing the compiler: 3 s and 150 MiB.
-    # A folder, for a package would be unpacked anew by each process, and left behind by one that is killed.
+    # The same call as in `torch._inductor.aoti_load_package`, without importing the compiler (3 s and 150 MiB).
+    # It opens a folder, since each process would unpack a package, and leave the files behind if it is killed.
     opened = AOTIModelPackageLoader(str(folder / _INNER), "model", True)
     run: Callable[[list[Tensor]], list[Tensor]] = opened.boxed_run
     return run
@@ -160,7 +164,7 @@ def _opened(folder: Path) -> Callable[[list[Tensor]], list[Tensor]]:
 
 @contextmanager
 def _cache_in(folder: Path) -> Iterator[None]:
-    """Let torch's compiler keep its files in a folder for the block."""
+    """Let torch's compiler keep its files in a folder during the context."""
     before = os.environ.get(CACHE)
     os.environ[CACHE] = str(folder)
     try:
@@ -175,22 +179,22 @@ _SOURCES = re.compile(r"// (?:Topologically Sorted|Unsorted) Source Nodes: \[(.*
 
 
 _KERNEL = re.compile(r'RAIIAtenRecordFunctionHandle \w+\("([\w.]+)"|^\s*(cpp_\w+)\(')
-"""A call as the program tells torch's profiler of it, or of a kernel of the compiler's own."""
+"""A call that the profiler is notified of, or of a kernel written by the compiler."""
 
 
 _HEAVY = re.compile(r"conv|(?<!bi)(?<!tri)linear|matmul|mm(?![a-z])")
-"""What the names of operators with weights hold, torch's and oneDNN's."""
+"""Words in the names of operators with weights, of torch and oneDNN."""
 
 
 def kernel_modules(graph: fx.Graph, written: str) -> dict[str, str]:
-    """Return the modules that are known of the kernels of a program.
+    """Return the known modules of a program's kernels.
 
     Args:
-        graph: the network as it was traced.
-        written: the program's C++, with calls that the profiler is told of.
+        graph: traced network.
+        written: C++ of the program, with the calls that notify the profiler.
 
     Returns:
-        Name of a kernel, ``numbered`` → module, by the names of the network that was traced.
+        Numbered name of a kernel → module, by its name in the traced network.
     """
     known, layers = _origins(graph)
     heavy = {node.name for node in graph.nodes if _is_heavy(node)}
@@ -198,8 +202,8 @@ def kernel_modules(graph: fx.Graph, written: str) -> dict[str, str]:
     calls: dict[str, int] = {}
     sources: list[str] = []
     for line in written.splitlines():
-        if told := _SOURCES.search(line):
-            sources = told[1].split(", ")
+        if comment := _SOURCES.search(line):
+            sources = comment[1].split(", ")
             sources = [name for name in sources if name in heavy] or sources
         elif called := _KERNEL.search(line):
             if name := called[1]:
@@ -210,12 +214,12 @@ def kernel_modules(graph: fx.Graph, written: str) -> dict[str, str]:
 
 
 def _origins(graph: fx.Graph) -> tuple[dict[str, str], dict[str, frozenset[str]]]:
-    """Return ``Modules.known`` and ``Modules.sources`` of a traced network."""
+    """Return ``ModuleNames.known`` and ``ModuleNames.sources`` of a traced network."""
     known: dict[str, str] = {}
     sources: dict[str, frozenset[str]] = {}
     for node in graph.nodes:
         stack = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
-        module = stack[-1].partition("@")[0] if stack else ""  # @1: called again
+        module = stack[-1].partition("@")[0] if stack else ""  # @1 marks a second call
         if module:
             known[node.name] = module
         if module and _is_heavy(node):

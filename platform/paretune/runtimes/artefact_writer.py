@@ -1,4 +1,4 @@
-"""Writing an artefact: the model at the end of a recipe, with all that is needed to use it."""
+"""Writing of an artefact: the model at the end of a recipe, with everything that is needed to use it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FloatNetwork:
-    """A network before it was exported or quantized: what further steps can begin with."""
+    """A network before export and quantization, from which further steps can start."""
 
     network: nn.Module
-    """Float, on the CPU."""
+    """Float network on the CPU."""
     steps: tuple[dict[str, Any], ...]
-    """It has gone through, as they are written."""
+    """Steps that made it, as a recipe writes them."""
     notes: tuple[str, ...]
-    """Of these steps."""
+    """Notes of these steps."""
 
 
-def write_artefact(  # noqa: PLR0913 - what a manifest tells
+def write_artefact(  # noqa: PLR0913 - the fields of a manifest
     folder: Path,
     model: Model,
     *,
@@ -44,24 +44,24 @@ def write_artefact(  # noqa: PLR0913 - what a manifest tells
     seed: int | None = None,
     before: FloatNetwork | None = None,
 ) -> Artefact:
-    """Write a model as an artefact, whole or not at all; an artefact that stands there is replaced.
+    """Write a model as an artefact, completely or not at all, and return it; an existing artefact is replaced.
 
     Args:
         folder: of the artefact.
-        model: with a network, or with files.
-        detector: whose network it is.
-        runtime: what it will run on.
-        recipe_tree: how it was made.
-        classes: their names.
+        model: with a network or with files.
+        detector: of the network.
+        runtime: runtime that will load it.
+        recipe_tree: the recipe as plain data.
+        classes: names of the classes.
         thresholds: of the postprocessing.
-        seed: of everything random in the recipe's steps; None where nothing was.
-        before: kept beside the model, where further steps cannot begin with it.
+        seed: of the recipe's steps; None if they draw no random numbers.
+        before: float network to keep beside the model, for further steps.
 
     Returns:
-        The artefact as it was read back.
+        The artefact, read back from disk.
 
     Raises:
-        ValueError: the model is not what the runtime loads, or a weight is not finite.
+        ValueError: the runtime loads another format, or a weight is not finite.
     """
     from paretune.networks.network_files import save_network
 

@@ -1,4 +1,4 @@
-"""What a runtime must do."""
+"""The interface of a runtime, and the networks that it loads."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 
 class NetworkRunner(Protocol):
-    """A loaded network: input (1, 3, H, W) float32 → raw maps, numpy in and out."""
+    """A loaded network, a function from an input (1, 3, H, W) float32 to raw maps, all in numpy."""
 
     @property
     def facts(self) -> dict[str, str | int]:
-        """What really runs, read back from the library: version, device or provider, threads, precision."""
+        """Facts read back from the library: version, device or provider, threads, precision."""
 
     @property
     def parts(self) -> Mapping[str, Callable[[Floats], tuple[Floats, ...]]]:
-        """The detector's networks as they are loaded, by name, each input → outputs."""
+        """The detector's loaded networks by name, each a function of its input that returns its outputs."""
 
     def __call__(self, batch: Floats) -> tuple[Floats, ...]:
-        """Run the network once."""
+        """Return the raw maps of one batch."""
 
 
 @dataclass(frozen=True)
 class LoadedNetworks:
-    """A detector's loaded networks as a Core."""
+    """A detector's loaded networks, run as one."""
 
     detector: Detector
     parts: Mapping[str, Callable[[Floats], tuple[Floats, ...]]]
@@ -46,80 +46,85 @@ class LoadedNetworks:
     facts: dict[str, str | int]
 
     def __call__(self, batch: Floats) -> tuple[Floats, ...]:
-        """Run them, with what the detector does between."""
+        """Return the raw maps of one batch, with the detector's own computation between its networks."""
         return self.detector.run(self.parts, batch, self.size)
 
 
 BETWEEN = "between"
-"""The part of what is computed between a detector's networks."""
+"""Part name of operators between a detector's networks."""
 ON_THE_HOST = "host"
-"""The kind of what is computed there in numpy, while the runtime waits."""
+"""Kind of operators that numpy computes on the host while the runtime waits."""
 _TRANSFERS = ("Memcpy HtoD", "Memcpy DtoH", "MemcpyFromHost", "MemcpyToHost")
-"""How CUDA and ONNX Runtime begin the names of copies between the host's memory and the device's."""
+"""First words in the names that CUDA and ONNX Runtime give to copies between host and device."""
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One node of what a runtime really runs: often several of the file's, fused."""
+    """One executed node of a runtime, often several fused nodes of the file."""
 
     part: str
-    """The detector's network it belongs to, or ``BETWEEN``."""
+    """Name of the detector's network that it belongs to, or ``BETWEEN``."""
     name: str
-    """The runtime's own."""
+    """Name in the runtime."""
     kind: str
-    """What it computes, in the runtime's own word."""
+    """Type of the operator in the runtime's terms."""
     module: str | None
-    """Qualified name of the network's module it came from; where several were fused, of the one with the weights.
-    None where it is not known."""
+    """Qualified name of the network's module that it came from, of the one with weights among fused ones; None if
+    unknown."""
     ms: float
-    """Mean of one inference, made longer by the counting: only its share of the whole means something."""
+    """Mean milliseconds of one inference, increased by the profiler: only the share of the whole is meaningful."""
 
 
 def is_transfer(kind: str) -> bool:
-    """Tell whether an operator or kernel of this kind carries data between the host and the device."""
+    """Return whether an operator or kernel of this kind copies data between the host and the device."""
     return kind.startswith(_TRANSFERS)
 
 
 class TimedNetworkRunner(NetworkRunner, Protocol):
-    """A core whose operators the runtime's own profiler times, which makes all of them slower."""
+    """A loaded network whose operators are timed by the runtime's profiler, which makes them slower."""
 
     def reset(self) -> None:
-        """Forget what ran so far."""
+        """Discard all times so far."""
 
     def operators(self) -> list[Operator]:
-        """Tell what ran since the core was made, or reset; this ends the counting, and the core runs no more."""
+        """Return the timed operators since creation or reset; the network cannot be run afterwards."""
 
     def trace(self, file: Path) -> bool:
-        """Write when what ran (Chrome's format, for https://ui.perfetto.dev), once ``operators`` was asked.
+        """Write a timeline of the operators in Chrome's format (https://ui.perfetto.dev), after ``operators``.
 
         Args:
-            file: ends in ``.json`` or ``.json.gz``.
+            file: name that ends in ``.json`` or ``.json.gz``.
 
         Returns:
-            Whether this runtime can tell.
+            Whether this runtime records a timeline.
         """
 
 
 class Runtime(Spec, ABC):
-    """A library that runs models. Importing its file must not import the library."""
+    """A library that runs models. Importing its file must not import the library.
+
+    A runtime with its own file format names it in ``accepts``; a step that produces this format is inserted into its
+    recipes. A device of its own in ``devices`` is a target's device as soon as the package is installed.
+    """
 
     accepts: ClassVar[Format]
+    """Format of the models that it loads: ``torch``, ``onnx`` or its own."""
     devices: ClassVar[tuple[str, ...]]
-    """Target devices it can run on."""
+    """Devices that it can run on."""
     libraries: ClassVar[tuple[str, ...]]
     """Modules that must be importable."""
     packages: ClassVar[tuple[str, ...]] = ()
-    """Packages of pip whose versions decide what it computes, where they are not named like ``libraries``."""
+    """Packages of pip whose versions are recorded with measurements; ``libraries`` if empty."""
 
     @property
     def own_device(self) -> Device:
-        """Return the device it needs as its fields ask; the CPU where it runs on either."""
+        """Return the device that its fields require; the CPU if it runs on several."""
         return "cpu" if "cpu" in self.devices else self.devices[0]
 
     def unsupported_reason(self, target: Target) -> str | None:
-        """Tell why it cannot run on a target as its fields ask; None if nothing is known against it.
+        """Return why it cannot run on a target with these fields, or None.
 
-        Asked on the machine of the target before anything is built; imports no library where it can do without.
+        It is called on the target's machine before anything is built, and should import no library if possible.
         """
         if target.device not in self.devices:
             return f"{self.name} runs on {', '.join(self.devices)} here, not on {target.device}"
@@ -129,13 +134,13 @@ class Runtime(Spec, ABC):
 
     @property
     def signed_int8(self) -> bool:
-        """Whether it reads INT8 only signed and symmetric, every zero point 0; x86 wants unsigned activations."""
+        """Whether it reads only signed, symmetric INT8 with zero points of 0; x86 needs unsigned activations."""
         return False
 
-    def scheme_unsupported_reason(self, scheme: str, target: Target) -> str | None:  # noqa: ARG002 - of runtimes that refuse some
-        """Tell why what ``quantize`` makes by a scheme would not compute so on a target; None if it would.
+    def scheme_unsupported_reason(self, scheme: str, target: Target) -> str | None:  # noqa: ARG002 - for overriding
+        """Return why a model quantized by a scheme would not compute in it on a target, or None.
 
-        Asked of every recipe before anything runs, on any machine: only what holds for all of them is told.
+        It is called for every recipe on any machine, and gives only reasons that hold on all of them.
         """
         return None
 
@@ -146,10 +151,10 @@ class Runtime(Spec, ABC):
 
     @abstractmethod
     def load(self, artefact: Artefact, target: Target) -> NetworkRunner:
-        """Load the artefact's network, with the target's threads set and read back.
+        """Return the artefact's network, loaded with the target's threads set and read back.
 
         Raises:
-            RuntimeError: what really runs is not what was asked for.
+            RuntimeError: device, threads or precision are not the requested ones.
         """
 
     @property
@@ -169,15 +174,15 @@ class Runtime(Spec, ABC):
 
         Raises:
             NotImplementedError: the runtime loads whole networks only.
-            RuntimeError: what runs is not what was asked for.
+            RuntimeError: device, threads or precision are not the requested ones.
         """
         raise NotImplementedError(f"{self.name} does not run single layers")
 
-    def counted(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
-        """Load the artefact's network as ``load`` does, its operators timed one by one.
+    def load_timed(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
+        """Return the artefact's network, loaded with its operators timed one by one.
 
         Raises:
-            NotImplementedError: this runtime does not tell what its operators cost.
-            RuntimeError: as for ``load``.
+            NotImplementedError: this runtime does not time its operators.
+            RuntimeError: device, threads or precision are not the requested ones.
         """
         raise NotImplementedError(f"{self.name} does not tell what its operators cost")

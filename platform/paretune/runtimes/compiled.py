@@ -1,6 +1,6 @@
 """Compiled PyTorch: TorchInductor writes one program for the whole network, in C++ for a CPU, in Triton for a GPU.
 
-For a CPU the program is compiled ahead of time, for a GPU when it runs first: only so it becomes a CUDA graph.
+A CPU's program is compiled ahead of time, a GPU's in its first run, which is necessary for a CUDA graph.
 
 Ansel et al., PyTorch 2: Faster Machine Learning Through Dynamic Python Bytecode Transformation and Graph
 Compilation, ASPLOS 2024 (https://doi.org/10.1145/3620665.3640366).
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 class Compiled(Runtime):
-    """The torch network compiled by TorchInductor for its one input size: by a C++ compiler, for a GPU a C compiler."""
+    """The torch network, compiled by TorchInductor for its input size; needs a C++ compiler, for a GPU a C compiler."""
 
     name: ClassVar[str] = "compiled"
     accepts: ClassVar[Format] = "torch"
@@ -53,32 +53,32 @@ class Compiled(Runtime):
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
     precision: EagerPrecision = "fp32"
-    """Type of the weights and activations of layers that are not INT8."""
+    """Type of weights and activations, except in INT8 layers."""
 
     def unsupported_reason(self, target: Target) -> str | None:
-        """Tell that there is no compiler, or no GPU."""
+        """Return that a compiler or the GPU is missing, or None."""
         return (
             super().unsupported_reason(target) or gpu_unsupported_reason(target) or _compiler_unsupported_reason(target)
         )
 
     def scheme_unsupported_reason(self, scheme: str, target: Target) -> str | None:
-        """The INT8 layers of torch are for a CPU."""
+        """Return that torch has INT8 layers for CPUs only, or None."""
         return int8_unsupported_reason(scheme, target)
 
     def load(self, artefact: Artefact, target: Target) -> NetworkRunner:
-        """Compile every part of the network, each as one graph, by running it once.
+        """Return the network with every part compiled as one graph, by running it once.
 
-        What was compiled is kept on this machine, so that a second process only reads it.
+        Compiled programs are cached on this machine, so that a second process only reads them.
 
         Raises:
             UserError: there is no compiler.
-            RuntimeError: a part cannot be compiled, torch does not take the number of threads, or there is no
-                such device.
+            RuntimeError: a part cannot be compiled, torch does not accept the number of threads, or there is no such
+                device.
         """
         return self._loaded(artefact, target)
 
-    def counted(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
-        """Compile it with a range around every kernel of the CPU's; of a GPU's, no module is known."""
+    def load_timed(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
+        """Return the network, compiled with profiler ranges around kernels; modules of GPU kernels are unknown."""
         from paretune.runtimes.operator_timing_torch import TorchProfile, marked
 
         loaded = self._loaded(artefact, target, count=True)
@@ -110,7 +110,7 @@ class Compiled(Runtime):
 
 
 def _keep_graphs() -> None:
-    """Let torch's compiler keep kernels where other processes find them: all in one folder, as networks share them."""
+    """Let torch's compiler keep its kernels in one folder for all processes, since networks share kernels."""
     folder = private_folder("compiled") / "graphs"
     while not hold(folder):
         folder.mkdir(exist_ok=True)
@@ -118,38 +118,38 @@ def _keep_graphs() -> None:
 
 
 def graphed(part: nn.Module, given: ArrayConversion) -> Callable[[Floats], tuple[Floats, ...]]:
-    """Return a part as a function of arrays that is compiled, and recorded as a CUDA graph, when it is first called.
+    """Return a part as a function of arrays that is compiled and recorded as a CUDA graph in its first call.
 
-    The whole is one graph, or an error; the weights become constants that the compiler may reorder.
+    A part that is not one graph is an error; the weights become constants that the compiler may reorder.
     """
     import torch
 
     # one thread compiles: a pool of processes would outlive the compilation on cores that are being measured
     options: dict[str, Any] = {"freezing": True, "compile_threads": 1, "triton.cudagraphs": True}
-    compile_: Any = torch.compile  # its stub does not know all that it takes
+    compile_: Any = torch.compile  # its stub lacks some arguments
     program: Callable[[Tensor], tuple[Tensor, ...]] = compile_(
         part,
         fullgraph=True,
         dynamic=False,
         options=options,
-        isolate_recompiles=True,  # else the ninth network of a family that a process loads is refused
+        isolate_recompiles=True,  # otherwise the ninth network of a family in one process is refused
     )
 
     def run(batch: Floats) -> tuple[Floats, ...]:
-        with torch.no_grad():  # the compiler takes weights as constants only so
+        with torch.no_grad():  # otherwise the compiler does not treat weights as constants
             return given.arrays(program(given.tensor(batch)))
 
     return run
 
 
 def _compiler_unsupported_reason(target: Target) -> str | None:
-    """Say what torch would take and is missing, before torch does at length.
+    """Return which compiler is missing, in one line, before torch fails with many; None if there is one.
 
-    A CPU's program is C++. Triton makes a GPU's kernels itself, but compiles what launches them by a C compiler.
+    A CPU's program is C++. Triton writes a GPU's kernels itself, but compiles their launchers with a C compiler.
     """
     if target.device == "cpu":
         language, variable, known = "C++", "CXX", ["g++"]
-        named = shlex.split(os.environ.get(variable, ""))[:1]  # "ccache g++" is one, too
+        named = shlex.split(os.environ.get(variable, ""))[:1]  # a command may be "ccache g++"
     else:
         language, variable, known = "C", "CC", ["gcc", "clang"]
         named = [command for command in [os.environ.get(variable)] if command]  # Triton takes it as one word

@@ -1,4 +1,4 @@
-"""Eager PyTorch: the plain baseline that everything else is compared with."""
+"""Eager PyTorch: the baseline of all comparisons."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ NO_INT8 = (
     "{provider: tensorrt, precision: fp16}"
 )
 _TYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-"""Our word for a precision → torch's."""
+"""Name of a precision → name of torch's type."""
 
 
 class Eager(Runtime):
-    """The torch network as it is, operator by operator; INT8 where `quantize` has made layers so."""
+    """The unchanged torch network, run operator by operator, with INT8 layers where `quantize` has made them."""
 
     name: ClassVar[str] = "eager"
     accepts: ClassVar[Format] = "torch"
@@ -39,33 +39,32 @@ class Eager(Runtime):
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
     precision: EagerPrecision = "fp32"
-    """Type of the weights and activations of layers that are not INT8. A CPU without instructions for bf16 or fp16 runs
-    them slower than fp32."""
+    """Type of weights and activations, except in INT8 layers. A CPU without instructions for bf16 or fp16 is slower
+    with them than with fp32."""
     channels_last: bool = False
-    """Keep the channels of a pixel side by side in memory: often faster, and the same numbers but for rounding."""
+    """Store the channels of a pixel next to each other in memory: often faster, with equal results up to rounding."""
 
     def unsupported_reason(self, target: Target) -> str | None:
-        """Tell that a GPU is asked for and torch finds none."""
+        """Return that torch finds no GPU for a target that is one, or None."""
         return super().unsupported_reason(target) or gpu_unsupported_reason(target)
 
     def scheme_unsupported_reason(self, scheme: str, target: Target) -> str | None:
-        """Its INT8 layers are for a CPU."""
+        """Return that torch has INT8 layers for CPUs only, or None."""
         return int8_unsupported_reason(scheme, target)
 
     def load(self, artefact: Artefact, target: Target) -> NetworkRunner:
-        """Rebuild the network from its structure and weights.
+        """Return the network, rebuilt from its structure and weights.
 
-        The number of threads, and on a GPU the precision of convolutions, hold for the whole process:
-        torch has no other place for them.
+        torch keeps the number of threads, and on a GPU the precision of convolutions, for the whole process.
 
         Raises:
-            RuntimeError: torch does not take the number of threads, there is no such device, or
-                something would not run in this precision.
+            RuntimeError: torch does not accept the number of threads, there is no such device, or a layer would not
+                run in this precision.
         """
         return self._loaded(artefact, target)
 
-    def counted(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
-        """Load it with torch's profiler on, and hooks that tell which module runs."""
+    def load_timed(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
+        """Return the network, loaded with torch's profiler on and hooks that record the running module."""
         from paretune.runtimes.operator_timing_torch import TorchProfile, mark_modules, parts_of
 
         loaded = self._loaded(artefact, target)
@@ -119,12 +118,12 @@ class Eager(Runtime):
 
 
 def int8_unsupported_reason(scheme: str, target: Target) -> str | None:
-    """Tell that torch has no INT8 layers for a target; None otherwise."""
+    """Return that torch has INT8 layers for CPUs only, or None."""
     return NO_INT8 if scheme == "int8" and target.device != "cpu" else None
 
 
 def gpu_unsupported_reason(target: Target) -> str | None:
-    """Tell that the target is a GPU and torch finds none; for a CPU torch is not imported."""
+    """Return that torch finds no GPU for a target that is one, or None; for a CPU torch is not imported."""
     if target.device == "cuda":
         import torch
 
@@ -134,10 +133,10 @@ def gpu_unsupported_reason(target: Target) -> str | None:
 
 
 def set_up_torch(target: Target) -> None:
-    """Give torch the target's number of threads, see to it that there is the device, and keep TF32 away.
+    """Set torch's number of threads and turn TF32 off, after checking that the device exists.
 
     Raises:
-        RuntimeError: torch does not take it, or finds no GPU.
+        RuntimeError: torch does not accept the number of threads, or finds no GPU.
     """
     import torch
 
@@ -151,7 +150,7 @@ def set_up_torch(target: Target) -> None:
 
 
 def _forbid_tf32() -> None:
-    """Let convolutions on a GPU run in float32; torch's own default rounds their inputs to 10 bits (TF32)."""
+    """Let convolutions on a GPU run in float32; by default torch rounds their inputs to 10 bits (TF32)."""
     import torch
 
     torch.backends.cudnn.allow_tf32 = False
@@ -168,10 +167,10 @@ def torch_dtype(precision: EagerPrecision) -> Any:
 
 
 def load_for_inference(artefact: Artefact, target: Target, precision: EagerPrecision) -> nn.Module:
-    """Load an artefact's network for inference only, on the target's device, its weights of this precision.
+    """Return an artefact's network for inference, on the target's device, with weights of this precision.
 
     Raises:
-        RuntimeError: it has INT8 layers, and the target is a GPU.
+        RuntimeError: it has INT8 layers, and the target is not a CPU.
     """
     from paretune.networks.int8_layers import is_int8
     from paretune.networks.network_files import load_network
@@ -187,16 +186,16 @@ def load_for_inference(artefact: Artefact, target: Target, precision: EagerPreci
             if weight.is_floating_point():
                 weight.data = weight.data.to(kind)
         for name, buffer in list(layer.named_buffers(recurse=False)):
-            if buffer.is_floating_point():  # a new one: the compiler refuses views of what has another type
+            if buffer.is_floating_point():  # a new buffer: the compiler refuses views of another type
                 setattr(layer, name, buffer.to(kind))
     return network.to(target.device)
 
 
 def read_facts(network: nn.Module, target: Target, precision: EagerPrecision) -> dict[str, str | int]:
-    """Read back what will run.
+    """Return facts read back from a loaded network: version, device, threads, precision.
 
     Raises:
-        RuntimeError: weights are not of the precision asked for.
+        RuntimeError: weights are not of the requested precision.
     """
     import torch
 
@@ -221,27 +220,27 @@ def read_facts(network: nn.Module, target: Target, precision: EagerPrecision) ->
 
 @dataclass(frozen=True)
 class ArrayConversion:
-    """How an array becomes what a network takes, and back."""
+    """Conversion between arrays and a network's tensors."""
 
     device: str
     precision: EagerPrecision
     channels_last: bool = False
 
     def tensor(self, batch: Floats) -> Tensor:
-        """Array (B, ...) float32 → tensor on the device, of the precision."""
+        """Return an array (B, ...) float32 as a tensor on the device in the precision."""
         import torch
 
         tensor = torch.from_numpy(batch).to(self.device, getattr(torch, _TYPES[self.precision]))
         return tensor.contiguous(memory_format=torch.channels_last) if self.channels_last else tensor
 
     def arrays(self, raw: tuple[Tensor, ...]) -> tuple[Floats, ...]:
-        """Tensors → arrays of float32."""
+        """Return tensors as arrays of float32."""
         return tuple(tensor.float().cpu().numpy() for tensor in raw)
 
 
 @dataclass(frozen=True)
 class _Network:
-    """A network as a Core."""
+    """A torch network as a function of arrays."""
 
     network: nn.Module
     given: ArrayConversion
@@ -250,7 +249,7 @@ class _Network:
 
     @property
     def parts(self) -> Mapping[str, Callable[[Floats], tuple[Floats, ...]]]:
-        """The network, or its parts where a detector has several."""
+        """The parts of the network by name, one for most detectors."""
         return {
             name: _Network(part, self.given, self.facts, self.detector)
             for name, part in self.detector.part_modules(self.network).items()

@@ -1,4 +1,4 @@
-"""What an ONNX file holds, read without the package onnx: a process that only predicts does not import it."""
+"""Contents of an ONNX file, read without the package onnx, so that a process which only predicts needs no import."""
 
 from __future__ import annotations
 
@@ -13,38 +13,37 @@ NO_FP32 = (
     "onnxruntime's provider tensorrt cannot be told to leave TF32, so fp32 would be rounded to 10 bits: "
     "take precision: fp16, or runtime tensorrt, which leaves it"
 )
-"""Only NVIDIA_TF32_OVERRIDE=0 would, which is read once and for the whole process: of a trial, that has trained on the
-GPU by then, or opened another session."""
+"""Only NVIDIA_TF32_OVERRIDE=0 would turn it off, which is read once in a process, before a trial trains on the GPU."""
 _INTEGER = ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger")
 _INT8, _FLOAT16 = 3, 10
-"""TensorProto.DataType."""
+"""Values of TensorProto.DataType."""
 
 
 @dataclass(frozen=True)
 class OnnxContents:
-    """Kinds of a file's nodes, and of the constants that they read."""
+    """Operator types of a file, and types of its constants."""
 
     operators: frozenset[str]
     types: frozenset[int]
     signed: bool
-    """Whether all pairs of QuantizeLinear and DequantizeLinear are of signed 8 bits and have a zero point of 0."""
+    """Whether all QuantizeLinear and DequantizeLinear use signed 8-bit integers with zero points of 0."""
 
     @property
     def precision(self) -> str:
-        """What it is made to compute in: ``int8``, ``fp16`` or ``fp32``."""
+        """Precision of the file: ``int8``, ``fp16`` or ``fp32``."""
         if self.operators.intersection(_INTEGER):
             return "int8"
         return "fp16" if _FLOAT16 in self.types else "fp32"
 
     @property
     def for_tensorrt(self) -> bool:
-        """Whether TensorRT reads its integers, if it has any: signed ones, whose ranges are known beforehand."""
+        """Whether TensorRT reads its INT8, if it has any, which must be signed with fixed ranges."""
         others = self.operators.intersection(_INTEGER) - {"QuantizeLinear"}
         return self.precision != "int8" or (self.signed and not others)
 
 
 def contents_of(file: Path) -> OnnxContents:
-    """Read a file that a runtime has loaded, or that onnx has written."""
+    """Return the contents of a valid ONNX file."""
     model = _message(memoryview(file.read_bytes()))
     (graph,) = map(_message, model[7])
     operators, zeros = set(), set()
@@ -60,12 +59,12 @@ def contents_of(file: Path) -> OnnxContents:
 
 
 def _any(tensor: Mapping[int, Sequence[Any]]) -> bool:
-    """Tell whether a TensorProto of integers holds one that is not 0: in raw_data, or in int32_data, packed or not."""
+    """Return whether a TensorProto of integers has one that is not 0, in raw_data or in int32_data, packed or not."""
     return any(part if isinstance(part, int) else any(part) for part in (*tensor[9], *tensor[5]))
 
 
 def check_tensorrt_integers(file: Path) -> None:
-    """Refuse INT8 that TensorRT does not read.
+    """Check that TensorRT reads the INT8 of a file.
 
     Raises:
         RuntimeError: the file was quantized for another runtime.
@@ -78,24 +77,24 @@ def check_tensorrt_integers(file: Path) -> None:
 
 
 def _message(data: memoryview) -> dict[int, list[Any]]:
-    """Return the fields of a protobuf message: number → integers, or the bytes of all else."""
-    found: dict[int, list[Any]] = defaultdict(list)
+    """Return the fields of a protobuf message: number → integers, or bytes of other types."""
+    fields: dict[int, list[Any]] = defaultdict(list)
     at = 0
     while at < len(data):
         key, at = _integer(data, at)
         kind = key & 7
         if kind == 0:
             value, at = _integer(data, at)
-            found[key >> 3].append(value)
+            fields[key >> 3].append(value)
             continue
         size, at = _integer(data, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
-        found[key >> 3].append(data[at : at + size])
+        fields[key >> 3].append(data[at : at + size])
         at += size
-    return found
+    return fields
 
 
 def _integer(data: memoryview, at: int) -> tuple[int, int]:
-    """Read an integer of seven bits a byte, the lowest first; return it and where the next field begins."""
+    """Return an integer stored in seven bits a byte, lowest first, and the position after it."""
     value = shift = 0
     while True:
         byte = data[at]

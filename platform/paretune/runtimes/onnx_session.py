@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime: a file opened on a provider, with its threads, for the plug-in and all who run one."""
+"""Sessions of ONNX Runtime, and the check of a loaded file's inputs and outputs."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def library() -> Any:
 
 @cache
 def load_libraries(word: str) -> tuple[str, ...]:
-    """Load what came with pip for a GPU's provider, which looks in the system's folders only; return what is missing.
+    """Load the libraries of a GPU's provider that pip installed, and return the names of those that are missing.
 
-    ONNX Runtime has the provider all the same, and would run on another one. What it prints here is told so instead.
+    The provider itself searches the system's folders only; without them ONNX Runtime would run on another provider.
     """
     with redirect_stdout(StringIO()):
         library().preload_dlls()
     if word == "tensorrt" and importlib.util.find_spec("tensorrt_libs"):
-        importlib.import_module("tensorrt_libs")  # of the package tensorrt: it loads them
+        importlib.import_module("tensorrt_libs")  # part of the package tensorrt: loads its libraries
     return tuple(not_found(Path(library().__file__).parent / "capi" / f"libonnxruntime_providers_{word}.so"))
 
 
@@ -59,13 +59,16 @@ def open_session(
     *,
     exact: bool = False,
 ) -> InferenceSession:
-    """Open an ONNX file with all graph optimizations, on the CPU unless providers are given, best first.
+    """Return a session of an ONNX file with all graph optimizations.
 
-    With a folder as ``profile`` every operator is timed, for a file that the session writes there at its end.
-    ``exact`` computes in float what a file rounds to integers: no sum is cut off, on any CPU.
+    Threads spin only during an inference; by default they go on for tens of milliseconds after it and keep cores busy.
 
-    Threads of the pool spin only while an inference runs: by default they spin on for tens of
-    milliseconds after it, on cores that by then belong to somebody else.
+    Args:
+        file: the file to open.
+        threads: number of threads.
+        providers: name of a provider → its options, best first; None for the CPU.
+        profile: folder for the times of all operators, written when the session ends; None times nothing.
+        exact: compute INT8 in float, so that no sum overflows on any CPU.
     """
     ort = library()
     ort.set_default_logger_severity(3)
@@ -80,8 +83,8 @@ def open_session(
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile / file.stem)
-    chosen = [(name, dict(told)) for name, told in (providers or {PROVIDER: {}}).items()]
-    # without its own fallback, which prints and then runs on another provider than asked for
+    chosen = [(name, dict(values)) for name, values in (providers or {PROVIDER: {}}).items()]
+    # without the library's fallback, which prints a line and runs on another provider
     return ort.InferenceSession(str(file), options, providers=chosen, enable_fallback=0)
 
 
@@ -128,8 +131,8 @@ def check_interface(
     file, name = part_file(part), detector.part_input(part)
     shape = (1, 3, size.height, size.width) if part == detector.part_names[0] else None
     if len(inputs) != 1 or not inputs[0].fits(name, shape):
-        found = "; ".join(map(str, inputs))
-        raise RuntimeError(f"{file} takes {found}, expected one float input {name!r} of shape {shape or 'any'}")
+        given_inputs = "; ".join(map(str, inputs))
+        raise RuntimeError(f"{file} takes {given_inputs}, expected one float input {name!r} of shape {shape or 'any'}")
     if exact and (further := sorted({*outputs}.difference(detector.part_outputs(part)))):
         raise RuntimeError(f"{file} has further outputs than the detector: {', '.join(further)}")
     if missing := [output for output in detector.part_outputs(part) if output not in outputs]:
@@ -138,29 +141,28 @@ def check_interface(
 
 @dataclass(frozen=True)
 class OnnxPart:
-    """A loaded file: input → outputs."""
+    """A session as a function from its input to its outputs."""
 
     session: InferenceSession
     given: str
     outputs: list[str]
 
     def __call__(self, batch: Floats) -> tuple[Floats, ...]:
-        """Run it."""
+        """Return the outputs for one input."""
         raw: list[Any] = self.session.run(self.outputs, {self.given: batch})
         return tuple(raw)
 
 
 @contextmanager
 def process_cores_only() -> Iterator[None]:
-    """Give every session that is opened with default options one thread for each core this process may run on.
+    """Give every session that a library opens with default options one thread for each core of this process.
 
-    By default it gets one for each core of the machine, bound there: also to those that were kept from the process,
-    where somebody else may be measuring.
+    By default a session has a thread bound to every core of the machine, including cores reserved for measurements.
     """
     ort = library()
-    usual: Any = ort.SessionOptions
+    default: Any = ort.SessionOptions
 
-    class Options(usual):  # type: ignore[misc]
+    class Options(default):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.intra_op_num_threads = len(os.sched_getaffinity(0))
@@ -169,4 +171,9 @@ def process_cores_only() -> Iterator[None]:
     try:
         yield
     finally:
-        ort.SessionOptions = usual
+        ort.SessionOptions = default
+
+
+def onnx_part(detector: Detector, part: str, session: Any) -> OnnxPart:
+    """Return an ONNX Runtime session of one of a detector's files as a function."""
+    return OnnxPart(session, detector.part_input(part), list(detector.part_outputs(part)))

@@ -1,4 +1,4 @@
-"""ONNX Runtime (https://onnxruntime.ai): the portable runtime, fast on CPUs; on NVIDIA's GPUs by CUDA or TensorRT."""
+"""ONNX Runtime (https://onnxruntime.ai): portable, fast on CPUs, on NVIDIA GPUs by CUDA or TensorRT."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from paretune.runtimes.onnx_session import (
     check_interface,
     library,
     load_libraries,
+    onnx_part,
     open_session,
     part_file,
 )
@@ -39,13 +40,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 _PROVIDERS = {"cpu": PROVIDER, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
-"""Our word for a provider → ONNX Runtime's."""
+"""Value of the field ``provider`` → ONNX Runtime's name."""
 _SUFFIX = "_kernel_time"
-"""What its profiler puts after the name of a node."""
+"""Suffix of node names in its profile."""
 
 
 class OnnxRuntime(Runtime):
-    """ONNX Runtime, in the file's precision where the provider has it (INT8: CPU, TensorRT; fp16: GPU), or in fp32."""
+    """ONNX Runtime in the file's precision, if the provider has it (INT8: CPU, TensorRT; fp16: GPU), else in fp32."""
 
     name: ClassVar[str] = "onnxruntime"
     accepts: ClassVar[Format] = "onnx"
@@ -54,10 +55,10 @@ class OnnxRuntime(Runtime):
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu")
 
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
-    """What runs the operators: the CPU's own kernels, CUDA's, or TensorRT's and CUDA's for the rest; auto takes the one
-    of the target's device. cuda and tensorrt need the package onnxruntime-gpu; of these only tensorrt computes INT8."""
+    """Kernels that run the operators: the CPU's, CUDA's, or TensorRT's with CUDA's for the rest; auto chooses by the
+    target's device. cuda and tensorrt need the package onnxruntime-gpu; only tensorrt computes INT8 on a GPU."""
     precision: Literal["fp32", "fp16"] = "fp32"
-    """What layers that are not INT8 compute in; fp16 is for the provider tensorrt, which has no other."""
+    """Type that layers compute in, except INT8 ones; fp16 is for provider tensorrt, which supports no other."""
 
     @model_validator(mode="after")
     def _check_precision(self) -> OnnxRuntime:
@@ -67,21 +68,21 @@ class OnnxRuntime(Runtime):
 
     @property
     def own_device(self) -> Device:
-        """Return the device of the provider that it asks for."""
+        """Return the device of its provider."""
         return "cuda" if self.provider in {"cuda", "tensorrt"} else "cpu"
 
     def unsupported_reason(self, target: Target) -> str | None:
-        """Tell that there is no such provider, in this precision or here; for a CPU nothing is imported."""
+        """Return why the provider does not run here in this precision, or None; for a CPU nothing is imported."""
         return super().unsupported_reason(target) or self._provider_unsupported_reason(target)
 
     @property
     def signed_int8(self) -> bool:
-        """TensorRT does."""
+        """Whether the provider is TensorRT."""
         return self.provider == "tensorrt"
 
     def scheme_unsupported_reason(self, scheme: str, target: Target) -> str | None:
-        """CUDA's kernels are in float around pairs of QuantizeLinear and DequantizeLinear, which cost time besides."""
-        word = self._word(target)
+        """Return that the provider computes INT8 in float or needs fixed ranges, or None."""
+        word = self._provider_word(target)
         if word == "cuda" and scheme in ("int8", "int8_dynamic"):
             return (
                 f"onnxruntime's provider cuda computes {scheme} in float, or on the CPU, slower than without; "
@@ -90,16 +91,16 @@ class OnnxRuntime(Runtime):
         return NO_DYNAMIC if word == "tensorrt" and scheme == "int8_dynamic" else None
 
     def load(self, artefact: Artefact, target: Target) -> NetworkRunner:
-        """Load ``model.onnx`` with all graph optimizations and the target's threads.
+        """Return the network, loaded with all graph optimizations and the target's threads.
 
         Raises:
-            RuntimeError: another device, provider or number of threads than asked for, a file whose inputs and
-                outputs are not those of the detector, or one whose INT8 TensorRT does not read.
+            RuntimeError: device, provider or threads are not the requested ones, a file has other inputs or outputs
+                than the detector, or TensorRT does not read its INT8.
         """
         return self._loaded(artefact, target)
 
-    def counted(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
-        """Load it with ONNX Runtime's profiler on, which keeps every event in memory: for some hundred inferences."""
+    def load_timed(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
+        """Return the network, loaded with ONNX Runtime's profiler on, which holds all events in memory."""
         folder = scratch()
         loaded = self._loaded(artefact, target, Path(folder.name))
         return TimedRunner(loaded, _Nodes(loaded, folder, modules_of(artefact, loaded.detector)))
@@ -124,7 +125,7 @@ class OnnxRuntime(Runtime):
             session = self.session(artefact.file(part_file(name)), target, profile)
             inputs = [FileInput([p.name], tuple(p.shape), p.type == "tensor(float)") for p in session.get_inputs()]
             check_interface(detector, name, inputs, {port.name for port in session.get_outputs()}, size)
-            parts[name] = OnnxPart(session, detector.part_input(name), list(detector.part_outputs(name)))
+            parts[name] = onnx_part(detector, name, session)
         if self.provider == "tensorrt":
             make_room(private_folder("tensorrt"))
         facts: dict[str, str | int] = {
@@ -136,49 +137,49 @@ class OnnxRuntime(Runtime):
         return LoadedNetworks(detector, parts, size, facts | self._precisions(artefact, detector, target))
 
     def session(self, file: Path, target: Target, profile: Path | None = None) -> InferenceSession:
-        """Open one file on the provider and with the target's threads, both read back; see ``open_session``.
+        """Return a session of one file on the provider with the target's threads, both read back.
 
         Raises:
-            RuntimeError: it runs on something else, or holds INT8 that TensorRT does not read.
+            RuntimeError: provider or threads are not the requested ones, or TensorRT does not read the file's INT8.
         """
-        wanted = self._providers(target)
-        if _PROVIDERS["tensorrt"] in wanted:
+        requested = self._providers(target)
+        if _PROVIDERS["tensorrt"] in requested:
             check_tensorrt_integers(file)
-        session = open_session(file, target.threads, self._options(wanted, file), profile)
+        session = open_session(file, target.threads, self._options(requested, file), profile)
         threads, providers = session.get_session_options().intra_op_num_threads, session.get_providers()
-        if providers[0] != wanted[0] or threads != target.threads:
-            told = f"{', '.join(providers)} with {threads} threads"
-            raise RuntimeError(f"ONNX Runtime runs on {told}, not as asked for")
+        if providers[0] != requested[0] or threads != target.threads:
+            actual = f"{', '.join(providers)} with {threads} threads"
+            raise RuntimeError(f"ONNX Runtime runs on {actual}, not as asked for")
         return session
 
     def _precisions(self, artefact: Artefact, detector: Detector, target: Target) -> dict[str, str | int]:
-        """Return what its layers compute in, and what the files are made for where that is something else.
+        """Return the precision that layers compute in, and that of the files if it differs.
 
-        A CPU widens 16 bits before it computes; CUDA computes integers of such files in float.
+        A CPU converts 16-bit floats to 32 bits before it computes; CUDA computes INT8 in float.
         """
         made = {contents_of(artefact.file(part_file(name))).precision for name in detector.part_names}
         meant = next((kind for kind in ("int8", "fp16") if kind in made), self.precision)
-        computed = {"cpu": ("int8",), "cuda": ("fp16",), "tensorrt": ("int8", "fp16")}[self._word(target)]
-        found = next((kind for kind in ("int8", "fp16") if kind in made and kind in computed), self.precision)
-        told: dict[str, str | int] = {"precision": found}
-        return told if found == meant else {**told, "file": meant}
+        computed = {"cpu": ("int8",), "cuda": ("fp16",), "tensorrt": ("int8", "fp16")}[self._provider_word(target)]
+        actual = next((kind for kind in ("int8", "fp16") if kind in made and kind in computed), self.precision)
+        facts: dict[str, str | int] = {"precision": actual}
+        return facts if actual == meant else {**facts, "file": meant}
 
     def _providers(self, target: Target) -> list[str]:
         """Return ONNX Runtime's names of the providers for a target, best first.
 
         Raises:
-            RuntimeError: this ONNX Runtime has no such provider here, or it is for another device or precision.
+            RuntimeError: the provider is missing here, or does not support the device or the precision.
         """
         if problem := self._provider_unsupported_reason(target):
             raise RuntimeError(problem)
-        word = self._word(target)
+        word = self._provider_word(target)
         return [_PROVIDERS[word], *([_PROVIDERS["cuda"]] if word == "tensorrt" else [])]
 
-    def _word(self, target: Target) -> str:
+    def _provider_word(self, target: Target) -> str:
         return target.device if self.provider == "auto" else self.provider
 
     def _provider_unsupported_reason(self, target: Target) -> str | None:
-        word = self._word(target)
+        word = self._provider_word(target)
         if (word == "cpu") != (target.device == "cpu"):
             return f"onnxruntime: provider {word} does not run on {target.device}, the target's device"
         if word == "cpu":
@@ -191,34 +192,34 @@ class OnnxRuntime(Runtime):
         return f"onnxruntime: provider {word} needs {', '.join(missing)}: not found here" if missing else None
 
     def _options(self, providers: Sequence[str], file: Path) -> dict[str, dict[str, str]]:
-        """Return what each provider is told for a file; float32 on a GPU is not to be TF32, whose inputs have 10 bits.
+        """Return the options of each provider for a file; float32 on a GPU must not be TF32, whose inputs have 10 bits.
 
-        Each file has a folder of engines of its own: ONNX Runtime finds them by the names of file and tensors alone,
-        and would run another network's.
+        Each file has its own folder of engines: ONNX Runtime identifies engines by the names of file and tensors only,
+        and could otherwise run that of another network.
         """
-        found = {name: {"use_tf32": "0"} if name == _PROVIDERS["cuda"] else {} for name in providers}
-        if _PROVIDERS["tensorrt"] in found:
+        options = {name: {"use_tf32": "0"} if name == _PROVIDERS["cuda"] else {} for name in providers}
+        if _PROVIDERS["tensorrt"] in options:
             made = contents_of(file).precision
             cache = private_folder("tensorrt") / f"{sha256(file)}.{self.precision}.{library().__version__}"
             while not hold(cache):
                 cache.mkdir(exist_ok=True)
-            found[_PROVIDERS["tensorrt"]] = {
+            options[_PROVIDERS["tensorrt"]] = {
                 "trt_engine_cache_enable": "1",
                 "trt_engine_cache_path": str(cache),
                 "trt_fp16_enable": "1",
                 "trt_int8_enable": str(int(made == "int8")),
-                "trt_sparsity_enable": "1",  # for weights that are 2:4 as they are; none is made so
+                "trt_sparsity_enable": "1",  # only weights that already have pattern 2:4 are sparse
             }
-        return found
+        return options
 
 
 class _Nodes:
-    """What ONNX Runtime's profiler tells.
+    """Operators in the profiles of ONNX Runtime.
 
     Args:
         loaded: sessions that were opened with a profile.
-        folder: where they write it.
-        modules: of the files' nodes.
+        folder: temporary folder of the profiles.
+        modules: modules of the files' nodes, by part.
     """
 
     def __init__(
@@ -228,14 +229,14 @@ class _Nodes:
         self._skipped = dict.fromkeys(self._parts, 0)
 
     def reset(self, calls: Mapping[str, int]) -> None:
-        """Note how many runs of each part are not to be counted."""
+        """Note the number of runs of each part to skip."""
         self._skipped = dict(calls)
 
-    def operators(self, calls: Mapping[str, int]) -> list[Operator]:  # noqa: ARG002 - the events tell
-        """End the profiles and return their events."""
-        found = []
+    def operators(self, calls: Mapping[str, int]) -> list[Operator]:  # noqa: ARG002 - the events count them
+        """Return the operators of the profiles, which end here."""
+        operators = []
         for part, loaded in self._parts.items():
-            assert isinstance(loaded, OnnxPart)  # noqa: S101 - we have made them
+            assert isinstance(loaded, OnnxPart)  # noqa: S101 - loaded by this module
             events = json.loads(Path(loaded.session.end_profiling()).read_text())
             runs = sorted(event["ts"] for event in events if event["name"] == "model_run")[self._skipped[part] :]
             nodes = [event for event in events if event["cat"] == "Node" and runs and event["ts"] >= runs[0]]
@@ -243,10 +244,10 @@ class _Nodes:
             modules = self._modules[part].of({name: (kind, [name]) for name, kind in kinds.items()})
             for event in nodes:
                 name = event["name"].removesuffix(_SUFFIX)
-                found.append(Operator(part, name, kinds[name], modules.get(name), event["dur"] / 1e3))
+                operators.append(Operator(part, name, kinds[name], modules.get(name), event["dur"] / 1e3))
         self._folder.cleanup()
-        return found
+        return operators
 
     def trace(self, file: Path) -> bool:  # noqa: ARG002 - the interface
-        """None: its own events would be one, but they tell less than the table."""
+        """Return False: the profile's timeline would show less than the table of operators."""
         return False

@@ -1,4 +1,4 @@
-"""OpenVINO (https://docs.openvino.ai): the fastest runtime on most x86 CPUs, reads ONNX files."""
+"""OpenVINO (https://docs.openvino.ai): the fastest runtime on most x86 CPUs; it reads ONNX files."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 _ASKED: dict[str, str] = {"fp32": "f32", "bf16": "bf16"}
-"""Our word for a precision → OpenVINO's."""
+"""Name of a precision → OpenVINO's name."""
 _HEAVY = ("Convolution", "GroupConvolution", "Deconvolution", "FullyConnected", "MatMul")
-"""Layers whose precision decides."""
+"""Types of the layers whose precision is reported."""
 
 
 class OpenVino(Runtime):
-    """OpenVINO on the CPU: float32 or bfloat16, and INT8 for the layers that `quantize` has made so."""
+    """OpenVINO on the CPU in float32 or bfloat16, with INT8 layers where `quantize` has made them."""
 
     name: ClassVar[str] = "openvino"
     accepts: ClassVar[Format] = "onnx"
@@ -41,10 +41,10 @@ class OpenVino(Runtime):
     libraries: ClassVar[tuple[str, ...]] = ("openvino",)
 
     precision: Literal["fp32", "bf16"] = "fp32"
-    """What layers that are not INT8 compute in. OpenVINO's own default is bfloat16 where the CPU has it."""
+    """Type that layers compute in, except INT8 ones. OpenVINO's own default is bfloat16 if the CPU supports it."""
 
     def unsupported_reason(self, target: Target) -> str | None:
-        """Tell that the CPU does not compute bfloat16: OpenVINO would take float32, or imitate it and be slower."""
+        """Return that the CPU lacks bfloat16, for which OpenVINO would use float32 or a slow emulation, or None."""
         if self.precision == "bf16" and not cpu_has_bfloat16():
             return (
                 "openvino: this CPU does not compute bfloat16 (AVX-512 BF16 or AMX is needed), precision fp32 it does"
@@ -52,20 +52,16 @@ class OpenVino(Runtime):
         return super().unsupported_reason(target)
 
     def load(self, artefact: Artefact, target: Target) -> NetworkRunner:
-        """Compile every file of the artefact for the target's threads and this precision.
+        """Return the network, with every file compiled for the target's threads and this precision.
 
         Raises:
-            RuntimeError: another device, precision (a CPU without bfloat16 computes in float32) or number of
-                threads than asked for, or a file whose inputs and outputs are not those of the detector.
+            RuntimeError: device, threads or precision are not the requested ones (a CPU without bfloat16 computes in
+                float32), or a file has other inputs or outputs than the detector.
         """
-        if target.device not in self.devices:
-            raise RuntimeError(Runtime.unsupported_reason(self, target))
         return self._loaded(artefact, target)
 
-    def counted(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
-        """Compile it with OpenVINO's counters on, which are nearly free."""
-        if target.device not in self.devices:
-            raise RuntimeError(Runtime.unsupported_reason(self, target))
+    def load_timed(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
+        """Return the network, compiled with OpenVINO's counters on, which hardly slow it down."""
         loaded = self._loaded(artefact, target, count=True)
         return TimedRunner(loaded, _Nodes(loaded, modules_of(artefact, loaded.detector)))
 
@@ -82,11 +78,13 @@ class OpenVino(Runtime):
         yield lambda: request.infer([images], share_inputs=True)
 
     def _loaded(self, artefact: Artefact, target: Target, *, count: bool = False) -> LoadedNetworks:
+        if target.device not in self.devices:
+            raise RuntimeError(Runtime.unsupported_reason(self, target))
         detector: Detector = parse_plugin(artefact.detector, DETECTORS)
         size, parts, kinds = artefact.input_size, {}, set()
         for name in detector.part_names:
             compiled = compile_file(artefact.file(part_file(name)), target.threads, self.precision, count=count)
-            # a cast that was folded away leaves its name to the port too
+            # a folded cast adds its name to the port
             inputs = [
                 FileInput(
                     port.get_names(),
@@ -124,63 +122,63 @@ def compile_file(file: Path, threads: int, precision: str, *, count: bool = Fals
 
     Args:
         file: ONNX.
-        threads: of the one stream.
+        threads: of the only stream.
         precision: ``fp32`` or ``bf16``.
         count: whether every operator is timed.
 
     Raises:
-        RuntimeError: the file cannot be compiled, or the number of threads that is read back is another.
+        RuntimeError: the file cannot be compiled, or OpenVINO runs another number of threads.
     """
-    wanted: dict[str, Any] = {
+    properties: dict[str, Any] = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
-        "ENABLE_CPU_PINNING": False,  # which core is the measuring's business
+        "ENABLE_CPU_PINNING": False,  # the measuring process chooses the cores
         "INFERENCE_PRECISION_HINT": _ASKED[precision],
         "PERF_COUNT": count,
     }
-    compiled = library().Core().compile_model(str(file), "CPU", {key: str(value) for key, value in wanted.items()})
-    read = compiled.get_property("INFERENCE_NUM_THREADS")
-    if read != threads:
-        raise RuntimeError(f"OpenVINO runs {read} threads, not {threads}")
+    compiled = library().Core().compile_model(str(file), "CPU", {key: str(value) for key, value in properties.items()})
+    actual = compiled.get_property("INFERENCE_NUM_THREADS")
+    if actual != threads:
+        raise RuntimeError(f"OpenVINO runs {actual} threads, not {threads}")
     return compiled
 
 
 def executed(compiled: CompiledModel) -> set[str]:
-    """Return the precisions that convolutions and matrix products of a compiled file really compute in."""
+    """Return the precisions that convolutions and matrix products of a compiled file compute in."""
     names = {"f32": "fp32", "i8": "int8", "u8": "int8", "f16": "fp16"}
-    told = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
-    heavy = [info for info in told if info["layerType"].astype(str) in _HEAVY]
+    infos = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    heavy = [info for info in infos if info["layerType"].astype(str) in _HEAVY]
     kinds = {info["runtimePrecision"].astype(str).lower() for info in heavy}
     return {names.get(kind, kind) for kind in kinds}
 
 
 @dataclass(frozen=True)
 class OpenVinoPart:
-    """A compiled file: input → outputs."""
+    """A compiled file as a function from its input to its outputs."""
 
     request: Any
     outputs: tuple[str, ...]
 
     def __call__(self, batch: Floats) -> tuple[Floats, ...]:
-        """Run it; the outputs are copied out of OpenVINO's buffers, which the next inference fills again.
+        """Return the outputs, copied out of OpenVINO's buffers, which the next inference overwrites.
 
-        Arguments of ``infer`` itself cost 0.06 ms more: a twentieth of a small network.
+        Inputs as arguments of ``infer`` cost 0.06 ms more, a twentieth of a small network.
         """
         from openvino import Tensor
 
-        batch = np.ascontiguousarray(batch)  # a name of its own: the request does not keep the memory alive
+        batch = np.ascontiguousarray(batch)  # kept in a variable: the request does not hold the memory
         self.request.set_input_tensor(Tensor(batch, shared_memory=True))
         self.request.infer(share_outputs=True)
         return tuple(self.request.get_tensor(name).data.copy() for name in self.outputs)
 
 
 class _Nodes:
-    """What OpenVINO's counters tell.
+    """Operators timed by OpenVINO's counters.
 
     Args:
-        loaded: compiled to be counted.
-        modules: of the files' nodes.
+        loaded: networks compiled with counters.
+        modules: modules of the files' nodes, by part.
     """
 
     def __init__(self, loaded: LoadedNetworks, modules: Mapping[str, ModuleNames]) -> None:
@@ -190,32 +188,32 @@ class _Nodes:
         self._calls = dict.fromkeys(self._requests, 0)
 
     def reset(self, calls: Mapping[str, int]) -> None:
-        """Note what the counters say now."""
+        """Note the current values of the counters."""
         self._before = {part: self._totals(part, calls[part]) for part in self._requests}
 
     def operators(self, calls: Mapping[str, int]) -> Iterator[Operator]:
-        """Tell what the counters have gained since; a fused node is its module's that has the weights."""
+        """Yield the operators with the increase of their counters; a fused node belongs to the module with weights."""
         for part, request in self._requests.items():
             compiled, modules = request.get_compiled_model(), self._modules[part]
             fused = {node.get_friendly_name(): _originals(node) for node in compiled.get_runtime_model().get_ops()}
             ran = [node for node in request.get_profiling_info() if node.status == node.Status.EXECUTED]
-            found = modules.of({n.node_name: (n.node_type, fused.get(n.node_name, [n.node_name])) for n in ran})
+            known = modules.of({n.node_name: (n.node_type, fused.get(n.node_name, [n.node_name])) for n in ran})
             totals, before = self._totals(part, calls[part]), self._before[part]
             for node in ran:
                 name = node.node_name
                 gained = max(0.0, totals[name] - before.get(name, 0.0))
-                yield Operator(part, name, node.node_type, found.get(name), gained)
+                yield Operator(part, name, node.node_type, known.get(name), gained)
 
     def trace(self, file: Path) -> bool:  # noqa: ARG002 - the interface
-        """None: the counters know no order."""
+        """Return False: the counters have no order in time."""
         return False
 
     def _totals(self, part: str, calls: int) -> dict[str, float]:
-        """Return the milliseconds of every node in all calls: its counter is their mean, in whole microseconds."""
-        told = self._requests[part].get_profiling_info() if calls else []
-        return {node.node_name: calls * node.real_time.total_seconds() * 1e3 for node in told}
+        """Return the milliseconds of every node in all calls, from its counter, the mean in whole microseconds."""
+        infos = self._requests[part].get_profiling_info() if calls else []
+        return {info.node_name: calls * info.real_time.total_seconds() * 1e3 for info in infos}
 
 
 def _originals(node: Any) -> list[str]:
-    """Return the names of a file's nodes that a node which really runs was made of."""
+    """Return the names of the file's nodes that an executed node was made of."""
     return [name for name in node.get_rt_info()["originalLayersNames"].astype(str).split(",") if name]

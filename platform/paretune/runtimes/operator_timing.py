@@ -1,4 +1,4 @@
-"""Operators timed one by one: what the runtimes' own profilers share."""
+"""Timing of single operators: the common part of the runtimes' profilers."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ if TYPE_CHECKING:
     from torch import nn
 
 SCOPE = "::"
-"""What stands in the name of an exported node between the module it came from and its own name."""
+"""Separator between module and node in the name of an exported node."""
 SAME_VALUE = ("DequantizeLinear", "QuantizeLinear", "Cast", "Reshape", "Transpose", "Identity")
-"""Operators that only write a parameter otherwise."""
+"""Operators that only change the form of a parameter."""
 _HEAVY = ("conv", "gemm", "matmul", "fullyconnected")
-"""What the names of operators with weights hold, in files and in runtimes."""
+"""Words in the types of operators with weights, in files and in runtimes."""
 _BEFORE = re.compile(r"^(?:dq_output|q_output|scale|zero_point)_")
 _AFTER = re.compile(r"\.(?:float|restored)(?:\..*)?$")
-"""What quantizers put around the name of a parameter."""
+"""Suffixes that quantizers add to the name of a parameter; ``_BEFORE`` has their prefixes."""
 _ADDED = re.compile(r"(?:_nchwc|_token_\d+|/.*)$")
-"""What runtimes put after the name of a node that they have changed."""
+"""Suffixes that runtimes add to the name of a node that they have changed."""
 
 
 class OperatorProfiler(Protocol):
-    """A runtime's profiler; ``calls`` is how often each part has been called so far."""
+    """A runtime's profiler; ``calls`` is the number of calls of each part so far."""
 
     def reset(self, calls: Mapping[str, int]) -> None:
-        """Forget what ran so far."""
+        """Discard all times so far."""
 
     def operators(self, calls: Mapping[str, int]) -> Iterable[Operator]:
-        """End, and tell what ran since then: any number of entries for a node, whose ms add up."""
+        """Return the operators since the reset and end the profile; entries of one node are added up later."""
 
     def trace(self, file: Path) -> bool:
-        """Write when what ran; return whether that is known."""
+        """Write a timeline, and return whether there is one."""
 
 
 @dataclass
 class _Clock:
-    """A part whose calls are counted and timed."""
+    """A part of a detector that counts and times its calls."""
 
     part: Callable[[Floats], tuple[Floats, ...]]
     calls: int = 0
@@ -60,10 +60,10 @@ class _Clock:
 
 
 class TimedRunner:
-    """A core whose operators are timed (``base.Counted``).
+    """A loaded network whose operators are timed (``base.TimedNetworkRunner``).
 
     Args:
-        core: loaded with its runtime's profiler on.
+        core: network, loaded with its runtime's profiler on.
         counter: the profiler.
     """
 
@@ -77,16 +77,16 @@ class TimedRunner:
 
     @property
     def facts(self) -> dict[str, str | int]:
-        """What really runs."""
+        """Facts read back from the runtime."""
         return self._core.facts
 
     @property
     def parts(self) -> Mapping[str, Callable[[Floats], tuple[Floats, ...]]]:
-        """The networks."""
+        """The detector's loaded networks by name."""
         return self._core.parts
 
     def __call__(self, batch: Floats) -> tuple[Floats, ...]:
-        """Run all of them."""
+        """Return the raw maps of one batch."""
         start = time.perf_counter_ns()
         raw = self._core(batch)
         self._ns += time.perf_counter_ns() - start
@@ -94,14 +94,14 @@ class TimedRunner:
         return raw
 
     def reset(self) -> None:
-        """Forget what ran so far."""
+        """Discard all times so far."""
         self._counter.reset({name: clock.calls for name, clock in self._clocks.items()})
         self._calls = self._ns = 0
         for clock in self._clocks.values():
             clock.ns = 0
 
     def operators(self) -> list[Operator]:
-        """Tell what ran since the core was made, or reset; the longest first."""
+        """Return the operators since creation or reset, the longest first."""
         totals: dict[Operator, float] = {}
         for operator in self._counter.operators({name: clock.calls for name, clock in self._clocks.items()}):
             node = replace(operator, ms=0.0)
@@ -109,53 +109,53 @@ class TimedRunner:
         if len(self._clocks) > 1:
             inside = sum(clock.ns for clock in self._clocks.values())
             totals[Operator(BETWEEN, "on the host", ON_THE_HOST, None, 0.0)] = (self._ns - inside) / 1e6
-        found = [replace(node, ms=total / self._calls) for node, total in totals.items() if self._calls]
-        return sorted(found, key=lambda operator: -operator.ms)
+        means = [replace(node, ms=total / self._calls) for node, total in totals.items() if self._calls]
+        return sorted(means, key=lambda operator: -operator.ms)
 
     def trace(self, file: Path) -> bool:
-        """Write when what ran."""
+        """Write a timeline, and return whether there is one."""
         return self._counter.trace(file)
 
 
 @dataclass(frozen=True)
 class ModuleNames:
-    """Which module of the network a node of a file came from."""
+    """Modules of the network that the nodes of a file came from."""
 
     known: Mapping[str, str]
-    """Name of a node, or of its output → the module."""
+    """Name of a node or of its output → its module."""
     sources: Mapping[str, frozenset[str]]
-    """The same → the modules of the layers with weights that come last on every path to it, its own included."""
+    """Name of a node or output → modules of the last layers with weights on all paths to it, including its own."""
     roots: Mapping[str, str] = field(default_factory=dict)
-    """Module of the part that was exported → the same in the network, where they differ."""
+    """Module's name in the exported part → its name in the network, where they differ."""
 
     def of(self, nodes: Mapping[str, tuple[str, Sequence[str]]]) -> dict[str, str]:
-        """Find the modules of all nodes that really run.
+        """Return the known modules of executed nodes.
 
-        A convolution that was fused with what follows may bear the name of that: then it is the one before it that
-        no other node is.
+        A convolution that was fused with its successors may have the name of one of them; its module is then the
+        candidate before it that no other node has.
 
         Args:
-            nodes: by the runtime's name, each its kind and what it was made of, in the file's names or the runtime's.
+            nodes: name in the runtime → type of the node, and names of the nodes it was made of.
 
         Returns:
-            The module of each of them that it is known of.
+            Name in the runtime → module, for the nodes whose module is known.
         """
-        found: dict[str, str] = {}
+        modules: dict[str, str] = {}
         heavy = {name: self._layers(made_of) for name, (kind, made_of) in nodes.items() if _is_heavy(kind)}
         claimed: set[str] = set()
-        for _ in heavy:  # as often as one may settle another
+        for _ in heavy:  # each round may settle further nodes
             for name, candidates in heavy.items():
                 left = candidates if len(candidates) == 1 else candidates - claimed
-                if name not in found and len(left) == 1:
-                    (found[name],) = left
-            claimed = set(found.values())
+                if name not in modules and len(left) == 1:
+                    (modules[name],) = left
+            claimed = set(modules.values())
         for name, (_, made_of) in nodes.items():
             if name not in heavy and (module := next(filter(None, map(self._module, made_of)), "")):
-                found[name] = module
-        return {name: self._in_network(module) for name, module in found.items()}
+                modules[name] = module
+        return {name: self._in_network(module) for name, module in modules.items()}
 
     def _layers(self, made_of: Sequence[str]) -> frozenset[str]:
-        """Return the layers with weights that a fused node may be."""
+        """Return the modules with weights that a fused node may come from."""
         sets = [self.sources.get(name) or self.sources.get(plain(name)) or frozenset() for name in made_of]
         return next((some for some in sets if len(some) == 1), frozenset().union(*sets))
 
@@ -163,7 +163,7 @@ class ModuleNames:
         return self.known.get(name) or self.known.get(plain(name)) or scope_of(plain(name))
 
     def _in_network(self, module: str) -> str:
-        """Put the network's own name of the longest part of a name in its place."""
+        """Return a module's name in the network, by the longest known prefix of its name."""
         start = module
         while start and start not in self.roots:
             start = start.rpartition(".")[0]
@@ -171,24 +171,24 @@ class ModuleNames:
 
 
 def modules_of(artefact: Artefact, detector: Detector) -> dict[str, ModuleNames]:
-    """Return the modules of the nodes of each of an artefact's ONNX files, by part."""
+    """Return the modules of the nodes in an artefact's ONNX files, by part."""
     import onnx
 
     from paretune.runtimes.onnx_session import part_file
 
     roots = _roots(detector, len(artefact.classes)) if len(detector.part_names) > 1 else {}
-    found = {}
+    modules = {}
     for part in detector.part_names:
         graph = onnx.load(artefact.file(part_file(part))).graph
-        found[part] = ModuleNames(*nodes_of(graph), roots.get(part, {}))
-    return found
+        modules[part] = ModuleNames(*nodes_of(graph), roots.get(part, {}))
+    return modules
 
 
 def nodes_of(graph: Any) -> tuple[dict[str, str], dict[str, frozenset[str]]]:
-    """Return ``Modules.known`` and ``Modules.sources`` of an ``onnx.GraphProto``.
+    """Return ``ModuleNames.known`` and ``ModuleNames.sources`` of an ``onnx.GraphProto``.
 
-    The module of a node is that of the parameters that it uses, which have kept their names in one form or another;
-    else the one that ``compression.export`` has put before its name.
+    The module of a node is that of its parameters, whose names survive with prefixes and suffixes; otherwise the one
+    that ``compression.export`` has put before the node's name.
     """
     owners = {tensor.name: owner for tensor in graph.initializer if (owner := owner_of(tensor.name))}
     known: dict[str, str] = {}
@@ -209,28 +209,28 @@ def nodes_of(graph: Any) -> tuple[dict[str, str], dict[str, frozenset[str]]]:
 
 
 def _is_heavy(kind: str) -> bool:
-    """Tell of an operator, in a file's or a runtime's word, whether it is one with weights."""
+    """Return whether an operator has weights, by its type in a file or a runtime."""
     return any(word in kind.lower() for word in _HEAVY)
 
 
 def plain(node: str) -> str:
-    """Return a node's name without what a runtime has put around it."""
+    """Return a node's name without the additions of a runtime."""
     return _ADDED.sub("", node.removeprefix("fused "))
 
 
 def scope_of(node: str) -> str:
-    """Return the module that stands before the name of an exported node, "" where none does."""
+    """Return the module in the name of an exported node, or an empty string."""
     before, mark, _ = node.partition(SCOPE)
     return before if mark else ""
 
 
 def owner_of(parameter: str) -> str:
-    """Return the module of a parameter by its name in a file, "" where there is none."""
+    """Return the module of a parameter by its name in a file, or an empty string."""
     return _AFTER.sub("", _BEFORE.sub("", parameter)).rpartition(".")[0]
 
 
 def _roots(detector: Detector, classes: int) -> dict[str, dict[str, str]]:
-    """Return for each part how its modules are called in the whole network."""
+    """Return, by part, the names of its modules → their names in the network."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -239,11 +239,11 @@ def _roots(detector: Detector, classes: int) -> dict[str, dict[str, str]]:
 
 
 def inside(part: nn.Module, network: nn.Module) -> dict[str, str]:
-    """Return the names of modules in a part → their names in the network that it is a part of."""
+    """Return the names of a part's modules → their names in the network."""
     names = {id(module): name for name, module in network.named_modules()}
     return {name: names[id(module)] for name, module in part.named_modules() if name and id(module) in names}
 
 
 def numbered(name: str, number: int) -> str:
-    """Name one of several calls of a kernel in an inference, by its order."""
+    """Return the name of one of several calls of a kernel in an inference, by its order."""
     return name if number == 1 else f"{name} {number}"

@@ -1,6 +1,6 @@
-"""Torch's profiler: operators of a network as they are called, and the kernels they start on a GPU.
+"""Torch's profiler: operators of a network as they are called, and the kernels that they start on a GPU.
 
-What it tells is attributed to the module that was running, which hooks before and after each of them say.
+Hooks around every module open a profiler range, so that operators can be attributed to the running module.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 RANGE = "paretune module "
-"""How the name of a range in a trace begins that stands for a module; no operator's name has a space."""
+"""First words in the name of a module's range; operator names have no spaces."""
 _PART = "paretune part "
-"""The same for one of a detector's networks."""
+"""First words in the name of the range of one of a detector's networks."""
 
 
 def mark_modules(network: nn.Module) -> None:
-    """Let every module but the network itself be a range while it runs; for as long as the network lives."""
+    """Add hooks to every module of a network except itself that open a profiler range while it runs."""
     from torch.profiler import record_function
 
     for name, module in network.named_modules():
@@ -47,7 +47,7 @@ def mark_modules(network: nn.Module) -> None:
 
 
 def marked(name: str, run: Callable[[Floats], tuple[Floats, ...]]) -> Callable[[Floats], tuple[Floats, ...]]:
-    """Let one of a detector's networks be a range while it runs."""
+    """Return one of a detector's networks with a profiler range around every call."""
     from torch.profiler import record_function
 
     def ranged(batch: Floats) -> tuple[Floats, ...]:
@@ -58,23 +58,23 @@ def marked(name: str, run: Callable[[Floats], tuple[Floats, ...]]) -> Callable[[
 
 
 def parts_of(detector: Detector, network: nn.Module) -> dict[str, str]:
-    """Return the part that each module of a network belongs to: the smallest that holds it."""
-    found: dict[str, str] = {}
+    """Return the part that each module of a network belongs to, the smallest that contains it."""
+    owners: dict[str, str] = {}
     modules = {part: inside(module, network) for part, module in detector.part_modules(network).items()}
     for part in sorted(modules, key=lambda part: -len(modules[part])):
-        found |= dict.fromkeys(modules[part].values(), part)
-    return found
+        owners |= dict.fromkeys(modules[part].values(), part)
+    return owners
 
 
 class TorchProfile:
-    """What torch's profiler tells. There is one in a process: it runs from here on until ``operators`` is asked.
+    """Operators in the profile of torch, which runs from creation to ``operators``; a process can have only one.
 
     Args:
-        device: ``cpu``, or ``cuda``: then times are those of kernels.
-        parts: the detector's networks.
-        of_modules: the part of each module, for a network that is run as a whole.
-        of_kernels: for a compiled network, whose kernels stand for themselves, not for the operators that started them:
-            part → kernel, numbered → module, of those that are known.
+        device: ``cpu``, or ``cuda`` for the times of kernels.
+        parts: names of the detector's networks.
+        of_modules: part of each module, for a network that runs as a whole.
+        of_kernels: for a compiled network, whose kernels are listed instead of the operators that started them:
+            part → numbered name of a kernel → module, where it is known.
     """
 
     def __init__(
@@ -97,12 +97,12 @@ class TorchProfile:
         return started
 
     def reset(self, calls: Mapping[str, int]) -> None:  # noqa: ARG002 - the interface
-        """Start anew."""
+        """Discard all times so far."""
         self._profile.stop()
         self._profile = self._started()
 
     def operators(self, calls: Mapping[str, int]) -> Iterator[Operator]:  # noqa: ARG002 - the interface
-        """Stop, and tell each operator that a module or a compiled program has called, with all that this called."""
+        """Yield the operators called by a module or a compiled program, each with everything that it called."""
         self._profile.stop()
         numbers: dict[int, int] = {}
         met: Counter[tuple[int, str]] = Counter()
@@ -110,7 +110,7 @@ class TorchProfile:
             if event.device_type.name != "CPU" or _is_range(event.name):
                 continue
             outer, module, part = _place(event)
-            if self._by_kernel and outer.id not in numbers:  # the calls of one inference are told apart by their order
+            if self._by_kernel and outer.id not in numbers:  # calls of one inference differ by their order
                 place = (0 if part is None else part.id, outer.name)
                 met[place] += 1
                 numbers[outer.id] = met[place]
@@ -125,27 +125,28 @@ class TorchProfile:
                 yield Operator(where, known, kind, module, kernel.duration / 1e3)
 
     def trace(self, file: Path) -> bool:
-        """Write all that was seen."""
+        """Write the timeline of all events, and return True."""
         self._profile.export_chrome_trace(str(file))
         return True
 
     def _part(self, module: str | None, part: Any) -> str:
-        """Return the part that an event belongs to, by the range it lies in, else by its module."""
+        """Return the part that an event belongs to, by its range or else by its module."""
         if part is not None:
             return str(part.name.removeprefix(_PART))
         return self._of_modules.get(module or "", self._parts[0] if len(self._parts) == 1 else BETWEEN)
 
 
 def _is_range(name: str) -> bool:
-    """Tell the ranges of ours and of torch's compiler, whose names have spaces, from operators and kernels.
+    """Return whether a name is that of a range, not of an operator or kernel.
 
-    A program that was compiled ahead of time runs in a range of its own.
+    Ranges of this module and of torch's compiler have spaces in their names; programs compiled ahead of time have a
+    range of their own.
     """
     return name.startswith("AOTIModel") or " " in name
 
 
 def _place(event: Any) -> tuple[Any, str | None, Any]:
-    """Return the outermost operator that an event lies in, the innermost module, and the range of its part."""
+    """Return the outermost operator around an event, the innermost module, and the range of its part."""
     outer, module, part = event, None, None
     while event is not None:
         if event.name.startswith(_PART):
@@ -159,5 +160,5 @@ def _place(event: Any) -> tuple[Any, str | None, Any]:
 
 
 def _kind(name: str) -> str:
-    """Return what an operator or kernel computes: its name without namespace, graph, device and number."""
+    """Return the type of an operator or kernel: its name without namespace, graph, device and number."""
     return re.sub(r"^graph_\d+_|^aoti_torch_c(pu|uda)_|_\d+$", "", name.rpartition("::")[2])

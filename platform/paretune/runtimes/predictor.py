@@ -1,4 +1,4 @@
-"""Predictor: a loaded artefact, from an image to boxes. What is evaluated is what is measured."""
+"""Predictor: a loaded artefact that turns an image into boxes, for evaluation and measurement alike."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from paretune.storage.artefact import MANIFEST, Artefact, read_artefact
 
 @dataclass(frozen=True)
 class Predictor:
-    """The three stages of one inference, callable apart so that they can be timed apart."""
+    """The three stages of one inference, separate functions so that they can be timed separately."""
 
     artefact: Artefact
     detector: Detector
@@ -33,54 +33,54 @@ class Predictor:
 
     @cached_property
     def preprocessing(self) -> Preprocess:
-        """What the artefact tells, as it was evaluated; the detector's where an older Paretune told nothing."""
-        told = self.artefact.preprocessing
-        return self.detector.preprocess if told is None else Preprocess.parse(told)
+        """Preprocessing in the artefact's manifest; the detector's if an older Paretune wrote none."""
+        written = self.artefact.preprocessing
+        return self.detector.preprocess if written is None else Preprocess.parse(written)
 
     @property
     def facts(self) -> dict[str, str | int]:
-        """What really runs, read back from the runtime."""
+        """Facts read back from the runtime: version, device, threads, precision."""
         return self.core.facts
 
     @property
     def most_boxes(self) -> int:
-        """Return the most boxes that it finds in an image: an image with as many may hold more objects."""
+        """Return the largest number of boxes in an image; an image with as many may contain more objects."""
         return int(min(self.artefact.thresholds.detections, self.detector.most_boxes))
 
     def preprocess(self, image: Image) -> tuple[Floats, Placement]:
-        """Image (H, W, 3) uint8 RGB → network input (1, 3, H, W) float32, and where the image lies in it."""
+        """Return the network input (1, 3, H, W) float32 of an image (H, W, 3) uint8 RGB, and its placement."""
         planes, placement = self.preprocessing(image, self.artefact.input_size)
         return planes[None], placement
 
     def postprocess(self, raw: tuple[Floats, ...], placement: Placement) -> Detections:
-        """Raw maps of one image → detections in pixels of the image."""
+        """Return the detections in the raw maps of one image, in pixels of the image."""
         artefact = self.artefact
-        (found,) = self.detector.decode(raw, artefact.input_size, artefact.thresholds)
-        return Detections(placement.to_image(found.boxes), found.scores, found.labels)
+        (detections,) = self.detector.decode(raw, artefact.input_size, artefact.thresholds)
+        return Detections(placement.to_image(detections.boxes), detections.scores, detections.labels)
 
     def __call__(self, image: Image) -> Detections:
-        """Image → detections."""
+        """Return the detections in an image (H, W, 3) uint8 RGB."""
         batch, placement = self.preprocess(image)
         return self.postprocess(self.core(batch), placement)
 
 
 def load_predictor(folder: Path, target: Target) -> Predictor:
-    """Load an artefact on the runtime it names, with the target's threads.
+    """Return the predictor of an artefact, loaded by its runtime with the target's threads.
 
     Raises:
         UserError: the artefact is damaged, its runtime is not installed or of a version that does not read it, or
-            what would really run is not what was asked for.
+            device, threads or precision are not the requested ones.
     """
     artefact, detector, runtime = _opened(folder)
     try:
         core = runtime.load(artefact, target)
     except UserError:
         raise
-    except Exception as error:  # each library has errors of its own; artefacts travel, and no two machines are alike
+    except Exception as error:  # every library raises its own errors
         here = [(name, getattr(sys.modules.get(name), "__version__", "")) for name in runtime.libraries]
         versions = "".join(f" ({name} {version})" for name, version in here if version)
-        said = " ".join(str(error).split())
-        raise UserError(f"{folder}: {runtime.name} does not run it here{versions}: {said}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder}: {runtime.name} does not run it here{versions}: {reason}") from error
     return Predictor(artefact, detector, core)
 
 
@@ -88,25 +88,25 @@ def device_of(folder: Path) -> Device:
     """Return the device that an artefact's runtime needs.
 
     Raises:
-        UserError: no artefact there, or its runtime is unknown.
+        UserError: the folder has no artefact, or its runtime is unknown.
     """
     artefact = read_artefact(folder, files=False)
     runtime: Runtime = _plugin(artefact, "runtime", artefact.runtime, RUNTIMES)
     return runtime.own_device
 
 
-def load_counted(folder: Path, target: Target) -> Predictor:
-    """Load an artefact as ``load_predictor`` does; its core is a ``Counted`` one.
+def load_timed(folder: Path, target: Target) -> Predictor:
+    """Return the predictor of an artefact whose operators are timed.
 
     Raises:
-        NotImplementedError: the runtime does not tell what its operators cost.
+        NotImplementedError: the runtime does not time its operators.
     """
     artefact, detector, runtime = _opened(folder)
-    return Predictor(artefact, detector, runtime.counted(artefact, target))
+    return Predictor(artefact, detector, runtime.load_timed(artefact, target))
 
 
 def check_loadable(folder: Path, target: Target) -> Artefact:
-    """Read an artefact, and refuse what is known without loading it to run on no such target here.
+    """Return an artefact after the checks on its runtime and target that need no loading.
 
     Raises:
         UserError: the artefact is damaged, or its runtime is not installed or does not run on the target.
@@ -118,10 +118,10 @@ def check_loadable(folder: Path, target: Target) -> Artefact:
 
 
 def _opened(folder: Path) -> tuple[Artefact, Detector, Runtime]:
-    """Read an artefact's manifest.
+    """Return an artefact with its detector and runtime.
 
     Raises:
-        UserError: the artefact is damaged, preprocesses as this Paretune does not, or its runtime is not installed.
+        UserError: the artefact is damaged, this Paretune lacks its preprocessing, or its runtime is not installed.
     """
     artefact = read_artefact(folder)
     detector: Detector = _plugin(artefact, "detector", artefact.detector, DETECTORS)
@@ -131,9 +131,9 @@ def _opened(folder: Path) -> tuple[Artefact, Detector, Runtime]:
     try:
         Preprocess.parse(artefact.preprocessing or detector.preprocess.tree())
     except (AttributeError, ValueError) as error:
-        said = " ".join(str(error).split())
-        told = f"{folder / MANIFEST}: preprocesses images as this Paretune, {__version__}, does not"
-        raise UserError(f"{told} (a newer one made it): {said}") from error
+        reason = " ".join(str(error).split())
+        problem = f"{folder / MANIFEST}: preprocesses images as this Paretune, {__version__}, does not"
+        raise UserError(f"{problem} (a newer one made it): {reason}") from error
     return artefact, detector, runtime
 
 
@@ -141,13 +141,12 @@ def _plugin(artefact: Artefact, what: str, written: dict[str, Any], table: Regis
     """Return the plug-in that a manifest names.
 
     Raises:
-        UserError: there is none of that name, or with such fields.
+        UserError: the plug-in is unknown, or does not have these fields.
     """
     try:
         return parse_plugin(written, table)
     except ValidationError as error:
-        said = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UserError(f"{artefact.folder / MANIFEST}: {what}: {said}") from error
+        reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UserError(f"{artefact.folder / MANIFEST}: {what}: {reasons}") from error
     except PydanticCustomError as error:
-        said = error.message()
-        raise UserError(f"{artefact.folder / MANIFEST}: {what}: {said}") from error
+        raise UserError(f"{artefact.folder / MANIFEST}: {what}: {error.message()}") from error

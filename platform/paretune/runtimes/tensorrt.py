@@ -1,4 +1,4 @@
-"""TensorRT (https://docs.nvidia.com/deeplearning/tensorrt): NVIDIA's own runtime; an extra, for its GPUs only."""
+"""TensorRT (https://docs.nvidia.com/deeplearning/tensorrt): NVIDIA's runtime for its GPUs; an optional package."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class TensorRt(Runtime):
-    """TensorRT on an NVIDIA GPU. The engine is built when an artefact is loaded first, and kept on the machine."""
+    """TensorRT on an NVIDIA GPU. The engine is built when an artefact is first loaded, and cached on the machine."""
 
     name: ClassVar[str] = "tensorrt"
     accepts: ClassVar[Format] = "onnx"
@@ -35,27 +35,27 @@ class TensorRt(Runtime):
     libraries: ClassVar[tuple[str, ...]] = ("tensorrt", "torch")
 
     precision: Literal["fp32", "fp16"] = "fp32"
-    """What layers that are not INT8 compute in."""
+    """Type that layers compute in, except INT8 ones."""
 
     def unsupported_reason(self, target: Target) -> str | None:
-        """Tell that there is no GPU."""
+        """Return that the GPU is missing, or None."""
         return super().unsupported_reason(target) or gpu_unsupported_reason(target)
 
     @property
     def signed_int8(self) -> bool:
-        """It does."""
+        """True: it reads no other INT8."""
         return True
 
     def scheme_unsupported_reason(self, scheme: str, target: Target) -> str | None:  # noqa: ARG002 - it has one device
-        """An engine is built before it sees an image."""
+        """Return that an engine needs ranges beforehand, for int8_dynamic, or None."""
         return NO_DYNAMIC if scheme == "int8_dynamic" else None
 
     def load(self, artefact: Artefact, target: Target) -> NetworkRunner:
-        """Build an engine from each file of the artefact, or read the one built before.
+        """Return the network, with an engine built from each file of the artefact or read from the cache.
 
         Raises:
-            RuntimeError: the target is no GPU or there is none, TensorRT does not read a file (such as one whose
-                INT8 is for CPUs), or the engine's inputs and outputs are not those of the detector.
+            RuntimeError: the target is no GPU or there is none, TensorRT does not read a file (such as one with INT8
+                for CPUs), or a file has other inputs or outputs than the detector.
         """
         if target.device not in self.devices:
             raise RuntimeError(f"tensorrt runs on {', '.join(self.devices)}, not on {target.device}")
@@ -88,8 +88,8 @@ class TensorRt(Runtime):
         }
         return LoadedNetworks(detector, parts, artefact.input_size, facts)
 
-    def counted(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
-        """Refuse: an engine's layers are not timed here.
+    def load_timed(self, artefact: Artefact, target: Target) -> TimedNetworkRunner:
+        """Raise an error, since the layers of an engine are not timed here.
 
         Raises:
             NotImplementedError: always.
@@ -101,11 +101,11 @@ class TensorRt(Runtime):
 
 
 def _engine(file: Path, kind: str) -> Any:
-    """Return the engine of a file for this GPU, built now or kept from an earlier process."""
+    """Return the engine of a file for this GPU, built now or read from the cache."""
     import tensorrt
     import torch
 
-    code = sha256(Path(__file__))  # how it is built, and what becomes of the file before
+    code = sha256(Path(__file__))  # this file decides how the engine is built
     made_of = (tensorrt.__version__, torch.cuda.get_device_name(), kind, sha256(file), code)
     kept = private_folder("tensorrt") / f"{hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]}.engine"
     made = False
@@ -123,10 +123,10 @@ def _engine(file: Path, kind: str) -> Any:
 
 
 def _built(file: Path, kind: str) -> bytes:
-    """Build an engine in which every tensor has the type that the file gives it: nothing is chosen behind our back.
+    """Return an engine in which every tensor has the type given in the file.
 
     Raises:
-        RuntimeError: TensorRT does not read the file, or builds no engine; its first reason is told.
+        RuntimeError: TensorRT does not read the file or builds no engine; the message gives its first reason.
     """
     import tensorrt as trt
 
@@ -136,8 +136,8 @@ def _built(file: Path, kind: str) -> bytes:
     if not parser.parse(file.read_bytes() if kind == "fp32" else halved(file)):
         raise RuntimeError(f"TensorRT does not read {file.name}: {parser.get_error(0).desc()}")
     config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)  # float32 is not to be rounded to 10 bits
-    config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)  # for weights that are 2:4 as they are; none is made so
+    config.clear_flag(trt.BuilderFlag.TF32)  # float32 must not be rounded to 10 bits
+    config.set_flag(trt.BuilderFlag.SPARSE_WEIGHTS)  # only weights that already have pattern 2:4 are sparse
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise RuntimeError(f"TensorRT builds no engine of {file.name}")
@@ -145,7 +145,7 @@ def _built(file: Path, kind: str) -> bytes:
 
 
 def halved(file: Path) -> bytes:
-    """Return an ONNX file with its float32 tensors in float16; inputs and outputs stay float32."""
+    """Return the content of an ONNX file with its tensors in float16; inputs and outputs stay float32."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -153,12 +153,12 @@ def halved(file: Path) -> bytes:
 
 
 class TensorRtPart:
-    """An engine: input → outputs, in memory of the GPU that is kept from call to call.
+    """An engine as a function from its input to its outputs, in GPU memory that all calls share.
 
     Args:
-        engine: of static shapes.
+        engine: with static shapes.
         given: name of its input.
-        outputs: names of its outputs, in the order they are wanted.
+        outputs: names of its outputs, in the order of the result.
     """
 
     def __init__(self, engine: Any, given: str, outputs: tuple[str, ...]) -> None:
@@ -173,10 +173,10 @@ class TensorRtPart:
             self._context.set_tensor_address(name, self._memory[name].data_ptr())
 
     def __call__(self, batch: Floats) -> tuple[Floats, ...]:
-        """Run it.
+        """Return the outputs for one input.
 
         Raises:
-            RuntimeError: TensorRT could not.
+            RuntimeError: TensorRT could not run the engine.
         """
         import torch
 

@@ -19,11 +19,11 @@ from paretune.storage.trial_record import Record
 
 LATENCY, NETWORK = "latency_ms", "network_ms"
 SCALED = (LATENCY, NETWORK)
-"""Metrics that are on the scale; each has the ends of its 95 % interval beside it."""
+"""Metrics on the scale; the ends of their 95 % intervals are ``NAME_low`` and ``NAME_high``."""
 BEFORE = {LATENCY: "latency_ms_p50", NETWORK: "network_ms_p50"}
-"""Metrics that stand in for them in records of versions without duets."""
+"""Metric on the scale → metric in its place in records of versions without duets."""
 PARTS = {LATENCY: "", NETWORK: "network_"}
-"""Metric → what its facts are called with in a duet."""
+"""Metric on the scale → prefix of its facts in a duet."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,18 @@ def on_one_scale(records: Sequence[Record], comparison: Mapping[str, Any] | None
     """Return records whose metrics hold ``latency_ms`` and ``network_ms``, with intervals, all on one scale.
 
     Args:
-        records: of all trials, as they lie on disk.
-        comparison: of the front, as ``finalists.compare_front`` returns it; None before it is made.
+        records: of all trials, as read from disk.
+        comparison: of the front, as ``compare_front`` returns it; None before the end of the sweep.
     """
-    found = list(records)
+    scaled = list(records)
     for metric in SCALED:
         known = _latencies(metric, records, comparison)
-        found = [_with(record, metric, known.get(record.number)) for record in found]
-    return found
+        scaled = [_with(record, metric, known.get(record.number)) for record in scaled]
+    return scaled
 
 
 def reference_of(records: Sequence[Record], comparison: Mapping[str, Any] | None = None) -> int | None:
-    """Return the trial that most others were measured beside; None where no trial was measured in a duet."""
+    """Return the trial that most others were measured beside; None if there is no duet."""
     if comparison is not None and comparison.get("reference") is not None:
         return int(comparison["reference"])
     counted = Counter(edge.reference for edge in _edges(LATENCY, records))
@@ -93,15 +93,16 @@ def _compared(metric: str, comparison: Mapping[str, Any] | None) -> dict[int, _E
     return {int(trial): _edge(metric, int(trial), {**shared, **row}) for trial, row in comparison["latencies"].items()}
 
 
-def _edge(metric: str, trial: int, told: Mapping[str, Any]) -> _Edge:
+def _edge(metric: str, trial: int, duet: Mapping[str, Any]) -> _Edge:
+    """Return one metric of a duet, or of a row of a comparison."""
     part = PARTS[metric]
-    ratio, low, high = (math.log(told[f"{part}{name}"]) for name in ("ratio", "low", "high"))
-    reference_ms = math.log(told[f"reference_{part}ms"])
-    return _Edge(trial, int(told["reference"]), ratio, low, high, reference_ms, bool(told["calm"]))
+    ratio, low, high = (math.log(duet[f"{part}{name}"]) for name in ("ratio", "low", "high"))
+    reference_ms = math.log(duet[f"reference_{part}ms"])
+    return _Edge(trial, int(duet["reference"]), ratio, low, high, reference_ms, bool(duet["calm"]))
 
 
 def _levels(root: int, edges: Sequence[_Edge]) -> dict[int, tuple[float, float, float]]:
-    """Return for each trial that is tied to the root (low end, level, high end) above the root's level."""
+    """Return (low end, level, high end) above the root's level for each trial that duets connect to the root."""
     found = {root: (0.0, 0.0, 0.0)}
     left = [edge for edge in edges if edge.trial != edge.reference]
     while True:
@@ -118,14 +119,14 @@ def _levels(root: int, edges: Sequence[_Edge]) -> dict[int, tuple[float, float, 
 
 
 def _scale(edges: Sequence[_Edge], levels: Mapping[int, tuple[float, float, float]]) -> float | None:
-    """Return the logarithm of the root's latency: the median over all duets, the undisturbed ones if there are any."""
+    """Return the logarithm of the root's latency: the median over undisturbed duets, or over all if none is."""
     seen = [(edge.reference_ms - levels[edge.reference][1], edge.calm) for edge in edges if edge.reference in levels]
     calm = [value for value, undisturbed in seen if undisturbed]
     return median(calm or [value for value, _ in seen]) if seen else None
 
 
 def _with(record: Record, metric: str, known: tuple[float, float, float] | None) -> Record:
-    """Return a record with a latency and its interval, or with what an older version measured in its place."""
+    """Return a record with a latency and its interval, or with the one that an older version measured."""
     if record.state != "complete":
         return record
     if known is None:

@@ -1,4 +1,4 @@
-"""Pareto front and hypervolume: the one place where they are computed."""
+"""Pareto front and hypervolume."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def no_hypervolume(objectives: Sequence[Objective], baseline: Mapping[str, float
 
 @dataclass(frozen=True)
 class FrontRules:
-    """What the points of a sweep's front are chosen by."""
+    """Rules by which the points of a sweep's front are chosen."""
 
     objectives: Sequence[Objective]
     feasible: Callable[[Record], bool]
@@ -113,12 +113,12 @@ class FrontRules:
 
     @property
     def timed(self) -> bool:
-        """Tell whether an objective is a latency that a comparison decides."""
+        """Return whether an objective is a latency that a comparison decides."""
         return any(objective.metric in SCALED for objective in self.objectives)
 
     @property
     def claim(self) -> str:
-        """Return what the first point of a front may be called."""
+        """Return the description of a front's first point, such as "fastest that is accurate enough"."""
         if self.cost.direction == "minimize" and metric_of(self.cost.metric).unit == "ms":
             first = "fastest"
         else:
@@ -129,10 +129,10 @@ class FrontRules:
 
 
 def contenders(records: Sequence[Record], judge: FrontRules) -> list[int]:
-    """Return the trials that may belong on the front as far as the intervals of their latencies tell, likeliest first.
+    """Return the trials that may belong on the front by the intervals of their latencies, likeliest first.
 
-    Of a trial that is left out it is known that another one beats it, or that it breaks a constraint: at the low end
-    of its interval, against the high end of the other's.
+    A trial is left out if even at the low end of its interval it breaks a constraint, or another one dominates it at
+    the high end of that one's.
     """
     complete = [record for record in records if record.state == "complete"]
     hopeful = [(record, _at(record, "low")) for record in complete if judge.feasible(_at(record, "low"))]
@@ -162,7 +162,7 @@ def _at(record: Record, end: Literal["low", "high"]) -> Record:
 
 
 def decides(comparison: Mapping[str, Any] | None, records: Sequence[Record], judge: FrontRules) -> bool:
-    """Tell whether a comparison decides the front of these records: a latency is an objective, and it saw them all."""
+    """Return whether a comparison decides the front: a latency is an objective, and all records were known to it."""
     if comparison is None or not judge.timed:
         return False
     return sorted(comparison.get("seen", ())) == sorted(record.number for record in records)
@@ -175,15 +175,15 @@ def front_object(
     judge: FrontRules,
     comparison: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return what ``paretune front --json`` prints.
+    """Return the front as ``paretune front --json`` prints it.
 
     Args:
-        sweep: its name.
-        target: the target's name.
+        sweep: name of the sweep.
+        target: name of the target.
         records: of all trials, on one scale (`latency_scale.on_one_scale`); trial 0 is the eager baseline.
         judge: objectives and constraints.
-        comparison: of the front, as ``finalists.compare_front`` returns it. Where it decides, only trials that it
-            measured are on the front.
+        comparison: of the front, as ``compare_front`` returns it. If it decides, only trials that it measured are on
+            the front.
     """
     complete = [record for record in records if record.state == "complete"]
     eager = next((record for record in complete if record.number == EAGER), None)
@@ -211,7 +211,7 @@ def front_object(
 
 
 def _best(front: Sequence[Mapping[str, Any]], judge: FrontRules) -> dict[str, Any] | None:
-    """Return the point to take: the cheapest, or of those that are tied with it the one of the highest quality."""
+    """Return the recommended point: of the cheapest and those tied with it, the one of the highest quality."""
     if not front:
         return None
     first = front[0]
@@ -227,8 +227,8 @@ def point_of(
 
     Args:
         record: of the trial.
-        comparison: that decides the front; empty where none does.
-        front: records of all points, to tell with which of them it is tied.
+        comparison: that decides the front; None or empty if none does.
+        front: records of all points, for the ties among them.
     """
     told = comparison or {}
     known = {name: record.metrics.get(name) for name in PRINTED}

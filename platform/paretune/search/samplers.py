@@ -1,4 +1,4 @@
-"""Samplers: who proposes the next point of a space. Each row is an Optuna sampler with our defaults."""
+"""Samplers, which propose the next point of a space: rows that make an Optuna sampler."""
 
 from __future__ import annotations
 

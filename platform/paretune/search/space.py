@@ -36,11 +36,11 @@ class Range:
 
     @property
     def whole(self) -> bool:
-        """Tell whether the numbers are integers."""
+        """Return whether the numbers are integers."""
         return isinstance(self.low, int) and isinstance(self.high, int) and (self.step or 1) % 1 == 0
 
     def problem(self, value: Any) -> str | None:
-        """Return why a value is not in the range, or None."""
+        """Return why a value is not in the range; None if it is."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return f"expected a number from {self.low} to {self.high}"
         if not self.low <= value <= self.high:
@@ -62,7 +62,7 @@ class Choices:
     line: int
 
     def problem(self, value: Any) -> str | None:
-        """Return why a value is not one of the labels, or None."""
+        """Return why a value is not one of the labels; None if it is."""
         if isinstance(value, list | dict) or value not in self.options:
             return f"{value!r} is not one of {', '.join(map(repr, self.options))}"
         return None
@@ -96,7 +96,7 @@ Node = Range | Choices | Fixed | Fields | Items
 
 
 class Chooser(Protocol):
-    """Decides: Optuna, a fixed point, or the walk over corners."""
+    """Makes the decisions of a draw: Optuna, a fixed point, or the walk over corners."""
 
     def number(self, space: Range) -> float:
         """Return one number of the range."""
@@ -117,14 +117,14 @@ class Space:
     """A read search space."""
 
     def __init__(self, root: Node, file: str, first: tuple[Mapping[str, Any], ...] = ()) -> None:
-        """Keep the tree; ``read_space`` makes it."""
+        """Store the tree that ``read_space`` makes."""
         self.root = root
         self.file = file
         self.first = first
 
     @property
     def parameters(self) -> dict[str, Range | Choices]:
-        """Every parameter of the space by name, those inside options too."""
+        """Return every parameter of the space by name, those inside options too."""
         return {node.name: node for node in parameters_of(self.root)}
 
     def sample(self, chooser: Chooser) -> Sample:
@@ -159,7 +159,7 @@ class Space:
                     waiting += [{**forced, name: index} for index in range(1, alternatives)]
 
     def point_problems(self, point: Mapping[str, Any]) -> list[str]:
-        """Return what is wrong with a point given as ``{parameter: value}``; parameters may be left out."""
+        """Return the mistakes in a point ``{parameter: value}``; parameters may be left out."""
         known = self.parameters
         found = []
         for name, value in point.items():
@@ -174,7 +174,7 @@ class Space:
 
 @dataclass
 class _Walk:
-    """A chooser that takes the first alternative but where told otherwise, and remembers what it met."""
+    """A chooser that takes the first alternative unless another is forced, and records the decisions."""
 
     forced: Mapping[str, int]
 
@@ -218,7 +218,7 @@ def _draw(node: Node, chooser: Chooser) -> _Drawn:
 
 
 def _deployed(drawn: _Drawn) -> _Drawn:
-    """Put what `deploy` holds in the places of a recipe: the last steps, and the runtime."""
+    """Move the steps and the runtime in `deploy` to their places in the recipe."""
     last = drawn.value.get("deploy") if isinstance(drawn.value, dict) else None
     if last is None or not isinstance(last.value, dict) or not {"runtime"} <= set(last.value) <= {"steps", "runtime"}:
         return drawn
@@ -241,7 +241,7 @@ def _place(drawn: _Drawn, place: Place, lines: dict[Place, int]) -> Any:
 
 
 def parameters_of(node: Node) -> Iterator[Range | Choices]:
-    """Walk over every parameter below a node, those inside options too."""
+    """Yield every parameter below a node, those inside options too."""
     match node:
         case Range():
             yield node

@@ -1,8 +1,9 @@
-"""Reading a search space from YAML, telling every mistake with its line."""
+"""Reader of search spaces, which reports every mistake with its line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from paretune.core.errors import Problem, UserErrors, did_you_mean
@@ -12,12 +13,13 @@ from paretune.search.space import Choices, Fields, Fixed, Items, Node, Range, Sc
 RANGE_KEYS = ("low", "high", "step", "log", "name")
 
 
-def read_space(document: Document, *, kept: bool = False) -> Space:
+def read_space(document: Document, *, kept: bool = False, renamed: Mapping[str, str] = MappingProxyType({})) -> Space:
     """Build a space from a YAML document.
 
     Args:
         document: the file.
-        kept: it is a sweep's own, whose first points are in its study already; they are not checked again.
+        kept: whether it is the copy in a sweep's folder, whose first points are not checked again.
+        renamed: older last part of a parameter's name → its present one; first points may use either.
 
     Raises:
         UserErrors: every mistake of grammar, and parameters of the same name (Optuna would silently
@@ -29,13 +31,26 @@ def read_space(document: Document, *, kept: bool = False) -> Space:
         reader.problem((), "expected the fields of a recipe: input_size, steps, runtime")
     first = data.pop("first", [])
     root = reader.read(data, (), ())
-    space = Space(root, document.file, tuple(reader.points(first)))
+    known = {node.name for node in parameters_of(root)}
+    points = ({_present(name, known, renamed): value for name, value in p.items()} for p in reader.points(first))
+    space = Space(root, document.file, tuple(points))
     if not kept:
         reader.check_points(space)
     reader.check_names(root)
     if reader.problems:
         raise UserErrors(reader.problems)
     return space
+
+
+def _present(name: str, known: Collection[str], renamed: Mapping[str, str]) -> str:
+    """Return the name that a space has for a parameter which a point may name by its older or its present name."""
+    if name in known:
+        return name
+    for pair in renamed.items():
+        for one, other in (pair, pair[::-1]):
+            if f".{name}".endswith(f".{one}") and (same := name.removesuffix(one) + other) in known:
+                return same
+    return name
 
 
 class _Reader:
@@ -57,13 +72,13 @@ class _Reader:
                 self.problem(("first", index), "a point is a mapping {parameter: value}")
 
     def check_points(self, space: Space) -> None:
-        """Tell every value of a first point that its parameter cannot take."""
+        """Report every value of a first point that its parameter cannot take."""
         for index, point in enumerate(space.first):
             for message in space.point_problems(point):
                 self.problem(("first", index), message)
 
     def check_names(self, root: Node) -> None:
-        """Tell parameters of equal names."""
+        """Report parameters of equal names."""
         lines: dict[str, int] = {}
         for node in parameters_of(root):
             if node.name in lines:

@@ -1,8 +1,7 @@
-"""The search of one sweep: an Optuna study in SQLite, kept in step with the trial records.
+"""The search of one sweep: an Optuna study in SQLite, synchronised with the trial records.
 
-The study and the records are the truth; what a crash left between the two is put right when the
-study is opened again. Trials 0 and 1 are the two baselines, and those after them may be recipes that
-were named one by one: they need not lie in the space and are records only.
+Differences that a crash leaves between the two are repaired when the study is opened. The baselines, and the recipes of
+``search.first`` after them, need not lie in the space and are in the records only.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ NUMBER = "paretune.trial"
 SAME_AS = "paretune.same_as"
 UNKNOWN_VIOLATION = 1e6  # Optuna takes finite numbers only
 DRAWS = 64
-"""Draws of one proposal; if all of them were run before, the space counts as used up."""
+"""Draws of one proposal; if all of them were run before, the space is considered exhausted."""
 TRUSTED = 4
-"""The first of them, which the sampler makes; the others are drawn evenly."""
+"""Draws by the sampler among ``DRAWS``; the later ones are drawn evenly."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A trial to be run: its number in the sweep, its recipe, where the recipe comes from."""
+    """A trial to be run: its number in the sweep, its recipe, and the source of the recipe."""
 
     number: int
     recipe: Mapping[str, Any]
@@ -44,35 +43,35 @@ class Proposal:
 
 
 class SpaceExhausted(Exception):  # noqa: N818 - nothing went wrong
-    """No recipe is found that has not been run."""
+    """Raised when no recipe is found that has not been run."""
 
 
 @dataclass(frozen=True)
 class StudySettings:
-    """What is searched, and how."""
+    """Settings of a study."""
 
     space: Space
     objectives: Mapping[str, Literal["maximize", "minimize"]]
     """Metric → "maximize" or "minimize"."""
     violations: Callable[[Record], Mapping[str, float]]
-    """Record → constraint → by how much it is broken; 0 or less is feasible."""
+    """Function of a record: constraint → by how much it is broken; 0 or less is feasible."""
     sampler: Sampler
     seed: int
-    """Of the sampler."""
+    """Seed of the sampler."""
     normal: Callable[[Mapping[str, Any]], Mapping[str, Any]]
-    """Drawn recipe → recipe with every field filled in, as records hold it."""
+    """Function that fills in every field of a drawn recipe, as records have it."""
     fixed: Sequence[tuple[Mapping[str, Any], str]]
-    """Recipes of the first trials, the baselines before all others, and where each comes from; numbered from 0."""
+    """(recipe, origin) of the first trials, the baselines first; their numbers count from 0."""
 
 
 class Study:
-    """Proposes recipes and takes records.
+    """Proposes recipes and learns from records.
 
     Args:
-        file: the SQLite database; made if it is not there.
-        name: the sweep's name.
-        setup: what is searched.
-        records: what has been done already.
+        file: SQLite database, made if it does not exist.
+        name: of the sweep.
+        setup: settings of the study.
+        records: of the finished trials.
     """
 
     def __init__(self, file: Path, name: str, setup: StudySettings, records: Sequence[Record]) -> None:
@@ -92,7 +91,7 @@ class Study:
         self._integers = frozenset(
             name for name, kind in kinds if isinstance(kind, optuna.distributions.IntDistribution)
         )
-        """Parameters that the study holds as integers; it takes them as nothing else."""
+        """Parameters that the study stores as integers and must get as integers."""
         # with the sampler's own seed it would repeat what the sampler drew at its start
         self._even = optuna.samplers.RandomSampler(seed=(seed + 2**31) % 2**32)
         for point in setup.space.first:
@@ -105,28 +104,28 @@ class Study:
             if number not in self._records
         ]
         self._open: dict[int, int] = {}
-        """Trial number → Optuna's id, of trials that are proposed and not yet told."""
+        """Trial number → Optuna's id, for proposed trials without a record."""
         self._proposed: dict[int, Mapping[str, Any]] = {}
-        """Trial number → recipe, of proposals that are not yet told."""
+        """Trial number → recipe, for proposals without a record."""
         self._no_new_recipe = False
-        """Nothing new was found beside the open proposals; whether the space is used up shows when one is told."""
+        """Whether all draws repeated open proposals; the next record decides whether the space is exhausted."""
         self._unfinished: list[int] = []
         self._reconcile()
 
     def _enqueue_again(self) -> None:
-        """Enqueue first points once more that failed of a runtime installed since, or were passed over then."""
+        """Enqueue first points again whose runtime was missing when they were tried, and has been installed since."""
         trials = self._study.get_trials(deepcopy=False)
         begun = [{**frozen.system_attrs.get("fixed_params", {}), **frozen.params} for frozen in trials]
         for index, frozen in enumerate(trials):
-            told = frozen.user_attrs
-            record = self._records.get(told.get(NUMBER, told.get(SAME_AS, -1)))
-            if told.get("origin") != "enqueued" or record is None or not record.runtime_installed_since:
+            attributes = frozen.user_attrs
+            record = self._records.get(attributes.get(NUMBER, attributes.get(SAME_AS, -1)))
+            if attributes.get("origin") != "enqueued" or record is None or not record.runtime_installed_since:
                 continue
             if begun[index] not in begun[index + 1 :]:
                 self._study.enqueue_trial(begun[index], user_attrs={"origin": "enqueued"})
 
     def _reconcile(self) -> None:
-        """Tell what was recorded but not told before a crash; take up what was begun and not recorded."""
+        """Pass records to the study that it missed before a crash, and reopen trials without a record."""
         import optuna
 
         for frozen in self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
@@ -143,18 +142,18 @@ class Study:
 
     @property
     def numbers(self) -> set[int]:
-        """Numbers of the trials that are done, told or proposed."""
-        told = {t.user_attrs[NUMBER] for t in self._study.get_trials(deepcopy=False) if NUMBER in t.user_attrs}
-        return told | set(self._records) | set(range(len(self._setup.fixed)))
+        """Return the numbers of all trials that are finished or proposed."""
+        known = {t.user_attrs[NUMBER] for t in self._study.get_trials(deepcopy=False) if NUMBER in t.user_attrs}
+        return known | set(self._records) | set(range(len(self._setup.fixed)))
 
     def propose(self) -> Proposal | None:
-        """Return the next trial, or None where a trial has to be told first.
+        """Return the next trial, or None if the record of a running trial has to arrive first.
 
-        All depends on the eager baseline; and where every draw was run before or is being run, what is being run may
-        come to nothing.
+        Every other trial waits for the eager baseline; and if every draw was run before or is being run, a running
+        trial may still fail and free its recipe.
 
         Raises:
-            SpaceExhausted: every draw had been run before, and nothing is being run.
+            SpaceExhausted: every draw was run before, and no trial is running.
         """
         if self._no_new_recipe or (
             EAGER not in self._records and not (self._waiting and self._waiting[0].number == EAGER)
@@ -186,7 +185,7 @@ class Study:
     def _drawing(self, *, evenly: bool) -> Iterator[None]:
         """Draw by the sampler, or evenly over the space.
 
-        A sampler that learns nothing from failed trials proposes the recipe, or the runtime, of one again and again.
+        Drawing evenly is needed because samplers ignore failed trials, and may repeat the recipe of one for ever.
         """
         sampler = self._study.sampler
         self._study.sampler = self._even if evenly else sampler
@@ -212,14 +211,16 @@ class Study:
         return Proposal(number, recipe, trial.user_attrs.get("origin", "sampled"))
 
     def _equivalent_trial(self, recipe: Mapping[str, Any]) -> int | None:
-        """Return the number of a trial that tells what comes of a recipe, so that it need not be run.
+        """Return the number of a trial whose result a recipe would repeat; None if it has to be run.
 
-        One that has run the same, a baseline perhaps, or runs it now; or one that found that the target cannot run
-        what the recipe's runtime asks.
+        Such a trial has the same recipe, finished or running, or failed because the target cannot run the recipe's
+        runtime.
         """
         key, runtime = _key(recipe), recipe.get("runtime")
-        told = {number: record.recipe for number, record in self._records.items() if not record.runtime_installed_since}
-        same = (number for number, known in {**self._proposed, **told}.items() if _key(known) == key)
+        finished = {
+            number: record.recipe for number, record in self._records.items() if not record.runtime_installed_since
+        }
+        same = (number for number, known in {**self._proposed, **finished}.items() if _key(known) == key)
         unfit = (
             r.number for r in self._records.values() if r.runtime_unavailable and r.recipe.get("runtime") == runtime
         )
@@ -227,7 +228,7 @@ class Study:
 
     @property
     def baseline_failed(self) -> bool:
-        """Tell whether the eager baseline, on which the rest depends, has failed or lacks what is asked for."""
+        """Return whether the eager baseline failed, or lacks a metric that the job names."""
         eager = self._records.get(EAGER)
         if eager is None or eager.state == "failed":
             return eager is not None
@@ -235,7 +236,7 @@ class Study:
         return unknown or any(math.isinf(violation) for violation in self._setup.violations(eager).values())
 
     def tell(self, record: Record) -> None:
-        """Take what came of a trial; telling twice does nothing."""
+        """Learn from a trial's record; a second call with it does nothing."""
         import optuna
 
         self._records[record.number] = record
@@ -246,11 +247,11 @@ class Study:
             self._tell(optuna.Trial(self._study, trial_id), record)
 
     def _tell(self, trial: optuna.Trial, record: Record | None) -> None:
-        """Tell Optuna what came of a trial; without a record nothing is known of it, and nothing is learnt."""
+        """Pass a trial's result to Optuna, as failed if there is no record or a value is unknown."""
         import optuna
 
-        found = record.metrics if record is not None and record.state == "complete" else {}
-        values = [found.get(metric) for metric in self._setup.objectives]
+        metrics = record.metrics if record is not None and record.state == "complete" else {}
+        values = [metrics.get(metric) for metric in self._setup.objectives]
         if record is None or any(value is None or not math.isfinite(value) for value in values):
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return
@@ -260,7 +261,7 @@ class Study:
 
 
 def _key(recipe: Mapping[str, Any]) -> str:
-    """Return what two recipes share that ask for the same, whichever way their input size is written."""
+    """Return a hash that equal recipes share, however their input sizes are written."""
     size = recipe.get("input_size")
     return fingerprint(recipe if size is None else {**recipe, "input_size": str(InputSize.parse(size))})
 

@@ -1,1 +1,1 @@
-"""The parts of storage."""
+"""Files that are written whole: artefacts and trial records."""

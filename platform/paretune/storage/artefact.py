@@ -1,7 +1,7 @@
-"""Artefacts on disk: a folder with one manifest, complete or absent, checked when it is read.
+"""Artefacts on disk: folders with a manifest, written whole and checked when they are read.
 
-An artefact carries all that is needed to use it: the model file, preprocessing, thresholds, class
-names, recipe and hashes. No pickle anywhere: networks are safetensors or ONNX.
+An artefact holds everything that its use needs: model files, preprocessing, thresholds, class names, recipe and hashes.
+Networks are safetensors or ONNX; no file is a pickle.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ MANIFEST = "artefact.json"
 STRUCTURE = "structure.json"
 """File that marks a folder of a torch network: the widths of its layers, beside their weights."""
 NETWORK = "network"
-"""Folder in an artefact's of the network that further steps begin with, where its own files are none to train on."""
+"""Folder in an artefact's folder: the float network that further steps start from."""
 VERSION = 2
 UNSEALED = 1
-"""The version before, whose manifests may lack a seal; it is read too."""
+"""Older version whose manifests may lack a seal; it is read too."""
 _SEAL = "manifest_sha256"
-"""Key of the manifest under which the hash of all the rest of it stands."""
+"""Key of the hash of the manifest's other entries."""
 
 
 @dataclass(frozen=True)
 class FloatNetworkInfo:
-    """The float network that an artefact's files were made of, in ``NETWORK``: no prediction reads it."""
+    """The float network in the folder ``NETWORK``, from which an artefact's files were made."""
 
     steps: tuple[dict[str, Any], ...]
-    """It has gone through, as they are written: the first of the recipe's."""
+    """Steps applied to it, as they are written: the first ones of the recipe."""
     notes: tuple[str, ...]
-    """Of these steps."""
+    """Notes of these steps."""
     files: dict[str, dict[str, Any]]
     """Name → ``{"bytes", "sha256"}``."""
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A deployable detector in a folder; plain data, so that reading it imports no library."""
+    """A deployable detector in a folder, as plain data."""
 
     folder: Path
     format: str
@@ -53,7 +53,7 @@ class Artefact:
     detector: dict[str, Any]
     """``{name: {fields}}``."""
     runtime: dict[str, Any]
-    """``{name: {fields}}``: what the artefact was evaluated and measured on."""
+    """``{name: {fields}}`` of the runtime that the artefact was evaluated and measured on."""
     recipe: dict[str, Any]
     classes: tuple[str, ...]
     input_size: InputSize
@@ -62,15 +62,15 @@ class Artefact:
     flops: int | None = None
     notes: tuple[str, ...] = ()
     preprocessing: dict[str, Any] | None = None
-    """How an image becomes the network's input, as ``Preprocess`` tells it; None where an older Paretune did not."""
+    """Description of the preprocessing; None in artefacts of older versions."""
     seed: int | None = None
-    """Of everything random in the recipe's steps."""
+    """Seed of everything random in the recipe's steps."""
     calibration: dict[str, Any] | None = None
-    """The images that ranges of INT8 were taken from, and how; None where none were, or an older Paretune told none."""
+    """Images and method of the INT8 calibration; None if there was none, or in artefacts of older versions."""
     device: str | None = None
-    """What the runtime needs, for who reads the manifest without it."""
+    """Device that the runtime needs, for readers of the manifest without the runtime."""
     kept: FloatNetworkInfo | None = None
-    """None: the artefact's own files are the network that further steps begin with, or it was made without one."""
+    """Float network in the artefact; None if its own files are the float network, or it was made without one."""
 
     def file(self, name: str) -> Path:
         """Return the path of one of the artefact's files."""
@@ -78,15 +78,14 @@ class Artefact:
 
     @property
     def size_mib(self) -> float:
-        """Size of the model files on disk, without the manifest and what is kept for further steps."""
+        """Return the size of the model files on disk, without the manifest and the float network."""
         return sum(path.stat().st_size for path in self._model_files()) / 2**20
 
     @cached_property
     def coded_mib(self) -> float:
-        """Size of the same files compressed: what a download costs, and where clustered and sparse weights gain.
+        """Size of the model files compressed by bzip2, which shows the gain of clustered and sparse weights.
 
-        By bzip2: of clustered weights it makes as little as LZMA in a seventh of the time, 2 to 18 % more than their
-        entropy.
+        On clustered weights bzip2 is as good as LZMA in a seventh of the time, 2 to 18 % above their entropy.
         """
         return sum(map(_coded_bytes, self._model_files())) / 2**20
 
@@ -95,7 +94,7 @@ class Artefact:
 
 
 def _coded_bytes(path: Path) -> int:
-    """Return the size of a file after bzip2, a stretch at a time in memory."""
+    """Return the size of a file compressed by bzip2, read in chunks."""
     coder, coded = bz2.BZ2Compressor(), 0
     with path.open("rb") as file:
         while stretch := file.read(_CHUNK):
@@ -104,13 +103,13 @@ def _coded_bytes(path: Path) -> int:
 
 
 def facts_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return size and hash of every file in a folder, as a manifest tells them."""
+    """Return size and hash of every file in a folder, as a manifest lists them."""
     files = [path for path in sorted(folder.iterdir()) if path.is_file()]
     return {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files}
 
 
 def write_manifest(draft: Path, artefact: Artefact) -> None:
-    """Write the manifest of the files that lie in ``draft``, with their sizes and hashes: the commit mark."""
+    """Write the manifest of the files in a folder, with their sizes and hashes; it marks a complete artefact."""
     thresholds = artefact.thresholds
     body = {
         "paretune_artefact": VERSION,
@@ -135,18 +134,20 @@ def write_manifest(draft: Path, artefact: Artefact) -> None:
 
 
 def _seal(body: Mapping[str, Any]) -> str:
-    """Return the hash of a manifest without its seal, whatever the order and the spaces in the file."""
+    """Return the hash of a manifest's entries without its seal, independent of order and spaces."""
     rest = {key: value for key, value in body.items() if key != _SEAL}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read_artefact(folder: Path, *, files: bool = True) -> Artefact:
-    """Read an artefact and check every file of it, but for those of ``kept_network``, against its hash.
+    """Read an artefact and check its files against their hashes.
 
-    Without ``files``, only the manifest is read and checked.
+    Args:
+        folder: of the artefact.
+        files: whether files are checked too, except those of ``kept_network``; else only the manifest.
 
     Raises:
-        UserError: no artefact there, one of another version, or a damaged one.
+        UserError: there is no artefact, one of another version, or a damaged one.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -188,10 +189,10 @@ def _kept(told: Mapping[str, Any] | None) -> FloatNetworkInfo | None:
 
 
 def kept_network(artefact: Artefact) -> Path:
-    """Return the folder of the network that an artefact keeps for further steps, once its hashes are found right.
+    """Return the folder of an artefact's float network after checking its hashes.
 
     Raises:
-        UserError: it is damaged or gone.
+        UserError: the network is damaged or missing.
     """
     folder = artefact.folder / NETWORK
     _check_files(folder, artefact.kept.files if artefact.kept else {})
@@ -199,10 +200,10 @@ def kept_network(artefact: Artefact) -> Path:
 
 
 def _check_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Compare the files of a folder with what the artefact's manifest says of them.
+    """Compare the files of a folder with sizes and hashes of the artefact's manifest.
 
     Raises:
-        UserError: none are told, a name that leads elsewhere, or a file that is another.
+        UserError: the manifest lists no files, a name leads out of the folder, or a file differs.
     """
     if not files:
         raise UserError(f"{folder / MANIFEST}: tells of no files")

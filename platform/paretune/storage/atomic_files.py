@@ -18,17 +18,17 @@ _CHUNK = 2**20
 
 @contextmanager
 def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
-    """Give a temporary folder that becomes ``folder`` when the block ends, and vanishes if it fails.
+    """Yield a temporary folder that becomes ``folder`` when the block ends, and is removed if the block fails.
 
-    What a killed process left of one is removed.
+    Temporary folders of killed processes are removed.
 
     Args:
-        folder: of which there may be an empty one already.
-        replace: remove a folder that holds something; without it, of two processes that make it at once one wins.
+        folder: that does not exist or is empty.
+        replace: whether a folder with contents is removed; else one of two processes that make it wins.
 
     Raises:
-        FileExistsError: the folder holds something in the end, and is not to be replaced.
-        OSError: it cannot be written.
+        FileExistsError: the folder has contents at the end of the block, and is not replaced.
+        OSError: the folder cannot be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = draft_of(folder)
@@ -51,11 +51,11 @@ def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def _rename_new(draft: Path, folder: Path) -> None:
-    """Give a folder its name; rename(2) itself refuses to replace a folder that holds something.
+    """Rename a folder; rename(2) refuses to replace a folder with contents.
 
     Raises:
         FileExistsError: there is such a folder, or a file.
-        OSError: it cannot be written.
+        OSError: the folder cannot be written.
     """
     try:
         draft.rename(folder)
@@ -66,10 +66,10 @@ def _rename_new(draft: Path, folder: Path) -> None:
 
 
 def check_new_folder(folder: Path) -> None:
-    """Find out whether ``new_folder`` can make a folder, before anything is done for it; nothing is left behind.
+    """Raise an error if ``new_folder`` could not make a folder; nothing is left behind.
 
     Raises:
-        UserError: it is there already, or cannot be made.
+        UserError: the folder exists or cannot be made.
     """
     missing: list[Path] = []
     try:
@@ -86,7 +86,7 @@ def check_new_folder(folder: Path) -> None:
 
 
 def draft_of(path: Path) -> Path:
-    """Return where this process makes what will be called so."""
+    """Return the temporary path at which this process writes a file or folder."""
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 

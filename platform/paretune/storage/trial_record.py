@@ -16,16 +16,16 @@ from paretune.storage.atomic_files import write_text
 
 RECORD = "record.json"
 RUNTIME_UNAVAILABLE = "unfit_runtime"
-"""Fact of a failed trial: the target cannot run what its runtime asks, whatever the steps are."""
+"""Fact of a failed trial: the target cannot run its runtime, whatever the steps are."""
 KEPT = "kept"
-"""Fact of a failed trial: folder, relative to the sweep's, of what it had made or trained before."""
+"""Fact of a failed trial: folder, relative to the sweep's, of the artefact or network that it made before."""
 RUNTIME_INSTALLED_SINCE = "runtime_installed_since"
-"""Fact of a failed trial whose runtime does run on the target now: its failure says nothing of its recipe."""
+"""Fact of a failed trial: its runtime has been installed since, so its recipe may be tried again."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What came of one trial."""
+    """The result of one trial."""
 
     number: int
     state: Literal["complete", "failed"]
@@ -36,7 +36,7 @@ class Record:
     metrics: Mapping[str, float]
     """Finite numbers; units are in the names."""
     reasons: Mapping[str, str]
-    """Metric that is unknown → why."""
+    """Unknown metric → reason."""
     notes: tuple[str, ...]
     failure: str | None
     artefact: str | None
@@ -48,20 +48,20 @@ class Record:
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Stage → seconds it took."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What really ran, read back: runtime, threads, precision, environment."""
+    """Facts about the measurement, such as runtime, threads, precision and environment."""
 
     @property
     def runtime_unavailable(self) -> bool:
-        """Tell whether every recipe with this runtime fails on the target."""
+        """Return whether the target cannot run the recipe's runtime."""
         return bool(self.facts.get(RUNTIME_UNAVAILABLE))
 
     @property
     def runtime_installed_since(self) -> bool:
-        """Tell whether it failed of a runtime that has been installed since."""
+        """Return whether the runtime that was missing has been installed since."""
         return bool(self.facts.get(RUNTIME_INSTALLED_SINCE))
 
     def __post_init__(self) -> None:
-        """Refuse what a record cannot say.
+        """Check state and metrics.
 
         Raises:
             ValueError: an unknown state, or a metric that is no finite number.
@@ -76,7 +76,7 @@ class Record:
     def failed(
         cls, number: int, recipe: Mapping[str, Any], params: Mapping[str, Any], origin: str, failure: str, **more: Any
     ) -> Record:
-        """Make the record of a trial that failed."""
+        """Return the record of a failed trial."""
         more.setdefault("started", time.time())
         return cls(
             number=number,
@@ -96,7 +96,7 @@ class Record:
     def complete(
         cls, number: int, recipe: Mapping[str, Any], params: Mapping[str, Any], origin: str, **result: Any
     ) -> Record:
-        """Make the record of a trial that succeeded; a metric that is not finite becomes an unknown one."""
+        """Return the record of a complete trial; a metric that is not finite becomes unknown, with a reason."""
         given = result["metrics"]
         odd = {name: f"the measurement gave {value}" for name, value in given.items() if not math.isfinite(value)}
         result["metrics"] = {name: value for name, value in given.items() if name not in odd}
@@ -105,7 +105,7 @@ class Record:
 
     @property
     def finished(self) -> float:
-        """Return when it ended, in seconds since 1970."""
+        """Return the end of the trial, in seconds since 1970."""
         return self.started + sum(self.seconds.values())
 
 
@@ -125,19 +125,19 @@ def recorded_trials(sweep_folder: Path) -> list[Path]:
 
 
 def write_record(sweep_folder: Path, record: Record) -> None:
-    """Write a record; one that is there already stays."""
+    """Write a record unless the trial has one."""
     file = record_file(sweep_folder, record.number)
     if not file.exists():
         write_text(file, json.dumps(asdict(record), indent=1))
 
 
 def forget_record(sweep_folder: Path, number: int) -> None:
-    """Remove a trial's folder, its record in it: it is run again."""
+    """Remove a trial's folder with its record, so that it is run again."""
     shutil.rmtree(trial_folder(sweep_folder, number))
 
 
 def read_record(sweep_folder: Path, number: int) -> Record | None:
-    """Read the record of a trial; None if there is none yet.
+    """Return the record of a trial; None if there is none yet.
 
     Raises:
         UserError: the file is damaged.
@@ -156,16 +156,16 @@ def read_record(sweep_folder: Path, number: int) -> Record | None:
 
 
 def read_records(sweep_folder: Path) -> list[Record]:
-    """Read all records of a sweep, by number.
+    """Return all records of a sweep, sorted by number.
 
     Raises:
-        UserError: one of them is damaged or lies in a folder that is no trial's; the file is named.
+        UserError: a record is damaged or in a folder without a trial's name.
     """
-    found = []
+    records = []
     for file in recorded_trials(sweep_folder):
         if not file.parent.name.isdecimal() or file != record_file(sweep_folder, int(file.parent.name)):
             raise UserError(f"{file}: in a folder that is no trial's (0003 would be one); move it elsewhere")
         record = read_record(sweep_folder, int(file.parent.name))
         if record is not None:
-            found.append(record)
-    return sorted(found, key=lambda record: record.number)
+            records.append(record)
+    return sorted(records, key=lambda record: record.number)

@@ -169,5 +169,4 @@ class RuntimeContract(PluginContract):
         """The reason names the library and the command that installs it."""
         target, library = Target(device=subject.own_device), subject.libraries[0]
         monkeypatch.setattr(errors, "find_spec", lambda name: None if name == library else object())
-        expected = f"{subject.name} needs {library}: not installed here (pip install {library})"
-        assert subject.unsupported_reason(target) == expected
+        assert subject.unsupported_reason(target) == f"{subject.name} needs {errors.needed([library])}"

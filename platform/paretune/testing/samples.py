@@ -16,7 +16,6 @@ from paretune.core.model import Model
 from paretune.core.types import Annotations, Data, Detections, Floats, Image, InputSize, Thresholds
 from paretune.data.preprocess import Preprocess
 from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Detector, Losses
-from paretune.detectors.nms import nothing
 from paretune.networks.network_files import count
 from paretune.training.settings import Training
 
@@ -83,7 +82,8 @@ class MixedDetector(Detector):
         thresholds: Thresholds,  # noqa: ARG002 - the same
     ) -> list[Detections]:
         """Find nothing in any image."""
-        return [nothing() for _ in raw[0]]
+        nothing = Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
+        return [nothing for _ in raw[0]]
 
     def loss(
         self,

@@ -57,6 +57,10 @@ class StepContract(PluginContract):
         assert type(subject)() == parse_plugin(subject.name, self.table)
         assert parse_plugin(type(subject)().named(), self.table) == type(subject)()
 
+    def test_leaves_history_and_counts_to_the_base(self, subject: Step) -> None:
+        """It writes ``_apply`` only, so that every model has its history, counts and weight properties."""
+        assert type(subject).apply is Step.apply
+
     def test_keeps_its_promises_and_leaves_what_it_was_given(
         self, subject: Step, before: Model, tmp_path: Path
     ) -> None:
@@ -67,6 +71,7 @@ class StepContract(PluginContract):
         assert after.format == (subject.produces or before.format)
         assert after.history == (*before.history, subject.name)
         assert after.input_size == before.input_size
+        assert after.weight_properties == subject.makes
         assert after.params
         assert after.flops
         assert same_content(kept, content(before))

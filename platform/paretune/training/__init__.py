@@ -1,1 +1,1 @@
-"""Training: one loop, on one device or, by Ray Train, on several."""
+"""Training of detectors: one loop, on one device, or on several by Ray Train."""

@@ -1,11 +1,11 @@
-"""Random changes of training pictures and their boxes, in numpy and OpenCV: threads can share the work.
+"""Random changes of training images and their boxes, in numpy and OpenCV, which several threads can run.
 
-Every function takes its own random generator, so what comes out depends on nothing else: not on the
-number of threads, nor on where a training was resumed. torchvision.transforms.v2 has most of these, but
-draws from torch's global state, which threads cannot share; the tests compare with its functions.
+Every function takes its own random generator, so that results depend neither on the number of threads nor on where a
+training was resumed. torchvision.transforms.v2 has most of these functions, but draws from torch's global state, which
+threads cannot share; the tests compare with it.
 
-A box is kept while a quarter of its area, and one pixel each way, is in the picture, and an entry to ignore while any
-part of it is; what is kept is cut off at the picture's edges. Boxes that a change does not touch stay as they were.
+A box is kept while a quarter of its area, and one pixel in each direction, lies in the image, an entry to ignore while
+any part of it does; both are clipped to the image.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from numpy.typing import NDArray
 from paretune.core.types import Annotations, Floats, Image, InputSize
 
 SMALLEST_PART = 0.25
-"""Least share of a box's area that must still be seen."""
+"""Smallest share of a box's area inside the image for it to be kept."""
 CROP_OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""Overlaps (intersection over union) of an object with a crop, one of which is drawn."""
+"""Overlaps (intersection over union) of an object with a crop, of which one is drawn."""
 CROP_TRIALS = 40
 SMALLEST_CROP = 0.3
-"""Shortest side of a crop, as a share of the picture's."""
+"""Shortest side of a crop, as a share of the image's side."""
 LARGEST_AREA = 4.0
-"""Longest side of the grey area that a picture is put on, in sides of the picture."""
+"""Longest side of the grey area around an image, as a multiple of the image's side."""
 
 
 @dataclass(frozen=True)
 class AugmentedImage:
-    """An image, all of it picture and nothing filled up, with its boxes in its own pixels."""
+    """An image without padding, with boxes in its own pixels."""
 
     image: Image
     """(height, width, 3) RGB uint8."""
@@ -39,15 +39,15 @@ class AugmentedImage:
 
 
 def mirrored(picture: AugmentedImage) -> AugmentedImage:
-    """Swap left and right."""
+    """Return the mirror image, with left and right swapped."""
     boxes = picture.annotations.boxes.copy()
     boxes[:, [0, 2]] = picture.image.shape[1] - picture.annotations.boxes[:, [2, 0]]
-    found = Annotations(boxes, picture.annotations.labels, picture.annotations.ignore)
-    return AugmentedImage(np.ascontiguousarray(picture.image[:, ::-1]), found)
+    annotations = Annotations(boxes, picture.annotations.labels, picture.annotations.ignore)
+    return AugmentedImage(np.ascontiguousarray(picture.image[:, ::-1]), annotations)
 
 
 def seen(annotations: Annotations, boxes: Floats, width: float, height: float) -> Annotations:
-    """Return the annotations with boxes (N, 4) that were moved, cut off at the edges; lost ones are left out."""
+    """Return the annotations with moved boxes (N, 4), clipped to the image and without those outside."""
     limits = np.array([width, height, width, height], np.float32)
     cut = np.clip(boxes, 0, limits).astype(np.float32)
     whole, left = (np.maximum(b[:, 2:] - b[:, :2], 0) for b in (boxes, cut))
@@ -57,7 +57,7 @@ def seen(annotations: Annotations, boxes: Floats, width: float, height: float) -
 
 
 def recoloured(image: Image, strength: float, random: np.random.Generator) -> Image:
-    """Change brightness, contrast, saturation and hue, each of them in half of the pictures.
+    """Return an image with other brightness, contrast, saturation and hue, each changed with probability 0.5.
 
     At strength 1 the ranges are SSD's (Liu et al., arXiv:1512.02325, after Howard, arXiv:1312.5402).
     """
@@ -79,9 +79,9 @@ def recoloured(image: Image, strength: float, random: np.random.Generator) -> Im
 
 
 def cropped(picture: AugmentedImage, random: np.random.Generator) -> AugmentedImage:
-    """Cut out a part that overlaps some object by an amount that is drawn; objects whose centre is out are lost.
+    """Return a crop that overlaps an object by a drawn amount, with the objects whose centre lies in it.
 
-    Liu et al., SSD, arXiv:1512.02325, section 2.2. Without objects, or if no part is found, nothing is cut.
+    Liu et al., SSD, arXiv:1512.02325, section 2.2. Without objects, or if no crop is found, the image is unchanged.
     """
     height, width = picture.image.shape[:2]
     truth = picture.annotations
@@ -106,7 +106,7 @@ def cropped(picture: AugmentedImage, random: np.random.Generator) -> AugmentedIm
 
 
 def zoomed_out(picture: AugmentedImage, fill: Any, random: np.random.Generator) -> AugmentedImage:
-    """Put the picture somewhere on a filled area of one to four times its sides (SSD, arXiv:1512.02325, 3.6)."""
+    """Return the image at a drawn place of a filled area, one to four times its sides (SSD, arXiv:1512.02325, 3.6)."""
     height, width = picture.image.shape[:2]
     ratio = random.uniform(1, LARGEST_AREA)
     wide, high = int(width * ratio), int(height * ratio)
@@ -127,25 +127,25 @@ def rescaled(
     size: InputSize,
     fill: Any,
 ) -> AugmentedImage:
-    """Show a picture larger or smaller on a canvas, and cut off what leaves it.
+    """Return an image scaled and moved onto a canvas, clipped to it.
 
     Args:
-        picture: of any size; nothing is resized besides the zoom.
-        zoom: pixels of the canvas for one of the picture.
-        centre: a point of the picture, x and y in its pixels,
-        at: and where on the canvas it comes.
+        picture: image of any size.
+        zoom: pixels of the canvas for one pixel of the image.
+        centre: x and y of a point of the image.
+        at: x and y of this point on the canvas.
         size: of the canvas.
-        fill: what is put where the picture does not reach.
+        fill: colour of the canvas outside the image.
     """
     import cv2
 
     image, zooms = picture.image, np.array([zoom, zoom])
-    while zooms.max() < 0.5 and min(image.shape[:2]) > 1:  # bilinear alone skips pixels below half size
+    while zooms.max() < 0.5 and min(image.shape[:2]) > 1:  # bilinear interpolation skips pixels below half size
         height, width = image.shape[0] // 2, image.shape[1] // 2
         zooms *= [image.shape[1] / width, image.shape[0] / height]
         image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
     offset = np.array(at) - np.array(centre) * zoom
-    # OpenCV counts from the middle of the first pixel, boxes from its corner
+    # OpenCV measures from the centre of the first pixel, boxes from its corner
     matrix = np.column_stack([np.diag(zooms), offset + (zooms - 1) / 2])
     value = fill if isinstance(fill, tuple) else (fill,) * 3
     shape = (size.width, size.height)
@@ -155,9 +155,9 @@ def rescaled(
 
 
 def mosaic(four: list[AugmentedImage], size: InputSize, fill: Any, random: np.random.Generator) -> AugmentedImage:
-    """Put four pictures around a point that is drawn, on a canvas of twice the input's sides.
+    """Return four images around a drawn point, on a canvas of twice the input's sides.
 
-    Bochkovskiy et al., YOLOv4, arXiv:2004.10934; the point lies in the canvas's middle half, as in YOLOX.
+    Bochkovskiy et al., YOLOv4, arXiv:2004.10934; the point lies in the middle half of the canvas, as in YOLOX.
     """
     area = np.full((2 * size.height, 2 * size.width, 3), fill, np.uint8)
     middle_x = int(random.uniform(0.5, 1.5) * size.width)
@@ -176,7 +176,7 @@ def mosaic(four: list[AugmentedImage], size: InputSize, fill: Any, random: np.ra
 
 
 def joined(parts: list[Annotations]) -> Annotations:
-    """Return the annotations of several pictures as those of one."""
+    """Return the annotations of several images as those of one."""
     return Annotations(
         np.concatenate([part.boxes for part in parts]),
         np.concatenate([part.labels for part in parts]),
@@ -185,7 +185,7 @@ def joined(parts: list[Annotations]) -> Annotations:
 
 
 def _overlaps(boxes: Floats, corner: NDArray[np.float64], part: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (N,) intersection over union of boxes with one part of the picture."""
+    """Return the intersection over union (N,) of boxes with one part of the image."""
     common = np.minimum(boxes[:, 2:], corner + part) - np.maximum(boxes[:, :2], corner)
     shared = common.clip(0).prod(1)
     return np.asarray(shared / ((boxes[:, 2:] - boxes[:, :2]).prod(1) + part.prod() - shared))

@@ -1,6 +1,6 @@
-"""The pictures of a training split: read once, kept at about the input's size, and changed at random.
+"""The images of a training split: read once, stored at about the input's size, and changed at random.
 
-What one image looks like in one epoch is drawn from (seed, epoch, image) alone.
+The random changes of an image in an epoch depend only on (seed, epoch, image).
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from paretune.training.settings import Augment
 
 @dataclass(frozen=True)
 class EpochView:
-    """How the pictures of one epoch are shown."""
+    """Changes of the images in one epoch."""
 
     number: int
-    """Of the epoch, from 0."""
+    """Number of the epoch, from 0."""
     mirror: NDArray[np.bool_]
-    """(N,) which of the split's images are mirrored."""
+    """(N,) whether each image of the split is mirrored."""
     augment: Augment
 
 
 class AugmentedSplit:
-    """A split's pictures as the network sees them.
+    """A split's images as the network sees them.
 
-    Pictures are kept in memory, resized but not filled up. Where something will be cut out of them they
-    are kept larger than the input (``Augment.enlarged``, at most twice), and shrunk at the end.
+    Images are held in memory, resized without padding. If parts will be cut out of them, they are stored larger than
+    the input (``Augment.enlarged``, at most twice) and shrunk at the end.
 
     Args:
-        split: where they come from.
-        preprocess: how an image becomes the network's input.
+        split: source of the images.
+        preprocess: conversion of an image to the network's input.
         size: of that input.
         seed: of all changes.
-        augment: which changes there may be, in any epoch.
-        most_mib: most memory for kept pictures; the others are read again every time.
+        augment: possible changes in any epoch.
+        most_mib: memory for images; the others are read again in every epoch.
     """
 
     def __init__(
@@ -61,25 +61,25 @@ class AugmentedSplit:
         self._most = most_mib * 2**20 // (self.kept_size.width * self.kept_size.height * 3)
 
     def shown(self, index: int, look: EpochView) -> AugmentedImage:
-        """Return one image as it looks in one epoch: filled up to the input's size."""
+        """Return one image with the changes of one epoch, padded to the input's size."""
         random = np.random.default_rng([self.seed, look.number, index])
         augment = look.augment
         if not augment.any:
             return self._fitted(self._mirrored(index, look))
-        found = self._moved(index, look, random)
+        augmented = self._moved(index, look, random)
         if random.random() < augment.mixup:
-            other = self._moved(int(random.integers(len(self.split))), look, random, alone=True)
-            found = _mixed(found, other)
+            other = self._moved(int(random.integers(len(self.split))), look, random, single=True)
+            augmented = _mixed(augmented, other)
         if augment.colour:
-            found = AugmentedImage(recoloured(found.image, augment.colour, random), found.annotations)
-        return found
+            augmented = AugmentedImage(recoloured(augmented.image, augment.colour, random), augmented.annotations)
+        return augmented
 
     def _moved(
-        self, index: int, look: EpochView, random: np.random.Generator, *, alone: bool = False
+        self, index: int, look: EpochView, random: np.random.Generator, *, single: bool = False
     ) -> AugmentedImage:
-        """Return one image, or the mosaic of it and three others, where it will be in the input."""
+        """Return one image, or its mosaic with three others, at its place in the input."""
         augment, size = look.augment, self.size
-        put_together = random.random() < augment.mosaic and not alone
+        put_together = random.random() < augment.mosaic and not single
         zoom = random.uniform(1 - augment.scale, 1 + augment.scale) / self.enlarged
         shift = random.uniform(-augment.translate, augment.translate, 2) * [size.width, size.height]
         if put_together:
@@ -97,7 +97,7 @@ class AugmentedSplit:
         return rescaled(part, zoom, (width / 2, height / 2), at, size, self.preprocess.filling)
 
     def _part(self, index: int, look: EpochView, random: np.random.Generator) -> AugmentedImage:
-        """Return one image mirrored, cut and zoomed out of, at the size pictures are kept in."""
+        """Return one image, perhaps mirrored, cropped or placed on a grey area, at the stored size."""
         picture = self._mirrored(index, look)
         before = picture
         if random.random() < look.augment.zoom_out:
@@ -111,17 +111,17 @@ class AugmentedSplit:
         return mirrored(picture) if look.mirror[index] else picture
 
     def _picture(self, index: int) -> AugmentedImage:
-        """Read one image, or take it from memory."""
-        found = self._kept.get(index)
-        if found is None:
+        """Return one image, read from the split or from memory."""
+        picture = self._kept.get(index)
+        if picture is None:
             annotations = usable(self.split.annotations(index))
-            found = self._resized(AugmentedImage(self.split.image(index), annotations))
+            picture = self._resized(AugmentedImage(self.split.image(index), annotations))
             if len(self._kept) < self._most:
-                self._kept[index] = found
-        return found
+                self._kept[index] = picture
+        return picture
 
     def _resized(self, picture: AugmentedImage) -> AugmentedImage:
-        """Bring a picture to the size it is kept in, without filling it up."""
+        """Return an image at the size that it is stored in, without padding."""
         fitted, placement = self.preprocess.larger(self.enlarged).fit(picture.image, self.kept_size)
         width, height = placement.inner
         truth = picture.annotations
@@ -130,14 +130,14 @@ class AugmentedSplit:
         return AugmentedImage(image, Annotations(boxes, truth.labels, truth.ignore))
 
     def _fitted(self, picture: AugmentedImage) -> AugmentedImage:
-        """Resize to the input, if the picture is not of that size yet, and fill it up."""
+        """Return an image resized to the input if necessary, and padded."""
         image, placement = self.preprocess.fit(picture.image, self.size)
         truth = picture.annotations
         return AugmentedImage(image, Annotations(placement.to_input(truth.boxes), truth.labels, truth.ignore))
 
 
 def _mixed(picture: AugmentedImage, other: AugmentedImage) -> AugmentedImage:
-    """Lay two pictures over each other, half and half, and keep the boxes of both (mixup, as in YOLOX)."""
+    """Return the mean of two images with the boxes of both (mixup, as in YOLOX)."""
     import cv2
 
     image = np.asarray(cv2.addWeighted(picture.image, 0.5, other.image, 0.5, 0), np.uint8)

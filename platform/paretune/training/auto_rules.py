@@ -1,7 +1,7 @@
-"""What `training: auto` chooses, and why: rules from what the data are, from the detector, and from a time budget.
+"""Rules of `training: auto`: fields chosen from the data, the detector and a time budget, each with its reason.
 
-In the manner of nnU-Net (Isensee et al., Nature Methods 2021): a few numbers of the training split decide, none of a
-particular dataset. Lengths are counted in pictures that go through the network, since that is what a time budget buys.
+As in nnU-Net (Isensee et al., Nature Methods 2021), a few statistics of the training split decide, and no constant
+belongs to a particular dataset. Lengths are counted in images that pass the network, since they take the time.
 """
 
 from __future__ import annotations
@@ -17,50 +17,50 @@ from paretune.detectors.base import Detector
 from paretune.training.settings import Augment, Training
 
 MINUTES = 10.0
-"""Of a training for which no time is named."""
+"""Time budget in minutes if none is given."""
 SMALL_SIDE = 16.0
-"""Pixels of the network's input that a small object has at least: two cells of the finest level."""
+"""Smallest side of a small object in pixels of the input: two cells of the finest level."""
 SIDES = (160, 320)
-"""Root of the smallest and the largest area of the input that is chosen from fresh weights, in pixels."""
+"""Square roots of the smallest and the largest input area for new weights, in pixels."""
 PRETRAINED_SIDES = (224, 640)
 PICTURES = 24_000
-"""Pictures that a network with fresh weights is shown before a larger input is worth its time."""
+"""Images that a network with new weights needs before a larger input is worth its time."""
 PRETRAINED_PICTURES = 4_000
 EPOCHS = (10, 300)
-"""Fewest and most passes over the training split; more than so many is seldom worth anything, as in YOLOX."""
+"""Fewest and most epochs; YOLOX trains 300, and more rarely helps."""
 PRETRAINED_EPOCHS = (6, 100)
 STEPS = 24
-"""Batches of an epoch at least: the batch is the largest power of two that leaves so many."""
+"""Fewest batches of an epoch: the batch size is the largest power of two that leaves as many."""
 BATCHES = (4, 16)
 """Smallest and largest batch on a CPU."""
 GPU_BATCH = 64
 WARM_STEPS = 300
-"""Steps over which the learning rate rises, within a tenth of the training."""
+"""Most steps of the warm-up, which is at most a tenth of the training."""
 VALIDATIONS = 25
-"""Times that the network is evaluated on the validation split while it is trained, at most."""
+"""Most evaluations on the validation split during the training."""
 VALIDATED = 0.4
-"""Time of a picture in validation, as a share of its time in training."""
+"""Time of an image in validation, as a share of its time in training."""
 STRONG, LIGHT = 80, 30
-"""Epochs from which on pictures are changed strongly, and below which they are only mirrored."""
+"""Epochs from which images are changed strongly, and below which only colours change."""
 
 
 @dataclass(frozen=True)
 class ChosenField:
-    """One field that was chosen."""
+    """One chosen field."""
 
     field: str
-    """Its place in the job, such as ``training.epochs``."""
+    """Path in the job, such as ``training.epochs``."""
     value: Any
     because: str
 
 
 @dataclass(frozen=True)
 class AutoRules:
-    """What the choice is made from."""
+    """Facts that the choice depends on, and the rules."""
 
     detector: Detector
     given: Training
-    """What somebody wrote: fields that were given stay as they are."""
+    """Settings of the user; fields that are set stay unchanged."""
     train: SplitStatistics
     val_images: int
     gpu: bool = False
@@ -72,14 +72,14 @@ class AutoRules:
 
     @property
     def seconds(self) -> float:
-        """Return the time budget."""
+        """Return the time budget in seconds."""
         return 60 * (MINUTES if self.given.minutes is None else self.given.minutes)
 
     def size(self, seconds: Callable[[InputSize], float]) -> tuple[InputSize, str]:
-        """Return the input size, and why.
+        """Return the input size and its reason.
 
         Args:
-            seconds: of training that one picture of a size takes on this machine.
+            seconds: input size → seconds of training for one image on this machine.
         """
         low, high = PRETRAINED_SIDES if self.pretrained else SIDES
         native = math.sqrt(self.train.width * self.train.height)
@@ -96,63 +96,63 @@ class AutoRules:
         return size, f"{what}, {limit if side < most else 'larger is not needed'}"
 
     def _sized(self, side: float) -> InputSize:
-        """Return the size of about so many pixels squared that fits the pictures' proportions best."""
+        """Return the size of about ``side`` squared pixels that fits the images' proportions best."""
         aspect = min(max(self.train.aspect, 0.5), 2.0)
         least = next(s for s in range(32, 2049, 32) if self.detector.size_unsupported_reason(InputSize(s, s)) is None)
-        found = []
+        allowed = []
         for step in (16, 32, 64):
             counts = range(-(-least // step), 2 + int(2 * side / step))
             sizes = [InputSize(step * across, step * down) for across in counts for down in counts]
-            found = [size for size in sizes if self.detector.size_unsupported_reason(size) is None]
-            if found:
+            allowed = [size for size in sizes if self.detector.size_unsupported_reason(size) is None]
+            if allowed:
                 break
 
         def misfit(size: InputSize) -> float:
             area = math.log(size.width * size.height / side**2)
             return abs(area) + 2 * abs(math.log(size.width / size.height / aspect))
 
-        return min(found, key=misfit, default=InputSize(least, least))
+        return min(allowed, key=misfit, default=InputSize(least, least))
 
     def choices(self, picture: float) -> list[ChosenField]:
-        """Return all choices but those of size and threads.
+        """Return all chosen fields except size and threads.
 
         Args:
-            picture: seconds of training that one picture takes on this machine, at the size that was chosen.
+            picture: seconds of training for one image at the chosen size on this machine.
         """
-        data, found = self.train, dict[str, tuple[Any, str]]()
+        data, chosen = self.train, dict[str, tuple[Any, str]]()
         batch = self._batch()
-        found["batch_size"] = batch, f"{data.images} pictures: at least {STEPS} steps an epoch"
-        batch = self._is("batch_size", batch)
+        chosen["batch_size"] = batch, f"{data.images} pictures: at least {STEPS} steps an epoch"
+        batch = self._final("batch_size", batch)
         epochs, why = self._epochs(picture)
-        found["epochs"] = epochs, why
-        epochs = self._is("epochs", epochs)
+        chosen["epochs"] = epochs, why
+        epochs = self._final("epochs", epochs)
         steps = max(1, data.images // (batch * self.given.workers)) * epochs
         usual = self.detector.usual_lr * math.sqrt(batch * self.given.workers / 8)
-        lr, told = usual, f"{self.detector.name}'s usual {self.detector.usual_lr:g} for batches of 8"
+        lr, reason = usual, f"{self.detector.name}'s usual {self.detector.usual_lr:g} for batches of 8"
         if self.pretrained:
-            lr, told = usual / 4, f"a quarter of {told}: the weights are trained already"
-        found["lr"] = float(f"{lr:.2g}"), told
+            lr, reason = usual / 4, f"a quarter of {reason}: the weights are trained already"
+        chosen["lr"] = float(f"{lr:.2g}"), reason
         warm = min(WARM_STEPS, steps / 10) / (steps / epochs)
-        found["warmup_epochs"] = round(warm, 2), f"{warm * steps / epochs:.0f} of {steps} steps"
+        chosen["warmup_epochs"] = round(warm, 2), f"{warm * steps / epochs:.0f} of {steps} steps"
         decay = 1 - 1 / min(max(steps / 50, 10), 5000)
-        found["ema"] = round(decay, 5), "the mean of the last fiftieth of the steps"
+        chosen["ema"] = round(decay, 5), "the mean of the last fiftieth of the steps"
         if self.pretrained:
-            found["freeze_epochs"] = max(1, epochs // 10), "new predictors learn first, on features that stay"
-        found["flip"] = (0.0 if data.sided else 0.5), self._of_flip()
-        found["augment"] = self._augment(epochs)
+            chosen["freeze_epochs"] = max(1, epochs // 10), "new predictors learn first, on features that stay"
+        chosen["flip"] = (0.0 if data.sided else 0.5), self._of_flip()
+        chosen["augment"] = self._augment(epochs)
         every = max(1, math.ceil(epochs / VALIDATIONS))
-        found["validate_every"] = every, f"{-(-epochs // every)} times: the best network is kept"
-        every = self._is("validate_every", every)
+        chosen["validate_every"] = every, f"{-(-epochs // every)} times: the best network is kept"
+        every = self._final("validate_every", every)
         patience = max(every, math.ceil(0.3 * epochs / every) * every) if every else 0
-        found["patience"] = patience, "a plateau, or overfitting, of three tenths of the training ends it"
+        chosen["patience"] = patience, "a plateau, or overfitting, of three tenths of the training ends it"
         return [
             ChosenField(f"training.{field}", value, because)
-            for field, (value, because) in found.items()
+            for field, (value, because) in chosen.items()
             if field not in self.given.model_fields_set
         ]
 
-    def _is(self, field: str, chosen: Any) -> Any:
-        """Return what a field will be: what was given, or else what was chosen."""
+    def _final(self, field: str, chosen: Any) -> Any:
+        """Return the final value of a field: the user's, or else the chosen one."""
         return getattr(self.given, field) if field in self.given.model_fields_set else chosen
 
     def _batch(self) -> int:
@@ -189,10 +189,10 @@ class AutoRules:
 
 
 def detector_fields(detector: Detector, train: SplitStatistics, size: InputSize) -> list[ChosenField]:
-    """Return the fields of a detector that follow from the data, as far as nobody gave them."""
-    found: Mapping[str, tuple[float, str]] = detector.suited(train.smallest, train.largest, size)
+    """Return the fields of a detector that follow from the data and are not set by the user."""
+    chosen: Mapping[str, tuple[float, str]] = detector.suited(train.smallest, train.largest, size)
     return [
         ChosenField(f"detector.{detector.name}.{field}", value, because)
-        for field, (value, because) in found.items()
+        for field, (value, because) in chosen.items()
         if field not in detector.model_fields_set
     ]

@@ -1,4 +1,4 @@
-"""Where a training stands: all that is needed to go on as if nothing had happened."""
+"""The state of a training on disk, from which it is resumed with the same result; also in a remote folder."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ class BestNetwork:
     """The best network of a training so far."""
 
     map: float
-    """On the validation split."""
+    """Map on the validation split."""
     epoch: int
-    """Epochs done then."""
+    """Number of epochs after which it was found."""
     network: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """A training after some epochs; plain tensors, numbers and mappings only.
+    """State of a training after some epochs, in plain tensors, numbers and mappings.
 
-    No state of random numbers: every epoch draws its own from seed and number.
+    Random generators have no state in it, since every epoch starts them from its seed and number.
     """
 
     made_by: str
-    """Fingerprint of detector, input size and settings: only the same training can be resumed."""
+    """Fingerprint of detector, input size and settings, which a resumed training must share."""
     epoch: int
-    """Epochs done."""
+    """Number of finished epochs."""
     network: dict[str, Tensor]
     average: dict[str, Tensor]
-    """The moving average, or nothing where none is kept."""
+    """Moving average of the weights; empty if there is none."""
     optimizer: dict[str, Any]
     averaged: int = 0
-    """Steps that the average has seen."""
+    """Number of steps in the moving average."""
     scale: dict[str, Any] = field(default_factory=dict)
-    """Of the loss, in float16."""
+    """State of the loss scale, for float16."""
     best: dict[str, Any] = field(default_factory=dict)
-    """Fields of ``BestNetwork``, where a training may end early."""
+    """Fields of ``BestNetwork``, if the training may end early."""
 
 
 def save_state(state: TrainingState, folder: Path) -> None:
-    """Put the state in place of the one before, whole or not at all."""
+    """Replace the saved state, completely or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".{FILE}.{os.getpid()}.part"
     torch.save(vars(state), draft)
@@ -62,10 +62,10 @@ def save_state(state: TrainingState, folder: Path) -> None:
 
 
 def load_state(folder: Path) -> TrainingState | None:
-    """Return the state saved in a folder, or None where there is none.
+    """Return the state saved in a folder, or None. No code in the file is executed.
 
     Raises:
-        UserError: the file cannot be read; nothing in it is ever executed.
+        UserError: the file cannot be read.
     """
     path = folder / FILE
     if not path.is_file():
@@ -78,14 +78,16 @@ def load_state(folder: Path) -> TrainingState | None:
 
 
 class RemoteCheckpoint:
-    """A folder of any file system that fsspec knows: a path, or a URL such as ``s3://bucket/folder``.
+    """Copy of a training's state in a folder of any file system of fsspec, such as ``s3://bucket/folder``.
+
+    A machine without the first folder can resume the training from it.
 
     Args:
-        url: the folder of all trainings,
-        key: and of this one in it.
+        url: folder of all trainings.
+        key: name of this training in it.
 
     Raises:
-        UserError: no such file system, its library is not installed, or it cannot be written.
+        UserError: the file system is unknown, its library is not installed, or it cannot be written.
     """
 
     def __init__(self, url: str, key: str) -> None:
@@ -96,14 +98,14 @@ class RemoteCheckpoint:
             self._files, root = fsspec.core.url_to_fs(url)
             self._root = f"{root.rstrip('/')}/{key}"
             self._files.makedirs(self._root, exist_ok=True)
-        except Exception as error:  # every file system has errors of its own
+        except Exception as error:  # every file system raises its own errors
             raise self._refused(error) from error
 
     def put(self, folder: Path, names: tuple[str, ...]) -> None:
-        """Copy files there, each whole or not at all, in this order.
+        """Write files into the remote folder in this order, each completely or not at all.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: the remote folder cannot be written.
         """
         try:
             for name in names:
@@ -114,10 +116,10 @@ class RemoteCheckpoint:
             raise self._refused(error) from error
 
     def get(self, folder: Path, names: tuple[str, ...]) -> None:
-        """Copy files from there, those that are there, into a folder; what lies there already is left.
+        """Copy the remote files that exist into a folder; existing local files stay.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: the remote folder cannot be read.
         """
         try:
             for name in names:
@@ -128,7 +130,7 @@ class RemoteCheckpoint:
             raise self._refused(error) from error
 
     def clear(self) -> None:
-        """Remove what is there: the training is finished."""
+        """Remove the remote folder of a finished training."""
         self._files.rm(self._root, recursive=True)
 
     def _refused(self, error: Any) -> UserError:

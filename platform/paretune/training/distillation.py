@@ -1,12 +1,11 @@
-"""Distillation: a loss that also compares the network with its teacher, for the training loop.
+"""Distillation: a training loss that also compares the network with its teacher.
 
-The teacher's answers are compared as the detector says (``Detector.distillation_loss``). Its maps that feed the
-heads are compared by their correlation, which knows nothing of their size: Cao et al., PKD, NeurIPS 2022
-(arXiv:2207.02039). Where a pruned network has fewer channels, a 1x1 convolution lies between, trained with
-it and thrown away: Romero et al., FitNets, ICLR 2015 (arXiv:1412.6550). A teacher of other images than the
-student's sees them at the size that it was trained at, and its maps are brought to the student's, which is how
-Qi et al. teach networks of small images (CVPR 2021, arXiv:2109.06875): at the student's size it would know
-little itself.
+The detector compares the outputs (``Detector.distillation_loss``). The feature maps that feed the heads are compared
+by their correlation, which does not depend on their scale: Cao et al., PKD, NeurIPS 2022 (arXiv:2207.02039). If a
+pruned network has fewer channels, a 1x1 convolution between the maps is trained with it and discarded afterwards:
+Romero et al., FitNets, ICLR 2015 (arXiv:1412.6550). A teacher that was trained at another input size sees the images
+at that size, where it is accurate, and its maps are resized to the student's: Qi et al., CVPR 2021
+(arXiv:2109.06875).
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ from paretune.training.settings import Distill, Training
 from paretune.training.trainer import Loss
 
 SAME = (1.0, 1.0)
-"""The student sees what its teacher was trained with."""
+"""Ratio of the input sizes of a student and a teacher of the same size."""
 _SMALLEST = 1e-6
-"""Variance of a channel that says nothing."""
+"""Variance added to that of a channel, so that a constant one has no effect."""
 
 
 class StudentNetwork(nn.Module):
-    """A network that in training also gives what its modules of some names have made.
+    """A network that in training also returns the outputs of some of its modules.
 
-    Everything is computed inside ``forward``, the adapters too, so that data parallelism around it sees them.
+    Everything is computed inside ``forward``, including the adapters, so that data parallelism around it sees them.
 
     Args:
-        network: what is trained.
-        names: of its modules.
-        adapters: name → what each of the module's maps goes through before it is given out.
+        network: the network that is trained.
+        names: names of its modules.
+        adapters: name of a module → one layer for each of its outputs, applied before it is returned.
     """
 
     def __init__(self, network: nn.Module, names: Sequence[str], adapters: Mapping[str, Sequence[nn.Module]]) -> None:
@@ -51,7 +50,7 @@ class StudentNetwork(nn.Module):
         self.adapters = nn.ModuleList(nn.ModuleList(entry) for entry in adapters.values())
 
     def forward(self, *arguments: Any, **named: Any) -> Any:
-        """Return the network's outputs; in training (outputs, name → maps)."""
+        """Return the network's outputs; in training (outputs, name of a module → its outputs)."""
         if not self.training:
             return self.network(*arguments, **named)
         with capture_outputs(self.network, self.names) as seen:
@@ -63,12 +62,12 @@ class StudentNetwork(nn.Module):
 
 
 class DistillationLoss:
-    """The detector's own loss and what a teacher adds to it: takes the place of ``Options.loss``.
+    """The detector's loss with the terms of distillation, for ``Options.loss``.
 
     Args:
-        teacher: in eval mode, on the device of the training; is never changed.
+        teacher: in eval mode, on the device of the training; it is not trained.
         detector: of both networks.
-        distill: what counts how much.
+        distill: weights of the terms.
         settings: of the training, for its loss functions.
         ratio: width and height of the images as shares of those that the teacher was trained with.
     """
@@ -87,7 +86,7 @@ class DistillationLoss:
     def __call__(
         self, forward: Callable[..., Any], images: Tensor, annotations: Sequence[Annotations]
     ) -> dict[str, Tensor]:
-        """Return the terms of the detector's loss, and those of the distillation (``distill_…``), weighted."""
+        """Return the terms of the detector's loss and the weighted ones of distillation (``distill_…``)."""
         shown: dict[str, list[Tensor]] = {}
 
         def observed(*arguments: Any, **named: Any) -> Any:
@@ -96,40 +95,40 @@ class DistillationLoss:
             return output
 
         terms = self.detector.training_loss(observed, images, annotations, self.losses)
-        wanted = self._asked(images, shown)
+        teachers = self._teacher_outputs(images, shown)
         more: dict[str, Tensor] = {}
         if self.distill.features:
             names = self.detector.distill_features
-            pairs = [pair for name in names for pair in zip(shown[name], wanted[name], strict=True)]
+            pairs = [pair for name in names for pair in zip(shown[name], teachers[name], strict=True)]
             more["features"] = self.distill.features * correlation_loss(pairs)
         if self.distill.logits:
             size = InputSize(images.shape[3], images.shape[2])
-            answers = self.detector.distillation_loss(shown, wanted, annotations, size, self.distill.temperature)
-            more |= {name: self.distill.logits * term for name, term in answers.items()}
+            outputs = self.detector.distillation_loss(shown, teachers, annotations, size, self.distill.temperature)
+            more |= {name: self.distill.logits * term for name, term in outputs.items()}
         return {**terms, **{f"distill_{name}": term for name, term in more.items()}}
 
-    def _asked(self, images: Tensor, shown: Mapping[str, Sequence[Tensor]]) -> dict[str, list[Tensor]]:
-        """Return what the teacher makes of the images, by module, in maps of the student's shapes."""
+    def _teacher_outputs(self, images: Tensor, shown: Mapping[str, Sequence[Tensor]]) -> dict[str, list[Tensor]]:
+        """Return the teacher's outputs for the images by module, in the student's shapes."""
         across, down = self.ratio
         if self.ratio != SAME:
-            # even sides, as every level's are halved; at the size trained for they are the teacher's own
+            # even sides, since every level halves them
             height, width = (
                 2 * round(side / share / 2) for side, share in zip(images.shape[2:], (down, across), strict=True)
             )
             images = F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
-        with torch.no_grad(), capture_outputs(self.teacher, tuple(shown)) as wanted:
+        with torch.no_grad(), capture_outputs(self.teacher, tuple(shown)) as teachers:
             self.detector.run_teacher(self.teacher, images, shown)
             if self.ratio == SAME:
-                return wanted
+                return teachers
             for name in set(shown) & set(self.detector.distill_outputs):
-                wanted[name] = self.detector.resized_outputs(wanted[name], shown[name], self.ratio)
+                teachers[name] = self.detector.resized_outputs(teachers[name], shown[name], self.ratio)
             for name in set(shown) & set(self.detector.distill_features):
-                pairs = zip(wanted[name], shown[name], strict=True)
-                wanted[name] = [
-                    F.interpolate(theirs, mine.shape[2:], mode="bilinear", align_corners=False)
-                    for theirs, mine in pairs
+                pairs = zip(teachers[name], shown[name], strict=True)
+                teachers[name] = [
+                    F.interpolate(teacher_map, student_map.shape[2:], mode="bilinear", align_corners=False)
+                    for teacher_map, student_map in pairs
                 ]
-        return wanted
+        return teachers
 
 
 def with_teacher(
@@ -141,19 +140,19 @@ def with_teacher(
     distill: Distill | None,
     device: str,
 ) -> tuple[nn.Module, Loss | None]:
-    """Return what is to be trained in place of a network, and the loss; ``unwrap_student`` takes the network out again.
+    """Return the module to train and its loss; ``unwrap_student`` returns the network in the module.
 
     Args:
-        network: on the CPU; is trained itself.
+        network: on the CPU; part of the returned module.
         detector: of the network and its teacher.
-        num_classes: that both tell apart.
-        size: of their input.
-        settings: of the training; its seed is that of the adapters' weights.
-        distill: what counts how much; None returns the network as it is.
+        num_classes: number of classes of both.
+        size: of the network's input.
+        settings: of the training; its seed also initialises the adapters.
+        distill: weights of the terms; None returns the network and no loss.
         device: torch device of the training.
 
     Raises:
-        UserError: no teacher, one that cannot be read, or a network without the maps to compare.
+        UserError: the teacher is missing or cannot be read, or the network lacks the modules to compare.
     """
     if distill is None:
         return network, None
@@ -166,7 +165,7 @@ def with_teacher(
 
 
 def unwrap_student(network: nn.Module) -> nn.Module:
-    """Return a trained network without what its teacher needed."""
+    """Return a trained network without the module around it."""
     return network.network if isinstance(network, StudentNetwork) else network
 
 
@@ -180,33 +179,36 @@ def _teacher(detector: Detector, num_classes: int, distill: Distill) -> nn.Modul
 
 
 def _ratio(detector: Detector, size: InputSize, distill: Distill) -> tuple[float, float]:
-    """Return width and height of the student's images as shares of those its teacher was trained with."""
-    told = read_history(Path(str(distill.teacher))).get("input_size")
-    if told is None or not detector.teacher_sees_own_size:
+    """Return width and height of the student's images as shares of those that its teacher was trained with."""
+    written = read_history(Path(str(distill.teacher))).get("input_size")
+    if written is None or not detector.teacher_sees_own_size:
         return SAME
-    own = InputSize.parse(told)
+    own = InputSize.parse(written)
     return size.width / own.width, size.height / own.height
 
 
 def _student(
     network: nn.Module, teacher: nn.Module, detector: Detector, size: InputSize, seed: int, distill: Distill
 ) -> StudentNetwork:
-    """Wrap a network for training; the seed is that of the adapters' weights."""
+    """Return a network with adapters for its feature maps, initialised from the seed."""
     names, adapters = detector.distill_outputs if distill.logits else (), {}
     if distill.features:
-        mine, wanted = (_maps(one, detector, size) for one in (network, teacher))
+        students, teachers = (_maps(module, detector, size) for module in (network, teacher))
         names = (*names, *detector.distill_features)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            adapters = {name: [_adapter(*pair) for pair in zip(mine[name], wanted[name], strict=True)] for name in mine}
+            adapters = {
+                name: [_adapter(*pair) for pair in zip(students[name], teachers[name], strict=True)]
+                for name in students
+            }
     return StudentNetwork(network, names, adapters)
 
 
 def _maps(network: nn.Module, detector: Detector, size: InputSize) -> dict[str, list[Tensor]]:
-    """Return the maps that feed the heads, of an empty image; the network's mode and statistics stay.
+    """Return the feature maps of an empty image; the network's mode and statistics stay.
 
     Raises:
-        UserError: the network has no such modules.
+        UserError: the network lacks the modules.
     """
     modules = dict(network.named_modules())
     if missing := [name for name in detector.distill_features if name not in modules]:
@@ -222,15 +224,15 @@ def _maps(network: nn.Module, detector: Detector, size: InputSize) -> dict[str, 
     return seen
 
 
-def _adapter(mine: Tensor, wanted: Tensor) -> nn.Module:
-    if mine.shape[1] == wanted.shape[1]:
+def _adapter(student: Tensor, teacher: Tensor) -> nn.Module:
+    if student.shape[1] == teacher.shape[1]:
         return nn.Identity()
-    return nn.Conv2d(mine.shape[1], wanted.shape[1], 1, bias=False)
+    return nn.Conv2d(student.shape[1], teacher.shape[1], 1, bias=False)
 
 
 @contextmanager
 def capture_outputs(network: nn.Module, names: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
-    """Collect what a network's modules of these names make while the block runs; "" is the network itself."""
+    """Yield the outputs of a network's modules by name, collected during the context; "" is the network itself."""
     seen: dict[str, list[Tensor]] = {name: [] for name in names}
 
     def collecting(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -245,7 +247,7 @@ def capture_outputs(network: nn.Module, names: Sequence[str]) -> Iterator[dict[s
 
 
 def tensors_in(output: Any) -> list[Tensor]:
-    """Return the tensors in what a module has made: one, or lists and mappings of them."""
+    """Return the tensors in a module's output: a tensor, or nested lists and mappings of tensors."""
     if isinstance(output, Tensor):
         return [output]
     entries = output.values() if isinstance(output, Mapping) else output
@@ -253,16 +255,16 @@ def tensors_in(output: Any) -> list[Tensor]:
 
 
 def correlation_loss(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Return 1 - Pearson's correlation, the mean over channels and maps; 0 for equal maps, 2 for opposite ones.
+    """Return 1 - Pearson's correlation as a mean over channels and maps: 0 for equal maps, 2 for opposite ones.
 
     Args:
-        pairs: a map and the wanted one, each (B, C, h, w); a channel's values are those of the whole batch.
+        pairs: maps of student and teacher, each (B, C, h, w); a channel's values are those of the whole batch.
     """
-    terms = [(_standard(found) - _standard(wanted)).square().mean() / 2 for found, wanted in pairs]
+    terms = [(_standard(student) - _standard(teacher)).square().mean() / 2 for student, teacher in pairs]
     return torch.stack(terms).mean()
 
 
 def _standard(plane: Tensor) -> Tensor:
-    """Bring every channel of (B, C, h, w) to mean 0 and variance 1."""
+    """Return (B, C, h, w) with every channel scaled to mean 0 and variance 1."""
     variance, mean = torch.var_mean(plane.float(), (0, 2, 3), correction=0, keepdim=True)
     return (plane.float() - mean) * (variance + _SMALLEST).rsqrt()

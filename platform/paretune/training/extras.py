@@ -1,4 +1,4 @@
-"""What a training does besides following its settings: zeros kept, a teacher, layers rounded as INT8 will be."""
+"""Additions to a training: zeros that are kept, a teacher, and layers rounded like INT8."""
 
 from __future__ import annotations
 
@@ -19,52 +19,52 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingExtras:
-    """Plain data, for other processes too."""
+    """Additions to a training, as plain data for other processes."""
 
     keep_zeros: bool = False
-    """Leave weights at zero that are zero in the network given."""
+    """Whether weights that are zero before the training stay zero."""
     distill: Distill | None = None
-    """Learn from a teacher, whose folder is the same place on all machines."""
+    """Distillation from a teacher, whose folder has the same path on all machines."""
     qat_bits: int | None = None
-    """Round to INT8 with so many bits of a weight; None trains float layers."""
+    """Bits of a weight in quantization-aware training; None trains float layers."""
     qat_signed: bool = False
-    """Round inputs to signed integers, symmetric about 0, as TensorRT reads them."""
+    """Whether inputs are rounded to signed integers, symmetric about 0, as for TensorRT."""
 
     @property
     def key(self) -> str:
-        """Return a name that no other way has."""
+        """Return a fingerprint of the additions."""
         distill = None if self.distill is None else self.distill.tree()
         return fingerprint(self.keep_zeros, distill, self.qat_bits, self.qat_signed)
 
 
-def train_with_extras(  # noqa: PLR0913 - those of loop.train, and two more
+def train_with_extras(  # noqa: PLR0913 - the arguments of loop.train, and two more
     network: nn.Module,
     detector: Detector,
     data: Data,
     size: InputSize,
     settings: Training,
-    how: TrainingExtras,
+    extras: TrainingExtras,
     *,
     device: str,
     on_epoch: Callable[[Epoch], None],
     options: Options,
 ) -> TrainResult:
-    """Train a network; it is changed, and returned as the float network it was. No epochs leave it as it is.
+    """Train a network in place, and return it as a float network; with no epochs it stays unchanged.
 
     Args:
         network: of the detector, on the CPU.
         detector: preprocessing and loss.
-        data: what is trained and, if the settings ask for it, validated on.
+        data: with the training split, and the validation split if the settings need it.
         size: of the network's input.
-        settings: as of ``loop.train``,
-        how: and what comes on top.
+        settings: see ``loop.train``.
+        extras: additions to the settings.
         device: torch device.
         on_epoch: called after each epoch, on every worker.
-        options: where to go on, and which worker this is; the rest is filled in.
+        options: saved state and worker; the other options are set here.
 
     Raises:
         FloatingPointError: the training diverged.
-        UserError: the teacher cannot be read, or the state is another training's.
+        UserError: the teacher cannot be read, or the state belongs to another training.
     """
     from paretune.training.distillation import unwrap_student, with_teacher
     from paretune.training.loop import TrainResult, train
@@ -73,9 +73,9 @@ def train_with_extras(  # noqa: PLR0913 - those of loop.train, and two more
     if not settings.epochs:
         return TrainResult(network.eval(), (), 0.0)
     split = data.splits["train"]
-    if how.qat_bits is not None:
-        network = with_rounding(network, detector, how.qat_bits, split, size, signed=how.qat_signed)
-    student, loss = with_teacher(network, detector, len(data.classes), size, settings, how.distill, device)
-    options = replace(options, loss=loss, val=data.splits.get("val"), keep_zeros=how.keep_zeros)
+    if extras.qat_bits is not None:
+        network = with_rounding(network, detector, extras.qat_bits, split, size, signed=extras.qat_signed)
+    student, loss = with_teacher(network, detector, len(data.classes), size, settings, extras.distill, device)
+    options = replace(options, loss=loss, val=data.splits.get("val"), keep_zeros=extras.keep_zeros)
     result = train(student, detector, split, size, settings, device=device, on_epoch=on_epoch, options=options)
     return replace(result, network=without_rounding(unwrap_student(result.network)))

@@ -1,4 +1,4 @@
-"""The history of a training on disk: a line for each epoch while it goes on, ``training.json`` when it is done."""
+"""The history of a training on disk: one line for each epoch during it, ``training.json`` at its end."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ KEPT = ("epochs.jsonl", "state.pt")
 
 
 UNFINISHED = "unfinished"
-"""Folder of these files, in the one that receives the network."""
+"""Folder of the files of an unfinished training, in the folder that receives the network."""
 
 
 HISTORY = "training.json"
-"""What was trained, and what every epoch did, beside the trained network."""
+"""File with the settings and the epochs of a training, beside the trained network."""
 
 
 def epochs_of(work: Path) -> list[dict[str, Any]]:
-    """Return the epochs written so far; a line that is being written does not count yet."""
+    """Return the epochs written so far, without a line that is incomplete."""
     path = work / KEPT[0]
     text = path.read_text() if path.is_file() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("}\n")]
 
 
 def was_begun(folder: Path) -> bool:
-    """Tell whether a training in this folder has finished an epoch at least."""
+    """Return whether a training in this folder has finished at least one epoch."""
     return (folder / HISTORY).is_file() or bool(epochs_of(folder / UNFINISHED))
 
 
@@ -39,7 +39,7 @@ def _append(work: Path, entry: dict[str, Any]) -> None:
 
 
 def read_history(folder: Path) -> dict[str, Any]:
-    """Return what ``training.json`` of a trained network says; nothing where there is none.
+    """Return the content of a trained network's ``training.json``; empty if there is none.
 
     Raises:
         UserError: the file is damaged.

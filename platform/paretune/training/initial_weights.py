@@ -1,4 +1,4 @@
-"""What a training begins with: fresh weights, those that the detector names, or a network that was trained before."""
+"""The network that a training starts from: new weights, those that the detector names, or a trained network."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 def initial_network(
     detector: Detector, data: Data, size: InputSize, settings: Training, start: Path | None
 ) -> tuple[nn.Module, list[str]]:
-    """Return the network that a training begins with, and what is to be known of its weights, a line each.
+    """Return the network that a training starts from, and notes on its weights.
 
     Args:
-        detector: whose network it is.
-        data: whose classes it is for.
-        size: of its input.
-        settings: seed of fresh weights; no epochs take weights as they are.
-        start: folder of a network to go on from; None begins with what the detector names.
+        detector: of the network.
+        data: dataset with the classes.
+        size: of the input.
+        settings: of the training, with the seed of new weights; 0 epochs use the weights unchanged.
+        start: folder of a network to start from; None starts from the weights that the detector names.
 
     Raises:
-        UserError: it cannot be had; or it is not to be trained, and some classes have no weights.
+        UserError: the weights are not available, or some classes have no weights and there are no epochs.
     """
     import torch
 
@@ -46,13 +46,13 @@ def initial_network(
     beginning = detector.begin(data.classes)
     if not settings.epochs and beginning.fresh:
         fresh = ", ".join(beginning.fresh)
-        told = "take a file that has them, or train (training.epochs)"
-        raise UserError(f"training.epochs: 0 takes the weights as they are, and there are none for {fresh}: {told}")
+        remedy = "take a file that has them, or train (training.epochs)"
+        raise UserError(f"training.epochs: 0 takes the weights as they are, and there are none for {fresh}: {remedy}")
     return beginning.network, [*beginning.notes, *size_notes(detector, size, data)]
 
 
 def report_notes(notes: Sequence[str], say: Callable[[str], None] | None) -> list[str]:
-    """Say them, or return them where there is nobody to say them to."""
+    """Report notes by ``say``; without it, return them."""
     if say is None:
         return list(notes)
     for note in notes:
@@ -61,25 +61,25 @@ def report_notes(notes: Sequence[str], say: Callable[[str], None] | None) -> lis
 
 
 def unsupported_baseline_reason(source: Path, detector: Detector) -> str | None:
-    """Return why a folder cannot be taken as a detector's trained network, as far as it says so itself, or None."""
+    """Return why a folder is not a trained network of a detector, according to its own files, or None."""
     if not (source / STRUCTURE).is_file():
         return f"{source} holds no trained network ({STRUCTURE} and weights.safetensors)"
     trained = read_history(source).get("detector", detector.named())
     try:
-        same = parse_plugin(trained, DETECTORS) == detector  # an older Paretune told fewer fields
-    except ValueError:  # pydantic's errors are
+        same = parse_plugin(trained, DETECTORS) == detector  # an older Paretune wrote fewer fields
+    except ValueError:  # of pydantic
         same = False
     return None if same else f"{source} is a {trained}, and the job's is {detector.named()}"
 
 
 def import_baseline(source: Path, detector: Detector, classes: tuple[str, ...], folder: Path) -> None:
-    """Take a trained network over into a folder, when it fits.
+    """Copy a trained network into a folder after checking that it fits.
 
     Raises:
-        UserError: there is none, or it is of another detector or other classes.
+        UserError: the folder has no network, or one of another detector or other classes.
     """
-    if said := unsupported_baseline_reason(source, detector):
-        raise UserError(f"baseline: {said}")
+    if reason := unsupported_baseline_reason(source, detector):
+        raise UserError(f"baseline: {reason}")
     from paretune.networks.network_files import WEIGHTS, load_network, outputs_of
 
     trained = read_history(source).get("classes", list(classes))
@@ -90,6 +90,6 @@ def import_baseline(source: Path, detector: Detector, classes: tuple[str, ...], 
     ):
         raise UserError(f"baseline: {source}: not trained for {len(classes)} classes, as the dataset has")
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (HISTORY, WEIGHTS, STRUCTURE):  # the structure marks a complete one
+    for name in (HISTORY, WEIGHTS, STRUCTURE):  # the structure comes last and marks a complete network
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)

@@ -1,8 +1,8 @@
-"""Batches for training, made ahead by threads, and the same in every run.
+"""Batches for training, prepared by threads, and equal in every run.
 
-Order and mirroring are drawn from (seed, epoch) for the whole split before it is shared out, other changes
-from (seed, epoch, image): neither the number of workers or threads nor where a training was resumed
-changes what an image looks like.
+Order and mirroring are drawn from (seed, epoch) for the whole split before workers divide it, other changes from
+(seed, epoch, image). The changes of an image therefore depend neither on the number of workers or threads nor on where
+a training was resumed.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from paretune.training.augmented_split import AugmentedSplit, EpochView
 from paretune.training.settings import NOTHING, Augment
 
 CACHE_MIB = 4096
-"""Most memory for pictures; the rest of a larger split is read again every epoch."""
+"""Memory for images; those of a larger split are read again in every epoch."""
 READERS = 2
-"""Threads that decode and change pictures; OpenCV and numpy work without Python's lock."""
+"""Threads that decode and change images; OpenCV and numpy release Python's lock."""
 AHEAD = 2
-"""Batches that are made while one is trained on."""
+"""Number of batches that are prepared during a training step."""
 
 
 class Batches:
-    """A split as batches of one input size.
+    """Batches of a split at one input size.
 
     Args:
-        split: where the images come from.
-        preprocess: how an image becomes the network's input.
+        split: source of the images.
+        preprocess: conversion of an image to the network's input.
         size: of that input.
-        batch: images in a batch of one worker.
+        batch: number of images in a batch of one worker.
         flip: share of the images that are mirrored.
         seed: of order and changes.
-        augment: further changes of the pictures.
-        epochs: of the whole training; the last ones may be shown unchanged.
-        readers: threads.
-        rank: which worker this is,
-        world: of how many.
+        augment: further changes of the images.
+        epochs: of the whole training; the last ones may have fewer changes.
+        readers: number of threads.
+        rank: number of this worker.
+        world: number of workers.
 
     Raises:
         ValueError: the split is empty.
     """
 
-    def __init__(  # noqa: PLR0913 - all by name
+    def __init__(  # noqa: PLR0913 - passed by name
         self,
         split: Split,
         preprocess: Preprocess,
@@ -73,10 +73,10 @@ class Batches:
         self.rank, self.world = rank, world
         self.pictures = AugmentedSplit(split, preprocess, size, seed=seed, augment=augment, most_mib=CACHE_MIB)
         self.waited = 0.0
-        """Seconds of the last epoch for which whoever takes the batches had to wait."""
+        """Seconds that the training waited for batches in the last epoch."""
 
     def __len__(self) -> int:
-        """Return the batches of one epoch; what is left over is not used, but other images in every epoch."""
+        """Return the number of batches in one epoch; the images left over differ in every epoch."""
         return max(1, len(self.split) // (self.batch * self.world))
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, list[Annotations]]]:
@@ -85,7 +85,7 @@ class Batches:
         order = random.permutation(len(self.split))
         mirror = random.random(len(self.split)) < self.flip
         look = EpochView(number, mirror, self.augment.in_epoch(number, self.epochs))
-        # a split smaller than one batch is gone through again until the batch is full
+        # a split smaller than one batch is repeated until the batch is full
         grid = np.resize(order, (len(self), self.world, self.batch))[:, self.rank]
         self.waited = 0.0
         with ThreadPoolExecutor(self.readers, thread_name_prefix="reader") as pool:
@@ -94,20 +94,22 @@ class Batches:
                 for step in range(len(grid)):
                     began = time.monotonic()
                     for row in grid[step + len(ahead) : step + 1 + AHEAD]:
-                        ahead.append(self._asked(pool, row, look))
+                        ahead.append(self._submit(pool, row, look))
                     chosen = [future.result() for future in ahead.popleft()]
                     images = to_input([picture.image for picture in chosen], self.preprocess)
                     self.waited += time.monotonic() - began
                     yield images, [picture.annotations for picture in chosen]
-            finally:  # also when nobody wants the rest
+            finally:  # also if the caller stops early
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _asked(self, pool: ThreadPoolExecutor, row: NDArray[np.int64], look: EpochView) -> list[Future[AugmentedImage]]:
+    def _submit(
+        self, pool: ThreadPoolExecutor, row: NDArray[np.int64], look: EpochView
+    ) -> list[Future[AugmentedImage]]:
         return [pool.submit(self.pictures.shown, int(index), look) for index in row]
 
 
 def to_input(images: list[Image], preprocess: Preprocess) -> Tensor:
-    """Turn fitted images into one batch (B, 3, H, W) float32: what ``preprocess.tensor`` does, in channels_last."""
+    """Return padded images as one batch (B, 3, H, W) float32 in channels_last, like ``preprocess.tensor``."""
     batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     if preprocess.order == "bgr":
         batch = batch.flip(1)

@@ -1,4 +1,4 @@
-"""The training loop: plain torch, one process, any detector; ``ddp`` runs it on several workers."""
+"""The training loop: torch in one process for any detector; ``distributed`` runs it on several workers."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ from paretune.training.validation import validate
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch did."""
+    """Results of one epoch."""
 
     number: int
-    """From 1."""
+    """Number of the epoch, from 1."""
     epochs: int
-    """Of how many."""
+    """Number of epochs of the training."""
     losses: dict[str, float]
-    """Mean of every term of the loss."""
+    """Name of a loss term → its mean."""
     lr: float
     """Learning rate of the last step."""
     images_per_second: float
     seconds: float
-    """Of training, without waiting for the device."""
+    """Seconds of training, without the wait for the device."""
     waited: float
-    """Seconds until the device was free (somebody measured on it)."""
+    """Seconds of waiting until no measurement used the device."""
     waiting: float
-    """Share of the seconds for which training waited for the next batch."""
+    """Share of the seconds that the training waited for batches."""
     map: float | None
-    """On the validation split, of the network that is kept; None when this epoch was not validated."""
+    """Map on the validation split, of the network that is kept; None if this epoch was not validated."""
     left: float
-    """Seconds that the epochs still to come are likely to take."""
+    """Expected seconds of the remaining epochs."""
     precision: str
-    """What the network computed in: float32, bfloat16 or float16."""
+    """Type that the network computed in: float32, bfloat16 or float16."""
     state: TrainingState = field(repr=False, compare=False)
-    """To be saved or forgotten at once: its tensors are those that the next epoch changes."""
+    """State to save at once, since the next epoch changes its tensors."""
 
     def facts(self) -> dict[str, Any]:
-        """Return all but the state: plain data, for the log."""
+        """Return everything except the state, as plain data for the log."""
         return {key: value for key, value in vars(self).items() if key != "state"}
 
     def __str__(self) -> str:
-        """Give one line for the user."""
+        """Return one line for the user."""
         terms = " + ".join(f"{name} {value:.3f}" for name, value in self.losses.items())
         words = [f"loss {sum(self.losses.values()):.3f} = {terms}", f"lr {self.lr:.2g}"]
         words.append(f"{self.images_per_second:.0f} images/s")
@@ -68,7 +68,7 @@ class Epoch:
 
 
 def duration(seconds: float) -> str:
-    """Give a time as people say it: ``40 s``, ``12 min``, ``3.5 h``."""
+    """Return a time in words, such as ``40 s``, ``12 min`` or ``3.5 h``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -76,22 +76,22 @@ def duration(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Options:
-    """What a plain training does not need."""
+    """Options that a plain training does not need."""
 
     resume: TrainingState | None = None
-    """Where to go on."""
+    """State to resume from."""
     loss: Loss | None = None
-    """In place of the detector's own (distillation)."""
+    """Loss in place of the detector's, for distillation."""
     rank: int = 0
-    """Which worker this is; torch.distributed is initialised when there are several."""
+    """Number of this worker; torch.distributed is initialised if there are several."""
     world: int = 1
     """Number of workers."""
     val: Split | None = None
-    """What is evaluated between epochs, if the settings ask for it."""
+    """Split for evaluations between epochs, if the settings have any."""
     keep_zeros: bool = False
-    """Leave weights at zero that are zero in the network given."""
+    """Whether weights that are zero in the given network stay zero."""
     thresholds: Thresholds = field(default_factory=Thresholds)
-    """What is kept of what it finds, where it is validated."""
+    """Thresholds of the postprocessing in evaluations."""
 
 
 @dataclass(frozen=True)
@@ -99,25 +99,25 @@ class TrainResult:
     """A trained network."""
 
     network: nn.Module
-    """In eval mode on the CPU, with the averaged weights."""
+    """Network in eval mode on the CPU, with the averaged weights."""
     epochs: tuple[dict[str, Any], ...]
     """Number, losses, learning rate and speed of every epoch of this run."""
     seconds: float
-    """Of training."""
+    """Seconds of training."""
     best: int | None = None
-    """The epoch whose network is kept, where a training may end early; None is the last."""
+    """Epoch whose network is kept, if the training may end early; None for the last."""
 
 
-def pick_device(wanted: str) -> str:
+def pick_device(requested: str) -> str:
     """Return the torch device for ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        UserError: a GPU was asked for and there is none.
+        UserError: a GPU was requested and there is none.
     """
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
+    available = torch.cuda.is_available()
+    if requested == "cuda" and not available:
         raise UserError("training.device is cuda, but torch finds no GPU; write `device: cpu` or `device: auto`")
-    return "cuda" if wanted != "cpu" and there else "cpu"
+    return "cuda" if requested != "cpu" and available else "cpu"
 
 
 def train(
@@ -131,24 +131,24 @@ def train(
     on_epoch: Callable[[Epoch], None] | None = None,
     options: Options = Options(),
 ) -> TrainResult:
-    """Train a network; it is changed, and returned.
+    """Train a network in place, and return it.
 
-    The same arguments give the same weights, also when the training is interrupted and resumed
-    (on a CPU with the same number of threads: exactly).
+    Equal arguments give equal weights, also if the training is interrupted and resumed (bit by bit on a CPU with the
+    same number of threads).
 
     Args:
-        network: of the detector; all its parameters that ask for a gradient are trained.
+        network: of the detector; all parameters that require a gradient are trained.
         detector: preprocessing and loss.
         split: images and annotations.
         size: of the network's input.
-        settings: the rest.
-        device: torch device to train on; held, shared with other trainings, during each epoch.
+        settings: of the training.
+        device: torch device to train on; locked together with other trainings during each epoch.
         on_epoch: called after each epoch, on every worker.
-        options: resume, another loss, several workers.
+        options: saved state, another loss, several workers.
 
     Raises:
-        FloatingPointError: the loss or the gradient is not finite; the states of the epochs before are good.
-        UserError: no such optimizer, or the state is another training's.
+        FloatingPointError: the loss or the gradient is not finite; the states of earlier epochs are good.
+        UserError: the optimizer is unknown, or the state belongs to another training.
     """
     if settings.validate_every and options.val is None:
         raise UserError("training.validate_every: there is no validation split")
@@ -169,7 +169,7 @@ def train(
                 seconds = time.monotonic() - began
                 due = _validation_due(settings, number + 1)
                 score = _score(run, detector, options, size, settings) if due else None
-            goes_on = run.found(score, number + 1) if due else True
+            goes_on = run.take_score(score, number + 1) if due else True
             epoch = Epoch(
                 number=number + 1,
                 epochs=settings.epochs,
@@ -194,7 +194,7 @@ def train(
 
 
 def _batches(split: Split, detector: Detector, size: InputSize, settings: Training, options: Options) -> Batches:
-    """Return this worker's share of every epoch's pictures."""
+    """Return this worker's share of every epoch's images."""
     return Batches(
         split,
         detector.preprocess,
@@ -204,7 +204,7 @@ def _batches(split: Split, detector: Detector, size: InputSize, settings: Traini
         seed=settings.seed,
         augment=settings.augment,
         epochs=settings.epochs,
-        readers=settings.readers,
+        readers=settings.loader_threads,
         rank=options.rank,
         world=options.world,
     )
@@ -216,11 +216,11 @@ def _validation_due(settings: Training, done: int) -> bool:
 
 
 def _score(run: Trainer, detector: Detector, options: Options, size: InputSize, settings: Training) -> float | None:
-    """Return the map of the network that is kept, the same on every worker."""
+    """Return the map of the network that is kept, equal on every worker."""
     place = run.place
-    assert options.val is not None  # noqa: S101 - train has looked
+    assert options.val is not None  # noqa: S101 - checked by train
     accuracy = validate(
-        run.judged,
+        run.evaluated,
         detector,
         options.val,
         size,
@@ -230,20 +230,20 @@ def _score(run: Trainer, detector: Detector, options: Options, size: InputSize, 
         world=place.world,
         thresholds=options.thresholds,
     )
-    told = [None if accuracy is None else accuracy.map]
+    scores = [None if accuracy is None else accuracy.map]
     if place.world > 1:
-        dist.broadcast_object_list(told, 0)
-    return told[0]
+        dist.broadcast_object_list(scores, 0)
+    return scores[0]
 
 
 def _fingerprint(detector: Detector, size: InputSize, settings: Training, world: int) -> str:
-    """Return what makes a training this one; where it runs does not."""
+    """Return a fingerprint of a training, which does not depend on where it runs."""
     return fingerprint(detector.named(), str(size), settings.as_computed(), world)
 
 
 @contextmanager
 def threads_of(settings: Training, device: str) -> Iterator[None]:
-    """Give torch the settings' threads on a CPU, and its own number back afterwards; 0 leaves it as it is."""
+    """Set torch's threads on a CPU from the settings during the context; 0 leaves them unchanged."""
     before = torch.get_num_threads()
     if settings.threads and device == "cpu":
         torch.set_num_threads(settings.threads)
@@ -256,21 +256,21 @@ def threads_of(settings: Training, device: str) -> Iterator[None]:
 def _locks(place: TrainingDevice) -> tuple[str, ...]:
     """Return the device locks that this worker holds.
 
-    Of several workers on a machine one holds those of all, the others none: were each to ask by itself, one could
-    wait for a measurement that waits for another, which waits for the first to join in.
+    One of several workers on a machine holds the locks of all. If each took its own, one could wait for a measurement
+    that waits for another worker, which in turn waits for the first one.
     """
     own = locks_of(place.device)
     if place.world == 1:
         return own
-    told: list[Any] = [None] * place.world
-    dist.all_gather_object(told, (machine(), own))
-    here = [rank for rank, (where, _) in enumerate(told) if where == told[place.rank][0]]
-    return tuple(sorted({lock for rank in here for lock in told[rank][1]})) if place.rank == here[0] else ()
+    workers: list[Any] = [None] * place.world
+    dist.all_gather_object(workers, (machine(), own))
+    here = [rank for rank, (where, _) in enumerate(workers) if where == workers[place.rank][0]]
+    return tuple(sorted({lock for rank in here for lock in workers[rank][1]})) if place.rank == here[0] else ()
 
 
 @contextmanager
 def _sharing(locks: tuple[str, ...], options: Options) -> Iterator[float]:
-    """Hold devices together with other trainings; yields the seconds waited."""
+    """Hold devices together with other trainings, and yield the seconds waited."""
     with shared_device(*locks) as waited:
         if options.world > 1:
             dist.barrier()

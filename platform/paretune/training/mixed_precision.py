@@ -1,4 +1,4 @@
-"""Mixed precision: which type a device computes in, and the scaled loss that float16 needs.
+"""Mixed precision: the type that a device computes in, and the scaled loss that float16 needs.
 
 Micikevicius et al., "Mixed Precision Training", arXiv:1710.03740; Kalamkar et al., bfloat16, arXiv:1905.12322.
 """
@@ -15,22 +15,22 @@ from torch import Tensor
 from paretune.core.target import cpu_has_bfloat16
 
 SMALLEST_SCALE = 2.0**-14
-"""A loss that overflows float16 even when it is made this small is not an accident of one step."""
+"""Scale of the loss below which an overflow in float16 is an error, not an accident of one step."""
 
 
 def native_bfloat16(kind: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Tell whether a kind of device (``cpu``, ``cuda``) computes bfloat16 by itself."""
+    """Return whether a kind of device (``cpu``, ``cuda``) computes bfloat16 natively."""
     if kind == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return cpu_has_bfloat16(cpuinfo)
 
 
 def computed_in(amp: bool | Literal["auto"], kind: str) -> torch.dtype:
-    """Return the type that autocast computes in; float32 stands for none.
+    """Return the type that autocast computes in; float32 means no autocast.
 
     Args:
-        amp: as in the settings. True takes bfloat16 also where a CPU has to emulate it.
-        kind: of device, ``cpu`` or ``cuda``.
+        amp: field of the settings; True allows bfloat16 also on a CPU that emulates it.
+        kind: kind of device, ``cpu`` or ``cuda``.
     """
     if not amp:
         return torch.float32
@@ -49,23 +49,23 @@ class MixedPrecision:
         self.scaler: Any = torch.amp.GradScaler(kind, enabled=dtype == torch.float16)
 
     def forward(self) -> AbstractContextManager[Any]:
-        """Return what the network runs in; losses are computed outside of it, in float32."""
+        """Return the context that the network runs in; losses are computed outside of it, in float32."""
         return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.kind, self.dtype)
 
     def backward(self, loss: Tensor) -> None:
-        """Add the loss's gradients, scaled where the type asks for it."""
+        """Add the gradients of the loss, which is scaled for float16."""
         self.scaler.scale(loss).backward()
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Bring the gradients to their own size."""
+        """Remove the scale from the gradients."""
         if self.scaler.is_enabled():
             self.scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer, finite: bool) -> bool:
-        """Change the weights, unless float16 overflowed: then the scale is lowered; return whether they changed.
+        """Update the weights, or lower the scale if float16 overflowed, and return whether the weights changed.
 
         Raises:
-            FloatingPointError: the gradient is not finite however small the scale.
+            FloatingPointError: the gradient is not finite at any scale.
         """
         if not self.scaler.is_enabled():
             optimizer.step()
@@ -77,10 +77,10 @@ class MixedPrecision:
         return finite
 
     def state(self) -> dict[str, Any]:
-        """Return the scale and when it was last changed; nothing where there is none."""
+        """Return the state of the scale; empty without one."""
         return dict(self.scaler.state_dict())
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a saved scale; one that was saved on a device of another type is not used."""
+        """Restore a saved scale, unless it was saved with another type."""
         if state and self.scaler.is_enabled():
             self.scaler.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""Builds the optimizer that a training names, and tells why one cannot train."""
+"""The update of the weights: the optimizer that a training names, the mask of zeros, and the moving average."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paretune.core.errors import UserError, did_you_mean
 
 
 class OptimizerFields(Protocol):
-    """Fields of a training that its optimizer depends on."""
+    """Fields of a training that the optimizer depends on."""
 
     @property
     def optimizer(self) -> str:
@@ -30,7 +30,7 @@ class OptimizerFields(Protocol):
 
     @property
     def momentum(self) -> float | None:
-        """Return the momentum; None leaves the optimizer's own."""
+        """Return the momentum; None for the optimizer's default."""
 
     @property
     def model_fields_set(self) -> set[str]:
@@ -38,13 +38,13 @@ class OptimizerFields(Protocol):
 
 
 MOMENTUM = 0.9
-"""Of SGD, when the settings leave it open."""
+"""Default momentum of SGD."""
 _NOT_DECAYED = (nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.EmbeddingBag)
-"""Modules whose weights may have several dimensions and still do not decay; other norms have vectors."""
+"""Modules whose weights do not decay although they may have several dimensions."""
 
 
 def make_optimizer(network: nn.Module, settings: OptimizerFields) -> torch.optim.Optimizer:
-    """Build the optimizer that the settings name.
+    """Return the optimizer that the settings name.
 
     Raises:
         UserError: torch.optim has no such optimizer, or it cannot train this network.
@@ -58,7 +58,7 @@ def make_optimizer(network: nn.Module, settings: OptimizerFields) -> torch.optim
     groups = [group for group in groups if group["params"]]
     options = _momentum(settings, {name: argument.default for name, argument in accepted.items()})
     if "fused" in accepted:
-        options["fused"] = True  # one kernel for all weights: on a CPU too, 5x faster than one by one
+        options["fused"] = True  # one kernel for all weights, 5x faster than single ones, also on a CPU
     try:
         optimizer: torch.optim.Optimizer = cls(groups, lr=settings.lr, **options)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -67,9 +67,9 @@ def make_optimizer(network: nn.Module, settings: OptimizerFields) -> torch.optim
 
 
 def optimizer_unsupported_reason(settings: OptimizerFields) -> str | None:
-    """Return why an optimizer cannot train with the settings, in one line, or None: it does two steps on a network.
+    """Return why an optimizer cannot train with the settings, in one line, or None.
 
-    The network is small and has what any detector has: a convolution, a norm and a linear layer.
+    It is tested with two steps on a small network with a convolution, a norm and a linear layer.
     """
     try:
         cls = _class_of(settings.optimizer)
@@ -91,17 +91,17 @@ def optimizer_unsupported_reason(settings: OptimizerFields) -> str | None:
 
 
 def _class_of(name: str) -> type[torch.optim.Optimizer]:
-    found = getattr(torch.optim, name, None)
-    if isinstance(found, type) and issubclass(found, torch.optim.Optimizer) and found is not torch.optim.Optimizer:
-        return found
+    cls = getattr(torch.optim, name, None)
+    if isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer) and cls is not torch.optim.Optimizer:
+        return cls
     known = [one for one, cls in inspect.getmembers(torch.optim, inspect.isclass) if one != "Optimizer"]
     raise UserError(f"no such optimizer in torch.optim: {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}")
 
 
 def decay_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Return the parameters that weight decay draws to zero, and those whose size means something.
+    """Return the parameters with weight decay, and those without.
 
-    The second are those of norms and embeddings, biases, and whatever has one dimension or none (scales).
+    Parameters without weight decay are those of norms and embeddings, biases, and all with one dimension or none.
     """
     kept = {
         id(p)
@@ -119,10 +119,10 @@ def decay_groups(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parame
 
 
 def _momentum(settings: OptimizerFields, accepted: Mapping[str, Any]) -> dict[str, object]:
-    """Return the momentum as torch's class takes it; ``accepted`` are its arguments with their defaults.
+    """Return the momentum as arguments of torch's class; ``accepted`` are its arguments with their defaults.
 
     Raises:
-        UserError: it takes none, and the settings name one.
+        UserError: the settings name a momentum, and the optimizer has none.
     """
     if settings.optimizer == "SGD":
         momentum = MOMENTUM if settings.momentum is None else settings.momentum
@@ -139,8 +139,8 @@ def _momentum(settings: OptimizerFields, accepted: Mapping[str, Any]) -> dict[st
 class ModelEma:
     """The exponential moving average of weights and batch-norm statistics (Polyak and Juditsky, 1992).
 
-    The decay rises with the steps, (1 + n) / (10 + n) at most, so that the first weights, which are
-    noise, are forgotten also in a training of few steps.
+    The decay rises with the steps, (1 + n) / (10 + n) at most, so that the random first weights lose their influence
+    also in a short training.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -151,7 +151,7 @@ class ModelEma:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the network as it is now."""
+        """Add the current weights to the average."""
         self.steps += 1
         share = 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
         for mean, now in self._pairs:
@@ -161,16 +161,16 @@ class ModelEma:
                 mean.copy_(now)
 
     def load(self, weights: dict[str, Tensor], steps: int) -> None:
-        """Go on from an average that was taken over some steps."""
+        """Restore an average over this many steps."""
         self.network.load_state_dict(weights)
         self.steps = steps
 
 
 class SparsityMask:
-    """The weights that are zero now, of the parameters that have more than one dimension and are trained.
+    """Mask of the weights that are zero before a training, which keeps them at zero.
 
-    Han et al., Learning both Weights and Connections, NeurIPS 2015 (arXiv:1506.02626): what is left is
-    trained without what was removed. Also for 2:4 (Mishra et al., arXiv:2104.08378, section 3.1).
+    It covers trained parameters with more than one dimension. Han et al., Learning both Weights and Connections,
+    NeurIPS 2015 (arXiv:1506.02626); for pattern 2:4 Mishra et al., arXiv:2104.08378, section 3.1.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -178,13 +178,13 @@ class SparsityMask:
         self._kept = [(weight, weight.detach() != 0) for weight in trained if not weight.all()]
 
     def in_gradients(self) -> None:
-        """Take the zeros' gradients away, so that neither the norm of the gradient nor a momentum counts them."""
+        """Set the gradients of zeros to zero, so that neither the gradient's norm nor a momentum includes them."""
         for weight, kept in self._kept:
             if weight.grad is not None:
                 weight.grad.mul_(kept)
 
     @torch.no_grad()
     def in_weights(self) -> None:
-        """Set them to zero again, whatever the optimizer has made of them."""
+        """Set the masked weights to zero again after a step of the optimizer."""
         for weight, kept in self._kept:
             weight.mul_(kept)

@@ -1,8 +1,8 @@
-"""Quantization-aware training: layers compute with weights and inputs as INT8 will round them.
+"""Quantization-aware training: layers compute with weights and inputs rounded like INT8.
 
-Jacob et al., CVPR 2018 (arXiv:1712.05877), section 3: rounding in the forward pass, straight through in the backward
-one. Weights are rounded for each output channel, so that a batch norm behind, which scales channels, can be folded in
-later without changing what was learnt.
+Jacob et al., CVPR 2018 (arXiv:1712.05877), section 3: rounding in the forward pass, straight-through gradients in the
+backward pass. Weights are rounded for each output channel, so that the following batch norm, which scales channels,
+can be folded later without another rounding.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ from paretune.detectors.base import Detector
 from paretune.training.validation import detect
 
 IMAGES = 16
-"""Training images that the first ranges are taken from."""
+"""Number of training images that the first ranges are measured on."""
 _UNSIGNED = (0, 255)
 """Smallest and largest input in units of its scale."""
 _SIGNED = (-128, 127)
 _SHARE = 0.05
-"""Of a batch in the range of a layer's inputs."""
+"""Share of a batch in the moving range of a layer's inputs."""
 _SMALLEST = 1e-12
-"""A scale: of weights that are all zero."""
+"""Smallest scale, for weights that are all zero."""
 
 
 class _Rounding(nn.Module):
-    """What both layers share; made of a float layer in place, whose parameters and their names stay."""
+    """Common part of both layers; a float layer becomes one in place and keeps its parameters."""
 
     input_range: Tensor
-    """Smallest and largest input, (2,); 0 lies in it."""
+    """Smallest input, at most 0, and largest input, at least 0, (2,)."""
     largest: int
-    """A weight in units of its scale."""
+    """Largest weight in units of its scale."""
     signed: bool
-    """Whether inputs are rounded symmetric about 0: half of the steps, where nothing is below it."""
-    seeing: bool
-    """Whether inputs are looked at and not rounded yet."""
+    """Whether inputs are rounded symmetrically about 0, which halves the steps for positive inputs."""
+    measuring: bool
+    """Whether inputs are measured and not rounded yet."""
 
     @torch.no_grad()
-    def _look(self, x: Tensor) -> None:
+    def _update_range(self, x: Tensor) -> None:
         low, high = x.detach().float().aminmax()
-        found = torch.stack([low.clamp(max=0), high.clamp(min=0)])
-        if self.seeing:
-            self.input_range[0] = torch.minimum(self.input_range[0], found[0])
-            self.input_range[1] = torch.maximum(self.input_range[1], found[1])
+        batch_range = torch.stack([low.clamp(max=0), high.clamp(min=0)])
+        if self.measuring:
+            self.input_range[0] = torch.minimum(self.input_range[0], batch_range[0])
+            self.input_range[1] = torch.maximum(self.input_range[1], batch_range[1])
         else:
-            self.input_range.lerp_(found, _SHARE)
+            self.input_range.lerp_(batch_range, _SHARE)
 
     def rounded_input(self, x: Tensor) -> Tensor:
-        """Round to the 256 values of the range; in training the range moves with the inputs."""
-        if self.training or self.seeing:
-            self._look(x)
-        if self.seeing:
+        """Return inputs rounded to the 256 values of the range, which moves with the inputs in training."""
+        if self.training or self.measuring:
+            self._update_range(x)
+        if self.measuring:
             return x
         low, high = self.input_range
         first, last = _SIGNED if self.signed else _UNSIGNED
@@ -65,8 +65,8 @@ class _Rounding(nn.Module):
         return made
 
     def rounded_weight(self, weight: Tensor) -> Tensor:
-        """Round every output channel to multiples of its largest weight's share."""
-        if self.seeing:
+        """Return weights rounded to multiples of each output channel's scale."""
+        if self.measuring:
             return weight
         scale = (weight.detach().flatten(1).abs().amax(1) / self.largest).clamp(min=_SMALLEST)
         zeros = torch.zeros_like(scale, dtype=torch.int32)
@@ -91,17 +91,17 @@ _ROUNDING: dict[type[nn.Module], type[_Rounding]] = {nn.Conv2d: _Conv2d, nn.Line
 def with_rounding(
     network: nn.Module, detector: Detector, bits: int, split: Split, size: InputSize, *, signed: bool = False
 ) -> nn.Module:
-    """Let a network compute as its INT8 form will; it is changed, and returned.
+    """Make the layers of a network round like INT8 in place, and return the network.
 
-    The layers that make boxes and scores stay as they are, as the step ``quantize`` leaves them.
+    The layers whose outputs are boxes and scores stay in float, as in the step ``quantize``.
 
     Args:
         network: of the detector, float, on the CPU.
-        detector: whose network it is.
-        bits: of a weight, 2 to 8.
-        split: training images; the first ones tell the ranges to begin with.
+        detector: of the network.
+        bits: bits of a weight, 2 to 8.
+        split: training images, of which the first ones give the initial ranges.
         size: of the network's input.
-        signed: inputs of layers are signed and symmetric, as TensorRT reads them, not unsigned.
+        signed: inputs of layers are signed and symmetric, as for TensorRT, not unsigned.
     """
     outputs = {id(module) for module in detector.protected(network)}
     for layer in network.modules():
@@ -112,17 +112,17 @@ def with_rounding(
     for layer in layers:
         layer.largest, layer.signed = 2 ** (bits - 1) - 1, signed
     training = network.training
-    with _seeing(layers):
+    with _measuring(layers):
         detect(network.eval(), detector, split, size, range(min(IMAGES, len(split))))
     network.train(training)
     for layer in layers:
-        if not layer.input_range.any():  # it never runs
+        if not layer.input_range.any():  # the layer never runs
             _plain(layer)
     return network
 
 
 def without_rounding(network: nn.Module) -> nn.Module:
-    """Make float layers again of those that ``with_rounding`` has changed; the network is changed, and returned."""
+    """Turn the layers of ``with_rounding`` back into float layers in place, and return the network."""
     for layer in network.modules():
         if isinstance(layer, _Rounding):
             _plain(layer)
@@ -131,15 +131,15 @@ def without_rounding(network: nn.Module) -> nn.Module:
 
 def _plain(layer: _Rounding) -> None:
     layer.__class__ = {rounding: kind for kind, rounding in _ROUNDING.items()}[type(layer)]  # type: ignore[assignment]
-    del layer.input_range, layer.largest, layer.signed, layer.seeing
+    del layer.input_range, layer.largest, layer.signed, layer.measuring
 
 
 @contextmanager
-def _seeing(layers: Sequence[_Rounding]) -> Iterator[None]:
+def _measuring(layers: Sequence[_Rounding]) -> Iterator[None]:
     for layer in layers:
-        layer.seeing = True
+        layer.measuring = True
     try:
         yield
     finally:
         for layer in layers:
-            layer.seeing = False
+            layer.measuring = False

@@ -1,4 +1,4 @@
-"""What one training changes as it goes: network, optimizer, average, the best network so far."""
+"""The changing parts of a training: network, optimizer, moving average, the best network so far."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ from paretune.training.optimizer import ModelEma, SparsityMask, make_optimizer
 from paretune.training.settings import Training
 
 Loss = Callable[[Callable[..., Any], Tensor, Sequence[Annotations]], dict[str, Tensor]]
-"""(the network's forward, images, annotations) → the terms that are added up."""
+"""(the network's forward, images, annotations) → the terms of the loss."""
 TrainingBatch = tuple[Tensor, list[Annotations]]
 
 
 @dataclass(frozen=True)
 class TrainingDevice:
-    """Where a training runs."""
+    """Device and worker of a training."""
 
     device: str = "cpu"
     rank: int = 0
-    """Which worker this is; torch.distributed is initialised when there are several."""
+    """Number of this worker; torch.distributed is initialised if there are several."""
     world: int = 1
 
     @property
     def kind(self) -> str:
-        """Return ``cuda`` for ``cuda:1``."""
+        """Return the kind of device, such as ``cuda`` for ``cuda:1``."""
         return self.device.partition(":")[0]
 
 
 class Trainer:
-    """Network, optimizer and average of one training.
+    """Network, optimizer and moving average of one training.
 
     Args:
-        network: is trained as it is, on the place's device.
-        detector: its loss.
-        settings: how.
+        network: trained in place, on the place's device.
+        detector: gives the loss.
+        settings: of the training.
         size: of the network's input.
-        place: where.
-        loss: in place of the detector's own.
-        keep_zeros: leave weights at zero that are zero now.
+        place: device and worker.
+        loss: loss in place of the detector's.
+        keep_zeros: whether weights that are zero now stay zero.
     """
 
     def __init__(
@@ -84,22 +84,22 @@ class Trainer:
             self.forward = nn.parallel.DistributedDataParallel(self.network)
 
     @property
-    def judged(self) -> nn.Module:
-        """The network that is validated and kept: the average, if there is one."""
+    def evaluated(self) -> nn.Module:
+        """The network that is validated and kept: the moving average, if there is one."""
         return self.network if self.average is None else self.average.network
 
     def epoch(self, number: int, batches: Iterator[TrainingBatch], count: int) -> tuple[dict[str, float], float]:
         """Train one epoch.
 
         Args:
-            number: of the epoch, from 0.
-            batches: of this worker.
-            count: of the batches.
+            number: number of the epoch, from 0.
+            batches: batches of this worker.
+            count: number of batches.
 
         Returns:
             The mean of every loss term, over all workers, and the last learning rate.
         """
-        # whatever a loss or a layer draws is the same after a resume
+        # random numbers of losses and layers are equal after a resume
         torch.manual_seed(
             int(np.random.SeedSequence([self.settings.seed, number, self.place.rank]).generate_state(1)[0])
         )
@@ -122,7 +122,7 @@ class Trainer:
         return self._over_workers(sums), lr
 
     def _freeze(self) -> tuple[nn.Parameter, ...]:
-        """Let the backbone's norms keep their statistics, and return its parameters: they are to get no gradient."""
+        """Freeze the statistics of the backbone's norms, and return its parameters, whose gradients are discarded."""
         backbone = [self.network.get_submodule(name) for name in self.frozen_parts]
         for module in backbone:
             module.eval()
@@ -135,18 +135,18 @@ class Trainer:
     def step(
         self, group: Iterator[TrainingBatch], length: int, where: str, frozen: Sequence[nn.Parameter] = ()
     ) -> dict[str, float]:
-        """Change the weights once, by the mean gradient of so many batches; return the sums of the loss terms.
+        """Update the weights once by the mean gradient of ``length`` batches, and return the sums of the loss terms.
 
-        Frozen parameters stay as they are. Their gradients are thrown away, not left out: workers exchange those of
+        Frozen parameters stay unchanged; their gradients are computed and discarded, since workers exchange those of
         all parameters.
 
         Raises:
-            FloatingPointError: loss or gradient is not finite; the weights are as they were.
+            FloatingPointError: the loss or the gradient is not finite; the weights are unchanged.
         """
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
         for number, (images, truth) in enumerate(group, start=1):
-            with self._alone(number < length):
+            with self._without_sync(number < length):
                 terms = self.loss(self._forward, images, truth)
                 values = {name: float(term.detach()) for name, term in terms.items()}
                 if not all(map(math.isfinite, values.values())):
@@ -169,8 +169,8 @@ class Trainer:
             self.average.update()
         return sums
 
-    def _alone(self, more: bool) -> AbstractContextManager[Any]:
-        """Keep gradients to this worker while more of the step is to come: workers exchange them once a step."""
+    def _without_sync(self, more: bool) -> AbstractContextManager[Any]:
+        """Return a context without exchange of gradients, if more batches of the step follow."""
         if more and isinstance(self.forward, nn.parallel.DistributedDataParallel):
             return self.forward.no_sync()
         return nullcontext()
@@ -180,35 +180,35 @@ class Trainer:
             return self.forward(*arguments, **named)
 
     def _over_workers(self, sums: dict[str, float]) -> dict[str, float]:
-        """Return the mean of the workers' loss terms."""
+        """Return the loss terms as means over the workers."""
         if self.place.world == 1:
             return sums
         values = torch.tensor(list(sums.values()), dtype=torch.float64, device=self.place.device)
         dist.all_reduce(values)
         return dict(zip(sums, (values / self.place.world).tolist(), strict=True))
 
-    def found(self, score: float | None, epoch: int) -> bool:
-        """Take in the map of the judged network after so many epochs; return whether there is patience left.
+    def take_score(self, score: float | None, epoch: int) -> bool:
+        """Note the map of the evaluated network after an epoch, and return whether the training goes on.
 
         Raises:
-            UserError: it is unknown: the split holds no objects.
+            UserError: the map is unknown, since the split has no objects.
         """
         if not self.settings.patience:
             return True
         if score is None:
             raise UserError("training.patience: the validation split holds no objects, so nothing tells when to stop")
         if self.best is None or score > self.best.map:
-            weights = {name: tensor.detach().cpu().clone() for name, tensor in self.judged.state_dict().items()}
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in self.evaluated.state_dict().items()}
             self.best = BestNetwork(score, epoch, weights)
         return self.patient(epoch)
 
     def patient(self, epoch: int) -> bool:
-        """Tell whether a training goes on after so many epochs."""
+        """Return whether the training goes on after this epoch."""
         patience = self.settings.patience
         return not patience or self.best is None or epoch - self.best.epoch < patience
 
     def state(self, epoch: int, made_by: str) -> TrainingState:
-        """Return where the training stands; the tensors are the live ones."""
+        """Return the state of the training, with the tensors themselves and not copies."""
         return TrainingState(
             made_by,
             epoch,
@@ -221,10 +221,10 @@ class Trainer:
         )
 
     def resume(self, state: TrainingState, made_by: str) -> int:
-        """Go on from a state; return the epochs it has done.
+        """Restore a state, and return the number of its epochs.
 
         Raises:
-            UserError: it is another training's.
+            UserError: the state belongs to another training.
         """
         if state.made_by != made_by:
             raise UserError("the saved training has another detector, input size or settings; delete it to train anew")
@@ -238,14 +238,14 @@ class Trainer:
 
     def finished(self) -> nn.Module:
         """Return the network with its final weights, in eval mode on the CPU."""
-        weights = self.judged.state_dict() if self.best is None else self.best.network
+        weights = self.evaluated.state_dict() if self.best is None else self.best.network
         self.network.load_state_dict(weights)
         self.optimizer.zero_grad(set_to_none=True)
         return self.network.to(device="cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[no-any-return]
 
 
 def at_size(images: Tensor, annotations: list[Annotations], size: InputSize) -> TrainingBatch:
-    """Bring a batch (B, 3, H, W) and its boxes to another input size; boxes move with the pixels' edges."""
+    """Return a batch (B, 3, H, W) and its boxes resized to another input size."""
     height, width = images.shape[-2:]
     if (height, width) == (size.height, size.width):
         return images, annotations
@@ -256,13 +256,13 @@ def at_size(images: Tensor, annotations: list[Annotations], size: InputSize) -> 
 
 
 FLOOR = 0.01
-"""What is left of the learning rate in the end, by the schedules cosine and linear."""
+"""Final share of the learning rate in the schedules cosine and linear."""
 
 
 def learning_rate(step: int, steps_per_epoch: int, settings: Training) -> float:
-    """Return the learning rate of one step (from 0): a straight rise, then what the schedule says.
+    """Return the learning rate of one step (from 0): a linear warm-up, then the schedule.
 
-    Cosine: Loshchilov and Hutter, "SGDR", arXiv:1608.03983, half a period.
+    The cosine schedule is half a period of Loshchilov and Hutter, "SGDR", arXiv:1608.03983.
     """
     total = settings.epochs * steps_per_epoch
     warm = min(round(settings.warmup_epochs * steps_per_epoch), total // 2)

@@ -1,7 +1,7 @@
-"""One training as an order: what is trained on what, and the folder that receives it; carried out by any process.
+"""One training as plain data, which any process can run: what is trained on what, and the folder for the result.
 
-The folder holds ``unfinished/`` with the last state and a line for each epoch while the training goes on;
-in the end the network (weights and structure) and ``training.json``.
+During the training the folder holds ``unfinished/`` with the last state and a line for each epoch; at its end the
+network (weights and structure) and ``training.json``.
 """
 
 from __future__ import annotations
@@ -18,42 +18,44 @@ from paretune.training.history import UNFINISHED
 from paretune.training.settings import Training
 
 
-def _silent(_: str) -> None:
-    """Tell nobody."""
-
-
 @dataclass(frozen=True)
 class TrainingJob:
-    """All that a worker is told; plain data, it opens the dataset by itself."""
+    """Everything that a worker needs, as plain data; it opens the dataset itself."""
 
     detector: Detector
     dataset: Dataset
     cache: Path
-    """For what the dataset generates; the same place on all machines."""
+    """Folder for generated files of the dataset, with the same path on all machines."""
     size: InputSize
     settings: Training
     folder: Path
-    """Receives the network; the same place on all machines."""
+    """Folder that receives the network, with the same path on all machines."""
     start: Path | None = None
-    """Folder of a network to go on from; None begins with fresh weights."""
-    how: TrainingExtras = field(default_factory=TrainingExtras)
-    """What comes on top of the settings."""
+    """Folder of a network to start from; None starts from the detector's weights."""
+    extras: TrainingExtras = field(default_factory=TrainingExtras)
+    """Additions to the settings."""
     thresholds: Thresholds = field(default_factory=Thresholds)
-    """What is kept of what it finds, where it is validated."""
+    """Thresholds of the postprocessing in evaluations."""
 
     @property
     def work(self) -> Path:
-        """Return where the training keeps what it needs to be resumed."""
+        """Return the folder of the state that the training is resumed from."""
         return self.folder / UNFINISHED
 
     @property
     def key(self) -> str:
-        """Return a name that no other training has."""
-        what = (self.detector.named(), self.dataset.named(), str(self.size), self.settings.as_computed(), self.how.key)
+        """Return a unique name of the training."""
+        what = (
+            self.detector.named(),
+            self.dataset.named(),
+            str(self.size),
+            self.settings.as_computed(),
+            self.extras.key,
+        )
         return f"{self.folder.name}-{fingerprint(*what)}"
 
     def is_done(self) -> bool:
-        """Tell whether the network is there."""
+        """Return whether the trained network exists."""
         from paretune.storage.artefact import STRUCTURE
 
         return (self.folder / STRUCTURE).is_file()

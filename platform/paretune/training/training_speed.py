@@ -1,4 +1,4 @@
-"""How fast this machine trains: a few real steps are taken, and forgotten."""
+"""Speed of training on this machine, measured by a few real steps whose result is discarded."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from paretune.training.settings import Training
 from paretune.training.trainer import Trainer, TrainingDevice, at_size
 
 LEAST_SECONDS = 2.5
-"""Of steps that are timed."""
+"""Shortest time of all measured steps, in seconds."""
 LEAST_STEPS = 6
-"""That are timed; as many go before, for they make what the later ones find."""
+"""Fewest measured steps; as many run before them as a warm-up."""
 
 
 @dataclass(frozen=True)
-class _Few(Split):
+class _FirstImages(Split):
     """The first images of a split."""
 
     split: Split
@@ -49,16 +49,16 @@ class _Few(Split):
 
 
 def seconds_per_image(detector: Detector, split: Split, size: InputSize, settings: Training, device: str) -> float:
-    """Return the seconds that training takes for one picture, once pictures are in memory.
+    """Return the seconds of training for one image, with the images in memory.
 
     Args:
-        detector: that is trained, from fresh weights here.
+        detector: trained from new weights.
         split: images and annotations.
         size: of the network's input.
-        settings: batch, threads, precision and changes of pictures count.
+        settings: batch size, threads, precision and changes of images.
         device: torch device.
     """
-    few = _Few(split, split.ids[: LEAST_STEPS * settings.batch_size], split.classes)
+    few = _FirstImages(split, split.ids[: LEAST_STEPS * settings.batch_size], split.classes)
     times: list[float] = []
     with shared_device(device), threads_of(settings, device), torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(settings.seed)
@@ -69,11 +69,11 @@ def seconds_per_image(detector: Detector, split: Split, size: InputSize, setting
             size,
             batch=settings.batch_size,
             augment=settings.augment,
-            readers=settings.readers,
+            readers=settings.loader_threads,
         )
         number, begun = 0, time.monotonic()
         while len(times) < LEAST_STEPS or time.monotonic() - begun < LEAST_SECONDS:
-            if number == 1:  # the first pass decodes the pictures, and makes what later steps find
+            if number == 1:  # the first pass decodes the images and warms up
                 times, begun = [], time.monotonic()
             began = time.monotonic()
             for images, truth in batches.epoch(number):

@@ -1,4 +1,4 @@
-"""Evaluating a network in training: the detections of the deployed form, compared by the same evaluation."""
+"""Evaluation of a network during training, with the detections and the metrics of the deployed form."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from paretune.training.loader import READERS
 USUAL = Thresholds()
 
 
-def validate(  # noqa: PLR0913 - where it runs, and as which of how many
+def validate(  # noqa: PLR0913 - passed by name
     network: nn.Module,
     detector: Detector,
     split: Split,
@@ -32,9 +32,9 @@ def validate(  # noqa: PLR0913 - where it runs, and as which of how many
     world: int = 1,
     thresholds: Thresholds = USUAL,
 ) -> Accuracy | None:
-    """Evaluate a network on a split, in float32 and eval mode; its mode is put back.
+    """Return the accuracy of a network on a split, in float32 and eval mode; its mode is restored.
 
-    Several workers share the images; the weights and statistics are those of the first.
+    Several workers divide the images; the weights and statistics are those of the first worker.
 
     Args:
         network: on ``device``.
@@ -42,32 +42,34 @@ def validate(  # noqa: PLR0913 - where it runs, and as which of how many
         split: images and annotations.
         size: of the network's input.
         device: torch device.
-        batch: images that go through the network at once.
-        rank: which worker this is,
-        world: of how many.
-        thresholds: what is kept of what it finds.
+        batch: number of images in a batch.
+        rank: number of this worker.
+        world: number of workers.
+        thresholds: of the postprocessing.
 
     Returns:
-        The accuracy; None on every worker but the first.
+        The accuracy; None on every worker except the first.
     """
     training = network.training
     network.eval()
     try:
         if world > 1:
-            _take_over_statistics(network)
-        mine = range(rank, len(split), world)
-        found = dict(zip(mine, _detect(network, detector, split, size, device, batch, mine, thresholds), strict=True))
+            _broadcast_statistics(network)
+        own = range(rank, len(split), world)
+        detections = dict(
+            zip(own, _detect(network, detector, split, size, device, batch, own, thresholds), strict=True)
+        )
     finally:
         network.train(training)
     if world > 1:
         parts: list[dict[int, Detections]] = [{}] * world
-        dist.all_gather_object(parts, found)
-        found = {index: entry for part in parts for index, entry in part.items()}
+        dist.all_gather_object(parts, detections)
+        detections = {index: entry for part in parts for index, entry in part.items()}
     if rank:
         return None
     indices = range(len(split))
     annotations = [split.annotations(i) for i in indices]
-    return accuracy_of([found[i] for i in indices], annotations, split.classes, limit=thresholds.limit)
+    return accuracy_of([detections[i] for i in indices], annotations, split.classes, limit=thresholds.limit)
 
 
 def detect(
@@ -79,7 +81,7 @@ def detect(
     device: str = "cpu",
     thresholds: Thresholds = USUAL,
 ) -> list[Detections]:
-    """Return what a network, in eval mode, finds in some images of a split, in pixels of each image."""
+    """Return the detections of a network in eval mode in some images of a split, in pixels of each image."""
     return list(_detect(network, detector, split, size, device, 8, indices, thresholds))
 
 
@@ -109,12 +111,12 @@ def _detect(
                 images = torch.from_numpy(np.stack([planes for planes, _ in fitted]))
                 raw = network(images.contiguous(memory_format=torch.channels_last).to(device))
             maps = [tensor.float().cpu().numpy() for tensor in raw]
-            for found, (_, placement) in zip(detector.decode(maps, size, thresholds), fitted, strict=True):
-                yield Detections(placement.to_image(found.boxes), found.scores, found.labels)
+            for detections, (_, placement) in zip(detector.decode(maps, size, thresholds), fitted, strict=True):
+                yield Detections(placement.to_image(detections.boxes), detections.scores, detections.labels)
 
 
 @torch.no_grad()
-def _take_over_statistics(network: nn.Module) -> None:
-    """Bring the first worker's statistics of norms to all: each has seen its own share of the images."""
+def _broadcast_statistics(network: nn.Module) -> None:
+    """Copy the first worker's statistics of norms to all, since each worker has seen other images."""
     for buffer in network.buffers():
         dist.broadcast(buffer, 0)

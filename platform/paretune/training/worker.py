@@ -1,4 +1,4 @@
-"""Carries out a training in this process, as the only worker or as one of several."""
+"""A training in this process, as the only worker or as one of several."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from paretune.storage.atomic_files import write_text
 from paretune.training.extras import train_with_extras
 from paretune.training.history import HISTORY, KEPT, _append, epochs_of
 from paretune.training.initial_weights import initial_network, report_notes
-from paretune.training.training_job import TrainingJob, _silent
+from paretune.training.training_job import TrainingJob
 
 if TYPE_CHECKING:
     from paretune.core.types import Data
 
 
 def run_worker(
-    order: TrainingJob,
+    job: TrainingJob,
     *,
     device: str,
     threads: int,
@@ -31,21 +31,21 @@ def run_worker(
     after: Callable[[dict[str, Any]], None] = lambda _: None,
     say: Callable[[str], None] | None = None,
 ) -> None:
-    """Train, or go on with it, in this process; the first worker saves states, history and network.
+    """Run or resume a training in this process; the first worker saves states, history and network.
 
     Args:
-        order: what.
+        job: the training.
         device: torch device.
-        threads: of torch; 0 leaves them as they are.
-        rank: which worker this is,
-        world: of how many.
-        after: called by the first worker with the facts of each epoch, when it is on disk.
-        say: told by the first worker what is to be known of the weights that the training begins with; without it, it
-            stands before the line of the first epoch.
+        threads: number of torch's threads; 0 leaves it unchanged.
+        rank: number of this worker.
+        world: number of workers.
+        after: called by the first worker with the facts of each epoch after they are on disk.
+        say: called by the first worker with notes on the initial weights; without it, they precede the line of the
+            first epoch.
 
     Raises:
         FloatingPointError: the training diverged.
-        UserError: a mistake of the user's, in the data or the settings.
+        UserError: the data or the settings are wrong.
     """
     import torch
 
@@ -53,14 +53,14 @@ def run_worker(
     from paretune.training.checkpoint import RemoteCheckpoint, load_state, save_state
     from paretune.training.loop import Epoch, Options
 
-    settings = order.settings
-    storage = None if settings.storage is None or rank else RemoteCheckpoint(settings.storage, order.key)
+    settings = job.settings
+    storage = None if settings.storage is None or rank else RemoteCheckpoint(settings.storage, job.key)
     if storage is not None:
-        storage.get(order.work, KEPT)
+        storage.get(job.work, KEPT)
     if world > 1:
-        torch.distributed.barrier()  # all go on from the same state
-    data = _opened(order)
-    network, notes = initial_network(order.detector, data, order.size, settings, order.start)
+        torch.distributed.barrier()  # all resume from the same state
+    data = _opened(job)
+    network, notes = initial_network(job.detector, data, job.size, settings, job.start)
     before = [] if rank else report_notes(notes, say)
 
     def on_epoch(epoch: Epoch) -> None:
@@ -68,81 +68,81 @@ def run_worker(
             line = "\n".join([*before, str(epoch)])
             before.clear()
             entry = {**epoch.facts(), "line": line, "device": device, "workers": world}
-            _append(order.work, entry)
+            _append(job.work, entry)
             if epoch.number % settings.checkpoint_every == 0 or epoch.number == settings.epochs:
-                save_state(epoch.state, order.work)
+                save_state(epoch.state, job.work)
                 if storage is not None:
-                    storage.put(order.work, KEPT)
+                    storage.put(job.work, KEPT)
             after(entry)
 
     result = train_with_extras(
         network,
-        order.detector,
+        job.detector,
         data,
-        order.size,
+        job.size,
         settings.model_copy(update={"threads": threads}),
-        order.how,
+        job.extras,
         device=device,
         on_epoch=on_epoch,
-        options=Options(load_state(order.work), rank=rank, world=world, thresholds=order.thresholds),
+        options=Options(load_state(job.work), rank=rank, world=world, thresholds=job.thresholds),
     )
     if rank == 0:
-        epochs = {entry["number"]: entry for entry in epochs_of(order.work)}  # one lost in a crash is there twice
+        epochs = {entry["number"]: entry for entry in epochs_of(job.work)}  # after a crash one may be listed twice
         facts = {
-            "detector": order.detector.named(),
-            "input_size": str(order.size),
+            "detector": job.detector.named(),
+            "input_size": str(job.size),
             "classes": list(data.classes),
             **record_of(data),
-            "thresholds": {"detections": order.thresholds.detections},
+            "thresholds": {"detections": job.thresholds.detections},
             "notes": [*data.notes, *notes],
             "best_epoch": result.best,
             "epochs": [epochs[number] for number in sorted(epochs)],
         }
-        write_text(order.folder / HISTORY, json.dumps(facts, indent=1))
-        save_network(result.network, order.folder)
+        write_text(job.folder / HISTORY, json.dumps(facts, indent=1))
+        save_network(result.network, job.folder)
         if storage is not None:
             storage.clear()
 
 
-def _opened(order: TrainingJob) -> Data:
-    """Open the data; a training that begins anew refuses what lacks a large part of itself."""
-    data = order.dataset.open(order.cache)
-    if order.start is None and not epochs_of(order.work):
-        refuse_gaps(data, order.dataset)
+def _opened(job: TrainingJob) -> Data:
+    """Return the opened data; a training from the start refuses data with large gaps."""
+    data = job.dataset.open(job.cache)
+    if job.start is None and not epochs_of(job.work):
+        refuse_gaps(data, job.dataset)
     return data
 
 
-def train_here(order: TrainingJob, progress: Callable[[str], None] = _silent) -> Path:
-    """Carry out an order in this process, without Ray; an interrupted training goes on after its last epoch.
+def train_here(job: TrainingJob, progress: Callable[[str], None] = lambda _: None) -> Path:
+    """Run a training in this process without Ray, and return its folder; an interrupted one is resumed.
 
     Returns:
-        The folder.
+        The folder of the training.
 
     Raises:
         FloatingPointError: the training diverged; the last state stays.
-        UserError: there is no such device, or a mistake in the data.
+        UserError: the device does not exist, or the data are wrong.
     """
     from paretune.training.loop import pick_device
 
-    if order.is_done():
+    if job.is_done():
         progress("trained already")
-        return order.folder
-    device = pick_device(order.settings.device)
-    threads = order.settings.threads
-    run_worker(order, device=device, threads=threads, after=lambda entry: progress(entry["line"]), say=progress)
-    shutil.rmtree(order.work, ignore_errors=True)
-    return order.folder
+        return job.folder
+    device = pick_device(job.settings.device)
+    threads = job.settings.threads
+    run_worker(job, device=device, threads=threads, after=lambda entry: progress(entry["line"]), say=progress)
+    shutil.rmtree(job.work, ignore_errors=True)
+    return job.folder
 
 
 @contextmanager
-def divergence_as_user_error(order: TrainingJob) -> Iterator[None]:
-    """Turn a loss that is not finite into the user's mistake: the settings have to be changed.
+def divergence_as_user_error(job: TrainingJob) -> Iterator[None]:
+    """Raise a UserError for a loss that is not finite, since the settings have to be changed.
 
     Raises:
-        UserError: in place of FloatingPointError.
+        UserError: instead of FloatingPointError.
     """
     try:
         yield
     except FloatingPointError as error:
-        kept = f"the last good state is kept in {order.work}" if order.work.is_dir() else "no epoch was finished"
+        kept = f"the last good state is kept in {job.work}" if job.work.is_dir() else "no epoch was finished"
         raise UserError(f"the training diverged: {error}; {kept}") from error

@@ -1,1 +1,1 @@
-"""The parts of workflows."""
+"""One module a use case: sweep, train, optimize, evaluate, profile, advise, predict."""

@@ -1,4 +1,4 @@
-"""What a recipe has cost: the accuracy of its result beside that of what it began with, on the same images."""
+"""Accuracy of a recipe's result beside that of its source, on the same images."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from paretune.evaluation.baseline_difference import AccuracyDifference
 
 DECIDES = "val"
-"""The split whose figures decide; those of ``test`` stand beside them."""
+"""Split whose figures decide; those of ``test`` are printed too."""
 SPLITS = (DECIDES, "test")
 NOTHING = 5e-4
-"""A smaller map is printed as 0.000: nothing is found."""
+"""Map below which 0.000 is printed."""
 MOST = 0.5
-"""Share of the map whose loss leaves a result that is not usable."""
+"""Share of the map whose loss makes a result unusable."""
 NO_OBJECTS = "the images hold no objects to find"
 Find = Callable[[Image], Detections]
-"""Image (H, W, 3) uint8 RGB → what is found in it."""
+"""Detector: image (H, W, 3) uint8 RGB → detections."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class SplitChange:
 
     @property
     def delta(self) -> tuple[float, float, float]:
-        """Return what the map after has more, between the ends of its 95 % interval: (low, difference, high)."""
-        found = change_in(self.change.figures, "map")
-        assert found is not None  # noqa: S101 - ``_on`` makes none without
-        return found
+        """Return (low, difference, high): the change of map with its 95 % interval."""
+        ends = change_in(self.change.figures, "map")
+        assert ends is not None  # noqa: S101 - ``_on`` makes none without
+        return ends
 
     @property
     def unusable(self) -> str | None:
-        """Return why nobody could use the result; None where its map is above noise, and most of it is left."""
+        """Return why the result is unusable; None if its map is above noise and most of it is left."""
         before, after = self.before.map or 0.0, self.after.map or 0.0
         had = f"it was {before:.3f}" if before >= NOTHING else "what it began with finds nothing either"
         if not self.boxes:
@@ -65,7 +65,7 @@ class SplitChange:
         return None
 
     def tree(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the change as plain data."""
         return {
             "images": self.images,
             "before": self.before.metrics(),
@@ -77,30 +77,30 @@ class SplitChange:
 
 @dataclass(frozen=True)
 class AccuracyChange:
-    """Accuracy of a result beside that of what it is compared with."""
+    """Accuracy of a result beside that of a reference."""
 
     against: str
-    """What it is compared with, and on what that runs."""
+    """Name of the reference and its runtime."""
     splits: Mapping[str, SplitChange | str]
-    """Split → what was found on it, or why nothing was evaluated; the one that decides is the first."""
+    """Split → change on it, or why it was not evaluated; the deciding split is the first."""
 
     @property
     def decisive(self) -> SplitChange | str:
-        """Return what was found on the split that decides, or why nothing was evaluated there."""
+        """Return the change on the deciding split, or why it was not evaluated."""
         return self.splits[DECIDES]
 
     @property
     def unknown(self) -> str | None:
-        """Return why the accuracy is not known; None where it is."""
+        """Return why the accuracy is unknown; None if it is known."""
         return self.decisive if isinstance(self.decisive, str) else None
 
     @property
     def unusable(self) -> str | None:
-        """Return why nobody could use the result; None where it can be used, or the accuracy is not known."""
+        """Return why the result is unusable; None if it is usable or the accuracy is unknown."""
         return None if isinstance(self.decisive, str) else self.decisive.unusable
 
     def lines(self) -> list[str]:
-        """Return the figures before and after and their change, in lines for a terminal."""
+        """Return lines for the terminal with the figures before and after and their change."""
         known = {name: found for name, found in self.splits.items() if isinstance(found, SplitChange)}
         told = [f"accuracy beside {self.against} (95 % intervals):"] if known else []
         for name, found in known.items():
@@ -112,7 +112,7 @@ class AccuracyChange:
         return [*told, *(f"accuracy on {name} was not evaluated: {why}" for name, why in unknown.items())]
 
     def tree(self) -> dict[str, Any]:
-        """Return it as plain data; a split that was not evaluated is null, with the reason in ``unknown``."""
+        """Return the changes as plain data; a split that was not evaluated is null, with the reason in ``unknown``."""
         return {
             "against": self.against,
             "unusable": self.unusable,
@@ -135,7 +135,7 @@ def change_words(ends: tuple[float, float, float]) -> str:
 
 
 def map_change(found: SplitChange | str) -> dict[str, Any]:
-    """Return what was found, or why it is not known, as plain data: null is what is not known."""
+    """Return the change of map as plain data, null with a reason if it is unknown."""
     if isinstance(found, str):
         return {"map_change": None, "map_change_unknown": found, "unusable": None}
     low, middle, high = found.delta
@@ -145,7 +145,7 @@ def map_change(found: SplitChange | str) -> dict[str, Any]:
 
 
 def map_words(found: SplitChange | str) -> str:
-    """Return what was found, or why it is not known, in a few words."""
+    """Return the change of map, or why it is unknown, in a few words."""
     if isinstance(found, str):
         return f"not known: {found}"
     return change_words(found.delta) + (" NOT USABLE" if found.unusable else "")
@@ -153,27 +153,27 @@ def map_words(found: SplitChange | str) -> str:
 
 @dataclass(frozen=True)
 class Drop:
-    """A loss of map held to the largest that is allowed."""
+    """A loss of map and the largest allowed one."""
 
     allowed: float
     found: SplitChange | str
-    """What was found on the split that decides, or why nothing was evaluated there."""
+    """Change on the deciding split, or why it was not evaluated."""
 
     @property
     def holds(self) -> bool | None:
-        """Tell whether no more is lost than is allowed; None where the loss is not known."""
+        """Return whether the loss is allowed; None if it is unknown."""
         return None if isinstance(self.found, str) else -self.found.delta[1] <= self.allowed + 1e-9
 
     @property
     def sure(self) -> bool | None:
-        """Tell whether the whole interval of the loss says the same; None where the loss is not known."""
+        """Return whether the whole interval of the loss gives the same verdict; None if the loss is unknown."""
         if isinstance(self.found, str):
             return None
         low, _, high = self.found.delta
         return -low <= self.allowed + 1e-9 if self.holds else -high > self.allowed + 1e-9
 
     def __str__(self) -> str:
-        """Say it in a sentence."""
+        """Return the verdict in a sentence."""
         if isinstance(self.found, str):
             return f"--max-drop {self.allowed:g}: whether it holds is not known, nothing was evaluated ({self.found})"
         verdict = "holds" if self.holds else "is exceeded"
@@ -182,19 +182,19 @@ class Drop:
         return f"--max-drop {self.allowed:g} {verdict}, {sure} (map on {DECIDES} {change_words(self.found.delta)})"
 
     def tree(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the verdict as plain data."""
         return {"allowed": self.allowed, "holds": self.holds, "sure": self.sure}
 
 
 class Reference:
-    """What results are compared with; it is loaded and evaluated when the first result is there, and only once."""
+    """The network that results are compared with, loaded and evaluated once, for the first result."""
 
     def __init__(self, load: Callable[[], tuple[str, Find]], folder: Path, limit: int = LIMIT) -> None:
-        """Keep how to load it.
+        """Store how to load the reference.
 
         Args:
-            load: returns what it is, in words, and what finds.
-            folder: receives what it finds in each image.
+            load: returns its name and its detector.
+            folder: of its detections.
             limit: most detections of a class in an image that count, for both.
         """
         self._load, self._folder, self.limit = load, folder, limit
@@ -203,11 +203,11 @@ class Reference:
 
     @property
     def name(self) -> str:
-        """Return what it is, in words; empty before it is loaded."""
+        """Return the name of the reference; empty before it is loaded."""
         return "" if self._loaded is None else self._loaded[0]
 
     def file(self, split: str) -> Path:
-        """Return the file of what it finds in each image of a split."""
+        """Return the file of its detections on a split."""
         return self._folder / f"{split}.npz"
 
     def on(self, name: str, split: Split) -> Accuracy:
@@ -225,13 +225,13 @@ class Reference:
 def accuracy_change(
     result: Find, reference: Reference, splits: Mapping[str, Split], progress: Callable[[str], None] = lambda _: None
 ) -> AccuracyChange:
-    """Evaluate a result and what it is compared with on ``val``, and on ``test`` where there is one.
+    """Evaluate a result and its reference on ``val``, and on ``test`` if the dataset has it.
 
-    What hinders it is the reason why the accuracy is not known: the result has cost more than an evaluation.
+    An error is the reason why the accuracy is unknown and does not end the program: the result took long to make.
 
     Args:
-        result: finds the classes of the splits.
-        reference: finds the same classes.
+        result: detector of the splits' classes.
+        reference: with the same classes.
         splits: of the dataset.
         progress: called with a line before each split.
     """
@@ -263,10 +263,10 @@ def _on(result: Find, reference: Reference, name: str, split: Split) -> SplitCha
 
 
 def check_judgeable(splits: Mapping[str, Split], max_drop: float) -> None:
-    """Refuse a limit of the loss where no loss could be found.
+    """Raise an error if a loss of accuracy cannot be measured.
 
     Raises:
-        UserError: the split that decides shows no objects.
+        UserError: the deciding split holds no objects.
     """
     split = splits[DECIDES]
     if not any((~split.annotations(index).ignore).any() for index in range(len(split))):

@@ -1,4 +1,4 @@
-"""Advice for an artefact: where its time goes, what should help, and, tried, what did."""
+"""Advice for an artefact: its bottlenecks, predicted gains of changes, and their measured gains."""
 
 from __future__ import annotations
 
@@ -43,37 +43,37 @@ PAGE = "advice.html"
 TRIED = "tried"
 """Folder of the artefacts that were built from advice, beside its page."""
 KNOWN = 0.5
-"""Share of the counted time that must have a module, or be the host's or a transfer, for a verdict on the network."""
+"""Least share of the counted time with a known module, host or transfer for a verdict on the network."""
 UNPLACED = "which layer it belongs to; advise the same network built for eager, onnxruntime or openvino instead"
 
 
 @dataclass(frozen=True)
 class TriedAdvice:
-    """What became of one piece of advice."""
+    """Result of one piece of advice that was tried."""
 
     advice: Advice
     measured: LatencyRatio | None
-    """The advised artefact's latency over the one the advice was for, interleaved; None if it is not known."""
+    """Latency over that of the artefact the advice was for, measured interleaved; None if it is unknown."""
     reason: str | None = None
-    """Why it was not built, or not measured."""
+    """Why it was not built or not measured."""
     artefact: Path | None = None
-    """What was built, where it is kept."""
+    """Folder of the built artefact; None if it is not kept."""
     accuracy: AccuracyChange | None = None
-    """What was built beside the artefact the advice was for; None where nothing was built."""
+    """Accuracy beside that of the artefact the advice was for; None if nothing was built."""
 
     @property
     def change(self) -> SplitChange | str:
-        """Return what it has cost of the accuracy, or why that is not known."""
+        """Return the change of accuracy, or why it is unknown."""
         return (self.reason or "nothing was built") if self.accuracy is None else self.accuracy.decisive
 
     @property
     def speedup(self) -> float | None:
-        """Return how many times as fast it is from image to boxes."""
+        """Return the speed-up from image to boxes; None if it is unknown."""
         return None if self.measured is None else 1 / self.measured.ratio
 
     @property
     def kept(self) -> float | None:
-        """Return which share of the predicted gain was measured: 1 is all of it."""
+        """Return the measured share of the predicted gain; None if it is unknown."""
         return None if self.speedup is None else (self.speedup - 1) / (self.advice.predicted - 1)
 
     def tree(self) -> dict[str, Any]:
@@ -93,23 +93,23 @@ class TriedAdvice:
 
 @dataclass(frozen=True)
 class AdviceReport:
-    """What was found out about an artefact."""
+    """Diagnosis of an artefact and advice for it."""
 
     artefact: Artefact
     diagnosis: Diagnosis
     advice: tuple[Advice, ...]
     notes: tuple[str, ...]
-    """Of the measurements it rests on."""
+    """Notes of the measurements."""
     tried: tuple[TriedAdvice, ...] = ()
 
     @property
     def measured(self) -> dict[str, LatencyRatio | str]:
-        """Return what came of the advice that was tried, by its knob: its latency's share, or why that is not known."""
+        """Return knob → ratio of latencies, or why it is unknown, for the advice that was tried."""
         return {one.advice.knob: one.measured or one.reason or "" for one in self.tried}
 
     @property
     def changes(self) -> dict[str, str]:
-        """Return in words what the advice that was tried has cost of the accuracy, by its knob."""
+        """Return knob → change of accuracy in words, for the advice that was tried."""
         return {one.advice.knob: map_words(one.change) for one in self.tried}
 
     def tree(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class AdviceReport:
 def advise_artefact(
     folder: Path, images: RecipeImages, target: Target, *, split: str = "val", progress: Progress = lambda _: None
 ) -> AdviceReport:
-    """Measure an artefact, count its operators, measure the device's roofs, and say what to try.
+    """Measure an artefact, its operators and the device's peaks, and return a diagnosis with advice.
 
     Args:
         folder: of the artefact.
@@ -137,8 +137,8 @@ def advise_artefact(
         progress: called with a line before each measurement.
 
     Raises:
-        UserError: no artefact, one that this machine or target cannot run, no such split, or its runtime does not
-            tell what its operators cost.
+        UserError: no artefact, one that this machine or target cannot run, no such split, or a runtime without times
+            of operators.
         RuntimeError: a measuring process died or hung.
     """
     artefact = check_loadable(folder, target)
@@ -168,17 +168,17 @@ def diagnosed(
     roofs: HardwarePeaks,
     device: str,
 ) -> Diagnosis:
-    """Take the time of an inference apart by the operators that were counted.
+    """Return a diagnosis of an inference's time by its operators.
 
     Args:
         stages: ``preprocess``, ``network``, ``postprocess`` → undistorted median in ms.
-        counted: of the network.
-        work: module → what it has to do.
-        roofs: of the device.
+        counted: times of the network's operators.
+        work: module → its work.
+        roofs: peaks of the device.
         device: of the target.
 
     Returns:
-        One that knows no bounds where less than half of the counted time has a place, with the reason.
+        The diagnosis, without bounds but with a reason if less than half of the counted time has a known module.
     """
     times, host, transfer = counted.places(device)
     known = (sum(times.values()) + host + transfer) / counted.network_ms
@@ -197,22 +197,22 @@ def try_advice(
     out: Path | None = None,
     progress: Progress = lambda _: None,
 ) -> AdviceReport:
-    """Build the first pieces of advice and measure each interleaved with the artefact: predicted against measured.
+    """Build the first pieces of advice, and measure each interleaved with the artefact.
 
-    What hinders one of them is the reason it is not known, and the others are tried all the same.
+    An error in one of them becomes its reason, and the others are tried.
 
     Args:
-        found: with its advice.
-        network: the trained network that the recipes begin with.
+        found: report with the advice.
+        network: trained network that the recipes start from.
         images: to train, calibrate and measure with.
         target: device and threads.
-        most: pieces of advice.
-        split: of the images, that on which the artefact was measured.
-        out: folder of the advice, in which what is built is kept; None throws it away.
+        most: largest number of pieces.
+        split: of the images that the artefact was measured on.
+        out: folder of the advice, in which the built artefacts are kept; None keeps none.
         progress: called with a line for each step.
 
     Raises:
-        UserError: there are no images to measure on.
+        UserError: the split has no images.
     """
     tried = []
     with (
@@ -244,10 +244,10 @@ def try_advice(
 
 
 def _before(artefact: Artefact, network: RecipeSource, target: Target) -> tuple[str, Find]:
-    """Load the artefact that advice is for; what is built from the network has to find the same classes.
+    """Return the name and the detector of the artefact that advice is for.
 
     Raises:
-        UserError: it finds others, or cannot be loaded.
+        UserError: its classes differ from the network's, or it cannot be loaded.
     """
     if artefact.classes != network.classes:
         told = f"{artefact.folder} finds {', '.join(artefact.classes)}"
@@ -256,12 +256,10 @@ def _before(artefact: Artefact, network: RecipeSource, target: Target) -> tuple[
 
 
 def write_advice(found: AdviceReport, folder: Path) -> None:
-    """Write a page, and each piece of advice as a recipe, the best first: for `optimize`, and `sweep --first`.
-
-    Beside them lies all of it as plain data, so that a sweep knows what was predicted.
+    """Write a page, the predictions as JSON, and a recipe for each piece of advice, the best first.
 
     Raises:
-        UserError: the folder is there already, or cannot be written.
+        UserError: the folder exists or cannot be written.
     """
     if folder.exists():
         raise UserError(f"{folder} exists already; name a new folder with --out")
@@ -278,7 +276,7 @@ def write_advice(found: AdviceReport, folder: Path) -> None:
 
 
 def write_tried(found: AdviceReport, folder: Path) -> None:
-    """Write what came of the advice into the folder that holds it.
+    """Write the report with measured gains into the folder of the advice.
 
     Raises:
         UserError: the folder cannot be written.
@@ -291,7 +289,7 @@ def write_tried(found: AdviceReport, folder: Path) -> None:
 
 
 def _name(number: int, advice: Advice) -> str:
-    """Return what the files of a piece of advice are called."""
+    """Return the stem of the files of a piece of advice."""
     return f"{number}-{advice.knob.replace(': ', '-').replace(' ', '-')}"
 
 
@@ -303,7 +301,7 @@ def _page(found: AdviceReport) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a tree of what YAML knows."""
+    """Return data as types that YAML can represent."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""New annotations for images: what a deployed detector finds in them."""
+"""Annotations of images by a deployed detector."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from paretune.system.device_lock import shared_device
 def annotate(
     folder: Path, artefact: Path, score: float, progress: Callable[[int, int], None] = lambda *_: None
 ) -> Data:
-    """Run an artefact over the images of a folder and take what it finds for their annotations.
+    """Return a dataset of a folder's images whose annotations are an artefact's detections.
 
     Args:
-        folder: of images; subfolders are not looked into.
-        artefact: folder of the artefact; it brings preprocessing, class names and runtime.
+        folder: of images; subfolders are ignored.
+        artefact: folder of the artefact.
         score: smallest score that counts.
-        progress: called after each image with the number done and of all.
+        progress: called after each image with (images done, images in all).
 
     Returns:
         A dataset of one split, ``train``.

@@ -1,4 +1,4 @@
-"""What every version of a sweep is compared with: the trained detector, unchanged."""
+"""The baselines of a sweep: training or import of the network, and their recipes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def baseline_recipes(job: Job) -> list[dict[str, Any]]:
 
 
 def first_recipes(job: Job) -> list[tuple[dict[str, Any], str]]:
-    """Return the recipes that do not come from the space, each once, with where they come from: trials from 0 on."""
+    """Return (recipe, origin) of the trials before those from the space, in order, each recipe once."""
     baselines = baseline_recipes(job)
     first: list[dict[str, Any]] = []
     for recipe in job.search.first:
@@ -37,12 +37,12 @@ def first_recipes(job: Job) -> list[tuple[dict[str, Any], str]]:
 
 
 def look_at_data(sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool = False) -> None:
-    """Tell and record what of a sweep's data is not used, and refuse to begin where that is too much.
+    """Print and record the unused parts of a sweep's data, and refuse to begin if they are too large.
 
     Args:
         sweep: whose data.
-        say: told of it.
-        elsewhere: the data may be on other machines only; a training refuses there what would be refused here.
+        say: prints a line.
+        elsewhere: whether the data may be on other machines only; the training checks them there.
 
     Raises:
         UserError: the data cannot be read, or lack a large part of themselves.
@@ -63,10 +63,10 @@ def look_at_data(sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool = 
 
 
 def take_baseline(sweep: Sweep, say: Callable[[str], None]) -> None:
-    """Take over the trained network that the job names, if it names one.
+    """Import the trained network that the job names, if any.
 
     Raises:
-        UserError: it does not fit.
+        UserError: detector or classes differ from the job's.
     """
     job = sweep.job
     if job.baseline is not None and not _baseline_order(sweep).is_done():
@@ -81,12 +81,12 @@ def _baseline_order(sweep: Sweep) -> TrainingJob:
 
 
 def train_baseline(sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool) -> None:
-    """Train the detector, unless there is a network; an unfinished training goes on.
+    """Train the detector unless its network exists; an unfinished training is continued.
 
     Args:
         sweep: whose baseline.
-        say: told of each epoch.
-        elsewhere: train by Ray even with one worker, since the cluster's devices may be on other machines.
+        say: prints a line for each epoch.
+        elsewhere: whether one worker trains by Ray too, since the devices may be on other machines.
 
     Raises:
         UserError: the training diverged, or the cluster lacks the workers.
@@ -100,7 +100,7 @@ def train_baseline(sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool)
 
 
 def baseline_failure(sweep: Sweep) -> str | None:
-    """Tell why a sweep cannot go on from its eager baseline as it was measured; None if it can, or it is not yet."""
+    """Return why a sweep cannot go on from its eager baseline; None if it can, or there is no record yet."""
     eager = read_record(sweep.folder, EAGER)
     if eager is None:
         return None

@@ -1,4 +1,4 @@
-"""From a trained network to an artefact: the steps of a recipe, one after the other."""
+"""Builds an artefact from a trained network by the steps of a recipe."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 TRAINED = "trained"
-"""Folder of a trial that failed after training: its float network, as an artefact of runtime eager."""
+"""Folder of the float network of a trial that failed after training, an artefact of runtime eager."""
 
 
 def _untimed(_: str) -> AbstractContextManager[None]:
@@ -36,20 +36,20 @@ class InitialArtefactNetwork:
     folder: Path
     """Weights and structure."""
     steps: tuple[dict[str, Any], ...] = ()
-    """It has already gone through, as they are written: what follows minds them, and zeros stay zeros."""
+    """Steps already applied to it, as they are written; later steps take them into account."""
     notes: tuple[str, ...] = ()
-    """Of these steps."""
+    """Notes of these steps."""
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """An artefact, and what it was made from."""
+    """An artefact and the network it was made from."""
 
     artefact: Artefact
     network: nn.Module
     """The float network before it was exported or quantized, in eval mode on the CPU."""
     changed: bool
-    """Whether the artefact differs from it by intent: quantized, or clustered after the export."""
+    """Whether the artefact differs from ``network`` intentionally: quantized, or clustered after the export."""
 
 
 def build(
@@ -62,20 +62,20 @@ def build(
     idle: bool = True,
     keep: Path | None = None,
 ) -> BuildResult:
-    """Take a network through a recipe's steps and write the artefact, whole or not at all.
+    """Apply a recipe's steps to a network and write the artefact, whole or not at all.
 
     Args:
         start: the network.
-        recipe: what is done to it.
-        context: of the steps.
-        folder: receives the artefact; one that stands there is replaced.
-        stage: entered with the name of each stage while it goes on.
-        idle: whether a step may change nothing. A trial that goes on after it would repeat another.
-        keep: receives the float network as an artefact of runtime eager where something fails after a step that
-            trained, so that the epochs are not lost; None keeps nothing.
+        recipe: steps, input size and runtime.
+        context: what the steps may use.
+        folder: of the artefact; an existing one is replaced.
+        stage: returns a block around each stage, given its name.
+        idle: whether a step may change nothing, which in a sweep would repeat another trial.
+        keep: folder for the float network as an artefact of runtime eager, written if something fails after a step
+            that trained; None keeps nothing.
 
     Raises:
-        UserError: no network there, a mistake of the user's that a step found, or a step that changed nothing.
+        UserError: there is no network, a step found a mistake of the user, or a step changed nothing.
         FloatingPointError: a training diverged.
         RuntimeError: a step failed.
     """
@@ -118,13 +118,13 @@ def build(
 
 
 def kept_of(folder: Path) -> Path | None:
-    """Return the artefact in the folder of a trial that failed, or the network it had trained until then, or None."""
+    """Return the artefact or the trained network in the folder of a failed trial; None if there is neither."""
     places = (folder / name for name in ("artefact", TRAINED))
     return next((place for place in places if (place / MANIFEST).is_file()), None)
 
 
 def _keep(before: FloatNetwork, recipe: Recipe, context: Context, folder: Path) -> None:
-    """Write a float network as an artefact of runtime eager; where that fails too, say so and go on."""
+    """Write a float network as an artefact of runtime eager; print a line if that fails too."""
     from paretune.networks.network_files import count
     from paretune.runtimes.artefact_writer import write_artefact
     from paretune.runtimes.eager import Eager

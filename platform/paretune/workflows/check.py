@@ -1,4 +1,4 @@
-"""What ``paretune check`` and ``paretune plugins`` say. Imports neither torch nor Ray nor MLflow."""
+"""Texts of ``paretune check`` and ``paretune plugins``, without importing torch, Ray or MLflow."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from paretune.core.spec import Spec, inside
 from paretune.core.yaml_document import read_yaml
 from paretune.data import DATASETS
 from paretune.detectors import DETECTORS
+from paretune.distributed.tune_schedulers import SCHEDULERS
 from paretune.runtimes import RUNTIMES
 from paretune.search.samplers import SAMPLERS
 from paretune.workflows.machine_check import gpus_of_driver, sweep_problems
@@ -29,6 +30,7 @@ TABLES: dict[str, Registry[Any]] = {
     "step": STEPS,
     "runtime": RUNTIMES,
     "sampler": SAMPLERS,
+    "scheduler": SCHEDULERS,
 }
 
 
@@ -37,26 +39,26 @@ def check_files(files: Sequence[Path], overrides: Mapping[str, Any] | None = Non
 
     Args:
         files: jobs and search spaces.
-        overrides: dotted place → value, set in each job before it is checked.
+        overrides: dotted place → value, set in each job before the check.
 
     Returns:
-        A line for each file that is right.
+        A line for each file without mistakes.
 
     Raises:
         UserErrors: every mistake of every file.
     """
-    said: list[str] = []
+    lines: list[str] = []
     problems: list[Problem] = []
     for file in files:
         try:
-            said.append(_check_file(file, overrides or {}))
+            lines.append(_check_file(file, overrides or {}))
         except UserErrors as error:
             problems += error.problems
         except UserError as error:
             problems.append(Problem(str(file), 1, str(error).removeprefix(f"{file}: ")))
     if problems:
         raise UserErrors(problems)
-    return "\n".join(said)
+    return "\n".join(lines)
 
 
 def _check_file(file: Path, overrides: Mapping[str, Any]) -> str:
@@ -143,7 +145,7 @@ def fields_of(cls: type[Spec], prefix: str = "") -> dict[str, Any]:
 
 
 def _type_of(schema: Mapping[str, Any]) -> str:
-    """Say in words what a field takes: its type and its limits."""
+    """Return a field's type and limits as text."""
     if "$ref" in schema:
         return "fields"
     if "enum" in schema:
@@ -153,12 +155,12 @@ def _type_of(schema: Mapping[str, Any]) -> str:
     if "anyOf" in schema:
         return " | ".join(_type_of(option) for option in schema["anyOf"])
     limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    said = [f"{sign} {schema[key]}" for key, sign in limits.items() if key in schema]
-    return " ".join([str(schema.get("type", "any")), ", ".join(said)]).strip()
+    words = [f"{sign} {schema[key]}" for key, sign in limits.items() if key in schema]
+    return " ".join([str(schema.get("type", "any")), ", ".join(words)]).strip()
 
 
 def plugin_text(tables: Mapping[str, Any]) -> str:
-    """Render tables for a person."""
+    """Return tables as text."""
     lines: list[str] = []
     for kind, rows in tables.items():
         lines.append(f"{kind}s")

@@ -1,4 +1,4 @@
-"""The comparison of the front at the end of a sweep: interleaved in one run, it decides the front that is published."""
+"""The comparison of the front at the end of a sweep, which decides the front that is published."""
 
 from __future__ import annotations
 
@@ -20,36 +20,37 @@ if TYPE_CHECKING:
     from paretune.profiling.latency.compare import Comparison
 
 TEST = "test"
-"""The split that no choice of a sweep was made by."""
+"""Split that no choice of a sweep depends on."""
 
 
 @dataclass(frozen=True)
 class FrontComparison:
-    """What is compared at the end of a sweep."""
+    """Trials that are compared at the end of a sweep."""
 
     artefacts: Mapping[int, str]
-    """Trial → its artefact's folder, relative to the sweep's; the baselines among them."""
+    """Trial → its artefact's folder, relative to the sweep's, baselines included."""
     reference: int
-    """The trial that the others' latencies are ratios to; one of them."""
+    """Trial among them whose latency is the denominator of the ratios."""
     seen: Sequence[int]
-    """All trials of which these were chosen."""
+    """All trials at the time of the choice."""
     pairs: Sequence[tuple[int, int]] = ()
-    """Trials among them, the first of which is compared with the second too."""
+    """Pairs among them that are also compared, the first with the second."""
     left_out: Mapping[int, str] = field(default_factory=dict)
-    """Trials that might belong on the front and are not compared → why."""
+    """Trial that may belong on the front and is not compared → reason."""
 
 
 def compare_front(context: TrialContext, finalists: FrontComparison) -> dict[str, Any]:
-    """Measure artefacts again, interleaved in one run, and evaluate them on ``test`` where there is one.
+    """Measure artefacts interleaved in one run, and evaluate them on ``test`` if the data have it.
 
     Raw samples are kept in ``comparison.npz``.
 
     Returns:
         ``trials``: {trial: {"eager" | "onnxruntime" | "trial_N": {"speedup", "low", "high", "verdict",
-        "network_speedup"}}}, where a speed-up is the latency of what it is named after, divided by the trial's.
-        ``latencies``: {trial: ratio to the ``reference`` with its interval, the same of the network}. ``verdicts``:
-        {trial: {trial: "faster" | "slower" | "tied"}}. ``test``: {trial: metrics}, or None with ``no_test``, why.
-        Besides ``mode``, ``notes``, ``images``, ``reference_ms``, ``reference_network_ms``, ``calm``, ``seen``,
+        "network_speedup"}}}, where a speed-up is the latency of the named trial divided by the trial's.
+        ``latencies``: {trial: ratios of latency and network latency to the ``reference``, with intervals}.
+        ``verdicts``: {trial: {trial: "faster" | "slower" | "tied"}}. ``test``: {trial: metrics}, or None with the
+        reason ``no_test``.
+        Further keys: ``mode``, ``notes``, ``images``, ``reference_ms``, ``reference_network_ms``, ``calm``, ``seen``,
         ``left_out``, ``ended`` (seconds since 1970).
 
     Raises:
@@ -91,7 +92,7 @@ def compare_front(context: TrialContext, finalists: FrontComparison) -> dict[str
 
 
 def _reference(found: Comparison, place: int) -> dict[str, Any]:
-    """Return how long the reference took in this run (ms), and whether nobody disturbed it."""
+    """Return the latency of the reference in this run (ms), and whether it was undisturbed."""
     return {
         "reference_ms": float(np.nanmedian(found.latency[:, :, place])),
         "reference_network_ms": float(np.nanmedian(found.network[:, :, place])),
@@ -100,7 +101,7 @@ def _reference(found: Comparison, place: int) -> dict[str, Any]:
 
 
 def _latency(found: Comparison, index: int) -> dict[str, Any]:
-    """Return the latency of one artefact as a share of the reference's."""
+    """Return the ratio of an artefact's latency to the reference's."""
     from paretune.profiling.latency.compare import ratio_figures
 
     whole = found.ratio(index)
@@ -108,7 +109,7 @@ def _latency(found: Comparison, index: int) -> dict[str, Any]:
 
 
 def _speedups(found: Comparison, numbers: Sequence[int], pairs: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    """Return how many times as fast each trial is as the baselines, and as what it is paired with."""
+    """Return the speed-ups of each trial over the baselines and over its pairs."""
     baselines = [n for n in range(len(BASELINES)) if n in numbers]
     trials: dict[str, Any] = {}
     for index, number in enumerate(numbers):
@@ -128,7 +129,7 @@ def _speedups(found: Comparison, numbers: Sequence[int], pairs: Sequence[tuple[i
 
 
 def _on_test(context: TrialContext, folders: Mapping[int, Path]) -> dict[str, Any]:
-    """Return what each trial finds on ``test``, beside the eager baseline, or why that is not known."""
+    """Return the accuracy of each trial on ``test``, beside the eager baseline's, or why it is unknown."""
     split = context.data.splits.get(TEST)
     if split is None or not len(split):
         return {"test": None, "no_test": "the data has no split test"}
@@ -142,7 +143,7 @@ def _on_test(context: TrialContext, folders: Mapping[int, Path]) -> dict[str, An
 
 
 def _tested(context: TrialContext, folder: Path, split: Split, *, first: bool) -> dict[str, Any]:
-    """Return what one trial finds on a split; the first is the one that others are compared with."""
+    """Return the accuracy of one trial on a split; others are compared with the first one's detections."""
     from paretune.evaluation.accuracy import detect
     from paretune.evaluation.baseline_difference import evaluate_beside
     from paretune.runtimes.predictor import load_predictor
@@ -161,6 +162,6 @@ def _tested(context: TrialContext, folder: Path, split: Split, *, first: bool) -
 
 
 def _line(error: Exception) -> str:
-    """Return an error as one line; its class too, where the text may not tell what happened."""
+    """Return an error as one line, with its class unless it is a mistake of the user."""
     text = one_line(error)
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

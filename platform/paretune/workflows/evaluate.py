@@ -1,4 +1,4 @@
-"""One artefact, or the results of another program, evaluated by itself."""
+"""Evaluation of one artefact, or of another program's results."""
 
 from __future__ import annotations
 
@@ -29,125 +29,124 @@ from paretune.system.device_lock import shared_device
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What is asked of an evaluation."""
+    """Options of an evaluation."""
 
     confidence: float | None = None
-    """For precision, recall, F1 and confusions; None takes that of the best F1."""
+    """Confidence for precision, recall, F1 and confusions; None takes that of the best F1."""
     split: str = "val"
     limit: int | None = None
-    """Evaluate the first so many images only."""
+    """Number of images, the first ones of the split; None takes all."""
     out: Path | None = None
     """Folder for pictures."""
     against: Path | None = None
-    """Another artefact, or other results, of the same images, that this one is to be compared with."""
+    """Another artefact, or other results on the same images, for a comparison."""
     iou: float | None = None
-    """Evaluate at this IoU too."""
+    """Additional IoU to evaluate at."""
     max_detections: int | None = None
-    """Of a class in an image that count; None takes COCO's 100, and what an artefact finds where that is more."""
+    """Most detections of a class in an image that count; None takes COCO's 100, or the artefact's limit if higher."""
 
 
 def evaluate_artefact(
     folder: Path,
     dataset: tuple[Dataset, Path] | None,
     target: Target,
-    wanted: EvaluationOptions,
+    options: EvaluationOptions,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> EvaluationReport:
-    """Run an artefact over a split and compare with its annotations.
+    """Evaluate an artefact on a split.
 
     Args:
         folder: of the artefact.
-        dataset: to evaluate on, and where it may keep what it generates; None takes that of the sweep or training the
-            artefact lies in.
+        dataset: (dataset, its cache); None takes those of the sweep or training around the artefact.
         target: device and threads to run on.
-        wanted: confidence, split, number of images, pictures.
-        progress: called after each image with the number done and the number of all.
+        options: of the evaluation.
+        progress: called after each image with (images done, images in all).
 
     Raises:
         UserError: no artefact, no dataset, no such split, or classes the artefact knows and the dataset lacks.
     """
-    folders = [folder] if wanted.against is None else [folder, wanted.against]
+    folders = [folder] if options.against is None else [folder, options.against]
     with shared_device(target.device):
         predictors = [load_predictor(one, target) for one in folders]
     opened, cache = dataset or dataset_around(folder)
-    data = opened.open_for(wanted.split, cache)
-    split = split_of(data, wanted.split)
+    data = opened.open_for(options.split, cache)
+    split = split_of(data, options.split)
     pairs = zip(folders, predictors, strict=True)
     labels = [_labels(place, one.artefact.classes, data.classes) for place, one in pairs]
     with shared_device(target.device):
         (detections, seconds), *others = (
-            _detected(predictor, own, split, wanted.limit, progress)
+            _detected(predictor, own, split, options.limit, progress)
             for predictor, own in zip(predictors, labels, strict=True)
         )
     annotations = [split.annotations(index) for index in range(len(detections))]
     facts = {
         "artefact": str(folder),
-        "split": wanted.split,
+        "split": options.split,
         **inference_facts(seconds),
         "runtime": {key: str(value) for key, value in predictors[0].facts.items()},
         **record_of(data),
-        **_against(wanted),
+        **_against(options),
     }
     before = others[0][0] if others else None
     kept = predictors[0].artefact.thresholds
-    limit = kept.limit if wanted.max_detections is None else wanted.max_detections
-    at = at_iou(detections, annotations, data.classes, wanted.iou, confidence=wanted.confidence, limit=limit)
+    limit = kept.limit if options.max_detections is None else options.max_detections
+    at = at_iou(detections, annotations, data.classes, options.iou, confidence=options.confidence, limit=limit)
     report = report_of(
         detections,
         annotations,
         data.classes,
-        confidence=wanted.confidence,
+        confidence=options.confidence,
         facts=facts,
         before=before,
         at=at,
         limit=limit,
         notes=most_kept(detections, kept.detections, annotations),
     )
-    if wanted.out is not None:
-        draw_report(report, wanted.out)
-        draw_worst(report, split.image, annotations, detections, wanted.out)
+    if options.out is not None:
+        draw_report(report, options.out)
+        draw_worst(report, split.image, annotations, detections, options.out)
     return report
 
 
-def evaluate_files(truth: Path, found: Path, wanted: EvaluationOptions) -> EvaluationReport:
-    """Evaluate what another program has found: both files in COCO's format.
+def evaluate_files(truth: Path, found: Path, options: EvaluationOptions) -> EvaluationReport:
+    """Evaluate another program's detections; both files are in COCO's format.
 
     Raises:
-        UserError: a file is not of the format.
+        UserError: a file is not in the format.
     """
-    limit = LIMIT if wanted.max_detections is None else wanted.max_detections
-    results = read_results(truth, found, wanted.iou, limit)
-    others = None if wanted.against is None else read_results(truth, wanted.against).detections
-    count = len(results.images) if wanted.limit is None else min(wanted.limit, len(results.images))
+    limit = LIMIT if options.max_detections is None else options.max_detections
+    results = read_results(truth, found, options.iou, limit)
+    others = None if options.against is None else read_results(truth, options.against).detections
+    count = len(results.images) if options.limit is None else min(options.limit, len(results.images))
     detections, annotations = results.detections[:count], results.annotations[:count]
     whole = count == len(results.images)
     report = report_of(
         detections,
         annotations,
         results.classes,
-        confidence=wanted.confidence,
+        confidence=options.confidence,
         averages=results.averages if whole else None,
-        facts={"annotations": str(truth), "detections": str(found), **_against(wanted)},
+        facts={"annotations": str(truth), "detections": str(found), **_against(options)},
         before=None if others is None else others[:count],
         at=at_iou(
             detections,
             annotations,
             results.classes,
-            wanted.iou,
-            confidence=wanted.confidence,
+            options.iou,
+            confidence=options.confidence,
             averages=results.averages_at if whole else None,
             limit=limit,
         ),
         limit=limit,
         notes=results.notes,
     )
-    if wanted.out is not None:
-        draw_report(report, wanted.out)  # the images themselves are not told
+    if options.out is not None:
+        draw_report(report, options.out)  # the images themselves are not told
     return report
 
 
-def _against(wanted: EvaluationOptions) -> dict[str, str]:
-    return {} if wanted.against is None else {"against": str(wanted.against)}
+def _against(options: EvaluationOptions) -> dict[str, str]:
+    return {} if options.against is None else {"against": str(options.against)}
 
 
 def _detected(
@@ -157,7 +156,7 @@ def _detected(
     limit: int | None,
     progress: Callable[[int, int], None],
 ) -> tuple[list[Detections], list[float]]:
-    """Return what is found in the first images of a split, in the dataset's labels, and the seconds of each."""
+    """Return the detections in the first images of a split, with the dataset's labels, and the seconds of each."""
     seconds = []
 
     def timed(image: Image) -> Detections:
@@ -170,7 +169,7 @@ def _detected(
 
 
 def _labels(folder: Path, artefact: tuple[str, ...], dataset: tuple[str, ...]) -> NDArray[np.int64]:
-    """Return the dataset's label of each of the artefact's classes."""
+    """Return the dataset's label of each class of the artefact."""
     if missing := [name for name in artefact if name not in dataset]:
         known = ", ".join(dataset)
         raise UserError(f"{folder}: finds {', '.join(missing)}, which the dataset has not; its classes are {known}")

@@ -1,4 +1,4 @@
-"""What a machine or a cluster cannot do of what a job asks: refused before anything is made, noted by ``check``."""
+"""Checks that a machine or cluster can carry out a job, before anything is made."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ HERE = "this machine"
 
 
 def gpus_of_torch() -> int:
-    """Return how many GPUs torch finds; it is imported."""
+    """Return the number of GPUs that torch finds."""
     import torch
 
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def gpus_of_driver() -> int:
-    """Return how many GPUs the driver tells and CUDA_VISIBLE_DEVICES leaves; torch is not imported."""
+    """Return the number of the driver's GPUs that CUDA_VISIBLE_DEVICES leaves, without importing torch."""
     try:
         import pynvml
     except ImportError:
@@ -54,12 +54,12 @@ def gpus_of_driver() -> int:
 def sweep_problems(
     job: Job, gpus: Callable[[], int], device_problem: Callable[[Target], str | None] | None = None
 ) -> list[str]:
-    """Return what this machine cannot do of a job, if all of its sweep runs here, each after the field that asks.
+    """Return why this machine cannot run a job's sweep, a message for each field.
 
     Args:
-        job: that asks.
-        gpus: counts this machine's; called only where the job asks for some.
-        device_problem: tells why the target's device is not here; None asks ``gpus``.
+        job: to check.
+        gpus: returns the number of this machine's GPUs; called only if the job needs some.
+        device_problem: returns why the target's device is missing; None asks ``gpus``.
     """
     where, found = f"targets.{job.target_name}", list[str]()
     if problem := threads_unsupported_reason(job.target.threads):
@@ -74,7 +74,7 @@ def sweep_problems(
 
 
 def training_problems(settings: Training, gpus: Callable[[], int]) -> list[str]:
-    """Return what this machine cannot do of a training."""
+    """Return why this machine cannot run a training."""
     if settings.by_ray:
         has = {"CPU": float(_cores()), "GPU": float(0 if settings.device == "cpu" else gpus())}
         try:
@@ -91,7 +91,7 @@ def _no_gpu(gpus: Callable[[], int]) -> str | None:
 
 
 def _resource_problems(job: Job, gpus: Callable[[], int]) -> list[str]:
-    """Return what a trial asks for that a Ray on this machine alone does not have."""
+    """Return a message if a trial needs resources that this machine lacks."""
     asked = job.resources.by_ray_name()
     has = {"CPU": float(_cores()), "GPU": float(gpus()) if "GPU" in asked else 0.0}
     lacking = {name: amount for name, amount in asked.items() if has.get(name, 0) < amount}
@@ -104,49 +104,49 @@ def _cores() -> int:
 
 
 def refuse_unfit_machine(job: Job) -> None:
-    """Refuse a job that this machine, on which all of its sweep will run, cannot carry out.
+    """Raise an error if this machine cannot run a job's sweep.
 
     Raises:
-        UserError: it has fewer cores than target, workers or trials ask for, no such device, or nothing that tells a
-            metric that is asked for.
+        UserError: there are too few cores for target, workers or trials, the device is missing, or a metric cannot be
+            measured.
     """
     if problems := sweep_problems(job, gpus_of_torch, Eager().unsupported_reason):
         raise UserError("\n".join(problems))
 
 
 def refuse_unfit_for_training(job: Job) -> None:
-    """Refuse a job whose training this machine cannot carry out.
+    """Raise an error if this machine cannot run a job's training.
 
     Raises:
-        UserError: it has no such device, or fewer cores than the workers ask for.
+        UserError: the device is missing, or there are too few cores for the workers.
     """
     if problems := training_problems(job.training, gpus_of_torch):
         raise UserError("\n".join(problems))
 
 
 def refuse_impossible(job: Job, *, elsewhere: bool) -> None:
-    """Refuse what no node of the Ray session can ever give.
+    """Raise an error if the nodes of the Ray session lack resources for a job.
 
     Args:
-        job: that asks for it.
-        elsewhere: the session is a cluster's, on whose nodes also one worker trains.
+        job: to check.
+        elsewhere: whether the session is a cluster's, where one worker trains on a node too.
 
     Raises:
-        UserError: says what is wanted and what the nodes have.
+        UserError: names the resources of the job and of the nodes.
     """
     refuse_small_cluster(job, session.nodes(), elsewhere=elsewhere)
 
 
 def refuse_small_cluster(job: Job, nodes: Sequence[Mapping[str, float]], *, elsewhere: bool = True) -> None:
-    """Refuse a job that asks for what no node, or not all of them together, can ever give.
+    """Raise an error if some nodes lack resources for a job.
 
     Args:
-        job: that asks.
-        nodes: what each has, by Ray's names.
-        elsewhere: also a training by one worker is a task of the nodes'.
+        job: to check.
+        nodes: resources of each, by Ray's names.
+        elsewhere: whether one worker trains on a node too.
 
     Raises:
-        UserError: says what is wanted and what the nodes have.
+        UserError: names the resources of the job and of the nodes.
     """
     session.refuse_unless_fits(job.resources.by_ray_name(), "a trial", nodes)
     training = job.training
@@ -155,7 +155,7 @@ def refuse_small_cluster(job: Job, nodes: Sequence[Mapping[str, float]], *, else
 
 
 def with_runtime_checked(record: Record, target: Target) -> Record:
-    """Return a record that speaks no more against its runtime, where it runs here now: it has been installed since."""
+    """Return a record, marked if its runtime was missing and has been installed since."""
     if not record.runtime_unavailable or Recipe.model_validate(record.recipe).runtime.unsupported_reason(target):
         return record
     return replace(record, facts={**record.facts, RUNTIME_UNAVAILABLE: False, RUNTIME_INSTALLED_SINCE: True})

@@ -1,4 +1,4 @@
-"""What an artefact finds in image files; nothing but the artefact is needed."""
+"""Detections of an artefact in image files."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from paretune.storage.artefact import read_artefact
 from paretune.system.device_lock import shared_device
 
 FEW = 16
-"""Images for which nobody waits longer than `PATIENCE`: they disturb a measurement for a moment only."""
+"""Images that wait no longer than `PATIENCE` for the device, because they disturb a measurement only briefly."""
 PATIENCE = 5.0
-"""Seconds."""
+"""Most seconds that few images wait for the device."""
 
 
 @dataclass(frozen=True)
 class FilePrediction:
-    """What was found in one file, or why nothing could be."""
+    """Detections in one file, or why it could not be read."""
 
     file: Path
     detections: Detections | None
-    """Best first, none below the confidence asked for; None where the file could not be read."""
+    """Detections above the confidence, best first; None if the file could not be read."""
     classes: tuple[str, ...]
     failure: str | None = None
     picture: Path | None = None
-    """The image with the boxes drawn, if asked for."""
+    """File of the image with boxes drawn; None if none was drawn."""
     full: int | None = None
-    """The most boxes that are kept in an image, where so many were found: there may be more."""
+    """Limit of boxes in an image if it was reached, so that there may be more objects."""
 
     def tree(self) -> dict[str, Any]:
-        """Return plain data; boxes are x1 y1 x2 y2 in pixels of the image."""
+        """Return the prediction as plain data; boxes are x1 y1 x2 y2 in pixels of the image."""
         if self.detections is None:
             return {"image": str(self.file), "error": self.failure}
         found = self.detections
@@ -50,7 +50,7 @@ class FilePrediction:
         return {"image": str(self.file), "detections": entries, **picture, **full}
 
     def __str__(self) -> str:
-        """Give one line: how many of each class, the most frequent first."""
+        """Return one line with the number of each class, the most frequent first."""
         labels = [] if self.detections is None else self.detections.labels.tolist()
         counts = sorted(((labels.count(label), label) for label in set(labels)), key=lambda e: (-e[0], e[1]))
         words = ", ".join(f"{count} {self.classes[label]}" for count, label in counts)
@@ -65,13 +65,12 @@ def predict(
     out: Path | None = None,
     most: int | None = None,
 ) -> Iterator[FilePrediction]:
-    """Run an artefact over image files, one after the other; one that cannot be read does not stop the others.
+    """Yield the predictions of an artefact for image files; a file that cannot be read does not stop the others.
 
-    While something is measured on the device it waits, between images too; for a `FEW` images no longer than for
-    `PATIENCE` seconds in all.
+    It waits for measurements on the device, between images too; for up to `FEW` images at most `PATIENCE` seconds.
 
     Args:
-        artefact: its folder; it brings preprocessing, class names and runtime.
+        artefact: folder of the artefact.
         files: the images.
         target: device and threads to run on.
         confidence: smallest score that counts.
@@ -113,7 +112,7 @@ def _predicted(predictor: Predictor, file: Path, confidence: float, picture: Pat
 
 
 def _pictures(files: Sequence[Path], out: Path | None) -> list[Path | None]:
-    """Return a picture's place for every file: its name with the ending png; equal names are numbered.
+    """Return the path of a picture for every file, with the suffix png; equal names are numbered.
 
     Raises:
         UserError: a picture would replace one of the images.

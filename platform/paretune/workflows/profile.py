@@ -1,4 +1,4 @@
-"""Artefacts profiled by hand: what each costs, stage by stage, and which is faster."""
+"""Profiles of artefacts: the cost of each, stage by stage, and their comparison."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ UNMEASURED = "its latency could not be measured"
 
 @dataclass(frozen=True)
 class ProfileOptions:
-    """What is asked of a profile."""
+    """Options of a profile."""
 
     split: str = "val"
     repetitions: int = 5
     """Fresh processes of each artefact, and rounds of the comparison."""
     operators: bool = True
-    """Whether the operators of each artefact are counted too."""
+    """Whether the operators of each artefact are timed."""
     loads: tuple[tuple[int, int], ...] = ()
-    """(processes at once, images of a batch) whose throughput is measured, too."""
+    """(processes at the same time, images of a batch) for measurements of throughput."""
     nsight: bool = False
-    """Also look at the kernels with Nsight Compute."""
+    """Whether the kernels are profiled with Nsight Compute."""
     patience: float = 30.0
-    """Seconds in which to measure an artefact again while guests of the same host use its memory."""
+    """Seconds of further sampling while guests of the same host use its memory."""
 
 
 def profile_artefacts(
@@ -59,16 +59,15 @@ def profile_artefacts(
     wanted: ProfileOptions,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Profile:
-    """Measure each artefact alone on the device, then all of them interleaved, then count the operators of each.
+    """Measure each artefact alone on the device, then all of them interleaved, then the operators of each.
 
-    What fails after that is known to be possible is a reason in the profile (``Profile.failures``); the rest stays.
+    A failed measurement becomes a reason in the profile (``Profile.failures``).
 
     Args:
-        folders: of artefacts; the first is what the others are compared with.
-        dataset: whose images are used, and where it may keep what it generates; None takes that of the sweep or
-            training the first artefact lies in.
+        folders: of artefacts; the others are compared with the first.
+        dataset: (dataset, its cache); None takes those of the sweep or training around the first artefact.
         target: device and threads.
-        wanted: split, processes, what is measured besides.
+        wanted: options.
         progress: called with a line before each measurement.
 
     Raises:
@@ -125,7 +124,7 @@ def profile_artefacts(
 
 
 def _or_reason(measure: Callable[..., T], *given: Any, **named: Any) -> T | FailureReason:
-    """Return what a measurement gives; one that fails is a reason, and costs nothing of what others gave."""
+    """Return the result of a measurement, or the reason for its failure."""
     try:
         return measure(*given, **named)
     except (RuntimeError, UserError) as error:
@@ -135,7 +134,7 @@ def _or_reason(measure: Callable[..., T], *given: Any, **named: Any) -> T | Fail
 def _alone(
     folders: Sequence[Path], images: Path, target: Target, wanted: ProfileOptions, progress: Callable[[str], None]
 ) -> tuple[list[Latency | str], list[Energy], list[DeploymentLatency | str]]:
-    """Measure each artefact alone; where its latency cannot be taken, nothing else of it is tried."""
+    """Measure latency, energy and deployment of each artefact alone; without a latency, nothing else."""
     protocol = MeasurementProtocol(repetitions=wanted.repetitions, patience=wanted.patience)
     latencies: list[Latency | str] = []
     energies: list[Energy] = []
@@ -156,7 +155,7 @@ def _alone(
 def _loaded(
     folder: Path, images: Path, target: Target, loads: Sequence[tuple[int, int]]
 ) -> tuple[Throughput | str, ...]:
-    """Measure the throughput of an artefact under each load."""
+    """Return the throughput of an artefact under each load, or why it is unknown."""
     found: list[Throughput | str] = []
     for streams, batch in loads:
         one = _or_reason(throughput, folder, images, target, streams, batch=batch)
@@ -167,7 +166,7 @@ def _loaded(
 def _compared(
     folders: Sequence[Path], known: Sequence[Path], images: Path, target: Target, wanted: ProfileOptions
 ) -> Comparison | str:
-    """Compare the artefacts that could be measured with the first, or say why that is not possible."""
+    """Return the comparison of the artefacts that could be measured, or why there is none."""
     if folders[0] not in known:
         return f"{folders[0]}, which the others are compared with, could not be measured"
     if len(known) == 1:
@@ -176,7 +175,7 @@ def _compared(
 
 
 def _check(folders: Sequence[Path], artefacts: Sequence[Artefact], target: Target, wanted: ProfileOptions) -> None:
-    """Refuse what can be known to be wrong before anything is measured."""
+    """Raise an error for options that cannot be carried out."""
     places = [folder.resolve() for folder in folders]
     if twice := next((folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1), None):
         raise UserError(f"{twice}: named twice; an artefact is not compared with itself")

@@ -1,4 +1,4 @@
-"""What a recipe begins with: a trained network, and the images to work with."""
+"""The inputs of a recipe: a trained network and images."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ from paretune.workflows.build_artefact import InitialArtefactNetwork
 
 @dataclass(frozen=True)
 class RecipeSource:
-    """A trained network, and what is known of it."""
+    """A trained network and its description."""
 
     folder: Path
-    """As it was named."""
+    """Folder that the user named."""
     start: InitialArtefactNetwork
     detector: Detector
     classes: tuple[str, ...]
     size: InputSize
-    """Of its input, as it was trained."""
+    """Size of its input in the training."""
     uncompressed: Path | None
-    """Folder of the network before any step, the teacher unless another is named; None where it is not known."""
+    """Folder of the network before any step, the default teacher; None if it is unknown."""
     left: tuple[str, ...] = ()
-    """Steps of an artefact that its deployed files alone have gone through: they are not part of the start."""
+    """Steps of an artefact that its float network lacks."""
     thresholds: Thresholds = field(default_factory=Thresholds)
-    """What its postprocessing keeps."""
+    """Thresholds of its postprocessing."""
 
 
 @dataclass(frozen=True)
 class RecipeImages:
-    """What the steps train, calibrate and compare with."""
+    """Images that the steps train, calibrate and compare with."""
 
     dataset: Dataset
     cache: Path
     """Folder of generated datasets."""
     training: Training
-    """How the network was trained."""
+    """Settings of the network's training."""
 
 
 def read_source(folder: Path) -> RecipeSource:
-    """Find the network in the folder of a training, of a sweep's baseline or of an artefact.
+    """Return the network in the folder of a training, of a sweep's baseline or of an artefact.
 
     Raises:
-        UserError: there is none, or it was exported by a Paretune that kept none beside the exported files.
+        UserError: there is none, or only exported files of an older version.
     """
     if (folder / MANIFEST).is_file():
         return _of_artefact(read_artefact(folder))
@@ -92,15 +92,15 @@ def _of_artefact(artefact: Artefact) -> RecipeSource:
 
 
 def images_of(folder: Path, named: tuple[Dataset, Path] | None, training: Training | None) -> RecipeImages:
-    """Return the images to work with: those named, or of the sweep or training that the source lies in.
+    """Return the images that are named, or those of the sweep or training around the source.
 
     Args:
         folder: of the source.
-        named: dataset and cache.
-        training: of the job that names them; None takes the source's own, or else the defaults.
+        named: (dataset, cache), or None.
+        training: of the job that names them; None takes the source's own, or the defaults.
 
     Raises:
-        UserError: there are none.
+        UserError: none are named, and the source is in no sweep or training.
     """
     own = job_of(folder) if named is None or training is None else None
     if named is None:
@@ -111,10 +111,10 @@ def images_of(folder: Path, named: tuple[Dataset, Path] | None, training: Traini
 
 
 def read_recipe(document: Document, source: RecipeSource) -> Recipe:
-    """Check a recipe for a network; an input size that is left out is the network's own.
+    """Return a recipe for a network; its input size defaults to the network's.
 
     Raises:
-        UserErrors: every mistake in it.
+        UserErrors: every mistake in the recipe.
         UserError: the detector cannot take the input size.
     """
     data = document.data

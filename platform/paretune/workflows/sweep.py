@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from paretune.config.recipe import Recipe
+from paretune.config.recipe import Recipe, present_names
 from paretune.core.errors import UserError, one_line
 from paretune.distributed import tune_trials
 from paretune.results.folder_claims import removed_if_failed
@@ -118,7 +118,8 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         if record.origin == "baseline" and record.state == "failed":
             reporter.say(f"trial {record.number} is a baseline and failed; it is run again")
             forget_record(sweep.folder, record.number)
-    job, records = sweep.job, read_records(sweep.folder)
+    job = sweep.job
+    records = [replace(one, recipe=present_names(one.recipe)) for one in read_records(sweep.folder)]
     if share:  # all trials run here, so that this machine can be asked
         records = [with_runtime_checked(record, job.target) for record in records]
     left = job.search.trials - len(records)
@@ -148,6 +149,7 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         resources=resources,
         folder=sweep.folder,
         nested=job.training.by_ray,
+        scheduler=job.search.scheduler.build(),
     )
     if searcher.exhausted:
         sweep.mark_exhausted()

@@ -1,4 +1,4 @@
-"""What a sweep tells: the terminal while it runs, its front's files, the MLflow log."""
+"""Output of a sweep: lines in the terminal, the front's files, the MLflow log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from paretune.core.baselines import EAGER
 from paretune.core.spec import flat
 from paretune.core.types import LeftOut
-from paretune.data.left_out import left_out_line_of
+from paretune.data.left_out import left_out_line
 from paretune.reports import terminal as display
 from paretune.results.front_summary import advice_of, comparison_of, front_of, front_text, judge_of, records_of
 from paretune.results.sweep_folder import Sweep
@@ -21,7 +21,7 @@ from paretune.tracking.sweep_tracker import MlflowTracker
 
 
 class SweepReporter:
-    """Tells of one sweep. MLflow is a view of the records: losing it loses nothing."""
+    """Reports the progress of one sweep; the MLflow log can be rebuilt from the records."""
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
@@ -35,8 +35,8 @@ class SweepReporter:
         print(f"[{minutes:02d}:{seconds:02d}] {text}", flush=True)
 
     def started(self) -> None:
-        """Open the sweep's run in the log, or go on with it."""
-        left_out = left_out_line_of([LeftOut(**entry) for entry in self.sweep.left_out]) or "nothing"
+        """Open the sweep's run in the log, or continue it."""
+        left_out = left_out_line([LeftOut(**entry) for entry in self.sweep.left_out]) or "nothing"
         facts = {"paretune": self.sweep.facts["paretune"], "left_out": left_out}
         params = flat({**self.sweep.job.tree(), **facts})
         with shared_device(self.sweep.job.target.device):
@@ -44,7 +44,7 @@ class SweepReporter:
             self._update()
 
     def trial_done(self, record: Record) -> None:
-        """Tell of one trial, and bring the log and the front's files up to date."""
+        """Print a line for one trial, and update the log and the front's files."""
         records = records_of(self.sweep)
         budget = self.sweep.job.search.trials
         line = display.trial_line(record.number, records, judge_of(self.sweep), budget)
@@ -52,7 +52,7 @@ class SweepReporter:
         self._update()
 
     def finished(self) -> None:
-        """Print the front, where its pictures are, and what to type next."""
+        """Print the front, the folder of its pictures, and the next command to type."""
         self.started()
         comparison = comparison_of(self.sweep)
         with shared_device(self.sweep.job.target.device):
@@ -63,7 +63,7 @@ class SweepReporter:
         print(front_text(self.sweep))
 
     def _update(self) -> None:
-        """Bring the front's files and the log up to date, while no measurement holds the target's device here."""
+        """Update the front's files and the log while no measurement holds the target's device on this machine."""
         records = records_of(self.sweep)
         if any(r.number == EAGER and r.state == "complete" for r in records):
             with shared_device(self.sweep.job.target.device):
@@ -73,7 +73,7 @@ class SweepReporter:
 
 
 def write_front(sweep: Sweep, front: dict[str, Any], records: Sequence[Record]) -> list[Path]:
-    """Write the front's pictures and tables into the sweep's folder; returns the files."""
+    """Write the front's pictures and tables into the sweep's folder, and return the files."""
     from paretune.reports.front_page import FrontView, front_csv, front_html, front_png
 
     advice = [one.tree() for one in advice_of(sweep)]

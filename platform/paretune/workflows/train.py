@@ -1,4 +1,4 @@
-"""One training by itself: from a job to a trained network, its curves and its accuracy."""
+"""One training without a sweep: from a job to a network, its curves and its accuracy."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
     from paretune.core.types import Data
 
 SHOWN = 8
-"""Images of the validation split in the picture of samples."""
+"""Number of validation images in the picture of samples."""
 NOT_THE_TRAINING = frozenset(
     {"space", "targets", "objectives", "constraints", "search", "measuring", "resources", "tracking", "output"}
 )
-"""Fields of a job that a training does not look at."""
+"""Fields of a job that do not affect a training."""
 
 
 @dataclass(frozen=True)
 class TrainingPlace:
-    """One training's folder, ``trainings/NAME`` under the output folder."""
+    """Folder of one training, ``trainings/NAME`` below the output folder."""
 
     runs: Path
     name: str
@@ -56,25 +56,25 @@ class TrainingPlace:
         return self.runs / TRAININGS / self.name
 
     def free_sweep_name(self) -> str:
-        """Return the training's name, or one made of it that no sweep has yet."""
+        """Return the training's name, with a number if a sweep has that name."""
         names = itertools.chain([self.name], (f"{self.name}-{number}" for number in itertools.count(2)))
         return next(name for name in names if not (self.runs / name).exists())
 
     @property
     def cache(self) -> Path:
-        """Return the folder of generated datasets, shared with all sweeps."""
+        """Return the folder of generated datasets, shared with all sweeps of the output folder."""
         return dataset_cache(self.runs)
 
 
 def open_place(plan: Plan, name: str, *, resume: bool, test: bool = False) -> tuple[TrainingPlace, Job]:
-    """Make the folder of a new training, whole or not at all, or find the one to go on with.
+    """Make the folder of a new training, whole or not at all, or find the one to resume.
 
     Returns:
-        The place, and the job with all that `training: auto` has left open: chosen now, or when it began.
+        The place, and the job with the choices of `training: auto`, made now or when the training began.
 
     Raises:
-        UserError: the name is taken, also by another process at this moment, or there is nothing to resume, or it is
-            another training; or the test split is asked for and there is none.
+        UserError: the name is taken, there is no training to resume, its settings differ, or the test split that is
+            asked for does not exist.
     """
     place = TrainingPlace(output_folder(plan.job), checked_name(name, "training"))
     if plan.job.baseline is not None:
@@ -106,10 +106,10 @@ def _taken(place: TrainingPlace) -> str:
 
 
 def _begun(place: TrainingPlace, job: Job) -> Job:
-    """Return the job of a training that was begun, as far as another one does not ask for something else.
+    """Return a job with the choices of the training that it resumes.
 
     Raises:
-        UserError: there is none, or it was begun with other settings.
+        UserError: there is no such training, or it began with other settings.
     """
     path = place.folder / JOB_FILE
     if not path.is_file():
@@ -128,7 +128,7 @@ def _begun(place: TrainingPlace, job: Job) -> Job:
 
 
 def _training_of(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a job decides what is trained."""
+    """Return the fields of a job that affect the trained network."""
     leaves = flat({key: value for key, value in tree.items() if key not in NOT_THE_TRAINING})
     own = {key: value for key, value in leaves.items() if key.removeprefix("training.") not in ELSEWHERE}
     return {key: value for key, value in own.items() if not key.endswith(".allow_missing")}  # asked at the beginning
@@ -138,17 +138,17 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
     """Train a job's detector, evaluate it, and write network, history and pictures.
 
     Args:
-        place: made by ``open_place``.
-        job: what is trained.
-        test: evaluate on the test split, which ``open_place`` has found, too.
-        new: ``open_place`` has made the folder just now: it is removed where no epoch comes to its end by a mistake.
+        place: from ``open_place``.
+        job: from ``open_place``.
+        test: whether to evaluate on the test split too.
+        new: whether to remove the folder if a mistake ends the training before its first epoch.
 
     Returns:
-        What ``training.json`` says.
+        The contents of ``training.json``.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM; what was done is kept.
-        UserError: somebody else runs it, the data lack a large part of themselves, the training diverged, or the
+        KeyboardInterrupt: Ctrl-C or SIGTERM; finished epochs are kept.
+        UserError: another process runs it, the data lack a large part of themselves, the training diverged, or the
             cluster lacks the workers.
     """
     from paretune.distributed.ray_session import terminated_like_interrupted
@@ -168,7 +168,7 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
         order = _order(place, job)
         where = LogPlace(place.runs, place.name, job.tracking.uri, job.tracking.experiment)
         begun = bool(epochs_of(order.work))
-        params = {**flat(job.tree()), "left_out": left_out_line(data) or "nothing"}
+        params = {**flat(job.tree()), "left_out": left_out_line(data.left_out) or "nothing"}
         log = TrainingLog(where if job.tracking.trainings else None, params, begun=begun)
 
         def tell(line: str) -> None:
@@ -196,7 +196,7 @@ def _order(place: TrainingPlace, job: Job) -> TrainingJob:
 
 @contextmanager
 def _ray(place: TrainingPlace, job: Job) -> Iterator[None]:
-    """Start Ray where it is Ray Train that trains."""
+    """Run the block in a Ray session if Ray Train trains."""
     if not job.training.by_ray:
         yield
         return
@@ -207,7 +207,7 @@ def _ray(place: TrainingPlace, job: Job) -> Iterator[None]:
 
 
 def _evaluated(order: TrainingJob, data: Data, splits: tuple[str, ...]) -> dict[str, Any]:
-    """Return the history with the trained network's accuracy on some splits."""
+    """Return the history with the network's accuracy on some splits."""
     from paretune.networks.network_files import load_network
     from paretune.system.device_lock import shared_device
     from paretune.training.loop import pick_device, threads_of
@@ -230,7 +230,7 @@ def _evaluated(order: TrainingJob, data: Data, splits: tuple[str, ...]) -> dict[
 
 
 def _write_artefact(order: TrainingJob, data: Data) -> None:
-    """Write the trained network, unchanged and in eager, as an artefact that can be evaluated and deployed."""
+    """Write the trained network as an artefact of runtime eager."""
     from paretune.config.recipe import Recipe
     from paretune.core.model import Model
     from paretune.networks.network_files import count, load_network
@@ -253,7 +253,7 @@ def _write_artefact(order: TrainingJob, data: Data) -> None:
 
 
 def _pictures(order: TrainingJob, data: Data, facts: Mapping[str, Any]) -> list[Path]:
-    """Draw the curves, and what the network finds in the first images of the validation split."""
+    """Draw the curves, and detections in the first validation images; return the files."""
     from paretune.networks.network_files import load_network
     from paretune.reports.training_plots import curves_png, samples_png
     from paretune.training.validation import detect

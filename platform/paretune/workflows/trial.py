@@ -5,60 +5,20 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from paretune.config.recipe import Recipe
-from paretune.core.baselines import EAGER
 from paretune.core.errors import UnfitRuntimeError, UserError
 from paretune.core.metrics import computed
 from paretune.data.left_out import record_of
-from paretune.profiling.energy.measure import Energy, energy, unavailable
-from paretune.profiling.latency.duet import Duet, measure_duet
-from paretune.profiling.latency.shared_images import measuring_images
-from paretune.storage.artefact import Artefact
 from paretune.storage.trial_record import KEPT, RUNTIME_UNAVAILABLE, Record, write_record
-from paretune.system.device_lock import shared_device
-from paretune.workflows.build_artefact import TRAINED, BuildResult, InitialArtefactNetwork, build, kept_of
+from paretune.workflows.build_artefact import TRAINED, BuildResult, InitialArtefactNetwork, kept_of
 from paretune.workflows.recipe_source import RecipeImages
-from paretune.workflows.trial_context import TrialContext, protocol_of, step_context, with_threads
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from paretune.evaluation import Accuracy
-    from paretune.evaluation.baseline_difference import AccuracyDifference
-    from paretune.verification.parity import Parity
-
-
-@dataclass(frozen=True)
-class Instruments:
-    """The functions that build and measure a trial's artefact; tests replace them."""
-
-    build: Callable[..., BuildResult] = build
-    duet: Callable[..., Duet] = measure_duet
-    energy: Callable[..., Energy] = energy
-    clock: Callable[[], float] = time.monotonic
-    """Seconds since any moment."""
-
-
-@dataclass
-class _Stages:
-    """Stopwatch of a trial's stages."""
-
-    clock: Callable[[], float]
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Stage → seconds."""
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = self.clock()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(self.seconds.get(name, 0) + self.clock() - start, 3)
+from paretune.workflows.trial_context import TrialContext, step_context, with_threads
+from paretune.workflows.trial_stages import Instruments, Stopwatch, evaluate, measure, measure_energy
 
 
 def run(
@@ -68,7 +28,7 @@ def run(
     *,
     origin: str,
     progress: Callable[[str], None] = lambda _: None,
-    instruments: Instruments = Instruments(),
+    instruments: Instruments = Instruments(),  # noqa: B008 - frozen
 ) -> Record:
     """Build, evaluate and measure one recipe, and write its record, whether or not that succeeds.
 
@@ -83,7 +43,7 @@ def run(
     Returns:
         The record; its ``state`` is "failed", and ``failure`` the reason, if anything went wrong.
     """
-    started, stages = time.time(), _Stages(instruments.clock)
+    started, stages = time.time(), Stopwatch(instruments.clock)
     identity = (number, recipe.tree(), recipe.params(), origin)
     folder = context.trial_folder(number)
     try:
@@ -112,7 +72,7 @@ def _carry_out(
     context: TrialContext,
     number: int,
     recipe: Recipe,
-    stages: _Stages,
+    stages: Stopwatch,
     progress: Callable[[str], None],
     instruments: Instruments,
 ) -> dict[str, Any]:
@@ -120,12 +80,12 @@ def _carry_out(
     built = _build(context, number, recipe, stages, progress, instruments)
     with stages.stage("evaluate"):
         progress("evaluating")
-        parity, accuracy, change, limit_notes = _evaluate(context, number, built)
+        parity, accuracy, change, limit_notes = evaluate(context, number, built)
     with stages.stage("measure"):
         progress("measuring")
-        duet, reference = _measure(context, number, built.artefact, instruments)
+        duet, reference = measure(context, number, built.artefact, instruments)
     with stages.stage("energy"):
-        used = _energy(context, built.artefact, instruments)
+        used = measure_energy(context, built.artefact, instruments)
     artefact = built.artefact
     metrics: dict[str, float | None] = {
         **accuracy.metrics(),
@@ -152,7 +112,7 @@ def _build(
     context: TrialContext,
     number: int,
     recipe: Recipe,
-    stages: _Stages,
+    stages: Stopwatch,
     progress: Callable[[str], None],
     instruments: Instruments,
 ) -> BuildResult:
@@ -175,55 +135,6 @@ def _build(
     tools = replace(tools, seed=job.search.seed, progress=progress)
     start, keep = InitialArtefactNetwork(context.baseline), folder / TRAINED
     return instruments.build(start, recipe, tools, folder / "artefact", stages.stage, idle=False, keep=keep)
-
-
-def _evaluate(
-    context: TrialContext, number: int, built: BuildResult
-) -> tuple[Parity, Accuracy, AccuracyDifference, list[str]]:
-    """Evaluate the artefact on its runtime over ``val``, after checking it against the network it was made from.
-
-    Returns:
-        Parity, accuracy, difference to the eager baseline, and a note for each limit of boxes that was reached.
-    """
-    from paretune.evaluation.accuracy import detect
-    from paretune.evaluation.baseline_difference import DETECTIONS, evaluate_beside
-    from paretune.evaluation.results_explanations import most_kept
-    from paretune.runtimes.predictor import load_predictor
-    from paretune.verification.parity import verify
-
-    target, val = context.job.target, context.data.splits["val"]
-    with shared_device(target.device):
-        predictor = load_predictor(built.artefact.folder, target)
-        detections = detect(predictor, val)
-        parity = verify(predictor, built.network, val, changed=built.changed, found=detections)
-        before, kept = context.trial_folder(EAGER) / DETECTIONS, built.artefact.thresholds
-        notes = most_kept(detections, kept.detections, [val.annotations(index) for index in range(len(val))])
-        return parity, *evaluate_beside(detections, val, before, first=number == EAGER, limit=kept.limit), notes
-
-
-def _measure(
-    context: TrialContext, number: int, artefact: Artefact, instruments: Instruments = Instruments()
-) -> tuple[Duet, int]:
-    """Measure the artefact in a duet with the sweep's reference, alone on the target, and keep the raw samples.
-
-    Returns:
-        The duet, and the trial whose artefact is the reference: the artefact's own if there is none yet.
-    """
-    images = measuring_images(context.data.splits["val"])
-    reference = context.reference(number)
-    beside = None if reference is None else context.folder / str(reference.artefact)
-    protocol = protocol_of(context.job.measuring)
-    duet = instruments.duet(artefact.folder, beside, images, context.job.target, protocol)
-    duet.save_samples(context.trial_folder(number) / "samples.npz")
-    return duet, number if reference is None else reference.number
-
-
-def _energy(context: TrialContext, artefact: Artefact, instruments: Instruments) -> Energy:
-    """Measure the energy of an inference of the artefact, if the job asks for it."""
-    if not (seconds := context.job.measuring.energy):
-        return unavailable("it is not taken: measuring.energy is 0")
-    images = measuring_images(context.data.splits["val"])
-    return instruments.energy(artefact.folder, images, context.job.target, seconds=seconds)
 
 
 def not_run(folder: Path, proposal: Mapping[str, Any], why: str) -> Record:

@@ -114,9 +114,9 @@ def protocol_of(measuring: Measuring = Measuring()) -> MeasurementProtocol:  # n
     """Return the protocol by which a trial's latency is measured."""
     return MeasurementProtocol(
         repetitions=measuring.repetitions,
-        spare=measuring.spare,
+        spare=measuring.max_extra_repetitions,
         seconds=measuring.seconds,
-        patience=measuring.patience,
+        patience=measuring.contention_wait_seconds,
         warmup_seconds=WARMUP,
         block_samples=3,
     )

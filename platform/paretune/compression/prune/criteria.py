@@ -124,7 +124,7 @@ def sensitivity(kind: Kind, network: nn.Module, size: InputSize, context: Contex
         size,
         batch=min(settings.batch_size, images),
         seed=context.seed,
-        readers=settings.readers,
+        readers=settings.loader_threads,
     )
     changes: dict[str, list[Tensor]] = {name: [] for name in layers}
     rng = torch.random.fork_rng([] if device == "cpu" else [device])

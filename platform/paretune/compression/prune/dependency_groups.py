@@ -125,10 +125,10 @@ class DependencyGraph(tp.BasePruner):  # type: ignore[misc]
 @contextmanager
 def trace_dependency_groups(network: nn.Module, detector: Detector, size: InputSize) -> Iterator[DependencyGraph]:
     """Trace a network for the context; parameters and norms that were frozen are frozen again at its end."""
-    wanted = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
+    required = {name: parameter.requires_grad for name, parameter in network.named_parameters()}
     try:
         with thawed(network):
             yield DependencyGraph(network, detector, size)
     finally:
         for name, parameter in network.named_parameters():
-            parameter.requires_grad_(wanted[name])
+            parameter.requires_grad_(required[name])

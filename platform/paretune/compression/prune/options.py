@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,9 +13,11 @@ from paretune.compression.base import Step
 class PruneOptions(Step):
     """Fields of the step ``prune``."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"of": "budget"}
+
     ratio: float = Field(default=0.3, ge=0, lt=0.95)
-    """Share of the channels, FLOPs or latency to remove, as `of` says."""
-    of: Literal["channels", "flops", "latency"] = "channels"
+    """Share of the budget to remove."""
+    budget: Literal["channels", "flops", "latency"] = "channels"
     """Quantity that the ratio is a share of: channels, floating-point operations, or the latency of the float network
     on the recipe's runtime and the target (then two runs may differ, as measurements do)."""
     importance: Literal["l1", "l2", "lamp", "fpgm", "bn_scale", "random", "taylor", "hessian"] = "l1"
@@ -36,4 +39,4 @@ class PruneOptions(Step):
     learn_sparsity: int = Field(default=0, ge=0, le=10_000)
     """Epochs of training with group lasso before pruning, which makes weak channels weaker."""
     sparsity_weight: float = Field(default=1e-3, gt=0, le=10)
-    """Weight of the group lasso in the loss of that training."""
+    """Weight of the group lasso in the training loss."""

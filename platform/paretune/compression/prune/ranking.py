@@ -57,10 +57,10 @@ class Ranking:
         if self.scope == "global":
             return [list(self.blocks)]
         stage_of = stages([block.name for block in self.blocks])
-        found: dict[str, list[ChannelGroup]] = {}
+        by_stage: dict[str, list[ChannelGroup]] = {}
         for block in self.blocks:
-            found.setdefault(stage_of[block.name], []).append(block)
-        return found.values()
+            by_stage.setdefault(stage_of[block.name], []).append(block)
+        return by_stage.values()
 
     def _rounded(self, block: ChannelGroup, asked: int) -> list[int]:
         scores = self.scores[block.name]
@@ -99,11 +99,11 @@ def stages(names: Sequence[str]) -> dict[str, str]:
     """
     depth = dict.fromkeys(names, 1)
     while True:
-        found = {name: ".".join(name.split(".")[: depth[name]]) for name in names}
-        sizes = Counter(found.values())
-        large = [name for name in names if 2 * sizes[found[name]] > len(names) and depth[name] <= name.count(".")]
+        stage_of = {name: ".".join(name.split(".")[: depth[name]]) for name in names}
+        sizes = Counter(stage_of.values())
+        large = [name for name in names if 2 * sizes[stage_of[name]] > len(names) and depth[name] <= name.count(".")]
         if not large:
-            return found
+            return stage_of
         for name in large:
             depth[name] += 1
 

@@ -41,7 +41,7 @@ def prune_network(step: PruneOptions, dense: Model, context: Context) -> Model:
         RuntimeError: the network could not be traced, or the runtime does not run as asked for.
         FloatingPointError: a training diverged, or a gradient is not finite.
     """
-    of, notes = step.of, []
+    of, notes = step.budget, []
     multiple, measured = _multiple(step, context)
     notes += measured
     if of == "latency" and context.runtime is None:

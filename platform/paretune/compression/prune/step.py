@@ -41,7 +41,7 @@ class Prune(PruneOptions):
         pruned = prune_network(self, copied, context) if self.ratio > 0 else copied
         if parameters_of(pruned.torch_network) < parameters_of(model.torch_network):
             return pruned
-        request = f"ratio {self.ratio:g} of the {self.of} with round_to {self.round_to}"
+        request = f"ratio {self.ratio:g} of the {self.budget} with round_to {self.round_to}"
         if self.ratio > 0 and self.learn_sparsity:
             return pruned.noted(f"prune removed no channels: {request}")
         return pruned.unchanged(f"prune changed nothing: {request}")

@@ -61,13 +61,13 @@ def flops_by_layer(network: nn.Module, size: InputSize) -> dict[str, int]:
         network: in eval mode on the CPU.
         size: of its input.
     """
-    found: dict[str, int] = {}
+    flops: dict[str, int] = {}
     hooks = []
     for name, module in network.named_modules():
         if isinstance(module, WEIGHTED_LAYERS):
 
             def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
-                found[name] = found.get(name, 0) + layer_flops(layer, inputs[0], output)
+                flops[name] = flops.get(name, 0) + layer_flops(layer, inputs[0], output)
 
             hooks.append(module.register_forward_hook(count))
     try:
@@ -76,7 +76,7 @@ def flops_by_layer(network: nn.Module, size: InputSize) -> dict[str, int]:
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return flops
 
 
 def flops_left(flops: Mapping[str, int], blocks: Sequence[ChannelGroup], doomed: Mapping[str, Sequence[int]]) -> float:

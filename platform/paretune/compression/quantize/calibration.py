@@ -16,7 +16,7 @@ from paretune.core.model import Model
 from paretune.core.types import Floats, Image, Split
 from paretune.detectors.base import Detector
 from paretune.networks.part_runner import part_inputs
-from paretune.runtimes.onnx_session import OnnxPart, open_session
+from paretune.runtimes.onnx_session import OnnxPart, onnx_part, open_session
 
 CHUNK = 8
 """Number of inputs that ONNX Runtime measures ranges on at once."""
@@ -96,11 +96,6 @@ class CalibrationInputs:
             files = zip(detector.part_names, self.model.files, strict=True)
             self.parts = {part: onnx_part(detector, part, open_session(file, threads=1)) for part, file in files}
         return {name: part_inputs(detector, self.parts, [batch], self.model)[self.part][0]}
-
-
-def onnx_part(detector: Detector, part: str, session: Any) -> OnnxPart:
-    """Return an ONNX Runtime session of one of a detector's files as a function."""
-    return OnnxPart(session, detector.part_input(part), list(detector.part_outputs(part)))
 
 
 @dataclass

@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from paretune.compression.quantize.calibration import onnx_part
 from paretune.core.types import Detections, Floats, InputSize, Thresholds
 from paretune.detectors.base import Detector
 from paretune.evaluation.matching import IOU, overlap
-from paretune.runtimes.onnx_session import OnnxPart, open_session
+from paretune.runtimes.onnx_session import OnnxPart, onnx_part, open_session
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose second input is a weight."""
@@ -136,16 +135,16 @@ def _copied(node: Any) -> Any:
 
 def _free_outputs(others: Iterable[Any], floats: Iterable[Any]) -> None:
     """Rename tensors so that float nodes make the graph's outputs whose names a DequantizeLinear has taken."""
-    wanted = {output for node in floats for output in node.output}
+    float_outputs = {output for node in floats for output in node.output}
     before = {}
     for node in others:
-        if node.op_type == "DequantizeLinear" and node.output[0] in wanted:
+        if node.op_type == "DequantizeLinear" and node.output[0] in float_outputs:
             before[node.input[0]] = node.output[0]
     for node in others:
         for number, name in enumerate(node.input):
-            if name in wanted and name in before.values():
+            if name in float_outputs and name in before.values():
                 node.input[number] = f"{name}.paired"
-        if node.op_type == "DequantizeLinear" and node.output[0] in wanted:
+        if node.op_type == "DequantizeLinear" and node.output[0] in float_outputs:
             node.output[0] = f"{node.output[0]}.paired"
         elif node.op_type == "QuantizeLinear" and node.output[0] in before:
             node.input[0] = before[node.output[0]]
@@ -155,11 +154,11 @@ def _pairs(nodes: Iterable[Any]) -> dict[str, str]:
     """Return name of the tensor before a QuantizeLinear → name of the tensor after its DequantizeLinear."""
     nodes = list(nodes)
     after = {node.input[0]: node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     for node in nodes:
         if node.op_type == "QuantizeLinear" and node.output[0] in after:
-            found.setdefault(node.input[0], after[node.output[0]])
-    return found
+            pairs.setdefault(node.input[0], after[node.output[0]])
+    return pairs
 
 
 def _added(own: dict[str, Any], tensor: Any, taken: Collection[str]) -> str:
@@ -227,8 +226,8 @@ def rank(
     import onnx
 
     plain = {part: onnx_part(detector, part, open_session(file, threads=1)) for part, file in floats.items()}
-    wanted = [detector.run(plain, image, size) for image in images]
-    found: list[tuple[tuple[float, float], SensitiveLayer]] = []
+    expected = [detector.run(plain, image, size) for image in images]
+    ranked: list[tuple[tuple[float, float], SensitiveLayer]] = []
     for part, file in quantized.items():
         integer, source = onnx.load(file), onnx.load(floats[part])
         names = integer_layers(integer.graph, source.graph).keys()
@@ -236,8 +235,8 @@ def rank(
             single = mixed(integer, source, names - {layer})
             parts = {**plain, part: _opened(detector, part, single, file, exact=exact)}
             got = [detector.run(parts, image, size) for image in images]
-            found.append((_harm(detector, size, wanted, got), (part, layer)))
-    return [layer for _, layer in sorted(found, key=lambda entry: entry[0], reverse=True)]
+            ranked.append((_harm(detector, size, expected, got), (part, layer)))
+    return [layer for _, layer in sorted(ranked, key=lambda entry: entry[0], reverse=True)]
 
 
 def _opened(detector: Detector, part: str, model: Any, beside: Path, *, exact: bool) -> OnnxPart:
@@ -253,20 +252,20 @@ def _opened(detector: Detector, part: str, model: Any, beside: Path, *, exact: b
 
 
 def _harm(
-    detector: Detector, size: InputSize, wanted: Sequence[tuple[Floats, ...]], got: Sequence[tuple[Floats, ...]]
+    detector: Detector, size: InputSize, expected: Sequence[tuple[Floats, ...]], got: Sequence[tuple[Floats, ...]]
 ) -> tuple[float, float]:
     """Return 1 - agreement of the boxes, and the relative error of the raw maps, both as means over images."""
     boxes: list[float] = []
     maps: list[float] = []
-    for one, other in zip(wanted, got, strict=True):
+    for one, other in zip(expected, got, strict=True):
         pairs = zip(detector.decode(one, size, Thresholds()), detector.decode(other, size, Thresholds()), strict=True)
         boxes.extend(1 - agreement(a, b) for a, b in pairs)
         maps.extend(_error(a, b) for a, b in zip(one, other, strict=True))
     return round(float(np.mean(boxes)) if boxes else 0.0, 9), float(np.mean(maps))
 
 
-def _error(wanted: Floats, got: Floats) -> float:
-    return float(np.linalg.norm(wanted - got) / max(float(np.linalg.norm(wanted)), 1e-12))
+def _error(expected: Floats, got: Floats) -> float:
+    return float(np.linalg.norm(expected - got) / max(float(np.linalg.norm(expected)), 1e-12))
 
 
 def agreement(one: Detections, other: Detections) -> float:

@@ -46,13 +46,13 @@ def safe_bits() -> int:
         ("DequantizeLinear", ["weight", "weight_scale"], "float_weight"),
         ("Conv", ["floats", "float_weight"], "sums"),
         ("QuantizeLinear", ["sums", "sum_scale", "zero"], "integer_sums"),
-        ("DequantizeLinear", ["integer_sums", "sum_scale", "zero"], "found"),
+        ("DequantizeLinear", ["integer_sums", "sum_scale", "zero"], "output"),
     ]
     graph = helper.make_graph(
         [helper.make_node(kind, given, [made]) for kind, given, made in edges],
         "probe",
         [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("found", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, shape)],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)

@@ -16,10 +16,10 @@ from paretune.compression.base import Context
 from paretune.compression.export import TrainingInputs, training_images
 from paretune.compression.quantize import float_layers
 from paretune.compression.quantize import onnx_quantizers as quantize_onnx
-from paretune.compression.quantize.calibration import CalibrationInputs, calibration_facts, onnx_part
+from paretune.compression.quantize.calibration import CalibrationInputs, calibration_facts
 from paretune.compression.quantize.float_layers import SensitiveLayer, mixed
 from paretune.core.model import Model
-from paretune.runtimes.onnx_session import open_session
+from paretune.runtimes.onnx_session import onnx_part, open_session
 
 Scheme = Literal["int8", "int8_dynamic", "weight_only", "fp16"]
 Tool = Literal["onnxruntime", "nncf"]

@@ -134,7 +134,7 @@ class Quantize(Step):
         return replace(model, file=file, more=files, calibration=read_metadata(file, CALIBRATION)).noted(*notes)
 
     def _in_torch(self, model: Model, context: Context) -> Model:
-        """Quantize a torch network."""
+        """Return the model with its torch network quantized."""
         from paretune.compression.quantize.torch_int8 import quantize_model
 
         indices = self._images(context)

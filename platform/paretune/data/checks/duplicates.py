@@ -15,15 +15,15 @@ _ROWS = 512
 """Hashes compared with all others at a time: bounds the memory."""
 
 
-def check_repeated(images: Sequence[RawImage], looks: Mapping[Path, ImageInfo], near: int) -> list[Finding]:
-    """Tell images of the same content, and of nearly the same between splits.
+def check_repeated(images: Sequence[RawImage], infos: Mapping[Path, ImageInfo], near: int) -> list[Finding]:
+    """Return findings for images of the same content, and for nearly the same images in two splits.
 
     Args:
         images: of all splits.
-        looks: by file.
-        near: bits (of 64) in which the difference hashes of two images may differ to be told as nearly the same.
+        infos: by file.
+        near: most bits (of 64) in which the difference hashes of nearly the same images differ.
     """
-    return [*_in_two_splits(images), *_same_content(images, looks), *_nearly_same(images, looks, near)]
+    return [*_in_two_splits(images), *_same_content(images, infos), *_nearly_same(images, infos, near)]
 
 
 def _in_two_splits(images: Sequence[RawImage]) -> Iterator[Finding]:
@@ -32,10 +32,10 @@ def _in_two_splits(images: Sequence[RawImage]) -> Iterator[Finding]:
             yield Finding("leak", str(image.file), "", f"it is in the splits {' and '.join(image.splits)}")
 
 
-def _same_content(images: Sequence[RawImage], looks: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
+def _same_content(images: Sequence[RawImage], infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
     groups: dict[str, list[RawImage]] = defaultdict(list)
     for image in images:
-        if digest := looks[image.file].content:
+        if digest := infos[image.file].content:
             groups[digest].append(image)
     for group in groups.values():
         for other, first in _with_first_apart(group):
@@ -47,19 +47,19 @@ def _same_content(images: Sequence[RawImage], looks: Mapping[Path, ImageInfo]) -
 
 
 def _with_first_apart(group: Sequence[RawImage]) -> Iterator[tuple[RawImage, RawImage | None]]:
-    """Give each image with the first one before it that is in another split: of many equal ones not all pairs."""
+    """Yield each image with the first one before it that is in another split, if any: not all pairs of equal images."""
     first_of: dict[tuple[str, ...], RawImage] = {}
     for image in group:
         yield image, next((other for other in first_of.values() if _apart(other, image)), None)
         first_of.setdefault(image.splits, image)
 
 
-def _nearly_same(images: Sequence[RawImage], looks: Mapping[Path, ImageInfo], near: int) -> Iterator[Finding]:
-    known = [image for image in images if looks[image.file].grey is not None and image.splits]
-    hashes = [looks[image.file].grey or b"" for image in known]
+def _nearly_same(images: Sequence[RawImage], infos: Mapping[Path, ImageInfo], near: int) -> Iterator[Finding]:
+    known = [image for image in images if infos[image.file].grey is not None and image.splits]
+    hashes = [infos[image.file].grey or b"" for image in known]
     pairs = _near_pairs(known, hashes, near) if near else _equal_pairs(known, hashes)
     for first, second, bits in pairs:
-        if _apart(first, second) and looks[first.file].content != looks[second.file].content:
+        if _apart(first, second) and infos[first.file].content != infos[second.file].content:
             message = f"in {_splits(second)}: nearly the same as {first.file} in {_splits(first)} ({bits} of 64 bits)"
             yield Finding("near-leak", str(second.file), "", message)
 
@@ -75,7 +75,7 @@ def _equal_pairs(images: Sequence[RawImage], hashes: Sequence[bytes]) -> Iterato
 def _near_pairs(
     images: Sequence[RawImage], hashes: Sequence[bytes], near: int
 ) -> Iterator[tuple[RawImage, RawImage, int]]:
-    """Give (one, other, bits that differ) of all pairs that differ in at most ``near`` bits."""
+    """Yield (one, other, bits that differ) for all pairs that differ in at most ``near`` bits."""
     if not images:
         return
     words = np.frombuffer(b"".join(hashes), np.uint64)

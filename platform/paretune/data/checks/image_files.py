@@ -1,4 +1,4 @@
-"""Looking at every image file: really decoded, in parallel, each once."""
+"""Checks of every image file: decoded in parallel, each once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _GRID = 8
 _FLAT = 8.0
 """Grey levels that a small version must span: the hash of a uniform picture is only noise."""
 _DARK = 16_384
-"""Of 65535: a picture of 16 bits that holds no larger value comes out dark; many cameras use 10 or 12 bits."""
+"""Largest value, of 65535, of a picture of 16 bits that comes out dark: many cameras use 10 or 12 bits."""
 _MOST_THREADS = 8
 _AT_ONCE = 256
 """Images handed to the threads at a time: what waits is little, and Ctrl-C is soon obeyed."""
@@ -41,69 +41,69 @@ class ImageInfo:
     content: str
     """Digest of the file's bytes; empty where it cannot be read."""
     grey: bytes | None
-    """Difference hash of the small grey version; None where it is unknown or tells nothing."""
+    """Difference hash of the small grey version; None where it is unknown or the picture is uniform."""
     findings: tuple[Finding, ...] = ()
 
 
-def look_at(
+def inspect_images(
     images: Iterable[RawImage], pixels: Mapping[Path, Callable[[], Image]], progress: Callable[[int, int], None]
 ) -> dict[Path, ImageInfo]:
-    """Look at the file of each image once.
+    """Decode the file of each image once, and return what it is, by file.
 
     Args:
-        images: those that are not there give a finding.
-        pixels: how to make those of them that are no files.
-        progress: told how many are done, of how many.
+        images: of all splits; those that are not there give a finding.
+        pixels: how to make the images that are no files.
+        progress: called with the number of images done and of all.
     """
-    told: dict[Path, tuple[int, int] | None] = {}
+    annotated: dict[Path, tuple[int, int] | None] = {}
     for image in images:
-        told[image.file] = told.get(image.file) or image.told_size
-    todo = sorted(told)
+        annotated[image.file] = annotated.get(image.file) or image.annotated_size
+    todo = sorted(annotated)
     found: dict[Path, ImageInfo] = {}
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
         for start in range(0, len(todo), _AT_ONCE):
             now = todo[start : start + _AT_ONCE]
-            running = {pool.submit(_look, file, pixels.get(file), told[file]): file for file in now}
+            running = {pool.submit(_inspect, file, pixels.get(file), annotated[file]): file for file in now}
             for done in as_completed(running):
                 found[running[done]] = done.result()
                 progress(len(found), len(todo))
     return {file: found[file] for file in todo}
 
 
-def _look(file: Path, make: Callable[[], Image] | None, told: tuple[int, int] | None) -> ImageInfo:
+def _inspect(file: Path, make: Callable[[], Image] | None, annotated: tuple[int, int] | None) -> ImageInfo:
     if make is None:
-        return look(file, told)
+        return inspect_image(file, annotated)
     image = make()
     return ImageInfo((image.shape[1], image.shape[0]), _digest(image.tobytes()), difference_hash(image))
 
 
-def look(file: Path, told: tuple[int, int] | None = None) -> ImageInfo:
-    """Decode one file and tell what is wrong with it, or what its reader must know.
+def inspect_image(file: Path, annotated: tuple[int, int] | None = None) -> ImageInfo:
+    """Decode one file, and return what it is with what is wrong with it or its reader must know.
 
     Args:
         file: the image.
-        told: (width, height) that its annotation gives, if it does.
+        annotated: (width, height) that its annotation gives, if it does.
     """
     content = b""
     try:
         content = content_of(file)
         header = read_header(file, io.BytesIO(content))
-        deep = decoded_deep(file, content, told)
+        deep = decoded_deep(file, content, annotated)
         pixels = eight_bits(file, deep)
     except UserError as error:
         reason = str(error).removeprefix(f"{file}: ")
         kind = "unreadable-image" if is_there(file, Path.exists) else "missing-image"
         return ImageInfo(None, _digest(content), None, (Finding(kind, str(file), "", reason),))
-    told_of = [*_of_header(file, header, told), *_of_pixels(deep, header, content)]
+    told_of = [*_of_header(file, header, annotated), *_of_pixels(deep, header, content)]
     findings = tuple(Finding(kind, str(file), "", message) for kind, message in told_of)
-    return ImageInfo(header.size(told), _digest(content), difference_hash(pixels), findings)
+    return ImageInfo(header.size(annotated), _digest(content), difference_hash(pixels), findings)
 
 
-def _of_header(file: Path, header: ImageHeader, told: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
+def _of_header(file: Path, header: ImageHeader, annotated: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
     if file.suffix.lower() not in (*KINDS[header.kind], EMBEDDED):
         yield "wrong-suffix", f"its content is {header.kind}, its name says {file.suffix}"
     stored, turned = (f"{width} x {height}" for width, height in (header.stored_size, header.turned_size))
-    if header.turned(told):
+    if header.turned(annotated):
         yield "turned", f"by EXIF's orientation {header.orientation}: {stored} pixels are stored, {turned} are read"
     elif header.orientation != 1:
         yield "unturned", f"EXIF's orientation is {header.orientation}; its annotation says {stored}, as it is stored"

@@ -15,7 +15,7 @@ from paretune.core.errors import UserError
 from paretune.data.base import Dataset
 from paretune.data.box_checks import check_boxes, unit_problem
 from paretune.data.checks.duplicates import check_repeated
-from paretune.data.checks.image_files import ImageInfo, look_at
+from paretune.data.checks.image_files import ImageInfo, inspect_images
 from paretune.data.raw_annotations import KINDS, Finding, RawBox, RawImage, Survey
 from paretune.data.scanned_dataset import ScannedDataset, gaps, survey_dataset
 
@@ -25,13 +25,13 @@ class DatasetReport:
     """What a dataset holds, and every defect found in it."""
 
     survey: Survey
-    looks: Mapping[Path, ImageInfo]
+    infos: Mapping[Path, ImageInfo]
     findings: Sequence[Finding]
-    """Those that hinder training first, then by kind, file and place."""
+    """Findings that hinder training first, then by kind, file and place."""
 
     @property
     def hinders(self) -> bool:
-        """Whether any defect hinders training."""
+        """Return whether any defect hinders training."""
         return any(finding.hinders for finding in self.findings)
 
     @property
@@ -73,12 +73,12 @@ class DatasetReport:
 def checked_dataset(
     dataset: Dataset, near: int = 0, progress: Callable[[int, int], None] = lambda *_: None
 ) -> Iterator[DatasetReport]:
-    """Find every defect of a dataset, going on after each; yields the report, whose images are there in the block.
+    """Yield the report of every defect of a dataset; generated images exist within the block.
 
     Args:
-        dataset: to look at.
-        near: bits (of 64) in which the hashes of two images may differ to count as nearly the same.
-        progress: told how many images are done, of how many.
+        dataset: any row of ``DATASETS``.
+        near: most bits (of 64) in which the hashes of nearly the same images differ.
+        progress: called with the number of images done and of all.
 
     Raises:
         UserError: its folder is not there, or of another format.
@@ -121,13 +121,13 @@ def check_survey(
     survey: Survey, near: int = 0, progress: Callable[[int, int], None] = lambda *_: None
 ) -> DatasetReport:
     """Find every defect of a dataset that was read leniently; see ``checked_dataset``."""
-    looks = look_at(survey.images, survey.pixels, progress)
-    found = [*survey.findings, *check_repeated(survey.images, looks, near), *_of_images(survey, looks)]
+    infos = inspect_images(survey.images, survey.pixels, progress)
+    found = [*survey.findings, *check_repeated(survey.images, infos, near), *_of_images(survey, infos)]
     if not any(image.boxes for image in survey.images):
         found.append(Finding("no-objects", survey.root, "", "no annotation holds an object that can be read"))
     units = (unit_problem(split, [i for i in survey.images if split in i.splits]) for split in survey.splits)
-    found += [Finding("other-unit", survey.root, "", told) for told in units if told is not None]
-    return DatasetReport(survey, looks, _sorted(found))
+    found += [Finding("other-unit", survey.root, "", message) for message in units if message is not None]
+    return DatasetReport(survey, infos, _sorted(found))
 
 
 def _sorted(findings: Iterable[Finding]) -> list[Finding]:
@@ -136,19 +136,19 @@ def _sorted(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(set(findings), key=lambda f: (not f.hinders, rank[f.kind], f.file, f.where))
 
 
-def _of_images(survey: Survey, looks: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
+def _of_images(survey: Survey, infos: Mapping[Path, ImageInfo]) -> Iterator[Finding]:
     classes = None if survey.classes is None else set(survey.classes)
     for image in survey.images:
-        look = looks[image.file]
-        yield from (_at_annotation(finding, image) for finding in look.findings)
-        yield from check_boxes(image, look.size, classes)
-        if image.told_size and look.size and image.told_size != look.size:
-            told, real = (f"{width} x {height}" for width, height in (image.told_size, look.size))
-            yield Finding("other-size", str(image.annotation), "", f"it says {told} pixels; {image.file} has {real}")
+        info = infos[image.file]
+        yield from (_at_annotation(finding, image) for finding in info.findings)
+        yield from check_boxes(image, info.size, classes)
+        if image.annotated_size and info.size and image.annotated_size != info.size:
+            stated, real = (f"{width} x {height}" for width, height in (image.annotated_size, info.size))
+            yield Finding("other-size", str(image.annotation), "", f"it says {stated} pixels; {image.file} has {real}")
 
 
 def _at_annotation(finding: Finding, image: RawImage) -> Finding:
-    """Tell a missing image at the annotation that wants it: there is no other file to look into."""
+    """Return a finding with the annotation in place of a missing image: there is no other file to info into."""
     if finding.kind != "missing-image":
         return finding
     return Finding(finding.kind, str(image.annotation), "", f"its image is not there: {image.file}")

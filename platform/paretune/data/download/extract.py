@@ -1,4 +1,4 @@
-"""Unpacking archives that came over a network: only files and folders, only below the given one, and bounded."""
+"""Unpacking archives from a network: only files and folders, only below the given folder, and bounded."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def unpack(archive: Path, folder: Path, most_bytes: int, most_files: int) -> lis
     allow; owners, modes and times are not taken over.
 
     Args:
-        archive: a zip archive if its name says .zip, otherwise an uncompressed tar archive.
-        folder: that exists and is empty; after an error it may hold a part, and is to be thrown away.
+        archive: a zip archive if its name ends in .zip, otherwise an uncompressed tar archive.
+        folder: exists and is empty; after an error it may hold a part, and is to be thrown away.
         most_bytes: of all files together.
-        most_files: and folders.
+        most_files: most files and folders.
 
     Returns:
         The names at the top, sorted.
@@ -66,7 +66,7 @@ def unpack(archive: Path, folder: Path, most_bytes: int, most_files: int) -> lis
 
 @contextmanager
 def _members(archive: Path, most: int) -> Iterator[list[_Member]]:
-    """Give the members of an archive, open as long as the block runs."""
+    """Yield the members of an archive, which is open within the block."""
     damaged = (
         zipfile.BadZipFile,
         tarfile.TarError,

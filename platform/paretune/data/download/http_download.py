@@ -38,7 +38,7 @@ class Fetcher:
     """How files are fetched."""
 
     progress: Callable[[str, int, int], None] = lambda *_: None
-    """Told the file's name, how many bytes are there, and of how many."""
+    """Called with the file's name, the bytes that are there, and those of the whole file."""
     wait: Callable[[float], None] = time.sleep
     """Called with the seconds before another try."""
 
@@ -120,7 +120,7 @@ class Fetcher:
                 raise UserError(f"{part}: cannot be written ({error.strerror})") from error
 
     def _blocks(self, answer: Any, archive: Archive, url: str, there: int) -> Iterator[bytes]:
-        """Give what the server sends, never more than the archive's size."""
+        """Yield what the server sends, never more than the archive's size."""
         while True:
             try:
                 block = answer.read1(_BLOCK)
@@ -164,23 +164,23 @@ def _opened(url: str, headers: dict[str, str], part: Path) -> Iterator[Any]:
 
 def _checked_range(answer: Any, archive: Archive, url: str, start: int) -> int:
     """Return where the part that the server sends begins."""
-    told = answer.headers.get("Content-Range", "")
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", told.strip())
+    sent = answer.headers.get("Content-Range", "")
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", sent.strip())
     if match is None or int(match[1]) != start or match[3] not in ("*", str(archive.bytes)):
         raise UserError(
-            f"{url}: asked for bytes {start} and on of {archive.bytes}, the server sends {told or 'others'!r}"
+            f"{url}: asked for bytes {start} and on of {archive.bytes}, the server sends {sent or 'others'!r}"
         )
     return start
 
 
 def _check_length(answer: Any, archive: Archive, url: str) -> None:
-    told = answer.headers.get("Content-Length")
-    if told is not None and told != str(archive.bytes):
-        raise UserError(f"{url}: the server's file has {told} bytes, expected {archive.bytes}: it is another file")
+    length = answer.headers.get("Content-Length")
+    if length is not None and length != str(archive.bytes):
+        raise UserError(f"{url}: the server's file has {length} bytes, expected {archive.bytes}: it is another file")
 
 
 def _validator(answer: Any) -> str:
-    """Return what tells this version of the file from others; empty where the server gives nothing reliable."""
+    """Return a mark of this version of the file; empty where the server gives nothing reliable."""
     tag = str(answer.headers.get("ETag", ""))
     return tag if tag.startswith('"') else str(answer.headers.get("Last-Modified", ""))
 

@@ -1,4 +1,4 @@
-"""From the name of a public dataset to its folder."""
+"""Downloading a public dataset by its name into a folder."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _announced(archive: Archive, url: str) -> str:
 
 
 def _check_space(folder: Path, todo: Sequence[Archive], keep: bool) -> None:
-    """Refuse before anything is fetched: unpacked, the archives take at most what the table says."""
+    """Raise an error before anything is fetched where the disk lacks the space that the table gives."""
     if not todo:
         return
     there = {archive.name: _there(folder / _ARCHIVES / archive.name) for archive in todo}
@@ -161,7 +161,7 @@ def _mark(folder: Path, archive: Archive) -> Path:
 
 
 def _is_unpacked(folder: Path, archive: Archive) -> bool:
-    """Whether it was unpacked, and what it made at the top is still there."""
+    """Return whether the archive was unpacked, and what it made at the top is still there."""
     mark = _mark(folder, archive)
     return mark.is_file() and all((folder / top).exists() for top in mark.read_text().splitlines())
 

@@ -48,36 +48,36 @@ def flag_of(value: Any) -> bool | None:
     return {0.0: False, 1.0: True}.get(number)
 
 
-def box_of(told: Any) -> Corners | None:
-    """Return the corners of ``[x, y, width, height]``; None where that is not what is told."""
-    if not isinstance(told, list) or len(told) != 4:
+def box_of(outline: Any) -> Corners | None:
+    """Return the corners of ``[x, y, width, height]``; None for anything else."""
+    if not isinstance(outline, list) or len(outline) != 4:
         return None
-    x, y, width, height = map(number_of, told)
+    x, y, width, height = map(number_of, outline)
     return x, y, x + width, y + height
 
 
-def box_of_segmentation(told: Any, size: tuple[int, int] | None = None) -> Corners | None:
+def box_of_segmentation(outline: Any, size: tuple[int, int] | None = None) -> Corners | None:
     """Return the box around an outline: polygons (``[[x, y, x, y, …], …]``), or runs of pixels (RLE); else None.
 
     Runs are read by pycocotools; polygons keep their fractions of pixels, as the boxes of COCO's own files do.
 
     Args:
-        told: the outline.
+        outline: as it is written.
         size: (width, height) of the image, which runs must have too; None where it is not known.
     """
-    if isinstance(told, Mapping):
-        return _of_runs(told, size)
-    if not isinstance(told, list) or not told:
+    if isinstance(outline, Mapping):
+        return _of_runs(outline, size)
+    if not isinstance(outline, list) or not outline:
         return None
-    polygons = told if isinstance(told[0], list) else [told]
+    polygons = outline if isinstance(outline[0], list) else [outline]
     if not all(isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0 for part in polygons):
         return None
     found = enclosing([number_of(value) for part in polygons for value in part])
     return None if any(map(math.isnan, found)) else found
 
 
-def _of_runs(told: Mapping[str, Any], of: tuple[int, int] | None) -> Corners | None:
-    counts, size = told.get("counts"), told.get("size")
+def _of_runs(outline: Mapping[str, Any], of: tuple[int, int] | None) -> Corners | None:
+    counts, size = outline.get("counts"), outline.get("size")
     if not isinstance(size, list) or len(size) != 2 or not all(0 < number_of(side) <= 100_000 for side in size):
         return None
     height, width = (int(number_of(side)) for side in size)

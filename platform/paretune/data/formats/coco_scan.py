@@ -64,8 +64,8 @@ def survey_files(root: Path, parts: Mapping[str, tuple[Path, Sequence[Path]]]) -
     for reader in readers:
         for number, name in sorted(reader.names.items(), key=_order):
             if (name, number) in roots:
-                told = f"category {number!r} {name!r}: no object is of it, and it stands above others"
-                reader.tell("root-class", reader.places[number], told)
+                message = f"category {number!r} {name!r}: no object is of it, and it stands above others"
+                reader.report("root-class", reader.places[number], message)
             else:
                 classes[name] = None
         findings += reader.findings
@@ -78,9 +78,9 @@ def survey_files(root: Path, parts: Mapping[str, tuple[Path, Sequence[Path]]]) -
 
 
 def _roots(readers: Sequence[_Reader]) -> set[tuple[str, int | str]]:
-    """Return the categories, by name and id, that are no classes: no object is of them, and they stand above others.
+    """Return the categories, by name and id, that are no classes: they are above others, and no object is of them.
 
-    That is said by ``supercategory``, or by the id 0 where others follow, as Roboflow numbers its root.
+    They are recognised by ``supercategory``, or by the id 0 where others follow, as Roboflow numbers its root.
     """
     used = {(reader.names[number], number) for reader in readers for number in reader.used}
     above = {name for reader in readers for name in reader.above}
@@ -115,10 +115,10 @@ class _Reader:
             content = json.loads(read_file(self.file, _MOST_BYTES))
         except (UserError, ValueError, RecursionError) as error:
             reason = str(error).removeprefix(f"{self.file}: ")
-            self.tell("unreadable-annotation", "", f"not readable as JSON: {reason}")
+            self.report("unreadable-annotation", "", f"not readable as JSON: {reason}")
             return []
         if not isinstance(content, dict):
-            self.tell("unreadable-annotation", "", "expected an object with images, annotations and categories")
+            self.report("unreadable-annotation", "", "expected an object with images, annotations and categories")
             return []
         self._read_categories(content)
         entries = self._read_images(content)
@@ -126,17 +126,17 @@ class _Reader:
         folder = self._folder([name for _, name, _ in entries.values()])
         for number, (where, _, _) in entries.items():
             if number not in boxes and number not in broken:
-                self.tell("no-boxes", where, "no annotation belongs to it")
+                self.report("no-boxes", where, "no annotation belongs to it")
         images = [
             RawImage(
                 self._file(folder, where, name),
                 self.file,
                 tuple(boxes.get(number, ())),
-                told,
+                message,
                 splits=(self.split,),
                 broken=tuple(broken.get(number, ())),
             )
-            for number, (where, name, told) in entries.items()
+            for number, (where, name, message) in entries.items()
         ]
         return self._apart(images, [where for where, _, _ in entries.values()])
 
@@ -144,13 +144,13 @@ class _Reader:
         for where, entry in self._entries(content, "categories"):
             number, name = id_of(entry.get("id")), entry.get("name")
             if number is None or not isinstance(name, str) or not name.strip():
-                self.tell("unreadable-annotation", where, "expected an id and a name")
+                self.report("unreadable-annotation", where, "expected an id and a name")
             elif self.names.get(number, name) != name:
                 taken = f"{self.places[number]} {self.names[number]!r}"
-                self.tell("duplicate-id", where, f"category {number!r} {name!r}: this id is taken by {taken}")
+                self.report("duplicate-id", where, f"category {number!r} {name!r}: this id is taken by {taken}")
             else:
                 if name in self.names.values():
-                    self.tell("repeated-class", where, f"category {number!r} has the name {name!r} of another")
+                    self.report("repeated-class", where, f"category {number!r} has the name {name!r} of another")
                 self.names.setdefault(number, name)
                 self.places.setdefault(number, where)
                 if (parent := entry.get("supercategory")) != name and isinstance(parent, str):
@@ -162,23 +162,23 @@ class _Reader:
         for where, entry in self._entries(content, "images"):
             number, name = id_of(entry.get("id")), entry.get("file_name")
             if number is None or not isinstance(name, str) or not name or not name.isprintable():
-                self.tell("unreadable-annotation", where, "expected an id and a file_name")
+                self.report("unreadable-annotation", where, "expected an id and a file_name")
             elif number in found:
-                self.tell("duplicate-id", where, f"image id {number!r} is taken by {found[number][0]}")
+                self.report("duplicate-id", where, f"image id {number!r} is taken by {found[number][0]}")
             elif name in paths:
-                self.tell("duplicate-id", where, f"{name!r} is listed already by {paths[name]}")
+                self.report("duplicate-id", where, f"{name!r} is listed already by {paths[name]}")
             else:
                 paths[name] = where
-                found[number] = (where, name, self._told_size(where, entry))
+                found[number] = (where, name, self._annotated_size(where, entry))
         return found
 
-    def _told_size(self, where: str, entry: Mapping[str, Any]) -> tuple[int, int] | None:
+    def _annotated_size(self, where: str, entry: Mapping[str, Any]) -> tuple[int, int] | None:
         sides = [entry.get(side) for side in ("width", "height")]
         if sides == [None, None]:
             return None
         width, height = map(number_of, sides)
         if not (width >= 1 and height >= 1):
-            self.tell("unreadable-annotation", where, f"width {sides[0]!r}, height {sides[1]!r}: no size of an image")
+            self.report("unreadable-annotation", where, f"width {sides[0]!r}, height {sides[1]!r}: no size of an image")
             return None
         return int(width), int(height)
 
@@ -193,46 +193,46 @@ class _Reader:
         for where, entry in self._entries(content, "annotations"):
             if (number := id_of(entry.get("id"))) is not None:
                 if number in ids:
-                    self.tell("repeated-id", where, f"annotation id {number!r} is taken by {ids[number]}")
+                    self.report("repeated-id", where, f"annotation id {number!r} is taken by {ids[number]}")
                 ids.setdefault(number, where)
             image = self._id(entry, "image_id", where, known)
             category = self._id(entry, "category_id", where, categories)
             if image is None:
-                self.tell("missing-image", where, f"image_id {entry.get('image_id')!r} is not among the images")
+                self.report("missing-image", where, f"image_id {entry.get('image_id')!r} is not among the images")
                 continue
-            told = len(self.findings)
+            before = len(self.findings)
             if (box := self._box(where, entry, category, images[image][2])) is not None:
                 boxes[image].append(box)
             else:
-                broken[image] += [finding for finding in self.findings[told:] if finding.hinders]
+                broken[image] += [finding for finding in self.findings[before:] if finding.hinders]
         return boxes, broken
 
     def _id(self, entry: Mapping[str, Any], key: str, where: str, known: _Ids) -> int | str | None:
-        told = id_of(entry.get(key))
-        found = None if told is None else known.find(told)
-        if found is not None and found != told:
-            self.tell("other-id", where, f"{key} {entry[key]!r} is taken for {found!r}")
+        written = id_of(entry.get(key))
+        found = None if written is None else known.find(written)
+        if found is not None and found != written:
+            self.report("other-id", where, f"{key} {entry[key]!r} is taken for {found!r}")
         return found
 
     def _box(
         self, where: str, entry: Mapping[str, Any], category: int | str | None, size: tuple[int, int] | None
     ) -> RawBox | None:
         """Return an object with its box; None, and a finding, where it has none that can be read."""
-        told, outline = entry.get("bbox"), entry.get("segmentation")
-        corners, crowd = box_of(told), flag_of(entry.get("iscrowd"))
-        lacking = told in (None, [], [0, 0, 0, 0])
+        written, outline = entry.get("bbox"), entry.get("segmentation")
+        corners, crowd = box_of(written), flag_of(entry.get("iscrowd"))
+        lacking = written in (None, [], [0, 0, 0, 0])
         if lacking and (around := box_of_segmentation(outline, size)) is not None:
             corners = around
-            self.tell("segmentation", where, f"its bbox is {told!r}; that of its segmentation is taken")
+            self.report("segmentation", where, f"its bbox is {written!r}; that of its segmentation is taken")
         if corners is None:
             shape = ", and its segmentation is neither polygons nor runs of all its image's pixels" if outline else ""
             what = (
                 f"it has no bbox{shape}" if lacking else "its bbox is not a list of four numbers: x, y, width, height"
             )
-            self.tell("bad-box", where, what)
+            self.report("bad-box", where, what)
             return None
         if crowd is None:
-            self.tell("unreadable-annotation", where, f"iscrowd is {entry['iscrowd']!r}, expected 0 or 1")
+            self.report("unreadable-annotation", where, f"iscrowd is {entry['iscrowd']!r}, expected 0 or 1")
             return None
         if category is not None:
             self.used.add(category)
@@ -241,16 +241,16 @@ class _Reader:
         return RawBox(name, corners, where, crowd, area if area > 0 else None)  # NaN is not
 
     def _entries(self, content: Mapping[str, Any], key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Give each object of a list, with its place."""
+        """Yield each object of a list, with its place."""
         rows = content.get(key)
         if not isinstance(rows, list):
-            self.tell("unreadable-annotation", key, "expected a list")
+            self.report("unreadable-annotation", key, "expected a list")
             return
         for index, row in enumerate(rows):
             if isinstance(row, dict):
                 yield f"{key}[{index}]", row
             else:
-                self.tell("unreadable-annotation", f"{key}[{index}]", "expected an object")
+                self.report("unreadable-annotation", f"{key}[{index}]", "expected an object")
 
     def _folder(self, names: Sequence[str]) -> Path:
         """Return the folder that file names are relative to."""
@@ -268,7 +268,7 @@ class _Reader:
         if found is None:
             return folder / name
         if found != folder / name:
-            self.tell("other-name", where, f"{name!r} is taken for {found}")
+            self.report("other-name", where, f"{name!r} is taken for {found}")
         return found
 
     def _apart(self, images: Sequence[RawImage], places: Sequence[str]) -> list[RawImage]:
@@ -277,13 +277,13 @@ class _Reader:
         kept = []
         for image, where in zip(images, places, strict=True):
             if image.file in seen:
-                self.tell("duplicate-id", where, f"{image.file} is listed already by {seen[image.file]}")
+                self.report("duplicate-id", where, f"{image.file} is listed already by {seen[image.file]}")
                 continue
             seen[image.file] = where
             kept.append(image)
         return kept
 
-    def tell(self, kind: str, where: str, message: str) -> None:
+    def report(self, kind: str, where: str, message: str) -> None:
         """Add a finding."""
         self.findings.append(Finding(kind, str(self.file), where, message))
 

@@ -24,7 +24,7 @@ def format_of_folder(folder: Path, name: str | None = None) -> str:
     names = [*(name for name, form in FORMATS.items() if form.reader), *(DATASETS.rows.keys() - FORMATS.keys())]
     classes = {name: row for name in names if issubclass(row := DATASETS.load(name), ScannedDataset)}
     if name is not None:
-        name = name.replace("-", "_")
+        name = name if name in classes else name.replace("-", "_")
         if name not in classes:
             known = ", ".join(classes)
             raise UserError(f"--from {name}: no such format{did_you_mean(name, classes)}; known: {known}")

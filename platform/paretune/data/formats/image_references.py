@@ -70,7 +70,7 @@ def images_below(folder: Path) -> list[Path]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file's name is an image's; hidden ones (macOS leaves ``._a.jpg``) are no data."""
+    """Return whether a file's name is an image's; hidden ones (macOS leaves ``._a.jpg``) are no data."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 

@@ -39,40 +39,40 @@ class Labelme(ScannedDataset):
 
     def survey(self) -> Survey:
         """Read every labelme file below the folder; folders named train, val or test are the splits."""
-        reading = FolderScan(self.folder)
+        scan = FolderScan(self.folder)
         for file in files_below(self.folder, ".json"):
-            fields = read_json(reading, file)
+            fields = read_json(scan, file)
             if isinstance(fields, dict) and isinstance(fields.get("shapes"), list):
-                _add(reading, file, fields)
+                _add(scan, file, fields)
             elif fields is not None:
-                reading.tell("other-file", file, "", "no `shapes` in it: not labelme's, and not read")
+                scan.report("other-file", file, "", "no `shapes` in it: not labelme's, and not read")
         listed = names_in(self.folder / CLASSES) if (self.folder / CLASSES).is_file() else []
-        return reading.survey([name for name in listed if name not in _NO_CLASSES])
+        return scan.survey([name for name in listed if name not in _NO_CLASSES])
 
 
-def _add(reading: FolderScan, file: Path, fields: dict[str, Any]) -> None:
-    told = sides(fields, "imageWidth", "imageHeight")
-    image, embedded = _image(reading, file, fields)
-    boxes = tuple(_boxes(reading, file, fields["shapes"]))
+def _add(scan: FolderScan, file: Path, fields: dict[str, Any]) -> None:
+    size = sides(fields, "imageWidth", "imageHeight")
+    image, embedded = _image(scan, file, fields)
+    boxes = tuple(_boxes(scan, file, fields["shapes"]))
     if embedded:  # in shares of the size that it was drawn in
-        if told is None and boxes:
-            reading.tell(
+        if size is None and boxes:
+            scan.report(
                 "unreadable-annotation", file, "", "no imageWidth and imageHeight, and no image but the one inside"
             )
             return
-        wide, high = told or (1, 1)
+        wide, high = size or (1, 1)
         boxes = tuple(
             box._replace(box=(box.box[0] / wide, box.box[1] / high, box.box[2] / wide, box.box[3] / high))
             for box in boxes
         )
-    reading.add(RawImage(image, file, boxes, told, embedded, reading.splits_of(file)))
+    scan.add(RawImage(image, file, boxes, size, embedded, scan.splits_of(file)))
 
 
-def _image(reading: FolderScan, file: Path, fields: dict[str, Any]) -> tuple[Path, bool]:
+def _image(scan: FolderScan, file: Path, fields: dict[str, Any]) -> tuple[Path, bool]:
     """Return the image's file, and whether it is the annotation itself, which holds the image."""
     written = fields.get("imagePath")
     path = written if isinstance(written, str) and written.isprintable() and written else f"{file.stem}.jpg"
-    found = reading.images.find(path, [file.parent], file.stem)
+    found = scan.images.find(path, [file.parent], file.stem)
     if found is not None:
         return found, False
     if isinstance(fields.get("imageData"), str) and fields["imageData"]:
@@ -80,17 +80,17 @@ def _image(reading: FolderScan, file: Path, fields: dict[str, Any]) -> tuple[Pat
     return file.parent / path, False
 
 
-def _boxes(reading: FolderScan, file: Path, shapes: list[Any]) -> Iterator[RawBox]:
+def _boxes(scan: FolderScan, file: Path, shapes: list[Any]) -> Iterator[RawBox]:
     for index, shape in enumerate(shapes):
         where = f"shapes[{index}]"
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), str) or not shape["label"].strip():
-            reading.tell("unreadable-annotation", file, where, "expected an object with a label and points")
+            scan.report("unreadable-annotation", file, where, "expected an object with a label and points")
             continue
         name, what = shape["label"].strip(), str(shape.get("shape_type") or "polygon")
         if name in _NO_CLASSES:
-            reading.tell("no-box", file, where, f"{name} is no class: left out")
+            scan.report("no-box", file, where, f"{name} is no class: left out")
             continue
-        box = reading.drawn(file, where, _drawn(what, shape.get("points")), what)
+        box = scan.drawn(file, where, _drawn(what, shape.get("points")), what)
         if box is not None:
             ignore = is_ignored(shape) or is_ignored(shape.get("flags"))
             yield RawBox(name, box, where, ignore)
@@ -127,8 +127,8 @@ def write_labelme(draft: Path, data: Data, entries: list[WrittenImage]) -> list[
             for box, label, ignore in entry.objects
         ]
         width, height = entry.size
-        told = {"imagePath": entry.file_name, "imageData": None, "imageHeight": height, "imageWidth": width}
+        image = {"imagePath": entry.file_name, "imageData": None, "imageHeight": height, "imageWidth": width}
         write_json(
-            draft / entry.split / f"{entry.id}.json", {"version": "5.5.0", "flags": {}, "shapes": shapes, **told}
+            draft / entry.split / f"{entry.id}.json", {"version": "5.5.0", "flags": {}, "shapes": shapes, **image}
         )
     return []

@@ -51,14 +51,14 @@ class LabelStudio(ScannedDataset):
 
     def survey(self) -> Survey:
         """Read every export below the folder; folders and files named train, val or test are the splits."""
-        reading = FolderScan(self.folder)
+        scan = FolderScan(self.folder)
         for file in files_below(self.folder, ".json"):
-            tasks = _tasks(read_json(reading, file))
+            tasks = _tasks(read_json(scan, file))
             if not tasks:
-                reading.tell("other-file", file, "", "no tasks of Label Studio in it, and not read")
+                scan.report("other-file", file, "", "no tasks of Label Studio in it, and not read")
             for where, task in tasks:
-                _add(reading, file, where, task)
-        return reading.survey(_configured(self.folder))
+                _add(scan, file, where, task)
+        return scan.survey(_configured(self.folder))
 
 
 def _tasks(content: Any) -> list[tuple[str, dict[str, Any]]]:
@@ -81,7 +81,7 @@ def _tasks(content: Any) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _of_min(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give the results of a row of JSON-MIN as the other exports write them."""
+    """Yield the results of a row of JSON-MIN as the other exports write them."""
     for values in row.values():
         for value in values if isinstance(values, list) else ():
             if isinstance(value, dict) and ("x" in value or "points" in value):
@@ -92,13 +92,13 @@ def _names_image(text: str) -> bool:
     return is_image(Path(name_of(text) or "."))
 
 
-def _add(reading: FolderScan, file: Path, where: str, task: dict[str, Any]) -> None:
+def _add(scan: FolderScan, file: Path, where: str, task: dict[str, Any]) -> None:
     texts = [value for value in (*task["data"].values(), task.get("file_upload")) if isinstance(value, str) and value]
     written = [text for text in texts if _names_image(text)] or texts
     if not written:
-        reading.tell("unreadable-annotation", file, where, "its `data` names no image")
+        scan.report("unreadable-annotation", file, where, "its `data` names no image")
         return
-    image = next((path for text in written if (path := reading.images.find(text, [file.parent]))), None)
+    image = next((path for text in written if (path := scan.images.find(text, [file.parent]))), None)
     path = image or file.parent / (name_of(written[0]) or "image")
     answers = task.get("annotations", task.get("completions"))
     given = [entry for entry in answers if isinstance(entry, dict)] if isinstance(answers, list) else []
@@ -109,17 +109,18 @@ def _add(reading: FolderScan, file: Path, where: str, task: dict[str, Any]) -> N
             if given
             else "not annotated yet" + (", predicted only" if task.get("predictions") else "")
         )
-        reading.unlabelled(path, file, where, why)
+        scan.unlabelled(path, file, where, why)
         return
     chosen = next((entry for entry in done if entry.get("ground_truth")), done[-1])
     if len(done) > 1:
         what = "the ground truth" if chosen.get("ground_truth") else "the last one"
-        reading.tell("several", file, where, f"{len(done)} annotations of {path.name}: {what} is taken")
-    told = next((size for row in chosen["result"] if (size := sides(row, "original_width", "original_height"))), None)
-    before = len(reading.findings)
-    boxes = tuple(_boxes(reading, file, where, chosen["result"], told or _size_of(image)))
-    splits, broken = reading.splits_of(file, path), reading.hindering(before)
-    reading.add(RawImage(path, file, boxes, told, relative=True, splits=splits, broken=broken), where)
+        scan.report("several", file, where, f"{len(done)} annotations of {path.name}: {what} is taken")
+    sizes = (sides(row, "original_width", "original_height") for row in chosen["result"])
+    size = next(filter(None, sizes), None)
+    before = len(scan.findings)
+    boxes = tuple(_boxes(scan, file, where, chosen["result"], size or _size_of(image)))
+    splits, broken = scan.splits_of(file, path), scan.hindering(before)
+    scan.add(RawImage(path, file, boxes, size, relative=True, splits=splits, broken=broken), where)
 
 
 def _size_of(image: Path | None) -> tuple[int, int] | None:
@@ -130,9 +131,9 @@ def _size_of(image: Path | None) -> tuple[int, int] | None:
 
 
 def _boxes(
-    reading: FolderScan, file: Path, where: str, results: Sequence[Any], size: tuple[int, int] | None
+    scan: FolderScan, file: Path, where: str, results: Sequence[Any], size: tuple[int, int] | None
 ) -> Iterator[RawBox]:
-    """Give the objects of an annotation; what was drawn and what it was called may be two results of one id."""
+    """Yield the objects of an annotation; an object's shape and its class may be two results of one id."""
     regions: dict[Any, dict[str, Any]] = {}
     for index, result in enumerate(results):
         value = result.get("value") if isinstance(result, dict) else None
@@ -144,12 +145,12 @@ def _boxes(
     for region in regions.values():
         here, names = region["where"], _classes(region)
         if named and not names:
-            reading.tell("unreadable-annotation", file, here, "a region without a label")
+            scan.report("unreadable-annotation", file, here, "a region without a label")
             continue
         if len(names) > 1:
-            reading.tell("several", file, here, f"labels {', '.join(names)}: the first is taken")
+            scan.report("several", file, here, f"labels {', '.join(names)}: the first is taken")
         drawn, what = _drawn(region, size)
-        box = reading.drawn(file, here, drawn, what)
+        box = scan.drawn(file, here, drawn, what)
         if box is not None:
             yield RawBox(names[0] if names else ONLY_CLASS, box, here)
 
@@ -217,7 +218,7 @@ def write_labelstudio(draft: Path, data: Data, entries: list[WrittenImage]) -> l
 
 def _results(entry: WrittenImage, classes: tuple[str, ...]) -> list[dict[str, Any]]:
     width, height = entry.size
-    told = {"original_width": width, "original_height": height, "image_rotation": 0}
+    sizes = {"original_width": width, "original_height": height, "image_rotation": 0}
     names = {"from_name": "label", "to_name": "image", "type": "rectanglelabels"}
     results: list[dict[str, Any]] = []
     for (x1, y1, x2, y2), label, ignore in entry.objects:
@@ -226,5 +227,5 @@ def _results(entry: WrittenImage, classes: tuple[str, ...]) -> list[dict[str, An
         place = {"x": 100 * x1 / width, "y": 100 * y1 / height}
         sides = {"width": 100 * (x2 - x1) / width, "height": 100 * (y2 - y1) / height, "rotation": 0}
         value = {**place, **sides, "rectanglelabels": [classes[label]]}
-        results.append({"id": f"{entry.id}-{len(results) + 1}", **names, **told, "value": value})
+        results.append({"id": f"{entry.id}-{len(results) + 1}", **names, **sizes, "value": value})
     return results

@@ -59,6 +59,6 @@ def around_turned(box: Box, degrees: float, pivot: tuple[float, float]) -> Box:
 
 
 def sides(fields: Any, width: str = "width", height: str = "height") -> tuple[int, int] | None:
-    """Return the size of an image that an object tells; None where it tells none, or no positive whole one."""
-    told = [number(fields.get(side)) if isinstance(fields, dict) else math.nan for side in (width, height)]
-    return (int(told[0]), int(told[1])) if all(side >= 1 and side == int(side) for side in told) else None
+    """Return the image size in an object's fields; None where there is none, or no positive whole one."""
+    size = [number(fields.get(side)) if isinstance(fields, dict) else math.nan for side in (width, height)]
+    return (int(size[0]), int(size[1])) if all(side >= 1 and side == int(side) for side in size) else None

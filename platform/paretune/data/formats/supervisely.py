@@ -39,18 +39,18 @@ class Supervisely(ScannedDataset):
 
     def survey(self) -> Survey:
         """Read every annotation; datasets named train, val or test are the splits."""
-        reading = FolderScan(self.folder)
-        listed = _classes(reading, self.folder)
+        scan = FolderScan(self.folder)
+        listed = _classes(scan, self.folder)
         for dataset in dict.fromkeys(_datasets(self.folder)):
             for file in sorted((dataset / "ann").glob("*.json")):
-                fields = read_json(reading, file)
+                fields = read_json(scan, file)
                 if isinstance(fields, dict) and isinstance(fields.get("objects"), list):
-                    image, size = _image(reading, dataset, file), sides(fields.get("size"))
-                    boxes = tuple(_boxes(reading, file, fields["objects"]))
-                    reading.add(RawImage(image, file, boxes, size, splits=reading.splits_of(dataset)))
+                    image, size = _image(scan, dataset, file), sides(fields.get("size"))
+                    boxes = tuple(_boxes(scan, file, fields["objects"]))
+                    scan.add(RawImage(image, file, boxes, size, splits=scan.splits_of(dataset)))
                 elif fields is not None:
-                    reading.tell("unreadable-annotation", file, "", "expected an object with `size` and `objects`")
-        return reading.survey(listed)
+                    scan.report("unreadable-annotation", file, "", "expected an object with `size` and `objects`")
+        return scan.survey(listed)
 
 
 def _datasets(root: Path) -> list[Path]:
@@ -60,31 +60,31 @@ def _datasets(root: Path) -> list[Path]:
     )
 
 
-def _classes(reading: FolderScan, root: Path) -> list[str]:
+def _classes(scan: FolderScan, root: Path) -> list[str]:
     """Return the names of the project's classes, those of points and lines left out."""
     file = next((path for path in (root / "meta.json", root.parent / "meta.json") if path.is_file()), None)
-    fields = read_json(reading, file) if file else None
+    fields = read_json(scan, file) if file else None
     entries = fields.get("classes") if isinstance(fields, dict) else None
     given = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
     return [str(entry["title"]) for entry in given if "title" in entry and entry.get("shape") not in _NO_AREA]
 
 
-def _image(reading: FolderScan, dataset: Path, file: Path) -> Path:
+def _image(scan: FolderScan, dataset: Path, file: Path) -> Path:
     """Return the image of an annotation: of a.jpg.json a.jpg; older projects write a.json."""
-    found = reading.images.find(file.stem, [dataset / "img"]) if Path(file.stem).suffix else None
+    found = scan.images.find(file.stem, [dataset / "img"]) if Path(file.stem).suffix else None
     same = [path for path in (dataset / "img").iterdir() if path.stem == file.stem]
     return found or (same[0] if len(same) == 1 else dataset / "img" / file.stem)
 
 
-def _boxes(reading: FolderScan, file: Path, objects: list[Any]) -> Iterator[RawBox]:
+def _boxes(scan: FolderScan, file: Path, objects: list[Any]) -> Iterator[RawBox]:
     for index, entry in enumerate(objects):
         where = f"objects[{index}]"
         name = entry.get("classTitle") if isinstance(entry, dict) else None
         if not isinstance(name, str) or not name.strip():
-            reading.tell("unreadable-annotation", file, where, "expected an object with a classTitle")
+            scan.report("unreadable-annotation", file, where, "expected an object with a classTitle")
             continue
         what = str(entry.get("geometryType") or ("bitmap" if entry.get("bitmap") else "rectangle"))
-        box = reading.drawn(file, where, _drawn(what, entry), what)
+        box = scan.drawn(file, where, _drawn(what, entry), what)
         if box is not None:
             yield RawBox(name.strip(), box, where)
 

@@ -68,27 +68,27 @@ class Via(ScannedDataset):
         Raises:
             UserError: regions have several attributes, and which is the class is not known.
         """
-        reading = FolderScan(self.folder)
+        scan = FolderScan(self.folder)
         entries: list[_Entry] = []
         options: dict[str, list[str]] = {}
         for file in files_below(self.folder, ".json"):
             if not looks_like(file, '"filename"', '"regions"') and not looks_like(file, '"pname"', '"fid_list"'):
-                reading.tell("other-file", file, "", "not VGG Image Annotator's, and not read")
-            elif isinstance(fields := read_json(reading, file), dict):
+                scan.report("other-file", file, "", "not VGG Image Annotator's, and not read")
+            elif isinstance(fields := read_json(scan, file), dict):
                 entries += _of_json(file, fields)
                 options |= _options(fields)
         for file in files_below(self.folder, ".csv"):
-            entries += _of_csv(reading, file)
-        key = _class_key(reading, entries, self.attribute)
+            entries += _of_csv(scan, file)
+        key = _class_key(scan, entries, self.attribute)
         for entry in entries:
             near = [entry.file.parent, entry.file.parent / entry.folder] if entry.folder else [entry.file.parent]
-            image = reading.images.find(entry.name, near)
-            before = len(reading.findings)
-            boxes = tuple(_boxes(reading, entry, key))
-            splits = reading.splits_of(entry.file, *([image] if image else []))
-            path, broken = image or entry.file.parent / entry.name, reading.hindering(before)
-            reading.add(RawImage(path, entry.file, boxes, splits=splits, broken=broken), entry.where)
-        return reading.survey(options.get(key or "", []))
+            image = scan.images.find(entry.name, near)
+            before = len(scan.findings)
+            boxes = tuple(_boxes(scan, entry, key))
+            splits = scan.splits_of(entry.file, *([image] if image else []))
+            path, broken = image or entry.file.parent / entry.name, scan.hindering(before)
+            scan.add(RawImage(path, entry.file, boxes, splits=splits, broken=broken), entry.where)
+        return scan.survey(options.get(key or "", []))
 
 
 @dataclass(frozen=True)
@@ -120,17 +120,17 @@ def _of_json(file: Path, fields: Mapping[str, Any]) -> Iterator[_Entry]:
 
 
 def _of_version_3(file: Path, fields: Mapping[str, Any]) -> Iterator[_Entry]:
-    """Give the images of a project of version 3, with its regions as version 2 writes them."""
+    """Yield the images of a project of version 3, with its regions as version 2 writes them."""
     attributes, files = _mapping(fields.get("attribute")), _mapping(fields.get("file"))
     regions: dict[str, list[Any]] = {}
-    for told in map(_mapping, _mapping(fields.get("metadata")).values()):
+    for entry in map(_mapping, _mapping(fields.get("metadata")).values()):
         values = {}
-        for number_of, value in _mapping(told.get("av")).items():
+        for number_of, value in _mapping(entry.get("av")).items():
             attribute = _mapping(attributes.get(number_of))
             values[str(attribute.get("aname", number_of))] = _mapping(attribute.get("options")).get(str(value), value)
-        if isinstance(shape := told.get("xy"), list) and shape:
+        if isinstance(shape := entry.get("xy"), list) and shape:
             written = {"shape_attributes": _shape_3(shape), "region_attributes": values}
-            regions.setdefault(str(told.get("vid")), []).append(written)
+            regions.setdefault(str(entry.get("vid")), []).append(written)
     for view, entry in _mapping(fields.get("view")).items():
         listed = _mapping(entry).get("fid_list")
         image = _mapping(files.get(str(listed[0]))) if isinstance(listed, list) and listed else {}
@@ -151,41 +151,41 @@ def _shape_3(numbers: Sequence[Any]) -> dict[str, Any]:
 
 
 def _options(fields: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the values that each attribute may have, in their order, as a project tells them."""
+    """Return the values that each attribute may have, in the order of the project."""
     of_regions = _mapping(_mapping(fields.get("_via_attributes")).get("region"))
     given = {key: value.get("options") for key, value in of_regions.items() if isinstance(value, dict)}
     return {key: list(options) for key, options in given.items() if isinstance(options, dict)}
 
 
-def _of_csv(reading: FolderScan, file: Path) -> Iterator[_Entry]:
+def _of_csv(scan: FolderScan, file: Path) -> Iterator[_Entry]:
     grouped: dict[str, tuple[int, list[Any]]] = {}
     try:
         text = read_file(file, _MOST_BYTES).decode("utf-8-sig").removeprefix("#")
         csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # an outline may be longer than Python expects
         rows = csv.DictReader(io.StringIO(text, newline=""))
         if any(column not in (rows.fieldnames or ()) for column in _COLUMNS):
-            reading.tell("other-file", file, "", "not VGG Image Annotator's, and not read")
+            scan.report("other-file", file, "", "not VGG Image Annotator's, and not read")
             return
         for row in rows:
             _, regions = grouped.setdefault(row["filename"] or "", (rows.line_num, []))
-            regions += _region(reading, file, f"line {rows.line_num}", row)
+            regions += _region(scan, file, f"line {rows.line_num}", row)
     except (UserError, UnicodeDecodeError, csv.Error) as error:
-        reading.tell("unreadable-annotation", file, "", str(error).removeprefix(f"{file}: "))
+        scan.report("unreadable-annotation", file, "", str(error).removeprefix(f"{file}: "))
     for name, (line, regions) in grouped.items():
         yield _Entry(file, f"line {line}", name, "", regions)
 
 
-def _region(reading: FolderScan, file: Path, where: str, row: Mapping[str, str | None]) -> list[Any]:
-    """Return the region of a row; none where the row says that the image has none."""
+def _region(scan: FolderScan, file: Path, where: str, row: Mapping[str, str | None]) -> list[Any]:
+    """Return the region of a row; none where the row marks an image without regions."""
     try:
         shape, values = (json.loads(row[column] or "{}") for column in _COLUMNS[1:])
     except ValueError as error:
-        reading.tell("unreadable-annotation", file, where, f"not JSON in a column: {error}")
+        scan.report("unreadable-annotation", file, where, f"not JSON in a column: {error}")
         return []
     return [{"shape_attributes": shape, "region_attributes": values}] if shape else []
 
 
-def _class_key(reading: FolderScan, entries: Sequence[_Entry], attribute: str | None) -> str | None:
+def _class_key(scan: FolderScan, entries: Sequence[_Entry], attribute: str | None) -> str | None:
     """Return the attribute that is the class; None where no region has any: all are of one class."""
     counted: Counter[str] = Counter()
     for entry in entries:
@@ -195,35 +195,33 @@ def _class_key(reading: FolderScan, entries: Sequence[_Entry], attribute: str | 
     known = [key for key in counted if key.lower() not in IGNORED]
     if attribute is not None and attribute not in counted:
         raise UserError(
-            f"{reading.root}: no region has the attribute {attribute!r}; there are {', '.join(counted) or 'none'}"
+            f"{scan.root}: no region has the attribute {attribute!r}; there are {', '.join(counted) or 'none'}"
         )
     if attribute is not None or not known:
         return attribute
     usual = (key for name in USUAL for key in known if key.lower() == name)
     chosen = known[0] if len(known) == 1 else next(usual, None)
     if chosen is None:
-        told = ", ".join(f"{key} ({counted[key]} regions)" for key in known)
+        attributes = ", ".join(f"{key} ({counted[key]} regions)" for key in known)
         raise UserError(
-            f"{reading.root}: which attribute of the regions is their class? `attribute` names it; there are {told}"
+            f"{scan.root}: which attribute of the regions is their class? `attribute` names it; there are {attributes}"
         )
     return chosen
 
 
-def _boxes(reading: FolderScan, entry: _Entry, key: str | None) -> Iterator[RawBox]:
+def _boxes(scan: FolderScan, entry: _Entry, key: str | None) -> Iterator[RawBox]:
     for index, region in enumerate(entry.regions):
         where = f"{entry.where}: regions[{index}]"
         parts = region if isinstance(region, dict) else {}
         shape, values = parts.get("shape_attributes"), parts.get("region_attributes")
         if not isinstance(shape, dict) or not isinstance(shape.get("name"), str):
-            reading.tell("unreadable-annotation", entry.file, where, "expected shape_attributes with a name")
+            scan.report("unreadable-annotation", entry.file, where, "expected shape_attributes with a name")
             continue
         name = ONLY_CLASS if key is None else _class(values.get(key) if isinstance(values, dict) else None)
         if not name:
-            reading.tell(
-                "unreadable-annotation", entry.file, where, f"its attribute {key!r} names no class, or several"
-            )
+            scan.report("unreadable-annotation", entry.file, where, f"its attribute {key!r} names no class, or several")
             continue
-        box = reading.drawn(entry.file, where, _drawn(shape), shape["name"])
+        box = scan.drawn(entry.file, where, _drawn(shape), shape["name"])
         if box is not None:
             yield RawBox(name, box, where, is_ignored(values))
 
@@ -294,8 +292,8 @@ def write_via(draft: Path, data: Data, entries: list[WrittenImage]) -> list[str]
                 for box, label, ignore in entry.objects
             ]
             size = _bytes(draft / split / entry.file_name, entry.source)
-            told = {"filename": entry.file_name, "size": size, "regions": regions, "file_attributes": {}}
-            images[f"{entry.file_name}{size}"] = told
+            image = {"filename": entry.file_name, "size": size, "regions": regions, "file_attributes": {}}
+            images[f"{entry.file_name}{size}"] = image
         core = {"buffer_size": 18, "filepath": {}, "default_filepath": ""}
         project = {
             "_via_settings": {"ui": _VIA_SHOWN, "core": core, "project": {"name": split}},

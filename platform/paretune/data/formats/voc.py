@@ -87,9 +87,9 @@ class Voc(ScannedDataset):
             return []
         lost = voc.lost_annotations(root)
         wanted = f"in {root / 'JPEGImages'}"
-        told = [f"{path}: no image {path.stem}.jpg (or another kind) {wanted}" for path in lost[:MOST_PROBLEMS]]
-        rest = len(lost) - len(told)
-        return [*told, f"{root}: {rest} more annotations lack their images"] if rest else told
+        lines = [f"{path}: no image {path.stem}.jpg (or another kind) {wanted}" for path in lost[:MOST_PROBLEMS]]
+        rest = len(lost) - len(lines)
+        return [*lines, f"{root}: {rest} more annotations lack their images"] if rest else lines
 
     def survey(self) -> Survey:
         """Read every annotation and the lists."""

@@ -38,7 +38,7 @@ class SplitLists:
 
 @dataclass(frozen=True)
 class SplitListContents:
-    """What the lists say."""
+    """Which images the lists put into which split."""
 
     places: Mapping[str, Sequence[str]]
     """Image → its splits, in the order of the lists."""
@@ -63,13 +63,13 @@ def read_lists(lists: SplitLists, holds: Mapping[str, Collection[str]], findings
     known = ", ".join(sorted(path.stem for path in lists.files["train"].parent.glob("*.txt"))) or "none"
     missing = sorted(lists.needed - there.keys())
     for split in missing:
-        told = f"no such list; lists there: {known}"
-        findings.append(Finding("bad-list", str(lists.files[split]), "", told))
+        message = f"no such list; lists there: {known}"
+        findings.append(Finding("bad-list", str(lists.files[split]), "", message))
     reader = _Reader(keys, findings)
     found = {split: reader.read(file) for split, file in there.items()} if lists.needed else {}
     for split in [split for split, ids in found.items() if not ids]:
-        told = f"the split {split!r} holds no images; {lists.remedy.format(split=split)}"
-        findings.append(Finding("missing-split" if split == "test" else "bad-list", str(there[split]), "", told))
+        message = f"the split {split!r} holds no images; {lists.remedy.format(split=split)}"
+        findings.append(Finding("missing-split" if split == "test" else "bad-list", str(there[split]), "", message))
         if split == "test":
             del found[split]
     notes: tuple[str, ...] = ()
@@ -117,16 +117,16 @@ class _Reader:
             where = f"line {number}"
             key, holds = self._entry(text)
             if key is None:
-                told = f"{text!r} has no annotation (expected {f'{text}.xml'!r} in Annotations/"
-                told += "; a class list has a flag behind the name: 1, 0 or -1)"
-                self._findings.append(Finding("bad-list", str(file), where, told))
+                message = f"{text!r} has no annotation (expected {f'{text}.xml'!r} in Annotations/"
+                message += "; a class list has a flag behind the name: 1, 0 or -1)"
+                self._findings.append(Finding("bad-list", str(file), where, message))
             elif not holds:
                 self.flagged.add(key)
-                told = f"{key}: its flag is -1, it holds no object of the class"
-                self._findings.append(Finding("other-class", str(file), where, told))
+                message = f"{key}: its flag is -1, it holds no object of the class"
+                self._findings.append(Finding("other-class", str(file), where, message))
             elif key in ids:
-                told = f"{key!r} is in this list already, on line {ids[key]}"
-                self._findings.append(Finding("duplicate-id", str(file), where, told))
+                message = f"{key!r} is in this list already, on line {ids[key]}"
+                self._findings.append(Finding("duplicate-id", str(file), where, message))
             else:
                 ids[key] = number
                 if not text.startswith(key):

@@ -12,7 +12,7 @@ from paretune.core.errors import UserError
 from paretune.data.file_io import read_file
 from paretune.data.formats.filenames import NameIndex, slashed
 from paretune.data.formats.voc_lists import SplitLists, read_lists
-from paretune.data.formats.voc_xml import CORNERS, MOST_BYTES, number_at, parse_root, text_at, told_encoding
+from paretune.data.formats.voc_xml import CORNERS, MOST_BYTES, declared_encoding, number_at, parse_root, text_at
 from paretune.data.image_io import SUFFIXES
 from paretune.data.raw_annotations import Finding, RawBox, RawImage, Survey
 
@@ -38,8 +38,8 @@ def survey_folder(root: Path, lists: SplitLists, classes: Sequence[str] | None =
     images = [of[key].image(tuple(read.places.get(key, ()))) for key in dict.fromkeys([*read.places, *of])]
     for pair in pairs.annotated:
         if pair.key not in read.places and pair.key not in read.flagged:
-            told = f"its image is in none of {', '.join(read.splits)}"
-            findings.append(Finding("no-split", str(pair.annotation.path), "", told))
+            message = f"its image is in none of {', '.join(read.splits)}"
+            findings.append(Finding("no-split", str(pair.annotation.path), "", message))
     findings += [Finding("no-annotation", str(file), "", f"no {file.stem}.xml in Annotations/") for file in pairs.alone]
     images += [RawImage(file, file) for file in pairs.alone]
     return Survey(str(root), images, findings, read.splits, classes, shared=read.shared, notes=read.notes)
@@ -62,22 +62,22 @@ def survey_flat(root: Path) -> Survey:
 
 
 def lost_annotations(root: Path) -> list[Path]:
-    """Return the annotations whose images are not there; only those that no name tells of are opened."""
+    """Return the annotations whose images are not there; only those whose name fits no image are opened."""
     pairs = _paired(root / "JPEGImages", root / "Annotations", [], only_lost=True)
     return [pair.annotation.path for pair in pairs.annotated if not pair.found]
 
 
 @dataclass(frozen=True)
 class _Annotation:
-    """What one file says."""
+    """What one annotation file holds."""
 
     path: Path
     file_name: str = ""
-    """Of its image, as it is written."""
+    """Size of its image, as it is written."""
     size: tuple[int, int] | None = None
     boxes: tuple[RawBox, ...] = ()
     encoding: str | None = ""
-    """That it tells; None where it tells none and its text is not of plain letters alone."""
+    """Encoding that it declares; None where it declares none and holds more than ASCII."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ def _paired(images_in: Path, annotations_in: Path, findings: list[Finding], *, o
             near = named if len(named) == 1 else []
         file = _chosen(near, read, findings)
         if file is not None and file in used:
-            told = f"{file.name} belongs to {used[file].name} already"
-            findings.append(Finding("duplicate-id", str(path), "", told))
+            message = f"{file.name} belongs to {used[file].name} already"
+            findings.append(Finding("duplicate-id", str(path), "", message))
             continue
         if file is not None and file.with_suffix("").relative_to(images_in).as_posix() != key:
             findings.append(Finding("other-name", str(path), "", f"its image is {file.name}"))
@@ -141,26 +141,26 @@ def _paired(images_in: Path, annotations_in: Path, findings: list[Finding], *, o
 
 
 def _tell_undeclared(annotations: Sequence[_Annotation], findings: list[Finding]) -> None:
-    """Tell annotations that tell no encoding, where others beside them tell another than UTF-8."""
+    """Report annotations without a declared encoding where others beside them declare another than UTF-8."""
     others = sorted({a.encoding for a in annotations if a.encoding and not a.encoding.lower().startswith("utf")})
     for annotation in annotations if others else ():
         if annotation.encoding is None:
-            told = f"it tells no encoding and was read in UTF-8, as XML has it; others tell {', '.join(others)}"
-            findings.append(Finding("undeclared", str(annotation.path), "", told))
+            message = f"it tells no encoding and was read in UTF-8, as XML has it; others tell {', '.join(others)}"
+            findings.append(Finding("undeclared", str(annotation.path), "", message))
 
 
 def _chosen(near: Sequence[Path], read: _Annotation, findings: list[Finding]) -> Path | None:
     """Return which of the images with an annotation's name is meant."""
     if len(near) < 2:
         return near[0] if near else None
-    told = slashed(read.file_name).rpartition("/")[2]
-    name = NameIndex(file.name for file in near).find(told)
+    written = slashed(read.file_name).rpartition("/")[2]
+    name = NameIndex(file.name for file in near).find(written)
     fits = ", ".join(file.name for file in near)
     if name is None:
-        message = f"it fits {fits}, and its <filename> {told!r} is none of them"
+        message = f"it fits {fits}, and its <filename> {written!r} is none of them"
         findings.append(Finding("duplicate-id", str(read.path), "", message))
         return near[0]
-    findings.append(Finding("same-stem", str(read.path), "filename", f"it fits {fits}; its <filename> is {told}"))
+    findings.append(Finding("same-stem", str(read.path), "filename", f"it fits {fits}; its <filename> is {written}"))
     return next(file for file in near if file.name == name)
 
 
@@ -173,14 +173,14 @@ def _read(path: Path, findings: list[Finding]) -> _Annotation:
         findings.append(Finding("unreadable-annotation", str(path), "", f"not a readable VOC annotation: {reason}"))
         return _Annotation(path)
     sides = [number_at(root, f"size/{side}", default="0") for side in ("width", "height")]
-    told = (int(sides[0]), int(sides[1])) if all(side > 0 for side in sides) else None
+    size = (int(sides[0]), int(sides[1])) if all(side > 0 for side in sides) else None
     if any(side != side for side in sides):  # noqa: PLR0124 - NaN
         findings.append(Finding("unreadable-annotation", str(path), "size", "width or height is no number"))
     nodes = root.findall("object")
     if not nodes:
         findings.append(Finding("no-boxes", str(path), "", "no object in it"))
-    encoding = told_encoding(content) or ("" if content.isascii() else None)
-    return _Annotation(path, text_at(root, "filename"), told, tuple(_boxes(path, nodes, findings)), encoding)
+    encoding = declared_encoding(content) or ("" if content.isascii() else None)
+    return _Annotation(path, text_at(root, "filename"), size, tuple(_boxes(path, nodes, findings)), encoding)
 
 
 def _boxes(path: Path, nodes: list[ET.Element], findings: list[Finding]) -> Iterator[RawBox]:

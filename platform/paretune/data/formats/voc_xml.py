@@ -20,7 +20,7 @@ _MARKS = {
     b"<\0?\0": "utf-16-le",
     b"\0<\0?": "utf-16-be",
 }
-"""First bytes → the encoding they tell, whatever is declared; the longer ones first."""
+"""First bytes → the encoding they mean, whatever is declared; the longer ones first."""
 _LARGER = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "ks_c_5601_1987": "cp949"}
 """Declared encoding → the larger one that programs write under its name, as browsers read it (WHATWG Encoding)."""
 
@@ -47,8 +47,8 @@ def parse_root(content: bytes) -> ET.Element:
     return root
 
 
-def told_encoding(content: bytes) -> str | None:
-    """Return the encoding that an XML file tells, by its byte order mark, else as it declares; None: it tells none."""
+def declared_encoding(content: bytes) -> str | None:
+    """Return the encoding of an XML file by its byte order mark or its declaration; None where it has neither."""
     mark = next((name for first, name in _MARKS.items() if content.startswith(first)), None)
     found = _DECLARED.match(content[:400])
     declared = found[1].decode("ascii") if found else None
@@ -58,15 +58,15 @@ def told_encoding(content: bytes) -> str | None:
 
 
 def decoded(content: bytes) -> str:
-    """Return an XML file's text, in the encoding that it tells, else in UTF-8.
+    """Return an XML file's text, decoded as it declares, else in UTF-8.
 
     Expat reads no encoding of several bytes but UTF-8 and UTF-16; Python reads all that are in use.
 
     Raises:
         ValueError: no such encoding, or bytes that are not of it.
     """
-    told = told_encoding(content)
-    name = told or "utf-8"
+    declared = declared_encoding(content)
+    name = declared or "utf-8"
     name = _LARGER.get(name.lower().replace("-", "_"), name)
     if name.lower().replace("-", "_") in _NO_ENCODINGS:
         raise ValueError(f"it declares the encoding {name!r}, which is none of a file")
@@ -75,7 +75,7 @@ def decoded(content: bytes) -> str:
     except LookupError as error:
         raise ValueError(f"it declares the encoding {name!r}, which is none") from error
     except UnicodeError as error:
-        how = "as it declares" if told else 'and it declares no other, such as encoding="GBK"'
+        how = "as it declares" if declared else 'and it declares no other, such as encoding="GBK"'
         raise ValueError(f"not in the encoding {name}, {how} ({getattr(error, 'reason', 'undefined')})") from error
 
 

@@ -85,19 +85,18 @@ def _survey_parts(
     root: Path,
     parts: Mapping[str, Sequence[Path]],
     names: Sequence[str] | None,
-    found: list[Finding],
+    findings: list[Finding],
     behind: int = 0,
 ) -> Survey:
     """Read the images of each split with their labels.
 
     Args:
         root: of the dataset, for messages.
-        parts: split → its images; each has the label that ``label_of`` says.
-        names: of the classes, in their order; None where nobody tells them.
-        found: findings to go on with.
+        parts: split → its images; each has the label ``label_of``.
+        names: of the classes, in their order; None where no file names them.
+        findings: findings so far; more are added.
         behind: numbers of keypoints behind each box.
     """
-    findings = list(found)
     finder = FileFinder()
     images = []
     labels: dict[tuple[str, Path], Path] = {}
@@ -223,12 +222,12 @@ def _number(word: str) -> float:
         return math.nan
 
 
-def _names(told: Any) -> list[str] | None:
+def _names(listed: Any) -> list[str] | None:
     """Return the class names of a list, or of a mapping from number to name."""
-    if isinstance(told, list):
-        return [str(name) for name in told]
-    if isinstance(told, Mapping):
-        numbered = {int(key): str(name) for key, name in told.items() if re.fullmatch(r"\d{1,5}", str(key), re.ASCII)}
+    if isinstance(listed, list):
+        return [str(name) for name in listed]
+    if isinstance(listed, Mapping):
+        numbered = {int(key): str(name) for key, name in listed.items() if re.fullmatch(r"\d{1,5}", str(key), re.ASCII)}
         return [numbered.get(index, f"class {index}") for index in range(max(numbered, default=-1) + 1)]
     return None
 

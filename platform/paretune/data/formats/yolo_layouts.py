@@ -19,7 +19,7 @@ NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
 _NO_LABELS = frozenset({*NAME_FILES, "predefined_classes.txt", *(f"{split}.txt" for split in SPLITS)})
 """Names of texts that are not the labels of an image."""
 _LOOKED_AT = 200
-"""Texts that are looked at to tell a folder of labels from others."""
+"""Texts that are looked at to recognise a folder of labels."""
 
 
 def data_file(root: Path) -> Path | None:
@@ -49,14 +49,14 @@ def is_yolo_folder(root: Path) -> bool:
 
 
 def _texts(folder: Path) -> bool:
-    """Whether a folder holds texts, or nothing at all: labels of another format are in other files."""
+    """Return whether a folder holds texts, or nothing at all: labels of another format are in other files."""
     if next(folder.rglob("*.txt"), None) is not None:
         return True
     return not any(path.is_file() for path in folder.rglob("*"))
 
 
 def _beside(folder: Path) -> bool:
-    """Whether a folder holds images with labels of the same name beside them."""
+    """Return whether a folder holds images with labels of the same name beside them."""
     texts = [path for path in sorted(folder.glob("*.txt"))[:_LOOKED_AT] if not no_label(path)]
     stems = {path.stem for path in folder.iterdir() if path.suffix.lower() in SUFFIXES}
     pairs = [path for path in texts if path.stem in stems]
@@ -64,13 +64,13 @@ def _beside(folder: Path) -> bool:
 
 
 def _is_label(path: Path) -> bool:
-    """Whether a text begins as a label does: with a number, or not at all."""
+    """Return whether a text begins as a label does: with a number, or not at all."""
     words = path.read_bytes()[:200].split(maxsplit=2)
     return not words or words[0].removesuffix(b".0").isdigit()
 
 
 def no_label(path: Path) -> bool:
-    """Whether a text's name says that it is not the labels of an image: class names, a list, a word to the reader."""
+    """Return whether a text's name is that of class names, a list or a readme, not of an image's labels."""
     return path.name.lower() in _NO_LABELS or path.name.lower().startswith("readme")
 
 
@@ -151,7 +151,7 @@ def _text(file: Path) -> str:
 
 
 def _names_beside(root: Path, parts: Mapping[str, Sequence[Path]], findings: list[Finding]) -> list[str] | None:
-    """Return the class names told by files at the root, among the images or the labels; all must say the same."""
+    """Return the class names in files at the root, among the images or the labels; all such files must agree."""
     holding = dict.fromkeys(path.parent for files in parts.values() for path in files)
     folders = [root, root / "labels", *holding, *dict.fromkeys(label_of(folder / "a.jpg").parent for folder in holding)]
     found = {file: names_in(file) for folder in folders for name in NAME_FILES if (file := folder / name).is_file()}
@@ -174,7 +174,7 @@ def _fields(file: Path) -> dict[str, str]:
 
 
 def _is_list(file: Path) -> bool:
-    """Whether a text lists images."""
+    """Return whether a text lists images."""
     if not file.is_file():
         return False
     lines = _text(file).splitlines()[:20]

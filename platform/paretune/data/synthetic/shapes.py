@@ -51,7 +51,7 @@ class Shapes(Dataset):
         return text
 
     def problems(self) -> list[str]:
-        """Nothing can be wrong: there are no files."""
+        """Return nothing: there are no files that could be wrong."""
         return []
 
     def open(self, cache: Path) -> Data:
@@ -77,7 +77,7 @@ class Shapes(Dataset):
         return [("train", self.train), ("val", self.val), ("test", self.test)]
 
     def _paint(self, draft: Path) -> None:
-        """Paint every split into a folder; the file with the hashes comes last and says that all is there."""
+        """Paint every split into a folder; the file with the hashes comes last and marks a complete folder."""
         from paretune.data.synthetic.scene import paint
 
         size = InputSize.parse(self.size)
@@ -137,7 +137,7 @@ class _Pictures(Split):
 
 
 def _save(file: Path, truth: Sequence[Annotations]) -> None:
-    """Write the annotations of all pictures joined; ``ends`` tells where those of each picture stop."""
+    """Write the annotations of all pictures joined; ``ends`` holds where those of each picture stop."""
     np.savez(
         file,
         boxes=np.concatenate([a.boxes for a in truth]),

@@ -53,7 +53,7 @@ def background(random: np.random.Generator, size: InputSize, difficulty: float) 
 
 
 def colour_against(random: np.random.Generator, ground: Floats) -> Floats:
-    """Return a colour (3,) that can be told from the ground (h, w, 3) it lies on."""
+    """Return a colour (3,) that differs visibly from the ground (h, w, 3) under it."""
     middle = ground[:: max(1, len(ground) // 4), :: max(1, ground.shape[1] // 4)].reshape(-1, 3)
     around = np.sort(middle, axis=0)[len(middle) // 2]  # the median: no sum whose order could matter
     colour = random.uniform(0, 255, 3).astype(np.float32)

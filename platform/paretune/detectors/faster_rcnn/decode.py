@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.types import Detections, Floats, InputSize, Thresholds
-from paretune.detectors.nms import best, nothing, suppress
+from paretune.detectors.nms import best_candidates, no_detections, suppress
 
 RATIOS = (0.5, 1.0, 2.0)
 LARGEST = math.log(1000 / 16)
@@ -25,7 +25,7 @@ PROPOSAL_IOU = 0.7
 SMALLEST = 1e-3
 """Side in pixels below which a proposal is none."""
 SMALLEST_BOX = 1e-2
-"""The same of what is found in the end."""
+"""Side in pixels below which a final box is none."""
 POOL = 7
 SAMPLES = 2
 """Points along each side of each of the 7 x 7 parts of a region."""
@@ -199,15 +199,15 @@ def _decode_image(
     scores[(regions[:, 2:] <= regions[:, :2]).any(axis=1)] = 0
     classes = scores.shape[1] - 1
     flat = np.ascontiguousarray(scores[:, 1:]).ravel()
-    chosen = best(flat, thresholds)
+    chosen = best_candidates(flat, thresholds)
     if not len(chosen):
-        return nothing()
+        return no_detections()
     at, labels = np.divmod(chosen, classes)
     moved = offsets.reshape(len(regions), classes + 1, 4)[at, labels + 1]
     boxes = np.clip(decoded(moved, regions[at], WEIGHTS), 0, np.tile(shown, 2))
     there = (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_BOX).all(axis=1)
     boxes, chosen, labels = boxes[there], chosen[there], labels[there]
     if not len(boxes):
-        return nothing()
+        return no_detections()
     kept = suppress(boxes, flat[chosen], labels, thresholds)
     return Detections(boxes[kept], flat[chosen[kept]], labels[kept])

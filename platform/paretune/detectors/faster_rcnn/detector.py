@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 import numpy as np
 
 from paretune.core.fields import Field, ValidationInfo, field_validator, model_validator
-from paretune.core.library_names import hash_problem, is_checkpoint, known_weights, missing_file
 from paretune.core.types import Annotations, Detections, Floats, InputSize, Thresholds
 from paretune.data.preprocess import IN_FLOAT, Preprocess, shown
 from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Compared, Detector, InitialNetwork, Losses
+from paretune.detectors.weight_names import hash_problem, is_checkpoint, known_weights, missing_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from paretune.detectors.faster_rcnn.network import FasterRcnnNetwork as Network
 
+WEIGHTS = ("COCO_V1",)
+"""torchvision's names of weights, which every variant has."""
 _SMALLEST = 64
 """Side in pixels; below it the coarsest level is less than a cell."""
 _OLDER = {"variant", "weights", "proposals", "least", "samples", "anchor", "head_width"}
-"""All fields of a Paretune that knew no ``transform``."""
+"""All fields of a Paretune that knew no ``transform``, by their names then."""
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -33,6 +35,7 @@ class FasterRcnn(Detector):
     """Faster R-CNN on torchvision's networks; parameters have the names and shapes of its checkpoints."""
 
     name: ClassVar[str] = "faster_rcnn"
+    renamed: ClassVar[Mapping[str, str]] = {"least": "min_proposal_score"}
     usual_lr: ClassVar[float] = 1e-3
     leaves_out_ignored: ClassVar[bool] = True
     box_losses: ClassVar[tuple[BoxLoss, ...]] = ("smooth_l1", "iou", "giou", "diou", "ciou")
@@ -53,19 +56,19 @@ class FasterRcnn(Detector):
     """SHA-256 of that file; a URL needs it."""
     transform: Literal["own", "torchvision"] = "own"
     """How a picture is brought to the input's size: own fills the input, and averages where it shrinks; torchvision
-    does what torchvision's own transform does, as far as the input has room. Unless told, torchvision where there are
+    does what torchvision's own transform does, as far as the input has room. Unless given, torchvision where there are
     weights."""
     min_size: int | None = Field(default=None, ge=32, le=4096)
-    """Shorter side of pictures, for the torchvision transform; unless told the variant's own: 320 or 800."""
+    """Shorter side of pictures, for the torchvision transform; unless given the variant's own: 320 or 800."""
     max_size: int | None = Field(default=None, ge=32, le=8192)
-    """Most that their longer side gets; unless told the variant's own: 640 or 1333."""
+    """Most that their longer side gets; unless given the variant's own: 640 or 1333."""
     norm_eps: float = Field(default=1e-5, ge=0, le=0.1)
     """Added to the variance in the backbone's norms; 0 is what torchvision has for resnet50_fpn with COCO_V1, and for
     what was trained on from it."""
     proposals: int = Field(default=100, ge=1, le=1000)
     """Regions of an image that the second network sees: fixed, so that latency is. torchvision's own are 150 for
     mobilenet_v3_large_320_fpn, 1000 for the others."""
-    least: float = Field(default=0.05, ge=0, lt=1)
+    min_proposal_score: float = Field(default=0.05, ge=0, lt=1)
     """Score below which a region is none; torchvision's own is 0 for the ResNets."""
     samples: int = Field(default=512, ge=8, le=2048)
     """Regions of an image that the second network is trained on, a quarter of them on objects."""
@@ -77,7 +80,8 @@ class FasterRcnn(Detector):
     @field_validator("weights")
     @classmethod
     def _check_weights(cls, weights: str | None, info: ValidationInfo) -> str | None:
-        return None if weights is None else known_weights(weights, f"fasterrcnn_{info.data.get('variant', '')}")
+        model = f"fasterrcnn_{info.data.get('variant', '')}"
+        return None if weights is None else known_weights(weights, model, WEIGHTS)
 
     @model_validator(mode="before")
     @classmethod
@@ -125,7 +129,7 @@ class FasterRcnn(Detector):
 
     @property
     def preprocess(self) -> Preprocess:
-        """Letterbox, RGB, torchvision's mean and scale; the rest is nought after that, or a grey that is nearly."""
+        """Letterbox, RGB, torchvision's mean and scale; the rest becomes 0, or a grey close to it."""
         if self.transform == "own":
             return Preprocess(resize="letterbox", fill=116, mean=_MEAN, std=_STD)
         shorter, longer = self._sides
@@ -167,28 +171,21 @@ class FasterRcnn(Detector):
 
     @property
     def starts_trained(self) -> bool:
-        """Tell whether weights are named."""
+        """Return whether weights are named."""
         return self.weights is not None
 
     def problems(self) -> list[str]:
-        """Tell that there is no such checkpoint; one that has to be fetched is not looked for."""
+        """Return a line for a checkpoint that does not exist; one that has to be fetched is not looked for."""
         return missing_file(self.weights)
 
-    def initial(self, num_classes: int) -> nn.Module:
-        """Build the network, with the weights that are asked for."""
-        return self._begun(num_classes).network
-
-    def begin(self, classes: Sequence[str]) -> InitialNetwork:
-        """Build the network, with the weights that are asked for."""
-        return self._begun(classes)
-
-    def _begun(self, classes: Sequence[str] | int) -> InitialNetwork:
+    def begin(self, classes: Sequence[str] | int) -> InitialNetwork:
+        """Build the network with the weights that are named."""
         network = self.build(classes if isinstance(classes, int) else len(classes))
         if self.weights is None:
             return InitialNetwork(network)
-        from paretune.detectors.pretrained_weights import ClassRows, begin_with, given
+        from paretune.detectors.pretrained_weights import ClassRows, checkpoint_of, initial_network
 
-        found = given(self.weights, self.sha256, f"fasterrcnn_{self.variant}")
+        found = checkpoint_of(self.weights, self.sha256, f"fasterrcnn_{self.variant}")
         state, notes, own = found.state, found.notes, network.state_dict()
         count = "num_batches_tracked"
         uncounted = [n for n in own if n.endswith(count) and n not in state and n.replace(count, "weight") in state]
@@ -200,7 +197,7 @@ class FasterRcnn(Detector):
             ClassRows("roi_heads.box_predictor.cls_score."),
             ClassRows("roi_heads.box_predictor.bbox_pred.", values=4),
         ]
-        return begin_with(network, replace(found, state=state, notes=notes), rows, self, classes)
+        return initial_network(network, replace(found, state=state, notes=notes), rows, self, classes)
 
     def suited(self, smallest: float, largest: float, size: InputSize) -> dict[str, tuple[Any, str]]:  # noqa: ARG002 five sizes follow
         """Return the side of the smallest anchors; weights were trained with theirs, and pictures fill the input."""
@@ -222,7 +219,7 @@ class FasterRcnn(Detector):
         return ("regions", "class", "box", "shown")
 
     def part_outputs(self, part: str) -> tuple[str, ...]:
-        """Maps that regions are pooled from, objectness and offsets of every level; logits and offsets of regions."""
+        """Return the names of maps, objectness and offsets of every level, or of the regions' logits and offsets."""
         if part == "box":
             return ("class", "box")
         maps = tuple(f"map_{level}" for level in range(self._levels - 1))
@@ -237,7 +234,7 @@ class FasterRcnn(Detector):
     def run(
         self, parts: Mapping[str, Callable[[Floats], Sequence[Floats]]], batch: Floats, size: InputSize
     ) -> tuple[Floats, ...]:
-        """First network, regions, RoIAlign, second network; of each image of the batch by itself."""
+        """Run the first network, then RoIAlign and the second network for each image of the batch by itself."""
         from paretune.detectors.faster_rcnn.decode import pooled
 
         maps = parts["core"](batch)
@@ -256,7 +253,7 @@ class FasterRcnn(Detector):
         first = self._levels - 1
         objectness, offsets = maps[first : first + self._levels], maps[first + self._levels :]
         levels = anchors(tuple(plane.shape[2:] for plane in objectness), self._sizes, size)
-        return propose(objectness, offsets, levels, self.proposals, self.least, seen)
+        return propose(objectness, offsets, levels, self.proposals, self.min_proposal_score, seen)
 
     def decode(self, raw: Sequence[Floats], size: InputSize, thresholds: Thresholds) -> list[Detections]:  # noqa: ARG002 the maps tell the size
         """Score = softmax over the classes and the background."""

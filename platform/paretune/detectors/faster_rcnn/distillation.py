@@ -44,6 +44,6 @@ def frcnn_classes(raw: Sequence[Tensor], wanted: Sequence[Tensor], temperature: 
 
 
 def _by_anchor(offsets: Tensor) -> Tensor:
-    """(B, 4·K, h, w) → (B·K·h·w, 4), in the order of the flattened objectness (B, K, h, w)."""
+    """Return offsets (B, 4·K, h, w) as (B·K·h·w, 4), in the order of the flattened objectness (B, K, h, w)."""
     batch, channels, height, width = offsets.shape
     return offsets.reshape(batch, channels // 4, 4, height, width).permute(0, 1, 3, 4, 2).reshape(-1, 4)

@@ -20,7 +20,7 @@ from paretune.core.types import Annotations, Floats, InputSize
 from paretune.data.preprocess import shown
 from paretune.detectors.base import OWN, Losses
 from paretune.detectors.faster_rcnn.decode import POOL, RATIOS, SAMPLES
-from paretune.detectors.faster_rcnn.roi_align import pooled, suits
+from paretune.detectors.faster_rcnn.roi_align import is_faster, pooled
 from paretune.detectors.losses import FOCAL_GAMMA, box_loss, is_torchs, label_loss, on_ignored, torch_loss, trained_on
 
 Propose = Callable[[Sequence[Floats], InputSize, Floats], Floats]
@@ -52,14 +52,14 @@ class FasterRcnnNetwork(nn.Module):
         return self
 
     def core(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, 3, H, W) → maps that regions are pooled from, objectness and offsets of every level."""
+        """Return maps that regions are pooled from, objectness and offsets of every level for images (B, 3, H, W)."""
         features = self.backbone(images)
         objectness, offsets = self.rpn.head(list(features.values()))
         pooled = [features[name] for name in self.roi_heads.box_roi_pool.featmap_names if name in features]
         return (*pooled, *objectness, *offsets)
 
     def box(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Pooled regions (R, C, 7, 7) → class logits (R, C + 1) and offsets (R, 4·(C + 1))."""
+        """Return class logits (R, C + 1) and offsets (R, 4·(C + 1)) for pooled regions (R, C, 7, 7)."""
         return self.roi_heads.box_predictor(self.roi_heads.box_head(features))  # type: ignore[no-any-return]
 
     def forward(
@@ -86,7 +86,7 @@ class FasterRcnnNetwork(nn.Module):
         return (regions, *views, torch.from_numpy(seen).to(images.device))
 
     def judge(self, images: Tensor, regions: Sequence[Tensor] | None) -> None:
-        """Run the first network, and the second on given regions of each image, (R, 4); hooks see what they say."""
+        """Run the first network, and the second on given regions (R, 4) of each image, for hooks on their outputs."""
         features = self.backbone(images)
         self.rpn.head(list(features.values()))
         if regions is not None:
@@ -139,7 +139,7 @@ class FasterRcnnNetwork(nn.Module):
         """Return the parts of the regions of all images, (sum of R, C, 7, 7)."""
         height, width = images.shape[2:]
         maps = [features[name] for name in self.roi_heads.box_roi_pool.featmap_names if name in features]
-        if suits(maps):
+        if is_faster(maps):
             return pooled(maps, regions, InputSize(width, height))
         parts: Tensor = self.roi_heads.box_roi_pool(features, list(regions), [(height, width)] * len(images))
         return parts
@@ -209,7 +209,7 @@ def _without_ignored(
 
 
 class Anchors(AnchorGenerator):  # type: ignore[misc]
-    """torchvision's anchors; says how many levels they have."""
+    """torchvision's anchors, with their number of levels."""
 
     def __init__(self, sizes: Sequence[Sequence[float]]) -> None:
         super().__init__(tuple(map(tuple, sizes)), (RATIOS,) * len(sizes))
@@ -236,7 +236,7 @@ class RegionNetwork(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images → maps, objectness, offsets."""
+        """Return maps, objectness and offsets for images."""
         return self.network.core(images)
 
 
@@ -248,7 +248,7 @@ class BoxNetwork(nn.Module):
         self.heads = nn.ModuleList([network.roi_heads.box_head, network.roi_heads.box_predictor])
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Pooled regions → logits, offsets."""
+        """Return logits and offsets for pooled regions."""
         head, predictor = self.heads
         return predictor(head(features))  # type: ignore[no-any-return]
 
@@ -261,7 +261,7 @@ class PruneView(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images → outputs of every predictor."""
+        """Return the outputs of every predictor for images."""
         network = self.network
         features = network.backbone(images)
         objectness, offsets = network.rpn.head(list(features.values()))

@@ -17,13 +17,13 @@ from paretune.core.types import InputSize
 from paretune.detectors.faster_rcnn.decode import POOL, level_of, weights
 
 MOST_CELLS = 10_000
-"""Of a map: products grow with them, the kernel's samples do not."""
+"""Cells of a map up to which products are faster: they grow with the cells, the kernel's samples do not."""
 AT_ONCE = 16
 """Regions whose products are made together, so that what lies between two of them stays in the cache."""
 
 
-def suits(maps: Sequence[Tensor]) -> bool:
-    """Tell whether pooling from maps (B, C, h, w) by products is the faster way."""
+def is_faster(maps: Sequence[Tensor]) -> bool:
+    """Return whether pooling from maps (B, C, h, w) by products is the faster way."""
     return all(plane.device.type == "cpu" and plane[0, 0].numel() <= MOST_CELLS for plane in maps)
 
 

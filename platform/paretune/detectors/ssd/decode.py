@@ -1,4 +1,4 @@
-"""From the raw maps of SSD to detections, in numpy: the same code behind every runtime and precision."""
+"""Decoding of SSD's raw maps into detections, in numpy, for every runtime and precision."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from paretune.core.types import Detections, Floats, InputSize, Thresholds
-from paretune.detectors.nms import best, nothing, suppress
+from paretune.detectors.nms import best_candidates, no_detections, suppress
 from paretune.detectors.ssd.default_boxes import CENTRE_WEIGHT, LARGEST, SIZE_WEIGHT
 
 
@@ -44,7 +44,7 @@ def decode(
 
 
 def _rows(maps: Floats, boxes: int) -> Floats:
-    """(K·V, h, w) → (V, h·w·K): values of each default box, cell by cell."""
+    """Return maps (K·V, h, w) as (V, h·w·K): values of each default box, cell by cell."""
     values = len(maps) // boxes
     return maps.reshape(boxes, values, -1).transpose(1, 2, 0).reshape(values, -1)
 
@@ -54,9 +54,9 @@ def _decode_image(
 ) -> Detections:
     exponentials = np.exp(logits - logits.max(axis=0))
     scores = (exponentials[1:] / exponentials.sum(axis=0)).ravel()
-    chosen = best(scores, thresholds)
+    chosen = best_candidates(scores, thresholds)
     if not len(chosen):
-        return nothing()
+        return no_detections()
     labels, at = np.divmod(chosen, len(anchors))
     limits = np.array([size.width, size.height, size.width, size.height], np.float32)
     boxes = np.clip(_corners(offsets.take(at, axis=1).T, anchors[at]), 0, limits)

@@ -6,17 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from paretune.core.fields import Field, ValidationInfo, field_validator, model_validator
-from paretune.core.library_names import hash_problem, is_checkpoint, known_weights, missing_file
 from paretune.core.types import Annotations, Detections, Floats, InputSize, Thresholds
 from paretune.data.preprocess import IN_FLOAT, SHRINKING, Preprocess
 from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Compared, Detector, InitialNetwork, Losses
 from paretune.detectors.ssd.default_boxes import Ratios, boxes_per_cell, default_boxes, even_scales
+from paretune.detectors.weight_names import hash_problem, is_checkpoint, known_weights, missing_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from paretune.detectors.ssd.network import SsdNetwork
 
+WEIGHTS = {
+    "ssd300_vgg16": ("COCO_V1", "IMAGENET1K_FEATURES"),
+    "ssdlite320_mobilenet_v3_large": ("COCO_V1", "IMAGENET1K_V1", "IMAGENET1K_V2"),
+}
+"""Variant → torchvision's names of weights for the whole network, and of those for its backbone."""
 LEVELS = 6
 _LITE_RATIOS: Ratios = ((2, 3),) * LEVELS
 _VGG_RATIOS: Ratios = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
@@ -52,7 +57,7 @@ class Ssd(Detector):
     """SHA-256 of that file; a URL needs it."""
     transform: Literal["own", "torchvision"] = "own"
     """How a picture is brought to the input's size: own averages where it shrinks, torchvision does what torchvision's
-    own transform does. Unless told, torchvision where weights are of the whole network."""
+    own transform does. Unless given, torchvision where weights are of the whole network."""
     width: float = Field(default=1.0, ge=0.1, le=2)
     """Channels of ssdlite's backbone, as a multiple."""
     smallest: float = Field(default=0.2, gt=0, lt=1)
@@ -63,7 +68,8 @@ class Ssd(Detector):
     @field_validator("weights")
     @classmethod
     def _check_weights(cls, weights: str | None, info: ValidationInfo) -> str | None:
-        return None if weights is None else known_weights(weights, info.data.get("variant", ""))
+        variant = info.data.get("variant", "")
+        return None if weights is None else known_weights(weights, variant, WEIGHTS.get(variant, ()))
 
     @model_validator(mode="before")
     @classmethod
@@ -130,7 +136,7 @@ class Ssd(Detector):
 
     @property
     def starts_trained(self) -> bool:
-        """Tell whether weights of the whole network are named."""
+        """Return whether weights of the whole network are named."""
         return self.weights is not None and not self._of_classifier
 
     @property
@@ -139,27 +145,20 @@ class Ssd(Detector):
         return InputSize.parse(320 if self._lite else 300) if self.starts_trained else None
 
     def problems(self) -> list[str]:
-        """Tell that there is no such checkpoint; one that has to be fetched is not looked for."""
+        """Return a line for a checkpoint that does not exist; one that has to be fetched is not looked for."""
         return missing_file(self.weights)
 
-    def initial(self, num_classes: int) -> nn.Module:
-        """Build the network, with the weights that are asked for."""
-        return self._begun(num_classes).network
-
-    def begin(self, classes: Sequence[str]) -> InitialNetwork:
-        """Build the network, with the weights that are asked for."""
-        return self._begun(classes)
-
-    def _begun(self, classes: Sequence[str] | int) -> InitialNetwork:
+    def begin(self, classes: Sequence[str] | int) -> InitialNetwork:
+        """Build the network with the weights that are named."""
         count = classes if isinstance(classes, int) else len(classes)
         if self.weights is None:
             return InitialNetwork(self.build(count))
         from paretune.detectors import pretrained_weights as pretrained
 
         if self._of_classifier:
-            state = pretrained.fetch("mobilenet_v3_large" if self._lite else "vgg16", self.weights)
+            state = pretrained.torchvision_weights("mobilenet_v3_large" if self._lite else "vgg16", self.weights)
             return InitialNetwork(self._built(count, state, reduced_tail=False))
-        given = pretrained.given(self.weights, self.sha256, self.variant)
+        given = pretrained.checkpoint_of(self.weights, self.sha256, self.variant)
         network = self._built(count, None, reduced_tail=True)
         if self._lite and pretrained.shapes_differ(network, given, _TAIL):  # with the backbone of a classifier
             network = self._built(count, None, reduced_tail=False)
@@ -168,7 +167,7 @@ class Ssd(Detector):
             pretrained.ClassRows(f"head.classification_head.module_list.{level}{ends}.", groups=boxes)
             for level, boxes in enumerate(boxes_per_cell(self._ratios))
         ]
-        return pretrained.begin_with(network, given, rows, self, classes)
+        return pretrained.initial_network(network, given, rows, self, classes)
 
     def suited(self, smallest: float, largest: float, size: InputSize) -> dict[str, tuple[Any, str]]:  # noqa: ARG002 shares
         """Return the sides of ssdlite's default boxes; weights of a detector were trained with theirs."""
@@ -181,7 +180,7 @@ class Ssd(Detector):
         }
 
     def raw_names(self) -> tuple[str, ...]:
-        """Per level: class logits (B, K·(C + 1), h, w), background first, and box offsets (B, K·4, h, w)."""
+        """Return names per level: class logits (B, K·(C + 1), h, w), background first; offsets (B, K·4, h, w)."""
         return tuple(f"{kind}_{level}" for level in range(LEVELS) for kind in ("class", "box"))
 
     def decode(self, raw: Sequence[Floats], size: InputSize, thresholds: Thresholds) -> list[Detections]:
@@ -195,12 +194,9 @@ class Ssd(Detector):
         self, raw: Sequence[Tensor], annotations: Sequence[Annotations], size: InputSize, losses: Losses = OWN
     ) -> dict[str, Tensor]:
         """Return the terms ``box`` and ``class``."""
-        import torch
-
         from paretune.detectors.ssd.loss import ssd_loss
 
-        anchors = torch.tensor(self.anchors([maps.shape[2:] for maps in raw[::2]], size), device=raw[0].device)
-        return ssd_loss(raw, anchors, boxes_per_cell(self._ratios), annotations, losses)
+        return ssd_loss(raw, self._anchors_of(raw, size), boxes_per_cell(self._ratios), annotations, losses)
 
     def distillation_loss(
         self,
@@ -211,13 +207,16 @@ class Ssd(Detector):
         temperature: float,
     ) -> dict[str, Tensor]:
         """Return the terms ``box``, bounded by the teacher's error, and ``class``, softened."""
-        import torch
-
         from paretune.detectors.ssd.distillation import ssd_distillation_loss
 
-        raw = shown[""]
-        anchors = torch.tensor(self.anchors([maps.shape[2:] for maps in raw[::2]], size), device=raw[0].device)
+        raw, anchors = shown[""], self._anchors_of(shown[""], size)
         return ssd_distillation_loss(raw, wanted[""], anchors, boxes_per_cell(self._ratios), annotations, temperature)
+
+    def _anchors_of(self, raw: Sequence[Tensor], size: InputSize) -> Tensor:
+        """Return the default boxes of raw maps, on their device."""
+        import torch
+
+        return torch.tensor(self.anchors([maps.shape[2:] for maps in raw[::2]], size), device=raw[0].device)
 
     def anchors(self, shapes: Sequence[Sequence[int]], size: InputSize) -> Floats:
         """Return the default boxes (N, 4) in pixels of an input, for levels of these (rows, columns)."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from paretune.core.types import Annotations
 from paretune.detectors.losses import divergence
-from paretune.detectors.ssd.loss import assign, encoded, values
+from paretune.detectors.ssd.loss import assign, class_and_box_maps, encode
 
 
 def ssd_distillation_loss(
@@ -34,12 +34,12 @@ def ssd_distillation_loss(
         annotations: of the images, boxes in pixels of the input.
         temperature: of the classes.
     """
-    (logits, offsets), (soft, good) = values(raw, boxes_per_cell), values(wanted, boxes_per_cell)
+    (logits, offsets), (soft, good) = (class_and_box_maps(maps, boxes_per_cell) for maps in (raw, wanted))
     sure = 1 - soft.softmax(-1)[..., 0]  # (B, N)
     seen = torch.maximum(sure, 1 - logits.detach().softmax(-1)[..., 0])
     classes, boxes = assign(anchors, annotations)
     objects = classes > 0
-    right = encoded(boxes[objects], anchors.expand(len(annotations), -1, -1)[objects])
+    right = encode(boxes[objects], anchors.expand(len(annotations), -1, -1)[objects])
     mine, teachers = (F.smooth_l1_loss(o[objects], right, reduction="none").sum(-1) for o in (offsets, good))
     return {
         "box": (mine * (mine > teachers)).sum() / objects.sum().clamp(min=1),

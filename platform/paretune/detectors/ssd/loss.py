@@ -41,17 +41,17 @@ def ssd_loss(
             ignore count only where they are responsible for another object.
         losses: in place of smooth L1 of the offsets and of cross-entropy, both with hard negatives but for focal.
     """
-    logits, offsets = values(raw, boxes_per_cell)
+    logits, offsets = class_and_box_maps(raw, boxes_per_cell)
     wanted_class, wanted_box = assign(anchors, annotations)
     objects = wanted_class > 0
     count = max(int(objects.sum()), 1)
     mine = anchors.expand(len(annotations), -1, -1)[objects]
     if losses.box in (None, "smooth_l1"):
-        off = F.smooth_l1_loss(offsets[objects], encoded(wanted_box[objects], mine), reduction="sum")
+        off = F.smooth_l1_loss(offsets[objects], encode(wanted_box[objects], mine), reduction="sum")
     elif is_torchs(losses.box):
-        off = torch_loss(losses.box)(offsets[objects], encoded(wanted_box[objects], mine)).sum()
+        off = torch_loss(losses.box)(offsets[objects], encode(wanted_box[objects], mine)).sum()
     else:
-        off = box_loss(losses.box, decoded(offsets[objects], mine), wanted_box[objects]).sum()
+        off = box_loss(losses.box, decode(offsets[objects], mine), wanted_box[objects]).sum()
     wrong = label_loss(losses.classes, logits.flatten(0, 1), wanted_class.flatten()).view_as(wanted_class)
     background = ~objects & ~torch.stack([on_ignored(anchors, truth) for truth in annotations])
     if losses.classes == "focal":
@@ -61,17 +61,17 @@ def ssd_loss(
     return {"box": off / count, "class": classes / count}
 
 
-def values(raw: Sequence[Tensor], boxes_per_cell: Sequence[int]) -> tuple[Tensor, Tensor]:
+def class_and_box_maps(raw: Sequence[Tensor], boxes_per_cell: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Return class logits (B, N, C + 1) and offsets (B, N, 4) of the default boxes of all levels, in float32."""
     logits, offsets = (
-        torch.cat([rows(maps, k) for maps, k in zip(raw[kind::2], boxes_per_cell, strict=True)], 1).float()
+        torch.cat([flattened(maps, k) for maps, k in zip(raw[kind::2], boxes_per_cell, strict=True)], 1).float()
         for kind in range(2)
     )
     return logits, offsets
 
 
-def rows(maps: Tensor, boxes: int) -> Tensor:
-    """(B, K·V, h, w) → (B, h·w·K, V): values of each default box, cell by cell."""
+def flattened(maps: Tensor, boxes: int) -> Tensor:
+    """Return maps (B, K·V, h, w) as (B, h·w·K, V): values of each default box, cell by cell."""
     batch, channels, height, width = maps.shape
     return maps.view(batch, boxes, channels // boxes, height * width).permute(0, 3, 1, 2).flatten(1, 2)
 
@@ -104,14 +104,14 @@ def hard_negatives(wrong: Tensor, objects: Tensor, background: Tensor) -> Tensor
     return (rank < NEGATIVES * objects.sum(1, keepdim=True)) & background
 
 
-def encoded(boxes: Tensor, anchors: Tensor) -> Tensor:
+def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
     """Return the offsets (P, 4) that turn default boxes (P, 4) into boxes (P, 4)."""
     sides, anchor_sides = boxes[:, 2:] - boxes[:, :2], anchors[:, 2:] - anchors[:, :2]
     moved = boxes[:, :2] + sides / 2 - anchors[:, :2] - anchor_sides / 2
     return torch.cat([CENTRE_WEIGHT * moved / anchor_sides, SIZE_WEIGHT * (sides / anchor_sides).log()], 1)
 
 
-def decoded(offsets: Tensor, anchors: Tensor) -> Tensor:
+def decode(offsets: Tensor, anchors: Tensor) -> Tensor:
     """Return the boxes (P, 4) that offsets (P, 4) make of default boxes (P, 4)."""
     sides = anchors[:, 2:] - anchors[:, :2]
     centres = anchors[:, :2] + sides / 2 + offsets[:, :2] / CENTRE_WEIGHT * sides

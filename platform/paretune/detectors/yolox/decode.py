@@ -1,4 +1,4 @@
-"""From the raw maps of YOLOX to detections, in numpy: the same code behind every runtime and precision."""
+"""Decoding of YOLOX's raw maps into detections, in numpy, for every runtime and precision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paretune.core.types import Detections, Floats, Thresholds
-from paretune.detectors.nms import best, nothing, suppress
+from paretune.detectors.nms import best_candidates, no_detections, suppress
 
 LARGEST = 10.0
 """Largest logarithm, up or down, of a box's side in cells: beyond any picture, and exp() stays finite."""
@@ -43,9 +43,9 @@ def _decode_image(raw: Sequence[Floats], strides: Sequence[int], thresholds: Thr
         for level, maps in enumerate(raw[2::3])
     ]
     scores = (_sigmoid(objectness[cells]) * _sigmoid(np.concatenate(logits, axis=1))).ravel()
-    chosen = best(scores, thresholds)
+    chosen = best_candidates(scores, thresholds)
     if not len(chosen):
-        return nothing()
+        return no_detections()
     labels, found = np.divmod(chosen, len(cells))
     at = cells[found]
     boxes = _corners(
@@ -67,7 +67,7 @@ def _grid(shapes: tuple[tuple[int, int], ...], strides: tuple[int, ...]) -> tupl
 
 
 def _planes(maps: Floats) -> Floats:
-    """(K, h, w) → (K, h·w)."""
+    """Return maps (K, h, w) as (K, h·w)."""
     return maps.reshape(len(maps), -1)
 
 
@@ -80,7 +80,7 @@ def _corners(boxes: Floats, grid: Floats) -> Floats:
 
 
 def _sigmoid(logits: Floats) -> Floats:
-    """1 / (1 + exp(-x)); beyond 80 float32 would overflow, or cannot tell the result from 0 or 1."""
+    """Compute 1 / (1 + exp(-x)); beyond 80 float32 would overflow, or round the result to 0 or 1."""
     return np.reciprocal(np.float32(1) + np.exp(-np.clip(logits, np.float32(-80), np.float32(80))))
 
 

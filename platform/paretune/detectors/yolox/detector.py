@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from paretune.core.errors import did_you_mean
 from paretune.core.fields import Field, model_validator
-from paretune.core.library_names import CHECKPOINTS, is_checkpoint, is_url, missing_file
 from paretune.core.types import Annotations, Detections, Floats, InputSize, Thresholds
 from paretune.data.preprocess import Preprocess
 from paretune.detectors.base import OWN, BoxLoss, ClassLoss, Compared, Detector, InitialNetwork, Losses
+from paretune.detectors.weight_names import CHECKPOINTS, is_checkpoint, is_url, missing_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -82,34 +82,27 @@ class Yolo(Detector):
         return self
 
     def problems(self) -> list[str]:
-        """Tell that there is no such checkpoint; one that has to be fetched is not looked for."""
+        """Return a line for a checkpoint that does not exist; one that has to be fetched is not looked for."""
         return missing_file(self.weights)
 
     @property
     def starts_trained(self) -> bool:
-        """Tell whether a checkpoint is named."""
+        """Return whether a checkpoint is named."""
         return self.weights is not None
 
-    def initial(self, num_classes: int) -> nn.Module:
+    def begin(self, classes: Sequence[str] | int) -> InitialNetwork:
         """Build the network, with a checkpoint's weights if one is named."""
-        return self._begun(num_classes).network
-
-    def begin(self, classes: Sequence[str]) -> InitialNetwork:
-        """Build the network, with a checkpoint's weights if one is named."""
-        return self._begun(classes)
-
-    def _begun(self, classes: Sequence[str] | int) -> InitialNetwork:
         network = self.build(classes if isinstance(classes, int) else len(classes))
         if self.weights is None:
             return InitialNetwork(network)
-        from paretune.detectors.checkpoints import checkpoint
-        from paretune.detectors.pretrained_weights import ClassRows, begin_with
+        from paretune.detectors.checkpoints import read_checkpoint
+        from paretune.detectors.pretrained_weights import ClassRows, initial_network
 
         official = self.weights == _OFFICIAL
         source = _RELEASE.format(self.variant) if official else self.weights
         digest = self.sha256 or (_HASHES.get(self.variant) if official else None)
         rows = [ClassRows("head.cls_preds.")]
-        return begin_with(network, checkpoint(source, digest), rows, self, classes, background=0)
+        return initial_network(network, read_checkpoint(source, digest), rows, self, classes, background=0)
 
     @property
     def preprocess(self) -> Preprocess:
@@ -135,7 +128,7 @@ class Yolo(Detector):
         )
 
     def raw_names(self) -> tuple[str, ...]:
-        """Per stride: box (B, 4, h, w), objectness logits (B, 1, h, w), class logits (B, C, h, w)."""
+        """Return names per stride: box (B, 4, h, w), objectness logits (B, 1, h, w), class logits (B, C, h, w)."""
         return tuple(f"{kind}_{stride}" for stride in _STRIDES for kind in ("box", "objectness", "class"))
 
     def decode(self, raw: Sequence[Floats], size: InputSize, thresholds: Thresholds) -> list[Detections]:  # noqa: ARG002 the maps tell the size

@@ -1,4 +1,4 @@
-"""The training loss of YOLOX: which cell is responsible for which box, and how wrong it is.
+"""The training loss of YOLOX: assignment of boxes to cells, and the terms of their errors.
 
 Ge et al., "YOLOX", arXiv:2107.08430, section 2.1 (SimOTA), a cheap form of Ge et al., "OTA: Optimal
 Transport Assignment for Object Detection", arXiv:2103.14259. All images, levels and boxes at once.
@@ -70,7 +70,7 @@ def yolox_loss(
         losses: in place of 1 - IoU² for boxes and binary cross-entropy for classes.
     """
     found = predictions(raw, strides)
-    boxes, labels, real = padded(trained_on(annotations), found.boxes.device)
+    boxes, labels, real = stack_annotations(trained_on(annotations), found.boxes.device)
     with torch.no_grad():
         given = assign(found, boxes, labels, real)
     count = max(len(given.image), 1)
@@ -111,7 +111,7 @@ def predictions(raw: Sequence[Tensor], strides: Sequence[int]) -> Predictions:
     return Predictions(boxes, objectness[..., 0], classes, corner + step[:, None] / 2, step)
 
 
-def padded(annotations: Sequence[Annotations], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def stack_annotations(annotations: Sequence[Annotations], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Stack the boxes of all images: (B, N, 4), labels (B, N), and which are real (B, N); N is at least 1."""
     most = max(1, *(len(entry.labels) for entry in annotations))
     boxes, labels = torch.zeros(len(annotations), most, 4), torch.zeros(len(annotations), most, dtype=torch.int64)
@@ -125,10 +125,10 @@ def padded(annotations: Sequence[Annotations], device: torch.device) -> tuple[Te
 
 
 def assign(found: Predictions, boxes: Tensor, labels: Tensor, real: Tensor) -> AssignedCells:
-    """Give every box to the few cells that already predict it best (SimOTA).
+    """Return the cells that are responsible for each box: the few that already predict it best (SimOTA).
 
-    How many: the sum of its ten best overlaps, so a box that is predicted well gets more. A cell
-    that several boxes want goes to the one it costs least.
+    Their number is the sum of the box's ten best overlaps, so a box that is predicted well gets more. A cell that
+    several boxes want goes to the one it costs least.
 
     Args:
         found: the predictions.
@@ -153,7 +153,7 @@ def assign(found: Predictions, boxes: Tensor, labels: Tensor, real: Tensor) -> A
 
 
 def _near(found: Predictions, boxes: Tensor) -> Tensor:
-    """Tell (B, N, A) which cells lie around the centre of which box."""
+    """Return (B, N, A), which cells lie around the centre of which box."""
     centre = (boxes[..., :2] + boxes[..., 2:]) / 2
     distance = (centre[:, :, None] - found.centres).abs().amax(-1)
     return distance < CENTRE_RADIUS * found.strides

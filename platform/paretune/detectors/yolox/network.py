@@ -33,7 +33,7 @@ class ConvBnAct(nn.Module):
         self.act = nn.SiLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) → (B, outputs, H / stride, W / stride)."""
+        """Return (B, outputs, H / stride, W / stride) for inputs (B, inputs, H, W)."""
         return self.act(self.bn(self.conv(x)))  # type: ignore[no-any-return]
 
 
@@ -46,7 +46,7 @@ class Separable(nn.Module):
         self.pconv = ConvBnAct(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) → (B, outputs, H / stride, W / stride)."""
+        """Return (B, outputs, H / stride, W / stride) for inputs (B, inputs, H, W)."""
         return self.pconv(self.dconv(x))  # type: ignore[no-any-return]
 
 
@@ -56,7 +56,7 @@ def _spatial(depthwise: bool) -> type[ConvBnAct | Separable]:
 
 
 class Bottleneck(nn.Module):
-    """1x1, then 3x3, added to the input where ``shortcut`` says so."""
+    """1x1, then 3x3, added to the input with ``shortcut``."""
 
     def __init__(self, channels: int, shortcut: bool, depthwise: bool) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Bottleneck(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → the same shape."""
+        """Return maps of the shape of the input (B, C, H, W)."""
         y: Tensor = self.conv2(self.conv1(x))
         return x + y if self.shortcut else y
 
@@ -82,7 +82,7 @@ class CspLayer(nn.Module):
         self.m = nn.Sequential(*(Bottleneck(hidden, shortcut, depthwise) for _ in range(count)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) → (B, outputs, H, W)."""
+        """Return (B, outputs, H, W) for inputs (B, inputs, H, W)."""
         return self.conv3(torch.cat((self.m(self.conv1(x)), self.conv2(x)), 1))  # type: ignore[no-any-return]
 
 
@@ -97,7 +97,7 @@ class PyramidPooling(nn.Module):
         self.conv2 = ConvBnAct(hidden * (len(kernels) + 1), outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) → (B, outputs, H, W)."""
+        """Return (B, outputs, H, W) for inputs (B, inputs, H, W)."""
         x = self.conv1(x)
         return self.conv2(torch.cat((x, *(pool(x) for pool in self.m)), 1))  # type: ignore[no-any-return]
 
@@ -110,7 +110,7 @@ class Focus(nn.Module):
         self.conv = ConvBnAct(12, outputs, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W), both sides even → (B, outputs, H / 2, W / 2)."""
+        """Return (B, outputs, H / 2, W / 2) for inputs (B, 3, H, W), both sides even."""
         return self.conv(torch.cat([x[..., down::2, right::2] for down, right in _PIXELS], 1))  # type: ignore[no-any-return]
 
     def simpler(self) -> nn.Module | None:
@@ -139,7 +139,7 @@ class Stem(nn.Module):
         self.conv = conv
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W), both sides even → (B, outputs, H / 2, W / 2)."""
+        """Return (B, outputs, H / 2, W / 2) for inputs (B, 3, H, W), both sides even."""
         return self.conv(x)  # type: ignore[no-any-return]
 
 
@@ -164,7 +164,7 @@ class Darknet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 3, H, W) → maps of strides 8, 16 and 32."""
+        """Return maps of strides 8, 16 and 32 for inputs (B, 3, H, W)."""
         p3 = self.dark3(self.dark2(self.stem(x)))
         p4 = self.dark4(p3)
         return p3, p4, self.dark5(p4)
@@ -188,7 +188,7 @@ class Pyramid(nn.Module):
         self.C3_n4 = CspLayer(2 * p4, p5, count, False, depthwise)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 3, H, W) → features of strides 8, 16 and 32."""
+        """Return features of strides 8, 16 and 32 for inputs (B, 3, H, W)."""
         p3, p4, p5 = self.backbone(x)
         lateral5 = self.lateral_conv0(p5)
         lateral4 = self.reduce_conv1(self.C3_p4(torch.cat((_enlarged(lateral5, p4), p4), 1)))
@@ -228,7 +228,7 @@ class Head(nn.Module):
             nn.init.constant_(conv_out.bias, math.log(PRIOR / (1 - PRIOR)))
 
     def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Features of three levels → box (B, 4, h, w), objectness (B, 1, h, w), class logits (B, C, h, w) of each."""
+        """Return box (B, 4, h, w), objectness (B, 1, h, w) and class logits (B, C, h, w) of each of three levels."""
         maps: list[Tensor] = []
         for level, feature in enumerate(features):
             x = self.stems[level](feature)
@@ -255,5 +255,5 @@ class YoloxNetwork(nn.Module):
         self.head = Head(base, num_classes, depthwise)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images (B, 3, H, W), both sides even → per stride 8, 16, 32: box, objectness, class maps."""
+        """Return box, objectness and class maps of images (B, 3, H, W), sides even, for strides 8, 16 and 32."""
         return self.head(self.backbone(images))  # type: ignore[no-any-return]

@@ -256,7 +256,7 @@ def summarised(
         network=_medians(runs, "network", mode),
         mode=mode,
         baseline=baseline,
-        tolerance=TOLERANCE[target.device],
+        tolerance=TOLERANCE.get(target.device, TOLERANCE["cpu"]),
         steady=all(one.steady for one in rounds),
         elsewhere=shares([batch.elsewhere for _, batch in flat]),
         facts=tuple({**surroundings, **facts} for facts in rounds[0].facts),

@@ -63,7 +63,7 @@ class Duet:
     @property
     def doubts(self) -> list[str]:
         """Return why the ratio is not known well enough; empty if it is."""
-        narrow = NARROW[self.latency.target.device]
+        narrow = NARROW.get(self.latency.target.device, NARROW["cpu"])
         if self.ratio.half <= narrow:
             return []
         limits = f"{self.ratio.low:.3g} to {self.ratio.high:.3g} times the reference's latency"

@@ -288,7 +288,7 @@ def unsettled(repetitions: Sequence[Rows], target: Target) -> bool:
 
 def _doubts(spread: tuple[float, float], interval: MedianInterval | str, target: Target) -> list[str]:
     """Return why a median is not known well enough; empty if it is."""
-    (low, high), narrow, doubts = spread, NARROW[target.device], []
+    (low, high), narrow, doubts = spread, NARROW.get(target.device, NARROW["cpu"]), []
     if not isinstance(interval, str) and interval.half > narrow:
         limits = f"{interval.low:.3g} to {interval.high:.3g} ms"
         doubts.append(f"the median is known to ±{interval.half:.1%} ({limits}), ±{narrow:.0%} is wanted")

@@ -122,7 +122,7 @@ def _pruned(found: Diagnosis, candidate: AdvisedArtefact) -> Advice | None:
     if _has(recipe, "prune"):
         return None
     after = _network(found, lambda work: work.scaled(flops=PRUNED, weights=PRUNED, maps=PRUNED**0.5))
-    first = [{"prune": {"ratio": PRUNED, "of": "flops", "round_to": 8}}, FINETUNE]
+    first = [{"prune": {"ratio": PRUNED, "budget": "flops", "round_to": 8}}, FINETUNE]
     bound = found.by_bound["compute"] + found.by_bound["memory"]
     why = f"{bound / found.network_ms:.0%} of the network's time is spent on computing and moving"
     return Advice("prune", why, _gain(found, after), "accuracy, minutes of fine-tuning", _with(recipe, first=first))

@@ -32,7 +32,10 @@ CASES = [
     pytest.param(Yolo(width=0.25), InputSize(96, 64), id="yolo", marks=pytest.mark.slow),
     pytest.param(Ssd(width=0.5), InputSize(128, 96), id="ssdlite", marks=pytest.mark.slow),
     pytest.param(
-        FasterRcnn(proposals=30, head_width=64, least=0.0), InputSize(128, 96), id="frcnn", marks=pytest.mark.slow
+        FasterRcnn(proposals=30, head_width=64, min_proposal_score=0.0),
+        InputSize(128, 96),
+        id="frcnn",
+        marks=pytest.mark.slow,
     ),
     pytest.param(Ssd(variant="ssd300_vgg16"), InputSize(300, 300), id="ssd300", marks=pytest.mark.full),
 ]

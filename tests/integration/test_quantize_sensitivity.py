@@ -149,7 +149,7 @@ def test_files_for_tensorrt_are_compared_as_it_adds_up_and_others_as_this_cpu_do
     real = float_layers.open_session
 
     def opened(file: Path, threads: int, *, exact: bool = False) -> object:
-        if file.name.endswith(".alone.onnx"):
+        if file.name.endswith(".single.onnx"):
             seen.append(exact)
         return real(file, threads, exact=exact)
 

@@ -329,7 +329,13 @@ def test_a_teacher_may_be_wider_and_orders_carry_it(tmp_path: Path) -> None:
     plain = TrainingJob(detector, shapes, tmp_path / "cache", SQUARE, settings, tmp_path / "plain")
     distill = Distill(teacher=str(tmp_path / "teacher"))
     told = TrainingJob(
-        detector, shapes, tmp_path / "cache", SQUARE, settings, tmp_path / "taught", how=TrainingExtras(distill=distill)
+        detector,
+        shapes,
+        tmp_path / "cache",
+        SQUARE,
+        settings,
+        tmp_path / "taught",
+        extras=TrainingExtras(distill=distill),
     )
     assert plain.key.rpartition("-")[2] != told.key.rpartition("-")[2]
     lines: list[str] = []

@@ -18,7 +18,7 @@ from paretune.networks.network_files import count
 from tests_support_compression import context, model, with_channels_at_zero, with_different_biases
 
 LITE, VGG = Ssd(width=0.5), Ssd(variant="ssd300_vgg16")
-SMALL = FasterRcnn(proposals=20, samples=32, head_width=64, least=0.0)
+SMALL = FasterRcnn(proposals=20, samples=32, head_width=64, min_proposal_score=0.0)
 ALL = (*IMPORTANCES, *SENSITIVITIES)
 SHAPE = {LITE: InputSize(96, 64), VGG: InputSize(300, 300), SMALL: InputSize(128, 96)}
 TRUTH = [Annotations(np.array([[10, 12, 60, 50]], np.float32), np.array([k]), np.zeros(1, bool)) for k in (0, 1)]

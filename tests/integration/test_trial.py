@@ -24,8 +24,8 @@ from paretune.runtimes.predictor import Predictor
 from paretune.storage.trial_record import Record
 from paretune.workflows import trial
 from paretune.workflows.recipe_source import read_source
-from paretune.workflows.trial import Instruments
 from paretune.workflows.trial_context import TrialContext
+from paretune.workflows.trial_stages import Instruments
 from tests_support_compression import MixedDetector, model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -36,7 +36,7 @@ JOB = {
     "input_size": "64x48",
     "space": "none.yaml",
     "training": {"threads": 1},
-    "measuring": {"energy": 0},
+    "measuring": {"energy_seconds": 0},
 }
 
 
@@ -125,7 +125,7 @@ def test_an_image_goes_through_the_artefact_once(
 
 def test_what_an_inference_takes_is_told_or_why_it_is_not(context: TrialContext) -> None:
     record = ran(context, runtime="eager")
-    assert record.reasons["energy_mj_image"] == "it is not taken: measuring.energy is 0"
+    assert record.reasons["energy_mj_image"] == "it is not taken: measuring.energy_seconds is 0"
     assert record.facts["energy"].startswith("unavailable:")
     asked = []
 
@@ -134,7 +134,7 @@ def test_what_an_inference_takes_is_told_or_why_it_is_not(context: TrialContext)
         why = {"energy_mj_image_net": "idle power is not known"}
         return Energy("rapl", mj_image=12.5, notes=("contended: others",), reasons=why)
 
-    job = Job.model_validate(JOB | {"measuring": {"energy": 8}})
+    job = Job.model_validate(JOB | {"measuring": {"energy_seconds": 8}})
     measuring = Instruments(duet=no_latency, energy=taken)
     record = ran(dataclasses.replace(context, job=job), measuring, runtime="eager")
     assert asked == [(context.trial_folder(2) / "artefact", job.target, 8)]

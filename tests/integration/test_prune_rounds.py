@@ -103,7 +103,7 @@ def test_pruned_in_rounds_is_dense_with_channels_at_zero(
     of: str, scope: str, tuned: list[Model], tmp_path: Path
 ) -> None:
     dense = model()
-    step = Prune.model_validate({"ratio": 0.6, "rounds": 3, "of": of, "scope": scope, "round_to": 2})
+    step = Prune.model_validate({"ratio": 0.6, "rounds": 3, "budget": of, "scope": scope, "round_to": 2})
     pruned = step.apply(dense, context(tmp_path))
     reference, removed = with_channels_at_zero(dense.network, pruned.network)
     assert removed > 0

@@ -1,0 +1,101 @@
+"""The stages of a trial after its artefact is built: evaluation, latency, energy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from paretune.core.baselines import EAGER
+from paretune.profiling.energy.measure import Energy, energy, unavailable
+from paretune.profiling.latency.duet import Duet, measure_duet
+from paretune.profiling.latency.shared_images import measuring_images
+from paretune.storage.artefact import Artefact
+from paretune.system.device_lock import shared_device
+from paretune.workflows.build_artefact import BuildResult, build
+from paretune.workflows.trial_context import TrialContext, protocol_of
+
+if TYPE_CHECKING:
+    from paretune.evaluation import Accuracy
+    from paretune.evaluation.baseline_difference import AccuracyDifference
+    from paretune.verification.parity import Parity
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """The functions that build and measure a trial's artefact; tests replace them."""
+
+    build: Callable[..., BuildResult] = build
+    duet: Callable[..., Duet] = measure_duet
+    energy: Callable[..., Energy] = energy
+    clock: Callable[[], float] = time.monotonic
+    """Seconds since any moment."""
+
+
+@dataclass
+class Stopwatch:
+    """Stopwatch of a trial's stages."""
+
+    clock: Callable[[], float]
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Stage → seconds."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the seconds of the block to those of a stage."""
+        start = self.clock()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0) + self.clock() - start, 3)
+
+
+def evaluate(
+    context: TrialContext, number: int, built: BuildResult
+) -> tuple[Parity, Accuracy, AccuracyDifference, list[str]]:
+    """Evaluate the artefact on its runtime over ``val``, after checking it against the network it was made from.
+
+    Returns:
+        Parity, accuracy, difference to the eager baseline, and a note for each limit of boxes that was reached.
+    """
+    from paretune.evaluation.accuracy import detect
+    from paretune.evaluation.baseline_difference import DETECTIONS, evaluate_beside
+    from paretune.evaluation.results_explanations import most_kept
+    from paretune.runtimes.predictor import load_predictor
+    from paretune.verification.parity import verify
+
+    target, val = context.job.target, context.data.splits["val"]
+    with shared_device(target.device):
+        predictor = load_predictor(built.artefact.folder, target)
+        detections = detect(predictor, val)
+        parity = verify(predictor, built.network, val, changed=built.changed, found=detections)
+        before, kept = context.trial_folder(EAGER) / DETECTIONS, built.artefact.thresholds
+        notes = most_kept(detections, kept.detections, [val.annotations(index) for index in range(len(val))])
+        return parity, *evaluate_beside(detections, val, before, first=number == EAGER, limit=kept.limit), notes
+
+
+def measure(
+    context: TrialContext, number: int, artefact: Artefact, instruments: Instruments = Instruments()
+) -> tuple[Duet, int]:
+    """Measure the artefact in a duet with the sweep's reference, alone on the target, and keep the raw samples.
+
+    Returns:
+        The duet, and the trial whose artefact is the reference: the artefact's own if there is none yet.
+    """
+    images = measuring_images(context.data.splits["val"])
+    reference = context.reference(number)
+    beside = None if reference is None else context.folder / str(reference.artefact)
+    protocol = protocol_of(context.job.measuring)
+    duet = instruments.duet(artefact.folder, beside, images, context.job.target, protocol)
+    duet.save_samples(context.trial_folder(number) / "samples.npz")
+    return duet, number if reference is None else reference.number
+
+
+def measure_energy(context: TrialContext, artefact: Artefact, instruments: Instruments) -> Energy:
+    """Measure the energy of an inference of the artefact, if the job asks for it."""
+    if not (seconds := context.job.measuring.energy_seconds):
+        return unavailable("it is not taken: measuring.energy_seconds is 0")
+    images = measuring_images(context.data.splits["val"])
+    return instruments.energy(artefact.folder, images, context.job.target, seconds=seconds)
