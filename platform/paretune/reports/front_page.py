@@ -16,7 +16,7 @@ from paretune.core.metrics import UNKNOWN, Metric, change_in, in_order
 from paretune.core.recipe_text import recipe_line
 from paretune.reports.front_plot import PlotRange, PlottedTrial, draw, frame_of, svg
 from paretune.reports.terminal import COLUMNS, doubts, marks, outcome_words
-from paretune.search.pareto_front import Objective, point_of
+from paretune.search.pareto_front import Objective, keeps_all, point_of
 from paretune.storage.trial_record import Record
 
 MOST_FAILED = 20
@@ -81,7 +81,7 @@ class FrontView:
     def _mark(self, record: Record, x: float, y: float) -> PlottedTrial:
         m = record.metrics
         chosen = record.number in {point["trial"] for point in self.front["front"]}
-        fit = all(violation <= 0 for violation in self.violations.get(record.number, {}).values())
+        fit = keeps_all(self.violations.get(record.number, {}))
         kind = "front" if chosen else ("other" if fit else "unfit")
         if record.number < len(BASELINES):
             kind = BASELINES[record.number]
