@@ -25,7 +25,7 @@ from paretune.results.front_summary import front_of
 from paretune.results.sweep_folder import Sweep, find_sweep
 from paretune.storage.trial_record import Record, read_records, write_record
 from paretune.workflows import compare_front as finalists
-from paretune.workflows import front_comparison, sweep
+from paretune.workflows import sweep
 from paretune.workflows.advise import write_advice
 from paretune.workflows.baseline import first_recipes
 from paretune.workflows.sweep_reporter import write_front
@@ -218,7 +218,7 @@ def test_what_was_advised_is_measured_once_more_with_the_front(
     for number, raw in enumerate((recipe(), recipe(runtime="onnxruntime"), recipe(runtime="openvino"))):
         slow = {"latency_ms": 9.0 if number == 2 else 1.0}  # not on the front
         write_record(place.folder, made(number, raw, metrics=slow))
-    found = front_comparison.finalists_of(place)
+    found = finalists.finalists_of(place)
     assert found.artefacts == {n: f"trials/{n:04d}/artefact" for n in (0, 1, 2)}
     assert found.pairs == [(2, 0)]
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from paretune.cli.main import main
+from paretune.compression import STEPS
 from paretune.compression.prune.step import Prune
 from paretune.config.job import Job
 from paretune.config.plan import Plan, read_plan
@@ -171,6 +172,12 @@ def test_a_sweep_of_before_goes_on_and_repeats_no_recipe(place: Path, capsys: An
     run_trials(Sweep(sweep.runs, sweep.name), Quiet(again), share=2, tuner=tune)
     assert len(ran) == len(set(ran)) == 4
     assert capsys.readouterr().err == ""  # nobody can change what was written then
+
+
+def test_a_row_that_is_no_record_hinders_no_space(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(STEPS.rows, "odd", "collections:Counter")
+    assert list(read_plan(Path("job.yaml")).space.parameters) == ["prune.of"]
+    assert present_names({"steps": [{"odd": {"of": 1}}]}) == {"steps": [{"odd": {"of": 1}}]}
 
 
 def test_python_and_artefacts_may_use_the_older_name() -> None:

@@ -126,7 +126,8 @@ def _renamed_paths() -> dict[str, str]:
     for table in (STEPS, RUNTIMES):
         for name in table.names:
             with suppress(UserError):  # its library is not installed
-                found |= {f"{name}.{old}": f"{name}.{new}" for old, new in table.load(name).renamed.items()}
+                renamed = getattr(table.load(name), "renamed", {})  # another package's row may be no Spec
+                found |= {f"{name}.{old}": f"{name}.{new}" for old, new in renamed.items()}
     return found
 
 

@@ -114,7 +114,7 @@ def _renamed(plugin: Any, table: Registry[Any]) -> Any:
         return plugin
     ((name, fields),) = plugin.items()
     try:
-        renamed = table.load(name).renamed
+        renamed = getattr(table.load(name), "renamed", {})
     except UserError:  # it is not installed here
         renamed = {}
     return {name: {renamed.get(field, field): value for field, value in (fields or {}).items()}}

@@ -15,7 +15,7 @@ from paretune.core.recipe_text import recipe_line
 from paretune.reports.front_plot import STYLES, PlotRange, PlottedTrial, draw_front, frame_of, svg_values
 from paretune.reports.front_table import advice_table, doubts, front_table
 from paretune.reports.html import render
-from paretune.search.pareto_front import Objective, point_of
+from paretune.search.pareto_front import Objective, keeps_all, point_of
 from paretune.storage.trial_record import Record
 
 MOST_FAILED = 20
@@ -80,7 +80,7 @@ class FrontView:
     def _mark(self, record: Record, x: float, y: float) -> PlottedTrial:
         m = record.metrics
         chosen = record.number in {point["trial"] for point in self.front["front"]}
-        fit = all(violation <= 0 for violation in self.violations.get(record.number, {}).values())
+        fit = keeps_all(self.violations.get(record.number, {}))
         kind = "front" if chosen else ("other" if fit else "unfit")
         if record.origin == "baseline":
             kind = base_name(record.number)

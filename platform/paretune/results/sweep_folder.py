@@ -33,6 +33,7 @@ from paretune.core.errors import UserError
 from paretune.core.hints import command
 from paretune.core.yaml_document import read_yaml
 from paretune.results.advice_outcomes import AdvicePrediction
+from paretune.search.pareto_front import keeps_all
 from paretune.search.space import Space
 from paretune.storage.atomic_files import new_folder, write_text
 from paretune.storage.trial_record import Record, read_record, read_records, record_file, recorded_trials
@@ -157,7 +158,7 @@ class Sweep:
 
     def feasible(self, record: Record) -> bool:
         """Return whether a record keeps every constraint."""
-        return all(violation <= 0 for violation in self.violations(record).values())
+        return keeps_all(self.violations(record))
 
     @property
     def bounds(self) -> dict[str, MetricBounds]:

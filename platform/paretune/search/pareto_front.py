@@ -91,6 +91,11 @@ def no_hypervolume(objectives: Sequence[Objective], baseline: Mapping[str, float
     return None
 
 
+def keeps_all(violations: Mapping[str, float]) -> bool:
+    """Return whether every constraint is kept, given by how much each is broken: 0 or less is kept."""
+    return all(violation <= 0 for violation in violations.values())
+
+
 @dataclass(frozen=True)
 class FrontRules:
     """Rules by which the points of a sweep's front are chosen."""

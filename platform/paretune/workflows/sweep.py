@@ -17,12 +17,11 @@ from paretune.results.front_summary import comparison_of
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_record import Record, forget_record, read_record, read_records
 from paretune.workflows.baseline import baseline_failure, first_recipes, look_at_data, take_baseline, train_baseline
-from paretune.workflows.compare_front import compare_front
-from paretune.workflows.front_comparison import MeasureFront, compare, context_of
+from paretune.workflows.compare_front import MeasureFront, compare_at_end, compare_front
 from paretune.workflows.machine_check import refuse_impossible, with_runtime_checked
 from paretune.workflows.sweep_reporter import SweepReporter
 from paretune.workflows.trial import not_run, run
-from paretune.workflows.trial_context import TrialContext
+from paretune.workflows.trial_context import TrialContext, context_of
 
 Tuner = Callable[..., None]
 """Runs trials, called as ``tune_trials.run_trials`` is."""
@@ -82,11 +81,11 @@ def run_sweep(
                     run_trials(sweep, reporter, share=cores, tuner=tuner)
                 if len(read_records(sweep.folder)) < sweep.job.search.trials and not sweep.exhausted:
                     return SweepResult(finished=False, records=tuple(read_records(sweep.folder)))
-                compare(sweep, reporter, address, measure)
+                compare_at_end(sweep, reporter, address, measure)
                 sweep.mark_finished()
                 shutil.rmtree(sweep.folder / "tune", ignore_errors=True)  # Tune's own files; nobody reads them
             elif "reason" in (comparison_of(sweep) or {}):
-                compare(sweep, reporter, address, measure)
+                compare_at_end(sweep, reporter, address, measure)
             reporter.finished()
         except KeyboardInterrupt:
             return SweepResult(finished=False, records=tuple(read_records(sweep.folder)))

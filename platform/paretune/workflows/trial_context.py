@@ -15,6 +15,7 @@ from paretune.core.target import Target
 from paretune.core.types import Data, Thresholds
 from paretune.detectors.base import Detector
 from paretune.profiling.latency.samples import MeasurementProtocol
+from paretune.results.sweep_folder import Sweep
 from paretune.search.latency_scale import on_one_scale
 from paretune.storage.trial_record import Record, read_record, read_records, trial_folder
 from paretune.training.settings import Training
@@ -56,6 +57,11 @@ class TrialContext:
         """
         found = (read_record(self.folder, baseline) for baseline in (ONNXRUNTIME, EAGER) if baseline < number)
         return next((record for record in found if record is not None and record.artefact is not None), None)
+
+
+def context_of(sweep: Sweep) -> TrialContext:
+    """Open and return what the trials of a sweep share."""
+    return TrialContext(sweep.job, sweep.job.dataset.open(sweep.cache), sweep.folder, sweep.baseline)
 
 
 def step_context(
