@@ -33,8 +33,7 @@ from paretune.results.confirmation import (
 from paretune.results.front_summary import comparison_of, front_of, records_of
 from paretune.results.sweep_folder import Sweep
 from paretune.workflows.accuracy_change import DECIDES, Reference
-from paretune.workflows.compare_front import FrontComparison, compare_front
-from paretune.workflows.front_comparison import context_of
+from paretune.workflows.compare_front import FrontComparison, compare_front, context_of
 from paretune.workflows.optimize import ACCURACY, OptimizationOptions, optimize
 from paretune.workflows.recipe_source import RecipeImages, read_source
 
