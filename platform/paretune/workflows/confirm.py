@@ -33,9 +33,10 @@ from paretune.results.confirmation import (
 from paretune.results.front_summary import comparison_of, front_of, records_of
 from paretune.results.sweep_folder import Sweep
 from paretune.workflows.accuracy_change import DECIDES, Reference
-from paretune.workflows.compare_front import FrontComparison, compare_front, context_of
+from paretune.workflows.compare_front import FrontComparison, compare_front
 from paretune.workflows.optimize import ACCURACY, OptimizationOptions, optimize
 from paretune.workflows.recipe_source import RecipeImages, read_source
+from paretune.workflows.trial_context import context_of
 
 EASE = 0.05
 """Step by which a pruning ratio is lowered."""
