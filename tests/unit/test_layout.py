@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from paretune.core.target import Target
 from tests_support import ROOT
 
 PACKAGE = ROOT / "platform" / "paretune"
@@ -41,6 +43,25 @@ def test_files_stay_short():
     lines = {str(path.relative_to(PACKAGE)): path.read_text().count("\n") for path in PACKAGE.rglob("*.py")}
     assert ORCHESTRATORS.keys() <= lines.keys()
     assert {name: count for name, count in lines.items() if count > ORCHESTRATORS.get(name, MOST)} == {}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "paretune.compression.base:Step",
+        "paretune.data.base:Dataset",
+        "paretune.detectors.base:Detector",
+        "paretune.profiling.gpu:GPUProfiler",
+        "paretune.runtimes.base:Runtime",
+        "paretune.runtimes.predictor:load_predictor",
+        "paretune.target:Target",
+    ],
+)
+def test_public_import_paths_stay(place):
+    module, _, name = place.partition(":")
+    found = getattr(importlib.import_module(module), name)
+    assert found.__name__ == name
+    assert Target is importlib.import_module("paretune.target").Target
 
 
 @pytest.mark.parametrize(
