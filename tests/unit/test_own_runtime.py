@@ -26,7 +26,9 @@ from paretune.core.target import Target
 from paretune.detectors import DETECTORS
 from paretune.networks.network_files import save_network
 from paretune.runtimes import RUNTIMES
+from paretune.runtimes.base import NetworkRunner, Runtime
 from paretune.runtimes.predictor import device_of, load_predictor
+from paretune.storage.artefact import Artefact
 from paretune.workflows.build_artefact import InitialArtefactNetwork, build
 from tests_support import ROOT, with_locks_of_its_own
 from tests_support_compression import SIZE, MixedDetector, context, model, outputs
@@ -169,3 +171,19 @@ def test_zeros_of_earlier_steps_are_known_after_a_reload() -> None:
 def test_a_new_layer_class_without_a_row_is_named(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"layer 'same.2' is now a Tanh, .* has to implement .*Replacement"):
         Replacing().apply(model(), context(tmp_path))
+
+
+class Unfinished(Runtime):
+    """A runtime that names its format and nothing more."""
+
+    name = "unfinished"
+    accepts = "torch"
+
+    def load(self, artefact: Artefact, target: Target) -> NetworkRunner:
+        raise NotImplementedError
+
+
+def test_a_runtime_that_lacks_members_is_told_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RUNTIMES.rows, "unfinished", f"{__name__}:Unfinished")
+    with pytest.raises(ValidationError, match="is not complete: write devices, libraries"):
+        Recipe.model_validate({"steps": [], "runtime": "unfinished"})

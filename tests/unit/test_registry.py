@@ -55,6 +55,18 @@ def test_a_row_that_leads_nowhere_is_told_in_one_line(row, said, installed):
     assert "\n" not in str(raised.value)
 
 
+def test_a_row_of_another_package_that_leads_nowhere_hinders_no_other(installed):
+    from collections import Counter, OrderedDict
+
+    table = installed(broken="collection:OrderedDict", ordered="collections:OrderedDict")
+    assert table.loadable() == [Counter, OrderedDict]
+
+
+def test_a_row_of_ours_that_leads_nowhere_is_told():
+    with pytest.raises(UserError, match="step 'broken' cannot be loaded"):
+        registry.Registry("step", {"broken": "collection:OrderedDict"}).loadable()
+
+
 def test_a_name_that_is_in_no_table_is_told_with_those_that_are(installed):
     with pytest.raises(UserError, match=r"unknown step 'countd' \(did you mean 'counted'\?\); known: counted, ordered"):
         installed(ordered="collections:OrderedDict").load("countd")

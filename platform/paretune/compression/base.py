@@ -155,7 +155,7 @@ def conversions(now: Format, wanted: Format) -> list[Step]:
     Raises:
         ValueError: no steps lead there.
     """
-    steps = [STEPS.load(name) for name in STEPS.names] if now != wanted else []
+    steps = STEPS.loadable() if now != wanted else []
     paths: dict[Format, list[Step]] = {now: []}
     for _ in steps:
         for step in steps:

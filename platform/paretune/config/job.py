@@ -99,8 +99,8 @@ class Measuring(Spec):
         "energy": "energy_seconds",
     }
 
-    repetitions: int = Field(default=3, ge=1, le=100)
-    """Fresh processes of each trial, each beside one of the reference."""
+    repetitions: int = Field(default=3, ge=2, le=100)
+    """Fresh processes of each trial, each beside one of the reference; an interval needs two."""
     max_extra_repetitions: int = Field(default=3, ge=0, le=100)
     """Most further processes of each trial, started until the latency is known to 3 % (GPU: 1 %)."""
     seconds: float = Field(default=0.4, gt=0, le=60)

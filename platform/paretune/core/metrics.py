@@ -1,8 +1,8 @@
 """The metrics of a trial, a row each: objectives, constraints, tables, pages and logs follow this table.
 
-A new metric is a row here and a producer that puts its value into a trial's metrics. A package of one's own adds a row
-through the entry point group ``paretune.metric``: ``name = "module:ROW"``, where ``ROW`` is a `Metric` whose ``value``
-computes it from a trial's other metrics and facts.
+A new metric is a row here, with a ``value`` that computes it from a trial's other metrics and facts, or without one and
+with a producer that puts it into a trial's metrics. A package of one's own adds a row through the entry point group
+``paretune.metric``: ``name = "module:ROW"``, where ``ROW`` is a `Metric` of that name with a ``value``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Metric:
     constraint_only: bool = False
     """Whether it may be constrained, but is no objective."""
     value: Callable[[Mapping[str, float], Mapping[str, Any]], float | None] | None = None
-    """Function of a trial's metrics and facts that computes it, for rows of other packages; None: a trial measures it.
+    """Function of a trial's metrics and facts that computes it, needed in other packages; None: a trial measures it.
 
     Latencies are those at the end of the trial: the sweep's scale may move them a little later.
     """
@@ -188,13 +188,13 @@ def in_order(names: Iterable[str]) -> list[Metric]:
 
 
 def computed(metrics: Mapping[str, float], facts: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
-    """Compute the metrics of other packages from the metrics and facts of a complete trial.
+    """Compute the metrics that have a function from the metrics and facts of a complete trial.
 
     Returns:
         Metric → value; metric → why it is not known.
     """
     values, reasons = dict[str, float](), dict[str, str]()
-    for name in OTHERS.names:
+    for name in [*(name for name, row in METRICS.items() if row.value is not None), *OTHERS.names]:
         try:
             row = metric_of(name)
             value = None if row.value is None else row.value(metrics, facts)

@@ -80,5 +80,9 @@ class Model:
         return replace(self, notes=(*self.notes, *notes))
 
     def unchanged(self, reason: str) -> Model:
-        """Return the model marked as not changed by the current step, with the reason as its last note."""
+        """Return the model marked as not changed by the current step, with the reason as its last note.
+
+        Args:
+            reason: begins with the step's name and "changed nothing", such as "prune changed nothing: …".
+        """
         return replace(self.noted(reason), changed=False)

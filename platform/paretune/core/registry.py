@@ -55,3 +55,18 @@ class Registry(Generic[T]):
         except (AttributeError, ImportError) as error:  # no such class in it, or no such module
             raise UserError(f"{self.kind} {name!r} cannot be loaded: {error}") from error
         return found
+
+    def loadable(self) -> list[type[T]]:
+        """Import and return the classes of all rows, by name; those of other packages only where they can be loaded.
+
+        Raises:
+            UserError: a row of this package cannot be loaded.
+        """
+        found = []
+        for name in self.names:
+            try:
+                found.append(self.load(name))
+            except UserError:
+                if name in self._rows:
+                    raise
+        return found

@@ -64,7 +64,7 @@ def gpu_name() -> str:
 
 def _packages() -> list[str]:
     """Return the packages whose versions decide how fast a network runs, sorted."""
-    runtimes = [RUNTIMES.load(name) for name in RUNTIMES.names]
+    runtimes = RUNTIMES.loadable()
     return sorted({*LIBRARIES, *(name for runtime in runtimes for name in runtime.packages or runtime.libraries)})
 
 

@@ -116,6 +116,11 @@ class Runtime(Spec, ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     """Packages of pip whose versions are recorded with measurements; ``libraries`` if empty."""
 
+    @classmethod
+    def unwritten(cls) -> list[str]:
+        """Return the members that are missing, also those without a default."""
+        return [*super().unwritten(), *(name for name in ("accepts", "devices", "libraries") if not hasattr(cls, name))]
+
     @property
     def own_device(self) -> Device:
         """Return the device that its fields require; the CPU if it runs on several."""
