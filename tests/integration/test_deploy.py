@@ -100,7 +100,7 @@ def test_what_is_missing_is_told_in_one_line(
         ("sweep", "job.yaml"): "this needs pydantic: not installed here (pip install pydantic)",
         ("train", "job.yaml"): "this needs pydantic",
         ("check", "job.yaml"): "this needs pydantic",
-        ("evaluate", artefact): "this needs pydantic",
+        ("evaluate", artefact): "which needs onnxruntime: not installed here",
         ("data", "check", tmp_path): "this needs pydantic",
         ("plugins",): "this needs pydantic",
         ("front", "quickstart"): "this needs pydantic",
@@ -110,6 +110,9 @@ def test_what_is_missing_is_told_in_one_line(
         assert (done.returncode, done.stdout) == (2, ""), words
         assert line in done.stderr
         assert len(done.stderr.splitlines()) == 1
+    done = run_alone(alone(tmp_path / "there", "numpy", "cv2", "onnxruntime"), "evaluate", artefact)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "this needs pydantic" in done.stderr
     done = run_alone(no_opencv, "predict", artefact, picture)
     assert done.returncode == 2
     assert done.stderr.endswith("opencv-python-headless: not installed here (pip install opencv-python-headless)\n")

@@ -68,6 +68,12 @@ def test_steps_are_told_apart(step, expected):
     assert display.recipe_line(recipe(160, {step.name: step.tree()})) == f"160 {expected} → onnxruntime"
 
 
+def test_a_step_of_another_package_is_told_with_its_fields():
+    lines = [display.recipe_line(recipe(160, {"clip": {"percentile": share, "by": "layer"}})) for share in (0.9, 0.99)]
+    assert lines == [f"160 clip, percentile {share}, by layer → onnxruntime" for share in (0.9, 0.99)]
+    assert display.recipe_line(recipe(160, {"bare": {}})) == "160 bare → onnxruntime"
+
+
 @pytest.mark.parametrize("name", RUNTIMES.names)
 def test_every_setting_of_a_runtime_is_told(name):
     runtime = RUNTIMES.load(name)

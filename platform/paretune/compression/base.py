@@ -155,7 +155,7 @@ def conversions(now: Format, wanted: Format) -> list[Step]:
     Raises:
         ValueError: no steps lead there.
     """
-    steps = STEPS.loadable() if now != wanted else []
+    steps = [step for step in STEPS.loadable() if issubclass(step, Step)] if now != wanted else []
     paths: dict[Format, list[Step]] = {now: []}
     for _ in steps:
         for step in steps:

@@ -44,6 +44,14 @@ def _step_words(name: str, fields: Any) -> str:
             tool = fields.get("tool", "onnxruntime")
             guarded = "" if fields.get("max_drop") is None else " guarded"
             said = f"{scheme}{'' if tool == 'onnxruntime' else f' {tool}'}{guarded}"
-        case _:
+        case "recalibrate" | "export", _:
             said = name
+        case _:  # of another package
+            words = (f"{field.replace('_', ' ')} {_value(value)}" for field, value in (fields or {}).items())
+            said = ", ".join([name, *words]) if fields else name
     return said
+
+
+def _value(value: Any) -> str:
+    """Return a field's value, a number without needless digits."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
