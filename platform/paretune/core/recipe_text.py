@@ -44,7 +44,7 @@ def _step_words(name: str, fields: Any) -> str:
             tool = fields.get("tool", "onnxruntime")
             guarded = "" if fields.get("max_drop") is None else " guarded"
             said = f"{scheme}{'' if tool == 'onnxruntime' else f' {tool}'}{guarded}"
-        case "recalibrate" | "export", _:
+        case "prune" | "finetune" | "factorize" | "sparsify" | "cluster" | "quantize" | "recalibrate" | "export", _:
             said = name
         case _:  # of another package
             words = (f"{field.replace('_', ' ')} {_value(value)}" for field, value in (fields or {}).items())
