@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import tarfile
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from paretune.core.target import Target
 from paretune.runtimes.predictor import load_predictor
 from tests_support import ROOT
 
-ARCHIVE = ROOT / "tests" / "data" / "sweep_of_0.1.0.tar.gz"
+ARCHIVE = ROOT / "tests" / "data" / "sweep_of_0.1.0.zip"
 """Two baselines and one trial on the built-in dataset, whole as a sweep leaves them."""
 RUNTIMES = ("eager", "onnxruntime", "onnxruntime")
 
@@ -21,8 +21,8 @@ RUNTIMES = ("eager", "onnxruntime", "onnxruntime")
 @pytest.fixture(scope="module")
 def before(place_in: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     place = place_in(tmp_path_factory.mktemp("before"))
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(place.folder, filter="data")
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        archive.extractall(place.folder)
     return place
 
 

@@ -77,6 +77,8 @@ def test_a_file_cut_anywhere_is_refused_or_lacks_its_last_rows(read, text, data)
 @given(text=st.text(alphabet=st.sampled_from('"ID,=\n\r 0123.;()n/a\0\ufeffx'), max_size=200), head=st.booleans())
 @example(text="", head=True)
 @example(text='"0","', head=True)
+@example(text="0\n", head=True)
+@example(text="0,1,2,3,4,5,6,7,8\n", head=True)
 def test_anything_is_read_or_refused(text: str, head: bool) -> None:
     start = '"ID","Kernel Name","a__b","Rule Name","Rule Type","Rule Description","Estimated Speedup"\n' if head else ""
     for read in (launches, rules):

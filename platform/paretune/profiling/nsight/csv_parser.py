@@ -58,13 +58,14 @@ def launches(raw: str) -> tuple[KernelLaunch, ...]:
     """Return the launches on a page ``raw``.
 
     Raises:
-        NsightCsvError: there is no header, or the text is cut off.
+        NsightCsvError: there is no header, the text is cut off, or a row has not one cell for each column.
     """
     rows = _rows(raw)
     units = next((row for row in rows if not row["ID"]), {})
-    return tuple(
-        KernelLaunch(int(row["ID"]), row["Kernel Name"], _metrics(row, units)) for row in rows if row["ID"].isdecimal()
-    )
+    found = [row for row in rows if row["ID"].isdecimal()]
+    if uneven := next((row for row in found if None in row or None in row.values()), None):
+        raise NsightCsvError(f"the file is damaged: the row of ID {uneven['ID']} has not one cell for each column")
+    return tuple(KernelLaunch(int(row["ID"]), row["Kernel Name"], _metrics(row, units)) for row in found)
 
 
 def rules(details: str) -> tuple[NsightRule, ...]:
@@ -80,7 +81,7 @@ def rules(details: str) -> tuple[NsightRule, ...]:
             row["Rule Type"],
             row["Rule Description"],
             _number(row["Estimated Speedup"]),
-            row["Estimated Speedup Type"],
+            row.get("Estimated Speedup Type") or "",
         )
         for row in _rows(details)
         if row["ID"].isdecimal() and row.get("Estimated Speedup") is not None and row["Rule Name"]
