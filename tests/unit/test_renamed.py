@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -190,3 +192,16 @@ def test_python_and_artefacts_may_use_the_older_name() -> None:
     job = {"dataset": "shapes", "detector": "yolo", "space": "none.yaml", "measuring": {"energy": 3}}
     with pytest.raises(ValueError, match="need 5 s at least"):
         Job.model_validate(job)
+
+
+def test_a_class_that_no_other_process_can_import_is_pickled_whole() -> None:
+    """As Ray sends it to its workers: a dataset that somebody has written in a notebook."""
+    from ray import cloudpickle
+
+    class Mine(Prune):
+        name: ClassVar[str] = "mine"
+
+    sent = cloudpickle.dumps(Mine(ratio=0.2))
+    code = f"import pickle; print(pickle.loads({sent!r}).ratio)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0.2\n"

@@ -54,25 +54,8 @@ class Spec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _with_present_names(cls, given: Any) -> Any:
-        """Return the fields by their present names.
-
-        Raises:
-            ValidationError: a field is given by both of its names.
-        """
-        old = [name for name in cls.renamed if isinstance(given, Mapping) and name in given]
-        if not old:
-            return given
-        wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {
-            (name,): (f"this is the older name of {cls.renamed[name]}: give one of them", given[name])
-            for name in old
-            if cls.renamed[name] in given
-        }
-        if wrong:
-            raise misplaced(cls.__name__, wrong)
-        if (seen := _older_names.get()) is not None:
-            owner = cls.name or cls.__name__.lower()
-            seen.update({f"{owner}.{name}": f"{owner}.{cls.renamed[name]}" for name in old})
-        return {cls.renamed.get(name, name): value for name, value in given.items()}
+        """Return the fields by their present names."""
+        return _present_names(cls, given)  # a function of its own: this one is pickled with all that it refers to
 
     @classmethod
     def unwritten(cls) -> list[str]:
@@ -86,6 +69,28 @@ class Spec(BaseModel):
     def named(self) -> dict[str, Any]:
         """Return a plug-in as it is written: ``{name: {fields}}``."""
         return {self.name: self.tree()}
+
+
+def _present_names(cls: type[Spec], given: Any) -> Any:
+    """Return the fields of a record by their present names, and note the older ones.
+
+    Raises:
+        ValidationError: a field is given by both of its names.
+    """
+    old = [name for name in cls.renamed if isinstance(given, Mapping) and name in given]
+    if not old:
+        return given
+    wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {
+        (name,): (f"this is the older name of {cls.renamed[name]}: give one of them", given[name])
+        for name in old
+        if cls.renamed[name] in given
+    }
+    if wrong:
+        raise misplaced(cls.__name__, wrong)
+    if (seen := _older_names.get()) is not None:
+        owner = cls.name or cls.__name__.lower()
+        seen.update({f"{owner}.{name}": f"{owner}.{cls.renamed[name]}" for name in old})
+    return {cls.renamed.get(name, name): value for name, value in given.items()}
 
 
 def parse_plugin(value: Any, registry: Registry[S]) -> S:
