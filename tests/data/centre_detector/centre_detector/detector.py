@@ -29,7 +29,7 @@ class Centre(Detector):
 
     name: ClassVar[str] = "centre"
     usual_lr: ClassVar[float] = 4e-3
-    features_from: ClassVar[tuple[str, ...]] = ("trunk",)
+    distill_features: ClassVar[tuple[str, ...]] = ("trunk",)
 
     width: int = Field(default=32, ge=8, le=256, multiple_of=8)
     """Channels of the trunk."""
