@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from paretune.config.job import Job
 from paretune.core.spec import flat
+from paretune.results.sweep_folder import Sweep
 from paretune.search.pareto_front import FrontRules, Objective, front_object
 from paretune.storage.trial_record import Record, write_record
 
@@ -192,3 +195,14 @@ def compared(
         "no_test": "the data has no split test",
         "ended": 1_790_001_000.0,
     }
+
+
+def finished_sweep(runs: Path, job: Mapping[str, Any]) -> Sweep:
+    """A finished sweep called demo with the invented records, made as a new one is."""
+    made = Sweep(runs, "demo")
+    made.folder.mkdir()
+    facts = {"paretune": "0", "name": "demo", "created": 5.0, "job": Job.model_validate(job).tree(), "promises": []}
+    (made.folder / "sweep.json").write_text(json.dumps(facts))
+    write_sweep(made.folder, fake_records())
+    made.mark_finished()
+    return made

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from paretune.cli.main import main
-from paretune.config.job import Job
 from paretune.core.errors import UserError
 from paretune.results.confirmation import read_confirmation
 from paretune.results.confirmation_text import confirmation_text
 from paretune.results.sweep_folder import Sweep
 from paretune.workflows.confirm import ConfirmationTools, confirm, confirmation_request, cut_of, settle_cut
-from tests_support_records import comparison, fake_records, prune, recipe, write_sweep
+from tests_support_records import comparison, fake_records, finished_sweep, prune, recipe
 
 JOB = {
     "dataset": {"shapes": {"train": 8, "val": 4, "size": "64x48"}},
@@ -31,13 +30,8 @@ JOB = {
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
     """A finished sweep of fourteen trials."""
-    made = Sweep(tmp_path, "demo")
-    made.folder.mkdir()
-    facts = {"paretune": "0", "name": "demo", "created": 5.0, "job": Job.model_validate(JOB).tree(), "promises": []}
-    (made.folder / "sweep.json").write_text(json.dumps(facts))
-    write_sweep(made.folder, fake_records())
+    made = finished_sweep(tmp_path, JOB)
     made.comparison.write_text(json.dumps(comparison()))
-    made.mark_finished()
     return made
 
 

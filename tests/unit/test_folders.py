@@ -16,7 +16,7 @@ from paretune.core.errors import UserError
 from paretune.results import sweep_folder as folders
 from paretune.results.sweep_folder import MetricBounds, Sweep, change_search, find_sweep
 from paretune.storage.trial_record import forget_record, read_record, read_records, write_record
-from tests_support_records import fake_records, write_sweep
+from tests_support_records import finished_sweep
 
 JOB = {
     "dataset": {"shapes": {"train": 8, "val": 4, "size": "64x48"}},
@@ -30,13 +30,8 @@ JOB = {
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
     """A finished sweep of fourteen trials, whose space was used up."""
-    made = Sweep(tmp_path, "demo")
-    made.folder.mkdir()
-    facts = {"paretune": "0", "name": "demo", "created": 5.0, "job": Job.model_validate(JOB).tree(), "promises": []}
-    (made.folder / "sweep.json").write_text(json.dumps(facts))
-    write_sweep(made.folder, fake_records())
+    made = finished_sweep(tmp_path, JOB)
     made.mark_exhausted()
-    made.mark_finished()
     return made
 
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss, sigmoid_focal_loss
 
-from paretune.core.errors import did_you_mean
+from paretune.core.errors import did_you_mean, one_line
 from paretune.core.types import Annotations
 
 _OVERLAPS = {"giou": generalized_box_iou_loss, "diou": distance_box_iou_loss, "ciou": complete_box_iou_loss}
@@ -72,7 +72,7 @@ def loss_unsupported_reason(kind: str, compared: str) -> str | None:
             return f"torch.nn.{kind} gives no loss of each of the {compared}"
         right, near, far = (value.detach() for value in values)
     except Exception as error:  # noqa: BLE001 - a class of torch.nn may raise anything
-        return f"torch.nn.{kind} cannot compare {compared}: {' '.join(str(error).split())}"
+        return f"torch.nn.{kind} cannot compare {compared}: {one_line(error)}"
     if not bool(((right >= 0) & (right < near) & (near < far)).all()):
         return f"torch.nn.{kind} is not smallest, and at least 0, where {compared} are right"
     return None

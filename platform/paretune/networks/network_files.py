@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from paretune.core.errors import UserError
+from paretune.core.errors import UserError, one_line
 from paretune.core.types import InputSize
 from paretune.detectors.base import Detector
 from paretune.networks.layer_kinds import kind_of
@@ -88,7 +88,7 @@ def load_network(detector: Detector, num_classes: int, folder: Path) -> nn.Modul
         _resize_lone(network, saved, weights)
         network.load_state_dict(weights, strict=True, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        said = " ".join(str(error).split())[:_TOLD]
+        said = one_line(error)[:_TOLD]
         raise UserError(f"{path}: not a network of detector {detector.named()}: {said}") from error
     for parameter in network.parameters():
         if parameter.is_floating_point():

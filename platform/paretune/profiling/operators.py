@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from paretune.core.errors import FailureReason
+from paretune.core.errors import FailureReason, one_line
 from paretune.core.target import Target
 from paretune.core.types import Image
 from paretune.profiling.latency.samples import MeasurementProtocol, Mode, SampleBatch, milliseconds
@@ -201,7 +201,7 @@ def count(
             except RuntimeError as error:
                 if attempts:
                     break
-                reason = " ".join(str(error).split())
+                reason = one_line(error)
                 return reason if isinstance(error, NotImplementedError) else FailureReason(reason)
             elsewhere, wall = shares([batch.elsewhere]), milliseconds(batch.rows, "network", "wall")
             found = OperatorTimes(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune import __version__
-from paretune.core.errors import UserError, needed, not_installed
+from paretune.core.errors import UserError, needed, not_installed, one_line
 from paretune.core.fields import PydanticCustomError, ValidationError
 from paretune.core.registry import Registry
 from paretune.core.spec import parse_plugin
@@ -79,7 +79,7 @@ def load_predictor(folder: Path, target: Target) -> Predictor:
     except Exception as error:  # every library raises its own errors
         here = [(name, getattr(sys.modules.get(name), "__version__", "")) for name in runtime.libraries]
         versions = "".join(f" ({name} {version})" for name, version in here if version)
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(f"{folder}: {runtime.name} does not run it here{versions}: {reason}") from error
     return Predictor(artefact, detector, core)
 
@@ -131,7 +131,7 @@ def _opened(folder: Path) -> tuple[Artefact, Detector, Runtime]:
     try:
         Preprocess.parse(artefact.preprocessing or detector.preprocess.tree())
     except (AttributeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         problem = f"{folder / MANIFEST}: preprocesses images as this Paretune, {__version__}, does not"
         raise UserError(f"{problem} (a newer one made it): {reason}") from error
     return artefact, detector, runtime

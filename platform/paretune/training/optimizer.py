@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from paretune.core.errors import UserError, did_you_mean
+from paretune.core.errors import UserError, did_you_mean, one_line
 
 
 class OptimizerFields(Protocol):
@@ -62,7 +62,7 @@ def make_optimizer(network: nn.Module, settings: OptimizerFields) -> torch.optim
     try:
         optimizer: torch.optim.Optimizer = cls(groups, lr=settings.lr, **options)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{settings.optimizer} cannot train this network: {' '.join(str(error).split())}") from error
+        raise UserError(f"{settings.optimizer} cannot train this network: {one_line(error)}") from error
     return optimizer
 
 
@@ -86,7 +86,7 @@ def optimizer_unsupported_reason(settings: OptimizerFields) -> str | None:
     except UserError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - a class of torch.optim may raise anything
-        return f"cannot train a network: {' '.join(str(error).split())}"
+        return f"cannot train a network: {one_line(error)}"
     return None
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from paretune.config.recipe import Recipe
-from paretune.core.baselines import BASELINES
-from paretune.core.errors import UserError
+from paretune.core.baselines import BASELINES, EAGER
+from paretune.core.errors import UserError, one_line
 from paretune.core.metrics import CHANGED, change_in
 from paretune.core.recipe_text import recipe_line
 from paretune.core.spec import fingerprint
@@ -211,10 +211,10 @@ def tools_of(sweep: Sweep, asked: ConfirmationRequest, progress: Progress) -> Co
     source = read_source(sweep.baseline)
     images = RecipeImages(job.dataset, sweep.cache, job.training)
     artefacts = {record.number: record.artefact for record in records_of(sweep) if record.artefact is not None}
-    if 0 not in artefacts:
+    if EAGER not in artefacts:
         raise UserError(f"sweep {sweep.name!r}: trial 0, the eager baseline, has no artefact to compare with")
     reference = Reference(
-        lambda: ("the eager baseline", _loaded(sweep.folder / artefacts[0], sweep)),
+        lambda: ("the eager baseline", _loaded(sweep.folder / artefacts[EAGER], sweep)),
         sweep.folder / FOLDER / "eager",
         job.thresholds.thresholds.limit,
     )
@@ -227,15 +227,15 @@ def tools_of(sweep: Sweep, asked: ConfirmationRequest, progress: Progress) -> Co
         return lost_in(folder, asked.metric)
 
     def compare(made: Mapping[int, str]) -> dict[str, Any]:
-        bench = context_of(Sweep(sweep.runs.resolve(), sweep.name))
+        context = context_of(Sweep(sweep.runs.resolve(), sweep.name))
         baselines = {number: artefacts[number] for number in range(len(BASELINES)) if number in artefacts}
         inside = {number: f"../{folder}" for number, folder in {**baselines, **made}.items()}
         finalists = FrontComparison(inside, reference=max(baselines), seen=())
-        (place := bench.folder / FOLDER).mkdir(exist_ok=True)
+        (place := context.folder / FOLDER).mkdir(exist_ok=True)
         try:
-            return compare_front(replace(bench, folder=place), finalists)
+            return compare_front(replace(context, folder=place), finalists)
         except (RuntimeError, UserError) as error:  # the artefacts and their losses stay; the next run measures again
-            return {"reason": " ".join(str(error).split()), "trials": {}}
+            return {"reason": one_line(error), "trials": {}}
 
     return ConfirmationTools(repeat, compare)
 

@@ -13,6 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from paretune.core.errors import one_line
 from paretune.core.target import Target
 from paretune.profiling.latency.shared_images import mapped_images
 from paretune.profiling.latency.worker_client import LOADER
@@ -38,7 +39,7 @@ def main(words: list[str] | None = None) -> int:
         run_in_range(predictor, mapped_images(given.images)[0][0])
     except Exception as error:  # noqa: BLE001 - whatever a runtime raises becomes one line
         traceback.print_exc()
-        print(f"paretune: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        print(f"paretune: {type(error).__name__}: {one_line(error)}", file=sys.stderr, flush=True)
         return 1
     return 0
 

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from paretune.core.errors import one_line
 from paretune.core.target import Target
 from paretune.profiling.latency.worker_client import LOADER
 from paretune.profiling.nsight.csv_parser import NsightCsvError, errors, launches, rules
@@ -141,7 +142,7 @@ def look_at(
             with exclusive_device(target.device), scratch() as folder:
                 looks.append(_look(artefact, images, Path(folder), limit, loader))
         except Exception as error:  # noqa: BLE001 - a failure here must not lose the measurements before it
-            looks.append(NsightResult(reason=f"{type(error).__name__}: {' '.join(str(error).split())}"))
+            looks.append(NsightResult(reason=f"{type(error).__name__}: {one_line(error)}"))
     return NsightResults(tuple(looks), version())
 
 
@@ -199,7 +200,7 @@ def _look(artefact: Path, images: Path, folder: Path, limit: float, loader: str)
     try:
         seen, proposals = launches(files["raw.csv"]), rules(files["details.csv"])
     except NsightCsvError as error:
-        return NsightResult(reason=f"{' '.join(str(error).split())}; see log.txt", files=files)
+        return NsightResult(reason=f"{one_line(error)}; see log.txt", files=files)
     kernels = by_name(seen)
     if not kernels:
         counters = f"every counter is n/a ({DURATION[0]} among them): {PERMISSION}"
