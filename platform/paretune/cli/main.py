@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         optimize,
         predict,
         profile,
+        store,
         sweep,
         train,
     )
@@ -73,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"paretune {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for module in (check, sweep, train, optimize, evaluate, profile, advise, predict, front, confirm, cluster, data):
+    modules = (check, sweep, train, optimize, evaluate, profile, advise, predict, front, confirm, store, cluster, data)
+    for module in modules:
         module.add(verbs)
     return parser

@@ -22,6 +22,8 @@ from paretune.storage.atomic_files import _CHUNK, sha256
 MANIFEST = "artefact.json"
 STRUCTURE = "structure.json"
 """File that marks a folder of a torch network: the widths of its layers, beside their weights."""
+WEIGHTS = "weights.safetensors"
+"""File of the weights of a torch network."""
 NETWORK = "network"
 """Folder in an artefact's folder: the float network that further steps start from."""
 VERSION = 2

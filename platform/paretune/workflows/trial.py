@@ -14,11 +14,15 @@ from paretune.config.recipe import Recipe
 from paretune.core.errors import UnfitRuntimeError, UserError
 from paretune.core.metrics import computed
 from paretune.data.left_out import record_of
-from paretune.storage.trial_record import KEPT, RUNTIME_UNAVAILABLE, Record, write_record
-from paretune.workflows.build_artefact import TRAINED, BuildResult, InitialArtefactNetwork, kept_of
+from paretune.storage.trial_events import EventLog
+from paretune.storage.trial_record import KEPT, RUNTIME_UNAVAILABLE, STAGES, Record, write_record
+from paretune.workflows.build_artefact import TRAINED, BuildResult, kept_of
 from paretune.workflows.recipe_source import RecipeImages
+from paretune.workflows.stages import Decision, Stages, TrialStopped, go_on
+from paretune.workflows.step_chain import InitialArtefactNetwork
+from paretune.workflows.structure_first import structure_first
 from paretune.workflows.trial_context import TrialContext, step_context, with_threads
-from paretune.workflows.trial_stages import Instruments, Stopwatch, evaluate, measure, measure_energy
+from paretune.workflows.trial_stages import Instruments, evaluate, measure, measure_energy
 
 
 def run(
@@ -29,6 +33,7 @@ def run(
     origin: str,
     progress: Callable[[str], None] = lambda _: None,
     instruments: Instruments = Instruments(),  # noqa: B008 - frozen
+    decide: Decision = go_on,
 ) -> Record:
     """Build, evaluate and measure one recipe, and write its record, whether or not that succeeds.
 
@@ -39,26 +44,29 @@ def run(
         origin: source of the recipe, as ``Record.origin`` describes it.
         progress: called with a line for each stage and epoch.
         instruments: functions that build and measure.
+        decide: asked after each stage and epoch whether the trial goes on.
 
     Returns:
-        The record; its ``state`` is "failed", and ``failure`` the reason, if anything went wrong.
+        The record; its ``state`` is "failed", and ``failure`` the reason, if anything went wrong, and "stopped" if the
+        trial was ended early.
     """
-    started, stages = time.time(), Stopwatch(instruments.clock)
+    started, folder = time.time(), context.trial_folder(number)
+    stages = Stages(instruments.clock, EventLog(folder), decide)
     identity = (number, recipe.tree(), recipe.params(), origin)
-    folder = context.trial_folder(number)
     try:
-        result = _carry_out(context, number, recipe, stages, progress, instruments)
+        result = _carry_out(context, number, recipe, stages, progress, instruments, first=origin != "sampled")
+    except TrialStopped as stopped:
+        reason, stage = str(stopped), stages.done[-1]["stage"]
+        stages.ended("stopped", reason)
+        facts = {STAGES: stages.done}
+        record = Record.stopped(
+            *identity, reason, stage=stage, metrics=stages.metrics, facts=facts, started=started, seconds=stages.seconds
+        )
     except Exception as error:  # noqa: BLE001 - a trial may fail in any way, and the sweep goes on
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = kept_of(folder)
-        hint = f"\nwhat was made until then is kept, for `paretune optimize` to go on from: {kept}\n" if kept else ""
-        (folder / "failure.txt").write_text(traceback.format_exc() + hint)
-        kind = "UserError" if isinstance(error, UserError) else type(error).__name__
-        failure = f"{kind}: {error}".strip()
-        facts: dict[str, Any] = {RUNTIME_UNAVAILABLE: True} if isinstance(error, UnfitRuntimeError) else {}
-        facts |= {KEPT: str(kept.relative_to(context.folder))} if kept else {}
-        record = Record.failed(*identity, failure, started=started, seconds=stages.seconds, facts=facts)
+        record = _failed(context, identity, error, stages, started)
+        stages.ended("failed", record.failure or "")
     else:
+        result["facts"] |= {STAGES: stages.done}
         record = context.scaled(Record.complete(*identity, started=started, seconds=stages.seconds, **result))
         values, reasons = computed(record.metrics, record.facts)
         record = replace(record, metrics={**values, **record.metrics}, reasons={**record.reasons, **reasons})
@@ -68,19 +76,44 @@ def run(
     return record
 
 
+def _failed(
+    context: TrialContext,
+    identity: tuple[int, Mapping[str, Any], Mapping[str, Any], str],
+    error: Exception,
+    stages: Stages,
+    started: float,
+) -> Record:
+    """Write the traceback of the error that is being handled, and return the record of the failed trial."""
+    folder = context.trial_folder(identity[0])
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = kept_of(folder)
+    hint = f"\nwhat was made until then is kept, for `paretune optimize` to go on from: {kept}\n" if kept else ""
+    (folder / "failure.txt").write_text(traceback.format_exc() + hint)
+    kind = "UserError" if isinstance(error, UserError) else type(error).__name__
+    facts: dict[str, Any] = {RUNTIME_UNAVAILABLE: True} if isinstance(error, UnfitRuntimeError) else {}
+    facts |= {KEPT: str(kept.relative_to(context.folder))} if kept else {}
+    facts[STAGES] = stages.done
+    failure = f"{kind}: {error}".strip()
+    return Record.failed(*identity, failure, started=started, seconds=stages.seconds, facts=facts)
+
+
 def _carry_out(
     context: TrialContext,
     number: int,
     recipe: Recipe,
-    stages: Stopwatch,
+    stages: Stages,
     progress: Callable[[str], None],
     instruments: Instruments,
+    *,
+    first: bool,
 ) -> dict[str, Any]:
-    """Return the fields of a complete trial's record."""
-    built = _build(context, number, recipe, stages, progress, instruments)
+    """Return the fields of a complete trial's record; ``first`` trials are not measured before they are trained."""
+    built = _build(context, number, recipe, stages, progress, instruments, first=first)
     with stages.stage("evaluate"):
         progress("evaluating")
         parity, accuracy, change, limit_notes = evaluate(context, number, built)
+    stages.known("evaluate", {name: value for name, value in accuracy.metrics().items() if value is not None})
+    stages.decide_after("evaluate")
     with stages.stage("measure"):
         progress("measuring")
         duet, reference = measure(context, number, built.artefact, instruments)
@@ -112,9 +145,11 @@ def _build(
     context: TrialContext,
     number: int,
     recipe: Recipe,
-    stages: Stopwatch,
+    stages: Stages,
     progress: Callable[[str], None],
     instruments: Instruments,
+    *,
+    first: bool,
 ) -> BuildResult:
     """Take the baseline through the recipe's steps and write the artefact."""
     job = context.job
@@ -132,9 +167,11 @@ def _build(
         thresholds=job.thresholds.thresholds,
         workdir=workdir,
     )
-    tools = replace(tools, seed=job.search.seed, progress=progress)
-    start, keep = InitialArtefactNetwork(context.baseline), folder / TRAINED
-    return instruments.build(start, recipe, tools, folder / "artefact", stages.stage, idle=False, keep=keep)
+    tools = replace(tools, seed=job.search.seed, progress=progress, epoch_done=stages.epoch)
+    start, keep, store = InitialArtefactNetwork(context.baseline), folder / TRAINED, context.stage_store(progress)
+    if not first and job.search.cheap_first:
+        structure_first(context, number, recipe, tools, stages, store, instruments)
+    return instruments.build(start, recipe, tools, folder / "artefact", stages, idle=False, keep=keep, store=store)
 
 
 def not_run(folder: Path, proposal: Mapping[str, Any], why: str) -> Record:
