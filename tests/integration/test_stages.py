@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -224,3 +225,45 @@ def test_the_store_is_where_the_job_says(context: TrialContext, tmp_path: Path) 
     job = Job.model_validate({**JOB, "store": {"url": str(tmp_path / "elsewhere")}})
     ran(dataclasses.replace(context, job=job), 2, steps=TRAINED)
     assert [stage.facts["step"] for stage in StageStore(str(tmp_path / "elsewhere")).entries()]
+
+
+def test_a_training_without_memory_is_tried_once_more_with_half_of_the_batch(
+    context: TrialContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    original = Finetune._apply
+
+    def greedy(self: Any, before: Any, tools: Any) -> Any:
+        batches.append(tools.training.batch_size)
+        if tools.training.batch_size > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(self, before, tools)
+
+    monkeypatch.setattr(Finetune, "_apply", greedy)
+    context = dataclasses.replace(context, job=Job.model_validate({**JOB, "training": {"threads": 1, "batch_size": 8}}))
+    record = ran(context, 2, steps=TRAINED)
+    assert record.state == "complete", record.failure
+    assert batches == [8, 4]
+    assert any("batches of 4" in note for note in record.notes)
+    context = dataclasses.replace(
+        context, job=Job.model_validate({**JOB, "training": {"threads": 1, "batch_size": 32}})
+    )
+    assert str(ran(context, 3, steps=TRAINED).failure).startswith("OutOfMemoryError")
+    assert batches[2:] == [32, 16]
+
+
+def test_a_full_disk_pauses_a_trial(context: TrialContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[Any] = []
+    original = Finetune._apply
+
+    def full_at_first(self: Any, before: Any, tools: Any) -> Any:
+        if not waits:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(self, before, tools)
+
+    monkeypatch.setattr(Finetune, "_apply", full_at_first)
+    monkeypatch.setattr(trial, "wait_for_space", lambda folder, _: waits.append(folder))
+    record = ran(context, 2, steps=TRAINED)
+    assert record.state == "complete", record.failure
+    assert waits == [context.folder]
+    assert not (context.trial_folder(2) / "failure.txt").exists()

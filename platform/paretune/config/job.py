@@ -81,6 +81,9 @@ class Search(Spec):
     """Row that decides which running trials are stopped early."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler and of everything random in a trial."""
+    stage_hours: float = Field(default=12.0, ge=0)
+    """Hours that one stage of a trial may take, such as its training; a stage that takes longer hangs, and fails the
+    trial. 0 is no limit."""
     cheap_first: bool = True
     """Whether the network of a drawn recipe that trains is built and timed before its training, and the trial stopped
     if it is too slow for the constraints, or slower than a version that is as accurate as any so far."""

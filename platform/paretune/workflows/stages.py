@@ -36,6 +36,15 @@ class TrialStopped(Exception):  # noqa: N818 - nothing went wrong
     """Raised inside a trial that is to end early: it then frees what it holds and writes its record."""
 
 
+@dataclass(frozen=True)
+class OpenStage:
+    """A stage that runs."""
+
+    name: str
+    started: float
+    """Reading of the trial's clock at its start."""
+
+
 @dataclass
 class Stages:
     """The stages of one trial so far."""
@@ -51,7 +60,12 @@ class Stages:
     """Metrics known so far."""
     done: list[dict[str, Any]] = field(default_factory=list)
     """Finished stages in their order: name, key, seconds, CPU seconds, whether the result was reused."""
-    _current: list[str] = field(default_factory=list)
+    _open: list[OpenStage] = field(default_factory=list)
+
+    @property
+    def current(self) -> OpenStage | None:
+        """Return the innermost stage that runs; None between stages."""
+        return self._open[-1] if self._open else None
 
     @contextmanager
     def stage(self, name: str, key: str | None = None) -> Iterator[None]:
@@ -64,11 +78,11 @@ class Stages:
         """
         self._event("begin", name, key=key)
         start, cpu = self.clock(), _cpu_seconds()
-        self._current.append(name)
+        self._open.append(OpenStage(name, start))
         try:
             yield
         finally:
-            self._current.pop()
+            self._open.pop()
             seconds = round(self.clock() - start, 3)
             self.seconds[name] = round(self.seconds.get(name, 0) + seconds, 3)
             self.done.append(_entry(name, key, seconds, round(_cpu_seconds() - cpu, 3)))
@@ -98,7 +112,7 @@ class Stages:
         Raises:
             TrialStopped: the trial is to end after this epoch.
         """
-        stage = self._current[-1] if self._current else "train"
+        stage = self.current.name if self.current is not None else "train"
         self._event("epoch", stage, epoch=number, epochs=epochs, metrics=metrics)
         self._ask(PartialResult(stage, {**self.metrics, **metrics}, number))
 

@@ -20,8 +20,9 @@ from paretune.workflows.baseline import baseline_failure, first_recipes, look_at
 from paretune.workflows.compare_front import MeasureFront, compare_at_end, compare_front
 from paretune.workflows.machine_check import refuse_impossible, with_runtime_checked
 from paretune.workflows.sweep_reporter import SweepReporter
-from paretune.workflows.trial import not_run, run
+from paretune.workflows.trial import run
 from paretune.workflows.trial_context import TrialContext, context_of
+from paretune.workflows.trial_failure import not_run
 
 Tuner = Callable[..., None]
 """Runs trials, called as ``tune_trials.run_trials`` is."""
