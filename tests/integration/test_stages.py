@@ -192,6 +192,8 @@ def test_a_network_is_timed_before_it_is_trained_and_equal_ones_once(
     referenced: TrialContext, applied: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timed: list[Any] = []
+    generous = Job.model_validate({**JOB, "constraints": {"latency_ms": {"max": 1000.0}}})
+    referenced = dataclasses.replace(referenced, job=generous)
     original = structure_first._timed
     monkeypatch.setattr(structure_first, "_timed", lambda *given: timed.append(1) or original(*given))
     record = ran(referenced, 2, origin="sampled", steps=TRAINED)
@@ -204,6 +206,9 @@ def test_a_network_is_timed_before_it_is_trained_and_equal_ones_once(
     longer = [TRAINED[0], {"finetune": {"epochs": 3}}]
     assert ran(referenced, 3, origin="sampled", steps=longer).state == "complete"
     assert timed == [1]
+    nothing_to_stop_by = dataclasses.replace(referenced, job=Job.model_validate(JOB))
+    record = ran(nothing_to_stop_by, 4, origin="sampled", steps=[TRAINED[0], {"finetune": {"epochs": 1}}])
+    assert "structure" not in record.seconds
 
 
 def test_a_network_that_is_too_slow_is_not_trained(referenced: TrialContext, applied: list[str]) -> None:

@@ -20,6 +20,16 @@ LEAST = 8
 little."""
 
 
+def may_stop(records: Sequence[Record], ceilings: Mapping[str, float]) -> bool:
+    """Return whether ``stop_reason`` can stop anything yet.
+
+    Args:
+        records: of the sweep so far.
+        ceilings: metric → largest allowed value.
+    """
+    return any(metric in ceilings for metric in SCALED) or _searched(records) >= LEAST
+
+
 def stop_reason(
     expected: Mapping[str, float], records: Sequence[Record], rules: FrontRules, ceilings: Mapping[str, float]
 ) -> str | None:
@@ -39,7 +49,7 @@ def stop_reason(
     complete = [record for record in records if record.state == "complete"]
     if cost.metric not in SCALED or cost.metric not in expected or quality.metric == cost.metric:
         return None
-    if sum(record.origin != "baseline" for record in complete) < LEAST:
+    if _searched(records) < LEAST:
         return None
     gains = {record.number: quality.gain(record.metrics) for record in complete}
     best = max((gain for gain in gains.values() if math.isfinite(gain)), default=math.nan)
@@ -59,3 +69,8 @@ def stop_reason(
         f"{record.metrics[cost.metric]:.3g} with {quality.metric} {record.metrics[quality.metric]:.3f}, "
         "which is as good as any so far"
     )
+
+
+def _searched(records: Sequence[Record]) -> int:
+    """Return the number of complete trials besides the baselines."""
+    return sum(record.state == "complete" and record.origin != "baseline" for record in records)

@@ -15,7 +15,7 @@ from paretune.config.recipe import Recipe
 from paretune.core.spec import fingerprint
 from paretune.profiling.environment import environment
 from paretune.results.sweep_folder import Sweep
-from paretune.search.early_stop import stop_reason
+from paretune.search.early_stop import may_stop, stop_reason
 from paretune.search.latency_scale import on_one_scale
 from paretune.search.pareto_front import FrontRules, Objective
 from paretune.storage.artefact import Artefact, read_artefact
@@ -46,7 +46,7 @@ def structure_first(
     """Build and time the network of a recipe that trains, and stop the trial where its training cannot pay.
 
     Does nothing for a recipe without training, for a detector of several parts, whose second part depends on what the
-    first one finds, and before there is a reference to compare with.
+    first one finds, before there is a reference to compare with, and while nothing could stop the trial.
 
     Raises:
         TrialStopped: the version would break a limit of the latency, or be slower than one as accurate as any so far.
@@ -56,13 +56,14 @@ def structure_first(
     reference = context.reference(number)
     if reference is None or len(tools.detector.part_names) > 1 or not any(step.trains for step in recipe.steps):
         return
+    ceilings = {name: limit.max for name, limit in context.job.constraints.items() if limit.max is not None}
+    records = on_one_scale(read_records(context.folder))
+    if not may_stop(records, ceilings):
+        return
     with stages.stage(STAGE):
         ratio = _network_ratio(context, recipe, tools, reference, store, instruments)
-    records = on_one_scale(read_records(context.folder))
     expected = expected_metrics(ratio, next(record for record in records if record.number == reference.number))
     stages.known(STAGE, {f"expected_{name}": value for name, value in expected.items()})
-    job = context.job
-    ceilings = {metric: limit.max for metric, limit in job.constraints.items() if limit.max is not None}
     if (reason := stop_reason(expected, records, _rules(context), ceilings)) is not None:
         raise TrialStopped(reason)
 
