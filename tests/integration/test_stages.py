@@ -19,10 +19,10 @@ from paretune.detectors import DETECTORS
 from paretune.networks.network_files import load_network, save_network
 from paretune.storage.artefact import NETWORK
 from paretune.storage.stage_store import StageStore
-from paretune.storage.trial_events import read_events
+from paretune.storage.trial_events import EventLog, read_events
 from paretune.storage.trial_record import STAGES, STOPPED, Record, read_record, trial_folder, write_record
-from paretune.workflows import step_chain, structure_first, trial
-from paretune.workflows.stages import PartialResult
+from paretune.workflows import rungs, step_chain, structure_first, trial
+from paretune.workflows.stages import PartialResult, TrialPaused
 from paretune.workflows.trial_context import TrialContext
 from paretune.workflows.trial_stages import Instruments
 from tests_support_compression import MixedDetector, model
@@ -72,6 +72,7 @@ def ran(
 ) -> Record:
     what = Recipe.model_validate({"input_size": "64x48", "runtime": "eager", **recipe})
     record = trial.run(context, number, what, origin=origin, instruments=Instruments(duet=no_latency), decide=decide)
+    assert record is not None
     assert record == read_record(context.folder, number)
     return record
 
@@ -272,3 +273,51 @@ def test_a_full_disk_pauses_a_trial(context: TrialContext, monkeypatch: pytest.M
     assert record.state == "complete", record.failure
     assert waits == [context.folder]
     assert not (context.trial_folder(2) / "failure.txt").exists()
+
+
+HALVING = {**JOB, "search": {"scheduler": {"halving": {"shares": (0.25, 0.5)}}}}
+
+
+def test_a_paused_trial_goes_on_and_ends_as_if_it_had_not_been(context: TrialContext, applied: list[str]) -> None:
+    context = dataclasses.replace(context, job=Job.model_validate(HALVING))
+    steps = [TRAINED[0], {"finetune": {"epochs": 4}}]
+
+    def pause(result: PartialResult) -> None:
+        if result.epoch == 2:
+            raise TrialPaused("not among the best")
+
+    what = Recipe.model_validate({"input_size": "64x48", "runtime": "eager", "steps": steps})
+    instruments = Instruments(duet=no_latency)
+    assert trial.run(context, 2, what, origin="sampled", instruments=instruments, decide=pause) is None
+    assert read_record(context.folder, 2) is None
+    events = read_events(context.trial_folder(2))
+    assert events[-1].kind == "paused"
+    assert [event.epoch for event in events if "map" in event.metrics] == [1, 2]
+    before = rungs.seconds_before(context.trial_folder(2))["finetune"]
+    resumed = ran(context, 2, origin="sampled", steps=steps)
+    assert resumed.state == "complete"
+    assert [event.epoch for event in read_events(context.trial_folder(2)) if event.kind == "epoch"] == [1, 2, 3, 4]
+    assert resumed.seconds["finetune"] > before
+    unstored = dataclasses.replace(context, job=Job.model_validate({**JOB, "store": {"max_gib": 0}}))
+    straight = ran(unstored, 3, steps=steps)  # without rungs: validating on the way changes nothing
+    one, other = network_of(context, resumed), network_of(context, straight)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_rungs_are_rebuilt_from_the_events_of_all_trials(context: TrialContext) -> None:
+    job = Job.model_validate({**JOB, "search": {"scheduler": {"halving": {"eta": 2, "shares": (0.5,)}}}})
+    for number, quality in ((2, 0.4), (3, 0.5), (4, 0.1)):
+        log = EventLog(context.trial_folder(number), clock=lambda number=number: float(number))
+        log.add("metrics", "structure", metrics={"expected_latency_ms": 2.0})
+        log.add("epoch", "finetune", epoch=1, epochs=4, metrics={"map": 0.9})  # no rung
+        log.add("epoch", "finetune", epoch=2, epochs=4, metrics={"map": quality})
+    records = [measured(2, 2.0, 0.6)]
+    halving, expected = rungs.halving_of(context.folder, job, records)
+    assert halving.paused == {4: 0}
+    assert expected[3] == {"map": pytest.approx(0.7), "latency_ms": 2.0}  # trial 2 gained 0.2 from there
+    decide = rungs.decision(context.folder, job, 4, drawn=True)
+    assert decide(PartialResult("finetune", {"loss": 1.0}, 1)) is None
+    with pytest.raises(TrialPaused, match=r"rung 1 by map 0\.1"):
+        decide(PartialResult("finetune", {"map": 0.1}, 2))
+    asked_for = rungs.decision(context.folder, job, 4, drawn=False)
+    assert asked_for(PartialResult("finetune", {"map": 0.1}, 2)) is None

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+def _no_rungs(_epochs: int) -> frozenset[int]:
+    """Return no epochs."""
+    return frozenset()
+
+
 def _no_epoch(_number: int, _epochs: int, _metrics: Mapping[str, float]) -> None:
     """Ignore an epoch."""
 
@@ -72,6 +77,9 @@ class Context:
     """Called with a short line during long work."""
     epoch_done: Callable[[int, int, Mapping[str, float]], None] = _no_epoch
     """Called after each epoch of a training with its number from 1, the number of epochs, and metrics."""
+    rungs: Callable[[int], frozenset[int]] = _no_rungs
+    """Function from the number of epochs of a training to those after which it is validated, and may be paused; the
+    result of a step does not depend on it."""
     dataset: Dataset | None = None
     """Dataset that ``data`` was opened from: workers in other processes open it themselves."""
     cache: Path | None = None

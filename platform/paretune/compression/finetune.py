@@ -128,9 +128,11 @@ def _here(model: Model, context: Context, settings: Training, extras: TrainingEx
     from paretune.training.checkpoint import load_state, save_state
     from paretune.training.loop import Epoch, Options
 
+    rungs = context.rungs(settings.epochs)
+
     def after(epoch: Epoch) -> None:
         context.progress(f"finetune {epoch}")
-        if epoch.number % settings.checkpoint_every == 0 or epoch.number == settings.epochs:
+        if epoch.number % settings.checkpoint_every == 0 or epoch.number in {settings.epochs, *rungs}:
             save_state(epoch.state, folder)
         known = {} if epoch.map is None else {"map": epoch.map}
         context.epoch_done(epoch.number, epoch.epochs, {"loss": sum(epoch.losses.values()), **known})
@@ -144,7 +146,7 @@ def _here(model: Model, context: Context, settings: Training, extras: TrainingEx
         extras,
         device=context.device,
         on_epoch=after,
-        options=Options(load_state(folder), thresholds=context.thresholds),
+        options=Options(load_state(folder), thresholds=context.thresholds, rungs=rungs),
     ).network
 
 

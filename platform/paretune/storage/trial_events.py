@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 EVENTS = "events.jsonl"
-Kind = Literal["begin", "end", "reused", "epoch", "metrics", "stopped", "failed"]
+Kind = Literal["begin", "end", "reused", "epoch", "metrics", "paused", "stopped", "failed"]
 """begin and end of a stage; reused: its result was taken from the store; epoch: of a training; metrics: known from now
-on; stopped and failed: how the trial ended."""
+on; paused: ended for now; stopped and failed: how the trial ended."""
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,8 @@ class Options:
     """Whether weights that are zero in the given network stay zero."""
     thresholds: Thresholds = field(default_factory=Thresholds)
     """Thresholds of the postprocessing in evaluations."""
+    rungs: frozenset[int] = frozenset()
+    """Epochs after which the network is validated too; the weights do not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,8 @@ def train(
                 losses, lr = run.epoch(number, batches.epoch(number), len(batches))
                 seconds = time.monotonic() - began
                 due = _validation_due(settings, number + 1)
-                score = _score(run, detector, options, size, settings) if due else None
+                asked = due or (number + 1 in options.rungs and options.val is not None)
+                score = _score(run, detector, options, size, settings) if asked else None
             goes_on = run.take_score(score, number + 1) if due else True
             epoch = Epoch(
                 number=number + 1,

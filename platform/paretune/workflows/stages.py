@@ -25,7 +25,7 @@ class PartialResult:
 
 
 Decision = Callable[[PartialResult], str | None]
-"""Function that returns the reason to stop a trial, or None to let it go on."""
+"""Function that returns the reason to stop a trial, or None to let it go on; it may raise ``TrialPaused``."""
 
 
 def go_on(_: PartialResult) -> None:
@@ -34,6 +34,10 @@ def go_on(_: PartialResult) -> None:
 
 class TrialStopped(Exception):  # noqa: N818 - nothing went wrong
     """Raised inside a trial that is to end early: it then frees what it holds and writes its record."""
+
+
+class TrialPaused(Exception):  # noqa: N818 - nothing went wrong
+    """Raised by a decision inside a trial that is to end for now, and may go on later from what it has saved."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Stages:
     """Log of the trial's events; None keeps none."""
     decide: Decision = go_on
     seconds: dict[str, float] = field(default_factory=dict)
-    """Stage → seconds of wall time."""
+    """Stage → seconds of wall time, those before a pause included."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Metrics known so far."""
     done: list[dict[str, Any]] = field(default_factory=list)

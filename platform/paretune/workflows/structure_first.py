@@ -46,7 +46,7 @@ def structure_first(
     """Build and time the network of a recipe that trains, and stop the trial where its training cannot pay.
 
     Does nothing for a recipe without training, for a detector of several parts, whose second part depends on what the
-    first one finds, before there is a reference to compare with, and while nothing could stop the trial.
+    first one finds, before there is a reference to compare with, and while nothing could stop or pause the trial.
 
     Raises:
         TrialStopped: the version would break a limit of the latency, or be slower than one as accurate as any so far.
@@ -58,7 +58,7 @@ def structure_first(
         return
     ceilings = {name: limit.max for name, limit in context.job.constraints.items() if limit.max is not None}
     records = on_one_scale(read_records(context.folder))
-    if not may_stop(records, ceilings):
+    if not (may_stop(records, ceilings) or context.job.search.scheduler.rungs(1000)):
         return
     with stages.stage(STAGE):
         ratio = _network_ratio(context, recipe, tools, reference, store, instruments)

@@ -19,6 +19,7 @@ from paretune.storage.trial_record import Record, forget_record, read_record, re
 from paretune.workflows.baseline import baseline_failure, first_recipes, look_at_data, take_baseline, train_baseline
 from paretune.workflows.compare_front import MeasureFront, compare_at_end, compare_front
 from paretune.workflows.machine_check import refuse_impossible, with_runtime_checked
+from paretune.workflows.rungs import decision
 from paretune.workflows.sweep_reporter import SweepReporter
 from paretune.workflows.trial import run
 from paretune.workflows.trial_context import TrialContext, context_of
@@ -166,8 +167,12 @@ def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> dict[str, A
     except (OSError, UserError) as error:  # another machine than that on which the sweep began
         record = not_run(Path(runs) / name, proposal, one_line(error))
     else:
-        recipe = Recipe.model_validate(proposal["recipe"])
-        record = run(context, proposal["number"], recipe, origin=proposal["origin"])
+        number, origin = proposal["number"], proposal["origin"]
+        decide = decision(context.folder, context.job, number, drawn=origin == "sampled")
+        ended = run(context, number, Recipe.model_validate(proposal["recipe"]), origin=origin, decide=decide)
+        if ended is None:
+            return {"number": number, "state": "paused"}
+        record = ended
     return {"number": record.number, "state": record.state}
 
 

@@ -17,7 +17,8 @@ from paretune.storage.trial_events import EventLog
 from paretune.storage.trial_record import STAGES, Record, write_record
 from paretune.workflows.build_artefact import TRAINED, BuildResult
 from paretune.workflows.recipe_source import RecipeImages
-from paretune.workflows.stages import Decision, Stages, TrialStopped, go_on
+from paretune.workflows.rungs import rungs_of, seconds_before
+from paretune.workflows.stages import Decision, Stages, TrialPaused, TrialStopped, go_on
 from paretune.workflows.step_chain import InitialArtefactNetwork
 from paretune.workflows.structure_first import structure_first
 from paretune.workflows.trial_context import TrialContext, step_context, with_threads
@@ -41,7 +42,7 @@ def run(
     progress: Callable[[str], None] = lambda _: None,
     instruments: Instruments = Instruments(),  # noqa: B008 - frozen
     decide: Decision = go_on,
-) -> Record:
+) -> Record | None:
     """Build, evaluate and measure one recipe, and write its record, whether or not that succeeds.
 
     Args:
@@ -55,17 +56,21 @@ def run(
 
     Returns:
         The record; its ``state`` is "failed", and ``failure`` the reason, if anything went wrong, and "stopped" if the
-        trial was ended early.
+        trial was ended early. None if the trial was paused: it goes on from its saved state when it is run again.
     """
     folder, notes = context.trial_folder(number), list[str]()
 
     def attempt(context: TrialContext) -> tuple[Record, Exception | None]:
-        stages = Stages(instruments.clock, EventLog(folder), decide)
+        stages = Stages(instruments.clock, EventLog(folder), decide, seconds_before(folder))
         hung = partial(give_up, context, (number, recipe.tree(), recipe.params(), origin), stages)
         with stage_limit(stages, (context.job.search.stage_hours or 0) * 3600, hung):
             return _attempt(context, number, recipe, stages, progress, instruments, origin)
 
-    record, error = attempt(context)
+    try:
+        record, error = attempt(context)
+    except TrialPaused as paused:
+        EventLog(folder).add("paused", "", reason=str(paused))
+        return None
     while is_full_disk(error):
         wait_for_space(context.folder, progress)
         record, error = attempt(context)
@@ -94,6 +99,8 @@ def _attempt(
     identity = (number, recipe.tree(), recipe.params(), origin)
     try:
         result = _carry_out(context, number, recipe, stages, progress, instruments, first=origin != "sampled")
+    except TrialPaused:
+        raise
     except TrialStopped as stopped:
         reason, stage = str(stopped), stages.done[-1]["stage"]
         stages.ended("stopped", reason)
@@ -182,7 +189,7 @@ def _build(
         thresholds=job.thresholds.thresholds,
         workdir=workdir,
     )
-    tools = replace(tools, seed=job.search.seed, progress=progress, epoch_done=stages.epoch)
+    tools = replace(tools, seed=job.search.seed, progress=progress, epoch_done=stages.epoch, rungs=rungs_of(job))
     start, keep, store = InitialArtefactNetwork(context.baseline), folder / TRAINED, context.stage_store(progress)
     if not first and job.search.cheap_first:
         structure_first(context, number, recipe, tools, stages, store, instruments)
