@@ -67,7 +67,7 @@ def checked_front(sweep: Sweep, target: str | None) -> dict[str, Any]:
 def front_json(sweep: Sweep, target: str | None = None) -> str:
     """Return the front as ``paretune front --json`` prints it."""
     advice = [one.tree() for one in advice_of(sweep)]
-    return json.dumps({**checked_front(sweep, target), "advice": advice})
+    return json.dumps({**checked_front(sweep, target), "advice": advice, "search_ended": sweep.ended})
 
 
 def front_text(sweep: Sweep, target: str | None = None) -> str:
@@ -91,6 +91,7 @@ def front_text(sweep: Sweep, target: str | None = None) -> str:
     if volume is not None:
         lines.append(f"hypervolume {volume:.4f}, reference {json.dumps(front['reference'])}")
     lines += [growth] if (growth := growth_line(front["hypervolume_series"])) else []
+    lines += [f"the search ended before its last trial: {sweep.ended}"] if sweep.ended else []
     lines += display.doubts(front, comparison)
     if best := front["best"]:
         lines.append(f"{best['claim']}: {sweep.folder / best['artefact']}")
