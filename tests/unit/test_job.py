@@ -9,7 +9,8 @@ import textwrap
 import pytest
 
 from paretune.cli.main import main
-from paretune.config.job import SHORTEST, Constraint, Job
+from paretune.config.job import Constraint, Job
+from paretune.config.measuring import SHORTEST
 from paretune.config.plan import overridden, read_plan
 from paretune.config.recipe import Recipe
 from paretune.core.errors import UserErrors

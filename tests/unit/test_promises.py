@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from paretune.cli.main import main
-from paretune.config.job import Measuring
+from paretune.config.measuring import Measuring
 from paretune.config.recipe import Recipe
 from paretune.core.console import WIDTH
 from paretune.distributed import ray_jobs as jobs

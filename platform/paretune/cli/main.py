@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         evaluate,
         front,
         optimize,
+        pick,
         predict,
         profile,
         store,
@@ -74,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"paretune {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    modules = (check, sweep, train, optimize, evaluate, profile, advise, predict, front, confirm, store, cluster, data)
-    for module in modules:
+    begin, look, use = (check, sweep, train, optimize), (evaluate, profile, advise), (predict, front, pick, confirm)
+    for module in (*begin, *look, *use, store, cluster, data):
         module.add(verbs)
     return parser

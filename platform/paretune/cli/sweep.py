@@ -23,6 +23,9 @@ def add(verbs: Any) -> None:
     resume = verbs.add_parser("resume", help="go on with a sweep that was stopped or killed, or show a finished one")
     sweep_arguments(resume)
     resume.add_argument("--trials", type=int, metavar="N", help="let it try N in all, also where it is finished")
+    resume.add_argument("--hours", type=float, metavar="H", help="let it search for H hours in all (search.hours)")
+    text = "let its trials take H hours in all (search.device_hours)"
+    resume.add_argument("--device-hours", type=float, metavar="H", help=text)
     resume.add_argument("--concurrent", type=int, metavar="N", help="from now on run N trials at once")
     resume.add_argument(
         "--accept-changes", action="store_true", help="go on although data, versions or machine have changed since"
@@ -48,8 +51,9 @@ def _resume(given: argparse.Namespace) -> int:
     from paretune.results.sweep_folder import change_search, find_sweep
 
     sweep = find_sweep(given.runs, given.sweep)
-    if given.trials is not None or given.concurrent is not None:
-        sweep = change_search(sweep, trials=given.trials, concurrent=given.concurrent)
+    changes = {name: getattr(given, name) for name in ("trials", "concurrent", "hours", "device_hours")}
+    if any(value is not None for value in changes.values()):
+        sweep = change_search(sweep, **changes)
     if not sweep.finished:
         _check_machine(sweep.job, given.address)
     return _run(sweep, given.address, accept_changes=given.accept_changes)

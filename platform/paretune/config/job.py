@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from paretune.config.flat_stop import FlatStop
+from paretune.config.measuring import Measuring
 from paretune.config.recipe import Recipe, readable_size
 from paretune.config.run_settings import Resources, Store, Tracking
 from paretune.core.metrics import metric_of
@@ -75,6 +77,12 @@ class Search(Spec):
 
     trials: int = Field(default=24, ge=2, le=100_000)
     """Number of trials, the two baselines included."""
+    hours: float | None = Field(default=None, gt=0)
+    """Hours of searching on the clock, without the training of the baseline, after which no further trial starts."""
+    device_hours: float | None = Field(default=None, gt=0)
+    """Hours of all trials together after which no further one starts; on GPUs GPU-hours: times `resources.gpu`."""
+    stop_when_flat: FlatStop | None = None
+    """When the search ends because further trials hardly improve the front; none never ends it so."""
     sampler: Annotated[Sampler, *plugin(SAMPLERS)] = Gp()
     """Sampler of the points after the first points of the space."""
     scheduler: Annotated[Scheduler, *plugin(SCHEDULERS)] = NoScheduler()
@@ -91,41 +99,6 @@ class Search(Spec):
     """Recipes that are tried right after the baselines, also from outside the space, such as `advise` writes."""
     concurrent: int = Field(default=1, ge=1, le=1024)
     """Trials at the same time; only one of them measures latency at a time."""
-
-
-SHORTEST = 5.0
-"""Least seconds over which counters of energy are reliable."""
-
-
-class Measuring(Spec):
-    """How thoroughly the latency of each trial, and of the front at the end, is measured; less is for a quick look."""
-
-    renamed: ClassVar[Mapping[str, str]] = {
-        "spare": "max_extra_repetitions",
-        "patience": "contention_wait_seconds",
-        "energy": "energy_seconds",
-    }
-
-    repetitions: int = Field(default=3, ge=2, le=100)
-    """Fresh processes of each trial, each beside one of the reference; an interval needs two."""
-    max_extra_repetitions: int = Field(default=3, ge=0, le=100)
-    """Most further processes of each trial, started until the latency is known to 3 % (GPU: 1 %)."""
-    seconds: float = Field(default=0.4, gt=0, le=60)
-    """Least seconds of sampling in each process."""
-    contention_wait_seconds: float = Field(default=12.0, ge=0, le=3600)
-    """Seconds after which no further process is started, however well the latency is known."""
-    energy_seconds: float = Field(default=5.0, ge=0, le=120)
-    """Seconds of inferences, at least 5, over which each trial's energy is measured, after 5 of idling, where a counter
-    can be read; 0 measures none."""
-    rounds: int = Field(default=4, ge=2, le=100)
-    """Rounds of the comparison of the front, each with fresh processes."""
-
-    @field_validator("energy_seconds")
-    @classmethod
-    def _long_enough(cls, value: float) -> float:
-        if 0 < value < SHORTEST:
-            raise ValueError(f"counters of energy need {SHORTEST:g} s at least; 0 does not take it")
-        return value
 
 
 class Postprocessing(Spec):
@@ -224,6 +197,13 @@ class Job(Spec):
         if asked > max(most, LIMIT):
             told = f"{self.detector.name} finds at most {most:g} boxes in an image; give it as many proposals"
             raise misplaced("Job", {("thresholds", "detections"): (told, asked)})
+        return self
+
+    @model_validator(mode="after")
+    def _flat_where_it_is_known(self) -> Job:
+        if self.search.stop_when_flat and sorted(self.objectives.values()) != ["maximize", "minimize"]:
+            reason = "a front is flat by its hypervolume: name one objective to maximize and one to minimize"
+            raise misplaced("Job", {("search", "stop_when_flat"): (reason, None)})
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from paretune.core.errors import UserError, one_line
 from paretune.distributed import tune_trials
 from paretune.results.folder_claims import removed_if_failed
 from paretune.results.front_summary import comparison_of
+from paretune.results.search_budget import SearchBudget, budget_text
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_record import Record, forget_record, read_record, read_records
 from paretune.workflows.baseline import baseline_failure, first_recipes, look_at_data, take_baseline, train_baseline
@@ -76,14 +77,15 @@ def run_sweep(
             if not sweep.finished:
                 look_at_data(sweep, reporter.say, elsewhere=address is not None, accept_changes=accept_changes)
                 take_baseline(sweep, reporter.say)
-                reporter.say(f"sweep {sweep.name}: {sweep.job.search.trials} trials; starting Ray")
+                reporter.say(f"sweep {sweep.name}: {budget_text(sweep.job.search)}; starting Ray")
                 with session.session(sweep.runs, address, nested=sweep.job.training.by_ray):
                     refuse_impossible(sweep.job, elsewhere=address is not None)
                     train_baseline(sweep, reporter.say, elsewhere=address is not None)
                     reporter.started()
                     cores = session.cores() if address is None else 0
                     run_trials(sweep, reporter, share=cores, tuner=tuner)
-                if len(read_records(sweep.folder)) < sweep.job.search.trials and not sweep.exhausted:
+                done = sweep.exhausted or sweep.ended is not None
+                if len(read_records(sweep.folder)) < sweep.job.search.trials and not done:
                     return SweepResult(finished=False, records=tuple(read_records(sweep.folder)))
                 compare_at_end(sweep, reporter, address, measure)
                 sweep.mark_finished()
@@ -126,7 +128,8 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
     if share:  # all trials run here, so that this machine can be asked
         records = [with_runtime_checked(record, job.target) for record in records]
     left = job.search.trials - len(records)
-    if left <= 0:
+    budget = SearchBudget(sweep, records)
+    if left <= 0 or (sweep.ended is not None and budget.may_end):
         return
     settings = StudySettings(
         space=sweep.space,
@@ -138,7 +141,12 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         fixed=first_recipes(job),
     )
     study = Study(sweep.folder / "study.db", sweep.name, settings, records)
-    searcher = StudySearcher(study, functools.partial(record_of, sweep.folder), reporter.trial_done)
+
+    def on_record(record: Record) -> None:
+        budget.add(record)
+        reporter.trial_done(record)
+
+    searcher = StudySearcher(study, functools.partial(record_of, sweep.folder), on_record, budget.spent)
     resources = job.resources.by_ray_name()
     if job.training.by_ray:
         resources = {**job.resources.custom, **session.NEXT_TO_NOTHING}  # the workers of its fine-tuning need the rest
@@ -156,6 +164,9 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
     )
     if searcher.exhausted:
         sweep.mark_exhausted()
+    if searcher.ended is not None:
+        sweep.mark_ended(searcher.ended)
+        reporter.say(f"the search ends after {len(read_records(sweep.folder))} trials: {searcher.ended}")
     if reason := baseline_failure(sweep):
         raise UserError(reason)
 

@@ -15,6 +15,7 @@ from paretune.data.left_out import left_out_line
 from paretune.reports import terminal as display
 from paretune.results.front_summary import advice_of, comparison_of, front_of, front_text, judge_of, records_of
 from paretune.results.sweep_folder import Sweep
+from paretune.search.hypervolume_series import series_csv
 from paretune.storage.trial_record import Record
 from paretune.system.device_lock import shared_device
 from paretune.tracking.sweep_tracker import MlflowTracker
@@ -84,6 +85,7 @@ def write_front(sweep: Sweep, front: dict[str, Any], records: Sequence[Record]) 
     folder.mkdir(exist_ok=True)
     (folder / "front.json").write_text(json.dumps(front, indent=1))
     (folder / "front.csv").write_text(front_csv(picture))
+    (folder / "hypervolume.csv").write_text(series_csv(front["hypervolume_series"]))
     (folder / "front.html").write_text(front_html(picture))
     front_png(picture, folder / "front.png")
     return sorted(folder.iterdir())

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paretune.compression.base import Context
-from paretune.config.job import Job, Measuring
+from paretune.config.job import Job
+from paretune.config.measuring import Measuring
 from paretune.config.output_folder import dataset_cache, store_url
 from paretune.config.recipe import Recipe
 from paretune.core.baselines import EAGER, ONNXRUNTIME
