@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -140,16 +141,17 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         resources = {**job.resources.custom, **session.NEXT_TO_NOTHING}  # the workers of its fine-tuning need the rest
     else:
         resources["CPU"] = max(resources["CPU"], share // job.search.concurrent)
-    tuner(
-        functools.partial(run_in_worker, str(sweep.runs.resolve()), sweep.name),
-        searcher,
-        count=left,
-        concurrent=job.search.concurrent,
-        resources=resources,
-        folder=sweep.folder,
-        nested=job.training.by_ray,
-        scheduler=job.search.scheduler.build(),
-    )
+    with closing(study):
+        tuner(
+            functools.partial(run_in_worker, str(sweep.runs.resolve()), sweep.name),
+            searcher,
+            count=left,
+            concurrent=job.search.concurrent,
+            resources=resources,
+            folder=sweep.folder,
+            nested=job.training.by_ray,
+            scheduler=job.search.scheduler.build(),
+        )
     if searcher.exhausted:
         sweep.mark_exhausted()
     if reason := baseline_failure(sweep):
