@@ -1,7 +1,7 @@
 """What a sweep costs besides its trials: seconds of the driver per trial by cause, beside Ray Tune alone.
 
-The trials do nothing but write a record. All else is real: Ray Tune, the study in SQLite, the reporter, MLflow in SQLite.
-One folder grows from point to point, filled without Tune up to each number of records.
+The trials do nothing but write a record. All else is real: Ray Tune, the study, the reporter, MLflow in SQLite. One folder
+grows from point to point, filled without Tune up to each number of records.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from figures import BENCH, Figures, parser_of
 from paretune.config.plan import read_plan
 from paretune.config.recipe import Recipe
 from paretune.distributed import ray_session, tune_trials
-from paretune.results import front_summary
 from paretune.results.sweep_folder import Sweep, new_sweep
 from paretune.search import study as studies
 from paretune.search.latency_scale import on_one_scale
@@ -31,7 +30,7 @@ from paretune.storage.trial_record import Record, read_records, write_record
 from paretune.tracking.sweep_runs import SweepRuns
 from paretune.tracking.sweep_tracker import MlflowTracker
 from paretune.workflows import sweep as sweeps
-from paretune.workflows import sweep_reporter
+from paretune.workflows import sweep_log_client, sweep_reporter
 from paretune.workflows.trial_context import TrialContext
 
 FOLDER = BENCH / "overhead"
@@ -62,9 +61,8 @@ CAUSES = {
     "study": (studies.Study, "tell"),
     "record": (sweeps, "record_of"),
     "line": (sweep_reporter.SweepReporter, "trial_done"),
-    "front": (front_summary, "front_of"),
-    "pictures": (sweep_reporter, "write_front"),
-    "MLflow": (MlflowTracker, "sync"),
+    "log process": (sweep_log_client.SweepLogProcess, "trial_done"),
+    "study at the end": (studies.Study, "close"),
 }
 """Cause → the function of the driver whose time, less that of the others within it, it is."""
 
@@ -191,10 +189,13 @@ def filled(sweep: Sweep, count: int) -> None:
             """Print and log nothing."""
 
     sweeps.run_trials(with_trials(sweep, count), Quiet(sweep), share=1, tuner=fill)
-    place, records = MlflowTracker(sweep.runs, sweep.name, None, sweep.job.tracking.experiment), read_records(sweep.folder)
-    runs = SweepRuns(place._place, {}, sweep.facts["created"])  # noqa: SLF001
+    place, records = (
+        MlflowTracker(sweep.runs, sweep.name, None, sweep.job.tracking.experiment),
+        read_records(sweep.folder),
+    )
+    runs = SweepRuns(place._place, {}, sweep.facts["created"])
     runs.log_trials(records, sweep.folder)
-    runs._log(runs._parent_id, metrics={"trials_done": float(len(records))}, step=len(records))  # noqa: SLF001
+    runs._log(runs._parent_id, metrics={"trials_done": float(len(records))}, step=len(records))
 
 
 def with_trials(sweep: Sweep, count: int) -> Sweep:
@@ -288,7 +289,9 @@ def main() -> int:
             made = measured(sweep, records, given.trials)
             seconds[records] = made.each
             figures.add(f"{records} records: seconds per trial", made.each, "s")
-            figures.add(f"{records} records: CPU seconds of the driver", (sum(os.times()[:2]) - cpu) / given.trials, "s")
+            figures.add(
+                f"{records} records: CPU seconds of the driver", (sum(os.times()[:2]) - cpu) / given.trials, "s"
+            )
             for cause, spent in made.seconds.items():
                 figures.add(f"{records} records: {cause}", spent / given.trials, "s")
         cpu, alone = sum(os.times()[:2]), Clocks()

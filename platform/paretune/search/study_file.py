@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import optuna
@@ -29,10 +29,10 @@ class StudyFile:
     Args:
         file: SQLite database, made if it does not exist.
         name: of the study.
-        directions: "maximize" or "minimize" for each objective.
+        directions: of the objectives.
     """
 
-    def __init__(self, file: Path, name: str, directions: Sequence[str]) -> None:
+    def __init__(self, file: Path, name: str, directions: Sequence[Literal["maximize", "minimize"]]) -> None:
         import optuna
         from sqlalchemy import event
 

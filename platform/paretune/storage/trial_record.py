@@ -199,7 +199,7 @@ class RecordReader:
             UserError: a record is damaged or in a folder without a trial's name.
         """
         try:
-            names = os.listdir(trial_folder(self._folder, 0).parent)
+            names = os.listdir(trial_folder(self._folder, 0).parent)  # noqa: PTH208 - names alone are quicker
         except FileNotFoundError:
             return []
         records = []

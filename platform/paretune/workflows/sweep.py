@@ -73,6 +73,7 @@ def run_sweep(
             if not sweep.finished:
                 look_at_data(sweep, reporter.say, elsewhere=address is not None)
                 take_baseline(sweep, reporter.say)
+                reporter.prepare()
                 reporter.say(f"sweep {sweep.name}: {sweep.job.search.trials} trials; starting Ray")
                 with session.session(sweep.runs, address, nested=sweep.job.training.by_ray):
                     refuse_impossible(sweep.job, elsewhere=address is not None)
@@ -90,6 +91,8 @@ def run_sweep(
             reporter.finished()
         except KeyboardInterrupt:
             return SweepResult(finished=False, records=tuple(read_records(sweep.folder)))
+        finally:
+            reporter.stop()
         return SweepResult(finished=True, records=tuple(read_records(sweep.folder)))
 
 
