@@ -1,7 +1,7 @@
 """What a sweep costs besides its trials: seconds of the driver per trial by cause, beside Ray Tune alone.
 
-The trials do nothing but write a record. All else is real: Ray Tune, the study, the reporter, MLflow in SQLite. One folder
-grows from point to point, filled without Tune up to each number of records.
+The trials do nothing but write a record. All else is real: Ray Tune, the study, the reporter, MLflow in SQLite. The
+folder grows from point to point, filled without Tune up to each number of records.
 """
 
 from __future__ import annotations
