@@ -17,6 +17,7 @@ from paretune.distributed.ray_session import python_path
 from paretune.results.sweep_folder import Sweep
 from paretune.system.device_holders import doing
 
+COMMAND = (sys.executable, "-P", "-m", "paretune.workflows.sweep_log_worker")
 STARTING = 60.0
 """Longest wait in seconds for the process before the trials begin."""
 STOPPING = 10.0
@@ -37,6 +38,7 @@ class SweepLogProcess:
         self._sweep, self._say = sweep, say
         self._process: subprocess.Popen[bytes] | None = None
         self._unread = b""
+        self._started = False
 
     def launch(self) -> None:
         """Start the process unless it runs; it loads its libraries meanwhile."""
@@ -44,7 +46,7 @@ class SweepLogProcess:
             return
         libraries = {"OMP_NUM_THREADS": "1", "PYTHONPATH": python_path(), **doing()}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "paretune.workflows.sweep_log_worker"],
+            COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is this process's matter
@@ -60,6 +62,7 @@ class SweepLogProcess:
     def start(self) -> None:
         """Have the sweep's run opened in the log; returns once the libraries are loaded, before a trial measures."""
         self.launch()
+        self._started = True
         self._send("start")
         self._answer(time.monotonic() + STARTING)
 
@@ -94,7 +97,7 @@ class SweepLogProcess:
         """End the process, after a last update if it can be made soon."""
         if self._process is not None:
             self._send("stop")
-            self._end(STOPPING)
+            self._end(STOPPING if self._started else 0.0)
 
     def _send(self, word: str) -> None:
         """Send a word, unless the process has died or does not read."""
