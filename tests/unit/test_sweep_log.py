@@ -147,12 +147,12 @@ def test_a_process_that_died_is_started_again_at_the_end(tmp_path: Path, monkeyp
 
 def test_a_mistake_of_the_user_is_one_here_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log, _ = process(monkeypatch, r"print('error a\vb', flush=True); input()", tmp_path)
-    with pytest.raises(UserError, match="^a\nb$"):
+    with pytest.raises(UserError, match=r"^a\nb$"):
         log.finish()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 def test_a_finished_sweep_is_drawn_and_logged_whole(tmp_path: Path, capsys: Any) -> None:
     from mlflow import MlflowClient
 
