@@ -72,7 +72,7 @@ def noted(module, name, what):
 
 
 with suppress(ImportError):
-    noted("paretune.tracking.sweep_tracker", "MlflowTracker.sync", "log")
+    noted("paretune.tracking.mlflow_client", "ClientInTurns._call", "log")
     noted("paretune.reports.front_page", "front_png", "draw")
 '''
 JOB = """\
@@ -149,7 +149,7 @@ def test_nothing_of_ours_trains_or_draws_while_a_latency_is_taken(swept: Path) -
     assert len(spans) == 1 + 2 * 7 + 2  # trial 0 is a reference: one round
     assert len(noted(swept, "train")) > 8 * 2  # the baseline's steps alone
     assert overlapping(spans, noted(swept, "train")) == []
-    assert len(noted(swept, "draw")) >= 7
+    assert len(noted(swept, "draw")) >= 2  # the first trial, and the last; between them after half a minute
     assert overlapping(spans, noted(swept, "draw")) == []
     assert overlapping(spans, noted(swept, "log")) == []
 

@@ -26,10 +26,13 @@ def add(verbs: Any) -> None:
 def _front(given: argparse.Namespace) -> int:
     from paretune.results.front_summary import front_json, front_text
     from paretune.results.sweep_folder import find_sweep
+    from paretune.workflows.front_files import refresh_front
 
     sweep = find_sweep(given.runs, given.sweep)
     shown = front_json(sweep, given.target) if given.json else front_text(sweep, given.target)
-    print(_with_importance(sweep, shown, as_json=given.json) if given.importance else shown)
+    print(_with_importance(sweep, shown, as_json=given.json) if given.importance else shown, flush=True)
+    if not given.json:
+        refresh_front(sweep)
     return 0
 
 

@@ -78,6 +78,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
         self._study.tell(record)
         self._on_record(record)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing: Tune keeps a copy of the searcher in its own state, which is never read."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """Write a file that holds no state: study and records hold it."""
         Path(checkpoint_path).write_text("the study and the trial records hold the state")

@@ -1,4 +1,4 @@
-"""The search of one sweep: an Optuna study in SQLite, synchronised with the trial records.
+"""The search of one sweep: an Optuna study, kept in SQLite and synchronised with the trial records.
 
 Differences that a crash leaves between the two are repaired when the study is opened. The baselines, and the recipes of
 ``search.first`` after them, need not lie in the space and are in the records only.
@@ -18,6 +18,7 @@ from paretune.core.spec import fingerprint
 from paretune.core.types import InputSize
 from paretune.search.samplers import Sampler
 from paretune.search.space import Choices, Range, Scalar, Space
+from paretune.search.study_file import StudyFile
 
 if TYPE_CHECKING:
     import optuna
@@ -65,7 +66,7 @@ class StudySettings:
 
 
 class Study:
-    """Proposes recipes and learns from records.
+    """Proposes recipes and learns from records; ``close`` writes what is not in its file yet.
 
     Args:
         file: SQLite database, made if it does not exist.
@@ -80,13 +81,10 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._setup = setup
         seed = setup.seed + len(records)  # a sampler that has seen n trials goes on differently from one that starts
-        self._study = optuna.create_study(
-            storage=f"sqlite:///{file}",
-            study_name=name,
-            directions=list(setup.objectives.values()),
-            sampler=setup.sampler.build(seed),
-            load_if_exists=True,
-        )
+        directions = list(setup.objectives.values())
+        self._study = optuna.create_study(study_name=name, directions=directions, sampler=setup.sampler.build(seed))
+        self._file = StudyFile(file, name, directions)
+        self._file.load_into(self._study)
         kinds = (kind for trial in self._study.get_trials(deepcopy=False) for kind in trial.distributions.items())
         self._integers = frozenset(
             name for name, kind in kinds if isinstance(kind, optuna.distributions.IntDistribution)
@@ -94,10 +92,19 @@ class Study:
         """Parameters that the study stores as integers and must get as integers."""
         # with the sampler's own seed it would repeat what the sampler drew at its start
         self._even = optuna.samplers.RandomSampler(seed=(seed + 2**31) % 2**32)
+        known = len(self._study.get_trials(deepcopy=False))
         for point in setup.space.first:
             self._study.enqueue_trial(dict(point), user_attrs={"origin": "enqueued"}, skip_if_exists=True)
-        self._records = {record.number: record for record in records}
+        self._records: dict[int, Record] = {}
+        self._done: dict[str, int] = {}
+        """Key of a recipe → the first trial that finished with it, unless its runtime has been installed since."""
+        self._unfit: list[tuple[Any, int]] = []
+        """(runtime, trial) of the trials whose runtime the target cannot run."""
+        for record in records:
+            self._remember(record)
         self._enqueue_again()
+        for frozen in self._study.get_trials(deepcopy=False)[known:]:
+            self._file.changed(frozen._trial_id)  # noqa: SLF001 - ids are what Optuna's storages take
         self._waiting = [
             Proposal(number, recipe, origin)
             for number, (recipe, origin) in enumerate(setup.fixed)
@@ -105,12 +112,29 @@ class Study:
         ]
         self._open: dict[int, int] = {}
         """Trial number → Optuna's id, for proposed trials without a record."""
-        self._proposed: dict[int, Mapping[str, Any]] = {}
-        """Trial number → recipe, for proposals without a record."""
+        self._proposed: dict[int, str] = {}
+        """Trial number → key of the recipe, for proposals without a record."""
         self._no_new_recipe = False
         """Whether all draws repeated open proposals; the next record decides whether the space is exhausted."""
         self._unfinished: list[int] = []
+        self._next = max(self.numbers, default=-1) + 1
         self._reconcile()
+
+    def save(self) -> None:
+        """Write to the file what is not in it yet."""
+        self._file.save()
+
+    def close(self) -> None:
+        """Write to the file what is not in it yet, and close it."""
+        self._file.close()
+
+    def _remember(self, record: Record) -> None:
+        """Add a finished trial to those that are not run again."""
+        self._records[record.number] = record
+        if not record.runtime_installed_since:
+            self._done.setdefault(_key(record.recipe), record.number)
+        if record.runtime_unavailable:
+            self._unfit.append((record.recipe.get("runtime"), record.number))
 
     def _enqueue_again(self) -> None:
         """Enqueue first points again whose runtime was missing when they were tried, and has been installed since."""
@@ -161,7 +185,7 @@ class Study:
             return None
         if self._waiting:
             proposal = self._waiting.pop(0)
-            self._proposed[proposal.number] = proposal.recipe
+            self._proposed[proposal.number] = _key(proposal.recipe)
             return proposal
         for draw in range(DRAWS):
             with self._drawing(evenly=draw >= TRUSTED):
@@ -176,10 +200,6 @@ class Study:
             raise SpaceExhausted
         self._no_new_recipe = True
         return None
-
-    @property
-    def _eager_is_next_or_done(self) -> bool:
-        return EAGER in self._records or (bool(self._waiting) and self._waiting[0].number == EAGER)
 
     @contextmanager
     def _drawing(self, *, evenly: bool) -> Iterator[None]:
@@ -204,10 +224,11 @@ class Study:
     def _proposal(self, trial: optuna.Trial, recipe: Mapping[str, Any]) -> Proposal:
         number = trial.user_attrs.get(NUMBER)
         if number is None:
-            number = max(self.numbers, default=-1) + 1
+            number, self._next = self._next, self._next + 1
             trial.set_user_attr(NUMBER, number)
         self._open[number] = trial._trial_id  # noqa: SLF001
-        self._proposed[number] = recipe
+        self._proposed[number] = _key(recipe)
+        self._file.changed(trial._trial_id)  # noqa: SLF001
         return Proposal(number, recipe, trial.user_attrs.get("origin", "sampled"))
 
     def _equivalent_trial(self, recipe: Mapping[str, Any]) -> int | None:
@@ -217,14 +238,9 @@ class Study:
         runtime.
         """
         key, runtime = _key(recipe), recipe.get("runtime")
-        finished = {
-            number: record.recipe for number, record in self._records.items() if not record.runtime_installed_since
-        }
-        same = (number for number, known in {**self._proposed, **finished}.items() if _key(known) == key)
-        unfit = (
-            r.number for r in self._records.values() if r.runtime_unavailable and r.recipe.get("runtime") == runtime
-        )
-        return next(same, next(unfit, None))
+        running = (number for number, known in self._proposed.items() if known == key)
+        unfit = (number for known, number in self._unfit if known == runtime)
+        return next(running, self._done.get(key, next(unfit, None)))
 
     @property
     def baseline_failed(self) -> bool:
@@ -239,7 +255,7 @@ class Study:
         """Learn from a trial's record; a second call with it does nothing."""
         import optuna
 
-        self._records[record.number] = record
+        self._remember(record)
         self._proposed.pop(record.number, None)
         self._no_new_recipe = False
         trial_id = self._open.pop(record.number, None)
@@ -254,10 +270,11 @@ class Study:
         values = [metrics.get(metric) for metric in self._setup.objectives]
         if record is None or any(value is None or not math.isfinite(value) for value in values):
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            return
-        for key, violation in self._setup.violations(record).items():
-            trial.set_constraint(key, min(violation, UNKNOWN_VIOLATION))
-        self._study.tell(trial, [float(value) for value in values if value is not None])
+        else:
+            for key, violation in self._setup.violations(record).items():
+                trial.set_constraint(key, min(violation, UNKNOWN_VIOLATION))
+            self._study.tell(trial, [float(value) for value in values if value is not None])
+        self._file.changed(trial._trial_id)  # noqa: SLF001
 
 
 def _key(recipe: Mapping[str, Any]) -> str:

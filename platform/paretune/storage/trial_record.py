@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -193,12 +194,28 @@ def forget_record(sweep_folder: Path, number: int) -> None:
 def read_record(sweep_folder: Path, number: int) -> Record | None:
     """Return the record of a trial; None if there is none yet.
 
+    A file is parsed again only if it has changed since this process read it.
+
     Raises:
         UserError: the file is damaged.
     """
     file = record_file(sweep_folder, number)
-    if not file.exists():
+    try:
+        stat = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    version = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    known = _parsed.get(str(file))
+    if known is None or known[0] != version:
+        known = _parsed[str(file)] = (version, _parse(file, number))
+    return known[1]
+
+
+_parsed: dict[str, tuple[tuple[int, ...], Record]] = {}
+"""File → (inode, time and size of the version that was read, its record)."""
+
+
+def _parse(file: Path, number: int) -> Record:
     try:
         body = json.loads(file.read_text())
         record = Record(**{**body, "notes": tuple(body["notes"])})
@@ -215,11 +232,42 @@ def read_records(sweep_folder: Path) -> list[Record]:
     Raises:
         UserError: a record is damaged or in a folder without a trial's name.
     """
-    records = []
-    for file in recorded_trials(sweep_folder):
-        if not file.parent.name.isdecimal() or file != record_file(sweep_folder, int(file.parent.name)):
-            raise UserError(f"{file}: in a folder that is no trial's (0003 would be one); move it elsewhere")
-        record = read_record(sweep_folder, int(file.parent.name))
-        if record is not None:
-            records.append(record)
-    return sorted(records, key=lambda record: record.number)
+    return sorted(RecordReader(sweep_folder).new(), key=lambda record: record.number)
+
+
+class RecordReader:
+    """Reader of the records of a running sweep, each of which it reads once: a record never changes.
+
+    Args:
+        sweep_folder: folder of the sweep.
+    """
+
+    def __init__(self, sweep_folder: Path) -> None:
+        self._folder = sweep_folder
+        self._seen: set[str] = set()
+
+    def new(self) -> list[Record]:
+        """Return the records that were not there at the last call.
+
+        Raises:
+            UserError: a record is damaged or in a folder without a trial's name.
+        """
+        try:
+            names = os.listdir(trial_folder(self._folder, 0).parent)  # noqa: PTH208 - names alone are quicker
+        except FileNotFoundError:
+            return []
+        records = []
+        for name in names:
+            if name in self._seen:
+                continue
+            number = int(name) if name.isdecimal() else -1
+            if number < 0 or trial_folder(self._folder, number).name != name:
+                file = trial_folder(self._folder, 0).with_name(name) / RECORD
+                if file.exists():
+                    raise UserError(f"{file}: in a folder that is no trial's (0003 would be one); move it elsewhere")
+                continue
+            record = read_record(self._folder, number)
+            if record is not None:
+                self._seen.add(name)
+                records.append(record)
+        return records

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ def run_sweep(
             if not sweep.finished:
                 look_at_data(sweep, reporter.say, elsewhere=address is not None, accept_changes=accept_changes)
                 take_baseline(sweep, reporter.say)
+                reporter.prepare()
                 reporter.say(f"sweep {sweep.name}: {budget_text(sweep.job.search)}; starting Ray")
                 with session.session(sweep.runs, address, nested=sweep.job.training.by_ray):
                     refuse_impossible(sweep.job, elsewhere=address is not None)
@@ -95,6 +97,8 @@ def run_sweep(
             reporter.finished()
         except KeyboardInterrupt:
             return SweepResult(finished=False, records=tuple(read_records(sweep.folder)))
+        finally:
+            reporter.stop()
         return SweepResult(finished=True, records=tuple(read_records(sweep.folder)))
 
 
@@ -152,16 +156,17 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         resources = {**job.resources.custom, **session.NEXT_TO_NOTHING}  # the workers of its fine-tuning need the rest
     else:
         resources["CPU"] = max(resources["CPU"], share // job.search.concurrent)
-    tuner(
-        functools.partial(run_in_worker, str(sweep.runs.resolve()), sweep.name),
-        searcher,
-        count=left,
-        concurrent=job.search.concurrent,
-        resources=resources,
-        folder=sweep.folder,
-        nested=job.training.by_ray,
-        scheduler=job.search.scheduler.build(),
-    )
+    with closing(study):
+        tuner(
+            functools.partial(run_in_worker, str(sweep.runs.resolve()), sweep.name),
+            searcher,
+            count=left,
+            concurrent=job.search.concurrent,
+            resources=resources,
+            folder=sweep.folder,
+            nested=job.training.by_ray,
+            scheduler=job.search.scheduler.build(),
+        )
     if searcher.exhausted:
         sweep.mark_exhausted()
     if searcher.ended is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from paretune.compression.base import Context
@@ -18,9 +19,9 @@ from paretune.core.types import Data, Thresholds
 from paretune.detectors.base import Detector
 from paretune.profiling.latency.samples import MeasurementProtocol
 from paretune.results.sweep_folder import Sweep
-from paretune.search.latency_scale import on_one_scale
+from paretune.search.latency_scale import FolderScale
 from paretune.storage.stage_store import StageStore
-from paretune.storage.trial_record import Record, read_record, read_records, trial_folder
+from paretune.storage.trial_record import Record, read_record, trial_folder
 from paretune.training.settings import Training
 from paretune.workflows.recipe_source import RecipeImages
 
@@ -61,7 +62,11 @@ class TrialContext:
 
     def scaled(self, record: Record) -> Record:
         """Return a trial's record with its latency on the sweep's present scale."""
-        return on_one_scale([*read_records(self.folder), record])[-1]
+        return self._scale.scaled(record)
+
+    @cached_property
+    def _scale(self) -> FolderScale:
+        return FolderScale(self.folder)
 
     def reference(self, number: int) -> Record | None:
         """Return the baseline that a trial is measured beside: the one on ONNX Runtime, else the one in eager.
