@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
 import shutil
 import sys
@@ -177,10 +178,12 @@ def with_no_trials(_: Any, searcher: Any, **settings: Any) -> None:
 def filled(sweep: Sweep, count: int) -> None:
     """Write records up to a number, and tell study and log of them, without Tune."""
 
-    def fill(_: Any, searcher: Any, *, count: int, folder: Path, **__: Any) -> None:
+    def fill(_: Any, searcher: Any, *, folder: Path, **__: Any) -> None:
         first: list[Record] = []
-        for turn in range(count):
+        for turn in itertools.count():
             proposal = searcher.suggest(str(turn))
+            if proposal == searcher.FINISHED:
+                return
             first = [*first[:2], invented(proposal)]
             write_record(folder, on_one_scale(first)[-1])
             searcher.on_trial_complete(str(turn), {})

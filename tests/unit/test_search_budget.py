@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -148,12 +149,15 @@ class Tune:
     def __init__(self, sweep: Sweep, *, interrupted: bool = False) -> None:
         self.sweep, self.interrupted, self.ran = sweep, interrupted, []
 
-    def __call__(self, _trial: Any, searcher: Any, *, count: int, **_: Any) -> None:
+    def __call__(self, _trial: Any, searcher: Any, **_: Any) -> None:
         running: list[tuple[str, Any]] = []
-        for turn in range(count):
+        for turn in itertools.count():
             proposal = searcher.suggest(str(turn))
-            if proposal == searcher.FINISHED:
+            if proposal == searcher.FINISHED or (proposal is None and self.interrupted):
                 break
+            if proposal is None:
+                self.end(searcher, *running.pop(0))
+                continue
             running.append((str(turn), proposal))
             if len(running) == 2 or not turn:
                 self.end(searcher, *running.pop(0))

@@ -89,6 +89,9 @@ class Search(Spec):
     """Row that decides which running trials are stopped early."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler and of everything random in a trial."""
+    retries: int = Field(default=2, ge=0, le=100)
+    """Times that a trial is run again whose process died (killed, out of memory, node lost) before it counts as
+    failed."""
     stage_hours: float = Field(default=12.0, ge=0)
     """Hours that one stage of a trial may take, such as its training; a stage that takes longer hangs, and fails the
     trial. 0 is no limit."""

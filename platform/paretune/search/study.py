@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -263,15 +263,22 @@ class Study:
             self._tell(optuna.Trial(self._study, trial_id), record)
 
     def _tell(self, trial: optuna.Trial, record: Record | None) -> None:
-        """Pass a trial's result to Optuna, as failed if there is no record or a value is unknown."""
+        """Pass a trial's result to Optuna, as failed if there is no record or a value is unknown.
+
+        Of a trial that was stopped these are the values that are expected at the end of its training.
+        """
         import optuna
 
-        metrics = record.metrics if record is not None and record.state == "complete" else {}
+        if record is not None and record.state == "stopped":
+            record = replace(record, metrics=record.expected)
+        metrics = record.metrics if record is not None and record.state != "failed" else {}
         values = [metrics.get(metric) for metric in self._setup.objectives]
         if record is None or any(value is None or not math.isfinite(value) for value in values):
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
             for key, violation in self._setup.violations(record).items():
+                if record.state == "stopped" and math.isinf(violation):
+                    continue  # not known of a trial that was stopped, which is no violation
                 trial.set_constraint(key, min(violation, UNKNOWN_VIOLATION))
             self._study.tell(trial, [float(value) for value in values if value is not None])
         self._file.changed(trial._trial_id)  # noqa: SLF001

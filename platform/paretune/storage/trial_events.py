@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 EVENTS = "events.jsonl"
-Kind = Literal["begin", "end", "reused", "epoch", "metrics", "paused", "stopped", "failed"]
+Kind = Literal["begin", "end", "reused", "epoch", "metrics", "paused", "died", "stopped", "failed"]
 """begin and end of a stage; reused: its result was taken from the store; epoch: of a training; metrics: known from now
-on; paused: ended for now; stopped and failed: how the trial ended."""
+on; paused: ended for now; died: its
+process ended without a record; stopped and failed: how the trial ended."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ RUNTIME_UNAVAILABLE = "unfit_runtime"
 """Fact of a failed trial: the target cannot run its runtime, whatever the steps are."""
 STOPPED = "stopped"
 """Fact of a stopped trial: ``{"reason", "stage", "metrics"}``; the metrics are those known by then."""
+EXPECTED = "expected_"
+"""Prefix of the name of a metric that is expected at the end of a training."""
 STAGES = "stages"
 """Fact of a trial: its finished stages in order, each with name, key, seconds, CPU seconds, and whether its result was
 reused."""
@@ -157,6 +159,16 @@ class Record:
     def stop_reason(self) -> str | None:
         """Return why a stopped trial ended early; None for the others."""
         return None if self.state != "stopped" else str(self.facts[STOPPED]["reason"])
+
+    @property
+    def expected(self) -> dict[str, float]:
+        """Return the metrics that were expected of a stopped trial at the end of its training; empty for the others."""
+        known = self.facts[STOPPED]["metrics"] if self.state == "stopped" else {}
+        return {
+            name.removeprefix(EXPECTED): value
+            for name, value in known.items()
+            if name.startswith(EXPECTED) and math.isfinite(value)
+        }
 
     @property
     def finished(self) -> float:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from paretune.config.job import Job
+from paretune.config.recipe import Recipe
 from paretune.distributed.tune_schedulers import HalvingScheduler
-from paretune.search.halving import Extrapolation, Halving, RungResult
+from paretune.search.halving import Extrapolation, Halving, RungResult, best_first
 from paretune.search.latency_scale import on_one_scale
-from paretune.search.pareto_front import Objective
+from paretune.search.pareto_front import Objective, pareto_front
 from paretune.storage.trial_events import Event, read_events
-from paretune.storage.trial_record import Record, read_records, trial_folder
+from paretune.storage.trial_record import EXPECTED, Record, read_records, trial_folder, write_record
 from paretune.workflows.stages import Decision, PartialResult, TrialPaused
 
 
@@ -127,6 +131,68 @@ def _extrapolation(rungs: Sequence[ReachedRung], finals: Mapping[int, Record]) -
         if one.trial in finals and "map" in finals[one.trial].metrics
     ]
     return Extrapolation.fit(pairs)
+
+
+@dataclass
+class Rungs:
+    """Decides on the paused trials of a sweep whose scheduler is ``halving``."""
+
+    folder: Path
+    """Folder of the sweep."""
+    job: Job
+
+    def promotable(self, paused: Collection[int]) -> int | None:
+        """Return the best paused trial that is by now among the best of its rung; None if there is none."""
+        if not paused:
+            return None
+        halving, _ = self._state()
+        for number in set(halving.paused) - set(paused):  # promoted already, and running
+            halving.forget(number)
+        return halving.promotable()
+
+    def finalist(self, paused: Collection[int]) -> int | None:
+        """Return the best paused trial that no complete trial dominates by what is expected; None if there is none."""
+        records = on_one_scale(read_records(self.folder))
+        _, expected = self._state(records)
+        objectives = [Objective(metric, direction) for metric, direction in self.job.objectives.items()]
+        complete = [record.metrics for record in records if record.state == "complete"]
+        numbers = [number for number in paused if number in expected]
+        front = pareto_front([*complete, *(expected[number] for number in numbers)], objectives)
+        hopeful = [numbers[index - len(complete)] for index in front if index >= len(complete)]
+        order = best_first([expected[number] for number in hopeful], objectives)
+        return hopeful[order[0]] if hopeful else None
+
+    def stop(self, proposal: Mapping[str, Any]) -> Record:
+        """Write and return the record of a paused trial, with the objectives that are expected of it."""
+        number = proposal["number"]
+        halving, expected = self._state()
+        recipe = Recipe.model_validate(proposal["recipe"])
+        known = {f"{EXPECTED}{metric}": value for metric, value in expected.get(number, {}).items()}
+        last = [one for one in self._reached() if one.trial == number]
+        metrics = {**(last[-1].metrics if last else {}), **known}
+        place = f"rung {halving.paused.get(number, 0) + 1}"
+        record = Record.stopped(
+            number,
+            recipe.tree(),
+            recipe.params(),
+            proposal["origin"],
+            f"not among the best of {place} when the search ended",
+            stage="finetune",
+            metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
+            facts={},
+            started=min((event.time for event in read_events(trial_folder(self.folder, number))), default=time.time()),
+            seconds=seconds_before(trial_folder(self.folder, number)),
+        )
+        write_record(self.folder, record)
+        shutil.rmtree(trial_folder(self.folder, number) / "work", ignore_errors=True)
+        return record
+
+    def _state(self, records: Sequence[Record] | None = None) -> tuple[Halving, dict[int, dict[str, float]]]:
+        return halving_of(self.folder, self.job, records or on_one_scale(read_records(self.folder)))
+
+    def _reached(self) -> list[ReachedRung]:
+        scheduler = self.job.search.scheduler
+        return reached(self.folder, scheduler) if isinstance(scheduler, HalvingScheduler) else []
 
 
 def decision(folder: Path, job: Job, number: int, *, drawn: bool) -> Decision:

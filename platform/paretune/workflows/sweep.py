@@ -7,25 +7,23 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from paretune.config.recipe import Recipe, present_names
-from paretune.core.errors import UserError, one_line
+from paretune.core.errors import UserError
 from paretune.distributed import tune_trials
+from paretune.distributed.tune_schedulers import HalvingScheduler
 from paretune.results.folder_claims import removed_if_failed
 from paretune.results.front_summary import comparison_of
 from paretune.results.search_budget import SearchBudget, budget_text
 from paretune.results.sweep_folder import Sweep
-from paretune.storage.trial_record import Record, forget_record, read_record, read_records
+from paretune.storage.trial_record import Record, forget_record, read_records
 from paretune.workflows.baseline import baseline_failure, first_recipes, look_at_data, take_baseline, train_baseline
 from paretune.workflows.compare_front import MeasureFront, compare_at_end, compare_front
 from paretune.workflows.machine_check import refuse_impossible, with_runtime_checked
-from paretune.workflows.rungs import decision
+from paretune.workflows.rungs import Rungs
 from paretune.workflows.sweep_reporter import SweepReporter
-from paretune.workflows.trial import run
-from paretune.workflows.trial_context import TrialContext, context_of
-from paretune.workflows.trial_failure import not_run
+from paretune.workflows.trial_worker import record_of, run_in_worker
 
 Tuner = Callable[..., None]
 """Runs trials, called as ``tune_trials.run_trials`` is."""
@@ -120,7 +118,7 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         UserError: the eager baseline failed, or lacks a metric that is asked for.
     """
     from paretune.distributed import ray_session as session
-    from paretune.distributed.tune_searcher import StudySearcher
+    from paretune.distributed.tune_searcher import NoPausedTrials, StudySearcher
     from paretune.search.study import Study, StudySettings
 
     for record in read_records(sweep.folder):
@@ -150,7 +148,10 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         budget.add(record)
         reporter.trial_done(record)
 
-    searcher = StudySearcher(study, functools.partial(record_of, sweep.folder), on_record, budget.spent)
+    halving = isinstance(job.search.scheduler, HalvingScheduler)
+    rungs = Rungs(sweep.folder, job) if halving else NoPausedTrials()
+    ended = functools.partial(record_of, sweep.folder, retries=job.search.retries, say=reporter.say)
+    searcher = StudySearcher(study, ended, on_record, budget.spent, count=left, rungs=rungs)
     resources = job.resources.by_ray_name()
     if job.training.by_ray:
         resources = {**job.resources.custom, **session.NEXT_TO_NOTHING}  # the workers of its fine-tuning need the rest
@@ -160,7 +161,6 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         tuner(
             functools.partial(run_in_worker, str(sweep.runs.resolve()), sweep.name),
             searcher,
-            count=left,
             concurrent=job.search.concurrent,
             resources=resources,
             folder=sweep.folder,
@@ -174,31 +174,3 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         reporter.say(f"the search ends after {len(read_records(sweep.folder))} trials: {searcher.ended}")
     if reason := baseline_failure(sweep):
         raise UserError(reason)
-
-
-def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> dict[str, Any]:
-    """Run one trial in a worker of Tune's and return its number and state."""
-    try:
-        context = _context_in_worker(runs, name)
-    except (OSError, UserError) as error:  # another machine than that on which the sweep began
-        record = not_run(Path(runs) / name, proposal, one_line(error))
-    else:
-        number, origin = proposal["number"], proposal["origin"]
-        decide = decision(context.folder, context.job, number, drawn=origin == "sampled")
-        ended = run(context, number, Recipe.model_validate(proposal["recipe"]), origin=origin, decide=decide)
-        if ended is None:
-            return {"number": number, "state": "paused"}
-        record = ended
-    return {"number": record.number, "state": record.state}
-
-
-@functools.lru_cache(maxsize=1)
-def _context_in_worker(runs: str, name: str) -> TrialContext:
-    """Return what trials share, opened once in a worker that runs many of them."""
-    return context_of(Sweep(Path(runs), name))
-
-
-def record_of(folder: Path, proposal: Mapping[str, Any]) -> Record:
-    """Return the record of a finished trial, or a failed record if its worker died before it wrote one."""
-    record = read_record(folder, proposal["number"])
-    return record or not_run(folder, proposal, "the worker died (out of memory, or killed)")
