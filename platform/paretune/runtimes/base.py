@@ -190,4 +190,4 @@ class Runtime(Spec, ABC):
             NotImplementedError: this runtime does not time its operators.
             RuntimeError: device, threads or precision are not the requested ones.
         """
-        raise NotImplementedError(f"{self.name} does not tell what its operators cost")
+        raise NotImplementedError(f"{self.name} does not time its operators (it has no load_timed)")

@@ -146,6 +146,7 @@ class DetectorContract(PluginContract):
         network = subject.build(3).eval()
         modules = subject.part_modules(network)
         assert tuple(modules) == subject.part_names
+        assert not any(module.training for part in modules.values() for module in part.modules())
         parts = {name: in_eager(part) for name, part in modules.items()}
         batch = noise_images(subject, 1)
         raw = subject.run(parts, batch.numpy(), smallest_size(subject))

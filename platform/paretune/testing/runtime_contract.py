@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -44,12 +43,10 @@ class RuntimeContract(PluginContract):
     @pytest.fixture
     def target(self, subject: Runtime) -> Target:
         """Return a target that it runs on."""
-        for library in subject.libraries:
-            if importlib.util.find_spec(library) is None:
-                pytest.skip(f"{library} is not installed")
-        if "cpu" not in subject.devices and not torch.cuda.is_available():
-            pytest.skip(f"{subject.name} needs a GPU")
-        return Target(device="cpu" if "cpu" in subject.devices else "cuda")
+        target = Target(device=subject.own_device)
+        if reason := subject.unsupported_reason(target):
+            pytest.skip(reason)
+        return target
 
     @pytest.fixture
     def network(self) -> Any:

@@ -234,6 +234,7 @@ class RegionNetwork(nn.Module):
     def __init__(self, network: FasterRcnnNetwork) -> None:
         super().__init__()
         self.network = network
+        self.training = network.training  # tools that trace a part refuse one that is not in eval mode
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return maps, objectness and offsets for images."""
@@ -246,6 +247,7 @@ class BoxNetwork(nn.Module):
     def __init__(self, network: FasterRcnnNetwork) -> None:
         super().__init__()
         self.heads = nn.ModuleList([network.roi_heads.box_head, network.roi_heads.box_predictor])
+        self.training = self.heads.training = network.training
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits and offsets for pooled regions."""
