@@ -29,11 +29,7 @@ from paretune.system.machine_cache import scratch
 NCU = "ncu"
 RANGE = "paretune"
 """NVTX range around the profiled inference."""
-SECTIONS = (
-    *("SpeedOfLight", "SpeedOfLight_RooflineChart", "MemoryWorkloadAnalysis", "LaunchStats", "Occupancy"),
-    # these two count what the plain roofline leaves out: half precision and tensor cores, which convolutions mostly use
-    *("SpeedOfLight_HierarchicalHalfRooflineChart", "SpeedOfLight_HierarchicalTensorRooflineChart"),
-)
+SECTIONS = ("SpeedOfLight", "MemoryWorkloadAnalysis", "LaunchStats", "Occupancy")
 LIMIT = 900.0
 """Time limit for one artefact in seconds."""
 GRACE = 5.0
