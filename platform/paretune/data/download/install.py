@@ -18,7 +18,7 @@ from paretune.storage.atomic_files import write_text
 from paretune.system.file_lock import locked_file
 
 _ARCHIVES = "archives"
-"""Folder below the dataset's that holds the archives, their sha256, and which are unpacked."""
+"""Folder below the dataset's that holds the archives, and which are unpacked."""
 
 
 def download(
@@ -92,9 +92,7 @@ def _url(archive: Archive, base: str | None) -> str:
 
 def _announced(archive: Archive, url: str) -> str:
     encrypted = "encrypted" if url.startswith("https:") else "not encrypted"
-    kind = archive.checksum.partition(":")[0] if archive.checksum else ""
-    checked = f"checked by its {kind}" if kind else "no checksum is known: compared with an earlier download, if any"
-    return f"{archive.part}: {archive.bytes / 1e6:.0f} MB from {url} ({encrypted}; {checked})"
+    return f"{archive.part}: {archive.bytes / 1e6:.0f} MB from {url} ({encrypted}; checked by its md5)"
 
 
 def _check_space(folder: Path, todo: Sequence[Archive], keep: bool) -> None:
