@@ -47,11 +47,6 @@ def uuids_of(number: int = 0, environ: Mapping[str, str] = os.environ) -> tuple[
         return ()
 
 
-def number_of(device: str) -> int:
-    """Return CUDA's number in the name of a device: 0 for ``cuda``, 1 for ``cuda:1``."""
-    return int(device.partition(":")[2] or 0)
-
-
 def nvml() -> Any:
     """Return the module ``pynvml``.
 

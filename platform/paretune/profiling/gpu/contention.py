@@ -9,13 +9,14 @@ import os
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from paretune.core.devices import device_kind, number_of
 from paretune.core.target import Target
 from paretune.profiling.gpu.nvml import Gpu, GpuReading, opened
-from paretune.system.physical_gpu import NoGpuError, number_of
+from paretune.system.physical_gpu import NoGpuError
 
 FIGURES = ("sm_mhz", "memory_mhz", "celsius", "watts", "memory_mib")
 
@@ -125,16 +126,20 @@ class GpuMonitor:
         return [GpuSnapshot(self._gpu.read(), *_shared(self._gpu, workers, computed, measured), unseen)]
 
 
+def monitor_device(target: Target) -> AbstractContextManager[GpuMonitor]:
+    """Return a context of a monitor of a target's device; without one for the device, it takes no snapshots."""
+    monitor = device_kind(target.device).monitor(number_of(target.device))
+    return nullcontext(GpuMonitor(None)) if monitor is None else monitor
+
+
 @contextmanager
-def monitor_gpu(target: Target) -> Iterator[GpuMonitor]:
-    """Yield a monitor of the GPU of a target; for a CPU, or a GPU without NVML, it takes no snapshots."""
+def nvml_monitor(number: int) -> Iterator[GpuMonitor]:
+    """Yield a monitor of a GPU by its number in CUDA; without NVML it takes no snapshots, and has the reason."""
     with ExitStack() as stack:
-        watch = GpuMonitor(None)
-        if target.device != "cpu":
-            try:
-                watch = GpuMonitor(stack.enter_context(opened(number_of(target.device))))
-            except NoGpuError as error:
-                watch = GpuMonitor(None, f"the GPU is not watched: {error}")
+        try:
+            watch = GpuMonitor(stack.enter_context(opened(number)))
+        except NoGpuError as error:
+            watch = GpuMonitor(None, f"the GPU is not watched: {error}")
         yield watch
 
 

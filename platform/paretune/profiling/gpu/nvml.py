@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from paretune.system import physical_gpu
-from paretune.system.physical_gpu import errors_of, handle_of, started
+from paretune.system.physical_gpu import NoGpuError, errors_of, handle_of, started
 
 BAD_BITS = {
     0x04: "SwPowerCap",
@@ -190,3 +190,10 @@ def opened(device: int | str | None = None, environ: Mapping[str, str] = os.envi
     library = physical_gpu.nvml()
     with started(library):
         yield Gpu(library, handle_of(library, device, environ))
+
+
+def gpu_name() -> str:
+    """Return NVML's name of the GPU that CUDA would use, or ``unknown``."""
+    with suppress(NoGpuError), opened(0) as gpu:
+        return f"{gpu.name or 'unknown'}{' (MIG)' if gpu.mig else ''}"
+    return "unknown"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,10 @@ def _no_transfer(predictor: Any, device: str) -> str:
         return "what is carried between several networks is not timed apart"
     import torch
 
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        return "torch, which carries it here, finds no GPU"
-    return ""
+    with suppress(RuntimeError):  # this torch has no module for such devices
+        if torch.get_device_module(device).is_available():
+            return ""
+    return f"torch, which carries it here, finds no {'GPU' if device.startswith('cuda') else device}"
 
 
 def _made_there(raw: Sequence[Any], device: str) -> list[Any]:
@@ -72,8 +74,7 @@ def _made_there(raw: Sequence[Any], device: str) -> list[Any]:
     import torch
 
     made = [torch.from_numpy(part).to(device) for part in raw]
-    if device == "cuda":
-        torch.cuda.synchronize()
+    torch.get_device_module(device).synchronize()
     return made
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from paretune.core.target import Target
 from paretune.core.types import Image
 from paretune.profiling.environment import environment
-from paretune.profiling.gpu.contention import GpuMonitor, GpuSnapshot, foreigners, monitor_gpu
+from paretune.profiling.gpu.contention import GpuMonitor, GpuSnapshot, foreigners, monitor_device
 from paretune.profiling.latency.memory_contention import SLOWER, MemoryContention, neighbours
 from paretune.profiling.latency.result import Latency, disturbance, unsettled
 from paretune.profiling.latency.samples import COLD, MeasurementProtocol, Rows, SampleBatch
@@ -113,10 +113,10 @@ def measure(
 ) -> Latency:
     """Measure one artefact, alone on the target's device.
 
-    A disturbed repetition is repeated, and further ones are run until the median's interval is narrow enough (`NARROW`)
-    and the repetitions agree, within ``protocol.spare``; a single repetition stays alone. If other guests of the host
-    use the memory, repetitions sample on within ``protocol.patience``, and the calmer half is kept. Samples are chosen
-    by what else ran, never by their times.
+    A disturbed repetition is repeated, and further ones are run until the median's interval is narrow enough
+    (``DeviceKind.narrow``) and the repetitions agree, within ``protocol.spare``; a single repetition stays alone. If
+    other guests of the host use the memory, repetitions sample on within ``protocol.patience``, and the calmer half is
+    kept. Samples are chosen by what else ran, never by their times.
 
     Args:
         artefact: folder of the artefact.
@@ -136,7 +136,7 @@ def measure(
     with (
         exclusive_device(target.device),
         saved_images(images) as file,
-        monitor_gpu(target) as watch,
+        monitor_device(target) as watch,
         memory_of(target, protocol.patience) as memory,
     ):
         surroundings = environment(target)
