@@ -1,4 +1,4 @@
-"""Orders in this process: resumed from a second place, saved as often as asked for, taken over only when they fit."""
+"""Orders in this process: saved as often as asked for, taken over only when they fit."""
 
 from __future__ import annotations
 
@@ -46,38 +46,6 @@ def kill_after(number: int):
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "weights.safetensors")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["folder", "memory"])
-def test_another_machine_goes_on_from_the_second_place(kind: str, tmp_path: Path) -> None:
-    import fsspec
-
-    storage = str(tmp_path / "bucket") if kind == "folder" else "memory://bucket"
-    files, root = fsspec.core.url_to_fs(storage)
-    train_here(order_of(tmp_path / "whole"))
-    order = order_of(tmp_path / "one" / "net", storage=storage)
-    with pytest.raises(KilledError):
-        train_here(order, kill_after(3))
-    assert len(files.find(root)) == 2
-    elsewhere = order_of(tmp_path / "two" / "net", storage=storage, threads=2)
-    lines: list[str] = []
-    train_here(elsewhere, lines.append)
-    assert [line.split(":")[0] for line in lines] == ["epoch 4/4"]
-    assert [entry["number"] for entry in read_history(elsewhere.folder)["epochs"]] == [1, 2, 3, 4]
-    whole, moved = weights(tmp_path / "whole"), weights(elsewhere.folder)
-    for name, tensor in whole.items():
-        torch.testing.assert_close(tensor, moved[name], msg=name)  # another number of threads: nearly equal
-    assert files.find(root) == []
-
-
-@pytest.mark.parametrize("storage", ["nosuch://bucket/x", "{file}/folder"])
-def test_a_place_that_cannot_be_used_is_one_clear_line(storage: str, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    order = order_of(tmp_path / "net", storage=storage.format(file=tmp_path / "file"))
-    with pytest.raises(UserError, match=r"^training\.storage: .* cannot be used \("):
-        train_here(order)
-    assert not (tmp_path / "net" / "structure.json").exists()
 
 
 @pytest.mark.slow

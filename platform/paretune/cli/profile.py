@@ -86,10 +86,10 @@ def _show(found: Any, *, as_json: bool) -> None:
 
         print(json.dumps(found.tree(), indent=1))
         return
-    from paretune.core.console import print_table
+    from paretune.reports.tables import print_table
 
     for rows in found.tables():
-        print_table(rows.title, rows.head, rows.rows, rows.notes)
+        print_table(rows)
 
 
 def _say(line: str) -> None:

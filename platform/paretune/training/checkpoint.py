@@ -1,4 +1,4 @@
-"""The state of a training on disk, from which it is resumed with the same result; also in a remote folder."""
+"""The state of a training on disk, from which it is resumed with the same result."""
 
 from __future__ import annotations
 
@@ -75,64 +75,3 @@ def load_state(folder: Path) -> TrainingState | None:
     except (TypeError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a readable training state ({reason}); delete it to train anew") from error
-
-
-class RemoteCheckpoint:
-    """Copy of a training's state in a folder of any file system of fsspec, such as ``s3://bucket/folder``.
-
-    A machine without the first folder can resume the training from it.
-
-    Args:
-        url: folder of all trainings.
-        key: name of this training in it.
-
-    Raises:
-        UserError: the file system is unknown, its library is not installed, or it cannot be written.
-    """
-
-    def __init__(self, url: str, key: str) -> None:
-        import fsspec
-
-        self._url = url
-        try:
-            self._files, root = fsspec.core.url_to_fs(url)
-            self._root = f"{root.rstrip('/')}/{key}"
-            self._files.makedirs(self._root, exist_ok=True)
-        except Exception as error:  # every file system raises its own errors
-            raise self._refused(error) from error
-
-    def put(self, folder: Path, names: tuple[str, ...]) -> None:
-        """Write files into the remote folder in this order, each completely or not at all.
-
-        Raises:
-            UserError: the remote folder cannot be written.
-        """
-        try:
-            for name in names:
-                draft, place = f"{self._root}/{name}.part", f"{self._root}/{name}"
-                self._files.put_file(str(folder / name), draft)
-                self._files.mv(draft, place)
-        except Exception as error:
-            raise self._refused(error) from error
-
-    def get(self, folder: Path, names: tuple[str, ...]) -> None:
-        """Copy the remote files that exist into a folder; existing local files stay.
-
-        Raises:
-            UserError: the remote folder cannot be read.
-        """
-        try:
-            for name in names:
-                if not (folder / name).exists() and self._files.exists(f"{self._root}/{name}"):
-                    folder.mkdir(parents=True, exist_ok=True)
-                    self._files.get_file(f"{self._root}/{name}", str(folder / name))
-        except Exception as error:
-            raise self._refused(error) from error
-
-    def clear(self) -> None:
-        """Remove the remote folder of a finished training."""
-        self._files.rm(self._root, recursive=True)
-
-    def _refused(self, error: Any) -> UserError:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        return UserError(f"training.storage: {self._url} cannot be used ({reason})")

@@ -8,8 +8,8 @@ from typing import Any
 
 from paretune.core.errors import UserError
 
-KEPT = ("epochs.jsonl", "state.pt")
-"""Files of an unfinished training, in the order in which they are saved."""
+EPOCHS = "epochs.jsonl"
+"""File of an unfinished training with a line for each epoch."""
 
 
 UNFINISHED = "unfinished"
@@ -22,7 +22,7 @@ HISTORY = "training.json"
 
 def epochs_of(work: Path) -> list[dict[str, Any]]:
     """Return the epochs written so far, without a line that is incomplete."""
-    path = work / KEPT[0]
+    path = work / EPOCHS
     text = path.read_text() if path.is_file() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("}\n")]
 
@@ -34,7 +34,7 @@ def was_begun(folder: Path) -> bool:
 
 def _append(work: Path, entry: dict[str, Any]) -> None:
     work.mkdir(parents=True, exist_ok=True)
-    with (work / KEPT[0]).open("a") as file:
+    with (work / EPOCHS).open("a") as file:
         file.write(json.dumps(entry) + "\n")
 
 

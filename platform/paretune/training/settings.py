@@ -21,7 +21,7 @@ MOMENTUM_IS: dict[str, Literal["momentum", "betas"]] = {
     "RAdam": "betas",
 }
 """Optimizer → argument of torch's class for its momentum; the other optimizers have none."""
-ELSEWHERE = ("auto", "minutes", "device", "threads", "loader_threads", "checkpoint_every", "storage", "with_ray")
+ELSEWHERE = ("auto", "minutes", "device", "threads", "loader_threads", "checkpoint_every", "with_ray")
 """Fields that do not affect the result: where the training runs, how its state is saved, who chose the others."""
 
 
@@ -170,9 +170,6 @@ class Training(Spec):
     """Processes that train together by Ray Train, each on its own device; 1 trains without Ray."""
     with_ray: bool = False
     """Whether one worker trains by Ray Train too."""
-    storage: str | None = None
-    """Second folder for saved states during the training, also remote, such as s3://bucket/folder: a machine without
-    the output folder resumes from it."""
     threads: int = Field(default=0, ge=0, le=1024)
     """Threads of torch on a CPU; 0 for all cores, or those that Ray gave the process."""
     loader_threads: int = Field(default=2, ge=1, le=64)
@@ -187,6 +184,8 @@ class Training(Spec):
         if not isinstance(value, Mapping):
             return value
         fields = {**value, "auto": True} if value.get("auto") == {} else dict(value)
+        if fields.get("storage") is None:  # a field of older versions, in their records
+            fields.pop("storage", None)
         return fields if fields.get("minutes") is None else {"auto": True, **fields}
 
     @model_validator(mode="after")

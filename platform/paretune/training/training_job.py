@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from paretune.core.spec import fingerprint
 from paretune.core.types import InputSize, Thresholds
 from paretune.data.base import Dataset
 from paretune.detectors.base import Detector
@@ -41,18 +40,6 @@ class TrainingJob:
     def work(self) -> Path:
         """Return the folder of the state that the training is resumed from."""
         return self.folder / UNFINISHED
-
-    @property
-    def key(self) -> str:
-        """Return a unique name of the training."""
-        what = (
-            self.detector.named(),
-            self.dataset.named(),
-            str(self.size),
-            self.settings.as_computed(),
-            self.extras.key,
-        )
-        return f"{self.folder.name}-{fingerprint(*what)}"
 
     def is_done(self) -> bool:
         """Return whether the trained network exists."""

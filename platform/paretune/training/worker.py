@@ -13,7 +13,7 @@ from paretune.core.errors import UserError
 from paretune.data.left_out import record_of, refuse_gaps
 from paretune.storage.atomic_files import write_text
 from paretune.training.extras import train_with_extras
-from paretune.training.history import HISTORY, KEPT, _append, epochs_of
+from paretune.training.history import HISTORY, _append, epochs_of
 from paretune.training.initial_weights import initial_network, report_notes
 from paretune.training.training_job import TrainingJob
 
@@ -50,13 +50,10 @@ def run_worker(
     import torch
 
     from paretune.networks.network_files import save_network
-    from paretune.training.checkpoint import RemoteCheckpoint, load_state, save_state
+    from paretune.training.checkpoint import load_state, save_state
     from paretune.training.loop import Epoch, Options
 
     settings = job.settings
-    storage = None if settings.storage is None or rank else RemoteCheckpoint(settings.storage, job.key)
-    if storage is not None:
-        storage.get(job.work, KEPT)
     if world > 1:
         torch.distributed.barrier()  # all resume from the same state
     data = _opened(job)
@@ -71,8 +68,6 @@ def run_worker(
             _append(job.work, entry)
             if epoch.number % settings.checkpoint_every == 0 or epoch.number == settings.epochs:
                 save_state(epoch.state, job.work)
-                if storage is not None:
-                    storage.put(job.work, KEPT)
             after(entry)
 
     result = train_with_extras(
@@ -100,8 +95,6 @@ def run_worker(
         }
         write_text(job.folder / HISTORY, json.dumps(facts, indent=1))
         save_network(result.network, job.folder)
-        if storage is not None:
-            storage.clear()
 
 
 def _opened(job: TrainingJob) -> Data:

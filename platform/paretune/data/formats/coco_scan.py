@@ -11,8 +11,9 @@ from typing import Any
 
 from paretune.core.errors import UserError
 from paretune.data.file_io import read_file
-from paretune.data.formats.coco_json import as_text, box_of, box_of_segmentation, flag_of, id_of, number_of
+from paretune.data.formats.coco_json import as_text, box_of, box_of_segmentation, flag_of, id_of
 from paretune.data.formats.filenames import FileFinder
+from paretune.data.formats.outline_boxes import number as number_of
 from paretune.data.image_io import SUFFIXES
 from paretune.data.raw_annotations import Finding, RawBox, RawImage, Survey
 

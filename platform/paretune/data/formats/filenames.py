@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from paretune.data.file_io import is_there
+
 _SEPARATORS = str.maketrans(dict.fromkeys("\\\uff3c\u2216\u00a5\u20a9", "/"))
 """Backslashes, and what fonts and code pages of East Asia make of them."""
 
@@ -51,7 +53,7 @@ class FileFinder:
     """Looks files up in folders, each of which it lists once."""
 
     def __init__(self) -> None:
-        self._listed: dict[Path, tuple[dict[str, list[Path]], dict[str, list[Path]]]] = {}
+        self._listed: dict[Path, NameIndex] = {}
 
     def find(self, folder: Path, name: str) -> Path | None:
         """Return the one file that a name below a folder can mean; None where there is none, or several."""
@@ -70,11 +72,11 @@ class FileFinder:
 
     def _below(self, folder: Path, parts: list[str]) -> Path | None:
         for number, part in enumerate(parts, start=1):
-            is_there: Callable[[Path], bool] = Path.is_file if number == len(parts) else Path.is_dir
+            question: Callable[[Path], bool] = Path.is_file if number == len(parts) else Path.is_dir
             found = folder / part
-            if part != ".." and not _answers(is_there, found):
+            if part != ".." and not is_there(found, question):
                 alike = self._alike(folder, part)
-                if alike is None or not _answers(is_there, alike):
+                if alike is None or not is_there(alike, question):
                     return None
                 found = alike
             folder = found
@@ -83,25 +85,9 @@ class FileFinder:
     def _alike(self, folder: Path, part: str) -> Path | None:
         """Return the only entry of a folder whose name is another form of this one."""
         if folder not in self._listed:
-            by_form: dict[str, list[Path]] = {}
-            by_letters: dict[str, list[Path]] = {}
-            for path in _entries(folder):
-                by_form.setdefault(plain(path.name), []).append(path)
-                by_letters.setdefault(folded(path.name), []).append(path)
-            self._listed[folder] = by_form, by_letters
-        for key, paths in zip((plain(part), folded(part)), self._listed[folder], strict=True):
-            if len(found := paths.get(key, [])) == 1:
-                return found[0]
-            if found:
-                return None
-        return None
-
-
-def _answers(question: Callable[[Path], bool], path: Path) -> bool:
-    try:
-        return question(path)
-    except (OSError, ValueError):
-        return False
+            self._listed[folder] = NameIndex(path.name for path in _entries(folder))
+        name = self._listed[folder].find(part)
+        return None if name is None else folder / name
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ NO_BOX = (math.nan, math.nan, math.nan, math.nan)
 
 def number(value: Any) -> float:
     """Return a number, also one that is written as a text; NaN for what is none, or too large for any image."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or (isinstance(value, str) and "_" in value):
         return math.nan
     try:
         found = float(value)
