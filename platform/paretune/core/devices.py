@@ -16,7 +16,7 @@ class DeviceKind(Spec):
     """
 
     by_torch: ClassVar[bool] = False
-    """Whether torch computes on it under this name, so that the runtime ``eager`` runs on it."""
+    """True if torch computes on it under this name, so that the runtime ``eager`` runs on it."""
     tolerance: ClassVar[float] = 0.03
     """Smallest relative difference of two latencies that is not a tie, however narrow its interval."""
     narrow: ClassVar[float] = 0.03

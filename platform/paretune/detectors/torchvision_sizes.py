@@ -9,7 +9,7 @@ from paretune.data.preprocess import Preprocess
 from paretune.detectors.base import Detector
 
 PADDED_TO = 32
-"""torchvision fills each picture up to multiples of this."""
+"""Multiple in pixels to which torchvision fills up each picture."""
 _LARGEST = InputSize(1_000_000, 1_000_000)
 _LOOKED_AT = 2000
 """Pictures of each split whose sizes are looked at."""

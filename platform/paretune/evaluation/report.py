@@ -37,7 +37,7 @@ class ClassReport:
     best: OperatingPoint
     """The confidence of its own best F1."""
     chosen: OperatingPoint
-    """At the confidence of the whole report."""
+    """Operating point at the confidence of the whole report."""
 
     def tree(self) -> dict[str, Any]:
         """Return plain data."""
@@ -62,7 +62,7 @@ class EvaluationReport:
     interval: tuple[float, float] | None
     """95 % interval of map over images; None where map is unknown."""
     confusion: ConfusionMatrix
-    """At the report's confidence, or 0.5 where nothing gives one."""
+    """Confusion matrix at the report's confidence, or at 0.5 where nothing gives one."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What was evaluated: artefact, split, runtime, time of an inference."""
     change: AccuracyDifference | None = None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from paretune.evaluation.detection_outcomes import DetectionOutcomes
 
 RECALLS = np.linspace(0, 1, 101)
-"""At which COCO reads the precision."""
+"""Recalls at which COCO reads the precision."""
 _CELLS = 2**23
 """Most numbers in one array: 32 MiB of float32."""
 _Counts = NDArray[Any]
@@ -62,7 +62,7 @@ class RankedClass:
     found: _Stretches
     """All detections, up to the last hit and with it."""
     curves: tuple[_Curve, ...]
-    """At each IoU."""
+    """Curve at each IoU."""
     objects: NDArray[np.int64]
     """(images,) in each image."""
 

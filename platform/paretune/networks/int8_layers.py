@@ -21,7 +21,7 @@ LARGEST_WEIGHT = 63
 LARGEST_INPUT = 255
 PAIRS = ("kernel_size", "stride", "padding", "dilation")
 _OUT: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
-"""oneDNN's arguments for the output: float32, no operation after."""
+"""Arguments of oneDNN for the output: float32, no operation after."""
 _packed = WeakTensorKeyDictionary()
 """Weight → the same in oneDNN's own order, and the zeros it asks for; made when a layer runs first, never saved."""
 

@@ -32,9 +32,9 @@ class DeviceHolder:
     since: float
     """Begin of holding, or of waiting, in seconds since 1970."""
     alone: bool
-    """Whether the process needs the device alone, for a measurement."""
+    """True if the process needs the device alone, for a measurement."""
     has: bool
-    """Whether the process holds the device; else it waits."""
+    """True if the process holds the device; else it waits."""
 
     def __str__(self) -> str:
         """Return the holder as the rest of a sentence about the device."""

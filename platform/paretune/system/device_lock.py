@@ -34,7 +34,7 @@ HOST = "cpu"
 _thread = threading.local()
 """``devices``: lock that this thread holds → shared or exclusive."""
 _told: list[Callable[[str], None]] = []
-"""At most one function, called with a line when a device is not free within a `MOMENT`."""
+"""List of at most one function, called with a line when a device is not free within a `MOMENT`."""
 _printed: dict[tuple[str, str, int | None], float] = {}
 """Text, lock and process of a printed line → time of the line."""
 _open: set[int] = set()

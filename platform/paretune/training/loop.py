@@ -89,7 +89,7 @@ class Options:
     val: Split | None = None
     """Split for evaluations between epochs, if the settings have any."""
     keep_zeros: bool = False
-    """Whether weights that are zero in the given network stay zero."""
+    """True if weights that are zero in the given network stay zero."""
     thresholds: Thresholds = field(default_factory=Thresholds)
     """Thresholds of the postprocessing in evaluations."""
 

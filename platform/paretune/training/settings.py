@@ -93,7 +93,7 @@ class Augment(Spec):
 
     @property
     def any(self) -> bool:
-        """Whether any change is on."""
+        """Return whether any change is on."""
         return any((self.mosaic, self.mixup, self.scale, self.translate, self.colour, self.iou_crop, self.zoom_out))
 
 
@@ -169,7 +169,7 @@ class Training(Spec):
     workers: int = Field(default=1, ge=1, le=1024)
     """Processes that train together by Ray Train, each on its own device; 1 trains without Ray."""
     with_ray: bool = False
-    """Whether one worker trains by Ray Train too."""
+    """Train one worker by Ray Train too."""
     threads: int = Field(default=0, ge=0, le=1024)
     """Threads of torch on a CPU; 0 for all cores, or those that Ray gave the process."""
     loader_threads: int = Field(default=2, ge=1, le=64)
@@ -231,7 +231,7 @@ class Training(Spec):
 
     @property
     def by_ray(self) -> bool:
-        """Whether Ray Train runs the training."""
+        """Return whether Ray Train runs the training."""
         return self.with_ray or self.workers > 1
 
     @property

@@ -1,4 +1,4 @@
-"""labelme's JSON files, one beside each image or with the image in it.
+"""JSON files of labelme, one beside each image or with the image in it.
 
 Format: ``LabelFile`` of https://github.com/wkentaro/labelme; X-AnyLabeling writes the same with more kinds of shapes.
 Corners are edges counted from 0, except those of masks, which are pixels inside the mask.

@@ -9,7 +9,7 @@ from typing import Any
 from paretune.data.formats.voc_xml import FARTHEST
 
 Box = tuple[float, float, float, float]
-"""x1 y1 x2 y2."""
+"""Corners x1 y1 x2 y2."""
 NO_BOX = (math.nan, math.nan, math.nan, math.nan)
 
 

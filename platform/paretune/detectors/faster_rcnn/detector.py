@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from paretune.detectors.faster_rcnn.network import FasterRcnnNetwork as Network
 
 WEIGHTS = ("COCO_V1",)
-"""torchvision's names of weights, which every variant has."""
+"""Names of torchvision's weights, which every variant has."""
 _SMALLEST = 64
 """Side in pixels; below it the coarsest level is less than a cell."""
 _OLDER = {"variant", "weights", "proposals", "least", "samples", "anchor", "head_width"}

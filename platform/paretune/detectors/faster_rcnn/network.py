@@ -166,7 +166,7 @@ class FasterRcnnNetwork(nn.Module):
 
 
 class IgnoringProposals(RegionProposalNetwork):  # type: ignore[misc]
-    """torchvision's first network, which teaches no anchor on an entry to ignore to be background."""
+    """The first network of torchvision, which teaches no anchor on an entry to ignore to be background."""
 
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[dict[str, Any]]
@@ -185,7 +185,7 @@ class IgnoringProposals(RegionProposalNetwork):  # type: ignore[misc]
 
 
 class IgnoringHeads(RoIHeads):  # type: ignore[misc]
-    """torchvision's second network, which teaches no region on an entry to ignore to be background."""
+    """The second network of torchvision, which teaches no region on an entry to ignore to be background."""
 
     def select_training_samples(self, proposals: list[Tensor], targets: list[dict[str, Any]]) -> Any:
         """Return the regions to train on with what they should become: torchvision's, without those to ignore."""
@@ -209,7 +209,7 @@ def _without_ignored(
 
 
 class Anchors(AnchorGenerator):  # type: ignore[misc]
-    """torchvision's anchors, with their number of levels."""
+    """The anchors of torchvision, with their number of levels."""
 
     def __init__(self, sizes: Sequence[Sequence[float]]) -> None:
         super().__init__(tuple(map(tuple, sizes)), (RATIOS,) * len(sizes))
@@ -221,7 +221,7 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]
 
 
 class Coder(BoxCoder):  # type: ignore[misc]
-    """torchvision's coder of boxes; its boxes, and what is trained on them, stay in float32 under mixed precision."""
+    """The coder of boxes of torchvision; boxes, and what is trained on them, stay in float32 under mixed precision."""
 
     def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
         """Decode; torchvision rounds the boxes to the type of the offsets, and the ground truth to theirs."""

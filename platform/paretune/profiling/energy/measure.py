@@ -51,7 +51,7 @@ class Energy:
     """Remarks for readers of the figures; each begins with its flag."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     failed: bool = False
-    """Whether the energy is unknown because a process failed that could have measured it."""
+    """True if the energy is unknown because a process failed that could have measured it."""
 
     def figures(self) -> dict[str, float | None]:
         """Return the figures by the names under which they are logged."""

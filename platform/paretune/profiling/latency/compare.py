@@ -103,11 +103,11 @@ class Comparison:
     """Index of the artefact with which the others are compared."""
     tolerance: float = DeviceKind.tolerance
     steady: bool = True
-    """Whether every warm-up reached its plateau."""
+    """True if every warm-up reached its plateau."""
     elsewhere: Mapping[str, float] = field(default_factory=dict)
     """Shares by which others used the cores (see ``cpu_cores.reading``)."""
     facts: tuple[Mapping[str, Any], ...] = ()
-    """For each artefact the runtime's own facts, and the environment."""
+    """The runtime's own facts and the environment, for each artefact."""
     gpu: GpuContention | None = None
     """The GPU before and after each round; None on a CPU, or if it was not watched."""
 

@@ -68,7 +68,7 @@ class Latency:
     elsewhere: Mapping[str, float]
     """Shares by which others used the cores (see ``cpu_cores.reading``)."""
     steady: bool
-    """Whether every warm-up reached its plateau."""
+    """True if every warm-up reached its plateau."""
     cold: Mapping[str, float]
     """``load_ms`` and ``first_inference_ms``, medians over the processes."""
     facts: Mapping[str, Any] = field(default_factory=dict)
