@@ -58,8 +58,8 @@ def _advise(given: argparse.Namespace) -> int:
     if given.out:
         write_advice(found, given.out)
     if network is not None:  # minutes to hours of building, which may not cost what is known already
-        wanted = {"most": given.most, "split": given.split, "out": given.out}
-        found = try_advice(found, network, images, target, **wanted, progress=_say)
+        options = {"most": given.most, "split": given.split, "out": given.out}
+        found = try_advice(found, network, images, target, **options, progress=_say)
         if given.out:
             write_tried(found, given.out)
     _end(found, given)

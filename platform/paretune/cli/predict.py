@@ -61,8 +61,8 @@ def _predict(given: argparse.Namespace) -> int:
     elif failed < len(entries):
         print(f"pictures: {out}")
     if full:
-        told = f"the limit of boxes in an image binds in {full} of {len(entries)} images"
-        print(f"{told}: there may be more objects; --max-detections keeps more", file=sys.stderr)
+        message = f"the limit of boxes in an image binds in {full} of {len(entries)} images"
+        print(f"{message}: there may be more objects; --max-detections keeps more", file=sys.stderr)
     if failed:
         print(f"{failed} of {len(entries)} images could not be read", file=sys.stderr)
     if failed < len(entries):

@@ -84,12 +84,12 @@ def checked_target(given: argparse.Namespace, folders: Sequence[Path]) -> Any:
         if given.device in (None, target.device)
     }
     if len(found) > 1:
-        told = "; ".join(f"{folder} of {target}" for target, folder in found.items())
-        raise UserError(f"the artefacts were made for several targets ({told}): name one with --device and --threads")
+        words = "; ".join(f"{folder} of {target}" for target, folder in found.items())
+        raise UserError(f"the artefacts were made for several targets ({words}): name one with --device and --threads")
     target = next(iter(found), plain)
     if target != plain:
-        told = "which the artefact was made for; --device and --threads name another"
-        print(f"target: {target}, {told}", file=sys.stderr, flush=True)
+        words = "which the artefact was made for; --device and --threads name another"
+        print(f"target: {target}, {words}", file=sys.stderr, flush=True)
     return target
 
 

@@ -53,8 +53,8 @@ def read_plan(
     document = overridden(read_yaml(path), overrides or {})
     job = validate(Job, document)
     problems = [
-        Problem(document.file, document.line((field,)), f"{field}: {said}")
-        for field, said in (_folder_problems(job, unnamed=unnamed) if here else _cluster_problems(job))
+        Problem(document.file, document.line((field,)), f"{field}: {reason}")
+        for field, reason in (_folder_problems(job, unnamed=unnamed) if here else _cluster_problems(job))
     ]
     space_path = path.parent / job.space
     if not space_path.is_file():
@@ -75,11 +75,11 @@ def read_plan(
 def _folder_problems(job: Job, *, unnamed: bool) -> list[tuple[str, str]]:
     """Return (field, message) for each wrong folder of a job on this machine."""
     passed = unnamed and job.dataset.unnamed() is not None
-    problems = [("dataset", said) for said in ([] if passed else job.dataset.problems())]
+    problems = [("dataset", reason) for reason in ([] if passed else job.dataset.problems())]
     if job.baseline is None:
-        problems += [("detector", said) for said in job.detector.problems()]
-    if job.baseline is not None and (said := unsupported_baseline_reason(Path(job.baseline), job.detector)):
-        problems.append(("baseline", said))
+        problems += [("detector", reason) for reason in job.detector.problems()]
+    if job.baseline is not None and (reason := unsupported_baseline_reason(Path(job.baseline), job.detector)):
+        problems.append(("baseline", reason))
     return problems
 
 
@@ -88,7 +88,7 @@ def _cluster_problems(job: Job) -> list[tuple[str, str]]:
     named = [("dataset", folder) for folder in job.dataset.folders()]
     if job.dataset.unnamed() is not None:
         named = []
-    problems = [("dataset", said) for said in ([] if named else job.dataset.problems())]
+    problems = [("dataset", reason) for reason in ([] if named else job.dataset.problems())]
     if job.baseline is not None:
         named.append(("baseline", job.baseline))
     for field, folder in named:

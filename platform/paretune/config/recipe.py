@@ -47,9 +47,9 @@ class Recipe(Spec):
     @model_validator(mode="after")
     def _formats_meet(self) -> Recipe:
         wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {
-            ("steps", index, step.name, field): (f"{said}; the runtime is {self.runtime.name}", getattr(step, field))
+            ("steps", index, step.name, field): (f"{reason}; the runtime is {self.runtime.name}", getattr(step, field))
             for index, step in enumerate(self.steps)
-            for field, said in step.unsupported_fields(self.runtime.accepts).items()
+            for field, reason in step.unsupported_fields(self.runtime.accepts).items()
         }
         if wrong:
             raise misplaced("Recipe", wrong)
@@ -82,8 +82,8 @@ class Recipe(Spec):
 
     def unsupported_reason(self, target: Target) -> str | None:
         """Return why the result of a step would not run on a target; None if all would."""
-        told = ((step.name, step.unsupported_reason(self.runtime, target)) for step in self.steps)
-        return next((f"steps: {name}: {said}" for name, said in told if said), None)
+        reasons = ((step.name, step.unsupported_reason(self.runtime, target)) for step in self.steps)
+        return next((f"steps: {name}: {reason}" for name, reason in reasons if reason), None)
 
     def params(self) -> dict[str, Any]:
         """Return the recipe as flat parameters for the log, such as ``prune.ratio``.

@@ -135,8 +135,8 @@ def class_problem(cls: Any, name: str) -> str | None:
 def misplaced(title: str, found: Mapping[tuple[str | int, ...], tuple[str, Any]]) -> ValidationError:
     """Return an error with several places: place → (message, value)."""
     details = [
-        InitErrorDetails(type=PydanticCustomError("unfit", "{message}", {"message": said}), loc=place, input=value)
-        for place, (said, value) in found.items()
+        InitErrorDetails(type=PydanticCustomError("unfit", "{message}", {"message": message}), loc=place, input=value)
+        for place, (message, value) in found.items()
     ]
     return ValidationError.from_exception_data(title, details)
 

@@ -152,10 +152,10 @@ def _match_image(rule: Rule, found: Detections, truth: Annotations) -> tuple[NDA
     """Return for each detection whether it is a hit and whether it counts."""
     hit, counts = np.zeros(len(found.scores), bool), np.ones(len(found.scores), bool)
     for label in {*found.labels.tolist()} & {*truth.labels.tolist()}:
-        mine = np.flatnonzero(found.labels == label)
-        mine = mine[np.argsort(-found.scores[mine], kind="stable")]
-        theirs = truth.labels == label
-        hit[mine], counts[mine] = rule(found.boxes[mine], truth.boxes[theirs], truth.ignore[theirs])
+        own = np.flatnonzero(found.labels == label)
+        own = own[np.argsort(-found.scores[own], kind="stable")]
+        same_class = truth.labels == label
+        hit[own], counts[own] = rule(found.boxes[own], truth.boxes[same_class], truth.ignore[same_class])
     return hit, counts
 
 

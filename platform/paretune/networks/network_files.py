@@ -88,8 +88,8 @@ def load_network(detector: Detector, num_classes: int, folder: Path) -> nn.Modul
         _resize_lone(network, saved, weights)
         network.load_state_dict(weights, strict=True, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        said = one_line(error)[:_TOLD]
-        raise UserError(f"{path}: not a network of detector {detector.named()}: {said}") from error
+        reason = one_line(error)[:_TOLD]
+        raise UserError(f"{path}: not a network of detector {detector.named()}: {reason}") from error
     for parameter in network.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_()
@@ -146,13 +146,13 @@ def _resize(network: nn.Module, saved: dict[str, dict[str, Any]]) -> None:
     lacking = [name for name in own.keys() - saved.keys() if own[name]["kind"] in _ALWAYS_SAVED]
     if odd := sorted([*lacking, *(saved.keys() - own.keys())]):
         raise ValueError(f"layers differ ({len(odd)}, such as {odd[0]!r})")
-    for name, wanted in saved.items():
-        if wanted == own[name]:
+    for name, form in saved.items():
+        if form == own[name]:
             continue
-        if wanted.keys() != own[name].keys() or wanted["kind"] != own[name]["kind"]:
-            raise ValueError(f"layer {name!r} is {wanted}, expected the form of {own[name]}")
+        if form.keys() != own[name].keys() or form["kind"] != own[name]["kind"]:
+            raise ValueError(f"layer {name!r} is {form}, expected the form of {own[name]}")
         module = network.get_submodule(name)
-        for attribute, value in wanted.items():
+        for attribute, value in form.items():
             if attribute != "kind":
                 setattr(module, attribute, whole_number(value, f"layer {name!r}: {attribute}"))
         _empty(module)

@@ -210,7 +210,9 @@ class Training(Spec):
             wrong["patience"] = f"shorter than the {self.validate_every} epochs from one validation to the next"
         wrong |= {} if self.auto else self._wrong_of_epochs()
         if wrong:
-            raise misplaced(type(self).__name__, {(name,): (said, getattr(self, name)) for name, said in wrong.items()})
+            raise misplaced(
+                type(self).__name__, {(name,): (reason, getattr(self, name)) for name, reason in wrong.items()}
+            )
         return self
 
     def _wrong_of_epochs(self) -> dict[str, str]:

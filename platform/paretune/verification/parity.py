@@ -95,7 +95,7 @@ def _compared(
     """Return the parity, and the network's detections, from the artefact's detections in the images."""
     errors: dict[str, float] = {}
     same = every = 0
-    wanted = []
+    expected = []
     for image, theirs in zip(images, found, strict=True):
         batch, placement = predictor.preprocess(image)
         raw, calls = _watched(predictor, network, batch)
@@ -104,10 +104,10 @@ def _compared(
             for name, one, other in zip(names, outputs, predictor.core.parts[part](given), strict=True):
                 errors[name] = max(errors.get(name, 0.0), relative_error(one, other))
         ours = predictor.postprocess(raw, placement)
-        wanted.append(ours)
+        expected.append(ours)
         same += 2 * found_again(ours, theirs)
         every += _sure(ours) + _sure(theirs)
-    return Parity(errors, same / every if every else None), wanted
+    return Parity(errors, same / every if every else None), expected
 
 
 def found_again(ours: Detections, theirs: Detections) -> int:

@@ -76,8 +76,8 @@ def _chosen(dataset: str, parts: Collection[str] | None, table: Mapping[str, Seq
     known_parts = [archive.part for archive in table[dataset]]
     for part in parts or ():
         if part not in known_parts:
-            said = f"{part!r}{did_you_mean(part, known_parts)}; parts: {', '.join(known_parts)}"
-            raise UserError(f"{dataset} has no part {said}")
+            message = f"{part!r}{did_you_mean(part, known_parts)}; parts: {', '.join(known_parts)}"
+            raise UserError(f"{dataset} has no part {message}")
     return [archive for archive in table[dataset] if not parts or archive.part in parts]
 
 
@@ -101,10 +101,10 @@ def _check_space(folder: Path, todo: Sequence[Archive], keep: bool) -> None:
         return
     there = {archive.name: _there(folder / _ARCHIVES / archive.name) for archive in todo}
     missing = [max(archive.bytes - there[archive.name], 0) for archive in todo]
-    wanted = sum(archive.most_bytes for archive in todo) + (sum(missing) if keep else max(missing))
+    needed = sum(archive.most_bytes for archive in todo) + (sum(missing) if keep else max(missing))
     free = shutil.disk_usage(folder).free
-    if wanted > free:
-        raise UserError(f"{folder}: {wanted / 1e9:.1f} GB are needed there, {free / 1e9:.1f} GB are free")
+    if needed > free:
+        raise UserError(f"{folder}: {needed / 1e9:.1f} GB are needed there, {free / 1e9:.1f} GB are free")
 
 
 def _there(file: Path) -> int:

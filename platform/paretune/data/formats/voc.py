@@ -86,8 +86,8 @@ class Voc(ScannedDataset):
         if self.policy == "skip":
             return []
         lost = voc.lost_annotations(root)
-        wanted = f"in {root / 'JPEGImages'}"
-        lines = [f"{path}: no image {path.stem}.jpg (or another kind) {wanted}" for path in lost[:MOST_PROBLEMS]]
+        place = f"in {root / 'JPEGImages'}"
+        lines = [f"{path}: no image {path.stem}.jpg (or another kind) {place}" for path in lost[:MOST_PROBLEMS]]
         rest = len(lost) - len(lines)
         return [*lines, f"{root}: {rest} more annotations lack their images"] if rest else lines
 

@@ -190,8 +190,8 @@ class FasterRcnn(Detector):
         count = "num_batches_tracked"
         uncounted = [n for n in own if n.endswith(count) and n not in state and n.replace(count, "weight") in state]
         if uncounted and self.variant == "resnet50_fpn" and is_checkpoint(self.weights):
-            told = f"{found.what}: its norms were frozen; torchvision computes with norm_eps: 0 in what was trained on"
-            notes = (*notes, f"{told} from COCO_V1, else with 1e-05; here it is {self.norm_eps:g}")
+            note = f"{found.what}: its norms were frozen; torchvision computes with norm_eps: 0 in what was trained on"
+            notes = (*notes, f"{note} from COCO_V1, else with 1e-05; here it is {self.norm_eps:g}")
         state = {**state, **{name: own[name] for name in uncounted}}  # torchvision's frozen norms count no batches
         rows = [
             ClassRows("roi_heads.box_predictor.cls_score."),

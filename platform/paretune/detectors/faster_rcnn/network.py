@@ -111,7 +111,7 @@ class FasterRcnnNetwork(nn.Module):
         regions, first = self.rpn(ImageList(images, sizes), features, targets)
         heads = self.roi_heads
         with torch.no_grad():
-            regions, _, labels, wanted = heads.select_training_samples(regions, targets)
+            regions, _, labels, offsets_wanted = heads.select_training_samples(regions, targets)
             regions = self.regions(regions)
         if not any(map(len, regions)):  # every image is ignored as a whole: a loss of 0, of all parameters
             whole = torch.tensor([[0.0, 0.0, images.shape[3], images.shape[2]]], device=images.device)
@@ -120,14 +120,14 @@ class FasterRcnnNetwork(nn.Module):
             return {"objectness": first["loss_objectness"], "region": first["loss_rpn_box_reg"], **none}
         logits, offsets = self.box(self._pooled(features, regions, images))
         offsets = offsets.float()  # as the targets are
-        classes, boxes = fastrcnn_loss(logits, offsets, labels, wanted)
+        classes, boxes = fastrcnn_loss(logits, offsets, labels, offsets_wanted)
         if losses.classes == "focal":
             wrong = F.cross_entropy(logits, torch.cat(labels), reduction="none")
             classes = ((1 - (-wrong).exp()).pow(FOCAL_GAMMA) * wrong).mean()
         elif is_torchs(losses.classes):
             classes = label_loss(losses.classes, logits, torch.cat(labels)).mean()
         if losses.box not in (None, "smooth_l1"):
-            boxes = self._box_loss(losses, offsets, labels, wanted, regions)
+            boxes = self._box_loss(losses, offsets, labels, offsets_wanted, regions)
         return {
             "objectness": first["loss_objectness"],
             "region": first["loss_rpn_box_reg"],
@@ -155,13 +155,13 @@ class FasterRcnnNetwork(nn.Module):
         """Return another loss of the boxes: between their corners, or one of torch.nn between their offsets."""
         assert losses.box is not None  # noqa: S101 - asked before
         label, target, region = torch.cat(list(labels)), torch.cat(list(wanted)), torch.cat(list(regions))
-        mine = torch.where(label > 0)[0]
-        own = offsets.view(len(label), -1, 4)[mine, label[mine]]
+        objects = torch.where(label > 0)[0]
+        own = offsets.view(len(label), -1, 4)[objects, label[objects]]
         if is_torchs(losses.box):
-            between: Tensor = torch_loss(losses.box)(own, target[mine])
+            between: Tensor = torch_loss(losses.box)(own, target[objects])
             return between.sum() / label.numel()
         coder = self.roi_heads.box_coder
-        found, right = (coder.decode_single(part, region[mine]) for part in (own, target[mine]))
+        found, right = (coder.decode_single(part, region[objects]) for part in (own, target[objects]))
         return box_loss(losses.box, found, right).sum() / label.numel()
 
 
