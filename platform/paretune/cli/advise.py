@@ -50,20 +50,20 @@ def _advise(given: argparse.Namespace) -> int:
         network = read_source(given.network or network_around(given.artefact))
     images = images_of(given.artefact, named_images(given), named_training(given))
     try:
-        found = advise_artefact(given.artefact, images, target, split=given.split, progress=_say)
+        advice = advise_artefact(given.artefact, images, target, split=given.split, progress=_say)
     except RuntimeError as error:
         raise UserError(f"advise: {one_line(error)}") from error
     if not given.json:
-        _show(found)
+        _show(advice)
     if given.out:
-        write_advice(found, given.out)
+        write_advice(advice, given.out)
     if network is not None:  # minutes to hours of building, which may not cost what is known already
         options = {"most": given.most, "split": given.split, "out": given.out}
-        found = try_advice(found, network, images, target, **options, progress=_say)
+        advice = try_advice(advice, network, images, target, **options, progress=_say)
         if given.out:
-            write_tried(found, given.out)
-    _end(found, given)
-    return INCOMPLETE if any(one.reason for one in found.tried) else 0
+            write_tried(advice, given.out)
+    _end(advice, given)
+    return INCOMPLETE if any(one.reason for one in advice.tried) else 0
 
 
 def _end(found: Any, given: argparse.Namespace) -> None:

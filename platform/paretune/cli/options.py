@@ -69,15 +69,15 @@ def overrides(given: argparse.Namespace) -> dict[str, Any]:
     """
     from paretune.core.yaml_document import read_value
 
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for text in given.set:
         place, equals, value = text.partition("=")
         if not equals or not all(place.split(".")):
             raise UserError(f"--set {text}: expected a.b=value, such as --set training.epochs=40")
-        found[place] = read_value(value, f"--set {place}")
+        values[place] = read_value(value, f"--set {place}")
     if given.trials is not None:
-        found["search.trials"] = given.trials
-    return found
+        values["search.trials"] = given.trials
+    return values
 
 
 def first_argument(parser: argparse.ArgumentParser) -> None:

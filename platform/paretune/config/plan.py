@@ -122,13 +122,13 @@ def checked_space(document: Document, job: Job | None = None, *, kept: bool = Fa
 
 def _renamed_paths() -> dict[str, str]:
     """Return the last parts of parameters that were renamed: ``prune.of`` → ``prune.budget``."""
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for table in (STEPS, RUNTIMES):
         for name in table.names:
             with suppress(UserError):  # its library is not installed
                 renamed = getattr(table.load(name), "renamed", {})  # another package's row may be no Spec
-                found |= {f"{name}.{old}": f"{name}.{new}" for old, new in renamed.items()}
-    return found
+                paths |= {f"{name}.{old}": f"{name}.{new}" for old, new in renamed.items()}
+    return paths
 
 
 def _in_pixels(written: Any, job: Job | None, *, sizes: bool = False) -> Any:
@@ -136,9 +136,9 @@ def _in_pixels(written: Any, job: Job | None, *, sizes: bool = False) -> Any:
     if isinstance(written, Mapping):
         return {key: _in_pixels(value, job, sizes=sizes or key == "input_size") for key, value in written.items()}
     if isinstance(written, list):
-        found = [_in_pixels(value, job, sizes=sizes) for value in written]
+        sizes_in_pixels = [_in_pixels(value, job, sizes=sizes) for value in written]
         # two shares of a small size may be the same pixels: one option then
-        return list(dict.fromkeys(found)) if sizes and found != written else found
+        return list(dict.fromkeys(sizes_in_pixels)) if sizes and sizes_in_pixels != written else sizes_in_pixels
     share = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", str(written)) if sizes else None
     return written if share is None else str(_share_of(job, float(share[1]) / 100))
 

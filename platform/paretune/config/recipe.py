@@ -90,14 +90,14 @@ class Recipe(Spec):
 
         The second step of one name is numbered: ``finetune_2.epochs``.
         """
-        found: dict[str, Any] = {"input_size": str(self.size), "runtime": self.runtime.name}
-        found |= flat(self.runtime.tree(), f"{self.runtime.name}.")
+        values: dict[str, Any] = {"input_size": str(self.size), "runtime": self.runtime.name}
+        values |= flat(self.runtime.tree(), f"{self.runtime.name}.")
         seen: dict[str, int] = {}
         for step in self.steps:
             seen[step.name] = seen.get(step.name, 0) + 1
             name = step.name if seen[step.name] == 1 else f"{step.name}_{seen[step.name]}"
-            found |= flat(step.tree(), f"{name}.") or {name: True}
-        return found
+            values |= flat(step.tree(), f"{name}.") or {name: True}
+        return values
 
 
 def present_names(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,8 +55,8 @@ def torchvision_weights(model: str, weights: str) -> dict[str, Tensor]:
     table: Any = get_model_weights(model)
     folder, url = folder_of_weights(), str(table[weights].url)
     file, begins = folder / Path(url).name, Path(url).stem.rpartition("-")[2]
-    if file.is_file() and not (found := sha256(file)).startswith(begins):  # torch.hub checks only what it fetches
-        raise UserError(f"weights {weights} of {model}: {file} is damaged or another file (sha256 {found}); delete it")
+    if file.is_file() and not (digest := sha256(file)).startswith(begins):  # torch.hub checks only what it fetches
+        raise UserError(f"weights {weights} of {model}: {file} is damaged or another file (sha256 {digest}); delete it")
     try:
         state: dict[str, Tensor] = table[weights].get_state_dict(
             progress=False, check_hash=True, model_dir=str(folder), weights_only=True
@@ -90,8 +90,8 @@ def checkpoint_of(weights: str, digest: str | None, model: str) -> Checkpoint:
     """
     if not is_checkpoint(weights):
         return torchvision_checkpoint(model, weights)
-    found = read_checkpoint(weights, digest)
-    return replace(found, state=with_current_names(found.state))
+    checkpoint = read_checkpoint(weights, digest)
+    return replace(checkpoint, state=with_current_names(checkpoint.state))
 
 
 def shapes_differ(network: nn.Module, source: Checkpoint, begins: str) -> bool:
@@ -102,12 +102,12 @@ def shapes_differ(network: nn.Module, source: Checkpoint, begins: str) -> bool:
 
 def with_current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights by the names that torchvision's detectors have today."""
-    found = {}
+    renamed = {}
     for name, value in state.items():
         for pattern, new in _RENAMED:
             name = pattern.sub(new, name)  # noqa: PLW2901 - the same tensor
-        found[name] = value
-    return found
+        renamed[name] = value
+    return renamed
 
 
 def initial_network(
@@ -197,10 +197,10 @@ def _classes_in(state: Mapping[str, Tensor], of_classes: Mapping[str, ClassRows]
     Raises:
         UserError: they do not agree, or have none.
     """
-    found = {name: divmod(len(state[name]), row.groups * row.values) for name, row in of_classes.items()}
-    counts = {outputs - background if rest == 0 else -1 for outputs, rest in found.values()}
+    remainders = {name: divmod(len(state[name]), row.groups * row.values) for name, row in of_classes.items()}
+    counts = {outputs - background if rest == 0 else -1 for outputs, rest in remainders.values()}
     if len(counts) != 1 or min(counts) < 1:
-        lists = ", ".join(f"{name} {len(state[name])}" for name in list(found)[:4])
+        lists = ", ".join(f"{name} {len(state[name])}" for name in list(remainders)[:4])
         raise UserError(f"{what}: its predictors do not agree on a number of classes (rows: {lists})")
     return counts.pop()
 

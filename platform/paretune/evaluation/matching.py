@@ -116,9 +116,9 @@ def matched_by(
     Raises:
         ValueError: not as many detections as annotations.
     """
-    parts = [_match_image(rule, found, truth) for found, truth in zip(detections, annotations, strict=True)]
-    labels = np.concatenate([np.zeros(0, np.int64), *(found.labels for found in detections)])
-    scores = np.concatenate([np.zeros(0, np.float32), *(found.scores for found in detections)])
+    parts = [_match_image(rule, detected, truth) for detected, truth in zip(detections, annotations, strict=True)]
+    labels = np.concatenate([np.zeros(0, np.int64), *(detected.labels for detected in detections)])
+    scores = np.concatenate([np.zeros(0, np.float32), *(detected.scores for detected in detections)])
     hits, counts = (np.concatenate([np.zeros(0, bool), *(part[i] for part in parts)]) for i in range(2))
     objects = np.zeros(num_classes, np.int64)
     for truth in annotations:
@@ -135,7 +135,7 @@ def match(detections: Sequence[Detections], annotations: Sequence[Annotations], 
     Raises:
         ValueError: not as many detections as annotations.
     """
-    labels = [*(found.labels for found in detections), *(truth.labels for truth in annotations)]
+    labels = [*(detected.labels for detected in detections), *(truth.labels for truth in annotations)]
     count = max((int(own.max(initial=-1)) for own in labels), default=-1) + 1
     return together(match_by_class(detections, annotations, count, iou))
 

@@ -136,16 +136,16 @@ def report_of(  # noqa: PLR0913 - all that a report is made of
     matched = match_by_class(detections, annotations, len(classes))
     every = together(matched)
     numbers = averages or average_precisions(detections, annotations, len(classes), limit=limit)
-    found = accuracy_of(detections, annotations, classes, confidence=confidence, averages=numbers, matched=every)
-    chosen = found.confidence if found.confidence is not None else 0.5
+    accuracy = accuracy_of(detections, annotations, classes, confidence=confidence, averages=numbers, matched=every)
+    chosen = accuracy.confidence if accuracy.confidence is not None else 0.5
     voc = voc_aps(detections, annotations, len(classes))
     drawn = draw(detections, annotations, len(classes), limit=limit)
     bounds = interval_of(drawn)
     return EvaluationReport(
-        accuracy=found,
+        accuracy=accuracy,
         classes={
             name: ClassReport(
-                found.per_class[name],
+                accuracy.per_class[name],
                 voc["07"][i],
                 voc["10"][i],
                 matched[i],

@@ -42,9 +42,9 @@ def explained(
         sizes: (width, height) of each image in the ground truth, or None.
     """
     pairs = [
-        (index, _best(found, truth), truth)
-        for index, (found, truth) in enumerate(zip(detections, annotations, strict=True))
-        if len(found.scores) and not truth.ignore.all()
+        (index, _best(detected, truth), truth)
+        for index, (detected, truth) in enumerate(zip(detections, annotations, strict=True))
+        if len(detected.scores) and not truth.ignore.all()
     ][:LOOKED_AT]
     return [*_scores(detections), *(_boxes(pairs, sizes) or _labels(pairs, categories))]
 
@@ -91,7 +91,7 @@ def _best(found: Detections, truth: Annotations) -> Detections:
 
 
 def _scores(detections: Sequence[Detections]) -> Iterator[str]:
-    scores = np.concatenate([np.zeros(0), *(found.scores for found in detections)])
+    scores = np.concatenate([np.zeros(0), *(detected.scores for detected in detections)])
     odd = scores[(scores < 0) | (scores > 1)]
     if len(odd):
         message = f"scores from {scores.min():g} to {scores.max():g}, {len(odd)} of {len(scores)} of them beyond 0 to 1"
@@ -104,7 +104,7 @@ Pairs = Sequence[tuple[int, Detections, Annotations]]
 
 def _boxes(pairs: Pairs, sizes: Sizes) -> list[str]:
     """Return a note on another reading of the boxes by which far more of them lie on objects, if there is one."""
-    every = sum(len(found.scores) for _, found, _ in pairs)
+    every = sum(len(detected.scores) for _, detected, _ in pairs)
     if every < FEWEST:
         return []
     now = _on_objects(pairs, lambda _, boxes: boxes)
@@ -143,7 +143,7 @@ def _readings(pairs: Pairs, sizes: Sizes) -> Iterator[tuple[str, Callable[[int, 
         "read as centre, width, height",
         lambda _, boxes: np.concatenate([boxes[:, :2] - sides(boxes) / 2, boxes[:, :2] + sides(boxes) / 2], axis=1),
     )
-    ratios = np.array([_ratio(found, truth) for _, found, truth in pairs])
+    ratios = np.array([_ratio(detected, truth) for _, detected, truth in pairs])
     across, down = np.median(ratios, axis=0)
     if min(across, down) > 0:
         factors = np.array([1 / across, 1 / down] * 2)
@@ -152,7 +152,7 @@ def _readings(pairs: Pairs, sizes: Sizes) -> Iterator[tuple[str, Callable[[int, 
     if any(size is None for size in known):
         return
     shapes = np.array(known, np.float64)
-    if np.median([found.boxes.max(initial=0) for _, found, _ in pairs]) <= 2:
+    if np.median([detected.boxes.max(initial=0) for _, detected, _ in pairs]) <= 2:
         yield "read as shares of the image's sides", lambda index, boxes: boxes * np.array([*sizes[index]] * 2)  # type: ignore[misc]
         return
     width, height = _snapped(shapes * ratios)
@@ -181,9 +181,9 @@ def _snapped(sides: NDArray[np.float64]) -> NDArray[np.float64]:
 def _labels(pairs: Pairs, categories: Sequence[Id]) -> list[str]:
     """Return a note where most detections on an object have another category than it, with a remedy."""
     seen: Counter[tuple[int, int]] = Counter()
-    for _, found, truth in pairs:
-        at = _object(found.boxes, truth)
-        seen.update(zip(found.labels[at >= 0].tolist(), truth.labels[at[at >= 0]].tolist(), strict=True))
+    for _, detected, truth in pairs:
+        at = _object(detected.boxes, truth)
+        seen.update(zip(detected.labels[at >= 0].tolist(), truth.labels[at[at >= 0]].tolist(), strict=True))
     every, right = seen.total(), sum(count for (one, other), count in seen.items() if one == other)
     if every < FEWEST or right > every / 2:
         return []

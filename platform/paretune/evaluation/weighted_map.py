@@ -32,10 +32,10 @@ class _Stretches:
 
     def counted(self, counts: _Counts, hits: int) -> _Counts:
         """Return how often those of each hit count, (hits, D)."""
-        found = np.zeros((hits, counts.shape[1]), counts.dtype)
+        hits_by_draw = np.zeros((hits, counts.shape[1]), counts.dtype)
         for hit, begin, end in zip(self.hit, self.begins, (*self.begins[1:], len(self.image)), strict=False):
-            np.add.reduce(counts[self.image[begin:end]], axis=0, out=found[hit])
-        return found
+            np.add.reduce(counts[self.image[begin:end]], axis=0, out=hits_by_draw[hit])
+        return hits_by_draw
 
     @property
     def longest(self) -> int:

@@ -98,11 +98,11 @@ def load_network(detector: Detector, num_classes: int, folder: Path) -> nn.Modul
 
 def layers(network: nn.Module) -> dict[str, dict[str, Any]]:
     """Return kind and channel counts of every layer that has channels, by its name in the network."""
-    found: dict[str, dict[str, Any]] = {}
+    arrays: dict[str, dict[str, Any]] = {}
     for name, module in network.named_modules():
         if (kind := kind_of(module)) is not None:
-            found[name] = {"kind": kind.name, **{count: int(getattr(module, count)) for count in kind.counts}}
-    return found
+            arrays[name] = {"kind": kind.name, **{count: int(getattr(module, count)) for count in kind.counts}}
+    return arrays
 
 
 def copy_network(network: nn.Module) -> nn.Module:

@@ -39,7 +39,7 @@ def environment(target: Target) -> dict[str, Any]:
         "machine": fingerprint(machine),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "libraries": {name: found for name in _packages() if (found := _version(name))},
+        "libraries": {name: version for name in _packages() if (version := _version(name))},
         "load_average": round(os.getloadavg()[0], 2),
     }
 

@@ -54,8 +54,8 @@ def lock_folder() -> Path:
     root = shared if os.access(shared, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
     folder = root / f"paretune-locks-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise RuntimeError(f"{folder} is not a folder of this user: remove it, devices are locked there")
     return folder
 
@@ -243,13 +243,13 @@ class _Waiter:
 
         if not _told:
             return
-        found = causes(holders(self._folder, self._name, self._note and self._note[0]), alone=self._alone)
-        key = (words, self._device, found[0].pid if found and not whoever else None)
+        reasons = causes(holders(self._folder, self._name, self._note and self._note[0]), alone=self._alone)
+        key = (words, self._device, reasons[0].pid if reasons and not whoever else None)
         if time.monotonic() - _printed.get(key, -math.inf) < AGAIN:
             return
         _printed[key] = time.monotonic()
-        holder = str(found[0]) if found else "another Paretune process has it"
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        holder = str(reasons[0]) if reasons else "another Paretune process has it"
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         device = DEVICES.load(self._device)().words if self._device in DEVICES.rows else self._device
         for say in _told:
             say(words.format(device, holder + more))

@@ -71,8 +71,8 @@ def started(library: Any) -> Iterator[None]:
         library.nvmlInit()
     except errors_of(library) as error:
         missing = "no NVIDIA driver is installed (libnvidia-ml.so.1 is not found)"
-        found = "not found" in str(error).lower()
-        raise NoGpuError(missing if found else f"NVML: {str(error).lower()}") from None
+        is_missing = "not found" in str(error).lower()
+        raise NoGpuError(missing if is_missing else f"NVML: {str(error).lower()}") from None
     try:
         yield
     finally:

@@ -46,10 +46,10 @@ def diverging_in_file(part: nn.Module, file: Path, batch: Floats, given: str, to
     from paretune.networks.batchnorm_folding import folded
 
     expected = layer_outputs(folded(part, torch.from_numpy(batch)), batch)
-    found = _inner_outputs(file, batch, given)
-    if [array.shape for _, array in expected] != [array.shape for array in found]:
+    outputs = _inner_outputs(file, batch, given)
+    if [array.shape for _, array in expected] != [array.shape for array in outputs]:
         return None
-    pairs = zip(expected, found, strict=True)
+    pairs = zip(expected, outputs, strict=True)
     return next((name for (name, array), got in pairs if not relative_error(array, got) <= tolerance), None)
 
 

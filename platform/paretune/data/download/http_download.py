@@ -173,8 +173,8 @@ def _fault(archive: Archive, path: Path) -> str | None:
     if _size(path) != archive.bytes:
         return f"{_size(path)} bytes, expected {archive.bytes}"
     with path.open("rb") as content:
-        found = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    return None if found == archive.md5 else f"its md5 is {found}, expected {archive.md5}: another content"
+        md5 = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return None if md5 == archive.md5 else f"its md5 is {md5}, expected {archive.md5}: another content"
 
 
 def _size(path: Path) -> int:

@@ -32,8 +32,8 @@ def flag_of(value: Any) -> bool | None:
     """Return a flag, also one that is written as a number or a text; no value is no; None for what is neither."""
     if value is None or value == "" or value != value or isinstance(value, bool):  # noqa: PLR0124 - pandas' NaN
         return value is True
-    found = number({"true": 1, "false": 0}.get(value.strip().lower(), value) if isinstance(value, str) else value)
-    return {0.0: False, 1.0: True}.get(found)
+    flag = number({"true": 1, "false": 0}.get(value.strip().lower(), value) if isinstance(value, str) else value)
+    return {0.0: False, 1.0: True}.get(flag)
 
 
 def box_of(outline: Any) -> Corners | None:
@@ -60,8 +60,8 @@ def box_of_segmentation(outline: Any, size: tuple[int, int] | None = None) -> Co
     polygons = outline if isinstance(outline[0], list) else [outline]
     if not all(isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0 for part in polygons):
         return None
-    found = enclosing([number(value) for part in polygons for value in part])
-    return None if any(map(math.isnan, found)) else found
+    box = enclosing([number(value) for part in polygons for value in part])
+    return None if any(map(math.isnan, box)) else box
 
 
 def _of_runs(outline: Mapping[str, Any], of: tuple[int, int] | None) -> Corners | None:

@@ -43,8 +43,8 @@ class NameIndex:
         """Return the known name that a name can mean: itself, else the only one that differs in form or capitals."""
         if name in self._exact:
             return name
-        for form, found in self._forms:
-            if alike := found.get(form(name)):
+        for form, names in self._forms:
+            if alike := names.get(form(name)):
                 return alike[0] if len(alike) == 1 else None
         return None
 
@@ -68,18 +68,18 @@ class FileFinder:
     def end_of(self, folder: Path, name: str) -> Path | None:
         """Return the file below a folder that the end of a path means: of ``C:/x/val/a.jpg`` val/a.jpg, or a.jpg."""
         parts = [part for part in slashed(name).split("/") if part not in ("", ".")]
-        return next((found for start in range(len(parts)) if (found := self._below(folder, parts[start:]))), None)
+        return next((path for start in range(len(parts)) if (path := self._below(folder, parts[start:]))), None)
 
     def _below(self, folder: Path, parts: list[str]) -> Path | None:
         for number, part in enumerate(parts, start=1):
             question: Callable[[Path], bool] = Path.is_file if number == len(parts) else Path.is_dir
-            found = folder / part
-            if part != ".." and not is_there(found, question):
+            path = folder / part
+            if part != ".." and not is_there(path, question):
                 alike = self._alike(folder, part)
                 if alike is None or not is_there(alike, question):
                     return None
-                found = alike
-            folder = found
+                path = alike
+            folder = path
         return folder if parts else None
 
     def _alike(self, folder: Path, part: str) -> Path | None:

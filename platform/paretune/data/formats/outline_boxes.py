@@ -18,10 +18,10 @@ def number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str) or (isinstance(value, str) and "_" in value):
         return math.nan
     try:
-        found = float(value)
+        value_read = float(value)
     except (ValueError, OverflowError):
         return math.nan
-    return found if abs(found) <= FARTHEST else math.nan
+    return value_read if abs(value_read) <= FARTHEST else math.nan
 
 
 def around(points: Any) -> Box:

@@ -77,8 +77,8 @@ class Voc(ScannedDataset):
 
     def problems(self) -> list[str]:
         """Look at the folders: missing, empty, annotations without their images."""
-        if found := self.unreadable():
-            return found
+        if messages := self.unreadable():
+            return messages
         root = self.folder
         parts = {"Annotations": voc.XML, "JPEGImages": SUFFIXES}
         if empty := [part for part, ends in parts.items() if not voc.files_below(root / part, ends)]:

@@ -42,7 +42,7 @@ def anchors(
         sizes: sides in pixels of the anchors of each level; each comes in three ratios.
         size: of the input.
     """
-    found = []
+    levels = []
     for (rows, columns), sides in zip(shapes, sizes, strict=True):
         high = np.sqrt(np.array(RATIOS, np.float32))
         widths = ((1 / high)[:, None] * np.array(sides, np.float32)).ravel()
@@ -51,9 +51,9 @@ def anchors(
         x = np.arange(columns, dtype=np.float32) * (size.width // columns)
         y = np.arange(rows, dtype=np.float32) * (size.height // rows)
         corner = np.stack([np.tile(x, rows), np.repeat(y, columns)], axis=1)
-        found.append((np.tile(corner, 2)[:, None] + base).reshape(-1, 4).astype(np.float32))
-        found[-1].flags.writeable = False  # the next caller is given the same
-    return tuple(found)
+        levels.append((np.tile(corner, 2)[:, None] + base).reshape(-1, 4).astype(np.float32))
+        levels[-1].flags.writeable = False  # the next caller is given the same
+    return tuple(levels)
 
 
 def propose(
@@ -74,8 +74,8 @@ def propose(
         least: score below which a region is none.
         shown: width and height (B, 2) of the pictures in the input, at whose edges regions are cut off.
     """
-    found = np.zeros((len(objectness[0]), count, 4), np.float32)
-    for image in range(len(found)):
+    proposals = np.zeros((len(objectness[0]), count, 4), np.float32)
+    for image in range(len(proposals)):
         boxes, scores, owners = [], [], []
         for level, anchors_of_level in enumerate(levels):
             logits = objectness[level][image].transpose(1, 2, 0).ravel()
@@ -93,8 +93,8 @@ def propose(
         box, score, owner = box[order], score[order], owner[order]
         if len(box):
             kept = suppress(box, score, owner, Thresholds(iou=PROPOSAL_IOU, detections=count))
-            found[image, : len(kept)] = box[kept]
-    return found
+            proposals[image, : len(kept)] = box[kept]
+    return proposals
 
 
 def decoded(offsets: Floats, boxes: Floats, weights: Sequence[float]) -> Floats:

@@ -161,8 +161,8 @@ class FasterRcnnNetwork(nn.Module):
             between: Tensor = torch_loss(losses.box)(own, target[objects])
             return between.sum() / label.numel()
         coder = self.roi_heads.box_coder
-        found, right = (coder.decode_single(part, region[objects]) for part in (own, target[objects]))
-        return box_loss(losses.box, found, right).sum() / label.numel()
+        boxes, right = (coder.decode_single(part, region[objects]) for part in (own, target[objects]))
+        return box_loss(losses.box, boxes, right).sum() / label.numel()
 
 
 class IgnoringProposals(RegionProposalNetwork):  # type: ignore[misc]

@@ -52,8 +52,8 @@ def pooled(maps: Sequence[Tensor], regions: Sequence[Tensor], size: InputSize) -
             parts.append(_Align.apply(plane[image].float(), down, across))
     if not parts:
         return maps[0].new_zeros(0, maps[0].shape[1], POOL, POOL, dtype=torch.float32)
-    order, found = torch.cat(places), torch.cat(parts) if len(parts) > 1 else parts[0]
-    return found if bool((order.diff() > 0).all()) else found[torch.argsort(order)]
+    order, features = torch.cat(places), torch.cat(parts) if len(parts) > 1 else parts[0]
+    return features if bool((order.diff() > 0).all()) else features[torch.argsort(order)]
 
 
 class _Align(torch.autograd.Function):

@@ -217,9 +217,9 @@ def compare(
     with exclusive_device(target.device), saved_images(images) as file, monitor_device(target) as watch:
         surroundings = environment(target)
         setting = MeasuringSettings(file, target, protocol, watch, loader)
-        found = [run_round(artefacts, setting, rng, blocks=blocks) for _ in range(rounds)]
-    gpu = watch.contention([look for one in found for look in one.looks])
-    return summarised(found, target, surroundings, gpu, baseline=baseline)
+        results = [run_round(artefacts, setting, rng, blocks=blocks) for _ in range(rounds)]
+    gpu = watch.contention([look for one in results for look in one.looks])
+    return summarised(results, target, surroundings, gpu, baseline=baseline)
 
 
 def summarised(

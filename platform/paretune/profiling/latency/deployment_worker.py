@@ -32,27 +32,27 @@ def times(
     thresholds = dataclasses.replace(predictor.artefact.thresholds, score=score)
     sure = dataclasses.replace(predictor, artefact=dataclasses.replace(predictor.artefact, thresholds=thresholds))
     files = [_as_jpeg(image) for image in images[:inferences]]
-    found: dict[str, Any] = {"decode": [], "postprocess": [], "transfer": []}
-    found["no_transfer"] = _no_transfer(predictor, device)
+    times: dict[str, Any] = {"decode": [], "postprocess": [], "transfer": []}
+    times["no_transfer"] = _no_transfer(predictor, device)
     start = time.monotonic()
     for number in range(inferences):
         if time.monotonic() - start >= cap:
             break
-        image = _timed(found["decode"], _decoded, files[number % len(files)])
+        image = _timed(times["decode"], _decoded, files[number % len(files)])
         batch, placement = predictor.preprocess(image)
         raw = predictor.core(batch)
-        _timed(found["postprocess"], sure.postprocess, raw, placement)
-        if not found["no_transfer"]:
-            _timed(found["transfer"], _carry, batch, _made_there(raw, device), device)
-    return found
+        _timed(times["postprocess"], sure.postprocess, raw, placement)
+        if not times["no_transfer"]:
+            _timed(times["transfer"], _carry, batch, _made_there(raw, device), device)
+    return times
 
 
 def _timed(into: list[tuple[int, int]], run: Callable[..., Any], *given: Any) -> Any:
     """Run a function, append its wall and CPU time in ns to a list, and return its result."""
     start, cpu = time.perf_counter_ns(), time.process_time_ns()
-    found = run(*given)
+    result = run(*given)
     into.append((time.perf_counter_ns() - start, time.process_time_ns() - cpu))
-    return found
+    return result
 
 
 def _no_transfer(predictor: Any, device: str) -> str:

@@ -143,11 +143,11 @@ def measure_duet(
             spent = time.monotonic() - began
             if reference is not None and len(rounds) < protocol.repetitions:
                 continue
-            found = _duet(rounds, target, surroundings, watch)
+            duet = _duet(rounds, target, surroundings, watch)
             last = len(rounds) >= protocol.repetitions + protocol.spare
             late = spent * (1 + 1 / len(rounds)) > protocol.patience
-            if reference is None or last or late or not found.doubts:
-                return found
+            if reference is None or last or late or not duet.doubts:
+                return duet
 
 
 def _duet(rounds: Sequence[MeasuringRound], target: Target, surroundings: Mapping[str, Any], watch: GpuMonitor) -> Duet:

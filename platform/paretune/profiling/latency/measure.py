@@ -64,7 +64,7 @@ class _Repetition:
     @property
     def allocator_bytes(self) -> int | None:
         """The peak of torch's allocator on a GPU, or None."""
-        return max((found for window in self.windows if (found := window.batch.allocator_bytes)), default=None)
+        return max((size for window in self.windows if (size := window.batch.allocator_bytes)), default=None)
 
     @property
     def seen(self) -> list[GpuSnapshot]:
@@ -161,7 +161,7 @@ def measure(
         repetition=np.repeat(np.arange(len(kept)), [len(one.rows) for one in kept]),
         target=target,
         memory_mib_peak=median_low(one.peak_bytes for one in kept) / 2**20,  # the first may have compiled
-        allocator_mib_peak=max((found / 2**20 for one in kept if (found := one.allocator_bytes)), default=None),
+        allocator_mib_peak=max((size / 2**20 for one in kept if (size := one.allocator_bytes)), default=None),
         elsewhere=shares([window.batch.elsewhere for window in windows]),
         steady=all(one.steady for one in kept),
         cold=cold,

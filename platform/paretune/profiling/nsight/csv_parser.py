@@ -62,10 +62,10 @@ def launches(raw: str) -> tuple[KernelLaunch, ...]:
     """
     rows = _rows(raw)
     units = next((row for row in rows if not row["ID"]), {})
-    found = [row for row in rows if row["ID"].isdecimal()]
-    if uneven := next((row for row in found if None in row or None in row.values()), None):
+    launched = [row for row in rows if row["ID"].isdecimal()]
+    if uneven := next((row for row in launched if None in row or None in row.values()), None):
         raise NsightCsvError(f"the file is damaged: the row of ID {uneven['ID']} has not one cell for each column")
-    return tuple(KernelLaunch(int(row["ID"]), row["Kernel Name"], _metrics(row, units)) for row in found)
+    return tuple(KernelLaunch(int(row["ID"]), row["Kernel Name"], _metrics(row, units)) for row in launched)
 
 
 def rules(details: str) -> tuple[NsightRule, ...]:

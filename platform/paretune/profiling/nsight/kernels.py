@@ -69,8 +69,8 @@ def by_name(launches: Iterable[KernelLaunch]) -> tuple[Kernel, ...]:
     for launch, seconds in timed:
         groups.setdefault(launch.name, []).append((launch, seconds))
     whole = sum(seconds for _, seconds in timed)
-    found = (_kernel(name, group, whole) for name, group in groups.items())
-    return tuple(sorted(found, key=lambda kernel: (-kernel.seconds, kernel.name)))
+    kernels = (_kernel(name, group, whole) for name, group in groups.items())
+    return tuple(sorted(kernels, key=lambda kernel: (-kernel.seconds, kernel.name)))
 
 
 def advice(launches: Iterable[KernelLaunch], rules: Iterable[NsightRule]) -> tuple[KernelHint, ...]:
@@ -85,11 +85,11 @@ def advice(launches: Iterable[KernelLaunch], rules: Iterable[NsightRule]) -> tup
         if rule.kind != "OPT" or rule.scope != "global" or not rule.speedup or rule.launch not in timed or not whole:
             continue
         name, seconds = timed[rule.launch]
-        found = KernelHint(name, rule.name, rule.text, rule.speedup, rule.speedup / 100 * seconds / whole)
+        hint = KernelHint(name, rule.name, rule.text, rule.speedup, rule.speedup / 100 * seconds / whole)
         other = best.get((name, rule.name))
-        if other is None or found.saves > other.saves:
-            best[name, rule.name] = found
-    return tuple(sorted(best.values(), key=lambda found: -found.saves))
+        if other is None or hint.saves > other.saves:
+            best[name, rule.name] = hint
+    return tuple(sorted(best.values(), key=lambda hint: -hint.saves))
 
 
 def bound_by(sm: float | None, memory: float | None) -> KernelBound | None:
@@ -106,10 +106,10 @@ def _kernel(name: str, group: Sequence[tuple[KernelLaunch, float]], whole: float
     unknown: dict[str, str] = {}
 
     def mean(figure: str, names: Sequence[str]) -> float | None:
-        found = [(launch.number(*names), time) for launch, time in group]
-        known = [(value, time) for value, time in found if value is not None]
-        if len(known) < len(found) or not seconds:
-            unknown[figure] = f"{names[0]} is not in the report of {len(found) - len(known)} of {len(found)} launches"
+        values = [(launch.number(*names), time) for launch, time in group]
+        known = [(value, time) for value, time in values if value is not None]
+        if len(known) < len(values) or not seconds:
+            unknown[figure] = f"{names[0]} is not in the report of {len(values) - len(known)} of {len(values)} launches"
             return None
         return sum(value * time for value, time in known) / seconds
 

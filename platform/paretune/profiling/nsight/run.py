@@ -155,8 +155,8 @@ def version() -> str | None:
         done = subprocess.run([NCU, "--version"], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.search(r"Version (\d+(\.\d+)+)", done.stdout)
-    return found[1] if found else None
+    match = re.search(r"Version (\d+(\.\d+)+)", done.stdout)
+    return match[1] if match else None
 
 
 def command(artefact: Path, images: Path, report: Path, limit: float, loader: str = LOADER) -> list[str]:
