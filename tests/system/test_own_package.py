@@ -20,13 +20,21 @@ import pytest
 
 from paretune.compression import STEPS
 from paretune.compression.prune.step import Prune
+from paretune.core.devices import DEVICES
 from paretune.core.types import InputSize
 from paretune.data import DATASETS
 from paretune.detectors import DETECTORS
 from paretune.networks.network_files import load_network, save_network
 from paretune.runtimes import RUNTIMES
 from paretune.search.samplers import SAMPLERS
-from paretune.testing import DatasetContract, DetectorContract, RuntimeContract, SamplerContract, StepContract
+from paretune.testing import (
+    DatasetContract,
+    DetectorContract,
+    DeviceContract,
+    RuntimeContract,
+    SamplerContract,
+    StepContract,
+)
 from paretune.testing.samples import sample_context, sample_model
 from tests_support import ROOT, with_locks_of_its_own
 
@@ -35,6 +43,7 @@ PROJECT = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]
 sys.path.append(str(PACKAGE))
 from centre_detector.dataset import Rectangles
 from centre_detector.detector import Centre
+from centre_detector.device import OpenCl
 from centre_detector.runtime import OpenCv
 from centre_detector.sampler import Sobol
 from centre_detector.step import Shorten
@@ -92,13 +101,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this process find the package's rows too: tables read theirs once."""
     monkeypatch.syspath_prepend(site)
-    for table in (DATASETS, DETECTORS, RUNTIMES, SAMPLERS, STEPS):
+    for table in (DATASETS, DETECTORS, DEVICES, RUNTIMES, SAMPLERS, STEPS):
         for name, row in PROJECT["entry-points"][f"paretune.{table.kind}"].items():
             monkeypatch.setitem(table.rows, name, row)
 
 
 class TestRectangles(DatasetContract):
     plugin = Rectangles(train=6, val=4, test=2)
+
+
+class TestOpenCl(DeviceContract):
+    plugin = OpenCl()
 
 
 class TestOpenCv(RuntimeContract):

@@ -13,8 +13,9 @@ from paretune.compression.finetune import Finetune
 from paretune.compression.prune.step import Prune
 from paretune.compression.quantize.step import Quantize
 from paretune.compression.sparsify import Sparsify
-from paretune.core.console import WIDTH, print_table
+from paretune.core.console import WIDTH
 from paretune.reports import terminal as display
+from paretune.reports.tables import Table, print_table
 from paretune.runtimes import RUNTIMES
 from paretune.search.progress import SweepProgress
 from paretune.storage.trial_record import Record
@@ -213,7 +214,7 @@ def test_unknown_values_and_markup_are_shown_as_they_are():
 
 def test_words_of_a_printed_table_are_no_markup(capsys):
     rows = [("sweep[lr=0.1]/b", "1.00"), ("runs/a[/b]/artefact", "[red]2[/red]"), ("a:car:b", "3")]
-    print_table("of [a]", ("artefact", "ms[/i]"), rows, ["noted [b]"])
+    print_table(Table("of [a]", ("artefact", "ms[/i]"), tuple(rows), ("noted [b]",)))
     text = capsys.readouterr().out
     for word in ("of [a]", "artefact", "ms[/i]", *itertools.chain(*rows), "noted [b]"):
         assert word in text

@@ -13,7 +13,6 @@ from paretune.evaluation.coco_metrics import average_precisions
 from paretune.evaluation.detection_outcomes import outcomes_by_class
 from paretune.evaluation.map_bootstrap import (
     MapOfHalves,
-    difference_intervals,
     differences_of,
     draw,
     interval_of,
@@ -24,6 +23,10 @@ from tests_support_coco import coco_oracle
 from tests_support_evaluation import none_found, perfect, random_case, truth_of
 
 CLASSES = 4
+
+
+def difference_intervals(first, second, annotations, classes, draws=1000):
+    return differences_of(*(draw(found, annotations, classes, draws=draws) for found in (first, second)))
 
 
 def both(detections, annotations, classes=CLASSES):

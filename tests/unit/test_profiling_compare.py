@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from paretune.core.target import Target
-from paretune.profiling import compare
+from paretune.profiling.latency.compare import compare
 from paretune.profiling.latency.samples import COLUMNS
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 

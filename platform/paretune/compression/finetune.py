@@ -43,7 +43,7 @@ class Finetune(Step):
 
     @property
     def trains(self) -> bool:
-        """Whether there are epochs to train."""
+        """Return whether there are epochs to train."""
         return self.epochs > 0
 
     def uses(self) -> frozenset[ContextPart]:
@@ -92,7 +92,7 @@ class Finetune(Step):
 
     @property
     def lacks_teacher(self) -> bool:
-        """Whether it learns from the baseline, since no other teacher is named."""
+        """Return whether it learns from the baseline, since no other teacher is named."""
         return self.distill is not None and self.distill.teacher is None
 
     def _distill(self, context: Context) -> Distill | None:

@@ -29,13 +29,14 @@ class Sparsify(Step):
     makes: ClassVar[frozenset[WeightProperty]] = frozenset({"zeros"})
 
     pattern: Literal["unstructured", "2:4"] = "unstructured"
-    """unstructured: the smallest weights anywhere; 2:4: two of every four neighbouring inputs, the form of NVIDIA's
-    sparse tensor cores, which TensorRT uses in fp16 and INT8. On other runtimes both reduce the size only."""
+    """Places of the zeros. unstructured: the smallest weights anywhere; 2:4: two of every four neighbouring inputs, the
+    form of NVIDIA's sparse tensor cores, which TensorRT uses in fp16 and INT8. On other runtimes both reduce the size
+    only."""
     sparsity: float = Field(default=HALF, ge=0, lt=1)
     """Share of the weights that become zeros; a half for pattern 2:4."""
     scope: Literal["local", "global"] = "local"
-    """local: every layer loses the share; global: the whole network does, its smallest weights first. Layers with many
-    inputs have small weights and may lose all of them."""
+    """Weights that are compared. local: every layer loses the share; global: the whole network does, its smallest
+    weights first. Layers with many inputs have small weights and may lose all of them."""
     keep_outputs: bool = True
     """Leave the last layers, whose outputs are boxes and scores, unchanged."""
 

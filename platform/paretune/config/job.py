@@ -55,7 +55,7 @@ class Constraint(Spec):
     def __str__(self) -> str:
         words = {"min": "at least", "max": "at most", "max_drop": "at most below the eager baseline by"}
         return next(
-            f"{said} {getattr(self, name):g}" for name, said in words.items() if getattr(self, name) is not None
+            f"{phrase} {getattr(self, name):g}" for name, phrase in words.items() if getattr(self, name) is not None
         )
 
     def violation(self, value: float, baseline: float | None) -> float:
@@ -198,8 +198,8 @@ class Job(Spec):
     def _fitting_detections(self) -> Job:
         asked, most = self.thresholds.detections, self.detector.most_boxes
         if asked > max(most, LIMIT):
-            told = f"{self.detector.name} finds at most {most:g} boxes in an image; give it as many proposals"
-            raise misplaced("Job", {("thresholds", "detections"): (told, asked)})
+            message = f"{self.detector.name} finds at most {most:g} boxes in an image; give it as many proposals"
+            raise misplaced("Job", {("thresholds", "detections"): (message, asked)})
         return self
 
     @model_validator(mode="after")
@@ -211,9 +211,9 @@ class Job(Spec):
 
     @model_validator(mode="after")
     def _fitting_first(self) -> Job:
-        said = {index: self.recipe_unsupported_reason(recipe) for index, recipe in enumerate(self.search.first)}
+        reasons = {index: self.recipe_unsupported_reason(recipe) for index, recipe in enumerate(self.search.first)}
         wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {
-            ("search", "first", index): (problem, None) for index, problem in said.items() if problem
+            ("search", "first", index): (problem, None) for index, problem in reasons.items() if problem
         }
         if wrong:
             raise misplaced("Job", wrong)
@@ -223,8 +223,8 @@ class Job(Spec):
     def _fitting_training(self) -> Job:
         wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {}
         if not self.training.epochs and self.baseline is None and not self.detector.starts_trained:
-            said = f"0 takes weights as they are; name a trained network's: detector.{self.detector.name}.weights"
-            wrong["training", "epochs"] = said, 0
+            message = f"0 takes weights as they are; name a trained network's: detector.{self.detector.name}.weights"
+            wrong["training", "epochs"] = message, 0
         losses = self.training.losses
         if losses.box is not None and (problem := self.detector.loss_unsupported_reason("box_loss", losses.box)):
             wrong["training", "box_loss"] = problem, losses.box

@@ -40,4 +40,4 @@ class Tracking(Spec):
     experiment: str = Field(default="paretune", min_length=1)
     """Experiment the runs belong to."""
     trainings: bool = True
-    """Whether `paretune train` logs too."""
+    """Log the trainings of `paretune train` too."""

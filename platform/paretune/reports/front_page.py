@@ -79,8 +79,8 @@ class FrontView:
 
     def gains(self, trial: int) -> Mapping[str, Mapping[str, Any]]:
         """Return the speed-ups of a trial over the baselines, measured interleaved."""
-        found: Mapping[str, Any] = (self.comparison or {}).get("trials", {}).get(str(trial), {})
-        return found
+        comparison: Mapping[str, Any] = (self.comparison or {}).get("trials", {}).get(str(trial), {})
+        return comparison
 
     def _mark(self, record: Record, x: float, y: float) -> PlottedTrial:
         m = record.metrics

@@ -18,7 +18,7 @@ from paretune.core.types import InputSize, Split, Thresholds
 from paretune.detectors.base import Detector
 from paretune.system.device_lock import locks_of, machine, shared_device
 from paretune.training.checkpoint import TrainingState
-from paretune.training.loader import Batches
+from paretune.training.loader import training_batches
 from paretune.training.settings import Training
 from paretune.training.trainer import Loss, Trainer, TrainingDevice
 from paretune.training.validation import validate
@@ -89,7 +89,7 @@ class Options:
     val: Split | None = None
     """Split for evaluations between epochs, if the settings have any."""
     keep_zeros: bool = False
-    """Whether weights that are zero in the given network stay zero."""
+    """True if weights that are zero in the given network stay zero."""
     thresholds: Thresholds = field(default_factory=Thresholds)
     """Thresholds of the postprocessing in evaluations."""
     rungs: frozenset[int] = frozenset()
@@ -158,7 +158,9 @@ def train(
     with threads_of(settings, device), torch.random.fork_rng(_gpus(device)):
         torch.manual_seed(settings.seed)
         run = Trainer(network, detector, settings, size, place, options.loss, options.keep_zeros)
-        batches = _batches(split, detector, size, settings, options)
+        batches = training_batches(
+            split, detector, size, settings, epochs=settings.epochs, rank=options.rank, world=options.world
+        )
         locks = _locks(place)
         made_by = _fingerprint(detector, size, settings, options.world)
         start = run.resume(options.resume, made_by) if options.resume else 0
@@ -194,23 +196,6 @@ def train(
                 break
         best = None if run.best is None else run.best.epoch
         return TrainResult(run.finished(), tuple(history), sum(epoch["seconds"] for epoch in history), best)
-
-
-def _batches(split: Split, detector: Detector, size: InputSize, settings: Training, options: Options) -> Batches:
-    """Return this worker's share of every epoch's images."""
-    return Batches(
-        split,
-        detector.preprocess,
-        size,
-        batch=settings.batch_size,
-        flip=settings.flip,
-        seed=settings.seed,
-        augment=settings.augment,
-        epochs=settings.epochs,
-        readers=settings.loader_threads,
-        rank=options.rank,
-        world=options.world,
-    )
 
 
 def _validation_due(settings: Training, done: int) -> bool:

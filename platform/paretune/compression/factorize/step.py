@@ -31,8 +31,8 @@ class Factorize(Step):
     name: ClassVar[str] = "factorize"
 
     method: Literal["svd", "tucker"] = "tucker"
-    """svd: a convolution to fewer channels, then 1x1; tucker: 1x1, a convolution with fewer channels, 1x1. Both use svd
-    for linear layers and 1x1 convolutions."""
+    """Chain in place of a layer: svd is a convolution to fewer channels, then 1x1; tucker is 1x1, a convolution with
+    fewer channels, 1x1. Both use svd for linear layers and 1x1 convolutions."""
     energy: float = Field(default=0.8, gt=0, le=1)
     """Share of the squared singular values that each layer keeps, which decides its ranks."""
     rank: float | None = Field(default=None, gt=0, le=1)

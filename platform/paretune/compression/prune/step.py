@@ -37,7 +37,7 @@ class Prune(PruneOptions):
 
     @property
     def trains(self) -> bool:
-        """Whether it learns sparsity, or fine-tunes between rounds."""
+        """Return whether it learns sparsity, or fine-tunes between rounds."""
         return self.ratio > 0 and bool(self.learn_sparsity or (self.rounds > 1 and self.round_epochs))
 
     def untrained(self) -> Self:

@@ -52,9 +52,9 @@ class Quantize(Step):
     final: ClassVar[bool] = True
 
     scheme: Scheme = "int8"
-    """int8: weights and activations, with ranges measured beforehand. int8_dynamic: weights and activations, with
-    ranges measured during inference. weight_only: int8 weights, computed in float. fp16: 16-bit floats. The last two
-    make the file smaller, but a CPU no faster."""
+    """Numbers that are rounded. int8: weights and activations, with ranges measured beforehand. int8_dynamic: weights
+    and activations, with ranges measured during inference. weight_only: int8 weights, computed in float. fp16: 16-bit
+    floats. The last two make the file smaller, but a CPU no faster."""
     tool: Tool = "onnxruntime"
     """Quantizer for scheme int8: ONNX Runtime's, or NNCF, which also corrects biases (`pip install 'paretune[nncf]'`).
     Files of both run on ONNX Runtime and OpenVINO; for a recipe that runs on TensorRT integers are signed and
@@ -64,7 +64,7 @@ class Quantize(Step):
     method: Method = "minmax"
     """Range of an activation: minmax from its smallest to its largest value, percentile without one in ten thousand."""
     per_channel: bool = True
-    """Whether every output channel of a weight has its own scale."""
+    """Give every output channel of a weight its own scale."""
     weight_bits: Literal["auto", 7, 8] = "auto"
     """Bits of a weight for scheme int8. An x86 CPU without VNNI adds pairs of products in 16 bits, which overflow with
     8-bit weights and make sums far too small. auto tests this machine's CPU and takes 7 bits if it overflows, else 8,

@@ -213,10 +213,10 @@ class _Runner:
         """
         self.sample(0, lead_in, cap, 0, 0)
         self._predictor.core.reset()
-        found = self.sample(0, inferences, cap, 0, 0)
+        batch = self.sample(0, inferences, cap, 0, 0)
         operators = [dataclasses.asdict(operator) for operator in self._predictor.core.operators()]
         self._predictor.core.trace(Path(trace))
-        return {**found, "operators": operators}
+        return {**batch, "operators": operators}
 
 
 def allocated_bytes() -> int | None:
