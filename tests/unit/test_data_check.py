@@ -345,23 +345,6 @@ def test_a_picture_that_cannot_be_written_costs_nothing_of_the_report(root, tmp_
     assert "cannot be written" in said.err
 
 
-@pytest.mark.parametrize(
-    ("made", "given", "said"),
-    [
-        (None, ["lost"], "no such folder or job file"),
-        ("empty", ["empty"], "no layout of a known format"),
-        ("empty", ["empty", "--from", "vocc"], "did you mean 'voc'?"),
-        ("empty", ["empty", "--from", "voc"], "no Annotations/ in it"),
-    ],
-)
-def test_mistakes_on_the_command_line(tmp_path, monkeypatch, capsys, made, given, said):
-    monkeypatch.chdir(tmp_path)
-    if made:
-        (tmp_path / made).mkdir()
-    assert cli.main(["data", "check", *given]) == 2
-    assert said in capsys.readouterr().err
-
-
 # --- real photographs --------------------------------------------------------------------------------
 
 

@@ -265,42 +265,6 @@ def test_the_table_says_the_same_as_the_numbers(tmp_path, capsys):
     }
 
 
-BROKEN = {
-    "no list": lambda c, f: c.pop("images"),
-    "no images": lambda c, f: c["images"].clear(),
-    "no categories": lambda c, f: c["categories"].clear(),
-    "an id twice": lambda c, f: c["images"].append(c["images"][0]),
-    "an id that is a text": lambda c, f: c["images"][0].update(id="x"),
-    "an unknown image": lambda c, f: f[3].update(image_id=999),
-    "unknown categories": lambda c, f: [row.update(category_id=2) for row in f],
-    "a missing category": lambda c, f: f[3].pop("category_id"),
-    "three numbers": lambda c, f: f[3].update(bbox=[1, 2, 3]),
-    "NaN": lambda c, f: f[3].update(bbox=[1, 2, float("nan"), 4]),
-    "negative width": lambda c, f: f[3].update(bbox=[1, 2, -3, 4]),
-    "no score": lambda c, f: f[3].pop("score"),
-    "a score that is a text": lambda c, f: f[3].update(score="0.9"),
-    "a row that is a number": lambda c, f: f.insert(0, 7),
-    "an annotation of no image": lambda c, f: c["annotations"][0].update(image_id=0),
-    "an annotation without a box": lambda c, f: c["annotations"][0].pop("bbox"),
-}
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_broken_files_are_refused_in_one_line(tmp_path, capsys, kind):
-    content, found = written(tmp_path)
-    BROKEN[kind](content, found)
-    (tmp_path / "gt.json").write_text(json.dumps(content))
-    (tmp_path / "found.json").write_text(json.dumps(found))
-    assert (
-        main(["evaluate", "--annotations", str(tmp_path / "gt.json"), "--detections", str(tmp_path / "found.json")])
-        == 2
-    )
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert ".json: " in err
-
-
 def test_random_damage_never_ends_in_a_traceback(tmp_path):
     written(tmp_path, images=3)
     whole = (tmp_path / "gt.json").read_bytes()
@@ -314,26 +278,6 @@ def test_random_damage_never_ends_in_a_traceback(tmp_path):
             read_results(tmp_path / "gt.json", tmp_path / "found.json")
         except UserError as error:
             assert str(error).count("\n") == 0  # noqa: PT017 - many are still whole
-
-
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        ([], "name an ARTEFACT"),
-        (["--annotations", "a.json"], "go together"),
-        (["a", "--annotations", "a.json", "--detections", "b.json"], "name an ARTEFACT, or"),
-        (["--annotations", "a.json", "--detections", "b.json", "--data", "x"], "--data"),
-        (["--annotations", "a.json", "--detections", "b.json"], "cannot be read"),
-        (["nowhere"], "not an artefact"),
-        (["--annotations", "a.json", "--detections", "b.json", "--against", "c.json"], "cannot be read"),
-        (["a", "--confidence", "1.3"], "expected 0 to 1"),
-        (["a", "--limit", "0"], "at least 1"),
-        (["a", "--threads", "0"], "1 to 1024"),
-    ],
-)
-def test_mistakes_on_the_command_line(capsys, words, says):
-    assert main(["evaluate", *words]) == 2
-    assert says in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -128,28 +128,6 @@ def test_what_cannot_be_read_is_told_and_the_others_are_done(
         assert predict(artefact, *nothing, "--json") == 2
 
 
-def test_mistakes_are_one_line(artefact: Path, images: list[Path], tmp_path: Path, capsys: Any) -> None:
-    damaged = tmp_path / "damaged"
-    damaged.mkdir()
-    for file in artefact.iterdir():
-        (damaged / file.name).write_bytes(file.read_bytes()[: -9 if file.suffix == ".safetensors" else None])
-    mistakes = {
-        (tmp_path, images[0]): "not an artefact",
-        (damaged, images[0]): "damaged or missing",
-        (artefact, images[0], "--confidence", "1.5"): "--confidence 1.5: expected 0 to 1",
-        (artefact, images[0], "--threads", "0"): "--threads 0",
-        (artefact, images[0], "--out", tmp_path): "is one of the images, and would be replaced",
-        (artefact, images[0], "--out", images[1]): "cannot be written",
-    }
-    before = images[0].read_bytes()
-    for words, message in mistakes.items():
-        assert predict(*words) == 2
-        err = capsys.readouterr().err
-        assert message in err
-        assert len(err.strip().splitlines()) == 1
-    assert images[0].read_bytes() == before
-
-
 def test_a_large_image_is_drawn_pixel_for_pixel_with_larger_letters(artefact: Path, tmp_path: Path) -> None:
     file = tmp_path / "large.png"
     cv2.imwrite(str(file), np.random.default_rng(5).integers(0, 256, (613, 2001, 3), np.uint8))

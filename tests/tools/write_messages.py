@@ -1,0 +1,22 @@
+"""Writes tests/golden/messages.txt, the texts of messages that users may meet: ``make messages``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS.parent / "platform")]
+
+
+def main() -> None:
+    """Provoke every message and write the file."""
+    from messages import provoke
+
+    provoke.load()
+    provoke.FILE.write_text(provoke.whole(), encoding="utf-8")
+    print(f"{len(provoke.CASES)} messages written")
+
+
+if __name__ == "__main__":
+    main()
