@@ -182,44 +182,6 @@ def test_every_kind_is_planted_here():
     assert {name.partition(":")[0] for name in PLANTED} | others | elsewhere == set(KINDS)
 
 
-ALONE = {
-    "gap",
-    "undeclared",
-    "other-class",
-    "same-stem",
-    "near-leak",
-    "leak: same content",
-    "duplicate-image",
-    "no-split",
-    "bad-list: missing",
-    "bad-list: empty",
-}
-
-
-def test_all_defects_are_told_at_once(root, tmp_path):
-    """One image for each planted defect, in one folder."""
-    whole = tmp_path / "whole"
-    shutil.copytree(root, whole)
-    expected = {}
-    for number, (planted, (plant, *_)) in enumerate(PLANTED.items()):
-        kind = planted.partition(":")[0]
-        if planted in ALONE or planted == "duplicate-id":
-            continue
-        plant(root)
-        for file in [*root.glob("JPEGImages/b.jpg"), *root.glob("Annotations/b.xml")]:
-            shutil.copy(file, whole / file.parent.name / f"p{number}{file.suffix}")
-        if (root / "Annotations/b.xml").exists() and kind not in ("leak", "bad-list", "no-annotation"):
-            appended(whole, "train", f"p{number}")
-            expected[kind] = expected.get(kind, 0) + 1
-        shutil.rmtree(root)
-        shutil.copytree(whole, root)
-        annotate(root, "b", CAT)
-        Pillow.fromarray(photograph(100 + number)).save(root / "JPEGImages/b.jpg")
-    report = check(whole, classes=["cat", "dog"])
-    assert {kind: report.counts.get(kind) for kind in expected} == expected
-    assert len(expected) >= 12
-
-
 @pytest.mark.parametrize(("near", "found"), [(0, 0), (4, 1)])
 def test_near_images_are_found_by_how_near_they_are(root, near, found):
     """A crop of one pixel all around: alike for everybody, but not in every bit."""

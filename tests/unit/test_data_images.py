@@ -59,14 +59,6 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path, picture, monkeypa
     assert read_image(tmp_path / "a.png").shape == (60, 80, 3)
 
 
-@pytest.mark.parametrize("read", [read_image, image_size])
-def test_missing_files_and_folders(tmp_path, read):
-    with pytest.raises(UserError, match="No such file"):
-        read(tmp_path / "a.png")
-    with pytest.raises(UserError, match="cannot be read"):
-        read(tmp_path)
-
-
 # --- kinds of pictures: Pillow is the judge, the array where Pillow has no answer -----------------------
 
 

@@ -69,20 +69,6 @@ def test_boxes_cover_both_of_their_corner_pixels(root):
     assert train.ignore.tolist() == [False, True]
 
 
-def test_an_image_without_objects_is_kept(root):
-    val = opened(root).splits["val"]
-    assert list(val.ids) == ["b", "c"]
-    assert val.annotations(1).boxes.shape == (0, 4)
-    assert val.annotations(1).labels.dtype == np.int64
-
-
-def test_images_are_rgb_and_sizes_known_without_decoding(root):
-    train = opened(root).splits["train"]
-    assert train.size(0) == (64, 48)
-    assert train.image(0).shape == (48, 64, 3)
-    assert train.image(0)[0, 0].tolist() == [200, 100, 10]
-
-
 def test_facts_count_what_can_be_found(root):
     data = opened(root)
     assert data.classes == ("cat", "dog")
@@ -160,12 +146,6 @@ def test_a_list_of_test_can_be_left_alone(root):
     listed(root, val="b", test="c")
     assert list(opened(root).splits) == ["train", "val", "test"]
     assert list(opened(root, test=None).splits) == ["train", "val"]
-
-
-def test_other_lists_can_be_named(root):
-    listed(root, mine="c a", holdout="b")
-    data = opened(root, train="mine", val="holdout")
-    assert {name: list(split.ids) for name, split in data.splits.items()} == {"train": ["c", "a"], "val": ["b"]}
 
 
 def test_a_variable_and_a_tilde_in_the_root_are_filled_in(root, monkeypatch):

@@ -134,8 +134,8 @@ def test_what_seems_to_be_wrong_is_told_beside_pycocotools_figure(kind: str, tmp
         assert map_of(truth, rows) > 0.5
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("moved", [1.0, 8.0, 25.0])
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("moved", [1.0, 25.0])
 def test_results_that_are_only_good_or_bad_are_not_explained(
     seed: int, moved: float, tmp_path: Path, capsys: Any
 ) -> None:

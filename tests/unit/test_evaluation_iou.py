@@ -83,8 +83,8 @@ def compare(told: dict[str, Any], evaluation: Any, iou: float) -> None:
 FILES = ["evaluate", "--annotations", "gt.json", "--detections", "found.json"]
 
 
-@pytest.mark.parametrize("iou", [0.3, 0.5, 0.62, 0.8, 0.95])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("iou", [0.3, 0.5, 0.95])
+@pytest.mark.parametrize("seed", range(2))
 def test_results_at_one_iou_are_pycocotools_own(
     seed: int, iou: float, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:

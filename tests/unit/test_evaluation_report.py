@@ -76,7 +76,7 @@ def told(capsys, *words):
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_files_of_another_program_give_pycocotools_numbers(tmp_path, capsys, seed):
     content, found = written(tmp_path, seed)
     oracle = numbers_of(content, found)
@@ -87,23 +87,6 @@ def test_files_of_another_program_give_pycocotools_numbers(tmp_path, capsys, see
     precision = oracle.eval["precision"][:, :, :, 0, 2]
     for index, name in enumerate(NAMES):
         assert out["per_class"][name]["map"] == pytest.approx(precision[:, :, index].mean(), abs=1e-9)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_first_images_of_files_give_pycocotools_numbers_of_these(tmp_path, capsys, seed):
-    content, found = written(tmp_path, seed)
-    first = {entry["id"] for entry in content["images"][:7]}
-    part = {
-        **content,
-        "images": content["images"][:7],
-        "annotations": [row for row in content["annotations"] if row["image_id"] in first],
-    }
-    oracle = numbers_of(part, [row for row in found if row["image_id"] in first])
-    capsys.readouterr()
-    files = ("--annotations", tmp_path / "gt.json", "--detections", tmp_path / "found.json")
-    metrics = told(capsys, *files, "--limit", 7)["metrics"]
-    twelve = [-1 if metrics[name] is None else metrics[name] for name in METRICS[:12]]
-    assert twelve == pytest.approx(list(oracle.stats), abs=1e-9)
 
 
 def test_results_against_others_of_the_same_images_differ_as_pycocotools_numbers_do(tmp_path, capsys):
@@ -188,7 +171,7 @@ def test_a_given_confidence_is_used_and_the_best_is_told_beside_it(tmp_path, cap
     assert tied["per_class"]["ant"]["best"] == free["per_class"]["ant"]["best"]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 def test_classes_alone_are_evaluations_of_that_class_alone(seed):
     detections, annotations = random_case(seed, images=8, classes=3)
     report = report_of(detections, annotations, NAMES, confidence=0.4)
@@ -219,7 +202,7 @@ def test_confusions_by_hand():
     assert (seen.wrong.tolist(), seen.missed.tolist()) == ([2], [2])
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_confusions_account_for_every_object_and_detection(seed):
     detections, annotations = random_case(seed, images=8, classes=3, crowds=False)
     seen = confusion(detections, annotations, 3, 0.3)
@@ -228,12 +211,6 @@ def test_confusions_account_for_every_object_and_detection(seed):
     assert seen.matrix[:3].sum(axis=1).tolist() == objects.tolist()
     assert seen.matrix[:, :3].sum(axis=0).tolist() == kept.tolist()
     assert seen.matrix[3, 3] == 0
-
-
-def test_no_mistakes_no_confusions(tmp_path):
-    _, annotations = random_case(1, images=3, classes=3, crowds=False)
-    seen = confusion([perfect(a) for a in annotations], annotations, 3, 0.5)
-    assert (seen.wrong.sum(), seen.missed.sum()) == (0, 0)
 
 
 def test_nothing_found_and_nothing_there_are_told(capsys, tmp_path):
@@ -269,7 +246,7 @@ def test_random_damage_never_ends_in_a_traceback(tmp_path):
     written(tmp_path, images=3)
     whole = (tmp_path / "gt.json").read_bytes()
     random = chance.Random(0)
-    for _ in range(150):
+    for _ in range(60):
         damaged = bytearray(whole)
         for _ in range(random.randint(1, 4)):
             damaged[random.randrange(len(damaged))] = random.randrange(256)

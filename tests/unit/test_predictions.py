@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -174,17 +172,3 @@ def test_an_artefact_preprocesses_as_it_tells_whatever_its_detector_does_now(
     monkeypatch.setattr(Yolo, "preprocess", Preprocess("stretch", order="rgb"))
     after, _ = load_predictor(artefact, Target()).preprocess(image)
     assert np.array_equal(before, after)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_an_exported_artefact_needs_no_torch(images: list[Path], tmp_path: Path) -> None:
-    folder = write(tmp_path / "artefact", "onnxruntime", tmp_path)
-    code = (
-        "import sys; from paretune.cli.main import main; code = main(sys.argv[1:]); "
-        "print(code, [m for m in ('torch', 'ray', 'mlflow', 'optuna') if m in sys.modules])"
-    )
-    words = ["predict", str(folder), *map(str, images), "--out", str(tmp_path / "out")]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "0 []"
-    assert len(list((tmp_path / "out").iterdir())) == 3
