@@ -89,7 +89,7 @@ def message_of(name: str) -> str:
 
 def load() -> None:
     """Register all messages."""
-    for module in ("configuration", "commands", "datasets", "networks"):
+    for module in ("configuration", "commands", "datasets", "splits", "networks"):
         importlib.import_module(f"messages.{module}")
 
 

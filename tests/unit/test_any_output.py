@@ -26,6 +26,7 @@ from paretune.results.sweep_folder import new_sweep
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.storage.trial_record import Record, write_record
 from tests_support import ROOT
+from tests_support_data import cases
 from tests_support_records import complete
 
 CLASSES = ("猫", "Hündchen")
@@ -182,10 +183,8 @@ def test_a_stream_that_is_no_text_file_is_left_alone(monkeypatch: pytest.MonkeyP
 
 
 def test_the_classes_of_a_user(tmp_path: Path) -> None:
-    folder = os.environ.get("PARETUNE_CASES")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("PARETUNE_CASES names no folder of small inputs")
+    folder = str(cases("unicode-classes"))
     for around in PLACES.values():
-        done = run(tmp_path, ("data", "check", f"{folder}/unicode-classes"), around)
+        done = run(tmp_path, ("data", "check", folder), around)
         assert b"Traceback" not in done.stderr
         assert b"chen" in done.stdout

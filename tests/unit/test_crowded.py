@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from paretune.training.validation import validate
 from paretune.workflows.build_artefact import InitialArtefactNetwork, build
 from paretune.workflows.recipe_source import read_source
 from tests_support_compression import context
+from tests_support_data import cases
 
 GRID = 20
 """Objects along each side of a picture,"""
@@ -194,12 +194,9 @@ def test_a_field_that_cannot_be_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_crowded_pictures_of_a_user(capsys: Any, tmp_path: Path) -> None:
-    folder = os.environ.get("PARETUNE_CASES")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("PARETUNE_CASES names no folder of small inputs")
     from paretune.data.formats.yolo import YoloFolder as YoloData
 
-    data = YoloData(root=str(Path(folder) / "crowded-400")).open(tmp_path)
+    data = YoloData(root=str(cases("crowded-400"))).open(tmp_path)
     said = crowding_note(data.splits, Thresholds())
     assert said is not None
     assert "3 of 3 images of val hold more objects, up to 400" in said

@@ -437,6 +437,7 @@ def test_labels_of_yolo_that_could_not_be_told_apart_are_refused(tmp_path):
 
 
 @pytest.mark.photos
+@pytest.mark.slow
 def test_photographs_in_three_formats_hold_the_same(photographs, tmp_path):
     coco = DATASETS.load("coco").model_validate({"root": str(photographs / "bccd/derived_coco")}).open(tmp_path)
     voc = DATASETS.load("voc").model_validate({"root": str(photographs / "bccd/BCCD")}).open(tmp_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from itertools import cycle
 from pathlib import Path
 from typing import ClassVar
@@ -21,7 +20,7 @@ from paretune.data.conversion import write_dataset
 from paretune.data.formats.detect import format_of_folder
 from paretune.data.raw_annotations import Survey
 from paretune.data.scanned_dataset import ScannedDataset
-from tests_support_data import survey_of_folder
+from tests_support_data import cases, survey_of_folder
 from tests_support_layouts import (
     CLASSES,
     LAYOUTS,
@@ -115,7 +114,7 @@ def all_objects(data):
     return found
 
 
-@pytest.mark.parametrize(("layout", "form"), zip(LAYOUTS, cycle(WRITTEN_FORMATS), strict=False))
+@pytest.mark.parametrize(("layout", "form"), [*zip(LAYOUTS, cycle(WRITTEN_FORMATS), strict=False)])
 def test_a_layout_becomes_another_format_and_comes_back(tmp_path, layout, form):
     source, write = LAYOUTS[layout]
     write(tmp_path / "data")
@@ -441,19 +440,13 @@ def test_annotated_images_beside_the_layout_are_told(tmp_path):
 
 @pytest.mark.parametrize("name", ["cvat-yolo11", "labelimg-flat-yolo/images", "labelimg-flat-yolo/pics", "jfif"])
 def test_the_kept_cases_are_read(name, tmp_path):
-    if not (cases := os.environ.get("PARETUNE_CASES")):
-        pytest.skip("PARETUNE_CASES names no folder of cases")
-    root = Path(cases) / name
+    root = cases(name)
     assert format_of_folder(root) == "yolo"
     report = check_survey(survey_of_folder(root))
     assert not report.hinders, report.findings
     assert all(image.boxes for image in report.survey.images)
     assert list(report.classes) == ["cat", "dog"]
-    assert opened_case(root, tmp_path).facts["boxes_train"] > 0
-
-
-def opened_case(root, cache):
-    return DATASETS.load("yolo").model_validate({"root": str(root)}).open(cache)
+    assert DATASETS.load("yolo").model_validate({"root": str(root)}).open(tmp_path).facts["boxes_train"] > 0
 
 
 def test_a_file_that_is_not_via_is_told(tmp_path):

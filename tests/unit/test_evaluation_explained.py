@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from paretune.cli.main import main
 from paretune.evaluation.coco_results_files import read_results
+from tests_support_data import cases
 
 Truth = dict[str, Any]
 Rows = list[dict[str, Any]]
@@ -297,15 +297,6 @@ def test_detections_beyond_the_limit_are_counted(tmp_path: Path, capsys: Any) ->
     assert note == "50 detections in 1 of 3 images are beyond the best 100 of a class, and do not count"
 
 
-@pytest.fixture(scope="session")
-def cases() -> Path:
-    """The folder of small inputs as tools and people make them."""
-    folder = os.environ.get("PARETUNE_CASES")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("PARETUNE_CASES names no folder of small inputs")
-    return Path(folder)
-
-
 CASES = {
     "results-category-shift": ("are ids shifted by -1? what is called", 0.0),
     "results-150-objects": ("COCO's limit of 100 detections of a class in an image binds: 2 of 2 images", 0.663),
@@ -315,11 +306,11 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_results_as_people_make_them(name: str, cases: Path, capsys: Any) -> None:
-    line, figure = CASES[name]
-    files = ["--annotations", f"{cases / name / 'gt.json'}", "--detections", f"{cases / name / 'det.json'}"]
+def test_results_as_people_make_them(name: str, capsys: Any) -> None:
+    (line, figure), folder = CASES[name], cases(name)
+    files = ["--annotations", f"{folder / 'gt.json'}", "--detections", f"{folder / 'det.json'}"]
     assert main(["evaluate", *files, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["metrics"]["map"] == pytest.approx(figure, abs=5e-4)
     assert any(line in note for note in found["notes"]) if line else found["notes"] == []
-    assert read_results(cases / name / "gt.json", cases / name / "det.json").images[0] == "scene_0.jpg"
+    assert read_results(folder / "gt.json", folder / "det.json").images[0] == "scene_0.jpg"

