@@ -108,7 +108,14 @@ def half_a_folder() -> None:
     opened("voc", DATA)
 
 
+def empty_folders() -> None:
+    for name in ("Annotations", "JPEGImages"):
+        (DATA / name).mkdir(parents=True)
+    opened("voc", DATA)
+
+
 case("voc: half of its folders", half_a_folder)
+case("voc: empty folders", empty_folders)
 
 
 # --- COCO ----------------------------------------------------------------------------------------------

@@ -339,14 +339,6 @@ def test_the_box_of_a_polygon_is_that_of_its_points(points):
     assert corners == (*array.min(axis=0), *array.max(axis=0))
 
 
-def test_two_images_that_share_one_label_are_told_apart_by_nobody(tmp_path):
-    root = yolo_folder(tmp_path / "in")
-    picture(root / "images/train/t0.png", 99)
-    with pytest.raises(UserError, match=r"t0\.png: t0\.txt would be the label of t0\.jpg too"):
-        opened("yolo", root)
-    assert counts_of(YoloFolder(root=str(root)))[1]
-
-
 # --- YOLO: the description ----------------------------------------------------------------------------
 
 

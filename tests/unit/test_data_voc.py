@@ -195,17 +195,6 @@ def test_what_stands_beside_the_data_does_no_harm(root):
 # --- mistakes ---------------------------------------------------------------------------------------
 
 
-def test_missing_and_empty_folders(tmp_path):
-    root = tmp_path / "voc"
-    assert "no such folder" in mistake(root)
-    root.mkdir()
-    assert len(Voc(root=str(root)).problems()) == 2
-    (root / "Annotations").mkdir()
-    assert "no JPEGImages/ in it" in mistake(root)
-    (root / "JPEGImages").mkdir()
-    assert [line.count("files in it") for line in Voc(root=str(root)).problems()] == [1, 1]
-
-
 def test_a_missing_image_is_found_without_opening(root):
     (root / "JPEGImages/b.png").unlink()
     (line,) = Voc(root=str(root)).problems()

@@ -11,16 +11,13 @@ import numpy as np
 import pytest
 
 from paretune.cli.main import main
-from paretune.config.recipe import Recipe
 from paretune.core.errors import UserError
-from paretune.core.model import Model
 from paretune.core.target import Target
-from paretune.core.types import Data, Detections, InputSize
+from paretune.core.types import Data, Detections
 from paretune.data.conversion import write_dataset
 from paretune.data.formats.coco import Coco
 from paretune.data.synthetic.scene import CLASSES
 from paretune.data.synthetic.shapes import Shapes
-from paretune.detectors.yolox.detector import Yolo
 from paretune.evaluation import accuracy_of, evaluate
 from paretune.evaluation.accuracy import METRICS
 from paretune.evaluation.baseline_difference import CHANGES
@@ -28,10 +25,10 @@ from paretune.evaluation.coco_results_files import read_results
 from paretune.evaluation.confusion_matrix import confusion
 from paretune.evaluation.report import report_of
 from paretune.reports.evaluation_text import report_text
-from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import load_predictor
 from tests_support_coco import by_pycocotools
 from tests_support_evaluation import none_found, perfect, random_case, truth_of
+from tests_support_yolo import yolo_artefact
 
 NAMES = ("ant", "bee", "cat")
 
@@ -263,22 +260,11 @@ def deployed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "trainings" / "one"
     folder.mkdir(parents=True)
     (folder / "job.yaml").write_text(
-        "dataset: {shapes: {train: 4, val: 6, test: 4, size: 64x64}}\ndetector: {yolo: {width: 0.125}}\n"
+        "dataset: {shapes: {train: 4, val: 6, test: 4, size: 64x64}}\ndetector: {yolo: {width: 0.0625}}\n"
         "input_size: 64\nspace: space.yaml\n"
     )
     (folder / "space.yaml").write_text("input_size: 64\nsteps: []\nruntime: eager\n")
-    detector = Yolo(variant="nano", depthwise=False, width=0.125)
-    recipe = Recipe.model_validate({"input_size": "64", "runtime": "eager"})
-    model = Model(detector.build(len(CLASSES)).eval(), None, InputSize(64, 64), params=1, flops=1)
-    write_artefact(
-        folder / "artefact",
-        model,
-        detector=detector,
-        runtime=recipe.runtime,
-        recipe_tree=recipe.tree(),
-        classes=CLASSES,
-    )
-    return folder / "artefact"
+    return yolo_artefact(folder / "artefact", CLASSES, sure=False)
 
 
 @pytest.mark.slow

@@ -9,10 +9,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from paretune.cli.main import main
-from paretune.compression.export import Export
 from paretune.config.recipe import Recipe
 from paretune.core.errors import UserError
 from paretune.core.model import Model
@@ -23,33 +21,14 @@ from paretune.data.preprocess import Preprocess
 from paretune.detectors.yolox.detector import Yolo
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import load_predictor
-from tests_support_compression import context
+from tests_support_yolo import DETECTOR, yolo_artefact
 
 CLASSES = ("ant", "bee")
-DETECTOR = Yolo(depthwise=False, width=0.0625)
-
-
-def write(folder: Path, runtime: str, work: Path) -> Path:
-    """An untrained YOLO that is sure of what it sees."""
-    torch.manual_seed(0)
-    network = DETECTOR.build(len(CLASSES)).eval()
-    with torch.no_grad():
-        for layer in DETECTOR.protected(network):
-            layer.weight.mul_(30)
-            layer.bias.fill_(2)
-    recipe = Recipe.model_validate({"input_size": "64", "runtime": runtime})
-    model = Model(network, None, InputSize(64, 64), params=1, flops=1)
-    if runtime == "onnxruntime":
-        model = Export().apply(model, context(work, DETECTOR))
-    options: dict[str, Any] = {"runtime": recipe.runtime, "recipe_tree": recipe.tree(), "classes": CLASSES}
-    write_artefact(folder, model, detector=DETECTOR, **options)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("eager")
-    return write(place / "artefact", "eager", place)
+    return yolo_artefact(tmp_path_factory.mktemp("eager") / "artefact", CLASSES)
 
 
 @pytest.fixture

@@ -176,17 +176,3 @@ def test_lines_follow_the_drawn_places(space):
     sample = space().sample(_Fixed({"input_size": 128, "slim": "none", "precision": "int8"}))
     assert sample.lines[("steps", 0, "quantize", "images")] == 10
     assert sample.lines[("runtime",)] == 11
-
-
-def test_optuna_stays_inside_the_space(space):
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    seen = set()
-    for _ in range(60):
-        value = space().sample(_Suggest(study.ask())).value
-        steps = {name: fields for step in value["steps"] for name, fields in step.items()}
-        if "prune" in steps:
-            assert steps["prune"]["ratio"] in (0.1, 0.2, 0.3)
-            assert steps["finetune"]["epochs"] in (2, 3, 4)
-            assert 1e-2 <= steps["finetune"]["lr_factor"] <= 1
-        seen.add((value["input_size"], *sorted(steps)))
-    assert len(seen) == 8
