@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent / "platform")]
@@ -14,7 +16,9 @@ def main() -> None:
     from messages import provoke
 
     provoke.load()
-    provoke.FILE.write_text(provoke.whole(), encoding="utf-8")
+    with TemporaryDirectory() as folder, patch("paretune.system.device_lock.lock_folder", lambda: Path(folder)):
+        text = provoke.whole()  # with locks of its own: a sweep on the machine has no part in the messages
+    provoke.FILE.write_text(text, encoding="utf-8")
     print(f"{len(provoke.CASES)} messages written")
 
 
