@@ -55,6 +55,10 @@ test-all: $(READY) ## the tests and the long ones
 docs: $(READY) ## write the tables in the Markdown files from the code
 	@$(BIN)/python tests/tools/write_docs.py
 
+.PHONY: messages
+messages: $(READY) ## write the kept texts of messages, after one was reworded
+	@$(BIN)/python tests/tools/write_messages.py
+
 # another Python: make check PYTHON=python3.13 VENV=.venv-3.13
 LOWEST := .venv-lowest
 lowest: $(READY) ## the contract tests with the lowest versions that pyproject.toml allows

@@ -336,22 +336,6 @@ def test_a_file_where_the_folder_should_be(server, tmp_path, archive):
         run(server, tmp_path, archive)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["cocoo", "x"], "did you mean 'coco'?"),
-        (["coco", "x", "--part", "val"], "parts: annotations, val2017, train2017"),
-        (["voc", "x", "--part", "2007", "--from", "ftp://a/b"], "expected an address"),
-        (["voc", "x", "--part", "2007", "--from", "file:///etc"], "expected an address"),
-    ],
-)
-def test_mistakes_on_the_command_line(tmp_path, monkeypatch, capsys, arguments, said):
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["data", "download", *arguments]) == 2
-    assert said in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_the_command_refuses_a_mirror_with_other_files(server, tmp_path, capsys):
     server.content["VOCtest_06-Nov-2007.tar"] = tarred()
     given = ["data", "download", "voc", str(tmp_path / "data"), "--part", "2007-test", "--from", server.url]

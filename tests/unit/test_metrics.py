@@ -111,8 +111,3 @@ def test_a_value_that_is_not_finite_is_a_reason(speed: None, monkeypatch: pytest
 def test_a_row_of_ours_may_be_computed_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "METRICS", {**METRICS, "speed": SPEED})
     assert computed({"latency_ms": 4.0}, {})[0]["speed"] == 250
-
-
-def test_an_unknown_metric_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"unknown metric 'latency' \(did you mean 'latency_ms'\?\); known: map, "):
-        metric_of("latency")

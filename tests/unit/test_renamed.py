@@ -88,14 +88,6 @@ def test_present_names_print_nothing(place: Path, capsys: Any) -> None:
     assert capsys.readouterr() == ("", "")
 
 
-def test_both_names_of_a_field_are_refused(place: Path) -> None:
-    Path("job.yaml").write_text(JOB.replace("spare: 1", "spare: 1, max_extra_repetitions: 2"))
-    with pytest.raises(UserErrors) as raised:
-        read_plan(Path("job.yaml"))
-    told = "measuring.spare: this is the older name of max_extra_repetitions: give one of them (got 1)"
-    assert str(raised.value) == f"job.yaml:6: {told}"
-
-
 @pytest.mark.parametrize("name", ["spare", "max_extra_repetitions"])
 @pytest.mark.parametrize("written", ["spare", "max_extra_repetitions"])
 def test_either_name_is_set_over_either(place: Path, name: str, written: str) -> None:
