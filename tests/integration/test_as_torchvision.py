@@ -200,7 +200,7 @@ RCNN = (f"fasterrcnn_{MOBILE}", {"faster_rcnn": {"variant": MOBILE, "proposals":
         pytest.param(*LITE, 4, id="ssdlite-4", marks=pytest.mark.slow),
         pytest.param(*RCNN, 91, id="faster_rcnn-91", marks=pytest.mark.slow),
         pytest.param(*VGG, 91, id="ssd300-91", marks=pytest.mark.slow),
-        pytest.param(*VGG, 4, id="ssd300-4", marks=pytest.mark.slow),
+        pytest.param(*VGG, 4, id="ssd300-4", marks=pytest.mark.full),
     ],
 )
 def test_detections_are_torchvisions(
