@@ -13,7 +13,7 @@ import pytest
 from paretune.cli.main import main
 from tests_support import RELOAD, brute_force_front, runs_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
