@@ -84,7 +84,7 @@ class Study:
             storage=f"sqlite:///{file}",
             study_name=name,
             directions=list(setup.objectives.values()),
-            sampler=setup.sampler.build(seed),
+            sampler=setup.sampler.build_for(setup.space, seed),
             load_if_exists=True,
         )
         kinds = (kind for trial in self._study.get_trials(deepcopy=False) for kind in trial.distributions.items())
