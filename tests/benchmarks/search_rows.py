@@ -69,7 +69,8 @@ class Table:
     networks: dict[int, Network]
     rows: list[Row]
     latency: dict[tuple[int, str], dict[str, float]]
-    """(network, deployment) → measured figures."""
+    """(network, deployment) → ratio to the uncompressed network's latency, its interval, and ``latency_ms``: the ratio
+    times that network's median latency."""
 
 
 def label_of(deploy: Mapping[str, Any]) -> str:
@@ -97,6 +98,9 @@ def read_table(file: Path) -> Table:
         else:
             networks[line["network"]] = Network(**line)
     latency = {(line.pop("network"), line.pop(DEPLOY)): line for line in lines_of(latency_file(file))}
+    scale = float(np.median([line["reference_ms"] for line in latency.values()])) if latency else 0.0
+    for line in latency.values():
+        line["latency_ms"] = scale * line["ratio"]
     return Table(networks, rows, latency)
 
 

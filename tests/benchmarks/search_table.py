@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from figures import BENCH, ROOT, paretune, photographs
 from search_rows import (
     DEPLOY,
@@ -33,6 +34,8 @@ from search_rows import (
     append,
     deployments,
     label_of,
+    latency_file,
+    lines_of,
     network_params,
     read_table,
     recipe_of,
@@ -58,6 +61,11 @@ REFERENCE: dict[str, Any] = {DEPLOY: "onnxruntime"}
 """Deployment of the uncompressed network beside which latencies are measured."""
 LOWER = {"onnxruntime", "onnxruntime_int8-onnxruntime-0", "openvino_int8-nncf-minmax"}
 """Deployments that are recorded at the lower rungs: the precisions between which the epochs decide."""
+
+TOGETHER = 6
+"""Artefacts that are measured at once, beside the uncompressed network."""
+ROUNDS = 3
+"""Fresh processes of each of them."""
 
 
 @dataclass(frozen=True)
@@ -369,6 +377,58 @@ def record(name: str, hours: float, networks: int) -> None:
         print(f"{name} {number}: {cpu_seconds() - start:.0f} CPU s, {time.monotonic() - began:.0f} s", flush=True)
 
 
+def measure(name: str, hours: float) -> None:
+    """Measure the artefacts of the last rungs on one thread, interleaved with the uncompressed network.
+
+    What was measured is removed, except the uncompressed network's artefact.
+    """
+    from paretune.profiling.latency.compare import compare
+    from paretune.profiling.latency.shared_images import measuring_images
+    from paretune.workflows.trial_context import protocol_of
+
+    recorder, until = Recorder(name), time.monotonic() + 3600 * hours
+    known = {(line["network"], line[DEPLOY]) for line in lines_of(latency_file(recorder.file))}
+    images = measuring_images(recorder.data.splits["val"])
+    reference = recorder.folder / "networks" / "0" / "artefacts" / f"0-{label_of(REFERENCE)}"
+    waiting = [
+        (number, label, place)
+        for number in sorted(read_table(recorder.file).networks)
+        for place in sorted((recorder.folder / "networks" / str(number) / "artefacts").glob("*-*"))
+        if (number, label := place.name.partition("-")[2]) not in known
+    ]
+    while waiting and time.monotonic() < until:
+        group, waiting = waiting[:TOGETHER], waiting[TOGETHER:]
+        folders = [reference, *(place for _, _, place in group)]
+        found = compare(folders, images, recorder.target, rounds=ROUNDS, protocol=protocol_of())
+        base = float(np.nanmedian(found.latency[:, :, 0]))
+        lines = []
+        for index, (number, label, _) in enumerate(group, start=1):
+            ratio = found.ratio(index)
+            figures = {"ratio": ratio.ratio, "low": ratio.low, "high": ratio.high, "reference_ms": base}
+            rounded = {key: float(f"{value:.6g}") for key, value in figures.items()}
+            lines.append({"network": number, DEPLOY: label, **rounded})
+        append(latency_file(recorder.file), *lines)
+        for place in {place for _, _, place in group} - {reference}:
+            shutil.rmtree(place)
+        print(f"{name}: {len(waiting)} artefacts left; {'; '.join(found.notes) or 'calm'}", flush=True)
+
+
+def status(name: str) -> str:
+    """Return how much of a table is recorded."""
+    table = read_table(TABLES / f"{name}.jsonl")
+    failed = sum(network.failure is not None for network in table.networks.values())
+    seconds = [
+        sum(network.seconds.values()) + sum(sum(row.seconds.values()) for row in table.rows if row.network == number)
+        for number, network in table.networks.items()
+    ]
+    lost = sum(row.failure is not None for row in table.rows)
+    middle = float(np.median(seconds)) / 60 if seconds else 0.0
+    return (
+        f"{name}: {len(table.networks)} networks ({failed} failed), {len(table.rows)} artefacts ({lost} failed), "
+        f"{len(table.latency)} latencies; {middle:.1f} CPU minutes a network"
+    )
+
+
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -379,6 +439,10 @@ def main() -> int:
     given = parser.parse_args()
     if given.command == "record":
         record(given.table, given.hours, given.networks)
+    elif given.command == "measure":
+        measure(given.table, given.hours)
+    else:
+        print("\n".join(map(status, SOURCES)))
     return 0
 
 

@@ -16,6 +16,8 @@ from scipy.optimize import minimize
 
 Floats = NDArray[np.float64]
 ROOT = math.sqrt(5.0)
+LENGTH = math.sqrt(2.0) - 3.0
+"""Logarithm of the likeliest length in its prior, for one column."""
 LENGTH_SPREAD = math.sqrt(3.0)
 """Standard deviation of the logarithm of a length in its prior."""
 NOISE = (math.log(0.02), 1.0)
@@ -70,7 +72,7 @@ def fitted(x: Floats, y: Floats, active: float, start: Floats | None = None, ite
     count, columns = x.shape
     if start is not None and not iterations:
         return _conditioned(x, y, start)
-    length = -2 * (math.sqrt(2.0) + math.log(max(active, 1.0)) / 2)
+    length = -2 * (LENGTH + math.log(max(active, 1.0)) / 2)
     prior = np.array([*[length] * columns, SCALE[0], NOISE[0]])
     spread = np.array([*[2 * LENGTH_SPREAD] * columns, SCALE[1], NOISE[1]])
     upper = np.triu_indices(count, 1)
