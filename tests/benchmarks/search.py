@@ -17,8 +17,9 @@ from figures import Figures, parser_of
 from rich.console import Console
 from rich.table import Table as Printed
 from scipy.stats import wilcoxon
+from search_methods import methods
 from search_recorder import SOURCES, Recorder
-from search_replay import Pool, Replay, methods, pool_of, replay
+from search_replay import Pool, Replay, pool_of, replay
 from search_rows import TABLES, read_table
 
 BUDGETS = (25, 50, 100)

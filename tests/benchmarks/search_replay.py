@@ -7,7 +7,7 @@ parameters of the row, not those that it proposed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
+from search_methods import Method
 from search_rows import DEPLOY, Table, deployments, label_of
 
 from paretune.search.conditional_points import ConditionalPoints
@@ -165,24 +166,6 @@ class Replayed(BaseSampler):
 
     def after_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial, state: Any, values: Any) -> None:
         self._inner.after_trial(study, trial, state, values)
-
-
-Method = Callable[[Space, int], BaseSampler]
-
-
-def methods() -> dict[str, Method]:
-    """Return the methods: rows of the product's table, and Optuna's samplers with other settings."""
-    from optuna.samplers import TPESampler
-
-    from paretune.search.samplers import SAMPLERS
-
-    def row(name: str) -> Method:
-        return lambda space, seed: SAMPLERS.load(name)().build_for(space, seed)
-
-    def grouped(_: Space, seed: int) -> BaseSampler:
-        return TPESampler(seed=seed, n_startup_trials=8, multivariate=True, group=True)
-
-    return {**{name: row(name) for name in SAMPLERS.names}, "tpe, group": grouped}
 
 
 @dataclass(frozen=True)

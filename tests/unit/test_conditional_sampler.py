@@ -87,10 +87,10 @@ def search(
     return study
 
 
-def volume(study: optuna.Study) -> float:
-    """Return the hypervolume of a study's trials."""
+def volume(study: optuna.Study, least: float = 0.0) -> float:
+    """Return the hypervolume of a study's trials of at least some quality."""
     complete = study.get_trials(states=(TrialState.COMPLETE,))
-    return hypervolume_2d([(t.values[0], math.log(20 / t.values[1])) for t in complete], (0.0, 0.0))
+    return hypervolume_2d([(t.values[0], math.log(20 / t.values[1])) for t in complete], (least, 0.0))
 
 
 def test_drawn_and_changed_points_are_points_of_the_space(space: Space) -> None:
@@ -189,21 +189,21 @@ def test_costs_are_compared_by_their_ratios() -> None:
     assert made[0] > made[2]
 
 
-def test_it_finds_more_than_random_draws(space: Space) -> None:
-    found = [volume(search(space, ConditionalSampler(space, seed, 6), 25)) for seed in range(3)]
-    drawn = [volume(search(space, optuna.samplers.RandomSampler(seed), 75)) for seed in range(3)]
-    assert min(found) > max(drawn)
+def test_it_finds_more_than_twice_as_many_random_draws(space: Space) -> None:
+    found = [volume(search(space, ConditionalSampler(space, seed, 6), 20)) for seed in range(2)]
+    drawn = [volume(search(space, optuna.samplers.RandomSampler(seed), 40)) for seed in range(8)]
+    assert np.mean(found) > np.mean(drawn)
 
 
-def test_most_proposals_keep_the_constraint(space: Space) -> None:
-    study = search(space, ConditionalSampler(space, 0, 6), 40, lambda values: 0.45 - values[0])
-    late = study.trials[15:]
-    assert np.mean([t.values[0] >= 0.45 for t in late]) > 0.6
+def test_where_a_constraint_is_kept_it_finds_more_than_twice_as_many_draws(space: Space) -> None:
+    study = search(space, ConditionalSampler(space, 0, 6), 24, lambda values: 0.45 - values[0])
+    drawn = [search(space, optuna.samplers.RandomSampler(seed), 48) for seed in range(8)]
+    assert volume(study, 0.45) > np.mean([volume(one, 0.45) for one in drawn])
 
 
 def test_it_leaves_options_whose_trials_fail(space: Space) -> None:
-    study = search(space, ConditionalSampler(space, 0, 6), 40, fails=lambda point: point["runtime"] == "openvino")
-    assert np.mean([t.params["runtime"] == "openvino" for t in study.trials[20:]]) < 0.2
+    study = search(space, ConditionalSampler(space, 0, 6), 24, fails=lambda point: point["runtime"] == "openvino")
+    assert np.mean([t.params["runtime"] == "openvino" for t in study.trials[12:]]) < 0.2
 
 
 def test_given_values_stay_and_running_trials_are_not_proposed_again(space: Space) -> None:
