@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -54,7 +55,9 @@ def methods() -> dict[str, Method]:
         return lambda space, seed: SAMPLERS.load(name)().build_for(space, seed)
 
     def grouped(_: Space, seed: int) -> BaseSampler:
-        return TPESampler(seed=seed, n_startup_trials=STARTUP, multivariate=True, group=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # both arguments are experimental
+            return TPESampler(seed=seed, n_startup_trials=STARTUP, multivariate=True, group=True)
 
     found = {**{name: row(name) for name in SAMPLERS.names}, "tpe, group": grouped}
     if importlib.util.find_spec("sklearn"):
