@@ -13,10 +13,13 @@ from paretune.core.spec import Spec
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
+    from paretune.search.space import Space
+
 SAMPLERS: Registry[Sampler] = Registry(
     "sampler",
     {
         "gp": "paretune.search.samplers:Gp",
+        "conditional": "paretune.search.samplers:Conditional",
         "tpe": "paretune.search.samplers:Tpe",
         "nsga2": "paretune.search.samplers:Nsga2",
         "random": "paretune.search.samplers:Random",
@@ -30,6 +33,10 @@ class Sampler(Spec, ABC):
     @abstractmethod
     def build(self, seed: int) -> BaseSampler:
         """Build the Optuna sampler."""
+
+    def build_for(self, space: Space, seed: int) -> BaseSampler:  # noqa: ARG002 - for overriding
+        """Build the Optuna sampler for a space; most samplers learn the parameters from the trials."""
+        return self.build(seed)
 
 
 class Gp(Sampler):
@@ -47,6 +54,32 @@ class Gp(Sampler):
         from optuna.samplers import GPSampler
 
         return GPSampler(seed=seed, n_startup_trials=self.startup, deterministic_objective=False)
+
+
+class Conditional(Sampler):
+    """Gaussian processes over the whole conditional space, also the parameters inside options.
+
+    Hypervolume improvement as for ``gp``, times the probability that the constraints are met and the trial succeeds.
+    Emmerich et al., CEC 2011; Hvarfner et al., ICML 2024 (arXiv:2402.02229).
+    """
+
+    name = "conditional"
+    startup: int = Field(default=8, ge=2)
+    """Random points before the model is used; first points and finished trials count."""
+
+    def build(self, seed: int) -> BaseSampler:  # noqa: ARG002 - of the base class
+        """Raise an error: without the space there is nothing to model.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("the sampler `conditional` is built for a space: call build_for")
+
+    def build_for(self, space: Space, seed: int) -> BaseSampler:
+        """Build the Optuna sampler."""
+        from paretune.search.conditional_sampler import ConditionalSampler
+
+        return ConditionalSampler(space, seed, self.startup)
 
 
 class Tpe(Sampler):

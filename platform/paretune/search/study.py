@@ -82,7 +82,8 @@ class Study:
         self._setup = setup
         seed = setup.seed + len(records)  # a sampler that has seen n trials goes on differently from one that starts
         directions = list(setup.objectives.values())
-        self._study = optuna.create_study(study_name=name, directions=directions, sampler=setup.sampler.build(seed))
+        sampler = setup.sampler.build_for(setup.space, seed)
+        self._study = optuna.create_study(study_name=name, directions=directions, sampler=sampler)
         self._file = StudyFile(file, name, directions)
         self._file.load_into(self._study)
         kinds = (kind for trial in self._study.get_trials(deepcopy=False) for kind in trial.distributions.items())
