@@ -29,8 +29,9 @@ from paretune.networks.network_files import save_network
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import load_predictor
 from paretune.training.validation import validate
-from paretune.workflows.build_artefact import InitialArtefactNetwork, build
+from paretune.workflows.build_artefact import build
 from paretune.workflows.recipe_source import read_source
+from paretune.workflows.step_chain import InitialArtefactNetwork
 from tests_support_compression import context
 
 GRID = 20

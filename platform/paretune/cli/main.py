@@ -63,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         pick,
         predict,
         profile,
+        store,
         sweep,
         train,
     )
@@ -75,6 +76,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"paretune {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     begin, look, use = (check, sweep, train, optimize), (evaluate, profile, advise), (predict, front, pick, confirm)
-    for module in (*begin, *look, *use, cluster, data):
+    for module in (*begin, *look, *use, store, cluster, data):
         module.add(verbs)
     return parser

@@ -33,6 +33,9 @@ def add(verbs: Any) -> None:
     text = "let its trials take H hours in all (search.device_hours)"
     resume.add_argument("--device-hours", type=float, metavar="H", help=text)
     resume.add_argument("--concurrent", type=int, metavar="N", help="from now on run N trials at once")
+    resume.add_argument(
+        "--accept-changes", action="store_true", help="go on although data, versions or machine have changed since"
+    )
     resume.add_argument("--address", help=argparse.SUPPRESS)
     resume.set_defaults(run=_resume)
 
@@ -77,7 +80,7 @@ def _resume(given: argparse.Namespace) -> int:
         sweep = change_search(sweep, **changes)
     if not sweep.finished:
         _check_machine(sweep.job, given.address)
-    return _run(sweep, given.address)
+    return _run(sweep, given.address, accept_changes=given.accept_changes)
 
 
 def _check_machine(job: Any, address: str | None) -> None:
@@ -88,10 +91,10 @@ def _check_machine(job: Any, address: str | None) -> None:
         refuse_unfit_machine(job)
 
 
-def _run(sweep: Any, address: str | None, *, new: bool = False) -> int:
+def _run(sweep: Any, address: str | None, *, new: bool = False, accept_changes: bool = False) -> int:
     from paretune.workflows.sweep import run_sweep
 
-    outcome = run_sweep(sweep, address=address, new=new)
+    outcome = run_sweep(sweep, address=address, new=new, accept_changes=accept_changes)
     if outcome.finished:
         return 0
     print(f"\nstopped; nothing is lost. To go on: {sweep.command('resume')}", file=sys.stderr)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from paretune.compression.base import Context, Step
+from paretune.compression.base import Context, ContextPart, Step
 from paretune.core.model import Model, WeightProperty
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ class Sparsify(Step):
         if self.pattern == "2:4" and self.sparsity != HALF:
             raise ValueError(f"pattern 2:4 is a sparsity of {HALF:g}, not {self.sparsity:g}")
         return self
+
+    def uses(self) -> frozenset[ContextPart]:
+        """Return nothing: the weights decide."""
+        return frozenset()
 
     def _apply(self, model: Model, context: Context) -> Model:
         """Set the smallest weights of a copy of the network to zero."""

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from paretune.config.flat_stop import FlatStop
 from paretune.config.measuring import Measuring
 from paretune.config.recipe import Recipe, readable_size
+from paretune.config.run_settings import Resources, Store, Tracking
 from paretune.core.metrics import metric_of
 from paretune.core.spec import Spec, misplaced, plugin
 from paretune.core.target import Target
@@ -88,6 +89,12 @@ class Search(Spec):
     """Row that decides which running trials are stopped early."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler and of everything random in a trial."""
+    stage_hours: float = Field(default=12.0, ge=0)
+    """Hours that one stage of a trial may take, such as its training; a stage that takes longer hangs, and fails the
+    trial. 0 is no limit."""
+    cheap_first: bool = True
+    """Whether the network of a drawn recipe that trains is built and timed before its training, and the trial stopped
+    if it is too slow for the constraints, or slower than a version that is as accurate as any so far."""
     first: Annotated[tuple[Recipe, ...], Field(strict=False)] = ()
     """Recipes that are tried right after the baselines, also from outside the space, such as `advise` writes."""
     concurrent: int = Field(default=1, ge=1, le=1024)
@@ -105,33 +112,6 @@ class Postprocessing(Spec):
     def thresholds(self) -> Thresholds:
         """Return all thresholds."""
         return Thresholds().keeping(self.detections)
-
-
-class Resources(Spec):
-    """Resources of one trial on a Ray cluster."""
-
-    cpu: float = Field(default=1, gt=0)
-    """CPU cores."""
-    gpu: float = Field(default=0, ge=0)
-    """GPUs."""
-    custom: dict[str, float] = Field(default_factory=dict)
-    """Custom resources, such as the one that marks a target's nodes."""
-
-    def by_ray_name(self) -> dict[str, float]:
-        """Return the requested resources by Ray's names."""
-        asked = {"CPU": self.cpu, "GPU": self.gpu, **self.custom}
-        return {name: amount for name, amount in asked.items() if amount}
-
-
-class Tracking(Spec):
-    """Settings of the MLflow log."""
-
-    uri: str | None = None
-    """Tracking server; None keeps a database under the output folder."""
-    experiment: str = Field(default="paretune", min_length=1)
-    """Experiment the runs belong to."""
-    trainings: bool = True
-    """Whether `paretune train` logs too."""
 
 
 class Job(Spec):
@@ -160,6 +140,7 @@ class Job(Spec):
     search: Search = Search()
     measuring: Measuring = Measuring()
     resources: Resources = Resources()
+    store: Store = Store()
     tracking: Tracking = Tracking()
     output: str = "runs"
     """Folder under which everything is written."""

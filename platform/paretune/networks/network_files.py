@@ -23,10 +23,9 @@ from paretune.core.types import InputSize
 from paretune.detectors.base import Detector
 from paretune.networks.layer_kinds import kind_of
 from paretune.networks.replacement_layers import replace_layers, replaced, whole_number
-from paretune.storage.artefact import STRUCTURE
+from paretune.storage.artefact import STRUCTURE, WEIGHTS
 from paretune.storage.atomic_files import sync, write_text
 
-WEIGHTS = "weights.safetensors"
 VERSION = 1
 _TOLD = 300
 """Characters of a message of torch's, which names every tensor that does not fit."""

@@ -42,6 +42,8 @@ def trial_line(number: int, records: Sequence[Record], judge: FrontRules, budget
     if record.state == "failed":
         reason = next(iter((record.failure or "").splitlines()), "unknown reason")
         return f"{head}: {recipe}: FAILED: {reason[:160]}"
+    if record.state == "stopped":
+        return f"{head}: {recipe}: stopped early: {record.stop_reason}"
     m, ms = record.metrics, record.metrics.get("latency_ms")
     rows = in_order([*LINE, *(objective.metric for objective in judge.objectives)])
     figures = ", ".join(row.phrase(m.get(row.name)) for row in rows)

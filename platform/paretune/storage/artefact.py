@@ -24,6 +24,8 @@ BUNDLE = "bundle.json"
 """File in a copy of an artefact that tells from which sweep and by which rule it was chosen."""
 STRUCTURE = "structure.json"
 """File that marks a folder of a torch network: the widths of its layers, beside their weights."""
+WEIGHTS = "weights.safetensors"
+"""File of the weights of a torch network."""
 NETWORK = "network"
 """Folder in an artefact's folder: the float network that further steps start from."""
 VERSION = 2

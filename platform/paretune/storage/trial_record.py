@@ -17,6 +17,11 @@ from paretune.storage.atomic_files import write_text
 RECORD = "record.json"
 RUNTIME_UNAVAILABLE = "unfit_runtime"
 """Fact of a failed trial: the target cannot run its runtime, whatever the steps are."""
+STOPPED = "stopped"
+"""Fact of a stopped trial: ``{"reason", "stage", "metrics"}``; the metrics are those known by then."""
+STAGES = "stages"
+"""Fact of a trial: its finished stages in order, each with name, key, seconds, CPU seconds, and whether its result was
+reused."""
 KEPT = "kept"
 """Fact of a failed trial: folder, relative to the sweep's, of the artefact or network that it made before."""
 RUNTIME_INSTALLED_SINCE = "runtime_installed_since"
@@ -28,7 +33,8 @@ class Record:
     """The result of one trial."""
 
     number: int
-    state: Literal["complete", "failed"]
+    state: Literal["complete", "failed", "stopped"]
+    """stopped: ended early by a decision; the metrics that were known by then are in ``facts``."""
     recipe: Mapping[str, Any]
     """Every field with its value."""
     params: Mapping[str, Any]
@@ -66,8 +72,8 @@ class Record:
         Raises:
             ValueError: an unknown state, or a metric that is no finite number.
         """
-        if self.state not in ("complete", "failed"):
-            raise ValueError(f"state {self.state!r}: 'complete' or 'failed' is expected")
+        if self.state not in ("complete", "failed", "stopped"):
+            raise ValueError(f"state {self.state!r}: 'complete', 'failed' or 'stopped' is expected")
         wrong = [name for name, value in self.metrics.items() if not math.isfinite(value)]
         if wrong:
             raise ValueError(f"not finite: {', '.join(wrong)}; unknown metrics are left out and have a reason")
@@ -102,6 +108,54 @@ class Record:
         result["metrics"] = {name: value for name, value in given.items() if name not in odd}
         result["reasons"] = {**odd, **result["reasons"]}
         return cls(number, "complete", recipe, params, failure=None, origin=origin, **result)
+
+    @classmethod
+    def stopped(
+        cls,
+        number: int,
+        recipe: Mapping[str, Any],
+        params: Mapping[str, Any],
+        origin: str,
+        reason: str,
+        *,
+        stage: str,
+        metrics: Mapping[str, float],
+        facts: Mapping[str, Any],
+        **more: Any,
+    ) -> Record:
+        """Return the record of a trial that ended early by a decision.
+
+        Args:
+            number: of the trial.
+            recipe: every field with its value.
+            params: the recipe, flat.
+            origin: source of the recipe.
+            reason: for the decision.
+            stage: after which it was made.
+            metrics: known by then.
+            facts: further facts of the record.
+            more: further fields of the record.
+        """
+        known = {"reason": reason, "stage": stage, "metrics": dict(metrics)}
+        return cls(
+            number=number,
+            state="stopped",
+            recipe=recipe,
+            params=params,
+            metrics={},
+            reasons={},
+            notes=(f"stopped after {stage}: {reason}",),
+            failure=None,
+            artefact=None,
+            origin=origin,
+            facts={**facts, STOPPED: known},
+            **more,
+        )
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Return why a stopped trial ended early; None for the others."""
+        return None if self.state != "stopped" else str(self.facts[STOPPED]["reason"])
 
     @property
     def finished(self) -> float:

@@ -127,6 +127,8 @@ class SweepRuns:
         tags |= {"paretune.recipe": recipe_line(record.recipe), "paretune.origin": record.origin}
         if record.failure is not None:
             tags |= {"paretune.failure": record.failure, NOTE: f"Failed: {record.failure}"}
+        elif record.stop_reason is not None:
+            tags |= {"paretune.stopped": record.stop_reason, NOTE: f"Stopped early: {record.stop_reason}"}
         elif record.notes:
             tags[NOTE] = "\n\n".join(record.notes)
         self._log(run_id, metrics={**record.metrics, **seconds}, params=record.params, tags=tags, stamp=ended)
@@ -138,7 +140,7 @@ class SweepRuns:
                 self._client.log_artifact(run_id, str(file))
         if record.artefact is not None:
             self._client.log_artifacts(run_id, str(sweep_folder / record.artefact), "artefact")
-        status = "FINISHED" if record.state == "complete" else "FAILED"
+        status = {"complete": "FINISHED", "stopped": "KILLED"}.get(record.state, "FAILED")
         self._client.set_terminated(run_id, status, end_time=ended)
         return _Child(run_id, started, ended)
 
@@ -167,6 +169,7 @@ class SweepRuns:
                 "front_size": float(len(pareto_front(points, judge.objectives))),
                 "trials_done": float(step),
                 "trials_failed": float(sum(r.state == "failed" for r in ordered[:step])),
+                "trials_stopped": float(sum(r.state == "stopped" for r in ordered[:step])),
             }
             volume = hypervolume(points, judge.objectives, baseline)
             if volume is not None:
@@ -187,7 +190,7 @@ class SweepRuns:
         tested, points = comparison.get("test") or {}, {point["trial"]: point for point in front["front"]}
         for record in records:
             child = self._children.get(record.number)
-            if child is None or record.state == "failed":
+            if child is None or record.state != "complete":
                 continue
             rows = comparison["trials"].get(str(record.number), {})
             values = {name: value for name, value in record.metrics.items() if name in ON_SCALE}

@@ -21,8 +21,9 @@ from paretune.workflows.baseline import baseline_failure, first_recipes, look_at
 from paretune.workflows.compare_front import MeasureFront, compare_at_end, compare_front
 from paretune.workflows.machine_check import refuse_impossible, with_runtime_checked
 from paretune.workflows.sweep_reporter import SweepReporter
-from paretune.workflows.trial import not_run, run
+from paretune.workflows.trial import run
 from paretune.workflows.trial_context import TrialContext, context_of
+from paretune.workflows.trial_failure import not_run
 
 Tuner = Callable[..., None]
 """Runs trials, called as ``tune_trials.run_trials`` is."""
@@ -42,6 +43,7 @@ def run_sweep(
     *,
     address: str | None = None,
     new: bool = False,
+    accept_changes: bool = False,
     reporter: SweepReporter | None = None,
     tuner: Tuner = tune_trials.run_trials,
     measure: MeasureFront = compare_front,
@@ -53,13 +55,14 @@ def run_sweep(
         address: of the Ray cluster to join; None starts a private Ray on this machine.
         new: remove the sweep's folder if a mistake ends the sweep before anything is done, so that the same command
             works once the mistake is put right.
+        accept_changes: go on although data, space, versions or machine are not those of the trials so far.
         reporter: prints and logs the sweep; None makes one.
         tuner: runs the trials.
         measure: measures the front at the end.
 
     Raises:
         UserError: another process runs it, the data or the weights cannot be read, the cluster lacks resources that
-            the job asks for, or the eager baseline failed.
+            the job asks for, the eager baseline failed, or a resumed sweep has changed.
     """
     from paretune.distributed import ray_session as session
 
@@ -71,7 +74,7 @@ def run_sweep(
         reporter = reporter or SweepReporter(sweep)
         try:
             if not sweep.finished:
-                look_at_data(sweep, reporter.say, elsewhere=address is not None)
+                look_at_data(sweep, reporter.say, elsewhere=address is not None, accept_changes=accept_changes)
                 take_baseline(sweep, reporter.say)
                 reporter.say(f"sweep {sweep.name}: {budget_text(sweep.job.search)}; starting Ray")
                 with session.session(sweep.runs, address, nested=sweep.job.training.by_ray):

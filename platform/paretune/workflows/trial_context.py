@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from paretune.compression.base import Context
 from paretune.config.job import Job
 from paretune.config.measuring import Measuring
-from paretune.config.output_folder import dataset_cache
+from paretune.config.output_folder import dataset_cache, store_url
 from paretune.config.recipe import Recipe
 from paretune.core.baselines import EAGER, ONNXRUNTIME
 from paretune.core.target import Target
@@ -18,6 +19,7 @@ from paretune.detectors.base import Detector
 from paretune.profiling.latency.samples import MeasurementProtocol
 from paretune.results.sweep_folder import Sweep
 from paretune.search.latency_scale import on_one_scale
+from paretune.storage.stage_store import StageStore
 from paretune.storage.trial_record import Record, read_record, read_records, trial_folder
 from paretune.training.settings import Training
 from paretune.workflows.recipe_source import RecipeImages
@@ -41,6 +43,17 @@ class TrialContext:
     def cache(self) -> Path:
         """Return the folder of generated datasets; the workers of a trial's training open the dataset with it."""
         return dataset_cache(self.folder.parent)
+
+    def stage_store(self, warn: Callable[[str], None]) -> StageStore | None:
+        """Return the store of step results; None if the job stores none.
+
+        Args:
+            warn: called with a line on each entry that is damaged or cannot be written.
+        """
+        store = self.job.store
+        if not store.max_gib:
+            return None
+        return StageStore(store_url(self.folder.parent, store.url), int(store.max_gib * 2**30), warn)
 
     def trial_folder(self, number: int) -> Path:
         """Return the folder of a trial."""

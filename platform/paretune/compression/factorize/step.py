@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from paretune.compression.base import Context, Step
+from paretune.compression.base import Context, ContextPart, Step
 from paretune.core.model import Model
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ class Factorize(Step):
     """Fewest inputs and outputs of a layer that is factorized."""
     gain: float = Field(default=0.1, ge=0, lt=1)
     """Smallest share of its operations that a layer must lose to be replaced, since every further layer costs time."""
+
+    def uses(self) -> frozenset[ContextPart]:
+        """Return nothing: the weights decide."""
+        return frozenset()
 
     def _apply(self, model: Model, context: Context) -> Model:
         """Factorize the layers of a copy of the network whose parameters and operations decrease by it."""

@@ -17,11 +17,11 @@ from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from paretune.compression.base import Context, Step
+from paretune.compression.base import Context, ContextPart, Step
 from paretune.compression.quantize.accuracy_guard import Candidate, GuardResult, evaluate_map, try_candidates
 from paretune.compression.quantize.calibration import calibration_images
 from paretune.compression.quantize.onnx_quantizers import safe_bits, small_operators
@@ -78,6 +78,19 @@ class Quantize(Step):
     """Largest loss of map allowed on the validation split, as a fraction (0.003 is 0.3 points). If quantization loses
     more, other ways of int8 are tried: minmax, percentile, NNCF, 1, 2, 4, … more layers in float; if all lose more, the
     file stays unchanged. Not for runtimes of torch."""
+
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxruntime", "nncf")
+
+    def uses(self) -> frozenset[ContextPart]:
+        """Return what calibration, the bits of a weight, and the accuracy guard depend on."""
+        parts: set[ContextPart] = {"data", "seed", "runtime", "machine"}
+        if self.max_drop is not None:
+            parts |= {"target", "thresholds"}
+        return frozenset(parts)
+
+    def untrained(self) -> Self:
+        """Return the step without the accuracy guard, whose choice depends on trained weights."""
+        return self.model_copy(update={"max_drop": None})
 
     @model_validator(mode="after")
     def _check_fields(self) -> Quantize:
