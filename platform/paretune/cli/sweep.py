@@ -10,6 +10,7 @@ from typing import Any
 
 from paretune.cli.options import INTERRUPTED, first_argument, job_arguments, sweep_arguments
 from paretune.cli.resolve import tried_first
+from paretune.core.errors import UserError
 
 
 def add(verbs: Any) -> None:
@@ -17,6 +18,11 @@ def add(verbs: Any) -> None:
     sweep = verbs.add_parser("sweep", help="train, compress, evaluate, measure: from a job to its front")
     job_arguments(sweep)
     first_argument(sweep)
+    text = "print what would run, and estimate time and cost from an earlier sweep or a short probe; write nothing"
+    sweep.add_argument("--dry-run", action="store_true", help=text)
+    text = "with --dry-run: what an hour of the machine costs, in any currency"
+    sweep.add_argument("--price", type=float, metavar="X", help=text)
+    sweep.add_argument("--json", action="store_true", help="with --dry-run: one JSON object, in seconds")
     sweep.add_argument("--address", help=argparse.SUPPRESS)
     sweep.add_argument("--promises", type=Path, help=argparse.SUPPRESS)  # those of a submitted sweep
     sweep.set_defaults(run=_sweep)
@@ -35,6 +41,8 @@ def add(verbs: Any) -> None:
 
 
 def _sweep(given: argparse.Namespace) -> int:
+    if not given.dry_run and (given.json or given.price is not None):
+        raise UserError("--json and --price are for --dry-run")
     from paretune.config.plan import read_plan
     from paretune.results.advice_outcomes import AdvicePrediction
     from paretune.results.sweep_folder import new_sweep
@@ -44,7 +52,23 @@ def _sweep(given: argparse.Namespace) -> int:
         promises = [AdvicePrediction(**told) for told in json.loads(given.promises.read_text())]
     plan = read_plan(given.job, changes)
     _check_machine(plan.job, given.address)
+    if given.dry_run:
+        return _print_estimate(plan, given)
     return _run(new_sweep(plan, given.name or given.job.stem, promises), given.address, new=True)
+
+
+def _print_estimate(plan: Any, given: argparse.Namespace) -> int:
+    """Print what a sweep would run and cost."""
+    from paretune.results.sweep_cost import estimate_text
+    from paretune.workflows.dry_run import dry_run
+
+    found = dry_run(plan, lambda line: print(line, file=sys.stderr))
+    name = given.name or given.job.stem
+    if given.json:
+        print(json.dumps({"sweep": name, **found.tree(), "price": given.price}))
+    else:
+        print(estimate_text(plan.job, name, found, given.price))
+    return 0
 
 
 def _resume(given: argparse.Namespace) -> int:
