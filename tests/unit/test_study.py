@@ -10,9 +10,11 @@ import optuna
 import pytest
 
 from paretune.core.yaml_document import read_yaml
+from paretune.search import study as module
 from paretune.search.samplers import SAMPLERS, Random
 from paretune.search.space_reader import read_space
-from paretune.search.study import SpaceExhausted, Study, StudySettings
+from paretune.search.study import Proposal, SpaceExhausted, Study, StudySettings
+from paretune.search.study_file import StudyFile
 from paretune.storage.trial_record import Record
 
 SPACE = """\
@@ -71,6 +73,10 @@ def study(tmp_path):
 def trials(tmp_path, study):
     """The trials in the file."""
     study.save()
+    return in_file(tmp_path)
+
+
+def in_file(tmp_path):
     return optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 'study.db'}").trials
 
 
@@ -224,6 +230,35 @@ def test_a_study_that_holds_integers_goes_on_with_them(study, tmp_path):
     records += [record(asked.propose()), record(asked.propose())]
     again = study(records=records, text=whole.replace("high: 4", "high: 4, step: 1.5"))
     assert isinstance(again.propose().recipe["size"], int)
+
+
+@pytest.mark.parametrize("count", [50, 500])
+def test_a_trial_costs_the_study_the_same_however_many_there_are(study, monkeypatch, count):
+    """Counted are the recipes that are hashed, and the writes to the file before it is saved."""
+    records = [record(Proposal(number, {"known": number}, "sampled")) for number in range(count)]
+    asked, hashed, written = study(records=records), [], []
+    real, write = module.fingerprint, StudyFile._write
+    monkeypatch.setattr(module, "fingerprint", lambda recipe: [hashed.append(1), real(recipe)][1])
+    monkeypatch.setattr(StudyFile, "_write", lambda file, trial: [written.append(1), write(file, trial)][1])
+    monkeypatch.setattr("paretune.search.study_file.IDLE", 600)
+    for _ in range(5):
+        asked.tell(record(asked.propose()))
+    assert len(hashed) <= 5 * 3
+    assert written == []
+    asked.save()
+    assert 5 <= len(written) <= 5 + 2  # each trial once, and points that wait
+
+
+def test_a_trial_is_in_the_file_a_moment_after_it_was_proposed(study, tmp_path):
+    """As a killed sweep leaves it."""
+    asked = study()
+    asked.tell(record(asked.propose()))
+    asked.propose()
+    number = asked.propose().number
+    end = time.monotonic() + 60
+    while not any(t.user_attrs.get("paretune.trial") == number for t in in_file(tmp_path)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_numbers_are_never_used_twice(study):

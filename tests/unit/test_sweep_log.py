@@ -13,7 +13,7 @@ import pytest
 
 from paretune.core.errors import UserError
 from paretune.results.sweep_folder import Sweep
-from paretune.storage.trial_record import record_file
+from paretune.storage.trial_record import read_records, record_file, write_record
 from paretune.system.device_lock import exclusive_device
 from paretune.system.device_turns import device_turn
 from paretune.tracking.mlflow_client import database_uri
@@ -21,7 +21,7 @@ from paretune.workflows import sweep_log_client as client
 from paretune.workflows import sweep_log_worker as worker
 from paretune.workflows.front_files import NAMES, refresh_front
 from paretune.workflows.sweep_reporter import SweepReporter
-from tests_support_records import finished_sweep
+from tests_support_records import changed, finished_sweep
 
 JOB = {"dataset": "shapes", "detector": "yolo", "space": "none.yaml", "input_size": 160}
 
@@ -149,6 +149,27 @@ def test_a_mistake_of_the_user_is_one_here_too(tmp_path: Path, monkeypatch: pyte
     log, _ = process(monkeypatch, r"print('error a\vb', flush=True); input()", tmp_path)
     with pytest.raises(UserError, match=r"^a\nb$"):
         log.finish()
+
+
+@pytest.mark.parametrize("count", [50, 500])
+def test_the_driver_reads_no_file_after_a_trial_however_many_there_are(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Its caller has read the record; the log's process reads for itself."""
+    sweep = finished_sweep(tmp_path, {**JOB, "search": {"trials": count + 14}})
+    first, *_, last = read_records(sweep.folder)
+    for number in range(14, count):
+        write_record(sweep.folder, changed(last, number=number))
+    reporter, read = SweepReporter(sweep), list[Path]()
+    reporter.trial_done(first)
+    real = Path.read_text
+    monkeypatch.setattr(
+        Path, "read_text", lambda file, *more, **named: [read.append(file), real(file, *more, **named)][1]
+    )
+    for number in range(count, count + 5):
+        reporter.trial_done(changed(last, number=number))
+    assert read == []
+    assert f"trial {count + 4} ({count + 5}/{count + 14} done" in capsys.readouterr().out
 
 
 @pytest.mark.slow

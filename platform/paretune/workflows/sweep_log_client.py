@@ -80,18 +80,22 @@ class SweepLogProcess:
         for _ in range(2):
             self.launch()
             self._send("finish")
-            done = self._answer(time.monotonic() + QUIET)
-            while done == "ready":
-                done = self._answer(time.monotonic() + QUIET)
-            if done is None and self._process is not None and self._process.poll() is None:
-                self._say(
-                    f"the last trials are being logged; Ctrl-C ends it, `{self._sweep.command('resume')}` goes on"
-                )
-                done = self._answer(None)
-            self._end(0.0 if done is None else STOPPING)
-            if done == "done":
+            done = self._done()
+            self._end(STOPPING if done else 0.0)
+            if done:
                 return
         raise RuntimeError(f"the front of {self._sweep.name!r} could not be drawn and logged; the reason is above")
+
+    def _done(self) -> bool:
+        """Wait until the process is done, with a line if that takes long; returns False if it died."""
+        deadline: float | None = time.monotonic() + QUIET
+        while (answer := self._answer(deadline)) != "done":
+            if answer is None and (deadline is None or self._process is None or self._process.poll() is not None):
+                return False
+            if answer is None:
+                self._say("the last trials are being logged; Ctrl-C ends it, and the sweep can be resumed")
+                deadline = None
+        return True
 
     def stop(self) -> None:
         """End the process, after a last update if it can be made soon."""
