@@ -89,6 +89,9 @@ class Search(Spec):
     """Row that decides which running trials are stopped early."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler and of everything random in a trial."""
+    siblings: int = Field(default=2, ge=0, le=100)
+    """Other runtimes of the space that the trained network of each trial on the front is tried on; the training is
+    taken from the store."""
     retries: int = Field(default=2, ge=0, le=100)
     """Times that a trial is run again whose process died (killed, out of memory, node lost) before it counts as
     failed."""

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from paretune.core.baselines import EAGER
 from paretune.core.spec import fingerprint
 from paretune.core.types import InputSize
+from paretune.search.pareto_front import Objective, keeps_all
 from paretune.search.samplers import Sampler
+from paretune.search.siblings import Siblings
 from paretune.search.space import Choices, Range, Scalar, Space
 from paretune.search.study_file import StudyFile
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 NUMBER = "paretune.trial"
 SAME_AS = "paretune.same_as"
+SIBLING = "sibling"
+"""Origin of a trial that is another trial's network on another runtime."""
 UNKNOWN_VIOLATION = 1e6  # Optuna takes finite numbers only
 DRAWS = 64
 """Draws of one proposal; if all of them were run before, the space is considered exhausted."""
@@ -63,6 +67,10 @@ class StudySettings:
     """Function that fills in every field of a drawn recipe, as records have it."""
     fixed: Sequence[tuple[Mapping[str, Any], str]]
     """(recipe, origin) of the first trials, the baselines first; their numbers count from 0."""
+    siblings: int = 0
+    """Siblings that are tried of each trial on the front whose recipe trains."""
+    trains: Callable[[Mapping[str, Any]], bool] = lambda _: False
+    """Whether a recipe trains."""
 
 
 class Study:
@@ -117,6 +125,11 @@ class Study:
         """Trial number → key of the recipe, for proposals without a record."""
         self._no_new_recipe = False
         """Whether all draws repeated open proposals; the next record decides whether the space is exhausted."""
+        objectives = [Objective(metric, direction) for metric, direction in setup.objectives.items()]
+        self._siblings = Siblings(setup.space, objectives, setup.siblings)
+        for frozen in self._study.get_trials(deepcopy=False):
+            if NUMBER in frozen.user_attrs:
+                self._siblings.note(frozen.user_attrs[NUMBER], frozen.params)
         self._unfinished: list[int] = []
         self._next = max(self.numbers, default=-1) + 1
         self._reconcile()
@@ -228,6 +241,7 @@ class Study:
             number, self._next = self._next, self._next + 1
             trial.set_user_attr(NUMBER, number)
         self._open[number] = trial._trial_id  # noqa: SLF001
+        self._siblings.note(number, trial.params)
         self._proposed[number] = _key(recipe)
         self._file.changed(trial._trial_id)  # noqa: SLF001
         return Proposal(number, recipe, trial.user_attrs.get("origin", "sampled"))
@@ -261,7 +275,23 @@ class Study:
         self._no_new_recipe = False
         trial_id = self._open.pop(record.number, None)
         if trial_id is not None:
-            self._tell(optuna.Trial(self._study, trial_id), record)
+            trial = optuna.Trial(self._study, trial_id)
+            self._tell(trial, record)
+            self._enqueue_siblings(record, trial.params)
+
+    def _enqueue_siblings(self, record: Record, params: Mapping[str, Any]) -> None:
+        """Enqueue the same trained network on other runtimes, once, if the trial is on the front."""
+        if not self._setup.siblings or record.state != "complete" or record.origin == SIBLING:
+            return
+        if not self._setup.trains(record.recipe):
+            return
+        complete = [one for one in self._records.values() if one.state == "complete"]
+        feasible = [one for one in complete if keeps_all(self._setup.violations(one))]
+        before = len(self._study.get_trials(deepcopy=False))
+        for point in self._siblings.of(record, params, feasible):
+            self._study.enqueue_trial(point, user_attrs={"origin": SIBLING}, skip_if_exists=True)
+        for frozen in self._study.get_trials(deepcopy=False)[before:]:
+            self._file.changed(frozen._trial_id)  # noqa: SLF001 - ids are what Optuna's storages take
 
     def _tell(self, trial: optuna.Trial, record: Record | None) -> None:
         """Pass a trial's result to Optuna, as failed if there is no record or a value is unknown.

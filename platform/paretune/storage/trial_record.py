@@ -51,7 +51,7 @@ class Record:
     artefact: str | None
     """The artefact's folder, relative to the sweep's."""
     origin: str
-    """``baseline``, ``enqueued`` or ``sampled``."""
+    """``baseline``, ``enqueued``, ``sampled``, or ``sibling`` for another trial's network on another runtime."""
     started: float
     """Seconds since 1970."""
     seconds: Mapping[str, float] = field(default_factory=dict)

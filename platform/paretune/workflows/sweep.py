@@ -100,6 +100,11 @@ def run_sweep(
         return SweepResult(finished=True, records=tuple(read_records(sweep.folder)))
 
 
+def trains(raw: Mapping[str, Any]) -> bool:
+    """Return whether a recipe trains."""
+    return any(step.trains for step in Recipe.model_validate(raw).steps)
+
+
 def normal_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recipe with every field filled in."""
     return Recipe.model_validate(raw).tree()
@@ -141,6 +146,8 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         seed=job.search.seed,
         normal=normal_recipe,
         fixed=first_recipes(job),
+        siblings=job.search.siblings if job.store.max_gib else 0,
+        trains=trains,
     )
     study = Study(sweep.folder / "study.db", sweep.name, settings, records)
 
