@@ -16,7 +16,7 @@ from paretune.data.conversion import write_dataset
 from paretune.data.formats.detect import format_of_folder
 from paretune.data.image_io import read_image
 from paretune.data.splits import split_of
-from tests_support_data import OBJECTS, SIZE, coco, opened, picture, shares, voc, voc_text, yolo
+from tests_support_data import OBJECTS, SIZE, coco, opened, picture, shares, survey_of_folder, voc, voc_text, yolo
 
 DATA = Path("data")
 
@@ -108,6 +108,11 @@ def half_a_folder() -> None:
     opened("voc", DATA)
 
 
+def half_a_folder_to_check() -> None:
+    (DATA / "Annotations").mkdir(parents=True)
+    survey_of_folder(DATA, "voc")
+
+
 def empty_folders() -> None:
     for name in ("Annotations", "JPEGImages"):
         (DATA / name).mkdir(parents=True)
@@ -115,6 +120,7 @@ def empty_folders() -> None:
 
 
 case("voc: half of its folders", half_a_folder)
+case("data check: half of the folders", half_a_folder_to_check)
 case("voc: empty folders", empty_folders)
 
 
