@@ -190,8 +190,8 @@ def test_costs_are_compared_by_their_ratios() -> None:
 
 
 def test_it_finds_more_than_twice_as_many_random_draws(space: Space) -> None:
-    found = [volume(search(space, ConditionalSampler(space, seed, 6), 20)) for seed in range(2)]
-    drawn = [volume(search(space, optuna.samplers.RandomSampler(seed), 40)) for seed in range(8)]
+    found = [volume(search(space, ConditionalSampler(space, seed, 6), 25)) for seed in range(3)]
+    drawn = [volume(search(space, optuna.samplers.RandomSampler(seed), 50)) for seed in range(8)]
     assert np.mean(found) > np.mean(drawn)
 
 

@@ -27,8 +27,6 @@ from paretune.search.gaussian_process import GaussianProcess, fitted
 from paretune.search.space import Space
 
 Floats = NDArray[np.float64]
-SPREAD = 64
-"""Points that are drawn for each startup point, of which the farthest from the others is taken."""
 DRAWN = 800
 """Candidates that are drawn evenly."""
 NEIGHBOURS = 300
@@ -118,19 +116,10 @@ class ConditionalSampler(BaseSampler):
         trials = study.get_trials(deepcopy=False)
         complete = [t for t in trials if t.state == TrialState.COMPLETE and self._points.is_complete(t.params)]
         if len(complete) < self._startup:
-            return self._far(fixed, [t.params for t in trials if self._points.is_complete(t.params)])
+            return self._points.draw(fixed)
         failed = [t for t in trials if t.state == TrialState.FAIL and self._points.is_complete(t.params)]
         running = [t for t in trials if t.state == TrialState.RUNNING and self._points.is_complete(t.params)]
         return self._best(_Model(self, study.directions, complete, failed, running), fixed)
-
-    def _far(self, fixed: Point, known: Sequence[Point]) -> dict[str, Any]:
-        """Return the one of some drawn points that is farthest from the known ones."""
-        candidates = [self._points.draw(fixed) for _ in range(SPREAD if known else 1)]
-        if not known:
-            return candidates[0]
-        codes, others = self._points.encoded(candidates), self._points.encoded(known)
-        nearest = ((codes[:, None, :] - others[None, :, :]) ** 2).sum(axis=2).min(axis=1)
-        return candidates[int(nearest.argmax())]
 
     def _best(self, model: _Model, fixed: Point) -> dict[str, Any]:
         """Return the candidate of the highest improvement."""
