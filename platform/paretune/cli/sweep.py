@@ -62,12 +62,12 @@ def _print_estimate(plan: Any, given: argparse.Namespace) -> int:
     from paretune.results.sweep_cost import estimate_text
     from paretune.workflows.dry_run import dry_run
 
-    found = dry_run(plan, lambda line: print(line, file=sys.stderr))
+    expected = dry_run(plan, lambda line: print(line, file=sys.stderr))
     name = given.name or given.job.stem
     if given.json:
-        print(json.dumps({"sweep": name, **found.tree(), "price": given.price}))
+        print(json.dumps({"sweep": name, **expected.tree(), "price": given.price}))
     else:
-        print(estimate_text(plan.job, name, found, given.price))
+        print(estimate_text(plan.job, name, expected, given.price))
     return 0
 
 

@@ -61,9 +61,9 @@ def milliseconds(text: str) -> float:
     Raises:
         UserError: no positive number with a unit.
     """
-    found = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(ms|us|µs|μs|s)\s*", text)
+    match = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(ms|us|µs|μs|s)\s*", text)
     try:
-        value = float(found[1]) * _MS[found[2]] if found else math.nan
+        value = float(match[1]) * _MS[match[2]] if match else math.nan
     except ValueError:  # such as 1.2.3
         value = math.nan
     if not (math.isfinite(value) and value > 0):

@@ -141,20 +141,20 @@ def earlier_sweep(runs: Path, job: Job) -> Sweep | None:
 
     Sweeps without a complete trial beside the baselines, and those that cannot be read, do not count.
     """
-    found: list[tuple[int, float, str]] = []
+    candidates: list[tuple[int, float, str]] = []
     for file in runs.glob(f"*/{SWEEP_FILE}"):
         sweep = Sweep(runs, file.parent.name)
         try:
             done = sum(r.state == "complete" and r.origin != "baseline" for r in read_records(sweep.folder))
             if done and _alike(sweep.job, job):
-                found.append((done, sweep.facts["created"], sweep.name))
+                candidates.append((done, sweep.facts["created"], sweep.name))
         except (UserError, OSError, KeyError, TypeError, ValueError):
             continue
-    return Sweep(runs, max(found)[-1]) if found else None
+    return Sweep(runs, max(candidates)[-1]) if candidates else None
 
 
 def _alike(one: Job, other: Job) -> bool:
-    """Return whether the durations of one job tell those of another."""
+    """Return whether the durations of one job hold for another: same dataset, detector, sizes and target."""
     same = one.dataset.tree() == other.dataset.tree() and one.detector.tree() == other.detector.tree()
     sized = AUTO in (one.input_size, other.input_size) or one.size == other.size
     return same and sized and one.target.tree() == other.target.tree()
@@ -229,23 +229,25 @@ def _differences(sweep: Sweep, job: Job) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def estimate_text(job: Job, name: str, found: SweepEstimate, price: float | None = None) -> str:
+def estimate_text(job: Job, name: str, expected: SweepEstimate, price: float | None = None) -> str:
     """Return an estimate as text.
 
     Args:
         job: of the sweep.
         name: of the sweep.
-        found: estimate.
+        expected: its estimate.
         price: of an hour of the machine, in any currency; None prints no price.
     """
-    trials, times = found.trials, found.times
+    trials, times = expected.trials, expected.times
     what = f"training for {job.training.epochs} epochs at {job.size}"
     if job.training.auto:
         what = "training with settings chosen at its start"
     stages = ", ".join(name if not seconds else f"{name} {seconds:.3g} s" for name, seconds in times.stages.items())
-    table = Table("", ("part", "time"), tuple((part, str(span)) for part, span in found.parts.items()), words=("time",))
+    table = Table(
+        "", ("part", "time"), tuple((part, str(span)) for part, span in expected.parts.items()), words=("time",)
+    )
     first = f"{trials.baselines} baselines, {trials.first} recipes of search.first, {trials.enqueued} first points"
-    device = [value / HOUR for value in (found.device.likely, found.device.low, found.device.high)]
+    device = [value / HOUR for value in (expected.device.likely, expected.device.low, expected.device.high)]
     lines = [
         f"sweep {name} would run {budget_text(job.search)}:",
         f"  baseline: {what if job.baseline is None else job.baseline}",
@@ -254,9 +256,9 @@ def estimate_text(job: Job, name: str, found: SweepEstimate, price: float | None
         f"estimated from {times.source}",
         *(f"  less certain: {note}" for note in times.notes),
         table.text(),
-        "in all {}; trials: {:.2f} device hours ({:.2f} to {:.2f})".format(found.total, *device),
+        "in all {}; trials: {:.2f} device hours ({:.2f} to {:.2f})".format(expected.total, *device),
     ]
     if price is not None:
-        costs = [value / HOUR * price for value in (found.total.likely, found.total.low, found.total.high)]
+        costs = [value / HOUR * price for value in (expected.total.likely, expected.total.low, expected.total.high)]
         lines.append("cost at {:g} an hour: about {:.2f} ({:.2f} to {:.2f})".format(price, *costs))
     return "\n".join([*lines, "nothing was written"])

@@ -71,15 +71,15 @@ def knob_importance(
     values = [list(trial.values) for trial in trials]
     measured = _divergences(trials, values, objectives, known)
     chance = _by_chance(trials, values, objectives, known)
-    found = []
+    knobs = []
     for parameter, active in counted.items():
         if parameter not in known:
-            found.append(KnobImportance(parameter, active, None, None, _too_few(active)))
+            knobs.append(KnobImportance(parameter, active, None, None, _too_few(active)))
             continue
         shares = {aim: row[parameter] / (sum(row.values()) or 1.0) for aim, row in measured.items()}
         above = {aim: row[parameter] > chance[aim][parameter] for aim, row in measured.items()}
-        found.append(KnobImportance(parameter, active, shares, above))
-    return sorted(found, key=lambda one: (one.shares is None, -(one.shares or {}).get(FRONT, 0.0), one.knob))
+        knobs.append(KnobImportance(parameter, active, shares, above))
+    return sorted(knobs, key=lambda one: (one.shares is None, -(one.shares or {}).get(FRONT, 0.0), one.knob))
 
 
 def _too_few(active: int) -> str:
@@ -135,14 +135,14 @@ def _divergences(
     )
     quantile = min(0.5, max(TOP_SHARE, TOP_TRIALS / len(trials)))
     evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=quantile)
-    found = {}
+    divergences = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints on small studies, which this module handles
-        found[FRONT] = evaluator.evaluate(study, list(known))
+        divergences[FRONT] = evaluator.evaluate(study, list(known))
         for place, (metric, direction) in enumerate(objectives.items()):
             target = _lower_is_better(place, -1.0 if direction == "maximize" else 1.0)
-            found[metric] = evaluator.evaluate(study, list(known), target=target)
-    return found
+            divergences[metric] = evaluator.evaluate(study, list(known), target=target)
+    return divergences
 
 
 def _lower_is_better(place: int, sign: float) -> Callable[[optuna.trial.FrozenTrial], float]:
@@ -157,16 +157,16 @@ def _by_chance(
     known: Sequence[str],
 ) -> dict[str, dict[str, float]]:
     """Return ``front`` or objective → parameter → divergence that 95 % of shuffled results stay below."""
-    shuffler, found = random.Random(0), list[dict[str, dict[str, float]]]()
+    shuffler, shuffled = random.Random(0), list[dict[str, dict[str, float]]]()
     for _ in range(SHUFFLES if known else 0):
         rows = list(values)
         shuffler.shuffle(rows)
-        found.append(_divergences(trials, rows, objectives, known))
+        shuffled.append(_divergences(trials, rows, objectives, known))
     return {
         aim: {
-            parameter: sorted(one[aim][parameter] for one in found)[math.ceil(0.95 * SHUFFLES) - 1]
+            parameter: sorted(one[aim][parameter] for one in shuffled)[math.ceil(0.95 * SHUFFLES) - 1]
             for parameter in known
         }
         for aim in (FRONT, *objectives)
-        if found
+        if shuffled
     }

@@ -21,7 +21,7 @@ from paretune.storage.atomic_files import _CHUNK, sha256
 
 MANIFEST = "artefact.json"
 BUNDLE = "bundle.json"
-"""File in a copy of an artefact that tells from which sweep and by which rule it was chosen."""
+"""File in a copy of an artefact with its sweep, its trial and the rule that chose it."""
 STRUCTURE = "structure.json"
 """File that marks a folder of a torch network: the widths of its layers, beside their weights."""
 WEIGHTS = "weights.safetensors"
