@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from search_rows import (
     recipe_of,
 )
 
-from paretune.compression.base import Context
+from paretune.compression.base import Context, Step
 from paretune.config.plan import Plan, read_plan
 from paretune.config.recipe import Recipe
 from paretune.core.errors import one_line
@@ -77,6 +77,11 @@ SOURCES = {
     ),
 }
 """Table → its job: the first one is for choosing, the second one for judging."""
+
+
+def part_of(whole: Recipe, steps: Sequence[Step]) -> Recipe:
+    """Return a recipe of some steps of another one; a copy of that would keep its chain."""
+    return Recipe(input_size=whole.input_size, steps=tuple(steps), runtime=whole.runtime)
 
 
 class Recorder:
@@ -182,12 +187,18 @@ class Recorder:
         }
 
     def _built(
-        self, start: InitialArtefactNetwork, whole: Recipe, steps: Any, folder: Path, meter: Meter, epochs: Epochs
+        self,
+        start: InitialArtefactNetwork,
+        whole: Recipe,
+        steps: Sequence[Step],
+        folder: Path,
+        meter: Meter,
+        epochs: Epochs,
     ) -> InitialArtefactNetwork:
         """Return the network after some steps of a recipe."""
         if not steps:
             return start
-        recipe = whole.model_copy(update={"steps": tuple(steps)})
+        recipe = part_of(whole, steps)
         context = replace(self.context(recipe, folder.parent / "work"), progress=epochs.progress)
         artefact = build(start, recipe, context, folder, meter, idle=False).artefact
         kept = artefact.kept
@@ -216,7 +227,7 @@ class Recorder:
         deploy = {name: value for name, value in params.items() if name.startswith(DEPLOY)}
         whole = Recipe.model_validate(recipe_of(self.space, params))
         own = self._steps_of_deployment(params)
-        recipe = whole.model_copy(update={"steps": whole.steps[len(whole.steps) - own :] if own else ()})
+        recipe = part_of(whole, whole.steps[len(whole.steps) - own :] if own else ())
         place, meter = folder / "artefacts" / f"{rung}-{label_of(deploy)}", Meter()
         charged = self.exports.charged
         try:

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import search_replay
 import search_rows
 from search_methods import methods
+from search_recorder import part_of
 
 NETWORKS = 12
 
@@ -56,6 +57,14 @@ def test_every_network_with_every_deployment_is_a_recipe(space: Space) -> None:
             Recipe.model_validate(search_rows.recipe_of(space, {**params, **deploy}))
     labels = [search_rows.label_of(deploy) for deploy in search_rows.deployments(space)]
     assert len(set(labels)) == len(labels) == 18
+
+
+def test_a_part_of_a_recipe_has_the_steps_of_the_part_alone(space: Space) -> None:
+    params = {**search_rows.network_params(space, 7), "deploy": "onnxruntime"}
+    whole = Recipe.model_validate(search_rows.recipe_of(space, params))
+    assert [step.name for step in whole.chain] == ["prune", "finetune", "export"]
+    assert [step.name for step in part_of(whole, whole.steps[1:]).chain] == ["finetune", "export"]
+    assert [step.name for step in part_of(whole, ()).chain] == ["export"]
 
 
 def test_a_table_is_read_as_it_was_written_and_a_torn_line_is_replaced(
