@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import search_replay
 import search_rows
+from search_meters import Epochs
 from search_methods import methods
 from search_recorder import part_of
 
@@ -79,6 +80,18 @@ def test_a_table_is_read_as_it_was_written_and_a_torn_line_is_replaced(
     again = search_rows.read_table(file)
     assert again.networks == {0: table.networks[0], 5: table.networks[5]}
     assert again.rows == table.rows[:5]
+
+
+def test_the_state_of_each_rung_is_kept_while_the_training_goes_on(tmp_path: Path) -> None:
+    epochs, folder = Epochs(tmp_path), tmp_path / "finetune-1-2"
+    folder.mkdir()
+    epochs.progress("prune")
+    epochs.progress("finetune")
+    for number in range(1, 10):
+        epochs.progress(f"finetune epoch {number}/9: loss 1.0 = box 1.0, lr 0.1, 10 images/s")
+        (folder / "state.pt").write_text(f"after {number}")
+    assert [epochs.file(rung).read_text() for rung in (1, 3)] == ["after 1", "after 3"]
+    assert list(epochs.seconds) == ["1", "3", "9"]
 
 
 def test_latencies_are_on_one_scale(table: search_rows.Table, tmp_path: Path) -> None:
