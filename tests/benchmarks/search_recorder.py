@@ -84,6 +84,15 @@ def part_of(whole: Recipe, steps: Sequence[Step]) -> Recipe:
     return Recipe(input_size=whole.input_size, steps=tuple(steps), runtime=whole.runtime)
 
 
+def plan_of(name: str, root: Path | None = None) -> Plan:
+    """Return job and space of a table; without a folder of photographs, those of another machine."""
+    source = SOURCES[name]
+    field_name, folder = source.data
+    written = {key: read_value(value, key) for key, value in source.settings.items()}
+    overrides = {field_name: str((root or Path("/")) / folder), **written, "space": str(SPACE)}
+    return read_plan(ROOT / "jobs" / f"{source.job}.yaml", overrides, here=root is not None)
+
+
 class Recorder:
     """Carries out the recipes of one table.
 
@@ -96,7 +105,7 @@ class Recorder:
 
         self.name, self.source = name, SOURCES[name]
         self.folder, self.file = SCRATCH / name, TABLES / f"{name}.jsonl"
-        self.plan: Plan = read_plan(ROOT / "jobs" / f"{self.source.job}.yaml", self._settings())
+        self.plan: Plan = plan_of(name, photographs())
         self.job, self.space = self.plan.job, self.plan.space
         self.images = RecipeImages(
             self.job.dataset,
@@ -105,11 +114,6 @@ class Recorder:
         )
         self.data = self.job.dataset.open(self.images.cache)
         self.target, self.exports = Target(threads=1), SharedExports()
-
-    def _settings(self) -> dict[str, Any]:
-        field_name, folder = self.source.data
-        written = {key: read_value(value, key) for key, value in self.source.settings.items()}
-        return {field_name: str(photographs() / folder), **written, "space": str(SPACE)}
 
     @property
     def baseline(self) -> Path:

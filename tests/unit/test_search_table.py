@@ -19,7 +19,7 @@ import search_replay
 import search_rows
 from search_meters import Epochs
 from search_methods import methods
-from search_recorder import part_of
+from search_recorder import SOURCES, part_of, plan_of
 
 NETWORKS = 12
 
@@ -137,3 +137,15 @@ def test_a_proposal_gets_its_own_deployment(pool: search_replay.Pool) -> None:
     assert len(set(labels)) == 7
     assert len(set(sampler.rows)) == 40
     assert np.bincount([row // 18 for row in sampler.rows], minlength=NETWORKS).max() < 40
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_recorded_rows_are_points_of_the_space_of_their_table(name: str) -> None:
+    table, space = search_rows.read_table(search_rows.TABLES / f"{name}.jsonl"), plan_of(name).space
+    for number, network in table.networks.items():
+        assert network.params == search_rows.network_params(space, number)
+    for row in table.rows:
+        assert space.point_problems(row.deploy) == []
+        assert (row.failure is None) == ("map" in row.metrics)
+    if table.networks:
+        assert search_replay.pool_of(table, space).best > 0
