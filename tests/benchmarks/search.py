@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table as Printed
 from scipy.stats import wilcoxon
 from search_methods import methods
-from search_recorder import SOURCES, Recorder
+from search_recorder import SOURCES, plan_of
 from search_replay import Pool, Replay, pool_of, replay
 from search_rows import TABLES, read_table
 
@@ -35,7 +35,7 @@ def searched(name: str, table: str, trials: int, seed: int) -> Replay:
 
 def pool(table: str) -> Pool:
     """Read the pool of a table."""
-    return pool_of(read_table(TABLES / f"{table}.jsonl"), Recorder(table).space)
+    return pool_of(read_table(TABLES / f"{table}.jsonl"), plan_of(table).space)
 
 
 def compute_until(run: Replay, wanted: float) -> float:

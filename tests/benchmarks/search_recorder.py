@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from search_rows import (
     recipe_of,
 )
 
-from paretune.compression.base import Context
+from paretune.compression.base import Context, Step
 from paretune.config.plan import Plan, read_plan
 from paretune.config.recipe import Recipe
 from paretune.core.errors import one_line
@@ -79,6 +79,20 @@ SOURCES = {
 """Table → its job: the first one is for choosing, the second one for judging."""
 
 
+def part_of(whole: Recipe, steps: Sequence[Step]) -> Recipe:
+    """Return a recipe of some steps of another one; a copy of that would keep its chain."""
+    return Recipe(input_size=whole.input_size, steps=tuple(steps), runtime=whole.runtime)
+
+
+def plan_of(name: str, root: Path | None = None) -> Plan:
+    """Return job and space of a table; without a folder of photographs, those of another machine."""
+    source = SOURCES[name]
+    field_name, folder = source.data
+    written = {key: read_value(value, key) for key, value in source.settings.items()}
+    overrides = {field_name: str((root or Path("/")) / folder), **written, "space": str(SPACE)}
+    return read_plan(ROOT / "jobs" / f"{source.job}.yaml", overrides, here=root is not None)
+
+
 class Recorder:
     """Carries out the recipes of one table.
 
@@ -91,7 +105,7 @@ class Recorder:
 
         self.name, self.source = name, SOURCES[name]
         self.folder, self.file = SCRATCH / name, TABLES / f"{name}.jsonl"
-        self.plan: Plan = read_plan(ROOT / "jobs" / f"{self.source.job}.yaml", self._settings())
+        self.plan: Plan = plan_of(name, photographs())
         self.job, self.space = self.plan.job, self.plan.space
         self.images = RecipeImages(
             self.job.dataset,
@@ -100,11 +114,6 @@ class Recorder:
         )
         self.data = self.job.dataset.open(self.images.cache)
         self.target, self.exports = Target(threads=1), SharedExports()
-
-    def _settings(self) -> dict[str, Any]:
-        field_name, folder = self.source.data
-        written = {key: read_value(value, key) for key, value in self.source.settings.items()}
-        return {field_name: str(photographs() / folder), **written, "space": str(SPACE)}
 
     @property
     def baseline(self) -> Path:
@@ -182,12 +191,18 @@ class Recorder:
         }
 
     def _built(
-        self, start: InitialArtefactNetwork, whole: Recipe, steps: Any, folder: Path, meter: Meter, epochs: Epochs
+        self,
+        start: InitialArtefactNetwork,
+        whole: Recipe,
+        steps: Sequence[Step],
+        folder: Path,
+        meter: Meter,
+        epochs: Epochs,
     ) -> InitialArtefactNetwork:
         """Return the network after some steps of a recipe."""
         if not steps:
             return start
-        recipe = whole.model_copy(update={"steps": tuple(steps)})
+        recipe = part_of(whole, steps)
         context = replace(self.context(recipe, folder.parent / "work"), progress=epochs.progress)
         artefact = build(start, recipe, context, folder, meter, idle=False).artefact
         kept = artefact.kept
@@ -216,7 +231,7 @@ class Recorder:
         deploy = {name: value for name, value in params.items() if name.startswith(DEPLOY)}
         whole = Recipe.model_validate(recipe_of(self.space, params))
         own = self._steps_of_deployment(params)
-        recipe = whole.model_copy(update={"steps": whole.steps[len(whole.steps) - own :] if own else ()})
+        recipe = part_of(whole, whole.steps[len(whole.steps) - own :] if own else ())
         place, meter = folder / "artefacts" / f"{rung}-{label_of(deploy)}", Meter()
         charged = self.exports.charged
         try:

@@ -17,7 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import search_replay
 import search_rows
+from search_meters import Epochs
 from search_methods import methods
+from search_recorder import SOURCES, part_of, plan_of
 
 NETWORKS = 12
 
@@ -58,6 +60,14 @@ def test_every_network_with_every_deployment_is_a_recipe(space: Space) -> None:
     assert len(set(labels)) == len(labels) == 18
 
 
+def test_a_part_of_a_recipe_has_the_steps_of_the_part_alone(space: Space) -> None:
+    params = {**search_rows.network_params(space, 7), "deploy": "onnxruntime"}
+    whole = Recipe.model_validate(search_rows.recipe_of(space, params))
+    assert [step.name for step in whole.chain] == ["prune", "finetune", "export"]
+    assert [step.name for step in part_of(whole, whole.steps[1:]).chain] == ["finetune", "export"]
+    assert [step.name for step in part_of(whole, ()).chain] == ["export"]
+
+
 def test_a_table_is_read_as_it_was_written_and_a_torn_line_is_replaced(
     table: search_rows.Table, tmp_path: Path
 ) -> None:
@@ -70,6 +80,18 @@ def test_a_table_is_read_as_it_was_written_and_a_torn_line_is_replaced(
     again = search_rows.read_table(file)
     assert again.networks == {0: table.networks[0], 5: table.networks[5]}
     assert again.rows == table.rows[:5]
+
+
+def test_the_state_of_each_rung_is_kept_while_the_training_goes_on(tmp_path: Path) -> None:
+    epochs, folder = Epochs(tmp_path), tmp_path / "finetune-1-2"
+    folder.mkdir()
+    epochs.progress("prune")
+    epochs.progress("finetune")
+    for number in range(1, 10):
+        epochs.progress(f"finetune epoch {number}/9: loss 1.0 = box 1.0, lr 0.1, 10 images/s")
+        (folder / "state.pt").write_text(f"after {number}")
+    assert [epochs.file(rung).read_text() for rung in (1, 3)] == ["after 1", "after 3"]
+    assert list(epochs.seconds) == ["1", "3", "9"]
 
 
 def test_latencies_are_on_one_scale(table: search_rows.Table, tmp_path: Path) -> None:
@@ -115,3 +137,15 @@ def test_a_proposal_gets_its_own_deployment(pool: search_replay.Pool) -> None:
     assert len(set(labels)) == 7
     assert len(set(sampler.rows)) == 40
     assert np.bincount([row // 18 for row in sampler.rows], minlength=NETWORKS).max() < 40
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_recorded_rows_are_points_of_the_space_of_their_table(name: str) -> None:
+    table, space = search_rows.read_table(search_rows.TABLES / f"{name}.jsonl"), plan_of(name).space
+    for number, network in table.networks.items():
+        assert network.params == search_rows.network_params(space, number)
+    for row in table.rows:
+        assert space.point_problems(row.deploy) == []
+        assert (row.failure is None) == ("map" in row.metrics)
+    if table.networks:
+        assert search_replay.pool_of(table, space).best > 0
