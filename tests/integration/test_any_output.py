@@ -67,7 +67,6 @@ VERBS: dict[tuple[str, ...], int] = {
     ("submit", "nirgends_é.yaml", "--address", "http://127.0.0.1:9"): 2,
     ("ui", "--runs", "nirgends_é"): 2,
     ("confirm", "nirgends_é"): 2,
-    ("pick", "nirgends_é"): 2,
     ("store", "list", "--runs", "läufe"): 0,
     ("pick", "nirgends_é", "--out", "gewählt_é"): 2,
 }
