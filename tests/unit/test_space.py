@@ -10,9 +10,9 @@ import pytest
 
 from paretune.core.errors import UserErrors
 from paretune.core.yaml_document import read_yaml
+from paretune.search.optuna_chooser import OptunaChooser
 from paretune.search.space import Choices, Range
 from paretune.search.space_reader import read_space
-from paretune.search.study import _Suggest
 
 SPACE = """\
 input_size: {choices: [128, 192x144]}
@@ -64,7 +64,7 @@ def test_whole_ends_with_a_step_of_a_half_are_no_whole_numbers(space):
         [{"finetune": {"lr_factor": end}}] for end in (1.0, 3.0)
     ]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    drawn = {found.sample(_Suggest(study.ask())).value["steps"][0]["finetune"]["lr_factor"] for _ in range(40)}
+    drawn = {found.sample(OptunaChooser(study.ask())).value["steps"][0]["finetune"]["lr_factor"] for _ in range(40)}
     assert drawn == {1, 1.5, 2, 2.5, 3}
 
 

@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from paretune.core.yaml_document import read_yaml
-from paretune.search import study as module
+from paretune.search import optuna_chooser as module
 from paretune.search.samplers import SAMPLERS, Random
 from paretune.search.space_reader import read_space
 from paretune.search.study import Proposal, SpaceExhausted, Study, StudySettings

@@ -15,6 +15,7 @@ from paretune.results.sweep_folder import Sweep, find_sweep, new_sweep
 from paretune.storage.trial_record import write_record
 from paretune.workflows import sweep_identity
 from paretune.workflows.sweep_identity import KEY, check_identity, differences
+from tests_support_documented import printed, words
 from tests_support_records import complete, recipe
 
 JOB = """\
@@ -73,7 +74,8 @@ def test_other_data_are_refused_until_they_are_accepted(sweep: Sweep, change: st
     with pytest.raises(UserError) as refused:
         check_identity(old, CHANGES[change], lines.append)
     assert shown in str(refused.value)
-    assert "--accept-changes" in str(refused.value)
+    (again_command,) = printed(str(refused.value))
+    assert words(again_command) == ["resume", "one", "--accept-changes"]
     assert again(sweep).facts[KEY] == old.facts[KEY]
     check_identity(again(sweep), CHANGES[change], lines.append, accept=True)
     assert shown in lines[0]

@@ -77,9 +77,9 @@ class Sweep:
         """Return the file of the comparison of the front."""
         return self.folder / "comparison.json"
 
-    def command(self, verb: str) -> str:
+    def command(self, verb: str, *options: str) -> str:
         """Return the command line of a verb for this sweep."""
-        return command(verb, self.name, *runs_option(self.runs))
+        return command(verb, self.name, *runs_option(self.runs), *options)
 
     @property
     def finished(self) -> bool:

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from paretune.core.baselines import EAGER
-from paretune.core.spec import fingerprint
-from paretune.core.types import InputSize
+from paretune.search.optuna_chooser import OptunaChooser, recipe_key
 from paretune.search.pareto_front import Objective, keeps_all
 from paretune.search.samplers import Sampler
 from paretune.search.siblings import Siblings
-from paretune.search.space import Choices, Range, Scalar, Space
+from paretune.search.space import Space
 from paretune.search.study_file import StudyFile
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ class Study:
         """Add a finished trial to those that are not run again."""
         self._records[record.number] = record
         if not record.runtime_installed_since:
-            self._done.setdefault(_key(record.recipe), record.number)
+            self._done.setdefault(recipe_key(record.recipe), record.number)
         if record.runtime_unavailable:
             self._unfit.append((record.recipe.get("runtime"), record.number))
 
@@ -199,12 +198,12 @@ class Study:
             return None
         if self._waiting:
             proposal = self._waiting.pop(0)
-            self._proposed[proposal.number] = _key(proposal.recipe)
+            self._proposed[proposal.number] = recipe_key(proposal.recipe)
             return proposal
         for draw in range(DRAWS):
             with self._drawing(evenly=draw >= TRUSTED):
                 trial = self._ask()
-                recipe = self._setup.normal(self._setup.space.sample(_Suggest(trial, self._integers)).value)
+                recipe = self._setup.normal(self._setup.space.sample(OptunaChooser(trial, self._integers)).value)
             same = self._equivalent_trial(recipe)
             if same is None:
                 return self._proposal(trial, recipe)
@@ -242,7 +241,7 @@ class Study:
             trial.set_user_attr(NUMBER, number)
         self._open[number] = trial._trial_id  # noqa: SLF001
         self._siblings.note(number, trial.params)
-        self._proposed[number] = _key(recipe)
+        self._proposed[number] = recipe_key(recipe)
         self._file.changed(trial._trial_id)  # noqa: SLF001
         return Proposal(number, recipe, trial.user_attrs.get("origin", "sampled"))
 
@@ -252,7 +251,7 @@ class Study:
         Such a trial has the same recipe, finished or running, or failed because the target cannot run the recipe's
         runtime.
         """
-        key, runtime = _key(recipe), recipe.get("runtime")
+        key, runtime = recipe_key(recipe), recipe.get("runtime")
         running = (number for number, known in self._proposed.items() if known == key)
         unfit = (number for known, number in self._unfit if known == runtime)
         return next(running, self._done.get(key, next(unfit, None)))
@@ -313,28 +312,3 @@ class Study:
                 trial.set_constraint(key, min(violation, UNKNOWN_VIOLATION))
             self._study.tell(trial, [float(value) for value in values if value is not None])
         self._file.changed(trial._trial_id)  # noqa: SLF001
-
-
-def _key(recipe: Mapping[str, Any]) -> str:
-    """Return a hash that equal recipes share, however their input sizes are written."""
-    size = recipe.get("input_size")
-    return fingerprint(recipe if size is None else {**recipe, "input_size": str(InputSize.parse(size))})
-
-
-class _Suggest:
-    """A chooser that asks Optuna."""
-
-    def __init__(self, trial: optuna.Trial, integers: frozenset[str] = frozenset()) -> None:
-        self._trial = trial
-        self._integers = integers
-
-    def number(self, space: Range) -> float:
-        if space.whole or space.name in self._integers:
-            step = 1 if space.log or space.step is None else int(space.step)
-            return self._trial.suggest_int(space.name, int(space.low), int(space.high), step=step, log=space.log)
-        value = self._trial.suggest_float(space.name, space.low, space.high, step=space.step, log=space.log)
-        return float(f"{value:.12g}")  # a step of 0.05 yields 0.15000000000000002
-
-    def option(self, space: Choices) -> Scalar:
-        chosen: Scalar = self._trial.suggest_categorical(space.name, list(space.options))
-        return chosen

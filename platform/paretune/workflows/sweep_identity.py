@@ -32,11 +32,11 @@ def identity_of(sweep: Sweep, data: Data | None, *, elsewhere: bool) -> dict[str
         data: of the sweep; None if they can be read on other machines only.
         elsewhere: whether the trials run on other machines, whose facts are not known here.
     """
-    facts = environment(sweep.job.target)
+    facts, space = environment(sweep.job.target), sweep.folder / SPACE_FILE
     machine = None if elsewhere else {name: facts[name] for name in MACHINE if name in facts}
     packages = {**facts["libraries"], **{name: found for name in PACKAGES if (found := _version(name))}}
     return {
-        "space": (sweep.folder / SPACE_FILE).read_text(),
+        "space": space.read_text() if space.is_file() else None,
         "data": None
         if data is None
         else {"fingerprint": data.fingerprint, "classes": list(data.classes), **data.facts},
@@ -66,7 +66,7 @@ def check_identity(
         raise UserError(
             f"sweep {sweep.name!r} was begun with something else, and its trials would not be comparable:\n"
             + "\n".join(f"  {line}" for line in changes)
-            + f"\nrestore it, begin a new sweep, or go on all the same: {sweep.command('resume')} --accept-changes"
+            + f"\nrestore it, begin a new sweep, or go on all the same: {sweep.command('resume', '--accept-changes')}"
         )
     for line in changes:
         say(f"changed since the sweep began, and accepted: {line}")
