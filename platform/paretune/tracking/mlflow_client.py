@@ -137,7 +137,11 @@ class ClientInTurns:
 
     def _call(self, call: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         with self._turn():
-            return call(*given, **named)
+            return self._made(call, given, named)
+
+    def _made(self, call: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Make a call, once its turn has come."""
+        return call(*given, **named)
 
 
 def run_page(experiment_id: str, run_id: str) -> str:
