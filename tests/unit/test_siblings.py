@@ -32,10 +32,13 @@ SPACE = Space(
 )
 
 
-def siblings(most: int = 2) -> Siblings:
+def siblings(most: int, *records: Record) -> Siblings:
+    """Return siblings of trials 0 to 3 on three runtimes, of which records are known."""
     made = Siblings(SPACE, OBJECTIVES, most)
     for number, runtime in enumerate(("eager", "onnxruntime", "openvino", "eager")):
         made.note(number, {"ratio": 0.5, "runtime": runtime})
+    for record in records:
+        made.add(record)
     return made
 
 
@@ -47,30 +50,31 @@ PARAMS = {"ratio": 0.5, "runtime": "eager", "runtime.eager.precision": "fp32"}
 
 
 def test_a_trial_on_the_front_has_siblings_the_cheapest_first() -> None:
-    others = [trial(0, 0.5, 5.0), trial(1, 0.5, 3.0), trial(2, 0.5, 2.0)]
-    best = trial(3, 0.6, 4.0)
-    assert siblings().of(best, PARAMS, [*others, best]) == [
+    records = [trial(0, 0.5, 5.0), trial(1, 0.5, 3.0), trial(2, 0.5, 2.0), trial(3, 0.6, 4.0)]
+    assert siblings(2, *records).of(records[3], PARAMS) == [
         {"ratio": 0.5, "runtime": "openvino"},
         {"ratio": 0.5, "runtime": "onnxruntime"},
     ]
-    assert siblings(1).of(best, PARAMS, [*others, best]) == [{"ratio": 0.5, "runtime": "openvino"}]
-    assert siblings(0).of(best, PARAMS, [*others, best]) == []
+    assert siblings(1, *records).of(records[3], PARAMS) == [{"ratio": 0.5, "runtime": "openvino"}]
+    assert siblings(0, *records).of(records[3], PARAMS) == []
 
 
 def test_a_runtime_that_was_never_tried_comes_first() -> None:
-    best = trial(3, 0.6, 4.0)
-    assert siblings(1).of(best, PARAMS, [trial(2, 0.5, 0.1), best])[0]["runtime"] == "onnxruntime"
+    records = [trial(2, 0.5, 0.1), trial(3, 0.6, 4.0)]
+    assert siblings(1, *records).of(records[1], PARAMS)[0]["runtime"] == "onnxruntime"
 
 
-def test_a_dominated_trial_and_one_that_breaks_a_constraint_have_none() -> None:
+def test_a_dominated_trial_and_one_that_was_not_added_have_none() -> None:
     worse = trial(3, 0.4, 6.0)
-    assert siblings().of(worse, PARAMS, [trial(0, 0.5, 5.0), worse]) == []
-    assert siblings().of(worse, PARAMS, [trial(0, 0.3, 9.0)]) == []
+    assert siblings(2, trial(0, 0.5, 5.0), worse).of(worse, PARAMS) == []
+    assert siblings(2, trial(0, 0.3, 9.0)).of(worse, PARAMS) == []
 
 
 def test_a_fixed_runtime_has_no_siblings() -> None:
     fixed = Space(Fields({"input_size": Fixed(64, 1), "runtime": Fixed("eager", 1)}, 1), "space.yaml")
-    assert Siblings(fixed, OBJECTIVES, 2).of(trial(3, 0.6, 4.0), {}, [trial(3, 0.6, 4.0)]) == []
+    made = Siblings(fixed, OBJECTIVES, 2)
+    made.add(trial(3, 0.6, 4.0))
+    assert made.of(trial(3, 0.6, 4.0), {}) == []
 
 
 def normal(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from paretune.storage.trial_record import Record
 
 
 class Siblings:
-    """Chooses the siblings of trials that are on the front.
+    """Chooses the siblings of trials that are on the front; what a trial costs does not grow with their number.
 
     Args:
         space: whose ``deploy``, or else ``runtime``, is what siblings differ in.
@@ -25,42 +25,47 @@ class Siblings:
     """
 
     def __init__(self, space: Space, objectives: Sequence[Objective], most: int) -> None:
-        self._deployment: Choices | None = space.deployment
+        self._deployment: Choices | None = space.deployment if most else None
         self._objectives, self._most = objectives, most
+        self._cost = next((one for one in objectives if one.direction == "minimize"), objectives[0])
         self._chosen: dict[int, Scalar] = {}
         """Trial → its option of the deployment."""
+        self._costs: dict[Scalar, list[float]] = {}
+        """Option of the deployment → costs of the versions with it."""
+        self._front: list[Record] = []
 
     def note(self, number: int, params: Mapping[str, Any]) -> None:
-        """Note the parameters of a trial."""
+        """Note the parameters of a trial, before its record."""
         if self._deployment is not None and self._deployment.name in params:
             self._chosen[number] = params[self._deployment.name]
 
-    def of(self, record: Record, params: Mapping[str, Any], feasible: Sequence[Record]) -> list[dict[str, Any]]:
+    def add(self, record: Record) -> None:
+        """Add a complete record that keeps the constraints."""
+        if self._deployment is None:
+            return
+        cost = -self._cost.gain(record.metrics)
+        if record.number in self._chosen and math.isfinite(cost):
+            self._costs.setdefault(self._chosen[record.number], []).append(cost)
+        points = [*self._front, record]
+        self._front = [points[index] for index in pareto_front([one.metrics for one in points], self._objectives)]
+
+    def of(self, record: Record, params: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Return the parameters of the siblings to try of a trial, the likeliest cheapest first.
 
         Args:
             record: of the trial, whose training is stored.
             params: of the trial.
-            feasible: complete records that keep the constraints.
 
         Returns:
-            Nothing unless the trial is on the front of the feasible records. Parameters below an option that the trial
-            did not take are left to the sampler.
+            Nothing unless the trial was added and is on the front. Parameters below an option that the trial did not
+            take are left to the sampler.
         """
-        if self._deployment is None or not self._most or record.number not in self._chosen:
+        if self._deployment is None or record.number not in self._chosen:
             return []
-        front = pareto_front([one.metrics for one in feasible], self._objectives)
-        if record.number not in {feasible[index].number for index in front}:
+        if all(one.number != record.number for one in self._front):
             return []
         name = self._deployment.name
         shared = {key: value for key, value in params.items() if key != name and not key.startswith(f"{name}.")}
         others = [label for label in self._deployment.options if label != params[name]]
-        others.sort(key=lambda label: self._cost(label, feasible))
+        others.sort(key=lambda label: median(self._costs[label]) if label in self._costs else -math.inf)
         return [{**shared, name: label} for label in others[: self._most]]
-
-    def _cost(self, label: Scalar, feasible: Sequence[Record]) -> float:
-        """Return the median cost of the versions with an option; below all others for one that was never tried."""
-        cost = next((one for one in self._objectives if one.direction == "minimize"), self._objectives[0])
-        values = [-cost.gain(one.metrics) for one in feasible if self._chosen.get(one.number) == label]
-        known = [value for value in values if math.isfinite(value)]
-        return median(known) if known else -math.inf

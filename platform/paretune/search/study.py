@@ -103,6 +103,11 @@ class Study:
         known = len(self._study.get_trials(deepcopy=False))
         for point in setup.space.first:
             self._study.enqueue_trial(dict(point), user_attrs={"origin": "enqueued"}, skip_if_exists=True)
+        objectives = [Objective(metric, direction) for metric, direction in setup.objectives.items()]
+        self._siblings = Siblings(setup.space, objectives, setup.siblings)
+        for frozen in self._study.get_trials(deepcopy=False):
+            if NUMBER in frozen.user_attrs:
+                self._siblings.note(frozen.user_attrs[NUMBER], frozen.params)
         self._records: dict[int, Record] = {}
         self._done: dict[str, int] = {}
         """Key of a recipe → the first trial that finished with it, unless its runtime has been installed since."""
@@ -124,11 +129,6 @@ class Study:
         """Trial number → key of the recipe, for proposals without a record."""
         self._no_new_recipe = False
         """Whether all draws repeated open proposals; the next record decides whether the space is exhausted."""
-        objectives = [Objective(metric, direction) for metric, direction in setup.objectives.items()]
-        self._siblings = Siblings(setup.space, objectives, setup.siblings)
-        for frozen in self._study.get_trials(deepcopy=False):
-            if NUMBER in frozen.user_attrs:
-                self._siblings.note(frozen.user_attrs[NUMBER], frozen.params)
         self._unfinished: list[int] = []
         self._next = max(self.numbers, default=-1) + 1
         self._reconcile()
@@ -144,6 +144,8 @@ class Study:
     def _remember(self, record: Record) -> None:
         """Add a finished trial to those that are not run again."""
         self._records[record.number] = record
+        if self._setup.siblings and record.state == "complete" and keeps_all(self._setup.violations(record)):
+            self._siblings.add(record)
         if not record.runtime_installed_since:
             self._done.setdefault(recipe_key(record.recipe), record.number)
         if record.runtime_unavailable:
@@ -282,12 +284,10 @@ class Study:
         """Enqueue the same trained network on other runtimes, once, if the trial is on the front."""
         if not self._setup.siblings or record.state != "complete" or record.origin == SIBLING:
             return
-        if not self._setup.trains(record.recipe):
+        if not (points := self._siblings.of(record, params)) or not self._setup.trains(record.recipe):
             return
-        complete = [one for one in self._records.values() if one.state == "complete"]
-        feasible = [one for one in complete if keeps_all(self._setup.violations(one))]
         before = len(self._study.get_trials(deepcopy=False))
-        for point in self._siblings.of(record, params, feasible):
+        for point in points:
             self._study.enqueue_trial(point, user_attrs={"origin": SIBLING}, skip_if_exists=True)
         for frozen in self._study.get_trials(deepcopy=False)[before:]:
             self._file.changed(frozen._trial_id)  # noqa: SLF001 - ids are what Optuna's storages take
