@@ -113,7 +113,7 @@ def test_a_pool_holds_failures_with_their_cost(pool: search_replay.Pool) -> None
     assert not pool.measured
 
 
-@pytest.mark.parametrize("name", ["random", "tpe, group", "nsga2", "conditional"])
+@pytest.mark.parametrize("name", ["random", "tpe, group", "nsga2", "conditional", "branches"])
 def test_a_replay_takes_each_row_once_and_ends_with_the_whole_hypervolume(pool: search_replay.Pool, name: str) -> None:
     small = search_replay.Pool(pool.space, pool.answers[: 2 * 18], pool.base, pool.measured)
     run = search_replay.replay(small, methods()[name], 0, 1000)
