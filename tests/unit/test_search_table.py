@@ -83,8 +83,10 @@ def test_a_table_is_read_as_it_was_written_and_a_torn_line_is_replaced(
 
 
 def test_the_state_of_each_rung_is_kept_while_the_training_goes_on(tmp_path: Path) -> None:
-    epochs, folder = Epochs(tmp_path), tmp_path / "finetune-1-2"
-    folder.mkdir()
+    epochs, folder, earlier = Epochs(tmp_path), tmp_path / "finetune-1-2", tmp_path / "finetune-0-1"
+    for place in (earlier, folder):
+        place.mkdir()
+    (earlier / "state.pt").write_text("of a round of pruning")
     epochs.progress("prune")
     epochs.progress("finetune")
     for number in range(1, 10):
