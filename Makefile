@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NAME ?= demo
-# each test uses one thread; tests that measure run alone afterwards
+# each test uses one thread; tests that judge what they measure run alone afterwards
+ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 PYTEST := $(BIN)/python -m pytest -q --durations=12 --durations-min=10
 BESIDE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # what `make check` runs; tests/README.md says what each folder is for
@@ -46,14 +47,18 @@ check: $(READY) ## format, lint, types, imports, fast tests
 
 test: $(READY) ## the tests
 	@$(PYTEST) $(BESIDE) -m "not full and not alone"; beside=$$?; \
-		$(PYTEST) -m "alone and not full"; exit $$((beside + $$?))
+		$(PYTEST) $(ALONE) -m "alone and not full"; exit $$((beside + $$?))
 
 test-all: $(READY) ## the tests and the long ones
-	@$(PYTEST) $(BESIDE) -m "not alone"; beside=$$?; $(PYTEST) -m alone; exit $$((beside + $$?))
+	@$(PYTEST) $(BESIDE) -m "not alone"; beside=$$?; $(PYTEST) $(ALONE) -m alone; exit $$((beside + $$?))
 
 .PHONY: docs
 docs: $(READY) ## write the tables in the Markdown files from the code
 	@$(BIN)/python tests/tools/write_docs.py
+
+.PHONY: messages
+messages: $(READY) ## write the kept texts of messages, after one was reworded
+	@$(BIN)/python tests/tools/write_messages.py
 
 # another Python: make check PYTHON=python3.13 VENV=.venv-3.13
 LOWEST := .venv-lowest

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes with two threads each spin ten times as long
 # a shell that starts the tests in the background has Ctrl-C ignored, and the processes they interrupt would inherit it
@@ -31,6 +33,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         limit = item.get_closest_marker("timeout")
         patience[item.path] = max(patience.get(item.path, 0.0), limit.args[0] if limit else 0.0)
     items.sort(key=lambda item: (-patience[item.path], -slow[item.path]))
+
+
+@functools.cache
+def starts_ray(file: Path) -> bool:
+    return "mark.ray" in file.read_text()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Send a file to one process, as ``--dist loadfile`` does, and all files that start a Ray to the same one.
+
+    Ray gives up when it starts too slowly: two of them do not start at the same time.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneRay(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "ray" if starts_ray(config.rootpath / file) else file
+
+    return OneRay(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,8 +17,8 @@ CLASSES = ("a", "b", "c")
 class Numbered:
     """A split whose pictures are their own numbers."""
 
-    def __init__(self, annotations: Sequence[Annotations], first: int = 0) -> None:
-        self.classes, self.ids = CLASSES, range(first, first + len(annotations))
+    def __init__(self, annotations: Sequence[Annotations], classes: Sequence[str] = CLASSES, *, first: int = 0) -> None:
+        self.classes, self.ids = tuple(classes), range(first, first + len(annotations))
         self._annotations = annotations
 
     def __len__(self) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from paretune.core.types import InputSize, Thresholds
-from paretune.profiling import MeasurementProtocol
+from paretune.profiling.latency.samples import MeasurementProtocol
 from paretune.storage.artefact import Artefact
 from paretune.testing.fake_detector import FAKE_ROW, FakeDetector
 from paretune.testing.fake_detector import noise_pictures as images

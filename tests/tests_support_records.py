@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from paretune.config.job import Job
@@ -69,8 +70,8 @@ def complete(number: int, what: dict[str, Any], quality: float, latency: float, 
         reasons={"latency_ms_p99": "662 samples are needed, there are 300"},
         notes=(),
         failure=None,
-        artefact=f"trials/{number:04d}/artefact",
-        origin="baseline" if number < 2 else ("enqueued" if number < 6 else "sampled"),
+        artefact=more.pop("artefact", f"trials/{number:04d}/artefact"),
+        origin=more.pop("origin", "baseline" if number < 2 else ("enqueued" if number < 6 else "sampled")),
         started=1_790_000_000.0 + 40 * number,
         seconds={"finetune": 25.0, "evaluate": 4.0, "measure": 6.0},
         facts={"threads": 1},
@@ -206,3 +207,32 @@ def finished_sweep(runs: Path, job: Mapping[str, Any]) -> Sweep:
     write_sweep(made.folder, fake_records())
     made.mark_finished()
     return made
+
+
+class NoLatency:
+    """In place of a measurement: what is not asked for here."""
+
+    reasons: dict[str, str] = {}  # noqa: RUF012 - never changed
+    notes: tuple[str, ...] = ()
+    facts: dict[str, Any] = {  # noqa: RUF012
+        "ratio": 1.0,
+        "low": 1.0,
+        "high": 1.0,
+        "network_ratio": 1.0,
+        "network_low": 1.0,
+        "network_high": 1.0,
+        "reference_ms": 2.0,
+        "reference_network_ms": 1.0,
+        "calm": True,
+    }
+    latency = SimpleNamespace(facts={})
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
+    def save_samples(self, file: Path) -> None:
+        pass
+
+
+def no_latency(*_: Any) -> Any:
+    return NoLatency()

@@ -112,13 +112,13 @@ def points(pairs: Sequence[tuple[Detections, Annotations]], classes: tuple[str, 
 
 def lost_on_test(before: Path, after: Path, source: Path) -> tuple[float, float, float]:
     """Return the points of map that the second artefact has fewer on `test`, with their 95 % interval."""
-    from paretune.evaluation.map_bootstrap import difference_intervals
+    from paretune.evaluation.map_bootstrap import differences_of, draw
 
     data = images_of(source)
     one, other = (detected(folder, data, ("test",))["test"] for folder in (before, after))
     truth = [annotations for _, annotations in one]
     before_it, after_it = ([found for found, _ in pairs] for pairs in (one, other))
-    found = difference_intervals(before_it, after_it, truth, len(data.classes))["map"]
+    found = differences_of(*(draw(found, truth, len(data.classes)) for found in (before_it, after_it)))["map"]
     assert found is not None
     low, middle, high = (100 * value for value in found)
     return low, middle, high

@@ -20,9 +20,9 @@ from search_methods import Method
 from search_rows import DEPLOY, Table, deployments, label_of
 
 from paretune.search.conditional_points import ConditionalPoints
+from paretune.search.optuna_chooser import OptunaChooser
 from paretune.search.pareto_front import hypervolume_2d
 from paretune.search.space import Space
-from paretune.search.study import _Suggest
 
 DROP = 0.05
 """Constraint of the replayed job: ``map: {max_drop: 0.05}``."""
@@ -154,7 +154,7 @@ class Replayed(BaseSampler):
     ) -> Any:
         if len(self.rows) <= trial.number:
             asked = _Asked(self._inner, study, trial)
-            self._pool.space.sample(_Suggest(asked))  # type: ignore[arg-type]
+            self._pool.space.sample(OptunaChooser(asked))  # type: ignore[arg-type]
             distance = ((self._codes - self._weighted([asked.params])) ** 2).sum(axis=1)
             distance[~self._free] = np.inf
             self.rows.append(int(distance.argmin()))
@@ -191,7 +191,7 @@ def replay(pool: Pool, method: Method, seed: int, trials: int) -> Replay:
     for _ in range(min(trials, len(pool.answers))):
         start = time.process_time()
         trial = study.ask()
-        pool.space.sample(_Suggest(trial))
+        pool.space.sample(OptunaChooser(trial))
         proposing.append(time.process_time() - start)
         answer = pool.answers[sampler.rows[-1]]
         found.append(answer)

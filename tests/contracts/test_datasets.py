@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -13,6 +14,7 @@ from paretune.data import DATASETS
 from paretune.data.base import Dataset
 from paretune.data.conversion import write_dataset
 from paretune.testing import DatasetContract
+from paretune.testing.heavy_imports import run_python
 from tests_support_layouts import supervisely
 
 
@@ -93,4 +95,20 @@ class TestDatasets(DatasetContract):
     def subject(self, request: pytest.FixtureRequest, tmp_path: Path) -> Dataset:
         return DATASETS.load(request.param).model_validate(EXAMPLES[request.param](tmp_path / "files"))
 
+    test_its_file_imports_no_heavy_library = None  # of all rows at once, below
     test_another_process_gives_the_same = pytest.mark.slow(DatasetContract.test_another_process_gives_the_same)
+
+
+LOOKED_AT = """\
+import pickle, sys
+for dataset in pickle.load(sys.stdin.buffer):
+    dataset.problems()
+    print(dataset.name, *{"torch", "torchvision", "cv2", "PIL"}.intersection(sys.modules))
+"""
+
+
+def test_importing_their_files_and_looking_at_their_folders_imports_no_heavy_library(tmp_path: Path) -> None:
+    rows = [
+        DATASETS.load(name).model_validate(example(tmp_path / name / "files")) for name, example in EXAMPLES.items()
+    ]
+    assert run_python(LOOKED_AT, pickle.dumps(rows)).decode().split() == list(EXAMPLES)

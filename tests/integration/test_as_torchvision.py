@@ -200,7 +200,7 @@ RCNN = (f"fasterrcnn_{MOBILE}", {"faster_rcnn": {"variant": MOBILE, "proposals":
         pytest.param(*LITE, 4, id="ssdlite-4", marks=pytest.mark.slow),
         pytest.param(*RCNN, 91, id="faster_rcnn-91", marks=pytest.mark.slow),
         pytest.param(*VGG, 91, id="ssd300-91", marks=pytest.mark.slow),
-        pytest.param(*VGG, 4, id="ssd300-4", marks=pytest.mark.slow),
+        pytest.param(*VGG, 4, id="ssd300-4", marks=pytest.mark.full),
     ],
 )
 def test_detections_are_torchvisions(
@@ -223,12 +223,13 @@ def test_detections_are_torchvisions(
 @pytest.mark.slow
 @pytest.mark.photos
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("outputs", [91, 4])
-@pytest.mark.parametrize(("model", "fields", "size"), [LITE, RCNN], ids=["ssdlite", "faster_rcnn"])
+@pytest.mark.parametrize(
+    ("model", "fields", "size", "outputs"), [(*LITE, 91), (*RCNN, 4)], ids=["ssdlite-91", "faster_rcnn-4"]
+)
 def test_detections_of_photographs_are_torchvisions(
     model: str, fields: dict[str, dict[str, object]], size: str, outputs: int, photographs: Path, tmp_path: Path
 ) -> None:
-    """20 photographs of two sizes, through `train` of no epochs in all but its verb: 91 outputs, and 4."""
+    """20 photographs of two sizes, through `train` of no epochs in all but its verb."""
     kinds = [of_size(photographs / "bccd", 640, 480, 10), of_size(photographs / "playing_cards", 378, 504, 10)]
     everything = [image for images in kinds for image in images]
     reference = seeded(model, outputs, [*kinds[0][:2], *kinds[1][:2]])

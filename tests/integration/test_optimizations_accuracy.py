@@ -307,7 +307,7 @@ print("DONE", code, seen, ray.is_initialized())
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_two_workers_of_ray_really_train(place: Place) -> None:
     two_workers(place)

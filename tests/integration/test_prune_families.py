@@ -20,6 +20,8 @@ from tests_support_compression import context, model, with_channels_at_zero, wit
 LITE, VGG = Ssd(width=0.5), Ssd(variant="ssd300_vgg16")
 SMALL = FasterRcnn(proposals=20, samples=32, head_width=64, min_proposal_score=0.0)
 ALL = (*IMPORTANCES, *SENSITIVITIES)
+SHORT = {name: pytest.mark.slow if name in {"l1", *SENSITIVITIES} else pytest.mark.full for name in ALL}
+"""Faster R-CNN in `make test`: a criterion of the weights, and those that need its loss."""
 SHAPE = {LITE: InputSize(96, 64), VGG: InputSize(300, 300), SMALL: InputSize(128, 96)}
 TRUTH = [Annotations(np.array([[10, 12, 60, 50]], np.float32), np.array([k]), np.zeros(1, bool)) for k in (0, 1)]
 
@@ -43,7 +45,7 @@ def predictions(detector: Ssd | FasterRcnn, network: nn.Module) -> list[Tensor]:
     ("detector", "importance"),
     [
         *[pytest.param(LITE, name, marks=pytest.mark.slow, id=f"lite-{name}") for name in ALL],
-        *[pytest.param(SMALL, name, marks=pytest.mark.slow, id=f"faster_rcnn-{name}") for name in ALL],
+        *[pytest.param(SMALL, name, marks=SHORT[name], id=f"faster_rcnn-{name}") for name in ALL],
         *[pytest.param(VGG, name, marks=pytest.mark.full, id=f"vgg-{name}") for name in ALL if name != "bn_scale"],
     ],
 )

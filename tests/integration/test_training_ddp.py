@@ -29,7 +29,7 @@ from paretune.training.settings import Training
 from paretune.training.training_job import TrainingJob
 from paretune.training.worker import train_here
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 
 TINY = Yolo(width=0.0625, depthwise=False)
 SIZE = InputSize(64, 64)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +26,7 @@ from paretune.workflows.recipe_source import read_source
 from paretune.workflows.trial_context import TrialContext
 from paretune.workflows.trial_stages import Instruments
 from tests_support_compression import MixedDetector, model
+from tests_support_records import no_latency
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -38,35 +38,6 @@ JOB = {
     "training": {"threads": 1},
     "measuring": {"energy_seconds": 0},
 }
-
-
-class NoLatency:
-    """In place of a measurement: what is not asked for here."""
-
-    reasons: dict[str, str] = {}  # noqa: RUF012 - never changed
-    notes: tuple[str, ...] = ()
-    facts: dict[str, Any] = {  # noqa: RUF012
-        "ratio": 1.0,
-        "low": 1.0,
-        "high": 1.0,
-        "network_ratio": 1.0,
-        "network_low": 1.0,
-        "network_high": 1.0,
-        "reference_ms": 2.0,
-        "reference_network_ms": 1.0,
-        "calm": True,
-    }
-    latency = SimpleNamespace(facts={})
-
-    def metrics(self) -> dict[str, float]:
-        return {}
-
-    def save_samples(self, file: Path) -> None:
-        pass
-
-
-def no_latency(*_: Any) -> Any:
-    return NoLatency()
 
 
 @pytest.fixture
@@ -292,4 +263,4 @@ def test_an_artefact_whose_measurement_fails_is_named_too(context: TrialContext)
 def test_the_seconds_of_each_stage_are_those_of_the_clock(context: TrialContext) -> None:
     ticks = iter(range(100))
     record = ran(context, Instruments(duet=no_latency, clock=lambda: next(ticks)), runtime="eager")
-    assert record.seconds == {"load": 1, "evaluate": 1, "measure": 1, "energy": 1}
+    assert record.seconds == {"load": 1, "write": 1, "evaluate": 1, "measure": 1, "energy": 1}

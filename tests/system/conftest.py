@@ -21,9 +21,9 @@ search: {trials: 6, sampler: random}
 measuring:
   {repetitions: 2, max_extra_repetitions: 0, seconds: 0.3, contention_wait_seconds: 0, rounds: 2, energy_seconds: 0}
 """
-LEARNS = JOB.replace("{train: 48, val: 24, size: 96x64}", "{train: 128, val: 24, size: 96x64, difficulty: 0}").replace(
-    "{epochs: 2, batch_size: 8, lr: 4e-3}", "{epochs: 4, batch_size: 4, lr: 1e-2, ema: 0.9}"
-)
+LEARNS = JOB.replace(
+    "{train: 48, val: 24, size: 96x64}", "{train: 128, val: 24, test: 24, size: 96x64, difficulty: 0}"
+).replace("{epochs: 2, batch_size: 8, lr: 4e-3}", "{epochs: 4, batch_size: 4, lr: 1e-2, ema: 0.9}")
 """A little longer, so that something is found: figures are then more than zeros."""
 SPACE = """\
 input_size: 96x64

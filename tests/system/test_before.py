@@ -11,7 +11,7 @@ import pytest
 
 from paretune.core.target import Target
 from paretune.runtimes.predictor import load_predictor
-from tests_support import ROOT
+from tests_support import ROOT, runs_of
 
 ARCHIVE = ROOT / "tests" / "data" / "sweep_of_0.1.0.zip"
 """Two baselines and one trial on the built-in dataset, whole as a sweep leaves them."""
@@ -47,16 +47,21 @@ def test_artefacts_load_and_predict(before: Any, number: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_it_resumes_with_one_more_trial(before: Any) -> None:
-    """No old trial is run again, and the new one stands beside them on the front's data."""
+    """No old trial is run again, and the new one stands beside them on the front's data and in the log."""
     records = {path: path.read_bytes() for path in sorted((before.runs / "before" / "trials").glob("*/record.json"))}
     assert len(records) == 3
-    before.run("resume", "before", "--trials", "4")
+    more = before.run("resume", "before", "--trials", "4")
+    assert more.returncode == 0, more.stderr
+    assert "4/4 done" in more.stdout
     assert {path: path.read_bytes() for path in records} == records
     (new,) = set((before.runs / "before" / "trials").glob("*/record.json")) - set(records)
     record = json.loads(new.read_text())
     assert (record["number"], record["state"]) == (3, "complete")
     assert record["metrics"]["latency_ms"] > 0
     assert kept_front(before)["decided_by"] == "comparison"
+    _, parent, children = runs_of(before, "before")
+    assert len(children) == parent.data.metrics["trials_done"] == 4
+    assert {run.info.status for run in [parent, *children]} == {"FINISHED"}

@@ -24,7 +24,7 @@ from paretune.distributed import ray_jobs as jobs
 from paretune.distributed.ray_session import QUIET, python_path
 from tests_support import runs_of
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 def free_ports(count):
@@ -91,12 +91,8 @@ class Head:
         raise AssertionError(probe.stderr)
 
     def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(timeout=20)
+        self.process.kill()  # asked to end, it waits for its children beyond its own limits
+        self.process.wait(timeout=20)
         for command in Path("/proc").glob("[0-9]*/cmdline"):  # its children, known by its folder
             with contextlib.suppress(OSError):
                 if str(self.temp) in command.read_text():

@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 
 from paretune.storage.trial_record import read_records
+from paretune.system.device_turns import LONGEST
 from tests_support import ROOT, runs_of, with_locks_of_its_own
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1200)]
 
 NOTES = "PARETUNE_TEST_NOTES"
 NOTED = '''\
@@ -72,7 +73,7 @@ def noted(module, name, what):
 
 
 with suppress(ImportError):
-    noted("paretune.tracking.sweep_tracker", "MlflowTracker.sync", "log")
+    noted("paretune.tracking.mlflow_client", "ClientInTurns._made", "log")
     noted("paretune.reports.front_page", "front_png", "draw")
 '''
 JOB = """\
@@ -81,8 +82,10 @@ detector: {noted: {variant: nano, depthwise: false, width: 0.125}}
 input_size: 96x64
 training: {epochs: 2, batch_size: 8, lr: 1e-2, threads: 1}
 space: space.yaml
-search: {trials: 8, concurrent: 2, sampler: random}
-measuring: {repetitions: 2, max_extra_repetitions: 0, seconds: 0.3, rounds: 2, energy_seconds: 0}
+search: {trials: 6, concurrent: 2, sampler: random}
+measuring:
+  {repetitions: 2, max_extra_repetitions: 0, seconds: 0.3, rounds: 2, contention_wait_seconds: 0,
+  energy_seconds: 0}
 """
 SPACE = """\
 input_size: 96x64
@@ -146,12 +149,14 @@ def test_trials_really_ran_at_the_same_time(swept: Path) -> None:
 
 def test_nothing_of_ours_trains_or_draws_while_a_latency_is_taken(swept: Path) -> None:
     spans = measured(swept)
-    assert len(spans) == 1 + 2 * 7 + 2  # trial 0 is a reference: one round
+    assert len(spans) == 1 + 2 * 5 + 2  # trial 0 is a reference: one round
     assert len(noted(swept, "train")) > 8 * 2  # the baseline's steps alone
     assert overlapping(spans, noted(swept, "train")) == []
-    assert len(noted(swept, "draw")) >= 7
+    assert len(noted(swept, "draw")) >= 2  # the first trial, and the last; between them after half a minute
     assert overlapping(spans, noted(swept, "draw")) == []
-    assert overlapping(spans, noted(swept, "log")) == []
+    turns = [(begin, min(end, begin + int(LONGEST * 1e9))) for begin, end in noted(swept, "log")]  # then it lets go
+    assert len(turns) > 10
+    assert overlapping(spans, turns) == []
 
 
 def test_no_two_measurements_run_at_the_same_time(swept: Path) -> None:
@@ -161,9 +166,9 @@ def test_no_two_measurements_run_at_the_same_time(swept: Path) -> None:
 
 def test_no_record_is_lost_and_the_log_has_each_once(swept: Path) -> None:
     records = read_records(swept / "runs/two")
-    assert [record.number for record in records] == list(range(8))
+    assert [record.number for record in records] == list(range(6))
     assert [record.failure for record in records if record.state == "failed"] == []
     _, parent, children = runs_of(SimpleNamespace(runs=swept / "runs"), "two")
-    assert sorted(int(run.data.tags["paretune.trial"]) for run in children) == list(range(8))
+    assert sorted(int(run.data.tags["paretune.trial"]) for run in children) == list(range(6))
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
-    assert json.loads((swept / "runs/two/comparison.json").read_text())["seen"] == list(range(8))
+    assert json.loads((swept / "runs/two/comparison.json").read_text())["seen"] == list(range(6))

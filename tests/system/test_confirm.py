@@ -7,33 +7,12 @@ import shutil
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
-
-JOB = """\
-dataset: {shapes: {train: 128, val: 24, test: 24, size: 96x64, difficulty: 0}}
-detector: {yolo: {variant: nano, depthwise: false, width: 0.125}}
-input_size: 96x64
-training: {epochs: 4, batch_size: 4, lr: 1e-2, ema: 0.9, threads: 1}
-space: space.yaml
-search: {trials: 3, sampler: random}
-measuring: {repetitions: 2, spare: 0, seconds: 0.2, patience: 0, rounds: 2, energy: 0}
-"""
-SPACE = """\
-input_size: 96x64
-steps:
-  - prune: {ratio: {low: 0.2, high: 0.6, step: 0.1}, round_to: 4}
-  - finetune: {epochs: 1}
-runtime: onnxruntime
-first:
-  - {prune.ratio: 0.5}
-"""
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(900)]
 
 
-def test_a_winner_is_made_again_and_goes_on_where_it_was_stopped(place):
-    (place.folder / "tiny.yaml").write_text(JOB)
-    (place.folder / "space.yaml").write_text(SPACE)
-    swept = place.run("sweep", "tiny.yaml")
-    assert swept.returncode == 0, swept.stdout + swept.stderr
+def test_a_winner_is_made_again_and_goes_on_where_it_was_stopped(place, swept):
+    """Trial 2 is pruned and fine-tuned."""
+    shutil.copytree(swept.runs, place.runs)
     words = ("confirm", "tiny", "--trial", "2", "--seeds", "2", "--max-drop", "1")
     first = place.run(*words)
     assert first.returncode == 0, first.stdout + first.stderr

@@ -25,7 +25,7 @@ import yaml
 from tests_support import ROOT, with_locks_of_its_own
 from tests_support_documented import GUIDES, Block, blocks, lines, printed
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(5400)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(5400)]
 
 TINY: dict[str, Any] = {
     "input_size": "96x64",
@@ -62,7 +62,7 @@ NOT_RUN = {
 SECOND_MACHINE = "## On two machines"
 
 
-SHORT = ("front", "predict", "evaluate", "data", "check", "plugins")
+SHORT = ("front", "pick", "predict", "evaluate", "data", "check", "plugins")
 """Verbs that take seconds: these run in `make test`, all others in `make test-all`."""
 
 

@@ -12,7 +12,7 @@ from paretune.data.conversion import write_dataset
 from paretune.data.synthetic.shapes import Shapes
 from tests_support import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 
 TWO_WORKERS = """\
 dataset: {voc: {root: VOCdevkit}}  # as people write it: seen from where they are, also by every worker

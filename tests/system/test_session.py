@@ -16,7 +16,7 @@ import pytest
 
 from tests_support import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(300)]
 
 ON_A_NODE = """
 import contextlib, json, os, sys

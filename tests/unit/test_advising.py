@@ -195,28 +195,6 @@ def test_advice_is_shown_and_written_before_any_of_it_is_tried(
     assert (Path("advice/1-quantize.yaml").is_file(), Path("advice/advice.html").is_file()) == (True, True)
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["nowhere"], "nowhere: not an artefact"),
-        (["mine", "--try", "-1"], "--try -1: expected 0 or more"),
-        (["mine", "--out", "runs"], "runs exists already"),
-        (["mine", "--out", "runs/trainings/mine/job.yaml/new"], "new: cannot be written (Not a directory)"),
-        (["mine", "--threads", "0"], "--threads 0"),
-    ],
-)
-def test_what_cannot_be_done_is_one_line(
-    artefact: Artefact, words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    monkeypatch.undo()
-    monkeypatch.chdir(artefact.folder.parents[3])
-    given = [str(artefact.folder) if word == "mine" else word for word in words]
-    assert main(["advise", *given, "--data", "runs/trainings/mine/job.yaml"]) == 2
-    said = capsys.readouterr()
-    assert message in said.err
-    assert "Traceback" not in said.err
-
-
 def test_the_page_needs_nothing_else_and_shows_roofline_and_what_was_tried(artefact: Artefact, tmp_path: Path) -> None:
     slower = replace(ADVICE, knob="<b>prune", risk="points")
     tried = (TriedAdvice(ADVICE, LatencyRatio(1 / 1.75, 0.5, 0.6)), TriedAdvice(slower, None, "not built: no images"))

@@ -5,19 +5,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from paretune.cli.main import main
-from paretune.config.recipe import Recipe
-from paretune.core.model import Model
 from paretune.core.target import Target
-from paretune.core.types import InputSize
 from paretune.data.formats.coco import Coco
 from paretune.data.image_io import read_image
-from paretune.detectors.yolox.detector import Yolo
-from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import load_predictor
 from paretune.workflows.annotate import annotate
+from tests_support_yolo import yolo_artefact
 
 CLASSES = ("ant", "bee")
 SCORE = 0.6
@@ -25,19 +20,7 @@ SCORE = 0.6
 
 @pytest.fixture
 def artefact(tmp_path):
-    """An untrained YOLO that is sure of what it sees."""
-    torch.manual_seed(0)
-    detector = Yolo(variant="nano", depthwise=False, width=0.125)
-    network = detector.build(len(CLASSES)).eval()
-    with torch.no_grad():
-        for layer in detector.protected(network):
-            layer.weight.mul_(30)
-            layer.bias.fill_(2)
-    recipe = Recipe.model_validate({"input_size": "64", "runtime": "eager"})
-    model = Model(network, None, InputSize(64, 64), params=1, flops=1)
-    options = {"detector": detector, "runtime": recipe.runtime, "recipe_tree": recipe.tree(), "classes": CLASSES}
-    write_artefact(tmp_path / "artefact", model, **options)
-    return tmp_path / "artefact"
+    return yolo_artefact(tmp_path / "artefact", CLASSES)
 
 
 def test_what_is_found_is_written_and_read_again(artefact, tmp_path, capsys):

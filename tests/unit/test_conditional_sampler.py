@@ -18,10 +18,10 @@ from paretune.search.conditional_points import IMPUTED, ConditionalPoints, share
 from paretune.search.conditional_sampler import ConditionalSampler, gains
 from paretune.search.expected_improvement import expected_hypervolume_improvement, non_dominated, reference_of
 from paretune.search.gaussian_process import fitted
+from paretune.search.optuna_chooser import OptunaChooser
 from paretune.search.pareto_front import hypervolume_2d
 from paretune.search.space import Range, Space
 from paretune.search.space_reader import read_space
-from paretune.search.study import _Suggest
 
 WRITTEN: dict[str, Any] = {
     "input_size": {"choices": ["160x128", "128x96"]},
@@ -76,7 +76,7 @@ def search(
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
     for _ in range(trials):
         trial = study.ask()
-        space.sample(_Suggest(trial))
+        space.sample(OptunaChooser(trial))
         if fails(trial.params):
             study.tell(trial, state=TrialState.FAIL)
             continue
@@ -216,7 +216,7 @@ def test_given_values_stay_and_running_trials_are_not_proposed_again(space: Spac
     asked = []
     for _ in range(4):
         trial = study.ask()
-        space.sample(_Suggest(trial))
+        space.sample(OptunaChooser(trial))
         asked.append(trial.params)
     assert {name: asked[0][name] for name in given} == given
     assert len({str(sorted(point.items())) for point in asked}) == 4
@@ -232,7 +232,7 @@ def test_a_proposal_at_200_trials_takes_less_than_a_second() -> None:
     study = search_of_noise(space, points, random)
     start = time.process_time()
     for _ in range(5):
-        space.sample(_Suggest(study.ask()))
+        space.sample(OptunaChooser(study.ask()))
     assert (time.process_time() - start) / 5 < 1
 
 
@@ -243,7 +243,7 @@ def search_of_noise(space: Space, points: ConditionalPoints, random: np.random.G
     for _ in range(200):
         study.enqueue_trial(points.draw())
         trial = study.ask()
-        space.sample(_Suggest(trial))
+        space.sample(OptunaChooser(trial))
         values = random.random(2) + 0.1
         trial.set_constraint("map", float(values[0] - 0.5))
         trial.set_constraint("size", float(values[1] - 0.8))

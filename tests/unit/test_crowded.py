@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -29,9 +28,11 @@ from paretune.networks.network_files import save_network
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import load_predictor
 from paretune.training.validation import validate
-from paretune.workflows.build_artefact import InitialArtefactNetwork, build
+from paretune.workflows.build_artefact import build
 from paretune.workflows.recipe_source import read_source
+from paretune.workflows.step_chain import InitialArtefactNetwork
 from tests_support_compression import context
+from tests_support_data import cases
 
 GRID = 20
 """Objects along each side of a picture,"""
@@ -181,30 +182,22 @@ def test_predict_tells_where_the_limit_binds(tmp_path: Path, capsys: Any) -> Non
 
 
 def test_a_field_that_cannot_be_is_refused(tmp_path: Path) -> None:
-    from paretune.core.errors import UserErrors
-
     (tmp_path / "space.yaml").write_text("{input_size: 320, steps: [], runtime: eager}")
     text = (JOB % "data").replace("yolo: {root: data}", "shapes: {train: 4, val: 4, size: 64x64}")
-    (tmp_path / "job.yaml").write_text(text + "thresholds: {detections: 0}\n")
-    with pytest.raises(UserErrors, match=r"thresholds\.detections"):
-        read_plan(tmp_path / "job.yaml")
     frcnn = text.replace("{yolo: {variant: nano, depthwise: false, width: 0.0625}}", "{faster_rcnn: {proposals: %d}}")
     for proposals, fits in ((100, False), (300, False), (400, True)):
         (tmp_path / "job.yaml").write_text(frcnn % proposals + "thresholds: {detections: 400}\n")
         if fits:
             assert read_plan(tmp_path / "job.yaml").job.thresholds.detections == 400
         else:
-            with pytest.raises(UserError, match=f"finds at most {proposals} boxes"):
+            with pytest.raises(UserError, match=r"thresholds\.detections"):
                 read_plan(tmp_path / "job.yaml")
 
 
 def test_the_crowded_pictures_of_a_user(capsys: Any, tmp_path: Path) -> None:
-    folder = os.environ.get("PARETUNE_CASES")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("PARETUNE_CASES names no folder of small inputs")
     from paretune.data.formats.yolo import YoloFolder as YoloData
 
-    data = YoloData(root=str(Path(folder) / "crowded-400")).open(tmp_path)
+    data = YoloData(root=str(cases("crowded-400"))).open(tmp_path)
     said = crowding_note(data.splits, Thresholds())
     assert said is not None
     assert "3 of 3 images of val hold more objects, up to 400" in said

@@ -182,44 +182,6 @@ def test_every_kind_is_planted_here():
     assert {name.partition(":")[0] for name in PLANTED} | others | elsewhere == set(KINDS)
 
 
-ALONE = {
-    "gap",
-    "undeclared",
-    "other-class",
-    "same-stem",
-    "near-leak",
-    "leak: same content",
-    "duplicate-image",
-    "no-split",
-    "bad-list: missing",
-    "bad-list: empty",
-}
-
-
-def test_all_defects_are_told_at_once(root, tmp_path):
-    """One image for each planted defect, in one folder."""
-    whole = tmp_path / "whole"
-    shutil.copytree(root, whole)
-    expected = {}
-    for number, (planted, (plant, *_)) in enumerate(PLANTED.items()):
-        kind = planted.partition(":")[0]
-        if planted in ALONE or planted == "duplicate-id":
-            continue
-        plant(root)
-        for file in [*root.glob("JPEGImages/b.jpg"), *root.glob("Annotations/b.xml")]:
-            shutil.copy(file, whole / file.parent.name / f"p{number}{file.suffix}")
-        if (root / "Annotations/b.xml").exists() and kind not in ("leak", "bad-list", "no-annotation"):
-            appended(whole, "train", f"p{number}")
-            expected[kind] = expected.get(kind, 0) + 1
-        shutil.rmtree(root)
-        shutil.copytree(whole, root)
-        annotate(root, "b", CAT)
-        Pillow.fromarray(photograph(100 + number)).save(root / "JPEGImages/b.jpg")
-    report = check(whole, classes=["cat", "dog"])
-    assert {kind: report.counts.get(kind) for kind in expected} == expected
-    assert len(expected) >= 12
-
-
 @pytest.mark.parametrize(("near", "found"), [(0, 0), (4, 1)])
 def test_near_images_are_found_by_how_near_they_are(root, near, found):
     """A crop of one pixel all around: alike for everybody, but not in every bit."""
@@ -343,23 +305,6 @@ def test_a_picture_that_cannot_be_written_costs_nothing_of_the_report(root, tmp_
     said = capsys.readouterr()
     assert json.loads(said.out)["images"] == 6
     assert "cannot be written" in said.err
-
-
-@pytest.mark.parametrize(
-    ("made", "given", "said"),
-    [
-        (None, ["lost"], "no such folder or job file"),
-        ("empty", ["empty"], "no layout of a known format"),
-        ("empty", ["empty", "--from", "vocc"], "did you mean 'voc'?"),
-        ("empty", ["empty", "--from", "voc"], "no Annotations/ in it"),
-    ],
-)
-def test_mistakes_on_the_command_line(tmp_path, monkeypatch, capsys, made, given, said):
-    monkeypatch.chdir(tmp_path)
-    if made:
-        (tmp_path / made).mkdir()
-    assert cli.main(["data", "check", *given]) == 2
-    assert said in capsys.readouterr().err
 
 
 # --- real photographs --------------------------------------------------------------------------------

@@ -59,14 +59,6 @@ def test_too_many_pixels_are_refused_before_decoding(tmp_path, picture, monkeypa
     assert read_image(tmp_path / "a.png").shape == (60, 80, 3)
 
 
-@pytest.mark.parametrize("read", [read_image, image_size])
-def test_missing_files_and_folders(tmp_path, read):
-    with pytest.raises(UserError, match="No such file"):
-        read(tmp_path / "a.png")
-    with pytest.raises(UserError, match="cannot be read"):
-        read(tmp_path)
-
-
 # --- kinds of pictures: Pillow is the judge, the array where Pillow has no answer -----------------------
 
 
@@ -162,21 +154,12 @@ def test_floats_are_shares_of_white(tmp_path, picture, grey, depth):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda p: p.astype(np.float32), "floats from 0 to 255; they are read as shares of white, 0 to 1"),
-        (lambda p: p.astype(np.float32) / 255 - 0.5, "floats from -0.5 to 0.5"),
-        (lambda p: np.where(p > 250, np.nan, p / 255).astype(np.float32), "floats from nan to nan"),
-        (lambda p: p.astype(np.int32), "int32 in a channel; 8 or 16 bits without a sign, or floats, are read"),
-        (lambda p: p.astype(np.int16), "int16 in a channel"),
-    ],
+    "change",
+    [lambda p: p.astype(np.float32), lambda p: np.where(p > 250, np.nan, p / 255), lambda p: p.astype(np.int32)],
+    ids=["floats up to 255", "not a number", "32 bits"],
 )
-def test_what_has_no_rule_is_refused_with_what_it_is(tmp_path, picture, change, said):
-    cv2.imwrite(
-        str(tmp_path / "a.tif"), change(cv2.resize(picture, (80, 60))[..., 0] | 255 * np.eye(60, 80, dtype=np.uint8))
-    )
-    with pytest.raises(UserError, match=f"a.tif: {said}"):
-        read_image(tmp_path / "a.tif")
+def test_what_has_no_rule_hinders(tmp_path, picture, change):
+    cv2.imwrite(str(tmp_path / "a.tif"), change(picture[..., 0] | 255 * np.eye(60, 80, dtype=np.uint8)))
     (finding,) = inspect_image(tmp_path / "a.tif").findings
     assert (finding.kind, finding.hinders) == ("unreadable-image", True)
 

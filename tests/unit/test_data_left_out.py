@@ -13,7 +13,7 @@ from paretune.data.checks.report import checked_dataset
 from paretune.data.formats.coco import Coco
 from paretune.data.formats.yolo import YoloFolder
 from paretune.data.left_out import SplitTally, gaps_of, left_out_line, lines_of, lines_of_record, record_of, refuse_gaps
-from tests_support_data import SIZE, cases, coco, opened, shares, voc, voc_text
+from tests_support_data import cases, coco, opened, shares, voc, voc_text
 from tests_support_data import yolo as yolo_folder
 from tests_support_documented import printed, words
 
@@ -193,39 +193,20 @@ def test_pixels_in_place_of_shares_are_refused_by_every_verb(tmp_path, made, cap
     assert "are these pixels?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("form", ["coco", "voc"])
-def test_shares_in_place_of_pixels_are_refused(tmp_path, form):
-    if form == "coco":
-
-        def shared(content):
-            for row in content["annotations"]:
-                row["bbox"] = [value / SIZE[number % 2] for number, value in enumerate(row["bbox"])]
-
-        root = coco(tmp_path / "in", shared)
-    else:
-        root = voc(tmp_path / "in", "abc", {"train": "a\nb\n", "val": "c\n"})
-        for stem in "abc":
-            (root / f"Annotations/{stem}.xml").write_text(voc_text(("cat", 0.1, 0.2, 0.6, 0.9)))
+def test_shares_in_place_of_pixels_are_refused(tmp_path):
+    root = voc(tmp_path / "in", "abc", {"train": "a\nb\n", "val": "c\n"})
+    for stem in "abc":
+        (root / f"Annotations/{stem}.xml").write_text(voc_text(("cat", 0.1, 0.2, 0.6, 0.9)))
     with pytest.raises(UserError, match="are these shares"):
-        opened(form, root, policy="skip")
+        opened("voc", root, policy="skip")
 
 
-@pytest.mark.parametrize("form", ["coco", "yolo"])
-def test_second_corners_in_place_of_width_and_height_are_refused(tmp_path, form):
-    if form == "coco":
-
-        def cornered(content):
-            for row in content["annotations"]:
-                x, y, w, h = row["bbox"]
-                row["bbox"] = [x, y, x + w, y + h]
-
-        root = coco(tmp_path / "in", cornered)
-    else:
-        root = yolo_folder(tmp_path / "in")
-        for file in root.glob("labels/*/*.txt"):
-            file.write_text("0 0.125 0.125 0.375 0.625\n1 0.6 0.5 0.95 0.9\n")
-    with pytest.raises(UserError, match=r"are these second corners \(x1 y1 x2 y2\)\?"):
-        opened(form, root, policy="skip")
+def test_second_corners_in_place_of_width_and_height_are_refused(tmp_path):
+    root = yolo_folder(tmp_path / "in")
+    for file in root.glob("labels/*/*.txt"):
+        file.write_text("0 0.125 0.125 0.375 0.625\n1 0.6 0.5 0.95 0.9\n")
+    with pytest.raises(UserError, match="are these second corners"):
+        opened("yolo", root, policy="skip")
     assert main(["data", "check", str(root)]) == 1
 
 

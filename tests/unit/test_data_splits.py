@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,7 @@ import numpy as np
 import pytest
 
 from paretune.cli.main import main
-from paretune.core.errors import UserError
-from paretune.data import DATASETS
-from paretune.data.splits import check_lists, share_out
+from paretune.data.splits import share_out
 
 JOB = """\
 dataset: {shapes: {train: 8, val: 4, size: 64x48}}
@@ -72,58 +69,6 @@ def write(form: str, root: Path, **splits: list[str]) -> None:
                 (notes / f"{stem}.xml").write_text(VOC.format(stem=stem))
 
 
-def refused(form: str, **fields: Any) -> str:
-    dataset = DATASETS.load(form).model_validate({"root": "in", **fields})
-    with pytest.raises(UserError) as told:
-        dataset.open(Path("cache"))
-    return str(told.value)
-
-
-@pytest.mark.parametrize(
-    ("form", "named"),
-    [
-        ("coco", "annotations/instances_val.json"),
-        ("voc", "a list val.txt"),
-    ],
-)
-def test_an_empty_split_is_told_what_fills_it_in_its_own_format(form: str, named: str) -> None:
-    write(form, Path("in"), train=[f"i{number}" for number in range(20)], val=[])
-    said = refused(form)
-    assert "the split 'val' holds no images" in said
-    assert named in said
-    if form != "voc":
-        assert "val.txt" not in said
-    (Path("in") / ("annotations/instances_val.json" if form == "coco" else "ImageSets/Main/val.txt")).unlink()
-    # as told, the share of the images decides where nothing names a val
-    assert DATASETS.load(form).model_validate({"root": "in", "val_share": 0.5}).open(Path("cache")).splits["val"].ids
-
-
-@pytest.mark.parametrize("form", ["coco", "yolo", "voc_flat"])
-def test_a_split_whose_entries_were_all_skipped_is_told_so_too(form: str) -> None:
-    write(form, Path("in"), train=["a", "b"], val=["c"])
-    (found,) = Path("in").rglob("c.png")
-    found.write_bytes(b"no image")
-    said = refused(form, policy="skip")
-    assert "the split 'val' holds no images" in said
-    remedy = DATASETS.load(form).to_fill_a_split.format(split="val")
-    assert remedy in said
-    assert "val" in remedy
-
-
-@pytest.mark.parametrize("form", ["coco", "voc", "yolo"])
-def test_shares_that_leave_a_split_empty_are_told_as_shares(form: str) -> None:
-    write(form, Path("in"), train=["a", "b"])
-    if form == "yolo":
-        Path("in/data.yaml").write_text("names: [disc]\ntrain: images/train\n")
-    said = refused(form, val_share=1e-9)
-    assert "the split 'val' holds no images" in said
-    assert "raise val_share" in said
-    assert ".txt" not in said
-    said = refused(form, val_share=0.999999999)
-    assert "the split 'train' holds no images" in said
-    assert "lower val_share" in said
-
-
 def test_few_images_are_shared_out_so_that_train_has_every_class_and_val_an_image() -> None:
     names = [f"image{number}" for number in range(200)]
     plain = share_out(names, 0.3, 0.2)
@@ -140,29 +85,6 @@ def test_few_images_are_shared_out_so_that_train_has_every_class_and_val_an_imag
     assert len(set(moved["train"]) - set(plain["train"])) == 1
     assert set(moved["train"]) & set(plain["val"])
     assert share_out(["a"], 0.2, 0.0) in ({"train": ["a"], "val": []}, {"train": [], "val": ["a"]})
-
-
-def test_a_folder_without_any_image_is_told_what_fills_it() -> None:
-    write("yolo", Path("in"), train=["a", "b"])
-    shutil.rmtree("in/images")
-    Path("in/data.yaml").write_text("names: [disc]\n")  # no word of where the images are
-    assert "put some into images/train/" in refused("yolo")
-
-
-def test_sharing_out_anew_is_told_of_its_own_options(capsys: Any) -> None:
-    write("coco", Path("in"), train=["a"], val=["b"])
-    assert main(["data", "split", "in", "out", "--val", "0.000001", "--test", "0"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("--val 1e-06 --test 0: the split 'val' holds no images; ")
-    assert "larger share" in line
-    assert ".txt" not in line
-    assert not Path("out").exists()
-
-
-def test_every_split_that_is_there_may_be_named_in_the_remedy() -> None:
-    with pytest.raises(UserError, match=r"x: the split 'a' holds no images; 3 in a$"):
-        check_lists({"b": ["1", "2", "3"], "a": []}, "x", "{all} in {split}")
-    check_lists({"b": ["1"], "a": ["2"]}, "x", "never told")
 
 
 @pytest.mark.parametrize("verb", [["convert", "in", "out", "--to", "coco"], ["split", "in", "out", "--val", "0.5"]])

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 import torchvision
-from pydantic import ValidationError
 
 from paretune.core.errors import UserError
 from paretune.core.types import LeftOut
@@ -68,20 +67,6 @@ def test_boxes_cover_both_of_their_corner_pixels(root):
     assert train.boxes.dtype == np.float32
     assert train.labels.tolist() == [0, 1]
     assert train.ignore.tolist() == [False, True]
-
-
-def test_an_image_without_objects_is_kept(root):
-    val = opened(root).splits["val"]
-    assert list(val.ids) == ["b", "c"]
-    assert val.annotations(1).boxes.shape == (0, 4)
-    assert val.annotations(1).labels.dtype == np.int64
-
-
-def test_images_are_rgb_and_sizes_known_without_decoding(root):
-    train = opened(root).splits["train"]
-    assert train.size(0) == (64, 48)
-    assert train.image(0).shape == (48, 64, 3)
-    assert train.image(0)[0, 0].tolist() == [200, 100, 10]
 
 
 def test_facts_count_what_can_be_found(root):
@@ -163,19 +148,6 @@ def test_a_list_of_test_can_be_left_alone(root):
     assert list(opened(root, test=None).splits) == ["train", "val"]
 
 
-def test_lists_may_have_flags_and_names_with_spaces(root):
-    annotate(root, "two words")
-    listed(root)
-    (root / "ImageSets/Main/train.txt").write_text("a 1\n\ntwo words\n")
-    assert list(opened(root).splits["train"].ids) == ["a", "two words"]
-
-
-def test_other_lists_can_be_named(root):
-    listed(root, mine="c a", holdout="b")
-    data = opened(root, train="mine", val="holdout")
-    assert {name: list(split.ids) for name, split in data.splits.items()} == {"train": ["c", "a"], "val": ["b"]}
-
-
 def test_a_variable_and_a_tilde_in_the_root_are_filled_in(root, monkeypatch):
     monkeypatch.setenv("PHOTOS", str(root.parent))
     monkeypatch.setenv("HOME", str(root.parent))
@@ -186,22 +158,12 @@ def test_a_variable_and_a_tilde_in_the_root_are_filled_in(root, monkeypatch):
     assert "not set" in line
 
 
-def test_a_home_that_is_nobodys_is_a_missing_folder():
-    (line,) = Voc(root="~nobody-of-this-name/voc").problems()
-    assert "no such folder: ~nobody-of-this-name/voc" in line
-
-
 def test_a_relative_folder_is_told_with_where_it_was_looked_for(root, monkeypatch):
     monkeypatch.chdir(root.parent)
     assert Voc(root="voc").problems() == []
     monkeypatch.chdir(root)
     (line,) = Voc(root="voc").problems()
     assert line.startswith(f"no such folder: voc in {root} (expected ")
-
-
-def test_a_list_may_begin_with_a_byte_order_mark(root):
-    (root / "ImageSets/Main/train.txt").write_text("\ufeffa\n", encoding="utf-8")
-    assert list(opened(root).splits["train"].ids) == ["a"]
 
 
 def test_the_fingerprint_changes_with_what_matters_and_only_then(root):
@@ -230,23 +192,7 @@ def test_what_stands_beside_the_data_does_no_harm(root):
     assert (entry.what, entry.count, entry.why) == ("images", 1, "no annotation belongs to them")
 
 
-def test_a_size_that_differs_from_the_annotations_is_told(root):
-    cv2.imwrite(str(root / "JPEGImages/a.png"), np.zeros((96, 128, 3), np.uint8))
-    assert opened(root).notes == ("1 images do not have the size that their annotations give",)
-
-
 # --- mistakes ---------------------------------------------------------------------------------------
-
-
-def test_missing_and_empty_folders(tmp_path):
-    root = tmp_path / "voc"
-    assert "no such folder" in mistake(root)
-    root.mkdir()
-    assert len(Voc(root=str(root)).problems()) == 2
-    (root / "Annotations").mkdir()
-    assert "no JPEGImages/ in it" in mistake(root)
-    (root / "JPEGImages").mkdir()
-    assert [line.count("files in it") for line in Voc(root=str(root)).problems()] == [1, 1]
 
 
 def test_a_missing_image_is_found_without_opening(root):
@@ -262,91 +208,6 @@ def test_many_missing_images_are_summed_up(root):
     lines = Voc(root=str(root)).problems()
     assert len(lines) == 21
     assert "10 more" in lines[-1]
-
-
-def boxed(*box) -> bytes:
-    return f"<annotation>{OBJECT.format(name='cat', difficult=0, box=box)}</annotation>".encode()
-
-
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (b"<annotation><object>", "no element found"),
-        (b"\xff\xfe\x00garbage", "not a readable VOC annotation"),
-        (b"<html></html>", "<html>"),
-        (b"", "no element found"),
-        (b'<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>', "document type"),
-        ('<?xml version="1.0" encoding="utf-16"?><!DOCTYPE a []><annotation/>'.encode("utf-16"), "document type"),
-        (b"<annotation><object><bndbox/></object></annotation>", "no <name>"),
-        (b"<annotation><object><name>cat</name></object></annotation>", "<bndbox/xmin>"),
-        (boxed(1, "x", 3, 4), "'x'"),
-        (boxed(1, "nan", 3, 4), "'nan'"),
-        (b" " * 10_000_001, "larger than 10 MB"),
-    ],
-)  # fmt: skip
-def test_unreadable_annotations(root, content, why):
-    (root / "Annotations/b.xml").write_bytes(content)
-    text = mistake(root)
-    assert text.startswith(f"{root}/Annotations/b.xml: ")
-    assert why in text
-
-
-def test_a_listed_image_without_annotation(root):
-    listed(root, val="b zebra")
-    text = mistake(root)
-    assert text.startswith(f"{root}/ImageSets/Main/val.txt: line 2: 'zebra' has no annotation")
-
-
-def test_an_image_listed_twice(root):
-    listed(root, val="b c b")
-    assert "val.txt: line 3: 'b' is in this list already, on line 1" in mistake(root)
-
-
-def test_an_image_in_two_splits(root):
-    listed(root, val="b a")
-    assert "1 images are in train and in val (the first: 'a')" in mistake(root)
-
-
-def test_an_empty_split(root):
-    listed(root, val="")
-    assert "the split 'val' holds no images" in mistake(root)
-
-
-@pytest.mark.parametrize("fields", [{"val": "vla"}, {"test": "extra"}])
-def test_a_list_that_is_not_there(root, fields):
-    text = mistake(root, **fields)
-    assert f"{next(iter(fields.values()))}.txt: no such list; lists there: train, val" in text
-
-
-def test_a_list_to_train_on_is_not_made_up_for(root):
-    (root / "ImageSets/Main/train.txt").unlink()
-    assert "train.txt: no such list; lists there: val" in mistake(root)
-
-
-def test_an_unknown_class(root):
-    text = mistake(root, classes=["cat", "dogs"])
-    assert text.startswith(
-        f"{root}/Annotations/a.xml: object 2: class 'dog' is not among cat, dogs (did you mean 'dogs'?)"
-    )
-
-
-def test_no_objects_at_all(root):
-    for stem in "abc":
-        annotate(root, stem, [])
-    assert "no objects in any annotation" in mistake(root)
-
-
-def test_a_file_that_is_no_image(root):
-    (root / "JPEGImages/b.png").write_bytes(b"not an image")
-    assert mistake(root).startswith(f"{root}/JPEGImages/b.png: not an image")
-
-
-@pytest.mark.parametrize(
-    "fields", [{"classes": ["a", "a"]}, {"classes": []}, {"val_share": 0.6, "test_share": 0.5}, {"val_share": 0.0}]
-)
-def test_fields_out_of_range(fields):
-    with pytest.raises(ValidationError):
-        Voc(root="x", **fields)
 
 
 # --- real photographs -------------------------------------------------------------------------------

@@ -13,9 +13,11 @@ from paretune.compression.finetune import Finetune
 from paretune.compression.prune.step import Prune
 from paretune.compression.quantize.step import Quantize
 from paretune.compression.sparsify import Sparsify
-from paretune.core.console import WIDTH, print_table
+from paretune.core.console import WIDTH
 from paretune.reports import terminal as display
+from paretune.reports.tables import Table, print_table
 from paretune.runtimes import RUNTIMES
+from paretune.search.progress import SweepProgress
 from paretune.storage.trial_record import Record
 from paretune.training.settings import Distill
 from tests_support_records import (
@@ -89,13 +91,14 @@ def test_every_setting_of_a_runtime_is_told(name):
 
 def test_the_line_of_a_trial():
     records = fake_records()
-    line = display.trial_line(8, records, judge(), 20)
+    progress = SweepProgress(judge(), records)
+    line = display.trial_line(8, progress, 20)
     assert line == (
         "trial 8 (14/20 done, 1 failed): 128 prune 0.55 l1 → finetune 8 → int8 → onnxruntime: "
         "map 0.449, map50 0.727, 1.25 ms (7.3x eager); on the front of 7"
     )
-    assert display.trial_line(9, records, judge(), 20).endswith("(8.3x eager); breaks a constraint")
-    assert display.trial_line(7, records, judge(), 20).endswith("3.90 ms (2.3x eager)")
+    assert display.trial_line(9, progress, 20).endswith("(8.3x eager); breaks a constraint")
+    assert display.trial_line(7, progress, 20).endswith("3.90 ms (2.3x eager)")
 
 
 @pytest.mark.parametrize(
@@ -103,12 +106,14 @@ def test_the_line_of_a_trial():
 )
 def test_the_line_of_a_failed_trial(failure, said):
     record = changed(fake_records()[10], failure=failure)
-    assert display.trial_line(record.number, [record], judge(allowed=lambda _: True), 5).endswith(f"FAILED: {said}")
+    progress = SweepProgress(judge(allowed=lambda _: True), [record])
+    assert display.trial_line(record.number, progress, 5).endswith(f"FAILED: {said}")
 
 
 def test_a_line_without_figures():
     bare = Record(5, "complete", recipe(160), {}, {}, {}, (), None, None, "sampled", 0.0)
-    assert display.trial_line(bare.number, [bare], judge(allowed=lambda _: True), 5).endswith("map -, map50 -, - ms")
+    progress = SweepProgress(judge(allowed=lambda _: True), [bare])
+    assert display.trial_line(bare.number, progress, 5).endswith("map -, map50 -, - ms")
 
 
 def times(*spans, origin="sampled"):
@@ -131,11 +136,12 @@ def times(*spans, origin="sampled"):
     ],
 )
 def test_the_time_that_is_left(spans, budget, said):
-    assert display.time_left(times(*spans), budget) == said
+    assert display.time_left(SweepProgress(judge(), times(*spans)), budget) == said
 
 
 def test_baselines_do_not_tell_how_long_trials_take():
-    assert display.time_left(times((0, 3000), (3000, 6000), origin="baseline"), 8) == ""
+    progress = SweepProgress(judge(), times((0, 3000), (3000, 6000), origin="baseline"))
+    assert display.time_left(progress, 8) == ""
 
 
 def row_of(text, trial):
@@ -208,7 +214,7 @@ def test_unknown_values_and_markup_are_shown_as_they_are():
 
 def test_words_of_a_printed_table_are_no_markup(capsys):
     rows = [("sweep[lr=0.1]/b", "1.00"), ("runs/a[/b]/artefact", "[red]2[/red]"), ("a:car:b", "3")]
-    print_table("of [a]", ("artefact", "ms[/i]"), rows, ["noted [b]"])
+    print_table(Table("of [a]", ("artefact", "ms[/i]"), tuple(rows), ("noted [b]",)))
     text = capsys.readouterr().out
     for word in ("of [a]", "artefact", "ms[/i]", *itertools.chain(*rows), "noted [b]"):
         assert word in text

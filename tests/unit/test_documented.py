@@ -86,26 +86,6 @@ def test_what_the_readme_checks_is_right(capsys: pytest.CaptureFixture[str], mon
         assert ("--set dataset." in told) == unnamed
 
 
-@pytest.mark.parametrize("verb", ["sweep", "train"])
-def test_a_job_whose_data_is_not_named_runs_nothing(
-    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main([verb, str(ROOT / "jobs/voc.yaml")]) == 2
-    assert "--set dataset.voc.root=" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_is_not_there_stays_a_mistake(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(ROOT)
-    words = ["check", "jobs/voc.yaml", "--set", f"dataset.voc.root={tmp_path / 'nowhere'}"]
-    assert main(words) == 2
-    assert str(tmp_path / "nowhere") in capsys.readouterr().err
-    assert main(["check", "jobs/voc.yaml", "jobs/ssd.yaml", "--set", "dataset.voc.root=/x"]) == 2
-
-
 @pytest.mark.parametrize(
     "block",
     [pytest.param(block, id=block.place) for file in READMES for block in blocks(file) if block.language == "yaml"],

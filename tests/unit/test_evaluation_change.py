@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paretune.core.types import Detections
 from paretune.evaluation.baseline_difference import (
     CHANGES,
     change_from,
@@ -13,36 +12,15 @@ from paretune.evaluation.baseline_difference import (
     keep_detections,
     kept_detections,
 )
+from tests_support_accuracy import Numbered, thinned
 from tests_support_coco import coco_oracle
 from tests_support_evaluation import none_found, random_case, truth_of
 
 
-def thinned(detections):
-    """Every third of what was found."""
-    return [Detections(one.boxes[::3], one.scores[::3], one.labels[::3]) for one in detections]
-
-
-class Memory:
-    """A split whose pictures are their own numbers."""
-
-    def __init__(self, annotations, classes):
-        self.classes, self.ids = classes, range(len(annotations))
-        self._annotations = annotations
-
-    def __len__(self):
-        return len(self.ids)
-
-    def image(self, index):
-        return np.full((1, 1, 3), index, np.uint8)
-
-    def annotations(self, index):
-        return self._annotations[index]
-
-
 def test_a_change_is_pycocotools_own_difference_and_lies_in_its_interval(tmp_path):
     detections, annotations = random_case(5, images=50, classes=3, score_steps=2**20)
-    fewer = thinned(detections)
-    split, file = Memory(annotations, ("a", "b", "c")), tmp_path / "trials" / "0000" / "detections.npz"
+    fewer = thinned(detections, 3)
+    split, file = Numbered(annotations), tmp_path / "trials" / "0000" / "detections.npz"
     before, nothing = evaluate_beside(detections, split, file, first=True)
     after, change = evaluate_beside(fewer, split, file)
     oracle = [coco_oracle(found, annotations, 3) for found in (detections, fewer)]

@@ -7,27 +7,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from paretune.core.types import Annotations, Detections
+from paretune.core.types import Detections
 from paretune.evaluation import accuracy_of, evaluate
 from paretune.evaluation.coco_metrics import average_precisions
-from tests_support_coco import evaluated
+from tests_support_accuracy import Numbered
 from tests_support_evaluation import none_found, perfect, random_case, truth_of
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_the_twelve_numbers_are_those_that_pycocotools_prints(seed, capsys):
-    detections, annotations = random_case(seed, images=12, classes=3)
-    found = average_precisions(detections, annotations, 3)
-    oracle = evaluated(detections, annotations, 3)
-    oracle.summarize()
-    capsys.readouterr()
-    assert [known(value) for value in found.numbers().values()] == pytest.approx(list(oracle.stats), abs=1e-12)
-    assert 0 < found.map < found.map50 < 1
-
-
-def known(value):
-    """As pycocotools writes it: -1 is unknown."""
-    return -1 if value is None else value
 
 
 def test_perfect_detections_give_one():
@@ -100,38 +84,10 @@ def test_order_of_images_does_not_matter(seed, order):
     assert other.metrics() == pytest.approx(one.metrics(), abs=1e-12)
 
 
-def test_nothing_is_printed(capsys):
-    detections, annotations = random_case(1, images=3, classes=2)
-    accuracy_of(detections, annotations, "ab")
-    assert capsys.readouterr() == ("", "")
-
-
 def test_lists_of_other_lengths_are_refused():
     detections, annotations = random_case(1, images=3, classes=2)
     with pytest.raises(ValueError, match="2 images with detections, 3 with annotations"):
         average_precisions(detections[:2], annotations, 2)
-
-
-class Written:
-    """A split whose images hold their own number."""
-
-    classes = ("a", "b")
-
-    def __init__(self, annotations):
-        self.truth = annotations
-        self.ids = [str(i) for i in range(len(annotations))]
-
-    def __len__(self):
-        return len(self.truth)
-
-    def image(self, index):
-        return np.full((1, 1, 3), index, np.uint8)
-
-    def size(self, index):
-        return 1, 1
-
-    def annotations(self, index) -> Annotations:
-        return self.truth[index]
 
 
 @pytest.mark.parametrize(("limit", "count"), [(None, 6), (4, 4), (99, 6)])
@@ -143,7 +99,9 @@ def test_evaluate_goes_through_the_images_in_order(limit, count):
         seen.append(int(image[0, 0, 0]))
         return detections[seen[-1]]
 
-    found = evaluate(predictor, Written(annotations), progress=lambda done, of: told.append((done, of)), images=limit)
+    found = evaluate(
+        predictor, Numbered(annotations, ("a", "b")), progress=lambda done, of: told.append((done, of)), images=limit
+    )
     assert seen == list(range(count))
     assert told == [(i + 1, count) for i in range(count)]
     assert found == accuracy_of(detections[:count], annotations[:count], ("a", "b"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from paretune.cli.main import main
 from paretune.evaluation.coco_results_files import read_results
+from tests_support_data import cases
 
 Truth = dict[str, Any]
 Rows = list[dict[str, Any]]
@@ -134,8 +134,8 @@ def test_what_seems_to_be_wrong_is_told_beside_pycocotools_figure(kind: str, tmp
         assert map_of(truth, rows) > 0.5
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("moved", [1.0, 8.0, 25.0])
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("moved", [1.0, 25.0])
 def test_results_that_are_only_good_or_bad_are_not_explained(
     seed: int, moved: float, tmp_path: Path, capsys: Any
 ) -> None:
@@ -235,28 +235,6 @@ def test_ids_are_what_they_mean(kind: str, tmp_path: Path, capsys: Any) -> None:
     assert bool(found["notes"]) == bool(line)
 
 
-@pytest.mark.parametrize(
-    ("change", "line"),
-    [
-        ({"image_id": "photo_099"}, "image_id 'photo_099' is not in the ground truth"),
-        ({"image_id": True}, "image_id True is not in the ground truth"),
-        ({"image_id": 1.5}, "image_id 1.5 is not in the ground truth"),
-        ({"category_id": None}, "category_id None is not"),
-    ],
-)
-def test_an_id_that_means_nothing_is_refused(change: dict[str, Any], line: str, tmp_path: Path, capsys: Any) -> None:
-    truth, rows = scene(images=2)
-    rows[5] |= change
-    (tmp_path / "gt.json").write_text(json.dumps(truth))
-    (tmp_path / "found.json").write_text(json.dumps(rows))
-    files = ["--annotations", str(tmp_path / "gt.json"), "--detections", str(tmp_path / "found.json")]
-    assert main(["evaluate", *files]) == 2
-    error = capsys.readouterr().err
-    assert f"{tmp_path / 'found.json'}: [5]: " in error
-    assert line in error
-    assert error.count("\n") == 1
-
-
 def test_a_name_that_two_images_have_is_no_id(tmp_path: Path, capsys: Any) -> None:
     truth, rows = scene(images=2)
     for image, folder in zip(truth["images"], "ab", strict=True):
@@ -319,20 +297,6 @@ def test_detections_beyond_the_limit_are_counted(tmp_path: Path, capsys: Any) ->
     assert note == "50 detections in 1 of 3 images are beyond the best 100 of a class, and do not count"
 
 
-def test_a_limit_that_is_none_is_refused(capsys: Any) -> None:
-    assert main(["evaluate", "--annotations", "a", "--detections", "b", "--max-detections", "0"]) == 2
-    assert "--max-detections 0: expected at least 1" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="session")
-def cases() -> Path:
-    """The folder of small inputs as tools and people make them."""
-    folder = os.environ.get("PARETUNE_CASES")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("PARETUNE_CASES names no folder of small inputs")
-    return Path(folder)
-
-
 CASES = {
     "results-category-shift": ("are ids shifted by -1? what is called", 0.0),
     "results-150-objects": ("COCO's limit of 100 detections of a class in an image binds: 2 of 2 images", 0.663),
@@ -342,11 +306,11 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_results_as_people_make_them(name: str, cases: Path, capsys: Any) -> None:
-    line, figure = CASES[name]
-    files = ["--annotations", f"{cases / name / 'gt.json'}", "--detections", f"{cases / name / 'det.json'}"]
+def test_results_as_people_make_them(name: str, capsys: Any) -> None:
+    (line, figure), folder = CASES[name], cases(name)
+    files = ["--annotations", f"{folder / 'gt.json'}", "--detections", f"{folder / 'det.json'}"]
     assert main(["evaluate", *files, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["metrics"]["map"] == pytest.approx(figure, abs=5e-4)
     assert any(line in note for note in found["notes"]) if line else found["notes"] == []
-    assert read_results(cases / name / "gt.json", cases / name / "det.json").images[0] == "scene_0.jpg"
+    assert read_results(folder / "gt.json", folder / "det.json").images[0] == "scene_0.jpg"

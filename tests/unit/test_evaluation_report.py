@@ -11,16 +11,13 @@ import numpy as np
 import pytest
 
 from paretune.cli.main import main
-from paretune.config.recipe import Recipe
 from paretune.core.errors import UserError
-from paretune.core.model import Model
 from paretune.core.target import Target
-from paretune.core.types import Data, Detections, InputSize
+from paretune.core.types import Data, Detections
 from paretune.data.conversion import write_dataset
 from paretune.data.formats.coco import Coco
 from paretune.data.synthetic.scene import CLASSES
 from paretune.data.synthetic.shapes import Shapes
-from paretune.detectors.yolox.detector import Yolo
 from paretune.evaluation import accuracy_of, evaluate
 from paretune.evaluation.accuracy import METRICS
 from paretune.evaluation.baseline_difference import CHANGES
@@ -28,10 +25,10 @@ from paretune.evaluation.coco_results_files import read_results
 from paretune.evaluation.confusion_matrix import confusion
 from paretune.evaluation.report import report_of
 from paretune.reports.evaluation_text import report_text
-from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import load_predictor
 from tests_support_coco import by_pycocotools
 from tests_support_evaluation import none_found, perfect, random_case, truth_of
+from tests_support_yolo import yolo_artefact
 
 NAMES = ("ant", "bee", "cat")
 
@@ -76,7 +73,7 @@ def told(capsys, *words):
     return json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_files_of_another_program_give_pycocotools_numbers(tmp_path, capsys, seed):
     content, found = written(tmp_path, seed)
     oracle = numbers_of(content, found)
@@ -87,23 +84,6 @@ def test_files_of_another_program_give_pycocotools_numbers(tmp_path, capsys, see
     precision = oracle.eval["precision"][:, :, :, 0, 2]
     for index, name in enumerate(NAMES):
         assert out["per_class"][name]["map"] == pytest.approx(precision[:, :, index].mean(), abs=1e-9)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_first_images_of_files_give_pycocotools_numbers_of_these(tmp_path, capsys, seed):
-    content, found = written(tmp_path, seed)
-    first = {entry["id"] for entry in content["images"][:7]}
-    part = {
-        **content,
-        "images": content["images"][:7],
-        "annotations": [row for row in content["annotations"] if row["image_id"] in first],
-    }
-    oracle = numbers_of(part, [row for row in found if row["image_id"] in first])
-    capsys.readouterr()
-    files = ("--annotations", tmp_path / "gt.json", "--detections", tmp_path / "found.json")
-    metrics = told(capsys, *files, "--limit", 7)["metrics"]
-    twelve = [-1 if metrics[name] is None else metrics[name] for name in METRICS[:12]]
-    assert twelve == pytest.approx(list(oracle.stats), abs=1e-9)
 
 
 def test_results_against_others_of_the_same_images_differ_as_pycocotools_numbers_do(tmp_path, capsys):
@@ -188,7 +168,7 @@ def test_a_given_confidence_is_used_and_the_best_is_told_beside_it(tmp_path, cap
     assert tied["per_class"]["ant"]["best"] == free["per_class"]["ant"]["best"]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 def test_classes_alone_are_evaluations_of_that_class_alone(seed):
     detections, annotations = random_case(seed, images=8, classes=3)
     report = report_of(detections, annotations, NAMES, confidence=0.4)
@@ -219,7 +199,7 @@ def test_confusions_by_hand():
     assert (seen.wrong.tolist(), seen.missed.tolist()) == ([2], [2])
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_confusions_account_for_every_object_and_detection(seed):
     detections, annotations = random_case(seed, images=8, classes=3, crowds=False)
     seen = confusion(detections, annotations, 3, 0.3)
@@ -228,12 +208,6 @@ def test_confusions_account_for_every_object_and_detection(seed):
     assert seen.matrix[:3].sum(axis=1).tolist() == objects.tolist()
     assert seen.matrix[:, :3].sum(axis=0).tolist() == kept.tolist()
     assert seen.matrix[3, 3] == 0
-
-
-def test_no_mistakes_no_confusions(tmp_path):
-    _, annotations = random_case(1, images=3, classes=3, crowds=False)
-    seen = confusion([perfect(a) for a in annotations], annotations, 3, 0.5)
-    assert (seen.wrong.sum(), seen.missed.sum()) == (0, 0)
 
 
 def test_nothing_found_and_nothing_there_are_told(capsys, tmp_path):
@@ -265,47 +239,11 @@ def test_the_table_says_the_same_as_the_numbers(tmp_path, capsys):
     }
 
 
-BROKEN = {
-    "no list": lambda c, f: c.pop("images"),
-    "no images": lambda c, f: c["images"].clear(),
-    "no categories": lambda c, f: c["categories"].clear(),
-    "an id twice": lambda c, f: c["images"].append(c["images"][0]),
-    "an id that is a text": lambda c, f: c["images"][0].update(id="x"),
-    "an unknown image": lambda c, f: f[3].update(image_id=999),
-    "unknown categories": lambda c, f: [row.update(category_id=2) for row in f],
-    "a missing category": lambda c, f: f[3].pop("category_id"),
-    "three numbers": lambda c, f: f[3].update(bbox=[1, 2, 3]),
-    "NaN": lambda c, f: f[3].update(bbox=[1, 2, float("nan"), 4]),
-    "negative width": lambda c, f: f[3].update(bbox=[1, 2, -3, 4]),
-    "no score": lambda c, f: f[3].pop("score"),
-    "a score that is a text": lambda c, f: f[3].update(score="0.9"),
-    "a row that is a number": lambda c, f: f.insert(0, 7),
-    "an annotation of no image": lambda c, f: c["annotations"][0].update(image_id=0),
-    "an annotation without a box": lambda c, f: c["annotations"][0].pop("bbox"),
-}
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_broken_files_are_refused_in_one_line(tmp_path, capsys, kind):
-    content, found = written(tmp_path)
-    BROKEN[kind](content, found)
-    (tmp_path / "gt.json").write_text(json.dumps(content))
-    (tmp_path / "found.json").write_text(json.dumps(found))
-    assert (
-        main(["evaluate", "--annotations", str(tmp_path / "gt.json"), "--detections", str(tmp_path / "found.json")])
-        == 2
-    )
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert ".json: " in err
-
-
 def test_random_damage_never_ends_in_a_traceback(tmp_path):
     written(tmp_path, images=3)
     whole = (tmp_path / "gt.json").read_bytes()
     random = chance.Random(0)
-    for _ in range(150):
+    for _ in range(60):
         damaged = bytearray(whole)
         for _ in range(random.randint(1, 4)):
             damaged[random.randrange(len(damaged))] = random.randrange(256)
@@ -316,48 +254,17 @@ def test_random_damage_never_ends_in_a_traceback(tmp_path):
             assert str(error).count("\n") == 0  # noqa: PT017 - many are still whole
 
 
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        ([], "name an ARTEFACT"),
-        (["--annotations", "a.json"], "go together"),
-        (["a", "--annotations", "a.json", "--detections", "b.json"], "name an ARTEFACT, or"),
-        (["--annotations", "a.json", "--detections", "b.json", "--data", "x"], "--data"),
-        (["--annotations", "a.json", "--detections", "b.json"], "cannot be read"),
-        (["nowhere"], "not an artefact"),
-        (["--annotations", "a.json", "--detections", "b.json", "--against", "c.json"], "cannot be read"),
-        (["a", "--confidence", "1.3"], "expected 0 to 1"),
-        (["a", "--limit", "0"], "at least 1"),
-        (["a", "--threads", "0"], "1 to 1024"),
-    ],
-)
-def test_mistakes_on_the_command_line(capsys, words, says):
-    assert main(["evaluate", *words]) == 2
-    assert says in capsys.readouterr().err
-
-
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory):
     """An untrained YOLO in the folder of a training, with the job it was trained by."""
     folder = tmp_path_factory.mktemp("runs") / "trainings" / "one"
     folder.mkdir(parents=True)
     (folder / "job.yaml").write_text(
-        "dataset: {shapes: {train: 4, val: 6, test: 4, size: 64x64}}\ndetector: {yolo: {width: 0.125}}\n"
+        "dataset: {shapes: {train: 4, val: 6, test: 4, size: 64x64}}\ndetector: {yolo: {width: 0.0625}}\n"
         "input_size: 64\nspace: space.yaml\n"
     )
     (folder / "space.yaml").write_text("input_size: 64\nsteps: []\nruntime: eager\n")
-    detector = Yolo(variant="nano", depthwise=False, width=0.125)
-    recipe = Recipe.model_validate({"input_size": "64", "runtime": "eager"})
-    model = Model(detector.build(len(CLASSES)).eval(), None, InputSize(64, 64), params=1, flops=1)
-    write_artefact(
-        folder / "artefact",
-        model,
-        detector=detector,
-        runtime=recipe.runtime,
-        recipe_tree=recipe.tree(),
-        classes=CLASSES,
-    )
-    return folder / "artefact"
+    return yolo_artefact(folder / "artefact", CLASSES, sure=False)
 
 
 @pytest.mark.slow

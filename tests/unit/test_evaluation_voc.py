@@ -55,7 +55,7 @@ def plainly(detections, annotations, label, rule):
 
 
 @pytest.mark.parametrize("rule", ["07", "10"])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(3))
 def test_agrees_with_the_rules_written_out(seed, rule):
     detections, annotations = random_case(seed, images=9, classes=3, score_steps=2**24)
     found = voc_aps(detections, annotations, 3)[rule]

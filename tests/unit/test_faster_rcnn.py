@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,21 +12,12 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign
 
-from paretune.compression.export import Export
-from paretune.compression.prune.step import Prune
-from paretune.compression.quantize.step import Quantize
-from paretune.core.target import Target
 from paretune.core.types import Annotations, InputSize, Thresholds
 from paretune.detectors.base import Losses
 from paretune.detectors.faster_rcnn import network as frcnn_network
 from paretune.detectors.faster_rcnn import roi_align as frcnn_pool
 from paretune.detectors.faster_rcnn.decode import anchors, pooled
 from paretune.detectors.faster_rcnn.detector import FasterRcnn
-from paretune.networks.network_files import load_network, save_network
-from paretune.runtimes.artefact_writer import write_artefact
-from paretune.runtimes.onnxruntime import OnnxRuntime
-from paretune.runtimes.predictor import load_predictor
-from tests_support_compression import CLASSES, context, model, with_channels_at_zero, with_different_biases
 
 SIZE = InputSize(160, 128)
 SHAPE = (SIZE.height, SIZE.width)
@@ -293,70 +283,3 @@ def test_norms_of_trained_weights_keep_their_statistics():
     frozen = FasterRcnn(weights="COCO_V1").build(2).train()
     assert not any(m.training for m in frozen.backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))
     assert all(m.training for m in SMALL.build(2).train().backbone.modules())
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_a_pruned_network_is_the_dense_one_with_channels_at_zero(tmp_path: Path):
-    """Which channels are gone is told by biases that are all different."""
-    dense = model(SMALL, SIZE)
-    with_different_biases(dense.network)
-    pruned = Prune(ratio=0.4, round_to=4).apply(dense, context(tmp_path, SMALL))
-    reference, removed = with_channels_at_zero(dense.network, pruned.network)
-    assert removed > 0
-    assert pruned.params < 0.8 * dense.params
-    images = pictures(1)
-    with torch.no_grad():
-        features = [net.eval().backbone(images) for net in (reference, pruned.network)]
-        wanted, got = (net.core(images) for net in (reference, pruned.network))
-    count = len(features[0]) - 1  # the maps themselves have lost channels; what is made of them has not
-    for one, other in zip(wanted[count:], got[count:], strict=True):
-        assert (one - other).abs().max() <= 1e-5 * one.abs().max()
-    regions = [torch.tensor([[4.0, 4, 90, 100], [20, 10, 60, 70]])]
-    boxes = []
-    for net, maps in zip((reference, pruned.network), features, strict=True):
-        with torch.no_grad():
-            boxes.append(net.box(net.roi_heads.box_roi_pool(maps, regions, [SHAPE])))
-    for one, other in zip(*boxes, strict=True):
-        assert (one - other).abs().max() <= 1e-5 * one.abs().max()
-    save_network(pruned.network, tmp_path / "saved")
-    loaded = load_network(SMALL, len(CLASSES), tmp_path / "saved")
-    assert all(torch.equal(t, loaded.state_dict()[name]) for name, t in pruned.network.state_dict().items())
-    sum(SMALL.training_loss(loaded.train(), pictures(), truth_of_two()).values()).backward()
-
-
-def truth_of_two():
-    """Annotations whose labels are those of the two classes of the compression tests."""
-    return [Annotations(t.boxes, t.labels % len(CLASSES), t.ignore) for t in truth()]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("quantized", [False, True])
-def test_is_deployed_as_two_files(quantized, tmp_path: Path):
-    """Exported, perhaps quantized, written, loaded: the same detections as eager, or nearly."""
-    around = context(tmp_path, SMALL)
-    start = model(SMALL, SIZE)
-    made = Export().apply(start, around)
-    assert set(made.more) == {"box"}
-    if quantized:
-        smaller = Quantize(images=4).apply(made, around)
-        assert smaller.file.stat().st_size < made.file.stat().st_size
-        assert smaller.more["box"].stat().st_size < made.more["box"].stat().st_size
-        made = smaller
-    artefact = write_artefact(
-        tmp_path / "artefact", made, detector=SMALL, runtime=OnnxRuntime(), recipe_tree={}, classes=CLASSES
-    )
-    assert {"model.onnx", "model.box.onnx"} <= {file.name for file in artefact.folder.iterdir()}
-    predictor = load_predictor(artefact.folder, Target())
-    assert predictor.facts["precision"] == ("int8" if quantized else "fp32")
-    image = around.data.splits["train"].image(0)
-    batch, _ = predictor.preprocess(image)
-    raw = predictor.core(batch)
-    with torch.no_grad():
-        wanted = [tensor.numpy() for tensor in start.network.eval()(torch.from_numpy(batch))]
-    assert [maps.shape for maps in raw] == [maps.shape for maps in wanted]
-    if not quantized:
-        for one, other in zip(raw[1:], wanted[1:], strict=True):
-            np.testing.assert_allclose(one, other, atol=1e-3)
-    assert len(predictor(image).scores) <= 100

@@ -24,17 +24,6 @@ def as_metrics(points):
 
 
 @settings(deadline=None)  # the first example imports, and machines are shared
-@given(points_of)
-def test_the_front_is_what_brute_force_finds(points):
-    found = pareto_front(as_metrics(points), AIMS)
-
-    def dominated(p):
-        return any(q[0] >= p[0] and q[1] <= p[1] and q != p for q in points)
-
-    assert [points[i] for i in found] == list(dict.fromkeys(p for p in points if not dominated(p)))
-
-
-@settings(deadline=None)  # the first example imports, and machines are shared
 @given(points_of, st.randoms())
 def test_the_front_does_not_depend_on_the_order(points, random):
     shuffled = random.sample(points, len(points))

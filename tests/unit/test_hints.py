@@ -29,7 +29,7 @@ SPOKEN = {
     "cli/options.py": "help: a verb's name",
     "cli/advise.py": "help: verbs' names",
     "distributed/ray_jobs.py": "what the cluster starts",
-    "workflows/trial.py": "failure.txt: the verb that goes on from a kept network",
+    "workflows/trial_failure.py": "failure.txt: the verb that goes on from a kept network",
     "config/output_folder.py": "why a name is refused: whose folder it is",
 }
 """Files with the text `paretune VERB` outside of docstrings that is no command to type → what it is."""
@@ -39,6 +39,7 @@ PROVOKED = {
     "workflows/baseline.py": 1,  # test_sweep.py: a baseline that failed
     "results/front_summary.py": 2,  # system/test_documented.py: the end of a sweep; test_measuring.py: no comparison
     "tracking/sweep_tracker.py": 1,  # here
+    "workflows/sweep_identity.py": 1,  # test_sweep_identity.py: a sweep that changed
     "workflows/confirm.py": 1,  # test_confirm.py: a sweep without a front
     "cli/sweep.py": 1,  # system/test_killed.py: Ctrl-C
     "cli/train.py": 3,  # system/test_train.py: Ctrl-C; system/test_documented.py: the end

@@ -17,7 +17,7 @@ from paretune.storage.trial_record import Record, write_record
 from paretune.training.training_job import TrainingJob
 from paretune.training.worker import run_worker
 from paretune.workflows.baseline import look_at_data
-from paretune.workflows.sweep_reporter import SweepReporter
+from paretune.workflows.sweep_log_worker import log_params
 from tests_support_data import shares, yolo
 
 JOB = """\
@@ -64,14 +64,11 @@ def test_a_sweep_tells_it_and_keeps_it(place):
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_sweeps_run_in_the_log_has_it_as_a_param(place, monkeypatch, whole):
+def test_a_sweeps_run_in_the_log_has_it_as_a_param(place, whole):
     sweep = new_sweep(read_plan(Path("job.yaml")), "one")
     if not whole:
         look_at_data(sweep, lambda _: None)
-    reporter, seen = SweepReporter(find_sweep(Path("runs"), "one")), []
-    monkeypatch.setattr(reporter._tracker, "start", lambda params, _: seen.append(params["left_out"]))
-    reporter.started()
-    assert seen == ["nothing" if whole else LINE]
+    assert log_params(find_sweep(Path("runs"), "one"))["left_out"] == ("nothing" if whole else LINE)
 
 
 def test_a_sweep_that_was_begun_goes_on(place):

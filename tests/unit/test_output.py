@@ -177,15 +177,6 @@ def test_an_empty_folder_is_filled_and_a_file_left_alone(tmp_path: Path) -> None
     assert (tmp_path / "file").read_text() == "kept"
 
 
-@pytest.mark.parametrize("name", ["datasets", "trainings", "weights", "mlartifacts", "mlflow.db", "mlflow.db-wal"])
-def test_names_of_other_things_in_an_output_folder_are_no_sweeps(name: str, place: Path, capsys: Any) -> None:
-    assert main(["sweep", "job.yaml", "--name", name]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert repr(name) in line
-    assert "--name gives the sweep another name" in line
-    assert not Path("runs").exists()
-
-
 def test_a_job_whose_file_is_called_so_needs_another_name(
     place: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,8 @@ from paretune.runtimes import RUNTIMES
 from paretune.runtimes.base import NetworkRunner, Runtime
 from paretune.runtimes.predictor import device_of, load_predictor
 from paretune.storage.artefact import Artefact
-from paretune.workflows.build_artefact import InitialArtefactNetwork, build
+from paretune.workflows.build_artefact import build
+from paretune.workflows.step_chain import InitialArtefactNetwork
 from tests_support import ROOT, with_locks_of_its_own
 from tests_support_compression import SIZE, MixedDetector, context, model, outputs
 from tests_support_own_runtime import Packed
@@ -57,7 +58,8 @@ from paretune.config.recipe import Recipe
 from paretune.core.target import Target
 from paretune.networks.network_files import save_network
 from paretune.profiling.latency.measure import measure
-from paretune.workflows.build_artefact import InitialArtefactNetwork, build
+from paretune.workflows.build_artefact import build
+from paretune.workflows.step_chain import InitialArtefactNetwork
 from tests_support_compression import context, model
 from tests_support_profiling import QUICK, images
 folder, target = Path(sys.argv[1]), Target(device="npu")

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from paretune.cli.main import main
-from paretune.compression.export import Export
 from paretune.config.recipe import Recipe
 from paretune.core.errors import UserError
 from paretune.core.model import Model
@@ -25,33 +21,14 @@ from paretune.data.preprocess import Preprocess
 from paretune.detectors.yolox.detector import Yolo
 from paretune.runtimes.artefact_writer import write_artefact
 from paretune.runtimes.predictor import load_predictor
-from tests_support_compression import context
+from tests_support_yolo import DETECTOR, yolo_artefact
 
 CLASSES = ("ant", "bee")
-DETECTOR = Yolo(depthwise=False, width=0.0625)
-
-
-def write(folder: Path, runtime: str, work: Path) -> Path:
-    """An untrained YOLO that is sure of what it sees."""
-    torch.manual_seed(0)
-    network = DETECTOR.build(len(CLASSES)).eval()
-    with torch.no_grad():
-        for layer in DETECTOR.protected(network):
-            layer.weight.mul_(30)
-            layer.bias.fill_(2)
-    recipe = Recipe.model_validate({"input_size": "64", "runtime": runtime})
-    model = Model(network, None, InputSize(64, 64), params=1, flops=1)
-    if runtime == "onnxruntime":
-        model = Export().apply(model, context(work, DETECTOR))
-    options: dict[str, Any] = {"runtime": recipe.runtime, "recipe_tree": recipe.tree(), "classes": CLASSES}
-    write_artefact(folder, model, detector=DETECTOR, **options)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("eager")
-    return write(place / "artefact", "eager", place)
+    return yolo_artefact(tmp_path_factory.mktemp("eager") / "artefact", CLASSES)
 
 
 @pytest.fixture
@@ -128,28 +105,6 @@ def test_what_cannot_be_read_is_told_and_the_others_are_done(
         assert predict(artefact, *nothing, "--json") == 2
 
 
-def test_mistakes_are_one_line(artefact: Path, images: list[Path], tmp_path: Path, capsys: Any) -> None:
-    damaged = tmp_path / "damaged"
-    damaged.mkdir()
-    for file in artefact.iterdir():
-        (damaged / file.name).write_bytes(file.read_bytes()[: -9 if file.suffix == ".safetensors" else None])
-    mistakes = {
-        (tmp_path, images[0]): "not an artefact",
-        (damaged, images[0]): "damaged or missing",
-        (artefact, images[0], "--confidence", "1.5"): "--confidence 1.5: expected 0 to 1",
-        (artefact, images[0], "--threads", "0"): "--threads 0",
-        (artefact, images[0], "--out", tmp_path): "is one of the images, and would be replaced",
-        (artefact, images[0], "--out", images[1]): "cannot be written",
-    }
-    before = images[0].read_bytes()
-    for words, message in mistakes.items():
-        assert predict(*words) == 2
-        err = capsys.readouterr().err
-        assert message in err
-        assert len(err.strip().splitlines()) == 1
-    assert images[0].read_bytes() == before
-
-
 def test_a_large_image_is_drawn_pixel_for_pixel_with_larger_letters(artefact: Path, tmp_path: Path) -> None:
     file = tmp_path / "large.png"
     cv2.imwrite(str(file), np.random.default_rng(5).integers(0, 256, (613, 2001, 3), np.uint8))
@@ -196,17 +151,3 @@ def test_an_artefact_preprocesses_as_it_tells_whatever_its_detector_does_now(
     monkeypatch.setattr(Yolo, "preprocess", Preprocess("stretch", order="rgb"))
     after, _ = load_predictor(artefact, Target()).preprocess(image)
     assert np.array_equal(before, after)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_an_exported_artefact_needs_no_torch(images: list[Path], tmp_path: Path) -> None:
-    folder = write(tmp_path / "artefact", "onnxruntime", tmp_path)
-    code = (
-        "import sys; from paretune.cli.main import main; code = main(sys.argv[1:]); "
-        "print(code, [m for m in ('torch', 'ray', 'mlflow', 'optuna') if m in sys.modules])"
-    )
-    words = ["predict", str(folder), *map(str, images), "--out", str(tmp_path / "out")]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "0 []"
-    assert len(list((tmp_path / "out").iterdir())) == 3

@@ -92,13 +92,3 @@ def test_tensor_against_the_formula(order):
     for channel in range(3):
         source = image[..., channel if order == "rgb" else 2 - channel] / 255
         np.testing.assert_allclose(planes[channel], (source - mean[channel]) / std[channel], rtol=1e-5, atol=1e-5)
-
-
-def test_the_call_does_both():
-    image = np.random.default_rng(2).integers(0, 256, (30, 40, 3), np.uint8)
-    how = Preprocess("letterbox", order="bgr", scale=1.0)
-    planes, placement = how(image, InputSize(64, 64))
-    fitted, same = how.fit(image, InputSize(64, 64))
-    np.testing.assert_array_equal(planes, how.tensor(fitted))
-    assert placement == same
-    assert planes[:, 48:].min() == planes[:, 48:].max() == 114

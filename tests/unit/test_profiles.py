@@ -311,31 +311,6 @@ def test_the_smaller_network_is_found_faster(
     assert "told exists already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["nowhere", "--data", "images.yaml"], "nowhere"),
-        (["small"], "lies in no sweep or training"),
-        (["small", "small", "--data", "images.yaml"], "named twice"),
-        (["small", "--data", "images.yaml", "--split", "vol"], "did you mean"),
-        (["small", "--data", "images.yaml", "--repetitions", "0"], "--repetitions 0: expected 1 to 100"),
-        (["small", "--data", "images.yaml", "--patience", "-1"], "--patience -1: expected 0 to 3600 seconds"),
-        (["small", "--data", "images.yaml", "--threads", "0"], "--threads 0"),
-        (["small", "--data", "images.yaml", "--streams", "1", "0"], "--streams 0: expected 1 or more"),
-        (["small", "--data", "images.yaml", "--batch", "0"], "--batch 0: expected 1 or more"),
-        (["small", "--data", "images.yaml", "--streams", "999"], "999 streams, each of 1 thread"),
-        (["small", "--data", "images.yaml", "--out", "wide"], "wide exists already"),
-    ],
-)
-@pytest.mark.usefixtures("artefacts")
-def test_mistakes_are_one_line_and_nothing_is_measured(words: list[str], message: str, capsys: Any) -> None:
-    assert main(["profile", *words]) == 2
-    said = capsys.readouterr()
-    assert message in said.err
-    assert "Traceback" not in said.err
-    assert said.out == ""
-
-
 @pytest.fixture
 def made_up(artefacts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The words of a profile with Nsight Compute, its latencies made up: no GPU is needed."""

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from paretune.core.target import Target
-from paretune.profiling import Latency
 from paretune.profiling.latency.drift import LatencyDrift, drift
+from paretune.profiling.latency.result import Latency
 from paretune.profiling.latency.samples import COLUMNS
 
 

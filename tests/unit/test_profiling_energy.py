@@ -11,6 +11,7 @@ import pytest
 
 from paretune.core.target import Target
 from paretune.profiling.energy import measure as module
+from paretune.profiling.energy import meters, rapl
 from paretune.profiling.energy.measure import Energy, MeterReading, energy, unavailable
 from paretune.profiling.energy.rapl import joules, packages
 from paretune.profiling.latency.samples import COLUMNS, SampleBatch
@@ -30,7 +31,7 @@ def zone(root: Path, name: str, kind: str, microjoules: int, wraps_at: int = 262
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Path:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two packages as the kernel shows them, with all that must not be added to them."""
     root = tmp_path / "powercap"
     (root / "intel-rapl").mkdir(parents=True)
@@ -40,6 +41,7 @@ def machine(tmp_path: Path) -> Path:
     zone(root, "intel-rapl:1", "package-1", 7_000_000)
     zone(root, "intel-rapl:2", "psys", 99_000_000)
     zone(root, "intel-rapl-mmio:0", "package-0", 5_000_000)
+    monkeypatch.setattr(rapl, "POWERCAP", root)
     return root
 
 
@@ -76,7 +78,7 @@ def test_a_counter_that_wraps_goes_on(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_said_and_nothing_is_started(machine: Path, prepare: Any, reason: str) -> None:
     """A process would fail, since there is no such artefact."""
     prepare(machine)
-    found = energy(Path("nowhere"), images(), Target(), powercap=machine)
+    found = energy(Path("nowhere"), images(), Target())
     assert found.source.startswith("unavailable:")
     assert reason in found.source
     assert found.reasons.keys() == found.figures().keys()
@@ -182,7 +184,7 @@ def test_a_gpu_is_measured_around_a_warmed_up_process(tmp_path: Path, monkeypatc
 def test_a_cpu_is_measured_by_its_packages(machine: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Package 0 takes a joule between any two readings and wraps; package 1 takes half of one."""
     folder = fake_artefact(tmp_path / "artefact", network=2)
-    real, state = module._Packages._read, {"0": 261_143_328_850, "1": 7_000_000}
+    real, state = meters.RaplMeter._read, {"0": 261_143_328_850, "1": 7_000_000}
 
     def read(self: Any, span: MeterReading) -> list[int]:
         (machine / "intel-rapl:0/energy_uj").write_text(str(state["0"] % 262_143_328_850))
@@ -191,10 +193,8 @@ def test_a_cpu_is_measured_by_its_packages(machine: Path, tmp_path: Path, monkey
         state["1"] += 500_000
         return real(self, span)
 
-    monkeypatch.setattr(module._Packages, "_read", read)
-    found = energy(
-        folder, images(), Target(), seconds=0.4, idle_seconds=0.8, protocol=quick(), loader=BUSY, powercap=machine
-    )
+    monkeypatch.setattr(meters.RaplMeter, "_read", read)
+    found = energy(folder, images(), Target(), seconds=0.4, idle_seconds=0.8, protocol=quick(), loader=BUSY)
     assert found.source == "rapl"
     assert found.mj_image == pytest.approx(1500 / found.images)
     assert found.watts == pytest.approx(1.5 / found.seconds)
@@ -209,7 +209,7 @@ def test_a_cpu_is_measured_by_its_packages(machine: Path, tmp_path: Path, monkey
 @pytest.mark.usefixtures("_short")
 def test_a_process_that_dies_is_a_reason(machine: Path, tmp_path: Path) -> None:
     folder = fake_artefact(tmp_path / "artefact", network=0.5, dies_after=30)
-    found = energy(folder, images(), Target(), idle_seconds=0.0, protocol=quick(), loader=BUSY, powercap=machine)
+    found = energy(folder, images(), Target(), idle_seconds=0.0, protocol=quick(), loader=BUSY)
     assert "killed by SIGKILL" in found.source
     assert found.mj_image is None
     assert found.failed

@@ -17,7 +17,7 @@ import pytest
 
 from paretune.core.errors import UserError
 from paretune.core.types import MEASURED_IMAGES, Image
-from paretune.profiling import Comparison
+from paretune.profiling.latency.compare import Comparison
 from paretune.profiling.latency.samples import COLUMNS
 from paretune.profiling.latency.shared_images import few_images, mapped_images, measuring_images, saved_images
 from tests_support_profiling import images

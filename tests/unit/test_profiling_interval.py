@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from paretune.core.target import Target
-from paretune.profiling import measure
 from paretune.profiling.latency import measure as measuring
+from paretune.profiling.latency.measure import measure
 from paretune.profiling.latency.median_interval import NORMAL, MedianInterval, median_interval, student_quantile
 from paretune.profiling.latency.result import Latency, unsettled
 from paretune.profiling.latency.samples import COLUMNS, MeasurementProtocol, Rows, SampleBatch

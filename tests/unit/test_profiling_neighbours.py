@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from paretune.core.target import Target
-from paretune.profiling import measure
 from paretune.profiling.latency import measure as measuring
 from paretune.profiling.latency import result as latency_module
+from paretune.profiling.latency.measure import measure
 from paretune.profiling.latency.memory_contention import DAY, KEPT, MemoryContention, neighbours, timed_copies
 from paretune.profiling.latency.result import Latency
 from paretune.profiling.latency.samples import COLUMNS

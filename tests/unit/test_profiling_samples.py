@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paretune.core.target import Target
-from paretune.profiling import Comparison, Latency, LatencyRatio
-from paretune.profiling.latency.compare import mode_of
+from paretune.profiling.latency.compare import Comparison, LatencyRatio, mode_of
 from paretune.profiling.latency.median_interval import student_quantile
+from paretune.profiling.latency.result import Latency
 from paretune.profiling.latency.samples import (
     COLUMNS,
     P50_SAMPLES,

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from paretune.core.target import Target
-from paretune.profiling import Latency, compare, measure
-from paretune.profiling.gpu.contention import GpuContention, foreigners, monitor_gpu
+from paretune.profiling.gpu.contention import GpuContention, foreigners, monitor_device
+from paretune.profiling.latency.compare import compare
+from paretune.profiling.latency.measure import measure
+from paretune.profiling.latency.result import Latency
 from paretune.profiling.latency.samples import COLUMNS
 from paretune.system.device_lock import locks_of
 from tests_support_nvml import FIRST, NOT_SUPPORTED, SECOND, FakeNvml, gpu, put
@@ -41,7 +43,7 @@ def worker() -> Iterator[int]:
 
 def seen(monkeypatch: Any, worker: Any, **values: Any) -> GpuContention:
     fake = put(monkeypatch, FakeNvml(gpu(**values)))
-    with monitor_gpu(CUDA) as watch, watch.around(worker.pid) as looks:
+    with monitor_device(CUDA) as watch, watch.around(worker.pid) as looks:
         assert len(looks) == 1
     assert fake.users == 0
     assert len(looks) == 2
@@ -53,7 +55,7 @@ def seen(monkeypatch: Any, worker: Any, **values: Any) -> GpuContention:
 def test_the_gpu_that_is_watched_is_the_one_whose_lock_is_held(monkeypatch: Any, worker: Any) -> None:
     put(monkeypatch, FakeNvml(gpu(uuid=FIRST), gpu(uuid=SECOND, bits=0x8)))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    with monitor_gpu(CUDA) as watch, watch.around(worker.pid) as looks:
+    with monitor_device(CUDA) as watch, watch.around(worker.pid) as looks:
         pass
     told = watch.contention(looks)
     assert told is not None
@@ -98,7 +100,7 @@ def test_what_is_measured_has_memory_of_its_own(monkeypatch: Any, worker: Any) -
     assert seen(monkeypatch, worker, pids=both).own_mib == "NVML does not tell"
     assert "another namespace" in str(seen(monkeypatch, worker, pids=(STRANGER,), used=2**20).own_mib)
     put(monkeypatch, FakeNvml())
-    with monitor_gpu(CUDA) as watch, watch.around(1) as looks:
+    with monitor_device(CUDA) as watch, watch.around(1) as looks:
         pass
     told = watch.contention(looks)
     assert told is not None
@@ -133,7 +135,7 @@ def test_bad_limits_are_a_note_and_others_a_record(monkeypatch: Any, worker: Any
 
 def test_without_nvml_nothing_is_claimed(monkeypatch: Any) -> None:
     put(monkeypatch, FakeNvml())
-    with monitor_gpu(CUDA) as watch, watch.around(1) as looks:
+    with monitor_device(CUDA) as watch, watch.around(1) as looks:
         pass
     told = watch.contention(looks)
     assert told is not None
@@ -143,7 +145,7 @@ def test_without_nvml_nothing_is_claimed(monkeypatch: Any) -> None:
 
 def test_a_cpu_has_no_gpu_to_watch(monkeypatch: Any) -> None:
     fake = put(monkeypatch, FakeNvml(gpu()))
-    with monitor_gpu(Target()) as watch, watch.around(1) as looks:
+    with monitor_device(Target()) as watch, watch.around(1) as looks:
         assert fake.users == 0
     assert watch.contention(looks) is None
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from paretune.cli.main import main
-from paretune.config.job import Measuring
+from paretune.config.measuring import Measuring
 from paretune.config.recipe import Recipe
 from paretune.core.console import WIDTH
 from paretune.distributed import ray_jobs as jobs
@@ -28,7 +28,7 @@ from paretune.workflows import compare_front as finalists
 from paretune.workflows import sweep
 from paretune.workflows.advise import write_advice
 from paretune.workflows.baseline import first_recipes
-from paretune.workflows.sweep_reporter import write_front
+from paretune.workflows.front_files import write_front
 from paretune.workflows.trial_context import TrialContext
 from tests_support_advising import advised, artefact_in_a_training
 from tests_support_records import complete

@@ -33,7 +33,7 @@ from paretune.runtimes.onnxruntime import OnnxRuntime
 from paretune.storage.artefact import Artefact
 from paretune.storage.atomic_files import sha256
 from paretune.system import machine_cache as caching
-from tests_support_compression import SIZE, MixedDetector, context, model, same_state, state
+from tests_support_compression import SIZE, MixedDetector, UpsamplingDetector, context, model, same_state, state
 
 DENSE, SEPARABLE = Yolo(width=0.125, depthwise=False), Yolo(width=0.125, depthwise=True)
 SMALL = FasterRcnn(proposals=20, samples=32, head_width=64, min_proposal_score=0.0)
@@ -45,6 +45,7 @@ SLOW = pytest.mark.slow
     [
         pytest.param(MixedDetector(), SIZE, id="mixed"),
         pytest.param(MixedDetector(norm="frozen"), SIZE, id="frozen"),
+        pytest.param(UpsamplingDetector(), SIZE, id="upsampling"),
         pytest.param(DENSE, SIZE, id="dense", marks=SLOW),
         pytest.param(SEPARABLE, SIZE, id="separable", marks=SLOW),
         pytest.param(Ssd(width=0.5), InputSize(96, 64), id="ssdlite", marks=SLOW),

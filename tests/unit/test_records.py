@@ -69,18 +69,6 @@ def test_a_damaged_record_is_named(tmp_path, text):
         read_records(tmp_path)
 
 
-def test_a_record_in_the_wrong_folder_is_named(tmp_path):
-    write_record(tmp_path, fake_records()[2])
-    copy = tmp_path / "trials" / "0003"
-    copy.mkdir()
-    (copy / "record.json").write_text(record_file(tmp_path, 2).read_text())
-    with pytest.raises(UserError, match="the record of trial 2"):
-        read_records(tmp_path)
-    copy.rename(tmp_path / "trials" / "0003.old")
-    with pytest.raises(UserError, match=r"0003\.old/record\.json: in a folder that is no trial's"):
-        read_records(tmp_path)
-
-
 def test_a_trial_that_runs_is_no_record(tmp_path):
     write_record(tmp_path, fake_records()[0])
     (tmp_path / "trials" / "0001" / "work").mkdir(parents=True)

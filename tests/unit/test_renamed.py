@@ -88,14 +88,6 @@ def test_present_names_print_nothing(place: Path, capsys: Any) -> None:
     assert capsys.readouterr() == ("", "")
 
 
-def test_both_names_of_a_field_are_refused(place: Path) -> None:
-    Path("job.yaml").write_text(JOB.replace("spare: 1", "spare: 1, max_extra_repetitions: 2"))
-    with pytest.raises(UserErrors) as raised:
-        read_plan(Path("job.yaml"))
-    told = "measuring.spare: this is the older name of max_extra_repetitions: give one of them (got 1)"
-    assert str(raised.value) == f"job.yaml:6: {told}"
-
-
 @pytest.mark.parametrize("name", ["spare", "max_extra_repetitions"])
 @pytest.mark.parametrize("written", ["spare", "max_extra_repetitions"])
 def test_either_name_is_set_over_either(place: Path, name: str, written: str) -> None:
@@ -152,10 +144,10 @@ def test_a_sweep_of_before_goes_on_and_repeats_no_recipe(place: Path, capsys: An
     assert list(again.space.parameters) == ["prune.of"]
     ran: list[str] = []
 
-    def tune(_trial: Any, searcher: Any, *, count: int, **_: Any) -> None:
+    def tune(_trial: Any, searcher: Any, *, most: int = 100, **_: Any) -> None:
         from paretune.storage.trial_record import write_record
 
-        for turn in range(count):
+        for turn in range(most):
             proposal = searcher.suggest(str(turn))
             if proposal == searcher.FINISHED:
                 return
@@ -170,7 +162,7 @@ def test_a_sweep_of_before_goes_on_and_repeats_no_recipe(place: Path, capsys: An
         def trial_done(self, _record: Record) -> None:
             pass
 
-    run_trials(again, Quiet(again), share=2, tuner=lambda *words, **more: tune(*words, **more | {"count": 3}))
+    run_trials(again, Quiet(again), share=2, tuner=lambda *words, **more: tune(*words, **more, most=3))
     run_trials(Sweep(sweep.runs, sweep.name), Quiet(again), share=2, tuner=tune)
     assert len(ran) == len(set(ran)) == 4
     assert capsys.readouterr().err == ""  # nobody can change what was written then

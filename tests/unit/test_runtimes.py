@@ -207,39 +207,6 @@ def test_a_deployed_onnx_artefact_needs_no_torch(model_file, tmp_path, runtime):
     assert _imported_by_predicting(artefact.folder, tmp_path / "image.npy", runtime.name).isdisjoint(HEAVY)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(240)
-def test_a_deployed_yolo_needs_no_torch(tmp_path):
-    """The real detector: its decoding is numpy and OpenCV."""
-    from paretune.detectors.yolox.detector import Yolo
-
-    torch.manual_seed(0)
-    detector, size = Yolo(depth=0.33, width=0.0625), InputSize(64, 64)
-    file = tmp_path / "yolo.onnx"
-    with torch.no_grad():
-        torch.onnx.export(
-            detector.build(2).eval(),
-            (torch.zeros(1, 3, 64, 64),),
-            file,
-            input_names=["images"],
-            output_names=list(detector.raw_names()),
-            opset_version=20,
-            dynamo=True,
-            external_data=False,
-        )
-    model = Model(None, file, size)
-    write_artefact(
-        tmp_path / "artefact",
-        model,
-        detector=detector,
-        runtime=OnnxRuntime(),
-        recipe_tree={},
-        classes=("a", "b"),
-    )
-    np.save(tmp_path / "image.npy", images(side=50)[0])
-    assert _imported_by_predicting(tmp_path / "artefact", tmp_path / "image.npy").isdisjoint(HEAVY)
-
-
 HEAVY = {"torch", "torchvision", "onnx", "ray", "mlflow", "optuna", "matplotlib", "scipy", "torch_pruning"}
 
 

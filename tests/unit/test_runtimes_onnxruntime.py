@@ -69,14 +69,6 @@ def test_what_a_file_holds_is_what_onnx_reads(model_file, tmp_path, form):
             check_tensorrt_integers(file)
 
 
-@pytest.mark.parametrize("form", ["QDQ", "QOperator", "dynamic"])
-def test_precision_is_read_from_the_operators_of_the_file(model_file, tmp_path, form):
-    """One of the float file's nodes is *named* QuantizeLinear: a name is not an operator."""
-    assert b"QuantizeLinear" in model_file.read_bytes()
-    assert contents_of(model_file).precision == "fp32"
-    assert contents_of(quantized(model_file, tmp_path / "quantized.onnx", form)).precision == "int8"
-
-
 def test_onnxruntime_tells_the_precision_of_an_artefact(model_file, tmp_path):
     file = quantized(model_file, tmp_path / "int8.onnx")
     core = OnnxRuntime().load(artefact_of(tmp_path / "artefact", file=file), Target())
@@ -151,17 +143,6 @@ def on_a_gpu(monkeypatch, folder):
     monkeypatch.setattr(onnxsession.library(), "get_available_providers", lambda: EVERY)
     monkeypatch.setattr(onnxruntime, "open_session", session)
     return asked
-
-
-def test_onnxruntime_gives_the_maps_in_the_detectors_order(network, model_file, tmp_path):
-    """The file has them the other way round."""
-    assert [output.name for output in open_session(model_file, 1).get_outputs()] == ["scores", "boxes"]
-    core = OnnxRuntime().load(artefact_of(tmp_path / "artefact", file=model_file), Target())
-    batch = np.random.default_rng(0).random((1, 3, 12, 16), np.float32)
-    with torch.no_grad():
-        wanted = network(torch.from_numpy(batch))
-    for got, raw in zip(core(batch), wanted, strict=True):
-        np.testing.assert_allclose(got, raw.numpy(), atol=1e-5)
 
 
 def test_onnxruntime_session_is_set_as_asked(model_file):

@@ -75,15 +75,25 @@ from paretune.distributed import ray_session, tune_trials
 
 with ray_session.session(Path(sys.argv[1])):  # Ray is imported in it
     from ray.tune.schedulers import FIFOScheduler
-    from ray.tune.search import BasicVariantGenerator
+    from ray.tune.search import Searcher
 
     class Noting(FIFOScheduler):
         def on_trial_result(self, tune_controller, trial, result):
             print("seen", result["number"])
             return super().on_trial_result(tune_controller, trial, result)
 
-    more = {"count": 2, "concurrent": 1, "resources": {"CPU": 1}, "folder": Path(sys.argv[1])}
-    tune_trials.run_trials(lambda _: {"number": 7}, BasicVariantGenerator(), scheduler=Noting(), **more)
+    class Two(Searcher):
+        left = 2
+
+        def suggest(self, trial_id):
+            self.left -= 1
+            return {} if self.left >= 0 else Searcher.FINISHED
+
+        def on_trial_complete(self, trial_id, result=None, error=False):
+            pass
+
+    more = {"concurrent": 1, "resources": {"CPU": 1}, "folder": Path(sys.argv[1])}
+    tune_trials.run_trials(lambda _: {"number": 7}, Two(), scheduler=Noting(), **more)
 """
 
 

@@ -134,7 +134,7 @@ def test_a_proposal_gets_its_own_deployment(pool: search_replay.Pool) -> None:
     )
     labels = []
     for _ in range(40):
-        pool.space.sample(search_replay._Suggest(study.ask()))
+        pool.space.sample(search_replay.OptunaChooser(study.ask()))
         labels.append(pool.answers[sampler.rows[-1]].params["deploy"])
     assert len(set(labels)) == 7
     assert len(set(sampler.rows)) == 40

@@ -22,6 +22,7 @@ def ended(monkeypatch, tmp_path):
         raise Exception("The current node timed out\nduring startup.")  # noqa: TRY002 - as Ray does
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=give_up, shutdown=lambda: asked.append("ended")))
+    monkeypatch.setitem(sys.modules, "ray.util", SimpleNamespace(get_node_ip_address=lambda: "127.0.0.1"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", *session.QUIET):
         monkeypatch.setenv(name, "")  # and what they were comes back

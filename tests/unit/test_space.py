@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
+from contextlib import nullcontext
 
 import optuna
 import pytest
 
-from paretune.config.plan import checked_space
 from paretune.core.errors import UserErrors
 from paretune.core.yaml_document import read_yaml
+from paretune.search.optuna_chooser import OptunaChooser
 from paretune.search.space import Choices, Range
 from paretune.search.space_reader import read_space
-from paretune.search.study import _Suggest
 
 SPACE = """\
 input_size: {choices: [128, 192x144]}
@@ -65,41 +64,25 @@ def test_whole_ends_with_a_step_of_a_half_are_no_whole_numbers(space):
         [{"finetune": {"lr_factor": end}}] for end in (1.0, 3.0)
     ]
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    drawn = {found.sample(_Suggest(study.ask())).value["steps"][0]["finetune"]["lr_factor"] for _ in range(40)}
+    drawn = {found.sample(OptunaChooser(study.ask())).value["steps"][0]["finetune"]["lr_factor"] for _ in range(40)}
     assert drawn == {1, 1.5, 2, 2.5, 3}
 
 
-def test_a_field_of_whole_numbers_refuses_such_a_range(tmp_path):
-    (tmp_path / "s.yaml").write_text(STEPPED.replace("lr_factor", "epochs"))
-    with pytest.raises(UserErrors, match=r"s.yaml:2: .*epochs"):
-        checked_space(read_yaml(tmp_path / "s.yaml", "s.yaml"))
-
-
 @pytest.mark.parametrize(
-    ("written", "value", "message"),
+    ("written", "value", "right"),
     [
-        ("{low: 2, high: 8}", 4.5, "4.5 is no whole number, as low (2) and high (8) are"),
-        ("{low: 2, high: 8, step: 2}", 5, "5 is not 2 and a number of steps of 2"),
-        ("{low: 0.2, high: 0.7, step: 0.1}", 0.25, "0.25 is not 0.2 and a number of steps of 0.1"),
-        ("{low: 0.2, high: 0.7, step: 0.05}", 0.65, None),
-        ("{low: 2, high: 8}", 4, None),
+        ("{low: 2, high: 8}", 4.5, False),
+        ("{low: 0.2, high: 0.7, step: 0.1}", 0.25, False),
+        ("{low: 0.2, high: 0.7, step: 0.05}", 0.65, True),
+        ("{low: 2, high: 8}", 4, True),
     ],
 )
-def test_a_first_point_lies_on_the_steps_of_its_range(tmp_path, written, value, message):
+def test_a_first_point_lies_on_the_steps_of_its_range(tmp_path, written, value, right):
     (tmp_path / "s.yaml").write_text(f"size: {written}\nfirst: [{{size: {value}}}]\n")
     document = read_yaml(tmp_path / "s.yaml", "s.yaml")
-    if message is None:
+    with nullcontext() if right else pytest.raises(UserErrors):
         read_space(document)
-        return
-    with pytest.raises(UserErrors) as caught:
-        read_space(document)
-    assert message in str(caught.value)
     assert read_space(document, kept=True).first == ({"size": value},)  # a sweep begun with it goes on
-
-
-@pytest.mark.parametrize("file", sorted(Path("search_spaces").glob("*.yaml")), ids=lambda file: file.stem)
-def test_the_shipped_spaces_are_read(file):
-    assert read_space(read_yaml(file)).parameters
 
 
 DEPLOY = """\
@@ -193,48 +176,3 @@ def test_lines_follow_the_drawn_places(space):
     sample = space().sample(_Fixed({"input_size": 128, "slim": "none", "precision": "int8"}))
     assert sample.lines[("steps", 0, "quantize", "images")] == 10
     assert sample.lines[("runtime",)] == 11
-
-
-def test_optuna_stays_inside_the_space(space):
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    seen = set()
-    for _ in range(60):
-        value = space().sample(_Suggest(study.ask())).value
-        steps = {name: fields for step in value["steps"] for name, fields in step.items()}
-        if "prune" in steps:
-            assert steps["prune"]["ratio"] in (0.1, 0.2, 0.3)
-            assert steps["finetune"]["epochs"] in (2, 3, 4)
-            assert 1e-2 <= steps["finetune"]["lr_factor"] <= 1
-        seen.add((value["input_size"], *sorted(steps)))
-    assert len(seen) == 8
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("runtime: {choices: []}", "s.yaml:1: choices are a list of values or a mapping"),
-        ("input_size: {low: 5, high: 1}\nruntime: eager", "s.yaml:1: low (5) is above high (1)"),
-        ("input_size: {low: 5}\nruntime: eager", "high must be a number (got None)"),
-        ("input_size: {low: 0, high: 1, log: true}\nruntime: eager", "a log range starts above 0"),
-        (
-            "input_size: {low: 1, high: 2, stp: 1}\nruntime: eager",
-            "unknown key 'stp' in a range (did you mean 'step'?)",
-        ),
-        ("input_size: {choices: [1, 1]}\nruntime: eager", "the option 1 stands twice"),
-        ("steps:\n  - {choices: {a: null}}\nruntime: eager", "s.yaml:2: a choice between steps needs a `name`"),
-        (
-            "steps:\n  - prune: {ratio: {low: 0, high: 1}}\n  - prune: {ratio: {low: 0, high: 1}}\nruntime: eager",
-            "s.yaml:3: a parameter 'prune.ratio' stands in line 2 already",
-        ),
-        (
-            "input_size: {choices: [1, 2]}\nruntime: eager\nfirst:\n  - {inputsize: 1}",
-            "s.yaml:4: no parameter 'inputsize'",
-        ),
-        ("input_size: {choices: [1, 2]}\nruntime: eager\nfirst:\n  - {input_size: 3}", "3 is not one of 1, 2"),
-        ("- 1", "expected the fields of a recipe"),
-    ],
-)
-def test_mistakes_are_told_with_their_line(space, text, message):
-    with pytest.raises(UserErrors) as caught:
-        space(text)
-    assert message in str(caught.value)

@@ -35,8 +35,6 @@ COCO = {
     "categories": [{"id": 1, "name": "disc"}],
 }
 
-Begin = Callable[..., int]
-
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -10,9 +10,11 @@ import optuna
 import pytest
 
 from paretune.core.yaml_document import read_yaml
+from paretune.search import optuna_chooser as module
 from paretune.search.samplers import SAMPLERS, Random
 from paretune.search.space_reader import read_space
-from paretune.search.study import SpaceExhausted, Study, StudySettings
+from paretune.search.study import Proposal, SpaceExhausted, Study, StudySettings
+from paretune.search.study_file import StudyFile
 from paretune.storage.trial_record import Record
 
 SPACE = """\
@@ -45,7 +47,11 @@ def record(proposal, state="complete", facts=None, **metrics):
 
 @pytest.fixture
 def study(tmp_path):
+    made = []
+
     def make(records=(), text=SPACE, sampler=None, violations=lambda _: {}, more=()):
+        for before in made:  # as the file is a moment later
+            before.save()
         (tmp_path / "s.yaml").write_text(text)
         setup = StudySettings(
             space=read_space(read_yaml(tmp_path / "s.yaml")),
@@ -56,12 +62,21 @@ def study(tmp_path):
             normal=lambda raw: raw,
             fixed=[({"runtime": "eager"}, "baseline"), ({"runtime": "onnxruntime"}, "baseline"), *more],
         )
-        return Study(tmp_path / "study.db", "s", setup, records)
+        made.append(Study(tmp_path / "study.db", "s", setup, records))
+        return made[-1]
 
-    return make
+    yield make
+    for one in made:
+        one.close()
 
 
-def trials(tmp_path):
+def trials(tmp_path, study):
+    """The trials in the file."""
+    study.save()
+    return in_file(tmp_path)
+
+
+def in_file(tmp_path):
     return optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 'study.db'}").trials
 
 
@@ -217,6 +232,35 @@ def test_a_study_that_holds_integers_goes_on_with_them(study, tmp_path):
     assert isinstance(again.propose().recipe["size"], int)
 
 
+@pytest.mark.parametrize("count", [50, 500])
+def test_a_trial_costs_the_study_the_same_however_many_there_are(study, monkeypatch, count):
+    """Counted are the recipes that are hashed, and the writes to the file before it is saved."""
+    records = [record(Proposal(number, {"known": number}, "sampled")) for number in range(count)]
+    asked, hashed, written = study(records=records), [], []
+    real, write = module.fingerprint, StudyFile._write
+    monkeypatch.setattr(module, "fingerprint", lambda recipe: [hashed.append(1), real(recipe)][1])
+    monkeypatch.setattr(StudyFile, "_write", lambda file, trial: [written.append(1), write(file, trial)][1])
+    monkeypatch.setattr("paretune.search.study_file.IDLE", 600)
+    for _ in range(5):
+        asked.tell(record(asked.propose()))
+    assert len(hashed) <= 5 * 3
+    assert written == []
+    asked.save()
+    assert 5 <= len(written) <= 5 + 2  # each trial once, and points that wait
+
+
+def test_a_trial_is_in_the_file_a_moment_after_it_was_proposed(study, tmp_path):
+    """As a killed sweep leaves it."""
+    asked = study()
+    asked.tell(record(asked.propose()))
+    asked.propose()
+    number = asked.propose().number
+    end = time.monotonic() + 60
+    while not any(t.user_attrs.get("paretune.trial") == number for t in in_file(tmp_path)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def test_numbers_are_never_used_twice(study):
     asked = study()
     done = [asked.propose()]
@@ -235,11 +279,11 @@ def test_failed_trials_and_those_without_an_objective_are_told_as_failed(study, 
     unknown = record(asked.propose())
     del unknown.metrics["map"]
     asked.tell(unknown)
-    assert trials(tmp_path)[-1].state == states.FAIL
+    assert trials(tmp_path, asked)[-1].state == states.FAIL
     asked.tell(record(asked.propose()))
-    assert trials(tmp_path)[-1].state == states.COMPLETE
+    assert trials(tmp_path, asked)[-1].state == states.COMPLETE
     asked.tell(record(asked.propose(), state="failed"))
-    assert trials(tmp_path)[-1].state == states.FAIL
+    assert trials(tmp_path, asked)[-1].state == states.FAIL
 
 
 def test_constraints_reach_optuna_and_keep_points_off_its_front(study, tmp_path):
@@ -248,6 +292,7 @@ def test_constraints_reach_optuna_and_keep_points_off_its_front(study, tmp_path)
     asked.propose()
     asked.tell(record(asked.propose(), map=0.3, latency_ms_p50=1.0))
     asked.tell(record(asked.propose(), map=0.5, latency_ms_p50=2.0))
+    asked.save()
     loaded = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 'study.db'}")
     assert [t.values for t in loaded.best_trials] == [[0.5, 2.0]]
 
@@ -271,8 +316,8 @@ def test_what_was_recorded_but_not_told_is_told_on_opening(study, tmp_path):
     asked.tell(record(first))
     asked.propose()
     third = asked.propose()
-    study([record(first), record(third, map=0.7)])
-    told = [t for t in trials(tmp_path) if t.user_attrs.get("paretune.trial") == third.number]
+    again = study([record(first), record(third, map=0.7)])
+    told = [t for t in trials(tmp_path, again) if t.user_attrs.get("paretune.trial") == third.number]
     assert [t.state for t in told] == [optuna.trial.TrialState.COMPLETE]
     assert told[0].values == [0.7, 3.0]
 
@@ -299,7 +344,7 @@ def test_trials_that_run_at_once_have_different_recipes(study, tmp_path):
     asked.tell(record(asked.propose()))
     running = [asked.propose() for _ in range(12)]
     assert len({str(one.recipe) for one in running}) == 12
-    same = next(trial for trial in trials(tmp_path) if "paretune.same_as" in trial.user_attrs)
+    same = next(trial for trial in trials(tmp_path, asked) if "paretune.same_as" in trial.user_attrs)
     assert (same.state, same.user_attrs["paretune.same_as"]) == (optuna.trial.TrialState.FAIL, 2)
 
 
@@ -310,9 +355,9 @@ def test_a_space_is_used_up_once_nothing_of_it_runs_any_more(study, tmp_path, mo
     asked.tell(record(asked.propose()))
     running = [asked.propose(), asked.propose()]
     assert asked.propose() is None
-    drawn = len(trials(tmp_path))
+    drawn = len(trials(tmp_path, asked))
     assert asked.propose() is None
-    assert len(trials(tmp_path)) == drawn  # the study does not grow while one waits
+    assert len(trials(tmp_path, asked)) == drawn  # the study does not grow while one waits
     asked.tell(record(running[0]))
     assert asked.propose() is None
     asked.tell(record(running[1], state="failed"))

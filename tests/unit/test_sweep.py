@@ -47,8 +47,8 @@ class Tune:
     def __init__(self, sweep: Sweep, broken: set[int], reasons: dict[str, str] | None = None) -> None:
         self.sweep, self.broken, self.reasons, self.ran = sweep, broken, reasons or {}, []
 
-    def __call__(self, _trial: Any, searcher: Any, *, count: int, **_: Any) -> None:
-        for turn in range(count):
+    def __call__(self, _trial: Any, searcher: Any, *, most: int = 100, **_: Any) -> None:
+        for turn in range(most):
             proposal = searcher.suggest(str(turn))
             if proposal == searcher.FINISHED:
                 return
@@ -115,7 +115,7 @@ def test_the_other_baseline_stops_nothing_and_is_run_again_before_what_is_left(j
         sweep,
         Quiet(sweep),
         share=2,
-        tuner=lambda *words, count, **more: stopped(*words, count=count - 1, **more),
+        tuner=lambda *words, **more: stopped(*words, most=3, **more),
     )
     assert states(sweep) == [(0, "complete"), (1, "failed"), (2, "failed")]
     whole = Tune(sweep, set())
@@ -133,7 +133,7 @@ def test_a_runtime_that_was_installed_since_is_tried_again_where_this_machine_ca
     Path("space.yaml").write_text(SPACE.replace("runtime: onnxruntime", both))
     sweep = new_sweep(read_plan(job, {"search.trials": 12}), "one")
     begun = Tune(sweep, set())
-    run_trials(sweep, Quiet(sweep), share=2, tuner=lambda *words, **more: begun(*words, **more | {"count": 2}))
+    run_trials(sweep, Quiet(sweep), share=2, tuner=lambda *words, **more: begun(*words, **more, most=2))
     recipe = {"input_size": 128, "steps": [], "runtime": "openvino"}
     failed = Record.failed(2, Recipe.model_validate(recipe).tree(), {}, "sampled", "UserError: not installed here")
     write_record(sweep.folder, replace(failed, facts={RUNTIME_UNAVAILABLE: True}))

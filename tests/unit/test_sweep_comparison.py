@@ -51,6 +51,9 @@ class Quiet(SweepReporter):
     def say(self, text: str) -> None:
         pass
 
+    def prepare(self) -> None:
+        pass
+
     def started(self) -> None:
         pass
 

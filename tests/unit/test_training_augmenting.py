@@ -51,7 +51,7 @@ def bounds(image: np.ndarray) -> np.ndarray:
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(8))
 def test_a_painted_rectangle_stays_in_its_box_through_every_change(seed):
     random = np.random.default_rng(seed)
     start = painted(random, 90, 60)
@@ -91,7 +91,7 @@ def test_zooming_is_torchvisions_affine():
     np.testing.assert_allclose(ours.annotations.boxes, v2.functional.affine(boxes, **how), atol=1e-3)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(4))
 def test_crops_and_larger_areas_are_torchvisions(seed, monkeypatch):
     random = np.random.default_rng(seed)
     image = random.integers(0, 256, (60, 90, 3), dtype=np.uint8)

@@ -11,7 +11,6 @@ import torch
 from paretune.core.types import Annotations, Image, InputSize
 from paretune.data.preprocess import Preprocess
 from paretune.training import loader
-from paretune.training.augmentation import AugmentedImage, mirrored
 from paretune.training.augmented_split import usable
 from paretune.training.loader import Batches, to_input
 
@@ -135,16 +134,6 @@ def test_mirroring_moves_picture_and_boxes_together_and_leaves_the_grey_where_it
     picture = turned[0, 0].numpy()
     inside = picture[int(y1) + 2 : int(y2) - 2, int(48 - x2) + 2 : int(48 - x1) - 2]
     assert (inside == 200).all()
-
-
-def test_mirroring_twice_changes_nothing() -> None:
-    rng = np.random.default_rng(1)
-    boxes = np.array([[1, 2, 30, 40]], np.float32)
-    image = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
-    picture = AugmentedImage(image, Annotations(boxes, np.array([0]), np.zeros(1, bool)))
-    twice = mirrored(mirrored(picture))
-    assert np.array_equal(twice.image, image)
-    np.testing.assert_allclose(twice.annotations.boxes, boxes)
 
 
 def test_the_share_of_mirrored_images_is_the_one_asked_for() -> None:

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paretune.core.errors import UserError, UserErrors
 from paretune.core.yaml_document import read_value, read_yaml
 
 
@@ -56,30 +55,3 @@ def test_lines_of_nested_places(read):
     assert document.line(("a",)) == 1
     assert document.line(("b", 1, "d", "e")) == 5
     assert document.line(("b", 1, "d", "missing", "deeper")) == 4
-
-
-def test_every_equal_key_is_told(read):
-    with pytest.raises(UserErrors) as caught:
-        read("a: 1\nb: {c: 1, c: 2}\na: 2\n")
-    assert [str(p) for p in caught.value.problems] == [
-        "a.yaml:2: 'c' stands twice (first in line 2)",
-        "a.yaml:3: 'a' stands twice (first in line 1)",
-    ]
-
-
-def test_broken_yaml_names_the_line(read):
-    with pytest.raises(UserErrors, match=r"a\.yaml:3: not valid YAML"):
-        read("a: 1\nb: [1, 2\n")
-
-
-def test_python_objects_are_refused(read):
-    with pytest.raises(UserErrors, match="not readable"):
-        read("a: !!python/object/apply:os.getcwd []\nb: !!python/name:os.system x\n")
-
-
-def test_missing_file_and_binary_file(tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
-        read_yaml(tmp_path / "none.yaml")
-    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="not UTF-8"):
-        read_yaml(tmp_path / "b.yaml")

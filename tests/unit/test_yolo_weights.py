@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from paretune.core.errors import UserError
 from paretune.detectors.yolox.detector import Yolo
@@ -75,63 +74,6 @@ def test_an_address_is_fetched_once_and_checked(
     assert list(tmp_path.iterdir()) == kept
     with pytest.raises(UserError, match=r"cannot be fetched.*put the file at"):
         Yolo(weights=f"{server}/missing.pth", sha256="1" * 64).begin(CLASSES)
-
-
-@pytest.mark.parametrize(
-    ("fields", "says"),
-    [
-        ({"weights": "coco"}, "expected COCO, a URL"),
-        ({"weights": "https://example.org/a.pth"}, "give the file's hash"),
-        ({"weights": "COCO", "width": 0.5}, "as they are"),
-        ({"weights": "a.pth", "sha256": "xyz"}, "pattern"),
-    ],
-)
-def test_what_cannot_be_meant_is_refused(fields: dict[str, str], says: str) -> None:
-    with pytest.raises(ValidationError, match=says):
-        Yolo(**fields)
-
-
-def test_the_official_name_is_pinned() -> None:
-    assert Yolo(weights="COCO").weights == "COCO"
-    assert Yolo(weights="COCO", variant="s", sha256="0" * 64).sha256 == "0" * 64
-
-
-def test_other_files_are_refused_in_one_line(saved: Path, tmp_path: Path) -> None:
-    state = state_of(saved)
-    first = next(iter(state))
-    broken = {
-        "missing.pth": None,
-        "text.pth": b"not a checkpoint",
-        "empty.pth": b"",
-        "list.pth": [1, 2],
-        "numbers.pth": {"model": {first: 1}},
-        "lacking.pth": {"model": {name: t for name, t in state.items() if name != first}},
-        "other.pth": {"model": Yolo(variant="tiny").build(CLASSES).state_dict()},
-        "infinite.pth": {"model": {**state, first: torch.full_like(state[first], torch.inf)}},
-    }
-    for name, content in broken.items():
-        file = tmp_path / name
-        if isinstance(content, bytes):
-            file.write_bytes(content)
-        elif content is not None:
-            torch.save(content, file)
-        with pytest.raises(UserError) as error:
-            Yolo(weights=str(file)).begin(CLASSES)
-        assert "\n" not in str(error.value)
-        assert name in str(error.value)
-    with pytest.raises(UserError, match="another file"):
-        Yolo(weights=str(saved), sha256="0" * 64).begin(CLASSES)
-
-
-def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
-    class Trap:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return (Path.touch, (tmp_path / "sprung",))  # type: ignore[return-value]
-
-    torch.save({"model": Trap()}, tmp_path / "trap.pth")
-    with pytest.raises(UserError, match="not a checkpoint"):
-        Yolo(weights=str(tmp_path / "trap.pth")).begin(CLASSES)
-    assert not (tmp_path / "sprung").exists()
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +50,20 @@ def _advise(given: argparse.Namespace) -> int:
         network = read_source(given.network or network_around(given.artefact))
     images = images_of(given.artefact, named_images(given), named_training(given))
     try:
-        found = advise_artefact(given.artefact, images, target, split=given.split, progress=_say)
+        advice = advise_artefact(given.artefact, images, target, split=given.split, progress=_say)
     except RuntimeError as error:
         raise UserError(f"advise: {one_line(error)}") from error
     if not given.json:
-        _show(found)
+        _show(advice)
     if given.out:
-        write_advice(found, given.out)
+        write_advice(advice, given.out)
     if network is not None:  # minutes to hours of building, which may not cost what is known already
-        wanted = {"most": given.most, "split": given.split, "out": given.out}
-        found = try_advice(found, network, images, target, **wanted, progress=_say)
+        options = {"most": given.most, "split": given.split, "out": given.out}
+        advice = try_advice(advice, network, images, target, **options, progress=_say)
         if given.out:
-            write_tried(found, given.out)
-    _end(found, given)
-    return INCOMPLETE if any(one.reason for one in found.tried) else 0
+            write_tried(advice, given.out)
+    _end(advice, given)
+    return INCOMPLETE if any(one.reason for one in advice.tried) else 0
 
 
 def _end(found: Any, given: argparse.Namespace) -> None:
@@ -73,11 +74,11 @@ def _end(found: Any, given: argparse.Namespace) -> None:
         print(json.dumps(found.tree(), indent=1))
         return
     if found.tried:
-        from paretune.core.console import print_table
         from paretune.reports.advice_page import knob_table
+        from paretune.reports.tables import print_table
 
         rows = knob_table([one.advice for one in found.tried], found.measured, found.changes)
-        print_table("advice that was tried", rows.head, rows.rows, left=rows.words)
+        print_table(replace(rows, title="advice that was tried", notes=()))
     if given.out:
         from paretune.workflows.advise import PAGE, TRIED
 
@@ -94,12 +95,12 @@ def _say(line: str) -> None:
 
 
 def _show(found: Any) -> None:
-    from paretune.core.console import print_table
     from paretune.reports.advice_page import advice_tables, verdict
+    from paretune.reports.tables import print_table
 
     print(f"{found.artefact.folder}: {verdict(found.diagnosis)}")
     print(f"{found.diagnosis.evidence}\n")
     for rows in advice_tables(found.diagnosis, found.advice, found.measured):
-        print_table(rows.title, rows.head, rows.rows, rows.notes, left=rows.words)
+        print_table(rows)
     for note in found.notes:
         print(note)

@@ -17,7 +17,7 @@ def add(verbs: Any) -> None:
     check.add_argument("--set", action="append", default=[], metavar="a.b=value", help=text)
     check.set_defaults(run=_check, trials=None)
     plugins = verbs.add_parser(
-        "plugins", help="list detectors, datasets, steps, runtimes, samplers, schedulers and metrics"
+        "plugins", help="list detectors, datasets, steps, runtimes, devices, samplers, schedulers and metrics"
     )
     plugins.add_argument("kind", nargs="?", metavar="KIND", help="one table only")
     plugins.add_argument("--json", action="store_true", help="one JSON object")

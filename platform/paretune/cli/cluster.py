@@ -33,9 +33,9 @@ def _submit(given: argparse.Namespace) -> int:
     changes, promises = tried_first(given)
     plan = read_plan(given.job, changes, here=False)
     name = new_sweep_name(given.name or given.job.stem)
-    told = [promise.tree() for promise in promises]
+    trees = [promise.tree() for promise in promises]
     refuse = functools.partial(refuse_small_cluster, plan.job)
-    return submit(plan.job.tree(), plan.space_text, told, name, given.address, refuse, wait=not given.no_wait)
+    return submit(plan.job.tree(), plan.space_text, trees, name, given.address, refuse, wait=not given.no_wait)
 
 
 def _status(given: argparse.Namespace) -> int:

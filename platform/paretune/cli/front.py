@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from typing import Any
 
 from paretune.cli.options import runs_argument, sweep_arguments
@@ -13,6 +14,7 @@ def add(verbs: Any) -> None:
     front = verbs.add_parser("front", help="print the Pareto front of a sweep")
     sweep_arguments(front)
     front.add_argument("--target", metavar="T", help="the target (default: the job's first)")
+    front.add_argument("--importance", action="store_true", help="how much each knob of the space matters, too")
     front.add_argument("--json", action="store_true", help="one JSON object")
     front.set_defaults(run=_front)
     ui = verbs.add_parser("ui", help="open the MLflow UI on the sweeps of an output folder")
@@ -24,10 +26,24 @@ def add(verbs: Any) -> None:
 def _front(given: argparse.Namespace) -> int:
     from paretune.results.front_summary import front_json, front_text
     from paretune.results.sweep_folder import find_sweep
+    from paretune.workflows.front_files import refresh_front
 
     sweep = find_sweep(given.runs, given.sweep)
-    print(front_json(sweep, given.target) if given.json else front_text(sweep, given.target))
+    shown = front_json(sweep, given.target) if given.json else front_text(sweep, given.target)
+    print(_with_importance(sweep, shown, as_json=given.json) if given.importance else shown, flush=True)
+    if not given.json:
+        refresh_front(sweep)
     return 0
+
+
+def _with_importance(sweep: Any, front: str, *, as_json: bool) -> str:
+    """Return a printed front with the importance of every knob."""
+    from paretune.results.knob_importance import importance_of, importance_text, importance_tree
+
+    knobs = importance_of(sweep)
+    if as_json:
+        return json.dumps({**json.loads(front), "importance": importance_tree(knobs)})
+    return f"{front}\n\n{importance_text(sweep, knobs)}"
 
 
 def _ui(given: argparse.Namespace) -> int:

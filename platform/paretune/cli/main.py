@@ -60,8 +60,10 @@ def build_parser() -> argparse.ArgumentParser:
         evaluate,
         front,
         optimize,
+        pick,
         predict,
         profile,
+        store,
         sweep,
         train,
     )
@@ -73,6 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"paretune {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for module in (check, sweep, train, optimize, evaluate, profile, advise, predict, front, confirm, cluster, data):
+    begin, look, use = (check, sweep, train, optimize), (evaluate, profile, advise), (predict, front, pick, confirm)
+    for module in (*begin, *look, *use, store, cluster, data):
         module.add(verbs)
     return parser

@@ -56,7 +56,7 @@ def _optimize(given: argparse.Namespace) -> int:
     source = read_source(given.source)
     recipe = read_recipe(_written(given), source)
     images = images_of(given.source, named_images(given), named_training(given))
-    found = optimize(
+    outcome = optimize(
         source,
         recipe,
         images,
@@ -67,13 +67,13 @@ def _optimize(given: argparse.Namespace) -> int:
     if given.json:
         import json
 
-        print(json.dumps(found.tree(), indent=1))
+        print(json.dumps(outcome.tree(), indent=1))
     else:
-        _show(found, recipe.runtime.name)
-    if found.drop is None:
+        _show(outcome, recipe.runtime.name)
+    if outcome.drop is None:
         return 0
-    print(found.drop, file=sys.stdout if found.drop.holds and not given.json else sys.stderr)
-    return 0 if found.drop.holds else TOO_MUCH
+    print(outcome.drop, file=sys.stdout if outcome.drop.holds and not given.json else sys.stderr)
+    return 0 if outcome.drop.holds else TOO_MUCH
 
 
 def _show(found: Any, runtime: str) -> None:

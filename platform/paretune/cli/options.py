@@ -22,12 +22,12 @@ INTERRUPTED = 130
 
 def doing(words: Sequence[str], given: argparse.Namespace) -> str:
     """Return a command's verb and the name of its subject."""
-    said = list(words[: 2 if words[0] == "data" else 1])
-    told = [getattr(given, field, None) for field in ("name", "sweep", "job", "artefact", "artefacts", "source")]
-    if (about := next((value for value in told if value), None)) is not None:
+    verb = list(words[: 2 if words[0] == "data" else 1])
+    values = [getattr(given, field, None) for field in ("name", "sweep", "job", "artefact", "artefacts", "source")]
+    if (about := next((value for value in values if value), None)) is not None:
         first = about[0] if isinstance(about, list) else about
-        said.append(first.stem if isinstance(first, Path) and first.suffix == ".yaml" else str(first))
-    return " ".join(said)
+        verb.append(first.stem if isinstance(first, Path) and first.suffix == ".yaml" else str(first))
+    return " ".join(verb)
 
 
 def claiming_out(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
@@ -69,15 +69,15 @@ def overrides(given: argparse.Namespace) -> dict[str, Any]:
     """
     from paretune.core.yaml_document import read_value
 
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for text in given.set:
         place, equals, value = text.partition("=")
         if not equals or not all(place.split(".")):
             raise UserError(f"--set {text}: expected a.b=value, such as --set training.epochs=40")
-        found[place] = read_value(value, f"--set {place}")
+        values[place] = read_value(value, f"--set {place}")
     if given.trials is not None:
-        found["search.trials"] = given.trials
-    return found
+        values["search.trials"] = given.trials
+    return values
 
 
 def first_argument(parser: argparse.ArgumentParser) -> None:

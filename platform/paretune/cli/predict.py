@@ -45,14 +45,14 @@ def _predict(given: argparse.Namespace) -> int:
 
     out = given.out or (None if given.json else OUT)
     entries, failed, full = [], 0, 0
-    for found in predict(given.artefact, given.images, target, given.confidence, out, given.max_detections):
-        full += found.full is not None
-        if found.failure is not None:
+    for image in predict(given.artefact, given.images, target, given.confidence, out, given.max_detections):
+        full += image.full is not None
+        if image.failure is not None:
             failed += 1
-            print(found.failure, file=sys.stderr)
+            print(image.failure, file=sys.stderr)
         elif not given.json:
-            print(found, flush=True)
-        entries.append(found.tree())
+            print(image, flush=True)
+        entries.append(image.tree())
     if given.json:
         import json
 
@@ -61,8 +61,8 @@ def _predict(given: argparse.Namespace) -> int:
     elif failed < len(entries):
         print(f"pictures: {out}")
     if full:
-        told = f"the limit of boxes in an image binds in {full} of {len(entries)} images"
-        print(f"{told}: there may be more objects; --max-detections keeps more", file=sys.stderr)
+        message = f"the limit of boxes in an image binds in {full} of {len(entries)} images"
+        print(f"{message}: there may be more objects; --max-detections keeps more", file=sys.stderr)
     if failed:
         print(f"{failed} of {len(entries)} images could not be read", file=sys.stderr)
     if failed < len(entries):

@@ -52,17 +52,17 @@ def _profile(given: argparse.Namespace) -> int:
     loads = tuple(product(given.streams or [1], given.batch or [1])) if given.streams or given.batch else ()
     wanted = ProfileOptions(given.split, given.repetitions, given.operators, loads, given.nsight, given.patience)
     try:
-        found = profile_artefacts(given.artefacts, named_images(given), target, wanted, _say)
+        profile = profile_artefacts(given.artefacts, named_images(given), target, wanted, _say)
     except RuntimeError as error:
         raise UserError(f"profile: {one_line(error)}") from error
-    _show(found, as_json=given.json)
+    _show(profile, as_json=given.json)
     if given.out:  # after all was shown: the disk may be full by now
-        write_profile(found, given.out)
+        write_profile(profile, given.out)
         if not given.json:
             print(f"page and raw samples: {given.out}")
-    for line in found.failures:
+    for line in profile.failures:
         _say(f"not measured: {line}")
-    return INCOMPLETE if found.failures else 0
+    return INCOMPLETE if profile.failures else 0
 
 
 def _check(given: argparse.Namespace) -> None:
@@ -86,10 +86,10 @@ def _show(found: Any, *, as_json: bool) -> None:
 
         print(json.dumps(found.tree(), indent=1))
         return
-    from paretune.core.console import print_table
+    from paretune.reports.tables import print_table
 
     for rows in found.tables():
-        print_table(rows.title, rows.head, rows.rows, rows.notes)
+        print_table(rows)
 
 
 def _say(line: str) -> None:

@@ -78,18 +78,18 @@ def checked_target(given: argparse.Namespace, folders: Sequence[Path]) -> Any:
     if given.device and given.threads:
         return plain
     around = {folder: target for folder in folders if (target := _made_for(folder)) is not None}
-    found = {
+    targets = {
         Target(device=target.device, threads=given.threads or target.threads): folder
         for folder, target in around.items()
         if given.device in (None, target.device)
     }
-    if len(found) > 1:
-        told = "; ".join(f"{folder} of {target}" for target, folder in found.items())
-        raise UserError(f"the artefacts were made for several targets ({told}): name one with --device and --threads")
-    target = next(iter(found), plain)
+    if len(targets) > 1:
+        words = "; ".join(f"{folder} of {target}" for target, folder in targets.items())
+        raise UserError(f"the artefacts were made for several targets ({words}): name one with --device and --threads")
+    target = next(iter(targets), plain)
     if target != plain:
-        told = "which the artefact was made for; --device and --threads name another"
-        print(f"target: {target}, {told}", file=sys.stderr, flush=True)
+        words = "which the artefact was made for; --device and --threads name another"
+        print(f"target: {target}, {words}", file=sys.stderr, flush=True)
     return target
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from paretune.cli.options import INTERRUPTED, first_argument, job_arguments, sweep_arguments
 from paretune.cli.resolve import tried_first
+from paretune.core.errors import UserError
 
 
 def add(verbs: Any) -> None:
@@ -17,18 +18,31 @@ def add(verbs: Any) -> None:
     sweep = verbs.add_parser("sweep", help="train, compress, evaluate, measure: from a job to its front")
     job_arguments(sweep)
     first_argument(sweep)
+    text = "print what would run, and estimate time and cost from an earlier sweep or a short probe; write nothing"
+    sweep.add_argument("--dry-run", action="store_true", help=text)
+    text = "with --dry-run: what an hour of the machine costs, in any currency"
+    sweep.add_argument("--price", type=float, metavar="X", help=text)
+    sweep.add_argument("--json", action="store_true", help="with --dry-run: one JSON object, in seconds")
     sweep.add_argument("--address", help=argparse.SUPPRESS)
     sweep.add_argument("--promises", type=Path, help=argparse.SUPPRESS)  # those of a submitted sweep
     sweep.set_defaults(run=_sweep)
     resume = verbs.add_parser("resume", help="go on with a sweep that was stopped or killed, or show a finished one")
     sweep_arguments(resume)
     resume.add_argument("--trials", type=int, metavar="N", help="let it try N in all, also where it is finished")
+    resume.add_argument("--hours", type=float, metavar="H", help="let it search for H hours in all (search.hours)")
+    text = "let its trials take H hours in all (search.device_hours)"
+    resume.add_argument("--device-hours", type=float, metavar="H", help=text)
     resume.add_argument("--concurrent", type=int, metavar="N", help="from now on run N trials at once")
+    resume.add_argument(
+        "--accept-changes", action="store_true", help="go on although data, versions or machine have changed since"
+    )
     resume.add_argument("--address", help=argparse.SUPPRESS)
     resume.set_defaults(run=_resume)
 
 
 def _sweep(given: argparse.Namespace) -> int:
+    if not given.dry_run and (given.json or given.price is not None):
+        raise UserError("--json and --price are for --dry-run")
     from paretune.config.plan import read_plan
     from paretune.results.advice_outcomes import AdvicePrediction
     from paretune.results.sweep_folder import new_sweep
@@ -38,18 +52,35 @@ def _sweep(given: argparse.Namespace) -> int:
         promises = [AdvicePrediction(**told) for told in json.loads(given.promises.read_text())]
     plan = read_plan(given.job, changes)
     _check_machine(plan.job, given.address)
+    if given.dry_run:
+        return _print_estimate(plan, given)
     return _run(new_sweep(plan, given.name or given.job.stem, promises), given.address, new=True)
+
+
+def _print_estimate(plan: Any, given: argparse.Namespace) -> int:
+    """Print what a sweep would run and cost."""
+    from paretune.results.sweep_cost import estimate_text
+    from paretune.workflows.dry_run import dry_run
+
+    expected = dry_run(plan, lambda line: print(line, file=sys.stderr))
+    name = given.name or given.job.stem
+    if given.json:
+        print(json.dumps({"sweep": name, **expected.tree(), "price": given.price}))
+    else:
+        print(estimate_text(plan.job, name, expected, given.price))
+    return 0
 
 
 def _resume(given: argparse.Namespace) -> int:
     from paretune.results.sweep_folder import change_search, find_sweep
 
     sweep = find_sweep(given.runs, given.sweep)
-    if given.trials is not None or given.concurrent is not None:
-        sweep = change_search(sweep, trials=given.trials, concurrent=given.concurrent)
+    changes = {name: getattr(given, name) for name in ("trials", "concurrent", "hours", "device_hours")}
+    if any(value is not None for value in changes.values()):
+        sweep = change_search(sweep, **changes)
     if not sweep.finished:
         _check_machine(sweep.job, given.address)
-    return _run(sweep, given.address)
+    return _run(sweep, given.address, accept_changes=given.accept_changes)
 
 
 def _check_machine(job: Any, address: str | None) -> None:
@@ -60,10 +91,10 @@ def _check_machine(job: Any, address: str | None) -> None:
         refuse_unfit_machine(job)
 
 
-def _run(sweep: Any, address: str | None, *, new: bool = False) -> int:
+def _run(sweep: Any, address: str | None, *, new: bool = False, accept_changes: bool = False) -> int:
     from paretune.workflows.sweep import run_sweep
 
-    outcome = run_sweep(sweep, address=address, new=new)
+    outcome = run_sweep(sweep, address=address, new=new, accept_changes=accept_changes)
     if outcome.finished:
         return 0
     print(f"\nstopped; nothing is lost. To go on: {sweep.command('resume')}", file=sys.stderr)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from paretune.compression import STEPS
 from paretune.core.model import Accepted, Format, Model, WeightProperty
@@ -22,6 +23,37 @@ from paretune.training.settings import Training
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+def _no_rungs(_epochs: int) -> frozenset[int]:
+    """Return no epochs."""
+    return frozenset()
+
+
+def _no_epoch(_number: int, _epochs: int, _metrics: Mapping[str, float]) -> None:
+    """Ignore an epoch."""
+
+
+ContextPart = Literal["data", "training", "seed", "baseline", "runtime", "target", "thresholds", "machine"]
+"""Part of a context that the result of a step may depend on.
+
+``data`` stands for the images and annotations, ``machine`` for the machine that the step runs on. Classes, detector,
+device, cache, working folder and progress may be used without being declared.
+"""
+ALL_PARTS: frozenset[ContextPart] = frozenset(
+    ("data", "training", "seed", "baseline", "runtime", "target", "thresholds", "machine")
+)
+_FIELDS: Mapping[str, ContextPart] = {
+    "data": "data",
+    "dataset": "data",
+    "training": "training",
+    "seed": "seed",
+    "baseline": "baseline",
+    "runtime": "runtime",
+    "target": "target",
+    "thresholds": "thresholds",
+}
+"""Field of a context → the part that it belongs to."""
 
 
 def _no_progress(_: str) -> None:
@@ -43,6 +75,11 @@ class Context:
     """Torch device that a step trains on."""
     progress: Callable[[str], None] = _no_progress
     """Called with a short line during long work."""
+    epoch_done: Callable[[int, int, Mapping[str, float]], None] = _no_epoch
+    """Called after each epoch of a training with its number from 1, the number of epochs, and metrics."""
+    rungs: Callable[[int], frozenset[int]] = _no_rungs
+    """Function from the number of epochs of a training to those after which it is validated, and may be paused; the
+    result of a step does not depend on it."""
     dataset: Dataset | None = None
     """Dataset that ``data`` was opened from: workers in other processes open it themselves."""
     cache: Path | None = None
@@ -56,6 +93,38 @@ class Context:
     thresholds: Thresholds = field(default_factory=Thresholds)
     """Thresholds of the postprocessing."""
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the names of the classes."""
+        data: Data = object.__getattribute__(self, "data")
+        return data.classes
+
+    def in_folder(self, workdir: Path) -> Context:
+        """Return the context with another working folder."""
+        changed = copy.copy(self)
+        object.__setattr__(changed, "workdir", workdir)
+        return changed
+
+    def restricted(self, parts: Collection[ContextPart]) -> Context:
+        """Return a context that raises a RuntimeError if a part that is not listed is used."""
+        restricted = object.__new__(_RestrictedContext)
+        vars(restricted).update(vars(self))
+        allowed = frozenset(parts) & getattr(self, "_allowed", ALL_PARTS)
+        object.__setattr__(restricted, "_allowed", allowed)
+        return restricted
+
+
+class _RestrictedContext(Context):
+    """A context in which only the parts that a step declares can be used."""
+
+    _allowed: frozenset[ContextPart]
+
+    def __getattribute__(self, name: str) -> Any:
+        part = _FIELDS.get(name)
+        if part is not None and part not in object.__getattribute__(self, "_allowed"):
+            raise RuntimeError(f"the step uses context.{name}, and its method `uses` does not return {part!r}")
+        return object.__getattribute__(self, name)
+
 
 class Step(Spec, ABC):
     """One compression: turns a model into another one. Importing its file must not import torch.
@@ -65,6 +134,9 @@ class Step(Spec, ABC):
     A step that replaces a layer by one of another class must implement ``networks.replacement_layers.Replacement`` in
     that class and list it in the table ``REPLACEMENTS``, or in the entry point group ``paretune.replacement``: a saved
     network names its replaced layers there. ``apply`` raises an error where the row is missing.
+
+    What its result depends on besides its fields and the model is declared by ``uses``, which ``apply`` enforces: the
+    context raises an error if another part is used. Results are shared between trials by it.
 
     A step that exports to a file format of its own sets ``produces`` to the format's name; it is inserted into
     recipes whose runtime loads that format.
@@ -80,6 +152,27 @@ class Step(Spec, ABC):
     steps."""
     makes: ClassVar[frozenset[WeightProperty]] = frozenset()
     """Properties that it gives to the weights and later training would destroy: steps that train keep ``zeros``."""
+
+    revision: ClassVar[int] = 1
+    """Number to raise when the step computes something else from the same fields, so that stored results are not
+    used."""
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "torchvision")
+    """Packages whose versions its result depends on."""
+
+    def uses(self) -> frozenset[ContextPart]:
+        """Return the parts of the context that the result depends on; all of them unless a step declares fewer."""
+        return ALL_PARTS
+
+    def other_networks(self) -> tuple[Path, ...]:
+        """Return the folders of networks, besides the baseline, that the result depends on."""
+        return ()
+
+    def untrained(self) -> Self | None:
+        """Return the step without training, which leads to a network of equal structure; None to leave it out.
+
+        The latency of a network does not depend on its weights, so a recipe of such steps tells it before any training.
+        """
+        return None if self.trains else self
 
     def takes(self, loaded: Format) -> Format:
         """Return the format that it takes in a recipe whose runtime loads ``loaded``."""
@@ -106,9 +199,10 @@ class Step(Spec, ABC):
         The network of the result is in eval mode on the CPU, its parameters and operations counted.
 
         Raises:
-            RuntimeError: a new layer class is missing in the table of replacements.
+            RuntimeError: a new layer class is missing in the table of replacements, or the step used a part of the
+                context that it does not declare.
         """
-        result = self._apply(replace(model, changed=True), context)
+        result = self._apply(replace(model, changed=True), context.restricted(self.uses()))
         if result.network is not None and result.network is not model.network:
             result = self._counted(result, result.network.cpu().eval(), model.network)
         return replace(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from paretune.compression.base import Context, Step
+from paretune.compression.base import Context, ContextPart, Step
 from paretune.compression.quantize.float_layers import WEIGHTED
 from paretune.core.model import Accepted, Format, Model, WeightProperty
 from paretune.core.types import Floats
@@ -38,6 +38,14 @@ class Cluster(Step):
     """Bits that tell the values of a layer apart: it has at most 2 to the power of this many."""
     keep_outputs: bool = True
     """Leave the last layers, whose outputs are boxes and scores, unchanged."""
+
+    def uses(self) -> frozenset[ContextPart]:
+        """Return nothing: the weights decide."""
+        return frozenset()
+
+    def untrained(self) -> None:
+        """Return None: it changes weights alone."""
+        return
 
     def _apply(self, model: Model, context: Context) -> Model:
         """Cluster the weights of a copy of the network or of its files."""

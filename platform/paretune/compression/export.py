@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from paretune.compression.base import Context, Step
+from paretune.compression.base import Context, ContextPart, Step
 from paretune.core.model import Format, Model
 from paretune.core.types import Floats
 from paretune.networks.part_runner import in_eager, part_inputs
@@ -31,6 +31,12 @@ class Export(Step):
 
     name: ClassVar[str] = "export"
     produces: ClassVar[Format] = "onnx"
+
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "torchvision", "onnx", "onnxscript")
+
+    def uses(self) -> frozenset[ContextPart]:
+        """Return the images that the files are compared on."""
+        return frozenset({"data"})
 
     def _apply(self, model: Model, context: Context) -> Model:
         """Export the network, and compare the files with eager on training images.

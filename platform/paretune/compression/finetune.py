@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from paretune.compression.base import Context, Step
+from paretune.compression.base import Context, ContextPart, Step
 from paretune.core.errors import UserError
 from paretune.core.model import Model
 from paretune.runtimes.base import Runtime
@@ -43,8 +43,26 @@ class Finetune(Step):
 
     @property
     def trains(self) -> bool:
-        """Whether there are epochs to train."""
+        """Return whether there are epochs to train."""
         return self.epochs > 0
+
+    def uses(self) -> frozenset[ContextPart]:
+        """Return the training and its data; the baseline as a teacher; what the bits of a weight depend on."""
+        parts: set[ContextPart] = {"data", "training", "seed", "thresholds"}
+        if self.distill is not None:
+            parts.add("baseline")
+        if self.qat:
+            parts |= {"runtime", "machine"}
+        return frozenset(parts)
+
+    def other_networks(self) -> tuple[Path, ...]:
+        """Return the teacher's folder, where one is named."""
+        teacher = None if self.distill is None else self.distill.teacher
+        return () if teacher is None else (Path(teacher),)
+
+    def untrained(self) -> None:
+        """Return None: training changes weights alone."""
+        return
 
     def _apply(self, model: Model, context: Context) -> Model:
         """Train a copy of the network at the model's input size, with as many workers as the baseline.
@@ -74,7 +92,7 @@ class Finetune(Step):
 
     @property
     def lacks_teacher(self) -> bool:
-        """Whether it learns from the baseline, since no other teacher is named."""
+        """Return whether it learns from the baseline, since no other teacher is named."""
         return self.distill is not None and self.distill.teacher is None
 
     def _distill(self, context: Context) -> Distill | None:
@@ -110,10 +128,14 @@ def _here(model: Model, context: Context, settings: Training, extras: TrainingEx
     from paretune.training.checkpoint import load_state, save_state
     from paretune.training.loop import Epoch, Options
 
+    rungs = context.rungs(settings.epochs)
+
     def after(epoch: Epoch) -> None:
         context.progress(f"finetune {epoch}")
-        if epoch.number % settings.checkpoint_every == 0 or epoch.number == settings.epochs:
+        if epoch.number % settings.checkpoint_every == 0 or epoch.number in {settings.epochs, *rungs}:
             save_state(epoch.state, folder)
+        known = {} if epoch.map is None else {"map": epoch.map}
+        context.epoch_done(epoch.number, epoch.epochs, {"loss": sum(epoch.losses.values()), **known})
 
     return train_with_extras(
         copy_network(model.torch_network).train(),
@@ -124,7 +146,7 @@ def _here(model: Model, context: Context, settings: Training, extras: TrainingEx
         extras,
         device=context.device,
         on_epoch=after,
-        options=Options(load_state(folder), thresholds=context.thresholds),
+        options=Options(load_state(folder), thresholds=context.thresholds, rungs=rungs),
     ).network
 
 
@@ -151,7 +173,7 @@ def _with_workers(
         thresholds=context.thresholds,
     )
     train_order(job, lambda line: context.progress(f"finetune {line}"))
-    return load_network(context.detector, len(context.data.classes), folder)
+    return load_network(context.detector, len(context.classes), folder)
 
 
 def _digest(network: nn.Module) -> str:

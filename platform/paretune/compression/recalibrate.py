@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from pydantic import Field
 
-from paretune.compression.base import Context, Step
+from paretune.compression.base import Context, ContextPart, Step
 from paretune.core.errors import UserError
 from paretune.core.model import Model
 from paretune.core.types import Floats
@@ -36,6 +36,14 @@ class Recalibrate(Step):
     """Number of training images, drawn at random; all of them where there are fewer."""
     batch_size: int = Field(default=16, ge=2, le=1024)
     """Number of images in a batch, which are normalised together."""
+
+    def uses(self) -> frozenset[ContextPart]:
+        """Return the images, their order, and the threads of the training."""
+        return frozenset({"data", "training", "seed"})
+
+    def untrained(self) -> None:
+        """Return None: it changes weights alone."""
+        return
 
     def _apply(self, model: Model, context: Context) -> Model:
         """Recalibrate the batch norms of a copy of the network, without gradients.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from paretune.compression.base import Context, Step
+from paretune.compression.base import Context, ContextPart, Step
 from paretune.core.model import Model, WeightProperty
 
 if TYPE_CHECKING:
@@ -29,13 +29,14 @@ class Sparsify(Step):
     makes: ClassVar[frozenset[WeightProperty]] = frozenset({"zeros"})
 
     pattern: Literal["unstructured", "2:4"] = "unstructured"
-    """unstructured: the smallest weights anywhere; 2:4: two of every four neighbouring inputs, the form of NVIDIA's
-    sparse tensor cores, which TensorRT uses in fp16 and INT8. On other runtimes both reduce the size only."""
+    """Places of the zeros. unstructured: the smallest weights anywhere; 2:4: two of every four neighbouring inputs, the
+    form of NVIDIA's sparse tensor cores, which TensorRT uses in fp16 and INT8. On other runtimes both reduce the size
+    only."""
     sparsity: float = Field(default=HALF, ge=0, lt=1)
     """Share of the weights that become zeros; a half for pattern 2:4."""
     scope: Literal["local", "global"] = "local"
-    """local: every layer loses the share; global: the whole network does, its smallest weights first. Layers with many
-    inputs have small weights and may lose all of them."""
+    """Weights that are compared. local: every layer loses the share; global: the whole network does, its smallest
+    weights first. Layers with many inputs have small weights and may lose all of them."""
     keep_outputs: bool = True
     """Leave the last layers, whose outputs are boxes and scores, unchanged."""
 
@@ -44,6 +45,10 @@ class Sparsify(Step):
         if self.pattern == "2:4" and self.sparsity != HALF:
             raise ValueError(f"pattern 2:4 is a sparsity of {HALF:g}, not {self.sparsity:g}")
         return self
+
+    def uses(self) -> frozenset[ContextPart]:
+        """Return nothing: the weights decide."""
+        return frozenset()
 
     def _apply(self, model: Model, context: Context) -> Model:
         """Set the smallest weights of a copy of the network to zero."""

@@ -107,8 +107,10 @@ def _threads(job: Job, data: Data, device: str) -> tuple[list[ChosenField], Call
     probe = job.size
     alone, together = speed(probe, 1), speed(probe, cores)
     best = cores if alone > WORTH * cores * together else 1
-    told = f"{1 / alone:.0f} pictures a second with 1, {1 / together:.0f} with {cores}, which others slow down far more"
-    return [ChosenField("training.threads", best, told)], lambda size: speed(size, best)
+    speeds = (
+        f"{1 / alone:.0f} pictures a second with 1, {1 / together:.0f} with {cores}, which others slow down far more"
+    )
+    return [ChosenField("training.threads", best, speeds)], lambda size: speed(size, best)
 
 
 def _shown(value: Any) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from paretune.config.flat_stop import FlatStop
+from paretune.config.measuring import Measuring
 from paretune.config.recipe import Recipe, readable_size
+from paretune.config.run_settings import Resources, Store, Tracking
 from paretune.core.metrics import metric_of
 from paretune.core.spec import Spec, misplaced, plugin
 from paretune.core.target import Target
@@ -52,7 +55,7 @@ class Constraint(Spec):
     def __str__(self) -> str:
         words = {"min": "at least", "max": "at most", "max_drop": "at most below the eager baseline by"}
         return next(
-            f"{said} {getattr(self, name):g}" for name, said in words.items() if getattr(self, name) is not None
+            f"{phrase} {getattr(self, name):g}" for name, phrase in words.items() if getattr(self, name) is not None
         )
 
     def violation(self, value: float, baseline: float | None) -> float:
@@ -74,51 +77,34 @@ class Search(Spec):
 
     trials: int = Field(default=24, ge=2, le=100_000)
     """Number of trials, the two baselines included."""
+    hours: float | None = Field(default=None, gt=0)
+    """Hours of searching on the clock, without the training of the baseline, after which no further trial starts."""
+    device_hours: float | None = Field(default=None, gt=0)
+    """Hours of all trials together after which no further one starts; on GPUs GPU-hours: times `resources.gpu`."""
+    stop_when_flat: FlatStop | None = None
+    """When the search ends because further trials hardly improve the front; none never ends it so."""
     sampler: Annotated[Sampler, *plugin(SAMPLERS)] = Gp()
     """Sampler of the points after the first points of the space."""
     scheduler: Annotated[Scheduler, *plugin(SCHEDULERS)] = NoScheduler()
     """Row that decides which running trials are stopped early."""
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler and of everything random in a trial."""
+    siblings: int = Field(default=2, ge=0, le=100)
+    """Other runtimes of the space that the trained network of each trial on the front is tried on; the training is
+    taken from the store."""
+    retries: int = Field(default=2, ge=0, le=100)
+    """Times that a trial is run again whose process died (killed, out of memory, node lost) before it counts as
+    failed."""
+    stage_hours: float = Field(default=12.0, ge=0)
+    """Hours that one stage of a trial may take, such as its training; a stage that takes longer hangs, and fails the
+    trial. 0 is no limit."""
+    cheap_first: bool = True
+    """Whether the network of a drawn recipe that trains is built and timed before its training, and the trial stopped
+    if it is too slow for the constraints, or slower than a version that is as accurate as any so far."""
     first: Annotated[tuple[Recipe, ...], Field(strict=False)] = ()
     """Recipes that are tried right after the baselines, also from outside the space, such as `advise` writes."""
     concurrent: int = Field(default=1, ge=1, le=1024)
     """Trials at the same time; only one of them measures latency at a time."""
-
-
-SHORTEST = 5.0
-"""Least seconds over which counters of energy are reliable."""
-
-
-class Measuring(Spec):
-    """How thoroughly the latency of each trial, and of the front at the end, is measured; less is for a quick look."""
-
-    renamed: ClassVar[Mapping[str, str]] = {
-        "spare": "max_extra_repetitions",
-        "patience": "contention_wait_seconds",
-        "energy": "energy_seconds",
-    }
-
-    repetitions: int = Field(default=3, ge=2, le=100)
-    """Fresh processes of each trial, each beside one of the reference; an interval needs two."""
-    max_extra_repetitions: int = Field(default=3, ge=0, le=100)
-    """Most further processes of each trial, started until the latency is known to 3 % (GPU: 1 %)."""
-    seconds: float = Field(default=0.4, gt=0, le=60)
-    """Least seconds of sampling in each process."""
-    contention_wait_seconds: float = Field(default=12.0, ge=0, le=3600)
-    """Seconds after which no further process is started, however well the latency is known."""
-    energy_seconds: float = Field(default=5.0, ge=0, le=120)
-    """Seconds of inferences, at least 5, over which each trial's energy is measured, after 5 of idling, where a counter
-    can be read; 0 measures none."""
-    rounds: int = Field(default=4, ge=2, le=100)
-    """Rounds of the comparison of the front, each with fresh processes."""
-
-    @field_validator("energy_seconds")
-    @classmethod
-    def _long_enough(cls, value: float) -> float:
-        if 0 < value < SHORTEST:
-            raise ValueError(f"counters of energy need {SHORTEST:g} s at least; 0 does not take it")
-        return value
 
 
 class Postprocessing(Spec):
@@ -132,33 +118,6 @@ class Postprocessing(Spec):
     def thresholds(self) -> Thresholds:
         """Return all thresholds."""
         return Thresholds().keeping(self.detections)
-
-
-class Resources(Spec):
-    """Resources of one trial on a Ray cluster."""
-
-    cpu: float = Field(default=1, gt=0)
-    """CPU cores."""
-    gpu: float = Field(default=0, ge=0)
-    """GPUs."""
-    custom: dict[str, float] = Field(default_factory=dict)
-    """Custom resources, such as the one that marks a target's nodes."""
-
-    def by_ray_name(self) -> dict[str, float]:
-        """Return the requested resources by Ray's names."""
-        asked = {"CPU": self.cpu, "GPU": self.gpu, **self.custom}
-        return {name: amount for name, amount in asked.items() if amount}
-
-
-class Tracking(Spec):
-    """Settings of the MLflow log."""
-
-    uri: str | None = None
-    """Tracking server; None keeps a database under the output folder."""
-    experiment: str = Field(default="paretune", min_length=1)
-    """Experiment the runs belong to."""
-    trainings: bool = True
-    """Whether `paretune train` logs too."""
 
 
 class Job(Spec):
@@ -187,6 +146,7 @@ class Job(Spec):
     search: Search = Search()
     measuring: Measuring = Measuring()
     resources: Resources = Resources()
+    store: Store = Store()
     tracking: Tracking = Tracking()
     output: str = "runs"
     """Folder under which everything is written."""
@@ -241,15 +201,22 @@ class Job(Spec):
     def _fitting_detections(self) -> Job:
         asked, most = self.thresholds.detections, self.detector.most_boxes
         if asked > max(most, LIMIT):
-            told = f"{self.detector.name} finds at most {most:g} boxes in an image; give it as many proposals"
-            raise misplaced("Job", {("thresholds", "detections"): (told, asked)})
+            message = f"{self.detector.name} finds at most {most:g} boxes in an image; give it as many proposals"
+            raise misplaced("Job", {("thresholds", "detections"): (message, asked)})
+        return self
+
+    @model_validator(mode="after")
+    def _flat_where_it_is_known(self) -> Job:
+        if self.search.stop_when_flat and sorted(self.objectives.values()) != ["maximize", "minimize"]:
+            reason = "a front is flat by its hypervolume: name one objective to maximize and one to minimize"
+            raise misplaced("Job", {("search", "stop_when_flat"): (reason, None)})
         return self
 
     @model_validator(mode="after")
     def _fitting_first(self) -> Job:
-        said = {index: self.recipe_unsupported_reason(recipe) for index, recipe in enumerate(self.search.first)}
+        reasons = {index: self.recipe_unsupported_reason(recipe) for index, recipe in enumerate(self.search.first)}
         wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {
-            ("search", "first", index): (problem, None) for index, problem in said.items() if problem
+            ("search", "first", index): (problem, None) for index, problem in reasons.items() if problem
         }
         if wrong:
             raise misplaced("Job", wrong)
@@ -259,8 +226,8 @@ class Job(Spec):
     def _fitting_training(self) -> Job:
         wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {}
         if not self.training.epochs and self.baseline is None and not self.detector.starts_trained:
-            said = f"0 takes weights as they are; name a trained network's: detector.{self.detector.name}.weights"
-            wrong["training", "epochs"] = said, 0
+            message = f"0 takes weights as they are; name a trained network's: detector.{self.detector.name}.weights"
+            wrong["training", "epochs"] = message, 0
         losses = self.training.losses
         if losses.box is not None and (problem := self.detector.loss_unsupported_reason("box_loss", losses.box)):
             wrong["training", "box_loss"] = problem, losses.box

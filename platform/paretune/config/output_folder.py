@@ -18,11 +18,12 @@ SPACE_FILE = "space.yaml"
 """Copy of the search space beside ``SWEEP_FILE`` or ``JOB_FILE``."""
 JOB_FILE = "job.yaml"
 """File that marks the folder of a training: its job, every field with its value."""
-DATASETS, TRAININGS, WEIGHTS = "datasets", "trainings", "weights"
+DATASETS, TRAININGS, WEIGHTS, STORE = "datasets", "trainings", "weights", "store"
 RESERVED = {
     DATASETS: "generated datasets are kept there",
     TRAININGS: "`paretune train` writes there",
     WEIGHTS: "fetched weights are kept there",
+    STORE: "results of stages are kept there",
     "mlartifacts": "MLflow keeps its files there",
     "mlflow.db*": "MLflow's database",
     "mlflow-server.log": "what MLflow's server says",
@@ -33,6 +34,11 @@ RESERVED = {
 def dataset_cache(runs: Path) -> Path:
     """Return the folder of generated datasets, shared by all sweeps and trainings of an output folder."""
     return runs / DATASETS
+
+
+def store_url(runs: Path, url: str | None) -> str:
+    """Return the place of the stage store: the URL that a job names, else a folder of the output folder."""
+    return str(runs / STORE) if url is None else os.path.expandvars(url)
 
 
 def expanded(output: str) -> Path:

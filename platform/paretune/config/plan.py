@@ -53,8 +53,8 @@ def read_plan(
     document = overridden(read_yaml(path), overrides or {})
     job = validate(Job, document)
     problems = [
-        Problem(document.file, document.line((field,)), f"{field}: {said}")
-        for field, said in (_folder_problems(job, unnamed=unnamed) if here else _cluster_problems(job))
+        Problem(document.file, document.line((field,)), f"{field}: {reason}")
+        for field, reason in (_folder_problems(job, unnamed=unnamed) if here else _cluster_problems(job))
     ]
     space_path = path.parent / job.space
     if not space_path.is_file():
@@ -75,11 +75,11 @@ def read_plan(
 def _folder_problems(job: Job, *, unnamed: bool) -> list[tuple[str, str]]:
     """Return (field, message) for each wrong folder of a job on this machine."""
     passed = unnamed and job.dataset.unnamed() is not None
-    problems = [("dataset", said) for said in ([] if passed else job.dataset.problems())]
+    problems = [("dataset", reason) for reason in ([] if passed else job.dataset.problems())]
     if job.baseline is None:
-        problems += [("detector", said) for said in job.detector.problems()]
-    if job.baseline is not None and (said := unsupported_baseline_reason(Path(job.baseline), job.detector)):
-        problems.append(("baseline", said))
+        problems += [("detector", reason) for reason in job.detector.problems()]
+    if job.baseline is not None and (reason := unsupported_baseline_reason(Path(job.baseline), job.detector)):
+        problems.append(("baseline", reason))
     return problems
 
 
@@ -88,7 +88,7 @@ def _cluster_problems(job: Job) -> list[tuple[str, str]]:
     named = [("dataset", folder) for folder in job.dataset.folders()]
     if job.dataset.unnamed() is not None:
         named = []
-    problems = [("dataset", said) for said in ([] if named else job.dataset.problems())]
+    problems = [("dataset", reason) for reason in ([] if named else job.dataset.problems())]
     if job.baseline is not None:
         named.append(("baseline", job.baseline))
     for field, folder in named:
@@ -122,13 +122,13 @@ def checked_space(document: Document, job: Job | None = None, *, kept: bool = Fa
 
 def _renamed_paths() -> dict[str, str]:
     """Return the last parts of parameters that were renamed: ``prune.of`` → ``prune.budget``."""
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for table in (STEPS, RUNTIMES):
         for name in table.names:
             with suppress(UserError):  # its library is not installed
                 renamed = getattr(table.load(name), "renamed", {})  # another package's row may be no Spec
-                found |= {f"{name}.{old}": f"{name}.{new}" for old, new in renamed.items()}
-    return found
+                paths |= {f"{name}.{old}": f"{name}.{new}" for old, new in renamed.items()}
+    return paths
 
 
 def _in_pixels(written: Any, job: Job | None, *, sizes: bool = False) -> Any:
@@ -136,9 +136,9 @@ def _in_pixels(written: Any, job: Job | None, *, sizes: bool = False) -> Any:
     if isinstance(written, Mapping):
         return {key: _in_pixels(value, job, sizes=sizes or key == "input_size") for key, value in written.items()}
     if isinstance(written, list):
-        found = [_in_pixels(value, job, sizes=sizes) for value in written]
+        sizes_in_pixels = [_in_pixels(value, job, sizes=sizes) for value in written]
         # two shares of a small size may be the same pixels: one option then
-        return list(dict.fromkeys(found)) if sizes and found != written else found
+        return list(dict.fromkeys(sizes_in_pixels)) if sizes and sizes_in_pixels != written else sizes_in_pixels
     share = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", str(written)) if sizes else None
     return written if share is None else str(_share_of(job, float(share[1]) / 100))
 

@@ -47,9 +47,9 @@ class Recipe(Spec):
     @model_validator(mode="after")
     def _formats_meet(self) -> Recipe:
         wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {
-            ("steps", index, step.name, field): (f"{said}; the runtime is {self.runtime.name}", getattr(step, field))
+            ("steps", index, step.name, field): (f"{reason}; the runtime is {self.runtime.name}", getattr(step, field))
             for index, step in enumerate(self.steps)
-            for field, said in step.unsupported_fields(self.runtime.accepts).items()
+            for field, reason in step.unsupported_fields(self.runtime.accepts).items()
         }
         if wrong:
             raise misplaced("Recipe", wrong)
@@ -82,22 +82,22 @@ class Recipe(Spec):
 
     def unsupported_reason(self, target: Target) -> str | None:
         """Return why the result of a step would not run on a target; None if all would."""
-        told = ((step.name, step.unsupported_reason(self.runtime, target)) for step in self.steps)
-        return next((f"steps: {name}: {said}" for name, said in told if said), None)
+        reasons = ((step.name, step.unsupported_reason(self.runtime, target)) for step in self.steps)
+        return next((f"steps: {name}: {reason}" for name, reason in reasons if reason), None)
 
     def params(self) -> dict[str, Any]:
         """Return the recipe as flat parameters for the log, such as ``prune.ratio``.
 
         The second step of one name is numbered: ``finetune_2.epochs``.
         """
-        found: dict[str, Any] = {"input_size": str(self.size), "runtime": self.runtime.name}
-        found |= flat(self.runtime.tree(), f"{self.runtime.name}.")
+        values: dict[str, Any] = {"input_size": str(self.size), "runtime": self.runtime.name}
+        values |= flat(self.runtime.tree(), f"{self.runtime.name}.")
         seen: dict[str, int] = {}
         for step in self.steps:
             seen[step.name] = seen.get(step.name, 0) + 1
             name = step.name if seen[step.name] == 1 else f"{step.name}_{seen[step.name]}"
-            found |= flat(step.tree(), f"{name}.") or {name: True}
-        return found
+            values |= flat(step.tree(), f"{name}.") or {name: True}
+        return values
 
 
 def present_names(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -98,12 +98,12 @@ def _made(cls: type[T], given: Mapping[str, Any]) -> T:
     if twice := [old for old, new in renamed.items() if old in given and new in given]:
         raise _error(cls, {old: f"this is the older name of {renamed[old]}" for old in twice}, given)
     given = {renamed.get(name, name): value for name, value in given.items()}
-    said = {name: "Extra inputs are not permitted" for name in given if name not in known}
+    messages = {name: "Extra inputs are not permitted" for name in given if name not in known}
     absent = (dataclasses.MISSING, dataclasses.MISSING)
     needed = {name for name, field in known.items() if (field.default, field.default_factory) == absent}
-    said |= dict.fromkeys(sorted(needed - given.keys()), "Field required")
-    if said:
-        raise _error(cls, said, given)
+    messages |= dict.fromkeys(sorted(needed - given.keys()), "Field required")
+    if messages:
+        raise _error(cls, messages, given)
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     _check(cls, values)
     return cls(**values)

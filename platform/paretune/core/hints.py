@@ -25,5 +25,5 @@ def _program() -> list[str]:
 
 def _found(name: str, file: Path) -> bool:
     """Return whether the shell finds this file under a name."""
-    found = shutil.which(name)
-    return found is not None and Path(found).absolute() == file.absolute()
+    program = shutil.which(name)
+    return program is not None and Path(program).absolute() == file.absolute()

@@ -40,11 +40,11 @@ class Metric:
     scale: tuple[float, str] = (1.0, "")
     """Divisor of the values in tables, and the word for it, such as (1e6, "M")."""
     printed: bool = False
-    """Whether every point of a printed front has its key, with null for an unknown value."""
+    """True if every point of a printed front has its key, with null for an unknown value."""
     compared: bool = False
-    """Whether its difference to the eager baseline's has an interval."""
+    """True if its difference to the eager baseline's has an interval."""
     constraint_only: bool = False
-    """Whether it may be constrained, but is no objective."""
+    """True if it may be constrained, but is no objective."""
     value: Callable[[Mapping[str, float], Mapping[str, Any]], float | None] | None = None
     """Function of a trial's metrics and facts that computes it, needed in other packages; None: a trial measures it.
 

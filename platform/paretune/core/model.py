@@ -50,7 +50,7 @@ class Model:
     file_format: Format = "onnx"
     """Format of the exported files."""
     changed: bool = True
-    """Whether the last step changed the model; the last note gives the reason where it did not."""
+    """True if the last step changed the model; the last note gives the reason where it did not."""
     weight_properties: frozenset[WeightProperty] = frozenset()
     """Properties of the weights that the steps so far have made, and that training would destroy."""
 

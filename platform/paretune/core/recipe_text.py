@@ -18,8 +18,8 @@ def recipe_line(recipe: Mapping[str, Any]) -> str:
 
 def _runtime_words(name: str, fields: Mapping[str, Any]) -> str:
     """Return a runtime's name and its settings."""
-    said = [field.replace("_", " ") if value is True else str(value) for field, value in fields.items() if value]
-    return " ".join([name, *(word for word in said if word not in AS_USUAL)])
+    values = [field.replace("_", " ") if value is True else str(value) for field, value in fields.items() if value]
+    return " ".join([name, *(word for word in values if word not in AS_USUAL)])
 
 
 def _step_words(name: str, fields: Any) -> str:
@@ -29,27 +29,27 @@ def _step_words(name: str, fields: Any) -> str:
             budget = fields.get("budget", fields.get("of", "channels"))  # `of` is its name in older records
             share = "" if budget == "channels" else f" of {budget}"
             rounds = fields.get("rounds", 1)
-            said = f"prune {ratio:g}{share} {importance}{f' in {rounds} rounds' if rounds > 1 else ''}"
+            text = f"prune {ratio:g}{share} {importance}{f' in {rounds} rounds' if rounds > 1 else ''}"
         case "finetune", {"epochs": epochs}:
             more = ("" if fields.get("distill") is None else " taught", " qat" if fields.get("qat") else "")
-            said = f"finetune {epochs}{''.join(more)}"
+            text = f"finetune {epochs}{''.join(more)}"
         case "factorize", {"method": method, "energy": energy}:
             rank = fields.get("rank")
-            said = f"factorize {method} {energy if rank is None else rank:g}"
+            text = f"factorize {method} {energy if rank is None else rank:g}"
         case "sparsify", {"pattern": pattern, "sparsity": sparsity}:
-            said = f"sparsify {sparsity:g}" if pattern == "unstructured" else f"sparsify {pattern}"
+            text = f"sparsify {sparsity:g}" if pattern == "unstructured" else f"sparsify {pattern}"
         case "cluster", {"bits": bits}:
-            said = f"cluster {bits} bits"
+            text = f"cluster {bits} bits"
         case "quantize", {"scheme": scheme}:
             tool = fields.get("tool", "onnxruntime")
             guarded = "" if fields.get("max_drop") is None else " guarded"
-            said = f"{scheme}{'' if tool == 'onnxruntime' else f' {tool}'}{guarded}"
+            text = f"{scheme}{'' if tool == 'onnxruntime' else f' {tool}'}{guarded}"
         case "prune" | "finetune" | "factorize" | "sparsify" | "cluster" | "quantize" | "recalibrate" | "export", _:
-            said = name
+            text = name
         case _:  # of another package
             words = (f"{field.replace('_', ' ')} {_value(value)}" for field, value in (fields or {}).items())
-            said = ", ".join([name, *words]) if fields else name
-    return said
+            text = ", ".join([name, *words]) if fields else name
+    return text
 
 
 def _value(value: Any) -> str:

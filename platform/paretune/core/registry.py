@@ -51,10 +51,10 @@ class Registry(Generic[T]):
             raise UserError(f"unknown {self.kind} {name!r}{did_you_mean(name, self.names)}; known: {known}")
         module, _, attribute = self.rows[name].partition(":")
         try:
-            found: type[T] = getattr(importlib.import_module(module), attribute)
+            plugin: type[T] = getattr(importlib.import_module(module), attribute)
         except (AttributeError, ImportError) as error:  # no such class in it, or no such module
             raise UserError(f"{self.kind} {name!r} cannot be loaded: {error}") from error
-        return found
+        return plugin
 
     def loadable(self) -> list[type[T]]:
         """Import and return the classes of all rows, by name; those of other packages only where they can be loaded.
@@ -62,11 +62,11 @@ class Registry(Generic[T]):
         Raises:
             UserError: a row of this package cannot be loaded.
         """
-        found = []
+        names = []
         for name in self.names:
             try:
-                found.append(self.load(name))
+                names.append(self.load(name))
             except UserError:
                 if name in self._rows:
                     raise
-        return found
+        return names

@@ -135,8 +135,8 @@ def class_problem(cls: Any, name: str) -> str | None:
 def misplaced(title: str, found: Mapping[tuple[str | int, ...], tuple[str, Any]]) -> ValidationError:
     """Return an error with several places: place → (message, value)."""
     details = [
-        InitErrorDetails(type=PydanticCustomError("unfit", "{message}", {"message": said}), loc=place, input=value)
-        for place, (said, value) in found.items()
+        InitErrorDetails(type=PydanticCustomError("unfit", "{message}", {"message": message}), loc=place, input=value)
+        for place, (message, value) in found.items()
     ]
     return ValidationError.from_exception_data(title, details)
 
@@ -227,19 +227,19 @@ def record_at(cls: type[Spec], loc: tuple[str | int, ...]) -> type[Spec] | None:
 
 def inside(cls: type[Spec], field: str) -> tuple[type[Spec] | None, Registry[Any] | None]:
     """Return the class of the record, or the table of the plug-in, that a field holds."""
-    for found in _walk(cls.model_fields[field].annotation, cls.model_fields[field].metadata):
-        if isinstance(found, Registry):
-            return None, found
-        if isinstance(found, type) and issubclass(found, Spec) and not getattr(found, "__abstractmethods__", None):
-            return found, None
+    for kind in _walk(cls.model_fields[field].annotation, cls.model_fields[field].metadata):
+        if isinstance(kind, Registry):
+            return None, kind
+        if isinstance(kind, type) and issubclass(kind, Spec) and not getattr(kind, "__abstractmethods__", None):
+            return kind, None
     return None, None
 
 
 def _walk(annotation: Any, metadata: Any = ()) -> list[Any]:
     """Return every class in an annotation and every Registry in its metadata."""
-    found: list[Any] = [m.registry for m in metadata if isinstance(m, PluginOf)]
-    found += [annotation] if isinstance(annotation, type) else []
-    found += [m.registry for m in getattr(annotation, "__metadata__", ()) if isinstance(m, PluginOf)]
+    kinds: list[Any] = [m.registry for m in metadata if isinstance(m, PluginOf)]
+    kinds += [annotation] if isinstance(annotation, type) else []
+    kinds += [m.registry for m in getattr(annotation, "__metadata__", ()) if isinstance(m, PluginOf)]
     for inner in get_args(annotation):
-        found += _walk(inner)
-    return found
+        kinds += _walk(inner)
+    return kinds

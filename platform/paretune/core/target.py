@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from paretune.core.devices import DEVICES
 from paretune.core.errors import did_you_mean
 from paretune.core.fields import Field, field_validator
 from paretune.core.registry import Registry
@@ -30,14 +31,14 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 
 
 Device = str
-"""Kind of device that networks run on: ``cpu``, ``cuda``, or one that an installed runtime declares."""
+"""Kind of device that networks run on: a row of ``DEVICES``, or one that an installed runtime declares."""
 
 
 def known_devices() -> list[str]:
-    """Return the devices that networks can run on: those of Paretune's own runtimes and of installed ones."""
+    """Return the devices that a target may be: the table's, and those that installed runtimes declare."""
     installed = Registry[Any]("runtime", {})  # the rows of other packages alone
     declared = (device for name in installed.names for device in getattr(installed.load(name), "devices", ()))
-    return list(dict.fromkeys(["cpu", "cuda", *declared]))
+    return list(dict.fromkeys([*DEVICES.names, *declared]))
 
 
 class Target(Spec):
@@ -52,7 +53,7 @@ class Target(Spec):
     @field_validator("device")
     @classmethod
     def _check_device(cls, device: Device) -> Device:
-        if device not in {"cpu", "cuda"} and device not in (known := known_devices()):
+        if device not in DEVICES.rows and device not in (known := known_devices()):
             raise ValueError(
                 f"no runtime here runs on {device!r}{did_you_mean(device, known)}; known: {', '.join(known)}"
             )

@@ -118,20 +118,20 @@ class _Reader:
         return None
 
     def _mapping(self, node: yaml.MappingNode, place: Place) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
                 self.problems.append(Problem(self.name, line, "a key must be a word"))
                 continue
             key = str(key_node.value)
-            if key in found:
+            if key in mapping:
                 first = self.lines[(*place, key)]
                 self.problems.append(Problem(self.name, line, f"{key!r} stands twice (first in line {first})"))
                 continue
             self.lines[(*place, key)] = line
-            found[key] = self.read(value_node, (*place, key))
-        return found
+            mapping[key] = self.read(value_node, (*place, key))
+        return mapping
 
 
 def validate(cls: type[S], document: Document, at: Place = ()) -> S:

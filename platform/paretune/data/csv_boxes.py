@@ -154,10 +154,10 @@ def _rows(file: Path, text: str) -> Iterator[tuple[str, dict[str, str | None]]]:
 def _images(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of images")
-    found = {path.name: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
-    if not found:
+    images = {path.name: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+    if not images:
         raise UserError(f"{folder}: no images in it ({', '.join(sorted(SUFFIXES))})")
-    return found
+    return images
 
 
 def _number(text: str | None, where: str) -> float:

@@ -86,17 +86,17 @@ def read_header(path: Path, file: IO[bytes]) -> ImageHeader:
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what hinders reading is told here, in one line
     try:
         with Pillow.open(file, formats=_readable()) as picture:
-            found = _header(picture, file)
+            header = _header(picture, file)
     except Pillow.DecompressionBombError as error:
         raise UserError(f"{path}: too many pixels; at most {MOST_PIXELS // 10**6} million are read") from error
     except Exception as error:  # a damaged header makes the decoders of Pillow raise anything
         if (tiff := _of_tags(file)) is None:
             raise UserError(f"{path}: {_reason(file)}") from error
-        found = tiff
-    width, height = found.stored_size
+        header = tiff
+    width, height = header.stored_size
     if width * height > MOST_PIXELS:
         raise UserError(f"{path}: {width} x {height} pixels; at most {MOST_PIXELS // 10**6} million are read")
-    return found
+    return header
 
 
 @cache
@@ -162,9 +162,9 @@ def _exif_behind(file: IO[bytes]) -> bool:
     place = file.tell()
     end = file.seek(0, io.SEEK_END)
     file.seek(max(0, end - _TAIL))
-    found = b"eXIf" in file.read(_TAIL)
+    has_exif = b"eXIf" in file.read(_TAIL)
     file.seek(place)
-    return found
+    return has_exif
 
 
 def _reason(file: IO[bytes]) -> str:

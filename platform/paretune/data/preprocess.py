@@ -217,13 +217,13 @@ def shown(batch: Floats) -> Floats:
     What is filled with anything else, or all zero, counts as picture: no picture has an edge that is 0 in every
     channel, since no mean is a whole grey level.
     """
-    found = np.array([batch.shape[:1:-1]] * len(batch), np.float32)
+    sizes = np.array([batch.shape[:1:-1]] * len(batch), np.float32)
     for number, planes in enumerate(batch):
         for place, lines in enumerate((planes.transpose(2, 0, 1), planes.transpose(1, 0, 2))):
             last = next((at for at in range(len(lines), 0, -1) if lines[at - 1].any()), None)
             if last is not None:
-                found[number, place] = last
-    return found
+                sizes[number, place] = last
+    return sizes
 
 
 def _bilinear(image: Image, width: int, height: int, levels: Floats) -> Floats:

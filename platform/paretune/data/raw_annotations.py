@@ -154,7 +154,7 @@ class RawBox(NamedTuple):
     name: str
     """Its class."""
     box: tuple[float, float, float, float]
-    """x1 y1 x2 y2 in pixels, or in shares of the image where ``RawImage.relative``; perhaps NaN."""
+    """Corners x1 y1 x2 y2 in pixels, or in shares of the image where ``RawImage.relative``; perhaps NaN."""
     where: str
     """Place in the annotation's file."""
     ignore: bool = False

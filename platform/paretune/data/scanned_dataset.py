@@ -93,8 +93,8 @@ class ScannedDataset(FolderDataset):
 
 def survey_dataset(dataset: ScannedDataset) -> Survey:
     """Read a dataset leniently, with the classes that its fields allow; boxes of other classes are kept."""
-    if found := dataset.unreadable():
-        raise UserError("\n".join(found))
+    if messages := dataset.unreadable():
+        raise UserError("\n".join(messages))
     try:
         read = dataset.survey()
     except OSError as error:  # a folder that may not be read
@@ -212,8 +212,8 @@ class _Opening:
             broken = image.broken or own.get(str(image.annotation), ())
             tally.boxes += (boxes := len(image.boxes) + sum(finding.what == "boxes" for finding in broken))
             size = self._size(image, ask=index % step == 0)
-            found = None if size is None else self._truth(image, size, numbers, tally)
-            if size is None or found is None or broken:
+            annotation = None if size is None else self._truth(image, size, numbers, tally)
+            if size is None or annotation is None or broken:
                 tally.images_gone += 1
                 tally.boxes_gone += boxes
                 if size is not None and not any(finding.what == "images" for finding in broken):
@@ -221,7 +221,7 @@ class _Opening:
                 continue
             kept.append(image)
             sizes.append(size)
-            truth.append(found)
+            truth.append(annotation)
         ids = tuple(names[image.file] for image in kept)
         if len(set(ids)) < len(ids):
             self._refuse(Finding("bad-list", self.survey.root, "", f"an image is twice in the split {name}"))

@@ -175,13 +175,13 @@ class _Choice:
         return lists
 
     def _chosen(self, role: str, parts: Mapping[str, Sequence[RawImage]]) -> str | None:
-        wanted = self.dataset.chosen(role)
-        if wanted is None:
+        split = self.dataset.chosen(role)
+        if split is None:
             return next((name for name in parts if name.startswith(role)), None)
-        if wanted not in parts:
-            known = f"{', '.join(parts)}{did_you_mean(wanted, parts)}"
-            raise UserError(f"{self.survey.root}: no split {wanted!r} for `{role}`; splits there: {known}")
-        return wanted
+        if split not in parts:
+            known = f"{', '.join(parts)}{did_you_mean(split, parts)}"
+            raise UserError(f"{self.survey.root}: no split {split!r} for `{role}`; splits there: {known}")
+        return split
 
     def _shared_out(self, images: Sequence[RawImage], test_share: float) -> dict[str, list[RawImage]]:
         named = unique_ids([image.file for image in images], Path(self.survey.root))

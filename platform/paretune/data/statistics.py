@@ -57,9 +57,9 @@ def split_statistics(split: Split) -> SplitStatistics:
         truth = split.annotations(index)
         boxes = truth.boxes.reshape(-1, 4)[~truth.ignore]
         areas = np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(axis=1)
-        found = areas[areas > 0]
-        counts.append(len(found))
-        sides.append(np.sqrt(found / (width * height)))
+        positive = areas[areas > 0]
+        counts.append(len(positive))
+        sides.append(np.sqrt(positive / (width * height)))
     every = np.concatenate(sides)
     smallest, small, largest = np.percentile(every, (5, 10, 95)) if len(every) else (0.1, 0.1, 0.9)
     return SplitStatistics(

@@ -71,7 +71,7 @@ class Detector(Spec, ABC):
     usual_lr: ClassVar[float] = 2e-3
     """Highest learning rate of AdamW for fresh weights and batches of 8: where `training: auto` begins."""
     leaves_out_ignored: ClassVar[bool] = False
-    """Whether ``loss`` gets entries to ignore too, and teaches nothing of what lies on them."""
+    """True if ``loss`` gets entries to ignore too, and teaches nothing of what lies on them."""
     part_names: ClassVar[tuple[str, ...]] = ("core",)
     """The networks that are exported, in the order they run. A family of several computes between them on the host."""
     distill_features: ClassVar[tuple[str, ...]] = ("backbone",)
@@ -79,7 +79,7 @@ class Detector(Spec, ABC):
     distill_outputs: ClassVar[tuple[str, ...]] = ("",)
     """Modules whose outputs ``distillation_loss`` compares; "" is the network itself, with its raw maps."""
     teacher_sees_own_size: ClassVar[bool] = False
-    """Whether a teacher may see the images at the size it was trained at; ``resized_outputs`` brings its maps to the
+    """True if a teacher may see the images at the size it was trained at; ``resized_outputs`` brings its maps to the
     student's size."""
 
     @classmethod

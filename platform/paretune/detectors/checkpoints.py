@@ -70,9 +70,9 @@ def read_checkpoint(source: str, digest: str | None) -> Checkpoint:
     file = _fetched(source, digest or "") if is_url(source) else Path(source).expanduser()
     if not file.is_file():
         raise UserError(f"weights {source}: no such file")
-    found = sha256(file)
-    if digest is not None and found != digest:
-        raise UserError(f"weights {source}: {file} is another file than asked for: its sha256 is {found}")
+    actual = sha256(file)
+    if digest is not None and actual != digest:
+        raise UserError(f"weights {source}: {file} is another file than asked for: its sha256 is {actual}")
     content = _content(source, file)
     state, place = _state_in(content)
     if state is None:
@@ -83,7 +83,7 @@ def read_checkpoint(source: str, digest: str | None) -> Checkpoint:
     state = _unwrapped(state)
     if odd := [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]:
         raise UserError(f"weights {source}: {odd[0]} is not finite")
-    notes = [f"weights {source}: sha256 {found}"]
+    notes = [f"weights {source}: sha256 {actual}"]
     others = [key for key in (*_AVERAGED, *_LAST) if isinstance(content, Mapping) and key in content]
     if place and place[0] in _AVERAGED and len(others) > 1:
         notes.append(f"weights {source}: the averaged weights under `{'.'.join(place)}` are taken, of {others}")
@@ -116,20 +116,20 @@ def _state_in(content: Any, depth: int = 0) -> tuple[dict[str, Tensor] | None, t
     if tensors and all(isinstance(value, Tensor) for value in tensors.values()):
         return tensors, ()
     for key in (*_AVERAGED, *_LAST):
-        found, below = _state_in(content.get(key), depth + 1)
-        if found is not None:
-            return found, (key, *below)
+        state, below = _state_in(content.get(key), depth + 1)
+        if state is not None:
+            return state, (key, *below)
     return None, ()
 
 
 def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights by their names in the network itself."""
-    found = {name: value for name, value in state.items() if name not in _COUNTERS}
-    while wrapper := next((before for before in _WRAPPERS if all(name.startswith(before) for name in found)), None):
-        found = {name.removeprefix(wrapper): value for name, value in found.items()}
-        if not found:
+    tensors = {name: value for name, value in state.items() if name not in _COUNTERS}
+    while wrapper := next((before for before in _WRAPPERS if all(name.startswith(before) for name in tensors)), None):
+        tensors = {name.removeprefix(wrapper): value for name, value in tensors.items()}
+        if not tensors:
             break
-    return found
+    return tensors
 
 
 def class_names(content: Any) -> tuple[str | None, ...] | None:

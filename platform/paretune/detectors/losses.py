@@ -55,8 +55,8 @@ def loss_unsupported_reason(kind: str, compared: str) -> str | None:
 
     It is tried: its values must be finite and at least 0, and smallest for what is right and surest of it.
     """
-    found = getattr(nn, kind, None)
-    if not isinstance(found, type) or not kind.endswith("Loss"):
+    loss = getattr(nn, kind, None)
+    if not isinstance(loss, type) or not kind.endswith("Loss"):
         known = [name for name in dir(nn) if name.endswith("Loss")]
         return f"no such loss in torch.nn: {kind!r}{did_you_mean(kind, known)}"
     labels = torch.tensor([0, 2, 1])

@@ -11,10 +11,10 @@ from paretune.core.types import Detections, Floats, Thresholds
 
 def best_candidates(scores: Floats, thresholds: Thresholds) -> NDArray[np.int64]:
     """Return where the best scores (N,) above the threshold are, best first."""
-    found = np.flatnonzero(scores >= thresholds.score)
-    if len(found) > thresholds.candidates:
-        found = found[np.argpartition(-scores[found], thresholds.candidates)[: thresholds.candidates]]
-    return found[np.argsort(-scores[found], kind="stable")]
+    candidates = np.flatnonzero(scores >= thresholds.score)
+    if len(candidates) > thresholds.candidates:
+        candidates = candidates[np.argpartition(-scores[candidates], thresholds.candidates)[: thresholds.candidates]]
+    return candidates[np.argsort(-scores[candidates], kind="stable")]
 
 
 def suppress(boxes: Floats, scores: Floats, labels: NDArray[np.int64], thresholds: Thresholds) -> NDArray[np.int64]:

@@ -55,8 +55,8 @@ def torchvision_weights(model: str, weights: str) -> dict[str, Tensor]:
     table: Any = get_model_weights(model)
     folder, url = folder_of_weights(), str(table[weights].url)
     file, begins = folder / Path(url).name, Path(url).stem.rpartition("-")[2]
-    if file.is_file() and not (found := sha256(file)).startswith(begins):  # torch.hub checks only what it fetches
-        raise UserError(f"weights {weights} of {model}: {file} is damaged or another file (sha256 {found}); delete it")
+    if file.is_file() and not (digest := sha256(file)).startswith(begins):  # torch.hub checks only what it fetches
+        raise UserError(f"weights {weights} of {model}: {file} is damaged or another file (sha256 {digest}); delete it")
     try:
         state: dict[str, Tensor] = table[weights].get_state_dict(
             progress=False, check_hash=True, model_dir=str(folder), weights_only=True
@@ -90,8 +90,8 @@ def checkpoint_of(weights: str, digest: str | None, model: str) -> Checkpoint:
     """
     if not is_checkpoint(weights):
         return torchvision_checkpoint(model, weights)
-    found = read_checkpoint(weights, digest)
-    return replace(found, state=with_current_names(found.state))
+    checkpoint = read_checkpoint(weights, digest)
+    return replace(checkpoint, state=with_current_names(checkpoint.state))
 
 
 def shapes_differ(network: nn.Module, source: Checkpoint, begins: str) -> bool:
@@ -102,12 +102,12 @@ def shapes_differ(network: nn.Module, source: Checkpoint, begins: str) -> bool:
 
 def with_current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights by the names that torchvision's detectors have today."""
-    found = {}
+    renamed = {}
     for name, value in state.items():
         for pattern, new in _RENAMED:
             name = pattern.sub(new, name)  # noqa: PLW2901 - the same tensor
-        found[name] = value
-    return found
+        renamed[name] = value
+    return renamed
 
 
 def initial_network(
@@ -171,19 +171,19 @@ def _refuse_another(
     other = [n for n in own if n in state and own[n].shape[skipped[n] :] != state[n].shape[skipped[n] :]]
     if not (missing or unknown or other):
         return
-    said = [
+    messages = [
         *([f"{len(missing)} tensors are missing, such as {missing[0]}"] if missing else []),
         *([f"{len(unknown)} are unknown, such as {unknown[0]}"] if unknown else []),
         *([f"{len(other)} have other shapes, such as {other[0]} {_shapes(own, state, other[0])}"] if other else []),
     ]
     words, ours = seems_to_be(state)
-    mine = f"{detector.name} {getattr(detector, 'variant', '')}".strip()
+    variant = f"{detector.name} {getattr(detector, 'variant', '')}".strip()
     seems = "it is of no network known here" if words is None else f"it seems to be {words}"
-    if ours is not None and ours == mine.replace("_320_", "_"):  # the two differ in nothing but the size of pictures
+    if ours is not None and ours == variant.replace("_320_", "_"):  # the two differ in nothing but the size of pictures
         seems = "it seems to be one, changed or not whole"
         if not (missing or unknown):
             seems = "fields of the detector, such as its widths, are others"
-    raise UserError(f"{what}: not of {mine}: {'; '.join(said)}; {seems}")
+    raise UserError(f"{what}: not of {variant}: {'; '.join(messages)}; {seems}")
 
 
 def _shapes(own: Mapping[str, Tensor], state: Mapping[str, Tensor], name: str) -> str:
@@ -197,11 +197,11 @@ def _classes_in(state: Mapping[str, Tensor], of_classes: Mapping[str, ClassRows]
     Raises:
         UserError: they do not agree, or have none.
     """
-    found = {name: divmod(len(state[name]), row.groups * row.values) for name, row in of_classes.items()}
-    counts = {outputs - background if rest == 0 else -1 for outputs, rest in found.values()}
+    remainders = {name: divmod(len(state[name]), row.groups * row.values) for name, row in of_classes.items()}
+    counts = {outputs - background if rest == 0 else -1 for outputs, rest in remainders.values()}
     if len(counts) != 1 or min(counts) < 1:
-        told = ", ".join(f"{name} {len(state[name])}" for name in list(found)[:4])
-        raise UserError(f"{what}: its predictors do not agree on a number of classes (rows: {told})")
+        lists = ", ".join(f"{name} {len(state[name])}" for name in list(remainders)[:4])
+        raise UserError(f"{what}: its predictors do not agree on a number of classes (rows: {lists})")
     return counts.pop()
 
 
@@ -209,15 +209,19 @@ def _matched(
     source: Checkpoint, there: int, classes: Sequence[str] | int, count: int
 ) -> tuple[list[tuple[int, int]], list[str], tuple[str, ...]]:
     """Return pairs of a class here and one in the file, notes on them, and the classes without one."""
-    what, told = source.what, source.classes
+    what, class_names = source.what, source.classes
     names = None if isinstance(classes, int) else list(classes)
-    if told is not None and len(told) == there and names is not None:
-        numbers = {name.casefold().strip(): number for number, name in reversed(list(enumerate(told))) if name}
+    if class_names is not None and len(class_names) == there and names is not None:
+        numbers = {name.casefold().strip(): number for number, name in reversed(list(enumerate(class_names))) if name}
         pairs = [(n, numbers[key]) for n, name in enumerate(names) if (key := name.casefold().strip()) in numbers]
         taken = {one for one, _ in pairs}
         fresh = tuple(name for number, name in enumerate(names) if number not in taken)
-        said = f"{what}: of {count} classes {len(pairs)} are in it by their names"
-        return pairs, [f"{said}; {_some(fresh)} start{'s' if len(fresh) == 1 else ''} afresh" if fresh else said], fresh
+        message = f"{what}: of {count} classes {len(pairs)} are in it by their names"
+        return (
+            pairs,
+            [f"{message}; {_some(fresh)} start{'s' if len(fresh) == 1 else ''} afresh" if fresh else message],
+            fresh,
+        )
     if there == count:
         pairs = [(number, number) for number in range(count)]
         if names is None:

@@ -9,7 +9,7 @@ from paretune.data.preprocess import Preprocess
 from paretune.detectors.base import Detector
 
 PADDED_TO = 32
-"""torchvision fills each picture up to multiples of this."""
+"""Multiple in pixels to which torchvision fills up each picture."""
 _LARGEST = InputSize(1_000_000, 1_000_000)
 _LOOKED_AT = 2000
 """Pictures of each split whose sizes are looked at."""
@@ -42,17 +42,17 @@ def _picture_notes(preprocess: Preprocess, size: InputSize, pictures: Counter[tu
     own = {sides: padded(preprocess, *sides) for sides in pictures}
     cramped = [sides for sides, one in own.items() if one.width > size.width or one.height > size.height]
     exact, total = sum(pictures[sides] for sides, one in own.items() if one == size), pictures.total()
-    found = [f"input_size {size}: {exact} of {total} pictures fill it just as torchvision's transform has them"]
+    notes = [f"input_size {size}: {exact} of {total} pictures fill it just as torchvision's transform has them"]
     if cramped:
         worst = max(cramped, key=lambda sides: pictures[sides])
         here, there = (preprocess.place(*worst, one).inner for one in (size, _LARGEST))
         room = InputSize(max(one.width for one in own.values()), max(one.height for one in own.values()))
         count = sum(pictures[sides] for sides in cramped)
-        found.append(
+        notes.append(
             f"input_size {size}: {count} of {total} pictures are smaller in it than "
             f"torchvision shows them ({_by(worst)} as {_by(here)}, not {_by(there)}); {room} has room for all"
         )
-    return found
+    return notes
 
 
 def _by(sides: tuple[int, int]) -> str:

@@ -35,10 +35,10 @@ def seems_to_be(state: Mapping[str, Tensor]) -> tuple[str | None, str | None]:
     what = next((what for mark, what in _MARKS if any(re.match(mark, name) for name in state)), None)
     if what not in _OURS:
         return what, None
-    found = _OURS[what](state)
-    if " " in found and found.split()[0] in ("faster_rcnn", "ssd", "yolo"):
-        return "{}, variant {}".format(*found.split()), found
-    return found, None
+    recognised = _OURS[what](state)
+    if " " in recognised and recognised.split()[0] in ("faster_rcnn", "ssd", "yolo"):
+        return "{}, variant {}".format(*recognised.split()), recognised
+    return recognised, None
 
 
 def _faster_rcnn(state: Mapping[str, Tensor]) -> str:

@@ -17,19 +17,17 @@ def run_trials(
     trial: Callable[[dict[str, Any]], Mapping[str, Any]],
     searcher: Searcher,
     *,
-    count: int,
     concurrent: int,
     resources: Mapping[str, float],
     folder: Path,
     nested: bool = False,
     scheduler: TrialScheduler | None = None,
 ) -> None:
-    """Run up to ``count`` trials by Ray Tune, until they are done or Ctrl-C is pressed once.
+    """Run trials by Ray Tune, until the searcher has no more or Ctrl-C is pressed once.
 
     Args:
         trial: called in a worker with each proposal; its result is reported to Tune.
         searcher: makes proposals.
-        count: number of trials.
         concurrent: trials at the same time.
         resources: of one trial, by Ray's names ("CPU", "GPU", custom ones).
         folder: for Tune's own files.
@@ -45,7 +43,7 @@ def run_trials(
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
-            num_samples=count,
+            num_samples=-1,
             max_concurrent_trials=concurrent,
             reuse_actors=not nested,
         ),

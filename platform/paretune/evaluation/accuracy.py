@@ -99,11 +99,11 @@ def accuracy_of(
     Raises:
         ValueError: not as many detections as annotations.
     """
-    found = averages or average_precisions(detections, annotations, len(classes), limit)
+    averages_used = averages or average_precisions(detections, annotations, len(classes), limit)
     matched = match(detections, annotations) if matched is None else matched
     point = best_of(matched) if confidence is None else point_of(matched, confidence)
     operating = {"precision": point.precision, "recall": point.recall, "f1": point.f1, "confidence": point.confidence}
-    numbers = found.numbers()
+    numbers = averages_used.numbers()
     reasons = dict.fromkeys((name for name, value in numbers.items() if value is None), _NO_OBJECTS)
     if point.objects:
         reasons = {name: f"the images hold no {name.rpartition('_')[2]} objects" for name in reasons}
@@ -113,6 +113,6 @@ def accuracy_of(
         **numbers,
         **operating,
         images=len(annotations),
-        per_class=dict(zip(classes, found.per_class, strict=True)),
+        per_class=dict(zip(classes, averages_used.per_class, strict=True)),
         reasons=reasons,
     )

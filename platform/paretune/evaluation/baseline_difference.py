@@ -93,10 +93,12 @@ def change_of(
         limit: most detections of a class in an image that count.
     """
     one = detections if isinstance(detections, MapOfHalves) else draw(detections, annotations, num_classes, limit=limit)
-    found = differences_of(one, draw(before, annotations, num_classes, limit=limit))
-    if any(ends is None for ends in found.values()):
+    differences = differences_of(one, draw(before, annotations, num_classes, limit=limit))
+    if any(ends is None for ends in differences.values()):
         return _unknown("the images hold no objects to find")
-    return AccuracyDifference(dict(zip(CHANGES, (end for ends in found.values() for end in ends or ()), strict=True)))
+    return AccuracyDifference(
+        dict(zip(CHANGES, (end for ends in differences.values() for end in ends or ()), strict=True))
+    )
 
 
 def _unknown(why: str) -> AccuracyDifference:
@@ -108,10 +110,10 @@ def keep_detections(file: Path, detections: Sequence[Detections]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
         file,
-        count=np.array([len(found.scores) for found in detections], np.int64),
-        boxes=np.concatenate([np.zeros((0, 4), np.float32), *(found.boxes for found in detections)]),
-        scores=np.concatenate([np.zeros(0, np.float32), *(found.scores for found in detections)]),
-        labels=np.concatenate([np.zeros(0, np.int64), *(found.labels for found in detections)]),
+        count=np.array([len(image.scores) for image in detections], np.int64),
+        boxes=np.concatenate([np.zeros((0, 4), np.float32), *(image.boxes for image in detections)]),
+        scores=np.concatenate([np.zeros(0, np.float32), *(image.scores for image in detections)]),
+        labels=np.concatenate([np.zeros(0, np.int64), *(image.labels for image in detections)]),
     )
 
 

@@ -230,9 +230,9 @@ def ground_truth_columns(annotations: Sequence[Annotations]) -> GroundTruthColum
 
 def result_rows(detections: Sequence[Detections]) -> NDArray[np.float64]:
     """Return detections as ``by_hotcoco`` takes them; ids count from 1."""
-    boxes, owners = _joined([found.boxes for found in detections])
-    scores = np.concatenate([np.zeros(0), *(found.scores.astype(np.float64) for found in detections)])
-    labels = np.concatenate([np.zeros(0, np.int64), *(found.labels for found in detections)])
+    boxes, owners = _joined([image.boxes for image in detections])
+    scores = np.concatenate([np.zeros(0), *(image.scores.astype(np.float64) for image in detections)])
+    labels = np.concatenate([np.zeros(0, np.int64), *(image.labels for image in detections)])
     return np.column_stack([owners.astype(np.float64), boxes, scores, labels + 1.0])
 
 

@@ -152,17 +152,17 @@ def _json(file: Path) -> Any:
 
 
 def _numbered(file: Path, rows: list[Any], key: str) -> dict[Id, Row]:
-    found: dict[Id, Row] = {}
+    numbered: dict[Id, Row] = {}
     for index, row in enumerate(rows):
         number = row.get("id") if isinstance(row, dict) else None
         if number is None or not is_id(number):
             raise UserError(f"{file}: {key}[{index}]: expected an object with a number or a text as id")
-        if number in found:
+        if number in numbered:
             raise UserError(f"{file}: {key}[{index}]: id {number} is there twice")
-        found[number] = row
-    if not found:
+        numbered[number] = row
+    if not numbered:
         raise UserError(f"{file}: {key} is empty")
-    return found
+    return numbered
 
 
 def _rows(file: Path, rows: list[Any], key: str, images: KnownIds, classes: KnownIds, *, scored: bool = False) -> _Rows:

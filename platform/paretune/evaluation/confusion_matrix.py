@@ -34,10 +34,10 @@ def confusion(
     """
     matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
     wrong, missed = (np.zeros(len(annotations), np.int64) for _ in range(2))
-    for image, (found, truth) in enumerate(zip(detections, annotations, strict=True)):
-        kept = found.scores >= found.scores.dtype.type(confidence)  # float64 in results files
-        order = np.argsort(-found.scores[kept], kind="stable")
-        boxes, labels = found.boxes[kept][order], found.labels[kept][order]
+    for image, (detected, truth) in enumerate(zip(detections, annotations, strict=True)):
+        kept = detected.scores >= detected.scores.dtype.type(confidence)  # float64 in results files
+        order = np.argsort(-detected.scores[kept], kind="stable")
+        boxes, labels = detected.boxes[kept][order], detected.labels[kept][order]
         overlaps = overlap(boxes, truth.boxes, truth.ignore)
         free = ~truth.ignore
         for row, label in zip(overlaps, labels, strict=True):

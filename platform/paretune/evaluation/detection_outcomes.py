@@ -42,14 +42,14 @@ def outcomes_by_class(
         ValueError: not as many detections as annotations.
     """
     check_lengths(detections, annotations)
-    truth, found = ground_truth_columns(annotations), result_rows(detections)
-    image, label, scores = found[:, 0].astype(np.int64) - 1, found[:, 6].astype(np.int64) - 1, found[:, 5]
+    truth, rows = ground_truth_columns(annotations), result_rows(detections)
+    image, label, scores = rows[:, 0].astype(np.int64) - 1, rows[:, 6].astype(np.int64) - 1, rows[:, 5]
     place = image * num_classes + label
     # the engine tells its matches as Python objects, a dozen for each class in each image: it is asked only where
     # there is something to match
     asked = np.flatnonzero(np.isin(place, (truth.images - 1) * num_classes + truth.categories - 1))
-    hit, ignored = np.zeros((10, len(found)), bool), np.zeros((10, len(found)), bool)
-    hit[:, asked], ignored[:, asked] = _flags(range(1, len(annotations) + 1), num_classes, truth, found[asked], limit)
+    hit, ignored = np.zeros((10, len(rows)), bool), np.zeros((10, len(rows)), bool)
+    hit[:, asked], ignored[:, asked] = _flags(range(1, len(annotations) + 1), num_classes, truth, rows[asked], limit)
     counted = ~truth.crowds
     objects = np.zeros((num_classes, len(annotations)), np.int64)
     np.add.at(objects, (truth.categories[counted] - 1, truth.images[counted] - 1), 1)

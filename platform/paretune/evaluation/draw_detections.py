@@ -14,7 +14,7 @@ from paretune.core.types import Detections, Image
 LEGIBLE = 900
 """Pixels of an image's longer side up to which lines and letters need not grow."""
 _RED, _WHITE = (37, 48, 217), (255, 255, 255)
-"""In OpenCV's order: blue, green, red."""
+"""Colours in OpenCV's order: blue, green, red."""
 _LETTERS = 11
 """Height of letters in pixels, where they need not grow."""
 _LONGEST = 30

@@ -73,18 +73,18 @@ class IdReader:
         """Return the place of an id in the order of all; None where there is no such id."""
         if not is_id(given):
             return None
-        found = self._ids.places.get(given)
-        return found if found is not None else self._otherwise(given)
+        index = self._ids.places.get(given)
+        return index if index is not None else self._otherwise(given)
 
     def _otherwise(self, given: Id) -> int | None:
-        way, found = "text", self._ids.texts.get(_text(given))
-        if found is None and isinstance(given, str):
+        way, index = "text", self._ids.texts.get(_text(given))
+        if index is None and isinstance(given, str):
             called = self._ids.called
-            way, found = "name", next((called[text] for text in _readings(given) if text in called), None)
-        if found is not None:
+            way, index = "name", next((called[text] for text in _readings(given) if text in called), None)
+        if index is not None:
             self._ways[way] += 1
-            self._examples.setdefault(way, f"{given!r} is {self._ids.what} {self._ids.order[found]!r}")
-        return found
+            self._examples.setdefault(way, f"{given!r} is {self._ids.what} {self._ids.order[index]!r}")
+        return index
 
     def notes(self) -> list[str]:
         """Return a line for each way of reading that was needed."""

@@ -53,9 +53,9 @@ def at_iou(
     """
     if iou is None:
         return None
-    found = averages or metrics_at(
+    metrics = averages or metrics_at(
         coco_eval(detections, annotations, len(classes), iou=iou, limit=limit), len(classes), limit
     )
     matched = match(detections, annotations, iou)
     point = best_of(matched) if confidence is None else point_of(matched, confidence)
-    return EvaluationAtIou(iou, found, dict(zip(classes, found.per_class, strict=True)), point)
+    return EvaluationAtIou(iou, metrics, dict(zip(classes, metrics.per_class, strict=True)), point)

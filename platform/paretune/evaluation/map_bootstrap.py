@@ -21,8 +21,6 @@ from paretune.evaluation.weighted_map import ranked, weighted_maps
 
 DRAWS = 1000
 METHOD = "random halves of the images, bias corrected"
-_NORMAL = 1.959964
-"""Quantile of the normal distribution for an interval of 95 %."""
 _TOO_HIGH = 2.0
 """What the whole is too high by, in terms of what a half is above the whole: it falls by a third when the images are
 doubled (50 to 12,000 images of 40 classes), as it does with the power -0.5 to -2/3 of their number (2.4 to 1.7)."""
@@ -100,26 +98,12 @@ def interval_of(drawn: MapOfHalves) -> MapInterval | None:
     return None if ends is None else (max(ends[0], 0.0), ends[1], min(ends[2], 1.0))
 
 
-def difference_intervals(
-    first: Sequence[Detections],
-    second: Sequence[Detections],
-    annotations: Sequence[Annotations],
-    num_classes: int,
-    *,
-    draws: int = DRAWS,
-    seed: int = 0,
-) -> dict[str, MapInterval | None]:
-    """Return how much higher the first one's ``map`` and ``map50`` are, with 95 % intervals (low, difference, high).
-
-    Both are taken of the same halves of the same images: what makes an image hard is no part of their difference.
-    None where there are no objects.
-    """
-    one, other = (draw(found, annotations, num_classes, draws=draws, seed=seed) for found in (first, second))
-    return differences_of(one, other)
-
-
 def differences_of(first: MapOfHalves, second: MapOfHalves) -> dict[str, MapInterval | None]:
-    """Return the differences of two results of ``draw`` by the same seed on the same images."""
+    """Return how much higher ``map`` and ``map50`` of the first are, with 95 % intervals (low, difference, high).
+
+    Both are results of ``draw`` by the same seed on the same images: what makes an image hard is no part of their
+    difference. None where there are no objects.
+    """
     whole, drawn = first.whole - second.whole, first.drawn - second.drawn
     return {
         "map": _interval(whole.mean(), drawn.mean(axis=0), first.images),
@@ -136,15 +120,11 @@ def _interval(figure: float, halves: NDArray[np.float64], images: int, *, lean: 
         images: how many there are.
         lean: whether the figure is too high for few images, which is then taken off the ends.
     """
+    from scipy.special import stdtrit  # Student's quantile; scipy.stats takes two seconds to import
+
     if np.isnan(figure):
         return None
     known = halves[~np.isnan(halves)]
     middle = figure - _TOO_HIGH * (known.mean() - figure) if lean else figure
-    half = _student(images / 4) * known.std() * _WIDER
+    half = float(stdtrit(max(images / 4, 1.0), 0.975)) * known.std() * _WIDER
     return float(middle - half), float(figure), float(middle + half)
-
-
-def _student(freedom: float) -> float:
-    """Return Student's quantile of 95 %, by its expansion about the normal one (Abramowitz and Stegun, 26.7.5)."""
-    z, left = _NORMAL, max(freedom, 1.0)
-    return z + (z**3 + z) / (4 * left) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * left**2)

@@ -116,9 +116,9 @@ def matched_by(
     Raises:
         ValueError: not as many detections as annotations.
     """
-    parts = [_match_image(rule, found, truth) for found, truth in zip(detections, annotations, strict=True)]
-    labels = np.concatenate([np.zeros(0, np.int64), *(found.labels for found in detections)])
-    scores = np.concatenate([np.zeros(0, np.float32), *(found.scores for found in detections)])
+    parts = [_match_image(rule, detected, truth) for detected, truth in zip(detections, annotations, strict=True)]
+    labels = np.concatenate([np.zeros(0, np.int64), *(detected.labels for detected in detections)])
+    scores = np.concatenate([np.zeros(0, np.float32), *(detected.scores for detected in detections)])
     hits, counts = (np.concatenate([np.zeros(0, bool), *(part[i] for part in parts)]) for i in range(2))
     objects = np.zeros(num_classes, np.int64)
     for truth in annotations:
@@ -135,7 +135,7 @@ def match(detections: Sequence[Detections], annotations: Sequence[Annotations], 
     Raises:
         ValueError: not as many detections as annotations.
     """
-    labels = [*(found.labels for found in detections), *(truth.labels for truth in annotations)]
+    labels = [*(detected.labels for detected in detections), *(truth.labels for truth in annotations)]
     count = max((int(own.max(initial=-1)) for own in labels), default=-1) + 1
     return together(match_by_class(detections, annotations, count, iou))
 
@@ -152,10 +152,10 @@ def _match_image(rule: Rule, found: Detections, truth: Annotations) -> tuple[NDA
     """Return for each detection whether it is a hit and whether it counts."""
     hit, counts = np.zeros(len(found.scores), bool), np.ones(len(found.scores), bool)
     for label in {*found.labels.tolist()} & {*truth.labels.tolist()}:
-        mine = np.flatnonzero(found.labels == label)
-        mine = mine[np.argsort(-found.scores[mine], kind="stable")]
-        theirs = truth.labels == label
-        hit[mine], counts[mine] = rule(found.boxes[mine], truth.boxes[theirs], truth.ignore[theirs])
+        own = np.flatnonzero(found.labels == label)
+        own = own[np.argsort(-found.scores[own], kind="stable")]
+        same_class = truth.labels == label
+        hit[own], counts[own] = rule(found.boxes[own], truth.boxes[same_class], truth.ignore[same_class])
     return hit, counts
 
 

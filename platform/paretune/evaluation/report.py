@@ -37,7 +37,7 @@ class ClassReport:
     best: OperatingPoint
     """The confidence of its own best F1."""
     chosen: OperatingPoint
-    """At the confidence of the whole report."""
+    """Operating point at the confidence of the whole report."""
 
     def tree(self) -> dict[str, Any]:
         """Return plain data."""
@@ -62,7 +62,7 @@ class EvaluationReport:
     interval: tuple[float, float] | None
     """95 % interval of map over images; None where map is unknown."""
     confusion: ConfusionMatrix
-    """At the report's confidence, or 0.5 where nothing gives one."""
+    """Confusion matrix at the report's confidence, or at 0.5 where nothing gives one."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What was evaluated: artefact, split, runtime, time of an inference."""
     change: AccuracyDifference | None = None
@@ -136,16 +136,16 @@ def report_of(  # noqa: PLR0913 - all that a report is made of
     matched = match_by_class(detections, annotations, len(classes))
     every = together(matched)
     numbers = averages or average_precisions(detections, annotations, len(classes), limit=limit)
-    found = accuracy_of(detections, annotations, classes, confidence=confidence, averages=numbers, matched=every)
-    chosen = found.confidence if found.confidence is not None else 0.5
+    accuracy = accuracy_of(detections, annotations, classes, confidence=confidence, averages=numbers, matched=every)
+    chosen = accuracy.confidence if accuracy.confidence is not None else 0.5
     voc = voc_aps(detections, annotations, len(classes))
     drawn = draw(detections, annotations, len(classes), limit=limit)
     bounds = interval_of(drawn)
     return EvaluationReport(
-        accuracy=found,
+        accuracy=accuracy,
         classes={
             name: ClassReport(
-                found.per_class[name],
+                accuracy.per_class[name],
                 voc["07"][i],
                 voc["10"][i],
                 matched[i],

@@ -42,9 +42,9 @@ def explained(
         sizes: (width, height) of each image in the ground truth, or None.
     """
     pairs = [
-        (index, _best(found, truth), truth)
-        for index, (found, truth) in enumerate(zip(detections, annotations, strict=True))
-        if len(found.scores) and not truth.ignore.all()
+        (index, _best(detected, truth), truth)
+        for index, (detected, truth) in enumerate(zip(detections, annotations, strict=True))
+        if len(detected.scores) and not truth.ignore.all()
     ][:LOOKED_AT]
     return [*_scores(detections), *(_boxes(pairs, sizes) or _labels(pairs, categories))]
 
@@ -76,8 +76,8 @@ def most_kept(detections: Sequence[Detections], most: int, annotations: Sequence
     bound = sum(reached and len(truth.labels) > most for reached, truth in zip(full, annotations, strict=True))
     if not bound:
         return []
-    told = f"the artefact keeps at most {most} boxes of an image, which binds in {bound} of {len(full)} images"
-    return [f"{told}: they hold more objects; `thresholds: {{detections: …}}` in the job allows more"]
+    message = f"the artefact keeps at most {most} boxes of an image, which binds in {bound} of {len(full)} images"
+    return [f"{message}: they hold more objects; `thresholds: {{detections: …}}` in the job allows more"]
 
 
 def _most(labels: NDArray[np.int64]) -> int:
@@ -91,12 +91,12 @@ def _best(found: Detections, truth: Annotations) -> Detections:
 
 
 def _scores(detections: Sequence[Detections]) -> Iterator[str]:
-    scores = np.concatenate([np.zeros(0), *(found.scores for found in detections)])
+    scores = np.concatenate([np.zeros(0), *(detected.scores for detected in detections)])
     odd = scores[(scores < 0) | (scores > 1)]
     if len(odd):
-        told = f"scores from {scores.min():g} to {scores.max():g}, {len(odd)} of {len(scores)} of them beyond 0 to 1"
+        message = f"scores from {scores.min():g} to {scores.max():g}, {len(odd)} of {len(scores)} of them beyond 0 to 1"
         percent = "; are they percent?" if scores.min() >= 0 and 50 < scores.max() <= 100 else ""
-        yield f"{told}: their order alone makes map; a confidence is on their scale{percent}"
+        yield f"{message}: their order alone makes map; a confidence is on their scale{percent}"
 
 
 Pairs = Sequence[tuple[int, Detections, Annotations]]
@@ -104,16 +104,16 @@ Pairs = Sequence[tuple[int, Detections, Annotations]]
 
 def _boxes(pairs: Pairs, sizes: Sizes) -> list[str]:
     """Return a note on another reading of the boxes by which far more of them lie on objects, if there is one."""
-    every = sum(len(found.scores) for _, found, _ in pairs)
+    every = sum(len(detected.scores) for _, detected, _ in pairs)
     if every < FEWEST:
         return []
     now = _on_objects(pairs, lambda _, boxes: boxes)
-    tried = [(_on_objects(pairs, read), said) for said, read in _readings(pairs, sizes)]
-    best, said = max(tried, key=lambda entry: entry[0])
+    tried = [(_on_objects(pairs, read), meaning) for meaning, read in _readings(pairs, sizes)]
+    best, meaning = max(tried, key=lambda entry: entry[0])
     if best < every / 3 or best < 2 * now:
         return []
     return [
-        f"{best} of {every} boxes lie on an object (IoU {IOU:g}) {said}, {now} as x, y, width, height in its pixels"
+        f"{best} of {every} boxes lie on an object (IoU {IOU:g}) {meaning}, {now} as x, y, width, height in its pixels"
     ]
 
 
@@ -143,7 +143,7 @@ def _readings(pairs: Pairs, sizes: Sizes) -> Iterator[tuple[str, Callable[[int, 
         "read as centre, width, height",
         lambda _, boxes: np.concatenate([boxes[:, :2] - sides(boxes) / 2, boxes[:, :2] + sides(boxes) / 2], axis=1),
     )
-    ratios = np.array([_ratio(found, truth) for _, found, truth in pairs])
+    ratios = np.array([_ratio(detected, truth) for _, detected, truth in pairs])
     across, down = np.median(ratios, axis=0)
     if min(across, down) > 0:
         factors = np.array([1 / across, 1 / down] * 2)
@@ -151,12 +151,12 @@ def _readings(pairs: Pairs, sizes: Sizes) -> Iterator[tuple[str, Callable[[int, 
     known = [sizes[index] for index, _, _ in pairs]
     if any(size is None for size in known):
         return
-    told = np.array(known, np.float64)
-    if np.median([found.boxes.max(initial=0) for _, found, _ in pairs]) <= 2:
+    shapes = np.array(known, np.float64)
+    if np.median([detected.boxes.max(initial=0) for _, detected, _ in pairs]) <= 2:
         yield "read as shares of the image's sides", lambda index, boxes: boxes * np.array([*sizes[index]] * 2)  # type: ignore[misc]
         return
-    width, height = _snapped(told * ratios)
-    (longest,) = _snapped(told.max(axis=1, keepdims=True) * ratios.mean(axis=1, keepdims=True))
+    width, height = _snapped(shapes * ratios)
+    (longest,) = _snapped(shapes.max(axis=1, keepdims=True) * ratios.mean(axis=1, keepdims=True))
     if min(width, height, longest) > 0:
         yield (
             f"where every image is stretched to {width:g} x {height:g}",
@@ -181,28 +181,28 @@ def _snapped(sides: NDArray[np.float64]) -> NDArray[np.float64]:
 def _labels(pairs: Pairs, categories: Sequence[Id]) -> list[str]:
     """Return a note where most detections on an object have another category than it, with a remedy."""
     seen: Counter[tuple[int, int]] = Counter()
-    for _, found, truth in pairs:
-        at = _object(found.boxes, truth)
-        seen.update(zip(found.labels[at >= 0].tolist(), truth.labels[at[at >= 0]].tolist(), strict=True))
+    for _, detected, truth in pairs:
+        at = _object(detected.boxes, truth)
+        seen.update(zip(detected.labels[at >= 0].tolist(), truth.labels[at[at >= 0]].tolist(), strict=True))
     every, right = seen.total(), sum(count for (one, other), count in seen.items() if one == other)
     if every < FEWEST or right > every / 2:
         return []
-    said = f"{every - right} of {every} detections that lie on an object (IoU {IOU:g}) have another category than it"
+    message = f"{every - right} of {every} detections that lie on an object (IoU {IOU:g}) have another category than it"
     ids = [(categories[one], categories[other], count) for (one, other), count in seen.items()]
     if any(isinstance(number, str) for number in categories):
-        return [f"{said}: are the categories in another order?"]
+        return [f"{message}: are the categories in another order?"]
     shifts: Counter[float] = Counter()
     for one, other, count in ids:
         shifts[other - one] += count  # type: ignore[operator]
     (shift, often), *_ = shifts.most_common(1)
     if often >= CONSISTENT * every:
-        return [f"{said}: are ids shifted by {-shift:+g}? {_example(ids, lambda one, other: other - one == shift)}"]
+        return [f"{message}: are ids shifted by {-shift:+g}? {_example(ids, lambda one, other: other - one == shift)}"]
     for first in (0, 1):
         fits = [(one, other, count) for one, other, count in ids if _nth(categories, one, first) == other]
         if sum(count for *_, count in fits) >= CONSISTENT * every:
-            told = f"are they places in the list of categories, counted from {first}?"
-            return [f"{said}: {told} {_example(fits, lambda *_: True)}"]
-    return [f"{said}: {_example(ids, lambda one, other: one != other)}; are the categories in another order?"]
+            hint = f"are they places in the list of categories, counted from {first}?"
+            return [f"{message}: {hint} {_example(fits, lambda *_: True)}"]
+    return [f"{message}: {_example(ids, lambda one, other: one != other)}; are the categories in another order?"]
 
 
 def _nth(categories: Sequence[Id], one: Id, first: int) -> Id | None:

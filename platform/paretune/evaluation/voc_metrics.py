@@ -63,7 +63,7 @@ def _match_class(
 
 
 def _eleven_points(recall: NDArray[np.float64], precision: NDArray[np.float64]) -> float:
-    points = [precision[recall >= wanted - 1e-12] for wanted in np.linspace(0, 1, 11)]
+    points = [precision[recall >= level - 1e-12] for level in np.linspace(0, 1, 11)]
     return float(np.mean([part.max() if part.size else 0.0 for part in points]))
 
 

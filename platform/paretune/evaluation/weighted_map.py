@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from paretune.evaluation.detection_outcomes import DetectionOutcomes
 
 RECALLS = np.linspace(0, 1, 101)
-"""At which COCO reads the precision."""
+"""Recalls at which COCO reads the precision."""
 _CELLS = 2**23
 """Most numbers in one array: 32 MiB of float32."""
 _Counts = NDArray[Any]
@@ -32,10 +32,10 @@ class _Stretches:
 
     def counted(self, counts: _Counts, hits: int) -> _Counts:
         """Return how often those of each hit count, (hits, D)."""
-        found = np.zeros((hits, counts.shape[1]), counts.dtype)
+        hits_by_draw = np.zeros((hits, counts.shape[1]), counts.dtype)
         for hit, begin, end in zip(self.hit, self.begins, (*self.begins[1:], len(self.image)), strict=False):
-            np.add.reduce(counts[self.image[begin:end]], axis=0, out=found[hit])
-        return found
+            np.add.reduce(counts[self.image[begin:end]], axis=0, out=hits_by_draw[hit])
+        return hits_by_draw
 
     @property
     def longest(self) -> int:
@@ -62,7 +62,7 @@ class RankedClass:
     found: _Stretches
     """All detections, up to the last hit and with it."""
     curves: tuple[_Curve, ...]
-    """At each IoU."""
+    """Curve at each IoU."""
     objects: NDArray[np.int64]
     """(images,) in each image."""
 

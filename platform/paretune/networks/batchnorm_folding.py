@@ -50,7 +50,7 @@ def fold(network: nn.Module, example: Tensor, left: Callable[[], nn.Module] = nn
         example: as for ``folded``.
         left: makes what stands where a norm was.
     """
-    wanted, pairs = _run(network, example)
+    expected, pairs = _run(network, example)
     for convolution, norm in pairs:
         fused = fuse_conv_bn_eval(convolution, norm)
         convolution.weight, convolution.bias = fused.weight, fused.bias
@@ -59,7 +59,7 @@ def fold(network: nn.Module, example: Tensor, left: Callable[[], nn.Module] = nn
         if id(module) in norms:
             network.set_submodule(name, left())
     with torch.no_grad():
-        return all(_near(a, b) for a, b in zip(wanted, network(example), strict=True))
+        return all(_near(a, b) for a, b in zip(expected, network(example), strict=True))
 
 
 def _run(network: nn.Module, example: Tensor) -> tuple[tuple[Tensor, ...], list[tuple[nn.Conv2d, nn.BatchNorm2d]]]:

@@ -20,8 +20,8 @@ def thawed(network: nn.Module) -> Iterator[None]:
 
     In eval mode the two compute the same.
     """
-    found = [(name, module) for name, module in network.named_modules() if is_frozen(module)]
-    thawn = [(name, frozen, _ordinary(frozen)) for name, frozen in found]
+    layers = [(name, module) for name, module in network.named_modules() if is_frozen(module)]
+    thawn = [(name, frozen, _ordinary(frozen)) for name, frozen in layers]
     for name, _, ordinary in thawn:
         network.set_submodule(name, ordinary)
     try:

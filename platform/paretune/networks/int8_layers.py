@@ -21,7 +21,7 @@ LARGEST_WEIGHT = 63
 LARGEST_INPUT = 255
 PAIRS = ("kernel_size", "stride", "padding", "dilation")
 _OUT: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
-"""oneDNN's arguments for the output: float32, no operation after."""
+"""Arguments of oneDNN for the output: float32, no operation after."""
 _packed = WeakTensorKeyDictionary()
 """Weight → the same in oneDNN's own order, and the zeros it asks for; made when a layer runs first, never saved."""
 
@@ -113,6 +113,14 @@ def is_int8(module: nn.Module) -> bool:
     return isinstance(module, Int8Layer)
 
 
+def _prepared(weight: Tensor, weight_scale: Tensor, pack: Any, *form: Any) -> tuple[Tensor, Tensor]:
+    """Return a weight packed by one of oneDNN's functions with these arguments, and zero points; made once."""
+    if weight not in _packed:
+        _packed[weight] = pack(weight, *form), torch.zeros_like(weight_scale, dtype=torch.int32)
+    packed, zeros = _packed[weight]
+    return packed, zeros
+
+
 def _convolved(
     q: Tensor,
     weight: Tensor,
@@ -127,10 +135,8 @@ def _convolved(
     ``how``: stride, padding and dilation, two numbers each, and the number of groups.
     """
     form = _unpacked(how)
-    if weight not in _packed:
-        packed = torch.ops.onednn.qconv_prepack(weight, weight_scale, scale, zero_point, *form, list(q.shape))
-        _packed[weight] = packed, torch.zeros_like(weight_scale, dtype=torch.int32)
-    packed, zeros = _packed[weight]
+    pack = torch.ops.onednn.qconv_prepack
+    packed, zeros = _prepared(weight, weight_scale, pack, weight_scale, scale, zero_point, *form, list(q.shape))
     made: Tensor = torch.ops.onednn.qconv_pointwise(
         q, scale, zero_point, packed, weight_scale, zeros, bias, *form, *_OUT
     )
@@ -143,10 +149,7 @@ def _unpacked(how: Sequence[int]) -> tuple[list[int], list[int], list[int], int]
 
 def _multiplied(q: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor, scale: float, zero_point: int) -> Tensor:
     """Return the product of uint8 (N, inputs) with int8, in float32."""
-    if weight not in _packed:
-        packed = torch.ops.onednn.qlinear_prepack(weight, list(q.shape))
-        _packed[weight] = packed, torch.zeros_like(weight_scale, dtype=torch.int32)
-    packed, zeros = _packed[weight]
+    packed, zeros = _prepared(weight, weight_scale, torch.ops.onednn.qlinear_prepack, list(q.shape))
     made: Tensor = torch.ops.onednn.qlinear_pointwise(q, scale, zero_point, packed, weight_scale, zeros, bias, *_OUT)
     return made
 

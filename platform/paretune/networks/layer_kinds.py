@@ -23,7 +23,7 @@ class LayerKind:
     shapes: Callable[[Any], Shapes]
     """Layer → shapes of its parameters and buffers, by its counts."""
     weighted: bool = False
-    """Whether it multiplies its inputs by weights: only such layers cost operations and read channels."""
+    """True if it multiplies its inputs by weights: only such layers cost operations and read channels."""
 
 
 def _convolution(layer: nn.Conv2d) -> Shapes:

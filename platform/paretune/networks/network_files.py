@@ -23,10 +23,9 @@ from paretune.core.types import InputSize
 from paretune.detectors.base import Detector
 from paretune.networks.layer_kinds import kind_of
 from paretune.networks.replacement_layers import replace_layers, replaced, whole_number
-from paretune.storage.artefact import STRUCTURE
+from paretune.storage.artefact import STRUCTURE, WEIGHTS
 from paretune.storage.atomic_files import sync, write_text
 
-WEIGHTS = "weights.safetensors"
 VERSION = 1
 _TOLD = 300
 """Characters of a message of torch's, which names every tensor that does not fit."""
@@ -88,8 +87,8 @@ def load_network(detector: Detector, num_classes: int, folder: Path) -> nn.Modul
         _resize_lone(network, saved, weights)
         network.load_state_dict(weights, strict=True, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        said = one_line(error)[:_TOLD]
-        raise UserError(f"{path}: not a network of detector {detector.named()}: {said}") from error
+        reason = one_line(error)[:_TOLD]
+        raise UserError(f"{path}: not a network of detector {detector.named()}: {reason}") from error
     for parameter in network.parameters():
         if parameter.is_floating_point():
             parameter.requires_grad_()
@@ -98,11 +97,11 @@ def load_network(detector: Detector, num_classes: int, folder: Path) -> nn.Modul
 
 def layers(network: nn.Module) -> dict[str, dict[str, Any]]:
     """Return kind and channel counts of every layer that has channels, by its name in the network."""
-    found: dict[str, dict[str, Any]] = {}
+    arrays: dict[str, dict[str, Any]] = {}
     for name, module in network.named_modules():
         if (kind := kind_of(module)) is not None:
-            found[name] = {"kind": kind.name, **{count: int(getattr(module, count)) for count in kind.counts}}
-    return found
+            arrays[name] = {"kind": kind.name, **{count: int(getattr(module, count)) for count in kind.counts}}
+    return arrays
 
 
 def copy_network(network: nn.Module) -> nn.Module:
@@ -146,13 +145,13 @@ def _resize(network: nn.Module, saved: dict[str, dict[str, Any]]) -> None:
     lacking = [name for name in own.keys() - saved.keys() if own[name]["kind"] in _ALWAYS_SAVED]
     if odd := sorted([*lacking, *(saved.keys() - own.keys())]):
         raise ValueError(f"layers differ ({len(odd)}, such as {odd[0]!r})")
-    for name, wanted in saved.items():
-        if wanted == own[name]:
+    for name, form in saved.items():
+        if form == own[name]:
             continue
-        if wanted.keys() != own[name].keys() or wanted["kind"] != own[name]["kind"]:
-            raise ValueError(f"layer {name!r} is {wanted}, expected the form of {own[name]}")
+        if form.keys() != own[name].keys() or form["kind"] != own[name]["kind"]:
+            raise ValueError(f"layer {name!r} is {form}, expected the form of {own[name]}")
         module = network.get_submodule(name)
-        for attribute, value in wanted.items():
+        for attribute, value in form.items():
             if attribute != "kind":
                 setattr(module, attribute, whole_number(value, f"layer {name!r}: {attribute}"))
         _empty(module)

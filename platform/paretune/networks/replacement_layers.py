@@ -99,8 +99,8 @@ def replace_layers(network: nn.Module, saved: Mapping[str, Mapping[str, Any]]) -
         try:
             made = made_of(saved[name])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            said = f"no {error}" if isinstance(error, KeyError) else str(error)
-            raise ValueError(f"layer {name!r}: {said}") from error
+            reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"layer {name!r}: {reason}") from error
         network.set_submodule(name, made)
 
 

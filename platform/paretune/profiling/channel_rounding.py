@@ -116,8 +116,8 @@ def judged(layers: Sequence[SquareConvolution], seconds: Sequence[float]) -> Cha
     times: dict[LayerKind, dict[int, float]] = {}
     for layer, taken in zip(layers, seconds, strict=True):
         times.setdefault(layer.kind, {})[layer.channels] = taken
-    by_kind = {kind: _waste(found) for kind, found in times.items()}
-    return ChannelRounding({m: float(np.mean([found[m] for found in by_kind.values()])) for m in MULTIPLES}, by_kind)
+    by_kind = {kind: _waste(measured) for kind, measured in times.items()}
+    return ChannelRounding({m: float(np.mean([waste[m] for waste in by_kind.values()])) for m in MULTIPLES}, by_kind)
 
 
 def _waste(times: Mapping[int, float]) -> dict[int, float]:
@@ -133,11 +133,11 @@ def _waste(times: Mapping[int, float]) -> dict[int, float]:
         weights = np.where(seconds < curve, 1.0, ABOVE)
     excess = dict(zip(times, (seconds / curve - 1).tolist(), strict=True))
     typical = {m: float(np.mean([e for width, e in excess.items() if _class(width) == m])) for m in MULTIPLES}
-    found: dict[int, float] = {}
+    waste: dict[int, float] = {}
     for multiple in MULTIPLES:
         kept = {m: count for m, count in IN_A_STRETCH.items() if m >= multiple}
-        found[multiple] = sum(count * typical[m] for m, count in kept.items()) / sum(kept.values())
-    return found
+        waste[multiple] = sum(count * typical[m] for m, count in kept.items()) / sum(kept.values())
+    return waste
 
 
 def _class(width: int) -> int:
@@ -149,7 +149,7 @@ def _read(file: Path | None, count: int) -> list[float] | None:
     if file is None:
         return None
     with suppress(OSError, ValueError):
-        found = json.loads(file.read_text())
-        if isinstance(found, list) and len(found) == count and all(isinstance(one, float) for one in found):
-            return found
+        content = json.loads(file.read_text())
+        if isinstance(content, list) and len(content) == count and all(isinstance(one, float) for one in content):
+            return content
     return None

@@ -9,11 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from paretune.core.devices import device_kind
 from paretune.core.spec import fingerprint
 from paretune.core.target import Target
-from paretune.profiling.gpu.nvml import opened
 from paretune.runtimes import RUNTIMES
-from paretune.system.physical_gpu import NoGpuError
 
 LIBRARIES = ("numpy", "opencv-python-headless")
 """Packages whose versions are recorded with a measurement, besides those of the runtimes."""
@@ -33,14 +32,14 @@ def environment(target: Target) -> dict[str, Any]:
         "governor": GOVERNOR.read_text().strip() if GOVERNOR.exists() else "unknown",
         "device": target.device,
         "target_threads": target.threads,
-        **({"gpu": gpu_name()} if target.device == "cuda" else {}),
+        **device_kind(target.device).facts(),
     }
     return {
         **machine,
         "machine": fingerprint(machine),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "libraries": {name: found for name in _packages() if (found := _version(name))},
+        "libraries": {name: version for name in _packages() if (version := _version(name))},
         "load_average": round(os.getloadavg()[0], 2),
     }
 
@@ -53,13 +52,6 @@ def cpu_name() -> str:
             if name.strip() in {"model name", "Hardware", "cpu model"}:
                 return value.strip()
     return platform.processor() or platform.machine() or "unknown"
-
-
-def gpu_name() -> str:
-    """Return NVML's name of the GPU that CUDA would use, or ``unknown``."""
-    with suppress(NoGpuError), opened(0) as gpu:
-        return f"{gpu.name or 'unknown'}{' (MIG)' if gpu.mig else ''}"
-    return "unknown"
 
 
 def _packages() -> list[str]:

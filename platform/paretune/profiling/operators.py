@@ -204,7 +204,7 @@ def count(
                 reason = one_line(error)
                 return reason if isinstance(error, NotImplementedError) else FailureReason(reason)
             elsewhere, wall = shares([batch.elsewhere]), milliseconds(batch.rows, "network", "wall")
-            found = OperatorTimes(
+            times = OperatorTimes(
                 operators,
                 counted_ms=float(wall.mean()),
                 counted_ms_p50=_median(batch, mode),
@@ -213,7 +213,7 @@ def count(
                 disturbed="; ".join(contention(elsewhere)) or None,
                 trace=trace,
             )
-            attempts.append((sum(elsewhere.values()), found))
+            attempts.append((sum(elsewhere.values()), times))
     best = min(attempts, key=lambda entry: entry[0])[1]
     return best if best.total_ms else "the runtime's profiler told of no operator"
 

@@ -65,10 +65,10 @@ def draw_worst(
         ax.set_axis_off()
     for ax, index in zip(axes, order, strict=False):
         ax.imshow(image(index))
-        truth, found = annotations[index], detections[index]
+        truth, detected = annotations[index], detections[index]
         for box, kind, ignore in zip(truth.boxes, truth.labels, truth.ignore, strict=True):
             draw_box(ax, box, TRUE, names[kind], dashed=bool(ignore))
-        for box, score, kind in zip(found.boxes, found.scores, found.labels, strict=True):
+        for box, score, kind in zip(detected.boxes, detected.scores, detected.labels, strict=True):
             if score >= confidence:
                 draw_box(ax, box, FOUND, f"{names[kind]} {score:.2f}", below=True)
         wrong, missed = report.confusion.wrong[index], report.confusion.missed[index]

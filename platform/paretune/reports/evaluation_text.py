@@ -58,7 +58,7 @@ def _change(report: EvaluationReport) -> list[str]:
     if report.change is None:
         return []
     against = f"against {report.facts['against']}"
-    ends = {name: found for name in CHANGED if (found := change_in(report.change.figures, name)) is not None}
+    ends = {name: change for name in CHANGED if (change := change_in(report.change.figures, name)) is not None}
     if not ends:
         return [f"{against}: not known, {next(iter(report.change.reasons.values()))}"]
     words = ", ".join(f"{name} {middle:+.3f} [{low:+.3f}, {high:+.3f}]" for name, (low, middle, high) in ends.items())
@@ -105,7 +105,7 @@ def _confusions(report: EvaluationReport) -> list[str]:
         if row != column and matrix[row, column]
     ]
     pairs.sort(reverse=True)
-    lines = [f"{count} x {true} taken for {found}" for count, true, found in pairs[:MOST_CONFUSIONS]]
+    lines = [f"{count} x {true} taken for {predicted}" for count, true, predicted in pairs[:MOST_CONFUSIONS]]
     missed, invented = int(matrix[:-1, -1].sum()), int(matrix[-1, :-1].sum())
     return [*lines, f"{missed} objects missed, {invented} found where there is none"]
 

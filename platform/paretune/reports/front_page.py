@@ -72,10 +72,15 @@ class FrontView:
         """Return the trials that failed."""
         return [record for record in self.records if record.state == "failed"]
 
+    @property
+    def stopped(self) -> list[Record]:
+        """Return the trials that were stopped early."""
+        return [record for record in self.records if record.state == "stopped"]
+
     def gains(self, trial: int) -> Mapping[str, Mapping[str, Any]]:
         """Return the speed-ups of a trial over the baselines, measured interleaved."""
-        found: Mapping[str, Any] = (self.comparison or {}).get("trials", {}).get(str(trial), {})
-        return found
+        comparison: Mapping[str, Any] = (self.comparison or {}).get("trials", {}).get(str(trial), {})
+        return comparison
 
     def _mark(self, record: Record, x: float, y: float) -> PlottedTrial:
         m = record.metrics
@@ -153,7 +158,8 @@ def _summary(picture: FrontView) -> str:
     kept = "".join(f"; {metric} at least {floor:.4g}" for metric, floor in (picture.floors or {}).items())
     kept += "".join(f"; {metric} at most {ceiling:.4g}" for metric, ceiling in picture.ceilings.items())
     points, trials = len(picture.front["front"]), len(picture.records)
-    return f"{points} of {trials} trials are on the front ({len(picture.failed)} failed): {aims}{kept}"
+    ended = f"{len(picture.failed)} failed" + (f", {len(picture.stopped)} stopped early" if picture.stopped else "")
+    return f"{points} of {trials} trials are on the front ({ended}): {aims}{kept}"
 
 
 def _footnote(picture: FrontView) -> str:

@@ -34,7 +34,7 @@ class PlottedTrial:
     kind: str
     """A key of ``STYLES``; ``unfit`` breaks a constraint."""
     chosen: bool
-    """Whether the trial is on the front; a baseline can be."""
+    """True if the trial is on the front; a baseline can be."""
     text: str
     """Lines that the page shows when the mark is pointed at."""
     spread: tuple[float, float] | None = None

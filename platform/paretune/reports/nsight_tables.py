@@ -15,7 +15,7 @@ NAME, TEXT, ADVICE = 48, 240, 3
 """Characters of a kernel's name and of a hint, and number of hints; profile.json has all of them."""
 HEAD = (
     *("kernel", "runs", "ms", "share", "SM %", "mem %", "DRAM %", "warps %", "waves"),
-    *("Top/s", "op/byte", "bound by"),
+    "bound by",
 )
 NEVER = "times under ncu are never latency, take the shares only: each kernel runs alone"
 BOUND = (
@@ -59,7 +59,6 @@ def _table(title: str, look: NsightResult) -> Table:
 
 def _row(kernel: Kernel) -> tuple[str, ...]:
     percents = (kernel.sm_percent, kernel.memory_percent, kernel.dram_percent, kernel.occupancy_percent)
-    operations = kernel.operations_per_second
     return (
         _short(kernel.name, NAME),
         str(kernel.launches),
@@ -67,8 +66,6 @@ def _row(kernel: Kernel) -> tuple[str, ...]:
         f"{kernel.share:.1%}",
         *(number(percent, ".0f") for percent in percents),
         number(kernel.waves, ".2f"),
-        number(None if operations is None else operations / 1e12, ".3g"),
-        number(kernel.intensity, ".3g"),
         kernel.bound or UNKNOWN,
     )
 

@@ -65,9 +65,11 @@ def ratios(names: Sequence[str], comparison: Comparison) -> bytes:
         (-0.18, False, BLUE, "image to boxes"),
         (0.18, True, GREY, "the network alone"),
     ):
-        found = comparison.ratios(network=network)
-        times = np.array([1 / ratio.ratio for ratio in found])
-        axes.barh(np.arange(len(found)) + shift, times, 0.34, color=colour, label=part, xerr=_whiskers(found))
+        ratio_by_name = comparison.ratios(network=network)
+        times = np.array([1 / ratio.ratio for ratio in ratio_by_name])
+        axes.barh(
+            np.arange(len(ratio_by_name)) + shift, times, 0.34, color=colour, label=part, xerr=_whiskers(ratio_by_name)
+        )
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(range(len(names)), [label(name, LONGEST) for name in names], fontsize=8)
     axes.invert_yaxis()

@@ -95,7 +95,7 @@ class Profile:
                 tables.append(Table(name, notes=(f"latency: not known, {latency}",)))
             else:
                 tables.append(stage_table(name, latency, energy, besides))
-        tables += [throughput_table(name, found) for name, found in zip(names, self.throughputs, strict=False) if found]
+        tables += [throughput_table(name, loads) for name, loads in zip(names, self.throughputs, strict=False) if loads]
         tables += operator_tables(names, self.operators)
         return tables + ([] if self.nsight is None else nsight_tables(names, self.nsight))
 

@@ -121,11 +121,11 @@ def kind_table(name: str, found: OperatorTimes) -> Table:
 def operator_tables(names: Sequence[str], counted: Sequence[OperatorTimes | str]) -> list[Table]:
     """Return two tables for each artefact whose operators are known, or a note with the reason."""
     tables = []
-    for name, found in zip(names, counted, strict=False):
-        if isinstance(found, str):
-            tables.append(Table(f"{name}: layers", notes=(f"operators: not known, {found}",)))
+    for name, operators in zip(names, counted, strict=False):
+        if isinstance(operators, str):
+            tables.append(Table(f"{name}: layers", notes=(f"operators: not known, {operators}",)))
         else:
-            tables += [operator_table(name, found), kind_table(name, found)]
+            tables += [operator_table(name, operators), kind_table(name, operators)]
     return tables
 
 
@@ -156,8 +156,8 @@ def throughput_table(name: str, loads: Sequence[Throughput | str]) -> Table:
 
     A text is why the throughput of a load is not known.
     """
-    found = [load for load in loads if isinstance(load, Throughput)]
-    one = next(iter(found), None)
+    measured = [load for load in loads if isinstance(load, Throughput)]
+    one = next(iter(measured), None)
     rows = [
         (
             str(each.streams),
@@ -167,11 +167,11 @@ def throughput_table(name: str, loads: Sequence[Throughput | str]) -> Table:
             f"{each.images_per_second / (one.images_per_second / one.streams * each.streams):.0%}",
             f"{each.latency_ms_p50:.3f}",
         )
-        for each in found
+        for each in measured
         if one is not None
     ]
     head = ("streams", "batch", "images/s", "rounds", "of the first, times streams", "p50 ms of one inference")
-    notes = tuple(f"{each.streams} streams, batch {each.batch}: {note}" for each in found for note in each.notes)
+    notes = tuple(f"{each.streams} streams, batch {each.batch}: {note}" for each in measured for note in each.notes)
     unknown = [load for load in loads if isinstance(load, str)]
     return Table(f"{name}: throughput", head, tuple(rows), (*notes, *unknown))
 

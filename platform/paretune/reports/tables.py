@@ -45,6 +45,11 @@ class Table:
         return "\n".join([*([self.title] if self.title else []), *lines]).rstrip()
 
 
+def print_table(table: Table) -> None:
+    """Print a table, its notes below it, and an empty line."""
+    print("\n".join([table.text(), *table.notes, ""]))
+
+
 def number(value: float | None, form: str) -> str:
     """Return a number in a format such as ``.3f``, or ``UNKNOWN``."""
     return UNKNOWN if value is None else format(value, form)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paretune.core.baselines import EAGER
 from paretune.core.metrics import change_names, in_order
 from paretune.core.recipe_text import recipe_line
 from paretune.reports import front_table as tables
 from paretune.reports.front_table import doubts
 from paretune.reports.tables import number as figure
-from paretune.search.pareto_front import FrontRules, pareto_front
-from paretune.storage.trial_record import Record
+from paretune.search.progress import SweepProgress
 
 LINE = ("map", "map50", "latency_ms")
 """Metrics in the line of a trial, with the objectives."""
@@ -26,28 +24,26 @@ def figures_line(metrics: Mapping[str, float | None]) -> str:
     return ", ".join(words) + ("" if sure is None else f" at confidence {sure:.2f}")
 
 
-def trial_line(number: int, records: Sequence[Record], judge: FrontRules, budget: int) -> str:
+def trial_line(number: int, progress: SweepProgress, budget: int) -> str:
     """Return a line on a finished trial: progress of the sweep, its figures, whether it is on the front.
 
     Args:
         number: the trial's number.
-        records: records of all trials so far, on one scale.
-        judge: objectives and constraints.
+        progress: of the sweep, with this trial.
         budget: number of trials of the whole sweep.
     """
-    record = next(r for r in records if r.number == number)
-    failed = sum(r.state == "failed" for r in records)
-    head = f"trial {number} ({len(records)}/{budget} done{f', {failed} failed' if failed else ''})"
+    record, failed, judge = progress.record(number), progress.failed, progress.judge
+    head = f"trial {number} ({progress.done}/{budget} done{f', {failed} failed' if failed else ''})"
     recipe = recipe_line(record.recipe)
     if record.state == "failed":
         reason = next(iter((record.failure or "").splitlines()), "unknown reason")
         return f"{head}: {recipe}: FAILED: {reason[:160]}"
+    if record.state == "stopped":
+        return f"{head}: {recipe}: stopped early: {record.stop_reason}"
     m, ms = record.metrics, record.metrics.get("latency_ms")
     rows = in_order([*LINE, *(objective.metric for objective in judge.objectives)])
     figures = ", ".join(row.phrase(m.get(row.name)) for row in rows)
-    allowed = [r for r in records if r.state == "complete" and judge.feasible(r)]
-    front = [allowed[i].number for i in pareto_front([r.metrics for r in allowed], judge.objectives)]
-    base = next((r.metrics.get("latency_ms") for r in records if r.number == EAGER), None)
+    front, base = progress.front, progress.eager_ms
     gain = f" ({base / ms:.1f}x eager)" if base and number and ms else ""
     mark = f"; on the front of {len(front)}" if number in front else ""
     mark = mark if judge.feasible(record) else "; breaks a constraint"
@@ -55,20 +51,15 @@ def trial_line(number: int, records: Sequence[Record], judge: FrontRules, budget
     return f"{head}: {recipe}: {figures}{sure}{gain}{mark}"
 
 
-def time_left(records: Sequence[Record], budget: int) -> str:
+def time_left(progress: SweepProgress, budget: int) -> str:
     """Return an estimate of the remaining time from the finished trials, without the two baselines.
 
     It rests on the time in which at least one trial ran: trials at the same time share it, and pauses do not count.
     """
-    spans = sorted((r.started, r.finished) for r in records if r.origin != "baseline")
-    left = budget - len(records)
-    if not spans or left <= 0:
+    left = budget - progress.done
+    if not progress.sampled or left <= 0:
         return ""
-    busy, until = 0.0, 0.0
-    for start, end in spans:
-        busy += max(0.0, end - max(start, until))
-        until = max(until, end)
-    minutes = left * busy / len(spans) / 60
+    minutes = left * progress.busy.seconds / progress.sampled / 60
     return f", about {minutes:.0f} min left" if minutes >= 1.5 else ", about a minute left"
 
 

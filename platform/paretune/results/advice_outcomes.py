@@ -119,6 +119,8 @@ def _outcome(
         if record.state == "failed":
             said = next(iter((record.failure or "").splitlines()), "unknown reason")
             return replace(known, reason=f"trial {record.number} failed: {said}")
+        if record.state == "stopped":
+            return replace(known, reason=f"trial {record.number} was stopped early: {record.stop_reason}")
     if comparison is None:
         return replace(known, reason="compared at the end of the sweep")
     row = comparison["trials"].get(str(tried.number), {}).get(base_name(base.number))

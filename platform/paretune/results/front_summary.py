@@ -12,6 +12,7 @@ from paretune.core.hints import command
 from paretune.reports import terminal as display
 from paretune.results.advice_outcomes import AdviceOutcome, outcomes
 from paretune.results.sweep_folder import Sweep
+from paretune.search.hypervolume_series import growth_line, hypervolume_series, series_tree
 from paretune.search.latency_scale import on_one_scale
 from paretune.search.pareto_front import FrontRules, Objective, front_object
 from paretune.storage.trial_record import Record, read_records
@@ -36,7 +37,9 @@ def judge_of(sweep: Sweep) -> FrontRules:
 
 def front_of(sweep: Sweep, records: Sequence[Record]) -> dict[str, Any]:
     """Return the front of a sweep's records (`records_of`)."""
-    return front_object(sweep.name, sweep.job.target_name, records, judge_of(sweep), comparison_of(sweep))
+    judge, comparison = judge_of(sweep), comparison_of(sweep)
+    front = front_object(sweep.name, sweep.job.target_name, records, judge, comparison)
+    return {**front, "hypervolume_series": series_tree(hypervolume_series(records, judge, comparison))}
 
 
 def comparison_of(sweep: Sweep) -> dict[str, Any] | None:
@@ -64,7 +67,7 @@ def checked_front(sweep: Sweep, target: str | None) -> dict[str, Any]:
 def front_json(sweep: Sweep, target: str | None = None) -> str:
     """Return the front as ``paretune front --json`` prints it."""
     advice = [one.tree() for one in advice_of(sweep)]
-    return json.dumps({**checked_front(sweep, target), "advice": advice})
+    return json.dumps({**checked_front(sweep, target), "advice": advice, "search_ended": sweep.ended})
 
 
 def front_text(sweep: Sweep, target: str | None = None) -> str:
@@ -87,6 +90,8 @@ def front_text(sweep: Sweep, target: str | None = None) -> str:
         lines.append(f"every point keeps: {kept}")
     if volume is not None:
         lines.append(f"hypervolume {volume:.4f}, reference {json.dumps(front['reference'])}")
+    lines += [growth] if (growth := growth_line(front["hypervolume_series"])) else []
+    lines += [f"the search ended before its last trial: {sweep.ended}"] if sweep.ended else []
     lines += display.doubts(front, comparison)
     if best := front["best"]:
         lines.append(f"{best['claim']}: {sweep.folder / best['artefact']}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from paretune.config.output_folder import JOB_FILE, SWEEP_FILE, dataset_cache
 from paretune.core.errors import UserError
 from paretune.core.target import Target
-from paretune.storage.artefact import STRUCTURE
+from paretune.storage.artefact import BUNDLE, STRUCTURE
 
 if TYPE_CHECKING:
     from paretune.config.job import Job
@@ -39,17 +39,20 @@ def job_of(folder: Path) -> tuple[Job, Path] | None:
 
 
 def target_around(folder: Path) -> Target | None:
-    """Return the target of the sweep or training around a network or artefact; None if it is in neither.
+    """Return the target of the sweep or training around a network or artefact, or of a bundle; None if it is in none.
 
     Only the target of the job is read, because the dataset may be unknown on this machine.
 
     Raises:
         UserError: the target cannot be read.
     """
-    file = _around(folder)
+    file = folder / BUNDLE if (folder / BUNDLE).is_file() else _around(folder)
     if file is None:
         return None
     try:
+        if file.name == BUNDLE:
+            fields = json.loads(file.read_text())["target"]
+            return Target.model_validate({name: value for name, value in fields.items() if name != "name"})
         if file.name == SWEEP_FILE:
             job = json.loads(file.read_text())["job"]
         else:
@@ -85,7 +88,8 @@ def uncompressed_around(folder: Path) -> Path | None:
 def _around(folder: Path) -> Path | None:
     """Return the ``SWEEP_FILE`` or ``JOB_FILE`` around a network or artefact; None if there is neither."""
     place = folder.resolve()
-    sweeps = (place.parent, place.parent.parent.parent)  # a sweep's baseline, an artefact of a trial
+    # a sweep's baseline, a bundle in it, an artefact of a trial
+    sweeps = (place.parent, place.parent.parent, place.parent.parent.parent)
     files = [*(sweep / SWEEP_FILE for sweep in sweeps), *(training / JOB_FILE for training in (place, place.parent))]
     return next((file for file in files if file.is_file()), None)
 

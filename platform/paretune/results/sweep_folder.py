@@ -77,9 +77,9 @@ class Sweep:
         """Return the file of the comparison of the front."""
         return self.folder / "comparison.json"
 
-    def command(self, verb: str) -> str:
+    def command(self, verb: str, *options: str) -> str:
         """Return the command line of a verb for this sweep."""
-        return command(verb, self.name, *runs_option(self.runs))
+        return command(verb, self.name, *runs_option(self.runs), *options)
 
     @property
     def finished(self) -> bool:
@@ -98,6 +98,16 @@ class Sweep:
     def mark_exhausted(self) -> None:
         """Mark the space as exhausted."""
         write_text(self.folder / "exhausted", f"{time.time()}\n")
+
+    @property
+    def ended(self) -> str | None:
+        """Return which limit ended the search before its last trial; None if none did."""
+        mark = self.folder / "ended"
+        return mark.read_text().strip() if mark.exists() else None
+
+    def mark_ended(self, reason: str) -> None:
+        """Record which limit ended the search."""
+        write_text(self.folder / "ended", f"{reason}\n")
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -271,13 +281,16 @@ def find_sweep(runs: Path, name: str) -> Sweep:
     return sweep
 
 
-def change_search(sweep: Sweep, *, trials: int | None = None, concurrent: int | None = None) -> Sweep:
-    """Change the number of trials of a sweep, which may be finished, or the number at the same time.
+def change_search(
+    sweep: Sweep, *, trials: int | None = None, concurrent: int | None = None, **budget: float | None
+) -> Sweep:
+    """Change the budget of a sweep, which may be finished, or the number of trials at the same time.
 
     Args:
         sweep: found by ``find_sweep``.
         trials: all trials, with the baselines and the finished ones; None keeps the number.
         concurrent: trials at the same time; None keeps the number.
+        **budget: ``hours`` and ``device_hours`` of the search, with those that are over; None keeps a limit.
 
     Raises:
         UserError: fewer trials than before, a number out of range, or another process runs the sweep.
@@ -285,19 +298,21 @@ def change_search(sweep: Sweep, *, trials: int | None = None, concurrent: int | 
     before = sweep.job.search.trials
     if trials is not None and trials < before:
         raise UserError(f"--trials {trials}: sweep {sweep.name!r} may try {before} already; give {before + 1} or more")
-    given = {"trials": trials, "concurrent": concurrent}
+    given = {"trials": trials, "concurrent": concurrent, **budget}
     changes = {field: value for field, value in given.items() if value is not None}
-    job = sweep.facts["job"]
-    job = {**job, "search": {**job["search"], **changes}}
+    job = {**sweep.facts["job"], "search": {**sweep.facts["job"]["search"], **changes}}
     try:
         Job.model_validate(job)
     except ValidationError as error:
         told = error.errors()[0]
         field = str(told["loc"][-1])
-        raise UserError(f"--{field} {changes[field]}: {told['msg']}") from error
+        raise UserError(f"--{field.replace('_', '-')} {changes[field]}: {told['msg']}") from error
     with sweep.lock():
-        write_text(sweep.folder / SWEEP_FILE, json.dumps({**sweep.facts, "job": job}, indent=1))
-        if trials is not None and len(read_records(sweep.folder)) < trials:
-            for mark in ("exhausted", "finished"):
-                (sweep.folder / mark).unlink(missing_ok=True)
+        done, larger = len(read_records(sweep.folder)), set(changes) - {"concurrent"}
+        goes_on = larger and done < (trials or before)
+        limited = goes_on and (sweep.ended or sweep.job.search.stop_when_flat)
+        facts = {**sweep.facts, "job": job, **({"extended_at": done} if limited else {})}
+        write_text(sweep.folder / SWEEP_FILE, json.dumps(facts, indent=1))
+        for mark in ("exhausted", "finished", "ended") if goes_on else ():
+            (sweep.folder / mark).unlink(missing_ok=True)
     return Sweep(sweep.runs, sweep.name)

@@ -139,7 +139,7 @@ class Runtime(Spec, ABC):
 
     @property
     def signed_int8(self) -> bool:
-        """Whether it reads only signed, symmetric INT8 with zero points of 0; x86 needs unsigned activations."""
+        """Return whether it reads only signed, symmetric INT8 with zero points of 0; x86 needs unsigned activations."""
         return False
 
     def scheme_unsupported_reason(self, scheme: str, target: Target) -> str | None:  # noqa: ARG002 - for overriding
@@ -164,7 +164,7 @@ class Runtime(Spec, ABC):
 
     @property
     def runs_single_layers(self) -> bool:
-        """Whether ``layer_runner`` is written: it loads a single layer in less than a second."""
+        """Return whether ``layer_runner`` is written: it loads a single layer in less than a second."""
         return False
 
     def layer_runner(
@@ -190,4 +190,4 @@ class Runtime(Spec, ABC):
             NotImplementedError: this runtime does not time its operators.
             RuntimeError: device, threads or precision are not the requested ones.
         """
-        raise NotImplementedError(f"{self.name} does not tell what its operators cost")
+        raise NotImplementedError(f"{self.name} does not time its operators (it has no load_timed)")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from paretune.core.devices import devices_of_torch
 from paretune.core.model import Format
 from paretune.core.spec import parse_plugin
 from paretune.core.target import Target
@@ -35,7 +36,7 @@ class Eager(Runtime):
 
     name: ClassVar[str] = "eager"
     accepts: ClassVar[Format] = "torch"
-    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    devices: ClassVar[tuple[str, ...]] = devices_of_torch()
     libraries: ClassVar[tuple[str, ...]] = ("torch",)
 
     precision: EagerPrecision = "fp32"
@@ -123,13 +124,16 @@ def int8_unsupported_reason(scheme: str, target: Target) -> str | None:
 
 
 def gpu_unsupported_reason(target: Target) -> str | None:
-    """Return that torch finds no GPU for a target that is one, or None; for a CPU torch is not imported."""
-    if target.device == "cuda":
-        import torch
+    """Return that torch finds no such device for a target, or None; for a CPU torch is not imported."""
+    if target.device == "cpu":
+        return None
+    import torch
 
-        if not torch.cuda.is_available():
-            return "the target is a GPU, and torch finds none"
-    return None
+    with suppress(RuntimeError):  # this torch has no module for such devices
+        if torch.get_device_module(target.device).is_available():
+            return None
+    gpu = target.device == "cuda"
+    return "the target is a GPU, and torch finds none" if gpu else f"torch finds no {target.device}"
 
 
 def set_up_torch(target: Target) -> None:

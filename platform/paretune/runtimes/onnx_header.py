@@ -26,7 +26,7 @@ class OnnxContents:
     operators: frozenset[str]
     types: frozenset[int]
     signed: bool
-    """Whether all QuantizeLinear and DequantizeLinear use signed 8-bit integers with zero points of 0."""
+    """True if all QuantizeLinear and DequantizeLinear use signed 8-bit integers with zero points of 0."""
 
     @property
     def precision(self) -> str:
@@ -37,7 +37,7 @@ class OnnxContents:
 
     @property
     def for_tensorrt(self) -> bool:
-        """Whether TensorRT reads its INT8, if it has any, which must be signed with fixed ranges."""
+        """Return whether TensorRT reads its INT8, if it has any, which must be signed with fixed ranges."""
         others = self.operators.intersection(_INTEGER) - {"QuantizeLinear"}
         return self.precision != "int8" or (self.signed and not others)
 

@@ -96,7 +96,7 @@ class FileInput:
     """Names of the tensor; a runtime that folds a cast away keeps both names."""
     shape: tuple[Any, ...]
     is_float: bool
-    """Whether it is of 32-bit floats."""
+    """True if it is of 32-bit floats."""
 
     def fits(self, name: str, shape: tuple[int, ...] | None) -> bool:
         """Return whether it is a float input of this name and shape; None stands for any shape."""

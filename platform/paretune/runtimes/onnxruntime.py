@@ -77,7 +77,7 @@ class OnnxRuntime(Runtime):
 
     @property
     def signed_int8(self) -> bool:
-        """Whether the provider is TensorRT."""
+        """Return whether the provider is TensorRT."""
         return self.provider == "tensorrt"
 
     def scheme_unsupported_reason(self, scheme: str, target: Target) -> str | None:
@@ -107,7 +107,7 @@ class OnnxRuntime(Runtime):
 
     @property
     def runs_single_layers(self) -> bool:
-        """Whether the provider needs no engine: TensorRT takes minutes to build those of all layers."""
+        """Return whether the provider needs no engine: TensorRT takes minutes to build those of all layers."""
         return self.provider != "tensorrt"
 
     @contextmanager

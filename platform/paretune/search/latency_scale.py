@@ -9,13 +9,14 @@ measured interleaved replaces the ratios of its trials.
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from pathlib import Path
 from typing import Any
 
-from paretune.storage.trial_record import Record
+from paretune.storage.trial_record import Record, RecordReader
 
 LATENCY, NETWORK = "latency_ms", "network_ms"
 SCALED = (LATENCY, NETWORK)
@@ -39,6 +40,170 @@ class _Edge:
     calm: bool
 
 
+class LatencyScale:
+    """The latencies of a sweep on one scale, which grows record by record.
+
+    Args:
+        records: of the trials so far, as read from disk.
+        comparison: of the front, as ``compare_front`` returns it; None before the end of the sweep.
+    """
+
+    def __init__(self, records: Sequence[Record] = (), comparison: Mapping[str, Any] | None = None) -> None:
+        self._comparison = comparison
+        self._measured: list[tuple[int, Mapping[str, Any]]] = []
+        """(trial, duet) of the trials that have one."""
+        self._references: Counter[int] = Counter()
+        self.reference: int | None = None
+        """Trial that the latencies are ratios to; None if there is no duet."""
+        self._metrics: dict[str, _MetricScale] = {}
+        self._extend(records)
+
+    def add(self, record: Record) -> None:
+        """Add the record of one more trial."""
+        self._extend([record])
+
+    def _extend(self, records: Sequence[Record]) -> None:
+        new = [(record.number, duet) for record in records if (duet := record.facts.get("duet"))]
+        self._measured += new
+        self._references.update(int(duet["reference"]) for _, duet in new)
+        reference = _reference_of(self._references, self._comparison)
+        if reference != self.reference:
+            self.reference, new = reference, self._measured
+            self._metrics = {} if reference is None else {metric: self._begun(metric, reference) for metric in SCALED}
+        for metric, scale in self._metrics.items():
+            for trial, duet in new:
+                scale.add(_edge(metric, trial, duet))
+
+    def _begun(self, metric: str, reference: int) -> _MetricScale:
+        return _MetricScale(reference, _compared(metric, self._comparison))
+
+    def scaled(self, record: Record) -> Record:
+        """Return a record whose metrics hold ``latency_ms`` and ``network_ms``, with intervals."""
+        for metric in SCALED:
+            scale = self._metrics.get(metric)
+            record = _with(record, metric, None if scale is None else scale.latency(record.number))
+        return record
+
+    def known(self, record: Record) -> bool:
+        """Return whether the latency of a record is on the scale."""
+        return LATENCY in self._metrics and self._metrics[LATENCY].latency(record.number) is not None
+
+    @property
+    def reference_ms(self) -> float | None:
+        """Return the latency of the reference in milliseconds; None if it is not known."""
+        level = self._metrics[LATENCY].level if LATENCY in self._metrics else None
+        return None if level is None else math.exp(level)
+
+
+class FolderScale:
+    """The latency scale of a sweep on disk, for a process that adds trials to it; it reads each record once.
+
+    Args:
+        sweep_folder: folder of the sweep.
+    """
+
+    def __init__(self, sweep_folder: Path) -> None:
+        self._folder = sweep_folder
+        self._begin()
+
+    def _begin(self) -> None:
+        self._reader, self._scale = RecordReader(self._folder), LatencyScale()
+        self._added: set[int] = set()
+
+    def scaled(self, record: Record) -> Record:
+        """Return a new record with its latency on the scale of all records on disk and itself."""
+        if record.number in self._added:  # the trial is run again
+            self._begin()
+        for one in [*self._reader.new(), record]:
+            if one.number not in self._added:
+                self._added.add(one.number)
+                self._scale.add(one)
+        return self._scale.scaled(record)
+
+
+class _MetricScale:
+    """One metric of the trials that duets connect to a root.
+
+    Args:
+        root: trial whose level is 0.
+        compared: of the trials of a comparison, whose duets do not count.
+    """
+
+    def __init__(self, root: int, compared: Mapping[int, _Edge]) -> None:
+        self._compared = compared
+        self._levels: dict[int, tuple[float, float, float]] = {root: (0.0, 0.0, 0.0)}
+        """Trial → (low end, level, high end) above the root's level."""
+        self._unconnected: list[_Edge] = []
+        self._unplaced: dict[int, list[_Edge]] = {}
+        """Reference without a level → the duets with it."""
+        self._seen: list[float] = []
+        """Sorted logarithms of the root's latency, one of each duet."""
+        self._calm: list[float] = []
+        """Those of the undisturbed duets."""
+        for edge in compared.values():
+            self._connect(edge)
+        for edge in list(compared.values())[:1]:
+            self._place(edge)
+
+    def add(self, edge: _Edge) -> None:
+        """Add a duet."""
+        if edge.trial not in self._compared or edge.reference == edge.trial:
+            self._connect(edge)
+        self._place(edge)
+
+    @property
+    def level(self) -> float | None:
+        """Return the logarithm of the root's latency: the median over undisturbed duets, or over all if none is."""
+        seen = self._calm or self._seen
+        return (seen[(len(seen) - 1) // 2] + seen[len(seen) // 2]) / 2 if seen else None
+
+    def latency(self, trial: int) -> tuple[float, float, float] | None:
+        """Return the low end, the latency and the high end in milliseconds; None if they are not known."""
+        scale, found = self.level, self._levels.get(trial)
+        if scale is None or found is None:
+            return None
+        low, level, high = found
+        return math.exp(scale + low), math.exp(scale + level), math.exp(scale + high)
+
+    def _connect(self, edge: _Edge) -> None:
+        """Find the level of a trial from its duet, and the levels that were waiting for it."""
+        if edge.trial == edge.reference:
+            return
+        self._unconnected.append(edge)
+        new = True
+        while new and self._unconnected:
+            new = False
+            for waiting in self._unconnected:
+                new |= self._reach(waiting)
+            levels = self._levels
+            self._unconnected = [one for one in self._unconnected if one.trial not in levels]
+
+    def _reach(self, edge: _Edge) -> bool:
+        """Return whether a duet gave a trial its level."""
+        levels = self._levels
+        if edge.reference in levels and edge.trial not in levels:
+            base, reached = levels[edge.reference][1], edge.trial
+            levels[reached] = (base + edge.low, base + edge.ratio, base + edge.high)
+        elif edge.trial in levels and edge.reference not in levels:
+            base, reached = levels[edge.trial][1], edge.reference
+            levels[reached] = (base - edge.high, base - edge.ratio, base - edge.low)
+        else:
+            return False
+        for waiting in self._unplaced.pop(reached, ()):
+            self._place(waiting)
+        return True
+
+    def _place(self, edge: _Edge) -> None:
+        """Add what a duet says of the root's latency, now or once its reference has a level."""
+        level = self._levels.get(edge.reference)
+        if level is None:
+            self._unplaced.setdefault(edge.reference, []).append(edge)
+            return
+        insort(self._seen, edge.reference_ms - level[1])
+        if edge.calm:
+            insort(self._calm, edge.reference_ms - level[1])
+
+
 def on_one_scale(records: Sequence[Record], comparison: Mapping[str, Any] | None = None) -> list[Record]:
     """Return records whose metrics hold ``latency_ms`` and ``network_ms``, with intervals, all on one scale.
 
@@ -46,43 +211,19 @@ def on_one_scale(records: Sequence[Record], comparison: Mapping[str, Any] | None
         records: of all trials, as read from disk.
         comparison: of the front, as ``compare_front`` returns it; None before the end of the sweep.
     """
-    scaled = list(records)
-    for metric in SCALED:
-        known = _latencies(metric, records, comparison)
-        scaled = [_with(record, metric, known.get(record.number)) for record in scaled]
-    return scaled
+    scale = LatencyScale(records, comparison)
+    return [scale.scaled(record) for record in records]
 
 
 def reference_of(records: Sequence[Record], comparison: Mapping[str, Any] | None = None) -> int | None:
     """Return the trial that most others were measured beside; None if there is no duet."""
+    return LatencyScale(records, comparison).reference
+
+
+def _reference_of(counted: Counter[int], comparison: Mapping[str, Any] | None) -> int | None:
     if comparison is not None and comparison.get("reference") is not None:
         return int(comparison["reference"])
-    counted = Counter(edge.reference for edge in _edges(LATENCY, records))
     return max(counted, key=lambda number: (counted[number], number), default=None)
-
-
-def _latencies(
-    metric: str, records: Sequence[Record], comparison: Mapping[str, Any] | None
-) -> dict[int, tuple[float, float, float]]:
-    """Return for each trial the low end, the latency and the high end, in milliseconds."""
-    root = reference_of(records, comparison)
-    if root is None:
-        return {}
-    compared = _compared(metric, comparison)
-    edges = [edge for edge in _edges(metric, records) if edge.trial not in compared or edge.reference == edge.trial]
-    levels = _levels(root, [*compared.values(), *edges])
-    scale = _scale([*_edges(metric, records), *list(compared.values())[:1]], levels)
-    if scale is None:
-        return {}
-    return {
-        trial: (math.exp(scale + low), math.exp(scale + level), math.exp(scale + high))
-        for trial, (low, level, high) in levels.items()
-    }
-
-
-def _edges(metric: str, records: Sequence[Record]) -> list[_Edge]:
-    """Return the duets of records."""
-    return [_edge(metric, record.number, duet) for record in records if (duet := record.facts.get("duet"))]
 
 
 def _compared(metric: str, comparison: Mapping[str, Any] | None) -> dict[int, _Edge]:
@@ -99,30 +240,6 @@ def _edge(metric: str, trial: int, duet: Mapping[str, Any]) -> _Edge:
     ratio, low, high = (math.log(duet[f"{part}{name}"]) for name in ("ratio", "low", "high"))
     reference_ms = math.log(duet[f"reference_{part}ms"])
     return _Edge(trial, int(duet["reference"]), ratio, low, high, reference_ms, bool(duet["calm"]))
-
-
-def _levels(root: int, edges: Sequence[_Edge]) -> dict[int, tuple[float, float, float]]:
-    """Return (low end, level, high end) above the root's level for each trial that duets connect to the root."""
-    found = {root: (0.0, 0.0, 0.0)}
-    left = [edge for edge in edges if edge.trial != edge.reference]
-    while True:
-        before = len(found)
-        for edge in left:
-            if edge.reference in found and edge.trial not in found:
-                base = found[edge.reference][1]
-                found[edge.trial] = (base + edge.low, base + edge.ratio, base + edge.high)
-            elif edge.trial in found and edge.reference not in found:
-                base = found[edge.trial][1]
-                found[edge.reference] = (base - edge.high, base - edge.ratio, base - edge.low)
-        if len(found) == before:
-            return found
-
-
-def _scale(edges: Sequence[_Edge], levels: Mapping[int, tuple[float, float, float]]) -> float | None:
-    """Return the logarithm of the root's latency: the median over undisturbed duets, or over all if none is."""
-    seen = [(edge.reference_ms - levels[edge.reference][1], edge.calm) for edge in edges if edge.reference in levels]
-    calm = [value for value, undisturbed in seen if undisturbed]
-    return median(calm or [value for value, _ in seen]) if seen else None
 
 
 def _with(record: Record, metric: str, known: tuple[float, float, float] | None) -> Record:

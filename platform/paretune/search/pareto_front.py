@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import ge
 from typing import Any, Literal
 
 from paretune.core.baselines import EAGER
@@ -36,11 +37,12 @@ def pareto_front(points: Sequence[Mapping[str, float | None]], objectives: Seque
     """
     gains = [tuple(objective.gain(point) for objective in objectives) for point in points]
     known = [i for i, gain in enumerate(gains) if not any(map(math.isnan, gain))]
-
-    def beaten(i: int) -> bool:
-        return any(_dominates(gains[j], gains[i]) or (gains[j] == gains[i] and j < i) for j in known if j != i)
-
-    return [i for i in known if not beaten(i)]
+    kept: list[int] = []
+    for i in sorted(known, key=lambda i: ([-gain for gain in gains[i]], i)):  # what beats a point comes before it
+        rivals = kept[-1:] if len(objectives) == 2 else kept  # of two objectives, the last kept is best in the second
+        if not any(all(map(ge, gains[rival], gains[i])) for rival in rivals):
+            kept.append(i)
+    return sorted(kept)
 
 
 def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
@@ -142,6 +144,7 @@ def contenders(records: Sequence[Record], judge: FrontRules) -> list[int]:
     complete = [record for record in records if record.state == "complete"]
     hopeful = [(record, _at(record, "low")) for record in complete if judge.feasible(_at(record, "low"))]
     sure = [_at(record, "high") for record in complete if judge.feasible(_at(record, "high"))]
+    sure = [sure[i] for i in pareto_front([one.metrics for one in sure], judge.objectives)]
     gains = [(one.number, tuple(o.gain(one.metrics) for o in judge.objectives)) for one in sure]
     found = []
     for record, best in hopeful:

@@ -127,6 +127,12 @@ class Space:
         """Return every parameter of the space by name, those inside options too."""
         return {node.name: node for node in parameters_of(self.root)}
 
+    @property
+    def deployment(self) -> Choices | None:
+        """Return the choice of the runtime, with its last steps where they are chosen with it; None if it is fixed."""
+        fields = self.root.items if isinstance(self.root, Fields) else {}
+        return next((node for key in ("deploy", "runtime") if isinstance(node := fields.get(key), Choices)), None)
+
     def sample(self, chooser: Chooser) -> Sample:
         """Draw one recipe."""
         lines: dict[Place, int] = {}

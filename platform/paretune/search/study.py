@@ -1,4 +1,4 @@
-"""The search of one sweep: an Optuna study in SQLite, synchronised with the trial records.
+"""The search of one sweep: an Optuna study, kept in SQLite and synchronised with the trial records.
 
 Differences that a crash leaves between the two are repaired when the study is opened. The baselines, and the recipes of
 ``search.first`` after them, need not lie in the space and are in the records only.
@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from paretune.core.baselines import EAGER
-from paretune.core.spec import fingerprint
-from paretune.core.types import InputSize
+from paretune.search.optuna_chooser import OptunaChooser, recipe_key
+from paretune.search.pareto_front import Objective, keeps_all
 from paretune.search.samplers import Sampler
-from paretune.search.space import Choices, Range, Scalar, Space
+from paretune.search.siblings import Siblings
+from paretune.search.space import Space
+from paretune.search.study_file import StudyFile
 
 if TYPE_CHECKING:
     import optuna
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 NUMBER = "paretune.trial"
 SAME_AS = "paretune.same_as"
+SIBLING = "sibling"
+"""Origin of a trial that is another trial's network on another runtime."""
 UNKNOWN_VIOLATION = 1e6  # Optuna takes finite numbers only
 DRAWS = 64
 """Draws of one proposal; if all of them were run before, the space is considered exhausted."""
@@ -62,10 +66,14 @@ class StudySettings:
     """Function that fills in every field of a drawn recipe, as records have it."""
     fixed: Sequence[tuple[Mapping[str, Any], str]]
     """(recipe, origin) of the first trials, the baselines first; their numbers count from 0."""
+    siblings: int = 0
+    """Siblings that are tried of each trial on the front whose recipe trains."""
+    trains: Callable[[Mapping[str, Any]], bool] = lambda _: False
+    """Whether a recipe trains."""
 
 
 class Study:
-    """Proposes recipes and learns from records.
+    """Proposes recipes and learns from records; ``close`` writes what is not in its file yet.
 
     Args:
         file: SQLite database, made if it does not exist.
@@ -80,13 +88,11 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._setup = setup
         seed = setup.seed + len(records)  # a sampler that has seen n trials goes on differently from one that starts
-        self._study = optuna.create_study(
-            storage=f"sqlite:///{file}",
-            study_name=name,
-            directions=list(setup.objectives.values()),
-            sampler=setup.sampler.build_for(setup.space, seed),
-            load_if_exists=True,
-        )
+        directions = list(setup.objectives.values())
+        sampler = setup.sampler.build_for(setup.space, seed)
+        self._study = optuna.create_study(study_name=name, directions=directions, sampler=sampler)
+        self._file = StudyFile(file, name, directions)
+        self._file.load_into(self._study)
         kinds = (kind for trial in self._study.get_trials(deepcopy=False) for kind in trial.distributions.items())
         self._integers = frozenset(
             name for name, kind in kinds if isinstance(kind, optuna.distributions.IntDistribution)
@@ -94,10 +100,19 @@ class Study:
         """Parameters that the study stores as integers and must get as integers."""
         # with the sampler's own seed it would repeat what the sampler drew at its start
         self._even = optuna.samplers.RandomSampler(seed=(seed + 2**31) % 2**32)
+        known = len(self._study.get_trials(deepcopy=False))
         for point in setup.space.first:
             self._study.enqueue_trial(dict(point), user_attrs={"origin": "enqueued"}, skip_if_exists=True)
-        self._records = {record.number: record for record in records}
+        self._records: dict[int, Record] = {}
+        self._done: dict[str, int] = {}
+        """Key of a recipe → the first trial that finished with it, unless its runtime has been installed since."""
+        self._unfit: list[tuple[Any, int]] = []
+        """(runtime, trial) of the trials whose runtime the target cannot run."""
+        for record in records:
+            self._remember(record)
         self._enqueue_again()
+        for frozen in self._study.get_trials(deepcopy=False)[known:]:
+            self._file.changed(frozen._trial_id)  # noqa: SLF001 - ids are what Optuna's storages take
         self._waiting = [
             Proposal(number, recipe, origin)
             for number, (recipe, origin) in enumerate(setup.fixed)
@@ -105,12 +120,34 @@ class Study:
         ]
         self._open: dict[int, int] = {}
         """Trial number → Optuna's id, for proposed trials without a record."""
-        self._proposed: dict[int, Mapping[str, Any]] = {}
-        """Trial number → recipe, for proposals without a record."""
+        self._proposed: dict[int, str] = {}
+        """Trial number → key of the recipe, for proposals without a record."""
         self._no_new_recipe = False
         """Whether all draws repeated open proposals; the next record decides whether the space is exhausted."""
+        objectives = [Objective(metric, direction) for metric, direction in setup.objectives.items()]
+        self._siblings = Siblings(setup.space, objectives, setup.siblings)
+        for frozen in self._study.get_trials(deepcopy=False):
+            if NUMBER in frozen.user_attrs:
+                self._siblings.note(frozen.user_attrs[NUMBER], frozen.params)
         self._unfinished: list[int] = []
+        self._next = max(self.numbers, default=-1) + 1
         self._reconcile()
+
+    def save(self) -> None:
+        """Write to the file what is not in it yet."""
+        self._file.save()
+
+    def close(self) -> None:
+        """Write to the file what is not in it yet, and close it."""
+        self._file.close()
+
+    def _remember(self, record: Record) -> None:
+        """Add a finished trial to those that are not run again."""
+        self._records[record.number] = record
+        if not record.runtime_installed_since:
+            self._done.setdefault(recipe_key(record.recipe), record.number)
+        if record.runtime_unavailable:
+            self._unfit.append((record.recipe.get("runtime"), record.number))
 
     def _enqueue_again(self) -> None:
         """Enqueue first points again whose runtime was missing when they were tried, and has been installed since."""
@@ -161,12 +198,12 @@ class Study:
             return None
         if self._waiting:
             proposal = self._waiting.pop(0)
-            self._proposed[proposal.number] = proposal.recipe
+            self._proposed[proposal.number] = recipe_key(proposal.recipe)
             return proposal
         for draw in range(DRAWS):
             with self._drawing(evenly=draw >= TRUSTED):
                 trial = self._ask()
-                recipe = self._setup.normal(self._setup.space.sample(_Suggest(trial, self._integers)).value)
+                recipe = self._setup.normal(self._setup.space.sample(OptunaChooser(trial, self._integers)).value)
             same = self._equivalent_trial(recipe)
             if same is None:
                 return self._proposal(trial, recipe)
@@ -176,10 +213,6 @@ class Study:
             raise SpaceExhausted
         self._no_new_recipe = True
         return None
-
-    @property
-    def _eager_is_next_or_done(self) -> bool:
-        return EAGER in self._records or (bool(self._waiting) and self._waiting[0].number == EAGER)
 
     @contextmanager
     def _drawing(self, *, evenly: bool) -> Iterator[None]:
@@ -204,10 +237,12 @@ class Study:
     def _proposal(self, trial: optuna.Trial, recipe: Mapping[str, Any]) -> Proposal:
         number = trial.user_attrs.get(NUMBER)
         if number is None:
-            number = max(self.numbers, default=-1) + 1
+            number, self._next = self._next, self._next + 1
             trial.set_user_attr(NUMBER, number)
         self._open[number] = trial._trial_id  # noqa: SLF001
-        self._proposed[number] = recipe
+        self._siblings.note(number, trial.params)
+        self._proposed[number] = recipe_key(recipe)
+        self._file.changed(trial._trial_id)  # noqa: SLF001
         return Proposal(number, recipe, trial.user_attrs.get("origin", "sampled"))
 
     def _equivalent_trial(self, recipe: Mapping[str, Any]) -> int | None:
@@ -216,15 +251,10 @@ class Study:
         Such a trial has the same recipe, finished or running, or failed because the target cannot run the recipe's
         runtime.
         """
-        key, runtime = _key(recipe), recipe.get("runtime")
-        finished = {
-            number: record.recipe for number, record in self._records.items() if not record.runtime_installed_since
-        }
-        same = (number for number, known in {**self._proposed, **finished}.items() if _key(known) == key)
-        unfit = (
-            r.number for r in self._records.values() if r.runtime_unavailable and r.recipe.get("runtime") == runtime
-        )
-        return next(same, next(unfit, None))
+        key, runtime = recipe_key(recipe), recipe.get("runtime")
+        running = (number for number, known in self._proposed.items() if known == key)
+        unfit = (number for known, number in self._unfit if known == runtime)
+        return next(running, self._done.get(key, next(unfit, None)))
 
     @property
     def baseline_failed(self) -> bool:
@@ -239,47 +269,46 @@ class Study:
         """Learn from a trial's record; a second call with it does nothing."""
         import optuna
 
-        self._records[record.number] = record
+        self._remember(record)
         self._proposed.pop(record.number, None)
         self._no_new_recipe = False
         trial_id = self._open.pop(record.number, None)
         if trial_id is not None:
-            self._tell(optuna.Trial(self._study, trial_id), record)
+            trial = optuna.Trial(self._study, trial_id)
+            self._tell(trial, record)
+            self._enqueue_siblings(record, trial.params)
+
+    def _enqueue_siblings(self, record: Record, params: Mapping[str, Any]) -> None:
+        """Enqueue the same trained network on other runtimes, once, if the trial is on the front."""
+        if not self._setup.siblings or record.state != "complete" or record.origin == SIBLING:
+            return
+        if not self._setup.trains(record.recipe):
+            return
+        complete = [one for one in self._records.values() if one.state == "complete"]
+        feasible = [one for one in complete if keeps_all(self._setup.violations(one))]
+        before = len(self._study.get_trials(deepcopy=False))
+        for point in self._siblings.of(record, params, feasible):
+            self._study.enqueue_trial(point, user_attrs={"origin": SIBLING}, skip_if_exists=True)
+        for frozen in self._study.get_trials(deepcopy=False)[before:]:
+            self._file.changed(frozen._trial_id)  # noqa: SLF001 - ids are what Optuna's storages take
 
     def _tell(self, trial: optuna.Trial, record: Record | None) -> None:
-        """Pass a trial's result to Optuna, as failed if there is no record or a value is unknown."""
+        """Pass a trial's result to Optuna, as failed if there is no record or a value is unknown.
+
+        Of a trial that was stopped these are the values that are expected at the end of its training.
+        """
         import optuna
 
-        metrics = record.metrics if record is not None and record.state == "complete" else {}
+        if record is not None and record.state == "stopped":
+            record = replace(record, metrics=record.expected)
+        metrics = record.metrics if record is not None and record.state != "failed" else {}
         values = [metrics.get(metric) for metric in self._setup.objectives]
         if record is None or any(value is None or not math.isfinite(value) for value in values):
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            return
-        for key, violation in self._setup.violations(record).items():
-            trial.set_constraint(key, min(violation, UNKNOWN_VIOLATION))
-        self._study.tell(trial, [float(value) for value in values if value is not None])
-
-
-def _key(recipe: Mapping[str, Any]) -> str:
-    """Return a hash that equal recipes share, however their input sizes are written."""
-    size = recipe.get("input_size")
-    return fingerprint(recipe if size is None else {**recipe, "input_size": str(InputSize.parse(size))})
-
-
-class _Suggest:
-    """A chooser that asks Optuna."""
-
-    def __init__(self, trial: optuna.Trial, integers: frozenset[str] = frozenset()) -> None:
-        self._trial = trial
-        self._integers = integers
-
-    def number(self, space: Range) -> float:
-        if space.whole or space.name in self._integers:
-            step = 1 if space.log or space.step is None else int(space.step)
-            return self._trial.suggest_int(space.name, int(space.low), int(space.high), step=step, log=space.log)
-        value = self._trial.suggest_float(space.name, space.low, space.high, step=space.step, log=space.log)
-        return float(f"{value:.12g}")  # a step of 0.05 yields 0.15000000000000002
-
-    def option(self, space: Choices) -> Scalar:
-        chosen: Scalar = self._trial.suggest_categorical(space.name, list(space.options))
-        return chosen
+        else:
+            for key, violation in self._setup.violations(record).items():
+                if record.state == "stopped" and math.isinf(violation):
+                    continue  # not known of a trial that was stopped, which is no violation
+                trial.set_constraint(key, min(violation, UNKNOWN_VIOLATION))
+            self._study.tell(trial, [float(value) for value in values if value is not None])
+        self._file.changed(trial._trial_id)  # noqa: SLF001

@@ -20,8 +20,12 @@ from paretune.core.types import InputSize, Thresholds
 from paretune.storage.atomic_files import _CHUNK, sha256
 
 MANIFEST = "artefact.json"
+BUNDLE = "bundle.json"
+"""File in a copy of an artefact with its sweep, its trial and the rule that chose it."""
 STRUCTURE = "structure.json"
 """File that marks a folder of a torch network: the widths of its layers, beside their weights."""
+WEIGHTS = "weights.safetensors"
+"""File of the weights of a torch network."""
 NETWORK = "network"
 """Folder in an artefact's folder: the float network that further steps start from."""
 VERSION = 2
@@ -78,7 +82,7 @@ class Artefact:
 
     @property
     def size_mib(self) -> float:
-        """Return the size of the model files on disk, without the manifest and the float network."""
+        """Return the size of the model files on disk, without the manifests and the float network."""
         return sum(path.stat().st_size for path in self._model_files()) / 2**20
 
     @cached_property
@@ -90,7 +94,9 @@ class Artefact:
         return sum(map(_coded_bytes, self._model_files())) / 2**20
 
     def _model_files(self) -> list[Path]:
-        return [path for path in sorted(self.folder.iterdir()) if path.name != MANIFEST and path.is_file()]
+        return [
+            path for path in sorted(self.folder.iterdir()) if path.name not in (MANIFEST, BUNDLE) and path.is_file()
+        ]
 
 
 def _coded_bytes(path: Path) -> int:

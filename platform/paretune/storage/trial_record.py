@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -17,6 +18,13 @@ from paretune.storage.atomic_files import write_text
 RECORD = "record.json"
 RUNTIME_UNAVAILABLE = "unfit_runtime"
 """Fact of a failed trial: the target cannot run its runtime, whatever the steps are."""
+STOPPED = "stopped"
+"""Fact of a stopped trial: ``{"reason", "stage", "metrics"}``; the metrics are those known by then."""
+EXPECTED = "expected_"
+"""Prefix of the name of a metric that is expected at the end of a training."""
+STAGES = "stages"
+"""Fact of a trial: its finished stages in order, each with name, key, seconds, CPU seconds, and whether its result was
+reused."""
 KEPT = "kept"
 """Fact of a failed trial: folder, relative to the sweep's, of the artefact or network that it made before."""
 RUNTIME_INSTALLED_SINCE = "runtime_installed_since"
@@ -28,7 +36,8 @@ class Record:
     """The result of one trial."""
 
     number: int
-    state: Literal["complete", "failed"]
+    state: Literal["complete", "failed", "stopped"]
+    """stopped: ended early by a decision; the metrics that were known by then are in ``facts``."""
     recipe: Mapping[str, Any]
     """Every field with its value."""
     params: Mapping[str, Any]
@@ -42,7 +51,7 @@ class Record:
     artefact: str | None
     """The artefact's folder, relative to the sweep's."""
     origin: str
-    """``baseline``, ``enqueued`` or ``sampled``."""
+    """``baseline``, ``enqueued``, ``sampled``, or ``sibling`` for another trial's network on another runtime."""
     started: float
     """Seconds since 1970."""
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -66,8 +75,8 @@ class Record:
         Raises:
             ValueError: an unknown state, or a metric that is no finite number.
         """
-        if self.state not in ("complete", "failed"):
-            raise ValueError(f"state {self.state!r}: 'complete' or 'failed' is expected")
+        if self.state not in ("complete", "failed", "stopped"):
+            raise ValueError(f"state {self.state!r}: 'complete', 'failed' or 'stopped' is expected")
         wrong = [name for name, value in self.metrics.items() if not math.isfinite(value)]
         if wrong:
             raise ValueError(f"not finite: {', '.join(wrong)}; unknown metrics are left out and have a reason")
@@ -102,6 +111,64 @@ class Record:
         result["metrics"] = {name: value for name, value in given.items() if name not in odd}
         result["reasons"] = {**odd, **result["reasons"]}
         return cls(number, "complete", recipe, params, failure=None, origin=origin, **result)
+
+    @classmethod
+    def stopped(
+        cls,
+        number: int,
+        recipe: Mapping[str, Any],
+        params: Mapping[str, Any],
+        origin: str,
+        reason: str,
+        *,
+        stage: str,
+        metrics: Mapping[str, float],
+        facts: Mapping[str, Any],
+        **more: Any,
+    ) -> Record:
+        """Return the record of a trial that ended early by a decision.
+
+        Args:
+            number: of the trial.
+            recipe: every field with its value.
+            params: the recipe, flat.
+            origin: source of the recipe.
+            reason: for the decision.
+            stage: after which it was made.
+            metrics: known by then.
+            facts: further facts of the record.
+            more: further fields of the record.
+        """
+        known = {"reason": reason, "stage": stage, "metrics": dict(metrics)}
+        return cls(
+            number=number,
+            state="stopped",
+            recipe=recipe,
+            params=params,
+            metrics={},
+            reasons={},
+            notes=(f"stopped after {stage}: {reason}",),
+            failure=None,
+            artefact=None,
+            origin=origin,
+            facts={**facts, STOPPED: known},
+            **more,
+        )
+
+    @property
+    def stop_reason(self) -> str | None:
+        """Return why a stopped trial ended early; None for the others."""
+        return None if self.state != "stopped" else str(self.facts[STOPPED]["reason"])
+
+    @property
+    def expected(self) -> dict[str, float]:
+        """Return the metrics that were expected of a stopped trial at the end of its training; empty for the others."""
+        known = self.facts[STOPPED]["metrics"] if self.state == "stopped" else {}
+        return {
+            name.removeprefix(EXPECTED): value
+            for name, value in known.items()
+            if name.startswith(EXPECTED) and math.isfinite(value)
+        }
 
     @property
     def finished(self) -> float:
@@ -139,12 +206,28 @@ def forget_record(sweep_folder: Path, number: int) -> None:
 def read_record(sweep_folder: Path, number: int) -> Record | None:
     """Return the record of a trial; None if there is none yet.
 
+    A file is parsed again only if it has changed since this process read it.
+
     Raises:
         UserError: the file is damaged.
     """
     file = record_file(sweep_folder, number)
-    if not file.exists():
+    try:
+        stat = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    version = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+    known = _parsed.get(str(file))
+    if known is None or known[0] != version:
+        known = _parsed[str(file)] = (version, _parse(file, number))
+    return known[1]
+
+
+_parsed: dict[str, tuple[tuple[int, ...], Record]] = {}
+"""File → (inode, time and size of the version that was read, its record)."""
+
+
+def _parse(file: Path, number: int) -> Record:
     try:
         body = json.loads(file.read_text())
         record = Record(**{**body, "notes": tuple(body["notes"])})
@@ -161,11 +244,42 @@ def read_records(sweep_folder: Path) -> list[Record]:
     Raises:
         UserError: a record is damaged or in a folder without a trial's name.
     """
-    records = []
-    for file in recorded_trials(sweep_folder):
-        if not file.parent.name.isdecimal() or file != record_file(sweep_folder, int(file.parent.name)):
-            raise UserError(f"{file}: in a folder that is no trial's (0003 would be one); move it elsewhere")
-        record = read_record(sweep_folder, int(file.parent.name))
-        if record is not None:
-            records.append(record)
-    return sorted(records, key=lambda record: record.number)
+    return sorted(RecordReader(sweep_folder).new(), key=lambda record: record.number)
+
+
+class RecordReader:
+    """Reader of the records of a running sweep, each of which it reads once: a record never changes.
+
+    Args:
+        sweep_folder: folder of the sweep.
+    """
+
+    def __init__(self, sweep_folder: Path) -> None:
+        self._folder = sweep_folder
+        self._seen: set[str] = set()
+
+    def new(self) -> list[Record]:
+        """Return the records that were not there at the last call.
+
+        Raises:
+            UserError: a record is damaged or in a folder without a trial's name.
+        """
+        try:
+            names = os.listdir(trial_folder(self._folder, 0).parent)  # noqa: PTH208 - names alone are quicker
+        except FileNotFoundError:
+            return []
+        records = []
+        for name in names:
+            if name in self._seen:
+                continue
+            number = int(name) if name.isdecimal() else -1
+            if number < 0 or trial_folder(self._folder, number).name != name:
+                file = trial_folder(self._folder, 0).with_name(name) / RECORD
+                if file.exists():
+                    raise UserError(f"{file}: in a folder that is no trial's (0003 would be one); move it elsewhere")
+                continue
+            record = read_record(self._folder, number)
+            if record is not None:
+                self._seen.add(name)
+                records.append(record)
+        return records

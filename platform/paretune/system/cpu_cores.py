@@ -46,14 +46,14 @@ def choose_cores(threads: int) -> list[int]:
 
 def siblings(cores: Collection[int]) -> set[int]:
     """Return these cores and the cores that share their hardware (hyper-threads)."""
-    found = set(cores)
+    numbers = set(cores)
     for core in cores:
         with suppress(OSError):
             listed = (CPUS / f"cpu{core}/topology/thread_siblings_list").read_text().strip()
             for part in filter(None, listed.split(",")):
                 first, _, last = part.partition("-")
-                found |= set(range(int(first), int(last or first) + 1))
-    return found
+                numbers |= set(range(int(first), int(last or first) + 1))
+    return numbers
 
 
 def watched(cores: Collection[int], beside: Collection[int] = ()) -> set[int]:

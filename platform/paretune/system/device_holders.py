@@ -32,9 +32,9 @@ class DeviceHolder:
     since: float
     """Begin of holding, or of waiting, in seconds since 1970."""
     alone: bool
-    """Whether the process needs the device alone, for a measurement."""
+    """True if the process needs the device alone, for a measurement."""
     has: bool
-    """Whether the process holds the device; else it waits."""
+    """True if the process holds the device; else it waits."""
 
     def __str__(self) -> str:
         """Return the holder as the rest of a sentence about the device."""
@@ -91,8 +91,8 @@ def holders(folder: Path, device: str, own: Path | None = None) -> list[DeviceHo
         device: name of the lock.
         own: note of the caller, which is left out.
     """
-    found = [_read(note) for note in folder.glob(f"{device}.*.note") if note != own]
-    return sorted((holder for holder in found if holder is not None), key=lambda holder: holder.since)
+    notes = [_read(note) for note in folder.glob(f"{device}.*.note") if note != own]
+    return sorted((holder for holder in notes if holder is not None), key=lambda holder: holder.since)
 
 
 def _read(note: Path) -> DeviceHolder | None:

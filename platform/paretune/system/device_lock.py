@@ -2,9 +2,9 @@
 
 Training and other computing hold it shared, measuring holds it exclusively, so that no latency is measured while
 another process of Paretune runs on the device. The CPU is one device, and each physical GPU is another. Work on a GPU
-keeps a core or more busy as well, so it also holds the CPU shared. A second lock, the gate, is taken first: a
-measurement that waits at the gate keeps new trainings out, so that a stream of short trainings cannot starve it. The
-kernel frees both locks when their holder dies.
+or another accelerator keeps a core or more busy as well, so it also holds the CPU shared. A second lock, the gate, is
+taken first: a measurement that waits at the gate keeps new trainings out, so that a stream of short trainings cannot
+starve it. The kernel frees both locks when their holder dies.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import math
 import os
-import re
 import socket
 import stat
 import tempfile
@@ -25,18 +24,17 @@ from pathlib import Path
 from typing import Self
 
 from paretune.system.device_holders import causes, holders, note_held, write_note
-from paretune.system.physical_gpu import number_of, uuids_of
 
 MOMENT = 0.05
 """Seconds of waiting before a line about it is printed."""
 AGAIN = 600.0
 """Seconds after which a line about the same holder is printed again."""
-GPU = ("cuda", "GPU-")
-"""Prefixes of the names of a GPU's locks."""
+HOST = "cpu"
+"""Lock of the CPU, which work on any other device keeps busy too."""
 _thread = threading.local()
 """``devices``: lock that this thread holds → shared or exclusive."""
 _told: list[Callable[[str], None]] = []
-"""At most one function, called with a line when a device is not free within a `MOMENT`."""
+"""List of at most one function, called with a line when a device is not free within a `MOMENT`."""
 _printed: dict[tuple[str, str, int | None], float] = {}
 """Text, lock and process of a printed line → time of the line."""
 _open: set[int] = set()
@@ -56,8 +54,8 @@ def lock_folder() -> Path:
     root = shared if os.access(shared, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
     folder = root / f"paretune-locks-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise RuntimeError(f"{folder} is not a folder of this user: remove it, devices are locked there")
     return folder
 
@@ -76,15 +74,17 @@ def locks_of(device: str) -> tuple[str, ...]:
     """Return the names of a device's locks, which mean the same in every process of the machine.
 
     Args:
-        device: ``cpu``, ``cuda`` (the first GPU that this process sees) or ``cuda:1``.
+        device: ``cpu``, ``cuda`` (the first GPU that this process sees), ``cuda:1``, or a name that it has returned.
 
     Returns:
-        ``cpu``; for a GPU its UUID, the UUIDs of all GPUs if it is not clear which one is meant, or ``cuda``, one lock
-        for all, if NVML is missing.
+        ``DeviceKind.locks`` of the device's kind; the name itself for a device without a row.
     """
-    if re.fullmatch(r"cuda(:\d+)?", device) is None:
+    from paretune.core.devices import DEVICES  # by pydantic, which `--help` does not need
+
+    name, _, number = device.partition(":")
+    if name not in DEVICES.rows or not (number or "0").isdecimal():  # a lock's own name
         return (device,)
-    return uuids_of(number_of(device)) or ("cuda",)
+    return DEVICES.load(name)().locks(int(number or 0))
 
 
 @contextmanager
@@ -119,19 +119,15 @@ def tell_waits(say: Callable[[str], None]) -> None:
 
 @contextmanager
 def _held(devices: tuple[str, ...], mode: int, patience: float | None = None) -> Iterator[float]:
-    """Hold devices, always in the same order, so that no circle of waiting arises; a GPU also holds the CPU shared."""
+    """Hold devices in one order, so that no circle of waiting arises; any device also holds the CPU shared."""
     names = {name for device in devices for name in locks_of(device)}
-    gpus = sorted(name for name in names if name.startswith(GPU))
-    others = sorted(names.difference(gpus) | ({"cpu"} if gpus else set()), key=lambda name: (name != "cpu", name))
+    ordered = [HOST, *sorted(names - {HOST})] if names else []
     start = time.monotonic()
     end = None if patience is None else start + patience
     waited = 0.0
     with ExitStack() as stack:
-        for name in others:
-            alone = mode == fcntl.LOCK_EX and name in names
-            waited += stack.enter_context(_held_itself(name, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, end))
-        for name in gpus:
-            waited += stack.enter_context(_held_itself(name, mode, end))
+        for name in ordered:
+            waited += stack.enter_context(_held_itself(name, mode if name in names else fcntl.LOCK_SH, end))
         yield waited
 
 
@@ -243,16 +239,18 @@ class _Waiter:
 
     def _tell(self, words: str, *, whoever: bool = False) -> None:
         """Print a line on the holder, unless one was printed in the last `AGAIN` seconds."""
+        from paretune.core.devices import DEVICES
+
         if not _told:
             return
-        found = causes(holders(self._folder, self._name, self._note and self._note[0]), alone=self._alone)
-        key = (words, self._device, found[0].pid if found and not whoever else None)
+        reasons = causes(holders(self._folder, self._name, self._note and self._note[0]), alone=self._alone)
+        key = (words, self._device, reasons[0].pid if reasons and not whoever else None)
         if time.monotonic() - _printed.get(key, -math.inf) < AGAIN:
             return
         _printed[key] = time.monotonic()
-        holder = str(found[0]) if found else "another Paretune process has it"
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        device = {"cpu": "the CPU", "cuda": "the GPU"}.get(self._device, self._device)
+        holder = str(reasons[0]) if reasons else "another Paretune process has it"
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+        device = DEVICES.load(self._device)().words if self._device in DEVICES.rows else self._device
         for say in _told:
             say(words.format(device, holder + more))
 

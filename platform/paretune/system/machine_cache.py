@@ -98,8 +98,8 @@ def scratch() -> tempfile.TemporaryDirectory[str]:
     for left in Path(tempfile.gettempdir()).glob("paretune-[0-9]*-*"):
         pid = left.name.split("-")[1]
         with suppress(FileNotFoundError):
-            found = left.lstat()
-            if pid.isdecimal() and not Path(f"/proc/{pid}").exists() and found.st_uid == os.getuid():
+            status = left.lstat()
+            if pid.isdecimal() and not Path(f"/proc/{pid}").exists() and status.st_uid == os.getuid():
                 _drop(left)
     made = tempfile.TemporaryDirectory(prefix=f"paretune-{os.getpid()}-")
     hold(Path(made.name))
@@ -133,8 +133,8 @@ def _drop(path: Path) -> bool:
 
 def _size(path: Path) -> int:
     """Return the bytes of a file, or of all files in a folder that are not removed meanwhile."""
-    found = 0
+    size = 0
     for file in path.rglob("*") if path.is_dir() else [path]:
         with suppress(FileNotFoundError):
-            found += file.stat().st_size
-    return found
+            size += file.stat().st_size
+    return size

@@ -47,11 +47,6 @@ def uuids_of(number: int = 0, environ: Mapping[str, str] = os.environ) -> tuple[
         return ()
 
 
-def number_of(device: str) -> int:
-    """Return CUDA's number in the name of a device: 0 for ``cuda``, 1 for ``cuda:1``."""
-    return int(device.partition(":")[2] or 0)
-
-
 def nvml() -> Any:
     """Return the module ``pynvml``.
 
@@ -76,8 +71,8 @@ def started(library: Any) -> Iterator[None]:
         library.nvmlInit()
     except errors_of(library) as error:
         missing = "no NVIDIA driver is installed (libnvidia-ml.so.1 is not found)"
-        found = "not found" in str(error).lower()
-        raise NoGpuError(missing if found else f"NVML: {str(error).lower()}") from None
+        is_missing = "not found" in str(error).lower()
+        raise NoGpuError(missing if is_missing else f"NVML: {str(error).lower()}") from None
     try:
         yield
     finally:

@@ -16,14 +16,14 @@ def quiet(*loggers: str) -> Iterator[None]:
     Args:
         loggers: names of loggers; an empty name is the root logger.
     """
-    found = [logging.getLogger(name or None) for name in loggers]
-    levels = [logger.level for logger in found]
+    named = [logging.getLogger(name or None) for name in loggers]
+    levels = [logger.level for logger in named]
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
-        for logger in found:
+        for logger in named:
             logger.setLevel(logging.ERROR)
         try:
             yield
         finally:
-            for logger, level in zip(found, levels, strict=True):
+            for logger, level in zip(named, levels, strict=True):
                 logger.setLevel(level)

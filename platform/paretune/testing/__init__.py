@@ -19,11 +19,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from paretune.testing.dataset_contract import DatasetContract
     from paretune.testing.detector_contract import DetectorContract
+    from paretune.testing.device_contract import DeviceContract
     from paretune.testing.runtime_contract import RuntimeContract
     from paretune.testing.sampler_contract import SamplerContract
     from paretune.testing.step_contract import StepContract
 
-__all__ = ["DatasetContract", "DetectorContract", "RuntimeContract", "SamplerContract", "StepContract"]
+__all__ = [
+    "DatasetContract",
+    "DetectorContract",
+    "DeviceContract",
+    "RuntimeContract",
+    "SamplerContract",
+    "StepContract",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -56,10 +56,10 @@ class DetectorContract(PluginContract):
         """Detections are finite, best first, of known classes, and no more than the thresholds keep."""
         _, raw = raw_maps(subject)
         thresholds = Thresholds(score=1e-4, detections=7)
-        found = subject.decode([maps.numpy() for maps in raw], smallest_size(subject), thresholds)
-        assert len(found) == 2
-        assert sum(len(detections.scores) for detections in found) > 0
-        for detections in found:
+        decoded = subject.decode([maps.numpy() for maps in raw], smallest_size(subject), thresholds)
+        assert len(decoded) == 2
+        assert sum(len(detections.scores) for detections in decoded) > 0
+        for detections in decoded:
             number = len(detections.scores)
             assert detections.boxes.shape == (number, 4)
             assert detections.labels.shape == (number,)
@@ -146,6 +146,7 @@ class DetectorContract(PluginContract):
         network = subject.build(3).eval()
         modules = subject.part_modules(network)
         assert tuple(modules) == subject.part_names
+        assert not any(module.training for part in modules.values() for module in part.modules())
         parts = {name: in_eager(part) for name, part in modules.items()}
         batch = noise_images(subject, 1)
         raw = subject.run(parts, batch.numpy(), smallest_size(subject))

@@ -63,12 +63,12 @@ class FakeDetector(Detector):
     ) -> list[Detections]:
         """Take the numbers of each cell as a box."""
         boxes, scores = (tensor.reshape(*tensor.shape[:2], -1).transpose(0, 2, 1) for tensor in raw)
-        found = []
+        detections = []
         for box, score in zip(boxes, scores, strict=True):
             best = np.argsort(-score.max(axis=1), kind="stable")[: thresholds.detections]
             corners = np.sort(np.abs(box[best]).reshape(-1, 2, 2), axis=1).reshape(-1, 4)
-            found.append(Detections(corners, score[best].max(axis=1), score[best].argmax(axis=1)))
-        return found
+            detections.append(Detections(corners, score[best].max(axis=1), score[best].argmax(axis=1)))
+        return detections
 
     def loss(self, *_: Any, **__: Any) -> Any:
         """Fail: the detector is never trained."""

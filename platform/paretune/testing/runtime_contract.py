@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -44,12 +43,10 @@ class RuntimeContract(PluginContract):
     @pytest.fixture
     def target(self, subject: Runtime) -> Target:
         """Return a target that it runs on."""
-        for library in subject.libraries:
-            if importlib.util.find_spec(library) is None:
-                pytest.skip(f"{library} is not installed")
-        if "cpu" not in subject.devices and not torch.cuda.is_available():
-            pytest.skip(f"{subject.name} needs a GPU")
-        return Target(device="cpu" if "cpu" in subject.devices else "cuda")
+        target = Target(device=subject.own_device)
+        if reason := subject.unsupported_reason(target):
+            pytest.skip(reason)
+        return target
 
     @pytest.fixture
     def network(self) -> Any:
@@ -139,13 +136,13 @@ class RuntimeContract(PluginContract):
     def test_finds_boxes_in_pixels_of_the_image(self, predictor: Predictor) -> None:
         """Stage by stage and at once, boxes lie in the image."""
         image = noise_pictures(side=40)[0]
-        found = predictor(image)
-        assert found.boxes.shape == (len(found.scores), 4)
-        assert (found.boxes >= 0).all()
-        assert (found.boxes <= 40).all()
+        detections = predictor(image)
+        assert detections.boxes.shape == (len(detections.scores), 4)
+        assert (detections.boxes >= 0).all()
+        assert (detections.boxes <= 40).all()
         batch, placement = predictor.preprocess(image)
         stepwise = predictor.postprocess(predictor.core(batch), placement)
-        np.testing.assert_array_equal(stepwise.boxes, found.boxes)
+        np.testing.assert_array_equal(stepwise.boxes, detections.boxes)
 
     def test_refuses_a_device_it_has_not(self, artefact: Artefact, subject: Runtime) -> None:
         """A GPU that it does not use, or that is not there, is refused by a line."""

@@ -77,4 +77,5 @@ def searched(sampler: Sampler, folder: Path, count: int) -> list[Proposal]:
                 metrics=metrics, reasons={}, notes=(), artefact=None, started=time.time(),
             )
         )  # fmt: skip
+    study.close()
     return proposals[len(BASELINES) :]

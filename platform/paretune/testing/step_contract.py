@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ import pytest
 from paretune.compression import STEPS
 from paretune.compression.base import Step
 from paretune.compression.export import Export
+from paretune.compression.saved_model import load_model, save_model
 from paretune.core.model import Accepted, Format, Model
 from paretune.core.registry import Registry
 from paretune.core.spec import parse_plugin
@@ -60,6 +62,18 @@ class StepContract(PluginContract):
     def test_leaves_history_and_counts_to_the_base(self, subject: Step) -> None:
         """It writes ``_apply`` only, so that every model has its history, counts and weight properties."""
         assert type(subject).apply is Step.apply
+
+    def test_its_result_can_be_stored(self, subject: Step, before: Model, tmp_path: Path) -> None:
+        """The result read from disk is equal, so another trial may go on from it."""
+        context = sample_context(tmp_path / "work")
+        after = subject.apply(before, context)
+        facts = json.loads(json.dumps(save_model(after, tmp_path / "stored")))
+        stored = load_model(facts, tmp_path / "stored", context)
+        assert same_content(content(after), content(stored))
+        for field in ("input_size", "history", "notes", "params", "flops", "calibration", "file_format", "changed"):
+            assert getattr(stored, field) == getattr(after, field), field
+        assert stored.weight_properties == after.weight_properties
+        assert list(stored.more) == list(after.more)
 
     def test_keeps_its_promises_and_leaves_what_it_was_given(
         self, subject: Step, before: Model, tmp_path: Path

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -48,6 +50,12 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def load_mlflow() -> None:
+    """Import MLflow, which takes seconds."""
+    quiet()
+    import mlflow  # noqa: F401
+
+
 def database_uri(runs: Path) -> str:
     """Return the URI of the database under an output folder."""
     return f"sqlite:///{(runs / DATABASE).resolve()}"
@@ -69,15 +77,21 @@ class LogPlace:
         """Return the tracking URI."""
         return self.server or database_uri(self.runs)
 
-    def connect(self) -> MlflowClient:
-        """Return a client of the log; the first use of a new database takes some seconds."""
-        quiet()
-        from mlflow import MlflowClient
-        from mlflow.store.db import utils
+    def connect(self, turn: Turn = nullcontext) -> MlflowClient:
+        """Return a client of the log; the first use of a new database takes some seconds.
 
-        utils.MAX_RETRY_COUNT = 4  # by default MLflow tries to open a database for 100 s
-        self.runs.mkdir(parents=True, exist_ok=True)
-        return MlflowClient(tracking_uri=self.uri)
+        Args:
+            turn: makes the context of each call.
+        """
+        quiet()
+        with turn():
+            from mlflow import MlflowClient
+            from mlflow.store.db import utils
+
+            utils.MAX_RETRY_COUNT = 4  # by default MLflow tries to open a database for 100 s
+            self.runs.mkdir(parents=True, exist_ok=True)
+            client = MlflowClient(tracking_uri=self.uri)
+        return cast("MlflowClient", ClientInTurns(client, turn))
 
     def experiment_id(self, client: MlflowClient) -> str:
         """Return the id of the experiment, which is made if it does not exist.
@@ -99,6 +113,35 @@ class LogPlace:
             if found is None:
                 raise
             return str(found.experiment_id)  # another sweep has made it at the same moment
+
+
+Turn = Callable[[], AbstractContextManager[object]]
+"""Makes the context in which one call of MLflow is made, such as a turn on the device."""
+
+
+class ClientInTurns:
+    """An MLflow client, each of whose calls is made within a turn."""
+
+    def __init__(self, client: Any, turn: Turn) -> None:
+        self._client, self._turn = client, turn
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a method of the client."""
+        call = getattr(self._client, name)
+
+        @functools.wraps(call)
+        def in_turn(*given: Any, **named: Any) -> Any:
+            return self._call(call, given, named)
+
+        return in_turn
+
+    def _call(self, call: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        with self._turn():
+            return self._made(call, given, named)
+
+    def _made(self, call: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Make a call, once its turn has come."""
+        return call(*given, **named)
 
 
 def run_page(experiment_id: str, run_id: str) -> str:

@@ -7,7 +7,9 @@ or again after a crash, changes nothing.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,7 @@ from paretune.tracking.mlflow_client import (
     TIED,
     TRIAL,
     LogPlace,
+    Turn,
     key_of,
     log_values,
     run_page,
@@ -60,11 +63,12 @@ class SweepRuns:
         place: where the sweep is logged.
         params: the job as flat params.
         started: time at which the sweep was made, in seconds since 1970.
+        turn: makes the context of each call of MLflow.
     """
 
-    def __init__(self, place: LogPlace, params: Mapping[str, Any], started: float) -> None:
+    def __init__(self, place: LogPlace, params: Mapping[str, Any], started: float, turn: Turn = nullcontext) -> None:
         self._sweep = place.sweep
-        self._client = place.connect()
+        self._client = place.connect(turn)
         self._experiment_id = place.experiment_id(self._client)
         parent = self._parent(started)
         self._parent_id: str = parent.info.run_id
@@ -117,6 +121,7 @@ class SweepRuns:
                 child = None
             if child is None or child.ended is None:
                 self._children[record.number] = self._log_trial(record, sweep_folder, child)
+                self._on_front[record.number] = False
         self._ended = max([self._ended, *(_ms(record.finished) for record in records)])
 
     def _log_trial(self, record: Record, sweep_folder: Path, begun: _Child | None) -> _Child:
@@ -124,9 +129,11 @@ class SweepRuns:
         run_id = begun.run_id if begun is not None else self._new_child(record)
         seconds = {f"seconds_{stage}": value for stage, value in record.seconds.items()}
         tags = {f"paretune.unknown.{name}": reason for name, reason in record.reasons.items()}
-        tags |= {"paretune.recipe": recipe_line(record.recipe), "paretune.origin": record.origin}
+        tags |= {"paretune.recipe": recipe_line(record.recipe), "paretune.origin": record.origin, ON_FRONT: "false"}
         if record.failure is not None:
             tags |= {"paretune.failure": record.failure, NOTE: f"Failed: {record.failure}"}
+        elif record.stop_reason is not None:
+            tags |= {"paretune.stopped": record.stop_reason, NOTE: f"Stopped early: {record.stop_reason}"}
         elif record.notes:
             tags[NOTE] = "\n\n".join(record.notes)
         self._log(run_id, metrics={**record.metrics, **seconds}, params=record.params, tags=tags, stamp=ended)
@@ -138,7 +145,7 @@ class SweepRuns:
                 self._client.log_artifact(run_id, str(file))
         if record.artefact is not None:
             self._client.log_artifacts(run_id, str(sweep_folder / record.artefact), "artefact")
-        status = "FINISHED" if record.state == "complete" else "FAILED"
+        status = {"complete": "FINISHED", "stopped": "KILLED"}.get(record.state, "FAILED")
         self._client.set_terminated(run_id, status, end_time=ended)
         return _Child(run_id, started, ended)
 
@@ -161,17 +168,19 @@ class SweepRuns:
         """Log size and hypervolume of the front after each trial; the step is the number of finished trials."""
         baseline = (front["baseline"] or {"metrics": {}})["metrics"]
         ordered = sorted(records, key=lambda record: (record.finished, record.number))
-        for step in range(self._steps + 1, len(ordered) + 1):
-            points = [r.metrics for r in ordered[:step] if r.state == "complete" and judge.feasible(r)]
-            values = {
-                "front_size": float(len(pareto_front(points, judge.objectives))),
-                "trials_done": float(step),
-                "trials_failed": float(sum(r.state == "failed" for r in ordered[:step])),
-            }
-            volume = hypervolume(points, judge.objectives, baseline)
+        before = ordered[: self._steps]
+        best = _best([r.metrics for r in before if r.state == "complete" and judge.feasible(r)], judge)
+        ended = Counter(record.state for record in before)
+        for step, record in enumerate(ordered[self._steps :], self._steps + 1):
+            ended[record.state] += 1
+            if record.state == "complete" and judge.feasible(record):
+                best = _best([*best, record.metrics], judge)
+            counts = {f"trials_{state}": float(ended[state]) for state in ("failed", "stopped")}
+            values = {"front_size": float(len(best)), "trials_done": float(step), **counts}
+            volume = hypervolume(best, judge.objectives, baseline)  # dominated points add nothing
             if volume is not None:
                 values["hypervolume"] = volume
-            self._log(self._parent_id, metrics=values, stamp=_ms(ordered[step - 1].finished), step=step)
+            self._log(self._parent_id, metrics=values, stamp=_ms(record.finished), step=step)
             self._steps = step
         if front["hypervolume"] is not None:
             self._client.set_tag(self._parent_id, "paretune.hypervolume_reference", json.dumps(front["reference"]))
@@ -187,7 +196,7 @@ class SweepRuns:
         tested, points = comparison.get("test") or {}, {point["trial"]: point for point in front["front"]}
         for record in records:
             child = self._children.get(record.number)
-            if child is None or record.state == "failed":
+            if child is None or record.state != "complete":
                 continue
             rows = comparison["trials"].get(str(record.number), {})
             values = {name: value for name, value in record.metrics.items() if name in ON_SCALE}
@@ -220,6 +229,11 @@ class SweepRuns:
 
     def _log(self, run_id: str, **values: Any) -> None:
         log_values(self._client, run_id, **values)
+
+
+def _best(points: Sequence[Mapping[str, float]], judge: FrontRules) -> list[Mapping[str, float]]:
+    """Return the points that no other one dominates."""
+    return [points[i] for i in pareto_front(points, judge.objectives)]
 
 
 def _ms(seconds: float) -> int:

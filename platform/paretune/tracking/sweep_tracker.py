@@ -6,13 +6,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from paretune.core.hints import command
 from paretune.search.pareto_front import FrontRules
 from paretune.storage.trial_record import Record
-from paretune.tracking.mlflow_client import LogPlace
+from paretune.tracking.mlflow_client import LogPlace, Turn
 from paretune.tracking.sweep_runs import SweepRuns
 
 PAUSE = 60.0
@@ -30,10 +31,11 @@ class MlflowTracker:
         sweep: name of the sweep.
         uri: URI of the tracking server, or None.
         experiment: name of the experiment, which is made if it does not exist.
+        turn: makes the context of each call of MLflow.
     """
 
-    def __init__(self, runs: Path, sweep: str, uri: str | None, experiment: str) -> None:
-        self._place = LogPlace(runs, sweep, uri, experiment)
+    def __init__(self, runs: Path, sweep: str, uri: str | None, experiment: str, turn: Turn = nullcontext) -> None:
+        self._place, self._turn = LogPlace(runs, sweep, uri, experiment), turn
         self._params: Mapping[str, Any] = {}
         self._started = time.time()
         self._runs: SweepRuns | None = None
@@ -98,7 +100,7 @@ class MlflowTracker:
             return
         try:
             if self._runs is None:
-                self._runs = SweepRuns(self._place, self._params, self._started)
+                self._runs = SweepRuns(self._place, self._params, self._started, self._turn)
             do(self._runs)
         except Exception as error:
             if _is_a_bug(error):

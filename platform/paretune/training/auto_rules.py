@@ -67,7 +67,7 @@ class AutoRules:
 
     @property
     def pretrained(self) -> bool:
-        """Whether the training starts from trained weights of the whole network."""
+        """Return whether the training starts from trained weights of the whole network."""
         return self.detector.starts_trained
 
     @property

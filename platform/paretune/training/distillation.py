@@ -212,8 +212,8 @@ def _maps(network: nn.Module, detector: Detector, size: InputSize) -> dict[str, 
     """
     modules = dict(network.named_modules())
     if missing := [name for name in detector.distill_features if name not in modules]:
-        said = f"a {detector.name} has no module {missing[0]!r} whose maps could be compared"
-        raise UserError(f"distill.features: {said}; its class must name some (distill_features), or write 0")
+        reason = f"a {detector.name} has no module {missing[0]!r} whose maps could be compared"
+        raise UserError(f"distill.features: {reason}; its class must name some (distill_features), or write 0")
     training = network.training
     network.eval()
     try:

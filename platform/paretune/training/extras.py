@@ -22,13 +22,13 @@ class TrainingExtras:
     """Additions to a training, as plain data for other processes."""
 
     keep_zeros: bool = False
-    """Whether weights that are zero before the training stay zero."""
+    """True if weights that are zero before the training stay zero."""
     distill: Distill | None = None
     """Distillation from a teacher, whose folder has the same path on all machines."""
     qat_bits: int | None = None
     """Bits of a weight in quantization-aware training; None trains float layers."""
     qat_signed: bool = False
-    """Whether inputs are rounded to signed integers, symmetric about 0, as for TensorRT."""
+    """True if inputs are rounded to signed integers, symmetric about 0, as for TensorRT."""
 
     @property
     def key(self) -> str:

@@ -80,7 +80,8 @@ def import_baseline(source: Path, detector: Detector, classes: tuple[str, ...], 
     """
     if reason := unsupported_baseline_reason(source, detector):
         raise UserError(f"baseline: {reason}")
-    from paretune.networks.network_files import WEIGHTS, load_network, outputs_of
+    from paretune.networks.network_files import load_network, outputs_of
+    from paretune.storage.artefact import WEIGHTS
 
     trained = read_history(source).get("classes", list(classes))
     if trained != list(classes):

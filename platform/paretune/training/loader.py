@@ -19,9 +19,10 @@ from torch import Tensor
 
 from paretune.core.types import Annotations, Image, InputSize, Split
 from paretune.data.preprocess import Preprocess
+from paretune.detectors.base import Detector
 from paretune.training.augmentation import AugmentedImage
 from paretune.training.augmented_split import AugmentedSplit, EpochView
-from paretune.training.settings import NOTHING, Augment
+from paretune.training.settings import NOTHING, Augment, Training
 
 CACHE_MIB = 4096
 """Memory for images; those of a larger split are read again in every epoch."""
@@ -106,6 +107,32 @@ class Batches:
         self, pool: ThreadPoolExecutor, row: NDArray[np.int64], look: EpochView
     ) -> list[Future[AugmentedImage]]:
         return [pool.submit(self.pictures.shown, int(index), look) for index in row]
+
+
+def training_batches(
+    split: Split,
+    detector: Detector,
+    size: InputSize,
+    settings: Training,
+    *,
+    epochs: int | None = None,
+    rank: int = 0,
+    world: int = 1,
+) -> Batches:
+    """Return the batches of a worker of a training; the arguments are those of ``Batches``."""
+    return Batches(
+        split,
+        detector.preprocess,
+        size,
+        batch=settings.batch_size,
+        flip=settings.flip,
+        seed=settings.seed,
+        augment=settings.augment,
+        epochs=epochs,
+        readers=settings.loader_threads,
+        rank=rank,
+        world=world,
+    )
 
 
 def to_input(images: list[Image], preprocess: Preprocess) -> Tensor:

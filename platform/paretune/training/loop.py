@@ -18,7 +18,7 @@ from paretune.core.types import InputSize, Split, Thresholds
 from paretune.detectors.base import Detector
 from paretune.system.device_lock import locks_of, machine, shared_device
 from paretune.training.checkpoint import TrainingState
-from paretune.training.loader import Batches
+from paretune.training.loader import training_batches
 from paretune.training.settings import Training
 from paretune.training.trainer import Loss, Trainer, TrainingDevice
 from paretune.training.validation import validate
@@ -89,9 +89,11 @@ class Options:
     val: Split | None = None
     """Split for evaluations between epochs, if the settings have any."""
     keep_zeros: bool = False
-    """Whether weights that are zero in the given network stay zero."""
+    """True if weights that are zero in the given network stay zero."""
     thresholds: Thresholds = field(default_factory=Thresholds)
     """Thresholds of the postprocessing in evaluations."""
+    rungs: frozenset[int] = frozenset()
+    """Epochs after which the network is validated too; the weights do not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,9 @@ def train(
     with threads_of(settings, device), torch.random.fork_rng(_gpus(device)):
         torch.manual_seed(settings.seed)
         run = Trainer(network, detector, settings, size, place, options.loss, options.keep_zeros)
-        batches = _batches(split, detector, size, settings, options)
+        batches = training_batches(
+            split, detector, size, settings, epochs=settings.epochs, rank=options.rank, world=options.world
+        )
         locks = _locks(place)
         made_by = _fingerprint(detector, size, settings, options.world)
         start = run.resume(options.resume, made_by) if options.resume else 0
@@ -168,7 +172,8 @@ def train(
                 losses, lr = run.epoch(number, batches.epoch(number), len(batches))
                 seconds = time.monotonic() - began
                 due = _validation_due(settings, number + 1)
-                score = _score(run, detector, options, size, settings) if due else None
+                asked = due or (number + 1 in options.rungs and options.val is not None)
+                score = _score(run, detector, options, size, settings) if asked else None
             goes_on = run.take_score(score, number + 1) if due else True
             epoch = Epoch(
                 number=number + 1,
@@ -191,23 +196,6 @@ def train(
                 break
         best = None if run.best is None else run.best.epoch
         return TrainResult(run.finished(), tuple(history), sum(epoch["seconds"] for epoch in history), best)
-
-
-def _batches(split: Split, detector: Detector, size: InputSize, settings: Training, options: Options) -> Batches:
-    """Return this worker's share of every epoch's images."""
-    return Batches(
-        split,
-        detector.preprocess,
-        size,
-        batch=settings.batch_size,
-        flip=settings.flip,
-        seed=settings.seed,
-        augment=settings.augment,
-        epochs=settings.epochs,
-        readers=settings.loader_threads,
-        rank=options.rank,
-        world=options.world,
-    )
 
 
 def _validation_due(settings: Training, done: int) -> bool:

@@ -36,9 +36,9 @@ class _Rounding(nn.Module):
     largest: int
     """Largest weight in units of its scale."""
     signed: bool
-    """Whether inputs are rounded symmetrically about 0, which halves the steps for positive inputs."""
+    """True if inputs are rounded symmetrically about 0, which halves the steps for positive inputs."""
     measuring: bool
-    """Whether inputs are measured and not rounded yet."""
+    """True if inputs are measured and not rounded yet."""
 
     @torch.no_grad()
     def _update_range(self, x: Tensor) -> None:

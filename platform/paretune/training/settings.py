@@ -93,7 +93,7 @@ class Augment(Spec):
 
     @property
     def any(self) -> bool:
-        """Whether any change is on."""
+        """Return whether any change is on."""
         return any((self.mosaic, self.mixup, self.scale, self.translate, self.colour, self.iou_crop, self.zoom_out))
 
 
@@ -169,7 +169,7 @@ class Training(Spec):
     workers: int = Field(default=1, ge=1, le=1024)
     """Processes that train together by Ray Train, each on its own device; 1 trains without Ray."""
     with_ray: bool = False
-    """Whether one worker trains by Ray Train too."""
+    """Train one worker by Ray Train too."""
     storage: str | None = None
     """Second folder for saved states during the training, also remote, such as s3://bucket/folder: a machine without
     the output folder resumes from it."""
@@ -211,7 +211,9 @@ class Training(Spec):
             wrong["patience"] = f"shorter than the {self.validate_every} epochs from one validation to the next"
         wrong |= {} if self.auto else self._wrong_of_epochs()
         if wrong:
-            raise misplaced(type(self).__name__, {(name,): (said, getattr(self, name)) for name, said in wrong.items()})
+            raise misplaced(
+                type(self).__name__, {(name,): (reason, getattr(self, name)) for name, reason in wrong.items()}
+            )
         return self
 
     def _wrong_of_epochs(self) -> dict[str, str]:
@@ -232,7 +234,7 @@ class Training(Spec):
 
     @property
     def by_ray(self) -> bool:
-        """Whether Ray Train runs the training."""
+        """Return whether Ray Train runs the training."""
         return self.with_ray or self.workers > 1
 
     @property

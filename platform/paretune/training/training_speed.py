@@ -13,7 +13,7 @@ import torch
 from paretune.core.types import Annotations, Image, InputSize, Split
 from paretune.detectors.base import Detector
 from paretune.system.device_lock import shared_device
-from paretune.training.loader import Batches
+from paretune.training.loader import training_batches
 from paretune.training.loop import threads_of
 from paretune.training.settings import Training
 from paretune.training.trainer import Trainer, TrainingDevice, at_size
@@ -63,14 +63,7 @@ def seconds_per_image(detector: Detector, split: Split, size: InputSize, setting
     with shared_device(device), threads_of(settings, device), torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(settings.seed)
         run = Trainer(detector.build(len(split.classes)), detector, settings, size, TrainingDevice(device))
-        batches = Batches(
-            few,
-            detector.preprocess,
-            size,
-            batch=settings.batch_size,
-            augment=settings.augment,
-            readers=settings.loader_threads,
-        )
+        batches = training_batches(few, detector, size, settings)
         number, begun = 0, time.monotonic()
         while len(times) < LEAST_STEPS or time.monotonic() - begun < LEAST_SECONDS:
             if number == 1:  # the first pass decodes the images and warms up

@@ -45,18 +45,18 @@ def diverging_in_file(part: nn.Module, file: Path, batch: Floats, given: str, to
 
     from paretune.networks.batchnorm_folding import folded
 
-    wanted = layer_outputs(folded(part, torch.from_numpy(batch)), batch)
-    found = _inner_outputs(file, batch, given)
-    if [array.shape for _, array in wanted] != [array.shape for array in found]:
+    expected = layer_outputs(folded(part, torch.from_numpy(batch)), batch)
+    outputs = _inner_outputs(file, batch, given)
+    if [array.shape for _, array in expected] != [array.shape for array in outputs]:
         return None
-    pairs = zip(wanted, found, strict=True)
+    pairs = zip(expected, outputs, strict=True)
     return next((name for (name, array), got in pairs if not relative_error(array, got) <= tolerance), None)
 
 
 def diverging_in_network(part: nn.Module, other: nn.Module, batch: Floats, tolerance: float) -> str | None:
     """Return the first layer whose output differs in another network of the same layers, or None."""
-    for (name, wanted), (_, got) in zip(layer_outputs(part, batch), layer_outputs(other, batch), strict=False):
-        if not relative_error(wanted, got) <= tolerance:
+    for (name, expected), (_, got) in zip(layer_outputs(part, batch), layer_outputs(other, batch), strict=False):
+        if not relative_error(expected, got) <= tolerance:
             return name
     return None
 

@@ -65,9 +65,9 @@ class Parity:
 
     def __str__(self) -> str:
         """Return the parity as a line."""
-        found = "no box in either" if self.boxes is None else f"{self.boxes:.0%} of the boxes found again"
+        boxes = "no box in either" if self.boxes is None else f"{self.boxes:.0%} of the boxes found again"
         change = "" if self.map is None else f", map {self.map:+.3f}"
-        return f"parity with the float network: largest error {self.error:.1e}, {found}{change}"
+        return f"parity with the float network: largest error {self.error:.1e}, {boxes}{change}"
 
     def metrics(self) -> dict[str, float | None]:
         """Return the figures for the record of a trial."""
@@ -85,8 +85,8 @@ def compare(predictor: Predictor, network: nn.Module, images: Sequence[Image]) -
         network: the float network, in eval mode on the CPU.
         images: images, each (H, W, 3) uint8 RGB.
     """
-    found = [predictor(image) for image in images]
-    return _compared(predictor, network, images, found)[0]
+    detections = [predictor(image) for image in images]
+    return _compared(predictor, network, images, detections)[0]
 
 
 def _compared(
@@ -95,7 +95,7 @@ def _compared(
     """Return the parity, and the network's detections, from the artefact's detections in the images."""
     errors: dict[str, float] = {}
     same = every = 0
-    wanted = []
+    expected = []
     for image, theirs in zip(images, found, strict=True):
         batch, placement = predictor.preprocess(image)
         raw, calls = _watched(predictor, network, batch)
@@ -104,10 +104,10 @@ def _compared(
             for name, one, other in zip(names, outputs, predictor.core.parts[part](given), strict=True):
                 errors[name] = max(errors.get(name, 0.0), relative_error(one, other))
         ours = predictor.postprocess(raw, placement)
-        wanted.append(ours)
+        expected.append(ours)
         same += 2 * found_again(ours, theirs)
         every += _sure(ours) + _sure(theirs)
-    return Parity(errors, same / every if every else None), wanted
+    return Parity(errors, same / every if every else None), expected
 
 
 def found_again(ours: Detections, theirs: Detections) -> int:
@@ -188,7 +188,7 @@ def _change(
     from paretune.evaluation.map_bootstrap import differences_of, draw
 
     truth, classes = [split.annotations(index) for index in range(len(ours))], len(split.classes)
-    one, other = (draw(found, truth, classes, limit=limit) for found in (ours, theirs))
+    one, other = (draw(detections, truth, classes, limit=limit) for detections in (ours, theirs))
     change = differences_of(one, other)["map"]
     if change is None:
         return None

@@ -17,6 +17,7 @@ from paretune.storage.trial_record import read_record
 from paretune.training.initial_weights import import_baseline
 from paretune.training.training_job import TrainingJob
 from paretune.training.worker import divergence_as_user_error
+from paretune.workflows.sweep_identity import check_identity
 
 
 def baseline_recipes(job: Job) -> list[dict[str, Any]]:
@@ -36,16 +37,21 @@ def first_recipes(job: Job) -> list[tuple[dict[str, Any], str]]:
     return [*((tree, "baseline") for tree in baselines), *((tree, "enqueued") for tree in first)]
 
 
-def look_at_data(sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool = False) -> None:
+def look_at_data(
+    sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool = False, accept_changes: bool = False
+) -> None:
     """Print and record the unused parts of a sweep's data, and refuse to begin if they are too large.
+
+    A sweep with trials is refused, too, if its data, space, versions or machine are not those of its trials.
 
     Args:
         sweep: whose data.
         say: prints a line.
         elsewhere: whether the data may be on other machines only; the training checks them there.
+        accept_changes: whether a sweep with trials goes on with other data, space, versions or on another machine.
 
     Raises:
-        UserError: the data cannot be read, or lack a large part of themselves.
+        UserError: the data cannot be read, or lack a large part of themselves, or the sweep has changed.
     """
     dataset = sweep.job.dataset
     try:
@@ -54,9 +60,11 @@ def look_at_data(sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool = 
         if not elsewhere:
             raise
         say(f"what of the data is left out is not known here: {str(error).splitlines()[0]}")
+        check_identity(sweep, None, say, elsewhere=elsewhere, accept=accept_changes)
         return
     if not sweep.begun:
         refuse_gaps(data, dataset)
+    check_identity(sweep, data, say, elsewhere=elsewhere, accept=accept_changes)
     for line in lines_of(data):
         say(line)
     sweep.note(data=record_of(data))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from paretune.compression.base import Context, with_past_steps
+from paretune.compression.base import Context
 from paretune.config.recipe import Recipe
-from paretune.core.errors import UserError
 from paretune.core.model import Model
 from paretune.storage.artefact import MANIFEST, Artefact
-from paretune.system.device_lock import shared_device
+from paretune.storage.stage_store import StageStore
+from paretune.workflows.stages import Stages, TrialStopped
+from paretune.workflows.step_chain import InitialArtefactNetwork, StepChain
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,22 +22,6 @@ if TYPE_CHECKING:
 
 TRAINED = "trained"
 """Folder of the float network of a trial that failed after training, an artefact of runtime eager."""
-
-
-def _untimed(_: str) -> AbstractContextManager[None]:
-    return nullcontext()
-
-
-@dataclass(frozen=True)
-class InitialArtefactNetwork:
-    """A trained network on disk."""
-
-    folder: Path
-    """Weights and structure."""
-    steps: tuple[dict[str, Any], ...] = ()
-    """Steps already applied to it, as they are written; later steps take them into account."""
-    notes: tuple[str, ...] = ()
-    """Notes of these steps."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +40,11 @@ def build(
     recipe: Recipe,
     context: Context,
     folder: Path,
-    stage: Callable[[str], AbstractContextManager[None]] = _untimed,
+    stages: Stages | None = None,
     *,
     idle: bool = True,
     keep: Path | None = None,
+    store: StageStore | None = None,
 ) -> BuildResult:
     """Apply a recipe's steps to a network and write the artefact, whole or not at all.
 
@@ -69,52 +53,41 @@ def build(
         recipe: steps, input size and runtime.
         context: what the steps may use.
         folder: of the artefact; an existing one is replaced.
-        stage: returns a block around each stage, given its name.
+        stages: of the trial; None times nothing.
         idle: whether a step may change nothing, which in a sweep would repeat another trial.
         keep: folder for the float network as an artefact of runtime eager, written if something fails after a step
             that trained; None keeps nothing.
+        store: from which results of steps are taken, and to which new ones are added; None builds everything.
 
     Raises:
         UserError: there is no network, a step found a mistake of the user, or a step changed nothing.
         FloatingPointError: a training diverged.
         RuntimeError: a step failed.
+        TrialStopped: the trial is to end.
     """
-    from paretune.networks.network_files import count, load_network
-    from paretune.runtimes.artefact_writer import FloatNetwork, write_artefact
+    from paretune.runtimes.artefact_writer import write_artefact
 
-    with stage("load"):
-        network = load_network(context.detector, len(context.data.classes), start.folder)
-        params, flops = count(network, recipe.size)
-    model = with_past_steps(Model(network, None, recipe.size, (), start.notes, params, flops), start.steps)
-    tree = recipe.tree()
-    before, changed, trained = FloatNetwork(network, start.steps, start.notes), False, False
+    chain = StepChain(start, recipe, context, Stages() if stages is None else stages, store, idle=idle)
     try:
-        for number, step in enumerate(recipe.chain, start=1):
-            context.progress(step.name)
-            changed = changed or step.final or model.file is not None
-            with stage(step.name), nullcontext() if step.locks else shared_device("cpu"):
-                model = step.apply(model, context)
-            if not idle:
-                _refuse_unchanged(model)
-            if model.network is not None and not changed:
-                before = FloatNetwork(model.network, (*start.steps, *tree["steps"][:number]), model.notes)
-                trained = trained or step.trains
-        artefact = write_artefact(
-            folder,
-            model,
-            detector=context.detector,
-            runtime=recipe.runtime,
-            recipe_tree={**tree, "steps": [*start.steps, *tree["steps"]]},
-            classes=context.data.classes,
-            thresholds=context.thresholds,
-            seed=context.seed,
-            before=None if model.network is before.network else before,
-        )
-    except Exception:
-        if keep is not None and trained:
-            _keep(before, recipe, context, keep)
+        model = chain.run()
+        before = chain.before
+        with chain.stages.stage("write"):
+            artefact = write_artefact(
+                folder,
+                model,
+                detector=context.detector,
+                runtime=recipe.runtime,
+                recipe_tree={**recipe.tree(), "steps": [*start.steps, *recipe.tree()["steps"]]},
+                classes=context.classes,
+                thresholds=context.thresholds,
+                seed=context.seed,
+                before=None if model.network is before.network else before,
+            )
+    except Exception as error:
+        if keep is not None and chain.trained and not isinstance(error, TrialStopped):
+            _keep(chain.before, recipe, context, keep)
         raise
-    return BuildResult(artefact, before.network, changed)
+    return BuildResult(artefact, before.network, chain.changed)
 
 
 def kept_of(folder: Path) -> Path | None:
@@ -144,9 +117,3 @@ def _keep(before: FloatNetwork, recipe: Recipe, context: Context, folder: Path) 
         )
     except (OSError, RuntimeError, ValueError) as error:  # the disk may be full, which is why we are here
         context.progress(f"the trained network cannot be kept: {error}")
-
-
-def _refuse_unchanged(model: Model) -> None:
-    """Raise a UserError if the last step changed nothing: the recipe without it is that of another trial."""
-    if not model.changed:
-        raise UserError(f"refused: {model.notes[-1]}; without it the recipe is another trial's")

@@ -12,6 +12,7 @@ from paretune.compression import STEPS
 from paretune.config.job import Job
 from paretune.config.plan import checked_space, read_plan
 from paretune.config.recipe import Recipe
+from paretune.core.devices import DEVICES
 from paretune.core.errors import Problem, UserError, UserErrors, did_you_mean
 from paretune.core.metrics import METRICS, OTHERS, metric_of
 from paretune.core.registry import Registry
@@ -29,6 +30,7 @@ TABLES: dict[str, Registry[Any]] = {
     "detector": DETECTORS,
     "step": STEPS,
     "runtime": RUNTIMES,
+    "device": DEVICES,
     "sampler": SAMPLERS,
     "scheduler": SCHEDULERS,
 }

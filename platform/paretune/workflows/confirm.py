@@ -102,6 +102,8 @@ def _chosen_trial(sweep: Sweep, number: int | None) -> int:
         return int(best["trial"])
     if number not in records:
         raise UserError(f"--trial {number}: sweep {sweep.name!r} has trials 0 to {max(records)}")
+    if (reason := records[number].stop_reason) is not None:
+        raise UserError(f"--trial {number}: it was stopped early: {reason}")
     if records[number].state != "complete":
         raise UserError(f"--trial {number}: it failed: {records[number].failure}")
     return number

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from paretune.config.job import Job
 from paretune.config.recipe import Recipe
+from paretune.core.devices import device_kind
 from paretune.core.errors import UserError
 from paretune.core.metrics import metric_of
 from paretune.core.target import Target
@@ -31,24 +32,7 @@ def gpus_of_torch() -> int:
 
 def gpus_of_driver() -> int:
     """Return the number of the driver's GPUs that CUDA_VISIBLE_DEVICES leaves, without importing torch."""
-    try:
-        import pynvml
-    except ImportError:
-        return 0
-    try:
-        pynvml.nvmlInit()
-        try:
-            count = int(pynvml.nvmlDeviceGetCount())
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError:  # no driver
-        return 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return count
-    named = [word.strip() for word in visible.split(",")]
-    end = next((place for place, word in enumerate(named) if word in ("", "-1", "NoDevFiles")), len(named))
-    return min(count, end)
+    return device_kind("cuda").count() or 0
 
 
 def sweep_problems(
@@ -64,7 +48,7 @@ def sweep_problems(
     where, found = f"targets.{job.target_name}", list[str]()
     if problem := threads_unsupported_reason(job.target.threads):
         found.append(f"{where}.threads: {problem}")
-    ask = device_problem or (lambda target: _no_gpu(gpus) if target.device == "cuda" else None)
+    ask = device_problem or (lambda target: _missing(target.device, gpus))
     if problem := ask(job.target):
         found.append(f"{where}.device: {problem}")
     for place, metric in job.asked:
@@ -84,6 +68,13 @@ def training_problems(settings: Training, gpus: Callable[[], int]) -> list[str]:
     elif settings.device == "cuda" and (problem := _no_gpu(gpus)):
         return [f"training.device: {problem}; write `device: cpu` or `device: auto`"]
     return []
+
+
+def _missing(device: str, gpus: Callable[[], int]) -> str | None:
+    """Return that there is no such device here, or None if there is one or it is not known."""
+    if device == "cuda":
+        return _no_gpu(gpus)
+    return f"{device} is asked for, and {HERE} has none" if device_kind(device).count() == 0 else None
 
 
 def _no_gpu(gpus: Callable[[], int]) -> str | None:

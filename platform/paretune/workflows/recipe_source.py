@@ -17,7 +17,7 @@ from paretune.results.locate import job_of, uncompressed_around
 from paretune.storage.artefact import MANIFEST, STRUCTURE, Artefact, kept_network, read_artefact
 from paretune.training.history import HISTORY, read_history
 from paretune.training.settings import Training
-from paretune.workflows.build_artefact import InitialArtefactNetwork
+from paretune.workflows.step_chain import InitialArtefactNetwork
 
 
 @dataclass(frozen=True)

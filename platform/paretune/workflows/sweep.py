@@ -5,23 +5,25 @@ from __future__ import annotations
 import functools
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from paretune.config.recipe import Recipe, present_names
-from paretune.core.errors import UserError, one_line
+from paretune.core.errors import UserError
 from paretune.distributed import tune_trials
+from paretune.distributed.tune_schedulers import HalvingScheduler
 from paretune.results.folder_claims import removed_if_failed
 from paretune.results.front_summary import comparison_of
+from paretune.results.search_budget import SearchBudget, budget_text
 from paretune.results.sweep_folder import Sweep
-from paretune.storage.trial_record import Record, forget_record, read_record, read_records
+from paretune.storage.trial_record import Record, forget_record, read_records
 from paretune.workflows.baseline import baseline_failure, first_recipes, look_at_data, take_baseline, train_baseline
 from paretune.workflows.compare_front import MeasureFront, compare_at_end, compare_front
 from paretune.workflows.machine_check import refuse_impossible, with_runtime_checked
+from paretune.workflows.rungs import Rungs
 from paretune.workflows.sweep_reporter import SweepReporter
-from paretune.workflows.trial import not_run, run
-from paretune.workflows.trial_context import TrialContext, context_of
+from paretune.workflows.trial_worker import record_of, run_in_worker
 
 Tuner = Callable[..., None]
 """Runs trials, called as ``tune_trials.run_trials`` is."""
@@ -41,6 +43,7 @@ def run_sweep(
     *,
     address: str | None = None,
     new: bool = False,
+    accept_changes: bool = False,
     reporter: SweepReporter | None = None,
     tuner: Tuner = tune_trials.run_trials,
     measure: MeasureFront = compare_front,
@@ -52,13 +55,14 @@ def run_sweep(
         address: of the Ray cluster to join; None starts a private Ray on this machine.
         new: remove the sweep's folder if a mistake ends the sweep before anything is done, so that the same command
             works once the mistake is put right.
+        accept_changes: go on although data, space, versions or machine are not those of the trials so far.
         reporter: prints and logs the sweep; None makes one.
         tuner: runs the trials.
         measure: measures the front at the end.
 
     Raises:
         UserError: another process runs it, the data or the weights cannot be read, the cluster lacks resources that
-            the job asks for, or the eager baseline failed.
+            the job asks for, the eager baseline failed, or a resumed sweep has changed.
     """
     from paretune.distributed import ray_session as session
 
@@ -70,16 +74,18 @@ def run_sweep(
         reporter = reporter or SweepReporter(sweep)
         try:
             if not sweep.finished:
-                look_at_data(sweep, reporter.say, elsewhere=address is not None)
+                look_at_data(sweep, reporter.say, elsewhere=address is not None, accept_changes=accept_changes)
                 take_baseline(sweep, reporter.say)
-                reporter.say(f"sweep {sweep.name}: {sweep.job.search.trials} trials; starting Ray")
+                reporter.prepare()
+                reporter.say(f"sweep {sweep.name}: {budget_text(sweep.job.search)}; starting Ray")
                 with session.session(sweep.runs, address, nested=sweep.job.training.by_ray):
                     refuse_impossible(sweep.job, elsewhere=address is not None)
                     train_baseline(sweep, reporter.say, elsewhere=address is not None)
                     reporter.started()
                     cores = session.cores() if address is None else 0
                     run_trials(sweep, reporter, share=cores, tuner=tuner)
-                if len(read_records(sweep.folder)) < sweep.job.search.trials and not sweep.exhausted:
+                done = sweep.exhausted or sweep.ended is not None
+                if len(read_records(sweep.folder)) < sweep.job.search.trials and not done:
                     return SweepResult(finished=False, records=tuple(read_records(sweep.folder)))
                 compare_at_end(sweep, reporter, address, measure)
                 sweep.mark_finished()
@@ -89,7 +95,14 @@ def run_sweep(
             reporter.finished()
         except KeyboardInterrupt:
             return SweepResult(finished=False, records=tuple(read_records(sweep.folder)))
+        finally:
+            reporter.stop()
         return SweepResult(finished=True, records=tuple(read_records(sweep.folder)))
+
+
+def trains(raw: Mapping[str, Any]) -> bool:
+    """Return whether a recipe trains."""
+    return any(step.trains for step in Recipe.model_validate(raw).steps)
 
 
 def normal_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +123,7 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         UserError: the eager baseline failed, or lacks a metric that is asked for.
     """
     from paretune.distributed import ray_session as session
-    from paretune.distributed.tune_searcher import StudySearcher
+    from paretune.distributed.tune_searcher import NoPausedTrials, StudySearcher
     from paretune.search.study import Study, StudySettings
 
     for record in read_records(sweep.folder):
@@ -122,7 +135,8 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
     if share:  # all trials run here, so that this machine can be asked
         records = [with_runtime_checked(record, job.target) for record in records]
     left = job.search.trials - len(records)
-    if left <= 0:
+    budget = SearchBudget(sweep, records)
+    if left <= 0 or (sweep.ended is not None and budget.may_end):
         return
     settings = StudySettings(
         space=sweep.space,
@@ -132,49 +146,38 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         seed=job.search.seed,
         normal=normal_recipe,
         fixed=first_recipes(job),
+        siblings=job.search.siblings if job.store.max_gib else 0,
+        trains=trains,
     )
     study = Study(sweep.folder / "study.db", sweep.name, settings, records)
-    searcher = StudySearcher(study, functools.partial(record_of, sweep.folder), reporter.trial_done)
+
+    def on_record(record: Record) -> None:
+        budget.add(record)
+        reporter.trial_done(record)
+
+    halving = isinstance(job.search.scheduler, HalvingScheduler)
+    rungs = Rungs(sweep.folder, job) if halving else NoPausedTrials()
+    ended = functools.partial(record_of, sweep.folder, retries=job.search.retries, say=reporter.say)
+    searcher = StudySearcher(study, ended, on_record, budget.spent, count=left, rungs=rungs)
     resources = job.resources.by_ray_name()
     if job.training.by_ray:
         resources = {**job.resources.custom, **session.NEXT_TO_NOTHING}  # the workers of its fine-tuning need the rest
     else:
         resources["CPU"] = max(resources["CPU"], share // job.search.concurrent)
-    tuner(
-        functools.partial(run_in_worker, str(sweep.runs.resolve()), sweep.name),
-        searcher,
-        count=left,
-        concurrent=job.search.concurrent,
-        resources=resources,
-        folder=sweep.folder,
-        nested=job.training.by_ray,
-        scheduler=job.search.scheduler.build(),
-    )
+    with closing(study):
+        tuner(
+            functools.partial(run_in_worker, str(sweep.runs.resolve()), sweep.name),
+            searcher,
+            concurrent=job.search.concurrent,
+            resources=resources,
+            folder=sweep.folder,
+            nested=job.training.by_ray,
+            scheduler=job.search.scheduler.build(),
+        )
     if searcher.exhausted:
         sweep.mark_exhausted()
+    if searcher.ended is not None:
+        sweep.mark_ended(searcher.ended)
+        reporter.say(f"the search ends after {len(read_records(sweep.folder))} trials: {searcher.ended}")
     if reason := baseline_failure(sweep):
         raise UserError(reason)
-
-
-def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> dict[str, Any]:
-    """Run one trial in a worker of Tune's and return its number and state."""
-    try:
-        context = _context_in_worker(runs, name)
-    except (OSError, UserError) as error:  # another machine than that on which the sweep began
-        record = not_run(Path(runs) / name, proposal, one_line(error))
-    else:
-        recipe = Recipe.model_validate(proposal["recipe"])
-        record = run(context, proposal["number"], recipe, origin=proposal["origin"])
-    return {"number": record.number, "state": record.state}
-
-
-@functools.lru_cache(maxsize=1)
-def _context_in_worker(runs: str, name: str) -> TrialContext:
-    """Return what trials share, opened once in a worker that runs many of them."""
-    return context_of(Sweep(Path(runs), name))
-
-
-def record_of(folder: Path, proposal: Mapping[str, Any]) -> Record:
-    """Return the record of a finished trial, or a failed record if its worker died before it wrote one."""
-    record = read_record(folder, proposal["number"])
-    return record or not_run(folder, proposal, "the worker died (out of memory, or killed)")

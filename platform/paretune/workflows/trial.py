@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import shutil
 import time
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from paretune.config.recipe import Recipe
-from paretune.core.errors import UnfitRuntimeError, UserError
+from paretune.core.errors import UnfitRuntimeError
 from paretune.core.metrics import computed
 from paretune.data.left_out import record_of
-from paretune.storage.trial_record import KEPT, RUNTIME_UNAVAILABLE, Record, write_record
-from paretune.workflows.build_artefact import TRAINED, BuildResult, InitialArtefactNetwork, kept_of
+from paretune.storage.trial_events import EventLog
+from paretune.storage.trial_record import STAGES, Record, write_record
+from paretune.workflows.build_artefact import TRAINED, BuildResult
 from paretune.workflows.recipe_source import RecipeImages
+from paretune.workflows.rungs import rungs_of, seconds_before
+from paretune.workflows.stages import Decision, Stages, TrialPaused, TrialStopped, go_on
+from paretune.workflows.step_chain import InitialArtefactNetwork
+from paretune.workflows.structure_first import structure_first
 from paretune.workflows.trial_context import TrialContext, step_context, with_threads
-from paretune.workflows.trial_stages import Instruments, Stopwatch, evaluate, measure, measure_energy
+from paretune.workflows.trial_failure import FAILURE, failed_record, give_up
+from paretune.workflows.trial_guard import (
+    is_full_disk,
+    is_out_of_memory,
+    stage_limit,
+    wait_for_space,
+    with_half_batch,
+)
+from paretune.workflows.trial_stages import Instruments, evaluate, measure, measure_energy
 
 
 def run(
@@ -29,7 +41,8 @@ def run(
     origin: str,
     progress: Callable[[str], None] = lambda _: None,
     instruments: Instruments = Instruments(),  # noqa: B008 - frozen
-) -> Record:
+    decide: Decision = go_on,
+) -> Record | None:
     """Build, evaluate and measure one recipe, and write its record, whether or not that succeeds.
 
     Args:
@@ -39,48 +52,90 @@ def run(
         origin: source of the recipe, as ``Record.origin`` describes it.
         progress: called with a line for each stage and epoch.
         instruments: functions that build and measure.
+        decide: asked after each stage and epoch whether the trial goes on.
 
     Returns:
-        The record; its ``state`` is "failed", and ``failure`` the reason, if anything went wrong.
+        The record; its ``state`` is "failed", and ``failure`` the reason, if anything went wrong, and "stopped" if the
+        trial was ended early. None if the trial was paused: it goes on from its saved state when it is run again.
     """
-    started, stages = time.time(), Stopwatch(instruments.clock)
-    identity = (number, recipe.tree(), recipe.params(), origin)
-    folder = context.trial_folder(number)
+    folder, notes = context.trial_folder(number), list[str]()
+
+    def attempt(context: TrialContext) -> tuple[Record, Exception | None]:
+        stages = Stages(instruments.clock, EventLog(folder), decide, seconds_before(folder))
+        hung = partial(give_up, context, (number, recipe.tree(), recipe.params(), origin), stages)
+        with stage_limit(stages, (context.job.search.stage_hours or 0) * 3600, hung):
+            return _attempt(context, number, recipe, stages, progress, instruments, origin)
+
     try:
-        result = _carry_out(context, number, recipe, stages, progress, instruments)
-    except Exception as error:  # noqa: BLE001 - a trial may fail in any way, and the sweep goes on
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = kept_of(folder)
-        hint = f"\nwhat was made until then is kept, for `paretune optimize` to go on from: {kept}\n" if kept else ""
-        (folder / "failure.txt").write_text(traceback.format_exc() + hint)
-        kind = "UserError" if isinstance(error, UserError) else type(error).__name__
-        failure = f"{kind}: {error}".strip()
-        facts: dict[str, Any] = {RUNTIME_UNAVAILABLE: True} if isinstance(error, UnfitRuntimeError) else {}
-        facts |= {KEPT: str(kept.relative_to(context.folder))} if kept else {}
-        record = Record.failed(*identity, failure, started=started, seconds=stages.seconds, facts=facts)
-    else:
-        record = context.scaled(Record.complete(*identity, started=started, seconds=stages.seconds, **result))
-        values, reasons = computed(record.metrics, record.facts)
-        record = replace(record, metrics={**values, **record.metrics}, reasons={**record.reasons, **reasons})
-        shutil.rmtree(folder / TRAINED, ignore_errors=True)  # of an attempt that failed
+        record, error = attempt(context)
+    except TrialPaused as paused:
+        EventLog(folder).add("paused", "", reason=str(paused))
+        return None
+    while is_full_disk(error):
+        wait_for_space(context.folder, progress)
+        record, error = attempt(context)
+    if error is not None and is_out_of_memory(error) and (smaller := with_half_batch(context)) is not None:
+        size = smaller.job.training.batch_size
+        notes.append(f"out of memory at first; trained with batches of {size} and half of the learning rate")
+        progress(f"out of memory; again with batches of {size}")
+        record, error = attempt(smaller)
+    record = replace(record, notes=(*record.notes, *notes))
     write_record(context.folder, record)
     shutil.rmtree(folder / "work", ignore_errors=True)  # the artefact holds what is of use
     return record
+
+
+def _attempt(
+    context: TrialContext,
+    number: int,
+    recipe: Recipe,
+    stages: Stages,
+    progress: Callable[[str], None],
+    instruments: Instruments,
+    origin: str,
+) -> tuple[Record, Exception | None]:
+    """Carry out a recipe once; return the record, not yet written, and the error that made it fail."""
+    started, folder = time.time(), context.trial_folder(number)
+    identity = (number, recipe.tree(), recipe.params(), origin)
+    try:
+        result = _carry_out(context, number, recipe, stages, progress, instruments, first=origin != "sampled")
+    except TrialPaused:
+        raise
+    except TrialStopped as stopped:
+        reason, stage = str(stopped), stages.done[-1]["stage"]
+        stages.ended("stopped", reason)
+        known, facts = stages.metrics, {STAGES: stages.done}
+        more: dict[str, Any] = {"started": started, "seconds": stages.seconds}
+        return Record.stopped(*identity, reason, stage=stage, metrics=known, facts=facts, **more), None
+    except Exception as error:  # noqa: BLE001 - a trial may fail in any way, and the sweep goes on
+        record = failed_record(context, identity, error, stages, started)
+        stages.ended("failed", record.failure or "")
+        return record, error
+    result["facts"] |= {STAGES: stages.done}
+    record = context.scaled(Record.complete(*identity, started=started, seconds=stages.seconds, **result))
+    values, reasons = computed(record.metrics, record.facts)
+    shutil.rmtree(folder / TRAINED, ignore_errors=True)  # of an attempt that failed
+    (folder / FAILURE).unlink(missing_ok=True)
+    return replace(record, metrics={**values, **record.metrics}, reasons={**record.reasons, **reasons}), None
 
 
 def _carry_out(
     context: TrialContext,
     number: int,
     recipe: Recipe,
-    stages: Stopwatch,
+    stages: Stages,
     progress: Callable[[str], None],
     instruments: Instruments,
+    *,
+    first: bool,
 ) -> dict[str, Any]:
-    """Return the fields of a complete trial's record."""
-    built = _build(context, number, recipe, stages, progress, instruments)
+    """Return the fields of a complete trial's record; ``first`` trials are not measured before they are trained."""
+    built = _build(context, number, recipe, stages, progress, instruments, first=first)
     with stages.stage("evaluate"):
         progress("evaluating")
         parity, accuracy, change, limit_notes = evaluate(context, number, built)
+    stages.known("evaluate", {name: value for name, value in accuracy.metrics().items() if value is not None})
+    stages.decide_after("evaluate")
     with stages.stage("measure"):
         progress("measuring")
         duet, reference = measure(context, number, built.artefact, instruments)
@@ -112,9 +167,11 @@ def _build(
     context: TrialContext,
     number: int,
     recipe: Recipe,
-    stages: Stopwatch,
+    stages: Stages,
     progress: Callable[[str], None],
     instruments: Instruments,
+    *,
+    first: bool,
 ) -> BuildResult:
     """Take the baseline through the recipe's steps and write the artefact."""
     job = context.job
@@ -132,20 +189,8 @@ def _build(
         thresholds=job.thresholds.thresholds,
         workdir=workdir,
     )
-    tools = replace(tools, seed=job.search.seed, progress=progress)
-    start, keep = InitialArtefactNetwork(context.baseline), folder / TRAINED
-    return instruments.build(start, recipe, tools, folder / "artefact", stages.stage, idle=False, keep=keep)
-
-
-def not_run(folder: Path, proposal: Mapping[str, Any], why: str) -> Record:
-    """Write and return the failed record of a trial that did not run.
-
-    Args:
-        folder: of the sweep.
-        proposal: number, recipe and origin of the trial.
-        why: reason, the record's ``failure``.
-    """
-    recipe = Recipe.model_validate(proposal["recipe"])
-    record = Record.failed(proposal["number"], recipe.tree(), recipe.params(), proposal["origin"], why)
-    write_record(folder, record)
-    return record
+    tools = replace(tools, seed=job.search.seed, progress=progress, epoch_done=stages.epoch, rungs=rungs_of(job))
+    start, keep, store = InitialArtefactNetwork(context.baseline), folder / TRAINED, context.stage_store(progress)
+    if not first and job.search.cheap_first:
+        structure_first(context, number, recipe, tools, stages, store, instruments)
+    return instruments.build(start, recipe, tools, folder / "artefact", stages, idle=False, keep=keep, store=store)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from paretune.compression.base import Context
-from paretune.config.job import Job, Measuring
-from paretune.config.output_folder import dataset_cache
+from paretune.config.job import Job
+from paretune.config.measuring import Measuring
+from paretune.config.output_folder import dataset_cache, store_url
 from paretune.config.recipe import Recipe
 from paretune.core.baselines import EAGER, ONNXRUNTIME
 from paretune.core.target import Target
@@ -16,8 +19,9 @@ from paretune.core.types import Data, Thresholds
 from paretune.detectors.base import Detector
 from paretune.profiling.latency.samples import MeasurementProtocol
 from paretune.results.sweep_folder import Sweep
-from paretune.search.latency_scale import on_one_scale
-from paretune.storage.trial_record import Record, read_record, read_records, trial_folder
+from paretune.search.latency_scale import FolderScale
+from paretune.storage.stage_store import StageStore
+from paretune.storage.trial_record import Record, read_record, trial_folder
 from paretune.training.settings import Training
 from paretune.workflows.recipe_source import RecipeImages
 
@@ -41,13 +45,28 @@ class TrialContext:
         """Return the folder of generated datasets; the workers of a trial's training open the dataset with it."""
         return dataset_cache(self.folder.parent)
 
+    def stage_store(self, warn: Callable[[str], None]) -> StageStore | None:
+        """Return the store of step results; None if the job stores none.
+
+        Args:
+            warn: called with a line on each entry that is damaged or cannot be written.
+        """
+        store = self.job.store
+        if not store.max_gib:
+            return None
+        return StageStore(store_url(self.folder.parent, store.url), int(store.max_gib * 2**30), warn)
+
     def trial_folder(self, number: int) -> Path:
         """Return the folder of a trial."""
         return trial_folder(self.folder, number)
 
     def scaled(self, record: Record) -> Record:
         """Return a trial's record with its latency on the sweep's present scale."""
-        return on_one_scale([*read_records(self.folder), record])[-1]
+        return self._scale.scaled(record)
+
+    @cached_property
+    def _scale(self) -> FolderScale:
+        return FolderScale(self.folder)
 
     def reference(self, number: int) -> Record | None:
         """Return the baseline that a trial is measured beside: the one on ONNX Runtime, else the one in eager.

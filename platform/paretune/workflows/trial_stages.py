@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from paretune.core.baselines import EAGER
@@ -32,24 +31,6 @@ class Instruments:
     energy: Callable[..., Energy] = energy
     clock: Callable[[], float] = time.monotonic
     """Seconds since any moment."""
-
-
-@dataclass
-class Stopwatch:
-    """Stopwatch of a trial's stages."""
-
-    clock: Callable[[], float]
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Stage → seconds."""
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the seconds of the block to those of a stage."""
-        start = self.clock()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(self.seconds.get(name, 0) + self.clock() - start, 3)
 
 
 def evaluate(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from paretune.compression.base import Context, Step
+from paretune.compression.base import Context, ContextPart, Step
 from paretune.core.model import Model
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class Factorize(Step):
     name: ClassVar[str] = "factorize"
 
     method: Literal["svd", "tucker"] = "tucker"
-    """svd: a convolution to fewer channels, then 1x1; tucker: 1x1, a convolution with fewer channels, 1x1. Both use svd
-    for linear layers and 1x1 convolutions."""
+    """Chain in place of a layer: svd is a convolution to fewer channels, then 1x1; tucker is 1x1, a convolution with
+    fewer channels, 1x1. Both use svd for linear layers and 1x1 convolutions."""
     energy: float = Field(default=0.8, gt=0, le=1)
     """Share of the squared singular values that each layer keeps, which decides its ranks."""
     rank: float | None = Field(default=None, gt=0, le=1)
@@ -43,6 +43,10 @@ class Factorize(Step):
     """Fewest inputs and outputs of a layer that is factorized."""
     gain: float = Field(default=0.1, ge=0, lt=1)
     """Smallest share of its operations that a layer must lose to be replaced, since every further layer costs time."""
+
+    def uses(self) -> frozenset[ContextPart]:
+        """Return nothing: the weights decide."""
+        return frozenset()
 
     def _apply(self, model: Model, context: Context) -> Model:
         """Factorize the layers of a copy of the network whose parameters and operations decrease by it."""

@@ -29,9 +29,9 @@ class GroupLayer:
     name: str
     """Qualified name in the network."""
     layer: nn.Module
-    """Of one of ``KNOWN_LAYERS``."""
+    """The layer, of one of ``KNOWN_LAYERS``."""
     reads: bool
-    """Whether the channels are its inputs; those of a depthwise convolution count as outputs."""
+    """True if the channels are its inputs; those of a depthwise convolution count as outputs."""
     places: Tensor
     """(N,) positions among the layer's inputs or outputs."""
     channels: Tensor

@@ -26,8 +26,8 @@ class PruneOptions(Step):
     images: int = Field(default=64, ge=1, le=100_000)
     """Number of training images for the gradients of taylor and hessian, drawn by the seed."""
     scope: Literal["local", "stage", "global"] = "local"
-    """local: every layer loses the share; global: the whole network does, unimportant layers more; stage: every stage
-    does (backbone stages, neck, head: modules with at most half of the layers)."""
+    """Channels that are compared. local: every layer loses the share; global: the whole network does, unimportant
+    layers more; stage: every stage does (backbone stages, neck, head: modules with at most half of the layers)."""
     round_to: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = 8
     """Multiple that the remaining channels of a layer are rounded to, never to 0: odd widths make a network slower, not
     faster (16 suits AVX-512 CPUs, 8 small networks). auto measures which widths are fast on the recipe's runtime and

@@ -47,8 +47,7 @@ def prune_network(step: PruneOptions, dense: Model, context: Context) -> Model:
     if of == "latency" and context.runtime is None:
         of = "flops"
         notes.append("prune: there is no runtime to measure latency on; ratio is taken of the flops")
-    available = len(context.data.splits["train"])
-    if step.importance in SENSITIVITIES and available < step.images:
+    if step.importance in SENSITIVITIES and (available := len(context.data.splits["train"])) < step.images:
         notes.append(f"prune: {step.importance} asks for {step.images} training images, and there are {available}")
     if step.learn_sparsity:
         dense = train_with_group_lasso(dense, context, epochs=step.learn_sparsity, weight=step.sparsity_weight)

@@ -8,10 +8,11 @@ concatenations, depthwise convolutions) are removed together. ``criteria`` names
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from paretune.compression.base import Context
+from paretune.compression.base import Context, ContextPart
 from paretune.compression.prune.options import PruneOptions
+from paretune.core.library_names import SENSITIVITIES
 from paretune.core.model import Model
 
 
@@ -21,10 +22,27 @@ class Prune(PruneOptions):
     name: ClassVar[str] = "prune"
     locks: ClassVar[bool] = True
 
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "torchvision", "torch-pruning")
+
+    def uses(self) -> frozenset[ContextPart]:
+        """Return what the criterion, the training between rounds, and the measured latency depend on."""
+        parts: set[ContextPart] = {"seed"}
+        if self.importance in SENSITIVITIES:
+            parts |= {"data", "training"}
+        if self.trains:
+            parts |= {"data", "training", "thresholds"}
+        if self.budget == "latency" or self.round_to == "auto":
+            parts |= {"data", "runtime", "target", "machine"}
+        return frozenset(parts)
+
     @property
     def trains(self) -> bool:
-        """Whether it learns sparsity, or fine-tunes between rounds."""
+        """Return whether it learns sparsity, or fine-tunes between rounds."""
         return self.ratio > 0 and bool(self.learn_sparsity or (self.rounds > 1 and self.round_epochs))
+
+    def untrained(self) -> Self:
+        """Return the step without training before it and between its rounds."""
+        return self if not self.trains else self.model_copy(update={"learn_sparsity": 0, "round_epochs": 0})
 
     def _apply(self, model: Model, context: Context) -> Model:
         """Prune a copy of the network.

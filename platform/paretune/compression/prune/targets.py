@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -136,14 +135,14 @@ def _loaded(model: Model, context: Context, *, passing: bool = False) -> Iterato
         folder = Path(name)
         with shared_device(context.target.device):
             for conversion in conversions("torch", runtime.accepts):
-                model = conversion.apply(model, replace(context, workdir=folder))
+                model = conversion.apply(model, context.in_folder(folder))
             artefact = write_artefact(
                 folder / "artefact",
                 model,
                 detector=context.detector,
                 runtime=runtime,
                 recipe_tree={},
-                classes=context.data.classes,
+                classes=context.classes,
             )
             with kept_in(folder) if passing else nullcontext():
                 core = runtime.load(artefact, context.target)

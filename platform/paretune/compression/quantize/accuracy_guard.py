@@ -110,7 +110,7 @@ def evaluate_map(model: Model, context: Context, folder: Path, files: Files | No
         detector=context.detector,
         runtime=runtime,
         recipe_tree={},
-        classes=context.data.classes,
+        classes=context.classes,
         thresholds=context.thresholds,
     )
     with shared_device(context.target.device):

@@ -84,7 +84,7 @@ class QuantizationFiles:
 
     @property
     def signed(self) -> bool:
-        """Whether the runtime of the files reads signed integers only."""
+        """Return whether the runtime of the files reads signed integers only."""
         return self.context.runtime is not None and self.context.runtime.signed_int8
 
     def make(self, plan: QuantizationPlan) -> Files:

@@ -17,11 +17,11 @@ from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from paretune.compression.base import Context, Step
+from paretune.compression.base import Context, ContextPart, Step
 from paretune.compression.quantize.accuracy_guard import Candidate, GuardResult, evaluate_map, try_candidates
 from paretune.compression.quantize.calibration import calibration_images
 from paretune.compression.quantize.onnx_quantizers import safe_bits, small_operators
@@ -52,9 +52,9 @@ class Quantize(Step):
     final: ClassVar[bool] = True
 
     scheme: Scheme = "int8"
-    """int8: weights and activations, with ranges measured beforehand. int8_dynamic: weights and activations, with
-    ranges measured during inference. weight_only: int8 weights, computed in float. fp16: 16-bit floats. The last two
-    make the file smaller, but a CPU no faster."""
+    """Numbers that are rounded. int8: weights and activations, with ranges measured beforehand. int8_dynamic: weights
+    and activations, with ranges measured during inference. weight_only: int8 weights, computed in float. fp16: 16-bit
+    floats. The last two make the file smaller, but a CPU no faster."""
     tool: Tool = "onnxruntime"
     """Quantizer for scheme int8: ONNX Runtime's, or NNCF, which also corrects biases (`pip install 'paretune[nncf]'`).
     Files of both run on ONNX Runtime and OpenVINO; for a recipe that runs on TensorRT integers are signed and
@@ -64,7 +64,7 @@ class Quantize(Step):
     method: Method = "minmax"
     """Range of an activation: minmax from its smallest to its largest value, percentile without one in ten thousand."""
     per_channel: bool = True
-    """Whether every output channel of a weight has its own scale."""
+    """Give every output channel of a weight its own scale."""
     weight_bits: Literal["auto", 7, 8] = "auto"
     """Bits of a weight for scheme int8. An x86 CPU without VNNI adds pairs of products in 16 bits, which overflow with
     8-bit weights and make sums far too small. auto tests this machine's CPU and takes 7 bits if it overflows, else 8,
@@ -78,6 +78,19 @@ class Quantize(Step):
     """Largest loss of map allowed on the validation split, as a fraction (0.003 is 0.3 points). If quantization loses
     more, other ways of int8 are tried: minmax, percentile, NNCF, 1, 2, 4, … more layers in float; if all lose more, the
     file stays unchanged. Not for runtimes of torch."""
+
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "onnx", "onnxruntime", "nncf")
+
+    def uses(self) -> frozenset[ContextPart]:
+        """Return what calibration, the bits of a weight, and the accuracy guard depend on."""
+        parts: set[ContextPart] = {"data", "seed", "runtime", "machine"}
+        if self.max_drop is not None:
+            parts |= {"target", "thresholds"}
+        return frozenset(parts)
+
+    def untrained(self) -> Self:
+        """Return the step without the accuracy guard, whose choice depends on trained weights."""
+        return self.model_copy(update={"max_drop": None})
 
     @model_validator(mode="after")
     def _check_fields(self) -> Quantize:

@@ -59,15 +59,15 @@ def inspect_images(
     for image in images:
         annotated[image.file] = annotated.get(image.file) or image.annotated_size
     todo = sorted(annotated)
-    found: dict[Path, ImageInfo] = {}
+    infos: dict[Path, ImageInfo] = {}
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
         for start in range(0, len(todo), _AT_ONCE):
             now = todo[start : start + _AT_ONCE]
             running = {pool.submit(_inspect, file, pixels.get(file), annotated[file]): file for file in now}
             for done in as_completed(running):
-                found[running[done]] = done.result()
-                progress(len(found), len(todo))
-    return {file: found[file] for file in todo}
+                infos[running[done]] = done.result()
+                progress(len(infos), len(todo))
+    return {file: infos[file] for file in todo}
 
 
 def _inspect(file: Path, make: Callable[[], Image] | None, annotated: tuple[int, int] | None) -> ImageInfo:

@@ -122,12 +122,12 @@ def check_survey(
 ) -> DatasetReport:
     """Find every defect of a dataset that was read leniently; see ``checked_dataset``."""
     infos = inspect_images(survey.images, survey.pixels, progress)
-    found = [*survey.findings, *check_repeated(survey.images, infos, near), *_of_images(survey, infos)]
+    findings = [*survey.findings, *check_repeated(survey.images, infos, near), *_of_images(survey, infos)]
     if not any(image.boxes for image in survey.images):
-        found.append(Finding("no-objects", survey.root, "", "no annotation holds an object that can be read"))
+        findings.append(Finding("no-objects", survey.root, "", "no annotation holds an object that can be read"))
     units = (unit_problem(split, [i for i in survey.images if split in i.splits]) for split in survey.splits)
-    found += [Finding("other-unit", survey.root, "", message) for message in units if message is not None]
-    return DatasetReport(survey, infos, _sorted(found))
+    findings += [Finding("other-unit", survey.root, "", message) for message in units if message is not None]
+    return DatasetReport(survey, infos, _sorted(findings))
 
 
 def _sorted(findings: Iterable[Finding]) -> list[Finding]:

@@ -24,8 +24,8 @@ class Archive:
     url: str
     bytes: int
     """Size of the archive."""
-    checksum: str | None
-    """``md5:…`` or ``sha256:…`` in hex; None where none is known."""
+    md5: str
+    """MD5 sum in hex."""
     most_bytes: int
     """Unpacked, it holds less; more is refused."""
     most_files: int
@@ -42,7 +42,7 @@ ARCHIVES: Mapping[str, tuple[Archive, ...]] = {
             "annotations",
             f"{_COCO}/annotations/annotations_trainval2017.zip",
             252_907_541,
-            "md5:f4bbac642086de4f52a3fdda2de5fa2c",
+            "f4bbac642086de4f52a3fdda2de5fa2c",
             2_000_000_000,
             20,
         ),
@@ -50,7 +50,7 @@ ARCHIVES: Mapping[str, tuple[Archive, ...]] = {
             "val2017",
             f"{_COCO}/zips/val2017.zip",
             815_585_330,
-            "md5:442b8da7639aecaf257c1dceb8ba8c80",
+            "442b8da7639aecaf257c1dceb8ba8c80",
             1_000_000_000,
             6_000,
         ),
@@ -58,7 +58,7 @@ ARCHIVES: Mapping[str, tuple[Archive, ...]] = {
             "train2017",
             f"{_COCO}/zips/train2017.zip",
             19_336_861_798,
-            "md5:cced6f7f71b7629ddf16f17bbcfab6b2",
+            "cced6f7f71b7629ddf16f17bbcfab6b2",
             20_000_000_000,
             130_000,
         ),
@@ -68,7 +68,7 @@ ARCHIVES: Mapping[str, tuple[Archive, ...]] = {
             "2007",
             f"{_VOC}/voc2007/VOCtrainval_06-Nov-2007.tar",
             460_032_000,
-            "md5:c52e279531787c972589f7e41ab4ae64",
+            "c52e279531787c972589f7e41ab4ae64",
             500_000_000,
             30_000,
         ),
@@ -76,7 +76,7 @@ ARCHIVES: Mapping[str, tuple[Archive, ...]] = {
             "2007-test",
             f"{_VOC}/voc2007/VOCtest_06-Nov-2007.tar",
             451_020_800,
-            "md5:b6e924de25625d8de591ea690078ad9f",
+            "b6e924de25625d8de591ea690078ad9f",
             500_000_000,
             30_000,
         ),
@@ -84,7 +84,7 @@ ARCHIVES: Mapping[str, tuple[Archive, ...]] = {
             "2012",
             f"{_VOC}/voc2012/VOCtrainval_11-May-2012.tar",
             1_999_639_040,
-            "md5:6cd6e144f989b92b3379bac3b3de84fd",
+            "6cd6e144f989b92b3379bac3b3de84fd",
             2_500_000_000,
             80_000,
         ),

@@ -16,7 +16,7 @@ from typing import Any
 
 from paretune.core.errors import UserError
 from paretune.data.download.archives import Archive
-from paretune.storage.atomic_files import sha256, sync, write_text
+from paretune.storage.atomic_files import sync
 
 _BLOCK = 1 << 20
 _SILENT = 30.0
@@ -43,10 +43,7 @@ class Fetcher:
     """Called with the seconds before another try."""
 
     def fetch(self, archive: Archive, url: str, file: Path) -> None:
-        """Fetch an archive into ``file``, whole and checked.
-
-        What an earlier call left in ``file``'s ``.part`` is gone on with. The sha256 of a checked file is
-        written beside it (``.sha256``), and compared whenever the file is fetched again.
+        """Fetch an archive into ``file``, whole and checked; an earlier call's ``.part`` of it is resumed.
 
         Raises:
             UserError: the server has no such file or another one, or cannot be reached.
@@ -56,20 +53,16 @@ class Fetcher:
             if _fault(archive, file) is None:
                 return
             file.unlink()
-        resumed = part.is_file() and part.stat().st_size > 0
+        resumed = _size(part) > 0
         self._bring(archive, url, part)
-        fault = _fault(archive, part, file)
-        if fault and resumed:  # begun with another version of the file, or damaged since
-            _forget(part)
+        if resumed and _fault(archive, part):  # begun with another version of the file, or damaged since
+            part.unlink()
             self._bring(archive, url, part)
-            fault = _fault(archive, part, file)
-        if fault:
-            _forget(part)
+        if fault := _fault(archive, part):
+            part.unlink()
             raise UserError(f"{url}: {fault}; nothing of it was kept")
-        write_text(_mark(file), f"{sha256(part)}  {file.name}\n")
         sync(part)
         part.rename(file)
-        _version(part).unlink(missing_ok=True)
 
     def _bring(self, archive: Archive, url: str, part: Path) -> None:
         """Bring ``part`` to the archive's size, however often the connection is cut."""
@@ -96,20 +89,17 @@ class Fetcher:
         """Open one connection, and take what it gives."""
         start = _size(part)
         if start > archive.bytes:
-            _forget(part)
+            part.unlink()
             start = 0
         headers = {"User-Agent": "paretune", "Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
-            if version := _read(_version(part)):
-                headers["If-Range"] = version
         with _opened(url, headers, part) as answer:
             if answer.status == http.client.PARTIAL_CONTENT:
-                start = _checked_range(answer, archive, url, start)
-            else:  # the whole file: the server cannot resume, or it has another version by now
+                _check_range(answer, archive, url, start)
+            else:  # the whole file: the server cannot resume
                 start = 0
                 _check_length(answer, archive, url)
-                write_text(_version(part), _validator(answer))
             blocks = self._blocks(answer, archive, url, start)
             try:
                 with part.open("ab") as file:
@@ -153,7 +143,7 @@ def _opened(url: str, headers: dict[str, str], part: Path) -> Iterator[Any]:
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-            _forget(part)
+            part.unlink(missing_ok=True)
             raise _CutError("the server has fewer bytes than are there already") from error
         if error.code in _PASSING:
             raise _CutError(f"HTTP {error.code} {error.reason}") from error
@@ -162,15 +152,14 @@ def _opened(url: str, headers: dict[str, str], part: Path) -> Iterator[Any]:
         raise _CutError(_reason(error)) from error
 
 
-def _checked_range(answer: Any, archive: Archive, url: str, start: int) -> int:
-    """Return where the part that the server sends begins."""
+def _check_range(answer: Any, archive: Archive, url: str, start: int) -> None:
+    """Raise an error unless the server sends the part that begins at ``start``."""
     sent = answer.headers.get("Content-Range", "")
     match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", sent.strip())
     if match is None or int(match[1]) != start or match[3] not in ("*", str(archive.bytes)):
         raise UserError(
             f"{url}: asked for bytes {start} and on of {archive.bytes}, the server sends {sent or 'others'!r}"
         )
-    return start
 
 
 def _check_length(answer: Any, archive: Archive, url: str) -> None:
@@ -179,48 +168,17 @@ def _check_length(answer: Any, archive: Archive, url: str) -> None:
         raise UserError(f"{url}: the server's file has {length} bytes, expected {archive.bytes}: it is another file")
 
 
-def _validator(answer: Any) -> str:
-    """Return a mark of this version of the file; empty where the server gives nothing reliable."""
-    tag = str(answer.headers.get("ETag", ""))
-    return tag if tag.startswith('"') else str(answer.headers.get("Last-Modified", ""))
-
-
-def _fault(archive: Archive, path: Path, file: Path | None = None) -> str | None:
+def _fault(archive: Archive, path: Path) -> str | None:
     """Return what is wrong with a fetched file, or None."""
     if _size(path) != archive.bytes:
         return f"{_size(path)} bytes, expected {archive.bytes}"
-    if archive.checksum:
-        kind, _, expected = archive.checksum.partition(":")
-        with path.open("rb") as content:
-            found = hashlib.file_digest(content, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
-        if found != expected:
-            return f"its {kind} is {found}, expected {expected}: another content"
-        return None
-    known = _read(_mark(file or path)).split()
-    if known and known[0] != (found := sha256(path)):
-        return f"its sha256 is {found}; it was {known[0]} before ({_mark(file or path)})"
-    return None
-
-
-def _mark(file: Path) -> Path:
-    return file.with_name(f"{file.name}.sha256")
-
-
-def _version(part: Path) -> Path:
-    return part.with_name(f"{part.name}.version")
-
-
-def _forget(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _version(part).unlink(missing_ok=True)
+    with path.open("rb") as content:
+        md5 = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return None if md5 == archive.md5 else f"its md5 is {md5}, expected {archive.md5}: another content"
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
-
-
-def _read(path: Path) -> str:
-    return path.read_text() if path.is_file() else ""
 
 
 def _reason(error: Exception) -> str:

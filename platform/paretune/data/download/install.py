@@ -18,7 +18,7 @@ from paretune.storage.atomic_files import write_text
 from paretune.system.file_lock import locked_file
 
 _ARCHIVES = "archives"
-"""Folder below the dataset's that holds the archives, their sha256, and which are unpacked."""
+"""Folder below the dataset's that holds the archives, and which are unpacked."""
 
 
 def download(
@@ -76,8 +76,8 @@ def _chosen(dataset: str, parts: Collection[str] | None, table: Mapping[str, Seq
     known_parts = [archive.part for archive in table[dataset]]
     for part in parts or ():
         if part not in known_parts:
-            said = f"{part!r}{did_you_mean(part, known_parts)}; parts: {', '.join(known_parts)}"
-            raise UserError(f"{dataset} has no part {said}")
+            message = f"{part!r}{did_you_mean(part, known_parts)}; parts: {', '.join(known_parts)}"
+            raise UserError(f"{dataset} has no part {message}")
     return [archive for archive in table[dataset] if not parts or archive.part in parts]
 
 
@@ -92,9 +92,7 @@ def _url(archive: Archive, base: str | None) -> str:
 
 def _announced(archive: Archive, url: str) -> str:
     encrypted = "encrypted" if url.startswith("https:") else "not encrypted"
-    kind = archive.checksum.partition(":")[0] if archive.checksum else ""
-    checked = f"checked by its {kind}" if kind else "no checksum is known: compared with an earlier download, if any"
-    return f"{archive.part}: {archive.bytes / 1e6:.0f} MB from {url} ({encrypted}; {checked})"
+    return f"{archive.part}: {archive.bytes / 1e6:.0f} MB from {url} ({encrypted}; checked by its md5)"
 
 
 def _check_space(folder: Path, todo: Sequence[Archive], keep: bool) -> None:
@@ -103,10 +101,10 @@ def _check_space(folder: Path, todo: Sequence[Archive], keep: bool) -> None:
         return
     there = {archive.name: _there(folder / _ARCHIVES / archive.name) for archive in todo}
     missing = [max(archive.bytes - there[archive.name], 0) for archive in todo]
-    wanted = sum(archive.most_bytes for archive in todo) + (sum(missing) if keep else max(missing))
+    needed = sum(archive.most_bytes for archive in todo) + (sum(missing) if keep else max(missing))
     free = shutil.disk_usage(folder).free
-    if wanted > free:
-        raise UserError(f"{folder}: {wanted / 1e9:.1f} GB are needed there, {free / 1e9:.1f} GB are free")
+    if needed > free:
+        raise UserError(f"{folder}: {needed / 1e9:.1f} GB are needed there, {free / 1e9:.1f} GB are free")
 
 
 def _there(file: Path) -> int:

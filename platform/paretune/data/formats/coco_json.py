@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paretune.data.box_checks import Corners, enclosing
-from paretune.data.formats.voc_xml import FARTHEST
+from paretune.data.formats.outline_boxes import number
 
 _MOST_RUNS = 10_000_000
 
@@ -28,31 +28,19 @@ def as_text(value: int | str) -> str:
     return whole if dot and whole.isdecimal() and not rest.strip("0") else text
 
 
-def number_of(value: Any) -> float:
-    """Return a number, also one that is written as a text; NaN for what is none, or too large for any image."""
-    if isinstance(value, str):
-        try:
-            value = math.nan if "_" in value else float(value)
-        except ValueError:
-            return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return math.nan
-    return float(value) if abs(value) <= FARTHEST else math.nan
-
-
 def flag_of(value: Any) -> bool | None:
     """Return a flag, also one that is written as a number or a text; no value is no; None for what is neither."""
     if value is None or value == "" or value != value or isinstance(value, bool):  # noqa: PLR0124 - pandas' NaN
         return value is True
-    number = number_of({"true": 1, "false": 0}.get(value.strip().lower(), value) if isinstance(value, str) else value)
-    return {0.0: False, 1.0: True}.get(number)
+    flag = number({"true": 1, "false": 0}.get(value.strip().lower(), value) if isinstance(value, str) else value)
+    return {0.0: False, 1.0: True}.get(flag)
 
 
 def box_of(outline: Any) -> Corners | None:
     """Return the corners of ``[x, y, width, height]``; None for anything else."""
     if not isinstance(outline, list) or len(outline) != 4:
         return None
-    x, y, width, height = map(number_of, outline)
+    x, y, width, height = map(number, outline)
     return x, y, x + width, y + height
 
 
@@ -72,21 +60,21 @@ def box_of_segmentation(outline: Any, size: tuple[int, int] | None = None) -> Co
     polygons = outline if isinstance(outline[0], list) else [outline]
     if not all(isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0 for part in polygons):
         return None
-    found = enclosing([number_of(value) for part in polygons for value in part])
-    return None if any(map(math.isnan, found)) else found
+    box = enclosing([number(value) for part in polygons for value in part])
+    return None if any(map(math.isnan, box)) else box
 
 
 def _of_runs(outline: Mapping[str, Any], of: tuple[int, int] | None) -> Corners | None:
     counts, size = outline.get("counts"), outline.get("size")
-    if not isinstance(size, list) or len(size) != 2 or not all(0 < number_of(side) <= 100_000 for side in size):
+    if not isinstance(size, list) or len(size) != 2 or not all(0 < number(side) <= 100_000 for side in size):
         return None
-    height, width = (int(number_of(side)) for side in size)
+    height, width = (int(number(side)) for side in size)
     if of not in (None, (width, height)):
         return None
     if isinstance(counts, str):
         runs = _runs_of(counts)
     elif isinstance(counts, list) and len(counts) <= _MOST_RUNS:
-        runs = [int(n) if (n := number_of(count)) >= 0 else -1 for count in counts]  # NaN is not
+        runs = [int(n) if (n := number(count)) >= 0 else -1 for count in counts]  # NaN is not
     else:
         return None
     if not runs or min(runs) < 0 or sum(runs) != height * width:

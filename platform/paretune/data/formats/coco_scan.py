@@ -11,8 +11,9 @@ from typing import Any
 
 from paretune.core.errors import UserError
 from paretune.data.file_io import read_file
-from paretune.data.formats.coco_json import as_text, box_of, box_of_segmentation, flag_of, id_of, number_of
+from paretune.data.formats.coco_json import as_text, box_of, box_of_segmentation, flag_of, id_of
 from paretune.data.formats.filenames import FileFinder
+from paretune.data.formats.outline_boxes import number as number_of
 from paretune.data.image_io import SUFFIXES
 from paretune.data.raw_annotations import Finding, RawBox, RawImage, Survey
 
@@ -31,14 +32,14 @@ def survey_folder(root: Path) -> Survey:
 def annotation_files(root: Path) -> dict[str, Path]:
     """Return the annotation file of each split, by the split's name; none where the layout is another."""
     for pattern in ("annotations/instances_*.json", "annotations/*.json", "*/_annotations.coco.json", "*.json"):
-        found = {}
+        files = {}
         for file in sorted(root.glob(pattern)):
             own_name = file.parent.name if file.name.startswith("_") else file.stem.removeprefix("instances_")
-            found[own_name] = file
-        if len(found) > 1:  # train and val once more
-            found = {name: file for name, file in found.items() if not name.startswith("trainval")}
-        if found:
-            return found
+            files[own_name] = file
+        if len(files) > 1:  # train and val once more
+            files = {name: file for name, file in files.items() if not name.startswith("trainval")}
+        if files:
+            return files
     return {}
 
 
@@ -157,20 +158,20 @@ class _Reader:
                     self.above.add(parent)
 
     def _read_images(self, content: Mapping[str, Any]) -> dict[int | str, tuple[str, str, tuple[int, int] | None]]:
-        found: dict[int | str, tuple[str, str, tuple[int, int] | None]] = {}
+        images: dict[int | str, tuple[str, str, tuple[int, int] | None]] = {}
         paths: dict[str, str] = {}
         for where, entry in self._entries(content, "images"):
             number, name = id_of(entry.get("id")), entry.get("file_name")
             if number is None or not isinstance(name, str) or not name or not name.isprintable():
                 self.report("unreadable-annotation", where, "expected an id and a file_name")
-            elif number in found:
-                self.report("duplicate-id", where, f"image id {number!r} is taken by {found[number][0]}")
+            elif number in images:
+                self.report("duplicate-id", where, f"image id {number!r} is taken by {images[number][0]}")
             elif name in paths:
                 self.report("duplicate-id", where, f"{name!r} is listed already by {paths[name]}")
             else:
                 paths[name] = where
-                found[number] = (where, name, self._annotated_size(where, entry))
-        return found
+                images[number] = (where, name, self._annotated_size(where, entry))
+        return images
 
     def _annotated_size(self, where: str, entry: Mapping[str, Any]) -> tuple[int, int] | None:
         sides = [entry.get(side) for side in ("width", "height")]
@@ -209,10 +210,10 @@ class _Reader:
 
     def _id(self, entry: Mapping[str, Any], key: str, where: str, known: _Ids) -> int | str | None:
         written = id_of(entry.get(key))
-        found = None if written is None else known.find(written)
-        if found is not None and found != written:
-            self.report("other-id", where, f"{key} {entry[key]!r} is taken for {found!r}")
-        return found
+        image_id = None if written is None else known.find(written)
+        if image_id is not None and image_id != written:
+            self.report("other-id", where, f"{key} {entry[key]!r} is taken for {image_id!r}")
+        return image_id
 
     def _box(
         self, where: str, entry: Mapping[str, Any], category: int | str | None, size: tuple[int, int] | None
@@ -255,21 +256,21 @@ class _Reader:
     def _folder(self, names: Sequence[str]) -> Path:
         """Return the folder that file names are relative to."""
         some = names[:: max(1, len(names) // 16)]
-        found = (folder for folder in self.folders if any(self.finder.find(folder, name) for name in some))
+        folders = (folder for folder in self.folders if any(self.finder.find(folder, name) for name in some))
         there = (folder for folder in self.folders if folder.is_dir())
-        holding = next(found, None) or next(
+        holding = next(folders, None) or next(
             (f for f in self.folders if any(self.finder.end_of(f, n) for n in some)), None
         )
         return holding or next(there, self.folders[0])
 
     def _file(self, folder: Path, where: str, name: str) -> Path:
         """Return an image's file; the path as it is written where there is none."""
-        found = self.finder.find(folder, name) or self.finder.end_of(folder, name)
-        if found is None:
+        path = self.finder.find(folder, name) or self.finder.end_of(folder, name)
+        if path is None:
             return folder / name
-        if found != folder / name:
-            self.report("other-name", where, f"{name!r} is taken for {found}")
-        return found
+        if path != folder / name:
+            self.report("other-name", where, f"{name!r} is taken for {path}")
+        return path
 
     def _apart(self, images: Sequence[RawImage], places: Sequence[str]) -> list[RawImage]:
         """Return the images but those whose file is that of one before: two names can mean one file."""

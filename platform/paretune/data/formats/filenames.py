@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from paretune.data.file_io import is_there
+
 _SEPARATORS = str.maketrans(dict.fromkeys("\\\uff3c\u2216\u00a5\u20a9", "/"))
 """Backslashes, and what fonts and code pages of East Asia make of them."""
 
@@ -41,8 +43,8 @@ class NameIndex:
         """Return the known name that a name can mean: itself, else the only one that differs in form or capitals."""
         if name in self._exact:
             return name
-        for form, found in self._forms:
-            if alike := found.get(form(name)):
+        for form, names in self._forms:
+            if alike := names.get(form(name)):
                 return alike[0] if len(alike) == 1 else None
         return None
 
@@ -51,7 +53,7 @@ class FileFinder:
     """Looks files up in folders, each of which it lists once."""
 
     def __init__(self) -> None:
-        self._listed: dict[Path, tuple[dict[str, list[Path]], dict[str, list[Path]]]] = {}
+        self._listed: dict[Path, NameIndex] = {}
 
     def find(self, folder: Path, name: str) -> Path | None:
         """Return the one file that a name below a folder can mean; None where there is none, or several."""
@@ -66,42 +68,26 @@ class FileFinder:
     def end_of(self, folder: Path, name: str) -> Path | None:
         """Return the file below a folder that the end of a path means: of ``C:/x/val/a.jpg`` val/a.jpg, or a.jpg."""
         parts = [part for part in slashed(name).split("/") if part not in ("", ".")]
-        return next((found for start in range(len(parts)) if (found := self._below(folder, parts[start:]))), None)
+        return next((path for start in range(len(parts)) if (path := self._below(folder, parts[start:]))), None)
 
     def _below(self, folder: Path, parts: list[str]) -> Path | None:
         for number, part in enumerate(parts, start=1):
-            is_there: Callable[[Path], bool] = Path.is_file if number == len(parts) else Path.is_dir
-            found = folder / part
-            if part != ".." and not _answers(is_there, found):
+            question: Callable[[Path], bool] = Path.is_file if number == len(parts) else Path.is_dir
+            path = folder / part
+            if part != ".." and not is_there(path, question):
                 alike = self._alike(folder, part)
-                if alike is None or not _answers(is_there, alike):
+                if alike is None or not is_there(alike, question):
                     return None
-                found = alike
-            folder = found
+                path = alike
+            folder = path
         return folder if parts else None
 
     def _alike(self, folder: Path, part: str) -> Path | None:
         """Return the only entry of a folder whose name is another form of this one."""
         if folder not in self._listed:
-            by_form: dict[str, list[Path]] = {}
-            by_letters: dict[str, list[Path]] = {}
-            for path in _entries(folder):
-                by_form.setdefault(plain(path.name), []).append(path)
-                by_letters.setdefault(folded(path.name), []).append(path)
-            self._listed[folder] = by_form, by_letters
-        for key, paths in zip((plain(part), folded(part)), self._listed[folder], strict=True):
-            if len(found := paths.get(key, [])) == 1:
-                return found[0]
-            if found:
-                return None
-        return None
-
-
-def _answers(question: Callable[[Path], bool], path: Path) -> bool:
-    try:
-        return question(path)
-    except (OSError, ValueError):
-        return False
+            self._listed[folder] = NameIndex(path.name for path in _entries(folder))
+        name = self._listed[folder].find(part)
+        return None if name is None else folder / name
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -38,17 +38,17 @@ class ImageIndex:
             near: folders that it is likely to be relative to.
             stem: that the image in the first of them may have, where it was renamed.
         """
-        found = self._find(reference, near, stem)
-        return None if found is None else Path(normpath(found))  # of a/../b.jpg b.jpg: one file has one path
+        image = self._find(reference, near, stem)
+        return None if image is None else Path(normpath(image))  # of a/../b.jpg b.jpg: one file has one path
 
     def _find(self, reference: str, near: Sequence[Path], stem: str | None) -> Path | None:
         for written in dict.fromkeys((reference, path_of(reference))):
             for folder in (*near, self.root):
-                if found := self._finder.find(folder, written):
-                    return found
+                if image := self._finder.find(folder, written):
+                    return image
             for folder in (*near, self.root):
-                if found := self._finder.end_of(folder, written):
-                    return found
+                if image := self._finder.end_of(folder, written):
+                    return image
         beside = [path for path in near[0].glob(f"{escape(stem)}.*") if is_image(path)] if stem and near else []
         if len(beside) == 1:
             return beside[0]
@@ -60,8 +60,8 @@ class ImageIndex:
             self._named = {}
             for path in images_below(self.root):
                 self._named.setdefault(folded(path.name), []).append(path)
-        found = self._named.get(folded(name), [])
-        return found[0] if len(found) == 1 else None
+        paths = self._named.get(folded(name), [])
+        return paths[0] if len(paths) == 1 else None
 
 
 def images_below(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""labelme's JSON files, one beside each image or with the image in it.
+"""JSON files of labelme, one beside each image or with the image in it.
 
 Format: ``LabelFile`` of https://github.com/wkentaro/labelme; X-AnyLabeling writes the same with more kinds of shapes.
 Corners are edges counted from 0, except those of masks, which are pixels inside the mask.
@@ -72,9 +72,9 @@ def _image(scan: FolderScan, file: Path, fields: dict[str, Any]) -> tuple[Path, 
     """Return the image's file, and whether it is the annotation itself, which holds the image."""
     written = fields.get("imagePath")
     path = written if isinstance(written, str) and written.isprintable() and written else f"{file.stem}.jpg"
-    found = scan.images.find(path, [file.parent], file.stem)
-    if found is not None:
-        return found, False
+    image = scan.images.find(path, [file.parent], file.stem)
+    if image is not None:
+        return image, False
     if isinstance(fields.get("imageData"), str) and fields["imageData"]:
         return file, True
     return file.parent / path, False

@@ -64,20 +64,20 @@ class LabelStudio(ScannedDataset):
 def _tasks(content: Any) -> list[tuple[str, dict[str, Any]]]:
     """Return each task with its place, whichever export it comes from."""
     rows = content if isinstance(content, list) else [content]
-    found = []
+    tasks = []
     for index, row in enumerate(rows):
         where = f"task {row.get('id', index)}" if isinstance(row, dict) else ""
         if not isinstance(row, dict):
             continue
         if isinstance(row.get("result"), list) and isinstance(row.get("task"), dict):  # of a target storage
-            found.append((where, {**row["task"], "annotations": [row]}))
+            tasks.append((where, {**row["task"], "annotations": [row]}))
         elif isinstance(row.get("data"), dict):
-            found.append((where, row))
+            tasks.append((where, row))
         elif isinstance(content, list) and any(
             isinstance(value, str) and _names_image(value) for value in row.values()
         ):
-            found.append((where, {"data": row, "annotations": [{"result": list(_of_min(row))}]}))
-    return found
+            tasks.append((where, {"data": row, "annotations": [{"result": list(_of_min(row))}]}))
+    return tasks
 
 
 def _of_min(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -9,19 +9,19 @@ from typing import Any
 from paretune.data.formats.voc_xml import FARTHEST
 
 Box = tuple[float, float, float, float]
-"""x1 y1 x2 y2."""
+"""Corners x1 y1 x2 y2."""
 NO_BOX = (math.nan, math.nan, math.nan, math.nan)
 
 
 def number(value: Any) -> float:
     """Return a number, also one that is written as a text; NaN for what is none, or too large for any image."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or (isinstance(value, str) and "_" in value):
         return math.nan
     try:
-        found = float(value)
+        value_read = float(value)
     except (ValueError, OverflowError):
         return math.nan
-    return found if abs(found) <= FARTHEST else math.nan
+    return value_read if abs(value_read) <= FARTHEST else math.nan
 
 
 def around(points: Any) -> Box:

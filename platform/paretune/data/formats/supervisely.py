@@ -71,9 +71,9 @@ def _classes(scan: FolderScan, root: Path) -> list[str]:
 
 def _image(scan: FolderScan, dataset: Path, file: Path) -> Path:
     """Return the image of an annotation: of a.jpg.json a.jpg; older projects write a.json."""
-    found = scan.images.find(file.stem, [dataset / "img"]) if Path(file.stem).suffix else None
+    image = scan.images.find(file.stem, [dataset / "img"]) if Path(file.stem).suffix else None
     same = [path for path in (dataset / "img").iterdir() if path.stem == file.stem]
-    return found or (same[0] if len(same) == 1 else dataset / "img" / file.stem)
+    return image or (same[0] if len(same) == 1 else dataset / "img" / file.stem)
 
 
 def _boxes(scan: FolderScan, file: Path, objects: list[Any]) -> Iterator[RawBox]:

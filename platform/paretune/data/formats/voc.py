@@ -77,8 +77,8 @@ class Voc(ScannedDataset):
 
     def problems(self) -> list[str]:
         """Look at the folders: missing, empty, annotations without their images."""
-        if found := self.unreadable():
-            return found
+        if messages := self.unreadable():
+            return messages
         root = self.folder
         parts = {"Annotations": voc.XML, "JPEGImages": SUFFIXES}
         if empty := [part for part, ends in parts.items() if not voc.files_below(root / part, ends)]:
@@ -86,8 +86,8 @@ class Voc(ScannedDataset):
         if self.policy == "skip":
             return []
         lost = voc.lost_annotations(root)
-        wanted = f"in {root / 'JPEGImages'}"
-        lines = [f"{path}: no image {path.stem}.jpg (or another kind) {wanted}" for path in lost[:MOST_PROBLEMS]]
+        place = f"in {root / 'JPEGImages'}"
+        lines = [f"{path}: no image {path.stem}.jpg (or another kind) {place}" for path in lost[:MOST_PROBLEMS]]
         rest = len(lost) - len(lines)
         return [*lines, f"{root}: {rest} more annotations lack their images"] if rest else lines
 

@@ -66,17 +66,17 @@ def read_lists(lists: SplitLists, holds: Mapping[str, Collection[str]], findings
         message = f"no such list; lists there: {known}"
         findings.append(Finding("bad-list", str(lists.files[split]), "", message))
     reader = _Reader(keys, findings)
-    found = {split: reader.read(file) for split, file in there.items()} if lists.needed else {}
-    for split in [split for split, ids in found.items() if not ids]:
+    lists_read = {split: reader.read(file) for split, file in there.items()} if lists.needed else {}
+    for split in [split for split, ids in lists_read.items() if not ids]:
         message = f"the split {split!r} holds no images; {lists.remedy.format(split=split)}"
         findings.append(Finding("missing-split" if split == "test" else "bad-list", str(there[split]), "", message))
         if split == "test":
-            del found[split]
+            del lists_read[split]
     notes: tuple[str, ...] = ()
     shared: dict[str, list[str]] = {}
-    if not missing and "val" not in found:
-        whole = found.pop("train", keys)
-        shared = share_out(whole, lists.val_share, 0.0 if "test" in found else lists.test_share, holds)
+    if not missing and "val" not in lists_read:
+        whole = lists_read.pop("train", keys)
+        shared = share_out(whole, lists.val_share, 0.0 if "test" in lists_read else lists.test_share, holds)
         counts = ", ".join(f"{split} {len(ids)}" for split, ids in shared.items())
         where = lists.files["val"].parent
         lacking, what = (lists.files["val"].name, "images of train") if lists.needed else ("lists", "images")
@@ -84,10 +84,10 @@ def read_lists(lists: SplitLists, holds: Mapping[str, Collection[str]], findings
             lacking = f"train.txt or val.txt (but {known})"
         notes = (f"no {lacking} in {where}: {what} were shared out by a hash of their names ({counts})",)
     places: dict[str, list[str]] = defaultdict(list)
-    for split, ids in {**shared, **found}.items():
+    for split, ids in {**shared, **lists_read}.items():
         for key in ids:
             places[key].append(split)
-    return SplitListContents(places, [*shared, *found], notes, frozenset(shared), frozenset(reader.flagged))
+    return SplitListContents(places, [*shared, *lists_read], notes, frozenset(shared), frozenset(reader.flagged))
 
 
 class _Reader:
@@ -99,7 +99,7 @@ class _Reader:
         of_last: dict[str, list[str]] = defaultdict(list)
         for key in keys:
             of_last[key.rpartition("/")[2]].append(key)
-        self._of_last = {last: found[0] for last, found in of_last.items() if len(found) == 1}
+        self._of_last = {last: stems[0] for last, stems in of_last.items() if len(stems) == 1}
         self._last = NameIndex(self._of_last)
         self.flagged: set[str] = set()
 

@@ -101,11 +101,11 @@ class _Pairs:
 
 def files_below(folder: Path, ends: Iterable[str]) -> dict[str, list[Path]]:
     """Return the files of these kinds by their path without ending; hidden ones (macOS: ``._a.xml``) are no data."""
-    found: dict[str, list[Path]] = {}
+    files: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in ends and not path.name.startswith(".") and not path.is_dir():
-            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
-    return found
+            files.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    return files
 
 
 def _paired(images_in: Path, annotations_in: Path, findings: list[Finding], *, only_lost: bool = False) -> _Pairs:

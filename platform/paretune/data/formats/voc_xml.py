@@ -50,8 +50,8 @@ def parse_root(content: bytes) -> ET.Element:
 def declared_encoding(content: bytes) -> str | None:
     """Return the encoding of an XML file by its byte order mark or its declaration; None where it has neither."""
     mark = next((name for first, name in _MARKS.items() if content.startswith(first)), None)
-    found = _DECLARED.match(content[:400])
-    declared = found[1].decode("ascii") if found else None
+    declaration = _DECLARED.match(content[:400])
+    declared = declaration[1].decode("ascii") if declaration else None
     if mark is None and declared and declared.lower().startswith(("utf-16", "utf-32", "ucs")):
         return "utf-8"  # .NET declares UTF-16 in what it then writes in UTF-8; here are single bytes
     return mark or declared

@@ -154,16 +154,18 @@ def _names_beside(root: Path, parts: Mapping[str, Sequence[Path]], findings: lis
     """Return the class names in files at the root, among the images or the labels; all such files must agree."""
     holding = dict.fromkeys(path.parent for files in parts.values() for path in files)
     folders = [root, root / "labels", *holding, *dict.fromkeys(label_of(folder / "a.jpg").parent for folder in holding)]
-    found = {file: names_in(file) for folder in folders for name in NAME_FILES if (file := folder / name).is_file()}
-    found = {file: names for file, names in found.items() if names}
-    if not found:
+    names_by_file = {
+        file: names_in(file) for folder in folders for name in NAME_FILES if (file := folder / name).is_file()
+    }
+    names_by_file = {file: names for file, names in names_by_file.items() if names}
+    if not names_by_file:
         return None
-    first = next(iter(found))
-    for file, names in found.items():
-        if names != found[first]:
+    first = next(iter(names_by_file))
+    for file, names in names_by_file.items():
+        if names != names_by_file[first]:
             message = f"other classes than {first}: which number is which class is not known"
             findings.append(Finding("bad-list", str(file), "", message))
-    return found[first]
+    return names_by_file[first]
 
 
 def _fields(file: Path) -> dict[str, str]:
@@ -272,8 +274,8 @@ def _listed_image(written: str, folders: Sequence[Path], finder: FileFinder) -> 
             return path
     for look in (finder.find, finder.end_of):
         for folder in folders:
-            if found := look(folder, written):
-                return found
+            if image := look(folder, written):
+                return image
     return folders[0] / slashed(written)
 
 

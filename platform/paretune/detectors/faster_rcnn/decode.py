@@ -42,7 +42,7 @@ def anchors(
         sizes: sides in pixels of the anchors of each level; each comes in three ratios.
         size: of the input.
     """
-    found = []
+    levels = []
     for (rows, columns), sides in zip(shapes, sizes, strict=True):
         high = np.sqrt(np.array(RATIOS, np.float32))
         widths = ((1 / high)[:, None] * np.array(sides, np.float32)).ravel()
@@ -51,9 +51,9 @@ def anchors(
         x = np.arange(columns, dtype=np.float32) * (size.width // columns)
         y = np.arange(rows, dtype=np.float32) * (size.height // rows)
         corner = np.stack([np.tile(x, rows), np.repeat(y, columns)], axis=1)
-        found.append((np.tile(corner, 2)[:, None] + base).reshape(-1, 4).astype(np.float32))
-        found[-1].flags.writeable = False  # the next caller is given the same
-    return tuple(found)
+        levels.append((np.tile(corner, 2)[:, None] + base).reshape(-1, 4).astype(np.float32))
+        levels[-1].flags.writeable = False  # the next caller is given the same
+    return tuple(levels)
 
 
 def propose(
@@ -74,14 +74,16 @@ def propose(
         least: score below which a region is none.
         shown: width and height (B, 2) of the pictures in the input, at whose edges regions are cut off.
     """
-    found = np.zeros((len(objectness[0]), count, 4), np.float32)
-    for image in range(len(found)):
+    proposals = np.zeros((len(objectness[0]), count, 4), np.float32)
+    for image in range(len(proposals)):
         boxes, scores, owners = [], [], []
-        for level, mine in enumerate(levels):
+        for level, anchors_of_level in enumerate(levels):
             logits = objectness[level][image].transpose(1, 2, 0).ravel()
             chosen = np.argsort(-logits, kind="stable")[:count]
             moved = offsets[level][image].reshape(-1, 4, *offsets[level].shape[2:]).transpose(2, 3, 0, 1).reshape(-1, 4)
-            boxes.append(np.clip(decoded(moved[chosen], mine[chosen], (1.0,) * 4), 0, np.tile(shown[image], 2)))
+            boxes.append(
+                np.clip(decoded(moved[chosen], anchors_of_level[chosen], (1.0,) * 4), 0, np.tile(shown[image], 2))
+            )
             scores.append(1 / (1 + np.exp(-logits[chosen])))
             owners.append(np.full(len(chosen), level, np.int64))
         box, score, owner = np.concatenate(boxes), np.concatenate(scores), np.concatenate(owners)
@@ -91,8 +93,8 @@ def propose(
         box, score, owner = box[order], score[order], owner[order]
         if len(box):
             kept = suppress(box, score, owner, Thresholds(iou=PROPOSAL_IOU, detections=count))
-            found[image, : len(kept)] = box[kept]
-    return found
+            proposals[image, : len(kept)] = box[kept]
+    return proposals
 
 
 def decoded(offsets: Floats, boxes: Floats, weights: Sequence[float]) -> Floats:
@@ -118,9 +120,9 @@ def pooled(maps: Sequence[Floats], regions: Floats, size: InputSize) -> Floats:
     scales, level = level_of([plane.shape[1] for plane in maps], regions, size)
     parts = np.empty((len(regions), len(maps[0]), POOL, POOL), np.float32)
     for number, plane in enumerate(maps):
-        mine = np.flatnonzero(level == number)
-        if len(mine):
-            _align(plane, regions[mine] * scales[number], parts, mine)
+        chosen = np.flatnonzero(level == number)
+        if len(chosen):
+            _align(plane, regions[chosen] * scales[number], parts, chosen)
     return parts
 
 
@@ -136,8 +138,8 @@ def level_of(heights: Sequence[int], regions: Floats, size: InputSize) -> tuple[
     finest, coarsest = -math.log2(scales[0]), -math.log2(scales[-1])
     area = (regions[:, 2:] - regions[:, :2]).prod(axis=1)
     with np.errstate(divide="ignore"):
-        wanted = np.floor(4 + np.log2(np.sqrt(area) / np.float32(224)) + np.float32(1e-6))
-    return scales, (np.clip(wanted, finest, coarsest) - finest).astype(np.int64)
+        level = np.floor(4 + np.log2(np.sqrt(area) / np.float32(224)) + np.float32(1e-6))
+    return scales, (np.clip(level, finest, coarsest) - finest).astype(np.int64)
 
 
 def _align(plane: Floats, boxes: Floats, parts: Floats, rows: NDArray[np.int64]) -> None:

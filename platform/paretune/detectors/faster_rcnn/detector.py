@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from paretune.detectors.faster_rcnn.network import FasterRcnnNetwork as Network
 
 WEIGHTS = ("COCO_V1",)
-"""torchvision's names of weights, which every variant has."""
+"""Names of torchvision's weights, which every variant has."""
 _SMALLEST = 64
 """Side in pixels; below it the coarsest level is less than a cell."""
 _OLDER = {"variant", "weights", "proposals", "least", "samples", "anchor", "head_width"}
@@ -89,10 +89,10 @@ class FasterRcnn(Detector):
         """Show what the weights were trained on; a record of all fields but the new ones is of an older Paretune."""
         if not isinstance(told, Mapping) or told.get("weights") is None or set(told) == _OLDER:
             return told
-        found = {"transform": "torchvision", **told}
+        values = {"transform": "torchvision", **told}
         if (told["weights"], told.get("variant")) == ("COCO_V1", "resnet50_fpn"):
-            found = {"norm_eps": 0.0, **found}
-        return found
+            values = {"norm_eps": 0.0, **values}
+        return values
 
     @model_validator(mode="after")
     def _check_fields(self) -> FasterRcnn:
@@ -185,19 +185,21 @@ class FasterRcnn(Detector):
             return InitialNetwork(network)
         from paretune.detectors.pretrained_weights import ClassRows, checkpoint_of, initial_network
 
-        found = checkpoint_of(self.weights, self.sha256, f"fasterrcnn_{self.variant}")
-        state, notes, own = found.state, found.notes, network.state_dict()
+        checkpoint = checkpoint_of(self.weights, self.sha256, f"fasterrcnn_{self.variant}")
+        state, notes, own = checkpoint.state, checkpoint.notes, network.state_dict()
         count = "num_batches_tracked"
         uncounted = [n for n in own if n.endswith(count) and n not in state and n.replace(count, "weight") in state]
         if uncounted and self.variant == "resnet50_fpn" and is_checkpoint(self.weights):
-            told = f"{found.what}: its norms were frozen; torchvision computes with norm_eps: 0 in what was trained on"
-            notes = (*notes, f"{told} from COCO_V1, else with 1e-05; here it is {self.norm_eps:g}")
+            note = (
+                f"{checkpoint.what}: its norms were frozen; torchvision computes with norm_eps: 0 in what was trained"
+            )
+            notes = (*notes, f"{note} on from COCO_V1, else with 1e-05; here it is {self.norm_eps:g}")
         state = {**state, **{name: own[name] for name in uncounted}}  # torchvision's frozen norms count no batches
         rows = [
             ClassRows("roi_heads.box_predictor.cls_score."),
             ClassRows("roi_heads.box_predictor.bbox_pred.", values=4),
         ]
-        return initial_network(network, replace(found, state=state, notes=notes), rows, self, classes)
+        return initial_network(network, replace(checkpoint, state=state, notes=notes), rows, self, classes)
 
     def suited(self, smallest: float, largest: float, size: InputSize) -> dict[str, tuple[Any, str]]:  # noqa: ARG002 five sizes follow
         """Return the side of the smallest anchors; weights were trained with theirs, and pictures fill the input."""
@@ -241,11 +243,11 @@ class FasterRcnn(Detector):
         seen = shown(batch)
         regions = self._regions(maps, size, seen)
         levels = maps[: self._levels - 1]
-        found = [
+        detections = [
             parts["box"](pooled([plane[image] for plane in levels], regions[image], size))
             for image in range(len(batch))
         ]
-        return (regions, *(np.stack(entries) for entries in zip(*found, strict=True)), seen)
+        return (regions, *(np.stack(entries) for entries in zip(*detections, strict=True)), seen)
 
     def _regions(self, maps: Sequence[Floats], size: InputSize, seen: Floats) -> Floats:
         from paretune.detectors.faster_rcnn.decode import anchors, propose

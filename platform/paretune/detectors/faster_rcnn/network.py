@@ -111,7 +111,7 @@ class FasterRcnnNetwork(nn.Module):
         regions, first = self.rpn(ImageList(images, sizes), features, targets)
         heads = self.roi_heads
         with torch.no_grad():
-            regions, _, labels, wanted = heads.select_training_samples(regions, targets)
+            regions, _, labels, offsets_wanted = heads.select_training_samples(regions, targets)
             regions = self.regions(regions)
         if not any(map(len, regions)):  # every image is ignored as a whole: a loss of 0, of all parameters
             whole = torch.tensor([[0.0, 0.0, images.shape[3], images.shape[2]]], device=images.device)
@@ -120,14 +120,14 @@ class FasterRcnnNetwork(nn.Module):
             return {"objectness": first["loss_objectness"], "region": first["loss_rpn_box_reg"], **none}
         logits, offsets = self.box(self._pooled(features, regions, images))
         offsets = offsets.float()  # as the targets are
-        classes, boxes = fastrcnn_loss(logits, offsets, labels, wanted)
+        classes, boxes = fastrcnn_loss(logits, offsets, labels, offsets_wanted)
         if losses.classes == "focal":
             wrong = F.cross_entropy(logits, torch.cat(labels), reduction="none")
             classes = ((1 - (-wrong).exp()).pow(FOCAL_GAMMA) * wrong).mean()
         elif is_torchs(losses.classes):
             classes = label_loss(losses.classes, logits, torch.cat(labels)).mean()
         if losses.box not in (None, "smooth_l1"):
-            boxes = self._box_loss(losses, offsets, labels, wanted, regions)
+            boxes = self._box_loss(losses, offsets, labels, offsets_wanted, regions)
         return {
             "objectness": first["loss_objectness"],
             "region": first["loss_rpn_box_reg"],
@@ -155,18 +155,18 @@ class FasterRcnnNetwork(nn.Module):
         """Return another loss of the boxes: between their corners, or one of torch.nn between their offsets."""
         assert losses.box is not None  # noqa: S101 - asked before
         label, target, region = torch.cat(list(labels)), torch.cat(list(wanted)), torch.cat(list(regions))
-        mine = torch.where(label > 0)[0]
-        own = offsets.view(len(label), -1, 4)[mine, label[mine]]
+        objects = torch.where(label > 0)[0]
+        own = offsets.view(len(label), -1, 4)[objects, label[objects]]
         if is_torchs(losses.box):
-            between: Tensor = torch_loss(losses.box)(own, target[mine])
+            between: Tensor = torch_loss(losses.box)(own, target[objects])
             return between.sum() / label.numel()
         coder = self.roi_heads.box_coder
-        found, right = (coder.decode_single(part, region[mine]) for part in (own, target[mine]))
-        return box_loss(losses.box, found, right).sum() / label.numel()
+        boxes, right = (coder.decode_single(part, region[objects]) for part in (own, target[objects]))
+        return box_loss(losses.box, boxes, right).sum() / label.numel()
 
 
 class IgnoringProposals(RegionProposalNetwork):  # type: ignore[misc]
-    """torchvision's first network, which teaches no anchor on an entry to ignore to be background."""
+    """The first network of torchvision, which teaches no anchor on an entry to ignore to be background."""
 
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[dict[str, Any]]
@@ -185,7 +185,7 @@ class IgnoringProposals(RegionProposalNetwork):  # type: ignore[misc]
 
 
 class IgnoringHeads(RoIHeads):  # type: ignore[misc]
-    """torchvision's second network, which teaches no region on an entry to ignore to be background."""
+    """The second network of torchvision, which teaches no region on an entry to ignore to be background."""
 
     def select_training_samples(self, proposals: list[Tensor], targets: list[dict[str, Any]]) -> Any:
         """Return the regions to train on with what they should become: torchvision's, without those to ignore."""
@@ -209,7 +209,7 @@ def _without_ignored(
 
 
 class Anchors(AnchorGenerator):  # type: ignore[misc]
-    """torchvision's anchors, with their number of levels."""
+    """The anchors of torchvision, with their number of levels."""
 
     def __init__(self, sizes: Sequence[Sequence[float]]) -> None:
         super().__init__(tuple(map(tuple, sizes)), (RATIOS,) * len(sizes))
@@ -221,7 +221,7 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]
 
 
 class Coder(BoxCoder):  # type: ignore[misc]
-    """torchvision's coder of boxes; its boxes, and what is trained on them, stay in float32 under mixed precision."""
+    """The coder of boxes of torchvision; boxes, and what is trained on them, stay in float32 under mixed precision."""
 
     def decode_single(self, rel_codes: Tensor, boxes: Tensor) -> Tensor:
         """Decode; torchvision rounds the boxes to the type of the offsets, and the ground truth to theirs."""
@@ -234,6 +234,7 @@ class RegionNetwork(nn.Module):
     def __init__(self, network: FasterRcnnNetwork) -> None:
         super().__init__()
         self.network = network
+        self.training = network.training  # tools that trace a part refuse one that is not in eval mode
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return maps, objectness and offsets for images."""
@@ -246,6 +247,7 @@ class BoxNetwork(nn.Module):
     def __init__(self, network: FasterRcnnNetwork) -> None:
         super().__init__()
         self.heads = nn.ModuleList([network.roi_heads.box_head, network.roi_heads.box_predictor])
+        self.training = self.heads.training = network.training
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits and offsets for pooled regions."""

@@ -43,17 +43,17 @@ def pooled(maps: Sequence[Tensor], regions: Sequence[Tensor], size: InputSize) -
     places, parts = [], []
     for number, plane in enumerate(maps):
         for image in range(len(regions)):
-            mine = torch.nonzero((owner == image) & torch.from_numpy(level == number))[:, 0]
-            if not len(mine):
+            chosen = torch.nonzero((owner == image) & torch.from_numpy(level == number))[:, 0]
+            if not len(chosen):
                 continue
-            own = boxes[mine.numpy()] * scales[number]
+            own = boxes[chosen.numpy()] * scales[number]
             down, across = (torch.from_numpy(weights(own[:, i], own[:, i + 2], plane.shape[2 + 1 - i])) for i in (1, 0))
-            places.append(mine)
+            places.append(chosen)
             parts.append(_Align.apply(plane[image].float(), down, across))
     if not parts:
         return maps[0].new_zeros(0, maps[0].shape[1], POOL, POOL, dtype=torch.float32)
-    order, found = torch.cat(places), torch.cat(parts) if len(parts) > 1 else parts[0]
-    return found if bool((order.diff() > 0).all()) else found[torch.argsort(order)]
+    order, features = torch.cat(places), torch.cat(parts) if len(parts) > 1 else parts[0]
+    return features if bool((order.diff() > 0).all()) else features[torch.argsort(order)]
 
 
 class _Align(torch.autograd.Function):

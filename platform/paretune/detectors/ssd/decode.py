@@ -31,7 +31,7 @@ def decode(
     Returns:
         One entry per image, boxes in pixels of the network's input, best score first.
     """
-    found = []
+    detections = []
     for image in range(len(raw[0])):
         logits, offsets = (
             np.concatenate(
@@ -39,8 +39,8 @@ def decode(
             )
             for kind in range(2)
         )
-        found.append(_decode_image(logits, offsets, anchors, size, thresholds))
-    return found
+        detections.append(_decode_image(logits, offsets, anchors, size, thresholds))
+    return detections
 
 
 def _rows(maps: Floats, boxes: int) -> Floats:

@@ -48,9 +48,9 @@ def default_boxes(
         centres = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
         corners = [centres[:, None] - 0.5 * sides, centres[:, None] + 0.5 * sides]
         levels.append(np.concatenate(corners, axis=2).reshape(-1, 4))
-    found = np.concatenate(levels) * np.array([*size, *size], np.float32)
-    found.setflags(write=False)
-    return np.asarray(found, np.float32)
+    boxes = np.concatenate(levels) * np.array([*size, *size], np.float32)
+    boxes.setflags(write=False)
+    return np.asarray(boxes, np.float32)
 
 
 def even_scales(levels: int, smallest: float, largest: float) -> tuple[float, ...]:

@@ -46,8 +46,8 @@ def _decode_image(raw: Sequence[Floats], strides: Sequence[int], thresholds: Thr
     chosen = best_candidates(scores, thresholds)
     if not len(chosen):
         return no_detections()
-    labels, found = np.divmod(chosen, len(cells))
-    at = cells[found]
+    labels, places = np.divmod(chosen, len(cells))
+    at = cells[places]
     boxes = _corners(
         np.concatenate([_planes(maps) for maps in raw[::3]], axis=1).take(at, axis=1), grid.take(at, axis=1)
     )

@@ -50,14 +50,14 @@ def yolox_fitted(answers: Sequence[Tensor], like: Sequence[Tensor], ratio: tuple
         ratio: width and height of the other images as shares of those of ``answers``.
     """
     scale = answers[0].new_tensor(ratio).view(1, 2, 1, 1)
-    found = []
+    levels = []
     for index, (maps, other) in enumerate(zip(answers, like, strict=True)):
         is_box = index % 3 == 0
         if is_box:
             maps = torch.cat([(maps[:, :2] + _cells(maps)) * scale, maps[:, 2:] + scale.log()], 1)  # noqa: PLW2901
         near = F.interpolate(maps, other.shape[2:], mode="nearest-exact")
-        found.append(torch.cat([near[:, :2] - _cells(near), near[:, 2:]], 1) if is_box else near)
-    return found
+        levels.append(torch.cat([near[:, :2] - _cells(near), near[:, 2:]], 1) if is_box else near)
+    return levels
 
 
 def _cells(plane: Tensor) -> Tensor:

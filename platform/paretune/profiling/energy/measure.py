@@ -6,32 +6,26 @@ it; power is never estimated from a data sheet.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from paretune.core.devices import device_kind, number_of
 from paretune.core.target import Target
 from paretune.core.types import Image
-from paretune.profiling.energy.rapl import POWERCAP, RaplZone, joules, packages
-from paretune.profiling.gpu.contention import foreigners, monitor_gpu
-from paretune.profiling.gpu.nvml import opened
-from paretune.profiling.gpu.profiler import GPUProfiler
+from paretune.profiling.energy.meters import MeterReading
+from paretune.profiling.gpu.contention import foreigners, monitor_device
 from paretune.profiling.latency.samples import MeasurementProtocol, SampleBatch, column
 from paretune.profiling.latency.shared_images import saved_images
 from paretune.profiling.latency.worker_client import LOADER, Worker
-from paretune.system.cpu_cores import passed, reading
 from paretune.system.device_lock import exclusive_device
-from paretune.system.physical_gpu import NoGpuError, number_of
 
 WINDOW, FINALIST_WINDOW, IDLE = 5.0, 10.0, 5.0
 """Seconds of predicting, of predicting for what is published, and of idling before.
 
 A step of NVML's counter, 100 ms, is 2 % of the first and 1 % of the second."""
-RAPL = "rapl"
 OTHERS = 0.1
 """Share of a core above which others' work on the machine is noted; part of it is ours, between inferences."""
 
@@ -57,7 +51,7 @@ class Energy:
     """Remarks for readers of the figures; each begins with its flag."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     failed: bool = False
-    """Whether the energy is unknown because a process failed that could have measured it."""
+    """True if the energy is unknown because a process failed that could have measured it."""
 
     def figures(self) -> dict[str, float | None]:
         """Return the figures by the names under which they are logged."""
@@ -99,7 +93,6 @@ def energy(
     idle_seconds: float = IDLE,
     protocol: MeasurementProtocol = MeasurementProtocol(),  # noqa: B008 - frozen
     loader: str = LOADER,
-    powercap: Path = POWERCAP,
 ) -> Energy:
     """Measure the energy of an inference, alone on the target's device: first idle, then with a warmed-up process.
 
@@ -113,7 +106,6 @@ def energy(
         idle_seconds: time before it in which the device idles.
         protocol: warm-up and time limits.
         loader: ``module:function`` (folder, target) → predictor.
-        powercap: folder with the CPU's counters.
 
     Returns:
         The figures, or the reason if the process died or hung.
@@ -124,7 +116,7 @@ def energy(
     """
     if seconds < WINDOW:
         raise ValueError(f"seconds is {seconds:g}: counters of energy need {WINDOW:g} s at least")
-    meter = _meter(target, powercap)
+    meter = _meter(target)
     if isinstance(meter, str):
         return unavailable(meter)
     try:
@@ -133,102 +125,26 @@ def energy(
                 time.sleep(idle_seconds)
             with Worker(artefact, file, target, protocol, loader) as worker:
                 worker.warm_up()
-                with monitor_gpu(target) as watch, watch.around(worker.pid) as looks, meter.span() as busy:
+                with monitor_device(target) as watch, watch.around(worker.pid) as looks, meter.span() as busy:
                     batch = worker.sample(seconds, 1)
     except RuntimeError as error:
         return unavailable(str(error), failed=True)
-    others = foreigners(looks) if target.device == "cuda" else _others(busy, batch)
+    others = foreigners(looks) if target.device != "cpu" else _others(busy, batch)
     notes = [f"contended: {'; '.join(others)}, and that energy is counted too"] if others else []
     if (gpu := watch.contention(looks)) is not None:
         notes += gpu.notes
     return _figures(idle, busy, len(batch.rows), tuple(notes))
 
 
-@dataclass
-class MeterReading:
-    """The reading of a meter over a block, filled at the end of the block."""
-
-    joules: float | None = None
-    seconds: float = 0.0
-    source: str = ""
-    reason: str = ""
-    celsius: tuple[float, float] | None = None
-    work: float | None = None
-    """CPU seconds of the whole machine."""
-
-    @property
-    def watts(self) -> float | None:
-        """Return the mean power."""
-        return None if self.joules is None else self.joules / self.seconds
-
-
-@dataclass(frozen=True)
-class _Packages:
-    """The counters of a CPU's packages."""
-
-    zones: tuple[RaplZone, ...]
-
-    @contextmanager
-    def span(self) -> Iterator[MeterReading]:
-        span = MeterReading(source=RAPL)
-        before, work, start = self._read(span), _work(), time.monotonic()
-        yield span
-        after, span.seconds = self._read(span), time.monotonic() - start
-        span.work = passed(work, _work()).get("foreign")
-        if before and after:
-            span.joules = joules(self.zones, before, after)
-
-    def _read(self, span: MeterReading) -> list[int]:
-        try:
-            return [zone.microjoules() for zone in self.zones]
-        except (OSError, ValueError) as error:
-            span.reason = f"the CPU's counters could not be read: {error}"
-            return []
-
-
-@dataclass(frozen=True)
-class _Gpu:
-    """The energy counter of a GPU, or its power."""
-
-    number: int
-    """CUDA's number of the GPU in this process."""
-
-    @contextmanager
-    def span(self) -> Iterator[MeterReading]:
-        span = MeterReading()
-        with GPUProfiler(self.number) as profiler:
-            yield span
-        report = profiler.report
-        span.joules, span.seconds, span.source = report.energy_j, report.wall_s, report.energy_source
-        span.reason = report.reasons.get("energy_j", "")
-        if report.celsius is not None:
-            span.celsius = (report.celsius.first, report.celsius.last)
-
-
 def unsupported_reason(target: Target) -> str | None:
     """Return why the energy of a target's device cannot be measured on this machine; None if it can."""
-    meter = _meter(target, POWERCAP)
+    meter = _meter(target)
     return meter if isinstance(meter, str) else None
 
 
-def _meter(target: Target, powercap: Path) -> _Packages | _Gpu | str:
-    """Return the meter of the device, or why there is none."""
-    if target.device == "cpu":
-        zones = packages(powercap)
-        return zones if isinstance(zones, str) else _Packages(zones)
-    try:
-        with opened(number_of(target.device)) as gpu:
-            if gpu.joules() is None and gpu.read().watts is None:
-                counter, power = gpu.reasons["energy_j"], gpu.reasons["watts"]
-                return counter if counter == power else f"energy counter: {counter}; power: {power}"
-    except NoGpuError as error:
-        return str(error)
-    return _Gpu(number_of(target.device))
-
-
-def _work() -> dict[str, float]:
-    """Return the CPU seconds of all cores so far as ``foreign``, our own included."""
-    return reading(range(os.cpu_count() or 1), 0.0)
+def _meter(target: Target) -> Any:
+    """Return the meter of the target's device, or why there is none."""
+    return device_kind(target.device).meter(number_of(target.device))
 
 
 def _others(busy: MeterReading, batch: SampleBatch) -> list[str]:

@@ -9,13 +9,14 @@ import os
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from paretune.core.devices import device_kind, number_of
 from paretune.core.target import Target
 from paretune.profiling.gpu.nvml import Gpu, GpuReading, opened
-from paretune.system.physical_gpu import NoGpuError, number_of
+from paretune.system.physical_gpu import NoGpuError
 
 FIGURES = ("sm_mhz", "memory_mhz", "celsius", "watts", "memory_mib")
 
@@ -73,9 +74,9 @@ class GpuContention:
 
         Libraries keep memory once they have it, so that snapshots before and after hold the peak.
         """
-        found = [look.own_mib for look in self.looks if look.own_mib is not None]
+        sizes = [look.own_mib for look in self.looks if look.own_mib is not None]
         unknown = next((look.foreign for look in self.looks if isinstance(look.foreign, str)), "NVML does not tell")
-        return max(found) if found else self.missing or unknown
+        return max(sizes) if sizes else self.missing or unknown
 
     def tree(self) -> dict[str, Any]:
         """Return the snapshots as plain data: of each figure its values in their order."""
@@ -125,16 +126,20 @@ class GpuMonitor:
         return [GpuSnapshot(self._gpu.read(), *_shared(self._gpu, workers, computed, measured), unseen)]
 
 
+def monitor_device(target: Target) -> AbstractContextManager[GpuMonitor]:
+    """Return a context of a monitor of a target's device; without one for the device, it takes no snapshots."""
+    monitor = device_kind(target.device).monitor(number_of(target.device))
+    return nullcontext(GpuMonitor(None)) if monitor is None else monitor
+
+
 @contextmanager
-def monitor_gpu(target: Target) -> Iterator[GpuMonitor]:
-    """Yield a monitor of the GPU of a target; for a CPU, or a GPU without NVML, it takes no snapshots."""
+def nvml_monitor(number: int) -> Iterator[GpuMonitor]:
+    """Yield a monitor of a GPU by its number in CUDA; without NVML it takes no snapshots, and has the reason."""
     with ExitStack() as stack:
-        watch = GpuMonitor(None)
-        if target.device != "cpu":
-            try:
-                watch = GpuMonitor(stack.enter_context(opened(number_of(target.device))))
-            except NoGpuError as error:
-                watch = GpuMonitor(None, f"the GPU is not watched: {error}")
+        try:
+            watch = GpuMonitor(stack.enter_context(opened(number)))
+        except NoGpuError as error:
+            watch = GpuMonitor(None, f"the GPU is not watched: {error}")
         yield watch
 
 
@@ -155,16 +160,16 @@ def _shared(
     samples of who computed. In a container the numbers may be those of another namespace: this is so if the workers,
     which are on the GPU, are not among them.
     """
-    found = gpu.processes()
-    if found is None:
+    processes = gpu.processes()
+    if processes is None:
         return gpu.reasons["processes"], None
-    ours = [pid for pid in found if _session(pid) in workers]
+    ours = [pid for pid in processes if _session(pid) in workers]
     if not ours:
-        what = f"{len(found)} processes by numbers of another namespace" if found else "no process"
+        what = f"{len(processes)} processes by numbers of another namespace" if processes else "no process"
         return f"NVML shows {what}, not the one that is measured (a container may hide it)", None
-    memory = [used for pid in ours if _session(pid) in measured and (used := found[pid]) is not None]
+    memory = [used for pid in ours if _session(pid) in measured and (used := processes[pid]) is not None]
     ours = [*ours, 0, os.getpid()]  # this process sleeps meanwhile
-    met = found if computed is None else computed
+    met = processes if computed is None else computed
     met = {pid for pid in met if pid not in ours and _session(pid) not in workers}
     return tuple(sorted(met)), sum(memory) if memory else None
 

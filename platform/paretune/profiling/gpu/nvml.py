@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from paretune.system import physical_gpu
-from paretune.system.physical_gpu import errors_of, handle_of, started
+from paretune.system.physical_gpu import NoGpuError, errors_of, handle_of, started
 
 BAD_BITS = {
     0x04: "SwPowerCap",
@@ -108,19 +108,19 @@ class Gpu:
 
     def joules(self) -> float | None:
         """Return the energy since the driver was loaded (Volta and newer); the counter has steps of up to 100 ms."""
-        found = self._shared("energy_j", "nvmlDeviceGetTotalEnergyConsumption")
-        return None if found is None else found / 1000
+        counter = self._shared("energy_j", "nvmlDeviceGetTotalEnergyConsumption")
+        return None if counter is None else counter / 1000
 
     def processes(self) -> dict[int, float | None] | None:
         """Return the processes on the GPU with their memory on it in MiB; None for unknown memory.
 
         In a container the numbers of the processes may be the host's.
         """
-        found = self._ask("processes", "nvmlDeviceGetComputeRunningProcesses", self._memory or self._whole)
-        if found is None:
+        entries = self._ask("processes", "nvmlDeviceGetComputeRunningProcesses", self._memory or self._whole)
+        if entries is None:
             return None
         used: dict[int, float | None] = {}
-        for process in found:  # one has several entries on instances of a GPU
+        for process in entries:  # one has several entries on instances of a GPU
             memory, before = getattr(process, "usedGpuMemory", None), used.get(int(process.pid), 0.0)
             used[int(process.pid)] = None if memory is None or before is None else before + memory / 2**20
         return dict(sorted(used.items()))
@@ -134,11 +134,11 @@ class Gpu:
         Returns:
             Numbers of the processes; None if NVML does not give them, as with MIG.
         """
-        found = self._ask("computed", "nvmlDeviceGetProcessUtilization", self._whole, int(since * 1e6))
-        if found is None:  # NVML returns an error also when no process computed
+        samples = self._ask("computed", "nvmlDeviceGetProcessUtilization", self._whole, int(since * 1e6))
+        if samples is None:  # NVML returns an error also when no process computed
             return frozenset() if self.reasons["computed"] == "NVML: not found" else None
         busy = [
-            one for one in found if COMPUTES <= max(one.smUtil, one.memUtil) <= 100
+            one for one in samples if COMPUTES <= max(one.smUtil, one.memUtil) <= 100
         ]  # NVML also returns percentages above 100
         return frozenset(int(one.pid) for one in busy if 0 < one.pid < LARGEST_PID)
 
@@ -190,3 +190,10 @@ def opened(device: int | str | None = None, environ: Mapping[str, str] = os.envi
     library = physical_gpu.nvml()
     with started(library):
         yield Gpu(library, handle_of(library, device, environ))
+
+
+def gpu_name() -> str:
+    """Return NVML's name of the GPU that CUDA would use, or ``unknown``."""
+    with suppress(NoGpuError), opened(0) as gpu:
+        return f"{gpu.name or 'unknown'}{' (MIG)' if gpu.mig else ''}"
+    return "unknown"

@@ -23,9 +23,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 from paretune.profiling.gpu.nvml import Gpu, opened
 from paretune.profiling.gpu.report import GpuReport
@@ -37,31 +37,15 @@ INTERVAL = 0.05
 """Seconds between two samples."""
 AS = {"memory_mib_begin": "memory_mib", "memory_mib_peak": "memory_mib", "gpu": "name"}
 """Figure → figure whose reason it shares."""
-P = ParamSpec("P")
-R_co = TypeVar("R_co", covariant=True)
-
-
-class ProfiledFunction(Protocol[P, R_co]):
-    """A decorated function."""
-
-    profiler: GPUProfiler
-    """Profiler with a report of each call."""
-
-    def __call__(self, *given: P.args, **named: P.kwargs) -> R_co:
-        """Run the function and profile the call."""
-        ...
-
-    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., R_co]:
-        """Bind a method, as a function does."""
-        ...
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class GPUProfiler:
     """A profiler of blocks (``with``) and calls (decorator); it may be used again, nested, and from several threads.
 
     Each profile has one thread that asks NVML every ``interval`` seconds and ends with the block, however that ends.
-    If torch uses CUDA already, the profile waits for CUDA before and after the block, so that time and energy are those
-    of the work. A process that does not use CUDA yet is not made to.
+    If torch uses CUDA already, the profile waits for torch's current GPU before and after the block, so that time and
+    energy are those of the work. A process that does not use CUDA yet is not made to.
     """
 
     def __init__(self, device: int | str | None = None, *, interval: float = INTERVAL) -> None:
@@ -108,33 +92,23 @@ class GPUProfiler:
         """End the profile; an error of the block is raised on."""
         self._blocks().pop().__exit__(kind, error, trace)
 
-    def __call__(self, function: Callable[P, R_co]) -> ProfiledFunction[P, R_co]:
+    def __call__(self, function: F) -> F:
         """Return the function with each call profiled; its ``profiler`` is this profiler, with a report of each call.
 
         Raises:
-            TypeError: the function is a generator, whose call does nothing yet.
+            TypeError: the function is a generator or a coroutine, whose call does nothing yet.
         """
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(f"{function.__name__} is a generator: profile the loop over it with a with block")
-        if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def awaited(*given: P.args, **named: P.kwargs) -> Any:
-                with self._profile():
-                    return await function(*given, **named)
-
-            return cast("ProfiledFunction[P, R_co]", self._with_profiler(awaited))
+        kinds = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+        if any(is_kind(function) for is_kind in kinds):
+            raise TypeError(f"a call of {function.__name__} does nothing yet: profile its use with a with block")
 
         @functools.wraps(function)
-        def profiled(*given: P.args, **named: P.kwargs) -> R_co:
+        def profiled(*given: Any, **named: Any) -> Any:
             with self._profile():
                 return function(*given, **named)
 
-        return cast("ProfiledFunction[P, R_co]", self._with_profiler(profiled))
-
-    def _with_profiler(self, function: Any) -> Any:
-        function.profiler = self
-        return function
+        profiled.profiler = self  # type: ignore[attr-defined]
+        return cast("F", profiled)
 
     def _blocks(self) -> list[Any]:
         blocks: list[Any] = self._open.__dict__.setdefault("blocks", [])
@@ -149,10 +123,8 @@ class GPUProfiler:
                 gpu = stack.enter_context(opened(self._device))
             except NoGpuError as error:
                 missing["name"] = str(error)
-            cuda = _Cuda(self._device, gpu)
-            cuda.wait()
+            _wait_for_cuda()
             sampler = stack.enter_context(GpuSampler(gpu, self._interval))
-            cuda.begin()
             start, cpu = time.monotonic(), time.process_time()
             raised = None
             try:
@@ -161,88 +133,32 @@ class GPUProfiler:
                 raised = type(error).__name__
                 raise
             finally:
-                seconds = cuda.end()
+                _wait_for_cuda()
                 wall, cpu = time.monotonic() - start, time.process_time() - cpu
                 sampler.stop()
-                if cuda.missing:
-                    missing["cuda_s"] = cuda.missing
-                self.reports.append(_report(gpu, sampler, (wall, cpu, seconds), missing, raised))
+                self.reports.append(_report(gpu, sampler, (wall, cpu), missing, raised))
 
 
-class _Cuda:
-    """CUDA by way of torch, if this process uses it already."""
-
-    def __init__(self, device: int | str | None, gpu: Gpu | None) -> None:
-        """Find out whether there is a GPU to wait for; if not, ``missing`` is the reason."""
-        self._torch = torch = sys.modules.get("torch")
-        self.missing = ""
-        self._first: Any = None
-        self._device = device
-        cuda = getattr(torch, "cuda", None)
-        if cuda is None:
-            self.missing = "torch is not imported"
-        elif not cuda.is_initialized():
-            self.missing = "torch did not use CUDA before the block"
-        elif cuda.is_current_stream_capturing():
-            self.missing = "a CUDA graph is being captured, which must not be waited for"
-        elif device is None:
-            self._device = cuda.current_device()
-        elif isinstance(device, str):
-            uuids = [f"GPU-{getattr(cuda.get_device_properties(n), 'uuid', '')}" for n in range(cuda.device_count())]
-            if gpu is None or gpu.uuid not in uuids:
-                self.missing = f"torch does not see the GPU {device}"
-            else:
-                self._device = uuids.index(gpu.uuid)
-
-    def wait(self) -> None:
-        """Wait until the GPU has done all its work."""
-        self._try(lambda cuda: cuda.synchronize(self._device))
-
-    def begin(self) -> None:
-        """Record the first event."""
-        self._first = self._try(self._event)
-
-    def end(self) -> float | None:
-        """Wait for the GPU and return the seconds since the first event."""
-        self.wait()
-        last = self._try(self._event)
-        found: float | None = self._try(lambda _: self._between(last))
-        return found
-
-    def _between(self, last: Any) -> float:
-        last.synchronize()
-        return float(self._first.elapsed_time(last)) / 1e3
-
-    def _event(self, cuda: Any) -> Any:
-        with cuda.device(self._device):
-            event = cuda.Event(enable_timing=True)
-            event.record()
-        return event
-
-    def _try(self, action: Callable[[Any], Any]) -> Any:
-        """Run an action; an error of CUDA becomes the reason, and no further action is run."""
-        if self.missing:
-            return None
-        try:
-            return action(cast("Any", self._torch).cuda)
-        except RuntimeError as error:
-            self.missing = f"CUDA: {(str(error).splitlines() or ['an error'])[0]}"
-            return None
+def _wait_for_cuda() -> None:
+    """Wait until torch's current GPU has done its work, if this process uses CUDA by torch already."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is not None and cuda.is_initialized() and not cuda.is_current_stream_capturing():
+        with suppress(RuntimeError):  # an error of earlier work: the next call of the block's owner raises it too
+            cuda.synchronize()
 
 
 def _report(
     gpu: Gpu | None,
     sampler: GpuSampler,
-    times: tuple[float, float, float | None],
+    times: tuple[float, float],
     missing: dict[str, str],
     raised: str | None,
 ) -> GpuReport:
     """Return the report, with a reason for each figure that is not known."""
-    wall, cpu, seconds = times
+    wall, cpu = times
     energy = sampler.energy(wall)
     joules, source = (None, f"unavailable:{energy}") if isinstance(energy, str) else energy
     figures: dict[str, Any] = {
-        "cuda_s": seconds,
         "gpu": gpu and gpu.name,
         "uuid": gpu and gpu.uuid,
         "driver": gpu and gpu.driver,

@@ -30,12 +30,11 @@ class GpuReport:
     """Figures of one block; one that is None is not known, and ``reasons`` has its reason."""
 
     wall_s: float
+    """Seconds until all work that the block began was done, on torch's current GPU too."""
     cpu_s: float
     """CPU time of all threads of this process."""
     rss_mib_peak: float
     """Peak resident memory of this process so far."""
-    cuda_s: float | None
-    """Seconds between two CUDA events of torch: before the block, and after all work that it began on the GPU."""
     gpu: str | None
     """Name of the GPU; without a GPU ``samples`` is 0."""
     uuid: str | None
@@ -73,9 +72,8 @@ class GpuReport:
 
     def __str__(self) -> str:
         """Return the report as a few lines."""
-        cuda = "" if self.cuda_s is None else f", CUDA {_seconds(self.cuda_s)}"
         ended = "" if self.raised is None else f"; ended by {self.raised}"
-        times = f"wall {_seconds(self.wall_s)}{cuda}, CPU {_seconds(self.cpu_s)}"
+        times = f"wall {_seconds(self.wall_s)}, CPU {_seconds(self.cpu_s)}"
         lines = [f"{times}, peak RSS {self.rss_mib_peak:.0f} MiB{ended}"]
         if not self.samples:
             return "\n".join([*lines, f"no GPU: {self.reasons['gpu']}"])

@@ -19,10 +19,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from paretune.core.devices import DeviceKind, device_kind
 from paretune.core.target import Target
 from paretune.core.types import Image
 from paretune.profiling.environment import environment
-from paretune.profiling.gpu.contention import GpuContention, monitor_gpu
+from paretune.profiling.gpu.contention import GpuContention, monitor_device
 from paretune.profiling.latency.median_interval import NORMAL, student_quantile
 from paretune.profiling.latency.rounds import MeasuringRound, MeasuringSettings, run_round
 from paretune.profiling.latency.samples import (
@@ -45,8 +46,6 @@ from paretune.profiling.latency.worker_client import LOADER
 from paretune.system.cpu_cores import contention, shares
 from paretune.system.device_lock import exclusive_device
 
-TOLERANCE = {"cpu": 0.03, "cuda": 0.01}
-"""Smallest relative difference that is not a tie, however narrow the interval."""
 CLEAN_IN_BLOCK = 3
 """Fewest undisturbed inferences of a block that counts as undisturbed."""
 CLEAN_BLOCKS = 2 / 3
@@ -62,7 +61,7 @@ class LatencyRatio:
     ratio: float
     low: float
     high: float
-    tolerance: float = TOLERANCE["cpu"]
+    tolerance: float = DeviceKind.tolerance
 
     @property
     def half(self) -> float:
@@ -102,13 +101,13 @@ class Comparison:
     """Samples of the medians, the same for all artefacts: undisturbed ones, CPU time, or all."""
     baseline: int = 0
     """Index of the artefact with which the others are compared."""
-    tolerance: float = TOLERANCE["cpu"]
+    tolerance: float = DeviceKind.tolerance
     steady: bool = True
-    """Whether every warm-up reached its plateau."""
+    """True if every warm-up reached its plateau."""
     elsewhere: Mapping[str, float] = field(default_factory=dict)
     """Shares by which others used the cores (see ``cpu_cores.reading``)."""
     facts: tuple[Mapping[str, Any], ...] = ()
-    """For each artefact the runtime's own facts, and the environment."""
+    """The runtime's own facts and the environment, for each artefact."""
     gpu: GpuContention | None = None
     """The GPU before and after each round; None on a CPU, or if it was not watched."""
 
@@ -215,12 +214,12 @@ def compare(
     if rounds < 2 or blocks < 2 or blocks % 2:
         raise ValueError(f"at least 2 rounds and an even number of blocks are needed, not {rounds} and {blocks}")
     rng = np.random.default_rng(0)
-    with exclusive_device(target.device), saved_images(images) as file, monitor_gpu(target) as watch:
+    with exclusive_device(target.device), saved_images(images) as file, monitor_device(target) as watch:
         surroundings = environment(target)
         setting = MeasuringSettings(file, target, protocol, watch, loader)
-        found = [run_round(artefacts, setting, rng, blocks=blocks) for _ in range(rounds)]
-    gpu = watch.contention([look for one in found for look in one.looks])
-    return summarised(found, target, surroundings, gpu, baseline=baseline)
+        results = [run_round(artefacts, setting, rng, blocks=blocks) for _ in range(rounds)]
+    gpu = watch.contention([look for one in results for look in one.looks])
+    return summarised(results, target, surroundings, gpu, baseline=baseline)
 
 
 def summarised(
@@ -256,7 +255,7 @@ def summarised(
         network=_medians(runs, "network", mode),
         mode=mode,
         baseline=baseline,
-        tolerance=TOLERANCE.get(target.device, TOLERANCE["cpu"]),
+        tolerance=device_kind(target.device).tolerance,
         steady=all(one.steady for one in rounds),
         elsewhere=shares([batch.elsewhere for _, batch in flat]),
         facts=tuple({**surroundings, **facts} for facts in rounds[0].facts),

@@ -42,8 +42,8 @@ class DeploymentLatency:
     @property
     def stages(self) -> dict[str, NDArray[np.float64]]:
         """Return the stages by the names of their medians."""
-        found = dict(zip(FIGURES, (self.decode, self.postprocess), strict=True))
-        return {**found, TRANSFER: self.transfer} if isinstance(self.transfer, np.ndarray) else found
+        times = dict(zip(FIGURES, (self.decode, self.postprocess), strict=True))
+        return {**times, TRANSFER: self.transfer} if isinstance(self.transfer, np.ndarray) else times
 
     def metrics(self) -> dict[str, float]:
         """Return the medians of the stages; none if there are too few inferences."""

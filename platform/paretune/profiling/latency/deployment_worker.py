@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,27 +32,27 @@ def times(
     thresholds = dataclasses.replace(predictor.artefact.thresholds, score=score)
     sure = dataclasses.replace(predictor, artefact=dataclasses.replace(predictor.artefact, thresholds=thresholds))
     files = [_as_jpeg(image) for image in images[:inferences]]
-    found: dict[str, Any] = {"decode": [], "postprocess": [], "transfer": []}
-    found["no_transfer"] = _no_transfer(predictor, device)
+    times: dict[str, Any] = {"decode": [], "postprocess": [], "transfer": []}
+    times["no_transfer"] = _no_transfer(predictor, device)
     start = time.monotonic()
     for number in range(inferences):
         if time.monotonic() - start >= cap:
             break
-        image = _timed(found["decode"], _decoded, files[number % len(files)])
+        image = _timed(times["decode"], _decoded, files[number % len(files)])
         batch, placement = predictor.preprocess(image)
         raw = predictor.core(batch)
-        _timed(found["postprocess"], sure.postprocess, raw, placement)
-        if not found["no_transfer"]:
-            _timed(found["transfer"], _carry, batch, _made_there(raw, device), device)
-    return found
+        _timed(times["postprocess"], sure.postprocess, raw, placement)
+        if not times["no_transfer"]:
+            _timed(times["transfer"], _carry, batch, _made_there(raw, device), device)
+    return times
 
 
 def _timed(into: list[tuple[int, int]], run: Callable[..., Any], *given: Any) -> Any:
     """Run a function, append its wall and CPU time in ns to a list, and return its result."""
     start, cpu = time.perf_counter_ns(), time.process_time_ns()
-    found = run(*given)
+    result = run(*given)
     into.append((time.perf_counter_ns() - start, time.process_time_ns() - cpu))
-    return found
+    return result
 
 
 def _no_transfer(predictor: Any, device: str) -> str:
@@ -62,9 +63,10 @@ def _no_transfer(predictor: Any, device: str) -> str:
         return "what is carried between several networks is not timed apart"
     import torch
 
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        return "torch, which carries it here, finds no GPU"
-    return ""
+    with suppress(RuntimeError):  # this torch has no module for such devices
+        if torch.get_device_module(device).is_available():
+            return ""
+    return f"torch, which carries it here, finds no {'GPU' if device.startswith('cuda') else device}"
 
 
 def _made_there(raw: Sequence[Any], device: str) -> list[Any]:
@@ -72,8 +74,7 @@ def _made_there(raw: Sequence[Any], device: str) -> list[Any]:
     import torch
 
     made = [torch.from_numpy(part).to(device) for part in raw]
-    if device == "cuda":
-        torch.cuda.synchronize()
+    torch.get_device_module(device).synchronize()
     return made
 
 

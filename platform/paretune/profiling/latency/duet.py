@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from paretune.core.devices import device_kind
 from paretune.core.target import Target
 from paretune.core.types import Image
 from paretune.profiling.environment import environment
-from paretune.profiling.gpu.contention import GpuMonitor, monitor_gpu
+from paretune.profiling.gpu.contention import GpuMonitor, monitor_device
 from paretune.profiling.latency.compare import Comparison, LatencyRatio, ratio_figures, summarised
-from paretune.profiling.latency.median_interval import NARROW
 from paretune.profiling.latency.result import Latency
 from paretune.profiling.latency.rounds import MeasuringRound, MeasuringSettings, run_round
 from paretune.profiling.latency.samples import COLD, MeasurementProtocol
@@ -63,7 +63,7 @@ class Duet:
     @property
     def doubts(self) -> list[str]:
         """Return why the ratio is not known well enough; empty if it is."""
-        narrow = NARROW.get(self.latency.target.device, NARROW["cpu"])
+        narrow = device_kind(self.latency.target.device).narrow
         if self.ratio.half <= narrow:
             return []
         limits = f"{self.ratio.low:.3g} to {self.ratio.high:.3g} times the reference's latency"
@@ -117,8 +117,8 @@ def measure_duet(
     """Measure an artefact beside a reference, alone on the target's device.
 
     After ``protocol.repetitions`` rounds, further ones are run until the ratio is known well enough
-    (`NARROW`), within ``protocol.spare`` and ``protocol.patience``. One round is enough for the reference itself: it
-    has no ratio, and all later duets measure its latency again.
+    (``DeviceKind.narrow``), within ``protocol.spare`` and ``protocol.patience``. One round is enough for the reference
+    itself: it has no ratio, and all later duets measure its latency again.
 
     Args:
         artefact: folder of the artefact.
@@ -134,7 +134,7 @@ def measure_duet(
     """
     folders = [artefact] if reference is None else [artefact, reference]
     rng, rounds = np.random.default_rng(0), list[MeasuringRound]()
-    with exclusive_device(target.device), saved_images(images) as file, monitor_gpu(target) as watch:
+    with exclusive_device(target.device), saved_images(images) as file, monitor_device(target) as watch:
         surroundings, began = environment(target), time.monotonic()
         setting = MeasuringSettings(file, target, protocol, watch, loader)
         while True:
@@ -143,11 +143,11 @@ def measure_duet(
             spent = time.monotonic() - began
             if reference is not None and len(rounds) < protocol.repetitions:
                 continue
-            found = _duet(rounds, target, surroundings, watch)
+            duet = _duet(rounds, target, surroundings, watch)
             last = len(rounds) >= protocol.repetitions + protocol.spare
             late = spent * (1 + 1 / len(rounds)) > protocol.patience
-            if reference is None or last or late or not found.doubts:
-                return found
+            if reference is None or last or late or not duet.doubts:
+                return duet
 
 
 def _duet(rounds: Sequence[MeasuringRound], target: Target, surroundings: Mapping[str, Any], watch: GpuMonitor) -> Duet:

@@ -15,7 +15,7 @@ import numpy as np
 from paretune.core.target import Target
 from paretune.core.types import Image
 from paretune.profiling.environment import environment
-from paretune.profiling.gpu.contention import GpuMonitor, GpuSnapshot, foreigners, monitor_gpu
+from paretune.profiling.gpu.contention import GpuMonitor, GpuSnapshot, foreigners, monitor_device
 from paretune.profiling.latency.memory_contention import SLOWER, MemoryContention, neighbours
 from paretune.profiling.latency.result import Latency, disturbance, unsettled
 from paretune.profiling.latency.samples import COLD, MeasurementProtocol, Rows, SampleBatch
@@ -64,7 +64,7 @@ class _Repetition:
     @property
     def allocator_bytes(self) -> int | None:
         """The peak of torch's allocator on a GPU, or None."""
-        return max((found for window in self.windows if (found := window.batch.allocator_bytes)), default=None)
+        return max((size for window in self.windows if (size := window.batch.allocator_bytes)), default=None)
 
     @property
     def seen(self) -> list[GpuSnapshot]:
@@ -113,10 +113,10 @@ def measure(
 ) -> Latency:
     """Measure one artefact, alone on the target's device.
 
-    A disturbed repetition is repeated, and further ones are run until the median's interval is narrow enough (`NARROW`)
-    and the repetitions agree, within ``protocol.spare``; a single repetition stays alone. If other guests of the host
-    use the memory, repetitions sample on within ``protocol.patience``, and the calmer half is kept. Samples are chosen
-    by what else ran, never by their times.
+    A disturbed repetition is repeated, and further ones are run until the median's interval is narrow enough
+    (``DeviceKind.narrow``) and the repetitions agree, within ``protocol.spare``; a single repetition stays alone. If
+    other guests of the host use the memory, repetitions sample on within ``protocol.patience``, and the calmer half is
+    kept. Samples are chosen by what else ran, never by their times.
 
     Args:
         artefact: folder of the artefact.
@@ -136,7 +136,7 @@ def measure(
     with (
         exclusive_device(target.device),
         saved_images(images) as file,
-        monitor_gpu(target) as watch,
+        monitor_device(target) as watch,
         memory_of(target, protocol.patience) as memory,
     ):
         surroundings = environment(target)
@@ -161,7 +161,7 @@ def measure(
         repetition=np.repeat(np.arange(len(kept)), [len(one.rows) for one in kept]),
         target=target,
         memory_mib_peak=median_low(one.peak_bytes for one in kept) / 2**20,  # the first may have compiled
-        allocator_mib_peak=max((found / 2**20 for one in kept if (found := one.allocator_bytes)), default=None),
+        allocator_mib_peak=max((size / 2**20 for one in kept if (size := one.allocator_bytes)), default=None),
         elsewhere=shares([window.batch.elsewhere for window in windows]),
         steady=all(one.steady for one in kept),
         cold=cold,

@@ -23,8 +23,6 @@ from numpy.typing import NDArray
 
 from paretune.profiling.latency.samples import P50_SAMPLES
 
-NARROW = {"cpu": 0.03, "cuda": 0.01}
-"""Half width of a median's interval, as a share of the median, at which a measurement ends."""
 NORMAL = 1.96
 """97.5 % quantile of the normal distribution."""
 DRAWS = 1000

@@ -45,11 +45,11 @@ def interleaved(
     """
     counts = [int(np.clip(block / max(_fastest(run, 2, clock), 1e-9), 2, 1000)) for run in runs]
     orders = np.arange(len(runs))
-    found = np.empty((rounds, len(runs)))
+    times = np.empty((rounds, len(runs)))
     for number in range(rounds):
         for index in orders if number % 2 == 0 else orders[::-1]:
-            found[number, index] = _fastest(runs[index], counts[index], clock)
-    return found
+            times[number, index] = _fastest(runs[index], counts[index], clock)
+    return times
 
 
 def quick_ratio(

@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from paretune.core.devices import device_kind
 from paretune.core.target import Target
 from paretune.profiling.gpu.contention import GpuContention
 from paretune.profiling.latency import memory_contention as neighbours
 from paretune.profiling.latency.drift import LatencyDrift, drift
-from paretune.profiling.latency.median_interval import NARROW, MedianInterval, median_interval
+from paretune.profiling.latency.median_interval import MedianInterval, median_interval
 from paretune.profiling.latency.samples import (
     COLUMNS,
     NO_STEADY_STATE,
@@ -67,7 +68,7 @@ class Latency:
     elsewhere: Mapping[str, float]
     """Shares by which others used the cores (see ``cpu_cores.reading``)."""
     steady: bool
-    """Whether every warm-up reached its plateau."""
+    """True if every warm-up reached its plateau."""
     cold: Mapping[str, float]
     """``load_ms`` and ``first_inference_ms``, medians over the processes."""
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -146,7 +147,8 @@ class Latency:
     @property
     def device_memory(self) -> dict[str, float | str]:
         """Return the peaks of memory on the GPU in MiB, or why they are not known."""
-        own = "the GPU was not watched" if self.gpu is None else self.gpu.own_mib
+        unwatched = f"{device_kind(self.target.device).words} was not watched"
+        own = unwatched if self.gpu is None else self.gpu.own_mib
         allocator = self.allocator_mib_peak
         return {
             "device_mib_peak": own,
@@ -203,7 +205,7 @@ class Latency:
         if self.gpu is not None:
             notes += self.gpu.notes
         elif self.target.device != "cpu":
-            notes.append("exclusivity unknown: the GPU was not watched")
+            notes.append(f"exclusivity unknown: {device_kind(self.target.device).words} was not watched")
         notes += neighbours.note(self.slowed)
         if not self.steady:
             notes.append(NO_STEADY_STATE)
@@ -288,7 +290,7 @@ def unsettled(repetitions: Sequence[Rows], target: Target) -> bool:
 
 def _doubts(spread: tuple[float, float], interval: MedianInterval | str, target: Target) -> list[str]:
     """Return why a median is not known well enough; empty if it is."""
-    (low, high), narrow, doubts = spread, NARROW.get(target.device, NARROW["cpu"]), []
+    (low, high), narrow, doubts = spread, device_kind(target.device).narrow, []
     if not isinstance(interval, str) and interval.half > narrow:
         limits = f"{interval.low:.3g} to {interval.high:.3g} ms"
         doubts.append(f"the median is known to ±{interval.half:.1%} ({limits}), ±{narrow:.0%} is wanted")

@@ -32,9 +32,9 @@ class MeasuringRound:
     batches: tuple[tuple[SampleBatch, ...], ...]
     """(block, artefact) samples of each turn."""
     steady: bool
-    """Whether every warm-up reached its plateau."""
+    """True if every warm-up reached its plateau."""
     facts: tuple[dict[str, Any], ...]
-    """For each artefact the runtime's own facts, with ``load_ms`` and ``first_inference_ms``."""
+    """The runtime's own facts for each artefact, with ``load_ms`` and ``first_inference_ms``."""
     looks: tuple[GpuSnapshot, ...]
     """The GPU before and after the round; empty on a CPU."""
 

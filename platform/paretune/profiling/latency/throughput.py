@@ -95,10 +95,10 @@ def throughput(
                 plateaus = [worker.warm_up() for worker in workers]  # a list: every worker has to warm up
                 steady = steady and all(plateaus)
                 turns = [pool.submit(worker.sample, protocol.seconds, protocol.samples) for worker in workers]
-                found: list[SampleBatch] = [turn.result() for turn in turns]
-            rates.append(batch * together([sampled.rows for sampled in found]))
-            times += [milliseconds(sampled.rows, "latency", "wall") for sampled in found]
-            elsewhere += [sampled.elsewhere for sampled in found]
+                batches: list[SampleBatch] = [turn.result() for turn in turns]
+            rates.append(batch * together([sampled.rows for sampled in batches]))
+            times += [milliseconds(sampled.rows, "latency", "wall") for sampled in batches]
+            elsewhere += [sampled.elsewhere for sampled in batches]
     notes = () if steady else (NO_STEADY_STATE,)
     return Throughput(
         streams=streams,

@@ -6,14 +6,12 @@ standard input, and answers go as JSON lines to standard output. Between command
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import gc
 import importlib
 import json
 import os
 import resource
-import signal
 import sys
 import time
 import traceback
@@ -26,10 +24,10 @@ from typing import Any, TextIO
 from paretune.core.errors import UserError
 from paretune.profiling.latency.deployment_worker import times
 from paretune.profiling.latency.shared_images import mapped_images
+from paretune.system.child_process import die_with_parent, private_stdout
 from paretune.system.cpu_cores import passed, reading, watched
 from paretune.system.process_memory import peak_bytes
 
-PR_SET_PDEATHSIG = 1
 FRESH_TURN = 1e-4
 """Seconds of sleep after an inference that lost its core.
 
@@ -40,10 +38,10 @@ quiet machine the sleep is rare."""
 
 def main() -> None:
     """Load the artefact of the first line, then run commands; a failure is answered and ends the process."""
-    answers = _private_stdout()
+    answers = private_stdout()
     try:
         request = json.loads(sys.stdin.readline())
-        _die_with_parent(request["parent"])
+        die_with_parent(request["parent"])
         runner, facts = _prepare(request)
         _answer(answers, {"facts": facts})
         for line in sys.stdin:
@@ -60,23 +58,9 @@ def _kind(error: Exception) -> str:
     return next((kind.__name__ for kind in (UserError, NotImplementedError) if isinstance(error, kind)), "RuntimeError")
 
 
-def _private_stdout() -> TextIO:
-    """Return the standard output for answers; from now on libraries print to standard error."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    return answers
-
-
 def _answer(answers: TextIO, body: dict[str, Any]) -> None:
     answers.write(json.dumps(body) + "\n")
     answers.flush()
-
-
-def _die_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when its parent dies."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # the parent died before the call
-        sys.exit(1)
 
 
 def _prepare(request: dict[str, Any]) -> tuple[_Runner, dict[str, Any]]:
@@ -229,10 +213,10 @@ class _Runner:
         """
         self.sample(0, lead_in, cap, 0, 0)
         self._predictor.core.reset()
-        found = self.sample(0, inferences, cap, 0, 0)
+        batch = self.sample(0, inferences, cap, 0, 0)
         operators = [dataclasses.asdict(operator) for operator in self._predictor.core.operators()]
         self._predictor.core.trace(Path(trace))
-        return {**found, "operators": operators}
+        return {**batch, "operators": operators}
 
 
 def allocated_bytes() -> int | None:

@@ -185,9 +185,10 @@ class Worker:
             raise RuntimeError(self._last_words()) from None
         answer: dict[str, Any] = json.loads(self._line())
         if "error" in answer:
-            failure = f"the measuring process failed: {answer['error']}"
-            kinds = {"UserError": UserError, "NotImplementedError": NotImplementedError}
-            raise kinds.get(answer["kind"], RuntimeError)(failure)
+            if answer["kind"] == "NotImplementedError":  # nothing failed: the runtime says what it does not do
+                raise NotImplementedError(answer["error"].partition(": ")[2])
+            kind = UserError if answer["kind"] == "UserError" else RuntimeError
+            raise kind(f"the measuring process failed: {answer['error']}")
         return answer
 
     def _line(self) -> bytes:

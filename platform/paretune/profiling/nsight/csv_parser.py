@@ -2,7 +2,7 @@
 
 The page ``raw`` has a row for each launch of a kernel and a column for each metric, with the units in a row of their
 own; the page ``details`` has, among others, a row for each rule of each launch. Older versions of ncu
-write units as ``nsecond`` and ``cycle/nsecond``, newer ones (2025.3 does) as ``ns`` and ``hz``. In the locale ``C``,
+write nanoseconds as ``nsecond``, newer ones (2025.3 does) as ``ns``. In the locale ``C``,
 which ``run`` sets, numbers are English ones, with commas between thousands. See
 https://docs.nvidia.com/nsight-compute/NsightComputeCli/index.html, sections "Output Pages" and "Command Line Options".
 
@@ -17,8 +17,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-BASE_UNITS = {"ns": 1e-9, "nsecond": 1e-9, "cycle/nsecond": 1e9, "byte/nsecond": 1e9, "byte/ns": 1e9}
-"""Units that are not in seconds: what a value is multiplied by to be in seconds, Hz or bytes per second."""
+BASE_UNITS = {"ns": 1e-9, "nsecond": 1e-9}
+"""Units of time → seconds."""
 
 
 class NsightCsvError(Exception):
@@ -47,7 +47,7 @@ class KernelLaunch:
     id: int
     name: str
     metrics: Mapping[str, float]
-    """Metric → value in seconds, bytes, bytes per second, Hz, % or a count; words and unknown values are left out."""
+    """Metric → value, a time in seconds; words and unknown values are left out."""
 
     def number(self, *names: str) -> float | None:
         """Return the value of the first of these metrics that the launch has; None if it has none of them."""
@@ -62,10 +62,10 @@ def launches(raw: str) -> tuple[KernelLaunch, ...]:
     """
     rows = _rows(raw)
     units = next((row for row in rows if not row["ID"]), {})
-    found = [row for row in rows if row["ID"].isdecimal()]
-    if uneven := next((row for row in found if None in row or None in row.values()), None):
+    launched = [row for row in rows if row["ID"].isdecimal()]
+    if uneven := next((row for row in launched if None in row or None in row.values()), None):
         raise NsightCsvError(f"the file is damaged: the row of ID {uneven['ID']} has not one cell for each column")
-    return tuple(KernelLaunch(int(row["ID"]), row["Kernel Name"], _metrics(row, units)) for row in found)
+    return tuple(KernelLaunch(int(row["ID"]), row["Kernel Name"], _metrics(row, units)) for row in launched)
 
 
 def rules(details: str) -> tuple[NsightRule, ...]:

@@ -1,8 +1,8 @@
-"""The kernels of one inference by name: their time, share of the peaks, arithmetic intensity, and what bounds them."""
+"""The kernels of one inference by name: their time, share of the peaks, and what bounds them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,21 +21,7 @@ DRAM = (f"gpu__dram_throughput.{ELAPSED}", f"dram__throughput.{ELAPSED}")
 OCCUPANCY = (f"sm__warps_active.{ACTIVE}",)
 WAVES = ("launch__waves_per_multiprocessor",)
 PASSES = ("profiler__replayer_passes",)
-CYCLES = (
-    "smsp__cycles_elapsed.avg.per_second",
-    "sm__cycles_elapsed.avg.per_second",
-    "gpc__cycles_elapsed.avg.per_second",
-)
-BYTES_RATE = ("dram__bytes.sum.per_second",)
-BYTES = ("dram__bytes.sum",)
-READ = ("dram__bytes_read.sum", "dram__bytes_op_read.sum")
-WRITTEN = ("dram__bytes_write.sum", "dram__bytes_op_write.sum")
 """Names of the metric for a figure, the preferred one first: they depend on the chip and on the version of ncu."""
-SASS = "smsp__sass_thread_inst_executed_op"
-TENSOR = "sm__ops_path_tensor_src_"
-WIDTH = {"f": 1, "h": 2, "d": 1}
-"""First letter of an instruction (single, half, double precision) → numbers that it works on in each thread."""
-ADDING, FUSED = ("add", "mul"), "fma"
 
 
 @dataclass(frozen=True)
@@ -58,10 +44,6 @@ class Kernel:
     """Active warps as a share of those that the chip can hold, in percent."""
     waves: float | None
     """How often the blocks fill the whole GPU."""
-    operations_per_second: float | None
-    """Floating-point additions and multiplications per second, and those of integers in tensor cores."""
-    intensity: float | None
-    """Operations per byte of DRAM traffic."""
     bound: KernelBound | None
     unknown: dict[str, str]
     """Figure → why it is None."""
@@ -87,8 +69,8 @@ def by_name(launches: Iterable[KernelLaunch]) -> tuple[Kernel, ...]:
     for launch, seconds in timed:
         groups.setdefault(launch.name, []).append((launch, seconds))
     whole = sum(seconds for _, seconds in timed)
-    found = (_kernel(name, group, whole) for name, group in groups.items())
-    return tuple(sorted(found, key=lambda kernel: (-kernel.seconds, kernel.name)))
+    kernels = (_kernel(name, group, whole) for name, group in groups.items())
+    return tuple(sorted(kernels, key=lambda kernel: (-kernel.seconds, kernel.name)))
 
 
 def advice(launches: Iterable[KernelLaunch], rules: Iterable[NsightRule]) -> tuple[KernelHint, ...]:
@@ -103,11 +85,11 @@ def advice(launches: Iterable[KernelLaunch], rules: Iterable[NsightRule]) -> tup
         if rule.kind != "OPT" or rule.scope != "global" or not rule.speedup or rule.launch not in timed or not whole:
             continue
         name, seconds = timed[rule.launch]
-        found = KernelHint(name, rule.name, rule.text, rule.speedup, rule.speedup / 100 * seconds / whole)
+        hint = KernelHint(name, rule.name, rule.text, rule.speedup, rule.speedup / 100 * seconds / whole)
         other = best.get((name, rule.name))
-        if other is None or found.saves > other.saves:
-            best[name, rule.name] = found
-    return tuple(sorted(best.values(), key=lambda found: -found.saves))
+        if other is None or hint.saves > other.saves:
+            best[name, rule.name] = hint
+    return tuple(sorted(best.values(), key=lambda hint: -hint.saves))
 
 
 def bound_by(sm: float | None, memory: float | None) -> KernelBound | None:
@@ -119,105 +101,22 @@ def bound_by(sm: float | None, memory: float | None) -> KernelBound | None:
     return "compute" if sm >= memory else "memory"
 
 
-def operations_per_second(launch: KernelLaunch) -> float | str:
-    """Return additions and multiplications per second, or why they are not known.
-
-    Half, single and double precision are counted by instruction, a fused one as two operations; tensor cores count
-    their operations themselves. The sum is unknown if the report lacks half or single precision. Double precision
-    may be missing: detectors do not use it.
-    """
-    vector = {kind: _vector(launch, kind) for kind in WIDTH}
-    if missing := [kind for kind in "fh" if vector[kind] is None]:
-        words = {"f": "single", "h": "half"}
-        return f"the report does not count instructions of {' and '.join(words[kind] for kind in missing)} precision"
-    tensor = _tensor(launch)
-    if isinstance(tensor, str):
-        return tensor
-    return sum(rate or 0.0 for rate in vector.values()) + tensor
-
-
-def dram_bytes_per_second(launch: KernelLaunch) -> float | str:
-    """Return the traffic to and from DRAM in bytes per second, or why it is not known."""
-    if (rate := launch.number(*BYTES_RATE)) is not None:
-        return rate
-    seconds, whole = launch.number(*DURATION), launch.number(*BYTES)
-    read, written = launch.number(*READ), launch.number(*WRITTEN)
-    if whole is None and read is not None and written is not None:
-        whole = read + written
-    if whole is None or not seconds:
-        return "the report does not count the bytes of DRAM"
-    return whole / seconds
-
-
-def _vector(launch: KernelLaunch, kind: str) -> float | None:
-    """Return the operations per second of one precision outside of tensor cores; None if the report lacks them."""
-    width, rates = WIDTH[kind], []
-    for operation, per_instruction in [(name, width) for name in ADDING] + [(FUSED, 2 * width)]:
-        name = f"{SASS}_{kind}{operation}_pred_on"
-        derived = launch.number(f"derived__{name}_x{per_instruction}") if per_instruction > 1 else None
-        rate = _per_second(launch, name)
-        if derived is not None and (cycles := launch.number(*CYCLES)) is not None:
-            rates.append(derived * cycles)
-        elif rate is not None:
-            rates.append(rate * per_instruction)
-        else:
-            return None
-    paired = [(f"{operation}2", factor) for operation, factor in (("add", 2), ("mul", 2), ("fma", 4))]  # two at once
-    return sum(rates) + sum(factor * (_per_second(launch, f"{SASS}_{kind}{x}_pred_on") or 0) for x, factor in paired)
-
-
-def _tensor(launch: KernelLaunch) -> float | str:
-    """Return the operations per second of tensor cores, or why they are not known."""
-    stems = {name.partition(".")[0] for name in launch.metrics if name.startswith(TENSOR)}
-    rates = {stem: rate for stem in stems if (rate := _per_second(launch, stem)) is not None}
-    if rates:  # `src_fp16` counts all that `src_fp16_dst_fp32` does
-        return sum(rate for stem, rate in rates.items() if not any(stem.startswith(f"{other}_") for other in rates))
-    busy = [value for name, value in launch.metrics.items() if "pipe_tensor" in name]
-    if not busy:
-        return "the report does not say what tensor cores did"
-    return "the report does not count operations of tensor cores, which were busy" if any(busy) else 0.0
-
-
-def _per_second(launch: KernelLaunch, counter: str) -> float | None:
-    """Return the rate of a counter: as reported, or per cycle times cycles per second, or its sum over the duration."""
-    if (rate := launch.number(f"{counter}.sum.per_second")) is not None:
-        return rate
-    each, cycles = launch.number(f"{counter}.sum.per_cycle_elapsed"), launch.number(*CYCLES)
-    if each is not None and cycles is not None:
-        return each * cycles
-    whole, seconds = launch.number(f"{counter}.sum"), launch.number(*DURATION)
-    return None if whole is None or not seconds else whole / seconds
-
-
 def _kernel(name: str, group: Sequence[tuple[KernelLaunch, float]], whole: float) -> Kernel:
     seconds = sum(time for _, time in group)
     unknown: dict[str, str] = {}
 
     def mean(figure: str, names: Sequence[str]) -> float | None:
-        found = [(launch.number(*names), time) for launch, time in group]
-        known = [(value, time) for value, time in found if value is not None]
-        if len(known) < len(found) or not seconds:
-            unknown[figure] = f"{names[0]} is not in the report of {len(found) - len(known)} of {len(found)} launches"
+        values = [(launch.number(*names), time) for launch, time in group]
+        known = [(value, time) for value, time in values if value is not None]
+        if len(known) < len(values) or not seconds:
+            unknown[figure] = f"{names[0]} is not in the report of {len(values) - len(known)} of {len(values)} launches"
             return None
         return sum(value * time for value, time in known) / seconds
-
-    def amount(figure: str, rate_of: Callable[[KernelLaunch], float | str]) -> float | None:
-        rates = [(rate_of(launch), time) for launch, time in group]
-        if why := next((rate for rate, _ in rates if isinstance(rate, str)), None):
-            unknown[figure] = why
-            return None
-        return sum(rate * time for rate, time in rates if not isinstance(rate, str))
 
     sm, memory, dram = mean("sm_percent", SM), mean("memory_percent", MEMORY), mean("dram_percent", DRAM)
     bound = bound_by(sm, dram if memory is None else memory)
     if bound is None:
         unknown["bound"] = unknown.get("sm_percent") or unknown["memory_percent"]
-    operations = amount("operations_per_second", operations_per_second)
-    traffic = amount("intensity", dram_bytes_per_second)
-    if operations is None:
-        unknown["intensity"] = unknown["operations_per_second"]
-    elif traffic == 0:
-        unknown["intensity"] = "no byte went to or from DRAM"
     return Kernel(
         name=name,
         launches=len(group),
@@ -228,8 +127,6 @@ def _kernel(name: str, group: Sequence[tuple[KernelLaunch, float]], whole: float
         dram_percent=dram,
         occupancy_percent=mean("occupancy_percent", OCCUPANCY),
         waves=mean("waves", WAVES),
-        operations_per_second=operations / seconds if operations is not None and seconds else None,
-        intensity=operations / traffic if operations is not None and traffic else None,
         bound=bound,
         unknown=unknown,
     )

@@ -29,11 +29,7 @@ from paretune.system.machine_cache import scratch
 NCU = "ncu"
 RANGE = "paretune"
 """NVTX range around the profiled inference."""
-SECTIONS = (
-    *("SpeedOfLight", "SpeedOfLight_RooflineChart", "MemoryWorkloadAnalysis", "LaunchStats", "Occupancy"),
-    # these two count what the plain roofline leaves out: half precision and tensor cores, which convolutions mostly use
-    *("SpeedOfLight_HierarchicalHalfRooflineChart", "SpeedOfLight_HierarchicalTensorRooflineChart"),
-)
+SECTIONS = ("SpeedOfLight", "MemoryWorkloadAnalysis", "LaunchStats", "Occupancy")
 LIMIT = 900.0
 """Time limit for one artefact in seconds."""
 GRACE = 5.0
@@ -159,8 +155,8 @@ def version() -> str | None:
         done = subprocess.run([NCU, "--version"], capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.search(r"Version (\d+(\.\d+)+)", done.stdout)
-    return found[1] if found else None
+    match = re.search(r"Version (\d+(\.\d+)+)", done.stdout)
+    return match[1] if match else None
 
 
 def command(artefact: Path, images: Path, report: Path, limit: float, loader: str = LOADER) -> list[str]:

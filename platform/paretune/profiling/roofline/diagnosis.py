@@ -105,11 +105,11 @@ class Diagnosis:
         """
         if self.unknown:
             return {}
-        found: dict[Bound, float] = {"compute": 0.0, "memory": 0.0, "launch": self.rest_ms}
+        times: dict[Bound, float] = {"compute": 0.0, "memory": 0.0, "launch": self.rest_ms}
         for layer in self.layers:
-            found[layer.bound] += layer.ms
+            times[layer.bound] += layer.ms
         apart: dict[Bound, float] = {"host": self.host_ms, "transfer": self.transfer_ms}
-        return found | {bound: ms for bound, ms in apart.items() if ms}
+        return times | {bound: ms for bound, ms in apart.items() if ms}
 
     @property
     def verdict(self) -> Verdict:

@@ -18,17 +18,20 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from paretune.core.devices import device_kind
 from paretune.core.target import Target, cpu_has_bfloat16
 from paretune.profiling.environment import cpu_name
 from paretune.profiling.latency.worker_client import surroundings
+from paretune.runtimes.eager import gpu_unsupported_reason
 from paretune.system.cpu_cores import choose_cores
 from paretune.system.device_lock import exclusive_device
 
-SIDES = {"cpu": (256, 512, 1024), "cuda": (4096, 8192)}
+CPU, ACCELERATOR = "cpu", "accelerator"
+SIDES = {CPU: (256, 512, 1024), ACCELERATOR: (4096, 8192)}
 """Sides of the square matrices that are multiplied, of which the fastest product counts."""
-COPIES = {"cpu": (1 << 17, 1 << 19, 1 << 21, 1 << 23, 1 << 25, 1 << 28), "cuda": (1 << 25, 1 << 28, 1 << 32)}
+COPIES = {CPU: (1 << 17, 1 << 19, 1 << 21, 1 << 23, 1 << 25, 1 << 28), ACCELERATOR: (1 << 25, 1 << 28, 1 << 32)}
 """Working sets in bytes, reading and writing together."""
-TOGETHER = {"cpu": 1 << 22, "cuda": 1 << 32}
+TOGETHER = {CPU: 1 << 22, ACCELERATOR: 1 << 32}
 """Bytes that are copied between two readings of the clock: about a millisecond on a GPU."""
 SECONDS = 0.15
 """Seconds for which each kernel is repeated."""
@@ -114,23 +117,24 @@ def _main(device: str, cores: Sequence[int]) -> None:
 
     torch.set_num_threads(len(cores))
     torch.backends.cuda.matmul.allow_tf32 = False
-    if device == "cuda" and not torch.cuda.is_available():
-        sys.exit("the target is a GPU, and torch finds none")
+    if problem := gpu_unsupported_reason(Target(device=device)):
+        sys.exit(problem)
+    size_class = CPU if device == CPU else ACCELERATOR
     compute, reasons = {}, {}
     for precision in ("fp32", "bf16", "fp16", "int8"):
         try:
-            compute[precision] = max(_products(precision, side, device) for side in SIDES[device])
+            compute[precision] = max(_products(precision, side, device) for side in SIDES[size_class])
         except (NotImplementedError, RuntimeError) as error:
             reasons[precision] = str(error).splitlines()[0]
     copies = []
-    for size in COPIES[device]:
+    for size in COPIES[size_class]:
         try:
             copies.append((size, _copies(size, device)))
         except RuntimeError as error:  # a device with less memory, whose layers are smaller too
             reasons[f"copies of {size} bytes"] = str(error).splitlines()[0]
     if not copies:
         sys.exit(f"no memory can be copied: {next(reversed(reasons.values()))}")
-    name = torch.cuda.get_device_name() if device == "cuda" else cpu_name()
+    name = cpu_name() if device == CPU else next(iter(device_kind(device).facts().values()), device)
     layer = None
     if device == "cpu" and "int8" in compute:
         with suppress(AttributeError, NotImplementedError, RuntimeError):  # a torch without oneDNN has no such layers
@@ -169,7 +173,9 @@ def _copies(size: int, device: str) -> float:
 
     source = torch.randn(size // 8, device=device)  # half of the bytes, four each
     into = torch.empty_like(source)
-    often = max(1, TOGETHER[device] // size)  # several small copies, so that the overhead of calls and waiting is small
+    often = max(
+        1, TOGETHER[CPU if device == CPU else ACCELERATOR] // size
+    )  # several small copies, so that the overhead of calls and waiting is small
 
     def several() -> None:
         for _ in range(often):
@@ -200,7 +206,7 @@ def _fastest(run: Callable[[], Any], device: str) -> float:
     """Return the shortest time of a run in seconds, since a roof is the best time, not the usual one."""
     import torch
 
-    wait: Callable[[], Any] = torch.cuda.synchronize if device == "cuda" else (lambda: None)
+    wait: Callable[[], Any] = (lambda: None) if device == CPU else torch.get_device_module(device).synchronize
     run()
     wait()
     shortest, end = float("inf"), time.perf_counter() + SECONDS

@@ -87,11 +87,11 @@ def work_of(predictor: Predictor, image: Image, target: Target) -> dict[str, Lay
     fallback = str(predictor.facts.get("precision", "fp32"))
     floats = _precision(artefact) if fallback == "int8" else fallback  # precision of the float layers beside INT8 ones
     floats = "fp32" if target.device == "cpu" and floats == "fp16" else floats
-    found: dict[str, LayerWork] = {}
+    works: dict[str, LayerWork] = {}
     modules = modules_of(artefact, detector)
     for part, shape in shapes.items():
-        found |= _of_onnx(artefact.file(part_file(part)), detector.part_input(part), shape, floats, modules[part])
-    return found
+        works |= _of_onnx(artefact.file(part_file(part)), detector.part_input(part), shape, floats, modules[part])
+    return works
 
 
 def _precision(artefact: Artefact) -> str:
@@ -109,19 +109,19 @@ def _of_torch(artefact: Artefact, detector: Detector, batch: Floats, floats: str
     from paretune.runtimes.eager import ArrayConversion, load_for_inference
 
     network = load_for_inference(artefact, Target(), "fp32")
-    given, found = ArrayConversion("cpu", "fp32"), dict[str, LayerWork]()
+    given, works = ArrayConversion("cpu", "fp32"), dict[str, LayerWork]()
     names = {module: name for name, module in network.named_modules()}
 
     def watch(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         weight = module.weight
         assert isinstance(weight, torch.Tensor)  # noqa: S101 - only such modules are watched
         maps, name = inputs[0].numel() + output.numel(), names[module]
-        seen = found.get(name)
+        seen = works.get(name)
         if seen is not None:  # shared between levels
             maps += int(seen.maps)
         flops = float(layer_flops(module, inputs[0], output)) + (seen.flops if seen else 0)
         kind = "int8" if isinstance(module, Int8Layer) else floats
-        found[name] = LayerWork(name, flops, weight.numel(), maps, kind, depthwise=_is_depthwise(weight.shape))
+        works[name] = LayerWork(name, flops, weight.numel(), maps, kind, depthwise=_is_depthwise(weight.shape))
 
     watched: tuple[type[nn.Module], ...] = (*WEIGHTED_LAYERS, Int8Layer)
     hooks = [module.register_forward_hook(watch) for module in names if isinstance(module, watched)]
@@ -135,7 +135,7 @@ def _of_torch(artefact: Artefact, detector: Detector, batch: Floats, floats: str
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return works
 
 
 def _of_onnx(file: Path, given: str, shape: tuple[int, ...], floats: str, modules: ModuleNames) -> dict[str, LayerWork]:
@@ -158,7 +158,7 @@ def _of_onnx(file: Path, given: str, shape: tuple[int, ...], floats: str, module
     makers = {output: node for node in graph.node for output in node.output}
     heavy = [node for node in graph.node if node.op_type in WEIGHTY]
     names = modules.of({node.output[0]: (node.op_type, (node.name, *node.output)) for node in heavy})
-    found: dict[str, LayerWork] = {}
+    works: dict[str, LayerWork] = {}
     for node in heavy:
         sources = [_source(name, makers, weights) for name in node.input]
         weight = next((name for name in sources if name is not None and len(shapes[name]) > 1), None)
@@ -172,11 +172,11 @@ def _of_onnx(file: Path, given: str, shape: tuple[int, ...], floats: str, module
         kind = "int8" if weights[weight].data_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8) else floats
         module = names.get(node.output[0], node.name)
         size = out + sum(prod(shapes.get(name, (0,))) for name in maps)
-        seen = found.get(module)
+        seen = works.get(module)
         flops = 2.0 * out * inner + (seen.flops if seen else 0)
         size += int(seen.maps) if seen else 0
-        found[module] = LayerWork(module, flops, prod(sides), size, kind, depthwise=_is_depthwise(sides))
-    return found
+        works[module] = LayerWork(module, flops, prod(sides), size, kind, depthwise=_is_depthwise(sides))
+    return works
 
 
 def _source(name: str, makers: Mapping[str, Any], weights: Mapping[str, Any]) -> str | None:

@@ -21,9 +21,9 @@ import pytest
 
 from paretune.core.errors import UserError
 from paretune.core.target import Target
-from paretune.profiling import measure
 from paretune.profiling.latency import measure as measuring
 from paretune.profiling.latency import result as latency_module
+from paretune.profiling.latency.measure import measure
 from paretune.profiling.latency.samples import COLUMNS, column
 from paretune.profiling.latency.shared_images import saved_images
 from paretune.profiling.latency.worker import FRESH_TURN
@@ -273,7 +273,8 @@ def test_mistakes_of_the_user_stay_such(tmp_path):
 def test_workers_die_with_a_killed_supervisor(tmp_path, own_locks):
     fake_artefact(tmp_path, hang=True)
     code = (
-        "from pathlib import Path; from tests_support_profiling import *; from paretune.profiling import measure;"
+        "from pathlib import Path; from tests_support_profiling import *;"
+        "from paretune.profiling.latency.measure import measure;"
         "from paretune.core.target import Target; from paretune.system import device_lock;"
         f"device_lock.lock_folder = lambda: Path({str(own_locks)!r});"
         f"measure(Path({str(tmp_path)!r}), images(), Target(), QUICK, loader=BUSY)"

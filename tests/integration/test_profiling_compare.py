@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from paretune.core.target import Target
-from paretune.profiling import compare
+from paretune.profiling.latency.compare import compare
 from paretune.profiling.latency.samples import COLUMNS
 from tests_support_profiling import BUSY, fake_artefact, images, quick
 
@@ -76,9 +76,3 @@ def test_what_it_tells_is_plain_data(three):
 def test_too_little_for_an_interval_is_refused(tmp_path, wrong):
     with pytest.raises(ValueError, match="at least 2 rounds"):
         compare([tmp_path], images(), Target(), loader=BUSY, **wrong)
-
-
-def test_one_that_dies_ends_the_comparison(tmp_path):
-    folders = [fake_artefact(tmp_path / "a", network=1), fake_artefact(tmp_path / "b", network=1, dies_after=200)]
-    with pytest.raises(RuntimeError, match="killed by SIGKILL"):
-        compare(folders, images(), Target(), rounds=2, blocks=40, protocol=quick(), loader=BUSY)

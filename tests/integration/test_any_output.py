@@ -13,20 +13,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from paretune.cli.main import build_parser, main
 from paretune.config.plan import read_plan
 from paretune.config.recipe import Recipe
-from paretune.core.model import Model
 from paretune.core.startup import any_output
-from paretune.core.types import InputSize
-from paretune.detectors.yolox.detector import Yolo
 from paretune.results.sweep_folder import new_sweep
-from paretune.runtimes.artefact_writer import write_artefact
 from paretune.storage.trial_record import Record, write_record
 from tests_support import ROOT
+from tests_support_data import cases
 from tests_support_records import complete
+from tests_support_yolo import yolo_artefact
 
 CLASSES = ("猫", "Hündchen")
 PICTURE = "größe_猫"
@@ -70,6 +67,8 @@ VERBS: dict[tuple[str, ...], int] = {
     ("submit", "nirgends_é.yaml", "--address", "http://127.0.0.1:9"): 2,
     ("ui", "--runs", "nirgends_é"): 2,
     ("confirm", "nirgends_é"): 2,
+    ("store", "list", "--runs", "läufe"): 0,
+    ("pick", "nirgends_é", "--out", "gewählt_é"): 2,
 }
 """Command → its exit code."""
 
@@ -91,15 +90,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (data / "data.yaml").write_text(text, encoding="utf-8")
     (place / "jöb.yaml").write_text(JOB, encoding="utf-8")
     (place / "räume.yaml").write_text("{input_size: 64, steps: [], runtime: eager}")
-    detector = Yolo(depthwise=False, width=0.0625)
-    network = detector.build(2).eval()
-    with torch.no_grad():
-        for layer in detector.protected(network):
-            layer.bias.fill_(2)
+    yolo_artefact(place / "kunstwerk_é", CLASSES)
     recipe = Recipe.model_validate({"input_size": "64", "runtime": "eager"})
-    model = Model(network, None, InputSize(64, 64), params=1, flops=1)
-    told: dict[str, Any] = {"runtime": recipe.runtime, "recipe_tree": recipe.tree(), "classes": CLASSES}
-    write_artefact(place / "kunstwerk_é", model, detector=detector, **told)
     row = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10]}
     truth = {
         "images": [{"id": 1, "file_name": f"{PICTURE}.png"}],
@@ -182,10 +174,8 @@ def test_a_stream_that_is_no_text_file_is_left_alone(monkeypatch: pytest.MonkeyP
 
 
 def test_the_classes_of_a_user(tmp_path: Path) -> None:
-    folder = os.environ.get("PARETUNE_CASES")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("PARETUNE_CASES names no folder of small inputs")
+    folder = str(cases("unicode-classes"))
     for around in PLACES.values():
-        done = run(tmp_path, ("data", "check", f"{folder}/unicode-classes"), around)
+        done = run(tmp_path, ("data", "check", folder), around)
         assert b"Traceback" not in done.stderr
         assert b"chen" in done.stdout

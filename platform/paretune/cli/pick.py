@@ -1,0 +1,68 @@
+"""``pick``: one point of a sweep's front as a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from paretune.cli.options import claiming_out, sweep_arguments
+from paretune.core.errors import UserError
+
+
+def add(verbs: Any) -> None:
+    """Add the verb to the parser."""
+    verb = verbs.add_parser(
+        "pick",
+        help="choose one point of a sweep's front by a rule, and write its artefact as a bundle",
+        epilog="without a rule it takes the point that `front` recommends; "
+        "exit code: 0 a bundle is written, 2 no point of the front keeps the rule",
+    )
+    sweep_arguments(verb)
+    rules = verb.add_mutually_exclusive_group()
+    rules.add_argument("--max-latency", metavar="T", help="the most accurate point within a latency, such as 10ms")
+    text = "the fastest point that loses at most X against the eager baseline, such as 0.01"
+    rules.add_argument("--max-drop", type=float, metavar="X", help=text)
+    rules.add_argument("--min", metavar="METRIC=VALUE", help="the fastest point with at least that value")
+    rules.add_argument("--knee", action="store_true", help="the point farthest above the line between the front's ends")
+    verb.add_argument("--target", metavar="T", help="the target (default: the job's first)")
+    verb.add_argument("--out", type=Path, metavar="FOLDER", help="of the bundle (default: SWEEP/picked/RULE)")
+    verb.add_argument("--json", action="store_true", help="one JSON object")
+    verb.set_defaults(run=claiming_out(_pick))
+
+
+def _rule(given: argparse.Namespace) -> Any:
+    """Return the rule of the arguments.
+
+    Raises:
+        UserError: a limit is not valid.
+    """
+    from paretune.results.pick import PickRule, lower_bound, milliseconds
+
+    if given.max_latency is not None:
+        return PickRule("max_latency", milliseconds(given.max_latency))
+    if given.max_drop is not None:
+        if not (math.isfinite(given.max_drop) and given.max_drop >= 0):
+            raise UserError(f"--max-drop {given.max_drop:g}: expected a number from 0, such as 0.01")
+        return PickRule("max_drop", given.max_drop)
+    if given.min is not None:
+        return lower_bound(given.min)
+    return PickRule("knee" if given.knee else "recommended")
+
+
+def _pick(given: argparse.Namespace) -> int:
+    from paretune.results.front_summary import judge_of
+    from paretune.results.pick import pick_text
+    from paretune.results.sweep_folder import find_sweep
+    from paretune.workflows.pick import pick_from, write_bundle
+
+    sweep = find_sweep(given.runs, given.sweep)
+    chosen = pick_from(sweep, _rule(given), given.target)
+    folder, facts = write_bundle(sweep, chosen, given.out)
+    if given.json:
+        print(json.dumps({"folder": str(folder), **facts}))
+    else:
+        print(f"{pick_text(chosen, judge_of(sweep))}\nbundle: {folder}")
+    return 0

@@ -1,0 +1,43 @@
+"""Settings of a job about where and with what it runs: cluster resources, stage store, log."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from paretune.core.spec import Spec
+
+
+class Resources(Spec):
+    """Resources of one trial on a Ray cluster."""
+
+    cpu: float = Field(default=1, gt=0)
+    """CPU cores."""
+    gpu: float = Field(default=0, ge=0)
+    """GPUs."""
+    custom: dict[str, float] = Field(default_factory=dict)
+    """Custom resources, such as the one that marks a target's nodes."""
+
+    def by_ray_name(self) -> dict[str, float]:
+        """Return the requested resources by Ray's names."""
+        asked = {"CPU": self.cpu, "GPU": self.gpu, **self.custom}
+        return {name: amount for name, amount in asked.items() if amount}
+
+
+class Store(Spec):
+    """Store of the results of steps, which trials and sweeps share: a pruned and trained network is made once."""
+
+    url: str | None = None
+    """Folder on any file system of fsspec, such as `s3://bucket/store`; None keeps `store` under the output folder."""
+    max_gib: float = Field(default=20.0, ge=0)
+    """Size in GiB above which the results that were not used for longest are removed; 0 stores nothing."""
+
+
+class Tracking(Spec):
+    """Settings of the MLflow log."""
+
+    uri: str | None = None
+    """Tracking server; None keeps a database under the output folder."""
+    experiment: str = Field(default="paretune", min_length=1)
+    """Experiment the runs belong to."""
+    trainings: bool = True
+    """Log the trainings of `paretune train` too."""

@@ -1,0 +1,88 @@
+"""The events of a trial: one line of JSON each in ``events.jsonl``, appended while the trial runs.
+
+A trial that was killed leaves at most one torn line, which readers skip.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+EVENTS = "events.jsonl"
+Kind = Literal["begin", "end", "reused", "epoch", "metrics", "paused", "died", "stopped", "failed"]
+"""begin and end of a stage; reused: its result was taken from the store; epoch: of a training; metrics: known from now
+on; paused: ended for now; died: its
+process ended without a record; stopped and failed: how the trial ended."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a trial."""
+
+    kind: Kind
+    stage: str
+    """Name of the stage, such as ``prune``."""
+    time: float
+    """Seconds since 1970."""
+    key: str | None = None
+    """Key of the stage's result; None for a stage whose result is not shared."""
+    epoch: int | None = None
+    """Number of the finished epoch, from 1."""
+    epochs: int | None = None
+    """Number of epochs of the training."""
+    seconds: float | None = None
+    """Wall time of the stage."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    reason: str | None = None
+    """Why the trial was stopped, or failed."""
+
+
+@dataclass
+class EventLog:
+    """Appends events to a trial's file.
+
+    A file that cannot be written, as on a full disk, loses events and never fails the trial.
+    """
+
+    folder: Path
+    """Folder of the trial."""
+    clock: Callable[[], float] = time.time
+    """Seconds since 1970."""
+
+    def add(self, kind: Kind, stage: str, **fields: Any) -> Event:
+        """Append an event and return it; metrics that are not finite are left out."""
+        metrics = {name: value for name, value in fields.pop("metrics", {}).items() if math.isfinite(value)}
+        event = Event(kind, stage, self.clock(), metrics=metrics, **fields)
+        body = {name: value for name, value in asdict(event).items() if value not in (None, {})}
+        line = (json.dumps(body) + "\n").encode()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.folder / EVENTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                os.write(handle, line)
+            finally:
+                os.close(handle)
+        except OSError:
+            pass
+        return event
+
+
+def read_events(folder: Path) -> list[Event]:
+    """Return the events of a trial's folder, in their order; lines that are torn or unknown are skipped."""
+    try:
+        lines = (folder / EVENTS).read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    events = []
+    for line in lines:
+        try:
+            events.append(Event(**json.loads(line)))
+        except (ValueError, TypeError):
+            continue
+    return events
