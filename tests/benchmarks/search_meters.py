@@ -67,7 +67,8 @@ class Epochs:
         if number in RUNGS:
             self.seconds[str(number)] = round(cpu_seconds() - self._start, 3)
         if number - 1 in RUNGS[1:]:
-            (saved,) = self._folder.glob(f"finetune-*/{STATE}")
+            # pruning in rounds trains too, and leaves the states of its rounds
+            saved = max(self._folder.glob(f"finetune-*/{STATE}"), key=lambda file: file.stat().st_mtime_ns)
             shutil.copyfile(saved, self.file(number - 1))
 
 

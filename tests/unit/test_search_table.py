@@ -83,8 +83,10 @@ def test_a_table_is_read_as_it_was_written_and_a_torn_line_is_replaced(
 
 
 def test_the_state_of_each_rung_is_kept_while_the_training_goes_on(tmp_path: Path) -> None:
-    epochs, folder = Epochs(tmp_path), tmp_path / "finetune-1-2"
-    folder.mkdir()
+    epochs, folder, earlier = Epochs(tmp_path), tmp_path / "finetune-1-2", tmp_path / "finetune-0-1"
+    for place in (earlier, folder):
+        place.mkdir()
+    (earlier / "state.pt").write_text("of a round of pruning")
     epochs.progress("prune")
     epochs.progress("finetune")
     for number in range(1, 10):
@@ -113,7 +115,7 @@ def test_a_pool_holds_failures_with_their_cost(pool: search_replay.Pool) -> None
     assert not pool.measured
 
 
-@pytest.mark.parametrize("name", ["random", "tpe, group", "nsga2", "conditional"])
+@pytest.mark.parametrize("name", ["random", "tpe, group", "nsga2", "conditional", "branches"])
 def test_a_replay_takes_each_row_once_and_ends_with_the_whole_hypervolume(pool: search_replay.Pool, name: str) -> None:
     small = search_replay.Pool(pool.space, pool.answers[: 2 * 18], pool.base, pool.measured)
     run = search_replay.replay(small, methods()[name], 0, 1000)
