@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from search_rows import RUNGS
@@ -16,6 +15,7 @@ from paretune.compression.export import Export
 from paretune.compression.finetune import _digest
 from paretune.core.model import Model
 from paretune.core.spec import fingerprint
+from paretune.workflows.stages import Stages
 
 STATE = "state.pt"
 
@@ -26,20 +26,9 @@ def cpu_seconds() -> float:
     return used.user + used.system + used.children_user + used.children_system
 
 
-@dataclass
-class Meter:
-    """CPU seconds of stages."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Add the CPU seconds of the block to those of a stage."""
-        start = cpu_seconds()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + cpu_seconds() - start, 3)
+def meter() -> Stages:
+    """Return stages that are timed in CPU seconds."""
+    return Stages(clock=cpu_seconds)
 
 
 class Epochs:

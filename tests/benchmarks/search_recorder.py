@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from figures import BENCH, ROOT, paretune, photographs
-from search_meters import Epochs, Meter, SharedExports
+from search_meters import Epochs, SharedExports, meter
 from search_rows import (
     DEPLOY,
     RUNGS,
@@ -38,6 +38,7 @@ from paretune.core.yaml_document import read_value
 from paretune.storage.artefact import NETWORK
 from paretune.workflows.build_artefact import InitialArtefactNetwork, build
 from paretune.workflows.recipe_source import RecipeImages
+from paretune.workflows.stages import Stages
 from paretune.workflows.trial_context import step_context
 
 SCRATCH = Path(os.environ.get("PARETUNE_TABLES", BENCH / "tables"))
@@ -152,10 +153,12 @@ class Recorder:
         folder = self.folder / "networks" / str(number)
         shutil.rmtree(folder, ignore_errors=True)
         params = network_params(self.space, number)
-        meter, epochs, rows = Meter(), Epochs(folder / "work"), list[Row]()
+        stages, epochs, rows = meter(), Epochs(folder / "work"), list[Row]()
         failure = None
         try:
-            networks = self._networks(params, folder, meter, epochs)
+            networks = self._networks(params, folder, stages, epochs)
+        except (AttributeError, ImportError, NameError):  # a mistake of the recorder itself
+            raise
         except Exception as error:  # noqa: BLE001 - a recipe may fail in any way, and the table goes on
             failure = f"{type(error).__name__}: {one_line(error)}"
             networks = {}
@@ -164,27 +167,27 @@ class Recorder:
                 for deploy in deployments(self.space):
                     if rung == max(networks) or label_of(deploy) in LOWER:
                         rows.append(self._deployed(number, rung, start, {**params, **deploy}, folder))
-        append(self.file, Network(number, params, meter.seconds, epochs.seconds, failure), *rows)
+        append(self.file, Network(number, params, stages.seconds, epochs.seconds, failure), *rows)
         shutil.rmtree(folder / "work", ignore_errors=True)
 
     def _networks(
-        self, params: Mapping[str, Any], folder: Path, meter: Meter, epochs: Epochs
+        self, params: Mapping[str, Any], folder: Path, stages: Stages, epochs: Epochs
     ) -> dict[int, InitialArtefactNetwork]:
         """Return the compressed network of each rung: fine-tuning is carried out once."""
         whole = Recipe.model_validate(recipe_of(self.space, {**params, **REFERENCE}))
         tuned = next((place for place, step in enumerate(whole.steps) if step.name == "finetune"), None)
         before = whole.steps if tuned is None else whole.steps[:tuned]
-        rungs = {0: self._built(InitialArtefactNetwork(self.baseline), whole, before, folder / "0", meter, epochs)}
+        rungs = {0: self._built(InitialArtefactNetwork(self.baseline), whole, before, folder / "0", stages, epochs)}
         if tuned is None:
             return rungs
         after = whole.steps[tuned + 1 :]
         step = whole.steps[tuned : tuned + 1]
-        rungs[RUNGS[-1]] = last = self._built(rungs[0], whole, step, folder / "last", meter, epochs)
+        rungs[RUNGS[-1]] = last = self._built(rungs[0], whole, step, folder / "last", stages, epochs)
         for rung in RUNGS[1:-1]:
             rungs[rung] = self._rung(last, epochs.file(rung), folder / f"rung-{rung}")
         if not after:
             return dict(sorted(rungs.items()))
-        own, other = meter, Meter()
+        own, other = stages, meter()
         return {
             rung: self._built(start, whole, after, folder / f"{rung}-end", own if rung == RUNGS[-1] else other, epochs)
             for rung, start in sorted(rungs.items())
@@ -196,7 +199,7 @@ class Recorder:
         whole: Recipe,
         steps: Sequence[Step],
         folder: Path,
-        meter: Meter,
+        stages: Stages,
         epochs: Epochs,
     ) -> InitialArtefactNetwork:
         """Return the network after some steps of a recipe."""
@@ -204,7 +207,7 @@ class Recorder:
             return start
         recipe = part_of(whole, steps)
         context = replace(self.context(recipe, folder.parent / "work"), progress=epochs.progress)
-        artefact = build(start, recipe, context, folder, meter, idle=False).artefact
+        artefact = build(start, recipe, context, folder, stages, idle=False).artefact
         kept = artefact.kept
         assert kept is not None, "an exported artefact keeps its network"
         return InitialArtefactNetwork(folder / NETWORK, kept.steps, kept.notes)
@@ -232,23 +235,25 @@ class Recorder:
         whole = Recipe.model_validate(recipe_of(self.space, params))
         own = self._steps_of_deployment(params)
         recipe = part_of(whole, whole.steps[len(whole.steps) - own :] if own else ())
-        place, meter = folder / "artefacts" / f"{rung}-{label_of(deploy)}", Meter()
+        place, stages = folder / "artefacts" / f"{rung}-{label_of(deploy)}", meter()
         charged = self.exports.charged
         try:
             context = self.context(recipe, folder / "work" / place.name)
-            artefact = build(start, recipe, context, place, meter, idle=False).artefact
+            artefact = build(start, recipe, context, place, stages, idle=False).artefact
             if shared := self.exports.charged - charged:
-                meter.seconds["export"] = round(meter.seconds.get("export", 0.0) + shared, 3)
-            with meter("evaluate"):
+                stages.seconds["export"] = round(stages.seconds.get("export", 0.0) + shared, 3)
+            with stages.stage("evaluate"):
                 metrics = self._evaluated(place)
+        except (AttributeError, ImportError, NameError):  # a mistake of the recorder itself
+            raise
         except Exception as error:  # noqa: BLE001 - an artefact may fail in any way, and the table goes on
-            return Row(number, rung, deploy, meter.seconds, failure=f"{type(error).__name__}: {one_line(error)}")
+            return Row(number, rung, deploy, stages.seconds, failure=f"{type(error).__name__}: {one_line(error)}")
         metrics |= {"size_mib": artefact.size_mib, "params": artefact.params, "flops": artefact.flops}
         known = {name: float(f"{value:.6g}") for name, value in metrics.items() if value is not None}
         shutil.rmtree(place / NETWORK, ignore_errors=True)
         if rung != RUNGS[-1] and start.steps and any("finetune" in step for step in start.steps):
             shutil.rmtree(place)
-        return Row(number, rung, deploy, meter.seconds, known)
+        return Row(number, rung, deploy, stages.seconds, known)
 
     def _steps_of_deployment(self, params: Mapping[str, Any]) -> int:
         plain = {name: value for name, value in params.items() if not name.startswith(DEPLOY)}
