@@ -12,7 +12,7 @@ import pytest
 
 from paretune.config.job import Job
 from paretune.config.plan import read_plan
-from paretune.distributed.tune_schedulers import SCHEDULERS, Scheduler
+from paretune.distributed.tune_schedulers import SCHEDULERS, HalvingScheduler, Scheduler
 from paretune.results.sweep_folder import new_sweep
 from paretune.workflows.sweep import run_trials
 from paretune.workflows.sweep_reporter import SweepReporter
@@ -66,6 +66,32 @@ def test_the_tuner_gets_what_the_row_builds(noting: None, tmp_path: Path, monkey
 
     run_trials(sweep, SweepReporter(sweep), share=1, tuner=tune)
     assert given == [("noting", 3)]
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"objectives": {"map50": "maximize", "latency_ms": "minimize"}}, "map50"),
+        ({"objectives": {"map": "maximize", "size_mib": "minimize"}}, "size_mib"),
+        ({"detector": "faster_rcnn"}, "faster_rcnn"),
+        ({"training": {"workers": 2}}, "one worker"),
+        ({"training": {"with_ray": True}}, "one worker"),
+    ],
+)
+def test_halving_is_refused_where_trials_cannot_be_compared_on_the_way(change: dict[str, Any], word: str) -> None:
+    job = {"dataset": "shapes", "detector": "yolo", "space": "none.yaml", "search": {"scheduler": "halving"}}
+    assert Job.model_validate(job).search.scheduler.rungs(20) == (5, 10)
+    with pytest.raises(ValueError, match=word):
+        Job.model_validate(job | change)
+    Job.model_validate({name: value for name, value in (job | change).items() if name != "search"})
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.25), (0.5, 0.5), (0.0, 0.5), (0.5, 1.0), ()])
+def test_rungs_are_shares_that_rise(shares: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="shares"):
+        HalvingScheduler(shares=shares)
+    assert HalvingScheduler(shares=(0.1, 0.5), least_epochs=2).rungs(2) == (1,)  # both are the first epoch
+    assert HalvingScheduler().rungs(3) == ()
 
 
 SCRIPT = """

@@ -223,6 +223,13 @@ class Job(Spec):
         return self
 
     @model_validator(mode="after")
+    def _fitting_scheduler(self) -> Job:
+        scheduler = self.search.scheduler
+        if reason := scheduler.unsupported_reason(self.objectives, self.detector, self.training):
+            raise misplaced("Job", {("search", "scheduler"): (reason, scheduler.name)})
+        return self
+
+    @model_validator(mode="after")
     def _fitting_training(self) -> Job:
         wrong: dict[tuple[str | int, ...], tuple[str, Any]] = {}
         if not self.training.epochs and self.baseline is None and not self.detector.starts_trained:

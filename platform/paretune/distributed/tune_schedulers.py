@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator
 
 from paretune.core.registry import Registry
 from paretune.core.spec import Spec
+from paretune.detectors.base import Detector
+from paretune.search.latency_scale import SCALED
+from paretune.training.settings import Training
 
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
@@ -24,6 +28,15 @@ SCHEDULERS: Registry[Scheduler] = Registry(
 
 class Scheduler(Spec, ABC):
     """Decides which running trials are stopped early."""
+
+    def unsupported_reason(
+        self,
+        objectives: Collection[str],  # noqa: ARG002 - for overriding
+        detector: Detector,  # noqa: ARG002 - for overriding
+        training: Training,  # noqa: ARG002 - for overriding
+    ) -> str | None:
+        """Return why trials of such a job cannot be compared on the way; None if they can."""
+        return None
 
     def rungs(self, epochs: int) -> tuple[int, ...]:  # noqa: ARG002 - most have none
         """Return the epochs at which a fine-tuning of so many is validated and may be paused."""
@@ -59,6 +72,14 @@ class HalvingScheduler(Scheduler):
         if list(value) != sorted(set(value)) or not 0 < value[0] <= value[-1] < 1:
             raise ValueError("shares between 0 and 1 are expected, each larger than the one before")
         return value
+
+    def unsupported_reason(self, objectives: Collection[str], detector: Detector, training: Training) -> str | None:
+        """Return why a trial's objectives are not known before its training ends; None if they are."""
+        if odd := [metric for metric in objectives if metric not in ("map", *SCALED)]:
+            return f"halving compares trials by map and a latency on the way; {odd[0]} is known at the end only"
+        if len(detector.part_names) > 1:
+            return f"halving needs the latency before the training, and parts of {detector.name} wait for its boxes"
+        return "halving is for trainings by one worker without Ray Train" if training.by_ray else None
 
     def rungs(self, epochs: int) -> tuple[int, ...]:
         """Return the epochs at which a fine-tuning may be paused, each once."""
