@@ -293,9 +293,11 @@ def test_a_paused_trial_goes_on_and_ends_as_if_it_had_not_been(context: TrialCon
     events = read_events(context.trial_folder(2))
     assert events[-1].kind == "paused"
     assert [event.epoch for event in events if "map" in event.metrics] == [1, 2]
+    assert rungs.paused_trials(context.folder) == [2]
     before = rungs.seconds_before(context.trial_folder(2))["finetune"]
     resumed = ran(context, 2, origin="sampled", steps=steps)
     assert resumed.state == "complete"
+    assert rungs.paused_trials(context.folder) == []
     assert [event.epoch for event in read_events(context.trial_folder(2)) if event.kind == "epoch"] == [1, 2, 3, 4]
     assert resumed.seconds["finetune"] > before
     unstored = dataclasses.replace(context, job=Job.model_validate({**JOB, "store": {"max_gib": 0}}))

@@ -13,7 +13,8 @@ from paretune.search.pareto_front import Objective
 from paretune.search.samplers import Random
 from paretune.search.siblings import Siblings
 from paretune.search.space import Choices, Fields, Fixed, Range, Space
-from paretune.search.study import SIBLING, Study, StudySettings
+from paretune.search.study import SIBLING, Study
+from paretune.search.study_settings import StudySettings
 from paretune.storage.trial_record import Record
 from tests_support_records import complete, prune, recipe
 

@@ -13,8 +13,9 @@ from paretune.core.yaml_document import read_yaml
 from paretune.search import optuna_chooser as module
 from paretune.search.samplers import SAMPLERS, Random
 from paretune.search.space_reader import read_space
-from paretune.search.study import Proposal, SpaceExhausted, Study, StudySettings
+from paretune.search.study import Study
 from paretune.search.study_file import StudyFile
+from paretune.search.study_settings import Proposal, SpaceExhausted, StudySettings
 from paretune.storage.trial_record import Record
 
 SPACE = """\

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from paretune.core.baselines import BASELINES
 from paretune.distributed.tune_searcher import StudySearcher
 from paretune.search.samplers import Random
 from paretune.search.space import Choices, Fields, Fixed, Space
-from paretune.search.study import Study, StudySettings
+from paretune.search.study import Study
+from paretune.search.study_settings import StudySettings
 from paretune.storage.trial_events import read_events
 from paretune.storage.trial_record import STOPPED, Record, read_record, trial_folder, write_record
 from paretune.workflows.trial_worker import record_of
@@ -56,12 +57,20 @@ class Rungs:
 class Search:
     """A searcher of a study without Ray."""
 
-    def __init__(self, folder: Path, count: int, *, retries: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        count: int,
+        *,
+        retries: int = 1,
+        records: Sequence[Record] = (),
+        paused: Collection[int] = (),
+    ) -> None:
         self.folder, self.rungs, self.told, self.said = folder, Rungs(folder), list[Record](), list[str]()
         fixed = [(recipe(160, runtime=runtime), "baseline") for runtime in BASELINES]
         objectives: dict[str, Any] = {"map": "maximize", "latency_ms": "minimize"}
-        settings = StudySettings(SPACE, objectives, lambda _: {}, Random(), 0, normal, fixed)
-        self.study = Study(folder / "study.db", "one", settings, [])
+        settings = StudySettings(SPACE, objectives, lambda _: {}, Random(), 0, normal, fixed, paused=paused)
+        self.study = Study(folder / "study.db", "one", settings, records)
         self.spent: str | None = None
         self.searcher = StudySearcher(
             self.study,
@@ -181,6 +190,24 @@ def test_an_interrupted_search_stops_no_paused_trial(search: Search) -> None:
     assert search.rungs.stopped == []
     assert read_record(search.folder, config["number"]) is None
     assert read_record(search.folder, 2) is None
+
+
+def test_paused_trials_are_known_after_a_restart_and_do_not_go_on_by_themselves(tmp_path: Path) -> None:
+    first = Search(tmp_path, 6)
+    for _ in range(5):
+        first.run(pause={2, 4})
+    before = {number: dict(config["recipe"]) for number, config in first.searcher._paused.items()}
+    first.study.close()
+    records = [record for number in (0, 1, 3) if (record := read_record(tmp_path, number)) is not None]
+    again = Search(tmp_path, 3, records=records, paused=[2, 4])
+    assert {number: config["recipe"] for number, config in again.searcher._paused.items()} == before
+    assert again.run() == 5
+    again.rungs.good = [4]
+    assert again.run() == 4
+    again.rungs.hopeful = [2]
+    again.searcher._left = 0
+    assert again.run() == 2
+    assert again.finished
 
 
 def test_a_stopped_trial_holds_what_was_expected_of_it(search: Search) -> None:

@@ -105,6 +105,12 @@ class Context:
         object.__setattr__(changed, "workdir", workdir)
         return changed
 
+    def without_rungs(self) -> Context:
+        """Return the context of a training inside a step, which is not compared with other trials on the way."""
+        changed = copy.copy(self)
+        object.__setattr__(changed, "rungs", _no_rungs)
+        return changed
+
     def restricted(self, parts: Collection[ContextPart]) -> Context:
         """Return a context that raises a RuntimeError if a part that is not listed is used."""
         restricted = object.__new__(_RestrictedContext)

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
-from paretune.search.study import SpaceExhausted, Study
+from paretune.search.study import Study
+from paretune.search.study_settings import Proposal, SpaceExhausted
 from paretune.storage.trial_record import Record
 
 
@@ -77,7 +78,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
         self._running: dict[str, dict[str, Any]] = {}
         self._again: list[dict[str, Any]] = []
         """Proposals whose process died."""
-        self._paused: dict[int, dict[str, Any]] = {}
+        self._paused = {proposal.number: _config(proposal) for proposal in study.paused}
         """Trial number → proposal, for paused trials."""
         self.exhausted = False
         """Whether the space is exhausted."""
@@ -117,7 +118,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
                 if proposal is None:
                     return _LATER
                 self._left = None if self._left is None else self._left - 1
-                return {"number": proposal.number, "recipe": dict(proposal.recipe), "origin": proposal.origin}
+                return _config(proposal)
         return self._finalist()
 
     def _finalist(self) -> dict[str, Any] | None:
@@ -159,6 +160,11 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
 
     def restore(self, checkpoint_path: str) -> None:
         """Do nothing: a resumed sweep is a new Tune run of the unfinished trials."""
+
+
+def _config(proposal: Proposal) -> dict[str, Any]:
+    """Return a proposal as a configuration of Tune's."""
+    return {"number": proposal.number, "recipe": dict(proposal.recipe), "origin": proposal.origin}
 
 
 _LATER: dict[str, Any] = {}

@@ -7,19 +7,18 @@ Differences that a crash leaves between the two are repaired when the study is o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from paretune.core.baselines import EAGER
 from paretune.search.optuna_chooser import OptunaChooser, recipe_key
 from paretune.search.pareto_front import Objective, keeps_all
-from paretune.search.samplers import Sampler
 from paretune.search.siblings import Siblings
-from paretune.search.space import Space
 from paretune.search.study_file import StudyFile
+from paretune.search.study_settings import Proposal, SpaceExhausted, StudySettings
 
 if TYPE_CHECKING:
     import optuna
@@ -35,41 +34,6 @@ DRAWS = 64
 """Draws of one proposal; if all of them were run before, the space is considered exhausted."""
 TRUSTED = 4
 """Draws by the sampler among ``DRAWS``; the later ones are drawn evenly."""
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A trial to be run: its number in the sweep, its recipe, and the source of the recipe."""
-
-    number: int
-    recipe: Mapping[str, Any]
-    origin: str
-
-
-class SpaceExhausted(Exception):  # noqa: N818 - nothing went wrong
-    """Raised when no recipe is found that has not been run."""
-
-
-@dataclass(frozen=True)
-class StudySettings:
-    """Settings of a study."""
-
-    space: Space
-    objectives: Mapping[str, Literal["maximize", "minimize"]]
-    """Metric → "maximize" or "minimize"."""
-    violations: Callable[[Record], Mapping[str, float]]
-    """Function of a record: constraint → by how much it is broken; 0 or less is feasible."""
-    sampler: Sampler
-    seed: int
-    """Seed of the sampler."""
-    normal: Callable[[Mapping[str, Any]], Mapping[str, Any]]
-    """Function that fills in every field of a drawn recipe, as records have it."""
-    fixed: Sequence[tuple[Mapping[str, Any], str]]
-    """(recipe, origin) of the first trials, the baselines first; their numbers count from 0."""
-    siblings: int = 0
-    """Siblings that are tried of each trial on the front whose recipe trains."""
-    trains: Callable[[Mapping[str, Any]], bool] = lambda _: False
-    """Whether a recipe trains."""
 
 
 class Study:
@@ -129,6 +93,8 @@ class Study:
         """Trial number → key of the recipe, for proposals without a record."""
         self._no_new_recipe = False
         """Whether all draws repeated open proposals; the next record decides whether the space is exhausted."""
+        self.paused: list[Proposal] = []
+        """Proposals of the trials that were paused."""
         self._unfinished: list[int] = []
         self._next = max(self.numbers, default=-1) + 1
         self._reconcile()
@@ -175,9 +141,16 @@ class Study:
             self._open[number] = frozen._trial_id  # noqa: SLF001
             if number in self._records:
                 self.tell(self._records[number])
+            elif number in self._setup.paused:
+                trial = optuna.Trial(self._study, frozen._trial_id)  # noqa: SLF001
+                self.paused.append(self._proposal(trial, self._drawn(trial)))
             else:
                 del self._open[number]
                 self._unfinished.append(frozen._trial_id)  # noqa: SLF001
+
+    def _drawn(self, trial: optuna.Trial) -> Mapping[str, Any]:
+        """Return the recipe of a trial, every field filled in; parameters that it lacks are drawn."""
+        return self._setup.normal(self._setup.space.sample(OptunaChooser(trial, self._integers)).value)
 
     @property
     def numbers(self) -> set[int]:
@@ -205,7 +178,7 @@ class Study:
         for draw in range(DRAWS):
             with self._drawing(evenly=draw >= TRUSTED):
                 trial = self._ask()
-                recipe = self._setup.normal(self._setup.space.sample(OptunaChooser(trial, self._integers)).value)
+                recipe = self._drawn(trial)
             same = self._equivalent_trial(recipe)
             if same is None:
                 return self._proposal(trial, recipe)

@@ -11,7 +11,8 @@ from paretune.core.registry import Registry
 from paretune.core.yaml_document import read_yaml
 from paretune.search.samplers import SAMPLERS, Sampler
 from paretune.search.space_reader import read_space
-from paretune.search.study import Proposal, Study, StudySettings
+from paretune.search.study import Study
+from paretune.search.study_settings import Proposal, StudySettings
 from paretune.storage.trial_record import Record
 from paretune.testing.plugin_contract import PluginContract
 

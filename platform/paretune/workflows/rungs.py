@@ -17,7 +17,7 @@ from paretune.search.halving import Extrapolation, Halving, RungResult, best_fir
 from paretune.search.latency_scale import on_one_scale
 from paretune.search.pareto_front import Objective, pareto_front
 from paretune.storage.trial_events import Event, read_events
-from paretune.storage.trial_record import EXPECTED, Record, read_records, trial_folder, write_record
+from paretune.storage.trial_record import EXPECTED, Record, read_records, record_file, trial_folder, write_record
 from paretune.workflows.stages import Decision, PartialResult, TrialPaused
 
 
@@ -34,6 +34,17 @@ def seconds_before(folder: Path) -> dict[str, float]:
         if event.kind == "end" and event.seconds is not None:
             seconds[event.stage] = round(seconds.get(event.stage, 0.0) + event.seconds, 3)
     return seconds
+
+
+def paused_trials(folder: Path) -> list[int]:
+    """Return the trials of a sweep that are paused: they have no record, and their last event is the pause."""
+    paused = []
+    for place in trial_folder(folder, 0).parent.glob("*/"):
+        if place.name.isdecimal() and not record_file(folder, int(place.name)).exists():
+            events = read_events(place)
+            if events and events[-1].kind == "paused":
+                paused.append(int(place.name))
+    return sorted(paused)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from paretune.storage.trial_record import Record, forget_record, read_records
 from paretune.workflows.baseline import baseline_failure, first_recipes, look_at_data, take_baseline, train_baseline
 from paretune.workflows.compare_front import MeasureFront, compare_at_end, compare_front
 from paretune.workflows.machine_check import refuse_impossible, with_runtime_checked
-from paretune.workflows.rungs import Rungs
+from paretune.workflows.rungs import Rungs, paused_trials
 from paretune.workflows.sweep_reporter import SweepReporter
 from paretune.workflows.trial_worker import record_of, run_in_worker
 
@@ -124,7 +124,8 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
     """
     from paretune.distributed import ray_session as session
     from paretune.distributed.tune_searcher import NoPausedTrials, StudySearcher
-    from paretune.search.study import Study, StudySettings
+    from paretune.search.study import Study
+    from paretune.search.study_settings import StudySettings
 
     for record in read_records(sweep.folder):
         if record.origin == "baseline" and record.state == "failed":
@@ -146,6 +147,7 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         seed=job.search.seed,
         normal=normal_recipe,
         fixed=first_recipes(job),
+        paused=paused_trials(sweep.folder) if isinstance(job.search.scheduler, HalvingScheduler) else (),
         siblings=job.search.siblings if job.store.max_gib else 0,
         trains=trains,
     )

@@ -93,7 +93,7 @@ class _Pruning:
             model = self._without(model, doomed)
             if number < rounds and self.step.round_epochs and any(doomed.values()):
                 self.context.progress(f"prune: fine-tuning after round {number} of {rounds}")
-                model = Finetune(epochs=self.step.round_epochs).apply(model, self.context)
+                model = Finetune(epochs=self.step.round_epochs).apply(model, self.context.without_rungs())
         if abs(reached - left) <= OFF:
             return model
         missed = f"removed {1 - reached:.0%} of the {self.of} instead of {1 - left:.0%}"
