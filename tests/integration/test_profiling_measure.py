@@ -151,6 +151,7 @@ def test_no_plateau_is_said(tmp_path):
     assert any(note.startswith("no_steady_state") for note in latency.notes)
 
 
+@pytest.mark.alone  # beside others the competitor itself waits for the core
 def test_a_competitor_on_the_core_is_noticed_and_cpu_time_holds(tmp_path):
     with competitor(choose_cores(1)[0]):
         latency = run(fake_artefact(tmp_path, network=5), seconds=0.6, spare=1)

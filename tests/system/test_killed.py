@@ -65,9 +65,9 @@ def stop(process, number):
 def test_a_sweep_that_is_killed_and_stopped_ends_as_if_it_had_not_been(place):
     """Killed, stopped by Ctrl-C and by SIGTERM; meanwhile no second process may run it.
 
-    Two records come at most for each signal that stops it, the second meanwhile: five trials are enough for all three.
+    Two records come at most for each signal that stops it, the second meanwhile: six trials are enough for all three.
     """
-    process, seen = place.start("sweep", "tiny.yaml", "--trials", "5"), {}
+    process, seen = place.start("sweep", "tiny.yaml", "--trials", "6"), {}
     try:
         refuse_another(place)
         for number in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
@@ -83,11 +83,11 @@ def test_a_sweep_that_is_killed_and_stopped_ends_as_if_it_had_not_been(place):
         process.wait()
     assert process.returncode == 0, out + err
     unchanged(place, seen)
-    assert sorted(records(place)) == [f"{n:04d}" for n in range(5)]
+    assert sorted(records(place)) == [f"{n:04d}" for n in range(6)]
     _, parent, children = runs_of(place)
-    assert [int(r.data.tags["paretune.trial"]) for r in children] == list(range(5))
+    assert [int(r.data.tags["paretune.trial"]) for r in children] == list(range(6))
     assert {r.info.status for r in [parent, *children]} == {"FINISHED"}
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{place.runs / 'tiny' / 'study.db'}")
     told = [t for t in study.trials if "paretune.trial" in t.user_attrs]
-    assert sorted(t.user_attrs["paretune.trial"] for t in told) == [2, 3, 4]
+    assert sorted(t.user_attrs["paretune.trial"] for t in told) == [2, 3, 4, 5]
     assert {t.state for t in told} == {optuna.trial.TrialState.COMPLETE}

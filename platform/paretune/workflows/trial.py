@@ -74,7 +74,11 @@ def run(
     while is_full_disk(error):
         wait_for_space(context.folder, progress)
         record, error = attempt(context)
-    if error is not None and is_out_of_memory(error) and (smaller := with_half_batch(context)) is not None:
+    trained = {step.name for step in recipe.steps if step.trains}
+    last = record.facts[STAGES][-1]["stage"] if record.facts.get(STAGES) else None
+    small = error is not None and is_out_of_memory(error) and last in trained
+    if small and (smaller := with_half_batch(context)) is not None:
+        shutil.rmtree(folder / "work", ignore_errors=True)  # its saved training is of another batch
         size = smaller.job.training.batch_size
         notes.append(f"out of memory at first; trained with batches of {size} and half of the learning rate")
         progress(f"out of memory; again with batches of {size}")
