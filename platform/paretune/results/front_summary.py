@@ -14,7 +14,7 @@ from paretune.results.advice_outcomes import AdviceOutcome, outcomes
 from paretune.results.sweep_folder import Sweep
 from paretune.search.hypervolume_series import growth_line, hypervolume_series, series_tree
 from paretune.search.latency_scale import on_one_scale
-from paretune.search.pareto_front import FrontRules, Objective, front_object
+from paretune.search.pareto_front import FrontRules, front_object, objectives_of
 from paretune.storage.trial_record import Record, read_records
 
 
@@ -31,8 +31,7 @@ def records_of(sweep: Sweep) -> list[Record]:
 
 def judge_of(sweep: Sweep) -> FrontRules:
     """Return the rules of a sweep's front."""
-    objectives = [Objective(metric, direction) for metric, direction in sweep.job.objectives.items()]
-    return FrontRules(objectives, sweep.feasible, tuple(sweep.job.constraints))
+    return FrontRules(objectives_of(sweep.job.objectives), sweep.feasible, tuple(sweep.job.constraints))
 
 
 def front_of(sweep: Sweep, records: Sequence[Record]) -> dict[str, Any]:

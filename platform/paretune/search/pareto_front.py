@@ -29,6 +29,11 @@ class Objective:
         return value if self.direction == "maximize" else -value
 
 
+def objectives_of(directions: Mapping[str, Literal["maximize", "minimize"]]) -> list[Objective]:
+    """Return the objectives of metric → direction, as jobs write them."""
+    return [Objective(metric, direction) for metric, direction in directions.items()]
+
+
 def pareto_front(points: Sequence[Mapping[str, float | None]], objectives: Sequence[Objective]) -> list[int]:
     """Return the indices of the points that no other point dominates, in their order.
 

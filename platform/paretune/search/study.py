@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.core.baselines import EAGER
 from paretune.search.optuna_chooser import OptunaChooser, recipe_key
-from paretune.search.pareto_front import Objective, keeps_all
+from paretune.search.pareto_front import keeps_all, objectives_of
 from paretune.search.siblings import Siblings
 from paretune.search.study_file import StudyFile
 from paretune.search.study_settings import Proposal, SpaceExhausted, StudySettings
@@ -67,8 +67,7 @@ class Study:
         known = len(self._study.get_trials(deepcopy=False))
         for point in setup.space.first:
             self._study.enqueue_trial(dict(point), user_attrs={"origin": "enqueued"}, skip_if_exists=True)
-        objectives = [Objective(metric, direction) for metric, direction in setup.objectives.items()]
-        self._siblings = Siblings(setup.space, objectives, setup.siblings)
+        self._siblings = Siblings(setup.space, objectives_of(setup.objectives), setup.siblings)
         for frozen in self._study.get_trials(deepcopy=False):
             if NUMBER in frozen.user_attrs:
                 self._siblings.note(frozen.user_attrs[NUMBER], frozen.params)

@@ -15,7 +15,7 @@ from paretune.config.recipe import Recipe
 from paretune.distributed.tune_schedulers import HalvingScheduler
 from paretune.search.halving import Extrapolation, Halving, RungResult, best_first
 from paretune.search.latency_scale import on_one_scale
-from paretune.search.pareto_front import Objective, pareto_front
+from paretune.search.pareto_front import Objective, objectives_of, pareto_front
 from paretune.storage.trial_events import Event, read_events
 from paretune.storage.trial_record import EXPECTED, Record, read_records, record_file, trial_folder, write_record
 from paretune.workflows.stages import Decision, PartialResult, TrialPaused
@@ -99,7 +99,7 @@ def halving_of(folder: Path, job: Job, records: Sequence[Record]) -> tuple[Halvi
     """
     scheduler = job.search.scheduler
     assert isinstance(scheduler, HalvingScheduler)  # noqa: S101 - asked by the callers
-    objectives = [Objective(metric, direction) for metric, direction in job.objectives.items()]
+    objectives = objectives_of(job.objectives)
     halving, expected = Halving(objectives, scheduler.eta), dict[int, dict[str, float]]()
     finals = {record.number: record for record in records}
     rungs = reached(folder, scheduler)
@@ -165,7 +165,7 @@ class Rungs:
         """Return the best paused trial that no complete trial dominates by what is expected; None if there is none."""
         records = on_one_scale(read_records(self.folder))
         _, expected = self._state(records)
-        objectives = [Objective(metric, direction) for metric, direction in self.job.objectives.items()]
+        objectives = objectives_of(self.job.objectives)
         complete = [record.metrics for record in records if record.state == "complete"]
         numbers = [number for number in paused if number in expected]
         front = pareto_front([*complete, *(expected[number] for number in numbers)], objectives)

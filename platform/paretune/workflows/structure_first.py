@@ -14,10 +14,10 @@ from paretune.compression.base import Context
 from paretune.config.recipe import Recipe
 from paretune.core.spec import fingerprint
 from paretune.profiling.environment import environment
+from paretune.results.front_summary import judge_of
 from paretune.results.sweep_folder import Sweep
 from paretune.search.early_stop import may_stop, stop_reason
 from paretune.search.latency_scale import on_one_scale
-from paretune.search.pareto_front import FrontRules, Objective
 from paretune.storage.artefact import Artefact, read_artefact
 from paretune.storage.stage_store import StageStore
 from paretune.storage.trial_record import Record, read_records
@@ -62,9 +62,10 @@ def structure_first(
         return
     with stages.stage(STAGE):
         ratio = _network_ratio(context, recipe, tools, reference, store, instruments)
+    sweep = Sweep(context.folder.parent, context.folder.name)
     expected = expected_metrics(ratio, next(record for record in records if record.number == reference.number))
     stages.known(STAGE, {f"expected_{name}": value for name, value in expected.items()})
-    if (reason := stop_reason(expected, records, _rules(context), ceilings)) is not None:
+    if (reason := stop_reason(expected, records, judge_of(sweep), ceilings)) is not None:
         raise TrialStopped(reason)
 
 
@@ -80,13 +81,6 @@ def untrained(recipe: Recipe) -> Recipe:
     """Return the recipe of a network of equal structure that needs no training."""
     steps = [step.named() for one in recipe.steps if (step := one.untrained()) is not None]
     return Recipe.model_validate({**recipe.tree(), "steps": steps})
-
-
-def _rules(context: TrialContext) -> FrontRules:
-    """Return the rules of the sweep's front."""
-    job, sweep = context.job, Sweep(context.folder.parent, context.folder.name)
-    objectives = [Objective(metric, direction) for metric, direction in job.objectives.items()]
-    return FrontRules(objectives, sweep.feasible, tuple(job.constraints))
 
 
 def _network_ratio(

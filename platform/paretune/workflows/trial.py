@@ -63,7 +63,7 @@ def run(
     def attempt(context: TrialContext) -> tuple[Record, Exception | None]:
         stages = Stages(instruments.clock, EventLog(folder), decide, seconds_before(folder))
         hung = partial(give_up, context, (number, recipe.tree(), recipe.params(), origin), stages)
-        with stage_limit(stages, (context.job.search.stage_hours or 0) * 3600, hung):
+        with stage_limit(stages, context.job.search.stage_hours * 3600, hung):
             return _attempt(context, number, recipe, stages, progress, instruments, origin)
 
     try:
