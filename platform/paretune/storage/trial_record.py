@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,19 +87,8 @@ class Record:
     ) -> Record:
         """Return the record of a failed trial."""
         more.setdefault("started", time.time())
-        return cls(
-            number=number,
-            state="failed",
-            recipe=recipe,
-            params=params,
-            metrics={},
-            reasons={},
-            notes=(),
-            failure=failure,
-            artefact=None,
-            origin=origin,
-            **more,
-        )
+        more = {"metrics": {}, "reasons": {}, "notes": (), "artefact": None, **more}
+        return cls(number, "failed", recipe, params, failure=failure, origin=origin, **more)
 
     @classmethod
     def complete(
@@ -140,20 +129,9 @@ class Record:
             more: further fields of the record.
         """
         known = {"reason": reason, "stage": stage, "metrics": dict(metrics)}
-        return cls(
-            number=number,
-            state="stopped",
-            recipe=recipe,
-            params=params,
-            metrics={},
-            reasons={},
-            notes=(f"stopped after {stage}: {reason}",),
-            failure=None,
-            artefact=None,
-            origin=origin,
-            facts={**facts, STOPPED: known},
-            **more,
-        )
+        more |= {"notes": (f"stopped after {stage}: {reason}",), "facts": {**facts, STOPPED: known}}
+        ended = cls.failed(number, recipe, params, origin, reason, **more)
+        return replace(ended, state="stopped", failure=None)
 
     @property
     def stop_reason(self) -> str | None:
