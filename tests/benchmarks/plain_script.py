@@ -33,6 +33,7 @@ from paretune.search.optuna_chooser import OptunaChooser
 from paretune.search.space import Space
 from paretune.storage.atomic_files import write_text
 from paretune.system.device_lock import shared_device
+from paretune.system.file_lock import exclusive_file_lock
 from paretune.workflows.build_artefact import build
 from paretune.workflows.recipe_source import RecipeImages
 from paretune.workflows.step_chain import InitialArtefactNetwork
@@ -109,11 +110,13 @@ def main() -> int:
     pairs = (text.partition("=") for text in given.set)
     plan = read_plan(given.job, {field: read_value(value, field) for field, _, value in pairs})
     script = Script(plan.job, given.baseline.resolve(), given.folder.resolve())
-    for name in BASELINES:
-        if not (script.folder / name / RESULT).is_file():
-            script.trial(name, Recipe.model_validate({"input_size": str(plan.job.size), "runtime": name}))
-    with session(script.folder):
-        search(replace(script, opened={}), plan.space, given.trials, given.concurrent, first=given.first)
+    script.folder.mkdir(parents=True, exist_ok=True)
+    with exclusive_file_lock(script.folder, "the script"):
+        for name in BASELINES:
+            if not (script.folder / name / RESULT).is_file():
+                script.trial(name, Recipe.model_validate({"input_size": str(plan.job.size), "runtime": name}))
+        with session(script.folder):
+            search(replace(script, opened={}), plan.space, given.trials, given.concurrent, first=given.first)
     return 0
 
 
