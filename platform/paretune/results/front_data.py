@@ -1,0 +1,86 @@
+"""The data of a sweep's page and report, read from its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from paretune.core.types import LeftOut
+from paretune.data.left_out import left_out_line
+from paretune.results.front_summary import advice_of, comparison_of
+from paretune.results.knob_importance import importance_of, importance_tree
+from paretune.results.page_data import SweepState, TargetResults, page_data
+from paretune.results.search_budget import budget_text, busy_seconds
+from paretune.results.sweep_folder import Sweep
+from paretune.storage.trial_record import Record
+from paretune.training.history import read_history
+
+MOST_RANKED = 600
+"""Most trials of an unfinished sweep for which the importance of knobs is computed at each drawing."""
+
+
+def data_of(sweep: Sweep, front: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:
+    """Return the tree of a sweep on disk.
+
+    Args:
+        sweep: whose front.
+        front: result of ``front_summary.front_of``.
+        records: of all trials, on one scale (`front_summary.records_of`).
+    """
+    ranked = sweep.finished or len(records) <= MOST_RANKED
+    importance = importance_tree(importance_of(sweep)) if ranked and (sweep.folder / "study.db").is_file() else []
+    advice = [one.tree() for one in advice_of(sweep)]
+    return page_data(
+        state_of(sweep, records), [results_of(sweep, front, records)], advice=advice, importance=importance
+    )
+
+
+def results_of(sweep: Sweep, front: Mapping[str, Any], records: Sequence[Record]) -> TargetResults:
+    """Return the results of a sweep on its target."""
+    return TargetResults(
+        name=front["target"],
+        description=str(sweep.job.target),
+        records=records,
+        front=front,
+        comparison=comparison_of(sweep),
+        floors=sweep.floors,
+        ceilings=sweep.ceilings,
+        violations={record.number: sweep.violations(record) for record in records if record.state == "complete"},
+    )
+
+
+def state_of(sweep: Sweep, records: Sequence[Record]) -> SweepState:
+    """Return the facts of a sweep that are not in its records."""
+    job = sweep.job
+    epochs = read_history(sweep.baseline).get("epochs") or []
+    left_out = left_out_line([LeftOut(**entry) for entry in sweep.left_out])
+    return SweepState(
+        name=sweep.name,
+        created=float(sweep.facts["created"]),
+        finished=sweep.finished,
+        ended=sweep.ended,
+        planned=job.search.trials,
+        about={
+            "dataset": _words(job.tree()["dataset"]),
+            "detector": _words(job.tree()["detector"]),
+            "input size": str(job.input_size),
+            "objectives": ", ".join(f"{direction} {metric}" for metric, direction in job.objectives.items()),
+            "constraints": "; ".join(f"{metric} {limit}" for metric, limit in job.constraints.items()) or "none",
+            "budget": budget_text(job.search),
+            "sampler": _words(job.tree()["search"]["sampler"]),
+            "knobs": ", ".join(sweep.space.parameters) if (sweep.folder / "space.yaml").is_file() else "unknown",
+            "Paretune": str(sweep.facts.get("paretune", "unknown")),
+        },
+        training_seconds=sum(float(epoch.get("seconds", 0.0)) for epoch in epochs),
+        clock_seconds=busy_seconds(records),
+        notes=(left_out,) if left_out else (),
+    )
+
+
+def _words(tree: Mapping[str, Any] | str) -> str:
+    """Return a plug-in and its fields as text, such as ``yolo (variant nano, width 0.125)``."""
+    if isinstance(tree, str):
+        return tree
+    name, fields = next(iter(tree.items()))
+    texts = [f"{key} {value}" for key, value in (fields or {}).items() if value not in (None, [], {})]
+    return f"{name} ({', '.join(texts)})" if texts else str(name)
