@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from paretune.core.metrics import PRINTED
 from paretune.reports.html import render
 
 FOLDER = Path(__file__).parent / "page"
@@ -18,6 +19,9 @@ GROUPS = ("metrics", "params", "seconds")
 DETAILED = 300
 """Most trials whose reasons, notes, classes and worst images the page holds; ``trials.json`` has those of all."""
 DETAILS = ("reasons", "notes", "classes", "worst")
+MOST_BYTES = 2_800_000
+"""Most bytes of the data on the page, which with style and script stays below 3 MB."""
+ENDS = ("low", "high")
 DIGITS = 5
 """Significant digits of the numbers on the page."""
 SHORT = 64
@@ -34,14 +38,16 @@ def front_html(data: Mapping[str, Any]) -> str:
     """
     from markupsafe import Markup
 
+    content = packed(data)
     script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    return render(
+    text = render(
         "page/page.html",
         sweep=data["sweep"],
         style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of this package
         script=Markup(script),  # noqa: S704 - files of this package
-        data=Markup(safe_json(packed(data))),  # noqa: S704 - escaped for its place
+        data=Markup(_at_most(content, MOST_BYTES)),  # noqa: S704 - escaped for its place
     )
+    return text.encode("utf-8", "backslashreplace").decode()  # names of files may hold what UTF-8 lacks
 
 
 def safe_json(tree: Any) -> str:
@@ -49,6 +55,32 @@ def safe_json(tree: Any) -> str:
     text = json.dumps(tree, separators=(",", ":"), allow_nan=False)
     for character, escape in UNSAFE.items():
         text = text.replace(character, escape)
+    return text
+
+
+def _at_most(tree: dict[str, Any], most: int) -> str:
+    """Return the JSON of a packed tree; if it is too long, metrics and then parameters are left out.
+
+    Args:
+        tree: result of ``packed``.
+        most: largest number of bytes.
+    """
+    text, trials = safe_json(tree), tree["trials"]
+    while len(text) > most:
+        shown = {*PRINTED, *tree["objectives"], *(f"{name}_{end}" for name in tree["objectives"] for end in ENDS)}
+        spare = [("metrics", name) for name in trials["metrics"] if name not in shown]
+        spare = spare or [("params", name) for name in trials["params"]]
+        if not spare:
+            return text
+        left_out = sorted(spare, key=lambda place: -len(json.dumps(trials[place[0]][place[1]])))[
+            : max(1, len(spare) // 4)
+        ]
+        for group, name in left_out:
+            del trials[group][name]
+        gone = {name for group, name in left_out if group == "metrics"}
+        tree["metrics"] = [row for row in tree["metrics"] if row["name"] not in gone]
+        tree["left_out"] = [*tree.get("left_out", ()), *(name for _, name in left_out)]
+        text = safe_json(tree)
     return text
 
 

@@ -30,7 +30,7 @@ const barRow = (name, part, value, note = "", pale = false) => el("tr", {}, el("
 
 function drawStages() {
   const all = D.stages.reduce((sum, one) => sum + one.seconds, 0), most = Math.max(...D.stages.map(one => one.seconds), 1e-9);
-  const rows = D.stages.filter(one => one.seconds > 0.0005 * all || one.reused).map(one => barRow(one.stage, one.seconds / most, duration(one.seconds), `${(100 * one.seconds / all).toFixed(0)} %` + (one.reused ? `, ${one.reused} of ${one.trials} reused` : "")));
+  const rows = [...D.stages].sort((one, other) => other.seconds - one.seconds).filter(one => one.seconds > 0.0005 * all || one.reused).map(one => barRow(one.stage, one.seconds / most, duration(one.seconds), `${(100 * one.seconds / all).toFixed(0)} %` + (one.reused ? `, ${one.reused} of ${one.trials} reused` : "")));
   byId("compute").replaceChildren(el("h2", {}, "Compute by stage"), rows.length ? el("div", { class: "wide" }, el("table", {}, el("caption", {}, `All ${duration(all)} of the trials. A reused result was taken from an earlier trial.`), el("tbody", {}, ...rows))) : el("p", { class: "dim" }, "No trial has ended yet."));
 }
 
@@ -44,15 +44,15 @@ function drawImportance() {
   const order = [...known].sort((one, other) => other.shares[rankedBy] - one.shares[rankedBy]), most = order.length ? order[0].shares[rankedBy] || 1 : 1;
   const rows = order.map(knob => barRow(knob.knob, knob.shares[rankedBy] / most, (100 * knob.shares[rankedBy]).toFixed(0) + " %", knob.above_chance[rankedBy] ? "" : "no more than chance", !knob.above_chance[rankedBy]));
   box.replaceChildren(tools, ...(rows.length ? [el("div", { class: "wide" }, el("table", {}, el("caption", {}, "How much the choice of a knob decides which trials are the best (PED-ANOVA)."), el("tbody", {}, ...rows)))] : []),
-    ...(unknown.length ? [el("p", { class: "dim small" }, `Not known for ${unknown.map(knob => `${knob.knob} (${knob.reason})`).join(", ")}.`)] : []));
+    ...(unknown.length ? [...new Set(unknown.map(knob => knob.reason))].map(reason => el("p", { class: "dim small" }, `Not known for ${unknown.filter(knob => knob.reason === reason).map(knob => knob.knob).join(", ")}: ${reason}.`)) : []));
 }
 
 function drawAdvice() {
   const box = byId("advice");
   box.hidden = !D.advice.length;
   if (box.hidden) return;
-  const rows = D.advice.map(one => el("tr", {}, el("td", { class: "words" }, one.knob), el("td", {}, one.trial ?? "–"), el("td", {}, one.against ?? "–"), el("td", {}, one.predicted.toFixed(2)),
-    el("td", {}, one.speedup === null ? "–" : gainText(one), one.speedup === null ? null : el("small", {}, range([one.low, one.high], 2))), el("td", { class: "words" }, one.helped === null ? one.reason : one.helped ? "helped" : "did not help")));
+  const rows = D.advice.map(one => el("tr", {}, el("td", { class: "words" }, one.knob), el("td", {}, one.trial ?? "-"), el("td", {}, one.against ?? "-"), el("td", {}, one.predicted.toFixed(2)),
+    el("td", {}, one.speedup === null ? "-" : gainText(one), one.speedup === null ? null : el("small", {}, range([one.low, one.high], 2))), el("td", { class: "words" }, one.helped === null ? one.reason : one.helped ? "helped" : "did not help")));
   box.replaceChildren(el("h2", {}, "Advice and what came of it"), el("div", { class: "wide" }, el("table", {}, el("caption", {}, "Times as fast, from image to boxes, as what the advice was for; measured interleaved, with 95 % intervals."),
     el("thead", {}, el("tr", {}, ...["advice", "trial", "against", "predicted", "measured", "outcome"].map(name => el("th", { scope: "col", class: ["advice", "outcome"].includes(name) ? "words" : null }, name)))), el("tbody", {}, ...rows))));
 }

@@ -15,12 +15,12 @@ function drawCompare() {
   const classes = [...new Set(pins.flatMap(trial => Object.keys(own("classes", trial) || {})))];
   group("Average precision by class", classes.map(name => {
     const values = pins.map(trial => own("classes", trial)?.[name] ?? null), [u, v] = values, change = two && u !== null && v !== null ? v - u : null;
-    return line(name, values.map(value => value === null ? "–" : value.toFixed(3)), change === null ? "" : (change >= 0 ? "+" : "") + change.toFixed(3), sign(change, 0.005));
+    return line(name, values.map(value => value === null ? "-" : value.toFixed(3)), change === null ? "" : (change >= 0 ? "+" : "") + change.toFixed(3), sign(change, 0.005));
   }));
   const stages = Object.keys(D.trials.seconds).filter(stage => pins.some(trial => column("seconds", stage)[trial] !== null));
-  group("Time by stage", stages.map(stage => line(stage, pins.map(trial => { const value = column("seconds", stage)[trial]; return value === null ? "–" : [value.toFixed(1) + " s", own("reused", trial).includes(stage) ? "reused" : ""]; }))));
+  group("Time by stage", stages.map(stage => line(stage, pins.map(trial => { const value = column("seconds", stage)[trial]; return value === null ? "-" : [value.toFixed(1) + " s", own("reused", trial).includes(stage) ? "reused" : ""]; }))));
   const worst = pins.map(trial => own("worst", trial) || []), most = Math.max(...worst.map(list => list.length));
-  group("Images with the most mistakes", Array.from({ length: most }, (_, place) => line(`${place + 1}.`, worst.map(list => list[place] ? [list[place].image, `${list[place].wrong} wrong, ${list[place].missed} missed`] : "–"))));
+  group("Images with the most mistakes", Array.from({ length: most }, (_, place) => line(`${place + 1}.`, worst.map(list => list[place] ? [list[place].image, `${list[place].wrong} wrong, ${list[place].missed} missed`] : "-"))));
   const said = pins.map(trial => [own("failure", trial), ...(own("notes", trial) || [])].filter(Boolean));
   const name = (trial, place) => el("th", { scope: "col" }, el("span", { class: "tag " + "ab"[place] }, "AB"[place]), ` trial ${own("number", trial)} `, el("button", { type: "button", "aria-label": `Let go of trial ${own("number", trial)}`, onclick: () => pin(trial) }, "✕"));
   box.replaceChildren(
@@ -39,13 +39,13 @@ function recipeLines(pins) {
   const names = Object.keys(D.trials.params), value = (name, trial) => column("params", name)[trial];
   for (const part of [...steps, "runtime"]) {
     const has = trial => part === "runtime" || own("steps", trial).includes(part);
-    lines.push([part, pins.map(trial => part === "runtime" ? own("runtime", trial) : has(trial) ? "yes" : "–")]);
+    lines.push([part, pins.map(trial => part === "runtime" ? own("runtime", trial) : has(trial) ? "yes" : "-")]);
     const prefixes = part === "runtime" ? [...new Set(pins.map(trial => own("runtime", trial)))] : [part];
     for (const prefix of prefixes) for (const name of names) {
       if (!name.startsWith(prefix + ".")) continue;
       const values = pins.map(trial => value(name, trial) ?? null);
       if (values.every(one => one === null) || (pins.length > 1 && values[0] === values[1])) continue;   // only what differs
-      lines.push(["   " + name.slice(prefix.length + 1).replaceAll("_", " "), values.map(one => one === null ? "–" : text("", one))]);
+      lines.push(["   " + name.slice(prefix.length + 1).replaceAll("_", " "), values.map(one => one === null ? "-" : text("", one))]);
     }
   }
   return lines;
@@ -54,12 +54,12 @@ function recipeLines(pins) {
 function metricLine(name, pins, line) {
   const values = pins.map(trial => metric(name, trial)), row = METRIC.get(name);
   if (values.every(value => value === null)) return null;
-  const cells = values.map((value, place) => { const ends = interval(name, pins[place]); return [value === null ? own("reasons", pins[place])?.[name] ? "unknown" : "–" : phrase(name, value), ends ? range(ends.map(end => end / row.divisor), row.digits) : value === null ? own("reasons", pins[place])?.[name] : ""]; });
+  const cells = values.map((value, place) => { const why = value === null && own("reasons", pins[place])?.[name]; return [value === null ? why ? "unknown" : "-" : phrase(name, value), rangeText(name, pins[place]) || why || ""]; });
   const [u, v] = values;
-  if (values.length < 2 || u === null || v === null) return line(label(name).replace(/, [^,]*$/, ""), cells);
+  if (values.length < 2 || u === null || v === null) return line(short(name), cells);
   const compared = row.direction === "minimize" && u > 0, change = compared ? v / u : v - u, ends = pins.map(trial => interval(name, trial));
   const apart = ends[0] && ends[1] ? ends[0][1] < ends[1][0] || ends[1][1] < ends[0][0] : Math.abs(v - u) > 0.002 * Math.abs(u);
   const words = compared ? change.toFixed(2) + " ×" : (change >= 0 ? "+" : "") + (change / row.divisor).toFixed(row.digits);
   const good = row.direction === null || !apart ? "" : (row.direction === "minimize") === (v < u) ? "better" : "worse";
-  return line(label(name).replace(/, [^,]*$/, ""), cells, ends[0] && ends[1] && !apart ? "≈ " + words : words, good);
+  return line(short(name), cells, ends[0] && ends[1] && !apart ? "≈ " + words : words, good);
 }

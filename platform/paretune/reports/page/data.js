@@ -18,6 +18,7 @@ const metric = (name, trial) => name ? column("metrics", name)[trial] ?? null : 
 
 const METRIC = new Map(D.metrics.map(row => [row.name, row]));
 const TARGET = new Map(D.targets.map(target => [target.name, target]));
+const BASE_WORDS = { eager: "the eager baseline", onnxruntime: "the baseline on ONNX Runtime in fp32" };
 const BASELINES = { eager: "baseline, eager", onnxruntime: "baseline, ONNX Runtime fp32" };
 const KINDS = { front: "front", other: "other trials", broken: "break a constraint", stopped: "stopped early", failed: "failed" };
 const targetOf = trial => TARGET.get(own("target", trial));
@@ -27,17 +28,20 @@ const placed = (target, number) => placeOf.get(target.name + "\n" + number);
 
 /** Return a metric's name for a reader, with its unit: "latency p90, ms". */
 function label(name) {
+  const row = METRIC.get(name), unit = row ? row.unit || row.word : "";
+  return short(name) + (unit ? ", " + unit : "");
+}
+
+/** Return a metric's name without its unit. */
+function short(name) {
   const row = METRIC.get(name);
   if (!row) return name.startsWith("param:") ? name.slice(6) : name === "trial_seconds" ? "time of the trial, s" : name;
-  const change = name.endsWith("_delta");
-  const words = name.replace(/_delta$/, "").split("_").filter(word => word !== row.unit.toLowerCase()).join(" ");
-  const unit = row.unit || row.word;
-  return (change ? "Δ " : "") + words + (unit ? ", " + unit : "");
+  return (name.endsWith("_delta") ? "Δ " : "") + name.replace(/_delta$/, "").split("_").filter(word => word !== row.unit.toLowerCase()).join(" ");
 }
 
 /** Return a number as text, with the digits of its metric. */
 function text(name, value) {
-  if (value === null || value === undefined) return "–";
+  if (value === null || value === undefined) return "-";
   const row = METRIC.get(name);
   if (!row) return typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value);
   const number = (value / row.divisor).toFixed(row.digits);
@@ -109,9 +113,14 @@ function gain(trial, base) {
   return row && row.speedup !== null ? row : null;
 }
 function gainText(row) {
-  if (!row) return "–";
+  if (!row) return "-";
   return (row.verdict === "tied" && row.low !== row.high ? "= " : "") + row.speedup.toFixed(2);
 }
 const range = (ends, digits) => ends ? `[${ends[0].toFixed(digits)}, ${ends[1].toFixed(digits)}]` : "";
+/** Return the interval of a metric of a trial as text in its scale, or nothing. */
+function rangeText(name, trial) {
+  const ends = interval(name, trial);
+  return ends ? `[${text(name, ends[0])}, ${text(name, ends[1])}]` : "";
+}
 const COST = Object.keys(D.objectives).find(name => D.objectives[name] === "minimize") || Object.keys(D.objectives)[0];
 const QUALITY = Object.keys(D.objectives).find(name => name !== COST) || COST;

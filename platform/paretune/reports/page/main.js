@@ -7,12 +7,11 @@ function describe(trial) {
   for (const name of new Set([S.y, S.x, ...Object.keys(D.objectives), "map50", "size_mib", "params"])) {
     const value = name.includes(":") || name === "trial_seconds" ? axis(name).values[trial] : metric(name, trial);
     if (value === null || value === undefined) continue;
-    const row = METRIC.get(name), ends = interval(name, trial);
-    lines.push(`${label(name)}: ${text(name, value)} ${ends ? range(ends.map(end => end / row.divisor), row.digits) : ""}`.trim());
+    lines.push(`${short(name)}: ${phrase(name, value)} ${rangeText(name, trial)}`.trim());
   }
   for (const base of Object.keys(BASELINES)) {
     const row = gain(trial, base);
-    if (row && row.low !== row.high) lines.push(`${row.speedup.toFixed(2)} ${range([row.low, row.high], 2)} times as fast as ${BASELINES[base]}`);
+    if (row && row.low !== row.high) lines.push(`${row.speedup.toFixed(2)} ${range([row.low, row.high], 2)} times as fast as ${BASE_WORDS[base]}`);
   }
   const ties = own("tied_with", trial);
   if (ties.length) lines.push(`tied in latency with trial ${ties.join(", ")}`);
@@ -65,22 +64,30 @@ function placeStops() {
 
 function listenToPlot() {
   const box = byId("plot"), at = event => { const place = byId("base").getBoundingClientRect(); return [event.clientX - place.left, event.clientY - place.top]; };
-  let began = null;
+  let began = null, dragged = false;
   box.addEventListener("pointerdown", event => { if (event.button === 0 && event.pointerType === "mouse") began = at(event); });
   box.addEventListener("pointermove", event => {
     const [x, y] = at(event);
-    if (began && Math.hypot(x - began[0], y - began[1]) > 6) { P.drag = [...began, x, y]; drawOver(); return; }
+    if (began && (P.drag || Math.hypot(x - began[0], y - began[1]) > 6)) {
+      if (!P.drag) { box.setPointerCapture(event.pointerId); point(null); }
+      P.drag = [...began, x, y]; drawOver(); return;
+    }
     const trial = nearest(x, y);
     box.style.cursor = trial === null ? "crosshair" : "pointer";
     if (trial !== S.hover) point(trial);
   });
-  box.addEventListener("pointerleave", () => { began = P.drag = null; point(null); });
+  box.addEventListener("pointerup", () => {
+    const drag = P.drag;
+    began = P.drag = null; dragged = drag !== null && drag !== undefined;
+    if (!dragged) return;
+    if (Math.abs(drag[2] - drag[0]) > 8 && Math.abs(drag[3] - drag[1]) > 8) zoomTo(drag); else drawOver();
+  });
+  box.addEventListener("pointercancel", () => { began = P.drag = null; drawOver(); });
+  box.addEventListener("pointerleave", () => { if (!P.drag) { began = null; point(null); } });
   box.addEventListener("click", event => {
-    const drag = P.drag, [x, y] = at(event);
-    began = P.drag = null;
-    if (drag && Math.abs(drag[2] - drag[0]) > 8 && Math.abs(drag[3] - drag[1]) > 8) { zoomTo(drag); return; }
-    const trial = nearest(x, y);
-    if (trial !== null) pin(trial); else drawOver();
+    if (dragged) { dragged = false; return; }
+    const trial = nearest(...at(event));
+    if (trial !== null) pin(trial);
   });
   box.addEventListener("dblclick", () => { if (S.zoom && S.hover === null) choose({ zoom: null }); });
   box.addEventListener("keydown", event => {
@@ -98,7 +105,10 @@ function listenToPlot() {
   });
 }
 
-function zoomTo([x, y, u, v]) {
+/** Enlarge the part of the plane between two corners in pixels. */
+function zoomTo(corners) {
+  const edge = (value, low, high) => Math.max(low, Math.min(high, value)), [x, u] = [corners[0], corners[2]].map(place => edge(place, MARGIN.left, P.width - MARGIN.right));
+  const [y, v] = [corners[1], corners[3]].map(place => edge(place, MARGIN.top, P.height - MARGIN.bottom));
   const back = (part, low, high, log) => log ? low * (high / low) ** part : low + part * (high - low);
   const wide = [x, u].sort((a, b) => a - b).map(place => back((place - MARGIN.left) / plotWidth(), P.x0, P.x1, P.logx));
   const tall = [y, v].sort((a, b) => b - a).map(place => back((P.height - MARGIN.bottom - place) / plotHeight(), P.y0, P.y1, P.logy));

@@ -29,33 +29,32 @@ function verdict(target) {
   const trial = placed(target, target.best.trial), parts = [];
   if (trial === undefined) return "";
   for (const name of [COST, QUALITY]) {
-    const ends = interval(name, trial), row = METRIC.get(name);
-    if (metric(name, trial) !== null) parts.push(`${label(name)} ${text(name, metric(name, trial))}${ends ? " " + range(ends.map(end => end / row.divisor), row.digits) : ""}`);
+    if (metric(name, trial) !== null) parts.push(`${short(name)} ${phrase(name, metric(name, trial))} ${rangeText(name, trial)}`.trim());
   }
-  for (const base of Object.keys(BASELINES)) { const row = gain(trial, base); if (row && row.low !== row.high) parts.push(`${gainText(row)} ${range([row.low, row.high], 2)} times as fast as ${BASELINES[base]}`); }
+  for (const base of Object.keys(BASELINES)) { const row = gain(trial, base); if (row && row.low !== row.high) parts.push(`${gainText(row)} ${range([row.low, row.high], 2)} times as fast as ${BASE_WORDS[base]}`); }
   return `★ Trial ${target.best.trial} (${own("recipe", trial)}) is the ${target.best.claim}: ${parts.join("; ")}.`;
 }
 
 /** Return the columns of the table: head, cell of a trial, value to sort by. */
 function tableColumns(trials) {
   const tested = targetsShown().some(target => Object.keys(target.test).length), names = ["map", "map50", "latency_ms", "size_mib", "params"];
-  const listed = D.metrics.map(row => row.name).filter(name => !name.endsWith("_delta") && (names.includes(name) || name in D.objectives || name === S.x || name === S.y));
+  const wanted = new Set([COST, QUALITY, ...Object.keys(D.objectives), S.x, S.y, ...names]);
+  const listed = [...wanted].filter(name => METRIC.has(name) && !name.endsWith("_delta"));
   const columns = [];
   if (D.targets.length > 1) columns.push({ head: "target", words: true, cell: trial => own("target", trial), value: trial => own("target", trial) });
   for (const name of listed) {
-    const low = METRIC.get(METRIC.get(name).low);
-    columns.push({ head: label(name), name, value: trial => metric(name, trial), cell: trial => {
-      const notes = [], ends = METRIC.get(name).low ? interval(name, trial) : null, row = METRIC.get(name);
-      if (ends) notes.push(range(ends.map(end => end / row.divisor), row.digits));
+    const extra = !(name in D.objectives) && name !== S.x && name !== S.y;
+    columns.push({ head: label(name), name, extra, value: trial => metric(name, trial), cell: trial => {
+      const notes = METRIC.get(name).low ? [rangeText(name, trial)] : [];
       if (name === "latency_ms" && own("tied_with", trial).length) notes.push("tied with " + own("tied_with", trial).join(", "));
       if (name === "latency_ms" && own("unstable", trial)) notes.push("unstable");
       return [text(name, metric(name, trial)), ...notes];
     } });
     const change = METRIC.get(name).change;
-    if (change && (name === "map" || name in D.objectives)) columns.push({ head: label(change), value: trial => metric(change, trial), cell: trial => [text(change, metric(change, trial)), range(interval(change, trial), 3)] });
-    if (name === "map" && tested) columns.push({ head: "Δ map, test", value: trial => testChange(trial, "map_delta"), cell: trial => {
+    if (change && (name === "map" || name in D.objectives)) columns.push({ head: label(change), value: trial => metric(change, trial), cell: trial => [text(change, metric(change, trial)), rangeText(change, trial)] });
+    if (name === "map" && tested) columns.push({ head: "Δ map, test", extra: true, value: trial => testChange(trial, "map_delta"), cell: trial => {
       const low = testChange(trial, "map_delta_low"), high = testChange(trial, "map_delta_high");
-      return [text("map_delta", testChange(trial, "map_delta")), low !== null && low < high ? range([low, high], 3) : ""];
+      return [text("map_delta", testChange(trial, "map_delta")), low !== null && low < high ? `[${text("map_delta", low)}, ${text("map_delta", high)}]` : ""];
     } });
     if (name === "latency_ms") for (const [base, head] of [["eager", "× eager"], ["onnxruntime", "× ONNX RT"]])
       if (trials.some(trial => gain(trial, base))) columns.push({ head, value: trial => gain(trial, base)?.speedup ?? null, cell: trial => { const row = gain(trial, base); return [gainText(row), row && row.low !== row.high ? range([row.low, row.high], 2) : ""]; } });
@@ -75,9 +74,10 @@ function drawTable() {
     trials = [...trials].sort((a, b) => { const [u, v] = [by.value(a), by.value(b)]; return order(u) - order(v) || (u < v ? -up : u > v ? up : a - b); });
   } else if (!all) trials = [...trials].sort((a, b) => !own("front", a) - !own("front", b) || (metric(COST, a) ?? Infinity) * (D.objectives[COST] === "maximize" ? -1 : 1) - (metric(COST, b) ?? Infinity) * (D.objectives[COST] === "maximize" ? -1 : 1));
   const pages = Math.max(1, Math.ceil(trials.length / PAGE)), page = Math.min(S.page, pages - 1), listed = trials.slice(page * PAGE, page * PAGE + PAGE);
+  const kindOf = one => [one.words ? "words" : "", one.extra ? "extra" : ""].join(" ").trim() || null;
   const head = (one, words) => {
     const on = S.sort && S.sort[0] === one.head;
-    return el("th", { scope: "col", class: words ? "words" : null, "aria-sort": on ? (S.sort[1] === "up" ? "ascending" : "descending") : null },
+    return el("th", { scope: "col", class: words ? "words" : kindOf(one), "aria-sort": on ? (S.sort[1] === "up" ? "ascending" : "descending") : null },
       el("button", { type: "button", onclick: () => choose({ sort: on && S.sort[1] === "down" ? null : [one.head, on ? "down" : "up"], page: 0 }, "table") }, one.head + (on ? (S.sort[1] === "up" ? " ↑" : " ↓") : "")));
   };
   const row = trial => {
@@ -89,7 +89,7 @@ function drawTable() {
       onclick: () => pin(trial), onkeydown: event => { if (event.key === "Enter") { event.preventDefault(); pin(trial); document.querySelector(`tr[data-place="${trial}"]`)?.focus(); } },
       onmouseenter: () => { S.hover = trial; drawOver(); }, onmouseleave: () => { S.hover = null; drawOver(); },
     }, el("td", {}, ...marks), el("td", { class: "words recipe" }, own("recipe", trial), note ? el("small", {}, note) : null),
-    ...columns.map(one => { const [value, ...notes] = [one.cell(trial)].flat(); return el("td", { class: one.words ? "words" : null }, value, ...notes.filter(Boolean).map(words => el("small", {}, words))); }));
+    ...columns.map(one => { const [value, ...notes] = [one.cell(trial)].flat(); return el("td", { class: kindOf(one) }, value, ...notes.filter(Boolean).map(words => el("small", {}, words))); }));
   };
   const heading = all ? `${trials.length} trials that pass the filters` : "The front and the baselines";
   const open = document.activeElement?.closest?.("tr[data-place]")?.dataset.place;
@@ -105,6 +105,7 @@ function drawTable() {
 /** Return what limits the trust in the front. */
 function notes() {
   const lines = [...D.notes];
+  if (D.left_out) lines.push(`This page would be too long with ${D.left_out.join(", ")}; trials.csv and trials.json have them.`);
   for (const target of targetsShown()) {
     const where = D.targets.length > 1 ? `${target.name}: ` : "";
     if (target.gains_unknown) lines.push(`${where}speed-ups are not known: ${target.gains_unknown}`);
