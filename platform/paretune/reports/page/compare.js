@@ -5,9 +5,10 @@ function drawCompare() {
   const box = byId("compare"), [a, b] = S.pins, two = b !== undefined;
   box.hidden = a === undefined;
   if (box.hidden) { box.replaceChildren(); return; }
-  const pins = two ? [a, b] : [a], rows = [];
-  const group = (name, lines) => { if (lines.length) rows.push(el("tr", { class: "group" }, el("th", { scope: "rowgroup", colspan: pins.length + (two ? 2 : 1) }, name)), ...lines); };
-  const line = (name, values, change = "", quality = "") => el("tr", { class: two && values[0] !== values[1] && !change ? "differs" : null }, el("th", { scope: "row", class: "words" }, name),
+  const pins = two ? [a, b] : [a], groups = [];
+  const head = (trial, place) => el("th", { scope: "col" }, el("span", { class: "tag " + "ab"[place], "aria-label": `trial ${own("number", trial)}` }, "AB"[place]));
+  const group = (name, lines) => { if (lines.length) groups.push(el("table", {}, el("thead", {}, el("tr", {}, el("th", { scope: "col", class: "words" }, name), ...pins.map(head), two ? el("th", { scope: "col" }, "B to A") : null)), el("tbody", {}, ...lines))); };
+  const line = (name, values, change = "", quality = "") => el("tr", { class: name.startsWith(" ") ? "part" : null }, el("th", { scope: "row", class: "words" }, name.trim()),
     ...values.map(value => { const [first, ...others] = [value].flat(); return el("td", {}, first, ...others.filter(Boolean).map(words => el("small", {}, words))); }), two ? el("td", { class: quality }, change) : null);
   group("Recipe", recipeLines(pins).map(([name, values]) => line(name, values)));
   group("Metrics, with 95 % intervals", D.metrics.filter(row => !row.name.startsWith("map_") || row.name === "map_delta").map(row => metricLine(row.name, pins, line)).filter(Boolean));
@@ -18,15 +19,18 @@ function drawCompare() {
     return line(name, values.map(value => value === null ? "-" : value.toFixed(3)), change === null ? "" : (change >= 0 ? "+" : "") + change.toFixed(3), sign(change, 0.005));
   }));
   const stages = Object.keys(D.trials.seconds).filter(stage => pins.some(trial => column("seconds", stage)[trial] !== null));
-  group("Time by stage", stages.map(stage => line(stage, pins.map(trial => { const value = column("seconds", stage)[trial]; return value === null ? "-" : [value.toFixed(1) + " s", own("reused", trial).includes(stage) ? "reused" : ""]; }))));
+  group("Time by stage", stages.map(stage => {
+    const seconds = pins.map(trial => column("seconds", stage)[trial] ?? null), change = two && !seconds.includes(null) ? seconds[1] - seconds[0] : null;
+    return line(stage, seconds.map((value, place) => value === null ? "-" : [value.toFixed(1) + " s", own("reused", pins[place]).includes(stage) ? "reused" : ""]), change === null ? "" : `${change >= 0 ? "+" : ""}${change.toFixed(1)} s`);
+  }));
   const worst = pins.map(trial => own("worst", trial) || []), most = Math.max(...worst.map(list => list.length));
   group("Images with the most mistakes", Array.from({ length: most }, (_, place) => line(`${place + 1}.`, worst.map(list => list[place] ? [list[place].image, `${list[place].wrong} wrong, ${list[place].missed} missed`] : "-"))));
   const said = pins.map(trial => [own("failure", trial), ...(own("notes", trial) || [])].filter(Boolean));
-  const name = (trial, place) => el("th", { scope: "col" }, el("span", { class: "tag " + "ab"[place] }, "AB"[place]), ` trial ${own("number", trial)} `, el("button", { type: "button", "aria-label": `Let go of trial ${own("number", trial)}`, onclick: () => pin(trial) }, "✕"));
+  const name = (trial, place) => el("p", {}, el("span", { class: "tag " + "ab"[place] }, "AB"[place]), ` trial ${own("number", trial)}: ${own("recipe", trial)} `, el("button", { type: "button", class: "small", "aria-label": `Let go of trial ${own("number", trial)}`, onclick: () => pin(trial) }, "✕"));
   box.replaceChildren(
-    el("div", { class: "tools" }, el("h2", {}, two ? "A and B compared" : `Trial ${own("number", a)}`), el("span", { class: "dim" }, two ? "B less A, or B as a share of A" : "Pin a second point to compare."), el("button", { type: "button", onclick: () => choose({ pins: [] }, "pins") }, "Let go")),
-    ...pins.map((trial, place) => el("p", {}, el("span", { class: "tag " + "ab"[place] }, "AB"[place]), " " + own("recipe", trial))),
-    el("div", { class: "wide" }, el("table", {}, el("thead", {}, el("tr", {}, el("td"), ...pins.map(name), two ? el("th", { scope: "col" }, "B to A") : null)), el("tbody", {}, ...rows))),
+    el("div", { class: "tools" }, el("h2", {}, two ? "A and B compared" : `Trial ${own("number", a)}`), el("span", { class: "dim" }, two ? "B to A: the difference, or for costs B as a multiple of A" : "Pin a second point to compare."), el("button", { type: "button", onclick: () => choose({ pins: [] }, "pins") }, "Let go")),
+    ...pins.map(name),
+    el("div", { class: "two" }, el("div", {}, ...groups.slice(0, 2)), el("div", {}, ...groups.slice(2))),
     ...said.flatMap((lines, place) => lines.map(words => el("p", { class: "dim small" }, `${"AB"[place]}: ${words.split("\n")[0].slice(0, 400)}`))),
     classes.length || most ? "" : el("p", { class: "dim small" }, "The records of these trials hold no precision by class and no images, or the page is too long to hold them; trials.json has all that there is."));
 }

@@ -38,6 +38,7 @@ function point(trial, spoken = false) {
 }
 
 function placeTip(tip, trial) {
+  if (P.width < 700) { tip.style.top = P.height + "px"; return; }   // below a narrow plot, where no point is
   const wide = tip.offsetWidth, tall = tip.offsetHeight, x = P.px[trial], y = P.py[trial], gap = 16;
   const lefts = [x + gap, x - gap - wide, x - wide / 2, MARGIN.left + 4, P.width - wide - 4], tops = [y - tall - gap, y + gap, y - tall / 2, MARGIN.top, P.height - MARGIN.bottom - tall - 4];
   let least = Infinity, chosen = [0, 0];

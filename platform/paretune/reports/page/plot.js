@@ -11,6 +11,7 @@ const strong = trial => own("front", trial) || isBase(trial);
 /** Draw everything again for the present choice. */
 function drawPlot() {
   const box = byId("plot"), ratio = window.devicePixelRatio || 1;
+  if (box.clientWidth < 160) return;   // a hidden page has no width
   P.width = box.clientWidth; P.ratio = ratio;
   P.height = Math.round(Math.max(320, Math.min(600, P.width * 0.5)));
   for (const id of ["base", "over"]) {
