@@ -21,6 +21,17 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 STARTED = 60.0
 """Seconds that a browser may take to start on a loaded machine."""
 
+HOVER = """(async () => { const times = [], box = byId("plot"), at = box.getBoundingClientRect();
+    for (let step = 0; step < 40; step++) {
+        const place = { clientX: at.left + 100 + step * 20, clientY: at.top + 120 + (step * 37) % 200 };
+        await new Promise(requestAnimationFrame);
+        const began = performance.now();
+        box.dispatchEvent(new PointerEvent("pointermove", { ...place, bubbles: true }));
+        byId("tip").getBoundingClientRect();
+        times.push(performance.now() - began);
+    } return times.sort((a, b) => a - b); })()"""
+"""Script that moves the mouse over the plot and returns the milliseconds of each answer, the shortest first."""
+
 
 def chromium() -> str | None:
     """Return the browser's program; None if there is none."""

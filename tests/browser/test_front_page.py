@@ -10,7 +10,7 @@ import pytest
 
 from paretune.reports.front_page import front_html
 from paretune.reports.front_plot import STYLES
-from tests_support_browser import BrowserPage, browser, chromium
+from tests_support_browser import HOVER, BrowserPage, browser, chromium
 from tests_support_page import invented_page, simulated_page, target_results
 from tests_support_records import changed, fake_records
 
@@ -336,16 +336,7 @@ def test_five_thousand_trials_open_at_once_and_answer_the_mouse(page: BrowserPag
         page.open(file)
         times.append(page.run("performance.getEntriesByType('navigation')[0].loadEventEnd"))
     assert min(times) < OPENED, times
-    script = """(async () => { const times = [], box = byId("plot"), at = box.getBoundingClientRect();
-        for (let step = 0; step < 40; step++) {
-            const place = { clientX: at.left + 100 + step * 20, clientY: at.top + 120 + (step * 37) % 200 };
-            await new Promise(requestAnimationFrame);
-            const began = performance.now();
-            box.dispatchEvent(new PointerEvent("pointermove", { ...place, bubbles: true }));
-            byId("tip").getBoundingClientRect();
-            times.push(performance.now() - began);
-        } return times.sort((a, b) => a - b); })()"""
-    answers = page.run(script)
+    answers = page.run(HOVER)
     assert answers[len(answers) // 2] < ANSWERED, answers
     baselines = [trial for trial in (0, 1) if trial in shown(page)]
     assert baselines == [0, 1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,9 +92,7 @@ def test_the_picture_shows_front_baselines_and_floor(tmp_path: Path) -> None:
 
 def test_baselines_lie_on_top_of_thousands_of_trials_and_the_picture_stays_small(tmp_path: Path) -> None:
     data = data_of(simulated_records(3000), floors={}, violations={})
-    start = time.process_time()
     image = draw(data, tmp_path)
-    assert time.process_time() - start < 12  # both formats; about 2 s where nothing else runs
     for colour in ("#b06000", "#137333"):
         wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (np.abs(image[:500] - wanted).max(axis=2) < 8).sum() > 60  # without the legend

@@ -14,7 +14,7 @@ from paretune.config.job import Job
 from paretune.core.errors import UserError
 from paretune.distributed import ray_session as session
 from paretune.reports.front_page import packed
-from paretune.results.front_data import data_of
+from paretune.results.front_data import SweepView, data_of
 from paretune.results.front_summary import comparison_of, front_of, front_text
 from paretune.results.sweep_folder import Sweep
 from paretune.workflows import sweep as module
@@ -82,7 +82,7 @@ def test_a_comparison_that_fails_is_told_and_resume_tries_again(sweep: Sweep, ca
     said = capsys.readouterr().out
     assert f"speed-ups: not known, {why}; to try again: paretune resume demo" in said
     front = front_of(sweep, list(outcome.records))
-    (target,) = packed(data_of(sweep, front, outcome.records))["targets"]
+    (target,) = packed(data_of([SweepView(sweep, front, outcome.records)]))["targets"]
     assert target["gains_unknown"] == "the measuring process was killed by SIGKILL: <out of memory>"
 
     measured = {**comparison(), "notes": ["few_images: measured on 24 images, 100 are usual"]}

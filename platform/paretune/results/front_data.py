@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from paretune.core.types import LeftOut
@@ -19,24 +20,34 @@ MOST_RANKED = 600
 """Most trials of an unfinished sweep for which the importance of knobs is computed at each drawing."""
 
 
-def data_of(sweep: Sweep, front: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class SweepView:
+    """A sweep on disk as one of its targets has it."""
+
+    sweep: Sweep
+    front: Mapping[str, Any]
+    """Result of ``front_summary.front_of``."""
+    records: Sequence[Record]
+    """Records of all trials, on one scale (`front_summary.records_of`)."""
+
+
+def data_of(views: Sequence[SweepView]) -> dict[str, Any]:
     """Return the tree of a sweep on disk.
 
     Args:
-        sweep: whose front.
-        front: result of ``front_summary.front_of``.
-        records: of all trials, on one scale (`front_summary.records_of`).
+        views: the sweep on each of its targets, on the job's first one first.
     """
+    sweep, records = views[0].sweep, views[0].records
     ranked = sweep.finished or len(records) <= MOST_RANKED
     importance = importance_tree(importance_of(sweep)) if ranked and (sweep.folder / "study.db").is_file() else []
     advice = [one.tree() for one in advice_of(sweep)]
-    return page_data(
-        state_of(sweep, records), [results_of(sweep, front, records)], advice=advice, importance=importance
-    )
+    results = [results_of(view) for view in views]
+    return page_data(state_of(sweep, records), results, advice=advice, importance=importance)
 
 
-def results_of(sweep: Sweep, front: Mapping[str, Any], records: Sequence[Record]) -> TargetResults:
-    """Return the results of a sweep on its target."""
+def results_of(view: SweepView) -> TargetResults:
+    """Return the results of a sweep on one target."""
+    sweep, front, records = view.sweep, view.front, view.records
     return TargetResults(
         name=front["target"],
         description=str(sweep.job.target),

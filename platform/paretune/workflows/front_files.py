@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.core.errors import UserError
-from paretune.results.front_data import data_of
+from paretune.results.front_data import SweepView, data_of
 from paretune.results.front_report import report_html, report_markdown, report_parts
 from paretune.results.front_summary import front_of, records_of
 from paretune.results.sweep_folder import Sweep
@@ -32,7 +32,7 @@ def write_front(sweep: Sweep, front: dict[str, Any], records: Sequence[Record]) 
     from paretune.reports.front_page import front_html
     from paretune.reports.front_plot import front_pictures
 
-    data = data_of(sweep, front, records)
+    data = data_of([SweepView(sweep, front, records)])
     report = report_parts(data)
     folder = sweep.folder / "front"
     folder.mkdir(exist_ok=True)
@@ -55,7 +55,8 @@ def write_front(sweep: Sweep, front: dict[str, Any], records: Sequence[Record]) 
 
 def refresh_front(sweep: Sweep) -> None:
     """Write the front's pictures and tables if they are older than a record; a folder that is read only stays so."""
-    newest = [file.stat().st_mtime for file in (*recorded_trials(sweep.folder), sweep.comparison) if file.exists()]
+    files = (*recorded_trials(sweep.folder), sweep.comparison, sweep.folder / "finished")
+    newest = [file.stat().st_mtime for file in files if file.exists()]
     drawn = sweep.folder / "front" / "front.json"
     if drawn.exists() and drawn.stat().st_mtime >= max(newest, default=0.0):
         return
