@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +15,14 @@ from paretune.results.knob_importance import importance_of, importance_tree
 from paretune.results.page_data import SweepState, TargetResults, page_data
 from paretune.results.search_budget import budget_text, busy_seconds
 from paretune.results.sweep_folder import Sweep
+from paretune.storage.atomic_files import write_text
 from paretune.storage.trial_record import Record
 from paretune.training.history import read_history
 
-MOST_RANKED = 600
-"""Most trials of an unfinished sweep for which the importance of knobs is computed at each drawing."""
+MOST_RANKED = 2000
+"""Most trials for which the page holds the importance of knobs; that of 600 takes 10 s or more."""
+MORE = 1.5
+"""Growth of the number of trials after which the importance of an unfinished sweep is computed again."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,32 @@ def data_of(views: Sequence[SweepView]) -> dict[str, Any]:
         views: the sweep on each of its targets, on the job's first one first.
     """
     sweep, records = views[0].sweep, views[0].records
-    ranked = sweep.finished or len(records) <= MOST_RANKED
-    importance = importance_tree(importance_of(sweep)) if ranked and (sweep.folder / "study.db").is_file() else []
+    importance = kept_importance(sweep, len(records))
     advice = [one.tree() for one in advice_of(sweep)]
     results = [results_of(view) for view in views]
     return page_data(state_of(sweep, records), results, advice=advice, importance=importance)
+
+
+def kept_importance(sweep: Sweep, trials: int) -> list[dict[str, Any]]:
+    """Return the importance of every knob from ``front/importance.json``, computed again if that is out of date.
+
+    Args:
+        sweep: whose knobs.
+        trials: number of its trials. At the end of a sweep the importance is that of all trials; before, it is
+            computed again only when there are half as many trials more, since it takes seconds.
+    """
+    file = sweep.folder / "front" / "importance.json"
+    kept: dict[str, Any] = {}
+    with suppress(OSError, ValueError):
+        kept = json.loads(file.read_text())
+    known = kept.get("trials", 0)
+    if known == trials or (known and trials < MORE * known and not sweep.finished):
+        return list(kept.get("knobs", ()))
+    if trials > MOST_RANKED or not (sweep.folder / "study.db").is_file():
+        return list(kept.get("knobs", ()))
+    knobs = importance_tree(importance_of(sweep))
+    write_text(file, json.dumps({"trials": trials, "knobs": knobs}, indent=1))
+    return knobs
 
 
 def results_of(view: SweepView) -> TargetResults:

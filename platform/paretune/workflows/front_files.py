@@ -44,7 +44,7 @@ def write_front(sweep: Sweep, front: dict[str, Any], records: Sequence[Record]) 
         "report.html": report_html(data, report),
         "report.md": report_markdown(data, report),
         "trials.csv": trials_csv(data["trials"]),
-        "trials.json": json.dumps(data["trials"], indent=1),
+        "trials.json": "[\n" + ",\n".join(map(json.dumps, data["trials"])) + "\n]\n",
     }
     drafts = {name: draft_of(folder / name) for name in NAMES}  # another process may draw at the same time
     for name, text in texts.items():

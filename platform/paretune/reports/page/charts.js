@@ -37,7 +37,7 @@ function drawStages() {
 function drawImportance() {
   const box = byId("importance"), known = D.importance.filter(knob => knob.shares), unknown = D.importance.filter(knob => !knob.shares);
   const tools = el("div", { class: "tools" }, el("h2", {}, "Importance of the knobs"));
-  if (!D.importance.length) { box.replaceChildren(tools, el("p", { class: "dim" }, "It is computed from trials that the search has sampled; there are none yet.")); return; }
+  if (!D.importance.length) { box.replaceChildren(tools, el("p", { class: "dim" }, COUNT > 2000 ? `Above 2,000 trials it is computed on demand: paretune front ${D.sweep} --importance` : "It is computed from trials that the search has sampled; there are none yet.")); return; }
   const aims = known.length ? Object.keys(known[0].shares) : [];
   rankedBy = aims.includes(rankedBy) ? rankedBy : aims[0];
   if (aims.length) tools.append(el("label", { class: "dim" }, "for ", el("select", { onchange: event => { rankedBy = event.target.value; drawImportance(); } }, ...aims.map(aim => el("option", { value: aim, selected: aim === rankedBy }, aim === "front" ? "the front" : label(aim))))));
