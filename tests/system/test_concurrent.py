@@ -74,7 +74,7 @@ def noted(module, name, what):
 
 with suppress(ImportError):
     noted("paretune.tracking.mlflow_client", "ClientInTurns._made", "log")
-    noted("paretune.reports.front_page", "front_png", "draw")
+    noted("paretune.reports.front_plot", "front_pictures", "draw")
 '''
 JOB = """\
 dataset: {shapes: {train: 64, val: 16, size: 96x64, difficulty: 0}}

@@ -104,6 +104,9 @@ MADE_BY_THE_READER = {
     "pyproject.toml",
     "compared/profile.html",
     "advice/advice.html",
+    "front/front.html",
+    "report.html",
+    "report.md",
 }
 """Files that the pages tell the reader to write, or that a command writes."""
 

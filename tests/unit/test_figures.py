@@ -1,206 +1,129 @@
-"""The front as page, picture and table."""
+"""The front as picture and as tables."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-import re
-from html.parser import HTMLParser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from paretune.reports.front_page import FrontView, front_csv, front_html, front_png
-from paretune.reports.front_plot import log_ticks, ticks
-from tests_support_records import FLOOR, OBJECTIVES, changed, comparison, complete, fake_records, front_of, recipe
-
-
-def picture_of(records, **more):
-    broken = {r.number: {"map50": FLOOR - r.metrics["map50"]} for r in records if "map50" in r.metrics}
-    more = {"comparison": comparison(), "floors": {"map50": FLOOR}, "violations": broken} | more
-    return FrontView(front_of(records), records, OBJECTIVES, **more)
+from paretune.reports.front_csv import front_csv, trials_csv
+from paretune.reports.front_plot import axes_of, drawn_front, frame_of, front_pictures, log_ticks, marks_of, ticks
+from paretune.results.page_data import SweepState, page_data
+from paretune.storage.trial_record import Record
+from tests_support_page import detailed, simulated_records, target_results
+from tests_support_records import FLOOR, OBJECTIVES, changed, comparison, fake_records, front_of
 
 
-class Page(HTMLParser):
-    """What a browser would find."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.text = [], ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text += data
-
-    def marks(self):
-        return {int(a["data-trial"]): a for tag, a in self.tags if tag == "g" and "data-trial" in a}
-
-    def rows(self):
-        return [int(a["data-trial"]) for tag, a in self.tags if tag == "tr" and "data-trial" in a]
+def data_of(records: Sequence[Record], **more: Any) -> dict[str, Any]:
+    return page_data(SweepState("demo", 0.0, finished=True), [target_results(records, **more)], written=1.0)
 
 
-def test_the_page_shows_every_complete_trial_and_lists_the_failed_one():
+def marks_in(data: dict[str, Any]) -> list[Any]:
+    return marks_of(data, data["targets"][0])
+
+
+def draw(data: dict[str, Any], folder: Path) -> np.ndarray[Any, Any]:
+    files = {form: folder / f"front.{form}" for form in ("png", "svg")}
+    front_pictures(data, data["targets"][0], files)
+    image = cv2.imread(str(files["png"]))
+    assert image is not None
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(int)
+
+
+def test_marks_lie_where_their_figures_say() -> None:
     records = fake_records()
-    page = Page(front_html(picture_of(records)))
-    kinds = {trial: attrs["class"].split()[1:] for trial, attrs in page.marks().items()}
-    assert set(kinds) == {record.number for record in records if record.state == "complete"}
-    assert {trial for trial, kind in kinds.items() if "chosen" in kind} == {8, 5, 12, 6, 4, 2, 3}
-    assert (kinds[0], kinds[1], kinds[9], kinds[7]) == (["eager"], ["onnxruntime"], ["unfit"], ["other"])
-    assert page.rows() == [8, 5, 12, 6, 4, 2, 3, 0, 1]
-    assert "7 of 14 trials are on the front (1 failed)" in page.text
-    assert "calibration saw <no> images & gave up" in page.text
-    assert page.marks()[8]["data-say"].splitlines()[:2] == [
-        "trial 8: 128 prune 0.55 l1 → finetune 8 → int8 → onnxruntime",
-        "map 0.4490, latency_ms 1.25",
-    ]
+    marks = {mark.trial: mark for mark in marks_in(data_of(records))}
+    assert set(marks) == {record.number for record in records if record.state == "complete"}
+    for record in records:
+        if record.number in marks:
+            mark = marks[record.number]
+            assert (mark.x, mark.y) == (record.metrics["latency_ms"], record.metrics["map"])
+    assert {trial for trial, mark in marks.items() if mark.chosen} == {8, 5, 12, 6, 4, 2, 3}
+    kinds = {trial: marks[trial].kind for trial in (0, 1, 9, 7, 8)}
+    assert kinds == {0: "eager", 1: "onnxruntime", 9: "broken", 7: "other", 8: "front"}
+    assert axes_of({objective.metric: objective.direction for objective in OBJECTIVES}) == ("latency_ms", "map")
 
 
-def test_the_page_says_how_sure_a_change_of_accuracy_is(tmp_path):
-    sure = {"map_delta_low": -0.071, "map_delta": -0.063, "map_delta_high": -0.055}
-    records = [changed(r, metrics={**r.metrics, **sure}) if r.number == 8 else r for r in fake_records()]
-    text = front_html(picture_of(records))
-    assert text.count("<td>-0.063<br><small>[-0.071, -0.055]</small></td>") == 1
-    assert "<td>-0.042</td>" in text  # of another trial it is not known
-    (place,) = re.findall(r'data-trial="8"[^>]*><path d="M([\d.]+) ([\d.]+)V([\d.]+)" class="spread"/>', text)
-    (drawn,) = re.findall(r'data-trial="8"[^>]*>.*?<circle cx="([\d.]+)" cy="([\d.]+)"', text)
-    assert place[0] == drawn[0]
-    bottom, middle, top = float(place[1]), float(drawn[1]), float(place[2])
-    assert bottom - middle == pytest.approx(middle - top, abs=0.2)
-    assert bottom > middle > top
-    front_png(picture_of(records), tmp_path / "front.png")
-    front_png(picture_of(fake_records()), tmp_path / "other.png")
-    assert (tmp_path / "front.png").read_bytes() != (tmp_path / "other.png").read_bytes()
+def test_intervals_are_drawn_around_the_marks(tmp_path: Path) -> None:
+    sure = [detailed(record) for record in fake_records()]
+    data = data_of(sure)
+    (mark,) = [one for one in marks_in(data) if one.trial == 8]
+    assert mark.spread == pytest.approx((1.25 * 0.97, 1.25 * 1.03))
+    assert mark.rise == pytest.approx((0.439, 0.459))
+    (tmp_path / "a").mkdir()
+    assert (draw(data, tmp_path) != draw(data_of(fake_records()), tmp_path / "a")).any()
 
 
-def test_the_page_says_what_its_speed_ups_are_worth_and_what_came_of_advice():
-    records = fake_records()
-    quiet = Page(front_html(picture_of(records)))
-    assert "Advice" not in quiet.text
-    unknown = dict.fromkeys(["trial", "speedup", "low", "high", "helped"])
-    told = [
-        {"knob": "runtime: <b>", "predicted": 2.0, "trial": 3, "against": 0, "speedup": 1.5, "low": 1.4, "high": 1.6}
-        | {"helped": True, "reason": None, "verdict": "faster"},
-        {"knob": "prune", "predicted": 1.25, "against": 0, **unknown, "reason": "its recipe was not tried"},
-    ]
-    noted = {**comparison(), "notes": ["contended: others <used> half of a core"]}
-    page = Page(front_html(picture_of(records, comparison=noted, advice=told)))
-    assert "contended: others <used> half of a core" in page.text
-    assert "runtime: <b>302.001.50 [1.40, 1.60]helped" in page.text
-    assert "prune-01.25-its recipe was not tried" in page.text
-    assert page.rows() == quiet.rows()
-
-
-def test_the_page_needs_nothing_from_anywhere():
-    text = front_html(picture_of(fake_records()))
-    assert not re.search(r"https?:|//[a-z]|\bsrc=|\bhref=|@import|url\(", text)
-    assert "$" not in text.replace("${", "")
-
-
-def test_the_page_escapes_what_people_write():
-    evil = '"><script>alert(1)</script>'
-    records = [
-        changed(record, recipe=recipe(evil), failure=record.failure and evil, artefact=evil)
-        for record in fake_records()
-    ]
-    picture = picture_of(records)
-    picture.front.update(sweep=evil, target=evil)
-    page = Page(front_html(picture))
-    assert [tag for tag, _ in page.tags].count("script") == 1
-    assert all(evil in attrs["data-say"] for attrs in page.marks().values())
-    assert evil in page.text
-
-
-def test_a_large_sweep_makes_a_small_page():
-    random = np.random.default_rng(0)
-    base = fake_records()[:2]
-    many = [
-        complete(n, fake_records()[5].recipe, random.uniform(0.2, 0.6), random.uniform(1, 9)) for n in range(2, 300)
-    ]
-    assert len(front_html(picture_of([*base, *many])).encode()) < 100_000
-
-
-def test_marks_lie_where_their_figures_say():
-    records = fake_records()
-    text = front_html(picture_of(records))
-    found = re.findall(
-        r'data-trial="(\d+)"[^>]*>(?:<text[^>]*>\d+</text>)?<circle cx="([\d.]+)" cy="([\d.]+)"',
-        text,
-    )
-    places = {int(trial): (float(x), float(y)) for trial, x, y in found}
-    assert len(places) == 10
-    by_number = {record.number: record.metrics for record in records}
-    xs = np.array([places[t][0] for t in places])
-    ys = np.array([places[t][1] for t in places])
-    costs = np.log([by_number[t]["latency_ms"] for t in places])
-    qualities = np.array([by_number[t]["map"] for t in places])
-    assert np.corrcoef(xs, costs)[0, 1] == pytest.approx(1, abs=1e-4)
-    assert np.corrcoef(ys, qualities)[0, 1] == pytest.approx(-1, abs=1e-4)
-    (line,) = re.findall(r'<path d="M([^"]+)" class="line"/>', text)
-    start, *steps = re.split(r"H", line)
-    corners = [tuple(map(float, start.split()))] + [tuple(map(float, step.split("V"))) for step in steps]
-    assert corners == [places[trial] for trial in (8, 5, 12, 6, 4, 2, 3)]
-
-
-def test_a_collapsed_trial_does_not_press_the_front_together():
-    text = front_html(picture_of(fake_records()))
-    heights = [float(y) for y in re.findall(r'class="m front chosen"[^>]*>.*?cy="([\d.]+)"', text)]
-    assert max(heights) - min(heights) > 200
-    assert re.search(r'class="m unfit"[^>]*><path d="M[\d. ]+h11.0l-5.5 8z"/>', text)
-
-
-def test_a_largest_allowed_cost_is_drawn_and_what_lies_beyond_is_marked():
-    """The constraint is on the cost, which a floor alone would never show."""
-    records = fake_records()
-    beyond = {r.number: {"latency_ms": r.metrics["latency_ms"] - 3.0} for r in records if r.state == "complete"}
-    text = front_html(picture_of(records, floors={}, ceilings={"latency_ms": 3.0}, violations=beyond))
-    kinds = {trial: attrs["class"].split()[1:] for trial, attrs in Page(text).marks().items()}
-    assert (kinds[7], kinds[11]) == (["unfit"], ["other"])
-    assert 'class="floor">largest allowed' in text
-    assert "latency_ms at most 3" in Page(text).text
-    (line,) = re.findall(r'<path d="M([\d.]+) \d+V\d+" class="floor"/>', text)
-    at = {int(t): float(x) for t, x in re.findall(r'data-trial="(\d+)"[^>]*><circle cx="([\d.]+)"', text)}
-    assert at[11] < float(line) < at[7]
-
-
-def test_the_smallest_allowed_value_is_drawn_on_its_own_axis_only():
-    drawn = 'class="floor">smallest allowed'
-    assert drawn in front_html(picture_of(fake_records(), floors={"map": 0.46}))
-    assert drawn not in front_html(picture_of(fake_records(), floors={"map50": FLOOR}))
+def test_a_collapsed_trial_does_not_press_the_front_together() -> None:
+    marks = marks_in(data_of(fake_records()))
+    low, high = frame_of(marks, ("latency_ms", "map"), None).y
+    assert low > 0.31  # trial 9, which breaks a constraint
+    chosen = [mark.y for mark in marks if mark.chosen]
+    assert (max(chosen) - min(chosen)) / (high - low) > 0.7
 
 
 @pytest.mark.parametrize(
-    "records", [fake_records()[10:11], fake_records()[:1], [changed(fake_records()[3], metrics={})]]
+    "records", [[], fake_records()[10:11], fake_records()[:1], [changed(fake_records()[3], metrics={})]]
 )
-def test_little_or_nothing_to_show(records, tmp_path):
-    picture = picture_of(records, comparison=None)
-    page = Page(front_html(picture))
-    assert ("no complete trial yet" in page.text) == (not picture.marks)
-    front_png(picture, tmp_path / "front.png")
-    assert cv2.imread(str(tmp_path / "front.png")) is not None
-    assert front_csv(picture).startswith("trial,recipe")
+def test_little_or_nothing_to_show(records: list[Record], tmp_path: Path) -> None:
+    data = data_of(records)
+    assert draw(data, tmp_path).shape == (650, 1170, 3)
+    assert ("no complete trial yet" in (tmp_path / "front.svg").read_text()) == (not marks_in(data))
+    assert trials_csv(data["trials"]).startswith("number,target,state")
 
 
-def test_the_picture_shows_front_baselines_and_floor(tmp_path):
-    file = tmp_path / "front.png"
-    front_png(picture_of(fake_records(), floors={"map": 0.46, "map50": FLOOR}), file)
-    image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB).astype(int)
-    assert image.shape == (650, 1170, 3)
+def test_the_picture_shows_front_baselines_and_floor(tmp_path: Path) -> None:
+    image = draw(data_of(fake_records(), floors={"map": 0.46, "map50": FLOOR}), tmp_path)
     # the thin line of the floor is blended with the paper
     for colour, blend in (("#1a73e8", 8), ("#b06000", 8), ("#137333", 8), ("#a8adb4", 8), ("#d93025", 60)):
         wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (np.abs(image - wanted).max(axis=2) < blend).sum() > 40, colour
 
 
-def test_the_table_for_spreadsheets_has_every_point_and_metric():
+def test_baselines_lie_on_top_of_thousands_of_trials_and_the_picture_stays_small(tmp_path: Path) -> None:
+    data = data_of(simulated_records(3000), floors={}, violations={})
+    image = draw(data, tmp_path)
+    for colour in ("#b06000", "#137333"):
+        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+        assert (np.abs(image[:500] - wanted).max(axis=2) < 8).sum() > 60  # without the legend
+    assert (tmp_path / "front.svg").stat().st_size < 400_000
+    assert (tmp_path / "front.svg").read_text().count("<svg ") == 1
+
+
+def test_numbers_of_trials_do_not_lie_on_one_another() -> None:
+    data = data_of(simulated_records(3000), floors={}, violations={})
+    marks = marks_in(data)
+    figure = drawn_front("demo", marks, frame_of(marks, axes_of(data["objectives"]), None))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in figure.axes[0].texts]
+    assert len(boxes) > 3
+    for one, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:one])
+
+
+def test_the_same_trials_make_the_same_picture(tmp_path: Path) -> None:
+    made = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        draw(data_of(fake_records()), tmp_path / name)
+        made.append((tmp_path / name / "front.svg").read_bytes())
+    assert made[0] == made[1]
+
+
+def test_the_table_for_spreadsheets_has_every_point_and_metric() -> None:
     front = front_of(fake_records())
-    rows = list(csv.DictReader(io.StringIO(front_csv(picture_of(fake_records())))))
+    rows = list(csv.DictReader(io.StringIO(front_csv(front))))
     assert [int(row["trial"]) for row in rows] == [point["trial"] for point in front["front"]]
     for row, point in zip(rows, front["front"], strict=True):
         assert {name: float(row[name]) if row[name] else None for name in point["metrics"]} == point["metrics"]
@@ -208,9 +131,27 @@ def test_the_table_for_spreadsheets_has_every_point_and_metric():
     assert "" not in {row["map50"] for row in rows}
 
 
+def test_the_table_of_all_trials_has_every_parameter_metric_and_stage() -> None:
+    records = fake_records()
+    rows = list(csv.DictReader(io.StringIO(trials_csv(data_of(records, comparison=comparison())["trials"]))))
+    assert [int(row["number"]) for row in rows] == [record.number for record in records]
+    for row, record in zip(rows, records, strict=True):
+        assert {name: float(row[name]) for name in record.metrics} == dict(record.metrics)
+        assert {name: row[name] for name in record.params} == {n: str(v) for n, v in record.params.items()}
+        assert {name: float(row[f"seconds.{name}"]) for name in record.seconds} == dict(record.seconds)
+        assert row["state"] == record.state
+    assert rows[10]["failure"] == "RuntimeError: calibration saw <no> images & gave up"
+
+
+def test_no_cell_is_a_formula() -> None:
+    trials = data_of([changed(fake_records()[3], params={"a": "=1+1", "b": -1.5, "c": "+x"})])["trials"]
+    (row,) = csv.DictReader(io.StringIO(trials_csv(trials)))
+    assert (row["a"], row["b"], row["c"]) == ("'=1+1", "-1.5", "'+x")
+
+
 @settings(deadline=None)
 @given(st.floats(1e-3, 1e3), st.floats(1.01, 1e4))
-def test_ticks_of_a_logarithmic_axis_are_some_round_numbers_inside_it(low, factor):
+def test_ticks_of_a_logarithmic_axis_are_some_round_numbers_inside_it(low: float, factor: float) -> None:
     found = log_ticks(low, low * factor)
     assert 2 <= len(found) <= 20
     assert all(low * (1 - 1e-9) <= tick <= low * factor * (1 + 1e-9) for tick in found)
@@ -219,7 +160,7 @@ def test_ticks_of_a_logarithmic_axis_are_some_round_numbers_inside_it(low, facto
 
 @settings(deadline=None)
 @given(st.floats(-10, 10), st.floats(1e-3, 100))
-def test_ticks_are_some_round_numbers_inside_the_range(low, span):
+def test_ticks_are_some_round_numbers_inside_the_range(low: float, span: float) -> None:
     found = ticks(low, low + span)
     assert 2 <= len(found) <= 7
     assert all(low - 1e-9 <= tick <= low + span + 1e-9 for tick in found)

@@ -197,11 +197,11 @@ def test_the_end_of_a_sweep_shows_predicted_beside_measured(words: list[str], ca
     assert "runtime: openvino 2 0 2.00 1.75 [1.57, 1.93] helped" in said
     assert "input_size: 32 3 0 1.50 = 1.01 [0.91, 1.11] did not help" in said
     assert any("interleaved in one run" in line for line in said)
-    (page,) = [
-        file for file in write_front(place, front_of(place, read_records(place.folder)), []) if file.suffix == ".html"
-    ]
-    assert "<td>2.00</td><td>1.75 [1.57, 1.93]</td>" in page.read_text()
-    assert "did not help" in page.read_text()
+    records = read_records(place.folder)
+    files = {file.name: file for file in write_front(place, front_of(place, records), records)}
+    assert "| runtime: openvino | 2.00 | 1.75 \\[1.57, 1.93\\] | helped |" in files["report.md"].read_text()
+    assert '"predicted":2.0,"speedup":1.75' in files["front.html"].read_text()
+    assert "did not help" in files["report.md"].read_text()
     assert main(["front", "mine", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["advice"]
     assert [(one["predicted"], one["speedup"], one["helped"]) for one in told] == [

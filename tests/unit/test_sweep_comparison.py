@@ -13,13 +13,14 @@ from ray import cloudpickle
 from paretune.config.job import Job
 from paretune.core.errors import UserError
 from paretune.distributed import ray_session as session
-from paretune.reports.front_page import FrontView, front_html
+from paretune.reports.front_page import packed
+from paretune.results.front_data import SweepView, data_of
 from paretune.results.front_summary import comparison_of, front_of, front_text
 from paretune.results.sweep_folder import Sweep
 from paretune.workflows import sweep as module
 from paretune.workflows.sweep import SweepResult
 from paretune.workflows.sweep_reporter import SweepReporter
-from tests_support_records import OBJECTIVES, comparison, fake_records, write_sweep
+from tests_support_records import comparison, fake_records, write_sweep
 
 JOB = {
     "dataset": {"shapes": {"train": 8, "val": 4, "size": "64x48"}},
@@ -81,8 +82,8 @@ def test_a_comparison_that_fails_is_told_and_resume_tries_again(sweep: Sweep, ca
     said = capsys.readouterr().out
     assert f"speed-ups: not known, {why}; to try again: paretune resume demo" in said
     front = front_of(sweep, list(outcome.records))
-    page = front_html(FrontView(front, outcome.records, OBJECTIVES, comparison_of(sweep)))
-    assert "Speed-ups are not known: the measuring process was killed by SIGKILL: &lt;out of memory&gt;." in page
+    (target,) = packed(data_of([SweepView(sweep, front, outcome.records)]))["targets"]
+    assert target["gains_unknown"] == "the measuring process was killed by SIGKILL: <out of memory>"
 
     measured = {**comparison(), "notes": ["few_images: measured on 24 images, 100 are usual"]}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from paretune.core.types import LIMIT, Annotations, Detections, Image, Split
 from paretune.evaluation.coco_metrics import NUMBERS, CocoMetrics, CocoMetricsByClass, average_precisions
@@ -32,6 +33,12 @@ class Accuracy(CocoMetrics):
     """Average precision (0.50:0.95) of each class; None for a class without objects in the split."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Why a metric is None."""
+    worst: tuple[Mapping[str, Any], ...] = ()
+    """Images with the most mistakes (`worst_images`); empty where they were not looked for."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return the precision of each class and the worst images as a trial's record keeps them."""
+        return {"classes": dict(self.per_class), "worst_images": [dict(image) for image in self.worst]}
 
     def metrics(self) -> dict[str, float | None]:
         """Return the figures by the names they are logged under."""
@@ -109,9 +116,9 @@ def accuracy_of(
         reasons = {name: f"the images hold no {name.rpartition('_')[2]} objects" for name in reasons}
     why = "nothing was detected" if point.objects else _NO_OBJECTS
     reasons |= {name: why for name, value in operating.items() if value is None}
+    figures: dict[str, Any] = {**numbers, **operating}
     return Accuracy(
-        **numbers,
-        **operating,
+        **figures,
         images=len(annotations),
         per_class=dict(zip(classes, averages_used.per_class, strict=True)),
         reasons=reasons,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from paretune.core.metrics import CHANGED, change_names
 from paretune.core.types import LIMIT, Annotations, Detections, Split
 from paretune.evaluation.accuracy import Accuracy, accuracy_of
 from paretune.evaluation.map_bootstrap import MapOfHalves, differences_of, draw
+from paretune.evaluation.worst_images import worst_images
 
 DETECTIONS = "detections.npz"
 """What a trial found in each image of ``val``, in its folder."""
@@ -48,6 +49,8 @@ def evaluate_beside(
     if first:
         keep_detections(baseline, detections)
     accuracy = accuracy_of(detections, annotations, split.classes, limit=limit)
+    worst = worst_images(detections, annotations, split.ids, len(split.classes), accuracy.confidence)
+    accuracy = replace(accuracy, worst=worst)
     return accuracy, change_from(baseline, detections, annotations, len(split.classes), limit)
 
 

@@ -74,6 +74,12 @@ def plain_axes(axes: Any) -> None:
 
 def png(figure: Any) -> bytes:
     """Return a figure as PNG."""
+    return rendered(figure, "png")
+
+
+def rendered(figure: Any, form: str) -> bytes:
+    """Return a figure as ``png`` or ``svg``."""
+    from matplotlib import rc_context
     from matplotlib.text import Text
 
     texts = figure.findobj(Text)
@@ -82,16 +88,24 @@ def png(figure: Any) -> bytes:
     for text in texts:
         text.set_fontfamily(list(fonts))
     content = io.BytesIO()
-    figure.savefig(content, format="png")
+    metadata = {"metadata": {"Date": None, "Creator": None}} if form == "svg" else {}
+    with rc_context({"svg.hashsalt": "paretune"}):  # the picture of the same trials is the same file
+        figure.savefig(content, format=form, **metadata)
     return content.getvalue()
 
 
 def save_png(figure: Any, file: Path, what: str = "") -> Path:
-    """Write a figure as a PNG file.
+    """Write a figure as a PNG file; ``what`` and the errors are those of ``save_figure``."""
+    return save_figure(figure, file, "png", what)
+
+
+def save_figure(figure: Any, file: Path, form: str, what: str = "") -> Path:
+    """Write a figure into a file.
 
     Args:
         figure: a ``matplotlib.figure.Figure``.
-        file: the PNG file.
+        file: the file.
+        form: ``png`` or ``svg``.
         what: text before the file's name in the message of an error.
 
     Returns:
@@ -100,7 +114,7 @@ def save_png(figure: Any, file: Path, what: str = "") -> Path:
     Raises:
         UserError: the file cannot be written.
     """
-    content = png(figure)
+    content = rendered(figure, form)
     try:
         file.write_bytes(content)
     except OSError as error:

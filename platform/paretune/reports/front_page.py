@@ -1,182 +1,151 @@
-"""The files of a front: an HTML page that needs no other file, a PNG picture, a CSV table."""
+"""The front page: one HTML file with its style, its script and its data, which needs no other file."""
 
 from __future__ import annotations
 
-import csv
-import io
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from paretune.core.baselines import BASELINES, base_name
-from paretune.core.metrics import change_in
-from paretune.core.recipe_text import recipe_line
-from paretune.reports.front_plot import STYLES, PlotRange, PlottedTrial, draw_front, frame_of, svg_values
-from paretune.reports.front_table import advice_table, doubts, front_table
+from paretune.core.metrics import PRINTED
 from paretune.reports.html import render
-from paretune.search.pareto_front import Objective, keeps_all, point_of
-from paretune.storage.trial_record import Record
 
-MOST_FAILED = 20
-"""Most failed trials that a page lists."""
+FOLDER = Path(__file__).parent / "page"
+"""Source files of the page."""
+SCRIPTS = ("data.js", "state.js", "plot.js", "table.js", "compare.js", "charts.js", "main.js")
+"""Parts of the script, in their order."""
+GROUPS = ("metrics", "params", "seconds")
+"""Fields of a trial that are mappings and become a column for each key."""
+DETAILED = 300
+"""Most trials whose reasons, notes, classes and worst images the page holds; ``trials.json`` has those of all."""
+DETAILS = ("reasons", "notes", "classes", "worst")
+MOST_BYTES = 2_800_000
+"""Most bytes of the data on the page, which with style and script stays below 3 MB."""
+ENDS = ("low", "high")
+DIGITS = 5
+"""Significant digits of the numbers on the page."""
+SHORT = 64
+"""Most distinct numbers of a column that is stored as its distinct values and their places."""
+UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+"""Characters that could end the data's element, or a line of script → their escapes in JSON."""
 
 
-@dataclass(frozen=True)
-class FrontView:
-    """Everything that the page and the picture of a front show."""
+def front_html(data: Mapping[str, Any]) -> str:
+    """Return the page of a sweep.
 
-    front: Mapping[str, Any]
-    """Result of ``front.front_object``."""
-    records: Sequence[Record]
-    objectives: Sequence[Objective]
-    comparison: Mapping[str, Any] | None = None
-    """Result of ``finalists.compare_front``."""
-    floors: Mapping[str, float] | None = None
-    """Metric → smallest value the constraints allow."""
-    advice: Sequence[Mapping[str, Any]] = ()
-    """Outcomes of the advice that was tried, results of ``promises.Outcome.tree``."""
-    violations: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
-    """Trial → constraint → amount by which it is broken; 0 or less means that it is kept."""
-    ceilings: Mapping[str, float] = field(default_factory=dict)
-    """Metric → largest value the constraints allow."""
+    Args:
+        data: result of ``page_data.page_data``.
+    """
+    from markupsafe import Markup
 
-    @property
-    def axes(self) -> tuple[str, str]:
-        """Return the metrics of the horizontal (cost) and vertical (quality) axis."""
-        down = [o.metric for o in self.objectives if o.direction == "minimize"]
-        up = [o.metric for o in self.objectives if o.direction == "maximize"]
-        metrics = [o.metric for o in self.objectives]
-        return (down or metrics)[0], (up or metrics[::-1])[0]
+    content = packed(data)
+    script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    text = render(
+        "page/page.html",
+        sweep=data["sweep"],
+        style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of this package
+        script=Markup(script),  # noqa: S704 - files of this package
+        data=Markup(_at_most(content, MOST_BYTES)),  # noqa: S704 - escaped for its place
+    )
+    return text.encode("utf-8", "backslashreplace").decode()  # names of files may hold what UTF-8 lacks
 
-    @property
-    def marks(self) -> list[PlottedTrial]:
-        """Return the marks of all complete trials that have both figures of the axes."""
-        x, y = self.axes
-        return [
-            self._mark(record, record.metrics[x], record.metrics[y])
-            for record in self.records
-            if record.state == "complete" and y in record.metrics and record.metrics.get(x, 0) > 0
+
+def safe_json(tree: Any) -> str:
+    """Return JSON in ASCII that may stand inside a ``script`` element whatever its texts are."""
+    text = json.dumps(tree, separators=(",", ":"), allow_nan=False)
+    for character, escape in UNSAFE.items():
+        text = text.replace(character, escape)
+    return text
+
+
+def _at_most(tree: dict[str, Any], most: int) -> str:
+    """Return the JSON of a packed tree; if it is too long, metrics and then parameters are left out.
+
+    Args:
+        tree: result of ``packed``.
+        most: largest number of bytes.
+    """
+    text, trials = safe_json(tree), tree["trials"]
+    while len(text) > most:
+        shown = {*PRINTED, *tree["objectives"], *(f"{name}_{end}" for name in tree["objectives"] for end in ENDS)}
+        spare = [("metrics", name) for name in trials["metrics"] if name not in shown]
+        spare = spare or [("params", name) for name in trials["params"]]
+        if not spare:
+            return text
+        left_out = sorted(spare, key=lambda place: -len(json.dumps(trials[place[0]][place[1]])))[
+            : max(1, len(spare) // 4)
         ]
-
-    @property
-    def frame(self) -> PlotRange | None:
-        """Return the part of the plane that is shown; None when there is nothing to show."""
-        if not self.marks:
-            return None
-        cost, quality = self.axes
-        return frame_of(self.marks, self.axes, (self.floors or {}).get(quality), self.ceilings.get(cost))
-
-    @property
-    def failed(self) -> list[Record]:
-        """Return the trials that failed."""
-        return [record for record in self.records if record.state == "failed"]
-
-    @property
-    def stopped(self) -> list[Record]:
-        """Return the trials that were stopped early."""
-        return [record for record in self.records if record.state == "stopped"]
-
-    def gains(self, trial: int) -> Mapping[str, Mapping[str, Any]]:
-        """Return the speed-ups of a trial over the baselines, measured interleaved."""
-        comparison: Mapping[str, Any] = (self.comparison or {}).get("trials", {}).get(str(trial), {})
-        return comparison
-
-    def _mark(self, record: Record, x: float, y: float) -> PlottedTrial:
-        m = record.metrics
-        chosen = record.number in {point["trial"] for point in self.front["front"]}
-        fit = keeps_all(self.violations.get(record.number, {}))
-        kind = "front" if chosen else ("other" if fit else "unfit")
-        if record.origin == "baseline":
-            kind = base_name(record.number)
-        cost, quality = self.axes
-        lines = [f"trial {record.number}: {recipe_line(record.recipe)}", f"{quality} {y:.4f}, {cost} {x:.4g}"]
-        lines += [f"{name} {m[name]:.4g}" for name in ("map50", "size_mib") if name in m]
-        lines += [f"params {m['params']:,.0f}"] if "params" in m else []
-        lines += [f"{gain['speedup']:.2f} x {name}" for name, gain in self.gains(record.number).items()]
-        lines += self._doubts(record.number)
-        low, high = m.get(f"{cost}_low", 0.0), m.get(f"{cost}_high", 0.0)
-        spread = (low, high) if 0 < low <= high else None
-        low, middle, high = change_in(m, quality) or (0.0, 0.0, 0.0)
-        rise = (y + low - middle, y + high - middle) if low < high else None
-        return PlottedTrial(record.number, x, y, kind, chosen, "\n".join(lines), spread, rise)
-
-    def _doubts(self, trial: int) -> list[str]:
-        """Return the doubts about a trial on the front: unstable latency, ties."""
-        point = next((point for point in self.front["front"] if point["trial"] == trial), None)
-        if point is None:
-            return []
-        tied = ", ".join(map(str, point["tied_with"]))
-        lines = ["unstable: its latency is known less well than is wanted"] if point["unstable"] else []
-        return lines + ([f"tied in latency with trial {tied}"] if tied else [])
+        for group, name in left_out:
+            del trials[group][name]
+        gone = {name for group, name in left_out if group == "metrics"}
+        tree["metrics"] = [row for row in tree["metrics"] if row["name"] not in gone]
+        tree["left_out"] = [*tree.get("left_out", ()), *(name for _, name in left_out)]
+        text = safe_json(tree)
+    return text
 
 
-def front_csv(picture: FrontView) -> str:
-    """Return the front as CSV, with a row for each point and a column for each metric."""
-    names = sorted({name for point in picture.front["front"] for name in point["metrics"]})
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["trial", "recipe", *names])
-    for point in picture.front["front"]:
-        values = [point["metrics"].get(name) for name in names]
-        writer.writerow([point["trial"], recipe_line(point["recipe"]), *("" if v is None else v for v in values)])
-    return buffer.getvalue()
+def packed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tree of a page with its trials as columns and its hypervolume as steps, a tenth as long."""
+    trials: Sequence[Mapping[str, Any]] = data["trials"]
+    detailed = _detailed(data)
+    rows = [_without_details(row) if index not in detailed else row for index, row in enumerate(trials)]
+    fields = [name for name in (rows[0] if rows else ()) if name not in GROUPS]
+    own = {name: _column([row[name] for row in rows]) for name in fields}
+    groups = {group: _columns([row[group] for row in rows]) for group in GROUPS}
+    targets = [{**target, "series": _steps(target["series"])} for target in data["targets"]]
+    return {**data, "trials": {"count": len(rows), "own": own, **groups}, "targets": targets}
 
 
-def front_png(picture: FrontView, file: Path) -> None:
-    """Draw all trials, the front as a step line, and both baselines into a PNG file."""
-    draw_front(f"{picture.front['sweep']} on {picture.front['target']}", picture.marks, picture.frame, file)
-
-
-def front_html(picture: FrontView) -> str:
-    """Return a page with the plot and the table that needs no other file."""
-    front, frame = picture.front, picture.frame
-    compared = picture.comparison if front["decided_by"] == "comparison" else None
-    bases = [point_of(r, compared) for r in picture.records if r.number < len(BASELINES) and r.state == "complete"]
-    failures = [
-        f"trial {record.number}: {recipe_line(record.recipe)}: {_first_line(record)}"
-        for record in picture.failed[:MOST_FAILED]
-    ]
-    more = len(picture.failed) - MOST_FAILED
-    return render(
-        "front_page.html",
-        front=front,
-        summary=_summary(picture),
-        kinds=[(kind, name) for kind, (_, _, name) in STYLES.items()],
-        plot=None if frame is None else svg_values(picture.marks, frame),
-        rows=front_table(front, picture.comparison, bases),
-        footnote=_footnote(picture),
-        notes=[*(picture.comparison or {}).get("notes", ()), *doubts(front, picture.comparison)],
-        advice=advice_table(picture.advice),
-        failed=picture.failed,
-        failures=failures + ([f"and {more} more"] if more > 0 else []),
+def _detailed(data: Mapping[str, Any]) -> set[int]:
+    """Return the places of the trials that keep their details: baselines and front first, then the newest."""
+    places = range(len(data["trials"]))
+    trials = data["trials"]
+    order = sorted(
+        places, key=lambda place: (not (trials[place]["front"] or trials[place]["origin"] == "baseline"), -place)
     )
+    return set(order[:DETAILED])
 
 
-def _summary(picture: FrontView) -> str:
-    aims = ", ".join(f"{objective.direction} {objective.metric}" for objective in picture.objectives)
-    kept = "".join(f"; {metric} at least {floor:.4g}" for metric, floor in (picture.floors or {}).items())
-    kept += "".join(f"; {metric} at most {ceiling:.4g}" for metric, ceiling in picture.ceilings.items())
-    points, trials = len(picture.front["front"]), len(picture.records)
-    ended = f"{len(picture.failed)} failed" + (f", {len(picture.stopped)} stopped early" if picture.stopped else "")
-    return f"{points} of {trials} trials are on the front ({ended}): {aims}{kept}"
+def _without_details(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, **dict.fromkeys(DETAILS)}
 
 
-def _footnote(picture: FrontView) -> str:
-    front = picture.front
-    volume, reference = front.get("hypervolume"), front.get("reference") or {}
-    beyond = ", ".join(
-        f"{metric} {'unknown' if value is None else f'{value:.4g}'}" for metric, value in reference.items()
-    )
-    measure = "not defined" if volume is None else f"{volume:.4f} (cost on a log scale; reference {beyond})"
-    speed = "Speed-ups: measured interleaved in one run."
-    if picture.comparison is None:
-        speed = "Speed-ups are measured interleaved, at the end of the sweep."
-    elif "reason" in picture.comparison:
-        speed = f"Speed-ups are not known: {picture.comparison['reason']}."
-    sure = "Pale bars and small figures: 95 % intervals."
-    return f"Δ: difference to the eager baseline, on the same images. {speed} {sure} Hypervolume {measure}."
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a column for each key of mappings, in the order in which the keys appear."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: _column([row.get(name) for row in rows]) for name in names}
 
 
-def _first_line(record: Record) -> str:
-    return next(iter((record.failure or "unknown reason").splitlines()), "")[:300]
+def _column(values: Sequence[Any]) -> dict[str, Any]:
+    """Return values as ``{"v": numbers}``, or as ``{"d": distinct values, "i": their places}`` with -1 for null."""
+    known = [value for value in values if value is not None]
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
+    values = [_rounded(value) for value in values] if numeric else values
+    if numeric and len(set(values)) > SHORT:
+        return {"v": values}
+    places: dict[str, int] = {}
+    distinct, indices = list[Any](), list[int]()
+    for value in values:
+        key = json.dumps(value)
+        if value is not None and key not in places:
+            places[key] = len(distinct)
+            distinct.append(value)
+        indices.append(-1 if value is None else places[key])
+    return {"d": distinct, "i": indices}
+
+
+def _rounded(value: float | None) -> float | None:
+    """Return a number with as many digits as the page needs; whole numbers stay exact."""
+    if value is None or value == int(value):
+        return value if value is None else int(value)
+    return float(f"{value:.{DIGITS}g}")
+
+
+def _steps(series: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+    """Return [trials so far, seconds, hypervolume] wherever a series grows, and at its end."""
+    steps, last = list[list[float]](), None
+    for place, point in enumerate(series):
+        if point["hypervolume"] != last or place == len(series) - 1:
+            steps.append([place + 1, round(point["seconds"], 1), float(f"{point['hypervolume']:.{DIGITS + 1}g}")])
+            last = point["hypervolume"]
+    return steps

@@ -1,26 +1,31 @@
-"""The front as a picture: all trials grey, the front as a step line, and both baselines in shapes of their own."""
+"""The front as a picture: all trials grey, the front as a step line, both baselines on top in shapes of their own."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paretune.reports.figures import label, new_figure, plain_axes, save_png
+from paretune.core.metrics import change_in
+from paretune.reports.figures import label, new_figure, plain_axes, save_figure
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 900, 440, 62, 48, 16, 20
-"""Size and margins of the picture on a page."""
 STYLES = {
     "front": ("o", "#1a73e8", "front"),
     "other": ("o", "#a8adb4", "other trials"),
-    "unfit": ("o", "#a8adb4", "break a constraint"),
+    "broken": ("o", "#a8adb4", "break a constraint"),
     "eager": ("s", "#b06000", "baseline, eager"),
     "onnxruntime": ("D", "#137333", "baseline, ONNX Runtime fp32"),
 }
 """Kind of a trial → marker and colour in the PNG, and its name in the legend."""
+ORDER = {"other": 3.0, "broken": 2.5, "front": 4.0, "eager": 5.0, "onnxruntime": 5.0}
+"""Kind of a trial → its layer: the baselines lie on top."""
 LINE, FLOOR = "#1a73e8", "#d93025"
+MANY = 300
+"""Number of trials above which those that are not on the front are drawn small."""
+LABEL_ROOM = (0.04, 0.04)
+"""Room of a trial's number, as shares of the axes."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,9 @@ class PlottedTrial:
     """Positive, since the axis is logarithmic."""
     y: float
     kind: str
-    """A key of ``STYLES``; ``unfit`` breaks a constraint."""
+    """A key of ``STYLES``; ``broken`` breaks a constraint."""
     chosen: bool
     """True if the trial is on the front; a baseline can be."""
-    text: str
-    """Lines that the page shows when the mark is pointed at."""
     spread: tuple[float, float] | None = None
     """Interval of x."""
     rise: tuple[float, float] | None = None
@@ -56,6 +59,35 @@ class PlotRange:
     """Largest x that the constraints allow."""
 
 
+def marks_of(data: Mapping[str, Any], target: Mapping[str, Any]) -> list[PlottedTrial]:
+    """Return the marks of the complete trials of a target that have both figures of the axes.
+
+    Args:
+        data: result of ``page_data.page_data``.
+        target: one of its targets.
+    """
+    x, y = axes_of(data["objectives"])
+    rows = (row for row in data["trials"] if row["target"] == target["name"] and row["state"] == "complete")
+    return [_mark(row, x, y) for row in rows if y in row["metrics"] and row["metrics"].get(x, 0) > 0]
+
+
+def axes_of(objectives: Mapping[str, str]) -> tuple[str, str]:
+    """Return the metrics of the horizontal (cost) and vertical (quality) axis."""
+    names = list(objectives)
+    cost = next((name for name in names if objectives[name] == "minimize"), names[0])
+    return cost, next((name for name in names if name != cost and objectives[name] == "maximize"), names[-1])
+
+
+def _mark(row: Mapping[str, Any], cost: str, quality: str) -> PlottedTrial:
+    metrics = row["metrics"]
+    x, y = metrics[cost], metrics[quality]
+    low, high = metrics.get(f"{cost}_low", 0.0), metrics.get(f"{cost}_high", 0.0)
+    spread = (low, high) if 0 < low <= high else None
+    low, middle, high = change_in(metrics, quality) or (0.0, 0.0, 0.0)
+    rise = (y + low - middle, y + high - middle) if low < high else None
+    return PlottedTrial(row["number"], x, y, row["kind"], row["front"], spread, rise)
+
+
 def frame_of(
     marks: Sequence[PlottedTrial], names: tuple[str, str], floor: float | None, ceiling: float | None = None
 ) -> PlotRange:
@@ -64,7 +96,7 @@ def frame_of(
     A collapsed trial would press the front into a line; trials below the range are drawn on its lower edge.
     """
     xs = [mark.x for mark in marks] + ([ceiling] if ceiling is not None and ceiling > 0 else [])
-    ys = [mark.y for mark in marks if mark.kind != "unfit"] or [mark.y for mark in marks]
+    ys = [mark.y for mark in marks if mark.kind != "broken"] or [mark.y for mark in marks]
     ys += [floor] if floor is not None else []
     ys += [end for mark in marks if mark.chosen for end in mark.rise or ()]
     pad_y = 0.08 * (max(ys) - min(ys)) or 0.05
@@ -72,44 +104,24 @@ def frame_of(
     return PlotRange((min(xs) / pad_x, max(xs) * pad_x), (min(ys) - pad_y, max(ys) + pad_y), names, floor, ceiling)
 
 
-def svg_values(marks: Sequence[PlottedTrial], frame: PlotRange) -> dict[str, Any]:
-    """Return the values of the template ``front_plot.svg``: every place in its pixels."""
+def front_pictures(data: Mapping[str, Any], target: Mapping[str, Any], files: Mapping[str, Path]) -> None:
+    """Draw the trials of one target with its front and the baselines once, into files of several formats.
 
-    def across(x: float) -> float:
-        share = math.log(x / frame.x[0]) / math.log(frame.x[1] / frame.x[0])
-        return round(LEFT + share * (WIDTH - LEFT - RIGHT), 1)
-
-    def down(y: float) -> float:
-        share = (max(y, frame.y[0]) - frame.y[0]) / (frame.y[1] - frame.y[0])
-        return round(HEIGHT - BOTTOM - share * (HEIGHT - BOTTOM - TOP), 1)
-
-    def place(mark: PlottedTrial) -> dict[str, Any]:
-        spread = [across(end) for end in mark.spread] if mark.chosen and mark.spread else None
-        rise = [down(end) for end in mark.rise] if mark.chosen and mark.rise else None
-        places = {"x": across(mark.x), "y": down(mark.y), "spread": spread, "rise": rise}
-        return {**asdict(mark), **places, "below": mark.y < frame.y[0]}
-
-    chosen = sorted((mark for mark in marks if mark.chosen), key=lambda mark: mark.x)
-    ceiling = frame.ceiling if frame.ceiling is not None and frame.ceiling > 0 else None
-    return {
-        "width": WIDTH,
-        "height": HEIGHT,
-        "left": LEFT,
-        "right": WIDTH - RIGHT,
-        "top": TOP,
-        "bottom": HEIGHT - BOTTOM,
-        "names": frame.names,
-        "x_ticks": [(f"{tick:g}", across(tick)) for tick in log_ticks(*frame.x)],
-        "y_ticks": [(f"{tick:g}", down(tick)) for tick in ticks(*frame.y)],
-        "floor": None if frame.floor is None else down(frame.floor),
-        "ceiling": None if ceiling is None else across(ceiling),
-        "line": [(across(mark.x), down(mark.y)) for mark in chosen],
-        "marks": [place(mark) for mark in sorted(marks, key=lambda mark: mark.chosen)],  # the front over the others
-    }
+    Args:
+        data: result of ``page_data.page_data``.
+        target: one of its targets.
+        files: ``png`` or ``svg`` → file.
+    """
+    marks, axes = marks_of(data, target), axes_of(data["objectives"])
+    floor, ceiling = target["floors"].get(axes[1]), target["ceilings"].get(axes[0])
+    frame = frame_of(marks, axes, floor, ceiling) if marks else None
+    figure = drawn_front(f"{data['sweep']} on {target['name']}", marks, frame)
+    for form, file in files.items():
+        save_figure(figure, file, form)
 
 
-def draw_front(title: str, marks: Sequence[PlottedTrial], frame: PlotRange | None, file: Path) -> None:
-    """Write the picture as a PNG file; without a frame there is no complete trial yet."""
+def drawn_front(title: str, marks: Sequence[PlottedTrial], frame: PlotRange | None) -> Any:
+    """Return the picture as a matplotlib figure; without a frame there is no complete trial yet."""
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
     figure = new_figure(9, 5, dpi=130)
@@ -127,23 +139,32 @@ def draw_front(title: str, marks: Sequence[PlottedTrial], frame: PlotRange | Non
         axes.legend(loc="lower right", fontsize=8, framealpha=0.9)
     else:
         axes.text(0.5, 0.5, "no complete trial yet", ha="center", transform=axes.transAxes)
-    save_png(figure, file)
+    return figure
 
 
 def _draw_marks(axes: Any, marks: Sequence[PlottedTrial], frame: PlotRange) -> None:
     """Draw marks into matplotlib axes; those below the frame become triangles on its edge."""
     chosen = sorted((mark for mark in marks if mark.chosen), key=lambda mark: mark.x)
     axes.step([m.x for m in chosen], [m.y for m in chosen], where="post", c=LINE, lw=1.6, zorder=2)
+    _number_marks(axes, chosen, frame)
     for mark in chosen:
-        axes.annotate(str(mark.trial), (mark.x, mark.y), xytext=(4, 5), textcoords="offset points", fontsize=8)
         if mark.spread is not None:
             axes.plot(mark.spread, [mark.y, mark.y], c=LINE, lw=3, alpha=0.35, zorder=2)
         if mark.rise is not None:
             axes.plot([mark.x, mark.x], mark.rise, c=LINE, lw=3, alpha=0.35, zorder=2)
+    many = len(marks) > MANY
     for kind, (marker, colour, name) in STYLES.items():
         inside = [mark for mark in marks if mark.kind == kind and mark.y >= frame.y[0]]
         below = [mark for mark in marks if mark.kind == kind and mark.y < frame.y[0]]
-        style = {"s": 46, "c": "white" if kind == "unfit" else colour, "edgecolors": colour, "zorder": 3}
+        quiet = kind in ("other", "broken")
+        style = {
+            "s": 9 if many and quiet else 46,
+            "c": "white" if kind == "broken" else colour,
+            "edgecolors": colour if quiet or not many else "white",
+            "linewidths": 0.6 if many and quiet else 1.0,
+            "zorder": ORDER[kind],
+            "rasterized": many and quiet,
+        }
         if inside or below:
             axes.scatter([m.x for m in inside], [m.y for m in inside], marker=marker, label=name, **style)
         axes.scatter([m.x for m in below], [frame.y[0]] * len(below), marker="v", clip_on=False, **style)
@@ -151,6 +172,19 @@ def _draw_marks(axes: Any, marks: Sequence[PlottedTrial], frame: PlotRange) -> N
         axes.axhline(frame.floor, c=FLOOR, lw=1, ls="--", label="smallest allowed")
     if frame.ceiling is not None:
         axes.axvline(frame.ceiling, c=FLOOR, lw=1, ls="--", label="largest allowed")
+
+
+def _number_marks(axes: Any, chosen: Sequence[PlottedTrial], frame: PlotRange) -> None:
+    """Write the numbers of trials beside their marks, left out where they would lie on one another."""
+    taken: list[tuple[float, float]] = []
+    for mark in chosen:
+        across = math.log(mark.x / frame.x[0]) / math.log(frame.x[1] / frame.x[0])
+        up = (mark.y - frame.y[0]) / (frame.y[1] - frame.y[0])
+        if any(abs(across - x) < LABEL_ROOM[0] and abs(up - y) < LABEL_ROOM[1] for x, y in taken):
+            continue
+        taken.append((across, up))
+        place = {"xytext": (4, 5), "textcoords": "offset points", "fontsize": 8, "zorder": 6}
+        axes.annotate(str(mark.trial), (mark.x, mark.y), **place)
 
 
 def log_ticks(low: float, high: float) -> list[float]:

@@ -9,40 +9,54 @@ from pathlib import Path
 from typing import Any
 
 from paretune.core.errors import UserError
-from paretune.results.front_summary import advice_of, comparison_of, front_of, judge_of, records_of
+from paretune.results.front_data import SweepView, data_of
+from paretune.results.front_report import report_html, report_markdown, report_parts
+from paretune.results.front_summary import front_of, records_of
 from paretune.results.sweep_folder import Sweep
 from paretune.search.hypervolume_series import series_csv
 from paretune.storage.atomic_files import draft_of
 from paretune.storage.trial_record import Record, recorded_trials
 from paretune.system.device_lock import shared_device
 
-NAMES = ("front.csv", "front.html", "front.json", "front.png", "hypervolume.csv")
+NAMES = (
+    *("front.csv", "front.html", "front.json", "front.png", "front.svg", "hypervolume.csv"),
+    *("report.html", "report.md", "trials.csv", "trials.json"),
+)
 PATIENCE = 60.0
 """Seconds for which drawing waits for a measurement on the target's device."""
 
 
 def write_front(sweep: Sweep, front: dict[str, Any], records: Sequence[Record]) -> list[Path]:
-    """Write the front's pictures and tables into the sweep's folder, and return the files."""
-    from paretune.reports.front_page import FrontView, front_csv, front_html, front_png
+    """Write the page, the report, the pictures and the tables into the sweep's folder, and return the files."""
+    from paretune.reports.front_csv import front_csv, trials_csv
+    from paretune.reports.front_page import front_html
+    from paretune.reports.front_plot import front_pictures
 
-    advice = [one.tree() for one in advice_of(sweep)]
-    violations = {record.number: sweep.violations(record) for record in records if record.state == "complete"}
-    aims = judge_of(sweep).objectives
-    picture = FrontView(front, records, aims, comparison_of(sweep), sweep.floors, advice, violations, sweep.ceilings)
+    data = data_of([SweepView(sweep, front, records)])
+    report = report_parts(data)
     folder = sweep.folder / "front"
     folder.mkdir(exist_ok=True)
+    texts = {
+        "front.csv": front_csv(front),
+        "front.html": front_html(data),
+        "front.json": json.dumps(front, indent=1),
+        "hypervolume.csv": series_csv(front["hypervolume_series"]),
+        "report.html": report_html(data, report),
+        "report.md": report_markdown(data, report),
+        "trials.csv": trials_csv(data["trials"]),
+        "trials.json": "[\n" + ",\n".join(map(json.dumps, data["trials"])) + "\n]\n",
+    }
     drafts = {name: draft_of(folder / name) for name in NAMES}  # another process may draw at the same time
-    drafts["front.csv"].write_text(front_csv(picture))
-    drafts["front.html"].write_text(front_html(picture))
-    drafts["front.json"].write_text(json.dumps(front, indent=1))
-    drafts["hypervolume.csv"].write_text(series_csv(front["hypervolume_series"]))
-    front_png(picture, drafts["front.png"])
+    for name, text in texts.items():
+        drafts[name].write_text(text, encoding="utf-8", errors="backslashreplace")
+    front_pictures(data, data["targets"][0], {form: drafts[f"front.{form}"] for form in ("png", "svg")})
     return [draft.replace(folder / name) for name, draft in drafts.items()]
 
 
 def refresh_front(sweep: Sweep) -> None:
     """Write the front's pictures and tables if they are older than a record; a folder that is read only stays so."""
-    newest = [file.stat().st_mtime for file in (*recorded_trials(sweep.folder), sweep.comparison) if file.exists()]
+    files = (*recorded_trials(sweep.folder), sweep.comparison, sweep.folder / "finished")
+    newest = [file.stat().st_mtime for file in files if file.exists()]
     drawn = sweep.folder / "front" / "front.json"
     if drawn.exists() and drawn.stat().st_mtime >= max(newest, default=0.0):
         return

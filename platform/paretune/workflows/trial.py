@@ -157,13 +157,13 @@ def _carry_out(
         "params": artefact.params,
         "flops": artefact.flops,
     }
-    duet_facts, left_out = {"reference": reference, **duet.facts}, record_of(context.data)["left_out"]
+    facts = {"duet": {"reference": reference, **duet.facts}, "energy": used.source, **accuracy.facts()}
     return {
         "metrics": {name: float(value) for name, value in metrics.items() if value is not None},
         "reasons": {**accuracy.reasons, **change.reasons, **duet.reasons, **used.reasons},
         "notes": (*artefact.notes, *limit_notes, *duet.notes, *(f"energy: {note}" for note in used.notes)),
         "artefact": str(artefact.folder.relative_to(context.folder)),
-        "facts": {**duet.latency.facts, "duet": duet_facts, "energy": used.source, "left_out": left_out},
+        "facts": {**duet.latency.facts, **facts, "left_out": record_of(context.data)["left_out"]},
     }
 
 
