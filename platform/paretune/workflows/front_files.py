@@ -29,7 +29,7 @@ def write_front(sweep: Sweep, front: dict[str, Any], records: Sequence[Record]) 
     violations = {record.number: sweep.violations(record) for record in records if record.state == "complete"}
     aims = judge_of(sweep).objectives
     picture = FrontView(front, records, aims, comparison_of(sweep), sweep.floors, advice, violations, sweep.ceilings)
-    folder = sweep.folder / "front"
+    folder = sweep.folder / sweep.of_target("front")
     folder.mkdir(exist_ok=True)
     drafts = {name: draft_of(folder / name) for name in NAMES}  # another process may draw at the same time
     drafts["front.csv"].write_text(front_csv(picture))
@@ -41,11 +41,12 @@ def write_front(sweep: Sweep, front: dict[str, Any], records: Sequence[Record]) 
 
 
 def refresh_front(sweep: Sweep) -> None:
-    """Write the front's pictures and tables if they are older than a record; a folder that is read only stays so."""
-    newest = [file.stat().st_mtime for file in (*recorded_trials(sweep.folder), sweep.comparison) if file.exists()]
-    drawn = sweep.folder / "front" / "front.json"
-    if drawn.exists() and drawn.stat().st_mtime >= max(newest, default=0.0):
-        return
-    records = records_of(sweep)
-    with suppress(OSError, UserError), shared_device(sweep.job.target.device, patience=PATIENCE):
-        write_front(sweep, front_of(sweep, records), records)
+    """Write each target's pictures and tables if they are older than a record; a folder that is read only stays so."""
+    for one in sweep.each_target():
+        newest = [file.stat().st_mtime for file in (*recorded_trials(one.folder), one.comparison) if file.exists()]
+        drawn = one.folder / one.of_target("front") / "front.json"
+        if drawn.exists() and drawn.stat().st_mtime >= max(newest, default=0.0):
+            continue
+        records = records_of(one)
+        with suppress(OSError, UserError), shared_device(one.job.target.device, patience=PATIENCE):
+            write_front(one, front_of(one, records), records)
