@@ -26,6 +26,11 @@ PATIENCE = 0.9
 """Share of a stage's time limit after which the answer of another node is no longer waited for."""
 
 
+def targets_of(job: Job, recipe: Recipe) -> list[str]:
+    """Return the targets that can run a recipe, as far as the trial's machine knows: it does not ask other nodes."""
+    return [name for name in job.targets if _unsupported_reason(job, recipe, name) is None]
+
+
 def home_target(job: Job, recipe: Recipe) -> str:
     """Return the first target that can run a recipe on the trial's own machine.
 
@@ -36,16 +41,32 @@ def home_target(job: Job, recipe: Recipe) -> str:
         UnfitRuntimeError: no target can run the recipe's runtime.
         UserError: no target can run the recipe, some of them because of its steps.
     """
-    runtime, reasons, steps = recipe.runtime, dict[str, str](), False
-    for name, target in job.targets.items():
-        problem = job.target_unsupported_reason(recipe, name) if len(job.targets) > 1 else None
-        reason = problem or runtime.unsupported_reason(target)
+    reasons = dict[str, str]()
+    for name in job.targets:
+        reason = _unsupported_reason(job, recipe, name, here=True)
         if reason is None:
             return name
         reasons[name] = reason
-        steps |= problem is not None and target.device in runtime.devices
-    text = next(iter(reasons.values())) if len(reasons) == 1 else "; ".join(f"{n}: {why}" for n, why in reasons.items())
-    raise UserError(text) if steps else UnfitRuntimeError(text)
+    if len(reasons) == 1:
+        raise UnfitRuntimeError(next(iter(reasons.values())))
+    text = "; ".join(f"target {name}: {reason}" for name, reason in reasons.items())
+    runtime = all(recipe.runtime.unsupported_reason(target) for target in job.targets.values())
+    raise UnfitRuntimeError(text) if runtime else UserError(text)
+
+
+def _unsupported_reason(job: Job, recipe: Recipe, name: str, *, here: bool = False) -> str | None:
+    """Return why a target cannot run a recipe; None if it can.
+
+    Args:
+        job: with the target.
+        recipe: to run.
+        name: of the target.
+        here: whether this machine has to have what the target needs, even if the target is another node.
+    """
+    target = job.targets[name]
+    if len(job.targets) > 1 and (reason := job.target_unsupported_reason(recipe, name)) is not None:
+        return reason
+    return None if target.elsewhere and not here else recipe.runtime.unsupported_reason(target)
 
 
 def measure_on_targets(
@@ -106,12 +127,8 @@ def _measured(
     """
     job, view = context.job, context.on(name)
     target, suffix = view.job.target, "" if view.further is None else f"_{name}"
-    if len(job.targets) > 1:  # the only target was asked before the steps
-        reason = job.target_unsupported_reason(recipe, name)
-        if reason is None and not target.elsewhere:  # its own node is asked there
-            reason = recipe.runtime.unsupported_reason(target)
-        if reason is not None:
-            raise UnfitRuntimeError(reason)
+    if len(job.targets) > 1 and (reason := _unsupported_reason(job, recipe, name)) is not None:
+        raise UnfitRuntimeError(reason)  # the only target was asked before the steps
     if target.elsewhere:
         with stages.stage(f"measure{suffix}"):
             return (instruments.elsewhere or measure_elsewhere)(context, number, name)
