@@ -63,10 +63,17 @@ class TargetSearch:
 
         A version is feasible if it keeps every constraint on one target. The values are therefore all those of one
         target; the least of each constraint over the targets would call a version feasible that breaks another one on
-        each of them. They are compared by their sums, as constrained domination compares versions.
+        each of them. They are compared by their sums, as constrained domination compares versions, after the number of
+        those that are not known.
         """
         each = [view.violations(replace(record, metrics=_on(record.metrics, view.further))) for view in self._views]
-        return min(each, key=lambda one: sum(max(0.0, violation) for violation in one.values()))
+        return min(each, key=_badness)
+
+
+def _badness(violations: Mapping[str, float]) -> tuple[int, float]:
+    """Return the number of infinite violations and the sum of the others above 0."""
+    known = [violation for violation in violations.values() if not math.isinf(violation)]
+    return len(violations) - len(known), sum(max(0.0, violation) for violation in known)
 
 
 def _on(metrics: Mapping[str, float], target: str | None) -> dict[str, float]:
@@ -77,9 +84,3 @@ def _on(metrics: Mapping[str, float], target: str | None) -> dict[str, float]:
     end = at_target("", target)
     own = {name.removesuffix(end): value for name, value in metrics.items() if name.endswith(end)}
     return {**{name: value for name, value in plain.items() if not is_of_target(name)}, **own}
-
-
-def expected_side_by_side(expected: Mapping[str, float], target: str | None) -> dict[str, float]:
-    """Return finite expected metrics of one target by their names beside those of the others."""
-    finite = {name: value for name, value in expected.items() if math.isfinite(value)}
-    return finite if target is None else {at_target(name, target): value for name, value in finite.items()}
