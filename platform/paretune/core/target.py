@@ -80,6 +80,6 @@ class Target(Spec):
         return ", ".join([*labels, *(f"resource {name}: {amount:g}" for name, amount in self.resources.items())])
 
     def __str__(self) -> str:
-        if self.device != "cpu":
-            return self.device
-        return f"cpu, {self.threads} {'thread' if self.threads == 1 else 'threads'}"
+        threads = f"{self.threads} {'thread' if self.threads == 1 else 'threads'}"
+        where = [f"on a node with {self.node}"] if self.elsewhere else []
+        return ", ".join([self.device, *([threads] if self.device == "cpu" else []), *where])

@@ -262,12 +262,7 @@ def _placed(sweep: Sweep, work: Callable[[], Any], address: str | None) -> Any:
 
 def finalists_of(sweep: Sweep) -> FrontComparison:
     """Return the trials to compare: those that may be on the front, the baselines, and those of advice."""
-    records = on_one_scale(recorded(sweep))
-    artefacts = {
-        record.number: record.artefact
-        for record in records
-        if record.artefact is not None and (not record.targets or "duet" in record.facts)
-    }
+    records, artefacts = on_one_scale(recorded(sweep)), artefacts_on(sweep)
     advised = pairs(sweep.promises, records)
     asked = dict.fromkeys([EAGER, ONNXRUNTIME, *chain(*advised)])
     hopeful = [number for number in contenders(records, judge_of(sweep)) if number not in asked]
@@ -280,3 +275,12 @@ def finalists_of(sweep: Sweep) -> FrontComparison:
         pairs=advised,
         left_out=dict.fromkeys(hopeful[MOST_CONTENDERS:], why),
     )
+
+
+def artefacts_on(sweep: Sweep) -> dict[int, str]:
+    """Return trial → artefact, relative to the sweep's folder, for those that were measured on the sweep's target."""
+    return {
+        record.number: record.artefact
+        for record in recorded(sweep)
+        if record.artefact is not None and (not record.targets or "duet" in record.facts)
+    }
