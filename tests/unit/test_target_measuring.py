@@ -40,7 +40,7 @@ class Measured(NoLatency):
         self.notes = (f"few_images: measured with {threads}",)
 
     def metrics(self) -> dict[str, float]:
-        return {"latency_ms_p50": 4.0 / self.latency.facts["threads"], "memory_mib_peak": 90.0}
+        return {"latency_ms_p50": 4.0 / self.latency.facts["threads"], "memory_mib_peak": 90.0, "load_ms": 7.0}
 
 
 class Meter:
@@ -129,6 +129,12 @@ def test_the_record_holds_the_scaled_latency_of_every_target(context: TrialConte
     assert record.targets["two"]["metrics"]["latency_ms"] == two.metrics["latency_ms"]
     assert (record.facts["threads"], two.facts["threads"]) == (1, 2)
     assert two.metrics["map"] == 0.4
+    own.metrics["load_ms"] = 8.0  # type: ignore[index]
+    again = with_targets(context, Record.complete(4, RECIPE.tree(), {}, "sampled", **plain), {"one": own, "two": own})
+    assert again.targets["one"]["metrics"].keys() == record.metrics.keys() - {"map"}
+    lacks = {"one": own, "two": TargetFigures.unknown("no")}
+    lacking = with_targets(context, Record.complete(4, RECIPE.tree(), {}, "sampled", **plain), lacks)
+    assert on_target(lacking, "two").metrics == {"map": 0.4}
     alone = context_of(context.folder.parent, targets={"one": {}})
     assert with_targets(alone, replace(record, targets={}), {"one": own}).targets == {}
 

@@ -22,6 +22,7 @@ from paretune.storage.target_records import TargetFigures, on_target, side_by_si
 from paretune.storage.trial_record import STOPPED, Record, read_record, read_records, record_file
 from paretune.workflows.front_files import refresh_front
 from paretune.workflows.pick import pick_from, write_bundle
+from paretune.workflows.sweep_reporter import SweepReporter
 from tests_support_records import changed, compared, fake_records, write_sweep
 from tests_support_targets import JOB, figures, on_both, records_on_both, two_target_sweep
 
@@ -224,6 +225,28 @@ def test_targets_that_cannot_be_are_refused(targets: dict[str, Any], message: st
     with pytest.raises(ValidationError, match=message):
         job_with(targets=targets)
     assert job_with(targets={"b/c": {}}).target_name == "b/c"  # as before there were several
+
+
+def test_halving_is_refused_with_several_targets() -> None:
+    halving = {"search": {"scheduler": "halving"}}
+    with pytest.raises(ValidationError, match="halving ranks trials by the latency on one target; with several take"):
+        job_with(**halving)
+    assert job_with(**halving, targets={"one": {}}).search.scheduler.name == "halving"
+
+
+def test_the_line_on_a_trial_has_the_latency_on_every_target(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = SweepReporter(two_target_sweep(sweep.runs, records_on_both()[:3], name="growing"))
+    for record in records_on_both()[3:7]:
+        reporter.trial_done(record)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("; two: ")[2].partition(", about")[0] for line in lines] == [
+        "1.00 ms, on the front of 3",
+        "2.80 ms",
+        "0.50 ms, on the front of 4",
+        "- ms",
+    ]
+    assert "1.50 ms" in lines[1]
+    assert lines[1].index("on the front of 3") < lines[1].index("; two: ")
 
 
 def test_a_metric_that_one_of_the_targets_cannot_have_is_refused() -> None:

@@ -229,7 +229,10 @@ class Job(Spec):
     @model_validator(mode="after")
     def _fitting_scheduler(self) -> Job:
         scheduler = self.search.scheduler
-        if reason := scheduler.unsupported_reason(self.objectives, self.detector, self.training):
+        reason = scheduler.unsupported_reason(self.objectives, self.detector, self.training)
+        if reason is None and self.further_targets and scheduler.name == "halving":
+            reason = "halving ranks trials by the latency on one target; with several take `none`"
+        if reason:
             raise misplaced("Job", {("search", "scheduler"): (reason, scheduler.name)})
         return self
 

@@ -237,14 +237,14 @@ def with_targets(context: TrialContext, record: Record, measured: Mapping[str, T
     for name in measured:
         view = context.on(name)
         whole = record if view.further is None else _computed(view, on_target(record, view.further))
-        own = {"metrics": _of_target(whole.metrics), "reasons": _of_target(whole.reasons)}
-        targets[name] = {**record.targets[name], **own}
+        kept, parts = record.targets[name], {"metrics": whole.metrics, "reasons": whole.reasons}
+        targets[name] = {**kept, **{part: _own(kept[part], values) for part, values in parts.items()}}
     return replace(record, targets=targets)
 
 
-def _of_target(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of the metrics that differ between targets."""
-    return {name: value for name, value in values.items() if is_of_target(name)}
+def _own(measured: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was measured on a target, and of the other values those that differ between targets."""
+    return {**measured, **{name: value for name, value in values.items() if is_of_target(name)}}
 
 
 def _computed(context: TrialContext, record: Record) -> Record:
