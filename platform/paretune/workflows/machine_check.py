@@ -134,6 +134,16 @@ def refuse_impossible(job: Job, *, elsewhere: bool) -> None:
     refuse_without_nodes(job, cluster_nodes())
 
 
+def refuse_unfit_cluster(job: Job, nodes: Sequence[ClusterNode]) -> None:
+    """Raise an error if the nodes of a cluster lack resources for a job, or none can measure for one of its targets.
+
+    Raises:
+        UserError: names what the job asks for and what the nodes have.
+    """
+    refuse_small_cluster(job, [node.resources for node in nodes])
+    refuse_without_nodes(job, nodes)
+
+
 def refuse_without_nodes(job: Job, nodes: Sequence[ClusterNode]) -> None:
     """Raise an error if no node can measure for one of a job's targets.
 
