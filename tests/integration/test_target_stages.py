@@ -19,7 +19,7 @@ from paretune.networks.network_files import save_network
 from paretune.storage.target_records import TargetFigures, on_target
 from paretune.storage.trial_events import read_events
 from paretune.storage.trial_record import STAGES, STOPPED, Record, read_record, write_record
-from paretune.workflows import step_chain, structure_first, trial
+from paretune.workflows import step_chain, structure_first, target_measuring, trial
 from paretune.workflows.trial_context import TrialContext
 from paretune.workflows.trial_stages import Instruments
 from tests_support_compression import MixedDetector, model
@@ -140,3 +140,28 @@ def test_a_target_on_another_node_may_want_any_version_and_its_loss_ends_no_tria
     reused = {stage["stage"]: stage["reused"] for stage in record.facts[STAGES]}
     assert reused["finetune"]  # it is not trained again
     assert on_target(record, "two").metrics["latency_ms_p50"] == 3.0
+
+
+def test_a_node_measures_the_artefact_in_the_shared_folder_beside_the_baseline_there(
+    context: TrialContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = limited(context, 100.0, targets={"one": {}, "two": {"threads": 2, "labels": {"board": "jetson"}}})
+    asked: list[Any] = []
+
+    def duet_of(folder: Path, beside: Path, images: Any, target: Target, _protocol: Any) -> Any:
+        asked.append((folder, beside, len(images), target.threads))
+        return no_latency()
+
+    monkeypatch.setattr(target_measuring, "Instruments", lambda: Instruments(duet=duet_of))
+
+    def elsewhere(given: TrialContext, number: int, name: str) -> TargetFigures:
+        return target_measuring.measure_on_node(str(given.folder.parent), given.folder.name, number, name)
+
+    tools = Instruments(duet=no_latency, elsewhere=elsewhere)
+    record = trial.run(far, 2, RECIPE, origin="enqueued", instruments=tools)
+    assert record is not None
+    assert record.state == "complete", record.failure
+    trials = context.folder / "trials"
+    assert asked == [(trials / "0002" / "artefact", trials / "0000" / "artefact", 4, 2)]
+    assert (trials / "0002" / "samples-two.npz").exists() == (trials / "0002" / "samples.npz").exists()
+    assert record.targets["two"]["facts"]["duet"]["reference"] == 0

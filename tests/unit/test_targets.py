@@ -14,6 +14,8 @@ from paretune.config.job import Job
 from paretune.config.recipe import Recipe
 from paretune.core.errors import UserError
 from paretune.core.metrics import METRICS, is_of_target
+from paretune.core.target import Target
+from paretune.core.types import Data
 from paretune.results.front_summary import checked_front, front_json, front_text
 from paretune.results.pick import PickRule
 from paretune.results.search_budget import SearchBudget
@@ -23,6 +25,7 @@ from paretune.storage.trial_record import STOPPED, Record, read_record, read_rec
 from paretune.workflows.front_files import refresh_front
 from paretune.workflows.pick import pick_from, write_bundle
 from paretune.workflows.sweep_reporter import SweepReporter
+from paretune.workflows.trial_context import TrialContext
 from tests_support_records import changed, compared, fake_records, write_sweep
 from tests_support_targets import JOB, figures, on_both, records_on_both, two_target_sweep
 
@@ -229,8 +232,10 @@ def test_targets_that_cannot_be_are_refused(targets: dict[str, Any], message: st
 
 def test_halving_is_refused_with_several_targets() -> None:
     halving = {"search": {"scheduler": "halving"}}
-    with pytest.raises(ValidationError, match="halving ranks trials by the latency on one target; with several take"):
+    with pytest.raises(ValidationError, match="halving ranks trials by the latency on one target, of this"):
         job_with(**halving)
+    with pytest.raises(ValidationError, match="for others take `none`"):
+        job_with(**halving, targets={"far": {"labels": {"board": "jetson"}}})
     assert job_with(**halving, targets={"one": {}}).search.scheduler.name == "halving"
 
 
@@ -277,6 +282,20 @@ def test_a_view_of_a_job_has_one_target() -> None:
     assert (two.target_name, two.target.threads, two.further_targets) == ("two", 2, ())
     assert job.target_name == "one"
     assert two.model_copy(update={"targets": job.targets}) == job
+
+
+def test_a_target_on_another_node_is_evaluated_here_with_the_cores_that_there_are() -> None:
+    far = Target(threads=16, labels={"board": "jetson"}, resources={"probe": 1})
+    assert far.on_this_machine(2) == Target(threads=2)
+    assert far.on_this_machine(32) == Target(threads=16)
+    assert Target(threads=16).on_this_machine(2) == Target(threads=16)  # refused where it is checked
+    assert str(far) == "cpu, 16 threads, on a node with label board=jetson, resource probe: 1"
+    assert len({far, Target(threads=16), far.model_copy()}) == 2
+    context = TrialContext(job_with(targets={"far": far.tree()}), Data((), {}, ""), Path("s"), Path("b"))
+    home = context.at_home("far").job
+    assert (home.target_name, home.target.labels, home.target.resources) == ("far", {}, {})
+    plain = TrialContext(job_with(), Data((), {}, ""), Path("s"), Path("b"))
+    assert plain.at_home("two") is plain.on("two")
 
 
 def test_a_changed_record_does_not_lose_its_targets() -> None:

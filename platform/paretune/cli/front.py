@@ -32,7 +32,9 @@ def _front(given: argparse.Namespace) -> int:
 
     sweep = find_sweep(given.runs, given.sweep)
     shown = front_json(sweep, given.target) if given.json else front_text(sweep, given.target)
-    print(_with_importance(sweep, shown, as_json=given.json) if given.importance else shown, flush=True)
+    if given.importance:
+        shown = _with_importance(sweep.on(given.target), shown, as_json=given.json)
+    print(shown, flush=True)
     if not given.json:
         refresh_front(sweep)
     return 0

@@ -230,8 +230,9 @@ class Job(Spec):
     def _fitting_scheduler(self) -> Job:
         scheduler = self.search.scheduler
         reason = scheduler.unsupported_reason(self.objectives, self.detector, self.training)
-        if reason is None and self.further_targets and scheduler.name == "halving":
-            reason = "halving ranks trials by the latency on one target; with several take `none`"
+        far = any(target.elsewhere for target in self.targets.values())
+        if reason is None and (self.further_targets or far) and scheduler.name == "halving":
+            reason = "halving ranks trials by the latency on one target, of this machine; for others take `none`"
         if reason:
             raise misplaced("Job", {("search", "scheduler"): (reason, scheduler.name)})
         return self

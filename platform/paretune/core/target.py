@@ -73,6 +73,10 @@ class Target(Spec):
         """Return whether it is measured on a Ray node of its own and not where the trial runs."""
         return bool(self.labels or self.resources)
 
+    def on_this_machine(self, cores: int) -> Target:
+        """Return the target without its node, with at most as many threads as this machine has cores for it."""
+        return Target(device=self.device, threads=min(self.threads, cores)) if self.elsewhere else self
+
     @property
     def node(self) -> str:
         """Return the labels and resources of its nodes as text."""

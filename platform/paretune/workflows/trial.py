@@ -138,7 +138,7 @@ def _carry_out(
     first: bool,
 ) -> dict[str, Any]:
     """Return the fields of a complete trial's record, and ``measured``; ``first`` ones are not timed untrained."""
-    home = context.on(home_target(context.job, recipe))
+    home = context.at_home(home_target(context.job, recipe))
     built = _build(context, home.job.target, number, recipe, stages, progress, instruments, first=first)
     with stages.stage("evaluate"):
         progress("evaluating")

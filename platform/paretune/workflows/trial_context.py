@@ -57,6 +57,13 @@ class TrialContext:
             for name in self.job.targets
         }
 
+    def at_home(self, target: str) -> TrialContext:
+        """Return what the trials share as a target has it, for steps and evaluation on the trial's own machine."""
+        view = self.on(target)
+        name, there = view.job.target_name, view.job.target
+        here = there.on_this_machine(len(os.sched_getaffinity(0)))
+        return view if here == there else replace(view, job=view.job.model_copy(update={"targets": {name: here}}))
+
     def of_target(self, stem: str) -> str:
         """Return the name of a file of the target: that of the first one is without its name."""
         return stem if self.further is None else f"{stem}-{self.further}"
