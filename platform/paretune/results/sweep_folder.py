@@ -72,8 +72,12 @@ class Sweep:
         if target is not None and target not in self.whole_job.targets:
             names = ", ".join(self.whole_job.targets)
             raise UserError(f"sweep {self.name!r} has no target {target!r}; it has {names}")
-        first = target in (None, self.whole_job.target_name)
-        return replace(self, further=None if first else target)
+        further = None if target in (None, self.whole_job.target_name) else target
+        if further == self.further:
+            return self
+        view = replace(self, further=further)
+        view.__dict__.update(facts=self.facts, whole_job=self.whole_job)  # read once for all targets
+        return view
 
     def each_target(self) -> list[Sweep]:
         """Return this sweep as each of its targets has it, the first one before the others."""
@@ -159,11 +163,7 @@ class Sweep:
         Raises:
             UserError: this version cannot read a job of the version that wrote it.
         """
-        return self.whole_job if self.further is None else self._job_of_target
-
-    @cached_property
-    def _job_of_target(self) -> Job:
-        return self.whole_job.for_target(str(self.further))
+        return self.whole_job if self.further is None else self.whole_job.for_target(self.further)
 
     @cached_property
     def whole_job(self) -> Job:

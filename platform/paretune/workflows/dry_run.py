@@ -16,6 +16,7 @@ from paretune.config.job import Job
 from paretune.config.plan import Plan
 from paretune.config.recipe import Recipe
 from paretune.core.baselines import BASELINES
+from paretune.core.target import Target
 from paretune.core.types import Data, InputSize
 from paretune.profiling.energy import measure as energy
 from paretune.results.sweep_cost import (
@@ -208,10 +209,11 @@ def _inference_seconds(job: Job, classes: int) -> float:
     """Return the median seconds of an inference of the unchanged network in eager PyTorch, with new weights."""
     import torch
 
-    device, before = job.target.device, torch.get_num_threads()
+    target = next((target for target in job.targets.values() if not target.elsewhere), Target())
+    device, before = target.device, torch.get_num_threads()
     with shared_device(device), torch.random.fork_rng(), torch.inference_mode():
         try:
-            torch.set_num_threads(job.target.threads)
+            torch.set_num_threads(target.threads)
             network = job.detector.build(classes).eval().to(device)
             image = torch.zeros(1, 3, job.size.height, job.size.width, device=device)
             times = []

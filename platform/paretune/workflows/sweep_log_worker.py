@@ -55,15 +55,15 @@ class SweepLog:
 
     def __init__(self, sweep: Sweep) -> None:
         self._sweep = sweep
-        self._device = sweep.job.target.device
-        tracking, turn = sweep.job.tracking, partial(device_turn, self._device)
+        self._devices = [target.device for target in sweep.job.targets.values() if not target.elsewhere]
+        tracking, turn = sweep.job.tracking, partial(device_turn, sweep.job.target.device)
         self._tracker = MlflowTracker(sweep.runs, sweep.name, tracking.uri, tracking.experiment, turn)
 
     def load_libraries(self) -> None:
         """Import what drawing and logging need."""
         from paretune.reports.figures import new_figure
 
-        with shared_device(self._device), suppress(Exception):  # where it is needed, its absence is reported
+        with shared_device(*self._devices), suppress(Exception):  # where it is needed, its absence is reported
             new_figure(1, 1)
             load_mlflow()
 
@@ -80,7 +80,7 @@ class SweepLog:
             last: whether the comparison of the front is logged too.
         """
         sweep, logged = self._sweep, list[tuple[Sweep, TargetLog]]()
-        with shared_device(self._device):
+        with shared_device(*self._devices):
             for view in sweep.each_target():
                 records = records_of(view)
                 front = front_of(view, records)
