@@ -110,6 +110,10 @@ def test_metrics_side_by_side_have_the_names_of_their_targets() -> None:
     wide = side_by_side(on_both(4, 0.47, 1.5, 2.8), ["two"], ["latency_ms", "memory_mib_peak"])
     assert (wide.metrics["latency_ms"], wide.metrics["latency_ms@two"]) == (1.5, 2.8)
     assert wide.metrics["memory_mib_peak@two"] == 100.0
+    assert "latency_ms@two_low" not in wide.metrics
+    known = on_both(4, 0.47, 1.5, 2.8)
+    known.targets["two"]["metrics"]["latency_ms_low"] = 2.7
+    assert side_by_side(known, ["two"], ["latency_ms"]).metrics["latency_ms@two_low"] == 2.7
     lacking = side_by_side(on_both(6, 0.45, 0.8, None), ["two"], ["latency_ms"])
     assert "latency_ms@two" not in lacking.metrics
 

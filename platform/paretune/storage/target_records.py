@@ -93,15 +93,16 @@ def side_by_side(record: Record, targets: Sequence[str], metrics: Sequence[str])
     Args:
         record: as read from disk.
         targets: further targets.
-        metrics: to add of each.
+        metrics: to add of each, with the ends of their intervals (``latency_ms@two_low``).
     """
     if record.state != "complete" or not targets:
         return record
     views = {target: on_target(record, target).metrics for target in targets}
     added = {
-        at_target(metric, target): view[metric]
+        f"{at_target(metric, target)}{end}": view[f"{metric}{end}"]
         for target, view in views.items()
         for metric in metrics
-        if metric in view
+        for end in ("", "_low", "_high")
+        if f"{metric}{end}" in view
     }
     return replace(record, metrics={**record.metrics, **added})
