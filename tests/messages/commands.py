@@ -17,7 +17,8 @@ import numpy as np
 from messages.configuration import JOB, SPACE
 from messages.provoke import case, cases, refused, write
 from paretune.results.folder_claims import claimed
-from paretune.results.sweep_folder import Sweep, change_search
+from paretune.results.sweep_changes import change_search
+from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_record import read_records, record_file, write_record
 from tests_support_advising import artefact_in_a_training
 from tests_support_records import comparison, fake_records, finished_sweep

@@ -93,7 +93,7 @@ def test_what_the_readme_checks_is_right(capsys: pytest.CaptureFixture[str], mon
 def test_yaml_of_a_readme_is_a_job_or_a_space(block: Block, tmp_path: Path) -> None:
     """A fragment: with what every job or space has besides."""
     fields = yaml.safe_load(block.text)
-    if "resources" in fields:
+    if {"resources", "targets"} & set(fields):
         space = f"space: {ROOT / 'search_spaces/quickstart.yaml'}"
         text = f"dataset: shapes\ndetector: yolo\ninput_size: 192x144\n{space}\n{block.text}"
     else:

@@ -11,7 +11,8 @@ import pytest
 
 from paretune.config.job import Job
 from paretune.results import sweep_folder as folders
-from paretune.results.sweep_folder import MetricBounds, Sweep, change_search, find_sweep
+from paretune.results.sweep_changes import change_search
+from paretune.results.sweep_folder import MetricBounds, Sweep, find_sweep
 from paretune.storage.trial_record import forget_record, read_record, read_records, write_record
 from tests_support_records import finished_sweep
 

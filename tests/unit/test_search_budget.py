@@ -16,7 +16,8 @@ from paretune.config.plan import read_plan
 from paretune.core.errors import UserError
 from paretune.results.front_summary import front_text
 from paretune.results.search_budget import SearchBudget, budget_text, busy_seconds, device_seconds
-from paretune.results.sweep_folder import Sweep, change_search, find_sweep, new_sweep
+from paretune.results.sweep_changes import change_search
+from paretune.results.sweep_folder import Sweep, find_sweep, new_sweep
 from paretune.storage.trial_record import Record, read_records, write_record
 from paretune.workflows.sweep import run_trials
 from paretune.workflows.sweep_reporter import SweepReporter

@@ -14,6 +14,7 @@ from paretune.core.types import Data
 from paretune.results.sweep_folder import Sweep, find_sweep, new_sweep
 from paretune.storage.trial_record import write_record
 from paretune.workflows import sweep_identity
+from paretune.workflows.baseline import baseline_failure
 from paretune.workflows.sweep_identity import KEY, check_identity, differences
 from tests_support_documented import printed, words
 from tests_support_records import complete, recipe
@@ -51,6 +52,20 @@ def begun(sweep: Sweep) -> Sweep:
     check_identity(sweep, DATA, lambda _: None)
     write_record(sweep.folder, complete(0, recipe("64x64", runtime="eager"), 0.5, 5.0))
     return again(sweep)
+
+
+def test_changed_targets_are_refused_with_the_difference(sweep: Sweep) -> None:
+    changed = begun(sweep)
+    job = {**changed.facts["job"], "targets": {"local": {"threads": 1}, "fast": {"threads": 2}}}
+    changed.note(job=job)
+    with pytest.raises(UserError, match="targets: fast: none → cpu, 2 threads"):
+        check_identity(again(sweep), DATA, lambda _: None)
+    lines: list[str] = []
+    check_identity(again(sweep), DATA, lines.append, accept=True)
+    assert lines == ["changed since the sweep began, and accepted: targets: fast: none → cpu, 2 threads"]
+    assert "latency_ms: not known of trial 0, the eager baseline on fast: it was not measured on fast" in str(
+        baseline_failure(again(sweep))
+    )
 
 
 def test_a_sweep_that_is_as_it_was_goes_on(sweep: Sweep) -> None:

@@ -28,13 +28,13 @@ def _submit(given: argparse.Namespace) -> int:
     from paretune.config.output_folder import new_sweep_name
     from paretune.config.plan import read_plan
     from paretune.distributed.ray_jobs import submit
-    from paretune.workflows.machine_check import refuse_small_cluster
+    from paretune.workflows.machine_check import refuse_unfit_cluster
 
     changes, promises = tried_first(given)
     plan = read_plan(given.job, changes, here=False)
     name = new_sweep_name(given.name or given.job.stem)
     trees = [promise.tree() for promise in promises]
-    refuse = functools.partial(refuse_small_cluster, plan.job)
+    refuse = functools.partial(refuse_unfit_cluster, plan.job)
     return submit(plan.job.tree(), plan.space_text, trees, name, given.address, refuse, wait=not given.no_wait)
 
 

@@ -20,6 +20,7 @@ def add(verbs: Any) -> None:
     )
     sweep_arguments(confirm)
     confirm.add_argument("--trial", type=int, metavar="N", help="whose recipe (default: the front's best)")
+    confirm.add_argument("--target", metavar="T", help="the target (default: the job's first)")
     confirm.add_argument("--seeds", type=int, default=3, metavar="N", help="number of seeds (default: 3)")
     text = "largest allowed mean loss against the eager baseline (default: the job's constraint, else 0.01)"
     confirm.add_argument("--max-drop", type=float, metavar="X", help=text)
@@ -31,7 +32,7 @@ def add(verbs: Any) -> None:
 def _confirm(given: argparse.Namespace) -> int:
     from paretune.results.sweep_folder import find_sweep
 
-    sweep = find_sweep(given.runs, given.sweep)
+    sweep = find_sweep(given.runs, given.sweep).on(given.target)
     from paretune.workflows.confirm import confirm, confirmation_request
 
     asked = confirmation_request(

@@ -13,7 +13,9 @@ def add(verbs: Any) -> None:
     """Add the verbs to the parser."""
     front = verbs.add_parser("front", help="print the Pareto front of a sweep")
     sweep_arguments(front)
-    front.add_argument("--target", metavar="T", help="the target (default: the job's first)")
+    front.add_argument(
+        "--target", metavar="T", help="one of the job's targets (default: each; JSON: the first, all below `targets`)"
+    )
     front.add_argument("--importance", action="store_true", help="how much each knob of the space matters, too")
     front.add_argument("--json", action="store_true", help="one JSON object")
     front.set_defaults(run=_front)
@@ -30,7 +32,9 @@ def _front(given: argparse.Namespace) -> int:
 
     sweep = find_sweep(given.runs, given.sweep)
     shown = front_json(sweep, given.target) if given.json else front_text(sweep, given.target)
-    print(_with_importance(sweep, shown, as_json=given.json) if given.importance else shown, flush=True)
+    if given.importance:
+        shown = _with_importance(sweep.on(given.target), shown, as_json=given.json)
+    print(shown, flush=True)
     if not given.json:
         refresh_front(sweep)
     return 0

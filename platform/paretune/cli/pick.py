@@ -60,6 +60,7 @@ def _pick(given: argparse.Namespace) -> int:
 
     sweep = find_sweep(given.runs, given.sweep)
     chosen = pick_from(sweep, _rule(given), given.target)
+    sweep = sweep.on(given.target)
     folder, facts = write_bundle(sweep, chosen, given.out)
     if given.json:
         print(json.dumps({"folder": str(folder), **facts}))

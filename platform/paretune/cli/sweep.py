@@ -72,7 +72,8 @@ def _print_estimate(plan: Any, given: argparse.Namespace) -> int:
 
 
 def _resume(given: argparse.Namespace) -> int:
-    from paretune.results.sweep_folder import change_search, find_sweep
+    from paretune.results.sweep_changes import change_search
+    from paretune.results.sweep_folder import find_sweep
 
     sweep = find_sweep(given.runs, given.sweep)
     changes = {name: getattr(given, name) for name in ("trials", "concurrent", "hours", "device_hours")}

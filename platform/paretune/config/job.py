@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -136,7 +137,7 @@ class Job(Spec):
     space: str
     """Search space: a file, its path relative to the job's."""
     targets: dict[str, Target] = Field(default_factory=lambda: {"local": Target()})
-    """The target on which latency is measured, by its name."""
+    """The targets on which latency is measured, by their names; each has a front of its own."""
     objectives: dict[str, Literal["maximize", "minimize"]] = Field(
         default={"map": "maximize", "latency_ms": "minimize"}
     )
@@ -177,9 +178,12 @@ class Job(Spec):
 
     @field_validator("targets")
     @classmethod
-    def _one_target(cls, value: dict[str, Target]) -> dict[str, Target]:
-        if len(value) != 1:
-            raise ValueError(f"one target is expected; got {len(value)} (run one sweep for each)")
+    def _named_targets(cls, value: dict[str, Target]) -> dict[str, Target]:
+        if not value:
+            raise ValueError("one target at least is expected, such as {local: {device: cpu}}")
+        odd = [name for name in value if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name)]
+        if len(value) > 1 and odd:  # their names are those of files
+            raise ValueError(f"target {odd[0]!r}: its name may have letters, digits, '.', '_' and '-' only")
         return value
 
     @model_validator(mode="after")
@@ -225,7 +229,11 @@ class Job(Spec):
     @model_validator(mode="after")
     def _fitting_scheduler(self) -> Job:
         scheduler = self.search.scheduler
-        if reason := scheduler.unsupported_reason(self.objectives, self.detector, self.training):
+        reason = scheduler.unsupported_reason(self.objectives, self.detector, self.training)
+        far = any(target.elsewhere for target in self.targets.values())
+        if reason is None and (self.further_targets or far) and scheduler.name == "halving":
+            reason = "halving ranks trials by the latency on one target, of this machine; for others take `none`"
+        if reason:
             raise misplaced("Job", {("search", "scheduler"): (reason, scheduler.name)})
         return self
 
@@ -256,8 +264,9 @@ class Job(Spec):
         for place, metric in self.asked:
             if metric_of(metric).available == "energy" and not self.measuring.energy_seconds:
                 wrong[place, metric] = "energy is not taken: measuring.energy_seconds is 0", None
-            if metric_of(metric).available == "gpu" and self.target.device == "cpu":
-                wrong[place, metric] = f"target {self.target_name!r} is a CPU; memory_mib_peak is what it has", None
+            cpus = [name for name, target in self.targets.items() if target.device == "cpu"]
+            if metric_of(metric).available == "gpu" and cpus:
+                wrong[place, metric] = f"target {cpus[0]!r} is a CPU; memory_mib_peak is what it has", None
         if wrong:
             raise misplaced("Job", wrong)
         return self
@@ -275,20 +284,34 @@ class Job(Spec):
 
     @property
     def target(self) -> Target:
-        """Return the target."""
+        """Return the first target."""
         return next(iter(self.targets.values()))
 
     @property
     def target_name(self) -> str:
-        """Return the target's name."""
+        """Return the first target's name."""
         return next(iter(self.targets))
 
+    @property
+    def further_targets(self) -> tuple[str, ...]:
+        """Return the names of the targets after the first."""
+        return tuple(self.targets)[1:]
+
+    def for_target(self, name: str) -> Job:
+        """Return the job with one of its targets alone."""
+        return self.model_copy(update={"targets": {name: self.targets[name]}})
+
     def recipe_unsupported_reason(self, recipe: Recipe) -> str | None:
-        """Return why this job's detector or target cannot carry out a recipe; None if they can."""
+        """Return why this job's detector or none of its targets can carry out a recipe; None if they can."""
         if problem := self.detector.size_unsupported_reason(recipe.size):
             return f"input_size: {problem}"
-        if self.target.device not in recipe.runtime.devices:
-            devices = ", ".join(recipe.runtime.devices)
-            runtime, device = recipe.runtime.name, self.target.device
-            return f"runtime: {runtime!r} runs on {devices}; target {self.target_name!r} is a {device}"
-        return recipe.unsupported_reason(self.target)
+        reasons = [self.target_unsupported_reason(recipe, name) for name in self.targets]
+        return None if None in reasons else "; ".join(dict.fromkeys(filter(None, reasons)))
+
+    def target_unsupported_reason(self, recipe: Recipe, name: str) -> str | None:
+        """Return why a target cannot run a recipe, whatever its machine; None if it can."""
+        target, devices = self.targets[name], recipe.runtime.devices
+        if target.device not in devices:
+            runs = f"{recipe.runtime.name!r} runs on {', '.join(devices)}"
+            return f"runtime: {runs}; target {name!r} is a {target.device}"
+        return recipe.unsupported_reason(target)

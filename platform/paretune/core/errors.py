@@ -16,6 +16,10 @@ class UnfitRuntimeError(UserError):
     """The target cannot run any network on a runtime with these fields."""
 
 
+class NodeLostError(RuntimeError):
+    """A node of the cluster is gone or does not answer: the fault of a machine, not that of what it was to do."""
+
+
 _PACKAGES = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",

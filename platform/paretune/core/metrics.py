@@ -158,6 +158,15 @@ PRINTED = tuple(
 """Metrics that every point of a printed front has, null if unknown."""
 
 
+OF_TARGET = ("latency_ms", "network_ms", "memory_mib", "device_mib", "energy_mj")
+"""First parts of the names of the metrics that are measured on each target; the others are the same on all."""
+
+
+def is_of_target(name: str) -> bool:
+    """Return whether a metric differs between the targets of a sweep; those of other packages may."""
+    return name.startswith(OF_TARGET) or name in OTHERS.rows
+
+
 def metric_of(name: str) -> Metric:
     """Return the row of a metric.
 

@@ -49,6 +49,12 @@ class Target(Spec):
     threads: int = Field(default=1, ge=1, le=1024)
     """Threads of the network on a CPU; each is pinned to a core of its own. One thread is the only
     setting whose latency can be trusted on a machine that is shared with others."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels of the Ray nodes that measure for it, such as `{board: jetson}` for nodes started with `ray start --labels
+    board=jetson`; a value may be `in(a, b)` or `!a`. None measures where the trial runs."""
+    resources: dict[str, float] = Field(default_factory=dict)
+    """Custom resources that a measurement takes from the Ray node that it runs on. None measures where the trial
+    runs."""
 
     @field_validator("device")
     @classmethod
@@ -59,7 +65,25 @@ class Target(Spec):
             )
         return device
 
+    def __hash__(self) -> int:
+        return hash((self.device, self.threads, *sorted(self.labels.items()), *sorted(self.resources.items())))
+
+    @property
+    def elsewhere(self) -> bool:
+        """Return whether it is measured on a Ray node of its own and not where the trial runs."""
+        return bool(self.labels or self.resources)
+
+    def on_this_machine(self, cores: int) -> Target:
+        """Return the target without its node, with at most as many threads as this machine has cores for it."""
+        return Target(device=self.device, threads=min(self.threads, cores)) if self.elsewhere else self
+
+    @property
+    def node(self) -> str:
+        """Return the labels and resources of its nodes as text."""
+        labels = [f"label {name}={value}" for name, value in self.labels.items()]
+        return ", ".join([*labels, *(f"resource {name}: {amount:g}" for name, amount in self.resources.items())])
+
     def __str__(self) -> str:
-        if self.device != "cpu":
-            return self.device
-        return f"cpu, {self.threads} {'thread' if self.threads == 1 else 'threads'}"
+        threads = f"{self.threads} {'thread' if self.threads == 1 else 'threads'}"
+        where = [f"on a node with {self.node}"] if self.elsewhere else []
+        return ", ".join([self.device, *([threads] if self.device == "cpu" else []), *where])

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.core.errors import UserError, one_line
 from paretune.core.hints import command
+from paretune.distributed.node_tasks import ClusterNode
 from paretune.distributed.ray_session import QUIET
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def submit(
     promises: Sequence[Mapping[str, Any]],
     name: str,
     address: str,
-    refuse: Callable[[Sequence[Mapping[str, float]]], None],
+    refuse: Callable[[Sequence[ClusterNode]], None],
     *,
     wait: bool,
 ) -> int:
@@ -47,8 +48,7 @@ def submit(
         promises: predictions for recipes that it tries first, as ``AdvicePrediction.tree`` returns them.
         name: of the sweep.
         address: of the head's dashboard, ``http://HEAD:8265``.
-        refuse: called with the resources of each node, by Ray's names, before the submission; raises UserError if they
-            do not suffice.
+        refuse: called with the nodes before the submission; raises UserError if they do not suffice.
         wait: whether to follow the log until the job ends.
 
     Returns:
@@ -126,15 +126,15 @@ def _client(address: str) -> Iterator[JobSubmissionClient]:
         raise UserError(f"{address}: does not answer as a Ray dashboard does (is the port right?): {why}") from error
 
 
-def _nodes(address: str) -> list[Mapping[str, float]]:
-    """Return the resources of each living node, after waiting for a head that has just started."""
+def _nodes(address: str) -> list[ClusterNode]:
+    """Return the living nodes, after waiting for a head that has just started."""
     from ray.util.state import list_nodes
 
     end = time.monotonic() + NODES_WAIT_S
     while True:
         nodes = [node for node in list_nodes(address=address, detail=True) if node.state == "ALIVE"]
         if nodes or time.monotonic() > end:
-            return [node.resources_total for node in nodes]
+            return [ClusterNode(node.node_name, node.resources_total, node.labels or {}) for node in nodes]
         time.sleep(0.5)
 
 

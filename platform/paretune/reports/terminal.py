@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paretune.core.metrics import change_names, in_order
+from paretune.core.metrics import change_names, in_order, metric_of
 from paretune.core.recipe_text import recipe_line
 from paretune.reports import front_table as tables
 from paretune.reports.front_table import doubts
@@ -49,6 +49,23 @@ def trial_line(number: int, progress: SweepProgress, budget: int) -> str:
     mark = mark if judge.feasible(record) else "; breaks a constraint"
     sure = " (unstable)" if (record.facts.get("duet") or {}).get("unstable") else ""
     return f"{head}: {recipe}: {figures}{sure}{gain}{mark}"
+
+
+def further_target(number: int, target: str, progress: SweepProgress) -> str:
+    """Return the end of a line on a finished trial: its cost on a further target, and whether it is on that front.
+
+    Args:
+        number: the trial's number.
+        target: name of the target.
+        progress: of the sweep on the target, with this trial.
+    """
+    record, judge = progress.record(number), progress.judge
+    if record.state != "complete":
+        return ""
+    cost = metric_of(judge.cost.metric)
+    mark = f", on the front of {len(progress.front)}" if number in progress.front else ""
+    mark = mark if judge.feasible(record) else ", breaks a constraint"
+    return f"; {target}: {cost.phrase(record.metrics.get(cost.name))}{mark}"
 
 
 def time_left(progress: SweepProgress, budget: int) -> str:

@@ -13,7 +13,6 @@ from paretune.core.metrics import change_in
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.atomic_files import write_text
 
-FILE = "confirm.json"
 FOLDER = "confirm"
 """Folder of the artefacts in the sweep's folder: ``confirm/RECIPE/seed-N``."""
 SLACK = 1e-9
@@ -127,14 +126,19 @@ def numbers(seeds: tuple[int, ...]) -> dict[int, int]:
     return {seed: 2 + index for index, seed in enumerate(seeds)}
 
 
+def _file(sweep: Sweep) -> Path:
+    """Return the file of a target's confirmation."""
+    return sweep.folder / f"{sweep.of_target(FOLDER)}.json"
+
+
 def write_confirmation(sweep: Sweep, confirmation: Confirmation) -> None:
-    """Write ``confirm.json``."""
-    write_text(sweep.folder / FILE, json.dumps(confirmation.tree(), indent=1))
+    """Write ``confirm.json``; that of a further target has its name."""
+    write_text(_file(sweep), json.dumps(confirmation.tree(), indent=1))
 
 
 def read_confirmation(sweep: Sweep) -> Confirmation | None:
     """Read ``confirm.json``; return None if there is none, or it is not readable."""
-    file: Path = sweep.folder / FILE
+    file = _file(sweep)
     if not file.is_file():
         return None
     try:

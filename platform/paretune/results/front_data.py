@@ -57,7 +57,7 @@ def kept_importance(sweep: Sweep, trials: int) -> list[dict[str, Any]]:
         trials: number of its trials. At the end of a sweep the importance is that of all trials; before, it is
             computed again only when there are half as many trials more, since it takes seconds.
     """
-    file = sweep.folder / "front" / "importance.json"
+    file = sweep.folder / sweep.of_target("front") / "importance.json"
     kept: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         kept = json.loads(file.read_text())

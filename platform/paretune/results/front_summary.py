@@ -15,18 +15,24 @@ from paretune.results.sweep_folder import Sweep
 from paretune.search.hypervolume_series import growth_line, hypervolume_series, series_tree
 from paretune.search.latency_scale import on_one_scale
 from paretune.search.pareto_front import FrontRules, front_object, objectives_of
+from paretune.storage.target_records import on_target
 from paretune.storage.trial_record import Record, read_records
 
 
 def advice_of(sweep: Sweep) -> list[AdviceOutcome]:
     """Return the outcomes of the advice that a sweep tries first; empty if there is none."""
     promises = sweep.promises
-    return outcomes(promises, read_records(sweep.folder), comparison_of(sweep)) if promises else []
+    return outcomes(promises, recorded(sweep), comparison_of(sweep)) if promises else []
+
+
+def recorded(sweep: Sweep) -> list[Record]:
+    """Return the records of a sweep as its target has them (`Sweep.on`), with latencies as they were recorded."""
+    return [on_target(record, sweep.further) for record in read_records(sweep.folder)]
 
 
 def records_of(sweep: Sweep) -> list[Record]:
-    """Return the records of a sweep with their latencies on one scale."""
-    return on_one_scale(read_records(sweep.folder), comparison_of(sweep))
+    """Return the records of a sweep as its target has them, with their latencies on one scale."""
+    return on_one_scale(recorded(sweep), comparison_of(sweep))
 
 
 def judge_of(sweep: Sweep) -> FrontRules:
@@ -50,13 +56,12 @@ def comparison_of(sweep: Sweep) -> dict[str, Any] | None:
 
 
 def checked_front(sweep: Sweep, target: str | None) -> dict[str, Any]:
-    """Return the front of a sweep for one of its targets.
+    """Return the front of a sweep for one of its targets, by default for the first.
 
     Raises:
         UserError: the sweep has no such target, or its eager baseline is not measured yet.
     """
-    if target not in (None, *sweep.job.targets):
-        raise UserError(f"sweep {sweep.name!r} has no target {target!r}; it has {', '.join(sweep.job.targets)}")
+    sweep = sweep.on(target)
     front = front_of(sweep, records_of(sweep))
     if front["baseline"] is None:
         raise UserError(f"sweep {sweep.name!r} has no front yet: its eager baseline is not measured")
@@ -64,14 +69,45 @@ def checked_front(sweep: Sweep, target: str | None) -> dict[str, Any]:
 
 
 def front_json(sweep: Sweep, target: str | None = None) -> str:
-    """Return the front as ``paretune front --json`` prints it."""
+    """Return the front as ``paretune front --json`` prints it.
+
+    Args:
+        sweep: whose front.
+        target: one of its targets; None is the first one, with the fronts of all below ``targets`` if it has several.
+    """
+    front = _front_tree(sweep.on(target))
+    if target is None and sweep.job.further_targets:
+        front |= {"targets": {one.job.target_name: _front_tree(one) for one in sweep.each_target()}}
+    return json.dumps(front)
+
+
+def _front_tree(sweep: Sweep) -> dict[str, Any]:
+    """Return the front of a sweep's target, what became of advice, and what ended the search."""
     advice = [one.tree() for one in advice_of(sweep)]
-    return json.dumps({**checked_front(sweep, target), "advice": advice, "search_ended": sweep.ended})
+    return {**checked_front(sweep, sweep.further), "advice": advice, "search_ended": sweep.ended}
 
 
 def front_text(sweep: Sweep, target: str | None = None) -> str:
-    """Return the front as text for the terminal, with the next command to type."""
-    front = checked_front(sweep, target)
+    """Return the front as text for the terminal, with the next command to type.
+
+    Args:
+        sweep: whose front.
+        target: one of its targets; None prints the front of each.
+    """
+    views = sweep.each_target() if target is None else [sweep.on(target)]
+    several = len(sweep.on(None).job.targets) > 1
+    parts = []
+    for one in views:
+        name = one.job.target_name
+        parts += [f"target {name} ({one.job.targets[name]})"] if several else []
+        parts.append(_front_text(one))
+    where = " ".join(str(one.folder / one.of_target("front")) for one in views)
+    return "\n".join([*parts, f"pictures: {where}    next: {command('ui', *runs_option(sweep.runs))}"])
+
+
+def _front_text(sweep: Sweep) -> str:
+    """Return the front of a sweep's target as text."""
+    front = checked_front(sweep, sweep.further)
     volume = front["hypervolume"]
     kept = "; ".join(f"{metric} {constraint}" for metric, constraint in sweep.job.constraints.items())
     comparison = comparison_of(sweep)
@@ -98,5 +134,4 @@ def front_text(sweep: Sweep, target: str | None = None) -> str:
         drops = {name: kept.max_drop for name, kept in sweep.job.constraints.items() if kept.max_drop is not None}
         doubts = (display.unsure(name, drop, metrics) for name, drop in drops.items())
         lines += [doubt for doubt in doubts if doubt is not None]
-    lines.append(f"pictures: {sweep.folder / 'front'}    next: {command('ui', *runs_option(sweep.runs))}")
     return "\n".join(lines)

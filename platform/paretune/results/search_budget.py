@@ -11,6 +11,7 @@ from paretune.results.front_summary import judge_of
 from paretune.results.sweep_folder import Sweep
 from paretune.search.hypervolume_series import flattened, hypervolume_series
 from paretune.search.latency_scale import on_one_scale
+from paretune.storage.target_records import on_target
 from paretune.storage.trial_record import Record
 
 HOUR = 3600.0
@@ -61,10 +62,12 @@ class SearchBudget:
     def _is_flat(self) -> bool:
         rule = self._search.stop_when_flat
         if self._flat is None and rule is not None:
-            records = on_one_scale(list(self._records.values()))
-            series = hypervolume_series(records, judge_of(self._sweep))
             since = max(len(BASELINES), self._sweep.facts.get("extended_at", 0))
-            self._flat = flattened(series, trials=rule.trials, gain=rule.gain, since=since)
+            self._flat = True
+            for sweep in self._sweep.each_target():  # a front that grows on one target is worth further trials
+                records = on_one_scale([on_target(record, sweep.further) for record in self._records.values()])
+                series = hypervolume_series(records, judge_of(sweep))
+                self._flat &= flattened(series, trials=rule.trials, gain=rule.gain, since=since)
         return bool(self._flat)
 
 

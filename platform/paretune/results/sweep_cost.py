@@ -157,7 +157,8 @@ def _alike(one: Job, other: Job) -> bool:
     """Return whether the durations of one job hold for another: same dataset, detector, sizes and target."""
     same = one.dataset.tree() == other.dataset.tree() and one.detector.tree() == other.detector.tree()
     sized = AUTO in (one.input_size, other.input_size) or one.size == other.size
-    return same and sized and one.target.tree() == other.target.tree()
+    targets = ([target.tree() for target in job.targets.values()] for job in (one, other))
+    return same and sized and next(targets) == next(targets)
 
 
 def times_of(sweep: Sweep, job: Job) -> SweepTimes:
@@ -210,7 +211,8 @@ def _training(sweep: Sweep, job: Job) -> Span:
 
 def _comparison(sweep: Sweep, records: Sequence[Record]) -> Span:
     """Return the seconds from the end of the last trial to that of the comparison of the front."""
-    ended = (comparison_of(sweep) or {}).get("ended")
+    ends = [(comparison_of(view) or {}).get("ended") for view in sweep.each_target()]
+    ended = max((end for end in ends if end is not None), default=None)
     seconds = 0.0 if ended is None else ended - max(record.finished for record in records)
     return Span(seconds * 0.5, seconds, seconds * 2) if seconds > 0 else NOTHING
 

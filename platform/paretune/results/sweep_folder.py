@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ from paretune.results.advice_outcomes import AdvicePrediction
 from paretune.search.pareto_front import keeps_all
 from paretune.search.space import Space
 from paretune.storage.atomic_files import new_folder, write_text
-from paretune.storage.trial_record import Record, read_record, read_records, record_file, recorded_trials
+from paretune.storage.target_records import on_target
+from paretune.storage.trial_record import Record, read_record, record_file, recorded_trials
 from paretune.system.file_lock import exclusive_file_lock
 from paretune.training.history import was_begun
 
@@ -56,6 +57,31 @@ class Sweep:
     runs: Path
     """Output folder, shared by several sweeps and their MLflow database."""
     name: str
+    further: str | None = None
+    """Name of a further target, whose comparison, limits and records this object then has; None for the first one."""
+
+    def on(self, target: str | None) -> Sweep:
+        """Return this sweep as one of its targets has it: job, limits, comparison and front.
+
+        Args:
+            target: name; None for the first one.
+
+        Raises:
+            UserError: the sweep has no such target.
+        """
+        if target is not None and target not in self.whole_job.targets:
+            names = ", ".join(self.whole_job.targets)
+            raise UserError(f"sweep {self.name!r} has no target {target!r}; it has {names}")
+        further = None if target in (None, self.whole_job.target_name) else target
+        if further == self.further:
+            return self
+        view = replace(self, further=further)
+        view.__dict__.update(facts=self.facts, whole_job=self.whole_job)  # read once for all targets
+        return view
+
+    def each_target(self) -> list[Sweep]:
+        """Return this sweep as each of its targets has it, the first one before the others."""
+        return [self.on(name) for name in self.whole_job.targets]
 
     @property
     def folder(self) -> Path:
@@ -75,7 +101,11 @@ class Sweep:
     @property
     def comparison(self) -> Path:
         """Return the file of the comparison of the front."""
-        return self.folder / "comparison.json"
+        return self.folder / f"{self.of_target('comparison')}.json"
+
+    def of_target(self, stem: str) -> str:
+        """Return the name of a file or folder of a target: that of the first one is without its name."""
+        return stem if self.further is None else f"{stem}-{self.further}"
 
     def command(self, verb: str, *options: str) -> str:
         """Return the command line of a verb for this sweep."""
@@ -126,9 +156,18 @@ class Sweep:
         write_text(self.folder / SWEEP_FILE, json.dumps({**self.facts, **facts}, indent=1))
         self.facts.update(facts)
 
-    @cached_property
+    @property
     def job(self) -> Job:
-        """The job, every field with its value.
+        """Return the job, every field with its value; of a further target that one alone.
+
+        Raises:
+            UserError: this version cannot read a job of the version that wrote it.
+        """
+        return self.whole_job if self.further is None else self.whole_job.for_target(self.further)
+
+    @cached_property
+    def whole_job(self) -> Job:
+        """The job with all of its targets.
 
         Raises:
             UserError: this version cannot read a job of the version that wrote it.
@@ -156,7 +195,7 @@ class Sweep:
             stat = record_file(self.folder, EAGER).stat()
         except FileNotFoundError:
             return {}
-        return _metrics_of_baseline(self.folder, (stat.st_ino, stat.st_mtime_ns, stat.st_size))
+        return _metrics_of_baseline(self.folder, self.further, (stat.st_ino, stat.st_mtime_ns, stat.st_size))
 
     def violations(self, record: Record) -> dict[str, float]:
         """Return constraint → by how much a record breaks it: 0 or less is feasible, inf an unknown value."""
@@ -212,10 +251,10 @@ class Sweep:
 
 
 @functools.lru_cache(maxsize=8)
-def _metrics_of_baseline(folder: Path, _file: tuple[int, ...]) -> Mapping[str, float]:
-    """Return the metrics of the eager baseline; ``_file`` identifies one version of its record."""
+def _metrics_of_baseline(folder: Path, target: str | None, _file: tuple[int, ...]) -> Mapping[str, float]:
+    """Return the metrics of the eager baseline on a target; ``_file`` identifies one version of its record."""
     eager = read_record(folder, EAGER)
-    return {} if eager is None else eager.metrics
+    return {} if eager is None else on_target(eager, target).metrics
 
 
 def output_folder(job: Job) -> Path:
@@ -279,40 +318,3 @@ def find_sweep(runs: Path, name: str) -> Sweep:
         there = f"there are: {', '.join(found)}" if found else "there is none"
         raise UserError(f"no sweep {name!r} in {runs}; {there}")
     return sweep
-
-
-def change_search(
-    sweep: Sweep, *, trials: int | None = None, concurrent: int | None = None, **budget: float | None
-) -> Sweep:
-    """Change the budget of a sweep, which may be finished, or the number of trials at the same time.
-
-    Args:
-        sweep: found by ``find_sweep``.
-        trials: all trials, with the baselines and the finished ones; None keeps the number.
-        concurrent: trials at the same time; None keeps the number.
-        **budget: ``hours`` and ``device_hours`` of the search, with those that are over; None keeps a limit.
-
-    Raises:
-        UserError: fewer trials than before, a number out of range, or another process runs the sweep.
-    """
-    before = sweep.job.search.trials
-    if trials is not None and trials < before:
-        raise UserError(f"--trials {trials}: sweep {sweep.name!r} may try {before} already; give {before + 1} or more")
-    given = {"trials": trials, "concurrent": concurrent, **budget}
-    changes = {field: value for field, value in given.items() if value is not None}
-    job = {**sweep.facts["job"], "search": {**sweep.facts["job"]["search"], **changes}}
-    try:
-        Job.model_validate(job)
-    except ValidationError as error:
-        told = error.errors()[0]
-        field = str(told["loc"][-1])
-        raise UserError(f"--{field.replace('_', '-')} {changes[field]}: {told['msg']}") from error
-    with sweep.lock():
-        done, larger = len(read_records(sweep.folder)), set(changes) - {"concurrent"}
-        goes_on = larger and done < (trials or before)
-        limited = goes_on and (sweep.ended or sweep.job.search.stop_when_flat)
-        facts = {**sweep.facts, "job": job, **({"extended_at": done} if limited else {})}
-        write_text(sweep.folder / SWEEP_FILE, json.dumps(facts, indent=1))
-        for mark in ("exhausted", "finished", "ended") if goes_on else ():
-            (sweep.folder / mark).unlink(missing_ok=True)
-    return Sweep(sweep.runs, sweep.name)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -100,10 +100,11 @@ class FolderScale:
 
     Args:
         sweep_folder: folder of the sweep.
+        view: returns a record on disk as one target of the sweep has it.
     """
 
-    def __init__(self, sweep_folder: Path) -> None:
-        self._folder = sweep_folder
+    def __init__(self, sweep_folder: Path, view: Callable[[Record], Record] = lambda record: record) -> None:
+        self._folder, self._view = sweep_folder, view
         self._begin()
 
     def _begin(self) -> None:
@@ -114,7 +115,7 @@ class FolderScale:
         """Return a new record with its latency on the scale of all records on disk and itself."""
         if record.number in self._added:  # the trial is run again
             self._begin()
-        for one in [*self._reader.new(), record]:
+        for one in [*map(self._view, self._reader.new()), record]:
             if one.number not in self._added:
                 self._added.add(one.number)
                 self._scale.add(one)

@@ -19,6 +19,7 @@ from paretune.search.pareto_front import keeps_all, objectives_of
 from paretune.search.siblings import Siblings
 from paretune.search.study_file import StudyFile
 from paretune.search.study_settings import Proposal, SpaceExhausted, StudySettings
+from paretune.search.target_values import TargetValues
 
 if TYPE_CHECKING:
     import optuna
@@ -71,13 +72,14 @@ class Study:
         for frozen in self._study.get_trials(deepcopy=False):
             if NUMBER in frozen.user_attrs:
                 self._siblings.note(frozen.user_attrs[NUMBER], frozen.params)
+        self._values = TargetValues(setup.objectives, setup.targets)
         self._records: dict[int, Record] = {}
         self._done: dict[str, int] = {}
         """Key of a recipe → the first trial that finished with it, unless its runtime has been installed since."""
         self._unfit: list[tuple[Any, int]] = []
         """(runtime, trial) of the trials whose runtime the target cannot run."""
         for record in records:
-            self._remember(record)
+            self._remember(setup.view(record))
         self._enqueue_again()
         for frozen in self._study.get_trials(deepcopy=False)[known:]:
             self._file.changed(frozen._trial_id)  # noqa: SLF001 - ids are what Optuna's storages take
@@ -109,8 +111,10 @@ class Study:
     def _remember(self, record: Record) -> None:
         """Add a finished trial to those that are not run again."""
         self._records[record.number] = record
+        if record.state == "complete":
+            self._values.add(record.metrics)
         if self._setup.siblings and record.state == "complete" and keeps_all(self._setup.violations(record)):
-            self._siblings.add(record)
+            self._siblings.add(replace(record, metrics=self._values.filled(record.metrics)))
         if not record.runtime_installed_since:
             self._done.setdefault(recipe_key(record.recipe), record.number)
         if record.runtime_unavailable:
@@ -243,6 +247,7 @@ class Study:
         """Learn from a trial's record; a second call with it does nothing."""
         import optuna
 
+        record = self._setup.view(record)
         self._remember(record)
         self._proposed.pop(record.number, None)
         self._no_new_recipe = False
@@ -274,7 +279,7 @@ class Study:
         if record is not None and record.state == "stopped":
             record = replace(record, metrics=record.expected)
         metrics = record.metrics if record is not None and record.state != "failed" else {}
-        values = [metrics.get(metric) for metric in self._setup.objectives]
+        values = self._values.of(metrics)
         if record is None or any(value is None or not math.isfinite(value) for value in values):
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:

@@ -46,5 +46,9 @@ class StudySettings:
     """Trials that were paused, and are not to go on by themselves."""
     siblings: int = 0
     """Siblings that are tried of each trial on the front whose recipe trains."""
+    view: Callable[[Record], Record] = lambda record: record
+    """Function of a record as read from disk: the record with the metrics of all objectives."""
+    targets: Sequence[Sequence[str]] = ()
+    """Objectives of each target that has some of its own; empty for one target."""
     trains: Callable[[Mapping[str, Any]], bool] = lambda _: False
     """Whether a recipe trains."""

@@ -58,6 +58,9 @@ class Record:
     """Stage → seconds it took."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Facts about the measurement, such as runtime, threads, precision and environment."""
+    targets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Target → its own ``metrics``, ``reasons`` and ``facts``, for every target of a sweep that has several; the fields
+    above hold those of the first one."""
 
     @property
     def runtime_unavailable(self) -> bool:
@@ -173,7 +176,10 @@ def write_record(sweep_folder: Path, record: Record) -> None:
     """Write a record unless the trial has one."""
     file = record_file(sweep_folder, record.number)
     if not file.exists():
-        write_text(file, json.dumps(asdict(record), indent=1))
+        body = asdict(record)
+        if not record.targets:
+            del body["targets"]  # as before there were several
+        write_text(file, json.dumps(body, indent=1))
 
 
 def forget_record(sweep_folder: Path, number: int) -> None:

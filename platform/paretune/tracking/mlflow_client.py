@@ -183,5 +183,5 @@ def log_values(
 
 
 def key_of(name: str) -> str:
-    """Return a name as MLflow takes it: at most 250 letters, digits and ``_-. :``."""
-    return re.sub(r"[^\w.\- :]", "_", name)[:250]
+    """Return a name as MLflow takes it: at most 250 letters, digits and ``_-. :/``."""
+    return re.sub(r"[^\w.\- :/]", "_", name)[:250]

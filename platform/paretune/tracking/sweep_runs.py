@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from paretune.tracking.mlflow_client import (
     log_values,
     run_page,
 )
+from paretune.tracking.target_log import TargetLog, named, on_front_tag, target_values
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -52,6 +53,8 @@ class _Child:
     """Start in milliseconds since 1970."""
     ended: int | None
     """End in milliseconds since 1970; None if the writer died while it wrote the run."""
+    on_fronts: dict[str, bool] = field(default_factory=dict)
+    """Further target → whether the trial is on its front, as it is logged."""
 
 
 class SweepRuns:
@@ -80,9 +83,12 @@ class SweepRuns:
         self._on_front: dict[int, bool] = {}
         for run in self._find(f"tags.`{PARENT}` = '{self._parent_id}'"):
             number, running = int(run.data.tags[TRIAL]), run.info.status == "RUNNING"
-            self._children[number] = _Child(
-                run.info.run_id, run.info.start_time, None if running else run.info.end_time
-            )
+            start = on_front_tag("")
+            on_fronts = {
+                tag.removeprefix(start): v == "true" for tag, v in run.data.tags.items() if tag.startswith(start)
+            }
+            ended = None if running else run.info.end_time
+            self._children[number] = _Child(run.info.run_id, run.info.start_time, ended, on_fronts)
             if ON_FRONT in run.data.tags:
                 self._on_front[number] = run.data.tags[ON_FRONT] == "true"
 
@@ -185,12 +191,35 @@ class SweepRuns:
         if front["hypervolume"] is not None:
             self._client.set_tag(self._parent_id, "paretune.hypervolume_reference", json.dumps(front["reference"]))
 
+    def log_target(self, log: TargetLog) -> None:
+        """Log the figures of each trial on a further target, whether it is on that front, and the front's size."""
+        target = str(log.target)
+        trials, tag = {point["trial"] for point in log.front["front"]}, on_front_tag(target)
+        for record in log.records:
+            child = self._children.get(record.number)
+            if child is None or record.state != "complete":
+                continue
+            known, now = child.on_fronts.get(target), record.number in trials
+            if known is None:
+                values = target_values(record.metrics, target)
+                self._log(child.run_id, metrics=values, stamp=child.ended or child.started)
+            if known != now:
+                self._client.set_tag(child.run_id, tag, str(now).lower())
+                child.on_fronts[target] = now
+        self._log(self._parent_id, metrics=_sizes(log.front, target), stamp=self._ended, step=self._steps)
+        for file in log.files:
+            self._client.log_artifact(self._parent_id, str(file), f"front-{target}")
+
     def log_comparison(
-        self, records: Sequence[Record], front: Mapping[str, Any], comparison: Mapping[str, Any]
+        self,
+        records: Sequence[Record],
+        front: Mapping[str, Any],
+        comparison: Mapping[str, Any],
+        target: str | None = None,
     ) -> None:
         """Log the result of the comparison: latencies on its scale, speed-ups, ties, size and hypervolume of the front.
 
-        These values replace those that were logged when the trials ended.
+        These values replace those that were logged when the trials ended. Those of a further target are below its name.
         """
         stamp = _ms(comparison["ended"])
         tested, points = comparison.get("test") or {}, {point["trial"]: point for point in front["front"]}
@@ -201,13 +230,14 @@ class SweepRuns:
             rows = comparison["trials"].get(str(record.number), {})
             values = {name: value for name, value in record.metrics.items() if name in ON_SCALE}
             values |= {f"speedup_vs_{name}": row["speedup"] for name, row in rows.items()}
-            values |= {f"test_{n}": v for n, v in tested.get(str(record.number), {"metrics": {}})["metrics"].items()}
-            point = points.get(record.number)
-            tags = {} if point is None else {TIED: ", ".join(map(str, point["tied_with"])) or "none"}
+            values = {named(name, target): value for name, value in values.items()}
+            if target is None:
+                on_test = tested.get(str(record.number), {"metrics": {}})["metrics"]
+                values |= {f"test_{name}": value for name, value in on_test.items()}
+            point, tag = points.get(record.number), TIED if target is None else f"{TIED}.{target}"
+            tags = {} if point is None else {tag: ", ".join(map(str, point["tied_with"])) or "none"}
             self._log(child.run_id, metrics=values, tags=tags, stamp=max(stamp, child.ended or child.started))
-        values = {"front_size": float(len(points))}
-        if front["hypervolume"] is not None:
-            values["hypervolume"] = front["hypervolume"]
+        values = _sizes(front, target)
         self._log(self._parent_id, metrics=values, stamp=max(stamp, self._ended), step=self._steps)
 
     def log_front_files(self, files: Sequence[Path]) -> None:
@@ -229,6 +259,12 @@ class SweepRuns:
 
     def _log(self, run_id: str, **values: Any) -> None:
         log_values(self._client, run_id, **values)
+
+
+def _sizes(front: Mapping[str, Any], target: str | None) -> dict[str, float]:
+    """Return size and hypervolume of a front by their names in the log."""
+    values = {"front_size": float(len(front["front"])), "hypervolume": front["hypervolume"]}
+    return {named(name, target): value for name, value in values.items() if value is not None}
 
 
 def _best(points: Sequence[Mapping[str, float]], judge: FrontRules) -> list[Mapping[str, float]]:

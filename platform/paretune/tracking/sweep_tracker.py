@@ -15,6 +15,7 @@ from paretune.search.pareto_front import FrontRules
 from paretune.storage.trial_record import Record
 from paretune.tracking.mlflow_client import LogPlace, Turn
 from paretune.tracking.sweep_runs import SweepRuns
+from paretune.tracking.target_log import TargetLog
 
 PAUSE = 60.0
 """Seconds without an attempt after the log could not be written: an attempt can take half a minute."""
@@ -84,15 +85,26 @@ class MlflowTracker:
         """Mark the sweep's run as finished."""
         self._safely(lambda runs: runs.finish())
 
-    def compared(self, records: Sequence[Record], front: Mapping[str, Any], comparison: Mapping[str, Any]) -> None:
+    def sync_target(self, log: TargetLog) -> None:
+        """Log what the log lacks of a further target, after ``sync``."""
+        self._safely(lambda runs: runs.log_target(log))
+
+    def compared(
+        self,
+        records: Sequence[Record],
+        front: Mapping[str, Any],
+        comparison: Mapping[str, Any],
+        target: str | None = None,
+    ) -> None:
         """Log the result of the comparison of the front.
 
         Args:
             records: records of all trials, on the comparison's scale.
             front: result of ``front.front_object``.
             comparison: result of ``finalists.compare_front``.
+            target: further target that was compared on; None for the first.
         """
-        self._safely(lambda runs: runs.log_comparison(records, front, comparison))
+        self._safely(lambda runs: runs.log_comparison(records, front, comparison, target))
 
     def _safely(self, do: Callable[[SweepRuns], None]) -> None:
         """Write to the log; an error of server, database, migration or disk is printed and does not end the sweep."""

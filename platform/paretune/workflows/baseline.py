@@ -13,6 +13,7 @@ from paretune.core.errors import UserError
 from paretune.data.left_out import lines_of, record_of, refuse_gaps
 from paretune.distributed.run_training import train_order
 from paretune.results.sweep_folder import Sweep
+from paretune.storage.target_records import on_target
 from paretune.storage.trial_record import read_record
 from paretune.training.initial_weights import import_baseline
 from paretune.training.training_job import TrainingJob
@@ -42,7 +43,7 @@ def look_at_data(
 ) -> None:
     """Print and record the unused parts of a sweep's data, and refuse to begin if they are too large.
 
-    A sweep with trials is refused, too, if its data, space, versions or machine are not those of its trials.
+    A sweep with trials is refused, too, if its data, space, versions, machine or targets are not those of its trials.
 
     Args:
         sweep: whose data.
@@ -117,8 +118,12 @@ def baseline_failure(sweep: Sweep) -> str | None:
             f"trial {EAGER}, the eager baseline, failed, so there is nothing to compare with: {eager.failure}\n"
             f"to run it again: {sweep.command('resume')}"
         )
-    for place, metric in sweep.job.asked:
-        if metric not in eager.metrics:
-            why = eager.reasons.get(metric, "no trial has it")
-            return f"{place}.{metric}: not known of trial {EAGER}, the eager baseline: {why}; name another metric"
+    for view in sweep.each_target():
+        there = on_target(eager, view.further)
+        where = f" on {view.job.target_name}" if eager.targets or view.further else ""
+        for place, metric in view.job.asked:
+            if metric not in there.metrics:
+                why = there.reasons.get(metric, "no trial has it")
+                known = f"not known of trial {EAGER}, the eager baseline{where}"
+                return f"{place}.{metric}: {known}: {why}; name another metric"
     return None

@@ -17,12 +17,11 @@ from paretune.core.errors import UserError, one_line
 from paretune.core.types import Split
 from paretune.profiling.latency.shared_images import measuring_images
 from paretune.results.advice_outcomes import pairs
-from paretune.results.front_summary import judge_of
+from paretune.results.front_summary import comparison_of, judge_of, recorded
 from paretune.results.sweep_folder import Sweep
 from paretune.search.latency_scale import on_one_scale
 from paretune.search.pareto_front import contenders
 from paretune.storage.atomic_files import write_text
-from paretune.storage.trial_record import read_records
 from paretune.workflows.sweep_reporter import SweepReporter
 from paretune.workflows.trial_context import TrialContext, context_of, protocol_of
 
@@ -49,6 +48,8 @@ class FrontComparison:
     """Pairs among them that are also compared, the first with the second."""
     left_out: Mapping[int, str] = field(default_factory=dict)
     """Trial that may belong on the front and is not compared → reason."""
+    tested: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    """Trial → its accuracy on ``test``, where the comparison on another target has evaluated it."""
 
 
 MeasureFront = Callable[[TrialContext, FrontComparison], dict[str, Any]]
@@ -82,7 +83,7 @@ def compare_front(context: TrialContext, finalists: FrontComparison) -> dict[str
     measuring = context.job.measuring
     protocol = replace(protocol_of(measuring), block_samples=MeasurementProtocol().block_samples)
     found = compare(folders, images, context.job.target, rounds=measuring.rounds, baseline=place, protocol=protocol)
-    found.save_samples(context.folder / "comparison.npz")
+    found.save_samples(context.folder / f"{context.of_target('comparison')}.npz")
     return {
         "mode": found.mode,
         "notes": list(found.notes),
@@ -102,7 +103,7 @@ def compare_front(context: TrialContext, finalists: FrontComparison) -> dict[str
             }
             for index, number in enumerate(numbers)
         },
-        **_on_test(context, dict(zip(numbers, folders, strict=True))),
+        **_on_test(context, dict(zip(numbers, folders, strict=True)), finalists.tested),
         "ended": time.time(),
     }
 
@@ -144,7 +145,9 @@ def _speedups(found: Comparison, numbers: Sequence[int], pairs: Sequence[tuple[i
     return trials
 
 
-def _on_test(context: TrialContext, folders: Mapping[int, Path]) -> dict[str, Any]:
+def _on_test(
+    context: TrialContext, folders: Mapping[int, Path], tested: Mapping[int, Mapping[str, Any]]
+) -> dict[str, Any]:
     """Return the accuracy of each trial on ``test``, beside the eager baseline's, or why it is unknown."""
     split = context.data.splits.get(TEST)
     if split is None or not len(split):
@@ -152,7 +155,8 @@ def _on_test(context: TrialContext, folders: Mapping[int, Path]) -> dict[str, An
     found: dict[str, Any] = {}
     for number, folder in sorted(folders.items()):
         try:
-            found[str(number)] = _tested(context, folder, split, first=number == EAGER)
+            known = tested.get(number)
+            found[str(number)] = known or _tested(context, folder, split, first=number == EAGER)
         except Exception as error:  # noqa: BLE001 - the latencies were measured at length, and stay
             return {"test": None, "no_test": f"trial {number} could not be evaluated: {_line(error)}"}
     return {"test": found}
@@ -186,7 +190,7 @@ def _line(error: Exception) -> str:
 def compare_at_end(
     sweep: Sweep, reporter: SweepReporter, address: str | None = None, measure: MeasureFront = compare_front
 ) -> None:
-    """Measure every trial that may be on the front, interleaved with the baselines; a failure becomes its reason.
+    """Compare the front of each target, on that target; a failure becomes the reason in its file.
 
     Args:
         sweep: all of whose trials are done.
@@ -194,28 +198,71 @@ def compare_at_end(
         address: of the Ray cluster on whose node it is measured; None measures in this process.
         measure: measures the front.
     """
-    from paretune.distributed import ray_session as session
+    tested: dict[int, Mapping[str, Any]] = {}
+    numbers, several = sorted(record.number for record in recorded(sweep)), bool(sweep.job.further_targets)
+    for view in sweep.each_target():
+        comparison = comparison_of(view) or {}
+        if not several or sorted(comparison.get("seen", ())) != numbers:  # else that on another target failed
+            comparison = _compared(view, reporter, tested, address, measure)
+            write_text(view.comparison, json.dumps(comparison))
+        tested |= {int(number): figures for number, figures in (comparison.get("test") or {}).items()}
 
-    finalists = finalists_of(sweep)
-    reporter.say(f"comparing {len(finalists.artefacts)} trials, interleaved in one run: it decides the front")
+
+def comparison_failed(sweep: Sweep) -> bool:
+    """Return whether the comparison on a target failed."""
+    return any("reason" in (comparison_of(view) or {}) for view in sweep.each_target())
+
+
+def _compared(
+    sweep: Sweep,
+    reporter: SweepReporter,
+    tested: Mapping[int, Mapping[str, Any]],
+    address: str | None,
+    measure: MeasureFront,
+) -> dict[str, Any]:
+    """Measure every trial that may be on the front of a target, interleaved with the baselines; return the comparison.
+
+    Args:
+        sweep: as the target has it.
+        reporter: prints what is compared.
+        tested: trial → its known accuracy on ``test``.
+        address: of the Ray cluster.
+        measure: measures the front.
+    """
+    name = sweep.job.target_name
+    finalists = replace(finalists_of(sweep), tested=tested)
+    where = f" on {name}" if len(sweep.whole_job.targets) > 1 else ""
+    reporter.say(f"comparing {len(finalists.artefacts)} trials{where}, interleaved in one run: it decides the front")
     for number, why in finalists.left_out.items():
         reporter.say(f"trial {number} is not compared: {why}")
     place = Sweep(sweep.runs.resolve(), sweep.name)
 
     def measured() -> dict[str, Any]:
-        return measure(context_of(place), finalists)
+        return measure(context_of(place).on(name), finalists)
 
     try:
-        comparison = session.on_a_node(measured, sweep.job.resources.by_ray_name(), sweep.runs, address)
+        found: dict[str, Any] = _placed(sweep, measured, address)
     except (RuntimeError, UserError) as error:  # no trial is lost by it
-        comparison = {"reason": one_line(error), "trials": {}}
-    write_text(sweep.comparison, json.dumps(comparison))
+        return {"reason": one_line(error), "trials": {}}
+    return found
+
+
+def _placed(sweep: Sweep, work: Callable[[], Any], address: str | None) -> Any:
+    """Call a function where a sweep's target is measured, and return its result."""
+    from paretune.distributed import ray_session as session
+    from paretune.distributed.node_tasks import NodeRequest, call_on_node
+
+    job, target = sweep.job, sweep.job.target
+    if not target.elsewhere:
+        return session.on_a_node(work, job.resources.by_ray_name(), sweep.runs, address)
+    with session.session(sweep.runs, address):
+        limit = job.search.stage_hours * 3600
+        return call_on_node(work, NodeRequest(target.labels, target.resources), seconds=limit or None)
 
 
 def finalists_of(sweep: Sweep) -> FrontComparison:
     """Return the trials to compare: those that may be on the front, the baselines, and those of advice."""
-    records = on_one_scale(read_records(sweep.folder))
-    artefacts = {record.number: record.artefact for record in records if record.artefact is not None}
+    records, artefacts = on_one_scale(recorded(sweep)), artefacts_on(sweep)
     advised = pairs(sweep.promises, records)
     asked = dict.fromkeys([EAGER, ONNXRUNTIME, *chain(*advised)])
     hopeful = [number for number in contenders(records, judge_of(sweep)) if number not in asked]
@@ -228,3 +275,12 @@ def finalists_of(sweep: Sweep) -> FrontComparison:
         pairs=advised,
         left_out=dict.fromkeys(hopeful[MOST_CONTENDERS:], why),
     )
+
+
+def artefacts_on(sweep: Sweep) -> dict[int, str]:
+    """Return trial → artefact, relative to the sweep's folder, for those that were measured on the sweep's target."""
+    return {
+        record.number: record.artefact
+        for record in recorded(sweep)
+        if record.artefact is not None and (not record.targets or "duet" in record.facts)
+    }

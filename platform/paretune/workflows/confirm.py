@@ -32,8 +32,9 @@ from paretune.results.confirmation import (
 )
 from paretune.results.front_summary import comparison_of, front_of, records_of
 from paretune.results.sweep_folder import Sweep
+from paretune.search.latency_scale import LATENCY
 from paretune.workflows.accuracy_change import DECIDES, Reference
-from paretune.workflows.compare_front import FrontComparison, compare_front
+from paretune.workflows.compare_front import FrontComparison, artefacts_on, compare_front
 from paretune.workflows.optimize import ACCURACY, OptimizationOptions, optimize
 from paretune.workflows.recipe_source import RecipeImages, read_source
 from paretune.workflows.trial_context import context_of
@@ -63,7 +64,7 @@ def confirmation_request(
     """Return the checked request for a finished sweep.
 
     Args:
-        sweep: found by ``find_sweep``.
+        sweep: found by ``find_sweep``, as the target has it for which the recipe is confirmed (`Sweep.on`).
         trial: number of the trial whose recipe is confirmed; None takes the best of the front.
         seeds: number of seeds to carry it out with.
         max_drop: largest allowed mean loss, 0 to 1; None takes the job's constraint, else ``DROP``.
@@ -79,6 +80,9 @@ def confirmation_request(
     if max_drop is None:
         constraint = sweep.job.constraints.get(metric)
         max_drop = DROP if constraint is None or constraint.max_drop is None else constraint.max_drop
+    if sweep.job.target.elsewhere:
+        place = f"measured on a node with {sweep.job.target.node}"
+        raise UserError(f"--target {sweep.job.target_name}: it is {place}, and confirm measures on this machine")
     if not 0 <= max_drop <= 1:
         raise UserError(f"--max-drop {max_drop:g}: expected 0 to 1, in {metric}: 0.01 is one point")
     first = sweep.job.search.seed + 1
@@ -106,6 +110,9 @@ def _chosen_trial(sweep: Sweep, number: int | None) -> int:
         raise UserError(f"--trial {number}: it was stopped early: {reason}")
     if records[number].state != "complete":
         raise UserError(f"--trial {number}: it failed: {records[number].failure}")
+    if records[number].targets and "duet" not in records[number].facts:
+        why = records[number].reasons.get(LATENCY, "it was not measured")
+        raise UserError(f"--trial {number}: target {sweep.job.target_name!r} cannot run it: {why}")
     return number
 
 
@@ -139,7 +146,7 @@ def confirm(
         tried: list[RepeatedRecipe] = []
 
         def repeated(recipe: Mapping[str, Any]) -> float:
-            folder = f"{FOLDER}/{fingerprint(recipe)}"
+            folder = f"{sweep.of_target(FOLDER)}/{fingerprint(recipe)}"
             progress(f"{recipe_line(recipe)}, {len(asked.seeds)} seeds")
             lost = {seed: tools.repeat(recipe, seed, sweep.folder / folder / f"seed-{seed}") for seed in asked.seeds}
             tried.append(RepeatedRecipe(recipe, folder, lost))
@@ -212,12 +219,12 @@ def tools_of(sweep: Sweep, asked: ConfirmationRequest, progress: Progress) -> Co
     job = sweep.job
     source = read_source(sweep.baseline)
     images = RecipeImages(job.dataset, sweep.cache, job.training)
-    artefacts = {record.number: record.artefact for record in records_of(sweep) if record.artefact is not None}
+    artefacts = artefacts_on(sweep)
     if EAGER not in artefacts:
         raise UserError(f"sweep {sweep.name!r}: trial 0, the eager baseline, has no artefact to compare with")
     reference = Reference(
         lambda: ("the eager baseline", _loaded(sweep.folder / artefacts[EAGER], sweep)),
-        sweep.folder / FOLDER / "eager",
+        sweep.folder / sweep.of_target(FOLDER) / "eager",
         job.thresholds.thresholds.limit,
     )
 
@@ -229,11 +236,11 @@ def tools_of(sweep: Sweep, asked: ConfirmationRequest, progress: Progress) -> Co
         return lost_in(folder, asked.metric)
 
     def compare(made: Mapping[int, str]) -> dict[str, Any]:
-        context = context_of(Sweep(sweep.runs.resolve(), sweep.name))
+        context = context_of(Sweep(sweep.runs.resolve(), sweep.name)).on(job.target_name)
         baselines = {number: artefacts[number] for number in range(len(BASELINES)) if number in artefacts}
         inside = {number: f"../{folder}" for number, folder in {**baselines, **made}.items()}
         finalists = FrontComparison(inside, reference=max(baselines), seen=())
-        (place := context.folder / FOLDER).mkdir(exist_ok=True)
+        (place := context.folder / sweep.of_target(FOLDER)).mkdir(exist_ok=True)
         try:
             return compare_front(replace(context, folder=place), finalists)
         except (RuntimeError, UserError) as error:  # the artefacts and their losses stay; the next run measures again

@@ -16,6 +16,7 @@ from paretune.config.job import Job
 from paretune.config.plan import Plan
 from paretune.config.recipe import Recipe
 from paretune.core.baselines import BASELINES
+from paretune.core.target import Target
 from paretune.core.types import Data, InputSize
 from paretune.profiling.energy import measure as energy
 from paretune.results.sweep_cost import (
@@ -139,17 +140,18 @@ def probed_times(job: Job, expected: Sequence[tuple[Recipe, float]]) -> SweepTim
     shares = [_pixels(recipe.size) / _pixels(job.size) for recipe, _ in expected]
     tuning = [each * images["train"] * count * share for count, share in zip(epochs, shares, strict=True)] or [0.0]
     tuned = fmean(tuning, weights)
-    counter = job.measuring.energy_seconds and energy.unsupported_reason(job.target) is None
+    targets = job.targets.values()
+    counters = sum(energy.unsupported_reason(target) is None for target in targets if job.measuring.energy_seconds)
     fixed = {
         "evaluate": images["val"] * inference,
-        "measure": job.measuring.repetitions * 2 * (STARTING + job.measuring.seconds),
-        "energy": 2 * job.measuring.energy_seconds if counter else 0.0,
+        "measure": len(targets) * job.measuring.repetitions * 2 * (STARTING + job.measuring.seconds),
+        "energy": 2 * job.measuring.energy_seconds * counters,
     }
     likely = tuned + sum(fixed.values())
     training = 0.0
     if job.baseline is None:
         training = 60 * (job.training.minutes or 10.0) if job.training.auto else _whole(job, each, images["train"])
-    comparison = job.measuring.rounds * 6 * (STARTING + job.measuring.seconds)
+    comparison = len(targets) * job.measuring.rounds * 6 * (STARTING + job.measuring.seconds)
     return SweepTimes(
         source=f"a probe on this machine: {1e3 * each:.3g} ms for a training image, {1e3 * inference:.3g} ms for an "
         f"inference in eager PyTorch",
@@ -207,10 +209,11 @@ def _inference_seconds(job: Job, classes: int) -> float:
     """Return the median seconds of an inference of the unchanged network in eager PyTorch, with new weights."""
     import torch
 
-    device, before = job.target.device, torch.get_num_threads()
+    target = next((target for target in job.targets.values() if not target.elsewhere), Target())
+    device, before = target.device, torch.get_num_threads()
     with shared_device(device), torch.random.fork_rng(), torch.inference_mode():
         try:
-            torch.set_num_threads(job.target.threads)
+            torch.set_num_threads(target.threads)
             network = job.detector.build(classes).eval().to(device)
             image = torch.zeros(1, 3, job.size.height, job.size.width, device=device)
             times = []

@@ -32,10 +32,12 @@ def write_front(sweep: Sweep, front: dict[str, Any], records: Sequence[Record]) 
     from paretune.reports.front_page import front_html
     from paretune.reports.front_plot import front_pictures
 
-    data = data_of([SweepView(sweep, front, records)])
-    report = report_parts(data)
-    folder = sweep.folder / "front"
+    folder = sweep.folder / sweep.of_target("front")
     folder.mkdir(exist_ok=True)
+    others = [(one, records_of(one)) for one in sweep.each_target() if one.further != sweep.further]
+    further = [SweepView(one, front_of(one, theirs), theirs) for one, theirs in others]
+    data = data_of([SweepView(sweep, front, records), *further])
+    report = report_parts(data)
     texts = {
         "front.csv": front_csv(front),
         "front.html": front_html(data),
@@ -54,12 +56,13 @@ def write_front(sweep: Sweep, front: dict[str, Any], records: Sequence[Record]) 
 
 
 def refresh_front(sweep: Sweep) -> None:
-    """Write the front's pictures and tables if they are older than a record; a folder that is read only stays so."""
-    files = (*recorded_trials(sweep.folder), sweep.comparison, sweep.folder / "finished")
-    newest = [file.stat().st_mtime for file in files if file.exists()]
-    drawn = sweep.folder / "front" / "front.json"
-    if drawn.exists() and drawn.stat().st_mtime >= max(newest, default=0.0):
-        return
-    records = records_of(sweep)
-    with suppress(OSError, UserError), shared_device(sweep.job.target.device, patience=PATIENCE):
-        write_front(sweep, front_of(sweep, records), records)
+    """Write each target's pictures and tables if they are older than a record; a folder that is read only stays so."""
+    for one in sweep.each_target():
+        files = (*recorded_trials(one.folder), one.comparison, one.folder / "finished")
+        newest = [file.stat().st_mtime for file in files if file.exists()]
+        drawn = one.folder / one.of_target("front") / "front.json"
+        if drawn.exists() and drawn.stat().st_mtime >= max(newest, default=0.0):
+            continue
+        records = records_of(one)
+        with suppress(OSError, UserError), shared_device(one.job.target.device, patience=PATIENCE):
+            write_front(one, front_of(one, records), records)

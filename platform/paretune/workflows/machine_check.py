@@ -13,6 +13,7 @@ from paretune.core.errors import UserError
 from paretune.core.metrics import metric_of
 from paretune.core.target import Target
 from paretune.distributed import ray_session as session
+from paretune.distributed.node_tasks import ClusterNode, NodeRequest, cluster_nodes, node_missing_reason
 from paretune.distributed.train_workers import room_on
 from paretune.profiling.energy import measure as energy
 from paretune.runtimes.eager import Eager
@@ -45,15 +46,19 @@ def sweep_problems(
         gpus: returns the number of this machine's GPUs; called only if the job needs some.
         device_problem: returns why the target's device is missing; None asks ``gpus``.
     """
-    where, found = f"targets.{job.target_name}", list[str]()
-    if problem := threads_unsupported_reason(job.target.threads):
-        found.append(f"{where}.threads: {problem}")
+    found = list[str]()
     ask = device_problem or (lambda target: _missing(target.device, gpus))
-    if problem := ask(job.target):
-        found.append(f"{where}.device: {problem}")
-    for place, metric in job.asked:
-        if metric_of(metric).available == "energy" and (problem := energy.unsupported_reason(job.target)):
-            found.append(f"{place}.{metric}: not known on {HERE}: {problem}")
+    for name, target in job.targets.items():
+        if target.elsewhere:  # its node is asked once there is a cluster
+            continue
+        where = f"targets.{name}"
+        if problem := threads_unsupported_reason(target.threads):
+            found.append(f"{where}.threads: {problem}")
+        if problem := ask(target):
+            found.append(f"{where}.device: {problem}")
+        for place, metric in job.asked:
+            if metric_of(metric).available == "energy" and (problem := energy.unsupported_reason(target)):
+                found.append(f"{place}.{metric}: not known on {HERE}: {problem}")
     return [*found, *training_problems(job.training, gpus), *_resource_problems(job, gpus)]
 
 
@@ -126,6 +131,36 @@ def refuse_impossible(job: Job, *, elsewhere: bool) -> None:
         UserError: names the resources of the job and of the nodes.
     """
     refuse_small_cluster(job, session.nodes(), elsewhere=elsewhere)
+    refuse_without_nodes(job, cluster_nodes())
+
+
+def refuse_unfit_cluster(job: Job, nodes: Sequence[ClusterNode]) -> None:
+    """Raise an error if the nodes of a cluster lack resources for a job, or none can measure for one of its targets.
+
+    Raises:
+        UserError: names what the job asks for and what the nodes have.
+    """
+    refuse_small_cluster(job, [node.resources for node in nodes])
+    refuse_without_nodes(job, nodes)
+
+
+def refuse_without_nodes(job: Job, nodes: Sequence[ClusterNode]) -> None:
+    """Raise an error if no node can measure for one of a job's targets.
+
+    Args:
+        job: to check.
+        nodes: of the Ray session.
+
+    Raises:
+        UserError: names each such target, what it asks for, and what the nodes offer.
+    """
+    missing = {
+        name: node_missing_reason(NodeRequest(target.labels, target.resources), nodes)
+        for name, target in job.targets.items()
+        if target.elsewhere
+    }
+    if lines := [f"targets.{name}: {reason}" for name, reason in missing.items() if reason]:
+        raise UserError("\n".join(lines))
 
 
 def refuse_small_cluster(job: Job, nodes: Sequence[Mapping[str, float]], *, elsewhere: bool = True) -> None:
@@ -145,8 +180,11 @@ def refuse_small_cluster(job: Job, nodes: Sequence[Mapping[str, float]], *, else
         room_on(training, nodes)
 
 
-def with_runtime_checked(record: Record, target: Target) -> Record:
-    """Return a record, marked if its runtime was missing and has been installed since."""
-    if not record.runtime_unavailable or Recipe.model_validate(record.recipe).runtime.unsupported_reason(target):
+def with_runtime_checked(record: Record, job: Job) -> Record:
+    """Return a record, marked if its runtime was missing and has been installed since for one of the job's targets."""
+    if not record.runtime_unavailable:
+        return record
+    runtime = Recipe.model_validate(record.recipe).runtime
+    if all(runtime.unsupported_reason(target) for target in job.targets.values()):
         return record
     return replace(record, facts={**record.facts, RUNTIME_UNAVAILABLE: False, RUNTIME_INSTALLED_SINCE: True})

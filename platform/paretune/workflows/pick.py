@@ -23,19 +23,19 @@ VERSION = 1
 
 
 def pick_from(sweep: Sweep, rule: PickRule, target: str | None = None) -> Pick:
-    """Return the point of a sweep's front that a rule chooses.
+    """Return the point of a sweep's front that a rule chooses, by default on its first target.
 
     Raises:
         UserError: no such target, no front yet, or no point keeps the rule.
     """
-    return pick(checked_front(sweep, target), rule, judge_of(sweep))
+    return pick(checked_front(sweep, target), rule, judge_of(sweep.on(target)))
 
 
 def write_bundle(sweep: Sweep, chosen: Pick, out: Path | None = None) -> tuple[Path, dict[str, Any]]:
     """Copy the artefact of a chosen point, and write why it was chosen beside its files; whole or not at all.
 
     Args:
-        sweep: whose front it is.
+        sweep: whose front it is, as the target of the choice has it (`Sweep.on`).
         chosen: point of the front.
         out: folder to make; None writes ``picked/RULE`` in the sweep's folder and replaces an older bundle there.
 
@@ -47,7 +47,7 @@ def write_bundle(sweep: Sweep, chosen: Pick, out: Path | None = None) -> tuple[P
     """
     source = sweep.folder / str(chosen.point["artefact"])
     read_artefact(source, files=False)
-    folder = out or sweep.folder / FOLDER / chosen.rule.slug
+    folder = out or sweep.folder / FOLDER / sweep.of_target(chosen.rule.slug)
     try:
         with new_folder(folder, replace=out is None) as draft:
             shutil.copytree(source, draft, dirs_exist_ok=True)

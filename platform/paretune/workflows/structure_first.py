@@ -6,6 +6,8 @@ reference of the sweep's duets.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,10 +22,12 @@ from paretune.search.early_stop import may_stop, stop_reason
 from paretune.search.latency_scale import on_one_scale
 from paretune.storage.artefact import Artefact, read_artefact
 from paretune.storage.stage_store import StageStore
-from paretune.storage.trial_record import Record, read_records
+from paretune.storage.target_records import at_target
+from paretune.storage.trial_record import EXPECTED, Record
 from paretune.system.device_lock import exclusive_device, shared_device
 from paretune.workflows.stages import Stages, TrialStopped
 from paretune.workflows.step_chain import InitialArtefactNetwork
+from paretune.workflows.target_measuring import targets_of
 from paretune.workflows.trial_context import TrialContext
 from paretune.workflows.trial_stages import Instruments
 
@@ -48,25 +52,43 @@ def structure_first(
     Does nothing for a recipe without training, for a detector of several parts, whose second part depends on what the
     first one finds, before there is a reference to compare with, and while nothing could stop or pause the trial.
 
+    Of several targets each that can run the recipe is asked: the trial is stopped only if it cannot pay on any of them,
+    which is not known of a target that is another node.
+
     Raises:
         TrialStopped: the version would break a limit of the latency, or be slower than one as accurate as any so far.
         RuntimeError: the runtime does not run as asked for.
         UserError: a step found a mistake of the user.
     """
-    reference = context.reference(number)
-    if reference is None or len(tools.detector.part_names) > 1 or not any(step.trains for step in recipe.steps):
+    able = targets_of(context.job, recipe)
+    here = {name: context.on(name) for name in able if not context.job.targets[name].elsewhere}
+    references = {name: record for name, view in here.items() if (record := view.reference(number)) is not None}
+    if len(references) < len(here) or not here:
+        return
+    if len(tools.detector.part_names) > 1 or not any(step.trains for step in recipe.steps):
         return
     ceilings = {name: limit.max for name, limit in context.job.constraints.items() if limit.max is not None}
-    records = on_one_scale(read_records(context.folder))
-    if not (may_stop(records, ceilings) or context.job.search.scheduler.rungs(1000)):
+    records = {name: on_one_scale(view.recorded()) for name, view in here.items()}
+    all_here = len(here) == len(able)
+    stops = all_here and all(may_stop(one, ceilings) for one in records.values())
+    if not (stops or context.job.search.scheduler.rungs(1000)):
         return
     with stages.stage(STAGE):
-        ratio = _network_ratio(context, recipe, tools, reference, store, instruments)
-    sweep = Sweep(context.folder.parent, context.folder.name)
-    expected = expected_metrics(ratio, next(record for record in records if record.number == reference.number))
-    stages.known(STAGE, {f"expected_{name}": value for name, value in expected.items()})
-    if (reason := stop_reason(expected, records, judge_of(sweep), ceilings)) is not None:
-        raise TrialStopped(reason)
+        ratios = _network_ratios(context, recipe, tools, references, store, instruments)
+    sweep, reasons = Sweep(context.folder.parent, context.folder.name), dict[str, str | None]()
+    for name, ratio in ratios.items():
+        view, mine = sweep.on(name), records[name]
+        expected = expected_metrics(ratio, next(one for one in mine if one.number == references[name].number))
+        stages.known(STAGE, {_known_as(metric, view.further): value for metric, value in expected.items()})
+        reasons[name] = stop_reason(expected, mine, judge_of(view), ceilings)
+    if all_here and all(reasons.values()):
+        several = len(context.job.targets) > 1
+        raise TrialStopped("; ".join(f"{name}: {why}" if several else str(why) for name, why in reasons.items()))
+
+
+def _known_as(metric: str, target: str | None) -> str:
+    """Return the name of an expected metric of a target; None is the first one."""
+    return f"{EXPECTED}{metric if target is None else at_target(metric, target)}"
 
 
 def expected_metrics(ratio: float, reference: Record) -> dict[str, float]:
@@ -83,31 +105,36 @@ def untrained(recipe: Recipe) -> Recipe:
     return Recipe.model_validate({**recipe.tree(), "steps": steps})
 
 
-def _network_ratio(
+def _network_ratios(
     context: TrialContext,
     recipe: Recipe,
     tools: Context,
-    reference: Record,
+    references: Mapping[str, Record],
     store: StageStore | None,
     instruments: Instruments,
-) -> float:
-    """Return the time of a recipe's network as a share of that of the reference's network, timed in this process.
+) -> dict[str, float]:
+    """Return target → time of a recipe's network as a share of that of the reference's network on it.
 
-    A share that an earlier trial measured for the same network on the same machine is taken from the store.
+    The network is built once, and timed in this process. A share that an earlier trial measured for an equal network on
+    the same machine is taken from the store.
     """
     folder = tools.workdir / STAGE
     folder.mkdir(parents=True, exist_ok=True)
     start, tools = InitialArtefactNetwork(context.baseline), tools.in_folder(folder)
     built = instruments.build(start, untrained(recipe), tools, folder / "artefact", store=store)
-    beside = read_artefact(context.folder / str(reference.artefact))
-    key = _timing_key(built.network, built.artefact, beside, tools)
-    if store is not None and (known := store.read(key, folder / "timing")) is not None:
-        return float(known["ratio"])
-    ratio = _timed(built.artefact, beside, tools)
-    if store is not None:
-        (folder / "none").mkdir()
-        store.write(key, folder / "none", {"ratio": ratio})
-    return ratio
+    ratios = dict[str, float]()
+    for name, reference in references.items():
+        there, place = replace(tools, target=context.job.targets[name]), folder / f"timing-{name}"
+        beside = read_artefact(context.folder / str(reference.artefact))
+        key = _timing_key(built.network, built.artefact, beside, there)
+        if store is not None and (known := store.read(key, place)) is not None:
+            ratios[name] = float(known["ratio"])
+            continue
+        ratios[name] = _timed(built.artefact, beside, there)
+        if store is not None:
+            (folder / f"none-{name}").mkdir()
+            store.write(key, folder / f"none-{name}", {"ratio": ratios[name]})
+    return ratios
 
 
 def _timing_key(network: nn.Module, artefact: Artefact, beside: Artefact, tools: Context) -> str:

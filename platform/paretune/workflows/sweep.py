@@ -14,15 +14,15 @@ from paretune.core.errors import UserError
 from paretune.distributed import tune_trials
 from paretune.distributed.tune_schedulers import HalvingScheduler
 from paretune.results.folder_claims import removed_if_failed
-from paretune.results.front_summary import comparison_of
 from paretune.results.search_budget import SearchBudget, budget_text
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_record import Record, forget_record, read_records
 from paretune.workflows.baseline import baseline_failure, first_recipes, look_at_data, take_baseline, train_baseline
-from paretune.workflows.compare_front import MeasureFront, compare_at_end, compare_front
+from paretune.workflows.compare_front import MeasureFront, compare_at_end, compare_front, comparison_failed
 from paretune.workflows.machine_check import refuse_impossible, with_runtime_checked
 from paretune.workflows.rungs import Rungs, paused_trials
 from paretune.workflows.sweep_reporter import SweepReporter
+from paretune.workflows.target_search import TargetSearch
 from paretune.workflows.trial_worker import record_of, run_in_worker
 
 Tuner = Callable[..., None]
@@ -90,7 +90,7 @@ def run_sweep(
                 compare_at_end(sweep, reporter, address, measure)
                 sweep.mark_finished()
                 shutil.rmtree(sweep.folder / "tune", ignore_errors=True)  # Tune's own files; nobody reads them
-            elif "reason" in (comparison_of(sweep) or {}):
+            elif comparison_failed(sweep):
                 compare_at_end(sweep, reporter, address, measure)
             reporter.finished()
         except KeyboardInterrupt:
@@ -134,15 +134,18 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
     job = sweep.job
     records = [replace(one, recipe=present_names(one.recipe)) for one in read_records(sweep.folder)]
     if share:  # all trials run here, so that this machine can be asked
-        records = [with_runtime_checked(record, job.target) for record in records]
+        records = [with_runtime_checked(record, job) for record in records]
     left = job.search.trials - len(records)
     budget = SearchBudget(sweep, records)
     if left <= 0 or (sweep.ended is not None and budget.may_end):
         return
+    search = TargetSearch(sweep)
     settings = StudySettings(
         space=sweep.space,
-        objectives=job.objectives,
-        violations=sweep.violations,
+        objectives=search.objectives,
+        violations=search.violations,
+        view=search.view,
+        targets=search.own_objectives,
         sampler=job.search.sampler,
         seed=job.search.seed,
         normal=normal_recipe,

@@ -1,4 +1,4 @@
-"""What the trials of one sweep must share: data, space, versions and machine, compared when a sweep is resumed."""
+"""What all trials of a sweep share, compared when it is resumed: data, space, versions, machine and targets."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def identity_of(sweep: Sweep, data: Data | None, *, elsewhere: bool) -> dict[str
         data: of the sweep; None if they can be read on other machines only.
         elsewhere: whether the trials run on other machines, whose facts are not known here.
     """
-    facts, space = environment(sweep.job.target), sweep.folder / SPACE_FILE
+    facts, space, targets = environment(sweep.job.target), sweep.folder / SPACE_FILE, sweep.job.targets
     machine = None if elsewhere else {name: facts[name] for name in MACHINE if name in facts}
     packages = {**facts["libraries"], **{name: found for name in PACKAGES if (found := _version(name))}}
     return {
@@ -42,6 +42,7 @@ def identity_of(sweep: Sweep, data: Data | None, *, elsewhere: bool) -> dict[str
         else {"fingerprint": data.fingerprint, "classes": list(data.classes), **data.facts},
         "packages": None if elsewhere else {"paretune": __version__, **packages},
         "machine": machine,
+        "targets": {name: str(target) for name, target in targets.items()},
     }
 
 
@@ -58,7 +59,7 @@ def check_identity(
         accept: whether a sweep with trials goes on in spite of differences.
 
     Raises:
-        UserError: data, space, versions or machine differ from those of the trials so far; with the differences.
+        UserError: data, space, versions, machine or targets are not those of the trials so far; with the differences.
     """
     now, before = identity_of(sweep, data, elsewhere=elsewhere), sweep.facts.get(KEY)
     changes = differences(before, now) if before is not None and sweep.begun else []
@@ -79,7 +80,7 @@ def check_identity(
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return the differences of two identities, a line each; what is unknown in one of them is none."""
     lines = []
-    for part in ("data", "packages", "machine"):
+    for part in ("data", "packages", "machine", "targets"):
         old, new = before.get(part), now.get(part)
         if old is None or new is None or old == new:
             continue

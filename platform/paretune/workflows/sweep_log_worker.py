@@ -22,15 +22,14 @@ from paretune.core.errors import UserError
 from paretune.core.spec import flat
 from paretune.core.types import LeftOut
 from paretune.data.left_out import left_out_line
-from paretune.results.front_summary import comparison_of, front_of, judge_of
+from paretune.results.front_summary import comparison_of, front_of, judge_of, records_of
 from paretune.results.sweep_folder import Sweep
-from paretune.search.latency_scale import on_one_scale
-from paretune.storage.trial_record import read_records
 from paretune.system.child_process import die_with_parent, private_stdout
 from paretune.system.device_lock import shared_device
 from paretune.system.device_turns import device_turn
 from paretune.tracking.mlflow_client import load_mlflow
 from paretune.tracking.sweep_tracker import MlflowTracker
+from paretune.tracking.target_log import TargetLog
 from paretune.workflows.front_files import write_front
 
 LOG_PAUSE = 2.0
@@ -56,15 +55,15 @@ class SweepLog:
 
     def __init__(self, sweep: Sweep) -> None:
         self._sweep = sweep
-        self._device = sweep.job.target.device
-        tracking, turn = sweep.job.tracking, partial(device_turn, self._device)
+        self._devices = [target.device for target in sweep.job.targets.values() if not target.elsewhere]
+        tracking, turn = sweep.job.tracking, partial(device_turn, sweep.job.target.device)
         self._tracker = MlflowTracker(sweep.runs, sweep.name, tracking.uri, tracking.experiment, turn)
 
     def load_libraries(self) -> None:
         """Import what drawing and logging need."""
         from paretune.reports.figures import new_figure
 
-        with shared_device(self._device), suppress(Exception):  # where it is needed, its absence is reported
+        with shared_device(*self._devices), suppress(Exception):  # where it is needed, its absence is reported
             new_figure(1, 1)
             load_mlflow()
 
@@ -80,17 +79,24 @@ class SweepLog:
             draw: whether the front is drawn.
             last: whether the comparison of the front is logged too.
         """
-        sweep = self._sweep
-        with shared_device(self._device):
-            comparison = comparison_of(sweep)
-            records = on_one_scale(read_records(sweep.folder), comparison)
-            front = front_of(sweep, records)
-            if front["baseline"] is None:
-                return
-            files = write_front(sweep, front, records) if draw else []
-        self._tracker.sync(records, sweep.folder, front, judge_of(sweep), files)
-        if last and comparison is not None and "ended" in comparison:
-            self._tracker.compared(records, front, comparison)
+        sweep, logged = self._sweep, list[tuple[Sweep, TargetLog]]()
+        with shared_device(*self._devices):
+            for view in sweep.each_target():
+                records = records_of(view)
+                front = front_of(view, records)
+                if front["baseline"] is None:
+                    return
+                files = write_front(view, front, records) if draw else []
+                name = None if view.further is None else view.job.target_name
+                logged.append((view, TargetLog(name, records, front, judge_of(view), files)))
+        for view, log in logged:
+            if log.target is None:
+                self._tracker.sync(log.records, sweep.folder, log.front, log.judge, log.files)
+            else:
+                self._tracker.sync_target(log)
+            comparison = comparison_of(view)
+            if last and comparison is not None and "ended" in comparison:
+                self._tracker.compared(log.records, log.front, comparison, log.target)
 
     def finish(self) -> None:
         """Draw and log all of a finished sweep; a log that could not be written before is tried again."""

@@ -6,10 +6,11 @@ import time
 from functools import cached_property
 
 from paretune.reports import terminal as display
-from paretune.results.front_summary import comparison_of, front_text, judge_of
+from paretune.results.front_summary import comparison_of, front_text, judge_of, recorded
 from paretune.results.sweep_folder import Sweep
 from paretune.search.progress import SweepProgress
-from paretune.storage.trial_record import Record, read_records
+from paretune.storage.target_records import on_target
+from paretune.storage.trial_record import Record
 from paretune.workflows.sweep_log_client import SweepLogProcess
 
 
@@ -22,8 +23,10 @@ class SweepReporter:
         self._log = SweepLogProcess(sweep, self.say)
 
     @cached_property
-    def _progress(self) -> SweepProgress:
-        return SweepProgress(judge_of(self.sweep), read_records(self.sweep.folder), comparison_of(self.sweep))
+    def _progress(self) -> list[tuple[Sweep, SweepProgress]]:
+        """The progress on each target, the first one's before the others'."""
+        views = self.sweep.each_target()
+        return [(view, SweepProgress(judge_of(view), recorded(view), comparison_of(view))) for view in views]
 
     def say(self, text: str) -> None:
         """Print one line with the time since the start."""
@@ -40,9 +43,13 @@ class SweepReporter:
 
     def trial_done(self, record: Record) -> None:
         """Print a line for one trial, and have the front drawn and the trial logged."""
-        progress, budget = self._progress, self.sweep.job.search.trials
+        (_, progress), *others = self._progress
+        budget, further = self.sweep.job.search.trials, ""
         progress.add(record)
-        self.say(display.trial_line(record.number, progress, budget) + display.time_left(progress, budget))
+        for view, other in others:
+            other.add(on_target(record, view.further))
+            further += display.further_target(record.number, view.job.target_name, other)
+        self.say(display.trial_line(record.number, progress, budget) + further + display.time_left(progress, budget))
         self._log.trial_done()
 
     def finished(self) -> None:

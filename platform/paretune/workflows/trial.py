@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from paretune.config.recipe import Recipe
-from paretune.core.errors import UnfitRuntimeError
-from paretune.core.metrics import computed
+from paretune.core.errors import NodeLostError
+from paretune.core.target import Target
 from paretune.data.left_out import record_of
 from paretune.storage.trial_events import EventLog
 from paretune.storage.trial_record import STAGES, Record, write_record
@@ -21,6 +21,7 @@ from paretune.workflows.rungs import rungs_of, seconds_before
 from paretune.workflows.stages import Decision, Stages, TrialPaused, TrialStopped, go_on
 from paretune.workflows.step_chain import InitialArtefactNetwork
 from paretune.workflows.structure_first import structure_first
+from paretune.workflows.target_measuring import home_target, measure_on_targets, notes_of, with_targets
 from paretune.workflows.trial_context import TrialContext, step_context, with_threads
 from paretune.workflows.trial_failure import FAILURE, failed_record, give_up
 from paretune.workflows.trial_guard import (
@@ -30,7 +31,7 @@ from paretune.workflows.trial_guard import (
     wait_for_space,
     with_half_batch,
 )
-from paretune.workflows.trial_stages import Instruments, evaluate, measure, measure_energy
+from paretune.workflows.trial_stages import Instruments, evaluate
 
 
 def run(
@@ -105,6 +106,9 @@ def _attempt(
         result = _carry_out(context, number, recipe, stages, progress, instruments, first=origin != "sampled")
     except TrialPaused:
         raise
+    except NodeLostError as error:  # the trial is run again
+        stages.ended("failed", str(error))
+        raise
     except TrialStopped as stopped:
         reason, stage = str(stopped), stages.done[-1]["stage"]
         stages.ended("stopped", reason)
@@ -116,11 +120,11 @@ def _attempt(
         stages.ended("failed", record.failure or "")
         return record, error
     result["facts"] |= {STAGES: stages.done}
-    record = context.scaled(Record.complete(*identity, started=started, seconds=stages.seconds, **result))
-    values, reasons = computed(record.metrics, record.facts)
+    measured = result.pop("measured")
+    record = Record.complete(*identity, started=started, seconds=stages.seconds, **result)
     shutil.rmtree(folder / TRAINED, ignore_errors=True)  # of an attempt that failed
     (folder / FAILURE).unlink(missing_ok=True)
-    return replace(record, metrics={**values, **record.metrics}, reasons={**record.reasons, **reasons}), None
+    return with_targets(context, record, measured), None
 
 
 def _carry_out(
@@ -133,42 +137,40 @@ def _carry_out(
     *,
     first: bool,
 ) -> dict[str, Any]:
-    """Return the fields of a complete trial's record; ``first`` trials are not measured before they are trained."""
-    built = _build(context, number, recipe, stages, progress, instruments, first=first)
+    """Return the fields of a complete trial's record, and ``measured``; ``first`` ones are not timed untrained."""
+    home = context.at_home(home_target(context.job, recipe))
+    built = _build(context, home.job.target, number, recipe, stages, progress, instruments, first=first)
     with stages.stage("evaluate"):
         progress("evaluating")
-        parity, accuracy, change, limit_notes = evaluate(context, number, built)
+        parity, accuracy, change, limit_notes = evaluate(home, number, built)
     stages.known("evaluate", {name: value for name, value in accuracy.metrics().items() if value is not None})
     stages.decide_after("evaluate")
-    with stages.stage("measure"):
-        progress("measuring")
-        duet, reference = measure(context, number, built.artefact, instruments)
-    with stages.stage("energy"):
-        used = measure_energy(context, built.artefact, instruments)
     artefact = built.artefact
+    measured = measure_on_targets(context, number, recipe, artefact, stages, progress, instruments)
+    own, left_out = measured[context.job.target_name], record_of(context.data)["left_out"]
     metrics: dict[str, float | None] = {
         **accuracy.metrics(),
         **change.figures,
-        **duet.metrics(),
-        **used.figures(),
+        **own.metrics,
         **parity.metrics(),
         "size_mib": artefact.size_mib,
         "coded_mib": artefact.coded_mib,
         "params": artefact.params,
         "flops": artefact.flops,
     }
-    facts = {"duet": {"reference": reference, **duet.facts}, "energy": used.source, **accuracy.facts()}
     return {
         "metrics": {name: float(value) for name, value in metrics.items() if value is not None},
-        "reasons": {**accuracy.reasons, **change.reasons, **duet.reasons, **used.reasons},
-        "notes": (*artefact.notes, *limit_notes, *duet.notes, *(f"energy: {note}" for note in used.notes)),
+        "reasons": {**accuracy.reasons, **change.reasons, **own.reasons},
+        "notes": (*artefact.notes, *limit_notes, *notes_of(measured, home.job.target_name)),
         "artefact": str(artefact.folder.relative_to(context.folder)),
-        "facts": {**duet.latency.facts, **facts, "left_out": record_of(context.data)["left_out"]},
+        "facts": {**own.facts, **accuracy.facts(), "left_out": left_out},
+        "measured": measured,
     }
 
 
 def _build(
     context: TrialContext,
+    target: Target,
     number: int,
     recipe: Recipe,
     stages: Stages,
@@ -177,10 +179,8 @@ def _build(
     *,
     first: bool,
 ) -> BuildResult:
-    """Take the baseline through the recipe's steps and write the artefact."""
+    """Take the baseline through the recipe's steps, as a target wants them, and write the artefact."""
     job = context.job
-    if reason := recipe.runtime.unsupported_reason(job.target):
-        raise UnfitRuntimeError(reason)
     folder = context.trial_folder(number)
     (workdir := folder / "work").mkdir(parents=True, exist_ok=True)
     tools = step_context(
@@ -189,7 +189,7 @@ def _build(
         context.data,
         detector=job.detector,
         baseline=context.baseline,
-        target=job.target,
+        target=target,
         thresholds=job.thresholds.thresholds,
         workdir=workdir,
     )

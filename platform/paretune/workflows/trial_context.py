@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 from paretune.compression.base import Context
@@ -21,7 +21,8 @@ from paretune.profiling.latency.samples import MeasurementProtocol
 from paretune.results.sweep_folder import Sweep
 from paretune.search.latency_scale import FolderScale
 from paretune.storage.stage_store import StageStore
-from paretune.storage.trial_record import Record, read_record, trial_folder
+from paretune.storage.target_records import on_target
+from paretune.storage.trial_record import Record, read_record, read_records, trial_folder
 from paretune.training.settings import Training
 from paretune.workflows.recipe_source import RecipeImages
 
@@ -39,6 +40,37 @@ class TrialContext:
     """Folder of the sweep."""
     baseline: Path
     """Folder of the trained network (safetensors and ``structure.json``)."""
+    further: str | None = None
+    """Further target whose view this is: its job has that one alone, and its records are as that target has them. None:
+    the job has all targets, and the records are those of the first."""
+
+    def on(self, target: str) -> TrialContext:
+        """Return what the trials share as one target of the job has it."""
+        return self if len(self.job.targets) == 1 else self._views[target]
+
+    @cached_property
+    def _views(self) -> dict[str, TrialContext]:
+        """Target → view of it; each knows the scale of its latencies, which is read once."""
+        first = self.job.target_name
+        return {
+            name: replace(self, job=self.job.for_target(name), further=None if name == first else name)
+            for name in self.job.targets
+        }
+
+    def at_home(self, target: str) -> TrialContext:
+        """Return what the trials share as a target has it, for steps and evaluation on the trial's own machine."""
+        view = self.on(target)
+        name, there = view.job.target_name, view.job.target
+        here = there.on_this_machine(len(os.sched_getaffinity(0)))
+        return view if here == there else replace(view, job=view.job.model_copy(update={"targets": {name: here}}))
+
+    def of_target(self, stem: str) -> str:
+        """Return the name of a file of the target: that of the first one is without its name."""
+        return stem if self.further is None else f"{stem}-{self.further}"
+
+    def recorded(self) -> list[Record]:
+        """Return the records of the sweep as the target has them."""
+        return [on_target(record, self.further) for record in read_records(self.folder)]
 
     @property
     def cache(self) -> Path:
@@ -61,21 +93,22 @@ class TrialContext:
         return trial_folder(self.folder, number)
 
     def scaled(self, record: Record) -> Record:
-        """Return a trial's record with its latency on the sweep's present scale."""
+        """Return a trial's record, as the target has it, with its latency on the sweep's present scale."""
         return self._scale.scaled(record)
 
     @cached_property
     def _scale(self) -> FolderScale:
-        return FolderScale(self.folder)
+        return FolderScale(self.folder, partial(on_target, target=self.further))
 
     def reference(self, number: int) -> Record | None:
         """Return the baseline that a trial is measured beside: the one on ONNX Runtime, else the one in eager.
 
         Returns:
-            Its record; None if neither has an artefact yet, as for trial 0.
+            Its record as the target has it; None if neither has an artefact yet, as for trial 0, or was measured there.
         """
-        found = (read_record(self.folder, baseline) for baseline in (ONNXRUNTIME, EAGER) if baseline < number)
-        return next((record for record in found if record is not None and record.artefact is not None), None)
+        known = (read_record(self.folder, baseline) for baseline in (ONNXRUNTIME, EAGER) if baseline < number)
+        made = (on_target(record, self.further) for record in known if record is not None and record.artefact)
+        return next((record for record in made if not record.targets or "duet" in record.facts), None)
 
 
 def context_of(sweep: Sweep) -> TrialContext:

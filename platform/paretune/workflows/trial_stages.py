@@ -12,6 +12,7 @@ from paretune.profiling.energy.measure import Energy, energy, unavailable
 from paretune.profiling.latency.duet import Duet, measure_duet
 from paretune.profiling.latency.shared_images import measuring_images
 from paretune.storage.artefact import Artefact
+from paretune.storage.target_records import TargetFigures
 from paretune.system.device_lock import shared_device
 from paretune.workflows.build_artefact import BuildResult, build
 from paretune.workflows.trial_context import TrialContext, protocol_of
@@ -29,6 +30,8 @@ class Instruments:
     build: Callable[..., BuildResult] = build
     duet: Callable[..., Duet] = measure_duet
     energy: Callable[..., Energy] = energy
+    elsewhere: Callable[[TrialContext, int, str], TargetFigures] | None = None
+    """Function of context, trial and target that measures on another node; None is that of Ray's clusters."""
     clock: Callable[[], float] = time.monotonic
     """Seconds since any moment."""
 
@@ -70,7 +73,7 @@ def measure(
     beside = None if reference is None else context.folder / str(reference.artefact)
     protocol = protocol_of(context.job.measuring)
     duet = instruments.duet(artefact.folder, beside, images, context.job.target, protocol)
-    duet.save_samples(context.trial_folder(number) / "samples.npz")
+    duet.save_samples(context.trial_folder(number) / f"{context.of_target('samples')}.npz")
     return duet, number if reference is None else reference.number
 
 

@@ -17,6 +17,8 @@ from paretune.workflows.trial import run
 from paretune.workflows.trial_context import TrialContext, context_of
 from paretune.workflows.trial_failure import not_run
 
+DIED = "its process ended without a record: killed, out of memory, or node lost"
+
 
 def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> dict[str, Any]:
     """Run one trial in a worker of Tune's and return its number and state."""
@@ -55,11 +57,14 @@ def record_of(
     if (record := read_record(folder, number)) is not None:
         return record
     place = trial_folder(folder, number)
-    deaths = 1 + sum(event.kind == "died" for event in read_events(place))
-    EventLog(place).add("died", "", reason="its process ended without a record: killed, out of memory, or node lost")
+    events = read_events(place)
+    deaths = 1 + sum(event.kind == "died" for event in events)
+    lost = events[-1].reason if events and events[-1].kind == "failed" else None  # the node of a target
+    EventLog(place).add("died", "", reason=lost or DIED)
+    times = f"{deaths} time{'s' if deaths > 1 else ''}"
     if deaths <= retries:
-        say(f"trial {number}: its process died; it is run again ({deaths} of {retries} times)")
+        say(f"trial {number}: {lost or 'its process died'}; it is run again ({deaths} of {retries} times)")
         return None
     return not_run(
-        folder, proposal, f"the process died {deaths} time{'s' if deaths > 1 else ''} (killed, out of memory)"
+        folder, proposal, f"{lost}, {times}" if lost else f"the process died {times} (killed, out of memory)"
     )

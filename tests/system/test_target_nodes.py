@@ -1,0 +1,154 @@
+"""Measuring on the node that a label or a custom resource names, in a Ray of two nodes of our own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paretune.core.errors import NodeLostError, UnfitRuntimeError, UserError
+from paretune.distributed.node_tasks import NodeRequest, call_on_node, cluster_nodes
+from paretune.distributed.ray_session import QUIET, python_path
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+BOARD = NodeRequest(labels={"board": "jetson"})
+PROBE = NodeRequest(resources={"probe": 1})
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """A head and a node with a label and a custom resource, neither with a CPU to spare."""
+    import ray
+    from ray import cloudpickle
+    from ray.cluster_utils import Cluster
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # a worker cannot import it
+    before = dict(os.environ)
+    os.environ |= {**QUIET, "PYTHONPATH": python_path()}
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS"):
+        os.environ.pop(name, None)
+    folder = Path(tempfile.mkdtemp(prefix="pt-"))  # short: socket paths are limited
+    shared = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "temp_dir": str(folder), **shared})
+    board = cluster.add_node(num_cpus=1, labels={"board": "jetson"}, resources={"probe": 1}, **shared)
+    try:
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        cluster.wait_for_nodes()
+        yield cluster, board
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+        os.environ.clear()
+        os.environ |= before
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def node_of() -> str:
+    """Return the id of the node that this runs on."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def noted(place: str, number: int, seconds: float) -> tuple[float, float]:
+    """Hold on for some seconds and note the number; return start and end."""
+    start = time.time()
+    with Path(place).open("a") as file:
+        file.write(f"{number}\n")
+    time.sleep(seconds)
+    return start, time.time()
+
+
+def fail(kind: type[Exception]) -> None:
+    raise kind("because of this")
+
+
+@pytest.mark.parametrize(
+    "request_", [BOARD, PROBE, NodeRequest({"board": "!pi", "ray.io/node-id": "!x"}, {"probe": 1})]
+)
+def test_a_function_runs_on_the_node_that_is_named(nodes: Any, request_: NodeRequest) -> None:
+    assert call_on_node(node_of, request_, seconds=60) == nodes[1].node_id
+
+
+def test_it_does_not_wait_for_trials_that_hold_every_cpu_and_runs_outside_of_their_resources(nodes: Any) -> None:
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    groups = [placement_group([{"CPU": 1}]) for _ in range(2)]
+    ray.get([group.ready() for group in groups], timeout=60)
+    place = PlacementGroupSchedulingStrategy(groups[0], placement_group_capture_child_tasks=True)
+    trial = ray.remote(num_cpus=1, scheduling_strategy=place)(lambda: call_on_node(node_of, BOARD, seconds=60))
+    try:
+        assert ray.get(trial.remote(), timeout=90) == nodes[1].node_id
+    finally:
+        for group in groups:
+            remove_placement_group(group)
+
+
+def test_calls_for_one_resource_are_alone_and_begin_in_their_order(nodes: Any, tmp_path: Path) -> None:
+    import ray
+
+    place = tmp_path / "order"
+    asker = ray.remote(num_cpus=0)(lambda number: call_on_node(partial(noted, str(place), number, 0.5), PROBE))
+    calls = []
+    for number in range(4):
+        calls.append(asker.remote(number))
+        time.sleep(1.5 if number == 0 else 0.3)
+    spans = ray.get(calls, timeout=120)
+    assert [int(line) for line in place.read_text().split()] == [0, 1, 2, 3]
+    assert all(before[1] <= after[0] for before, after in pairwise(spans))
+
+
+@pytest.mark.parametrize("kind", [UserError, UnfitRuntimeError, RuntimeError])
+def test_an_error_of_the_function_is_raised_here_as_it_was(nodes: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match=r"^because of this$") as told:
+        call_on_node(partial(fail, kind), BOARD, seconds=60)
+    assert type(told.value) is kind
+
+
+def test_what_no_node_offers_fails_at_once_with_what_there_is(nodes: Any) -> None:
+    start = time.monotonic()
+    with pytest.raises(NodeLostError, match=r"no node of the cluster has label board=pi; .*board=jetson, probe: 1"):
+        call_on_node(node_of, NodeRequest({"board": "pi"}))
+    assert time.monotonic() - start < 10
+    assert sorted(dict(node.labels).get("board", "") for node in cluster_nodes()) == ["", "jetson"]
+
+
+def test_a_call_that_takes_too_long_is_given_up(nodes: Any, tmp_path: Path) -> None:
+    with pytest.raises(NodeLostError, match="gave no result within 3 s"):
+        call_on_node(partial(noted, str(tmp_path / "hangs"), 0, 600.0), BOARD, seconds=3)
+    assert call_on_node(node_of, PROBE, seconds=60) == nodes[1].node_id
+
+
+def test_a_node_that_dies_meanwhile_is_no_fault_of_the_function(nodes: Any, tmp_path: Path) -> None:
+    import threading
+
+    cluster, board = nodes
+    place = tmp_path / "runs"
+
+    def lose() -> None:
+        while not place.exists():
+            time.sleep(0.1)
+        cluster.remove_node(board, allow_graceful=False)
+
+    killer = threading.Thread(target=lose)
+    killer.start()
+    with pytest.raises(NodeLostError, match="the node with label board=jetson, or the worker on it, died: "):
+        call_on_node(partial(noted, str(place), 0, 600.0), BOARD, seconds=120)
+    killer.join()
+    end = time.monotonic() + 60
+    while len(cluster_nodes()) > 1 and time.monotonic() < end:
+        time.sleep(0.5)
+    with pytest.raises(NodeLostError, match="no node of the cluster has label board=jetson"):
+        call_on_node(node_of, BOARD)
