@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         data,
         evaluate,
         front,
+        log,
         optimize,
         pick,
         predict,
@@ -75,7 +76,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"paretune {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    begin, look, use = (check, sweep, train, optimize), (evaluate, profile, advise), (predict, front, pick, confirm)
+    begin, look, use = (
+        (check, sweep, train, optimize),
+        (evaluate, profile, advise),
+        (predict, front, pick, confirm, log),
+    )
     for module in (*begin, *look, *use, store, cluster, data):
         module.add(verbs)
     return parser

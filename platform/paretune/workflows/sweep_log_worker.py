@@ -30,8 +30,10 @@ from paretune.system.child_process import die_with_parent, private_stdout
 from paretune.system.device_lock import shared_device
 from paretune.system.device_turns import device_turn
 from paretune.tracking.mlflow_client import load_mlflow
+from paretune.tracking.sweep_about import LoggedDataset, SweepAbout
 from paretune.tracking.sweep_tracker import MlflowTracker
 from paretune.workflows.front_files import write_front
+from paretune.workflows.sweep_identity import KEY as IDENTITY
 
 LOG_PAUSE = 2.0
 """Least seconds between two updates of the log."""
@@ -45,6 +47,34 @@ def log_params(sweep: Sweep) -> dict[str, object]:
     return flat({**sweep.job.tree(), "paretune": sweep.facts["paretune"], "left_out": left_out})
 
 
+def sweep_about(sweep: Sweep) -> SweepAbout:
+    """Return what the log of a sweep holds of its data, its machine and its versions."""
+    identity, job = sweep.facts.get(IDENTITY, {}), sweep.job
+    data, machine = identity.get("data") or {}, identity.get("machine") or {}
+    kind, fields = next(iter(job.tree()["dataset"].items()))
+    root = (fields or {}).get("root")
+    name = kind if root is None else f"{kind} {Path(root).name}"
+    splits = {
+        split: {part: data[f"{part}_{split}"] for part in ("images", "boxes") if f"{part}_{split}" in data}
+        for split in ("train", "val", "test")
+        if f"images_{split}" in data
+    }
+    digest = data.get("fingerprint")
+    lineage = {
+        "mlflow.source.name": f"paretune sweep {sweep.name}",
+        "mlflow.source.type": "LOCAL",
+        "paretune.version": str(sweep.facts["paretune"]),
+        "paretune.seed": str(job.search.seed),
+        "paretune.data": digest,
+        "paretune.device": ", ".join(f"{part} {value}" for part, value in machine.items()) or None,
+    }
+    return SweepAbout(
+        tuple(job.targets),
+        None if digest is None else LoggedDataset(name, digest, splits),
+        {tag: text for tag, text in lineage.items() if text is not None},
+    )
+
+
 class SweepLog:
     """The pictures and the log of a sweep, as far as its records go.
 
@@ -54,11 +84,14 @@ class SweepLog:
         sweep: to draw and log.
     """
 
+    tracker: MlflowTracker
+    """Writer of its log."""
+
     def __init__(self, sweep: Sweep) -> None:
         self._sweep = sweep
         self._device = sweep.job.target.device
         tracking, turn = sweep.job.tracking, partial(device_turn, self._device)
-        self._tracker = MlflowTracker(sweep.runs, sweep.name, tracking.uri, tracking.experiment, turn)
+        self.tracker = MlflowTracker(sweep.runs, sweep.name, tracking.uri, tracking.experiment, turn)
 
     def load_libraries(self) -> None:
         """Import what drawing and logging need."""
@@ -71,7 +104,7 @@ class SweepLog:
     def start(self) -> None:
         """Open the sweep's run in the log, or continue it."""
         now = Sweep(self._sweep.runs, self._sweep.name)  # facts may have been added since this process began
-        self._tracker.start(log_params(now), now.facts["created"])
+        self.tracker.start(log_params(now), now.facts["created"], sweep_about(now))
 
     def update(self, *, draw: bool, last: bool = False) -> None:
         """Log what the log lacks; before the eager baseline is done there is nothing.
@@ -88,15 +121,24 @@ class SweepLog:
             if front["baseline"] is None:
                 return
             files = write_front(sweep, front, records) if draw else []
-        self._tracker.sync(records, sweep.folder, front, judge_of(sweep), files)
+        self.tracker.sync(records, sweep.folder, front, judge_of(sweep), files, ended=last)
         if last and comparison is not None and "ended" in comparison:
-            self._tracker.compared(records, front, comparison)
+            self.tracker.compared(records, front, comparison)
 
     def finish(self) -> None:
         """Draw and log all of a finished sweep; a log that could not be written before is tried again."""
         self.start()
-        self.update(draw=True, last=True)
-        self._tracker.finish()
+        self.write(ended=True)
+
+    def write(self, *, ended: bool) -> None:
+        """Draw and log all that there is.
+
+        Args:
+            ended: whether the sweep is finished.
+        """
+        self.update(draw=True, last=ended)
+        if ended:
+            self.tracker.finish()
 
 
 def follow(log: SweepLog, words: queue.Queue[str], answer: Callable[[str], None], *, at_once: bool) -> None:
@@ -162,7 +204,7 @@ def main() -> int:
         sweep = Sweep(Path(request["runs"]), request["name"])
         log = SweepLog(sweep)
         log.load_libraries()
-        follow(log, words, answer, at_once=sweep.job.tracking.uri is None)
+        follow(log, words, answer, at_once=log.tracker.local)
     except UserError as error:
         answer(f"error {error}".replace("\n", "\v"))
         return 2

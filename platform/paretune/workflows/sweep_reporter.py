@@ -10,6 +10,7 @@ from paretune.results.front_summary import comparison_of, front_text, judge_of
 from paretune.results.sweep_folder import Sweep
 from paretune.search.progress import SweepProgress
 from paretune.storage.trial_record import Record, read_records
+from paretune.tracking.mlflow_client import LogPlace
 from paretune.workflows.sweep_log_client import SweepLogProcess
 
 
@@ -35,7 +36,10 @@ class SweepReporter:
         self._log.launch()
 
     def started(self) -> None:
-        """Open the sweep's run in the log, or continue it."""
+        """Print where the log goes, and open the sweep's run in it or continue it."""
+        tracking = self.sweep.job.tracking
+        place = LogPlace.of(self.sweep.runs, self.sweep.name, tracking.uri, tracking.experiment)
+        self.say(f"MLflow: {place.words}; to look at it: {self.sweep.command('ui')}")
         self._log.start()
 
     def trial_done(self, record: Record) -> None:
