@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         pick,
         predict,
         profile,
+        promote,
         store,
         sweep,
         train,
@@ -76,11 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"paretune {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    begin, look, use = (
-        (check, sweep, train, optimize),
-        (evaluate, profile, advise),
-        (predict, front, pick, confirm, log),
-    )
-    for module in (*begin, *look, *use, store, cluster, data):
+    begin, look, use = (check, sweep, train, optimize), (evaluate, profile, advise), (predict, front, pick, confirm)
+    for module in (*begin, *look, *use, promote, log, store, cluster, data):
         module.add(verbs)
     return parser
