@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,14 +67,16 @@ class StagedModel:
             Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), "images")]),
             Schema([ColSpec("long", "image"), ColSpec("string", "label"), *numbers]),
         )
-        pyfunc.save_model(
-            str(folder),
-            loader_module=self.loader,
-            data_path=str(self.data),
-            code_paths=[str(self.code)],
-            signature=signature,
-            pip_requirements=list(self.requirements),
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it would like an example, which it would run
+            pyfunc.save_model(
+                str(folder),
+                loader_module=self.loader,
+                data_path=str(self.data),
+                code_paths=[str(self.code)],
+                signature=signature,
+                pip_requirements=list(self.requirements),
+            )
 
 
 def register(place: LogPlace, created: float, number: int, staged: StagedModel, alias: str) -> RegisteredVersion:
