@@ -64,7 +64,7 @@ class StagedModel:
 
         numbers = [ColSpec("double", name) for name in ("score", "x1", "y1", "x2", "y2")]
         signature = ModelSignature(
-            Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), "images")]),
+            Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
             Schema([ColSpec("long", "image"), ColSpec("string", "label"), *numbers]),
         )
         with warnings.catch_warnings():
