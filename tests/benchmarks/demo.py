@@ -68,11 +68,11 @@ def int8_trials(clone: Path) -> int:
 def difference(clone: Path, front: dict[str, Any]) -> int:
     """Recompute the front from MLflow by brute force, with the job's constraint; count what differs."""
     done = [r for r in trials_of(clone) if r.info.status == "FINISHED"]
-    floor = next(r.data.metrics["map50"] for r in done if r.data.tags["paretune.trial"] == "0") - 0.1
+    floor = next(r.data.metrics["accuracy/map50"] for r in done if r.data.tags["paretune.trial"] == "0") - 0.1
     points = {
-        int(r.data.tags["paretune.trial"]): (r.data.metrics["map"], r.data.metrics["latency_ms"])
+        int(r.data.tags["paretune.trial"]): (r.data.metrics["accuracy/map"], r.data.metrics["latency/ms"])
         for r in done
-        if r.data.metrics["map50"] >= floor and "speedup_vs_eager" in r.data.metrics
+        if r.data.metrics["accuracy/map50"] >= floor and "speedup/vs_eager" in r.data.metrics
     }
     return len(brute_force_front(points) ^ {point["trial"] for point in front["front"]})
 

@@ -195,13 +195,13 @@ def filled(sweep: Sweep, count: int) -> None:
             """Print and log nothing."""
 
     sweeps.run_trials(with_trials(sweep, count), Quiet(sweep), share=1, tuner=fill)
-    place = MlflowTracker(sweep.runs, sweep.name, None, sweep.job.tracking.experiment)._place
+    place = MlflowTracker(sweep.runs, sweep.name, None, sweep.job.tracking.experiment or "paretune").place
     records = read_records(sweep.folder)
     event.listen(Engine, "connect", _without_waiting)
     try:
         runs = SweepRuns(place, {}, sweep.facts["created"])
         runs.log_trials(records, sweep.folder)
-        runs._log(runs._parent_id, metrics={"trials_done": float(len(records))}, step=len(records))
+        runs._log(runs._parent_id, metrics={"trials/done": float(len(records))}, step=len(records))
     finally:
         event.remove(Engine, "connect", _without_waiting)
 

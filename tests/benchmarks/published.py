@@ -145,9 +145,9 @@ def told_otherwise(sweep: Sweep, published: Mapping[str, Any]) -> list[str]:
     ids = [experiment.experiment_id for experiment in client.search_experiments()]
     runs = client.search_runs(ids, "tags.`paretune.front` = 'true'", max_results=1000)
     mine = [run for run in runs if run.data.tags["paretune.sweep"] == sweep.name]
-    mine.sort(key=lambda run: run.data.metrics["latency_ms"])
+    mine.sort(key=lambda run: run.data.metrics["latency/ms"])
     places["MLflow"] = [int(run.data.tags["paretune.trial"]) for run in mine]
-    logged = {int(run.data.tags["paretune.trial"]): run.data.metrics["latency_ms"] for run in mine}
+    logged = {int(run.data.tags["paretune.trial"]): run.data.metrics["latency/ms"] for run in mine}
     wrong = [f"{place}: {told}" for place, told in places.items() if told != wanted]
     return wrong + [
         f"MLflow: trial {n}: {logged.get(n)} ms, not {ms}" for n, ms in latency.items() if logged.get(n) != ms

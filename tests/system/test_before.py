@@ -63,5 +63,5 @@ def test_it_resumes_with_one_more_trial(before: Any) -> None:
     assert record["metrics"]["latency_ms"] > 0
     assert kept_front(before)["decided_by"] == "comparison"
     _, parent, children = runs_of(before, "before")
-    assert len(children) == parent.data.metrics["trials_done"] == 4
+    assert len(children) == parent.data.metrics["trials/done"] == 4
     assert {run.info.status for run in [parent, *children]} == {"FINISHED"}

@@ -25,9 +25,9 @@ def test_the_front_is_the_one_a_reader_recomputes_from_mlflow(swept, front):
     """The front is decided among the trials that were compared, which are those with a speed-up."""
     _, parent, children = runs_of(swept)
     points = {
-        int(run.data.tags["paretune.trial"]): (run.data.metrics["map"], run.data.metrics["latency_ms"])
+        int(run.data.tags["paretune.trial"]): (run.data.metrics["accuracy/map"], run.data.metrics["latency/ms"])
         for run in children
-        if run.info.status == "FINISHED" and "speedup_vs_eager" in run.data.metrics
+        if run.info.status == "FINISHED" and "speedup/vs_eager" in run.data.metrics
     }
     printed = {p["trial"]: (p["metrics"]["map"], p["metrics"]["latency_ms"]) for p in front["front"]}
     assert {points[trial] for trial in brute_force_front(points)} == set(printed.values())
@@ -53,7 +53,7 @@ def test_the_promised_keys(front):
 
 def test_hypervolume_after_each_trial_is_on_the_parent_and_never_falls(swept):
     client, parent, children = runs_of(swept)
-    history = sorted(client.get_metric_history(parent.info.run_id, "hypervolume"), key=lambda m: m.step)
+    history = sorted(client.get_metric_history(parent.info.run_id, "front/hypervolume"), key=lambda m: m.step)
     # after the trials the comparison, which says the last word on latencies
     assert [m.step for m in history] == [*range(1, len(children) + 1), len(children)]
     values = [m.value for m in history]
@@ -61,9 +61,9 @@ def test_hypervolume_after_each_trial_is_on_the_parent_and_never_falls(swept):
     rounding = 1e-12 * max(values)
     assert all(b >= a - rounding for a, b in itertools.pairwise(values[:-1]))
     # the oracle: a sum over the front's rectangles, from the runs alone
-    base = children[0].data.metrics["latency_ms"]
-    compared = [r.data.metrics for r in children if "speedup_vs_eager" in r.data.metrics]
-    points = [(metrics["map"], math.log(base / metrics["latency_ms"])) for metrics in compared]
+    base = children[0].data.metrics["latency/ms"]
+    compared = [r.data.metrics for r in children if "speedup/vs_eager" in r.data.metrics]
+    points = [(metrics["accuracy/map"], math.log(base / metrics["latency/ms"])) for metrics in compared]
     area, height = 0.0, 0.0
     for quality, gain in sorted((p for p in points if p[1] > 0), key=lambda p: -p[1]):
         if quality > height:
@@ -78,23 +78,25 @@ def test_trials_are_what_was_asked_for(swept):
     assert [r.data.tags["paretune.origin"] for r in children] == ["baseline"] * 2 + ["enqueued"] * 2 + ["sampled"] * 2
     assert children[0].data.params["runtime"] == "eager"
     assert children[1].data.params["runtime"] == "onnxruntime"
-    dense, pruned = children[0].data.metrics["params"], children[2].data.metrics["params"]
+    dense, pruned = children[0].data.metrics["model/params"], children[2].data.metrics["model/params"]
     assert children[2].data.params["prune.ratio"] == "0.5"
     assert pruned < dense / 2
-    assert children[3].data.metrics["size_mib"] < children[1].data.metrics["size_mib"] / 2
+    assert children[3].data.metrics["model/size_mib"] < children[1].data.metrics["model/size_mib"] / 2
     # the unchanged baseline is as accurate on ONNX Runtime as in eager
-    assert children[1].data.metrics["map"] == pytest.approx(children[0].data.metrics["map"], abs=1e-6)
+    assert children[1].data.metrics["accuracy/map"] == pytest.approx(children[0].data.metrics["accuracy/map"], abs=1e-6)
 
 
 def test_every_run_tells_what_it_won_or_lost_against_the_baseline_and_how_sure_that_is(swept):
     _, _, (base, *others) = runs_of(swept)
     for run in (base, *others):
-        for metric in ("map", "map50"):
+        for metric in ("accuracy/map", "accuracy/map50"):
             low, middle, high = (run.data.metrics[f"{metric}_delta{end}"] for end in ("_low", "", "_high"))
             assert middle == pytest.approx(run.data.metrics[metric] - base.data.metrics[metric], abs=1e-9)
             assert low <= middle <= high
-    assert base.data.metrics["map_delta_low"] == base.data.metrics["map_delta_high"] == 0
-    assert any(run.data.metrics["map_delta_low"] < run.data.metrics["map_delta_high"] for run in others)
+    assert base.data.metrics["accuracy/map_delta_low"] == base.data.metrics["accuracy/map_delta_high"] == 0
+    assert any(
+        run.data.metrics["accuracy/map_delta_low"] < run.data.metrics["accuracy/map_delta_high"] for run in others
+    )
 
 
 def test_artefacts_and_pictures_are_in_mlflow(swept):

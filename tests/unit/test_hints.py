@@ -29,6 +29,7 @@ SPOKEN = {
     "cli/options.py": "help: a verb's name",
     "cli/advise.py": "help: verbs' names",
     "distributed/ray_jobs.py": "what the cluster starts",
+    "workflows/sweep_log_worker.py": "the source of a run in MLflow",
     "workflows/trial_failure.py": "failure.txt: the verb that goes on from a kept network",
     "config/output_folder.py": "why a name is refused: whose folder it is",
 }
@@ -39,6 +40,10 @@ PROVOKED = {
     "workflows/baseline.py": 1,  # test_sweep.py: a baseline that failed
     "results/front_summary.py": 2,  # system/test_documented.py: the end of a sweep; test_measuring.py: no comparison
     "tracking/sweep_tracker.py": 1,  # here
+    "tracking/ui_server.py": 1,  # test_log_verbs.py: a sweep that the server does not have
+    "tracking/model_registry.py": 1,  # test_log_verbs.py: a trial that is not logged
+    "workflows/sweep_log.py": 1,  # test_log_verbs.py: a log that is complete
+    "workflows/sweep_reporter.py": 1,  # test_log_verbs.py: where the log goes
     "workflows/sweep_identity.py": 1,  # test_sweep_identity.py: a sweep that changed
     "workflows/confirm.py": 1,  # test_confirm.py: a sweep without a front
     "cli/sweep.py": 1,  # system/test_killed.py: Ctrl-C

@@ -186,7 +186,9 @@ def test_a_finished_sweep_is_drawn_and_logged_whole(tmp_path: Path, capsys: Any)
     assert "front of demo" in capsys.readouterr().out
     assert {file.name for file in (sweep.folder / "front").iterdir()} == set(NAMES)
     logged = MlflowClient(tracking_uri=database_uri(tmp_path))
-    runs = logged.search_runs([logged.get_experiment_by_name(sweep.job.tracking.experiment).experiment_id])
+    runs = logged.search_runs(
+        [logged.get_experiment_by_name(sweep.job.tracking.experiment or "paretune").experiment_id]
+    )
     assert len(runs) == 1 + 14
     assert {run.info.status for run in runs} == {"FINISHED", "FAILED"}
     (sweep.folder / "front" / "front.csv").write_text("old")

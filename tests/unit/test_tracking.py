@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import threading
@@ -16,6 +17,7 @@ import pytest
 
 from paretune.search.pareto_front import hypervolume, pareto_front
 from paretune.tracking import sweep_tracker as module
+from paretune.tracking.log_names import log_name
 from paretune.tracking.mlflow_client import LogPlace, database_uri
 from paretune.tracking.sweep_tracker import MlflowTracker
 from paretune.tracking.training_run import TrainingLog
@@ -84,14 +86,16 @@ def snapshot(runs):
     parents, children = runs_in(runs)
     said = {}
     for run in [*parents, *children.values()]:
-        tags = {k: v for k, v in run.data.tags.items() if k != "mlflow.parentRunId"}
+        tags = {k: re.sub("[0-9a-f]{32}|paretune[0-9a-f]{12}", "ID", v) for k, v in run.data.tags.items()}
         histories = {
             name: sorted((m.step, m.timestamp, m.value) for m in client.get_metric_history(run.info.run_id, name))
             for name in run.data.metrics
         }
         times = (run.info.start_time, run.info.end_time)
         files = sorted(files_of(client, run.info.run_id))
-        said[run.info.run_name] = (run.data.params, histories, tags, run.info.status, times, files)
+        inputs = sorted((one.dataset.name, one.dataset.digest) for one in run.inputs.dataset_inputs)
+        where = (run.info.run_name, run.info.status, times, files, inputs)
+        said[run.data.tags["paretune.trial"]] = (run.data.params, histories, tags, *where)
     return said
 
 
@@ -116,8 +120,8 @@ def test_everything_of_the_records_is_in_the_log(runs):
     for record in records:
         run = children[record.number]
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        assert run.data.metrics.items() >= record.metrics.items()
-        assert run.data.params == {name: str(value) for name, value in record.params.items()}
+        assert run.data.metrics.items() >= {log_name(name): value for name, value in record.metrics.items()}.items()
+        assert run.data.params.items() >= {name: str(value) for name, value in record.params.items()}.items()
         assert (run.info.start_time, run.info.end_time) == (record.started * 1000, record.finished * 1000)
         assert run.info.status == ("FINISHED" if record.state == "complete" else "FAILED")
         files = set(files_of(client_of(runs), run.info.run_id))
@@ -126,7 +130,7 @@ def test_everything_of_the_records_is_in_the_log(runs):
             if record.state == "complete"
             else {"failure.txt"}
         )
-    assert children[2].data.metrics["seconds_finetune"] == 25.0
+    assert children[2].data.metrics["time/finetune_s"] == 25.0
     assert children[2].data.tags["paretune.unknown.latency_ms_p99"].startswith("662 samples")
     assert children[10].data.tags["paretune.failure"] == records[10].failure
     front = {number for number, run in children.items() if run.data.tags["paretune.front"] == "true"}
@@ -142,7 +146,7 @@ def test_steps_are_the_front_after_each_trial(runs):
     (parent,), _ = runs_in(runs)
     client = client_of(runs)
     history = {
-        name: {m.step: m.value for m in client.get_metric_history(parent.info.run_id, name)}
+        name: {m.step: m.value for m in client.get_metric_history(parent.info.run_id, log_name(name))}
         for name in ("hypervolume", "front_size", "trials_done", "trials_failed")
     }
     for step in range(1, 15):
@@ -165,10 +169,10 @@ def test_writing_again_changes_nothing_and_a_rebuilt_log_is_the_same(runs, tmp_p
     tracker.compared(records, front_of(records, "demo"), told)
     tracker.finish()
     first = snapshot(runs)
-    ((step, stamp, gain),) = first["t0008"][1]["speedup_vs_eager"]
+    ((step, stamp, gain),) = first["8"][1]["speedup/vs_eager"]
     assert (step, stamp) == (0, told["ended"] * 1000)
     assert gain == pytest.approx(2.2 / 0.3)
-    assert "speedup_vs_eager" not in first["t0009"][1]  # it was not compared
+    assert "speedup/vs_eager" not in first["9"][1]  # it was not compared
     for _ in range(2):  # a new process each time
         again = tracker_of(runs)
         sync(again, runs, records)
@@ -209,13 +213,13 @@ def test_a_writer_killed_anywhere_is_carried_on_without_doubles(runs, monkeypatc
     warning = capsys.readouterr().err
     assert warning.count("\n") == 1
     assert "OSError: the disk is full" in warning
-    assert f"`paretune resume demo --runs {runs}` logs them" in warning
+    assert f"`paretune sync demo --runs {runs}` logs them" in warning
     for count in (9, 14):
         sync(tracker_of(runs), runs, records[:count])
     parents, children = runs_in(runs)
     assert (len(parents), sorted(children)) == (1, list(range(14)))
     assert {run.info.status for run in children.values()} == {"FINISHED", "FAILED"}
-    history = client_of(runs).get_metric_history(parents[0].info.run_id, "trials_done")
+    history = client_of(runs).get_metric_history(parents[0].info.run_id, "trials/done")
     assert [m.value for m in sorted(history, key=lambda m: m.step)] == list(range(1, 15))
 
 
@@ -294,7 +298,7 @@ def test_a_sweep_of_the_same_name_made_anew_is_another_one(runs):
     """As after ``rm -rf runs/demo``, or of somebody else on one server: nothing of the first is taken over or lost."""
     records, again = fake_records(), {**JOB, "search.trials": 3}
     sync(tracker_of(runs), runs, records)
-    first = snapshot(runs)["demo"]
+    first = snapshot(runs)["all"]
     later = [replace(one, started=one.started + 9e4) for one in records[:3]]
     tracker = MlflowTracker(runs, "demo", None, "paretune")
     tracker.start(again, START + 9e4)
@@ -302,8 +306,8 @@ def test_a_sweep_of_the_same_name_made_anew_is_another_one(runs):
     parents, children = runs_in_experiment(runs)
     new, old = sorted(parents, key=lambda run: -run.info.start_time)
     assert (new.data.params["search.trials"], old.data.params["search.trials"]) == ("3", "14")
-    assert old.data.metrics["trials_done"] == len(records)
-    assert new.data.metrics["trials_done"] == 3
+    assert old.data.metrics["trials/done"] == len(records)
+    assert new.data.metrics["trials/done"] == 3
     assert first[1].keys() == old.data.metrics.keys()
     counts = Counter(run.data.tags["mlflow.parentRunId"] for run in children)
     assert counts == {new.info.run_id: 3, old.info.run_id: len(records)}
@@ -354,7 +358,7 @@ def test_a_log_that_cannot_be_opened_costs_one_line_and_is_caught_up(tmp_path, e
     tracker.finish()
     (parent,), children = runs_in(runs)
     assert (parent.info.status, len(children)) == ("FINISHED", 14)
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "MLflow can be written again; what it lacks is logged now\n"
 
 
 @slow

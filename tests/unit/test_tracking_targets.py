@@ -10,7 +10,7 @@ import pytest
 
 from paretune.results.sweep_folder import Sweep
 from paretune.tracking.mlflow_client import database_uri
-from paretune.tracking.target_log import on_fronts, target_values
+from paretune.tracking.target_log import target_values
 from paretune.workflows.sweep_log_worker import SweepLog
 from tests_support_records import compared
 from tests_support_targets import on_both, records_on_both, two_target_sweep
@@ -68,12 +68,5 @@ def test_the_log_has_the_figures_of_every_target(tmp_path: Path) -> None:
 
 
 def test_what_the_log_gets_of_a_target_is_what_was_measured_on_it() -> None:
-    values = target_values({**on_both(2, 0.5, 2.0, 2.5).targets["two"]["metrics"], "map": 0.5}, "two")
-    assert values == {
-        "two/latency_ms": 2.5,
-        "two/network_ms": 2.5,
-        "two/latency_ms_p50": 2.5,
-        "two/memory_mib_peak": 100.0,
-    }
-    tags = {"paretune.front": "true", "paretune.front.two": "false", "paretune.front.a.b": "true"}
-    assert on_fronts(tags) == {"two": False, "a.b": True}
+    values = target_values({**on_both(2, 0.5, 2.0, 2.5).targets["two"]["metrics"], "map": 0.5})
+    assert values == {"latency_ms": 2.5, "network_ms": 2.5, "latency_ms_p50": 2.5, "memory_mib_peak": 100.0}

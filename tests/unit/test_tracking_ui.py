@@ -97,7 +97,10 @@ def test_the_ui_shows_the_newest_front_and_leaves_nothing_behind(runs, tmp_path,
     group = set()
     try:
         assert ui.stdout.readline().startswith("starting MLflow on ")
-        link = ui.stdout.readline().strip()
+        page = ui.stdout.readline().strip()
+        assert page == f"experiment: http://127.0.0.1:{port}/#/experiments/1/runs?workflowType=machine_learning"
+        named, _, link = ui.stdout.readline().strip().partition(": ")
+        assert named == "front of demo"
         group = group_of(ui.pid)
         assert len(group) >= 2
         assert link.startswith(f"http://127.0.0.1:{port}/#/experiments/1/runs/")

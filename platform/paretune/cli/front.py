@@ -19,8 +19,11 @@ def add(verbs: Any) -> None:
     front.add_argument("--importance", action="store_true", help="how much each knob of the space matters, too")
     front.add_argument("--json", action="store_true", help="one JSON object")
     front.set_defaults(run=_front)
-    ui = verbs.add_parser("ui", help="open the MLflow UI on the sweeps of an output folder")
+    text = "serve the MLflow UI, and print the addresses of its experiment and of a sweep's front"
+    ui = verbs.add_parser("ui", help=text)
+    ui.add_argument("sweep", metavar="SWEEP", nargs="?", help="(default: the newest one)")
     runs_argument(ui)
+    ui.add_argument("--open", action="store_true", help="open the front in the browser")
     ui.add_argument("--port", type=int, default=5000)
     ui.set_defaults(run=_ui)
 
@@ -51,7 +54,19 @@ def _with_importance(sweep: Any, front: str, *, as_json: bool) -> str:
 
 
 def _ui(given: argparse.Namespace) -> int:
-    from paretune.tracking.ui_server import open_ui
+    from paretune.tracking.ui_server import open_ui, show_server
 
-    open_ui(given.runs, given.port)
+    if given.sweep is None:
+        open_ui(given.runs, given.port, browser=given.open)
+        return 0
+    from paretune.results.sweep_folder import find_sweep
+    from paretune.tracking.mlflow_client import LogPlace
+
+    sweep = find_sweep(given.runs, given.sweep)
+    tracking = sweep.job.tracking
+    place = LogPlace.of(sweep.runs, sweep.name, tracking.uri, tracking.experiment)
+    if place.server is not None:
+        show_server(place, sweep.facts["created"], browser=given.open)
+    else:
+        open_ui(given.runs, given.port, sweep.name, sweep.facts["created"], browser=given.open)
     return 0

@@ -59,10 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
         data,
         evaluate,
         front,
+        log,
         optimize,
         pick,
         predict,
         profile,
+        promote,
         store,
         sweep,
         train,
@@ -76,6 +78,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"paretune {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     begin, look, use = (check, sweep, train, optimize), (evaluate, profile, advise), (predict, front, pick, confirm)
-    for module in (*begin, *look, *use, store, cluster, data):
+    for module in (*begin, *look, *use, promote, log, store, cluster, data):
         module.add(verbs)
     return parser

@@ -45,6 +45,8 @@ class Metric:
     """True if its difference to the eager baseline's has an interval."""
     constraint_only: bool = False
     """True if it may be constrained, but is no objective."""
+    group: str = "other"
+    """Group of metrics that it is logged in, such as ``latency``."""
     value: Callable[[Mapping[str, float], Mapping[str, Any]], float | None] | None = None
     """Function of a trial's metrics and facts that computes it, needed in other packages; None: a trial measures it.
 
@@ -83,7 +85,7 @@ def change_in(metrics: Mapping[str, float | None], metric: str) -> tuple[float, 
 
 def _share(name: str, about: str, *, printed: bool = False, compared: bool = False) -> Metric:
     """Return the row of an accuracy from 0 to 1."""
-    return Metric(name, "", "maximize", about, digits=3, printed=printed, compared=compared)
+    return Metric(name, "", "maximize", about, digits=3, printed=printed, compared=compared, group="accuracy")
 
 
 _ROWS = (
@@ -107,36 +109,76 @@ _ROWS = (
         "preprocess + network + postprocess, measured in a duet with the sweep's reference",
         head="ms",
         printed=True,
+        group="latency",
     ),
-    Metric("network_ms", "ms", "minimize", "the network alone, measured in a duet", printed=True),
+    Metric("network_ms", "ms", "minimize", "the network alone, measured in a duet", printed=True, group="latency"),
     Metric(
         *("latency_ms_p50", "ms", "minimize"),
         "wall-clock median of preprocess + network + postprocess in the trial's own minutes",
         printed=True,
+        group="latency",
     ),
-    Metric("latency_ms_p50_clean", "ms", "minimize", "median of inferences during which no core was taken away"),
-    Metric("latency_ms_p50_cpu", "ms", "minimize", "median of the CPU time of preprocess + network + postprocess"),
-    Metric("latency_ms_p90", "ms", "minimize", "90th percentile of the wall-clock times", printed=True),
-    Metric("latency_ms_p95", "ms", "minimize", "95th percentile, of at least 130 inferences"),
-    Metric("latency_ms_p99", "ms", "minimize", "99th percentile, of at least 662 inferences"),
-    Metric("network_ms_p50", "ms", "minimize", "wall-clock median of the network alone", printed=True),
-    Metric("memory_mib_peak", "MiB", "minimize", "peak resident memory of a process that only predicts", printed=True),
-    Metric("device_mib_peak", "MiB", "minimize", "memory of the GPU that the process has", "gpu"),
+    Metric(
+        "latency_ms_p50_clean",
+        "ms",
+        "minimize",
+        "median of inferences during which no core was taken away",
+        group="latency",
+    ),
+    Metric(
+        "latency_ms_p50_cpu",
+        "ms",
+        "minimize",
+        "median of the CPU time of preprocess + network + postprocess",
+        group="latency",
+    ),
+    Metric(
+        "latency_ms_p90", "ms", "minimize", "90th percentile of the wall-clock times", printed=True, group="latency"
+    ),
+    Metric("latency_ms_p95", "ms", "minimize", "95th percentile, of at least 130 inferences", group="latency"),
+    Metric("latency_ms_p99", "ms", "minimize", "99th percentile, of at least 662 inferences", group="latency"),
+    Metric("network_ms_p50", "ms", "minimize", "wall-clock median of the network alone", printed=True, group="latency"),
+    Metric(
+        "memory_mib_peak",
+        "MiB",
+        "minimize",
+        "peak resident memory of a process that only predicts",
+        printed=True,
+        group="memory",
+    ),
+    Metric("device_mib_peak", "MiB", "minimize", "memory of the GPU that the process has", "gpu", group="memory"),
     Metric(
         *("energy_mj_image", "mJ", "minimize"),
         "energy an image, of all that the device took meanwhile",
         available="energy",
         printed=True,
+        group="energy",
     ),
-    Metric("energy_mj_image_net", "mJ", "minimize", "energy an image without what the idle device takes", "energy"),
-    Metric("size_mib", "MiB", "minimize", "model files on disk", head="MiB", printed=True),
+    Metric(
+        "energy_mj_image_net",
+        "mJ",
+        "minimize",
+        "energy an image without what the idle device takes",
+        "energy",
+        group="energy",
+    ),
+    Metric("size_mib", "MiB", "minimize", "model files on disk", head="MiB", printed=True, group="model"),
     Metric(
         *("coded_mib", "MiB", "minimize"),
         "model files compressed by bzip2: what clustered and sparse weights gain",
         printed=True,
+        group="model",
     ),
-    Metric("params", "", "minimize", "number of parameters", scale=(1e6, "M"), printed=True),
-    Metric("flops", "", "minimize", "operations of one inference, 2 x multiply-adds", scale=(1e9, "G"), printed=True),
+    Metric("params", "", "minimize", "number of parameters", scale=(1e6, "M"), printed=True, group="model"),
+    Metric(
+        "flops",
+        "",
+        "minimize",
+        "operations of one inference, 2 x multiply-adds",
+        scale=(1e9, "G"),
+        printed=True,
+        group="model",
+    ),
 )
 CHANGED = tuple(row.name for row in _ROWS if row.compared)
 """Metrics whose difference to the eager baseline's has an interval."""
@@ -145,7 +187,7 @@ CHANGED = tuple(row.name for row in _ROWS if row.compared)
 def _low(metric: str) -> Metric:
     """Return the row of the low end of a metric's difference."""
     about = f"{metric} less the eager baseline's, the low end of its 95 % interval: -0.01 loses a point at most"
-    return Metric(change_names(metric)[0], "", "maximize", about, digits=3, constraint_only=True)
+    return Metric(change_names(metric)[0], "", "maximize", about, digits=3, constraint_only=True, group="accuracy")
 
 
 METRICS: Mapping[str, Metric] = {row.name: row for row in (*_ROWS, *map(_low, CHANGED))}

@@ -55,3 +55,67 @@ def _step_words(name: str, fields: Any) -> str:
 def _value(value: Any) -> str:
     """Return a field's value, a number without needless digits."""
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+RUNTIME_TITLES = {
+    "eager": "PyTorch",
+    "compiled": "compiled PyTorch",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "tensorrt": "TensorRT",
+}
+"""Name of a runtime → what its makers call it."""
+STAR = "★"
+"""Mark of a point of the front."""
+
+
+def trial_title(number: int, recipe: Mapping[str, Any], *, starred: bool, usual_size: Any = None) -> str:
+    """Return a trial as a title: ``004 ★ prune 40 % → finetune 7 → ONNX Runtime``.
+
+    Args:
+        number: of the trial.
+        recipe: every field with its value.
+        starred: whether the trial is on a front.
+        usual_size: input size that is not printed; another one comes first.
+    """
+    size, steps = recipe["input_size"], [_title_words(*next(iter(step.items()))) for step in recipe["steps"]]
+    name, fields = next(iter(recipe["runtime"].items()))
+    runtime = " ".join([RUNTIME_TITLES.get(name, name), *_runtime_words(name, fields).split(" ")[1:]])
+    begin = [f"{number:03d}", *([STAR] if starred else []), *([] if str(size) == str(usual_size) else [str(size)])]
+    return f"{' '.join(begin)} {' → '.join([*(steps or ['unchanged']), runtime])}"
+
+
+def _title_words(name: str, fields: Any) -> str:
+    """Return a step for a title: the share of pruning in percent, other steps as in `recipe_line`."""
+    if name == "prune" and isinstance(fields, Mapping) and "ratio" in fields:
+        return f"prune {fields['ratio'] * 100:g} %"
+    return _step_words(name, fields)
+
+
+def main_settings(recipe: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the few settings of a recipe that people compare first, each by a plain name.
+
+    Args:
+        recipe: every field with its value.
+        facts: of the trial's measurement, such as the precision that the runtime gives.
+
+    Returns:
+        ``size``; ``prune``, the share of channels that are cut in all; ``finetune``, all epochs; ``precision``;
+        ``runtime``.
+    """
+    steps = [next(iter(step.items())) for step in recipe["steps"]]
+    kept, epochs, precision = 1.0, 0, ""
+    for name, fields in steps:
+        values = fields if isinstance(fields, Mapping) else {}
+        kept *= 1 - values.get("ratio", 0) if name == "prune" else 1
+        epochs += values.get("epochs", 0) if name == "finetune" else 0
+        precision = str(values.get("scheme", "")) if name == "quantize" else precision
+    runtime, settings = next(iter(recipe["runtime"].items()))
+    asked = (settings or {}).get("precision", "fp32")
+    return {
+        "size": recipe["input_size"],
+        "prune": round(1 - kept, 4),
+        "finetune": epochs,
+        "precision": precision or facts.get("precision", "fp32" if asked == "auto" else asked),
+        "runtime": runtime,
+    }

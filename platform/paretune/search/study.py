@@ -56,7 +56,7 @@ class Study:
         directions = list(setup.objectives.values())
         sampler = setup.sampler.build_for(setup.space, seed)
         self._study = optuna.create_study(study_name=name, directions=directions, sampler=sampler)
-        self._file = StudyFile(file, name, directions)
+        self._file = StudyFile(file, name, setup.objectives)
         self._file.load_into(self._study)
         kinds = (kind for trial in self._study.get_trials(deepcopy=False) for kind in trial.distributions.items())
         self._integers = frozenset(

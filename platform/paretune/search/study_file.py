@@ -7,7 +7,8 @@ nothing else could be scheduled.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,10 +30,10 @@ class StudyFile:
     Args:
         file: SQLite database, made if it does not exist.
         name: of the study.
-        directions: of the objectives.
+        objectives: metric → direction; Optuna's own tools show the metrics by these names.
     """
 
-    def __init__(self, file: Path, name: str, directions: Sequence[Literal["maximize", "minimize"]]) -> None:
+    def __init__(self, file: Path, name: str, objectives: Mapping[str, Literal["maximize", "minimize"]]) -> None:
         import optuna
         from sqlalchemy import event
 
@@ -41,8 +42,11 @@ class StudyFile:
         storage.engine.dispose()
         self._storage = storage
         self._on_disk = optuna.create_study(
-            storage=storage, study_name=name, directions=list(directions), load_if_exists=True
+            storage=storage, study_name=name, directions=list(objectives.values()), load_if_exists=True
         )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._on_disk.set_metric_names(list(objectives))
         self._study_id: int = storage.get_study_id_from_name(name)
         self._ids: dict[int, int] = {}
         """Id in memory → id on disk."""

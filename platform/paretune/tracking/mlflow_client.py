@@ -8,7 +8,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SWEEP, TRIAL, ON_FRONT = "paretune.sweep", "paretune.trial", "paretune.front"
 """Tags of every run: its sweep, the number of its trial (``all`` for the sweep's run), whether it is on the front."""
+FORM = "paretune.log_form"
+"""Tag of a sweep's run: form of its log, so that one sweep has one set of names; absent in logs of older versions."""
 TIED = "paretune.tied_with"
 """Tag of a point of the front: other points that are tied with it in latency."""
 PARENT = "mlflow.parentRunId"
@@ -27,6 +29,10 @@ LONGEST = 5000
 """Longest param or tag in characters; MLflow takes 6000 and 8000."""
 PARAMS_IN_BATCH = 90
 """Params of one request; MLflow takes 100 params, and 100 tags, at once."""
+METRICS_IN_BATCH = 900
+"""Metrics of one request; MLflow takes 1000."""
+EXPERIMENT = "paretune"
+"""Experiment of a job that names none."""
 DATABASE, ARTEFACTS = "mlflow.db", "mlartifacts"
 ENVIRONMENT = {
     # by default a dead server blocks for minutes, and a sweep must not wait for its log
@@ -72,10 +78,36 @@ class LogPlace:
     """URI of a tracking server, or None."""
     experiment: str
 
+    @classmethod
+    def of(cls, runs: Path, name: str, uri: str | None, experiment: str | None) -> LogPlace:
+        """Return the place of a log: what its job names, else MLflow's own environment variables, else the defaults.
+
+        Args:
+            runs: output folder.
+            name: of the sweep or training.
+            uri: URI of the tracking server that the job names, or None.
+            experiment: experiment that the job names, or None.
+        """
+        server = uri or os.environ.get("MLFLOW_TRACKING_URI") or None
+        return cls(runs, name, server, experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
+
     @property
     def uri(self) -> str:
         """Return the tracking URI."""
         return self.server or database_uri(self.runs)
+
+    @property
+    def address(self) -> str | None:
+        """Return the address of the tracking server for people, without user and password; None for a database."""
+        if self.server is None or not self.server.startswith(("http://", "https://")):
+            return None
+        return _without_password(self.server).rstrip("/")
+
+    @property
+    def words(self) -> str:
+        """Return the place in words, for a line of text."""
+        where = str(self.runs / DATABASE) if self.server is None else _without_password(self.server)
+        return f"experiment {self.experiment!r} in {where}"
 
     def connect(self, turn: Turn = nullcontext) -> MlflowClient:
         """Return a client of the log; the first use of a new database takes some seconds.
@@ -104,7 +136,7 @@ class LogPlace:
         found = client.get_experiment_by_name(self.experiment)
         if found is not None:
             return str(found.experiment_id)
-        artefacts = None if self.server else (self.runs / ARTEFACTS).resolve().as_uri()
+        artefacts = None if self.address else (self.runs / ARTEFACTS).resolve().as_uri()
         tags = {"mlflow.experimentKind": "custom_model_development"}  # the layout of the page for runs
         try:
             return str(client.create_experiment(self.experiment, artifact_location=artefacts, tags=tags))
@@ -113,6 +145,11 @@ class LogPlace:
             if found is None:
                 raise
             return str(found.experiment_id)  # another sweep has made it at the same moment
+
+
+def _without_password(uri: str) -> str:
+    """Return a URI without user and password."""
+    return re.sub(r"//[^/@]*@", "//", uri)
 
 
 Turn = Callable[[], AbstractContextManager[object]]
@@ -144,6 +181,22 @@ class ClientInTurns:
         return call(*given, **named)
 
 
+def runs_page(experiment_id: str, view: str | None = None) -> str:
+    """Return the part of an address that leads to the runs of an experiment, as charts of a saved view if one is named.
+
+    Args:
+        experiment_id: id of the experiment.
+        view: key of the saved view.
+    """
+    shown = "" if view is None else f"&compareRunsMode=CHART&viewStateShareKey={view}"
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning{shown}"
+
+
+def trial_page(experiment_id: str, run_id: str) -> str:
+    """Return the part of an address that leads to a run."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
 def run_page(experiment_id: str, run_id: str) -> str:
     """Return the part of an address that leads to the front in the run of a sweep."""
     return f"#/experiments/{experiment_id}/runs/{run_id}/artifacts/front/front.html?workflowType=machine_learning"
@@ -158,6 +211,7 @@ def log_values(
     tags: Mapping[str, str] | None = None,
     stamp: int | None = None,
     step: int = 0,
+    curves: Sequence[tuple[str, float, int, int]] = (),
 ) -> None:
     """Write to a run in as few requests as MLflow allows, without values that are not finite.
 
@@ -169,6 +223,7 @@ def log_values(
         tags: name → text.
         stamp: time of the metrics in milliseconds since 1970; None is now.
         step: step of the metrics.
+        curves: further values of metrics, each with name, value, time in milliseconds since 1970, and step.
     """
     from mlflow.entities import Metric, Param, RunTag
 
@@ -178,6 +233,9 @@ def log_values(
     labels = [RunTag(key_of(k), v[:LONGEST]) for k, v in (tags or {}).items()]
     if rows or labels or leaves:
         client.log_batch(run_id, metrics=rows, params=leaves[:PARAMS_IN_BATCH], tags=labels)
+    points = [Metric(key_of(n), v, time_of_point, at) for n, v, time_of_point, at in curves if math.isfinite(v)]
+    for begin in range(0, len(points), METRICS_IN_BATCH):
+        client.log_batch(run_id, metrics=points[begin : begin + METRICS_IN_BATCH])
     for begin in range(PARAMS_IN_BATCH, len(leaves), PARAMS_IN_BATCH):
         client.log_batch(run_id, params=leaves[begin : begin + PARAMS_IN_BATCH])
 

@@ -7,18 +7,23 @@ or again after a crash, changes nothing.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paretune.core.recipe_text import recipe_line
+from paretune.core.baselines import EAGER
+from paretune.core.recipe_text import trial_title
 from paretune.search.latency_scale import SCALED
-from paretune.search.pareto_front import FrontRules, hypervolume, pareto_front
+from paretune.search.pareto_front import FrontRules
+from paretune.storage.trial_events import read_events
 from paretune.storage.trial_record import Record, trial_folder
+from paretune.tracking.experiment_page import ExperimentPage
+from paretune.tracking.front_steps import front_steps
+from paretune.tracking.log_names import log_name
 from paretune.tracking.mlflow_client import (
+    FORM,
     NOTE,
     ON_FRONT,
     PARENT,
@@ -30,18 +35,23 @@ from paretune.tracking.mlflow_client import (
     key_of,
     log_values,
     run_page,
+    runs_page,
+    trial_page,
 )
-from paretune.tracking.target_log import TargetLog, named, on_front_tag, target_values
+from paretune.tracking.sweep_about import SweepAbout
+from paretune.tracking.sweep_note import NoteLinks, sweep_note
+from paretune.tracking.target_log import TargetLog, named, target_values
+from paretune.tracking.trial_values import STATUS, curves_of, front_tags, metrics_of, params_of, tags_of
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 ON_SCALE = frozenset(f"{metric}{end}" for metric in SCALED for end in ("", "_low", "_high"))
 """Metrics that a comparison of the front may change."""
-HEADING = "**Paretune**"
-"""First words of the experiment's description; one that begins otherwise is a user's own."""
-MOST_LINKS = 50
-"""Sweeps in the experiment's description, the newest first."""
+LOG_FORM = "2"
+"""Form of new logs: metrics in groups, titles of recipes as names of runs. Logs of form 1 have no such tag."""
+MORE = ("size_mib", "memory_mib_peak")
+"""Metrics in the table of a sweep's view beside the objectives."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +63,8 @@ class _Child:
     """Start in milliseconds since 1970."""
     ended: int | None
     """End in milliseconds since 1970; None if the writer died while it wrote the run."""
-    on_fronts: dict[str, bool] = field(default_factory=dict)
-    """Further target → whether the trial is on its front, as it is logged."""
+    measured: set[str] = field(default_factory=set)
+    """Further targets whose figures are logged."""
 
 
 class SweepRuns:
@@ -67,30 +77,43 @@ class SweepRuns:
         params: the job as flat params.
         started: time at which the sweep was made, in seconds since 1970.
         turn: makes the context of each call of MLflow.
+        about: targets, data and lineage of the sweep.
     """
 
-    def __init__(self, place: LogPlace, params: Mapping[str, Any], started: float, turn: Turn = nullcontext) -> None:
-        self._sweep = place.sweep
+    def __init__(
+        self,
+        place: LogPlace,
+        params: Mapping[str, Any],
+        started: float,
+        turn: Turn = nullcontext,
+        about: SweepAbout | None = None,
+    ) -> None:
+        self._sweep, self._about, self._begun = place.sweep, about or SweepAbout(), _ms(started)
         self._client = place.connect(turn)
         self._experiment_id = place.experiment_id(self._client)
         parent = self._parent(started)
         self._parent_id: str = parent.info.run_id
+        self._grouped = parent.data.tags.get(FORM) == LOG_FORM
         self._log(self._parent_id, params={k: v for k, v in params.items() if key_of(k) not in parent.data.params})
-        self._steps = int(parent.data.metrics.get("trials_done", 0))
+        self._describe_run(self._parent_id, parent.data.tags)
+        self._steps = int(parent.data.metrics.get(self._name("trials_done"), 0))
         self._ended = _ms(started)
-        self._linked = False
+        self._page = ExperimentPage(self._client, self._experiment_id)
+        self._note = parent.data.tags.get(NOTE)
         self._children: dict[int, _Child] = {}
-        self._on_front: dict[int, bool] = {}
+        self._tags: dict[int, dict[str, str]] = {}
+        self._titles: dict[int, str] = {}
         for run in self._find(f"tags.`{PARENT}` = '{self._parent_id}'"):
             number, running = int(run.data.tags[TRIAL]), run.info.status == "RUNNING"
-            start = on_front_tag("")
-            on_fronts = {
-                tag.removeprefix(start): v == "true" for tag, v in run.data.tags.items() if tag.startswith(start)
-            }
+            measured = {name.partition("/")[0] for name in run.data.metrics} & set(self._about.targets)
             ended = None if running else run.info.end_time
-            self._children[number] = _Child(run.info.run_id, run.info.start_time, ended, on_fronts)
-            if ON_FRONT in run.data.tags:
-                self._on_front[number] = run.data.tags[ON_FRONT] == "true"
+            self._children[number] = _Child(run.info.run_id, run.info.start_time, ended, measured)
+            self._titles[number] = run.info.run_name
+            self._tags[number] = {name: text for name, text in run.data.tags.items() if name.startswith(ON_FRONT)}
+
+    def _name(self, metric: str) -> str:
+        """Return the name of a metric in this sweep's log: logs of older versions keep the names they began with."""
+        return log_name(metric) if self._grouped else metric
 
     def _parent(self, started: float) -> Run:
         """Return the run of this sweep, by its start time: other sweeps may have the same name."""
@@ -102,8 +125,16 @@ class SweepRuns:
             self._experiment_id,
             start_time=_ms(started),
             run_name=self._sweep,
-            tags={SWEEP: self._sweep, TRIAL: "all"},
+            tags={SWEEP: self._sweep, TRIAL: "all", FORM: LOG_FORM},
         )
+
+    def _describe_run(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Log the data and the lineage of a run, unless its tags have them."""
+        lineage = {name: text for name, text in self._about.lineage.items() if tags.get(name) != text}
+        if lineage:
+            self._log(run_id, tags=lineage)
+            if self._about.dataset is not None:
+                self._client.log_inputs(run_id, datasets=self._about.dataset.inputs())
 
     def _find(self, condition: str) -> list[Run]:
         return list(self._client.search_runs([self._experiment_id], condition, max_results=50_000))
@@ -116,6 +147,11 @@ class SweepRuns:
         """Mark the sweep's run as finished at the end of its last trial."""
         self._client.set_terminated(self._parent_id, "FINISHED", end_time=self._ended)
 
+    def delete(self) -> None:
+        """Delete the runs of the sweep and of its trials."""
+        for run_id in (*(child.run_id for child in self._children.values()), self._parent_id):
+            self._client.delete_run(run_id)
+
     def log_trials(self, records: Sequence[Record], sweep_folder: Path) -> None:
         """Log the trials that are not in the log yet."""
         for record in records:
@@ -123,90 +159,90 @@ class SweepRuns:
             if child is not None and child.started != _ms(record.started):
                 # the trial was run again after its damaged record was removed: the log follows the records
                 self._client.delete_run(child.run_id)
-                self._on_front.pop(record.number, None)
                 child = None
             if child is None or child.ended is None:
                 self._children[record.number] = self._log_trial(record, sweep_folder, child)
-                self._on_front[record.number] = False
         self._ended = max([self._ended, *(_ms(record.finished) for record in records)])
 
     def _log_trial(self, record: Record, sweep_folder: Path, begun: _Child | None) -> _Child:
         started, ended = _ms(record.started), _ms(record.finished)
         run_id = begun.run_id if begun is not None else self._new_child(record)
-        seconds = {f"seconds_{stage}": value for stage, value in record.seconds.items()}
-        tags = {f"paretune.unknown.{name}": reason for name, reason in record.reasons.items()}
-        tags |= {"paretune.recipe": recipe_line(record.recipe), "paretune.origin": record.origin, ON_FRONT: "false"}
-        if record.failure is not None:
-            tags |= {"paretune.failure": record.failure, NOTE: f"Failed: {record.failure}"}
-        elif record.stop_reason is not None:
-            tags |= {"paretune.stopped": record.stop_reason, NOTE: f"Stopped early: {record.stop_reason}"}
-        elif record.notes:
-            tags[NOTE] = "\n\n".join(record.notes)
-        self._log(run_id, metrics={**record.metrics, **seconds}, params=record.params, tags=tags, stamp=ended)
+        folder = trial_folder(sweep_folder, record.number)
+        self._tags[record.number] = front_tags(dict.fromkeys(self._about.targets, False), ON_FRONT)
+        self._log(
+            run_id,
+            metrics=metrics_of(record, self._name),
+            params=params_of(record) if self._grouped else record.params,
+            tags=tags_of(record) | self._tags[record.number],
+            stamp=ended,
+            curves=[(one.name, one.value, one.stamp, one.epoch) for one in curves_of(read_events(folder))],
+        )
+        self._describe_run(run_id, {})
         if record.facts:
             self._client.log_dict(run_id, dict(record.facts), "environment.json")
-        folder = trial_folder(sweep_folder, record.number)
         for file in (folder / "samples.npz", folder / "failure.txt"):
             if file.exists():
                 self._client.log_artifact(run_id, str(file))
         if record.artefact is not None:
             self._client.log_artifacts(run_id, str(sweep_folder / record.artefact), "artefact")
-        status = {"complete": "FINISHED", "stopped": "KILLED"}.get(record.state, "FAILED")
-        self._client.set_terminated(run_id, status, end_time=ended)
+        self._client.set_terminated(run_id, STATUS.get(record.state, "FAILED"), end_time=ended)
         return _Child(run_id, started, ended)
 
     def _new_child(self, record: Record) -> str:
         tags = {SWEEP: self._sweep, TRIAL: str(record.number), PARENT: self._parent_id}
+        self._titles[record.number] = self._title(record, starred=False, usual_size=None)
         run = self._client.create_run(
-            self._experiment_id, start_time=_ms(record.started), run_name=f"t{record.number:04d}", tags=tags
+            self._experiment_id, start_time=_ms(record.started), run_name=self._titles[record.number], tags=tags
         )
         return str(run.info.run_id)
 
-    def mark_front(self, trials: Collection[int]) -> None:
-        """Write into each trial's tag whether it is on the front; only changes are written."""
-        for number, child in self._children.items():
-            now = number in trials
-            if self._on_front.get(number) != now:
-                self._client.set_tag(child.run_id, ON_FRONT, str(now).lower())
-                self._on_front[number] = now
+    def _title(self, record: Record, *, starred: bool, usual_size: Any) -> str:
+        """Return the name of a trial's run."""
+        if not self._grouped:
+            return f"t{record.number:04d}"
+        return trial_title(record.number, record.recipe, starred=starred, usual_size=usual_size)
+
+    def mark_fronts(self, records: Sequence[Record], fronts: Mapping[str, Collection[int]]) -> None:
+        """Write into each trial's run whether it is on the fronts, by tags and by its name; only changes are written.
+
+        Args:
+            records: of all trials.
+            fronts: target → trials on its front.
+        """
+        size = next((record.recipe["input_size"] for record in records if record.number == EAGER), None)
+        for record in records:
+            number, child = record.number, self._children.get(record.number)
+            if child is None:
+                continue
+            on_front = {target: number in trials for target, trials in fronts.items()}
+            for name, text in front_tags(on_front, ON_FRONT).items():
+                if self._tags[number].get(name) != text:
+                    self._client.set_tag(child.run_id, key_of(name), text)
+                    self._tags[number][name] = text
+            title = self._title(record, starred=any(on_front.values()), usual_size=size)
+            if self._titles.get(number) != title:
+                self._client.update_run(child.run_id, name=title)
+                self._titles[number] = title
 
     def log_steps(self, records: Sequence[Record], front: Mapping[str, Any], judge: FrontRules) -> None:
         """Log size and hypervolume of the front after each trial; the step is the number of finished trials."""
-        baseline = (front["baseline"] or {"metrics": {}})["metrics"]
-        ordered = sorted(records, key=lambda record: (record.finished, record.number))
-        before = ordered[: self._steps]
-        best = _best([r.metrics for r in before if r.state == "complete" and judge.feasible(r)], judge)
-        ended = Counter(record.state for record in before)
-        for step, record in enumerate(ordered[self._steps :], self._steps + 1):
-            ended[record.state] += 1
-            if record.state == "complete" and judge.feasible(record):
-                best = _best([*best, record.metrics], judge)
-            counts = {f"trials_{state}": float(ended[state]) for state in ("failed", "stopped")}
-            values = {"front_size": float(len(best)), "trials_done": float(step), **counts}
-            volume = hypervolume(best, judge.objectives, baseline)  # dominated points add nothing
-            if volume is not None:
-                values["hypervolume"] = volume
-            self._log(self._parent_id, metrics=values, stamp=_ms(record.finished), step=step)
-            self._steps = step
+        for step in front_steps(records, front, judge, self._steps):
+            self._log(self._parent_id, metrics=self._named(step.metrics), stamp=step.stamp, step=step.number)
+            self._steps = step.number
         if front["hypervolume"] is not None:
             self._client.set_tag(self._parent_id, "paretune.hypervolume_reference", json.dumps(front["reference"]))
 
     def log_target(self, log: TargetLog) -> None:
-        """Log the figures of each trial on a further target, whether it is on that front, and the front's size."""
+        """Log the figures of each trial on a further target, and the size, pictures and tables of its front."""
         target = str(log.target)
-        trials, tag = {point["trial"] for point in log.front["front"]}, on_front_tag(target)
         for record in log.records:
             child = self._children.get(record.number)
-            if child is None or record.state != "complete":
+            if child is None or record.state != "complete" or target in child.measured:
                 continue
-            known, now = child.on_fronts.get(target), record.number in trials
-            if known is None:
-                values = target_values(record.metrics, target)
-                self._log(child.run_id, metrics=values, stamp=child.ended or child.started)
-            if known != now:
-                self._client.set_tag(child.run_id, tag, str(now).lower())
-                child.on_fronts[target] = now
-        self._log(self._parent_id, metrics=_sizes(log.front, target), stamp=self._ended, step=self._steps)
+            values = self._named(target_values(record.metrics), target)
+            self._log(child.run_id, metrics=values, stamp=child.ended or child.started)
+            child.measured.add(target)
+        self._log_sizes(log.front, target, self._ended)
         for file in log.files:
             self._client.log_artifact(self._parent_id, str(file), f"front-{target}")
 
@@ -230,46 +266,60 @@ class SweepRuns:
             rows = comparison["trials"].get(str(record.number), {})
             values = {name: value for name, value in record.metrics.items() if name in ON_SCALE}
             values |= {f"speedup_vs_{name}": row["speedup"] for name, row in rows.items()}
-            values = {named(name, target): value for name, value in values.items()}
             if target is None:
                 on_test = tested.get(str(record.number), {"metrics": {}})["metrics"]
                 values |= {f"test_{name}": value for name, value in on_test.items()}
             point, tag = points.get(record.number), TIED if target is None else f"{TIED}.{target}"
             tags = {} if point is None else {tag: ", ".join(map(str, point["tied_with"])) or "none"}
-            self._log(child.run_id, metrics=values, tags=tags, stamp=max(stamp, child.ended or child.started))
-        values = _sizes(front, target)
-        self._log(self._parent_id, metrics=values, stamp=max(stamp, self._ended), step=self._steps)
+            metrics = self._named(values, target)
+            self._log(child.run_id, metrics=metrics, tags=tags, stamp=max(stamp, child.ended or child.started))
+        self._log_sizes(front, target, max(stamp, self._ended))
+
+    def _log_sizes(self, front: Mapping[str, Any], target: str | None, stamp: int) -> None:
+        """Log size and hypervolume of a front."""
+        values = {"front_size": float(len(front["front"])), "hypervolume": front["hypervolume"]}
+        known = {name: value for name, value in values.items() if value is not None}
+        self._log(self._parent_id, metrics=self._named(known, target), stamp=stamp, step=self._steps)
 
     def log_front_files(self, files: Sequence[Path]) -> None:
         """Log the pictures and tables of the front in the sweep's run, in place of older ones."""
         for file in files:
             self._client.log_artifact(self._parent_id, str(file), "front")
 
+    def describe(
+        self, records: Sequence[Record], front: Mapping[str, Any], judge: FrontRules, *, ended: bool = False
+    ) -> None:
+        """Write the answer of the sweep into the description of its run, and its view for charts.
+
+        Args:
+            records: of all trials.
+            front: result of ``front_object``.
+            judge: objectives and constraints.
+            ended: whether the search is over.
+        """
+        trials = {number: trial_page(self._experiment_id, child.run_id) for number, child in self._children.items()}
+        page = run_page(self._experiment_id, self._parent_id)
+        key = None
+        if self._grouped:
+            names = [self._name(metric) for metric in (judge.quality.metric, judge.cost.metric, *MORE)]
+            name = f"{self._sweep} on {front['target']}"
+            key = self._page.save_view(self._parent_id, front["target"], name, self._begun, names)
+        view = None if key is None else runs_page(self._experiment_id, key)
+        text = sweep_note(front, records, judge, NoteLinks(page, trials, view), ended=ended)
+        if text != self._note:
+            self._client.set_tag(self._parent_id, NOTE, text)
+            self._note = text
+
     def link_sweeps(self) -> None:
         """Write links to the fronts of all sweeps into the experiment's description, once; a user's own one stays."""
-        if self._linked:
-            return
-        self._linked = True
-        if not self._client.get_experiment(self._experiment_id).tags.get(NOTE, HEADING).startswith(HEADING):
-            return
-        wanted, newest = f"tags.`{TRIAL}` = 'all'", ["attributes.start_time DESC"]
-        sweeps = self._client.search_runs([self._experiment_id], wanted, order_by=newest, max_results=MOST_LINKS)
-        links = [f"- [{run.data.tags[SWEEP]}]({run_page(self._experiment_id, run.info.run_id)})" for run in sweeps]
-        self._client.set_experiment_tag(self._experiment_id, NOTE, "\n".join([HEADING, "", *links]))
+        self._page.link_sweeps()
+
+    def _named(self, metrics: Mapping[str, float], target: str | None = None) -> dict[str, float]:
+        """Return metrics by their names in the log; those of a further target are below its name."""
+        return {named(self._name(metric), target): value for metric, value in metrics.items()}
 
     def _log(self, run_id: str, **values: Any) -> None:
         log_values(self._client, run_id, **values)
-
-
-def _sizes(front: Mapping[str, Any], target: str | None) -> dict[str, float]:
-    """Return size and hypervolume of a front by their names in the log."""
-    values = {"front_size": float(len(front["front"])), "hypervolume": front["hypervolume"]}
-    return {named(name, target): value for name, value in values.items() if value is not None}
-
-
-def _best(points: Sequence[Mapping[str, float]], judge: FrontRules) -> list[Mapping[str, float]]:
-    """Return the points that no other one dominates."""
-    return [points[i] for i in pareto_front(points, judge.objectives)]
 
 
 def _ms(seconds: float) -> int:

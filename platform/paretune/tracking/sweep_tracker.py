@@ -14,6 +14,7 @@ from paretune.core.hints import command
 from paretune.search.pareto_front import FrontRules
 from paretune.storage.trial_record import Record
 from paretune.tracking.mlflow_client import LogPlace, Turn
+from paretune.tracking.sweep_about import SweepAbout
 from paretune.tracking.sweep_runs import SweepRuns
 from paretune.tracking.target_log import TargetLog
 
@@ -30,27 +31,34 @@ class MlflowTracker:
     Args:
         runs: output folder, which holds the database unless ``uri`` names a server.
         sweep: name of the sweep.
-        uri: URI of the tracking server, or None.
-        experiment: name of the experiment, which is made if it does not exist.
+        uri: URI of the tracking server that the job names, or None.
+        experiment: name of the experiment that the job names, or None; it is made if it does not exist.
         turn: makes the context of each call of MLflow.
     """
 
-    def __init__(self, runs: Path, sweep: str, uri: str | None, experiment: str, turn: Turn = nullcontext) -> None:
-        self._place, self._turn = LogPlace(runs, sweep, uri, experiment), turn
+    place: LogPlace
+    """Place of the log."""
+
+    def __init__(
+        self, runs: Path, sweep: str, uri: str | None, experiment: str | None, turn: Turn = nullcontext
+    ) -> None:
+        self.place, self._turn = LogPlace.of(runs, sweep, uri, experiment), turn
         self._params: Mapping[str, Any] = {}
+        self._about = SweepAbout()
         self._started = time.time()
         self._runs: SweepRuns | None = None
         self._not_before = 0.0
         self._warned = False
 
-    def start(self, params: Mapping[str, Any], started: float) -> None:
+    def start(self, params: Mapping[str, Any], started: float, about: SweepAbout | None = None) -> None:
         """Make the sweep's run, or open it again.
 
         Args:
             params: the job as flat params.
             started: time at which the sweep was made, in seconds since 1970.
+            about: targets, data and lineage of the sweep.
         """
-        self._params, self._started = params, started
+        self._params, self._started, self._about = params, started, about or SweepAbout()
         self._not_before = 0.0
         self._safely(lambda runs: runs.resume())
 
@@ -61,6 +69,9 @@ class MlflowTracker:
         front: Mapping[str, Any],
         judge: FrontRules,
         files: Sequence[Path],
+        *,
+        ended: bool = False,
+        further: Sequence[TargetLog] = (),
     ) -> None:
         """Log what the log lacks; what it has stays as it is.
 
@@ -70,24 +81,47 @@ class MlflowTracker:
             front: result of ``front.front_object``.
             judge: objectives and constraints.
             files: pictures and tables of the front.
+            ended: whether the search is over.
+            further: what the log gets of the targets after the first.
         """
+        fronts = {
+            one["target"]: {point["trial"] for point in one["front"]} for one in (front, *(f.front for f in further))
+        }
 
         def bring_up_to_date(runs: SweepRuns) -> None:
             runs.log_trials(records, sweep_folder)
-            runs.mark_front({point["trial"] for point in front["front"]})
+            runs.mark_fronts(records, fronts)
             runs.log_steps(records, front, judge)
             runs.log_front_files(files)
+            for one in further:
+                runs.log_target(one)
+            runs.describe(records, front, judge, ended=ended)
             runs.link_sweeps()
 
         self._safely(bring_up_to_date)
 
+    @property
+    def local(self) -> bool:
+        """Return whether the log is a database of this machine, which keeps nobody waiting."""
+        return self.place.server is None
+
+    @property
+    def failed(self) -> bool:
+        """Return whether the last attempt to write the log failed."""
+        return self._warned
+
+    def delete(self) -> None:
+        """Delete the runs of the sweep, so that the next call makes all of them again."""
+
+        def delete(runs: SweepRuns) -> None:
+            runs.delete()
+            self._runs = None
+
+        self._safely(delete)
+
     def finish(self) -> None:
         """Mark the sweep's run as finished."""
         self._safely(lambda runs: runs.finish())
-
-    def sync_target(self, log: TargetLog) -> None:
-        """Log what the log lacks of a further target, after ``sync``."""
-        self._safely(lambda runs: runs.log_target(log))
 
     def compared(
         self,
@@ -112,8 +146,9 @@ class MlflowTracker:
             return
         try:
             if self._runs is None:
-                self._runs = SweepRuns(self._place, self._params, self._started, self._turn)
+                self._runs = SweepRuns(self.place, self._params, self._started, self._turn, self._about)
             do(self._runs)
+            self._written_again()
         except Exception as error:
             if _is_a_bug(error):
                 raise
@@ -121,10 +156,16 @@ class MlflowTracker:
             self._not_before = time.monotonic() + PAUSE
             self._warn(error)
 
+    def _written_again(self) -> None:
+        """Print once that a log which could not be written is written again."""
+        if self._warned:
+            print("MLflow can be written again; what it lacks is logged now", file=sys.stderr)
+        self._warned = False
+
     def _warn(self, error: Exception) -> None:
         if not self._warned:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            again = f"`{command('resume', self._place.sweep, '--runs', self._place.runs)}` logs them"
+            again = f"`{command('sync', self.place.sweep, '--runs', self.place.runs)}` logs them"
             print(f"MLflow cannot be written ({reason}); the records are kept, {again}", file=sys.stderr)
         self._warned = True
 

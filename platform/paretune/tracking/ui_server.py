@@ -13,11 +13,25 @@ import socket
 import subprocess
 import sys
 import time
+import webbrowser
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from paretune.core.errors import UserError
-from paretune.tracking.mlflow_client import ARTEFACTS, DATABASE, ENVIRONMENT, TRIAL, database_uri, quiet, run_page
+from paretune.core.errors import UserError, one_line
+from paretune.core.hints import command
+from paretune.tracking.mlflow_client import (
+    ARTEFACTS,
+    DATABASE,
+    ENVIRONMENT,
+    SWEEP,
+    TRIAL,
+    LogPlace,
+    database_uri,
+    quiet,
+    run_page,
+    runs_page,
+)
 
 LOG = "mlflow-server.log"
 """File for the server's messages in the output folder."""
@@ -27,8 +41,17 @@ PATIENCE = 10.0
 """Seconds between SIGTERM and SIGKILL."""
 
 
-def open_ui(runs: Path, port: int) -> None:
-    """Serve MLflow's UI on 127.0.0.1 until Ctrl-C, SIGTERM or SIGHUP.
+def open_ui(
+    runs: Path, port: int, sweep: str | None = None, started: float | None = None, *, browser: bool = False
+) -> None:
+    """Serve MLflow's UI on 127.0.0.1 until Ctrl-C, SIGTERM or SIGHUP, and print the addresses of its pages.
+
+    Args:
+        runs: output folder.
+        port: of the server.
+        sweep: name of the sweep whose front is named; None for the newest one.
+        started: time at which that sweep was made, in seconds since 1970.
+        browser: whether the front is opened in a browser.
 
     Raises:
         UserError: the folder holds no log, the port is taken, or the server does not start.
@@ -38,10 +61,11 @@ def open_ui(runs: Path, port: int) -> None:
     _refuse_taken(port)
     print(f"starting MLflow on {runs} …", flush=True)
     with contextlib.suppress(KeyboardInterrupt), _signals_interrupt():
-        page = newest_page(runs)
+        pages = pages_of(database_uri(runs), sweep, started)
         with _server(runs, port) as server:
             _wait_until_it_answers(server, port, runs / LOG)
-            print(f"http://127.0.0.1:{port}/{page}\nCtrl-C ends it", flush=True)
+            _show(f"http://127.0.0.1:{port}", pages, sweep, browser=browser)
+            print("Ctrl-C ends it", flush=True)
             server.wait()
             raise UserError(f"the MLflow server ended with code {server.returncode}; {runs / LOG} says why")
 
@@ -123,12 +147,71 @@ def _wait_until_it_answers(server: subprocess.Popen[bytes], port: int, log: Path
     raise UserError(f"the MLflow server does not answer after {STARTING:.0f} s; {log} may say why")
 
 
-def newest_page(runs: Path) -> str:
-    """Return the part of the address of the newest sweep's front; empty if there is no sweep."""
+@dataclass(frozen=True)
+class LogPages:
+    """Parts of addresses that lead to the pages of a sweep in MLflow."""
+
+    experiment: str
+    sweep: str
+    """Name of the sweep."""
+    front: str
+
+
+def pages_of(uri: str, sweep: str | None = None, started: float | None = None) -> LogPages | None:
+    """Return the pages of a sweep; None if it is not logged.
+
+    Args:
+        uri: of the log.
+        sweep: name of the sweep; None for the newest one.
+        started: time at which the sweep was made, in seconds since 1970; None for the newest of its name.
+    """
     quiet()
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=database_uri(runs))
+    client = MlflowClient(tracking_uri=uri)
     ids = [experiment.experiment_id for experiment in client.search_experiments()]
-    found = client.search_runs(ids, f"tags.`{TRIAL}` = 'all'", order_by=["attributes.start_time DESC"], max_results=1)
-    return run_page(found[0].info.experiment_id, found[0].info.run_id) if found else ""
+    conditions = [f"tags.`{TRIAL}` = 'all'"]
+    conditions += [] if sweep is None else [f"tags.`{SWEEP}` = '{sweep}'"]
+    conditions += [] if started is None else [f"attributes.start_time = {int(started * 1000)}"]
+    newest = ["attributes.start_time DESC"]
+    found = client.search_runs(ids, " and ".join(conditions), order_by=newest, max_results=1)
+    if not found:
+        return None
+    info = found[0].info
+    return LogPages(runs_page(info.experiment_id), found[0].data.tags[SWEEP], run_page(info.experiment_id, info.run_id))
+
+
+def show_server(place: LogPlace, started: float, *, browser: bool = False) -> None:
+    """Print the addresses of a sweep's pages on the tracking server that it is logged on.
+
+    Args:
+        place: place of the sweep's log.
+        started: time at which the sweep was made, in seconds since 1970.
+        browser: whether the front is opened in a browser.
+
+    Raises:
+        UserError: the server does not answer, is no server with pages, or lacks the sweep.
+    """
+    if place.address is None:
+        raise UserError(f"sweep {place.sweep!r} is logged in {place.words}, which has no pages: use `mlflow ui` there")
+    quiet()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        pages = pages_of(place.uri, place.sweep, started)
+    except MlflowException as error:
+        raise UserError(f"{place.address} does not answer as an MLflow server ({one_line(error)})") from error
+    if pages is None:
+        missing = command("sync", place.sweep, "--runs", place.runs)
+        raise UserError(f"sweep {place.sweep!r} is not in {place.words}; `{missing}` logs it there")
+    _show(place.address, pages, place.sweep, browser=browser)
+
+
+def _show(server: str, pages: LogPages | None, sweep: str | None, *, browser: bool) -> None:
+    """Print the addresses of pages, and open the front's if asked."""
+    if pages is None:
+        print(f"{server}/" if sweep is None else f"{server}/\nsweep {sweep!r} is not logged here yet", flush=True)
+        return
+    print(f"experiment: {server}/{pages.experiment}\nfront of {pages.sweep}: {server}/{pages.front}", flush=True)
+    if browser:
+        webbrowser.open(f"{server}/{pages.front}")

@@ -28,9 +28,11 @@ from paretune.system.child_process import die_with_parent, private_stdout
 from paretune.system.device_lock import shared_device
 from paretune.system.device_turns import device_turn
 from paretune.tracking.mlflow_client import load_mlflow
+from paretune.tracking.sweep_about import LoggedDataset, SweepAbout
 from paretune.tracking.sweep_tracker import MlflowTracker
 from paretune.tracking.target_log import TargetLog
 from paretune.workflows.front_files import write_front
+from paretune.workflows.sweep_identity import KEY as IDENTITY
 
 LOG_PAUSE = 2.0
 """Least seconds between two updates of the log."""
@@ -44,6 +46,34 @@ def log_params(sweep: Sweep) -> dict[str, object]:
     return flat({**sweep.job.tree(), "paretune": sweep.facts["paretune"], "left_out": left_out})
 
 
+def sweep_about(sweep: Sweep) -> SweepAbout:
+    """Return what the log of a sweep holds of its data, its machine and its versions."""
+    identity, job = sweep.facts.get(IDENTITY, {}), sweep.job
+    data, machine = identity.get("data") or {}, identity.get("machine") or {}
+    kind, fields = next(iter(job.tree()["dataset"].items()))
+    root = (fields or {}).get("root")
+    name = kind if root is None else f"{kind} {Path(root).name}"
+    splits = {
+        split: {part: data[f"{part}_{split}"] for part in ("images", "boxes") if f"{part}_{split}" in data}
+        for split in ("train", "val", "test")
+        if f"images_{split}" in data
+    }
+    digest = data.get("fingerprint")
+    lineage = {
+        "mlflow.source.name": f"paretune sweep {sweep.name}",
+        "mlflow.source.type": "LOCAL",
+        "paretune.version": str(sweep.facts["paretune"]),
+        "paretune.seed": str(job.search.seed),
+        "paretune.data": digest,
+        "paretune.device": ", ".join(f"{part} {value}" for part, value in machine.items()) or None,
+    }
+    return SweepAbout(
+        tuple(job.targets),
+        None if digest is None else LoggedDataset(name, digest, splits),
+        {tag: text for tag, text in lineage.items() if text is not None},
+    )
+
+
 class SweepLog:
     """The pictures and the log of a sweep, as far as its records go.
 
@@ -53,11 +83,14 @@ class SweepLog:
         sweep: to draw and log.
     """
 
+    tracker: MlflowTracker
+    """Writer of its log."""
+
     def __init__(self, sweep: Sweep) -> None:
         self._sweep = sweep
         self._devices = [target.device for target in sweep.job.targets.values() if not target.elsewhere]
         tracking, turn = sweep.job.tracking, partial(device_turn, sweep.job.target.device)
-        self._tracker = MlflowTracker(sweep.runs, sweep.name, tracking.uri, tracking.experiment, turn)
+        self.tracker = MlflowTracker(sweep.runs, sweep.name, tracking.uri, tracking.experiment, turn)
 
     def load_libraries(self) -> None:
         """Import what drawing and logging need."""
@@ -70,7 +103,7 @@ class SweepLog:
     def start(self) -> None:
         """Open the sweep's run in the log, or continue it."""
         now = Sweep(self._sweep.runs, self._sweep.name)  # facts may have been added since this process began
-        self._tracker.start(log_params(now), now.facts["created"])
+        self.tracker.start(log_params(now), now.facts["created"], sweep_about(now))
 
     def update(self, *, draw: bool, last: bool = False) -> None:
         """Log what the log lacks; before the eager baseline is done there is nothing.
@@ -79,7 +112,7 @@ class SweepLog:
             draw: whether the front is drawn.
             last: whether the comparison of the front is logged too.
         """
-        sweep, logged = self._sweep, list[tuple[Sweep, TargetLog]]()
+        sweep, logs = self._sweep, list[tuple[Sweep, TargetLog]]()
         with shared_device(*self._devices):
             for view in sweep.each_target():
                 records = records_of(view)
@@ -88,21 +121,31 @@ class SweepLog:
                     return
                 files = write_front(view, front, records) if draw else []
                 name = None if view.further is None else view.job.target_name
-                logged.append((view, TargetLog(name, records, front, judge_of(view), files)))
-        for view, log in logged:
-            if log.target is None:
-                self._tracker.sync(log.records, sweep.folder, log.front, log.judge, log.files)
-            else:
-                self._tracker.sync_target(log)
+                logs.append((view, TargetLog(name, records, front, judge_of(view), files)))
+        (_, first), *others = logs
+        further = [log for _, log in others]
+        self.tracker.sync(
+            first.records, sweep.folder, first.front, first.judge, first.files, ended=last, further=further
+        )
+        for view, log in logs:
             comparison = comparison_of(view)
             if last and comparison is not None and "ended" in comparison:
-                self._tracker.compared(log.records, log.front, comparison, log.target)
+                self.tracker.compared(log.records, log.front, comparison, log.target)
 
     def finish(self) -> None:
         """Draw and log all of a finished sweep; a log that could not be written before is tried again."""
         self.start()
-        self.update(draw=True, last=True)
-        self._tracker.finish()
+        self.write(ended=True)
+
+    def write(self, *, ended: bool) -> None:
+        """Draw and log all that there is.
+
+        Args:
+            ended: whether the sweep is finished.
+        """
+        self.update(draw=True, last=ended)
+        if ended:
+            self.tracker.finish()
 
 
 def follow(log: SweepLog, words: queue.Queue[str], answer: Callable[[str], None], *, at_once: bool) -> None:
@@ -168,7 +211,7 @@ def main() -> int:
         sweep = Sweep(Path(request["runs"]), request["name"])
         log = SweepLog(sweep)
         log.load_libraries()
-        follow(log, words, answer, at_once=sweep.job.tracking.uri is None)
+        follow(log, words, answer, at_once=log.tracker.local)
     except UserError as error:
         answer(f"error {error}".replace("\n", "\v"))
         return 2

@@ -11,6 +11,7 @@ from paretune.results.sweep_folder import Sweep
 from paretune.search.progress import SweepProgress
 from paretune.storage.target_records import on_target
 from paretune.storage.trial_record import Record
+from paretune.tracking.mlflow_client import LogPlace
 from paretune.workflows.sweep_log_client import SweepLogProcess
 
 
@@ -38,7 +39,10 @@ class SweepReporter:
         self._log.launch()
 
     def started(self) -> None:
-        """Open the sweep's run in the log, or continue it."""
+        """Print where the log goes, and open the sweep's run in it or continue it."""
+        tracking = self.sweep.job.tracking
+        place = LogPlace.of(self.sweep.runs, self.sweep.name, tracking.uri, tracking.experiment)
+        self.say(f"MLflow: {place.words}; to look at it: {self.sweep.command('ui')}")
         self._log.start()
 
     def trial_done(self, record: Record) -> None:

@@ -166,9 +166,11 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
         for line in lines_of(data):
             print(line, flush=True)
         order = _order(place, job)
-        where = LogPlace(place.runs, place.name, job.tracking.uri, job.tracking.experiment)
+        where = LogPlace.of(place.runs, place.name, job.tracking.uri, job.tracking.experiment)
         begun = bool(epochs_of(order.work))
         params = {**flat(job.tree()), "left_out": left_out_line(data.left_out) or "nothing"}
+        if job.tracking.trainings:
+            print(f"MLflow: {where.words}", flush=True)
         log = TrainingLog(where if job.tracking.trainings else None, params, begun=begun)
 
         def tell(line: str) -> None:
