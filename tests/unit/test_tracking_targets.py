@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from paretune.results.sweep_folder import Sweep
+from paretune.tracking.log_names import log_name
 from paretune.tracking.mlflow_client import database_uri
 from paretune.tracking.target_log import target_values
 from paretune.workflows.sweep_log_worker import SweepLog
 from tests_support_records import compared
 from tests_support_targets import on_both, records_on_both, two_target_sweep
+
+LATENCY, SIZE, VOLUME = map(log_name, ("latency_ms", "front_size", "hypervolume"))
 
 
 def logged(runs: Path) -> dict[str, Any]:
@@ -44,15 +47,15 @@ def test_the_log_has_the_figures_of_every_target(tmp_path: Path) -> None:
     log.update(draw=True)
     first = logged(tmp_path)
     metrics, _, fronts, _ = first["3"]
-    assert (metrics["latency_ms"], metrics["two/latency_ms"]) == (pytest.approx(3.0), pytest.approx(1.0))
-    assert metrics["two/memory_mib_peak"] == 100.0
-    assert "two/map" not in metrics
-    assert fronts == {"paretune.front": "false", "paretune.front.two": "true"}
-    assert "two/latency_ms" not in first["6"][0]
-    assert "latency_ms" not in first["5"][0]
+    assert (metrics[LATENCY], metrics[f"two/{LATENCY}"]) == (pytest.approx(3.0), pytest.approx(1.0))
+    assert metrics[f"two/{log_name('memory_mib_peak')}"] == 100.0
+    assert f"two/{log_name('map')}" not in metrics
+    assert fronts == {"paretune.front": "true", "paretune.front.one": "false", "paretune.front.two": "true"}
+    assert f"two/{LATENCY}" not in first["6"][0]
+    assert LATENCY not in first["5"][0]
     whole, _, _, files = first["all"]
-    assert (whole["front_size"], whole["two/front_size"]) == (4.0, 4.0)
-    assert whole["two/hypervolume"] != whole["hypervolume"]
+    assert (whole[SIZE], whole[f"two/{SIZE}"]) == (4.0, 4.0)
+    assert whole[f"two/{VOLUME}"] != whole[VOLUME]
     assert {"front", "front-two"} <= set(files)
     again = SweepLog(Sweep(sweep.runs, sweep.name))
     again.start()
@@ -62,9 +65,9 @@ def test_the_log_has_the_figures_of_every_target(tmp_path: Path) -> None:
     sweep.on("two").comparison.write_text(json.dumps(told))
     again.finish()
     last = logged(tmp_path)["3"][0]
-    assert last["two/latency_ms"] == pytest.approx(1.5)
-    assert last["latency_ms"] == pytest.approx(3.0)
-    assert last["two/speedup_vs_onnxruntime"] == pytest.approx(2.0)
+    assert last[f"two/{LATENCY}"] == pytest.approx(1.5)
+    assert last[LATENCY] == pytest.approx(3.0)
+    assert last[f"two/{log_name('speedup_vs_onnxruntime')}"] == pytest.approx(2.0)
 
 
 def test_what_the_log_gets_of_a_target_is_what_was_measured_on_it() -> None:
