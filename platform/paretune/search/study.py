@@ -216,7 +216,7 @@ class Study:
         self._open[number] = trial._trial_id  # noqa: SLF001
         self._siblings.note(number, trial.params)
         self._proposed[number] = recipe_key(recipe)
-        self._file.changed(trial._trial_id)  # noqa: SLF001
+        self._file.proposed(trial._trial_id)  # noqa: SLF001
         return Proposal(number, recipe, trial.user_attrs.get("origin", "sampled"))
 
     def _equivalent_trial(self, recipe: Mapping[str, Any]) -> int | None:

@@ -6,8 +6,11 @@ nothing else could be scheduled.
 
 from __future__ import annotations
 
+import json
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,11 +23,15 @@ MOST_WAITING = 1000
 """Changed trials that are written at once, however soon the next change comes."""
 
 
+JOURNAL = "proposed.jsonl"
+"""File beside the database: the proposed trials of a process, a line each, removed once all are in the database."""
+
+
 class StudyFile:
     """The trials of a study on disk.
 
-    A killed process loses the changes of its last moments only: a trial that ran for longer than `IDLE` is in the file,
-    and its result is in its record.
+    A killed process loses the changes of its last moments only. Of each proposed trial a line is appended to
+    `JOURNAL` before it runs, from which `load_into` restores it; its result is in its record.
 
     Args:
         file: SQLite database, made if it does not exist.
@@ -39,7 +46,7 @@ class StudyFile:
         storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
         event.listen(storage.engine, "connect", _commit_without_waiting)
         storage.engine.dispose()
-        self._storage = storage
+        self._storage, self._journal = storage, file.with_name(JOURNAL)
         self._on_disk = optuna.create_study(
             storage=storage, study_name=name, directions=list(directions), load_if_exists=True
         )
@@ -54,11 +61,56 @@ class StudyFile:
         self._study: optuna.Study
 
     def load_into(self, study: optuna.Study) -> None:
-        """Add the trials of the file to a study in memory, whose changes are written from then on."""
+        """Add the trials of the file to a study in memory, whose changes are written from then on.
+
+        Trials that are in the journal only are restored: as they were proposed, without a result.
+        """
         self._study = study
         for frozen in self._on_disk.get_trials(deepcopy=False):
             memory_id = study._storage.create_new_trial(study._study_id, template_trial=frozen)  # noqa: SLF001
             self._ids[memory_id] = frozen._trial_id  # noqa: SLF001
+        for frozen in _journalled(self._journal):
+            self._restore(frozen)
+
+    def _restore(self, frozen: optuna.trial.FrozenTrial) -> None:
+        """Add a trial of the journal to the study in memory, unless it is there."""
+        import optuna
+
+        storage, study_id = self._study._storage, self._study._study_id  # noqa: SLF001
+        known = self._study.get_trials(deepcopy=False)
+        attributes = frozen.user_attrs.items()
+        if any(all(other.user_attrs.get(name) == value for name, value in attributes) for other in known):
+            return
+        point = frozen.system_attrs.get(_POINT)
+        waiting = (
+            other._trial_id  # noqa: SLF001
+            for other in known
+            if other.state == optuna.trial.TrialState.WAITING and other.system_attrs.get(_POINT) == point
+        )
+        trial_id = next(waiting, None)
+        if trial_id is None:
+            self.changed(storage.create_new_trial(study_id, template_trial=frozen))
+            return
+        storage.set_trial_state_values(trial_id, optuna.trial.TrialState.RUNNING)  # it was enqueued, and is begun
+        for name, kind in frozen.distributions.items():
+            storage.set_trial_param(trial_id, name, kind.to_internal_repr(frozen.params[name]), kind)
+        for name, value in frozen.user_attrs.items():
+            storage.set_trial_user_attr(trial_id, name, value)
+        self.changed(trial_id)
+
+    def proposed(self, trial_id: int) -> None:
+        """Note a trial that is about to run in the journal, and have it written to the database soon.
+
+        A full disk loses the line and no more: the database is written later.
+        """
+        frozen = self._study._storage.get_trial(trial_id)  # noqa: SLF001
+        with suppress(OSError):
+            handle = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                os.write(handle, _line(frozen))
+            finally:
+                os.close(handle)
+        self.changed(trial_id)
 
     def changed(self, trial_id: int) -> None:
         """Have a trial written soon."""
@@ -93,6 +145,7 @@ class StudyFile:
             self._thread.join()
         self.save()
         self._storage.engine.dispose()
+        self._journal.unlink(missing_ok=True)
 
     def _write_when_idle(self) -> None:
         """Write until the file is closed; what cannot be written is tried again with the next change."""
@@ -128,6 +181,46 @@ class StudyFile:
             self._storage.set_trial_system_attr(on_disk, name, value)
         if frozen.state.is_finished():
             self._storage.set_trial_state_values(on_disk, frozen.state, frozen.values)
+
+
+_POINT = "fixed_params"
+"""Optuna's attribute of an enqueued trial: its parameters."""
+
+
+def _line(frozen: optuna.trial.FrozenTrial) -> bytes:
+    """Return a trial as a line of the journal; it begins with a line break, as the line before may be torn."""
+    import optuna
+
+    kinds = frozen.distributions.items()
+    body = {
+        "params": {name: kind.to_internal_repr(frozen.params[name]) for name, kind in kinds},
+        "distributions": {name: optuna.distributions.distribution_to_json(kind) for name, kind in kinds},
+        "user": frozen.user_attrs,
+        "system": {name: value for name, value in frozen.system_attrs.items() if name == _POINT},
+    }
+    return f"\n{json.dumps(body)}\n".encode()
+
+
+def _journalled(file: Path) -> Iterator[optuna.trial.FrozenTrial]:
+    """Yield the trials of a journal, without lines that are torn."""
+    import optuna
+
+    lines = file.read_text(errors="replace").splitlines() if file.exists() else []
+    for line in filter(None, lines):
+        try:
+            body = json.loads(line)
+            kinds = {
+                name: optuna.distributions.json_to_distribution(text) for name, text in body["distributions"].items()
+            }
+            yield optuna.trial.create_trial(
+                state=optuna.trial.TrialState.RUNNING,
+                params={name: kind.to_external_repr(body["params"][name]) for name, kind in kinds.items()},
+                distributions=kinds,
+                user_attrs=body["user"],
+                system_attrs=body["system"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
 
 
 def _new(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:

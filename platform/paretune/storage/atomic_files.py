@@ -100,6 +100,18 @@ def write_text(path: Path, text: str) -> None:
     sync(path.parent)
 
 
+def remove_left_drafts(folder: Path) -> None:
+    """Remove the temporary files and folders in a folder whose processes are dead; those in folders below it stay."""
+    for left in folder.glob(".*.part"):
+        pid = left.name.removesuffix(".part").rpartition(".")[2]
+        if not pid.isdecimal() or Path(f"/proc/{pid}").exists():
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """Wait until a file or folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)

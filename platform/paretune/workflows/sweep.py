@@ -22,6 +22,7 @@ from paretune.workflows.baseline import baseline_failure, first_recipes, look_at
 from paretune.workflows.compare_front import MeasureFront, compare_at_end, compare_front
 from paretune.workflows.machine_check import refuse_impossible, with_runtime_checked
 from paretune.workflows.rungs import Rungs, paused_trials
+from paretune.workflows.sweep_leftovers import remove_leftovers
 from paretune.workflows.sweep_reporter import SweepReporter
 from paretune.workflows.trial_worker import record_of, run_in_worker
 
@@ -90,6 +91,7 @@ def run_sweep(
                 compare_at_end(sweep, reporter, address, measure)
                 sweep.mark_finished()
                 shutil.rmtree(sweep.folder / "tune", ignore_errors=True)  # Tune's own files; nobody reads them
+                remove_leftovers(sweep.folder)
             elif "reason" in (comparison_of(sweep) or {}):
                 compare_at_end(sweep, reporter, address, measure)
             reporter.finished()
