@@ -61,6 +61,8 @@ def check(
         failed: trials that may have failed.
         space: text that the space must have.
     """
+    if not (place.sweep / "sweep.json").exists():
+        return [*_left(place), "C1: the sweep's folder is gone"]
     records = records_of(place.sweep)
     wrong = _lost(place, records, trials, seen or {}, failed)
     wrong += _whole(place, records)
@@ -157,7 +159,7 @@ def _study(file: Path, records: dict[int, dict[str, Any]]) -> list[str]:
     for trial, objective, value in _rows(file, "SELECT trial_id, objective, value FROM trial_values"):
         values.setdefault(trial, {})[objective] = value
     known = Counter(int(number) for _, _, number in rows if number is not None)
-    searched = {number for number, record in records.items() if record["origin"] not in ("baseline",)}
+    searched = {number for number, record in records.items() if record["origin"] != "baseline"}
     wrong += [f"C2: the study does not know trial {number}" for number in sorted(searched - set(known))]
     wrong += [f"C2: the study knows trial {number}, which has no record" for number in sorted(set(known) - searched)]
     wrong += [f"C2: the study has trial {number} {count} times" for number, count in known.items() if count > 1]
@@ -257,8 +259,10 @@ def _run(
         wrong.append(f"C2: the run of trial {number} has no parent")
     logged = dict(_rows(file, "SELECT key, value FROM latest_metrics WHERE run_uuid = ?", run))
     for name in ("map", "latency_ms", "size_mib") if record["state"] == "complete" else ():
-        if not math.isclose(logged.get(name, math.nan), record["metrics"][name], rel_tol=0.02):
-            wrong.append(f"C2: {name} of trial {number} is {record['metrics'][name]}, in the log {logged.get(name)}")
+        now, there = record["metrics"][name], logged.get(name, math.nan)
+        wrong += (
+            [] if math.isclose(there, now, rel_tol=0.02) else [f"C2: {name} of trial {number}: {now}, logged {there}"]
+        )
     ((where,),) = _rows(file, "SELECT artifact_uri FROM runs WHERE run_uuid = ?", run)
     if record["artefact"] is not None and where.startswith("file:"):
         wrong += damaged(Path(where.removeprefix("file://")) / "artefact", f"trial {number} in the log")
@@ -268,9 +272,8 @@ def _run(
 def _left(place: Place) -> list[str]:
     """Return what is left: processes, locks, temporary files and folders."""
     wrong = [f"C7: process {pid} is left: {text}" for pid, text in processes(place).items()]
-    for lock in [place.sweep / ".lock", *place.locks.glob("*"), *(place.runs / "store" / "locks").glob("*")]:
-        if lock.is_file() and not _free(lock):
-            wrong.append(f"C7: {lock.name} is still locked")
+    locks = [place.sweep / ".lock", *place.locks.glob("*"), *(place.runs / "store" / "locks").glob("*")]
+    wrong += [f"C7: {lock.name} is still locked" for lock in locks if lock.is_file() and not _free(lock)]
     for pattern in TEMPORARY:
         wrong += [f"C7: {path.relative_to(place.folder)} is left" for path in place.runs.rglob(pattern)]
     for folder in (place.runs / "store").glob("??/*/*"):
@@ -294,7 +297,7 @@ def processes(place: Place) -> dict[int, str]:
     found, mark = {}, f"{MARK}={place.folder}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            here = Path(os.readlink(folder / "cwd")).is_relative_to(place.folder)
+            here = (folder / "cwd").readlink().is_relative_to(place.folder)
             here = here or mark in (folder / "environ").read_bytes().split(b"\0")
             if here and int(folder.name) != os.getpid():
                 state = (folder / "stat").read_text().rpartition(")")[2].split()[0]

@@ -72,7 +72,7 @@ class Steps:
 
     def _audit(self, event: str, given: tuple[Any, ...]) -> None:
         if event == "open":
-            path, mode, flags = given
+            path, _, flags = given
             if not isinstance(path, str | bytes | os.PathLike) or not flags & WRITES:
                 return
             what = "open"
@@ -81,7 +81,7 @@ class Steps:
         else:
             return
         try:
-            name = os.path.abspath(os.fsdecode(path))
+            name = str(Path(os.fsdecode(path)).absolute())
         except TypeError:
             return
         if name.startswith(self._folder):

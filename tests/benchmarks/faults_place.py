@@ -1,4 +1,4 @@
-"""A place for one fault after the other: made once, put back as it was before each fault, and left without a process."""
+"""A place for one fault after the other: made once, and put back as it was before each of them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import faults_forked as forked
 from faults_checker import check, processes, recorded
 from faults_sweep import NAME, Place, new_place
 
+from paretune.distributed.ray_session import use_token
 from paretune.storage.stage_store import StageStore
 
 GRACE = 8.0
@@ -36,6 +37,8 @@ class Bench:
         """Make the place: an empty log, the generated dataset, no sweep."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.place = new_place(self.folder / "place", trials=self.trials)
+        self.place.runs.mkdir()
+        use_token(self.place.runs)  # Ray reads it when it is imported
         forked.load_libraries()
         made = forked.run(self.place, "sweep", f"{NAME}.yaml", "--name", "before", prepare=self._log_only, limit=120)
         assert made.code == 3, made.text

@@ -155,11 +155,13 @@ print("measured", flush=True)
 
 
 def _measuring(seconds: float) -> None:
+    from paretune.profiling.latency.worker_client import MeasuringKilled
+
     command = [sys.executable, "-S", "-c", CHILD, str(seconds), "faults-measuring"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
         assert process.stdout is not None
         if process.stdout.read() != b"measured\n":
-            raise RuntimeError("the measuring process died")
+            raise MeasuringKilled("the measuring process was killed by SIGKILL")
 
 
 def cheap_comparison(context: Any, finalists: Any) -> dict[str, Any]:
