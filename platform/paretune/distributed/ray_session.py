@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from paretune.core.errors import UserError, one_line
-from paretune.distributed.ray_leftovers import SESSION_VARIABLE, end_session
+from paretune.distributed.ray_leftovers import end_session
 from paretune.system.device_holders import doing
 
 SESSION_MARK = ".ray-session"
@@ -65,13 +65,11 @@ def session(runs: Path, address: str | None = None, *, nested: bool = False) -> 
     _remove_left_session(runs)
     folder = Path(tempfile.mkdtemp(prefix="pt-"))
     (runs / SESSION_MARK).write_text(f"{os.getpid()} {folder}")
-    os.environ[SESSION_VARIABLE] = str(folder)
     try:
         with _started(functools.partial(_start, folder, nested=nested)):
             yield
     finally:
         end_session(folder)
-        os.environ.pop(SESSION_VARIABLE, None)
         (runs / SESSION_MARK).unlink(missing_ok=True)
 
 
