@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import faults_files
 import faults_ray
 import faults_steps
 from faults_kinds import Kind
@@ -19,7 +20,7 @@ from figures import BENCH, parser_of
 from rich.console import Console
 from rich.table import Table
 
-KINDS: list[Kind] = [*faults_steps.KINDS, *faults_ray.KINDS]
+KINDS: list[Kind] = [*faults_steps.KINDS, *faults_files.KINDS, *faults_ray.KINDS]
 
 
 def main() -> int:

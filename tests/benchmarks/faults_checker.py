@@ -50,6 +50,7 @@ def check(
     log: bool = True,
     failed: tuple[int, ...] = (),
     space: str = SPACE,
+    store: bool = True,
 ) -> list[str]:
     """Return what is wrong with a sweep that was resumed to its end; empty if nothing is.
 
@@ -60,12 +61,13 @@ def check(
         log: whether the log must be complete.
         failed: trials that may have failed.
         space: text that the space must have.
+        store: whether every entry of the stage store must be whole.
     """
     if not (place.sweep / "sweep.json").exists():
         return [*_left(place), "C1: the sweep's folder is gone"]
     records = records_of(place.sweep)
     wrong = _lost(place, records, trials, seen or {}, failed)
-    wrong += _whole(place, records)
+    wrong += _whole(place, records, store=store)
     wrong += _study(place.sweep / "study.db", records)
     front = brute_force(records)
     wrong += _front(place.sweep / "front" / "front.json", front)
@@ -101,7 +103,7 @@ def _lost(
     return wrong
 
 
-def _whole(place: Place, records: dict[int, dict[str, Any]]) -> list[str]:
+def _whole(place: Place, records: dict[int, dict[str, Any]], *, store: bool) -> list[str]:
     wrong = []
     for number, record in records.items():
         if record["state"] != "complete":
@@ -110,7 +112,7 @@ def _whole(place: Place, records: dict[int, dict[str, Any]]) -> list[str]:
             wrong.append(f"C3: trial {number}: not finite: {', '.join(odd)}")
         wrong += [f"C3: trial {number}: no {name}" for name in ("map", "latency_ms") if name not in record["metrics"]]
         wrong += damaged(place.sweep / record["artefact"], f"trial {number}")
-    for index in (place.runs / "store").glob("??/*/stage.json"):
+    for index in (place.runs / "store").glob("??/*/stage.json") if store else ():
         body = json.loads(index.read_text())
         for name, facts in body["files"].items():
             file = index.parent / body["folder"] / name

@@ -132,6 +132,7 @@ def run(
     limit: float = 60.0,
     meanwhile: Callable[[int], None] = lambda _: None,
     pace: float = 0.0,
+    out: str = "out.txt",
 ) -> Result:
     """Run the command line in a forked process and wait for its end.
 
@@ -145,23 +146,24 @@ def run(
         limit: seconds after which the process is killed, with code -1.
         meanwhile: called here with the process's number once it runs.
         pace: seconds of each stage of a trial.
+        out: file in the place for what it prints.
     """
-    out, start = place.folder / "out.txt", time.monotonic()
+    printed, start = place.folder / out, time.monotonic()
     pid = os.fork()
     if not pid:
-        _in_child(place, words, Steps(place.folder, fault, trace), prepare, tuner, out, pace)
+        _in_child(place, words, Steps(place.folder, fault, trace), prepare, tuner, printed, pace)
     try:
         meanwhile(pid)
         while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
             if time.monotonic() - start > limit:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-                return Result(-1, f"not done after {limit:g} s\n" + out.read_text(), time.monotonic() - start)
+                return Result(-1, f"not done after {limit:g} s\n" + printed.read_text(), time.monotonic() - start)
             time.sleep(0.005)
     except BaseException:
         os.kill(pid, signal.SIGKILL)
         raise
-    return Result(os.waitstatus_to_exitcode(ended[1]), out.read_text(), time.monotonic() - start)
+    return Result(os.waitstatus_to_exitcode(ended[1]), printed.read_text(), time.monotonic() - start)
 
 
 def _in_child(

@@ -83,12 +83,18 @@ class Bench:
                 self.steps[role].append(f"{what} {name}")
         return self.steps
 
-    def ended(self, place: Place, run: Callable[..., forked.Result] = forked.run, **checked: object) -> list[str]:
+    def ended(
+        self,
+        place: Place,
+        run: Callable[..., forked.Result] = forked.run,
+        options: tuple[str, ...] = (),
+        **checked: object,
+    ) -> list[str]:
         """Resume a sweep as its user would, to its end, and return what is wrong then."""
         gone(place)  # Ray's agents outlive it
         wrong, seen = list[str](), recorded(place)
         words = ("resume", NAME) if (place.sweep / "sweep.json").exists() else ("sweep", f"{NAME}.yaml")
-        result = run(place, *words)
+        result = run(place, *words, *options)
         if result.code != 0:
             wrong.append(f"C9: {words[0]} ended with {result.code}: {last(result.text)}")
         later = StageStore(str(place.runs / "store"), clock=lambda: time.time() + 7200)
