@@ -11,8 +11,8 @@ import pytest
 from paretune.core.yaml_document import read_yaml
 from paretune.search.samplers import Random
 from paretune.search.space_reader import read_space
-from paretune.search.study import NUMBER, Study
-from paretune.search.study_file import JOURNAL, StudyFile
+from paretune.search.study import Study
+from paretune.search.study_file import JOURNAL, NUMBER, StudyFile
 from paretune.search.study_settings import Proposal, StudySettings
 from paretune.storage.trial_record import Record
 
@@ -83,7 +83,6 @@ def test_a_closed_study_has_all_in_its_database(killed: Any, tmp_path: Path, mon
     monkeypatch.undo()
     again = killed([first, second])
     again.close()
-    assert not (tmp_path / JOURNAL).exists()
     stored = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 'study.db'}")
     (trial,) = [trial for trial in stored.trials if NUMBER in trial.user_attrs]
     assert (trial.user_attrs[NUMBER], trial.values) == (second.number, [0.5, 3.0])
@@ -107,3 +106,41 @@ def test_a_journal_that_cannot_be_written_stops_nothing(killed: Any, tmp_path: P
     study.tell(record(study.propose()))
     (tmp_path / JOURNAL).mkdir()
     assert study.propose().origin == "enqueued"
+
+
+@pytest.mark.parametrize("damage", [b"not a database", b""])
+def test_a_damaged_database_is_made_again(killed: Any, tmp_path: Path, monkeypatch: Any, damage: bytes) -> None:
+    study = killed()
+    first = record(study.propose())
+    study.tell(first)
+    proposals = [study.propose() for _ in range(4)]
+    records = [first, *(record(one, 0.1 * one.number) for one in proposals)]
+    for one in records[1:]:
+        study.tell(one)
+    before = {number: (dict(trial.params), trial.values) for number, trial in rows(study).items()}
+    monkeypatch.undo()
+    study.close()
+    whole = (tmp_path / "study.db").read_bytes()
+    (tmp_path / "study.db").write_bytes(damage + whole[len(damage) : len(whole) // 2])
+
+    again = killed(records)
+    assert again.rebuilt
+    assert (tmp_path / "study.db.damaged").exists()
+    assert {number: (dict(trial.params), trial.values) for number, trial in rows(again).items()} == before
+    again.close()
+    assert not killed(records).rebuilt
+
+
+def test_a_trial_whose_record_was_removed_is_run_again_under_its_number(killed: Any, monkeypatch: Any) -> None:
+    study = killed()
+    first = record(study.propose())
+    study.tell(first)
+    proposals = [study.propose() for _ in range(3)]
+    records = [first, *(record(one) for one in proposals)]
+    for one in records[1:]:
+        study.tell(one)
+    monkeypatch.undo()
+    study.close()
+    again = killed([one for one in records if one.number != 2])
+    assert again.propose() == proposals[1]
+    assert again.propose().number == 4

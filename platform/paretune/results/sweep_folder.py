@@ -35,7 +35,7 @@ from paretune.core.yaml_document import read_yaml
 from paretune.results.advice_outcomes import AdvicePrediction
 from paretune.search.pareto_front import keeps_all
 from paretune.search.space import Space
-from paretune.storage.atomic_files import new_folder, write_text
+from paretune.storage.atomic_files import new_folder, read_json, write_text
 from paretune.storage.trial_record import Record, read_record, read_records, record_file, recorded_trials
 from paretune.system.file_lock import exclusive_file_lock
 from paretune.training.history import was_begun
@@ -112,8 +112,7 @@ class Sweep:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """Contents of ``SWEEP_FILE``: job, version, time."""
-        facts: dict[str, Any] = json.loads((self.folder / SWEEP_FILE).read_text())
-        return facts
+        return read_json(self.folder / SWEEP_FILE, "restore it from a copy")
 
     @property
     def left_out(self) -> list[dict[str, Any]]:
@@ -304,9 +303,8 @@ def change_search(
     try:
         Job.model_validate(job)
     except ValidationError as error:
-        told = error.errors()[0]
-        field = str(told["loc"][-1])
-        raise UserError(f"--{field.replace('_', '-')} {changes[field]}: {told['msg']}") from error
+        field = str(error.errors()[0]["loc"][-1])
+        raise UserError(f"--{field.replace('_', '-')} {changes[field]}: {error.errors()[0]['msg']}") from error
     with sweep.lock():
         done, larger = len(read_records(sweep.folder)), set(changes) - {"concurrent"}
         goes_on = larger and done < (trials or before)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,15 +24,18 @@ MOST_WAITING = 1000
 """Changed trials that are written at once, however soon the next change comes."""
 
 
+NUMBER = "paretune.trial"
+"""Attribute of a trial of the study: its number in the sweep."""
 JOURNAL = "proposed.jsonl"
-"""File beside the database: the proposed trials of a process, a line each, removed once all are in the database."""
+"""File beside the database: all proposed trials, a line each."""
 
 
 class StudyFile:
     """The trials of a study on disk.
 
     A killed process loses the changes of its last moments only. Of each proposed trial a line is appended to
-    `JOURNAL` before it runs, from which `load_into` restores it; its result is in its record.
+    `JOURNAL` before it runs, from which `load_into` restores it; its result is in its record. So does a damaged
+    database, which is set aside as ``.damaged``.
 
     Args:
         file: SQLite database, made if it does not exist.
@@ -40,17 +44,11 @@ class StudyFile:
     """
 
     def __init__(self, file: Path, name: str, directions: Sequence[Literal["maximize", "minimize"]]) -> None:
-        import optuna
-        from sqlalchemy import event
-
-        storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
-        event.listen(storage.engine, "connect", _commit_without_waiting)
-        storage.engine.dispose()
-        self._storage, self._journal = storage, file.with_name(JOURNAL)
-        self._on_disk = optuna.create_study(
-            storage=storage, study_name=name, directions=list(directions), load_if_exists=True
-        )
-        self._study_id: int = storage.get_study_id_from_name(name)
+        self.damaged = _set_aside_if_damaged(file)
+        """Whether the database was damaged, and is made again."""
+        self._storage, self._on_disk = _opened(file, name, directions)
+        self._journal = file.with_name(JOURNAL)
+        self._study_id: int = self._storage.get_study_id_from_name(name)
         self._ids: dict[int, int] = {}
         """Id in memory → id on disk."""
         self._changed: dict[int, None] = {}
@@ -69,18 +67,18 @@ class StudyFile:
         for frozen in self._on_disk.get_trials(deepcopy=False):
             memory_id = study._storage.create_new_trial(study._study_id, template_trial=frozen)  # noqa: SLF001
             self._ids[memory_id] = frozen._trial_id  # noqa: SLF001
+        known = {frozen.user_attrs.get(NUMBER) for frozen in study.get_trials(deepcopy=False)}
         for frozen in _journalled(self._journal):
-            self._restore(frozen)
+            if frozen.user_attrs.get(NUMBER) not in known:
+                known.add(frozen.user_attrs.get(NUMBER))
+                self._restore(frozen)
 
     def _restore(self, frozen: optuna.trial.FrozenTrial) -> None:
-        """Add a trial of the journal to the study in memory, unless it is there."""
+        """Add a trial of the journal to the study in memory."""
         import optuna
 
         storage, study_id = self._study._storage, self._study._study_id  # noqa: SLF001
         known = self._study.get_trials(deepcopy=False)
-        attributes = frozen.user_attrs.items()
-        if any(all(other.user_attrs.get(name) == value for name, value in attributes) for other in known):
-            return
         point = frozen.system_attrs.get(_POINT)
         waiting = (
             other._trial_id  # noqa: SLF001
@@ -145,7 +143,6 @@ class StudyFile:
             self._thread.join()
         self.save()
         self._storage.engine.dispose()
-        self._journal.unlink(missing_ok=True)
 
     def _write_when_idle(self) -> None:
         """Write until the file is closed; what cannot be written is tried again with the next change."""
@@ -221,6 +218,37 @@ def _journalled(file: Path) -> Iterator[optuna.trial.FrozenTrial]:
             )
         except (ValueError, KeyError, TypeError, AttributeError):
             continue
+
+
+def _set_aside_if_damaged(file: Path) -> bool:
+    """Return whether a file is no whole database of SQLite; it is renamed then."""
+    if not file.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(file)) as database:
+            found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    except sqlite3.OperationalError:
+        raise  # locked, or no permission: it may be whole
+    except sqlite3.DatabaseError as error:
+        found = str(error)
+    if found == "ok":
+        return False
+    for name in (file.name, f"{file.name}-wal", f"{file.name}-shm"):
+        with suppress(FileNotFoundError):
+            file.with_name(name).replace(file.with_name(f"{name}.damaged"))
+    return True
+
+
+def _opened(file: Path, name: str, directions: Sequence[Literal["maximize", "minimize"]]) -> tuple[Any, optuna.Study]:
+    """Return Optuna's storage of a file, and the study in it, which is made if it is not there."""
+    import optuna
+    from sqlalchemy import event
+
+    storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
+    event.listen(storage.engine, "connect", _commit_without_waiting)
+    storage.engine.dispose()
+    study = optuna.create_study(storage=storage, study_name=name, directions=list(directions), load_if_exists=True)
+    return storage, study
 
 
 def _new(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:

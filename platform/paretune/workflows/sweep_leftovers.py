@@ -10,7 +10,7 @@ from paretune.storage.trial_record import recorded_trials
 
 
 def remove_leftovers(sweep_folder: Path) -> None:
-    """Remove temporary files of dead processes, and the working folders of trials that have a record.
+    """Remove temporary files of dead processes, Tune's files, and the working folders of trials that have a record.
 
     Args:
         sweep_folder: of a sweep all of whose trials are done; the caller holds its lock.
@@ -18,5 +18,6 @@ def remove_leftovers(sweep_folder: Path) -> None:
     trials = [file.parent for file in recorded_trials(sweep_folder)]
     for folder in (sweep_folder, sweep_folder / "baseline", sweep_folder / "front", *trials):
         remove_left_drafts(folder)
+    shutil.rmtree(sweep_folder / "tune", ignore_errors=True)  # nobody reads them
     for folder in trials:
         shutil.rmtree(folder / "work", ignore_errors=True)
