@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import faults_files
+import faults_log
 import faults_ray
 import faults_steps
 from faults_kinds import Kind
@@ -20,7 +21,18 @@ from figures import BENCH, parser_of
 from rich.console import Console
 from rich.table import Table
 
-KINDS: list[Kind] = [*faults_steps.KINDS, *faults_files.KINDS, *faults_ray.KINDS]
+KINDS: list[Kind] = [*faults_steps.KINDS, *faults_files.KINDS, *faults_log.KINDS, *faults_ray.KINDS]
+SHORT = {
+    "each step of finishing a trial": 11,
+    "a full disk for a moment": 1,
+    "flipped byte in the stage store": 1,
+    "cut record": 1,
+    "cut study": 1,
+    "the log's database is locked": 1,
+    "Ctrl-C": 1,
+    faults_ray.CHAIN.title: 3,
+}
+"""Fault → moments in the short form, which is a test."""
 
 
 def main() -> int:
@@ -29,16 +41,20 @@ def main() -> int:
     parser.add_argument("--only", default="", help="numbers or parts of titles, such as F7,F9,raylet")
     parser.add_argument("--moments", type=int, default=20, help="of each kind")
     parser.add_argument("--all-steps", action="store_true", help="every step of a trial and of its driver and log")
+    parser.add_argument("--short", action="store_true", help="a moment of each important kind, in a minute or two")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=BENCH / "faults")
     given = parser.parse_args()
     asked = [part for part in given.only.split(",") if part]
     kinds = [kind for kind in KINDS if not asked or any(part == kind.number or part in kind.title for part in asked)]
+    if given.short:
+        kinds = [kind for kind in (*KINDS, faults_ray.CHAIN) if kind.title in SHORT]
     bench = Bench(given.folder.resolve(), given.seed)
     tried, failed, seconds = Counter[str](), Counter[str](), Counter[str]()
     try:
         for kind in kinds:
             count = None if given.all_steps else min(given.moments, kind.at_most or given.moments)
+            count = SHORT[kind.title] if given.short else count
             start = time.monotonic()
             for outcome in kind.run(bench, count):
                 tried[kind.title] += 1

@@ -51,6 +51,7 @@ def check(
     failed: tuple[int, ...] = (),
     space: str = SPACE,
     store: bool = True,
+    others: tuple[str, ...] = (),
 ) -> list[str]:
     """Return what is wrong with a sweep that was resumed to its end; empty if nothing is.
 
@@ -62,6 +63,7 @@ def check(
         failed: trials that may have failed.
         space: text that the space must have.
         store: whether every entry of the stage store must be whole.
+        others: names of further sweeps in the log.
     """
     if not (place.sweep / "sweep.json").exists():
         return [*_left(place), "C1: the sweep's folder is gone"]
@@ -72,7 +74,7 @@ def check(
     front = brute_force(records)
     wrong += _front(place.sweep / "front" / "front.json", front)
     if log:
-        wrong += _log(place.runs / "mlflow.db", records, front)
+        wrong += _log(place, records, front, others)
     wrong += _left(place)
     if (place.sweep / "space.yaml").read_text() != space:
         wrong.append("C8: the space has changed")
@@ -188,7 +190,7 @@ def brute_force(records: dict[int, dict[str, Any]]) -> set[int]:
         duet = records[number]["facts"]["duet"]
         return float(duet["ratio"]) * (1.0 if duet["reference"] == number else latency(duet["reference"]))
 
-    complete = [number for number, record in records.items() if record["state"] == "complete"]
+    complete = [n for n, record in records.items() if record["state"] == "complete" and "map" in record["metrics"]]
     if 0 not in complete:
         return set()
     floor = records[0]["metrics"]["map"] - DROP
@@ -213,16 +215,28 @@ def _front(file: Path, right: set[int]) -> list[str]:
     return [] if drawn == sorted(right) else [f"C4: the front is {drawn}, and recomputed {sorted(right)}"]
 
 
-def _log(file: Path, records: dict[int, dict[str, Any]], front: set[int]) -> list[str]:
+def _log(place: Place, records: dict[int, dict[str, Any]], front: set[int], others: tuple[str, ...]) -> list[str]:
     """Compare the log with the records."""
+    file, made = place.runs / "mlflow.db", json.loads((place.sweep / "sweep.json").read_text())["created"]
     if wrong := _integrity(file):
         return wrong
     tags: dict[str, dict[str, str]] = {}
     for run, key, value in _rows(file, "SELECT run_uuid, key, value FROM tags"):
         tags.setdefault(run, {})[key] = value
-    runs = _rows(file, "SELECT run_uuid, status FROM runs WHERE lifecycle_stage = 'active'")
-    ours = [(run, status) for run, status in runs if tags.get(run, {}).get("paretune.sweep") == NAME]
-    wrong += [f"C2: a run in the log is no trial's: {run}" for run, _ in runs if run not in dict(ours)]
+    runs = _rows(file, "SELECT run_uuid, status, start_time FROM runs WHERE lifecycle_stage = 'active'")
+    whose = {run: tags.get(run, {}).get("paretune.sweep") for run, _, _ in runs}
+    wrong += [
+        f"C2: a run in the log is no trial's: {run}" for run, name in whose.items() if name not in (NAME, *others)
+    ]
+    began = {run: start for run, _, start in runs}
+    families = {tag.get("mlflow.parentRunId") for tag in tags.values()}
+    empty = {  # of a sweep of the same name that ended before its first trial, and was removed
+        run
+        for run, name in whose.items()
+        if name == NAME and tags[run].get("paretune.trial") == "all" and run not in families
+        if began[run] != int(made * 1000)
+    }
+    ours = [(run, status) for run, status, _ in runs if whose[run] == NAME and run not in empty]
     parents = [(run, status) for run, status in ours if tags[run].get("paretune.trial") == "all"]
     if len(parents) != 1:
         return [*wrong, f"C2: the log has {len(parents)} runs for the sweep"]
@@ -261,7 +275,7 @@ def _run(
         wrong.append(f"C2: the run of trial {number} has no parent")
     logged = dict(_rows(file, "SELECT key, value FROM latest_metrics WHERE run_uuid = ?", run))
     for name in ("map", "latency_ms", "size_mib") if record["state"] == "complete" else ():
-        now, there = record["metrics"][name], logged.get(name, math.nan)
+        now, there = record["metrics"].get(name, math.nan), logged.get(name, math.nan)
         wrong += (
             [] if math.isclose(there, now, rel_tol=0.02) else [f"C2: {name} of trial {number}: {now}, logged {there}"]
         )

@@ -40,6 +40,8 @@ class Fault:
     step: int
     """Number of the step among those of the role, from 0."""
     what: str = KILL
+    name: str = ""
+    """Text of the first step at which it happens, in place of its number."""
 
 
 class Steps:
@@ -53,7 +55,7 @@ class Steps:
 
     def __init__(self, folder: Path, fault: Fault | None, trace: Path | None) -> None:
         self._folder, self._fault, self._trace = str(folder), fault, trace
-        self._counts = mmap.mmap(-1, 8 * len(ROLES))
+        self._counts = mmap.mmap(-1, 8 * len(ROLES) + 1)
         self._busy = threading.local()
         self.role = DRIVER
 
@@ -98,10 +100,17 @@ class Steps:
             if self._trace is not None:
                 with self._trace.open("a") as file:
                     file.write(f"{self.role}\t{count}\t{what}\t{name.removeprefix(self._folder)}\n")
-            if self._fault is not None and (self._fault.role, self._fault.step) == (self.role, count):
+            if self._is_due(count, f"{what} {name}"):
+                self._counts[-1] = 1  # once, though another process may do the same again
                 self._carry_out(what, name)
         finally:
             self._busy.now = False
+
+    def _is_due(self, count: int, step: str) -> bool:
+        fault = self._fault
+        if fault is None or fault.role != self.role or self._counts[-1]:
+            return False
+        return fault.name in step if fault.name else fault.step == count
 
     def _carry_out(self, what: str, name: str) -> None:
         assert self._fault is not None

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import faults_forked as forked
-from faults_checker import processes, session_folders
+from faults_checker import processes, recorded, session_folders
 from faults_kinds import Kind, Outcome
 from faults_place import Bench, last
 from faults_sweep import NAME, Place, on_ray
@@ -81,6 +81,42 @@ def hit_once(bench: Bench, part: str, number: int, moment: float, codes: tuple[i
     return Outcome(f"{said[0]}, exit code {ended.code}", [*wrong, *resumed, *left])
 
 
+def chain(bench: Bench, count: int | None) -> Iterator[Outcome]:
+    """Hit one sweep several times: worker and measuring process, then the driver, then raylet and head of the next."""
+    place, said, before = bench.fresh(), list[str](), session_folders()
+    for parts in (("worker", "profiler", "driver"), ("raylet",), ("head",))[:count]:
+        seen = recorded(place)
+
+        def meanwhile(driver: int, parts: tuple[str, ...] = parts, known: int = len(seen)) -> None:
+            _await_records(place, known, driver)
+            said.extend(f"{part}: {hit(place, part, signal.SIGKILL, 0.2, driver)}" for part in parts)
+
+        words = ("resume", NAME) if place.sweep.exists() else ("sweep", f"{NAME}.yaml")
+        ended = ON_RAY(place, *words, meanwhile=meanwhile, prepare=_notice_soon)
+        lost = [name for name, body in seen.items() if recorded(place).get(name) != body]
+        wrong = [f"C1: the record of trial {name} has changed" for name in lost]
+        wrong += [] if ended.code in (-9, 0, 1, 2) else [f"C9: exit code {ended.code}: {last(ended.text)}"]
+        yield Outcome(f"{', '.join(parts)} killed, exit code {ended.code}", wrong)
+    resumed = bench.ended(place, ON_RAY)
+    left = [f"C7: {name} is left in the folder of temporary files" for name in session_folders() - before]
+    yield Outcome("; ".join(said), [*resumed, *left])
+
+
+def _await_records(place: Place, known: int, driver: int) -> None:
+    """Wait for the first trial that begins in this run."""
+    end = time.monotonic() + STARTING
+    while time.monotonic() < end and Path(f"/proc/{driver}").exists():
+        if pids_of(place, "worker") and (known or list(place.sweep.glob("trials/*/events.jsonl"))):
+            return
+        time.sleep(0.01)
+
+
+def _notice_soon() -> None:
+    """Let Ray notice within seconds that its head is dead."""
+    os.environ |= {"RAY_gcs_rpc_server_reconnect_timeout_s": "3"}
+
+
+CHAIN = Kind("F1-F4", "one sweep on Ray, hit five times", chain, 3)
 KINDS = [
     Kind("F1", "driver killed on Ray", partial(killed, "driver", (-9, 0))),
     Kind("F2", "worker killed on Ray", partial(killed, "worker", (0,))),

@@ -64,7 +64,36 @@ def at_step(bench: Bench, fault: Fault) -> Outcome:
     return Outcome(f"step {fault.step}: {where}", [*wrong, *bench.ended(place)])
 
 
+NAMED = (
+    (DRIVER, "open /runs/cheap/proposed.jsonl", TORN),
+    (DRIVER, "sql INSERT INTO trials", KILL),
+    (DRIVER, "comparison.json", TORN),
+    (DRIVER, "rename /runs/cheap/.finished", KILL),
+    (TRIAL, "stage.json", TORN),
+    (TRIAL, "rename /runs/cheap/trials/0002/.artefact", KILL),
+    (TRIAL, "open /runs/cheap/trials/0001/.record.json", TORN),
+    (TRIAL, "rmdir /runs/cheap/trials/0003/work", KILL),
+    (LOG, "sql INSERT INTO runs", KILL),
+    (LOG, "sql INSERT INTO metrics", KILL),
+    (LOG, "rename /runs/cheap/front/.front.png", KILL),
+)
+"""Each step of finishing a trial, once: proposed, built, stored, recorded, told to study and log, drawn, finished."""
+
+
+def at_named(bench: Bench, count: int | None) -> Iterator[Outcome]:
+    """Try a fault at each of the named steps."""
+    for role, name, what in NAMED[:count]:
+        text = name.replace(" /", f" {bench.place.folder}/")
+        place = bench.fresh()
+        ended = forked.run(place, "sweep", f"{NAME}.yaml", fault=Fault(role, -1, what, text))
+        wrong = [] if ended.code in EXPECTED[role] else [f"C9: the sweep ended with {ended.code}: {last(ended.text)}"]
+        if role == DRIVER and ended.code == 0:
+            wrong.append("C9: there was no such step")
+        yield Outcome(f"{role} {what}: {name}", [*wrong, *bench.ended(place)])
+
+
 KINDS = [
+    Kind("F27", "each step of finishing a trial", at_named, len(NAMED)),
     Kind("F1", "driver killed at a step", partial(at_steps, DRIVER, KILL)),
     Kind("F2", "trial killed at a step", partial(at_steps, TRIAL, KILL)),
     Kind("F7", "log killed at a step", partial(at_steps, LOG, KILL)),
