@@ -13,7 +13,7 @@ import pytest
 
 from paretune.cli.main import main
 from paretune.search.knob_importance import LEAST_ACTIVE, KnobImportance, knob_importance
-from paretune.search.study import NUMBER
+from paretune.search.study_file import NUMBER
 from paretune.storage.trial_record import Record
 from tests_support_records import complete, finished_sweep, recipe
 

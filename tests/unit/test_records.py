@@ -101,3 +101,18 @@ def test_a_failed_trial_ends_when_its_last_stage_did():
     record = Record.failed(4, {}, {}, "sampled", "broke", started=100.0, seconds={"prune": 2.0, "finetune": 3.5})
     assert record.finished == pytest.approx(105.5)
     assert (record.state, record.metrics, record.artefact) == ("failed", {}, None)
+
+
+def test_a_changed_byte_in_a_record_is_found(tmp_path):
+    """Also one that is a digit of a metric; a record of an older version has no seal, and is read."""
+    one = changed(fake_records()[2], number=3, facts={"duet": {1: 0.5, 10: 2.0, 2: 1.0}}, metrics={"map": 0.375})
+    write_record(tmp_path, one)
+    file = tmp_path / "trials" / "0003" / "record.json"
+    assert read_records(tmp_path)[0].metrics == {"map": 0.375}
+    whole = json.loads(file.read_text())
+    file.write_text(file.read_text().replace("0.375", "0.975"))
+    with pytest.raises(UserError, match=r"0003/record\.json: damaged record"):
+        read_records(tmp_path)
+    del whole["sha256"]
+    file.write_text(json.dumps(whole))
+    assert read_records(tmp_path)[0].metrics == {"map": 0.375}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import secrets
-import shutil
 import signal
 import socket
 import tempfile
@@ -17,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from paretune.core.errors import UserError, one_line
+from paretune.distributed.ray_leftovers import end_session
 from paretune.system.device_holders import doing
 
 SESSION_MARK = ".ray-session"
@@ -69,7 +69,7 @@ def session(runs: Path, address: str | None = None, *, nested: bool = False) -> 
         with _started(functools.partial(_start, folder, nested=nested)):
             yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        end_session(folder)
         (runs / SESSION_MARK).unlink(missing_ok=True)
 
 
@@ -177,14 +177,14 @@ def use_token(runs: Path) -> None:
 
 
 def _remove_left_session(runs: Path) -> None:
-    """Remove the session folder of a killed run."""
+    """End what a killed run has left of its Ray, whose workers may still run a trial, and remove its folder."""
     mark = runs / SESSION_MARK
     if not mark.exists():
         return
     pid, _, folder = mark.read_text().partition(" ")
     left = Path(folder)
     if not Path(f"/proc/{pid}").exists() and left.name.startswith("pt-") and left.parent == Path(tempfile.gettempdir()):
-        shutil.rmtree(left, ignore_errors=True)
+        end_session(left)
 
 
 def on_a_node(work: Callable[[], Any], resources: Mapping[str, float], runs: Path, address: str | None) -> Any:

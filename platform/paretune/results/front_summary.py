@@ -15,6 +15,7 @@ from paretune.results.sweep_folder import Sweep
 from paretune.search.hypervolume_series import growth_line, hypervolume_series, series_tree
 from paretune.search.latency_scale import on_one_scale
 from paretune.search.pareto_front import FrontRules, front_object, objectives_of
+from paretune.storage.atomic_files import read_json
 from paretune.storage.target_records import on_target
 from paretune.storage.trial_record import Record, read_records
 
@@ -48,11 +49,15 @@ def front_of(sweep: Sweep, records: Sequence[Record]) -> dict[str, Any]:
 
 
 def comparison_of(sweep: Sweep) -> dict[str, Any] | None:
-    """Return the comparison of the front, or the ``reason`` for its failure; None before the end of the sweep."""
+    """Return the comparison of the front, or the ``reason`` for its failure; None before the end of the sweep.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     if not sweep.comparison.exists():
         return None
-    comparison: dict[str, Any] = json.loads(sweep.comparison.read_text())
-    return comparison
+    again = f"remove it, and measure the front again: {sweep.command('resume')}"
+    return read_json(sweep.comparison, again)
 
 
 def checked_front(sweep: Sweep, target: str | None) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from paretune.core.yaml_document import read_yaml
 from paretune.results.advice_outcomes import AdvicePrediction
 from paretune.search.pareto_front import keeps_all
 from paretune.search.space import Space
-from paretune.storage.atomic_files import new_folder, write_text
+from paretune.storage.atomic_files import new_folder, read_json, write_text
 from paretune.storage.target_records import on_target
 from paretune.storage.trial_record import Record, read_record, record_file, recorded_trials
 from paretune.system.file_lock import exclusive_file_lock
@@ -142,8 +142,7 @@ class Sweep:
     @cached_property
     def facts(self) -> dict[str, Any]:
         """Contents of ``SWEEP_FILE``: job, version, time."""
-        facts: dict[str, Any] = json.loads((self.folder / SWEEP_FILE).read_text())
-        return facts
+        return read_json(self.folder / SWEEP_FILE, "restore it from a copy")
 
     @property
     def left_out(self) -> list[dict[str, Any]]:

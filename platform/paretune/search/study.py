@@ -17,7 +17,7 @@ from paretune.core.baselines import EAGER
 from paretune.search.optuna_chooser import OptunaChooser, recipe_key
 from paretune.search.pareto_front import keeps_all, objectives_of
 from paretune.search.siblings import Siblings
-from paretune.search.study_file import StudyFile
+from paretune.search.study_file import NUMBER, StudyFile
 from paretune.search.study_settings import Proposal, SpaceExhausted, StudySettings
 from paretune.search.target_values import TargetValues
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from paretune.storage.trial_record import Record
 
-NUMBER = "paretune.trial"
 SAME_AS = "paretune.same_as"
 SIBLING = "sibling"
 """Origin of a trial that is another trial's network on another runtime."""
@@ -150,6 +149,22 @@ class Study:
             else:
                 del self._open[number]
                 self._unfinished.append(frozen._trial_id)  # noqa: SLF001
+        self._run_again()
+
+    def _run_again(self) -> None:
+        """Propose trials again whose result the study knows, and whose record was removed because it was damaged."""
+        for frozen in self._study.get_trials(deepcopy=False):
+            number = frozen.user_attrs.get(NUMBER)
+            if number is not None and number not in self._records and frozen.state.is_finished():
+                import optuna
+
+                recipe = self._drawn(optuna.Trial(self._study, frozen._trial_id))  # noqa: SLF001
+                self._waiting.append(Proposal(number, recipe, frozen.user_attrs.get("origin", "sampled")))
+
+    @property
+    def rebuilt(self) -> bool:
+        """Return whether the study's database was damaged, and is made again from its journal and the records."""
+        return self._file.damaged
 
     def _drawn(self, trial: optuna.Trial) -> Mapping[str, Any]:
         """Return the recipe of a trial, every field filled in; parameters that it lacks are drawn."""
@@ -220,7 +235,7 @@ class Study:
         self._open[number] = trial._trial_id  # noqa: SLF001
         self._siblings.note(number, trial.params)
         self._proposed[number] = recipe_key(recipe)
-        self._file.changed(trial._trial_id)  # noqa: SLF001
+        self._file.proposed(trial._trial_id)  # noqa: SLF001
         return Proposal(number, recipe, trial.user_attrs.get("origin", "sampled"))
 
     def _equivalent_trial(self, recipe: Mapping[str, Any]) -> int | None:

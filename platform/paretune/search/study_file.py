@@ -6,9 +6,13 @@ nothing else could be scheduled.
 
 from __future__ import annotations
 
+import json
+import os
+import sqlite3
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,11 +25,18 @@ MOST_WAITING = 1000
 """Changed trials that are written at once, however soon the next change comes."""
 
 
+NUMBER = "paretune.trial"
+"""Attribute of a trial of the study: its number in the sweep."""
+JOURNAL = "proposed.jsonl"
+"""File beside the database: all proposed trials, a line each."""
+
+
 class StudyFile:
     """The trials of a study on disk.
 
-    A killed process loses the changes of its last moments only: a trial that ran for longer than `IDLE` is in the file,
-    and its result is in its record.
+    A killed process loses the changes of its last moments only. Of each proposed trial a line is appended to
+    `JOURNAL` before it runs, from which `load_into` restores it; its result is in its record. So does a damaged
+    database, which is set aside as ``.damaged``.
 
     Args:
         file: SQLite database, made if it does not exist.
@@ -35,19 +46,15 @@ class StudyFile:
 
     def __init__(self, file: Path, name: str, objectives: Mapping[str, Literal["maximize", "minimize"]]) -> None:
         import optuna
-        from sqlalchemy import event
 
-        storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
-        event.listen(storage.engine, "connect", _commit_without_waiting)
-        storage.engine.dispose()
-        self._storage = storage
-        self._on_disk = optuna.create_study(
-            storage=storage, study_name=name, directions=list(objectives.values()), load_if_exists=True
-        )
+        self.damaged = _set_aside_if_damaged(file)
+        """Whether the database was damaged, and is made again."""
+        self._storage, self._on_disk = _opened(file, name, list(objectives.values()))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._on_disk.set_metric_names(list(objectives))
-        self._study_id: int = storage.get_study_id_from_name(name)
+        self._journal = file.with_name(JOURNAL)
+        self._study_id: int = self._storage.get_study_id_from_name(name)
         self._ids: dict[int, int] = {}
         """Id in memory → id on disk."""
         self._changed: dict[int, None] = {}
@@ -58,11 +65,56 @@ class StudyFile:
         self._study: optuna.Study
 
     def load_into(self, study: optuna.Study) -> None:
-        """Add the trials of the file to a study in memory, whose changes are written from then on."""
+        """Add the trials of the file to a study in memory, whose changes are written from then on.
+
+        Trials that are in the journal only are restored: as they were proposed, without a result.
+        """
         self._study = study
         for frozen in self._on_disk.get_trials(deepcopy=False):
             memory_id = study._storage.create_new_trial(study._study_id, template_trial=frozen)  # noqa: SLF001
             self._ids[memory_id] = frozen._trial_id  # noqa: SLF001
+        known = {frozen.user_attrs.get(NUMBER) for frozen in study.get_trials(deepcopy=False)}
+        for frozen in _journalled(self._journal):
+            if frozen.user_attrs.get(NUMBER) not in known:
+                known.add(frozen.user_attrs.get(NUMBER))
+                self._restore(frozen)
+
+    def _restore(self, frozen: optuna.trial.FrozenTrial) -> None:
+        """Add a trial of the journal to the study in memory."""
+        import optuna
+
+        storage, study_id = self._study._storage, self._study._study_id  # noqa: SLF001
+        known = self._study.get_trials(deepcopy=False)
+        point = frozen.system_attrs.get(_POINT)
+        waiting = (
+            other._trial_id  # noqa: SLF001
+            for other in known
+            if other.state == optuna.trial.TrialState.WAITING and other.system_attrs.get(_POINT) == point
+        )
+        trial_id = next(waiting, None)
+        if trial_id is None:
+            self.changed(storage.create_new_trial(study_id, template_trial=frozen))
+            return
+        storage.set_trial_state_values(trial_id, optuna.trial.TrialState.RUNNING)  # it was enqueued, and is begun
+        for name, kind in frozen.distributions.items():
+            storage.set_trial_param(trial_id, name, kind.to_internal_repr(frozen.params[name]), kind)
+        for name, value in frozen.user_attrs.items():
+            storage.set_trial_user_attr(trial_id, name, value)
+        self.changed(trial_id)
+
+    def proposed(self, trial_id: int) -> None:
+        """Note a trial that is about to run in the journal, and have it written to the database soon.
+
+        A full disk loses the line and no more: the database is written later.
+        """
+        frozen = self._study._storage.get_trial(trial_id)  # noqa: SLF001
+        with suppress(OSError):
+            handle = os.open(self._journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                os.write(handle, _line(frozen))
+            finally:
+                os.close(handle)
+        self.changed(trial_id)
 
     def changed(self, trial_id: int) -> None:
         """Have a trial written soon."""
@@ -132,6 +184,77 @@ class StudyFile:
             self._storage.set_trial_system_attr(on_disk, name, value)
         if frozen.state.is_finished():
             self._storage.set_trial_state_values(on_disk, frozen.state, frozen.values)
+
+
+_POINT = "fixed_params"
+"""Optuna's attribute of an enqueued trial: its parameters."""
+
+
+def _line(frozen: optuna.trial.FrozenTrial) -> bytes:
+    """Return a trial as a line of the journal; it begins with a line break, as the line before may be torn."""
+    import optuna
+
+    kinds = frozen.distributions.items()
+    body = {
+        "params": {name: kind.to_internal_repr(frozen.params[name]) for name, kind in kinds},
+        "distributions": {name: optuna.distributions.distribution_to_json(kind) for name, kind in kinds},
+        "user": frozen.user_attrs,
+        "system": {name: value for name, value in frozen.system_attrs.items() if name == _POINT},
+    }
+    return f"\n{json.dumps(body)}\n".encode()
+
+
+def _journalled(file: Path) -> Iterator[optuna.trial.FrozenTrial]:
+    """Yield the trials of a journal, without lines that are torn."""
+    import optuna
+
+    lines = file.read_text(errors="replace").splitlines() if file.exists() else []
+    for line in filter(None, lines):
+        try:
+            body = json.loads(line)
+            kinds = {
+                name: optuna.distributions.json_to_distribution(text) for name, text in body["distributions"].items()
+            }
+            yield optuna.trial.create_trial(
+                state=optuna.trial.TrialState.RUNNING,
+                params={name: kind.to_external_repr(body["params"][name]) for name, kind in kinds.items()},
+                distributions=kinds,
+                user_attrs=body["user"],
+                system_attrs=body["system"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+
+
+def _set_aside_if_damaged(file: Path) -> bool:
+    """Return whether a file is no whole database of SQLite; it is renamed then."""
+    if not file.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(file)) as database:
+            found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    except sqlite3.OperationalError:
+        raise  # locked, or no permission: it may be whole
+    except sqlite3.DatabaseError as error:
+        found = str(error)
+    if found == "ok":
+        return False
+    for name in (file.name, f"{file.name}-wal", f"{file.name}-shm"):
+        with suppress(FileNotFoundError):
+            file.with_name(name).replace(file.with_name(f"{name}.damaged"))
+    return True
+
+
+def _opened(file: Path, name: str, directions: Sequence[Literal["maximize", "minimize"]]) -> tuple[Any, optuna.Study]:
+    """Return Optuna's storage of a file, and the study in it, which is made if it is not there."""
+    import optuna
+    from sqlalchemy import event
+
+    storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
+    event.listen(storage.engine, "connect", _commit_without_waiting)
+    storage.engine.dispose()
+    study = optuna.create_study(storage=storage, study_name=name, directions=list(directions), load_if_exists=True)
+    return storage, study
 
 
 def _new(after: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from paretune.core.errors import UserError
 
@@ -98,6 +100,30 @@ def write_text(path: Path, text: str) -> None:
     sync(draft)
     draft.replace(path)
     sync(path.parent)
+
+
+def read_json(file: Path, remedy: str) -> dict[str, Any]:
+    """Return the object in a file of JSON.
+
+    Raises:
+        UserError: the file is damaged; ends with the remedy.
+    """
+    try:
+        return dict(json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file}: damaged ({error}); {remedy}") from error
+
+
+def remove_left_drafts(folder: Path) -> None:
+    """Remove the temporary files and folders in a folder whose processes are dead; those in folders below it stay."""
+    for left in folder.glob(".*.part"):
+        pid = left.name.removesuffix(".part").rpartition(".")[2]
+        if not pid.isdecimal() or Path(f"/proc/{pid}").exists():
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

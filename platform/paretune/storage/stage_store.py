@@ -229,14 +229,14 @@ class StageStore:
             files.rm(place, recursive=True)
 
     def _remove_leftovers(self) -> None:
-        """Remove folders of attempts that no index names, an hour after they were begun."""
+        """Remove folders of attempts that no index names, and drafts of indices, an hour after they were begun."""
         files, root = self._place
         for place in files.glob(f"{root}/??/*"):
             key = place.rsplit("/", 1)[-1]
             stage = self.entry(key)
             for attempt in files.ls(place, detail=True):
                 name = attempt["name"].rstrip("/").rsplit("/", 1)[-1]
-                if attempt["type"] != "directory" or (stage is not None and name == stage.folder):
+                if name in (INDEX, USED) or (stage is not None and name == stage.folder):
                     continue
                 changed = [_changed(files, file) for file in files.find(attempt["name"])]
                 if self.clock() - max(changed, default=0.0) > _KEPT_SECONDS:

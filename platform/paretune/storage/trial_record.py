@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -16,6 +17,8 @@ from paretune.core.errors import UserError
 from paretune.storage.atomic_files import write_text
 
 RECORD = "record.json"
+SEAL = "sha256"
+"""Key of the hash of a record's other entries."""
 RUNTIME_UNAVAILABLE = "unfit_runtime"
 """Fact of a failed trial: the target cannot run its runtime, whatever the steps are."""
 STOPPED = "stopped"
@@ -176,10 +179,15 @@ def write_record(sweep_folder: Path, record: Record) -> None:
     """Write a record unless the trial has one."""
     file = record_file(sweep_folder, record.number)
     if not file.exists():
-        body = asdict(record)
+        body = json.loads(json.dumps(asdict(record)))  # as it is read: with text for keys
         if not record.targets:
             del body["targets"]  # as before there were several
-        write_text(file, json.dumps(body, indent=1))
+        write_text(file, json.dumps({**body, SEAL: _seal(body)}, indent=1))
+
+
+def _seal(body: Mapping[str, Any]) -> str:
+    """Return the hash of a record's fields, independent of order and spaces."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def forget_record(sweep_folder: Path, number: int) -> None:
@@ -214,9 +222,12 @@ _parsed: dict[str, tuple[tuple[int, ...], Record]] = {}
 def _parse(file: Path, number: int) -> Record:
     try:
         body = json.loads(file.read_text())
+        seal = body.pop(SEAL, None)  # older versions wrote none
         record = Record(**{**body, "notes": tuple(body["notes"])})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{file}: damaged record ({error}); remove its folder to run the trial again") from error
+    if seal not in (None, _seal(body)):
+        raise UserError(f"{file}: damaged record (another {SEAL}); remove its folder to run the trial again")
     if record.number != number:
         raise UserError(f"{file}: the record of trial {record.number}; remove its folder to run trial {number} again")
     return record

@@ -209,8 +209,8 @@ def compare_at_end(
 
 
 def comparison_failed(sweep: Sweep) -> bool:
-    """Return whether the comparison on a target failed."""
-    return any("reason" in (comparison_of(view) or {}) for view in sweep.each_target())
+    """Return whether the comparison on a target of a finished sweep failed, or its file was removed."""
+    return any("reason" in (comparison_of(view) or {"reason": "no file"}) for view in sweep.each_target())
 
 
 def _compared(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paretune.config.recipe import Recipe, present_names
 from paretune.core.errors import UserError
@@ -21,9 +20,14 @@ from paretune.workflows.baseline import baseline_failure, first_recipes, look_at
 from paretune.workflows.compare_front import MeasureFront, compare_at_end, compare_front, comparison_failed
 from paretune.workflows.machine_check import refuse_impossible, with_runtime_checked
 from paretune.workflows.rungs import Rungs, paused_trials
+from paretune.workflows.sweep_leftovers import remove_leftovers
 from paretune.workflows.sweep_reporter import SweepReporter
 from paretune.workflows.target_search import TargetSearch
+from paretune.workflows.trial_guard import full_disk_as_user_error
 from paretune.workflows.trial_worker import record_of, run_in_worker
+
+if TYPE_CHECKING:
+    from paretune.search.study import Study
 
 Tuner = Callable[..., None]
 """Runs trials, called as ``tune_trials.run_trials`` is."""
@@ -62,12 +66,13 @@ def run_sweep(
 
     Raises:
         UserError: another process runs it, the data or the weights cannot be read, the cluster lacks resources that
-            the job asks for, the eager baseline failed, or a resumed sweep has changed.
+            the job asks for, the eager baseline failed, a resumed sweep has changed, or the disk is full.
     """
     from paretune.distributed import ray_session as session
 
     with (
         session.terminated_like_interrupted(),
+        full_disk_as_user_error(sweep.command("resume")),
         sweep.lock(),
         removed_if_failed(sweep.folder, lambda: not new or sweep.begun),
     ):
@@ -88,8 +93,8 @@ def run_sweep(
                 if len(read_records(sweep.folder)) < sweep.job.search.trials and not done:
                     return SweepResult(finished=False, records=tuple(read_records(sweep.folder)))
                 compare_at_end(sweep, reporter, address, measure)
+                remove_leftovers(sweep.folder)
                 sweep.mark_finished()
-                shutil.rmtree(sweep.folder / "tune", ignore_errors=True)  # Tune's own files; nobody reads them
             elif comparison_failed(sweep):
                 compare_at_end(sweep, reporter, address, measure)
             reporter.finished()
@@ -110,36 +115,12 @@ def normal_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
     return Recipe.model_validate(raw).tree()
 
 
-def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tuner = tune_trials.run_trials) -> None:
-    """Run the trials that are left of the budget, and a failed baseline again.
-
-    Args:
-        sweep: whose trials.
-        reporter: prints and logs each trial.
-        share: cores that trials at the same time divide between them, if they ask for fewer; 0 on a cluster.
-        tuner: runs the trials.
-
-    Raises:
-        UserError: the eager baseline failed, or lacks a metric that is asked for.
-    """
-    from paretune.distributed import ray_session as session
-    from paretune.distributed.tune_searcher import NoPausedTrials, StudySearcher
+def _opened_study(sweep: Sweep, reporter: SweepReporter, records: Sequence[Record]) -> Study:
+    """Return the study of a sweep with the results so far."""
     from paretune.search.study import Study
     from paretune.search.study_settings import StudySettings
 
-    for record in read_records(sweep.folder):
-        if record.origin == "baseline" and record.state == "failed":
-            reporter.say(f"trial {record.number} is a baseline and failed; it is run again")
-            forget_record(sweep.folder, record.number)
-    job = sweep.job
-    records = [replace(one, recipe=present_names(one.recipe)) for one in read_records(sweep.folder)]
-    if share:  # all trials run here, so that this machine can be asked
-        records = [with_runtime_checked(record, job) for record in records]
-    left = job.search.trials - len(records)
-    budget = SearchBudget(sweep, records)
-    if left <= 0 or (sweep.ended is not None and budget.may_end):
-        return
-    search = TargetSearch(sweep)
+    job, search = sweep.job, TargetSearch(sweep)
     settings = StudySettings(
         space=sweep.space,
         objectives=search.objectives,
@@ -155,6 +136,40 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         trains=trains,
     )
     study = Study(sweep.folder / "study.db", sweep.name, settings, records)
+    if study.rebuilt:
+        reporter.say("study.db was damaged, and is made again; the damaged one is kept as study.db.damaged")
+    return study
+
+
+def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tuner = tune_trials.run_trials) -> None:
+    """Run the trials that are left of the budget, and a failed baseline again.
+
+    Args:
+        sweep: whose trials.
+        reporter: prints and logs each trial.
+        share: cores that trials at the same time divide between them, if they ask for fewer; 0 on a cluster.
+        tuner: runs the trials.
+
+    Raises:
+        UserError: the eager baseline failed, or lacks a metric that is asked for.
+    """
+    from paretune.distributed import ray_session as session
+    from paretune.distributed.tune_searcher import NoPausedTrials, StudySearcher
+
+    for record in read_records(sweep.folder):
+        if record.origin == "baseline" and record.state == "failed":
+            reporter.say(f"trial {record.number} is a baseline and failed; it is run again")
+            forget_record(sweep.folder, record.number)
+    job = sweep.job
+    records = [replace(one, recipe=present_names(one.recipe)) for one in read_records(sweep.folder)]
+    if share:  # all trials run here, so that this machine can be asked
+        records = [with_runtime_checked(record, job) for record in records]
+    left = job.search.trials - len(records)
+    budget = SearchBudget(sweep, records)
+    study = _opened_study(sweep, reporter, records)
+    if left <= 0 or (sweep.ended is not None and budget.may_end):
+        study.close()  # it has the records that it missed when the sweep was killed
+        return
 
     def on_record(record: Record) -> None:
         budget.add(record)

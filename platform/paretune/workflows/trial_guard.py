@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from paretune.core.errors import UserError, one_line
 from paretune.workflows.stages import Stages
 from paretune.workflows.trial_context import TrialContext
 
@@ -19,6 +20,8 @@ HUNG = 70
 """Exit code of a process that ends itself because a stage hangs."""
 FREE = 256 * 2**20
 """Bytes that must be free before a trial that met a full disk goes on."""
+_FULL_DATABASE = "database or disk is full"
+"""What SQLite says."""
 _NO_MEMORY = ("out of memory", "failed to allocate memory", "cannot allocate memory")
 
 
@@ -32,6 +35,8 @@ def is_full_disk(error: BaseException | None) -> bool:
     """Return whether an error, or what caused it, is that no space is left on a disk."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if _FULL_DATABASE in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -49,6 +54,21 @@ def with_half_batch(context: TrialContext) -> TrialContext | None:
     half = training.batch_size // 2
     smaller = training.model_copy(update={"batch_size": half, "lr": training.lr * half / training.batch_size})
     return replace(context, job=context.job.model_copy(update={"training": smaller}))
+
+
+@contextmanager
+def full_disk_as_user_error(again: str) -> Iterator[None]:
+    """Raise a UserError in place of an error of the block that a full disk has caused.
+
+    Args:
+        again: command that goes on once there is space.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, UserError) or not is_full_disk(error):
+            raise
+        raise UserError(f"a disk is full ({one_line(error)[:200]}); once there is space, go on: {again}") from error
 
 
 def wait_for_space(folder: Path, say: Callable[[str], None], *, sleep: Callable[[float], None] = time.sleep) -> None:

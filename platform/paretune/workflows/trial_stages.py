@@ -11,6 +11,7 @@ from paretune.core.baselines import EAGER
 from paretune.profiling.energy.measure import Energy, energy, unavailable
 from paretune.profiling.latency.duet import Duet, measure_duet
 from paretune.profiling.latency.shared_images import measuring_images
+from paretune.profiling.latency.worker_client import MeasuringKilled
 from paretune.storage.artefact import Artefact
 from paretune.storage.target_records import TargetFigures
 from paretune.system.device_lock import shared_device
@@ -65,6 +66,8 @@ def measure(
 ) -> tuple[Duet, int]:
     """Measure the artefact in a duet with the sweep's reference, alone on the target, and keep the raw samples.
 
+    A duet whose process was killed is measured again from its beginning, at most ``search.retries`` times.
+
     Returns:
         The duet, and the trial whose artefact is the reference: the artefact's own if there is none yet.
     """
@@ -72,7 +75,13 @@ def measure(
     reference = context.reference(number)
     beside = None if reference is None else context.folder / str(reference.artefact)
     protocol = protocol_of(context.job.measuring)
-    duet = instruments.duet(artefact.folder, beside, images, context.job.target, protocol)
+    for left in reversed(range(context.job.search.retries + 1)):
+        try:
+            duet = instruments.duet(artefact.folder, beside, images, context.job.target, protocol)
+            break
+        except MeasuringKilled:
+            if not left:
+                raise
     duet.save_samples(context.trial_folder(number) / f"{context.of_target('samples')}.npz")
     return duet, number if reference is None else reference.number
 

@@ -30,6 +30,10 @@ PLACES = ("GOMP_CPU_AFFINITY", "KMP_AFFINITY", "OMP_PLACES", "OMP_PROC_BIND")
 """Variables that would move threads away from the worker's cores."""
 
 
+class MeasuringKilled(RuntimeError):  # noqa: N818 - as its message says
+    """Raised when a measuring process was killed from outside, by a user or for want of memory."""
+
+
 class Worker:
     """A process that has loaded one artefact, for a ``with`` block.
 
@@ -182,7 +186,7 @@ class Worker:
             stdin.write((json.dumps(command) + "\n").encode())
             stdin.flush()
         except BrokenPipeError:
-            raise RuntimeError(self._last_words()) from None
+            raise self._death() from None
         answer: dict[str, Any] = json.loads(self._line())
         if "error" in answer:
             if answer["kind"] == "NotImplementedError":  # nothing failed: the runtime says what it does not do
@@ -206,7 +210,7 @@ class Worker:
             if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 raise RuntimeError(f"the measuring process did not answer within {limit:g} s")
             if not (chunk := os.read(stdout.fileno(), 1 << 20)):
-                raise RuntimeError(self._last_words())
+                raise self._death()
             self._unread += chunk
         line, _, self._unread = self._unread.partition(b"\n")
         return line
@@ -218,13 +222,14 @@ class Worker:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
-    def _last_words(self) -> str:
-        """Return how the process ended, with its last line of output."""
+    def _death(self) -> RuntimeError:
+        """Return an error that says how the process ended, with its last line of output."""
         ended = select.poll()
         process = os.pidfd_open(self._process.pid)
         try:
             ended.register(process, select.POLLIN)
-            ended.poll(1000)  # the process is about to end; its own message is better than "killed"
+            # the process is about to end; its own message is better than "killed"
+            by_itself = bool(ended.poll(1000))
         finally:
             os.close(process)
         self._kill()
@@ -232,7 +237,9 @@ class Worker:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return f"the measuring process {how}: {lines[-1] if lines else 'it said nothing'}"
+        killed = by_itself and code in (-signal.SIGKILL, -signal.SIGTERM)
+        kind = MeasuringKilled if killed else RuntimeError
+        return kind(f"the measuring process {how}: {lines[-1] if lines else 'it said nothing'}")
 
 
 def _batch(answer: dict[str, Any]) -> SampleBatch:

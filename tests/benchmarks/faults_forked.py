@@ -1,0 +1,359 @@
+"""Sweeps in forked processes, without Ray: whole ones in a second, with a fault at any one of their steps.
+
+A step is whatever changes a disk: a file that is opened to be written, renamed or removed, and every statement of SQL
+that is no query. Driver, trials and log are processes of their own, as in a real sweep, and each counts its steps.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import mmap
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faults_sweep import MARK, PACE, Place, cheap_trial, install
+
+DRIVER, TRIAL, LOG = ROLES = ("driver", "trial", "log")
+KILL, TORN, FULL = "kill", "torn", "full"
+"""Faults: the process is killed; it is killed with half of a file written; the disk is full at this step."""
+CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate"}
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens at one step of a process of a sweep."""
+
+    role: str
+    step: int
+    """Number of the step among those of the role, from 0."""
+    what: str = KILL
+    name: str = ""
+    """Text of the first step at which it happens, in place of its number."""
+
+
+class Steps:
+    """Counts the steps of this process and those forked from it, and carries out a fault at one of them.
+
+    Args:
+        folder: changes below it are steps.
+        fault: to carry out; None counts only.
+        trace: file to which each step is written; None writes none.
+    """
+
+    def __init__(self, folder: Path, fault: Fault | None, trace: Path | None) -> None:
+        self._folder, self._fault, self._trace = str(folder), fault, trace
+        self._counts = mmap.mmap(-1, 8 * len(ROLES) + 1)
+        self._busy = threading.local()
+        self.role = DRIVER
+
+    def watch(self) -> None:
+        """Count from now on."""
+        from sqlalchemy import Engine, event
+
+        sys.addaudithook(self._audit)
+        event.listen(Engine, "before_cursor_execute", self._statement)
+        event.listen(Engine, "commit", lambda _: self._step("commit", ""))
+
+    def _statement(self, _: Any, __: Any, statement: str, *___: Any) -> None:
+        words = statement.split(maxsplit=3)
+        if words and words[0].upper() in ("INSERT", "UPDATE", "DELETE", "CREATE"):
+            self._step("sql", " ".join(words[:3]).replace("\n", " "))
+
+    def _audit(self, event: str, given: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, _, flags = given
+            if not isinstance(path, str | bytes | os.PathLike) or not flags & WRITES:
+                return
+            what = "open"
+        elif event in CHANGES:
+            path, what = given[0], event.removeprefix("os.")
+        else:
+            return
+        try:
+            name = str(Path(os.fsdecode(path)).absolute())
+        except TypeError:
+            return
+        if name.startswith(self._folder):
+            self._step(what, name)
+
+    def _step(self, what: str, name: str) -> None:
+        if getattr(self._busy, "now", False):
+            return
+        self._busy.now = True
+        try:
+            place = 8 * ROLES.index(self.role)
+            (count,) = struct.unpack_from("q", self._counts, place)
+            struct.pack_into("q", self._counts, place, count + 1)
+            if self._trace is not None:
+                with self._trace.open("a") as file:
+                    file.write(f"{self.role}\t{count}\t{what}\t{name.removeprefix(self._folder)}\n")
+            if self._is_due(count, f"{what} {name}"):
+                self._counts[-1] = 1  # once, though another process may do the same again
+                self._carry_out(what, name)
+        finally:
+            self._busy.now = False
+
+    def _is_due(self, count: int, step: str) -> bool:
+        fault = self._fault
+        if fault is None or fault.role != self.role or self._counts[-1]:
+            return False
+        return fault.name in step if fault.name else fault.step == count
+
+    def _carry_out(self, what: str, name: str) -> None:
+        assert self._fault is not None
+        if self._fault.what == FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+        if self._fault.what == TORN and what == "open":
+            handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            os.write(handle, b'{"torn": ')
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass
+class Result:
+    """How a command ended: exit code (negative for a signal), and what it printed."""
+
+    code: int
+    text: str
+    seconds: float
+
+
+def run(
+    place: Place,
+    *words: str,
+    fault: Fault | None = None,
+    trace: Path | None = None,
+    prepare: Callable[[], None] = lambda: None,
+    tuner: Any = None,
+    limit: float = 60.0,
+    meanwhile: Callable[[int], None] = lambda _: None,
+    pace: float = 0.0,
+    out: str = "out.txt",
+) -> Result:
+    """Run the command line in a forked process and wait for its end.
+
+    Args:
+        place: whose folder is the current one.
+        words: of the command line.
+        fault: to carry out.
+        trace: file for the steps.
+        prepare: called in the process before the command.
+        tuner: runs the trials; None runs each in a forked process.
+        limit: seconds after which the process is killed, with code -1.
+        meanwhile: called here with the process's number once it runs.
+        pace: seconds of each stage of a trial.
+        out: file in the place for what it prints.
+    """
+    printed, start = place.folder / out, time.monotonic()
+    pid = os.fork()
+    if not pid:
+        _in_child(place, words, Steps(place.folder, fault, trace), prepare, tuner, printed, pace)
+    try:
+        meanwhile(pid)
+        while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+            if time.monotonic() - start > limit:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                return Result(-1, f"not done after {limit:g} s\n" + printed.read_text(), time.monotonic() - start)
+            time.sleep(0.005)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
+    return Result(os.waitstatus_to_exitcode(ended[1]), printed.read_text(), time.monotonic() - start)
+
+
+def _in_child(
+    place: Place, words: tuple[str, ...], steps: Steps, prepare: Any, tuner: Any, out: Path, pace: float
+) -> None:
+    """Run the command line; never returns."""
+    code = 70
+    try:
+        os.setpgid(0, 0)
+        handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        for number in (1, 2):
+            os.dup2(handle, number)
+        sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.chdir(place.folder)
+        os.environ |= {MARK: str(place.folder), PACE: str(pace), "HOME": str(place.folder / "home")}
+        os.environ["PYTHONPATH"] = place.environment()["PYTHONPATH"]
+        _patch(place, steps, tuner)
+        prepare()
+        steps.watch()
+        from paretune.cli.main import main
+
+        code = main(words)
+    except BaseException:  # noqa: BLE001 - as Python itself would end
+        traceback.print_exc()
+        code = 1
+    finally:
+        os._exit(code)
+
+
+def _patch(place: Place, steps: Steps, tuner: Any) -> None:
+    """Take the locks of the place, forked processes for the log and, without a tuner, for the trials."""
+    from paretune.distributed import ray_session
+    from paretune.system import device_lock
+    from paretune.workflows import sweep_log_client
+
+    device_lock.lock_folder = lambda: place.locks
+    sweep_log_client.subprocess = _Forking(steps)  # type: ignore[assignment]
+    if tuner is None:
+        ray_session.session = lambda *_, **__: nullcontext()  # type: ignore[assignment]
+        ray_session.cores = lambda: 2.0
+        ray_session.nodes = lambda: [{"CPU": 2.0}]
+        tuner = Forked(steps)
+    install(tuner)
+
+
+class Forked:
+    """Runs trials as Ray Tune does, each in a forked process."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+
+    def __call__(self, trial: Any, searcher: Any, *, concurrent: int, **_: Any) -> None:
+        """Run all trials that the searcher proposes; Ctrl-C ends it as it ends Tune."""
+        running: dict[int, tuple[str, int]] = {}
+        asked, more = 0, True
+        try:
+            while more or running:
+                while more and len(running) < concurrent:
+                    asked += 1
+                    proposal = searcher.suggest(str(asked))
+                    if proposal == searcher.FINISHED or proposal is None:
+                        more = proposal is None
+                        break
+                    pid, answers = self._start(trial, proposal)
+                    running[pid] = (str(asked), answers)
+                if running:
+                    self._await(running, searcher)
+        except KeyboardInterrupt:
+            for pid, (name, _answers) in running.items():
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                searcher.on_trial_complete(name)
+
+    def _start(self, trial: Any, proposal: Any) -> tuple[int, int]:
+        answers, end = os.pipe()
+        parent = os.getpid()
+        if pid := os.fork():
+            os.close(end)
+            return pid, answers
+        try:
+            from paretune.system.child_process import die_with_parent
+
+            die_with_parent(parent)
+            self._steps.role = TRIAL
+            os.write(end, json.dumps(cheap_trial(*trial.args, proposal)).encode())
+            os._exit(0)
+        except BaseException:  # noqa: BLE001 - as a worker of Ray's
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+
+    def _await(self, running: dict[int, tuple[str, int]], searcher: Any) -> None:
+        while True:
+            for pid, (name, answers) in list(running.items()):
+                if not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+                    continue
+                said = os.read(answers, 1 << 16)
+                os.close(answers)
+                del running[pid]
+                if os.waitstatus_to_exitcode(ended[1]) == 0:
+                    searcher.on_trial_complete(name, json.loads(said))
+                else:
+                    searcher.on_trial_complete(name, error=True)
+                return
+            time.sleep(0.002)
+
+
+class _Forking:
+    """Stands for the module subprocess: the process of the log is forked, since its libraries take seconds to load."""
+
+    PIPE, TimeoutExpired = subprocess.PIPE, subprocess.TimeoutExpired
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps = steps
+
+    def Popen(self, *_: Any, **__: Any) -> _Process:  # noqa: N802 - the name there
+        """Fork the process of the log."""
+        (stdin, to), (back, stdout) = os.pipe(), os.pipe()
+        if pid := os.fork():
+            os.close(stdin)
+            os.close(stdout)
+            return _Process(pid, to, back)
+        try:
+            os.setsid()
+            os.dup2(stdin, 0)
+            os.dup2(stdout, 1)
+            for handle in (stdin, to, back, stdout):
+                os.close(handle)
+            sys.stdin = os.fdopen(0, closefd=False)
+            self._steps.role = LOG
+            from paretune.workflows import sweep_log_worker
+
+            os._exit(sweep_log_worker.main())
+        except BaseException:  # noqa: BLE001 - as Python itself would end
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+
+
+class _Process:
+    """A forked process that is used like one of subprocess."""
+
+    def __init__(self, pid: int, stdin: int, stdout: int) -> None:
+        self.pid, self._code = pid, None
+        self.stdin, self.stdout = os.fdopen(stdin, "wb", 0), os.fdopen(stdout, "rb", 0)
+
+    def poll(self) -> int | None:
+        """Return the exit code; None while the process runs."""
+        if self._code is None and (ended := os.waitpid(self.pid, os.WNOHANG))[0]:
+            self._code = os.waitstatus_to_exitcode(ended[1])  # type: ignore[assignment]
+        return self._code
+
+    def wait(self, patience: float | None = None) -> int:
+        """Wait for the end of the process."""
+        end = time.monotonic() + (1e9 if patience is None else patience)
+        while (code := self.poll()) is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired("log", patience or 0)
+            time.sleep(0.005)
+        return code
+
+    def kill(self) -> None:
+        """Kill the process."""
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def load_libraries() -> None:
+    """Import what sweeps need, so that forked processes have it."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from paretune.tracking.mlflow_client import load_mlflow
+
+    load_mlflow()
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    import optuna  # noqa: F401
+    import torch
+
+    from paretune.distributed import tune_searcher  # noqa: F401
+    from paretune.reports.figures import new_figure
+    from paretune.workflows import compare_front, sweep, sweep_log_worker, trial_worker  # noqa: F401
+
+    torch.set_num_threads(1)
+    new_figure(1, 1)
