@@ -17,10 +17,9 @@ from paretune.profiling.environment import environment
 from paretune.results.front_summary import judge_of
 from paretune.results.sweep_folder import Sweep
 from paretune.search.early_stop import may_stop, stop_reason
-from paretune.search.latency_scale import on_one_scale
 from paretune.storage.artefact import Artefact, read_artefact
 from paretune.storage.stage_store import StageStore
-from paretune.storage.trial_record import Record, read_records
+from paretune.storage.trial_record import Record
 from paretune.system.device_lock import exclusive_device, shared_device
 from paretune.workflows.stages import Stages, TrialStopped
 from paretune.workflows.step_chain import InitialArtefactNetwork
@@ -57,7 +56,7 @@ def structure_first(
     if reference is None or len(tools.detector.part_names) > 1 or not any(step.trains for step in recipe.steps):
         return
     ceilings = {name: limit.max for name, limit in context.job.constraints.items() if limit.max is not None}
-    records = on_one_scale(read_records(context.folder))
+    records = context.state.records()
     if not (may_stop(records, ceilings) or context.job.search.scheduler.rungs(1000)):
         return
     with stages.stage(STAGE):

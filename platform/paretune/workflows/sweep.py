@@ -139,6 +139,7 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
     budget = SearchBudget(sweep, records)
     if left <= 0 or (sweep.ended is not None and budget.may_end):
         return
+    reporter.limit = budget.seconds_left
     settings = StudySettings(
         space=sweep.space,
         objectives=job.objectives,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 from functools import cached_property
 
 from paretune.reports import terminal as display
@@ -20,6 +22,8 @@ class SweepReporter:
         self.sweep = sweep
         self._start = time.monotonic()
         self._log = SweepLogProcess(sweep, self.say)
+        self.limit: Callable[[], float] = lambda: math.inf
+        """Returns the seconds that the limits of the search in hours leave."""
 
     @cached_property
     def _progress(self) -> SweepProgress:
@@ -42,7 +46,8 @@ class SweepReporter:
         """Print a line for one trial, and have the front drawn and the trial logged."""
         progress, budget = self._progress, self.sweep.job.search.trials
         progress.add(record)
-        self.say(display.trial_line(record.number, progress, budget) + display.time_left(progress, budget))
+        left = display.time_left(progress, budget, self.limit())
+        self.say(display.trial_line(record.number, progress, budget) + left)
         self._log.trial_done()
 
     def finished(self) -> None:

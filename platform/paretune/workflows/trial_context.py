@@ -24,6 +24,7 @@ from paretune.storage.stage_store import StageStore
 from paretune.storage.trial_record import Record, read_record, trial_folder
 from paretune.training.settings import Training
 from paretune.workflows.recipe_source import RecipeImages
+from paretune.workflows.sweep_state import SweepState
 
 WARMUP = 0.3
 """Least seconds of a warm-up: every block has its own lead-in, and a duet starts at least six processes."""
@@ -67,6 +68,11 @@ class TrialContext:
     @cached_property
     def _scale(self) -> FolderScale:
         return FolderScale(self.folder)
+
+    @cached_property
+    def state(self) -> SweepState:
+        """The records and rungs of the sweep."""
+        return SweepState(self.folder, self.job.search.scheduler)
 
     def reference(self, number: int) -> Record | None:
         """Return the baseline that a trial is measured beside: the one on ONNX Runtime, else the one in eager.

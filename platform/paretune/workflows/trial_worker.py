@@ -26,7 +26,7 @@ def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> dict[str, A
         record = not_run(Path(runs) / name, proposal, one_line(error))
     else:
         number, origin = proposal["number"], proposal["origin"]
-        decide = decision(context.folder, context.job, number, drawn=origin == "sampled")
+        decide = decision(context.state, context.job, number, drawn=origin == "sampled")
         ended = run(context, number, Recipe.model_validate(proposal["recipe"]), origin=origin, decide=decide)
         if ended is None:
             return {"number": number, "state": "paused"}
