@@ -115,7 +115,7 @@ def _attempt(
         record = failed_record(context, identity, error, stages, started)
         stages.ended("failed", record.failure or "")
         return record, error
-    result["facts"] |= {STAGES: stages.done}
+    result["facts"] |= {STAGES: stages.done, **({} if context.sharing is None else {"sharing": context.sharing})}
     record = context.scaled(Record.complete(*identity, started=started, seconds=stages.seconds, **result))
     values, reasons = computed(record.metrics, record.facts)
     shutil.rmtree(folder / TRAINED, ignore_errors=True)  # of an attempt that failed

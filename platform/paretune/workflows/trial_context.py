@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from paretune.compression.base import Context
 from paretune.config.job import Job
@@ -40,6 +41,8 @@ class TrialContext:
     """Folder of the sweep."""
     baseline: Path
     """Folder of the trained network (safetensors and ``structure.json``)."""
+    sharing: Mapping[str, Any] | None = None
+    """Whether trials train beside measurements, as the sweep's file has it; None if that was not asked."""
 
     @property
     def cache(self) -> Path:
@@ -86,7 +89,8 @@ class TrialContext:
 
 def context_of(sweep: Sweep) -> TrialContext:
     """Open and return what the trials of a sweep share."""
-    return TrialContext(sweep.job, sweep.job.dataset.open(sweep.cache), sweep.folder, sweep.baseline)
+    data, sharing = sweep.job.dataset.open(sweep.cache), sweep.facts.get("sharing")
+    return TrialContext(sweep.job, data, sweep.folder, sweep.baseline, sharing)
 
 
 def step_context(
