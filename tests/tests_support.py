@@ -6,6 +6,19 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+SMALL_JOB = """\
+dataset: {shapes: {}}
+detector: {yolo: {variant: nano}}
+input_size: 160
+space: space.yaml
+search: {trials: 4}
+"""
+SMALL_SPACE = """\
+input_size: {choices: [128, 160]}
+steps:
+  - prune: {ratio: {low: 0.1, high: 0.5}}
+runtime: onnxruntime
+"""
 
 APART = """\
 from contextlib import suppress

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 from paretune.compression.export import Export
+from paretune.config.job import Job
 from paretune.core.model import Model
 from paretune.core.types import InputSize
+from paretune.detectors import DETECTORS
 from paretune.detectors.base import Detector
-from paretune.networks.network_files import copy_network
+from paretune.networks.network_files import copy_network, save_network
 from paretune.testing.samples import CLASSES, SETTINGS, SIZE, MixedDetector, same_state
 from paretune.testing.samples import InMemorySplit as Pictures
 from paretune.testing.samples import MixedNetwork as Mixed
@@ -20,9 +25,11 @@ from paretune.testing.samples import sample_context as context
 from paretune.testing.samples import sample_model as model
 from paretune.testing.samples import sample_split as pictures
 from paretune.testing.samples import state_copy as state
+from paretune.workflows.trial_context import TrialContext
 
 __all__ = [
     "CLASSES",
+    "MIXED_JOB",
     "SETTINGS",
     "SIZE",
     "Mixed",
@@ -32,6 +39,7 @@ __all__ = [
     "UpsamplingDetector",
     "context",
     "exported",
+    "mixed_trials",
     "model",
     "outputs",
     "pictures",
@@ -40,6 +48,30 @@ __all__ = [
     "with_channels_at_zero",
     "with_different_biases",
 ]
+
+
+MIXED_JOB = {
+    "dataset": {"shapes": {"train": 8, "val": 4, "size": "64x48"}},
+    "detector": "mixed",
+    "input_size": "64x48",
+    "space": "none.yaml",
+    "training": {"threads": 1},
+    "measuring": {"energy_seconds": 0, "repetitions": 2, "max_extra_repetitions": 0, "seconds": 0.05},
+}
+"""A job of the detector of mixed layers, whose trials take a second."""
+
+
+@contextmanager
+def mixed_trials(folder: Path) -> Iterator[TrialContext]:
+    """Yield what the trials of ``MIXED_JOB`` share, with an untrained baseline; torch's threads are restored."""
+    threads = torch.get_num_threads()
+    with patch.dict(DETECTORS.rows, {"mixed": "tests_support_compression:MixedDetector"}):
+        job = Job.model_validate(MIXED_JOB)
+        save_network(model(MixedDetector()).network, folder / "baseline")
+        try:
+            yield TrialContext(job, job.dataset.open(folder / "cache"), folder / "sweep", folder / "baseline")
+        finally:
+            torch.set_num_threads(threads)
 
 
 class Upsampling(nn.Module):

@@ -15,41 +15,29 @@ from paretune.compression.finetune import Finetune
 from paretune.compression.prune.step import Prune
 from paretune.config.job import Job
 from paretune.config.recipe import Recipe
-from paretune.detectors import DETECTORS
 from paretune.networks.network_files import load_network, save_network
 from paretune.storage.artefact import NETWORK
 from paretune.storage.stage_store import StageStore
-from paretune.storage.trial_events import EventLog, read_events
+from paretune.storage.trial_events import read_events
 from paretune.storage.trial_record import STAGES, STOPPED, Record, read_record, trial_folder, write_record
 from paretune.workflows import rungs, step_chain, structure_first, trial
 from paretune.workflows.stages import PartialResult, TrialPaused
 from paretune.workflows.trial_context import TrialContext
 from paretune.workflows.trial_stages import Instruments
-from tests_support_compression import MixedDetector, model
+from tests_support_compression import MIXED_JOB as JOB
+from tests_support_compression import MixedDetector, mixed_trials, model
 from tests_support_records import complete, no_latency, recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-JOB = {
-    "dataset": {"shapes": {"train": 8, "val": 4, "size": "64x48"}},
-    "detector": "mixed",
-    "input_size": "64x48",
-    "space": "none.yaml",
-    "training": {"threads": 1},
-    "measuring": {"energy_seconds": 0, "repetitions": 2, "max_extra_repetitions": 0, "seconds": 0.05},
-}
 TRAINED = [{"prune": {"ratio": 0.5, "round_to": 4}}, {"finetune": {"epochs": 2}}]
 
 
 @pytest.fixture
 def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TrialContext]:
-    monkeypatch.setitem(DETECTORS.rows, "mixed", "tests_support_compression:MixedDetector")
     monkeypatch.setattr(step_chain, "DEAR", 0.0)  # the steps of so small a network take milliseconds
-    before = torch.get_num_threads()
-    job = Job.model_validate(JOB)
-    save_network(model(MixedDetector()).network, tmp_path / "baseline")
-    yield TrialContext(job, job.dataset.open(tmp_path / "cache"), tmp_path / "sweep", tmp_path / "baseline")
-    torch.set_num_threads(before)
+    with mixed_trials(tmp_path) as trials:
+        yield trials
 
 
 @pytest.fixture
@@ -307,22 +295,3 @@ def test_a_paused_trial_goes_on_and_ends_as_if_it_had_not_been(context: TrialCon
     straight = ran(unstored, 3, steps=steps)  # without rungs: validating on the way changes nothing
     one, other = network_of(context, resumed), network_of(context, straight)
     assert all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_rungs_are_rebuilt_from_the_events_of_all_trials(context: TrialContext) -> None:
-    job = Job.model_validate({**JOB, "search": {"scheduler": {"halving": {"eta": 2, "shares": (0.5,)}}}})
-    for number, quality in ((2, 0.4), (3, 0.5), (4, 0.1)):
-        log = EventLog(context.trial_folder(number), clock=lambda number=number: float(number))
-        log.add("metrics", "structure", metrics={"expected_latency_ms": 2.0})
-        log.add("epoch", "finetune", epoch=1, epochs=4, metrics={"map": 0.9})  # no rung
-        log.add("epoch", "finetune", epoch=2, epochs=4, metrics={"map": quality})
-    records = [measured(2, 2.0, 0.6)]
-    halving, expected = rungs.halving_of(context.folder, job, records)
-    assert halving.paused == {4: 0}
-    assert expected[3] == {"map": pytest.approx(0.7), "latency_ms": 2.0}  # trial 2 gained 0.2 from there
-    decide = rungs.decision(context.folder, job, 4, drawn=True)
-    assert decide(PartialResult("finetune", {"loss": 1.0}, 1)) is None
-    with pytest.raises(TrialPaused, match=r"rung 1 by map 0\.1"):
-        decide(PartialResult("finetune", {"map": 0.1}, 2))
-    asked_for = rungs.decision(context.folder, job, 4, drawn=False)
-    assert asked_for(PartialResult("finetune", {"map": 0.1}, 2)) is None

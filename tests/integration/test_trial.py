@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,6 @@ from paretune.config.job import Job
 from paretune.config.recipe import Recipe
 from paretune.core.target import Target
 from paretune.core.types import LeftOut
-from paretune.detectors import DETECTORS
-from paretune.networks.network_files import save_network
 from paretune.profiling.energy.measure import Energy
 from paretune.runtimes import openvino
 from paretune.runtimes.predictor import Predictor
@@ -25,29 +24,17 @@ from paretune.workflows import trial
 from paretune.workflows.recipe_source import read_source
 from paretune.workflows.trial_context import TrialContext
 from paretune.workflows.trial_stages import Instruments
-from tests_support_compression import MixedDetector, model
+from tests_support_compression import MIXED_JOB as JOB
+from tests_support_compression import mixed_trials
 from tests_support_records import no_latency
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-JOB = {
-    "dataset": {"shapes": {"train": 8, "val": 4, "size": "64x48"}},
-    "detector": "mixed",
-    "input_size": "64x48",
-    "space": "none.yaml",
-    "training": {"threads": 1},
-    "measuring": {"energy_seconds": 0},
-}
-
 
 @pytest.fixture
-def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrialContext:
-    monkeypatch.setitem(DETECTORS.rows, "mixed", "tests_support_compression:MixedDetector")
-    before = torch.get_num_threads()
-    job = Job.model_validate(JOB)
-    save_network(model(MixedDetector()).network, tmp_path / "baseline")
-    yield TrialContext(job, job.dataset.open(tmp_path / "cache"), tmp_path / "sweep", tmp_path / "baseline")
-    torch.set_num_threads(before)
+def context(tmp_path: Path) -> Iterator[TrialContext]:
+    with mixed_trials(tmp_path) as trials:
+        yield trials
 
 
 def ran(context: TrialContext, instruments: Instruments = Instruments(duet=no_latency), **recipe: Any) -> Record:  # noqa: B008

@@ -20,20 +20,8 @@ from paretune.detectors.ssd.detector import Ssd
 from paretune.detectors.yolox.detector import Yolo
 from paretune.runtimes.onnxruntime import OnnxRuntime
 from paretune.search.space_reader import read_space
-
-JOB = """\
-dataset: {shapes: {}}
-detector: {yolo: {variant: nano}}
-input_size: 160
-space: space.yaml
-search: {trials: 4}
-"""
-SPACE = """\
-input_size: {choices: [128, 160]}
-steps:
-  - prune: {ratio: {low: 0.1, high: 0.5}}
-runtime: onnxruntime
-"""
+from tests_support import SMALL_JOB as JOB
+from tests_support import SMALL_SPACE as SPACE
 
 
 def changed(text: str, old: str, new: str) -> str:

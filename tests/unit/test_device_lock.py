@@ -10,14 +10,14 @@ import sys
 import threading
 import time
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from paretune.system import device_holders, device_lock
-from paretune.system.device_lock import exclusive_device, lock_folder, shared_device
-from tests_support import ROOT
+from paretune.system import device_holders, device_lock, device_waiter
+from paretune.system.device_lock import SharedCores, exclusive_device, lock_folder, shared_device, sharing_cores
+from tests_support import ROOT, with_locks_of_its_own
 from tests_support_nvml import FIRST, SECOND, FakeNvml, gpu, put
 
 HOLD = """
@@ -30,7 +30,7 @@ print("free", flush=True)
 """
 TELLS = HOLD.replace(
     "with {",
-    "from paretune.system.device_lock import tell_waits\ntell_waits(lambda _: print('waits', flush=True))\nwith {",
+    "from paretune.system.device_waiter import tell_waits\ntell_waits(lambda _: print('waits', flush=True))\nwith {",
 )
 TRAIN = """
 import sys, time
@@ -238,17 +238,17 @@ def test_what_runs_on_a_gpu_shares_the_cpu_too(device, monkeypatch, tmp_path):
 
 
 def test_waiting_is_told_and_a_free_device_is_not(device, monkeypatch):
-    monkeypatch.setattr(device_lock, "_told", [])
-    monkeypatch.setattr(device_lock, "_printed", {})
+    monkeypatch.setattr(device_waiter, "_told", [])
+    monkeypatch.setattr(device_waiter, "_printed", {})
     lines = []
-    device_lock.tell_waits(lines.append)
+    device_waiter.tell_waits(lines.append)
     with exclusive_device(device):
         assert lines == []
     with process(HOLD, "share", device) as other:
         assert other.stdout.readline() == "held\n"
-        device_lock.tell_waits(lambda line: lines.append(line) or let_go(other))
+        device_waiter.tell_waits(lambda line: lines.append(line) or let_go(other))
         with exclusive_device(device) as waited:
-            assert waited >= 0.9 * device_lock.MOMENT
+            assert waited >= 0.9 * device_waiter.MOMENT
     (line,) = lines
     assert f"process {other.pid}," in line
     assert device in line
@@ -256,10 +256,10 @@ def test_waiting_is_told_and_a_free_device_is_not(device, monkeypatch):
 
 def told(monkeypatch):
     """The lines that are said in this process from now on."""
-    monkeypatch.setattr(device_lock, "_told", [])
-    monkeypatch.setattr(device_lock, "_printed", {})
+    monkeypatch.setattr(device_waiter, "_told", [])
+    monkeypatch.setattr(device_waiter, "_printed", {})
     lines = []
-    device_lock.tell_waits(lines.append)
+    device_waiter.tell_waits(lines.append)
     return lines
 
 
@@ -433,10 +433,10 @@ def test_one_worker_holds_the_gpus_of_all_on_its_machine(gpus):
 
 
 def test_those_who_share_and_meet_at_the_gate_are_told_nothing(device, monkeypatch):
-    monkeypatch.setattr(device_lock, "_told", [])
-    monkeypatch.setattr(device_lock, "MOMENT", 5.0)
+    monkeypatch.setattr(device_waiter, "_told", [])
+    monkeypatch.setattr(device_waiter, "MOMENT", 5.0)
     lines = []
-    device_lock.tell_waits(lines.append)
+    device_waiter.tell_waits(lines.append)
     with (lock_folder() / f"{device.replace(':', '-')}.gate").open("a") as gate:
         fcntl.flock(gate, fcntl.LOCK_EX)
         threading.Timer(0.2, fcntl.flock, [gate, fcntl.LOCK_UN]).start()
@@ -495,3 +495,116 @@ def test_jobs_with_a_tmpdir_of_their_own_meet(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(device_lock.tempfile, "tempdir", None)
     assert lock_folder() == usual
+
+
+APART = """
+import os, sys
+from paretune.system.device_lock import SharedCores, exclusive_device, shared_device, sharing_cores
+hold = {"alone": exclusive_device, "share": shared_device}[sys.argv[1]]
+with sharing_cores(SharedCores((1,), (0,))):
+    while True:
+        with hold("cpu"):
+            print(sorted(os.sched_getaffinity(0)), flush=True)
+            if not sys.stdin.readline().strip():
+                break
+print("free", flush=True)
+"""
+APART_ALONE = APART.replace('"alone": exclusive_device', '"alone": lambda device: exclusive_device(device, alone=True)')
+
+
+@pytest.fixture
+def two_cores(tmp_path, monkeypatch):
+    """Return an environment in which processes lock devices in a folder of the test."""
+    if not {0, 1} <= os.sched_getaffinity(0):
+        pytest.skip("this process may not use cores 0 and 1")
+    monkeypatch.setenv("PYTHONPATH", with_locks_of_its_own(tmp_path / "x", str(ROOT / "platform")))
+    folder = tmp_path / "x-locks" / "locks"
+    monkeypatch.setattr(device_lock, "lock_folder", lambda: folder)
+    return sorted(os.sched_getaffinity(0))
+
+
+def waits_at(gate):
+    """Return whether a process waits for a lock of `two_cores`, as it keeps its gate closed meanwhile."""
+    with (device_lock.lock_folder() / gate).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+@contextmanager
+def apart(code, *arguments):
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+def test_a_worker_goes_on_beside_a_measurement_on_the_other_core_and_has_all_cores_afterwards(two_cores):
+    with apart(APART, "share") as worker:
+        assert worker.stdout.readline() == f"{two_cores}\n"
+        with apart(APART, "alone") as measuring:
+            found = heard(measuring)
+            assert becomes(lambda: waits_at("cpu.gate"))
+            assert found == []  # the worker's epoch has to end first
+            worker.stdin.write("again\n")
+            worker.stdin.flush()
+            assert worker.stdout.readline() == "[0]\n"
+            assert becomes(lambda: found == ["[1]\n"])
+            let_go(measuring)
+            assert measuring.stdout.readline() == "free\n"
+        worker.stdin.write("again\n")
+        worker.stdin.flush()
+        assert worker.stdout.readline() == f"{two_cores}\n"
+
+
+@pytest.mark.parametrize(("code", "held"), [(HOLD, "held"), (APART_ALONE, None)], ids=["foreign", "alone"])
+def test_nothing_runs_beside_another_measurement_or_one_that_wants_the_machine_alone(two_cores, code, held):
+    with ExitStack() as stack:
+        measuring = stack.enter_context(apart(APART, "alone"))
+        assert measuring.stdout.readline() == "[1]\n"
+        worker = stack.enter_context(apart(APART, "share"))
+        assert worker.stdout.readline() == "[0]\n"
+        with apart(code, "alone", "cpu") as other:
+            found = heard(other)
+            let_go(measuring)
+            assert measuring.stdout.readline() == "free\n"
+            assert becomes(lambda: waits_at("cpu-apart-1.gate"))
+            assert found == []  # the worker is still at work
+            worker.stdin.write("again\n")
+            worker.stdin.flush()
+            assert becomes(lambda: found == [f"{held or two_cores}\n"])
+            again = heard(worker)
+            time.sleep(0.3)
+            assert again == []
+            let_go(other)
+            assert becomes(lambda: again != [])
+
+
+def test_a_worker_without_a_division_of_the_cores_is_kept_out(two_cores):
+    with ExitStack() as stack:
+        measuring = stack.enter_context(apart(APART, "alone"))
+        assert measuring.stdout.readline() == "[1]\n"
+        other = stack.enter_context(apart(HOLD, "share", "cpu"))
+        found = heard(other)
+        assert becomes(lambda: waits_at("cpu.gate"))
+        assert found == []
+        let_go(measuring)
+        assert becomes(lambda: found == ["held\n"])
+
+
+def test_who_works_beside_a_measurement_cannot_measure_at_once(two_cores):
+    cores = SharedCores((1,), (0,))
+    with apart(APART, "alone") as measuring:
+        measuring.stdout.readline()
+        with sharing_cores(cores), shared_device("cpu"), shared_device("cpu"):
+            assert os.sched_getaffinity(0) == {0}
+            with pytest.raises(RuntimeError, match="would wait for itself"), exclusive_device("cpu"):
+                pass
+        assert sorted(os.sched_getaffinity(0)) == two_cores
+        with sharing_cores(cores), shared_device("cpu", patience=0.2):
+            assert os.sched_getaffinity(0) == {0}

@@ -139,6 +139,11 @@ def test_the_time_that_is_left(spans, budget, said):
     assert display.time_left(SweepProgress(judge(), times(*spans)), budget) == said
 
 
+@pytest.mark.parametrize(("limit", "text"), [(300.0, ", about 5 min left"), (1e6, ", about 8 min left"), (0.0, "")])
+def test_the_time_that_is_left_is_no_longer_than_a_limit_in_hours(limit, text):
+    assert display.time_left(SweepProgress(judge(), times((0, 120), (120, 240))), 6, limit) == text
+
+
 def test_baselines_do_not_tell_how_long_trials_take():
     progress = SweepProgress(judge(), times((0, 3000), (3000, 6000), origin="baseline"))
     assert display.time_left(progress, 8) == ""

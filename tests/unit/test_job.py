@@ -24,20 +24,8 @@ from paretune.profiling.energy.measure import WINDOW
 from paretune.workflows.baseline import first_recipes
 from paretune.workflows.trial_context import protocol_of
 from tests_support import ROOT
-
-JOB = """\
-dataset: {shapes: {}}
-detector: {yolo: {variant: nano}}
-input_size: 160
-space: space.yaml
-search: {trials: 4}
-"""
-SPACE = """\
-input_size: {choices: [128, 160]}
-steps:
-  - prune: {ratio: {low: 0.1, high: 0.5}}
-runtime: onnxruntime
-"""
+from tests_support import SMALL_JOB as JOB
+from tests_support import SMALL_SPACE as SPACE
 
 
 @pytest.fixture

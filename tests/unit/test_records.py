@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import threading
 from dataclasses import asdict
 
 import pytest
 
 from paretune.core.errors import UserError
-from paretune.storage.trial_record import Record, read_record, read_records, record_file, write_record
-from tests_support_records import changed, fake_records
+from paretune.storage import trial_record
+from paretune.storage.trial_record import Record, read_record, read_records, record_file, write_record, written_beside
+from tests_support_records import changed, complete, fake_records, recipe
 
 
 def test_records_come_back_equal_and_in_order(tmp_path):
@@ -116,3 +119,32 @@ def test_a_changed_byte_in_a_record_is_found(tmp_path):
     del whole["sha256"]
     file.write_text(json.dumps(whole))
     assert read_records(tmp_path)[0].metrics == {"map": 0.375}
+
+
+def test_a_record_is_on_the_disk_at_the_end_of_the_block_that_writes_beside(tmp_path, monkeypatch):
+    one, begun, go = complete(2, recipe(64), 0.4, 4.0), threading.Event(), threading.Event()
+    original = trial_record.write_text
+
+    def slow(file, text):
+        begun.set()
+        go.wait(30)
+        original(file, text)
+
+    monkeypatch.setattr(trial_record, "write_text", slow)
+    with written_beside():
+        write_record(tmp_path, one)
+        assert begun.wait(30)
+        assert read_record(tmp_path, 2) is None  # nobody sees what may still be lost
+        go.set()
+    assert read_record(tmp_path, 2) == one
+    write_record(tmp_path, complete(3, recipe(64), 0.4, 4.0))
+    assert read_record(tmp_path, 3) is not None
+
+
+def test_a_record_that_cannot_be_written_beside_fails_the_block(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(trial_record, "write_text", full)
+    with pytest.raises(OSError, match="No space"), written_beside():
+        write_record(tmp_path, complete(2, recipe(64), 0.4, 4.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,21 @@ def test_hours_are_those_of_earlier_runs_and_of_this_one_without_the_pause_betwe
         clock.now = 100.0 + later
         assert (budget.spent() is not None) is over
     assert "search.hours: 0.0166667 h are over" in str(budget.spent())
+
+
+def test_the_time_that_limits_leave_is_that_of_the_nearest_one() -> None:
+    clock = Clock()
+    assert budget_of(BASELINES, clock).seconds_left() == math.inf
+    assert budget_of([], clock, device_hours=1.0).seconds_left() == math.inf  # no rate is known yet
+    budget = budget_of(BASELINES, clock, hours=100 / 3600, device_hours=70 / 3600)
+    assert budget.seconds_left() == pytest.approx(50.0)  # 20 of 70 s of trials in 20 s on the clock
+    budget.add(taking(2, 20.0, 10.0))
+    budget.add(taking(3, 20.0, 10.0))  # two at a time: 40 s of trials in 30 s
+    assert budget.seconds_left() == pytest.approx(30 * 30 / 40)
+    clock.now += 65.0
+    assert budget.seconds_left() == pytest.approx(15.0)
+    clock.now += 100.0
+    assert budget.seconds_left() == 0.0
 
 
 def test_device_hours_are_those_of_all_trials_times_the_gpus() -> None:

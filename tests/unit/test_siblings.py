@@ -125,3 +125,11 @@ def test_siblings_that_were_not_run_are_proposed_after_a_restart(tmp_path: Path)
     again = study_in(tmp_path, records)
     assert told(again, 0.1, 9.0).origin == SIBLING
     assert told(again, 0.1, 9.0).origin == "sampled"
+
+
+def test_a_point_that_was_tried_or_returned_is_not_tried_again() -> None:
+    known = siblings(2, trial(2, 0.5, 2.0))
+    points = [{"ratio": 0.5, "runtime": "openvino"}, {"ratio": 0.7, "runtime": "onnxruntime"}]
+    known.note(9, points[0])
+    assert known.untried([*points, points[1]]) == [points[1]]
+    assert known.untried(points) == []

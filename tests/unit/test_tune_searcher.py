@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +43,14 @@ class Rungs:
     def finalist(self, paused: Collection[int]) -> int | None:
         return next((number for number in self.hopeful if number in paused), None)
 
-    def stop(self, proposal: Mapping[str, Any]) -> Record:
-        number = proposal["number"]
-        self.stopped.append(number)
-        known = {"expected_map": 0.4, "expected_latency_ms": 2.0}
-        record = Record.stopped(
-            number, proposal["recipe"], {}, "sampled", "slow", stage="finetune", metrics=known, facts={}, started=1.0
-        )
-        write_record(self.folder, record)
-        return record
+    def stop(self, proposals: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
+        for proposal in proposals:
+            number, known = proposal["number"], {"expected_map": 0.4, "expected_latency_ms": 2.0}
+            self.stopped.append(number)
+            more: dict[str, Any] = {"stage": "finetune", "metrics": known, "facts": {}, "started": 1.0}
+            record = Record.stopped(number, proposal["recipe"], {}, "sampled", "slow", **more)
+            write_record(self.folder, record)
+            yield record
 
 
 class Search:
@@ -211,6 +210,6 @@ def test_paused_trials_are_known_after_a_restart_and_do_not_go_on_by_themselves(
 
 
 def test_a_stopped_trial_holds_what_was_expected_of_it(search: Search) -> None:
-    record = search.rungs.stop({"number": 2, "recipe": recipe(64)})
+    (record,) = search.rungs.stop([{"number": 2, "recipe": recipe(64)}])
     assert record.expected == {"map": 0.4, "latency_ms": 2.0}
     assert record.facts[STOPPED]["reason"] == "slow"

@@ -41,11 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> int:
     """Run one verb and return its exit code."""
     from paretune.cli.options import doing
-    from paretune.system import device_holders, device_lock
+    from paretune.system import device_holders, device_waiter
 
     given = build_parser().parse_args(words)
     device_holders.say_what(doing(words, given))
-    device_lock.tell_waits(lambda line: print(line, file=sys.stderr))
+    device_waiter.tell_waits(lambda line: print(line, file=sys.stderr))
     return int(given.run(given))
 
 

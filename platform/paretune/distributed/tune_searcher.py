@@ -5,7 +5,7 @@ Ray's OptunaSearch passes no constraints, leaves failed trials open in the study
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,8 +25,8 @@ class PausedTrials(Protocol):
     def finalist(self, paused: Collection[int]) -> int | None:
         """Return a paused trial that may reach the front, once no further one is drawn; None if there is none."""
 
-    def stop(self, proposal: Mapping[str, Any]) -> Record:
-        """Write and return the record of a paused trial that does not go on."""
+    def stop(self, proposals: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
+        """Write and yield the records of paused trials that do not go on."""
 
 
 class NoPausedTrials:
@@ -38,9 +38,9 @@ class NoPausedTrials:
 
     finalist = promotable
 
-    def stop(self, proposal: Mapping[str, Any]) -> Record:
+    def stop(self, proposals: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
         """Raise a RuntimeError: there is nothing to stop."""
-        raise RuntimeError(f"trial {proposal['number']} is not paused")
+        raise RuntimeError(f"trials {[proposal['number'] for proposal in proposals]} are not paused")
 
 
 class StudySearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
@@ -125,8 +125,10 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
         """Return a paused trial that goes on at the end of the search; stop the others when nothing runs."""
         if self._paused and (number := self._rungs.finalist(self._paused)) is not None:
             return self._paused.pop(number)
-        while self._paused and not self._running:
-            self._finish(self._rungs.stop(self._paused.pop(min(self._paused))))
+        if self._paused and not self._running:
+            ended, self._paused = sorted(self._paused.items()), {}
+            for record in self._rungs.stop(proposal for _, proposal in ended):
+                self._finish(record)
         return None
 
     def _finish(self, record: Record) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paretune.storage.trial_record import written_beside
+
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
     from ray.tune.search import Searcher
@@ -52,7 +54,11 @@ def run_trials(
 
 
 def _reported(trial: Callable[[dict[str, Any]], Mapping[str, Any]], proposal: dict[str, Any]) -> None:
-    """Run one trial in a worker of Ray's and report its result."""
+    """Run one trial in a worker of Ray's and report its result.
+
+    Tune learns that the trial ended when this function returns, and the record is on the disk then.
+    """
     from ray import tune
 
-    tune.report(dict(trial(proposal)))
+    with written_beside():
+        tune.report(dict(trial(proposal)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,15 +69,20 @@ def further_target(number: int, target: str, progress: SweepProgress) -> str:
     return f"; {target}: {cost.phrase(record.metrics.get(cost.name))}{mark}"
 
 
-def time_left(progress: SweepProgress, budget: int) -> str:
+def time_left(progress: SweepProgress, budget: int, limit: float = math.inf) -> str:
     """Return an estimate of the remaining time from the finished trials, without the two baselines.
 
     It rests on the time in which at least one trial ran: trials at the same time share it, and pauses do not count.
+
+    Args:
+        progress: of the sweep.
+        budget: number of trials.
+        limit: seconds that the limits in hours leave.
     """
     left = budget - progress.done
-    if not progress.sampled or left <= 0:
+    if not progress.sampled or left <= 0 or limit <= 0:
         return ""
-    minutes = left * progress.busy.seconds / progress.sampled / 60
+    minutes = min(limit, left * progress.busy.seconds / progress.sampled) / 60
     return f", about {minutes:.0f} min left" if minutes >= 1.5 else ", about a minute left"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -30,11 +31,14 @@ class SearchBudget:
         self._sweep, self._search, self._clock = sweep, sweep.job.search, clock
         self._records = {record.number: record for record in records}
         self._before, self._began = busy_seconds(records), clock()
+        self._device_seconds = self._seconds_of(records)
         self._flat: bool | None = None
         """Whether the front is flat, for the present records; None while it is not computed."""
 
     def add(self, record: Record) -> None:
         """Count a new trial."""
+        before = [self._records[record.number]] if record.number in self._records else []
+        self._device_seconds += self._seconds_of([record]) - self._seconds_of(before)
         self._records[record.number] = record
         self._flat = None
 
@@ -47,10 +51,9 @@ class SearchBudget:
         """Return why no further trial starts; None if one may, as always before the baselines are done."""
         if not self.may_end:
             return None
-        hours = (self._before + self._clock() - self._began) / HOUR
-        if self._search.hours is not None and hours >= self._search.hours:
+        if self._search.hours is not None and self._seconds / HOUR >= self._search.hours:
             return f"search.hours: {self._search.hours:g} h are over"
-        device_hours = device_seconds(self._records.values(), self._sweep.job.resources.gpu) / HOUR
+        device_hours = self._device_seconds / HOUR
         if self._search.device_hours is not None and device_hours >= self._search.device_hours:
             return f"search.device_hours: the trials took {device_hours:.2f} h of {self._search.device_hours:g} h"
         rule = self._search.stop_when_flat
@@ -58,6 +61,25 @@ class SearchBudget:
             last = f"the last {rule.trials} trials" if rule.trials > 1 else "the last trial"
             return f"search.stop_when_flat: {last} raised the hypervolume by less than {rule.gain:.2g} of it"
         return None
+
+    def seconds_left(self) -> float:
+        """Return the seconds on the clock that the limits in hours leave; infinite without such a limit.
+
+        Device hours are counted at the mean rate at which the search took them so far.
+        """
+        left = math.inf if self._search.hours is None else HOUR * self._search.hours - self._seconds
+        if self._search.device_hours is not None and self._device_seconds > 0:
+            rate = self._device_seconds / max(busy_seconds(self._records.values()), 1e-9)
+            left = min(left, (HOUR * self._search.device_hours - self._device_seconds) / rate)
+        return max(0.0, left)
+
+    @property
+    def _seconds(self) -> float:
+        """Return the seconds on the clock that the search has taken, pauses of the sweep not counted."""
+        return self._before + self._clock() - self._began
+
+    def _seconds_of(self, records: Iterable[Record]) -> float:
+        return device_seconds(records, self._sweep.job.resources.gpu)
 
     def _is_flat(self) -> bool:
         rule = self._search.stop_when_flat

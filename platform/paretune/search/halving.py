@@ -48,12 +48,27 @@ class Halving:
 
         A trial goes on where fewer than ``eta`` trials have reached the rung: there is nothing to compare it with.
         """
-        self._rungs.setdefault(result.rung, {})[result.trial] = result
-        if len(self._rungs[result.rung]) < self.eta or result.trial in self._best(result.rung):
+        self.note(result)
+        if self.goes_on(result.trial, result.rung):
             self._paused.pop(result.trial, None)
             return "continue"
         self._paused[result.trial] = result.rung
         return "pause"
+
+    def note(self, result: RungResult, *, paused: bool = False) -> None:
+        """Note a trial's result at a rung without a decision.
+
+        Args:
+            result: of the trial.
+            paused: whether the trial was paused at this rung.
+        """
+        self._rungs.setdefault(result.rung, {})[result.trial] = result
+        if paused:
+            self._paused[result.trial] = result.rung
+
+    def goes_on(self, trial: int, rung: int) -> bool:
+        """Return whether a trial is among the best of a rung that it has reached, or too few have reached it."""
+        return len(self._rungs[rung]) < self.eta or trial in self._best(rung)
 
     def promotable(self) -> int | None:
         """Return a paused trial that is by now among the best of its rung, of the highest rung first; None if none is.
@@ -92,28 +107,34 @@ def best_first(points: Sequence[Mapping[str, float]], objectives: Sequence[Objec
     Points with an unknown objective come last.
     """
     gains = [tuple(objective.gain(point) for objective in objectives) for point in points]
-    left = [index for index, gain in enumerate(gains) if all(map(math.isfinite, gain))]
-    unknown, scaled, order = [index for index in range(len(points)) if index not in left], _scaled(gains), list[int]()
-    while left:
-        front = [one for one in left if not any(_dominates(gains[other], gains[one]) for other in left)]
-        order += _epsilon_net(front, scaled)
-        left = [index for index in left if index not in front]
+    known = [index for index, gain in enumerate(gains) if all(map(math.isfinite, gain))]
+    unknown = sorted(set(range(len(points))) - set(known))
+    if not known:
+        return unknown
+    scaled, order = _scaled(gains), list[int]()
+    values = np.array([gains[index] for index in known], np.float64)
+    no_worse = np.asarray((values[:, None] >= values[None]).all(axis=2))
+    dominates = no_worse & ~no_worse.T
+    above = np.asarray(dominates.sum(axis=0))
+    """Number of points that dominate each point, of those that are left."""
+    while len(order) < len(known):
+        front = np.flatnonzero(above == 0)
+        order += _epsilon_net([known[index] for index in front], scaled)
+        above -= dominates[front].sum(axis=0)
+        above[front] = -1
     return [*order, *unknown]
-
-
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    return one != other and all(a >= b for a, b in zip(one, other, strict=True))
 
 
 def _epsilon_net(front: Sequence[int], scaled: NDArray[np.float64]) -> list[int]:
     """Return a front's points, each the farthest from those before it; the first is the best in the first objective."""
-    left = list(front)
-    order = [max(left, key=lambda index: scaled[index, 0])]
-    left.remove(order[0])
-    while left:
-        distances = [float(np.linalg.norm(scaled[order] - scaled[index], axis=1).min()) for index in left]
-        order.append(left.pop(int(np.argmax(distances))))
-    return order
+    points = scaled[list(front)]
+    order = [int(np.argmax(points[:, 0]))]
+    distances = np.full(len(points), np.inf)
+    while len(order) < len(points):
+        distances = np.minimum(distances, np.linalg.norm(points - points[order[-1]], axis=1))
+        distances[order] = -1.0
+        order.append(int(np.argmax(distances)))
+    return [front[index] for index in order]
 
 
 def _scaled(gains: Sequence[Sequence[float]]) -> NDArray[np.float64]:

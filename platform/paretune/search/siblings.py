@@ -33,9 +33,12 @@ class Siblings:
         self._costs: dict[Scalar, list[float]] = {}
         """Option of the deployment → costs of the versions with it."""
         self._front: list[Record] = []
+        self._points: set[frozenset[tuple[str, Any]]] = set()
+        """Parameters of known trials, and of untried siblings that were returned."""
 
     def note(self, number: int, params: Mapping[str, Any]) -> None:
         """Note the parameters of a trial, before its record."""
+        self._points.add(frozenset(params.items()))
         if self._deployment is not None and self._deployment.name in params:
             self._chosen[number] = params[self._deployment.name]
 
@@ -69,3 +72,10 @@ class Siblings:
         others = [label for label in self._deployment.options if label != params[name]]
         others.sort(key=lambda label: median(self._costs[label]) if label in self._costs else -math.inf)
         return [{**shared, name: label} for label in others[: self._most]]
+
+    def untried(self, points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return the points that no known trial has, and that were not returned before."""
+        new = {frozenset(point.items()): dict(point) for point in points}
+        found = [point for key, point in new.items() if key not in self._points]
+        self._points.update(new)
+        return found

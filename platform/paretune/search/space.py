@@ -13,7 +13,7 @@ A parameter is named by its place (positions in lists and the word ``steps`` lef
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -148,21 +148,21 @@ class Space:
         for start in self._runtimes():
             yield from self._corners(start)
 
-    def _runtimes(self) -> list[dict[str, int]]:
+    def _runtimes(self) -> list[dict[str, Any]]:
         fields = self.root.items if isinstance(self.root, Fields) else {}
         choices = [node for key in ("runtime", "deploy") if isinstance(node := fields.get(key), Choices)]
-        return [{node.name: index} for node in choices for index in range(len(node.options))] or [{}]
+        return [{node.name: label} for node in choices for label in node.options] or [{}]
 
-    def _corners(self, start: dict[str, int]) -> Iterator[Sample]:
+    def _corners(self, start: dict[str, Any]) -> Iterator[Sample]:
         waiting, seen = [start], set(start)
         while waiting:
-            forced = waiting.pop()
-            walk = _Walk(forced)
+            point = waiting.pop()
+            walk = PointWalk(point, lambda space: _alternatives(space)[0])
             yield self.sample(walk)
-            for name, alternatives in walk.decisions.items():
+            for name, space in walk.decisions.items():
                 if name not in seen:
                     seen.add(name)
-                    waiting += [{**forced, name: index} for index in range(1, alternatives)]
+                    waiting += [{**point, name: value} for value in _alternatives(space)[1:]]
 
     def point_problems(self, point: Mapping[str, Any]) -> list[str]:
         """Return the mistakes in a point ``{parameter: value}``; parameters may be left out."""
@@ -178,23 +178,37 @@ class Space:
         return found
 
 
-@dataclass
-class _Walk:
-    """A chooser that takes the first alternative unless another is forced, and records the decisions."""
+class PointWalk:
+    """A chooser that takes the values of a point, and those that a function returns for other parameters.
 
-    forced: Mapping[str, int]
+    Args:
+        point: parameter → value; parameters may be left out.
+        other: returns the value of a parameter that the point leaves out.
+    """
 
-    def __post_init__(self) -> None:
-        self.decisions: dict[str, int] = {}
+    def __init__(self, point: Mapping[str, Any], other: Callable[[Range | Choices], Any]) -> None:
+        self._point, self._other = point, other
+        self.decisions: dict[str, Range | Choices] = {}
+        """Parameters that were decided on, in their order."""
 
     def number(self, space: Range) -> float:
-        self.decisions[space.name] = 2
-        end = (space.low, space.high)[self.forced.get(space.name, 0)]
-        return end if space.whole else float(end)  # a field of whole numbers refuses it, as it would those between
+        """Return one number of the range."""
+        value = self._value(space)  # a field of whole numbers refuses others, as it would those between
+        return int(value) if space.whole else float(value)
 
     def option(self, space: Choices) -> Scalar:
-        self.decisions[space.name] = len(space.options)
-        return list(space.options)[self.forced.get(space.name, 0)]
+        """Return one label."""
+        label: Scalar = self._value(space)
+        return label
+
+    def _value(self, space: Range | Choices) -> Any:
+        self.decisions[space.name] = space
+        return self._point[space.name] if space.name in self._point else self._other(space)
+
+
+def _alternatives(space: Range | Choices) -> list[Any]:
+    """Return both ends of a range, or all labels of a choice."""
+    return [space.low, space.high] if isinstance(space, Range) else list(space.options)
 
 
 @dataclass(frozen=True)

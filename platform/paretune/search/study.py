@@ -279,8 +279,8 @@ class Study:
         if not (points := self._siblings.of(record, params)) or not self._setup.trains(record.recipe):
             return
         before = len(self._study.get_trials(deepcopy=False))
-        for point in points:
-            self._study.enqueue_trial(point, user_attrs={"origin": SIBLING}, skip_if_exists=True)
+        for point in self._siblings.untried(points):
+            self._study.enqueue_trial(point, user_attrs={"origin": SIBLING})  # Optuna's own search for it is slow
         for frozen in self._study.get_trials(deepcopy=False)[before:]:
             self._file.changed(frozen._trial_id)  # noqa: SLF001 - ids are what Optuna's storages take
 

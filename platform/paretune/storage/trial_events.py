@@ -76,13 +76,57 @@ class EventLog:
 def read_events(folder: Path) -> list[Event]:
     """Return the events of a trial's folder, in their order; lines that are torn or unknown are skipped."""
     try:
-        lines = (folder / EVENTS).read_text(errors="replace").splitlines()
+        return _parsed((folder / EVENTS).read_bytes())
     except FileNotFoundError:
         return []
+
+
+def _parsed(lines: bytes) -> list[Event]:
     events = []
-    for line in lines:
+    for line in lines.decode(errors="replace").splitlines():
         try:
             events.append(Event(**json.loads(line)))
         except (ValueError, TypeError):
             continue
     return events
+
+
+class EventReader:
+    """Reader of the events of all trials of a running sweep, which reads each byte once.
+
+    Args:
+        trials: folder of the trials' folders, each of which is named by the trial's number.
+    """
+
+    def __init__(self, trials: Path) -> None:
+        self._trials = trials
+        self._read: dict[str, int] = {}
+        """Name of a trial's folder → bytes of its file that were read."""
+
+    def new(self) -> dict[int, list[Event]]:
+        """Return trial → events that were added since the last call, in their order.
+
+        A line that is not whole yet is returned by a later call. All events of a file that became shorter are new: its
+        trial was removed and begun again.
+        """
+        found = {}
+        for name in sorted(os.listdir(self._trials)) if self._trials.is_dir() else ():  # noqa: PTH208 - names alone
+            if name.isdecimal() and (events := self._appended(name)):
+                found[int(name)] = events
+        return found
+
+    def _appended(self, name: str) -> list[Event]:
+        """Return the events that were added to one file."""
+        file, start = self._trials / name / EVENTS, self._read.get(name, 0)
+        try:
+            size = file.stat().st_size
+            if size == start:
+                return []
+            with file.open("rb") as lines:
+                lines.seek(start if size > start else 0)
+                appended = lines.read()
+        except FileNotFoundError:
+            return []
+        whole = appended.rfind(b"\n") + 1
+        self._read[name] = whole + (start if size > start else 0)
+        return _parsed(appended[:whole])

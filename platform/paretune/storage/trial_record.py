@@ -8,13 +8,19 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from paretune.core.errors import UserError
 from paretune.storage.atomic_files import write_text
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
 
 RECORD = "record.json"
 SEAL = "sha256"
@@ -176,18 +182,52 @@ def recorded_trials(sweep_folder: Path) -> list[Path]:
 
 
 def write_record(sweep_folder: Path, record: Record) -> None:
-    """Write a record unless the trial has one."""
-    file = record_file(sweep_folder, record.number)
-    if not file.exists():
-        body = json.loads(json.dumps(asdict(record)))  # as it is read: with text for keys
-        if not record.targets:
-            del body["targets"]  # as before there were several
-        write_text(file, json.dumps({**body, SEAL: _seal(body)}, indent=1))
+    """Write a record unless the trial has one; it is on the disk then, or at the end of ``written_beside``."""
+    file, beside = record_file(sweep_folder, record.number), _beside.get()
+    if file.exists():
+        return
+    body = json.loads(json.dumps(asdict(record)))  # as it is read: with text for keys
+    if not record.targets:
+        del body["targets"]  # as before there were several
+    text = json.dumps({**body, SEAL: _seal(body)}, indent=1)
+    if beside is None:
+        write_text(file, text)
+    else:
+        beside.append(_writers().submit(write_text, file, text))
 
 
 def _seal(body: Mapping[str, Any]) -> str:
     """Return the hash of a record's fields, independent of order and spaces."""
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def written_beside() -> Iterator[None]:
+    """Let ``write_record`` return at once within the block; at its end the records are on the disk.
+
+    Raises:
+        OSError: a record cannot be written.
+    """
+    writing: list[Future[None]] = []
+    token = _beside.set(writing)
+    try:
+        yield
+    finally:
+        _beside.reset(token)
+        for one in writing:
+            one.result()
+
+
+_beside: ContextVar[list[Future[None]] | None] = ContextVar("beside", default=None)
+"""Records that are being written; None outside of ``written_beside``."""
+
+
+@cache
+def _writers() -> Executor:
+    """Return the thread that writes records beside other work."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(1, thread_name_prefix="record")
 
 
 def forget_record(sweep_folder: Path, number: int) -> None:

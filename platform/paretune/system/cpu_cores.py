@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from paretune.core.errors import UserError
@@ -42,6 +42,44 @@ def choose_cores(threads: int) -> list[int]:
             chosen.append(core)
     others = [core for core in allowed if core not in chosen]
     return sorted([*chosen, *others][:threads])
+
+
+@contextmanager
+def process_on(cores: Collection[int]) -> Iterator[None]:
+    """Run all threads of this process on some cores while the block runs; threads begun in it stay there until its end.
+
+    Args:
+        cores: that this process may use.
+    """
+    before = os.sched_getaffinity(0)
+    _move(cores)
+    try:
+        yield
+    finally:
+        _move(before)
+
+
+def _move(cores: Collection[int]) -> None:
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):  # the thread has ended
+            os.sched_setaffinity(int(task.name), cores)
+
+
+def separate_cores(threads: int) -> tuple[list[int], list[int]] | str:
+    """Return the cores to measure on and those to work on meanwhile, which share no hardware, or why there are none.
+
+    Args:
+        threads: of the target; as many separate cores must be left to work on, since what is measured is evaluated
+            there too.
+    """
+    allowed = os.sched_getaffinity(0)
+    if threads_unsupported_reason(threads) is not None:
+        return f"{len(allowed)} cores are too few for {threads} threads"
+    measuring = choose_cores(threads)
+    working = sorted(allowed - siblings(measuring))
+    if len({frozenset(siblings([core])) for core in working}) < threads:
+        return f"beside the {threads} to measure on, this process may use no {threads} cores with hardware of their own"
+    return measuring, working
 
 
 def siblings(cores: Collection[int]) -> set[int]:

@@ -5,40 +5,65 @@ another process of Paretune runs on the device. The CPU is one device, and each 
 or another accelerator keeps a core or more busy as well, so it also holds the CPU shared. A second lock, the gate, is
 taken first: a measurement that waits at the gate keeps new trainings out, so that a stream of short trainings cannot
 starve it. The kernel frees both locks when their holder dies.
+
+Where work was shown not to disturb a measurement on other cores (`SharedCores`), a process that finds the CPU taken by
+a measurement works on under a third lock, on these other cores. Measurements of all other processes take the third lock
+too, so that nothing runs beside them.
 """
 
 from __future__ import annotations
 
 import fcntl
-import math
 import os
 import socket
 import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from functools import cache
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import Self
 
-from paretune.system.device_holders import causes, holders, note_held, write_note
+from paretune.system.cpu_cores import process_on
+from paretune.system.device_waiter import DeviceWaiter, close_in_children, unlock
 
-MOMENT = 0.05
-"""Seconds of waiting before a line about it is printed."""
-AGAIN = 600.0
-"""Seconds after which a line about the same holder is printed again."""
 HOST = "cpu"
 """Lock of the CPU, which work on any other device keeps busy too."""
+APART = "cpu-apart-"
+"""Beginning of the names of locks under which processes work on cores that a measurement leaves free."""
 _thread = threading.local()
 """``devices``: lock that this thread holds → shared or exclusive."""
-_told: list[Callable[[str], None]] = []
-"""List of at most one function, called with a line when a device is not free within a `MOMENT`."""
-_printed: dict[tuple[str, str, int | None], float] = {}
-"""Text, lock and process of a printed line → time of the line."""
-_open: set[int] = set()
-"""Handles of open lock files and notes of this process."""
+_sharing: list[SharedCores] = []
+"""List of at most one division of the cores, by which this process works and measures."""
+
+
+@dataclass(frozen=True)
+class SharedCores:
+    """Cores that a measurement uses, and those on which work was shown not to disturb it."""
+
+    measuring: tuple[int, ...]
+    working: tuple[int, ...]
+
+    @property
+    def lock(self) -> str:
+        """Return the name of the lock of those who work while another process measures."""
+        return APART + "-".join(map(str, self.measuring))
+
+
+@contextmanager
+def sharing_cores(cores: SharedCores) -> Iterator[None]:
+    """Let this process, while the block runs, work beside measurements of others with the same division of the cores.
+
+    Its own measurements run on ``cores.measuring`` then, and what it does while another one measures on
+    ``cores.working``.
+    """
+    _sharing.append(cores)
+    try:
+        yield
+    finally:
+        _sharing.clear()
 
 
 def lock_folder() -> Path:
@@ -102,56 +127,89 @@ def shared_device(*devices: str, patience: float | None = None) -> Iterator[floa
 
 
 @contextmanager
-def exclusive_device(device: str) -> Iterator[float]:
-    """Hold a device exclusively, for measuring; yields the seconds of waiting."""
-    with _held((device,), fcntl.LOCK_EX) as waited:
+def exclusive_device(device: str, *, alone: bool = False) -> Iterator[float]:
+    """Hold a device exclusively, for measuring; yields the seconds of waiting.
+
+    Args:
+        device: argument of ``locks_of``.
+        alone: whether nobody may work on other cores meanwhile, as where the energy of the whole CPU is measured.
+    """
+    with _held((device,), fcntl.LOCK_EX, alone=alone) as waited:
         yield waited
 
 
-def tell_waits(say: Callable[[str], None]) -> None:
-    """Set the function of this process that gets a line on who holds a device that is not free within a `MOMENT`.
-
-    The line comes once for each holder, and again after `AGAIN` seconds.
-    """
-    _told[:] = [say]
-    _printed.clear()
-
-
 @contextmanager
-def _held(devices: tuple[str, ...], mode: int, patience: float | None = None) -> Iterator[float]:
+def _held(
+    devices: tuple[str, ...], mode: int, patience: float | None = None, *, alone: bool = False
+) -> Iterator[float]:
     """Hold devices in one order, so that no circle of waiting arises; any device also holds the CPU shared."""
     names = {name for device in devices for name in locks_of(device)}
     ordered = [HOST, *sorted(names - {HOST})] if names else []
     start = time.monotonic()
     end = None if patience is None else start + patience
+    sharing = _sharing[0] if _sharing else None
     waited = 0.0
     with ExitStack() as stack:
         for name in ordered:
-            waited += stack.enter_context(_held_itself(name, mode if name in names else fcntl.LOCK_SH, end))
+            own = mode if name in names else fcntl.LOCK_SH
+            if name == HOST and own == fcntl.LOCK_SH and sharing is not None:
+                waited += stack.enter_context(_worked_beside(sharing, end))
+                continue
+            waited += stack.enter_context(_held_itself(name, own, end))
+            if name == HOST and own == fcntl.LOCK_EX:
+                kept = None if alone or sharing is None else sharing.lock
+                for other in _apart_locks() - {kept}:
+                    waited += stack.enter_context(_held_itself(other, own, end))
+                if kept is not None and sharing is not None:
+                    stack.enter_context(process_on(sharing.measuring))
+        yield waited
+
+
+def _apart_locks() -> set[str]:
+    """Return the locks of all divisions of the cores that were used on this machine."""
+    return {file.name.removesuffix(".lock") for file in lock_folder().glob(f"{APART}*.lock")}
+
+
+@contextmanager
+def _worked_beside(cores: SharedCores, end: float | None) -> Iterator[float]:
+    """Hold the CPU shared, or, while somebody measures on it, the lock of those who work on the other cores."""
+    held: dict[str, int] = _thread.__dict__.setdefault("devices", {})
+    if HOST in held or cores.lock not in held:
+        start = time.monotonic()
+        with ExitStack() as stack:
+            stack.enter_context(_held_itself(HOST, fcntl.LOCK_SH, start, quiet=True))
+            if HOST in held:
+                yield time.monotonic() - start
+                return
+    with _held_itself(cores.lock, fcntl.LOCK_SH, end) as waited, process_on(cores.working):
         yield waited
 
 
 @contextmanager
-def _held_itself(device: str, mode: int, end: float | None) -> Iterator[float]:
+def _held_itself(device: str, mode: int, end: float | None, *, quiet: bool = False) -> Iterator[float]:
     """Take the gate, then the lock, then release the gate.
 
     Args:
         device: name of the lock.
         mode: shared or exclusive.
         end: time limit on the monotonic clock; None waits for ever.
+        quiet: whether no line is printed about waiting.
 
     Raises:
         RuntimeError: this thread holds the device already and would wait for itself.
     """
     held: dict[str, int] = _thread.__dict__.setdefault("devices", {})
+    if device == HOST and mode == fcntl.LOCK_EX and any(name.startswith(APART) for name in held):
+        raise RuntimeError(f"this thread works on {device!r} already and would wait for itself for ever")
     if device in held:
         if mode == held[device] == fcntl.LOCK_SH:
             yield 0.0
             return
         raise RuntimeError(f"this thread holds {device!r} already and would wait for itself for ever")
-    _close_in_children()
+    close_in_children()
+    _forget_in_children()
     start = time.monotonic()
-    with _Waiter(device, mode, end) as waiter:
+    with DeviceWaiter(lock_folder(), device, mode, end, words=partial(_words, device), quiet=quiet) as waiter:
         lock = waiter.lock()
         waited = time.monotonic() - start
         if lock is None:
@@ -162,126 +220,22 @@ def _held_itself(device: str, mode: int, end: float | None) -> Iterator[float]:
             yield waited
         finally:
             del held[device]
-            _unlock(lock)
+            unlock(lock)
 
 
-class _Waiter:
-    """A thread that waits for a lock, with its note."""
+def _words(device: str) -> str:
+    """Return the name of a lock's device in lines."""
+    from paretune.core.devices import DEVICES
 
-    def __init__(self, device: str, mode: int, end: float | None) -> None:
-        self._device, self._mode, self._end = device, mode, end
-        self._name = device.replace(":", "-").replace("/", "-")
-        self._folder = lock_folder()
-        self._note: tuple[Path, int] | None = None
-
-    def __enter__(self) -> Self:
-        with suppress(OSError):  # a full disk: other processes do not learn who waits then
-            self._note = write_note(self._folder, self._name, alone=self._alone)
-            _open.add(self._note[1])
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Remove the note."""
-        if self._note is not None:
-            if self._note[1] in _open:
-                self._note[0].unlink(missing_ok=True)
-            _unlock(self._note[1])
-
-    @property
-    def _alone(self) -> bool:
-        return self._mode == fcntl.LOCK_EX
-
-    def lock(self) -> int | None:
-        """Return the handle of the locked file, or None if it was not free in time."""
-        gate = self._locked("gate", fcntl.LOCK_EX)
-        if gate is None:
-            return None
-        try:
-            lock = self._locked("lock", self._mode)
-        finally:
-            _unlock(gate)
-        if lock is not None and self._note is not None:
-            with suppress(OSError):
-                note_held(self._note[1], alone=self._alone)
-        return lock
-
-    def _locked(self, part: str, mode: int) -> int | None:
-        """Return the handle of a locked file; repeated if a cleaner of temporary files removed the file meanwhile."""
-        path = self._folder / f"{self._name}.{part}"
-        while True:
-            handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            _open.add(handle)
-            try:
-                if not _soon(handle, mode, time.monotonic() + MOMENT) and not self._patiently(handle, mode):
-                    _unlock(handle)
-                    return None
-                os.utime(handle)  # cleaners remove old files
-                with suppress(FileNotFoundError):
-                    if path.stat().st_ino == os.fstat(handle).st_ino:
-                        return handle
-            except BaseException:
-                _unlock(handle)
-                raise
-            _unlock(handle)
-
-    def _patiently(self, handle: int, mode: int) -> bool:
-        """Wait for the device with a line on its holder; returns whether it was free in time."""
-        if self._end is None:
-            self._tell("waiting for {}: {}")
-            fcntl.flock(handle, mode)
-            return True
-        if time.monotonic() < self._end:
-            self._tell("waiting for {}: {}")
-        if _soon(handle, mode, self._end):
-            return True
-        self._tell("going on without waiting any longer for {}, though {}", whoever=True)
-        return False
-
-    def _tell(self, words: str, *, whoever: bool = False) -> None:
-        """Print a line on the holder, unless one was printed in the last `AGAIN` seconds."""
-        from paretune.core.devices import DEVICES
-
-        if not _told:
-            return
-        reasons = causes(holders(self._folder, self._name, self._note and self._note[0]), alone=self._alone)
-        key = (words, self._device, reasons[0].pid if reasons and not whoever else None)
-        if time.monotonic() - _printed.get(key, -math.inf) < AGAIN:
-            return
-        _printed[key] = time.monotonic()
-        holder = str(reasons[0]) if reasons else "another Paretune process has it"
-        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
-        device = DEVICES.load(self._device)().words if self._device in DEVICES.rows else self._device
-        for say in _told:
-            say(words.format(device, holder + more))
-
-
-def _soon(handle: int, mode: int, end: float) -> bool:
-    """Return whether a file could be locked before a time: sharers of a device pass its gate one by one."""
-    while True:
-        with suppress(BlockingIOError):
-            fcntl.flock(handle, mode | fcntl.LOCK_NB)
-            return True
-        if time.monotonic() >= end:
-            return False
-        time.sleep(MOMENT / 50)
-
-
-def _unlock(handle: int) -> None:
-    """Close a file, which releases its lock; in a forked child it is closed already."""
-    if handle in _open:
-        _open.discard(handle)
-        os.close(handle)
+    name = HOST if device.startswith(APART) else device
+    return DEVICES.load(name)().words if name in DEVICES.rows else name
 
 
 @cache
-def _close_in_children() -> None:
-    """Close the locks in forked processes (data loaders), which would hold them after this process has died."""
-    os.register_at_fork(after_in_child=_forget)
+def _forget_in_children() -> None:
+    """Let forked processes hold no device: their copies of the locks are closed."""
 
+    def forget() -> None:
+        _thread.__dict__.clear()  # of the thread that forked
 
-def _forget() -> None:
-    for handle in _open:
-        with suppress(OSError):
-            os.close(handle)
-    _open.clear()
-    _thread.__dict__.clear()
+    os.register_at_fork(after_in_child=forget)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -58,21 +61,43 @@ def seconds_per_image(detector: Detector, split: Split, size: InputSize, setting
         settings: batch size, threads, precision and changes of images.
         device: torch device.
     """
-    few = _FirstImages(split, split.ids[: LEAST_STEPS * settings.batch_size], split.classes)
     times: list[float] = []
-    with shared_device(device), threads_of(settings, device), torch.random.fork_rng(), torch.enable_grad():
+    with shared_device(device), closing(training_steps(detector, split, size, settings, device)) as steps:
+        begun = math.inf
+        for number, seconds in steps:
+            if number == 0:
+                continue  # the first pass decodes the images and warms up
+            begun = min(begun, time.monotonic() - seconds)
+            times.append(seconds)
+            if len(times) >= LEAST_STEPS and time.monotonic() - begun >= LEAST_SECONDS:
+                break
+    return median(times) / settings.batch_size
+
+
+def training_steps(
+    detector: Detector, split: Split, size: InputSize, settings: Training, device: str
+) -> Generator[tuple[int, float]]:
+    """Train a new network on the first images of a split without end.
+
+    Args:
+        detector: trained from new weights.
+        split: images and annotations.
+        size: of the network's input.
+        settings: batch size, threads, precision and changes of images.
+        device: torch device.
+
+    Yields:
+        After each step the number of the pass over the images, from 0, and the seconds of the step.
+    """
+    few = _FirstImages(split, split.ids[: LEAST_STEPS * settings.batch_size], split.classes)
+    with threads_of(settings, device), torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(settings.seed)
         run = Trainer(detector.build(len(split.classes)), detector, settings, size, TrainingDevice(device))
         batches = training_batches(few, detector, size, settings)
-        number, begun = 0, time.monotonic()
-        while len(times) < LEAST_STEPS or time.monotonic() - begun < LEAST_SECONDS:
-            if number == 1:  # the first pass decodes the images and warms up
-                times, begun = [], time.monotonic()
+        for number in itertools.count():
             began = time.monotonic()
             for images, truth in batches.epoch(number):
                 run.step(iter([at_size(images.to(device), truth, size)]), 1, "measuring the speed")
                 now = time.monotonic()
-                times.append(now - began)
-                began = now
-            number += 1
-    return median(times) / settings.batch_size
+                yield number, now - began
+                began = time.monotonic()

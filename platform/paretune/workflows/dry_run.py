@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean, median, pstdev
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from paretune.compression.finetune import Finetune
 from paretune.compression.prune.step import Prune
@@ -30,7 +29,7 @@ from paretune.results.sweep_cost import (
     times_of,
 )
 from paretune.results.sweep_folder import output_folder
-from paretune.search.space import Choices, Range, Scalar, Space
+from paretune.search.space import Choices, PointWalk, Range, Scalar, Space
 from paretune.system.device_lock import shared_device
 from paretune.workflows.baseline import first_recipes
 
@@ -44,24 +43,19 @@ INFERENCES = 5
 """Timed inferences of the probe."""
 
 
-class _Drawing:
-    """A chooser that draws evenly, except what a point fixes."""
+def _evenly(drawn: random.Random) -> Callable[[Range | Choices], float | Scalar]:
+    """Return the function that draws a value of a parameter evenly."""
 
-    def __init__(self, drawn: random.Random, point: Mapping[str, Any] | None = None) -> None:
-        self._random, self._point = drawn, point or {}
-
-    def number(self, space: Range) -> float:
-        if space.name in self._point:
-            return float(self._point[space.name]) if not space.whole else int(self._point[space.name])
+    def value(space: Range | Choices) -> float | Scalar:
+        if isinstance(space, Choices):
+            return drawn.choice(list(space.options))
         if space.whole:
-            return self._random.randrange(int(space.low), int(space.high) + 1, int(space.step or 1))
+            return drawn.randrange(int(space.low), int(space.high) + 1, int(space.step or 1))
         if space.step is not None:
-            return space.low + space.step * self._random.randint(0, int((space.high - space.low) / space.step + 1e-9))
-        return self._random.uniform(space.low, space.high)
+            return space.low + space.step * drawn.randint(0, int((space.high - space.low) / space.step + 1e-9))
+        return drawn.uniform(space.low, space.high)
 
-    def option(self, space: Choices) -> Scalar:
-        chosen: Scalar = self._point.get(space.name, self._random.choice(list(space.options)))
-        return chosen
+    return value
 
 
 def dry_run(plan: Plan, say: Callable[[str], None]) -> SweepEstimate:
@@ -99,12 +93,12 @@ def expected_recipes(job: Job, space: Space, trials: PlannedTrials) -> list[tupl
 
     Recipes that a sampler would propose are drawn evenly from the space and share the number of its trials.
     """
-    drawn = random.Random(0)
+    evenly = _evenly(random.Random(0))
     first = [Recipe.model_validate(tree) for tree, _ in first_recipes(job)[len(BASELINES) :][: trials.first]]
-    points = [_Drawing(drawn, point) for point in space.first[: trials.enqueued]]
+    points = [PointWalk(point, evenly) for point in space.first[: trials.enqueued]]
     fixed = [*first, *(Recipe.model_validate(space.sample(chooser).value) for chooser in points)]
     count = DRAWN if trials.sampled else 0
-    sampled = [Recipe.model_validate(space.sample(_Drawing(drawn)).value) for _ in range(count)]
+    sampled = [Recipe.model_validate(space.sample(PointWalk({}, evenly)).value) for _ in range(count)]
     return [*((recipe, 1.0) for recipe in fixed), *((recipe, trials.sampled / count) for recipe in sampled)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from paretune.config.job import Job
 from paretune.config.recipe import Recipe
 from paretune.distributed.tune_schedulers import HalvingScheduler
 from paretune.search.halving import Extrapolation, Halving, RungResult, best_first
-from paretune.search.latency_scale import on_one_scale
 from paretune.search.pareto_front import Objective, objectives_of, pareto_front
-from paretune.storage.trial_events import Event, read_events
-from paretune.storage.trial_record import EXPECTED, Record, read_records, record_file, trial_folder, write_record
+from paretune.storage.trial_events import read_events
+from paretune.storage.trial_record import EXPECTED, Record, record_file, trial_folder, write_record
 from paretune.workflows.stages import Decision, PartialResult, TrialPaused
+from paretune.workflows.sweep_state import ReachedRung, SweepState
 
 
 def rungs_of(job: Job) -> Callable[[int], frozenset[int]]:
@@ -48,71 +48,39 @@ def paused_trials(folder: Path) -> list[int]:
 
 
 @dataclass(frozen=True)
-class ReachedRung:
-    """A rung that a trial has reached."""
+class RungTable:
+    """What the trials of a sweep have reached, and what is expected of them."""
 
-    trial: int
-    rung: int
-    """Number of the rung, from 0."""
-    time: float
-    """Seconds since 1970."""
-    metrics: Mapping[str, float]
-    """Measured at the rung, and expected ones such as ``expected_latency_ms``."""
+    halving: Halving
+    last: Mapping[int, ReachedRung]
+    """Trial → the highest rung that it has reached."""
+    expected: Mapping[int, Mapping[str, float]]
+    """Trial → value of each objective that is expected at the end of its training."""
 
 
-def reached(folder: Path, scheduler: HalvingScheduler) -> list[ReachedRung]:
-    """Return all rungs that the trials of a sweep have reached, in the order of time.
+def rung_table(state: SweepState, job: Job, paused: Collection[int] = ()) -> RungTable:
+    """Return the rungs of a sweep, rebuilt from the events of its trials.
 
     Args:
-        folder: of the sweep.
-        scheduler: of the sweep.
-    """
-    found = []
-    for place in trial_folder(folder, 0).parent.glob("*/"):
-        if place.name.isdecimal():
-            found += _reached_by(int(place.name), read_events(place), scheduler)
-    return sorted(found, key=lambda rung: rung.time)
-
-
-def _reached_by(trial: int, events: Sequence[Event], scheduler: HalvingScheduler) -> list[ReachedRung]:
-    """Return the rungs in the events of one trial."""
-    known: dict[str, float] = {}
-    found = []
-    for event in events:
-        if event.kind == "metrics":
-            known.update(event.metrics)
-        if event.kind != "epoch" or event.epoch is None or event.epochs is None or "map" not in event.metrics:
-            continue
-        rungs = scheduler.rungs(event.epochs)
-        if event.epoch in rungs:
-            found.append(ReachedRung(trial, rungs.index(event.epoch), event.time, {**known, **event.metrics}))
-    return found
-
-
-def halving_of(folder: Path, job: Job, records: Sequence[Record]) -> tuple[Halving, dict[int, dict[str, float]]]:
-    """Return the rungs of a sweep, rebuilt from the events of its trials, and trial → its expected objectives.
-
-    Args:
-        folder: of the sweep.
+        state: of the sweep.
         job: whose scheduler is ``halving``.
-        records: of the sweep, on one scale.
+        paused: trials that are paused now.
     """
     scheduler = job.search.scheduler
     assert isinstance(scheduler, HalvingScheduler)  # noqa: S101 - asked by the callers
-    objectives = objectives_of(job.objectives)
-    halving, expected = Halving(objectives, scheduler.eta), dict[int, dict[str, float]]()
-    finals = {record.number: record for record in records}
-    rungs = reached(folder, scheduler)
+    objectives, finals = objectives_of(job.objectives), {record.number: record for record in state.records()}
+    halving, expected, rungs = Halving(objectives, scheduler.eta), dict[int, Mapping[str, float]](), state.rungs()
     lines = {
         rung: _extrapolation([one for one in rungs if one.rung == rung], finals) for rung in {r.rung for r in rungs}
     }
+    last = {one.trial: one for one in sorted(rungs, key=lambda one: one.rung)}
     for one in rungs:
         values = expected_objectives(one, lines[one.rung], objectives, finals.get(one.trial))
-        expected[one.trial] = values
-        halving.report(RungResult(one.trial, one.rung, values))
-    for number in finals:
-        halving.forget(number)
-    return halving, expected
+        highest = last[one.trial] is one
+        if highest:
+            expected[one.trial] = values
+        halving.note(RungResult(one.trial, one.rung, values), paused=highest and one.trial in paused)
+    return RungTable(halving, last, expected)
 
 
 def expected_objectives(
@@ -144,87 +112,80 @@ def _extrapolation(rungs: Sequence[ReachedRung], finals: Mapping[int, Record]) -
     return Extrapolation.fit(pairs)
 
 
-@dataclass
 class Rungs:
-    """Decides on the paused trials of a sweep whose scheduler is ``halving``."""
+    """Decides on the paused trials of a sweep whose scheduler is ``halving``.
 
-    folder: Path
-    """Folder of the sweep."""
-    job: Job
+    Args:
+        folder: of the sweep.
+        job: of the sweep.
+    """
+
+    def __init__(self, folder: Path, job: Job) -> None:
+        self._folder, self._job = folder, job
+        self._state = SweepState(folder, job.search.scheduler)
 
     def promotable(self, paused: Collection[int]) -> int | None:
         """Return the best paused trial that is by now among the best of its rung; None if there is none."""
-        if not paused:
-            return None
-        halving, _ = self._state()
-        for number in set(halving.paused) - set(paused):  # promoted already, and running
-            halving.forget(number)
-        return halving.promotable()
+        return rung_table(self._state, self._job, paused).halving.promotable() if paused else None
 
     def finalist(self, paused: Collection[int]) -> int | None:
         """Return the best paused trial that no complete trial dominates by what is expected; None if there is none."""
-        records = on_one_scale(read_records(self.folder))
-        _, expected = self._state(records)
-        objectives = objectives_of(self.job.objectives)
-        complete = [record.metrics for record in records if record.state == "complete"]
+        expected = rung_table(self._state, self._job).expected
+        objectives = objectives_of(self._job.objectives)
+        complete = [record.metrics for record in self._state.records() if record.state == "complete"]
         numbers = [number for number in paused if number in expected]
         front = pareto_front([*complete, *(expected[number] for number in numbers)], objectives)
         hopeful = [numbers[index - len(complete)] for index in front if index >= len(complete)]
         order = best_first([expected[number] for number in hopeful], objectives)
         return hopeful[order[0]] if hopeful else None
 
-    def stop(self, proposal: Mapping[str, Any]) -> Record:
-        """Write and return the record of a paused trial, with the objectives that are expected of it."""
-        number = proposal["number"]
-        halving, expected = self._state()
-        recipe = Recipe.model_validate(proposal["recipe"])
-        known = {f"{EXPECTED}{metric}": value for metric, value in expected.get(number, {}).items()}
-        last = [one for one in self._reached() if one.trial == number]
-        metrics = {**(last[-1].metrics if last else {}), **known}
-        place = f"rung {halving.paused.get(number, 0) + 1}"
+    def stop(self, proposals: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
+        """Write and yield the records of paused trials that do not go on, with the objectives that are expected."""
+        table = rung_table(self._state, self._job)
+        for proposal in proposals:
+            yield self._stopped(proposal, table)
+
+    def _stopped(self, proposal: Mapping[str, Any], table: RungTable) -> Record:
+        """Write and return the record of one paused trial."""
+        number, recipe = proposal["number"], Recipe.model_validate(proposal["recipe"])
+        folder, last = trial_folder(self._folder, number), table.last.get(number)
+        known = {f"{EXPECTED}{metric}": value for metric, value in table.expected.get(number, {}).items()}
+        metrics = {**(last.metrics if last else {}), **known}
         record = Record.stopped(
             number,
             recipe.tree(),
             recipe.params(),
             proposal["origin"],
-            f"not among the best of {place} when the search ended",
+            f"not among the best of rung {last.rung + 1 if last else 1} when the search ended",
             stage="finetune",
             metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
             facts={},
-            started=min((event.time for event in read_events(trial_folder(self.folder, number))), default=time.time()),
-            seconds=seconds_before(trial_folder(self.folder, number)),
+            started=min((event.time for event in read_events(folder)), default=time.time()),
+            seconds=seconds_before(folder),
         )
-        write_record(self.folder, record)
-        shutil.rmtree(trial_folder(self.folder, number) / "work", ignore_errors=True)
+        write_record(self._folder, record)
+        shutil.rmtree(folder / "work", ignore_errors=True)
         return record
 
-    def _state(self, records: Sequence[Record] | None = None) -> tuple[Halving, dict[int, dict[str, float]]]:
-        return halving_of(self.folder, self.job, records or on_one_scale(read_records(self.folder)))
 
-    def _reached(self) -> list[ReachedRung]:
-        scheduler = self.job.search.scheduler
-        return reached(self.folder, scheduler) if isinstance(scheduler, HalvingScheduler) else []
-
-
-def decision(folder: Path, job: Job, number: int, *, drawn: bool) -> Decision:
+def decision(state: SweepState, job: Job, number: int, *, drawn: bool) -> Decision:
     """Return the decision on a trial of a sweep whose scheduler is ``halving``.
 
     Args:
-        folder: of the sweep.
+        state: of the sweep.
         job: of the sweep.
         number: of the trial.
         drawn: whether the trial's recipe was drawn by the sampler; others always go on.
     """
-    scheduler = job.search.scheduler
+    halves = drawn and isinstance(job.search.scheduler, HalvingScheduler)
 
     def decide(result: PartialResult) -> None:
-        if not drawn or result.epoch is None or "map" not in result.metrics:
+        if not halves or result.epoch is None or "map" not in result.metrics:
             return
-        if not isinstance(scheduler, HalvingScheduler):
-            return
-        halving, expected = halving_of(folder, job, on_one_scale(read_records(folder)))
-        if number in halving.paused:
-            shown = ", ".join(f"{metric} {value:.3g}" for metric, value in expected[number].items())
-            raise TrialPaused(f"not among the best of rung {halving.paused[number] + 1} by {shown} at the end")
+        table = rung_table(state, job)
+        rung = table.last.get(number)
+        if rung is not None and rung.epoch == result.epoch and not table.halving.goes_on(number, rung.rung):
+            shown = ", ".join(f"{metric} {value:.3g}" for metric, value in table.expected[number].items())
+            raise TrialPaused(f"not among the best of rung {rung.rung + 1} by {shown} at the end")
 
     return decide

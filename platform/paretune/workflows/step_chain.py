@@ -116,22 +116,30 @@ class StepChain:
                 result = step.apply(model, self.context)
             self._unstored += self.stages.seconds[step.name] - before
             self._refuse_unchanged(result)
-            self._took(number, result, key, previous=model)
+            changed = self.changed or step.final or model.file is not None
+            is_float = result.network is not None and not changed
+            self._took(number, result, key, changed=changed, trained=self.trained or (step.trains and is_float))
             if self.store is not None and self._unstored >= DEAR:
                 self._write(number, result, key)
         self.stages.decide_after(step.name)
         return result
 
-    def _took(self, number: int, model: Model, key: str, *, previous: Model) -> None:
-        """Note what the result of a step means for the float network before export and quantization."""
+    def _took(self, number: int, model: Model, key: str, *, changed: bool, trained: bool) -> None:
+        """Set what the result of a step means for the float network before export and quantization.
+
+        Args:
+            number: of the step.
+            model: result of the step.
+            key: of the result.
+            changed: whether a step so far changed the model after its export, or quantized it.
+            trained: whether a step that trains made the float network.
+        """
         from paretune.runtimes.artefact_writer import FloatNetwork
 
-        step = self.recipe.chain[number]
-        self.changed = self.changed or step.final or previous.file is not None
-        if model.network is not None and not self.changed:
-            self.before = FloatNetwork(model.network, self._steps(number), model.notes)
+        self.changed, self.trained = changed, trained
+        if model.network is not None and not changed:
             self._before = (model, key)
-            self.trained = self.trained or step.trains
+            self.before = FloatNetwork(model.network, self._steps(number), model.notes)
 
     def _steps(self, number: int) -> tuple[dict[str, Any], ...]:
         """Return the written steps of the float network after a step of the chain; no conversion comes before it."""
@@ -139,8 +147,6 @@ class StepChain:
 
     def _stored(self, number: int, key: str) -> Model | None:
         """Return the result of a step from the store; None if it is not there."""
-        from paretune.runtimes.artefact_writer import FloatNetwork
-
         assert self.store is not None  # noqa: S101 - asked by the callers
         folder = self.context.workdir / f"stored-{key}"
         facts = self.store.read(key, folder)
@@ -151,15 +157,11 @@ class StepChain:
             float_facts = self.store.read(facts["float"]["key"], float_folder)
             if float_facts is None:
                 return None
-            before = load_model(float_facts["model"], float_folder, self.context)
-            self._before, steps = (before, facts["float"]["key"]), self._steps(facts["float"]["number"])
-            self.before = FloatNetwork(before.torch_network, steps, before.notes)
+            before, stage = load_model(float_facts["model"], float_folder, self.context), facts["float"]
+            self._took(stage["number"], before, stage["key"], changed=False, trained=facts["trained"])
         model = load_model(facts["model"], folder, self.context)
         self._refuse_unchanged(model)
-        self.changed, self.trained = facts["changed"], facts["trained"]
-        if model.network is not None and not self.changed:
-            self._before = (model, key)
-            self.before = FloatNetwork(model.network, self._steps(number), model.notes)
+        self._took(number, model, key, changed=facts["changed"], trained=facts["trained"])
         self._unstored = 0.0
         self.stages.reused(self.recipe.chain[number].name, key)
         return model

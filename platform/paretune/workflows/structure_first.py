@@ -19,7 +19,6 @@ from paretune.profiling.environment import environment
 from paretune.results.front_summary import judge_of
 from paretune.results.sweep_folder import Sweep
 from paretune.search.early_stop import may_stop, stop_reason
-from paretune.search.latency_scale import on_one_scale
 from paretune.storage.artefact import Artefact, read_artefact
 from paretune.storage.stage_store import StageStore
 from paretune.storage.target_records import at_target
@@ -68,7 +67,7 @@ def structure_first(
     if len(tools.detector.part_names) > 1 or not any(step.trains for step in recipe.steps):
         return
     ceilings = {name: limit.max for name, limit in context.job.constraints.items() if limit.max is not None}
-    records = {name: on_one_scale(view.recorded()) for name, view in here.items()}
+    records = {name: view.state.records() for name, view in here.items()}
     all_here = len(here) == len(able)
     stops = all_here and all(may_stop(one, ceilings) for one in records.values())
     if not (stops or context.job.search.scheduler.rungs(1000)):

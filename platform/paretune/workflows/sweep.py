@@ -18,6 +18,7 @@ from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_record import Record, forget_record, read_records
 from paretune.workflows.baseline import baseline_failure, first_recipes, look_at_data, take_baseline, train_baseline
 from paretune.workflows.compare_front import MeasureFront, compare_at_end, compare_front, comparison_failed
+from paretune.workflows.core_sharing import decide_sharing
 from paretune.workflows.machine_check import refuse_impossible, with_runtime_checked
 from paretune.workflows.rungs import Rungs, paused_trials
 from paretune.workflows.sweep_leftovers import remove_leftovers
@@ -86,6 +87,7 @@ def run_sweep(
                 with session.session(sweep.runs, address, nested=sweep.job.training.by_ray):
                     refuse_impossible(sweep.job, elsewhere=address is not None)
                     train_baseline(sweep, reporter.say, elsewhere=address is not None)
+                    decide_sharing(sweep, reporter.say, elsewhere=address is not None)
                     reporter.started()
                     cores = session.cores() if address is None else 0
                     run_trials(sweep, reporter, share=cores, tuner=tuner)
@@ -170,6 +172,7 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
     if left <= 0 or (sweep.ended is not None and budget.may_end):
         study.close()  # it has the records that it missed when the sweep was killed
         return
+    reporter.limit = budget.seconds_left
 
     def on_record(record: Record) -> None:
         budget.add(record)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 from functools import cached_property
 
 from paretune.reports import terminal as display
@@ -22,6 +24,8 @@ class SweepReporter:
         self.sweep = sweep
         self._start = time.monotonic()
         self._log = SweepLogProcess(sweep, self.say)
+        self.limit: Callable[[], float] = lambda: math.inf
+        """Returns the seconds that the limits of the search in hours leave."""
 
     @cached_property
     def _progress(self) -> list[tuple[Sweep, SweepProgress]]:
@@ -53,7 +57,8 @@ class SweepReporter:
         for view, other in others:
             other.add(on_target(record, view.further))
             further += display.further_target(record.number, view.job.target_name, other)
-        self.say(display.trial_line(record.number, progress, budget) + further + display.time_left(progress, budget))
+        left = display.time_left(progress, budget, self.limit())
+        self.say(display.trial_line(record.number, progress, budget) + further + left)
         self._log.trial_done()
 
     def finished(self) -> None:

@@ -119,7 +119,7 @@ def _attempt(
         record = failed_record(context, identity, error, stages, started)
         stages.ended("failed", record.failure or "")
         return record, error
-    result["facts"] |= {STAGES: stages.done}
+    result["facts"] |= {STAGES: stages.done, **({} if context.sharing is None else {"sharing": context.sharing})}
     measured = result.pop("measured")
     record = Record.complete(*identity, started=started, seconds=stages.seconds, **result)
     shutil.rmtree(folder / TRAINED, ignore_errors=True)  # of an attempt that failed

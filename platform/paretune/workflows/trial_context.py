@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from paretune.compression.base import Context
 from paretune.config.job import Job
@@ -22,9 +23,10 @@ from paretune.results.sweep_folder import Sweep
 from paretune.search.latency_scale import FolderScale
 from paretune.storage.stage_store import StageStore
 from paretune.storage.target_records import on_target
-from paretune.storage.trial_record import Record, read_record, read_records, trial_folder
+from paretune.storage.trial_record import Record, read_record, trial_folder
 from paretune.training.settings import Training
 from paretune.workflows.recipe_source import RecipeImages
+from paretune.workflows.sweep_state import SweepState
 
 WARMUP = 0.3
 """Least seconds of a warm-up: every block has its own lead-in, and a duet starts at least six processes."""
@@ -40,6 +42,8 @@ class TrialContext:
     """Folder of the sweep."""
     baseline: Path
     """Folder of the trained network (safetensors and ``structure.json``)."""
+    sharing: Mapping[str, Any] | None = None
+    """Whether trials train beside measurements, as the sweep's file has it; None if that was not asked."""
     further: str | None = None
     """Further target whose view this is: its job has that one alone, and its records are as that target has them. None:
     the job has all targets, and the records are those of the first."""
@@ -67,10 +71,6 @@ class TrialContext:
     def of_target(self, stem: str) -> str:
         """Return the name of a file of the target: that of the first one is without its name."""
         return stem if self.further is None else f"{stem}-{self.further}"
-
-    def recorded(self) -> list[Record]:
-        """Return the records of the sweep as the target has them."""
-        return [on_target(record, self.further) for record in read_records(self.folder)]
 
     @property
     def cache(self) -> Path:
@@ -100,6 +100,11 @@ class TrialContext:
     def _scale(self) -> FolderScale:
         return FolderScale(self.folder, partial(on_target, target=self.further))
 
+    @cached_property
+    def state(self) -> SweepState:
+        """The records of the sweep as the target has them, and its rungs."""
+        return SweepState(self.folder, self.job.search.scheduler, partial(on_target, target=self.further))
+
     def reference(self, number: int) -> Record | None:
         """Return the baseline that a trial is measured beside: the one on ONNX Runtime, else the one in eager.
 
@@ -113,7 +118,8 @@ class TrialContext:
 
 def context_of(sweep: Sweep) -> TrialContext:
     """Open and return what the trials of a sweep share."""
-    return TrialContext(sweep.job, sweep.job.dataset.open(sweep.cache), sweep.folder, sweep.baseline)
+    data, sharing = sweep.job.dataset.open(sweep.cache), sweep.facts.get("sharing")
+    return TrialContext(sweep.job, data, sweep.folder, sweep.baseline, sharing)
 
 
 def step_context(

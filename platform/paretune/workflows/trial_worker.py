@@ -12,6 +12,7 @@ from paretune.core.errors import UserError, one_line
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_events import EventLog, read_events
 from paretune.storage.trial_record import Record, read_record, trial_folder
+from paretune.workflows.core_sharing import cores_of
 from paretune.workflows.rungs import decision
 from paretune.workflows.trial import run
 from paretune.workflows.trial_context import TrialContext, context_of
@@ -28,8 +29,10 @@ def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> dict[str, A
         record = not_run(Path(runs) / name, proposal, one_line(error))
     else:
         number, origin = proposal["number"], proposal["origin"]
-        decide = decision(context.folder, context.job, number, drawn=origin == "sampled")
-        ended = run(context, number, Recipe.model_validate(proposal["recipe"]), origin=origin, decide=decide)
+        decide = decision(context.state, context.job, number, drawn=origin == "sampled")
+        recipe = Recipe.model_validate(proposal["recipe"])
+        with cores_of(context.sharing):
+            ended = run(context, number, recipe, origin=origin, decide=decide)
         if ended is None:
             return {"number": number, "state": "paused"}
         record = ended

@@ -120,7 +120,7 @@ def energy(
     if isinstance(meter, str):
         return unavailable(meter)
     try:
-        with exclusive_device(target.device), saved_images(images) as file:
+        with exclusive_device(target.device, alone=True), saved_images(images) as file:
             with meter.span() as idle:
                 time.sleep(idle_seconds)
             with Worker(artefact, file, target, protocol, loader) as worker:

@@ -79,7 +79,7 @@ def run_round(
         orders = [rng.permutation(len(workers)) for _ in range(turns // 2)]
         rows = [order for pair in orders for order in (pair, pair[::-1])]
         with setting.watch.around(*(worker.pid for worker in workers), own=workers[0].pid) as looks:
-            batches = [_turn(workers, order, protocol, number) for number, order in enumerate(rows)]
+            batches = [turn(workers, order, protocol, number) for number, order in enumerate(rows)]
         return MeasuringRound(tuple(batches), all(plateaus), tuple(worker.facts for worker in workers), tuple(looks))
 
 
@@ -90,7 +90,7 @@ def _turns(workers: Sequence[Worker], protocol: MeasurementProtocol) -> int:
     return 2 * round(float(np.clip(protocol.seconds / block, FEWEST_BLOCKS, MOST_BLOCKS)) / 2)
 
 
-def _turn(
+def turn(
     workers: Sequence[Worker], order: NDArray[np.int64], protocol: MeasurementProtocol, number: int
 ) -> tuple[SampleBatch, ...]:
     """Return a block of each worker in their order, run on the same images in the given order."""
