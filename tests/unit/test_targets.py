@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,26 @@ def test_targets_that_cannot_be_are_refused(targets: dict[str, Any], message: st
     with pytest.raises(ValidationError, match=message):
         job_with(targets=targets)
     assert job_with(targets={"b/c": {}}).target_name == "b/c"  # as before there were several
+
+
+@pytest.mark.parametrize("value", ["jetson", "!jetson", "in(jetson, pi)", "!in(a,b)", "a-b.c_1"])
+def test_labels_are_those_that_ray_takes(value: str) -> None:
+    from ray._private.label_utils import validate_label_selector
+
+    assert validate_label_selector({"board": value}) is None
+    assert Target(labels={"board": value}).elsewhere
+
+
+@pytest.mark.parametrize("value", ["", "a b", "in()", "in(a", "!", "-a", "a" * 64, "in(a,,b)"])
+def test_labels_that_ray_does_not_take_are_refused(value: str) -> None:
+    with pytest.raises(ValidationError, match="expected a value, !value, in"):
+        Target(labels={"board": value})
+
+
+@pytest.mark.parametrize(("amount", "right"), [(1.0, True), (0.25, True), (3.0, True), (0.0, False), (1.5, False)])
+def test_amounts_of_resources_are_those_that_ray_takes(amount: float, right: bool) -> None:
+    with nullcontext() if right else pytest.raises(ValidationError, match="expected a share of 1, or a whole number"):
+        assert Target(resources={"probe": amount}).elsewhere
 
 
 def test_halving_is_refused_with_several_targets() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,11 @@ from paretune.core.spec import Spec
 
 BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
 """Kernel flags of CPUs with native bfloat16 products: two of x86, one of ARM."""
+
+
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+SELECTOR = rf"!?(?:{_LABEL}|in\(\s*{_LABEL}(?:\s*,\s*{_LABEL})*\s*\))"
+"""Regular expression of the values that Ray's label selectors take."""
 
 
 def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
@@ -64,6 +70,24 @@ class Target(Spec):
                 f"no runtime here runs on {device!r}{did_you_mean(device, known)}; known: {', '.join(known)}"
             )
         return device
+
+    @field_validator("labels")
+    @classmethod
+    def _check_labels(cls, labels: dict[str, str]) -> dict[str, str]:
+        for name, value in labels.items():
+            if not re.fullmatch(SELECTOR, value):
+                raise ValueError(f"{name}: {value!r} is no label: expected a value, !value, in(a, b) or !in(a, b)")
+        return labels
+
+    @field_validator("resources")
+    @classmethod
+    def _check_resources(cls, resources: dict[str, float]) -> dict[str, float]:
+        for name, amount in resources.items():
+            if amount <= 0 or (amount > 1 and amount != int(amount)):
+                raise ValueError(
+                    f"{name}: {amount:g} is no amount of a resource: expected a share of 1, or a whole number"
+                )
+        return resources
 
     def __hash__(self) -> int:
         return hash((self.device, self.threads, *sorted(self.labels.items()), *sorted(self.resources.items())))
