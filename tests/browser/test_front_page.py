@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from tests_support_records import changed, fake_records
 pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no Chromium on PATH (apt-get install chromium)")
 OPENED, ANSWERED = 2000.0, 50.0
 """Milliseconds in which a page of 5,000 trials opens, and in which it answers the mouse."""
+TELL = """byId("theme").click(); pin(5); choose({ x: "size_mib" }); parent.postMessage({ points: P.points.length,
+    pins: S.pins.length, switch: byId("reload-switch").hidden, theme: document.documentElement.dataset.theme }, "*");"""
+"""Script inside a frame that uses the page and reports to the page around it."""
 EVIL = '"><script>window.harmed = 1</script><img src=x onerror="window.harmed = 1">\u2028'
 
 
@@ -256,6 +260,49 @@ def test_the_choice_survives_a_reload(page: BrowserPage, tmp_path: Path) -> None
     assert pins(page) == [5]
     assert page.run("S.x") == "size_mib"
     assert shown(page) == before
+    assert page.faults() == []
+
+
+def test_a_page_of_an_unfinished_sweep_loads_itself_again_unless_the_reader_is_busy(
+    page: BrowserPage, tmp_path: Path
+) -> None:
+    file = tmp_path / "front.html"
+    file.write_text(front_html(invented_page(finished=False)), encoding="utf-8")
+    later = "window.old = 1; real = performance.now.bind(performance); performance.now = () => real() + 60000"
+    page.open(file)
+    choose_axis(page, "y", "map50")
+    file.write_text(front_html(invented_page("newer", finished=False)), encoding="utf-8")
+    page.run(later + "; setInterval(() => dispatchEvent(new Event('pointermove')), 100)")
+    page.run("new Promise(done => setTimeout(done, 2500))")
+    assert page.run("window.old") == 1  # somebody moves the mouse
+    page.open(file)
+    choose_axis(page, "y", "map50")
+    page.run("byId('reload-switch').click()")
+    page.run(later + "; new Promise(done => setTimeout(done, 2500))")
+    assert page.run("window.old") == 1  # the reader has switched it off
+    page.run("byId('reload-switch').click()")
+    page.wait("window.old === undefined && document.readyState === 'complete' && window.paretune !== undefined")
+    assert page.run("document.querySelector('h1').textContent") == "newer on laptop"
+    assert page.run("S.y") == "map50"
+    file.write_text(front_html(invented_page()), encoding="utf-8")
+    page.open(file)
+    page.run(later + "; new Promise(done => setTimeout(done, 2500))")
+    assert page.run("window.old") == 1  # the sweep is finished
+    assert page.faults() == []
+
+
+def test_it_works_inside_a_page_that_gives_it_no_address_and_keeps_nothing(page: BrowserPage, tmp_path: Path) -> None:
+    """As MLflow shows it: in a sandboxed frame, where storage and the address are refused."""
+    inner = front_html(invented_page(finished=False)).replace("</body>", "<script>" + TELL + "</script></body>")
+    frame = (
+        f'<iframe sandbox="allow-scripts" style="width: 900px; height: 700px" srcdoc="{html.escape(inner)}"></iframe>'
+    )
+    listen = "<script>addEventListener('message', event => { window.told = event.data; })</script>"
+    file = tmp_path / "outer.html"
+    file.write_text(f"<!doctype html>{listen}{frame}", encoding="utf-8")
+    page.open(file)
+    page.wait("window.told !== undefined")
+    assert page.run("window.told") == {"points": 13, "pins": 1, "switch": True, "theme": "dark"}
     assert page.faults() == []
 
 
