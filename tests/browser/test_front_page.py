@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 
 from paretune.reports.front_page import front_html
 from paretune.reports.front_plot import STYLES
+from paretune.results.page_data import SweepState, page_data
 from tests_support_browser import HOVER, BrowserPage, browser, chromium
 from tests_support_page import invented_page, simulated_page, target_results
 from tests_support_records import changed, fake_records
@@ -17,6 +20,9 @@ from tests_support_records import changed, fake_records
 pytestmark = pytest.mark.skipif(chromium() is None, reason="there is no Chromium on PATH (apt-get install chromium)")
 OPENED, ANSWERED = 2000.0, 50.0
 """Milliseconds in which a page of 5,000 trials opens, and in which it answers the mouse."""
+TELL = """byId("theme").click(); pin(5); choose({ x: "size_mib" }); parent.postMessage({ points: P.points.length,
+    pins: S.pins.length, switch: byId("reload-switch").hidden, theme: document.documentElement.dataset.theme }, "*");"""
+"""Script inside a frame that uses the page and reports to the page around it."""
 EVIL = '"><script>window.harmed = 1</script><img src=x onerror="window.harmed = 1">\u2028'
 
 
@@ -49,14 +55,25 @@ def shown(page: BrowserPage) -> set[int]:
     return set(page.run("P.points.map(trial => own('number', trial))"))
 
 
-def colours_at(page: BrowserPage, trial: int) -> set[tuple[int, ...]]:
-    """The colours of the canvas around a trial."""
-    script = f"""(() => {{ const at = paretune.place({trial}), box = byId("base").getBoundingClientRect();
+def colours_near(page: BrowserPage, x: float, y: float) -> set[tuple[int, ...]]:
+    """The colours of the canvas around a place of the window."""
+    script = f"""(() => {{ const box = byId("base").getBoundingClientRect();
         const copy = document.createElement("canvas").getContext("2d", {{ willReadFrequently: true }});
-        copy.drawImage(byId("base"), box.left - at.x + 2, box.top - at.y + 2);
+        copy.drawImage(byId("base"), box.left - {x} + 2, box.top - {y} + 2);
         return [...copy.getImageData(0, 0, 4, 4).data]; }})()"""
     values = page.run(script)
     return {tuple(values[i : i + 3]) for i in range(0, len(values), 4)}
+
+
+def colours_at(page: BrowserPage, trial: int) -> set[tuple[int, ...]]:
+    """The colours of the canvas around a trial."""
+    return colours_near(page, *place(page, trial))
+
+
+def ink(page: BrowserPage, name: str) -> tuple[int, ...]:
+    """A colour of the page."""
+    digits = page.run(f"colour('{name}')").lstrip("#")
+    return tuple(int(digits[i : i + 2], 16) for i in (0, 2, 4))
 
 
 def test_every_complete_trial_is_drawn_and_the_table_holds_the_front(front: BrowserPage) -> None:
@@ -70,9 +87,63 @@ def test_every_complete_trial_is_drawn_and_the_table_holds_the_front(front: Brow
     assert at[8][0] < at[5][0] < at[0][0]
     assert at[8][1] > at[5][1] > at[0][1]
     for trial, name in ((8, "front"), (0, "eager"), (1, "rt")):
-        wanted = front.run(f"colour('{name}')").lstrip("#")
-        assert tuple(int(wanted[i : i + 2], 16) for i in (0, 2, 4)) in colours_at(front, trial)
+        assert ink(front, name) in colours_at(front, trial)
     assert set(STYLES) == {"front", "other", "broken", "eager", "onnxruntime"}
+
+
+def test_the_front_is_a_step_line_that_no_trial_could_beat(front: BrowserPage) -> None:
+    def on_line(x: float, y: float) -> bool:
+        colours = colours_near(front, x, y)
+        return any(sum(abs(a - b) for a, b in zip(one, ink(front, "front"), strict=True)) < 15 for one in colours)
+
+    line = [place(front, trial) for trial in (8, 5, 12, 6, 4, 2, 3)]
+    for (x, y), (u, v) in itertools.pairwise(line):
+        assert on_line((x + u) / 2, y)  # first across, at the worse value
+        assert on_line(u, (y + v) / 2)
+        assert not on_line((x + u) / 2, v - 4)
+    choose_axis(front, "x", "map")
+    choose_axis(front, "y", "latency_ms")
+    (x, y), (u, v) = place(front, 4), place(front, 2)
+    assert on_line(x, (y + v) / 2)
+    assert on_line((x + u) / 2, v)
+
+
+def test_the_least_allowed_value_is_a_line_on_its_own_axis_only(front: BrowserPage) -> None:
+    def drawn() -> bool:
+        """Whether a row of the canvas holds the colour of limits over most of its width."""
+        limit = ink(front, "bad")
+        script = """(() => { const canvas = byId("base"), copy = document.createElement("canvas");
+            copy.width = canvas.width; copy.height = canvas.height;
+            const c = copy.getContext("2d", { willReadFrequently: true }); c.drawImage(canvas, 0, 0);
+            return Array.from({ length: canvas.height }, (_, y) => {
+                const row = c.getImageData(0, y, canvas.width, 1).data; let count = 0;
+                for (let x = 0; x < row.length; x += 4)
+                    count += Math.abs(row[x] - RED) + Math.abs(row[x + 1] - GREEN) + Math.abs(row[x + 2] - BLUE) < 150;
+                return count; }); })()"""
+        for name, value in zip(("RED", "GREEN", "BLUE"), limit, strict=True):
+            script = script.replace(name, str(value))
+        counts = front.run(script)
+        at = front.run("S.y === 'map50' ? exact(0.72) : -1")
+        most = max(range(len(counts)), key=counts.__getitem__)
+        return bool(counts[most] > 300 and abs(most - at) < 2)
+
+    assert not drawn()
+    choose_axis(front, "y", "map50")
+    assert drawn()
+
+
+def test_baselines_lie_on_top_of_everything(page: BrowserPage, tmp_path: Path) -> None:
+    base = fake_records()[:2]
+    same = [changed(base[1], number=number, origin="sampled") for number in range(2, 400)]
+    same += [changed(base[0], number=number, origin="sampled") for number in range(400, 420)]
+    data = page_data(SweepState("demo", 0.0, finished=True), [target_results([*base, *same])])
+    file = tmp_path / "front.html"
+    file.write_text(front_html(data), encoding="utf-8")
+    page.open(file)
+    assert ink(page, "rt") in colours_at(page, 1)
+    assert ink(page, "eager") in colours_at(page, 0)
+    assert ink(page, "other") not in colours_at(page, 0)
+    assert page.faults() == []
 
 
 def test_pointing_at_a_trial_shows_its_recipe_beside_it(front: BrowserPage) -> None:
@@ -179,8 +250,7 @@ def test_dark_and_light_by_the_system_and_by_the_button(front: BrowserPage) -> N
     dark = front.run(back)
     assert sum(map(int, dark[4:-1].split(","))) < 150
     assert sum(map(int, light[4:-1].split(","))) > 600
-    ink = front.run("colour('front')").lstrip("#")
-    assert tuple(int(ink[i : i + 2], 16) for i in (0, 2, 4)) in colours_at(front, 8)
+    assert ink(front, "front") in colours_at(front, 8)
     front.run("byId('theme').click()")
     assert front.run(back) == light
     front.run("localStorage.clear()")
@@ -259,6 +329,49 @@ def test_the_choice_survives_a_reload(page: BrowserPage, tmp_path: Path) -> None
     assert page.faults() == []
 
 
+def test_a_page_of_an_unfinished_sweep_loads_itself_again_unless_the_reader_is_busy(
+    page: BrowserPage, tmp_path: Path
+) -> None:
+    file = tmp_path / "front.html"
+    file.write_text(front_html(invented_page(finished=False)), encoding="utf-8")
+    later = "window.old = 1; real = performance.now.bind(performance); performance.now = () => real() + 60000"
+    page.open(file)
+    choose_axis(page, "y", "map50")
+    file.write_text(front_html(invented_page("newer", finished=False)), encoding="utf-8")
+    page.run(later + "; setInterval(() => dispatchEvent(new Event('pointermove')), 100)")
+    page.run("new Promise(done => setTimeout(done, 2500))")
+    assert page.run("window.old") == 1  # somebody moves the mouse
+    page.open(file)
+    choose_axis(page, "y", "map50")
+    page.run("byId('reload-switch').click()")
+    page.run(later + "; new Promise(done => setTimeout(done, 2500))")
+    assert page.run("window.old") == 1  # the reader has switched it off
+    page.run("byId('reload-switch').click()")
+    page.wait("window.old === undefined && document.readyState === 'complete' && window.paretune !== undefined")
+    assert page.run("document.querySelector('h1').textContent") == "newer on laptop"
+    assert page.run("S.y") == "map50"
+    file.write_text(front_html(invented_page()), encoding="utf-8")
+    page.open(file)
+    page.run(later + "; new Promise(done => setTimeout(done, 2500))")
+    assert page.run("window.old") == 1  # the sweep is finished
+    assert page.faults() == []
+
+
+def test_it_works_inside_a_page_that_gives_it_no_address_and_keeps_nothing(page: BrowserPage, tmp_path: Path) -> None:
+    """As MLflow shows it: in a sandboxed frame, where storage and the address are refused."""
+    inner = front_html(invented_page(finished=False)).replace("</body>", "<script>" + TELL + "</script></body>")
+    frame = (
+        f'<iframe sandbox="allow-scripts" style="width: 900px; height: 700px" srcdoc="{html.escape(inner)}"></iframe>'
+    )
+    listen = "<script>addEventListener('message', event => { window.told = event.data; })</script>"
+    file = tmp_path / "outer.html"
+    file.write_text(f"<!doctype html>{listen}{frame}", encoding="utf-8")
+    page.open(file)
+    page.wait("window.told !== undefined")
+    assert page.run("window.told") == {"points": 13, "pins": 1, "switch": True, "theme": "dark"}
+    assert page.faults() == []
+
+
 def test_names_that_are_markup_do_nothing(page: BrowserPage, tmp_path: Path) -> None:
     data = invented_page(EVIL)
     for row in data["trials"]:
@@ -279,8 +392,6 @@ def test_names_that_are_markup_do_nothing(page: BrowserPage, tmp_path: Path) -> 
 
 
 def test_fronts_of_several_targets_are_shown_together_or_singly(page: BrowserPage, tmp_path: Path) -> None:
-    from paretune.results.page_data import SweepState, page_data
-
     slow = [
         changed(record, metrics={**record.metrics, "latency_ms": record.metrics["latency_ms"] * 3})
         if record.state == "complete"
@@ -301,8 +412,6 @@ def test_fronts_of_several_targets_are_shown_together_or_singly(page: BrowserPag
 
 @pytest.mark.parametrize("records", [[], fake_records()[10:11], fake_records()[:1]])
 def test_little_or_nothing_to_show(page: BrowserPage, tmp_path: Path, records: list[Any]) -> None:
-    from paretune.results.page_data import SweepState, page_data
-
     data = page_data(SweepState("empty", 0.0, finished=False), [target_results(records)])
     file = tmp_path / "front.html"
     file.write_text(front_html(data), encoding="utf-8")
@@ -340,8 +449,7 @@ def test_five_thousand_trials_open_at_once_and_answer_the_mouse(page: BrowserPag
     assert answers[len(answers) // 2] < ANSWERED, answers
     baselines = [trial for trial in (0, 1) if trial in shown(page)]
     assert baselines == [0, 1]
-    ink = page.run("colour('eager')").lstrip("#")
-    assert tuple(int(ink[i : i + 2], 16) for i in (0, 2, 4)) in colours_at(page, 0)
+    assert ink(page, "eager") in colours_at(page, 0)
     assert page.faults() == []
 
 

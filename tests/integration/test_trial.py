@@ -81,6 +81,15 @@ def test_an_image_goes_through_the_artefact_once(
     assert ("parity_map" in record.metrics) == bool(steps)
 
 
+def test_a_record_names_the_precision_of_each_class_and_the_worst_images(context: TrialContext) -> None:
+    record = ran(context, runtime="eager")
+    val = context.data.splits["val"]
+    assert list(record.facts["classes"]) == list(context.data.classes)
+    present = {context.data.classes[label] for place in range(len(val)) for label in val.annotations(place).labels}
+    assert {name for name, value in record.facts["classes"].items() if value is not None} == present
+    assert record.facts["worst_images"] == []  # nothing was found at any confidence
+
+
 def test_what_an_inference_takes_is_told_or_why_it_is_not(context: TrialContext) -> None:
     record = ran(context, runtime="eager")
     assert record.reasons["energy_mj_image"] == "it is not taken: measuring.energy_seconds is 0"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from paretune.core.types import Annotations, Detections
 from paretune.evaluation.accuracy import accuracy_of
+from paretune.evaluation.baseline_difference import evaluate_beside
 from paretune.evaluation.worst_images import worst_images
 
 BOX = (0.0, 0.0, 10.0, 10.0)
@@ -50,6 +53,27 @@ def test_wrong_and_missed_are_counted_and_the_worst_come_first() -> None:
 
 def test_without_a_confidence_no_image_is_named() -> None:
     assert worst(None) == ()
+
+
+class Named:
+    """The images as a split."""
+
+    classes = ("cat", "dog")
+    ids = tuple(IMAGES)
+
+    def __len__(self) -> int:
+        return len(IMAGES)
+
+    def annotations(self, index: int) -> Annotations:
+        return list(IMAGES.values())[index][1]
+
+
+def test_an_evaluation_beside_the_baseline_names_them(tmp_path: Path) -> None:
+    detections = [detected for detected, _ in IMAGES.values()]
+    accuracy, _ = evaluate_beside(detections, Named(), tmp_path / "base.npz", first=True)  # type: ignore[arg-type]
+    assert accuracy.confidence is not None
+    assert accuracy.facts()["worst_images"] == list(worst(accuracy.confidence))
+    assert accuracy.facts()["worst_images"]
 
 
 def test_a_record_keeps_the_precision_of_each_class() -> None:

@@ -93,16 +93,24 @@ def _found(data: Mapping[str, Any], target: Mapping[str, Any]) -> Table:
     for number in shown:
         row, gains = _row(data, target, number), _gains(target, number)
         values = [column.text(row["metrics"].get(column.name)) for column in columns]
-        rows.append((str(number), row["recipe"], *values, *(gains.get(base, UNKNOWN) for base in BASELINES)))
-    heads = [f"{column.name}, {column.unit}" if column.unit else column.name for column in columns]
+        rows.append(
+            (
+                str(number),
+                row["recipe"],
+                *values,
+                *(gains.get(base, UNKNOWN).replace(" ", "\n", 1) for base in BASELINES),
+            )
+        )
+    heads = [f"{_title(column.name)}, {column.unit}" if column.unit else column.name for column in columns]
     ties = [f"trial {trial} is tied with {', '.join(map(str, others))}" for trial, others in target["ties"].items()]
     volume = target["hypervolume"]
     known = f"hypervolume {volume:.4f}" if volume is not None else f"no hypervolume: {target['hypervolume_unknown']}"
     last = "measured interleaved at the end" if target["decided_by"] == "comparison" else "of single measurements"
     notes = (verdict(data, target), f"{len(target['front'])} trials are on the front, {last}; {known}", *ties)
-    head = ("trial", "recipe", *heads, "times as fast as eager", "times as fast as ONNX Runtime fp32")
+    last_notes = (*target["notes"], "x: times as fast as a baseline, with 95 % intervals")
+    head = ("trial", "recipe", *heads, "x eager", "x ONNX RT")
     title = f"What was found on {target['name']}"
-    return Table(title, head, tuple(rows), (*notes, *target["notes"]), words=("recipe",))
+    return Table(title, head, tuple(rows), (*notes, *last_notes), words=("recipe",))
 
 
 def _cost(data: Mapping[str, Any]) -> Table:
@@ -182,8 +190,13 @@ def _figure(name: str, metrics: Mapping[str, float]) -> str:
     low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
     ends = "" if low is None or high is None or not low < high else f" [{row.number(low)}, {row.number(high)}]"
     unit = f" {row.unit}" if row.unit else ""
-    title = name.removesuffix(f"_{row.unit.lower()}") if row.unit else name
-    return f"{title} {row.text(metrics.get(name))}{unit}{ends}"
+    return f"{_title(name)} {row.text(metrics.get(name))}{unit}{ends}"
+
+
+def _title(name: str) -> str:
+    """Return a metric's name without its unit."""
+    unit = in_order([name])[0].unit.lower()
+    return name.removesuffix(f"_{unit}") if unit else name
 
 
 def _gains(target: Mapping[str, Any], number: int) -> dict[str, str]:

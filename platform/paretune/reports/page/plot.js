@@ -228,13 +228,15 @@ function drawPoints(c, trials) {
 
 /** Write the numbers of the front's trials and of the baselines, as far as they do not collide. */
 function drawNumbers(c) {
-  const taken = [], marks = P.points.filter(trial => strong(trial) && inside(trial));
+  const taken = [], labelled = new Set(), marks = P.points.filter(trial => strong(trial) && inside(trial));
   c.font = "12.5px system-ui, sans-serif"; c.textBaseline = "middle"; c.textAlign = "left"; c.lineJoin = "round";
   const free = (box, mine) => box[0] >= MARGIN.left && box[2] <= P.width - 2 && box[1] >= MARGIN.top - 8 && box[3] <= P.height - MARGIN.bottom
     && !taken.some(other => box[0] < other[2] && box[2] > other[0] && box[1] < other[3] && box[3] > other[1])
     && !marks.some(trial => trial !== mine && P.px[trial] > box[0] - 6 && P.px[trial] < box[2] + 6 && P.py[trial] > box[1] - 6 && P.py[trial] < box[3] + 6);
   const best = new Set(D.targets.map(target => target.best && placed(target, target.best.trial)));
   for (const trial of [...marks].sort((a, b) => best.has(b) - best.has(a) || isBase(b) - isBase(a))) {
+    if (marks.some(other => labelled.has(other) && own("number", other) === own("number", trial) && Math.hypot(P.px[other] - P.px[trial], P.py[other] - P.py[trial]) < 3)) continue;
+    labelled.add(trial);   // one number for a trial that several targets place alike
     const words = (best.has(trial) ? "★ " : "") + own("number", trial) + (own("tied_with", trial).length ? " =" : "") + (own("unstable", trial) ? " ~" : "");
     const wide = c.measureText(words).width, x = P.px[trial], y = P.py[trial];
     for (const [left, top] of [[x + 9, y - 18], [x + 9, y + 4], [x - 9 - wide, y - 18], [x - 9 - wide, y + 4]]) {
