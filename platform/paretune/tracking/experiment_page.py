@@ -64,6 +64,18 @@ class ExperimentPage:
             self._client.set_experiment_tag(self._experiment_id, f"{TAG}{key}", value)
         return True
 
+    def remove_views(self, run_id: str, targets: Sequence[str]) -> None:
+        """Remove the views of a sweep's run.
+
+        Args:
+            run_id: id of the sweep's run.
+            targets: names of its targets.
+        """
+        tags = self._client.get_experiment(self._experiment_id).tags
+        for name in (f"{TAG}{view_key(run_id, target)}" for target in targets):
+            if name in tags:
+                self._client.delete_experiment_tag(self._experiment_id, name)
+
     def link_sweeps(self) -> None:
         """Write links to the fronts of all sweeps into the description, once; a user's own one stays."""
         if self._linked:

@@ -24,6 +24,11 @@ MOST = 20
 COLUMNS = ("size", "prune", "finetune", "precision", "runtime")
 """Params that are columns of the table and axes of the chart."""
 
+RUN_NAME = "attributes.`Run Name`"
+"""Column of the names of runs."""
+NAME_WIDTH, WIDTH = 320, 90
+"""Widths of that column and of the others, in pixels."""
+
 
 def known_version(version: str) -> bool:
     """Return whether this MLflow's page reads views as they are written here."""
@@ -57,6 +62,8 @@ def _state(name: str, run_id: str, metrics: Sequence[str]) -> dict[str, Any]:
     """Return the state of the page: filter, order, columns and charts."""
     quality, cost = metrics[0], metrics[min(1, len(metrics) - 1)]
     columns = [*(f"params.`{param}`" for param in COLUMNS), *(f"metrics.`{metric}`" for metric in metrics)]
+    tags = [f"tags.`{ON_FRONT}`", f"tags.`{QUALITY}`"]
+    order = [*columns[len(COLUMNS) :], *columns[: len(COLUMNS)], *tags]
     section = "paretune-front"
     common = {"metricSectionId": section, "deleted": False, "isGenerated": False}
     return {
@@ -67,8 +74,9 @@ def _state(name: str, run_id: str, metrics: Sequence[str]) -> dict[str, Any]:
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
-        "selectedColumns": [*columns, f"tags.`{ON_FRONT}`", f"tags.`{QUALITY}`"],
-        "columnWidths": {"attributes.`Run Name`": 330},
+        "selectedColumns": [*columns, *tags],
+        "columnOrder": [RUN_NAME, *order],
+        "columnWidths": {RUN_NAME: NAME_WIDTH, **dict.fromkeys(order, WIDTH)},
         "runsHiddenMode": "SHOW_ALL",
         "hideEmptyCharts": True,
         "groupBy": None,

@@ -19,6 +19,9 @@ ROOM = LONGEST - 600
 EXTRA = ("size_mib",)
 """Metrics in the table beside the objectives."""
 
+SPACE = "&emsp;"
+"""Space before a figure: MLflow's tables have none between columns."""
+
 
 @dataclass(frozen=True)
 class NoteLinks:
@@ -49,7 +52,10 @@ def sweep_note(
     names = [objective.metric for objective in (judge.quality, judge.cost)]
     rows = in_order([*names, *EXTRA])
     rows.sort(key=lambda row: [*names, *EXTRA].index(row.name))
-    head = ["Trial", *(f"{row.column}{f' ({row.unit})' if row.unit not in ('', row.column) else ''}" for row in rows)]
+    head = [
+        "Trial",
+        *(f"{SPACE}{row.column}{f' ({row.unit})' if row.unit not in ('', row.column) else ''}" for row in rows),
+    ]
     lines += [_row(head), _row(["---"] * len(head))]
     cost = _cost(records)
     points, size = front["front"], _usual_size(front)
@@ -111,7 +117,7 @@ def _trial(point: Mapping[str, Any], links: NoteLinks, size: Any) -> str:
 
 
 def _cell(point: Mapping[str, Any], row: Metric) -> str:
-    return row.text(point["metrics"].get(row.name))
+    return f"{SPACE}{row.text(point['metrics'].get(row.name))}"
 
 
 def _cost(records: Sequence[Record]) -> str:

@@ -148,7 +148,8 @@ class SweepRuns:
         self._client.set_terminated(self._parent_id, "FINISHED", end_time=self._ended)
 
     def delete(self) -> None:
-        """Delete the runs of the sweep and of its trials."""
+        """Delete the runs of the sweep and of its trials, and its views."""
+        self._page.remove_views(self._parent_id, self._about.targets)
         for run_id in (*(child.run_id for child in self._children.values()), self._parent_id):
             self._client.delete_run(run_id)
 
