@@ -38,6 +38,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
     made.folder.mkdir()
     facts = {"paretune": "0", "name": "demo", "created": 0.0, "job": Job.model_validate(JOB).tree()}
     (made.folder / "sweep.json").write_text(json.dumps(facts))
+    (made.folder / "space.yaml").write_text("runtime: {choices: [onnxruntime, eager]}\n")
     write_sweep(made.folder, fake_records())
     for name in ("take_baseline", "train_baseline", "refuse_impossible"):
         monkeypatch.setattr(module, name, lambda *_, **__: None)
