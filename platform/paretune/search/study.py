@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.core.baselines import EAGER
+from paretune.search.observations import NOTHING, OBSERVED, expected, measured
 from paretune.search.optuna_chooser import OptunaChooser, recipe_key
 from paretune.search.pareto_front import keeps_all, objectives_of
 from paretune.search.siblings import Siblings
@@ -264,23 +265,47 @@ class Study:
         for frozen in self._study.get_trials(deepcopy=False)[before:]:
             self._file.changed(frozen._trial_id)  # noqa: SLF001 - ids are what Optuna's storages take
 
-    def _tell(self, trial: optuna.Trial, record: Record | None) -> None:
-        """Pass a trial's result to Optuna, as failed if there is no record or a value is unknown.
+    def expect(self, number: int, metrics: Mapping[str, float]) -> None:
+        """Note what is expected of a paused trial at the end of its training, for samplers that use it.
 
-        Of a trial that was stopped these are the values that are expected at the end of its training.
+        Args:
+            number: of the trial.
+            metrics: expected ones, intervals among them.
         """
         import optuna
 
-        if record is not None and record.state == "stopped":
+        if (trial_id := self._open.get(number)) is not None:
+            trial = optuna.Trial(self._study, trial_id)
+            trial.set_user_attr(OBSERVED, expected(metrics, list(self._setup.objectives), list(metrics)).tree())
+            self._file.changed(trial_id)
+
+    def _tell(self, trial: optuna.Trial, record: Record | None) -> None:
+        """Pass a trial's result to Optuna, as failed if there is no record or a value is unknown.
+
+        Of a trial that was stopped these are the values that are expected at the end of its training: Optuna's own
+        samplers take them for measured, or leave the trial out if one is unknown. Beside them stands what the sampler
+        ``conditional`` learns from (`observations`): each known value with its deviation.
+        """
+        import optuna
+
+        stopped = record is not None and record.state == "stopped"
+        if record is not None and stopped:
             record = replace(record, metrics=record.expected)
         metrics = record.metrics if record is not None and record.state != "failed" else {}
-        values = [metrics.get(metric) for metric in self._setup.objectives]
-        if record is None or any(value is None or not math.isfinite(value) for value in values):
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        values = [value for one in self._setup.objectives if math.isfinite(value := metrics.get(one, math.nan))]
+        complete = len(values) == len(self._setup.objectives)
+        violations = self._setup.violations(record) if record is not None and (complete or stopped) else {}
+        if record is None:
+            trial.set_user_attr(OBSERVED, NOTHING.tree())
+        elif complete or stopped:
+            of = expected if stopped else measured
+            trial.set_user_attr(OBSERVED, of(metrics, list(self._setup.objectives), list(violations)).tree())
+        for key, violation in violations.items():
+            if stopped and math.isinf(violation):
+                continue  # not known of a trial that was stopped, which is no violation
+            trial.set_constraint(key, min(violation, UNKNOWN_VIOLATION))
+        if complete:
+            self._study.tell(trial, values)
         else:
-            for key, violation in self._setup.violations(record).items():
-                if record.state == "stopped" and math.isinf(violation):
-                    continue  # not known of a trial that was stopped, which is no violation
-                trial.set_constraint(key, min(violation, UNKNOWN_VIOLATION))
-            self._study.tell(trial, [float(value) for value in values if value is not None])
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         self._file.changed(trial._trial_id)  # noqa: SLF001

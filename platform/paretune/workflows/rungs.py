@@ -15,6 +15,7 @@ from paretune.config.recipe import Recipe
 from paretune.distributed.tune_schedulers import HalvingScheduler
 from paretune.search.halving import Extrapolation, Halving, RungResult, best_first
 from paretune.search.latency_scale import on_one_scale
+from paretune.search.observations import SURE
 from paretune.search.pareto_front import Objective, objectives_of, pareto_front
 from paretune.storage.trial_events import Event, read_events
 from paretune.storage.trial_record import EXPECTED, Record, read_records, record_file, trial_folder, write_record
@@ -120,6 +121,7 @@ def expected_objectives(
 ) -> dict[str, float]:
     """Return what the objectives of a trial are expected to be at the end of its training; NaN where it is unknown.
 
+    The accuracy has its 95 % interval, ``map_low`` and ``map_high``, as far as trials that reached the end show it.
     A latency that was measured at the end holds from the start: it does not depend on weights.
     """
     values = {}
@@ -127,6 +129,9 @@ def expected_objectives(
         metric = objective.metric
         if metric == "map":
             values[metric] = line.at_end(rung.metrics["map"])
+            spread = SURE * line.deviation_at_end(rung.metrics["map"])
+            if math.isfinite(spread):
+                values |= {"map_low": values[metric] - spread, "map_high": values[metric] + spread}
         elif record is not None and metric in record.metrics:
             values[metric] = record.metrics[metric]
         else:
@@ -172,6 +177,11 @@ class Rungs:
         hopeful = [numbers[index - len(complete)] for index in front if index >= len(complete)]
         order = best_first([expected[number] for number in hopeful], objectives)
         return hopeful[order[0]] if hopeful else None
+
+    def expected(self, number: int) -> Mapping[str, float]:
+        """Return what is expected of a paused trial at the end of its training, without what is unknown."""
+        values = self._state()[1].get(number, {})
+        return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def stop(self, proposal: Mapping[str, Any]) -> Record:
         """Write and return the record of a paused trial, with the objectives that are expected of it."""
@@ -224,7 +234,7 @@ def decision(folder: Path, job: Job, number: int, *, drawn: bool) -> Decision:
             return
         halving, expected = halving_of(folder, job, on_one_scale(read_records(folder)))
         if number in halving.paused:
-            shown = ", ".join(f"{metric} {value:.3g}" for metric, value in expected[number].items())
+            shown = ", ".join(f"{metric} {expected[number][metric]:.3g}" for metric in job.objectives)
             raise TrialPaused(f"not among the best of rung {halving.paused[number] + 1} by {shown} at the end")
 
     return decide
