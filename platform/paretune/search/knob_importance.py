@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paretune.core.metrics import Direction
-from paretune.search.study import NUMBER
+from paretune.search.study_file import NUMBER
 
 if TYPE_CHECKING:
     import optuna

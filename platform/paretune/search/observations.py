@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from paretune.search.early_stop import MARGIN
 from paretune.search.latency_scale import SCALED
+
+if TYPE_CHECKING:
+    from paretune.storage.trial_record import Record
 
 OBSERVED = "paretune.observed"
 """Attribute of a study's trial: ``Observation.tree``."""
@@ -79,6 +82,44 @@ def expected(metrics: Mapping[str, float], objectives: Sequence[str], constraint
 
 NOTHING = Observation((), (), {}, expected=True)
 """Observation of a trial that has no result of its own, and did not fail."""
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What is passed on of a trial's record."""
+
+    values: list[float] | None
+    """Value of each objective: measured, or expected of a trial that was stopped; None if one is unknown."""
+    violations: Mapping[str, float]
+    """Constraint → by how much it is broken, as far as it is known."""
+    observation: Observation | None
+    """What is known of the objectives; None if the recipe failed."""
+
+
+def result_of(
+    record: Record | None, objectives: Sequence[str], violations: Callable[[Record], Mapping[str, float]]
+) -> TrialResult:
+    """Return what is passed on of a trial.
+
+    Args:
+        record: of the trial; None if it has no result of its own, such as one that repeats a running trial.
+        objectives: their metrics.
+        violations: function of a record: constraint → by how much it is broken.
+    """
+    if record is None:
+        return TrialResult(None, {}, NOTHING)
+    stopped = record.state == "stopped"
+    known = replace(record, metrics=record.expected) if stopped else record
+    values = [value for name in objectives if math.isfinite(value := known.metrics.get(name, math.nan))]
+    complete = len(values) == len(objectives) and record.state != "failed"
+    if not (complete or stopped):
+        return TrialResult(None, {}, None)
+    broken = violations(known)
+    of = expected if stopped else measured
+    observation = of(known.metrics, objectives, list(broken))
+    # what is not known of a trial that was stopped is no violation
+    broken = {name: by for name, by in broken.items() if not (stopped and math.isinf(by))}
+    return TrialResult(values if complete else None, broken, observation)
 
 
 def expected_deviation(metrics: Mapping[str, float], metric: str) -> float | None:

@@ -9,16 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.core.baselines import EAGER
-from paretune.search.observations import NOTHING, OBSERVED, expected, measured
+from paretune.search.observations import OBSERVED, expected, result_of
 from paretune.search.optuna_chooser import OptunaChooser, recipe_key
 from paretune.search.pareto_front import keeps_all, objectives_of
 from paretune.search.siblings import Siblings
-from paretune.search.study_file import StudyFile
+from paretune.search.study_file import NUMBER, StudyFile
 from paretune.search.study_settings import Proposal, SpaceExhausted, StudySettings
 
 if TYPE_CHECKING:
@@ -26,10 +25,11 @@ if TYPE_CHECKING:
 
     from paretune.storage.trial_record import Record
 
-NUMBER = "paretune.trial"
 SAME_AS = "paretune.same_as"
 SIBLING = "sibling"
 """Origin of a trial that is another trial's network on another runtime."""
+EARLIER = "earlier"
+"""Origin of a trial whose recipe was on the front of another sweep."""
 UNKNOWN_VIOLATION = 1e6  # Optuna takes finite numbers only
 DRAWS = 64
 """Draws of one proposal; if all of them were run before, the space is considered exhausted."""
@@ -66,8 +66,9 @@ class Study:
         # with the sampler's own seed it would repeat what the sampler drew at its start
         self._even = optuna.samplers.RandomSampler(seed=(seed + 2**31) % 2**32)
         known = len(self._study.get_trials(deepcopy=False))
-        for point in setup.space.first:
-            self._study.enqueue_trial(dict(point), user_attrs={"origin": "enqueued"}, skip_if_exists=True)
+        first = [*((point, EARLIER) for point in setup.earlier), *((point, "enqueued") for point in setup.space.first)]
+        for point, origin in first:
+            self._study.enqueue_trial(dict(point), user_attrs={"origin": origin}, skip_if_exists=True)
         self._siblings = Siblings(setup.space, objectives_of(setup.objectives), setup.siblings)
         for frozen in self._study.get_trials(deepcopy=False):
             if NUMBER in frozen.user_attrs:
@@ -124,10 +125,14 @@ class Study:
         for index, frozen in enumerate(trials):
             attributes = frozen.user_attrs
             record = self._records.get(attributes.get(NUMBER, attributes.get(SAME_AS, -1)))
-            if attributes.get("origin") != "enqueued" or record is None or not record.runtime_installed_since:
+            if (
+                attributes.get("origin") not in ("enqueued", EARLIER)
+                or record is None
+                or not record.runtime_installed_since
+            ):
                 continue
             if begun[index] not in begun[index + 1 :]:
-                self._study.enqueue_trial(begun[index], user_attrs={"origin": "enqueued"})
+                self._study.enqueue_trial(begun[index], user_attrs={"origin": attributes["origin"]})
 
     def _reconcile(self) -> None:
         """Pass records to the study that it missed before a crash, and reopen trials without a record."""
@@ -282,30 +287,18 @@ class Study:
     def _tell(self, trial: optuna.Trial, record: Record | None) -> None:
         """Pass a trial's result to Optuna, as failed if there is no record or a value is unknown.
 
-        Of a trial that was stopped these are the values that are expected at the end of its training: Optuna's own
-        samplers take them for measured, or leave the trial out if one is unknown. Beside them stands what the sampler
-        ``conditional`` learns from (`observations`): each known value with its deviation.
+        Optuna's own samplers take the expected values of a stopped trial for measured, or leave the trial out if one is
+        unknown. The sampler ``conditional`` learns from the observation, which has each known value with its deviation.
         """
         import optuna
 
-        stopped = record is not None and record.state == "stopped"
-        if record is not None and stopped:
-            record = replace(record, metrics=record.expected)
-        metrics = record.metrics if record is not None and record.state != "failed" else {}
-        values = [value for one in self._setup.objectives if math.isfinite(value := metrics.get(one, math.nan))]
-        complete = len(values) == len(self._setup.objectives)
-        violations = self._setup.violations(record) if record is not None and (complete or stopped) else {}
-        if record is None:
-            trial.set_user_attr(OBSERVED, NOTHING.tree())
-        elif complete or stopped:
-            of = expected if stopped else measured
-            trial.set_user_attr(OBSERVED, of(metrics, list(self._setup.objectives), list(violations)).tree())
-        for key, violation in violations.items():
-            if stopped and math.isinf(violation):
-                continue  # not known of a trial that was stopped, which is no violation
+        result = result_of(record, list(self._setup.objectives), self._setup.violations)
+        if result.observation is not None:
+            trial.set_user_attr(OBSERVED, result.observation.tree())
+        for key, violation in result.violations.items():
             trial.set_constraint(key, min(violation, UNKNOWN_VIOLATION))
-        if complete:
-            self._study.tell(trial, values)
+        if result.values is not None:
+            self._study.tell(trial, result.values)
         else:
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         self._file.changed(trial._trial_id)  # noqa: SLF001

@@ -20,6 +20,7 @@ from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_record import Record, forget_record, read_records
 from paretune.workflows.baseline import baseline_failure, first_recipes, look_at_data, take_baseline, train_baseline
 from paretune.workflows.compare_front import MeasureFront, compare_at_end, compare_front
+from paretune.workflows.earlier_front import earlier_points
 from paretune.workflows.machine_check import refuse_impossible, with_runtime_checked
 from paretune.workflows.rungs import Rungs, paused_trials
 from paretune.workflows.sweep_reporter import SweepReporter
@@ -147,6 +148,7 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         seed=job.search.seed,
         normal=normal_recipe,
         fixed=first_recipes(job),
+        earlier=earlier_points(sweep, reporter.say),
         paused=paused_trials(sweep.folder) if isinstance(job.search.scheduler, HalvingScheduler) else (),
         siblings=job.search.siblings if job.store.max_gib else 0,
         trains=trains,
