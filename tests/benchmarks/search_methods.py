@@ -117,6 +117,7 @@ def methods() -> dict[str, Method]:
             return TPESampler(seed=seed, n_startup_trials=STARTUP, multivariate=True, group=True)
 
     found = {**{name: row(name) for name in SAMPLERS.names}, "tpe, group": grouped}
+    found["script"] = lambda _, seed: TPESampler(seed=seed)  # the sampler of Ray's OptunaSearch
     found["branches"] = lambda space, seed: BranchSampler(space, seed, STARTUP)
     if importlib.util.find_spec("sklearn"):
         found["forest"] = lambda space, seed: ForestSampler(space, seed, STARTUP)
