@@ -257,3 +257,27 @@ def test_every_sampler_that_learns_keeps_constraints(name: str, fields: dict[str
         return float(np.mean([one.params[RATIO] <= 0.32 for one in study.trials[trials // 2 :]]))
 
     assert allowed(0.3) > allowed(0.8) + 0.25
+
+
+def test_with_many_trials_processes_are_fitted_anew_in_few_proposals_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    from paretune.search import conditional_sampler as module
+
+    steps: list[int] = []
+
+    def counted(*args: Any, **more: Any) -> GaussianProcess:
+        steps.append(args[4])
+        return fitted(*args, **more)
+
+    monkeypatch.setattr(module, "fitted", counted)
+    study = optuna.create_study(
+        directions=["maximize", "minimize"], sampler=SAMPLERS.load("conditional")().build_for(SPACE, 0)
+    )
+    random = np.random.default_rng(0)
+    study.add_trials([trial(ratio, (ratio, 1.0 - ratio)) for ratio in random.random(2 * module.OFTEN) * 0.8])
+    for _ in range(2 * module.RARE):
+        asked = study.ask()
+        SPACE.sample(OptunaChooser(asked))
+        study.tell(asked, [asked.params[RATIO], 1.0 - asked.params[RATIO]])
+    assert len(steps) == 2 * 2 * module.RARE  # two objectives
+    assert sum(step > 0 for step in steps) == 2 * 2
+    assert max(steps) <= module.FEW_STEPS
