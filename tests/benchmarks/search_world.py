@@ -6,12 +6,13 @@ trial costs and gives is read from the table. Measuring latencies costs nothing 
 
 from __future__ import annotations
 
+import copy
 import math
-import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import optuna
 from search_methods import Method
@@ -78,6 +79,9 @@ class World:
     """(trial, number of the rung, map there, its answer), in the order of time."""
     passed: dict[int, int] = field(default_factory=dict)
     """Trial → rungs that it has passed."""
+    done: list[Answer] = field(default_factory=list)
+    """Answers of the complete trials."""
+    _state: tuple[tuple[int, int], Halving, dict[int, dict[str, float]]] | None = None
 
     def __post_init__(self) -> None:
         self.rows = {recipe_key(recipe_of(self.pool.space, one.params)): one for one in self.pool.answers}
@@ -153,6 +157,7 @@ class World:
         if answer.map is None:
             self._add(Record.failed(*what, "recorded as failed"))
             return "failed"
+        self.done.append(answer)
         metrics = {"map": answer.map, "latency_ms": answer.cost}
         self._add(Record.complete(*what, metrics=metrics, reasons={}, notes=(), artefact="a", started=0.0))
         return "complete"
@@ -162,11 +167,22 @@ class World:
 
     def state(self) -> tuple[Halving, dict[int, dict[str, float]]]:
         """Return the rungs, rebuilt from what trials reached, and trial → what is expected of it at the end."""
+        version = len(self.rungs), len(self.records)
+        if self._state is None or self._state[0] != version:
+            self._state = version, *self._rebuilt()
+        return copy.deepcopy(self._state[1]), self._state[2]
+
+    def _rebuilt(self) -> tuple[Halving, dict[int, dict[str, float]]]:
         halving, values = Halving(objectives_of(OBJECTIVES)), dict[int, dict[str, float]]()
         finals = {number: one for number, one in self.records.items() if one.state == "complete"}
+        lines = {
+            number: Extrapolation.fit(
+                [(q, finals[t].metrics["map"]) for t, rung, q, _ in self.rungs if rung == number and t in finals]
+            )
+            for number in {rung for _, rung, _, _ in self.rungs}
+        }
         for trial, rung, quality, answer in self.rungs:
-            pairs = [(q, finals[t].metrics["map"]) for t, r, q, _ in self.rungs if r == rung and t in finals]
-            line = Extrapolation.fit(pairs)
+            line = lines[rung]
             spread = 1.96 * line.deviation_at_end(quality)
             expected = {"map": line.at_end(quality), "latency_ms": answer.cost}
             if math.isfinite(spread):
@@ -208,6 +224,22 @@ class World:
         record = Record.stopped(*what, stage="finetune", metrics=known, facts={}, started=0.0)
         self._add(record)
         return record
+
+
+class NoFile:
+    """A study's file that is not written."""
+
+    def __init__(self, file: Path, name: str, directions: Sequence[str]) -> None:
+        """Keep nothing."""
+
+    def load_into(self, study: optuna.Study) -> None:
+        """Load nothing."""
+
+    def changed(self, trial_id: int) -> None:
+        """Write nothing."""
+
+    def close(self) -> None:
+        """Close nothing."""
 
 
 def trains(raw: Mapping[str, Any]) -> bool:
@@ -253,8 +285,8 @@ def whole_search(
         trains=trains,
     )
     volumes, seconds, proposing = list[float](), list[float](), list[float]()
-    with tempfile.TemporaryDirectory() as folder:
-        study = Study(Path(folder) / "study.db", "replay", settings, ())
+    with mock.patch("paretune.search.study.StudyFile", NoFile):
+        study = Study(Path("none"), "replay", settings, ())
         study._even = sampler.sharing(study._even)  # type: ignore[assignment]
         searcher = StudySearcher(
             study, lambda one: world.records.get(one["number"]), lambda _: None, count=trials, rungs=world
@@ -269,8 +301,7 @@ def whole_search(
                 break
             state = world.run(proposal)
             searcher.on_trial_complete(str(turn), {"state": state, "number": proposal["number"]})
-            done = [one for one in world.records.values() if one.state == "complete"]
-            volumes.append(pool.hypervolume([world.rows[recipe_key(one.recipe)] for one in done]) / pool.best)
+            volumes.append(pool.hypervolume(world.done) / pool.best)
             seconds.append(world.spent)
         study.close()
     return Replay(volumes, seconds, proposing)
