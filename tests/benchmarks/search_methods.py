@@ -14,8 +14,9 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from search_rows import DEPLOY
 
+from paretune.search.conditional_model import ConditionalModel, Modelled, Results
 from paretune.search.conditional_points import Point
-from paretune.search.conditional_sampler import ConditionalSampler, _Model, _Target
+from paretune.search.conditional_sampler import ConditionalSampler
 from paretune.search.samplers import SAMPLERS
 from paretune.search.space import Space
 
@@ -49,7 +50,7 @@ class Forest:
 class ForestSampler(ConditionalSampler):
     """The conditional sampler with random forests."""
 
-    def process(self, name: str, x: Floats, target: _Target) -> Any:
+    def process(self, name: str, x: Floats, target: Modelled) -> Any:
         """Return a fitted forest."""
         return Forest(x[target.rows], target.y, len(target.y))
 
@@ -79,9 +80,11 @@ class BranchSampler(ConditionalSampler):
         complete, failed = ([t for t in own if t.state == state] for state in (TrialState.COMPLETE, TrialState.FAIL))
         if len(complete) < 2:
             return self.points.draw({**fixed, DEPLOY: branch})
-        return self._best(_Model(self, study.directions, complete, failed, ()), {**fixed, DEPLOY: branch})
+        return self._best(
+            ConditionalModel(self, study.directions, Results(complete, failed, [], [])), {**fixed, DEPLOY: branch}
+        )
 
-    def process(self, name: str, x: Floats, target: _Target) -> Any:
+    def process(self, name: str, x: Floats, target: Modelled) -> Any:
         """Return a fitted process; nothing is kept for the next branch."""
         self._parameters.clear()
         return super().process(name, x, target)
@@ -114,6 +117,7 @@ def methods() -> dict[str, Method]:
             return TPESampler(seed=seed, n_startup_trials=STARTUP, multivariate=True, group=True)
 
     found = {**{name: row(name) for name in SAMPLERS.names}, "tpe, group": grouped}
+    found["script"] = lambda _, seed: TPESampler(seed=seed)  # the sampler of Ray's OptunaSearch
     found["branches"] = lambda space, seed: BranchSampler(space, seed, STARTUP)
     if importlib.util.find_spec("sklearn"):
         found["forest"] = lambda space, seed: ForestSampler(space, seed, STARTUP)

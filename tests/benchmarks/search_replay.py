@@ -8,7 +8,8 @@ parameters of the row, not those that it proposed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from search_methods import Method
-from search_rows import DEPLOY, Table, deployments, label_of
+from search_rows import DEPLOY, RUNGS, Network, Row, Table, deployments, label_of
 
 from paretune.search.conditional_points import ConditionalPoints
 from paretune.search.optuna_chooser import OptunaChooser
@@ -26,8 +27,12 @@ from paretune.search.space import Space
 
 DROP = 0.05
 """Constraint of the replayed job: ``map: {max_drop: 0.05}``."""
+VALIDATED = "onnxruntime"
+"""Deployment whose figures stand for the validations of a fine-tuning: the network in float."""
 EXACT = 100.0
 """Weight of the deployment in the distance of rows."""
+FAR = 1e9
+"""Added to the distance of rows that are taken; its square is added for each given value that a row lacks."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,22 @@ class Answer:
     cost: float
     """Latency in ms."""
     seconds: float
-    """CPU seconds of the trial."""
+    """CPU seconds of the trial if nothing of it is known."""
+    network: int = -1
+    """Number of the network in its table."""
+    stages: Stages = field(default_factory=lambda: Stages({}, {}, {}))
+
+
+@dataclass(frozen=True)
+class Stages:
+    """CPU seconds of a trial by stage, and what is known of it on the way."""
+
+    network: Mapping[str, float]
+    """Stage of the network → seconds; fine-tuning is ``finetune``."""
+    deployment: Mapping[str, float]
+    """Stage of the deployment → seconds."""
+    rungs: Mapping[int, tuple[float, float]]
+    """Epochs → (CPU seconds of fine-tuning until then and of a validation, map of the network in float)."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +81,15 @@ class Pool:
         points = [(a.map, float(np.log(self.base.cost / a.cost))) for a in answers if a.map is not None]
         return hypervolume_2d(points, (floor, 0.0))
 
-    @property
+    @cached_property
     def best(self) -> float:
-        """Return the hypervolume of all rows."""
+        """The hypervolume of all rows."""
         return self.hypervolume(self.answers)
+
+    @property
+    def cost(self) -> str:
+        """Return what the costs are, for what is printed."""
+        return "measured" if self.measured else "not measured; CPU times of the networks in evaluation stand in"
 
 
 def pool_of(table: Table, space: Space) -> Pool:
@@ -76,6 +101,7 @@ def pool_of(table: Table, space: Space) -> Pool:
     measured = bool(table.latency) and all((row.network, label_of(row.deploy)) in table.latency for row in table.rows
                                            if row.rung == last[row.network] and row.failure is None)  # fmt: skip
     answers, base = list[Answer](), None
+    rungs = {number: _rungs(number, network, rows) for number, network in table.networks.items()}
     for number, network in table.networks.items():
         for deploy in deployments(space):
             row = rows.get((number, last[number], label_of(deploy)))
@@ -85,11 +111,23 @@ def pool_of(table: Table, space: Space) -> Pool:
                 taken = table.latency.get((number, label_of(deploy)), {})
                 cost = taken["latency_ms"] if measured else row.metrics["network_cpu_ms"]
             quality = None if np.isnan(cost) or row is None else row.metrics.get("map")
-            answers.append(Answer({**network.params, **deploy}, quality, float(cost), seconds))
+            stages = Stages(network.seconds, {} if row is None else row.seconds, rungs[number])
+            answers.append(Answer({**network.params, **deploy}, quality, float(cost), seconds, number, stages))
             if number == 0 and label_of(deploy) == "eager-fp32":
                 base = answers[-1]
     assert base is not None, "network 0 of a table is the uncompressed one"
     return Pool(space, answers, base, measured)
+
+
+def _rungs(number: int, network: Network, rows: Mapping[tuple[int, int, str], Row]) -> dict[int, tuple[float, float]]:
+    """Return what is known of a network at the rungs of its fine-tuning, without the last one."""
+    known = {}
+    for rung in RUNGS[1:-1]:
+        row = rows.get((number, rung, VALIDATED))
+        if row is not None and row.failure is None and str(rung) in network.epochs:
+            validating = row.seconds.get("evaluate", 0.0)
+            known[rung] = network.epochs[str(rung)] + validating, row.metrics["map"]
+    return known
 
 
 class _Asked:
@@ -131,8 +169,8 @@ class Replayed(BaseSampler):
         self._points = ConditionalPoints(pool.space, np.random.default_rng(0))
         self._codes = self._weighted([answer.params for answer in pool.answers])
         self._free = np.ones(len(pool.answers), bool)
-        self.rows: list[int] = []
-        """Rows of the trials, in their order."""
+        self.rows: dict[int, int] = {}
+        """Number of the trial → its row."""
 
     def _weighted(self, points: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
         deployed = [{name: value for name, value in point.items() if name.startswith(DEPLOY)} for point in points]
@@ -152,16 +190,38 @@ class Replayed(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial, param_name: str, param_distribution: Any
     ) -> Any:
-        if len(self.rows) <= trial.number:
+        if trial.number not in self.rows:
             asked = _Asked(self._inner, study, trial)
             self._pool.space.sample(OptunaChooser(asked))  # type: ignore[arg-type]
-            distance = ((self._codes - self._weighted([asked.params])) ** 2).sum(axis=1)
-            distance[~self._free] = np.inf
-            self.rows.append(int(distance.argmin()))
-            self._free[self.rows[-1]] = False
+            fixed = trial.system_attrs.get("fixed_params", {})
+            self.take(self.nearest({**asked.params, **fixed}, fixed), trial.number)
         return self._pool.answers[self.rows[trial.number]].params[param_name]
 
+    def nearest(self, point: Mapping[str, Any], fixed: Mapping[str, Any]) -> int:
+        """Return the nearest row that has some values exactly; one that is free, if there is any."""
+        distance = ((self._codes - self._weighted([point])) ** 2).sum(axis=1)
+        for name, value in fixed.items():
+            same = np.array([answer.params.get(name) == value for answer in self._pool.answers])
+            distance = np.where(same, distance, distance + FAR**2)
+        distance = np.where(self._free, distance, distance + FAR)
+        return int(distance.argmin())
+
+    def take(self, row: int, trial: int | None = None) -> None:
+        """Note that a row is a trial's; None is a trial that is not the study's."""
+        self._free[row] = False
+        if trial is not None:
+            self.rows[trial] = row
+
+    def sharing(self, inner: BaseSampler) -> Replayed:
+        """Return another sampler whose proposals are moved to the same rows."""
+        other = Replayed(inner, self._pool)
+        other._free, other.rows = self._free, self.rows
+        return other
+
     def before_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        fixed = trial.system_attrs.get("fixed_params", {})
+        if fixed and self._points.is_complete(fixed):
+            self.take(self.nearest(fixed, fixed), trial.number)
         self._inner.before_trial(study, trial)
 
     def after_trial(self, study: optuna.Study, trial: optuna.trial.FrozenTrial, state: Any, values: Any) -> None:
@@ -180,8 +240,16 @@ class Replay:
     """CPU seconds of each proposal."""
 
 
-def replay(pool: Pool, method: Method, seed: int, trials: int) -> Replay:
-    """Search a pool once."""
+def replay(pool: Pool, method: Method, seed: int, trials: int, *, constrained: bool = True) -> Replay:
+    """Search a pool once.
+
+    Args:
+        pool: of rows.
+        method: that makes the sampler.
+        seed: of it.
+        trials: most trials.
+        constrained: whether the sampler learns of the constraint.
+    """
     import time
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -193,13 +261,14 @@ def replay(pool: Pool, method: Method, seed: int, trials: int) -> Replay:
         trial = study.ask()
         pool.space.sample(OptunaChooser(trial))
         proposing.append(time.process_time() - start)
-        answer = pool.answers[sampler.rows[-1]]
+        answer = pool.answers[sampler.rows[trial.number]]
         found.append(answer)
         if answer.map is None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
             assert pool.base.map is not None
-            trial.set_constraint("map", pool.base.map - DROP - answer.map)
+            if constrained:
+                trial.set_constraint("map", pool.base.map - DROP - answer.map)
             study.tell(trial, [answer.map, answer.cost])
         volumes.append(pool.hypervolume(found) / pool.best)
         seconds.append(answer.seconds + (seconds[-1] if seconds else 0.0))

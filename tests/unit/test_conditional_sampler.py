@@ -14,8 +14,9 @@ import pytest
 from optuna.trial import TrialState
 
 from paretune.core.yaml_document import Document
+from paretune.search.conditional_model import gains
 from paretune.search.conditional_points import IMPUTED, ConditionalPoints, share_of, value_at
-from paretune.search.conditional_sampler import ConditionalSampler, gains
+from paretune.search.conditional_sampler import ConditionalSampler
 from paretune.search.expected_improvement import expected_hypervolume_improvement, non_dominated, reference_of
 from paretune.search.gaussian_process import fitted
 from paretune.search.optuna_chooser import OptunaChooser
@@ -184,9 +185,10 @@ def test_of_equal_points_the_first_is_not_dominated() -> None:
 
 
 def test_costs_are_compared_by_their_ratios() -> None:
-    made = gains(np.array([1.0, 10.0, 100.0]), optuna.study.StudyDirection.MINIMIZE)
+    made, noise = gains(np.array([1.0, 10.0, 100.0]), optuna.study.StudyDirection.MINIMIZE, np.array([0.0, 1.0, 10.0]))
     assert made[0] - made[1] == pytest.approx(made[1] - made[2])
     assert made[0] > made[2]
+    assert noise == pytest.approx(np.array([0.0, 0.1, 0.1]) ** 2 / np.var(np.log([1.0, 10.0, 100.0])))
 
 
 def test_it_finds_more_than_twice_as_many_random_draws(space: Space) -> None:

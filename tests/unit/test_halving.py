@@ -123,3 +123,26 @@ def test_a_value_at_the_end_is_expected_from_a_rung() -> None:
     assert learnt.at_end(0.5) == pytest.approx(0.55, abs=0.01)
     assert learnt.deviation == pytest.approx(0.02, rel=0.15)
     assert Extrapolation.fit([(0.5, 0.6)] * 5).at_end(0.5) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("count", [3, 6, 20])
+def test_the_deviation_at_the_end_is_that_of_a_line_with_a_prior_of_its_slope(count: int) -> None:
+    random = np.random.default_rng(count)
+    values = random.random(count)
+    ends = 0.2 + 0.7 * values + random.normal(0, 0.05, count)
+    learnt = Extrapolation.fit(list(zip(values, ends, strict=True)), prior=4.0)
+    matrix = np.stack([np.ones(count), values], axis=1)
+    precision = np.diag([0.0, 4.0 * values.var()])
+    inverse = np.linalg.inv(matrix.T @ matrix + precision)
+    line = inverse @ (matrix.T @ ends + precision @ np.array([0.0, 1.0]))
+    spread = np.sum((ends - matrix @ line) ** 2) / (count - 2)
+    for value in (0.0, 0.5, 2.0):
+        row = np.array([1.0, value])
+        assert learnt.at_end(value) == pytest.approx(row @ line)
+        assert learnt.deviation_at_end(value) == pytest.approx(np.sqrt(spread * (1 + row @ inverse @ row)))
+    assert learnt.deviation_at_end(2.0) > learnt.deviation_at_end(0.5) > learnt.deviation
+
+
+def test_without_three_trials_the_deviation_at_the_end_is_not_known() -> None:
+    assert math.isnan(Extrapolation.fit([]).deviation_at_end(0.5))
+    assert math.isnan(Extrapolation.fit([(0.1, 0.3), (0.2, 0.3)]).deviation_at_end(0.5))

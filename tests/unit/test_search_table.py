@@ -135,10 +135,10 @@ def test_a_proposal_gets_its_own_deployment(pool: search_replay.Pool) -> None:
     labels = []
     for _ in range(40):
         pool.space.sample(search_replay.OptunaChooser(study.ask()))
-        labels.append(pool.answers[sampler.rows[-1]].params["deploy"])
+        labels.append(pool.answers[sampler.rows[len(labels)]].params["deploy"])
     assert len(set(labels)) == 7
-    assert len(set(sampler.rows)) == 40
-    assert np.bincount([row // 18 for row in sampler.rows], minlength=NETWORKS).max() < 40
+    assert len(set(sampler.rows.values())) == 40
+    assert np.bincount([row // 18 for row in sampler.rows.values()], minlength=NETWORKS).max() < 40
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -10,6 +10,7 @@ import pytest
 
 from paretune.core.baselines import BASELINES
 from paretune.distributed.tune_searcher import StudySearcher
+from paretune.search.observations import OBSERVED
 from paretune.search.samplers import Random
 from paretune.search.space import Choices, Fields, Fixed, Space
 from paretune.search.study import Study
@@ -42,6 +43,9 @@ class Rungs:
 
     def finalist(self, paused: Collection[int]) -> int | None:
         return next((number for number in self.hopeful if number in paused), None)
+
+    def expected(self, number: int) -> dict[str, float]:
+        return {"map": 0.1 * number, "map_low": 0.1 * number - 0.02, "map_high": 0.1 * number + 0.02}
 
     def stop(self, proposals: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
         for proposal in proposals:
@@ -213,3 +217,11 @@ def test_a_stopped_trial_holds_what_was_expected_of_it(search: Search) -> None:
     (record,) = search.rungs.stop([{"number": 2, "recipe": recipe(64)}])
     assert record.expected == {"map": 0.4, "latency_ms": 2.0}
     assert record.facts[STOPPED]["reason"] == "slow"
+
+
+def test_what_is_expected_of_a_paused_trial_reaches_the_study(search: Search) -> None:
+    numbers = [search.run(pause={3}) for _ in range(4)]
+    assert numbers == [0, 1, 2, 3]
+    paused = search.study._study.get_trials(deepcopy=False)[-1]
+    assert paused.user_attrs[OBSERVED]["values"] == [pytest.approx(0.3), None]
+    assert paused.user_attrs[OBSERVED]["deviations"][0] == pytest.approx(0.02 / 1.96)

@@ -104,6 +104,9 @@ class Search(Spec):
     if it is too slow for the constraints, or slower than a version that is as accurate as any so far."""
     first: Annotated[tuple[Recipe, ...], Field(strict=False)] = ()
     """Recipes that are tried right after the baselines, also from outside the space, such as `advise` writes."""
+    earlier: str = "auto"
+    """Finished sweep of the output folder whose front is tried first, as far as it lies in the space: its name; auto
+    takes one with the same detector and classes, if there is one; none takes none."""
     concurrent: int = Field(default=1, ge=1, le=1024)
     """Trials at the same time; only one of them measures latency at a time."""
 

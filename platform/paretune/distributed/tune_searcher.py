@@ -25,6 +25,9 @@ class PausedTrials(Protocol):
     def finalist(self, paused: Collection[int]) -> int | None:
         """Return a paused trial that may reach the front, once no further one is drawn; None if there is none."""
 
+    def expected(self, number: int) -> Mapping[str, float]:
+        """Return what is expected of a paused trial at the end of its training, without what is unknown."""
+
     def stop(self, proposals: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
         """Write and yield the records of paused trials that do not go on."""
 
@@ -37,6 +40,10 @@ class NoPausedTrials:
         return None
 
     finalist = promotable
+
+    def expected(self, number: int) -> Mapping[str, float]:  # noqa: ARG002 - there are none
+        """Return nothing."""
+        return {}
 
     def stop(self, proposals: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
         """Raise a RuntimeError: there is nothing to stop."""
@@ -145,6 +152,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]  # Ray carries no types
             return
         if result is not None and result.get("state") == "paused":
             self._paused[proposal["number"]] = proposal
+            self._study.expect(proposal["number"], self._rungs.expected(proposal["number"]))
             return
         record = self._record_of(proposal)
         if record is None:

@@ -41,6 +41,8 @@ class GaussianProcess:
     """(N, N) lower Cholesky factor of the covariance of the observations."""
     weights: Floats
     """(N,) covariance⁻¹ · observations."""
+    noise: Floats
+    """(N,) known variance of the noise of each observation, beside the noise that all of them share."""
 
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
         """Return mean and standard deviation (M,) of the function without noise, at inputs (M, D)."""
@@ -56,10 +58,18 @@ class GaussianProcess:
             return self
         mean, _ = self.predict(x)
         known = self.factor @ (self.factor.T @ self.weights)
-        return _conditioned(np.concatenate([self.x, x]), np.concatenate([known, mean]), self.parameters)
+        noise = np.concatenate([self.noise, np.zeros(len(x))])
+        return conditioned(np.concatenate([self.x, x]), np.concatenate([known, mean]), self.parameters, noise)
 
 
-def fitted(x: Floats, y: Floats, active: float, start: Floats | None = None, iterations: int = 40) -> GaussianProcess:
+def fitted(
+    x: Floats,
+    y: Floats,
+    active: float,
+    start: Floats | None = None,
+    iterations: int = 40,
+    noise: Floats | None = None,
+) -> GaussianProcess:
     """Fit the process to observations by the maximum of the posterior of its parameters.
 
     Args:
@@ -68,10 +78,13 @@ def fitted(x: Floats, y: Floats, active: float, start: Floats | None = None, ite
         active: number of columns in which two inputs typically differ.
         start: parameters to start from, of an earlier fit; None takes the mean of the prior.
         iterations: most steps of the optimizer.
+        noise: (N,) known variance of the noise of each observation, such as of a measurement with an interval; the
+            noise that all observations share is fitted and added. None is 0.
     """
     count, columns = x.shape
+    own = np.zeros(count) if noise is None else noise
     if start is not None and not iterations:
-        return _conditioned(x, y, start)
+        return conditioned(x, y, start, own)
     length = -2 * (LENGTH + math.log(max(active, 1.0)) / 2)
     prior = np.array([*[length] * columns, SCALE[0], NOISE[0]])
     spread = np.array([*[2 * LENGTH_SPREAD] * columns, SCALE[1], NOISE[1]])
@@ -79,7 +92,7 @@ def fitted(x: Floats, y: Floats, active: float, start: Floats | None = None, ite
     squares = ((x[upper[0]] - x[upper[1]]) ** 2).T.copy()
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
-        inverse, scale, noise = np.exp(parameters[:-2]), math.exp(parameters[-2]), math.exp(parameters[-1])
+        inverse, scale, shared = np.exp(parameters[:-2]), math.exp(parameters[-2]), math.exp(parameters[-1])
         distance = np.sqrt(inverse @ squares)
         decay = np.exp(-ROOT * distance)
         pairs = (1 + ROOT * distance + 5 / 3 * distance**2) * decay
@@ -87,7 +100,7 @@ def fitted(x: Floats, y: Floats, active: float, start: Floats | None = None, ite
         kernel[upper] = pairs
         kernel[upper[1], upper[0]] = pairs
         try:
-            factor = cholesky(scale * kernel + (noise + JITTER) * np.eye(count), lower=True)
+            factor = cholesky(scale * kernel + np.diag(shared + JITTER + own), lower=True)
         except np.linalg.LinAlgError:
             return 1e10, np.zeros_like(parameters)
         inverted = cho_solve((factor, True), np.eye(count))
@@ -95,7 +108,7 @@ def fitted(x: Floats, y: Floats, active: float, start: Floats | None = None, ite
         outer = (inverted - np.outer(weights, weights)) / 2
         slope = 2 * outer[upper] * scale * (-5 / 6) * (1 + ROOT * distance) * decay
         gradient = np.array(
-            [*(inverse * (squares @ slope)), scale * float((outer * kernel).sum()), noise * float(np.trace(outer))]
+            [*(inverse * (squares @ slope)), scale * float((outer * kernel).sum()), shared * float(np.trace(outer))]
         )
         off = (parameters - prior) / spread
         value = float(y @ weights) / 2 + float(np.log(np.diag(factor)).sum()) + float(off @ off) / 2
@@ -104,14 +117,22 @@ def fitted(x: Floats, y: Floats, active: float, start: Floats | None = None, ite
     first = prior if start is None or len(start) != len(prior) else start
     bounds = [(-LIMIT, LIMIT)] * len(prior)
     found = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": iterations})
-    return _conditioned(x, y, np.asarray(found.x, np.float64))
+    return conditioned(x, y, np.asarray(found.x, np.float64), own)
 
 
-def _conditioned(x: Floats, y: Floats, parameters: Floats) -> GaussianProcess:
-    lengths, scale, noise = np.exp(parameters[:-2] / 2), math.exp(parameters[-2]), math.exp(parameters[-1])
+def conditioned(x: Floats, y: Floats, parameters: Floats, noise: Floats) -> GaussianProcess:
+    """Return the process of given parameters after observations.
+
+    Args:
+        x: (N, D) inputs.
+        y: (N,) observations.
+        parameters: (D + 2,) as ``GaussianProcess.parameters``.
+        noise: (N,) known variance of the noise of each observation.
+    """
+    lengths, scale, shared = np.exp(parameters[:-2] / 2), math.exp(parameters[-2]), math.exp(parameters[-1])
     kernel = scale * _matern(_squared_distances(x * lengths, x * lengths))
-    factor = cholesky(kernel + (noise + JITTER) * np.eye(len(x)), lower=True)
-    return GaussianProcess(x, parameters, factor, cho_solve((factor, True), y))
+    factor = cholesky(kernel + np.diag(shared + JITTER + noise), lower=True)
+    return GaussianProcess(x, parameters, factor, cho_solve((factor, True), y), noise)
 
 
 def _squared_distances(one: Floats, other: Floats) -> Floats:

@@ -160,6 +160,12 @@ class Extrapolation:
     offset: float
     deviation: float
     """Standard deviation of the value at the end around the line; NaN with fewer than three trials."""
+    count: int = 0
+    """Number of trials that reached both."""
+    centre: float = 0.0
+    """Mean of their values at the rung."""
+    precision: float = math.inf
+    """Certainty of the slope: its variance is that of the values around the line, divided by this."""
 
     @classmethod
     def fit(cls, pairs: Sequence[tuple[float, float]], *, prior: float = 4.0) -> Extrapolation:
@@ -180,8 +186,19 @@ class Extrapolation:
         offset = float(at_rung.mean() + gain - slope * at_rung.mean())
         rest = at_end - (slope * at_rung + offset)
         deviation = math.sqrt(float(rest @ rest) / (len(pairs) - 2)) if len(pairs) > 2 else math.nan
-        return cls(slope, offset, deviation)
+        return cls(slope, offset, deviation, len(pairs), float(at_rung.mean()), spread + weight)
 
     def at_end(self, value: float) -> float:
         """Return the expected value at the end of the training."""
         return self.slope * value + self.offset
+
+    def deviation_at_end(self, value: float) -> float:
+        """Return the standard deviation of the value at the end; NaN with fewer than three trials.
+
+        It holds what one trial differs from the line, and how surely the line is known there. The belief in an
+        unchanged gain is a normal prior of the slope (Bishop, Pattern Recognition and Machine Learning, 2006, 3.3).
+        """
+        if not self.count:
+            return math.nan
+        line = 1 / self.count + (value - self.centre) ** 2 / self.precision
+        return self.deviation * math.sqrt(1 + line)

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paretune.core.baselines import EAGER
+from paretune.search.first_points import SAME_AS, enqueue_again, enqueue_first
+from paretune.search.observations import OBSERVED, expected, result_of
 from paretune.search.optuna_chooser import OptunaChooser, recipe_key
 from paretune.search.pareto_front import keeps_all, objectives_of
 from paretune.search.siblings import Siblings
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
     from paretune.storage.trial_record import Record
 
-SAME_AS = "paretune.same_as"
 SIBLING = "sibling"
 """Origin of a trial that is another trial's network on another runtime."""
 UNKNOWN_VIOLATION = 1e6  # Optuna takes finite numbers only
@@ -65,8 +66,7 @@ class Study:
         # with the sampler's own seed it would repeat what the sampler drew at its start
         self._even = optuna.samplers.RandomSampler(seed=(seed + 2**31) % 2**32)
         known = len(self._study.get_trials(deepcopy=False))
-        for point in setup.space.first:
-            self._study.enqueue_trial(dict(point), user_attrs={"origin": "enqueued"}, skip_if_exists=True)
+        enqueue_first(self._study, setup.earlier, setup.space.first)
         self._siblings = Siblings(setup.space, objectives_of(setup.objectives), setup.siblings)
         for frozen in self._study.get_trials(deepcopy=False):
             if NUMBER in frozen.user_attrs:
@@ -79,7 +79,7 @@ class Study:
         """(runtime, trial) of the trials whose runtime the target cannot run."""
         for record in records:
             self._remember(setup.view(record))
-        self._enqueue_again()
+        enqueue_again(self._study, self._records)
         for frozen in self._study.get_trials(deepcopy=False)[known:]:
             self._file.changed(frozen._trial_id)  # noqa: SLF001 - ids are what Optuna's storages take
         self._waiting = [
@@ -118,18 +118,6 @@ class Study:
             self._done.setdefault(recipe_key(record.recipe), record.number)
         if record.runtime_unavailable:
             self._unfit.append((record.recipe.get("runtime"), record.number))
-
-    def _enqueue_again(self) -> None:
-        """Enqueue first points again whose runtime was missing when they were tried, and has been installed since."""
-        trials = self._study.get_trials(deepcopy=False)
-        begun = [{**frozen.system_attrs.get("fixed_params", {}), **frozen.params} for frozen in trials]
-        for index, frozen in enumerate(trials):
-            attributes = frozen.user_attrs
-            record = self._records.get(attributes.get(NUMBER, attributes.get(SAME_AS, -1)))
-            if attributes.get("origin") != "enqueued" or record is None or not record.runtime_installed_since:
-                continue
-            if begun[index] not in begun[index + 1 :]:
-                self._study.enqueue_trial(begun[index], user_attrs={"origin": "enqueued"})
 
     def _reconcile(self) -> None:
         """Pass records to the study that it missed before a crash, and reopen trials without a record."""
@@ -284,23 +272,37 @@ class Study:
         for frozen in self._study.get_trials(deepcopy=False)[before:]:
             self._file.changed(frozen._trial_id)  # noqa: SLF001 - ids are what Optuna's storages take
 
-    def _tell(self, trial: optuna.Trial, record: Record | None) -> None:
-        """Pass a trial's result to Optuna, as failed if there is no record or a value is unknown.
+    def expect(self, number: int, metrics: Mapping[str, float]) -> None:
+        """Note what is expected of a paused trial at the end of its training, for samplers that use it.
 
-        Of a trial that was stopped these are the values that are expected at the end of its training.
+        Args:
+            number: of the trial.
+            metrics: expected ones, intervals among them.
         """
         import optuna
 
-        if record is not None and record.state == "stopped":
-            record = replace(record, metrics=record.expected)
-        metrics = record.metrics if record is not None and record.state != "failed" else {}
-        values = self._values.of(metrics)
-        if record is None or any(value is None or not math.isfinite(value) for value in values):
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        if (trial_id := self._open.get(number)) is not None:
+            trial = optuna.Trial(self._study, trial_id)
+            trial.set_user_attr(OBSERVED, expected(metrics, list(self._setup.objectives), list(metrics)).tree())
+            self._file.changed(trial_id)
+
+    def _tell(self, trial: optuna.Trial, record: Record | None) -> None:
+        """Pass a trial's result to Optuna, as failed if there is no record or a value is unknown.
+
+        Optuna's own samplers take the expected values of a stopped trial for measured, or leave the trial out if one is
+        unknown. The sampler ``conditional`` learns from the observation, which has each known value with its deviation.
+        """
+        import optuna
+
+        if record is not None and record.state == "complete":
+            record = replace(record, metrics=self._values.filled(record.metrics))
+        result = result_of(record, list(self._setup.objectives), self._setup.violations)
+        if result.observation is not None:
+            trial.set_user_attr(OBSERVED, result.observation.tree())
+        for key, violation in result.violations.items():
+            trial.set_constraint(key, min(violation, UNKNOWN_VIOLATION))
+        if result.values is not None:
+            self._study.tell(trial, result.values)
         else:
-            for key, violation in self._setup.violations(record).items():
-                if record.state == "stopped" and math.isinf(violation):
-                    continue  # not known of a trial that was stopped, which is no violation
-                trial.set_constraint(key, min(violation, UNKNOWN_VIOLATION))
-            self._study.tell(trial, [float(value) for value in values if value is not None])
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         self._file.changed(trial._trial_id)  # noqa: SLF001

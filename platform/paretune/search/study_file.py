@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import optuna
 
+NUMBER = "paretune.trial"
+"""Attribute of a study's trial: its number in the sweep."""
 IDLE = 0.2
 """Seconds without a change before the thread writes."""
 MOST_WAITING = 1000
@@ -270,3 +272,19 @@ def _commit_without_waiting(connection: Any, _record: Any) -> None:
     mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
     if mode.lower() == "wal":
         connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def points_in(file: Path, name: str) -> dict[int, dict[str, Any]]:
+    """Return trial number → parameters, for the trials of a study on disk; empty if there is no file.
+
+    Args:
+        file: SQLite database.
+        name: of the study.
+    """
+    import optuna
+
+    if not file.is_file():
+        return {}
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    trials = optuna.load_study(study_name=name, storage=f"sqlite:///{file}").get_trials(deepcopy=False)
+    return {trial.user_attrs[NUMBER]: dict(trial.params) for trial in trials if NUMBER in trial.user_attrs}

@@ -42,6 +42,8 @@ class StudySettings:
     """Function that fills in every field of a drawn recipe, as records have it."""
     fixed: Sequence[tuple[Mapping[str, Any], str]]
     """(recipe, origin) of the first trials, the baselines first; their numbers count from 0."""
+    earlier: Sequence[Mapping[str, Any]] = ()
+    """Points of the space that were on the front of another sweep, to be tried before the space's own first points."""
     paused: Collection[int] = ()
     """Trials that were paused, and are not to go on by themselves."""
     siblings: int = 0

@@ -60,7 +60,8 @@ class Record:
     artefact: str | None
     """The artefact's folder, relative to the sweep's."""
     origin: str
-    """``baseline``, ``enqueued``, ``sampled``, or ``sibling`` for another trial's network on another runtime."""
+    """``baseline``, ``enqueued``, ``earlier`` for a recipe of an earlier sweep's front, ``sampled``, or ``sibling`` for
+    another trial's network on another runtime."""
     started: float
     """Seconds since 1970."""
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from paretune.core.baselines import EAGER
 from paretune.core.recipe_text import trial_title
-from paretune.search.latency_scale import SCALED
 from paretune.search.pareto_front import FrontRules
 from paretune.storage.trial_events import read_events
 from paretune.storage.trial_record import Record, trial_folder
@@ -41,13 +40,19 @@ from paretune.tracking.mlflow_client import (
 from paretune.tracking.sweep_about import SweepAbout
 from paretune.tracking.sweep_note import NoteLinks, sweep_note
 from paretune.tracking.target_log import TargetLog, named, target_values
-from paretune.tracking.trial_values import STATUS, curves_of, front_tags, metrics_of, params_of, tags_of
+from paretune.tracking.trial_values import (
+    STATUS,
+    compared_metrics,
+    curves_of,
+    front_tags,
+    metrics_of,
+    params_of,
+    tags_of,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-ON_SCALE = frozenset(f"{metric}{end}" for metric in SCALED for end in ("", "_low", "_high"))
-"""Metrics that a comparison of the front may change."""
 LOG_FORM = "2"
 """Form of new logs: metrics in groups, titles of recipes as names of runs. Logs of form 1 have no such tag."""
 MORE = ("size_mib", "memory_mib_peak")
@@ -259,20 +264,14 @@ class SweepRuns:
         These values replace those that were logged when the trials ended. Those of a further target are below its name.
         """
         stamp = _ms(comparison["ended"])
-        tested, points = comparison.get("test") or {}, {point["trial"]: point for point in front["front"]}
+        points = {point["trial"]: point for point in front["front"]}
         for record in records:
             child = self._children.get(record.number)
             if child is None or record.state != "complete":
                 continue
-            rows = comparison["trials"].get(str(record.number), {})
-            values = {name: value for name, value in record.metrics.items() if name in ON_SCALE}
-            values |= {f"speedup_vs_{name}": row["speedup"] for name, row in rows.items()}
-            if target is None:
-                on_test = tested.get(str(record.number), {"metrics": {}})["metrics"]
-                values |= {f"test_{name}": value for name, value in on_test.items()}
             point, tag = points.get(record.number), TIED if target is None else f"{TIED}.{target}"
             tags = {} if point is None else {tag: ", ".join(map(str, point["tied_with"])) or "none"}
-            metrics = self._named(values, target)
+            metrics = self._named(compared_metrics(record, comparison, tested=target is None), target)
             self._log(child.run_id, metrics=metrics, tags=tags, stamp=max(stamp, child.ended or child.started))
         self._log_sizes(front, target, max(stamp, self._ended))
 

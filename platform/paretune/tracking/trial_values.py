@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paretune.core.recipe_text import main_settings, recipe_line
+from paretune.search.latency_scale import SCALED
 from paretune.storage.trial_events import Event
 from paretune.storage.trial_record import Record
 from paretune.tracking.mlflow_client import NOTE
@@ -14,6 +15,8 @@ from paretune.tracking.mlflow_client import NOTE
 FAILURE, STOPPED, QUALITY = "paretune.failure", "paretune.stopped", "paretune.quality"
 STATUS = {"complete": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 """State of a trial → status of its run."""
+ON_SCALE = frozenset(f"{metric}{end}" for metric in SCALED for end in ("", "_low", "_high"))
+"""Metrics that a comparison of the front may change."""
 
 
 def params_of(record: Record) -> dict[str, Any]:
@@ -30,6 +33,22 @@ def metrics_of(record: Record, name: Callable[[str], str]) -> dict[str, float]:
     """
     seconds = {f"seconds_{stage}": value for stage, value in record.seconds.items()}
     return {name(metric): value for metric, value in {**record.metrics, **seconds}.items()}
+
+
+def compared_metrics(record: Record, comparison: Mapping[str, Any], *, tested: bool) -> dict[str, float]:
+    """Return the metrics of a trial that the comparison of the front decides.
+
+    Args:
+        record: of the trial, on the comparison's scale.
+        comparison: result of ``compare_front``.
+        tested: whether the accuracy on the split ``test`` is among them.
+    """
+    number, on_test = str(record.number), comparison.get("test") or {}
+    values = {name: value for name, value in record.metrics.items() if name in ON_SCALE}
+    values |= {f"speedup_vs_{name}": row["speedup"] for name, row in comparison["trials"].get(number, {}).items()}
+    if tested and number in on_test:
+        values |= {f"test_{name}": value for name, value in on_test[number]["metrics"].items()}
+    return values
 
 
 def tags_of(record: Record) -> dict[str, str]:

@@ -14,6 +14,7 @@ from paretune.config.job import Job
 from paretune.config.recipe import Recipe
 from paretune.distributed.tune_schedulers import HalvingScheduler
 from paretune.search.halving import Extrapolation, Halving, RungResult, best_first
+from paretune.search.observations import SURE
 from paretune.search.pareto_front import Objective, objectives_of, pareto_front
 from paretune.storage.trial_events import read_events
 from paretune.storage.trial_record import EXPECTED, Record, record_file, trial_folder, write_record
@@ -88,6 +89,7 @@ def expected_objectives(
 ) -> dict[str, float]:
     """Return what the objectives of a trial are expected to be at the end of its training; NaN where it is unknown.
 
+    The accuracy has its 95 % interval, ``map_low`` and ``map_high``, as far as trials that reached the end show it.
     A latency that was measured at the end holds from the start: it does not depend on weights.
     """
     values = {}
@@ -95,6 +97,9 @@ def expected_objectives(
         metric = objective.metric
         if metric == "map":
             values[metric] = line.at_end(rung.metrics["map"])
+            spread = SURE * line.deviation_at_end(rung.metrics["map"])
+            if math.isfinite(spread):
+                values |= {"map_low": values[metric] - spread, "map_high": values[metric] + spread}
         elif record is not None and metric in record.metrics:
             values[metric] = record.metrics[metric]
         else:
@@ -138,6 +143,11 @@ class Rungs:
         hopeful = [numbers[index - len(complete)] for index in front if index >= len(complete)]
         order = best_first([expected[number] for number in hopeful], objectives)
         return hopeful[order[0]] if hopeful else None
+
+    def expected(self, number: int) -> Mapping[str, float]:
+        """Return what is expected of a paused trial at the end of its training, without what is unknown."""
+        values = rung_table(self._state, self._job).expected.get(number, {})
+        return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def stop(self, proposals: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
         """Write and yield the records of paused trials that do not go on, with the objectives that are expected."""
@@ -185,7 +195,7 @@ def decision(state: SweepState, job: Job, number: int, *, drawn: bool) -> Decisi
         table = rung_table(state, job)
         rung = table.last.get(number)
         if rung is not None and rung.epoch == result.epoch and not table.halving.goes_on(number, rung.rung):
-            shown = ", ".join(f"{metric} {value:.3g}" for metric, value in table.expected[number].items())
+            shown = ", ".join(f"{metric} {table.expected[number][metric]:.3g}" for metric in job.objectives)
             raise TrialPaused(f"not among the best of rung {rung.rung + 1} by {shown} at the end")
 
     return decide
