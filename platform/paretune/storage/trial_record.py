@@ -314,8 +314,7 @@ class RecordReader:
                 if file.exists():
                     raise UserError(f"{file}: in a folder that is no trial's (0003 would be one); move it elsewhere")
                 continue
-            record = read_record(self._folder, number)
-            if record is not None:
+            if (record := read_record(self._folder, number)) is not None:
                 self._seen.add(name)
                 records.append(record)
         return records

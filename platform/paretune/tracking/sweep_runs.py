@@ -18,6 +18,7 @@ from paretune.core.recipe_text import trial_title
 from paretune.search.pareto_front import FrontRules
 from paretune.storage.trial_events import read_events
 from paretune.storage.trial_record import Record, trial_folder
+from paretune.tracking import trial_values
 from paretune.tracking.experiment_page import ExperimentPage
 from paretune.tracking.front_steps import front_steps
 from paretune.tracking.log_names import log_name
@@ -40,15 +41,6 @@ from paretune.tracking.mlflow_client import (
 from paretune.tracking.sweep_about import SweepAbout
 from paretune.tracking.sweep_note import NoteLinks, sweep_note
 from paretune.tracking.target_log import TargetLog, named, target_values
-from paretune.tracking.trial_values import (
-    STATUS,
-    compared_metrics,
-    curves_of,
-    front_tags,
-    metrics_of,
-    params_of,
-    tags_of,
-)
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -174,14 +166,14 @@ class SweepRuns:
         started, ended = _ms(record.started), _ms(record.finished)
         run_id = begun.run_id if begun is not None else self._new_child(record)
         folder = trial_folder(sweep_folder, record.number)
-        self._tags[record.number] = front_tags(dict.fromkeys(self._about.targets, False), ON_FRONT)
+        self._tags[record.number] = trial_values.front_tags(dict.fromkeys(self._about.targets, False), ON_FRONT)
         self._log(
             run_id,
-            metrics=metrics_of(record, self._name),
-            params=params_of(record) if self._grouped else record.params,
-            tags=tags_of(record) | self._tags[record.number],
+            metrics=trial_values.metrics_of(record, self._name),
+            params=trial_values.params_of(record) if self._grouped else record.params,
+            tags=trial_values.tags_of(record) | self._tags[record.number],
             stamp=ended,
-            curves=[(one.name, one.value, one.stamp, one.epoch) for one in curves_of(read_events(folder))],
+            curves=[(one.name, one.value, one.stamp, one.epoch) for one in trial_values.curves_of(read_events(folder))],
         )
         self._describe_run(run_id, {})
         if record.facts:
@@ -191,7 +183,7 @@ class SweepRuns:
                 self._client.log_artifact(run_id, str(file))
         if record.artefact is not None:
             self._client.log_artifacts(run_id, str(sweep_folder / record.artefact), "artefact")
-        self._client.set_terminated(run_id, STATUS.get(record.state, "FAILED"), end_time=ended)
+        self._client.set_terminated(run_id, trial_values.STATUS.get(record.state, "FAILED"), end_time=ended)
         return _Child(run_id, started, ended)
 
     def _new_child(self, record: Record) -> str:
@@ -221,7 +213,7 @@ class SweepRuns:
             if child is None:
                 continue
             on_front = {target: number in trials for target, trials in fronts.items()}
-            for name, text in front_tags(on_front, ON_FRONT).items():
+            for name, text in trial_values.front_tags(on_front, ON_FRONT).items():
                 if self._tags[number].get(name) != text:
                     self._client.set_tag(child.run_id, key_of(name), text)
                     self._tags[number][name] = text
@@ -271,7 +263,7 @@ class SweepRuns:
                 continue
             point, tag = points.get(record.number), TIED if target is None else f"{TIED}.{target}"
             tags = {} if point is None else {tag: ", ".join(map(str, point["tied_with"])) or "none"}
-            metrics = self._named(compared_metrics(record, comparison, tested=target is None), target)
+            metrics = self._named(trial_values.compared_metrics(record, comparison, tested=target is None), target)
             self._log(child.run_id, metrics=metrics, tags=tags, stamp=max(stamp, child.ended or child.started))
         self._log_sizes(front, target, max(stamp, self._ended))
 
