@@ -53,8 +53,8 @@ def main() -> int:
     """Run both sweeps, count their trainings, and hold the printed fronts against brute force."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=14, help="of each sweep, both baselines included")
-    parser.add_argument("--epochs", type=int, default=6, help="of each training")
-    parser.add_argument("--images", type=int, default=256, help="to train on")
+    parser.add_argument("--epochs", type=int, default=16, help="of each training")
+    parser.add_argument("--images", type=int, default=512, help="to train on")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     given = parser.parse_args()
     place = BENCH / "targets"
