@@ -1,7 +1,7 @@
 """One sweep for two targets against one for a single target: time on the clock, trainings, and a front for each.
 
 The same job, seed and number of trials run with a CPU of one thread, and with one and two threads. It runs on the
-built-in dataset; `--trials` and `--epochs` make it smaller or larger.
+built-in dataset; `--trials`, `--epochs` and `--images` make it smaller or larger.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TARGETS = {
     "two": "{one: {device: cpu, threads: 1}, two: {device: cpu, threads: 2}}",
 }
 JOB = """\
-dataset: {{shapes: {{train: 256, val: 64, size: 160x128, difficulty: 0.1}}}}
+dataset: {{shapes: {{train: {images}, val: 64, size: 160x128, difficulty: 0.1}}}}
 detector: {{yolo: {{variant: nano}}}}
 input_size: 160x128
 training: {{epochs: {epochs}, batch_size: 8, lr: 4e-3}}
@@ -53,12 +53,13 @@ def main() -> int:
     """Run both sweeps, count their trainings, and hold the printed fronts against brute force."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=14, help="of each sweep, both baselines included")
-    parser.add_argument("--epochs", type=int, default=6, help="of each training")
+    parser.add_argument("--epochs", type=int, default=16, help="of each training")
+    parser.add_argument("--images", type=int, default=512, help="to train on")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     given = parser.parse_args()
     place = BENCH / "targets"
     shutil.rmtree(place, ignore_errors=True)  # the time is what is measured: nothing is reused
-    seconds = {name: swept(place / name, name, given.trials, given.epochs) for name in TARGETS}
+    seconds = {name: swept(place / name, name, given) for name in TARGETS}
     figures = Figures("targets")
     ratio = seconds["two"] / seconds["one"]
     figures.add("time of two targets as a multiple of the time of one", ratio, at_most=MOST)
@@ -78,12 +79,12 @@ def main() -> int:
     return figures.end(as_json=given.json)
 
 
-def swept(folder: Path, name: str, trials: int, epochs: int) -> float:
+def swept(folder: Path, name: str, given: argparse.Namespace) -> float:
     """Run a sweep in a folder of its own; returns its seconds on the clock."""
     folder.mkdir(parents=True)
-    fields = {"targets": TARGETS[name], "trials": trials, "epochs": epochs, "store": folder / "store"}
+    fields = {**vars(given), "targets": TARGETS[name], "store": folder / "store"}
     (folder / "job.yaml").write_text(JOB.format(**fields))
-    (folder / "space.yaml").write_text(SPACE.format(epochs=epochs))
+    (folder / "space.yaml").write_text(SPACE.format(**fields))
     start = time.monotonic()
     command = [sys.executable, "-m", "paretune", "sweep", "job.yaml", "--name", "bench"]
     subprocess.run(command, cwd=folder, env=dict(os.environ), check=True, stdout=sys.stderr)
