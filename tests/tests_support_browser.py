@@ -23,14 +23,15 @@ STARTED = 60.0
 
 HOVER = """(async () => { const times = [], box = byId("plot"), at = box.getBoundingClientRect();
     for (let step = 0; step < 40; step++) {
-        const place = { clientX: at.left + 100 + step * 20, clientY: at.top + 120 + (step * 37) % 200 };
+        const trial = P.points[Math.floor(step * P.points.length / 40)];
+        const place = { clientX: at.left + P.px[trial], clientY: at.top + P.py[trial] };
         await new Promise(requestAnimationFrame);
         const began = performance.now();
         box.dispatchEvent(new PointerEvent("pointermove", { ...place, bubbles: true }));
         byId("tip").getBoundingClientRect();
         times.push(performance.now() - began);
     } return times.sort((a, b) => a - b); })()"""
-"""Script that moves the mouse over the plot and returns the milliseconds of each answer, the shortest first."""
+"""Script that moves the mouse over 40 trials and returns the milliseconds of each answer, the shortest first."""
 
 
 def chromium() -> str | None:

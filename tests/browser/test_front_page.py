@@ -436,6 +436,7 @@ def test_no_row_or_label_runs_out_of_the_window(page: BrowserPage, tmp_path: Pat
     assert page.faults() == []
 
 
+@pytest.mark.alone
 def test_five_thousand_trials_open_at_once_and_answer_the_mouse(page: BrowserPage, tmp_path: Path) -> None:
     file = tmp_path / "front.html"
     file.write_text(front_html(simulated_page(5000)), encoding="utf-8")

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from paretune.cli.main import main
+from paretune.workflows.front_files import NAMES
 from tests_support import RELOAD, brute_force_front, runs_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(900)]
@@ -102,7 +103,7 @@ def test_every_run_tells_what_it_won_or_lost_against_the_baseline_and_how_sure_t
 def test_artefacts_and_pictures_are_in_mlflow(swept):
     client, parent, children = runs_of(swept)
     names = {f.path for f in client.list_artifacts(parent.info.run_id, "front")}
-    assert names == {f"front/front.{kind}" for kind in ("html", "png", "csv", "json")} | {"front/hypervolume.csv"}
+    assert names == {f"front/{name}" for name in NAMES}
     for run in children:
         files = {f.path for f in client.list_artifacts(run.info.run_id, "artefact")}
         assert "artefact/artefact.json" in files

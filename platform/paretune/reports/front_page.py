@@ -111,8 +111,8 @@ def _without_details(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a column for each key of mappings, in the order in which the keys appear."""
-    names = dict.fromkeys(name for row in rows for name in row)
+    """Return a column for each key of mappings, in the order of the fullest mapping, such as all stages of a trial."""
+    names = dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row)
     return {name: _column([row.get(name) for row in rows]) for name in names}
 
 

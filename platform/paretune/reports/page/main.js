@@ -39,14 +39,18 @@ function point(trial, spoken = false) {
 
 function placeTip(tip, trial) {
   if (P.width < 700) { tip.style.top = P.height + "px"; return; }   // below a narrow plot, where no point is
-  const wide = tip.offsetWidth, tall = tip.offsetHeight, x = P.px[trial], y = P.py[trial], gap = 16;
-  const lefts = [x + gap, x - gap - wide, x - wide / 2, MARGIN.left + 4, P.width - wide - 4], tops = [y - tall - gap, y + gap, y - tall / 2, MARGIN.top, P.height - MARGIN.bottom - tall - 4];
+  const px = P.px, py = P.py, light = P.points.length > 300 ? 0.05 : 2, wide = tip.offsetWidth, tall = tip.offsetHeight, x = P.px[trial], y = P.py[trial], gap = 16;
+  const lefts = [x + gap, x - gap - wide, x - wide / 2, ...[0, 0.25, 0.5, 0.75, 1].map(part => MARGIN.left + 4 + part * (plotWidth() - wide - 4))], tops = [y - tall - gap, y + gap, y - tall / 2, MARGIN.top, P.height - MARGIN.bottom - tall - 4];
   let least = Infinity, chosen = [0, 0];
   for (const left of lefts) for (const top of tops) {
-    const u = Math.max(0, Math.min(left, P.width - wide)), v = Math.max(0, Math.min(top, P.height - tall));
+    const u = Math.max(MARGIN.left + 4, Math.min(left, P.width - wide)), v = Math.max(0, Math.min(top, P.height - tall));
     let cost = Math.hypot(u + wide / 2 - x, v + tall / 2 - y) / 40;
     if (x > u - 10 && x < u + wide + 10 && y > v - 10 && y < v + tall + 10) cost += 1e6;
-    for (const other of P.points) if (P.px[other] > u - 4 && P.px[other] < u + wide + 4 && P.py[other] > v - 4 && P.py[other] < v + tall + 4) cost += strong(other) ? 12 : P.points.length > 300 ? 0.05 : 2;
+    for (const other of P.points) {
+      const room = firm[other] ? 22 : 4;   // the front's points have numbers beside them
+      if (px[other] < u - room || px[other] > u + wide + room || py[other] < v - room || py[other] > v + tall + room) continue;
+      cost += firm[other] ? 12 : light;
+    }
     if (cost < least) { least = cost; chosen = [u, v]; }
   }
   tip.style.left = chosen[0] + "px"; tip.style.top = chosen[1] + "px";

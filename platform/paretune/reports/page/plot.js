@@ -6,7 +6,9 @@ const P = { points: [], px: new Float64Array(COUNT), py: new Float64Array(COUNT)
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 const targetColour = name => D.targets.length < 2 ? "front" : PALETTE[D.targets.findIndex(target => target.name === name) % PALETTE.length];
 const isBase = trial => own("kind", trial) in BASELINES;
-const strong = trial => own("front", trial) || isBase(trial);
+const firm = Uint8Array.from({ length: COUNT }, (_, trial) => own("front", trial) || isBase(trial) ? 1 : 0);
+/** Return whether a trial is on the front or a baseline. */
+const strong = trial => firm[trial] === 1;
 
 /** Draw everything again for the present choice. */
 function drawPlot() {
