@@ -298,6 +298,13 @@ def test_constraints_reach_optuna_and_keep_points_off_its_front(study, tmp_path)
     assert [t.values for t in loaded.best_trials] == [[0.5, 2.0]]
 
 
+def test_optunas_own_tools_show_the_objectives_by_their_names(study, tmp_path):
+    for _ in range(2):  # also when a sweep goes on
+        study().save()
+        loaded = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 'study.db'}")
+        assert loaded.metric_names == ["map", "latency_ms_p50"]
+
+
 def test_after_a_crash_the_unfinished_trial_keeps_its_number_and_its_recipe(study):
     asked = study()
     first = asked.propose()

@@ -130,6 +130,22 @@ def test_a_point_that_leaves_the_front_loses_its_star(runs: Path) -> None:
     assert children[1].info.end_time == records[1].finished * 1000  # a new name is no new end
 
 
+def test_a_run_is_named_again_only_if_its_star_changes(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    records, renamed = fake_records(), list[str]()
+    update = MlflowClient.update_run
+
+    def noting(client: Any, run_id: str, status: str | None = None, name: str | None = None) -> None:
+        renamed.extend([] if name is None else [name])
+        update(client, run_id, status, name)
+
+    monkeypatch.setattr(MlflowClient, "update_run", noting)
+    logged(runs, records)
+    assert len(renamed) == len(front_of(records)["front"])
+    assert all("★" in name for name in renamed)
+
+
 def test_logging_again_calls_for_nothing(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow import MlflowClient
 

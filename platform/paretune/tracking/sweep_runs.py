@@ -98,6 +98,7 @@ class SweepRuns:
         self._page = ExperimentPage(self._client, self._experiment_id)
         self._note = parent.data.tags.get(NOTE)
         self._children: dict[int, _Child] = {}
+        self._usual_size: Any = None
         self._tags: dict[int, dict[str, str]] = {}
         self._titles: dict[int, str] = {}
         for run in self._find(f"tags.`{PARENT}` = '{self._parent_id}'"):
@@ -152,6 +153,7 @@ class SweepRuns:
 
     def log_trials(self, records: Sequence[Record], sweep_folder: Path) -> None:
         """Log the trials that are not in the log yet."""
+        self._usual_size = next((one.recipe["input_size"] for one in records if one.number == EAGER), self._usual_size)
         for record in records:
             child = self._children.get(record.number)
             if child is not None and child.started != _ms(record.started):
@@ -188,17 +190,17 @@ class SweepRuns:
 
     def _new_child(self, record: Record) -> str:
         tags = {SWEEP: self._sweep, TRIAL: str(record.number), PARENT: self._parent_id}
-        self._titles[record.number] = self._title(record, starred=False, usual_size=None)
+        self._titles[record.number] = self._title(record, starred=False)
         run = self._client.create_run(
             self._experiment_id, start_time=_ms(record.started), run_name=self._titles[record.number], tags=tags
         )
         return str(run.info.run_id)
 
-    def _title(self, record: Record, *, starred: bool, usual_size: Any) -> str:
+    def _title(self, record: Record, *, starred: bool) -> str:
         """Return the name of a trial's run."""
         if not self._grouped:
             return f"t{record.number:04d}"
-        return trial_title(record.number, record.recipe, starred=starred, usual_size=usual_size)
+        return trial_title(record.number, record.recipe, starred=starred, usual_size=self._usual_size)
 
     def mark_fronts(self, records: Sequence[Record], fronts: Mapping[str, Collection[int]]) -> None:
         """Write into each trial's run whether it is on the fronts, by tags and by its name; only changes are written.
@@ -207,7 +209,6 @@ class SweepRuns:
             records: of all trials.
             fronts: target → trials on its front.
         """
-        size = next((record.recipe["input_size"] for record in records if record.number == EAGER), None)
         for record in records:
             number, child = record.number, self._children.get(record.number)
             if child is None:
@@ -217,7 +218,7 @@ class SweepRuns:
                 if self._tags[number].get(name) != text:
                     self._client.set_tag(child.run_id, key_of(name), text)
                     self._tags[number][name] = text
-            title = self._title(record, starred=any(on_front.values()), usual_size=size)
+            title = self._title(record, starred=any(on_front.values()))
             if self._titles.get(number) != title:
                 self._client.update_run(child.run_id, name=title)
                 self._titles[number] = title
