@@ -82,7 +82,7 @@ def hit_once(bench: Bench, part: str, number: int, moment: float, codes: tuple[i
 
 
 def chain(bench: Bench, count: int | None) -> Iterator[Outcome]:
-    """Hit one sweep several times: worker and measuring process, then the driver, then raylet and head of what resumes it."""
+    """Hit one sweep five times: worker, measuring process and driver, then raylet and head of its resumption."""
     place, said, before = bench.fresh(), list[str](), session_folders()
     for parts in (("worker", "profiler", "driver"), ("raylet", "head"))[:count]:
         seen = recorded(place)
