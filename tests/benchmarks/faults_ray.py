@@ -82,9 +82,9 @@ def hit_once(bench: Bench, part: str, number: int, moment: float, codes: tuple[i
 
 
 def chain(bench: Bench, count: int | None) -> Iterator[Outcome]:
-    """Hit one sweep several times: worker and measuring process, then the driver, then raylet and head of the next."""
+    """Hit one sweep five times: worker, measuring process and driver, then raylet and head of its resumption."""
     place, said, before = bench.fresh(), list[str](), session_folders()
-    for parts in (("worker", "profiler", "driver"), ("raylet",), ("head",))[:count]:
+    for parts in (("worker", "profiler", "driver"), ("raylet", "head"))[:count]:
         seen = recorded(place)
 
         def meanwhile(driver: int, parts: tuple[str, ...] = parts, known: int = len(seen)) -> None:
@@ -116,7 +116,7 @@ def _notice_soon() -> None:
     os.environ |= {"RAY_gcs_rpc_server_reconnect_timeout_s": "3"}
 
 
-CHAIN = Kind("F1-F4", "one sweep on Ray, hit five times", chain, 3)
+CHAIN = Kind("F1-F4", "one sweep on Ray, hit five times", chain, 2)
 KINDS = [
     Kind("F1", "driver killed on Ray", partial(killed, "driver", (-9, 0))),
     Kind("F2", "worker killed on Ray", partial(killed, "worker", (0,))),
