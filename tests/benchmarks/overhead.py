@@ -1,7 +1,8 @@
 """What a sweep costs besides its trials: seconds of the driver per trial by cause, beside Ray Tune alone.
 
 The trials do nothing but write a record. All else is real: Ray Tune, the study, the reporter, MLflow in SQLite. The
-folder grows from point to point, filled without Tune up to each number of records.
+folder grows from point to point, filled without Tune up to each number of records. ``--sweep FOLDER`` computes instead
+the own time of a finished real sweep; without it a small real one is run at the end.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from statistics import median
 from typing import Any
 
 from figures import BENCH, Figures, parser_of
+from own_time import add_own_time, real_sweep
 from sqlalchemy import Engine, event
 
 from paretune.config.plan import read_plan
@@ -285,7 +287,12 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=TRIALS, help="trials at each of them")
     parser.add_argument("--concurrent", type=int, default=1, help="trials at the same time")
     parser.add_argument("--sampler", choices=["random", "tpe"], default="random")
+    parser.add_argument("--sweep", type=Path, help="compute the own time of this finished sweep, and nothing else")
     given = parser.parse_args()
+    if given.sweep is not None:
+        figures = Figures("overhead")
+        add_own_time(figures, given.sweep)
+        return figures.end(as_json=given.json)
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
     text = JOB.format(trials=10_000, sampler=given.sampler, concurrent=given.concurrent)
@@ -316,6 +323,7 @@ def main() -> int:
     least, most = min(seconds.values()), max(seconds.values())
     figures.add("trials per minute, of those of Ray Tune alone", min(shares), "x", at_least=0.9)
     figures.add("slowest point, of the fastest", most / least, "x", at_most=1.2)
+    add_own_time(figures, real_sweep(FOLDER))
     return figures.end(as_json=given.json)
 
 

@@ -172,7 +172,7 @@ class TrainingLoad:
         process.stdin.flush()
         if process.stdout.readline().strip() != b"ready":
             raise RuntimeError("the training beside died before its first step")
-        process.send_signal(signal.SIGSTOP)
+        _stop(process)
 
     def __exit__(self, *_: object) -> None:
         """End the processes."""
@@ -189,7 +189,7 @@ class TrainingLoad:
             yield
         finally:
             for process in self._processes:
-                process.send_signal(signal.SIGSTOP)
+                _stop(process)
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of the processes so far.
@@ -207,3 +207,10 @@ class TrainingLoad:
                 raise RuntimeError("the training beside died")
             total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         return total
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop a child process, and return when it stands still or has died."""
+    process.send_signal(signal.SIGSTOP)
+    if process.returncode is None:
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
