@@ -46,8 +46,8 @@ WHOLE = "paretune"
 PARTS = ("store", "cheap_first", "siblings", "halving", "first", "sampler")
 SHARE = 0.2
 """Share of the plain script's compute that reaches its hypervolume."""
-MORE = 4
-"""Trials of a whole search, many of which cost little, for each one of the script's."""
+MORE = 2
+"""Trials of a whole search, many of which cost little, for each one of the script's; at most half of the table."""
 SLOW = ("smac",)
 """Methods of which a proposal takes seconds."""
 
@@ -70,7 +70,7 @@ def searched(name: str, sampler: str, table: str, folder: str, trials: int, seed
         whole = Ingredients(sampler=sampler)
         ingredients = whole.without(part) if part else whole
         script = searched(SCRIPT, sampler, table, folder, trials, seed)
-        most = min(MORE * trials, len(rows.answers))
+        most = min(MORE * trials, len(rows.answers) // 2)
         return whole_search(rows, ingredients, known[ingredients.sampler], seed, most, script.seconds[-1])
     return replay(rows, known[name], seed, trials)
 
