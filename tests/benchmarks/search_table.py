@@ -4,27 +4,35 @@
     python tests/benchmarks/search_table.py measure --table yolo
     python tests/benchmarks/search_table.py status
 
-Both commands go on where they were interrupted. ``record`` may run on a busy machine, because it counts CPU seconds
-and takes no latency; ``measure`` needs a quiet one. Artefacts lie in the folder PARETUNE_TABLES (by default
-``runs/bench/tables``), rows in ``tests/data/search_tables``.
+Both commands go on where they were interrupted. Both count CPU seconds, so that they may run on a busy machine: the
+latencies of a table are good enough to replay a search on them, and are compared with nothing else. Artefacts lie in
+the folder PARETUNE_TABLES (by default ``runs/bench/tables``), rows in ``tests/data/search_tables``.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import sys
 import time
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 from search_meters import cpu_seconds
 from search_recorder import REFERENCE, SOURCES, Recorder
 from search_rows import DEPLOY, TABLES, append, label_of, latency_file, lines_of, read_table
 
-TOGETHER = 6
-"""Artefacts that are measured at once, beside the uncompressed network."""
-ROUNDS = 3
-"""Fresh processes of each of them."""
+from paretune.core.types import Image
+from paretune.profiling.latency.quick_compare import interleaved
+from paretune.runtimes.predictor import Predictor
+
+IMAGES = 12
+"""Images on which an artefact is measured, a round on each."""
+ROUND_SECONDS = 0.1
+"""Approximate time of a round."""
 
 
 def record(name: str, hours: float, networks: int) -> None:
@@ -41,39 +49,60 @@ def record(name: str, hours: float, networks: int) -> None:
 
 
 def measure(name: str, hours: float) -> None:
-    """Measure the artefacts of the last rungs on one thread, interleaved with the uncompressed network.
+    """Measure the artefacts of the last rungs on one thread, interleaved with the uncompressed network in this process.
 
-    What was measured is removed, except the uncompressed network's artefact.
+    Counted is CPU time, which other users of the machine hardly change. What was measured is removed, except the
+    uncompressed network's artefact.
     """
-    from paretune.profiling.latency.compare import compare
-    from paretune.profiling.latency.shared_images import measuring_images
-    from paretune.workflows.trial_context import protocol_of
+    from paretune.runtimes.predictor import load_predictor
 
     recorder, until = Recorder(name), time.monotonic() + 3600 * hours
     known = {(line["network"], line[DEPLOY]) for line in lines_of(latency_file(recorder.file))}
-    images = measuring_images(recorder.data.splits["val"])
-    reference = recorder.folder / "networks" / "0" / "artefacts" / f"0-{label_of(REFERENCE)}"
-    waiting = [
-        (number, label, place)
-        for number in sorted(read_table(recorder.file).networks)
-        for place in sorted((recorder.folder / "networks" / str(number) / "artefacts").glob("*-*"))
-        if (number, label := place.name.partition("-")[2]) not in known
-    ]
-    while waiting and time.monotonic() < until:
-        group, waiting = waiting[:TOGETHER], waiting[TOGETHER:]
-        folders = [reference, *(place for _, _, place in group)]
-        found = compare(folders, images, recorder.target, rounds=ROUNDS, protocol=protocol_of())
-        base = float(np.nanmedian(found.latency[:, :, 0]))
-        lines = []
-        for index, (number, label, _) in enumerate(group, start=1):
-            ratio = found.ratio(index)
-            figures = {"ratio": ratio.ratio, "low": ratio.low, "high": ratio.high, "reference_ms": base}
+    reference_folder = recorder.folder / "networks" / "0" / "artefacts" / f"0-{label_of(REFERENCE)}"
+    split = recorder.data.splits["val"]
+    images = [split.image(number) for number in range(min(IMAGES, len(split)))]
+    reference = load_predictor(reference_folder, recorder.target)
+    for number in sorted(read_table(recorder.file).networks):
+        began, lines = time.monotonic(), []
+        places = sorted((recorder.folder / "networks" / str(number) / "artefacts").glob("*-*"))
+        waiting = [place for place in places if (number, place.name.partition("-")[2]) not in known]
+        for place in waiting:
+            figures = ratio_to(load_predictor(place, recorder.target), reference, images)
             rounded = {key: float(f"{value:.6g}") for key, value in figures.items()}
-            lines.append({"network": number, DEPLOY: label, **rounded})
+            lines.append({"network": number, DEPLOY: place.name.partition("-")[2], **rounded})
         append(latency_file(recorder.file), *lines)
-        for place in {place for _, _, place in group} - {reference}:
+        for place in set(waiting) - {reference_folder}:
             shutil.rmtree(place)
-        print(f"{name}: {len(waiting)} artefacts left; {'; '.join(found.notes) or 'calm'}", flush=True)
+        if waiting:
+            print(f"{name} {number}: {len(waiting)} artefacts in {time.monotonic() - began:.0f} s", flush=True)
+        if time.monotonic() > until:
+            break
+
+
+def ratio_to(version: Predictor, reference: Predictor, images: Sequence[Image]) -> dict[str, float]:
+    """Return the time of a version as a share of the reference's, with the 95 % interval of the rounds' median.
+
+    Args:
+        version: measured predictor.
+        reference: predictor of the uncompressed network.
+        images: (H, W, 3) uint8 RGB; one round for each.
+    """
+    times = np.array([_round(version, reference, image) for image in images])
+    logs = np.log(times[:, 0] / times[:, 1])
+    half = 1.253 * 1.96 * float(np.std(logs, ddof=1)) / math.sqrt(len(logs))  # of a median of normal values
+    middle = float(np.median(logs))
+    return {
+        "ratio": math.exp(middle),
+        "low": math.exp(middle - half),
+        "high": math.exp(middle + half),
+        "reference_ms": 1000 * float(np.median(times[:, 1])),
+    }
+
+
+def _round(version: Predictor, reference: Predictor, image: Image) -> NDArray[np.float64]:
+    """Return the CPU seconds of the fastest of some calls of a version and of the reference, taken in turns."""
+    runs = (partial(version, image), partial(reference, image))
+    return interleaved(runs, rounds=2, block=ROUND_SECONDS / 4, clock=time.process_time).min(axis=0)
 
 
 def status(name: str) -> str:
