@@ -119,8 +119,8 @@ class BrowserPage:
 
     def picture(self, file: Path, *, whole: bool = True) -> None:
         """Write a picture of the page as PNG, of all of it or of what the window shows."""
-        told = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        file.write_bytes(base64.b64decode(told["data"]))
+        shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        file.write_bytes(base64.b64decode(shot["data"]))
 
     def faults(self) -> list[str]:
         """Return exceptions, errors on the console, and requests that left the file."""

@@ -189,7 +189,9 @@ def test_two_trials_are_pinned_and_compared_step_by_step(front: BrowserPage) -> 
     assert pins(front) == [3, 8]
     front.click(*place(front, 3))
     assert pins(front) == [8]
-    front.run("[...document.querySelectorAll('#compare button')].find(one => one.textContent === 'Let go').click()")
+    front.run(
+        "[...document.querySelectorAll('#compare button')].find(one => one.textContent.startsWith('Unpin')).click()"
+    )
     assert front.run("byId('compare').hidden")
 
 
@@ -363,12 +365,12 @@ def test_it_works_inside_a_page_that_gives_it_no_address_and_keeps_nothing(page:
     frame = (
         f'<iframe sandbox="allow-scripts" style="width: 900px; height: 700px" srcdoc="{html.escape(inner)}"></iframe>'
     )
-    listen = "<script>addEventListener('message', event => { window.told = event.data; })</script>"
+    listen = "<script>addEventListener('message', event => { window.reported = event.data; })</script>"
     file = tmp_path / "outer.html"
     file.write_text(f"<!doctype html>{listen}{frame}", encoding="utf-8")
     page.open(file)
-    page.wait("window.told !== undefined")
-    assert page.run("window.told") == {"points": 13, "pins": 1, "switch": True, "theme": "dark"}
+    page.wait("window.reported !== undefined")
+    assert page.run("window.reported") == {"points": 13, "pins": 1, "switch": True, "theme": "dark"}
     assert page.faults() == []
 
 

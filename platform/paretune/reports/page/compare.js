@@ -26,9 +26,9 @@ function drawCompare() {
   const worst = pins.map(trial => own("worst", trial) || []), most = Math.max(...worst.map(list => list.length));
   group("Images with the most mistakes", Array.from({ length: most }, (_, place) => line(`${place + 1}.`, worst.map(list => list[place] ? [list[place].image, `${list[place].wrong} wrong, ${list[place].missed} missed`] : "-"))));
   const said = pins.map(trial => [own("failure", trial), ...(own("notes", trial) || [])].filter(Boolean));
-  const name = (trial, place) => el("p", {}, el("span", { class: "tag " + "ab"[place] }, "AB"[place]), ` trial ${own("number", trial)}${D.targets.length > 1 ? " on " + own("target", trial) : ""}: ${own("recipe", trial)} `, el("button", { type: "button", class: "small", "aria-label": `Let go of trial ${own("number", trial)}`, onclick: () => pin(trial) }, "✕"));
+  const name = (trial, place) => el("p", {}, el("span", { class: "tag " + "ab"[place] }, "AB"[place]), ` trial ${own("number", trial)}${D.targets.length > 1 ? " on " + own("target", trial) : ""}: ${own("recipe", trial)} `, el("button", { type: "button", class: "small", "aria-label": `Unpin trial ${own("number", trial)}`, onclick: () => pin(trial) }, "✕"));
   box.replaceChildren(
-    el("div", { class: "tools" }, el("h2", {}, two ? "A and B compared" : `Trial ${own("number", a)}`), el("span", { class: "dim" }, two ? "B to A: the difference, or for costs B as a multiple of A" : "Pin a second point to compare."), el("button", { type: "button", onclick: () => choose({ pins: [] }, "pins") }, "Let go")),
+    el("div", { class: "tools" }, el("h2", {}, two ? "A and B compared" : `Trial ${own("number", a)}`), el("span", { class: "dim" }, two ? "B to A: the difference, or for costs B as a multiple of A" : "Pin a second point to compare."), el("button", { type: "button", onclick: () => choose({ pins: [] }, "pins") }, two ? "Unpin both" : "Unpin")),
     ...pins.map(name),
     el("div", { class: "two" }, el("div", {}, ...groups.slice(0, 2)), el("div", {}, ...groups.slice(2))),
     ...said.flatMap((lines, place) => lines.map(words => el("p", { class: "dim small" }, `${"AB"[place]}: ${words.split("\n")[0].slice(0, 400)}`))),
