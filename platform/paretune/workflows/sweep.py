@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
-from paretune.config.recipe import Recipe, present_names
+from paretune.config.recipe import present_names
 from paretune.core.errors import UserError
 from paretune.distributed import tune_trials
 from paretune.distributed.tune_schedulers import HalvingScheduler
@@ -17,17 +16,15 @@ from paretune.results.front_summary import comparison_of
 from paretune.results.search_budget import SearchBudget, budget_text
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_record import Record, forget_record, read_records
-from paretune.workflows.baseline import baseline_failure, first_recipes, look_at_data, take_baseline, train_baseline
+from paretune.workflows.baseline import baseline_failure, look_at_data, take_baseline, train_baseline
 from paretune.workflows.compare_front import MeasureFront, compare_at_end, compare_front
 from paretune.workflows.machine_check import refuse_impossible, with_runtime_checked
-from paretune.workflows.rungs import Rungs, paused_trials
+from paretune.workflows.rungs import Rungs
 from paretune.workflows.sweep_leftovers import remove_leftovers
 from paretune.workflows.sweep_reporter import SweepReporter
+from paretune.workflows.sweep_study import complete_study, opened_study
 from paretune.workflows.trial_guard import full_disk_as_user_error
 from paretune.workflows.trial_worker import record_of, run_in_worker
-
-if TYPE_CHECKING:
-    from paretune.search.study import Study
 
 Tuner = Callable[..., None]
 """Runs trials, called as ``tune_trials.run_trials`` is."""
@@ -105,40 +102,6 @@ def run_sweep(
         return SweepResult(finished=True, records=tuple(read_records(sweep.folder)))
 
 
-def trains(raw: Mapping[str, Any]) -> bool:
-    """Return whether a recipe trains."""
-    return any(step.trains for step in Recipe.model_validate(raw).steps)
-
-
-def normal_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a recipe with every field filled in."""
-    return Recipe.model_validate(raw).tree()
-
-
-def _opened_study(sweep: Sweep, reporter: SweepReporter, records: Sequence[Record]) -> Study:
-    """Return the study of a sweep with the results so far."""
-    from paretune.search.study import Study
-    from paretune.search.study_settings import StudySettings
-
-    job = sweep.job
-    settings = StudySettings(
-        space=sweep.space,
-        objectives=job.objectives,
-        violations=sweep.violations,
-        sampler=job.search.sampler,
-        seed=job.search.seed,
-        normal=normal_recipe,
-        fixed=first_recipes(job),
-        paused=paused_trials(sweep.folder) if isinstance(job.search.scheduler, HalvingScheduler) else (),
-        siblings=job.search.siblings if job.store.max_gib else 0,
-        trains=trains,
-    )
-    study = Study(sweep.folder / "study.db", sweep.name, settings, records)
-    if study.rebuilt:
-        reporter.say("study.db was damaged, and is made again; the damaged one is kept as study.db.damaged")
-    return study
-
-
 def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tuner = tune_trials.run_trials) -> None:
     """Run the trials that are left of the budget, and a failed baseline again.
 
@@ -164,10 +127,10 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         records = [with_runtime_checked(record, job.target) for record in records]
     left = job.search.trials - len(records)
     budget = SearchBudget(sweep, records)
-    study = _opened_study(sweep, reporter, records)
     if left <= 0 or (sweep.ended is not None and budget.may_end):
-        study.close()  # it has the records that it missed when the sweep was killed
+        complete_study(sweep, reporter, records)
         return
+    study = opened_study(sweep, reporter, records)
 
     def on_record(record: Record) -> None:
         budget.add(record)

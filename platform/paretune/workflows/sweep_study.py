@@ -1,0 +1,57 @@
+"""The study of a sweep, opened with the results so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from paretune.config.recipe import Recipe
+from paretune.distributed.tune_schedulers import HalvingScheduler
+from paretune.results.sweep_folder import Sweep
+from paretune.search.study_settings import StudySettings
+from paretune.storage.trial_record import Record
+from paretune.workflows.baseline import first_recipes
+from paretune.workflows.rungs import paused_trials
+from paretune.workflows.sweep_reporter import SweepReporter
+
+if TYPE_CHECKING:
+    from paretune.search.study import Study
+
+
+def trains(raw: Mapping[str, Any]) -> bool:
+    """Return whether a recipe trains."""
+    return any(step.trains for step in Recipe.model_validate(raw).steps)
+
+
+def normal_recipe(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recipe with every field filled in."""
+    return Recipe.model_validate(raw).tree()
+
+
+def opened_study(sweep: Sweep, reporter: SweepReporter, records: Sequence[Record]) -> Study:
+    """Return the study of a sweep with the results so far."""
+    from paretune.search.study import Study
+
+    job = sweep.job
+    settings = StudySettings(
+        space=sweep.space,
+        objectives=job.objectives,
+        violations=sweep.violations,
+        sampler=job.search.sampler,
+        seed=job.search.seed,
+        normal=normal_recipe,
+        fixed=first_recipes(job),
+        paused=paused_trials(sweep.folder) if isinstance(job.search.scheduler, HalvingScheduler) else (),
+        siblings=job.search.siblings if job.store.max_gib else 0,
+        trains=trains,
+    )
+    study = Study(sweep.folder / "study.db", sweep.name, settings, records)
+    if study.rebuilt:
+        reporter.say("study.db was damaged, and is made again; the damaged one is kept as study.db.damaged")
+    return study
+
+
+def complete_study(sweep: Sweep, reporter: SweepReporter, records: Sequence[Record]) -> None:
+    """Add the records to the study, if there is one, that it missed when the sweep was killed."""
+    if (sweep.folder / "study.db").exists():
+        opened_study(sweep, reporter, records).close()
