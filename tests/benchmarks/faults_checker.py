@@ -11,15 +11,14 @@ import fcntl
 import hashlib
 import json
 import math
-import os
 import sqlite3
-import tempfile
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from faults_sweep import DROP, MARK, NAME, SPACE, Place
+from faults_left import processes
+from faults_sweep import DROP, NAME, SPACE, Place
 
 STATES = {"complete": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 TEMPORARY = ("*.part", "*.partial", ".ray-session", "*.claim", "*-journal", "work")
@@ -306,24 +305,3 @@ def _free(lock: Path) -> bool:
         except BlockingIOError:
             return False
     return True
-
-
-def processes(place: Place) -> dict[int, str]:
-    """Return the processes of a place, by their environment or current folder: number → command line."""
-    found, mark = {}, f"{MARK}={place.folder}".encode()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            here = (folder / "cwd").readlink().is_relative_to(place.folder)
-            here = here or mark in (folder / "environ").read_bytes().split(b"\0")
-            if here and int(folder.name) != os.getpid():
-                state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
-                if state != "Z":
-                    found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
-        except OSError:
-            continue
-    return found
-
-
-def session_folders() -> set[str]:
-    """Return the folders of private Rays."""
-    return {path.name for path in Path(tempfile.gettempdir()).glob("pt-*")}

@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 
 import faults_forked as forked
-from faults_checker import check, processes
+from faults_checker import check
 from faults_kinds import Kind, Outcome
+from faults_left import processes
 from faults_place import Bench, last
 from faults_sweep import NAME, Place
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import faults_forked as forked
-from faults_checker import check, processes, recorded
+from faults_checker import check, recorded
+from faults_left import processes
 from faults_sweep import NAME, Place, new_place
 
 from paretune.distributed.ray_session import use_token

@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 
 import faults_forked as forked
-from faults_checker import processes, recorded, session_folders
+from faults_checker import recorded
 from faults_kinds import Kind, Outcome
+from faults_left import processes, session_folders
 from faults_place import Bench, last
 from faults_sweep import NAME, Place, on_ray
 

@@ -22,7 +22,7 @@ from paretune.workflows.machine_check import refuse_impossible, with_runtime_che
 from paretune.workflows.rungs import Rungs
 from paretune.workflows.sweep_leftovers import remove_leftovers
 from paretune.workflows.sweep_reporter import SweepReporter
-from paretune.workflows.sweep_study import opened_study
+from paretune.workflows.sweep_study import complete_study, opened_study
 from paretune.workflows.trial_guard import full_disk_as_user_error
 from paretune.workflows.trial_worker import record_of, run_in_worker
 
@@ -128,11 +128,11 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         records = [with_runtime_checked(record, job) for record in records]
     left = job.search.trials - len(records)
     budget = SearchBudget(sweep, records)
-    study = opened_study(sweep, records, reporter.say)
     if left <= 0 or (sweep.ended is not None and budget.may_end):
-        study.close()  # it has the records that it missed when the sweep was killed
+        complete_study(sweep, records, reporter.say)
         return
     reporter.limit = budget.seconds_left
+    study = opened_study(sweep, records, reporter.say)
 
     def on_record(record: Record) -> None:
         budget.add(record)

@@ -59,3 +59,15 @@ def opened_study(sweep: Sweep, records: Sequence[Record], say: Callable[[str], N
     if study.rebuilt:
         say("study.db was damaged, and is made again; the damaged one is kept as study.db.damaged")
     return study
+
+
+def complete_study(sweep: Sweep, records: Sequence[Record], say: Callable[[str], None]) -> None:
+    """Add the records to the study, if there is one, that it missed when the sweep was killed.
+
+    Args:
+        sweep: whose lock is held.
+        records: of its trials.
+        say: prints a line.
+    """
+    if (sweep.folder / "study.db").exists():
+        opened_study(sweep, records, say).close()
