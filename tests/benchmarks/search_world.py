@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -217,7 +217,12 @@ class World:
         """Return what is expected of a paused trial."""
         return self.state()[1].get(number, {})
 
-    def stop(self, proposal: Mapping[str, Any]) -> Record:
+    def stop(self, proposals: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
+        """Yield the records of paused trials that do not go on."""
+        for proposal in proposals:
+            yield self._ended(proposal)
+
+    def _ended(self, proposal: Mapping[str, Any]) -> Record:
         """Return the record of a paused trial that does not go on."""
         known = {f"{EXPECTED}{name}": value for name, value in self.expected(proposal["number"]).items()}
         what = proposal["number"], proposal["recipe"], {}, proposal["origin"], "not among the best"
@@ -229,6 +234,8 @@ class World:
 class NoFile:
     """A study's file that is not written."""
 
+    damaged = False
+
     def __init__(self, file: Path, name: str, directions: Sequence[str]) -> None:
         """Keep nothing."""
 
@@ -237,6 +244,8 @@ class NoFile:
 
     def changed(self, trial_id: int) -> None:
         """Write nothing."""
+
+    proposed = changed
 
     def close(self) -> None:
         """Close nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import re
 import shlex
 import stat
@@ -18,8 +19,11 @@ from paretune.cli.main import build_parser, main
 from paretune.config.plan import read_plan
 from paretune.core import hints
 from paretune.core.errors import UserError
+from paretune.results.front_summary import comparison_of
 from paretune.results.sweep_folder import Sweep, new_sweep
 from paretune.tracking.sweep_tracker import MlflowTracker
+from paretune.workflows.sweep import run_sweep
+from paretune.workflows.sweep_reporter import SweepReporter
 from tests_support import ROOT
 from tests_support_documented import printed, words
 
@@ -38,7 +42,9 @@ PROVOKED = {
     "results/sweep_folder.py": 2,  # here: Sweep.command, and a name that is taken
     "profiling/nsight/run.py": 1,  # of ncu, for itself: nothing that is printed
     "workflows/baseline.py": 1,  # test_sweep.py: a baseline that failed
-    "results/front_summary.py": 2,  # system/test_documented.py: the end of a sweep; test_measuring.py: no comparison
+    # system/test_documented.py: the end of a sweep; test_measuring.py: no comparison; here: a damaged comparison
+    "results/front_summary.py": 3,
+    "workflows/sweep.py": 1,  # here: a full disk
     "tracking/sweep_tracker.py": 1,  # here
     "tracking/ui_server.py": 1,  # test_log_verbs.py: a sweep that the server does not have
     "tracking/model_registry.py": 1,  # test_log_verbs.py: a trial that is not logged
@@ -174,3 +180,25 @@ def test_a_dataset_with_defects_names_the_command_that_tells_them_all(
     capsys.readouterr()
     assert main(words(line)) == 1
     assert label.name in capsys.readouterr().out
+
+
+def test_a_damaged_comparison_names_the_command_that_measures_the_front_again(tmp_path: Path) -> None:
+    sweep = new_sweep(read_plan(ROOT / "jobs/quickstart.yaml", {"output": str(tmp_path / "my runs")}), "mine")
+    sweep.comparison.write_text('{"trials": ')
+    with pytest.raises(UserError, match=r"comparison\.json: damaged") as raised:
+        comparison_of(sweep)
+    (line,) = printed(str(raised.value))
+    assert (taken(line).sweep, taken(line).runs) == ("mine", sweep.runs)
+
+
+def test_a_full_disk_ends_a_sweep_with_the_command_that_goes_on(tmp_path: Path) -> None:
+    sweep = new_sweep(read_plan(ROOT / "jobs/quickstart.yaml", {"output": str(tmp_path / "my runs")}), "mine")
+
+    class Full(SweepReporter):
+        def prepare(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match="a disk is full") as raised:
+        run_sweep(sweep, reporter=Full(sweep))
+    (line,) = printed(str(raised.value))
+    assert (taken(line).sweep, taken(line).runs) == ("mine", sweep.runs)

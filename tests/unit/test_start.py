@@ -158,9 +158,10 @@ def test_submit_refuses_what_the_nodes_can_never_give(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     from paretune.distributed import ray_jobs as jobs
+    from paretune.distributed.node_tasks import ClusterNode
 
     monkeypatch.setattr(jobs, "_client", lambda _: nullcontext(None))
-    monkeypatch.setattr(jobs, "_nodes", lambda _: [{"CPU": 4.0, "GPU": 1.0}])
+    monkeypatch.setattr(jobs, "_nodes", lambda _: [ClusterNode("head", {"CPU": 4.0, "GPU": 1.0}, {})])
     words = ["submit", "job.yaml", "--address", "http://head:8265", "--set", f"output={place}/runs"]
     refused = {
         "resources.gpu=2": "a trial asks for CPU: 1, GPU: 2 on one node",
@@ -209,5 +210,5 @@ def test_an_adopted_network_alone_is_nothing_done(place: Path, monkeypatch: pyte
     sweeping.baseline.mkdir()
     (sweeping.baseline / "training.json").write_text("{}")
     assert sweeping.begun
-    monkeypatch.setitem(sweeping.__dict__, "job", plan.job.model_copy(update={"baseline": "elsewhere"}))
+    monkeypatch.setitem(sweeping.__dict__, "whole_job", plan.job.model_copy(update={"baseline": "elsewhere"}))
     assert not sweeping.begun

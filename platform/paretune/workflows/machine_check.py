@@ -131,7 +131,8 @@ def refuse_impossible(job: Job, *, elsewhere: bool) -> None:
         UserError: names the resources of the job and of the nodes.
     """
     refuse_small_cluster(job, session.nodes(), elsewhere=elsewhere)
-    refuse_without_nodes(job, cluster_nodes())
+    if any(target.elsewhere for target in job.targets.values()):
+        refuse_without_nodes(job, cluster_nodes())
 
 
 def refuse_unfit_cluster(job: Job, nodes: Sequence[ClusterNode]) -> None:
