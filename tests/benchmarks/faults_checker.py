@@ -21,6 +21,8 @@ from faults_left import processes
 from faults_sweep import DROP, NAME, SPACE, Place
 
 STATES = {"complete": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+LOGGED = {"map": "accuracy/map", "latency_ms": "latency/ms", "size_mib": "model/size_mib"}
+"""Metric in a record → its name in the log."""
 TEMPORARY = ("*.part", "*.partial", ".ray-session", "*.claim", "*-journal", "work")
 
 
@@ -252,7 +254,10 @@ def _log(place: Place, records: dict[int, dict[str, Any]], front: set[int], othe
             continue
         wrong += _run(file, run, status, tags[run], records[number], on_front=number in front)
     steps = _rows(
-        file, "SELECT step, count(*) FROM metrics WHERE key='trials_done' AND run_uuid=? GROUP BY step", parent
+        file,
+        "SELECT step, count(*) FROM metrics WHERE key=? AND run_uuid=? GROUP BY step",
+        "trials/done",
+        parent,
     )
     if dict(steps) != dict.fromkeys(range(1, len(records) + 1), 1):
         wrong.append(f"C5: steps in the log: {steps}")
@@ -273,8 +278,8 @@ def _run(
     if tags.get("mlflow.parentRunId") is None:
         wrong.append(f"C2: the run of trial {number} has no parent")
     logged = dict(_rows(file, "SELECT key, value FROM latest_metrics WHERE run_uuid = ?", run))
-    for name in ("map", "latency_ms", "size_mib") if record["state"] == "complete" else ():
-        now, there = record["metrics"].get(name, math.nan), logged.get(name, math.nan)
+    for name, key in LOGGED.items() if record["state"] == "complete" else ():
+        now, there = record["metrics"].get(name, math.nan), logged.get(key, math.nan)
         wrong += (
             [] if math.isclose(there, now, rel_tol=0.02) else [f"C2: {name} of trial {number}: {now}, logged {there}"]
         )

@@ -81,7 +81,7 @@ def _pause() -> None:
     time.sleep(random.uniform(0.5, 1.5) * float(os.environ.get(PACE, "0")))
 
 
-def cheap_build(context: Any, number: int, recipe: Any, stages: Any, *_: Any, **__: Any) -> Any:
+def cheap_build(context: Any, _target: Any, number: int, recipe: Any, stages: Any, *_: Any, **__: Any) -> Any:
     """Write an artefact of a few bytes, through the stage store where the recipe has steps."""
     from paretune.core.types import Thresholds
     from paretune.storage.artefact import Artefact, write_manifest
@@ -122,7 +122,7 @@ def cheap_evaluate(_: Any, number: int, built: Any) -> Any:
     _pause()
     a, b = dice(built.artefact.recipe)
     quality = QUALITY if number < 2 else 0.2 + 0.15 * a + 0.2 * b
-    accuracy = SimpleNamespace(metrics=lambda: {"map": quality, "map50": 1.5 * quality}, reasons={})
+    accuracy = SimpleNamespace(metrics=lambda: {"map": quality, "map50": 1.5 * quality}, facts=dict, reasons={})
     ends = {f"map_delta{end}": quality - QUALITY for end in ("", "_low", "_high")}
     return SimpleNamespace(metrics=dict), accuracy, SimpleNamespace(figures=ends, reasons={}), []
 

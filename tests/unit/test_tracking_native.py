@@ -186,7 +186,11 @@ def test_curves_of_trainings_inside_trials_are_metrics_by_epoch(runs: Path) -> N
 def log_of_before(runs: Path, records: list[Record]) -> dict[int, str]:
     """A log as versions before groups of metrics wrote it; returns trial → id of its run."""
     client = client_of(runs)
-    experiment = client.create_experiment("paretune", tags={"mlflow.note.content": "**Paretune**\n\n- [demo](x)"})
+    experiment = client.create_experiment(
+        "paretune",
+        artifact_location=(runs / "mlartifacts").as_uri(),
+        tags={"mlflow.note.content": "**Paretune**\n\n- [demo](x)"},
+    )
     tags = {"paretune.sweep": "demo"}
     parent = client.create_run(
         experiment, start_time=int(START * 1000), run_name="demo", tags={**tags, "paretune.trial": "all"}

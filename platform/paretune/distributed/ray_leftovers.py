@@ -16,16 +16,25 @@ ENDING = 5.0
 def session_processes(folder: Path) -> list[int]:
     """Return the numbers of the processes of a private Ray: those that print into a file of its folder.
 
-    Its agents outlive a killed head or driver by minutes, and a worker may then still run its trial.
+    Its agents print to their parent, and have a log of the folder open. They outlive a killed head or driver by
+    minutes, and a worker may then still run its trial.
     """
     found = []
     for place in Path("/proc").glob("[0-9]*"):
-        for output in ("1", "2"):
-            with suppress(OSError):
-                if (place / "fd" / output).readlink().is_relative_to(folder):
-                    found.append(int(place.name))
-                    break
+        with suppress(OSError):
+            is_agent = (place / "cmdline").read_bytes().startswith(b"ray::")
+            handles = (place / "fd").iterdir() if is_agent else [place / "fd" / output for output in ("1", "2")]
+            if any(_is_below(handle, folder) for handle in handles):
+                found.append(int(place.name))
     return found
+
+
+def _is_below(handle: Path, folder: Path) -> bool:
+    """Return whether an open file of a process lies below a folder."""
+    try:
+        return handle.readlink().is_relative_to(folder)
+    except OSError:
+        return False
 
 
 def end_session(folder: Path) -> None:

@@ -88,7 +88,7 @@ def results_of(view: SweepView) -> TargetResults:
 
 def state_of(sweep: Sweep, records: Sequence[Record]) -> SweepState:
     """Return the facts of a sweep that are not in its records."""
-    job = sweep.job
+    job = sweep.whole_job
     epochs = read_history(sweep.baseline).get("epochs") or []
     left_out = left_out_line([LeftOut(**entry) for entry in sweep.left_out])
     return SweepState(

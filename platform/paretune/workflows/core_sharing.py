@@ -55,7 +55,8 @@ def decide_sharing(sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool,
     machine, known = environment(job.target)["machine"], sweep.facts.get(SHARING, {})
     if known.get("machine") == machine and job.measuring.beside_training == known.get("asked"):
         return
-    cores = separate_cores(job.target.threads)
+    threads = max((target.threads for target in job.targets.values() if target.device == "cpu"), default=1)
+    cores = separate_cores(threads)
     why = _refusal(job, elsewhere=elsewhere) or (cores if isinstance(cores, str) else None)
     facts: dict[str, Any] = {"allowed": False, "machine": machine, "asked": job.measuring.beside_training}
     if why is None and not isinstance(cores, str):
@@ -82,8 +83,8 @@ def _refusal(job: Job, *, elsewhere: bool) -> str | None:
         return "measuring.beside_training is never"
     if elsewhere:
         return "trials run on other machines"
-    if job.target.device != "cpu":
-        return "the target is no CPU"
+    if any(target.elsewhere or target.device != "cpu" for target in job.targets.values()):
+        return "a target is no CPU of this machine"
     return "trainings have workers of their own" if job.training.by_ray else None
 
 

@@ -91,10 +91,10 @@ def run_sweep(
                 if len(read_records(sweep.folder)) < sweep.job.search.trials and not done:
                     return SweepResult(finished=False, records=tuple(read_records(sweep.folder)))
                 compare_at_end(sweep, reporter, address, measure)
-                remove_leftovers(sweep.folder)
                 sweep.mark_finished()
             elif comparison_failed(sweep):
                 compare_at_end(sweep, reporter, address, measure)
+            remove_leftovers(sweep.folder)
             reporter.finished()
         except KeyboardInterrupt:
             return SweepResult(finished=False, records=tuple(read_records(sweep.folder)))

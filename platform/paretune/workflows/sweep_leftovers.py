@@ -16,7 +16,7 @@ def remove_leftovers(sweep_folder: Path) -> None:
         sweep_folder: of a sweep all of whose trials are done; the caller holds its lock.
     """
     trials = [file.parent for file in recorded_trials(sweep_folder)]
-    for folder in (sweep_folder, sweep_folder / "baseline", sweep_folder / "front", *trials):
+    for folder in (sweep_folder, sweep_folder / "baseline", *sweep_folder.glob("front*"), *trials):
         remove_left_drafts(folder)
     shutil.rmtree(sweep_folder / "tune", ignore_errors=True)  # nobody reads them
     for folder in trials:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from paretune.storage.trial_record import KEPT, RUNTIME_UNAVAILABLE, STAGES, Rec
 from paretune.workflows.build_artefact import kept_of
 from paretune.workflows.stages import Stages
 from paretune.workflows.trial_context import TrialContext
-from paretune.workflows.trial_guard import end_process
+from paretune.workflows.trial_guard import end_process, is_full_disk
 
 
 def give_up(context: TrialContext, identity: tuple[int, Any, Any, str], stages: Stages, reason: str) -> None:
@@ -37,12 +38,17 @@ def failed_record(
     stages: Stages,
     started: float,
 ) -> Record:
-    """Write the traceback of the error that is being handled, and return the record of the failed trial."""
+    """Write the traceback of the error that is being handled, and return the record of the failed trial.
+
+    On a full disk the traceback is not written: the trial waits for space, and is carried out again.
+    """
     folder = context.trial_folder(identity[0])
     folder.mkdir(parents=True, exist_ok=True)
     kept = kept_of(folder)
     hint = f"\nwhat was made until then is kept, for `paretune optimize` to go on from: {kept}\n" if kept else ""
-    (folder / FAILURE).write_text(traceback.format_exc() + hint)
+    text = traceback.format_exc() + hint
+    with suppress(OSError) if is_full_disk(error) else nullcontext():
+        (folder / FAILURE).write_text(text)
     kind = "UserError" if isinstance(error, UserError) else type(error).__name__
     facts: dict[str, Any] = {RUNTIME_UNAVAILABLE: True} if isinstance(error, UnfitRuntimeError) else {}
     facts |= {KEPT: str(kept.relative_to(context.folder))} if kept else {}
