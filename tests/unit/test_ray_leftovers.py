@@ -52,3 +52,17 @@ def test_the_next_sweep_ends_what_a_killed_one_has_left(tmp_path: Path, monkeypa
         ray_session._remove_left_session(tmp_path)
         assert left.wait(10) == -9
         assert not folder.exists()
+
+
+def test_an_agent_that_prints_elsewhere_is_known_by_its_log(tmp_path: Path) -> None:
+    folder = tmp_path / "pt-mine"
+    folder.mkdir()
+    agent = ["bash", "-c", f"exec -a ray::Agent sleep 600 9>{folder / 'agent.log'}"]
+    with subprocess.Popen(agent) as left, subprocess.Popen(["sleep", "600"]) as other:
+        while not session_processes(folder):
+            time.sleep(0.01)
+        assert session_processes(folder) == [left.pid]
+        end_session(folder)
+        assert left.wait(10) == -9
+        assert other.poll() is None
+        other.kill()
