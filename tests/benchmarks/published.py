@@ -68,7 +68,13 @@ def swept(number: int, source: Path, trials: int) -> Sweep:
     """Run a sweep beside busy processes that come and go."""
     name = f"beside-{number}"
     sets = {"output": RUNS, "baseline": source, "space": RUNS / "space.yaml", "search.trials": trials}
-    sets |= {"search.seed": number, "search.sampler": "random", "constraints": "{}", "measuring.energy_seconds": 0}
+    sets |= {
+        "search.earlier": "none",
+        "search.seed": number,
+        "search.sampler": "random",
+        "constraints": "{}",
+        "measuring.energy_seconds": 0,
+    }
     words = [word for field, value in sets.items() for word in ("--set", f"{field}={value}")]
     with neighbours(number):
         paretune("sweep", str(ROOT / "jobs/quickstart.yaml"), "--name", name, *words)

@@ -54,6 +54,7 @@ def swept(case: Case, root: Path) -> Path:
             f"{field}={root / folder}",
             f"baseline={start}",
             f"search.trials={TRIALS}",
+            "search.earlier=none",
             *by_hand(case),
         )
         words = [word for text in sets for word in ("--set", text)]
