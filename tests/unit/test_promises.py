@@ -21,9 +21,9 @@ from paretune.profiling.latency import compare as comparison
 from paretune.profiling.latency.compare import LatencyRatio
 from paretune.profiling.roofline.advice import Advice
 from paretune.results.advice_outcomes import FILE, AdvicePrediction, outcomes, pairs
-from paretune.results.front_summary import front_of
+from paretune.results.front_data import views_of
 from paretune.results.sweep_folder import Sweep, find_sweep
-from paretune.storage.trial_record import Record, read_records, write_record
+from paretune.storage.trial_record import Record, write_record
 from paretune.workflows import compare_front as finalists
 from paretune.workflows import sweep
 from paretune.workflows.advise import write_advice
@@ -197,8 +197,7 @@ def test_the_end_of_a_sweep_shows_predicted_beside_measured(words: list[str], ca
     assert "runtime: openvino 2 0 2.00 1.75 [1.57, 1.93] helped" in said
     assert "input_size: 32 3 0 1.50 = 1.01 [0.91, 1.11] did not help" in said
     assert any("interleaved in one run" in line for line in said)
-    records = read_records(place.folder)
-    files = {file.name: file for file in write_front(place, front_of(place, records), records)}
+    files = {file.name: file for file in write_front(views_of(place))}
     assert "| runtime: openvino | 2.00 | 1.75 \\[1.57, 1.93\\] | helped |" in files["report.md"].read_text()
     assert '"predicted":2.0,"speedup":1.75' in files["front.html"].read_text()
     assert "did not help" in files["report.md"].read_text()

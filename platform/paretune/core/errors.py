@@ -78,3 +78,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def one_line(error: BaseException) -> str:
     """Return an error's text in one line."""
     return " ".join(str(error).split())
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an error in one line, with its class unless it is a mistake of the user."""
+    return one_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {one_line(error)}"

@@ -126,7 +126,5 @@ def _result_or_error(work: Callable[[], Any]) -> tuple[Any, str | None, str]:
     try:
         return work(), None, ""
     except (RuntimeError, UserError) as error:
-        kind = next(
-            name for name in ("UnfitRuntimeError", "UserError", "RuntimeError") if isinstance(error, KINDS[name])
-        )
+        kind = next(name for name, one in KINDS.items() if isinstance(error, one))
         return None, kind, str(error)

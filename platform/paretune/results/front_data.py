@@ -10,7 +10,7 @@ from typing import Any
 
 from paretune.core.types import LeftOut
 from paretune.data.left_out import left_out_line
-from paretune.results.front_summary import advice_of, comparison_of
+from paretune.results.front_summary import advice_of, comparison_of, front_of, records_of
 from paretune.results.knob_importance import importance_of, importance_tree
 from paretune.results.page_data import SweepState, TargetResults, page_data
 from paretune.results.search_budget import budget_text, busy_seconds
@@ -36,11 +36,20 @@ class SweepView:
     """Records of all trials, on one scale (`front_summary.records_of`)."""
 
 
+def views_of(sweep: Sweep) -> list[SweepView]:
+    """Return a sweep as each of its targets has it, the first one before the others."""
+    views = []
+    for one in sweep.each_target():
+        records = records_of(one)
+        views.append(SweepView(one, front_of(one, records), records))
+    return views
+
+
 def data_of(views: Sequence[SweepView]) -> dict[str, Any]:
     """Return the tree of a sweep on disk.
 
     Args:
-        views: the sweep on each of its targets, on the job's first one first.
+        views: the sweep on each of its targets, first on the one whose page is made.
     """
     sweep, records = views[0].sweep, views[0].records
     importance = kept_importance(sweep, len(records))

@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import optuna
 
-NUMBER = "paretune.trial"
-"""Attribute of a study's trial: its number in the sweep."""
 IDLE = 0.2
 """Seconds without a change before the thread writes."""
 MOST_WAITING = 1000

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paretune.core.baselines import BASELINES, EAGER, ONNXRUNTIME, base_name
-from paretune.core.errors import UserError, one_line
+from paretune.core.errors import UserError, one_line, reason_of
 from paretune.core.types import Split
 from paretune.profiling.latency.shared_images import measuring_images
 from paretune.results.advice_outcomes import pairs
@@ -22,6 +22,7 @@ from paretune.results.sweep_folder import Sweep
 from paretune.search.latency_scale import on_one_scale
 from paretune.search.pareto_front import contenders
 from paretune.storage.atomic_files import write_text
+from paretune.storage.trial_record import Record
 from paretune.workflows.sweep_reporter import SweepReporter
 from paretune.workflows.trial_context import TrialContext, context_of, protocol_of
 
@@ -158,7 +159,7 @@ def _on_test(
             known = tested.get(number)
             found[str(number)] = known or _tested(context, folder, split, first=number == EAGER)
         except Exception as error:  # noqa: BLE001 - the latencies were measured at length, and stay
-            return {"test": None, "no_test": f"trial {number} could not be evaluated: {_line(error)}"}
+            return {"test": None, "no_test": f"trial {number} could not be evaluated: {reason_of(error)}"}
     return {"test": found}
 
 
@@ -179,12 +180,6 @@ def _tested(context: TrialContext, folder: Path, split: Split, *, first: bool) -
         "metrics": {name: float(value) for name, value in figures.items() if value is not None},
         "reasons": {**accuracy.reasons, **change.reasons},
     }
-
-
-def _line(error: Exception) -> str:
-    """Return an error as one line, with its class unless it is a mistake of the user."""
-    text = one_line(error)
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
 def compare_at_end(
@@ -262,7 +257,8 @@ def _placed(sweep: Sweep, work: Callable[[], Any], address: str | None) -> Any:
 
 def finalists_of(sweep: Sweep) -> FrontComparison:
     """Return the trials to compare: those that may be on the front, the baselines, and those of advice."""
-    records, artefacts = on_one_scale(recorded(sweep)), artefacts_on(sweep)
+    written = recorded(sweep)
+    records, artefacts = on_one_scale(written), artefacts_on(written)
     advised = pairs(sweep.promises, records)
     asked = dict.fromkeys([EAGER, ONNXRUNTIME, *chain(*advised)])
     hopeful = [number for number in contenders(records, judge_of(sweep)) if number not in asked]
@@ -277,10 +273,14 @@ def finalists_of(sweep: Sweep) -> FrontComparison:
     )
 
 
-def artefacts_on(sweep: Sweep) -> dict[int, str]:
-    """Return trial → artefact, relative to the sweep's folder, for those that were measured on the sweep's target."""
+def artefacts_on(records: Sequence[Record]) -> dict[int, str]:
+    """Return trial → artefact, relative to the sweep's folder, for those that were measured on a target.
+
+    Args:
+        records: as the target has them.
+    """
     return {
         record.number: record.artefact
-        for record in recorded(sweep)
+        for record in records
         if record.artefact is not None and (not record.targets or "duet" in record.facts)
     }

@@ -30,7 +30,7 @@ from paretune.results.confirmation import (
     read_confirmation,
     write_confirmation,
 )
-from paretune.results.front_summary import comparison_of, front_of, records_of
+from paretune.results.front_summary import comparison_of, front_of, recorded, records_of
 from paretune.results.sweep_folder import Sweep
 from paretune.search.latency_scale import LATENCY
 from paretune.workflows.accuracy_change import DECIDES, Reference
@@ -219,7 +219,7 @@ def tools_of(sweep: Sweep, asked: ConfirmationRequest, progress: Progress) -> Co
     job = sweep.job
     source = read_source(sweep.baseline)
     images = RecipeImages(job.dataset, sweep.cache, job.training)
-    artefacts = artefacts_on(sweep)
+    artefacts = artefacts_on(recorded(sweep))
     if EAGER not in artefacts:
         raise UserError(f"sweep {sweep.name!r}: trial 0, the eager baseline, has no artefact to compare with")
     reference = Reference(

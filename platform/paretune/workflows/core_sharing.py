@@ -28,10 +28,8 @@ from paretune.workflows.baseline import first_recipes
 from paretune.workflows.build_artefact import build
 from paretune.workflows.recipe_source import RecipeImages
 from paretune.workflows.step_chain import InitialArtefactNetwork
-from paretune.workflows.trial_context import context_of, protocol_of, step_context, with_threads
+from paretune.workflows.trial_context import SHARING, context_of, protocol_of, step_context, with_threads
 
-SHARING = "sharing"
-"""Key of the sweep's file, and of the facts of its records, that holds the decision."""
 LEAST_TRIALS = 10
 """Fewest trials that are left for a probe of about a minute to pay."""
 

@@ -22,7 +22,8 @@ from paretune.core.errors import UserError
 from paretune.core.spec import flat
 from paretune.core.types import LeftOut
 from paretune.data.left_out import left_out_line
-from paretune.results.front_summary import comparison_of, front_of, judge_of, records_of
+from paretune.results.front_data import views_of
+from paretune.results.front_summary import comparison_of, judge_of
 from paretune.results.sweep_folder import Sweep
 from paretune.system.child_process import die_with_parent, private_stdout
 from paretune.system.device_lock import shared_device
@@ -31,7 +32,7 @@ from paretune.tracking.mlflow_client import load_mlflow
 from paretune.tracking.sweep_about import LoggedDataset, SweepAbout
 from paretune.tracking.sweep_tracker import MlflowTracker
 from paretune.tracking.target_log import TargetLog
-from paretune.workflows.front_files import write_front
+from paretune.workflows.front_files import with_first, write_front
 from paretune.workflows.sweep_identity import KEY as IDENTITY
 
 LOG_PAUSE = 2.0
@@ -112,23 +113,24 @@ class SweepLog:
             draw: whether the front is drawn.
             last: whether the comparison of the front is logged too.
         """
-        sweep, logs = self._sweep, list[tuple[Sweep, TargetLog]]()
         with shared_device(*self._devices):
-            for view in sweep.each_target():
-                records = records_of(view)
-                front = front_of(view, records)
-                if front["baseline"] is None:
-                    return
-                files = write_front(view, front, records) if draw else []
-                name = None if view.further is None else view.job.target_name
-                logs.append((view, TargetLog(name, records, front, judge_of(view), files)))
-        (_, first), *others = logs
-        further = [log for _, log in others]
-        self.tracker.sync(
-            first.records, sweep.folder, first.front, first.judge, first.files, ended=last, further=further
-        )
-        for view, log in logs:
-            comparison = comparison_of(view)
+            views = views_of(self._sweep)
+            if any(view.front["baseline"] is None for view in views):
+                return
+            logs = [
+                TargetLog(
+                    view.sweep.further,
+                    view.records,
+                    view.front,
+                    judge_of(view.sweep),
+                    write_front(with_first(view, views)) if draw else [],
+                )
+                for view in views
+            ]
+        log, *further = logs
+        self.tracker.sync(log.records, self._sweep.folder, log.front, log.judge, log.files, ended=last, further=further)
+        for view, log in zip(views, logs, strict=True):
+            comparison = comparison_of(view.sweep)
             if last and comparison is not None and "ended" in comparison:
                 self.tracker.compared(log.records, log.front, comparison, log.target)
 

@@ -11,7 +11,7 @@ from typing import Any
 from paretune.config.job import Job
 from paretune.config.recipe import Recipe
 from paretune.core.baselines import EAGER
-from paretune.core.errors import NodeLostError, UnfitRuntimeError, UserError, one_line
+from paretune.core.errors import NodeLostError, UnfitRuntimeError, UserError, reason_of
 from paretune.core.metrics import computed, is_of_target
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.artefact import Artefact, read_artefact
@@ -107,7 +107,7 @@ def measure_on_targets(
             errors[name] = error
     if not measured:
         raise next(iter(errors.values()))
-    unknown = {name: TargetFigures.unknown(_reason(error)) for name, error in errors.items()}
+    unknown = {name: TargetFigures.unknown(reason_of(error)) for name, error in errors.items()}
     return {name: measured.get(name) or unknown[name] for name in context.job.targets}
 
 
@@ -133,11 +133,6 @@ def _measured(
         with stages.stage(f"measure{suffix}"):
             return (instruments.elsewhere or measure_elsewhere)(context, number, name)
     return measure_here(view, number, artefact, stages, instruments, suffix)
-
-
-def _reason(error: Exception) -> str:
-    text = one_line(error)
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 
 def measure_here(

@@ -22,7 +22,7 @@ from paretune.workflows.stages import Decision, Stages, TrialPaused, TrialStoppe
 from paretune.workflows.step_chain import InitialArtefactNetwork
 from paretune.workflows.structure_first import structure_first
 from paretune.workflows.target_measuring import home_target, measure_on_targets, notes_of, with_targets
-from paretune.workflows.trial_context import TrialContext, step_context, with_threads
+from paretune.workflows.trial_context import SHARING, TrialContext, step_context, with_threads
 from paretune.workflows.trial_failure import FAILURE, failed_record, give_up
 from paretune.workflows.trial_guard import (
     is_full_disk,
@@ -119,7 +119,7 @@ def _attempt(
         record = failed_record(context, identity, error, stages, started)
         stages.ended("failed", record.failure or "")
         return record, error
-    result["facts"] |= {STAGES: stages.done, **({} if context.sharing is None else {"sharing": context.sharing})}
+    result["facts"] |= {STAGES: stages.done, **({} if context.sharing is None else {SHARING: context.sharing})}
     measured = result.pop("measured")
     record = Record.complete(*identity, started=started, seconds=stages.seconds, **result)
     shutil.rmtree(folder / TRAINED, ignore_errors=True)  # of an attempt that failed

@@ -28,6 +28,8 @@ from paretune.training.settings import Training
 from paretune.workflows.recipe_source import RecipeImages
 from paretune.workflows.sweep_state import SweepState
 
+SHARING = "sharing"
+"""Key of a sweep's file, and of the facts of its records: whether trials train beside measurements."""
 WARMUP = 0.3
 """Least seconds of a warm-up: every block has its own lead-in, and a duet starts at least six processes."""
 
@@ -118,7 +120,7 @@ class TrialContext:
 
 def context_of(sweep: Sweep) -> TrialContext:
     """Open and return what the trials of a sweep share."""
-    data, sharing = sweep.job.dataset.open(sweep.cache), sweep.facts.get("sharing")
+    data, sharing = sweep.job.dataset.open(sweep.cache), sweep.facts.get(SHARING)
     return TrialContext(sweep.job, data, sweep.folder, sweep.baseline, sharing)
 
 
