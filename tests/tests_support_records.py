@@ -234,5 +234,5 @@ class NoLatency:
         pass
 
 
-def no_latency(*_: Any) -> Any:
+def no_latency(*_: Any, **__: Any) -> Any:
     return NoLatency()

@@ -117,7 +117,7 @@ def cheap_build(context: Any, _target: Any, number: int, recipe: Any, stages: An
     return SimpleNamespace(artefact=read_artefact(folder / "artefact"), network=None, changed=False)
 
 
-def cheap_evaluate(_: Any, number: int, built: Any) -> Any:
+def cheap_evaluate(_: Any, number: int, built: Any, *__: Any) -> Any:
     """Return the invented accuracy of a recipe."""
     _pause()
     a, b = dice(built.artefact.recipe)
@@ -138,7 +138,7 @@ def _level(artefact: Path) -> float:
     return level_of(int(artefact.parent.name), read_artefact(artefact).recipe)
 
 
-def cheap_duet(artefact: Path, beside: Path | None, *_: Any) -> CheapDuet:
+def cheap_duet(artefact: Path, beside: Path | None, *_: Any, **__: Any) -> CheapDuet:
     """Return invented latencies, measured by a process of its own where trials are to take their time."""
     if seconds := float(os.environ.get(PACE, "0")):
         _measuring(seconds)

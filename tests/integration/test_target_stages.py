@@ -148,7 +148,7 @@ def test_a_node_measures_the_artefact_in_the_shared_folder_beside_the_baseline_t
     far = limited(context, 100.0, targets={"one": {}, "two": {"threads": 2, "labels": {"board": "jetson"}}})
     asked: list[Any] = []
 
-    def duet_of(folder: Path, beside: Path, images: Any, target: Target, _protocol: Any) -> Any:
+    def duet_of(folder: Path, beside: Path, images: Any, target: Target, _protocol: Any, **_: Any) -> Any:
         asked.append((folder, beside, len(images), target.threads))
         return no_latency()
 

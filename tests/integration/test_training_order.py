@@ -16,7 +16,7 @@ from paretune.core.types import InputSize
 from paretune.data.synthetic.shapes import Shapes
 from paretune.detectors.yolox.detector import Yolo
 from paretune.training.checkpoint import load_state
-from paretune.training.history import epochs_of, read_history
+from paretune.training.history import TrainingStep, epochs_of, read_history
 from paretune.training.initial_weights import import_baseline
 from paretune.training.settings import Training
 from paretune.training.training_job import TrainingJob
@@ -25,6 +25,15 @@ from paretune.training.worker import train_here
 TINY = Yolo(width=0.0625, depthwise=False)
 SHAPES = Shapes(train=8, val=4, size="64x64")
 QUICK = Training(epochs=4, batch_size=4, lr=4e-3, threads=1, device="cpu")
+
+
+def test_every_step_is_told_with_the_epochs_that_are_done(tmp_path: Path) -> None:
+    steps: list[TrainingStep] = []
+    train_here(order_of(tmp_path / "net"), on_step=steps.append)
+    assert [(one.epoch, one.step, one.steps) for one in steps] == [(e, s, 2) for e in (1, 2, 3, 4) for s in (1, 2)]
+    assert [one.done for one in steps] == [number / 2 for number in range(1, 9)]
+    of_epochs = [sum(entry["losses"].values()) for entry in read_history(tmp_path / "net")["epochs"]]
+    assert [one.loss for one in steps if one.step == one.steps] == pytest.approx(of_epochs)
 
 
 class KilledError(Exception):

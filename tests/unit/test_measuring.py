@@ -90,7 +90,7 @@ def test_a_trial_is_measured_as_its_job_says(context: TrialContext, tmp_path: Pa
     asked: list[Any] = []
 
     def measure(
-        folder: Path, beside: Path | None, images: list[Any], target: Any, protocol: MeasurementProtocol
+        folder: Path, beside: Path | None, images: list[Any], target: Any, protocol: MeasurementProtocol, **_: Any
     ) -> None:
         asked.append((folder, beside, len(images), target, protocol))
         raise AskedError

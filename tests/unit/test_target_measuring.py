@@ -49,7 +49,7 @@ class Meter:
     def __init__(self, *broken: int, error: Exception | None = None) -> None:
         self.broken, self.error, self.asked, self.beside = broken, error, list[int](), list[Any]()
 
-    def duet(self, _folder: Path, beside: Path | None, _images: Any, target: Any, _protocol: Any) -> Any:
+    def duet(self, _folder: Path, beside: Path | None, _images: Any, target: Any, _protocol: Any, **_: Any) -> Any:
         self.asked.append(target.threads)
         self.beside.append(beside)
         if target.threads in self.broken:

@@ -26,7 +26,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def asked(*errors: Exception) -> int:
         calls: list[Exception] = []
 
-        def duet(*_: Any) -> Any:
+        def duet(*_: Any, **__: Any) -> Any:
             if len(calls) < len(errors):
                 calls.append(errors[len(calls)])
                 raise calls[-1]

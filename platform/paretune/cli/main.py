@@ -68,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
         store,
         sweep,
         train,
+        watch,
     )
 
     parser = argparse.ArgumentParser(
@@ -78,6 +79,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"paretune {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     begin, look, use = (check, sweep, train, optimize), (evaluate, profile, advise), (predict, front, pick, confirm)
-    for module in (*begin, *look, *use, promote, log, store, cluster, data):
+    for module in (*begin, watch, *look, *use, promote, log, store, cluster, data):
         module.add(verbs)
     return parser

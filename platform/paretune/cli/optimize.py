@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +51,24 @@ def _optimize(given: argparse.Namespace) -> int:
     if given.max_drop is not None and not 0 <= given.max_drop <= 1:
         raise UserError(f"--max-drop {given.max_drop:g}: expected 0 to 1, in map: 0.01 is one point")
     target = checked_target(given, [given.source])
+    from paretune.reports.progress_bar import training_bar
+    from paretune.training.history import no_step
     from paretune.workflows.optimize import OptimizationOptions, optimize
     from paretune.workflows.recipe_source import images_of, read_recipe, read_source
 
     source = read_source(given.source)
     recipe = read_recipe(_written(given), source)
     images = images_of(given.source, named_images(given), named_training(given))
-    outcome = optimize(
-        source,
-        recipe,
-        images,
-        given.out,
-        OptimizationOptions(given.seed, target, given.max_drop),
-        progress=lambda line: print(line, file=sys.stderr if given.json else sys.stdout, flush=True),
-    )
+    with nullcontext(no_step) if given.json else training_bar() as on_step:
+        outcome = optimize(
+            source,
+            recipe,
+            images,
+            given.out,
+            OptimizationOptions(given.seed, target, given.max_drop),
+            progress=lambda line: print(line, file=sys.stderr if given.json else sys.stdout, flush=True),
+            on_step=on_step,
+        )
     if given.json:
         import json
 

@@ -93,9 +93,12 @@ def _check_machine(job: Any, address: str | None) -> None:
 
 
 def _run(sweep: Any, address: str | None, *, new: bool = False, accept_changes: bool = False) -> int:
+    from paretune.core.console import live_console
     from paretune.workflows.sweep import run_sweep
+    from paretune.workflows.sweep_reporter import SweepReporter
 
-    outcome = run_sweep(sweep, address=address, new=new, accept_changes=accept_changes)
+    reporter = SweepReporter(sweep, live_console())
+    outcome = run_sweep(sweep, address=address, new=new, accept_changes=accept_changes, reporter=reporter)
     if outcome.finished:
         return 0
     print(f"\nstopped; nothing is lost. To go on: {sweep.command('resume')}", file=sys.stderr)

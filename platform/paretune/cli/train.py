@@ -22,6 +22,7 @@ def add(verbs: Any) -> None:
 def _train(given: argparse.Namespace) -> int:
     from paretune.config.output_folder import JOB_FILE
     from paretune.config.plan import read_plan
+    from paretune.reports.progress_bar import training_bar
     from paretune.workflows.machine_check import refuse_unfit_for_training
     from paretune.workflows.train import open_place, run_training
 
@@ -31,7 +32,8 @@ def _train(given: argparse.Namespace) -> int:
     place, job = open_place(plan, given.name or given.job.stem, resume=given.resume, test=given.test)
     changed = [word for text in given.set for word in ("--set", text)]
     try:
-        run_training(place, job, test=given.test, new=not given.resume)
+        with training_bar() as on_step:
+            run_training(place, job, test=given.test, new=not given.resume, on_step=on_step)
     except KeyboardInterrupt:
         again = command("train", given.job, "--name", place.name, "--resume", *tested, *changed)
         print(f"\nstopped; nothing is lost. To go on: {again}", file=sys.stderr)

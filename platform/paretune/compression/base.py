@@ -19,6 +19,7 @@ from paretune.data.base import Dataset
 from paretune.detectors.base import Detector
 from paretune.runtimes.base import Runtime
 from paretune.system.device_lock import shared_device
+from paretune.training.history import TrainingStep, no_step
 from paretune.training.settings import Training
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class Context:
     """Called with a short line during long work."""
     epoch_done: Callable[[int, int, Mapping[str, float]], None] = _no_epoch
     """Called after each epoch of a training with its number from 1, the number of epochs, and metrics."""
+    on_step: Callable[[TrainingStep], None] = no_step
+    """Called after each step of a training."""
     rungs: Callable[[int], frozenset[int]] = _no_rungs
     """Function from the number of epochs of a training to those after which it is validated, and may be paused; the
     result of a step does not depend on it."""

@@ -146,7 +146,7 @@ def _here(model: Model, context: Context, settings: Training, extras: TrainingEx
         extras,
         device=context.device,
         on_epoch=after,
-        options=Options(load_state(folder), thresholds=context.thresholds, rungs=rungs),
+        options=Options(load_state(folder), thresholds=context.thresholds, rungs=rungs, on_step=context.on_step),
     ).network
 
 
@@ -172,7 +172,7 @@ def _with_workers(
         extras=extras,
         thresholds=context.thresholds,
     )
-    train_order(job, lambda line: context.progress(f"finetune {line}"))
+    train_order(job, lambda line: context.progress(f"finetune {line}"), context.on_step)
     return load_network(context.detector, len(context.classes), folder)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sys
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,13 @@ def plain_console(**options: Any) -> Console:
     from rich.console import Console
 
     return Console(markup=False, emoji=False, highlight=False, **options)
+
+
+def live_console() -> Console | None:
+    """Return a console for output that is redrawn; None where stdout is no terminal that can do so, or in CI."""
+    if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
+        return None
+    return None if os.environ.get("CI", "").lower() not in ("", "0", "false") else plain_console()
 
 
 def terminal_width() -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from paretune.core.errors import UserError
 from paretune.storage.atomic_files import write_text
-from paretune.training.history import epochs_of
+from paretune.training.history import TrainingStep, epochs_of, no_step
 from paretune.training.settings import Training
 from paretune.training.training_job import TrainingJob
 from paretune.training.worker import run_worker
@@ -34,7 +34,11 @@ _ENVIRONMENT = {
 }
 
 
-def train_with_ray(order: TrainingJob, progress: Callable[[str], None] = lambda _: None) -> Path:
+def train_with_ray(
+    order: TrainingJob,
+    progress: Callable[[str], None] = lambda _: None,
+    on_step: Callable[[TrainingStep], None] = no_step,
+) -> Path:
     """Run a training on Ray workers, in a Ray session or in a trial of Tune's.
 
     An interrupted training is resumed from its last saved state; a finished one is not repeated.
@@ -42,6 +46,7 @@ def train_with_ray(order: TrainingJob, progress: Callable[[str], None] = lambda 
     Args:
         order: the training, with ``training.workers`` workers, each on its own device.
         progress: called in this thread with a line after each epoch, and if GPUs stay idle.
+        on_step: called in this thread after each epoch, as if it had one step: workers report no others.
 
     Returns:
         Folder of the training.
@@ -63,7 +68,7 @@ def train_with_ray(order: TrainingJob, progress: Callable[[str], None] = lambda 
     order.work.mkdir(parents=True, exist_ok=True)
     cpus, use_gpu = room_for(order.settings, progress)
     (order.work / MISTAKE).unlink(missing_ok=True)
-    _fit(order, order.settings.workers, cpus, use_gpu, progress)
+    _fit(order, order.settings.workers, (cpus, use_gpu), progress, on_step)
     if (mistake := _mistake(order)) is not None:
         raise {"UserError": UserError, "FloatingPointError": FloatingPointError}[mistake[0]](mistake[1])
     if not order.is_done():
@@ -72,7 +77,13 @@ def train_with_ray(order: TrainingJob, progress: Callable[[str], None] = lambda 
     return order.folder
 
 
-def _fit(order: TrainingJob, workers: int, cpus: int, use_gpu: bool, progress: Callable[[str], None]) -> Any:
+def _fit(
+    order: TrainingJob,
+    workers: int,
+    room: tuple[int, bool],
+    progress: Callable[[str], None],
+    on_step: Callable[[TrainingStep], None],
+) -> Any:
     """Run the workers, and report each epoch meanwhile.
 
     Ray's ``fit`` runs in a thread, because in the main thread it would replace Python's handler of Ctrl-C.
@@ -80,6 +91,7 @@ def _fit(order: TrainingJob, workers: int, cpus: int, use_gpu: bool, progress: C
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    cpus, use_gpu = room
     trainer = TorchTrainer(
         _work,
         train_loop_config={"order": order, "threads": cpus},
@@ -111,6 +123,8 @@ def _fit(order: TrainingJob, workers: int, cpus: int, use_gpu: bool, progress: C
             lines = epochs_of(order.work)
             for entry in lines[reported:]:
                 progress(entry["line"])
+                losses = sum(entry["losses"].values())
+                on_step(TrainingStep(entry["number"], entry["epochs"], 1, 1, losses))
             reported = len(lines)
     if "error" in outcome:
         raise RuntimeError(f"training failed: {outcome['error']}") from outcome["error"]

@@ -15,7 +15,7 @@ from paretune.search.progress import SweepProgress
 
 LINE = ("map", "map50", "latency_ms")
 """Metrics in the line of a trial, with the objectives."""
-__all__ = ["advice_table", "doubts", "figures_line", "front_table", "time_left", "trial_line", "unsure"]
+__all__ = ["advice_table", "doubts", "figures_line", "front_table", "time_left", "trial_line", "unsure", "words_left"]
 
 
 def figures_line(metrics: Mapping[str, float | None]) -> str:
@@ -82,8 +82,12 @@ def time_left(progress: SweepProgress, budget: int, limit: float = math.inf) -> 
     left = budget - progress.done
     if not progress.sampled or left <= 0 or limit <= 0:
         return ""
-    minutes = min(limit, left * progress.busy.seconds / progress.sampled) / 60
-    return f", about {minutes:.0f} min left" if minutes >= 1.5 else ", about a minute left"
+    return f", {words_left(min(limit, left * progress.busy.seconds / progress.sampled))}"
+
+
+def words_left(seconds: float) -> str:
+    """Return an expected time in words."""
+    return f"about {seconds / 60:.0f} min left" if seconds >= 90 else "about a minute left"
 
 
 def front_table(front: Mapping[str, Any], comparison: Mapping[str, Any] | None) -> str:

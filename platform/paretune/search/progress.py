@@ -97,6 +97,11 @@ class SweepProgress:
         """Return the trials on the front."""
         return {record.number for record in self._front}
 
+    def complete(self, most: int) -> list[Record]:
+        """Return the newest complete trials, with their latencies on the present scale."""
+        numbers = [number for number, record in self._records.items() if record.state == "complete"]
+        return [self.record(number) for number in numbers[-most:]]
+
     @property
     def eager_ms(self) -> float | None:
         """Return the latency of the eager baseline; None if it is not known."""

@@ -1,4 +1,4 @@
-"""The events of a trial: one line of JSON each in ``events.jsonl``, appended while the trial runs.
+"""The events of a trial, or of a sweep itself: one line of JSON each in ``events.jsonl``, appended while it runs.
 
 A trial that was killed leaves at most one torn line, which readers skip.
 """
@@ -10,15 +10,20 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 EVENTS = "events.jsonl"
-Kind = Literal["begin", "end", "reused", "epoch", "metrics", "paused", "died", "stopped", "failed"]
-"""begin and end of a stage; reused: its result was taken from the store; epoch: of a training; metrics: known from now
-on; paused: ended for now; died: its
-process ended without a record; stopped and failed: how the trial ended."""
+PROGRESS = Path("work") / "progress.json"
+"""File in a folder with events: how far the present stage is. It is overwritten, and removed at the end."""
+PROGRESS_PAUSE = 1.0
+"""Least seconds between two changes of that file."""
+Kind = Literal["started", "begin", "end", "reused", "epoch", "metrics", "paused", "died", "stopped", "failed"]
+"""started: a process begins the trial, or goes on with it; begin and end of a stage; reused: its result was taken from
+the store; epoch: of a training; metrics: known from now on; paused: ended for now; died: its process ended without a
+record; stopped and failed: how the trial ended."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,25 @@ class Event:
     metrics: Mapping[str, float] = field(default_factory=dict)
     reason: str | None = None
     """Why the trial was stopped, or failed."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """The trial's recipe, when it started."""
+
+
+Unit = Literal["epochs", "rounds", "images"]
+
+
+@dataclass(frozen=True)
+class StageProgress:
+    """How far a stage is."""
+
+    stage: str
+    done: float
+    """Number of epochs, rounds of a measurement or images that are done; of epochs with a fraction."""
+    of: float
+    """Number of all of them."""
+    unit: Unit
+    time: float
+    """Seconds since 1970."""
 
 
 @dataclass
@@ -54,6 +78,8 @@ class EventLog:
     """Folder of the trial."""
     clock: Callable[[], float] = time.time
     """Seconds since 1970."""
+    _noted: tuple[str, float] = field(default=("", 0.0), init=False)
+    """Stage and time of the last change of the file with the progress."""
 
     def add(self, kind: Kind, stage: str, **fields: Any) -> Event:
         """Append an event and return it; metrics that are not finite are left out."""
@@ -71,6 +97,34 @@ class EventLog:
         except OSError:
             pass
         return event
+
+    def progress(self, stage: str, done: float, of: float, unit: Unit) -> None:
+        """Note how far a stage is, where the last note is of another stage or older than `PROGRESS_PAUSE`."""
+        now = self.clock()
+        if stage == self._noted[0] and 0 <= now - self._noted[1] < PROGRESS_PAUSE:
+            return
+        self._noted = stage, now
+        body = json.dumps(asdict(StageProgress(stage, done, of, unit, now))).encode()
+        with suppress(OSError):
+            file = self.folder / PROGRESS
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                os.pwrite(handle, body.ljust(_LENGTH), 0)  # at once, so that no reader sees a part of it
+            finally:
+                os.close(handle)
+
+
+_LENGTH = 512
+"""Bytes of the file with the progress."""
+
+
+def read_progress(folder: Path) -> StageProgress | None:
+    """Return how far the present stage of a trial or sweep is; None if it has not said so."""
+    try:
+        return StageProgress(**json.loads((folder / PROGRESS).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def read_events(folder: Path) -> list[Event]:

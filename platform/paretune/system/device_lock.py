@@ -27,6 +27,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from paretune.system.cpu_cores import process_on
+from paretune.system.device_holders import holders
 from paretune.system.device_waiter import DeviceWaiter, close_in_children, unlock
 
 HOST = "cpu"
@@ -136,6 +137,11 @@ def exclusive_device(device: str, *, alone: bool = False) -> Iterator[float]:
     """
     with _held((device,), fcntl.LOCK_EX, alone=alone) as waited:
         yield waited
+
+
+def is_measured() -> bool:
+    """Return whether a process has a device of this machine alone, as measurements do."""
+    return any(holder.alone and holder.has for holder in holders(lock_folder(), "*"))
 
 
 @contextmanager

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from paretune.core.errors import UserError
+
+MOMENT = 0.02
+"""Seconds between tries to get a lock."""
 
 
 @contextmanager
@@ -39,7 +43,7 @@ def locked_file(file: Path, *, taken: str | None, gone: str) -> Iterator[None]:
     Raises:
         UserError: another process holds the lock and ``taken`` is given, or the folder does not exist.
     """
-    mode = fcntl.LOCK_EX if taken is None else fcntl.LOCK_EX | fcntl.LOCK_NB
+    mode, tries = fcntl.LOCK_EX if taken is None else fcntl.LOCK_EX | fcntl.LOCK_NB, 0
     while True:
         try:
             handle = os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -49,7 +53,11 @@ def locked_file(file: Path, *, taken: str | None, gone: str) -> Iterator[None]:
             fcntl.flock(handle, mode)
         except BlockingIOError:
             os.close(handle)
-            raise UserError(taken) from None
+            tries += 1
+            if tries > 2:
+                raise UserError(taken) from None
+            time.sleep(MOMENT)  # somebody may only look whether it is held
+            continue
         except BaseException:
             os.close(handle)
             raise
@@ -60,6 +68,28 @@ def locked_file(file: Path, *, taken: str | None, gone: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def is_locked(file: Path) -> bool | None:
+    """Return whether a process holds the lock of a file; None if that cannot be found out.
+
+    It is taken for an instant, for which `locked_file` waits.
+    """
+    try:
+        handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return False
 
 
 def _is(handle: int, file: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,31 @@ UNFINISHED = "unfinished"
 
 HISTORY = "training.json"
 """File with the settings and the epochs of a training, beside the trained network."""
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """A step of a training that is done."""
+
+    epoch: int
+    """Number of its epoch, from 1."""
+    epochs: int
+    """Number of epochs of the training."""
+    step: int
+    """Number of the step in its epoch, from 1."""
+    steps: int
+    """Number of steps of an epoch."""
+    loss: float
+    """Mean of the loss over the epoch so far."""
+
+    @property
+    def done(self) -> float:
+        """Return the number of epochs that are done, a fraction included."""
+        return self.epoch - 1 + self.step / self.steps
+
+
+def no_step(_: TrainingStep) -> None:
+    """Ignore a step."""
 
 
 def epochs_of(work: Path) -> list[dict[str, Any]]:

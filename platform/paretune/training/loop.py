@@ -18,6 +18,7 @@ from paretune.core.types import InputSize, Split, Thresholds
 from paretune.detectors.base import Detector
 from paretune.system.device_lock import locks_of, machine, shared_device
 from paretune.training.checkpoint import TrainingState
+from paretune.training.history import TrainingStep, no_step
 from paretune.training.loader import training_batches
 from paretune.training.settings import Training
 from paretune.training.trainer import Loss, Trainer, TrainingDevice
@@ -94,6 +95,8 @@ class Options:
     """Thresholds of the postprocessing in evaluations."""
     rungs: frozenset[int] = frozenset()
     """Epochs after which the network is validated too; the weights do not depend on it."""
+    on_step: Callable[[TrainingStep], None] = no_step
+    """Called after each step, on every worker; the weights do not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ def train(
         for number in range(start, settings.epochs if run.patient(start) else start):
             with _sharing(locks, options) as waited:
                 began = time.monotonic()
-                losses, lr = run.epoch(number, batches.epoch(number), len(batches))
+                losses, lr = run.epoch(number, batches.epoch(number), len(batches), options.on_step)
                 seconds = time.monotonic() - began
                 due = _validation_due(settings, number + 1)
                 asked = due or (number + 1 in options.rungs and options.val is not None)

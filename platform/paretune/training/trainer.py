@@ -20,6 +20,7 @@ from paretune.core.errors import UserError
 from paretune.core.types import Annotations, InputSize
 from paretune.detectors.base import Detector
 from paretune.training.checkpoint import BestNetwork, TrainingState
+from paretune.training.history import TrainingStep, no_step
 from paretune.training.mixed_precision import MixedPrecision, computed_in
 from paretune.training.multi_scale import drawn, sizes_around
 from paretune.training.optimizer import ModelEma, SparsityMask, make_optimizer
@@ -88,13 +89,20 @@ class Trainer:
         """The network that is validated and kept: the moving average, if there is one."""
         return self.network if self.average is None else self.average.network
 
-    def epoch(self, number: int, batches: Iterator[TrainingBatch], count: int) -> tuple[dict[str, float], float]:
+    def epoch(
+        self,
+        number: int,
+        batches: Iterator[TrainingBatch],
+        count: int,
+        on_step: Callable[[TrainingStep], None] = no_step,
+    ) -> tuple[dict[str, float], float]:
         """Train one epoch.
 
         Args:
             number: number of the epoch, from 0.
             batches: batches of this worker.
             count: number of batches.
+            on_step: called after each step.
 
         Returns:
             The mean of every loss term, over all workers, and the last learning rate.
@@ -119,6 +127,9 @@ class Trainer:
             where = f"epoch {number + 1}, step {index + 1}, lr {lr:.2g}"
             for name, value in self.step(group, length, where, frozen).items():
                 sums[name] = sums.get(name, 0.0) + value / count
+            seen = index * self.settings.accumulate + length
+            loss = sum(sums.values()) * count / seen
+            on_step(TrainingStep(number + 1, self.settings.epochs, index + 1, steps, loss))
         return self._over_workers(sums), lr
 
     def _freeze(self) -> tuple[nn.Parameter, ...]:

@@ -13,7 +13,7 @@ from paretune.core.errors import UserError
 from paretune.data.left_out import record_of, refuse_gaps
 from paretune.storage.atomic_files import write_text
 from paretune.training.extras import train_with_extras
-from paretune.training.history import HISTORY, KEPT, _append, epochs_of
+from paretune.training.history import HISTORY, KEPT, TrainingStep, _append, epochs_of, no_step
 from paretune.training.initial_weights import initial_network, report_notes
 from paretune.training.training_job import TrainingJob
 
@@ -30,6 +30,7 @@ def run_worker(
     world: int = 1,
     after: Callable[[dict[str, Any]], None] = lambda _: None,
     say: Callable[[str], None] | None = None,
+    on_step: Callable[[TrainingStep], None] = no_step,
 ) -> None:
     """Run or resume a training in this process; the first worker saves states, history and network.
 
@@ -42,6 +43,7 @@ def run_worker(
         after: called by the first worker with the facts of each epoch after they are on disk.
         say: called by the first worker with notes on the initial weights; without it, they precede the line of the
             first epoch.
+        on_step: called by every worker after each step.
 
     Raises:
         FloatingPointError: the training diverged.
@@ -84,7 +86,7 @@ def run_worker(
         job.extras,
         device=device,
         on_epoch=on_epoch,
-        options=Options(load_state(job.work), rank=rank, world=world, thresholds=job.thresholds),
+        options=Options(load_state(job.work), rank=rank, world=world, thresholds=job.thresholds, on_step=on_step),
     )
     if rank == 0:
         epochs = {entry["number"]: entry for entry in epochs_of(job.work)}  # after a crash one may be listed twice
@@ -112,7 +114,11 @@ def _opened(job: TrainingJob) -> Data:
     return data
 
 
-def train_here(job: TrainingJob, progress: Callable[[str], None] = lambda _: None) -> Path:
+def train_here(
+    job: TrainingJob,
+    progress: Callable[[str], None] = lambda _: None,
+    on_step: Callable[[TrainingStep], None] = no_step,
+) -> Path:
     """Run a training in this process without Ray, and return its folder; an interrupted one is resumed.
 
     Returns:
@@ -129,7 +135,14 @@ def train_here(job: TrainingJob, progress: Callable[[str], None] = lambda _: Non
         return job.folder
     device = pick_device(job.settings.device)
     threads = job.settings.threads
-    run_worker(job, device=device, threads=threads, after=lambda entry: progress(entry["line"]), say=progress)
+    run_worker(
+        job,
+        device=device,
+        threads=threads,
+        after=lambda entry: progress(entry["line"]),
+        say=progress,
+        on_step=on_step,
+    )
     shutil.rmtree(job.work, ignore_errors=True)
     return job.folder
 

@@ -15,6 +15,7 @@ from paretune.distributed.run_training import train_order
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.target_records import on_target
 from paretune.storage.trial_record import read_record
+from paretune.training.history import TrainingStep, no_step
 from paretune.training.initial_weights import import_baseline
 from paretune.training.training_job import TrainingJob
 from paretune.training.worker import divergence_as_user_error
@@ -89,12 +90,19 @@ def _baseline_order(sweep: Sweep) -> TrainingJob:
     return TrainingJob(job.detector, job.dataset, sweep.cache, job.size, job.training, sweep.baseline, thresholds=kept)
 
 
-def train_baseline(sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool) -> None:
+def train_baseline(
+    sweep: Sweep,
+    say: Callable[[str], None],
+    on_step: Callable[[TrainingStep], None] = no_step,
+    *,
+    elsewhere: bool,
+) -> None:
     """Train the detector unless its network exists; an unfinished training is continued.
 
     Args:
         sweep: whose baseline.
         say: prints a line for each epoch.
+        on_step: called after each step, or, of a training on Ray workers, after each epoch.
         elsewhere: whether one worker trains by Ray too, since the devices may be on other machines.
 
     Raises:
@@ -105,7 +113,7 @@ def train_baseline(sweep: Sweep, say: Callable[[str], None], *, elsewhere: bool)
     order = _baseline_order(sweep)
     say(f"baseline: {order.settings.epochs} epochs at {order.size}")
     with divergence_as_user_error(order):
-        train_order(order, say, elsewhere=elsewhere)
+        train_order(order, say, on_step, elsewhere=elsewhere)
 
 
 def baseline_failure(sweep: Sweep) -> str | None:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from paretune.results.sweep_folder import Sweep
 from paretune.search.latency_scale import on_one_scale
 from paretune.search.pareto_front import contenders
 from paretune.storage.atomic_files import write_text
+from paretune.storage.trial_events import EventLog, Unit
 from paretune.storage.trial_record import Record
 from paretune.workflows.sweep_reporter import SweepReporter
 from paretune.workflows.trial_context import TrialContext, context_of, protocol_of
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 MOST_CONTENDERS = 20
 """Most trials, without the baselines, in a comparison: all of them are in memory at once."""
+COMPARE = "compare"
+"""Name of the comparison among the stages of a sweep."""
 TEST = "test"
 """Split that no choice of a sweep depends on."""
 
@@ -83,7 +87,15 @@ def compare_front(context: TrialContext, finalists: FrontComparison) -> dict[str
     place = numbers.index(finalists.reference)
     measuring = context.job.measuring
     protocol = replace(protocol_of(measuring), block_samples=MeasurementProtocol().block_samples)
-    found = compare(folders, images, context.job.target, rounds=measuring.rounds, baseline=place, protocol=protocol)
+    found = compare(
+        folders,
+        images,
+        context.job.target,
+        rounds=measuring.rounds,
+        baseline=place,
+        protocol=protocol,
+        count=_counter(context, "rounds"),
+    )
     found.save_samples(context.folder / f"{context.of_target('comparison')}.npz")
     return {
         "mode": found.mode,
@@ -107,6 +119,11 @@ def compare_front(context: TrialContext, finalists: FrontComparison) -> dict[str
         **_on_test(context, dict(zip(numbers, folders, strict=True)), finalists.tested),
         "ended": time.time(),
     }
+
+
+def _counter(context: TrialContext, unit: Unit) -> Callable[[int, int], None]:
+    """Return a function that notes how far the comparison is, for those who watch the sweep."""
+    return partial(EventLog(context.folder).progress, COMPARE, unit=unit)
 
 
 def _reference(found: Comparison, place: int) -> dict[str, Any]:
@@ -173,7 +190,8 @@ def _tested(context: TrialContext, folder: Path, split: Split, *, first: bool) -
     with shared_device(context.job.target.device):
         predictor, before = load_predictor(folder, context.job.target), context.folder / "detections-test.npz"
         limit = predictor.artefact.thresholds.limit
-        accuracy, change = evaluate_beside(detect(predictor, split), split, before, first=first, limit=limit)
+        found = detect(predictor, split, _counter(context, "images"))
+        accuracy, change = evaluate_beside(found, split, before, first=first, limit=limit)
     figures = {**accuracy.metrics(), **change.figures}
     return {
         "images": len(split),

@@ -21,6 +21,7 @@ from paretune.data.left_out import lines_of, record_of, refuse_gaps
 from paretune.storage.artefact import MANIFEST, Artefact
 from paretune.storage.atomic_files import write_text
 from paretune.system.device_lock import shared_device
+from paretune.training.history import TrainingStep, no_step
 from paretune.workflows.accuracy_change import (
     SPLITS,
     AccuracyChange,
@@ -99,6 +100,7 @@ def optimize(
     folder: Path,
     options: OptimizationOptions = OptimizationOptions(),
     progress: Callable[[str], None] = lambda _: None,
+    on_step: Callable[[TrainingStep], None] = no_step,
 ) -> OptimizationResult:
     """Take a network through a recipe, write the artefact after a parity check, and evaluate it.
 
@@ -109,6 +111,7 @@ def optimize(
         folder: new folder of the artefact, written whole or not at all.
         options: seed, target, allowed loss.
         progress: called with a line for each step and epoch.
+        on_step: called after each step of a training.
 
     Raises:
         UserError: the folder exists, the images have other classes, lack a large part of themselves or hold no
@@ -130,7 +133,8 @@ def optimize(
     with _workdir(folder) as name:
         workdir = Path(name)
         context = _context(source, recipe, images, data, workdir, target)
-        built, predictor = _built(source, recipe, replace(context, seed=options.seed, progress=progress))
+        context = replace(context, seed=options.seed, progress=progress, on_step=on_step)
+        built, predictor = _built(source, recipe, context)
         artefact = replace(built, folder=folder)
         built.folder.rename(folder)  # before it is evaluated: whoever stops that keeps what was made
         start, limit = workdir / "start", source.thresholds.limit

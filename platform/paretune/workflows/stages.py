@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from paretune.storage.trial_events import EventLog
+from paretune.storage.trial_events import EventLog, Unit
+from paretune.training.history import TrainingStep
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,19 @@ class Stages:
         stage = self.current.name if self.current is not None else "train"
         self._event("epoch", stage, epoch=number, epochs=epochs, metrics=metrics)
         self._ask(PartialResult(stage, {**self.metrics, **metrics}, number))
+
+    def on_step(self, step: TrainingStep) -> None:
+        """Note how far the training of the present stage is."""
+        self.counter("epochs")(step.done, step.epochs)
+
+    def counter(self, unit: Unit) -> Callable[[float, float], None]:
+        """Return a function that notes how far the present stage is: how many units are done, and of how many."""
+
+        def note(done: float, of: float) -> None:
+            if self.events is not None and self.current is not None:
+                self.events.progress(self.current.name, done, of, unit)
+
+        return note
 
     def ended(self, kind: str, reason: str) -> None:
         """Note that the trial was stopped, or failed, and why."""

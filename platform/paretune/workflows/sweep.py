@@ -14,12 +14,14 @@ from paretune.distributed.tune_schedulers import HalvingScheduler
 from paretune.results.folder_claims import removed_if_failed
 from paretune.results.search_budget import SearchBudget, budget_text
 from paretune.results.sweep_folder import Sweep
+from paretune.storage.trial_events import EventLog
 from paretune.storage.trial_record import Record, forget_record, read_records
 from paretune.workflows.baseline import baseline_failure, look_at_data, take_baseline, train_baseline
-from paretune.workflows.compare_front import MeasureFront, compare_at_end, compare_front, comparison_failed
+from paretune.workflows.compare_front import COMPARE, MeasureFront, compare_at_end, compare_front, comparison_failed
 from paretune.workflows.core_sharing import decide_sharing
 from paretune.workflows.machine_check import refuse_impossible, with_runtime_checked
 from paretune.workflows.rungs import Rungs
+from paretune.workflows.stages import Stages
 from paretune.workflows.sweep_leftovers import remove_leftovers
 from paretune.workflows.sweep_reporter import SweepReporter
 from paretune.workflows.sweep_study import complete_study, opened_study
@@ -74,28 +76,35 @@ def run_sweep(
         removed_if_failed(sweep.folder, lambda: not new or sweep.begun),
     ):
         reporter = reporter or SweepReporter(sweep)
+        stages = Stages(events=None if sweep.finished else EventLog(sweep.folder))  # for those who watch
         try:
             if not sweep.finished:
+                EventLog(sweep.folder).add("started", "")
                 look_at_data(sweep, reporter.say, elsewhere=address is not None, accept_changes=accept_changes)
                 take_baseline(sweep, reporter.say)
                 reporter.prepare()
                 reporter.say(f"sweep {sweep.name}: {budget_text(sweep.job.search)}; starting Ray")
                 with session.session(sweep.runs, address, nested=sweep.job.training.by_ray):
                     refuse_impossible(sweep.job, elsewhere=address is not None)
-                    train_baseline(sweep, reporter.say, elsewhere=address is not None)
-                    decide_sharing(sweep, reporter.say, elsewhere=address is not None)
+                    with stages.stage("baseline"):
+                        train_baseline(sweep, reporter.say, stages.on_step, elsewhere=address is not None)
+                    with stages.stage("probe"):
+                        decide_sharing(sweep, reporter.say, elsewhere=address is not None)
                     reporter.started()
                     cores = session.cores() if address is None else 0
-                    run_trials(sweep, reporter, share=cores, tuner=tuner)
+                    with stages.stage("search"):
+                        run_trials(sweep, reporter, share=cores, tuner=tuner)
                 done = sweep.exhausted or sweep.ended is not None
                 if len(read_records(sweep.folder)) < sweep.job.search.trials and not done:
                     return SweepResult(finished=False, records=tuple(read_records(sweep.folder)))
-                compare_at_end(sweep, reporter, address, measure)
+                with stages.stage(COMPARE):
+                    compare_at_end(sweep, reporter, address, measure)
                 sweep.mark_finished()
             elif comparison_failed(sweep):
                 compare_at_end(sweep, reporter, address, measure)
             remove_leftovers(sweep.folder)
-            reporter.finished()
+            with stages.stage("log"):
+                reporter.finished()
         except KeyboardInterrupt:
             return SweepResult(finished=False, records=tuple(read_records(sweep.folder)))
         finally:

@@ -10,7 +10,7 @@ from paretune.storage.trial_record import recorded_trials
 
 
 def remove_leftovers(sweep_folder: Path) -> None:
-    """Remove temporary files of dead processes, Tune's files, and the working folders of trials that have a record.
+    """Remove temporary files of dead processes, Tune's files, and the working folders of the sweep and its done trials.
 
     Args:
         sweep_folder: of a sweep all of whose trials are done; the caller holds its lock.
@@ -19,5 +19,5 @@ def remove_leftovers(sweep_folder: Path) -> None:
     for folder in (sweep_folder, sweep_folder / "baseline", *sweep_folder.glob("front*"), *trials):
         remove_left_drafts(folder)
     shutil.rmtree(sweep_folder / "tune", ignore_errors=True)  # nobody reads them
-    for folder in trials:
+    for folder in (sweep_folder, *trials):
         shutil.rmtree(folder / "work", ignore_errors=True)

@@ -6,24 +6,36 @@ import math
 import time
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from paretune.reports import terminal as display
 from paretune.results.front_summary import comparison_of, front_text, judge_of, recorded
 from paretune.results.sweep_folder import Sweep
+from paretune.results.sweep_reader import SweepReader
 from paretune.search.progress import SweepProgress
 from paretune.storage.target_records import on_target
 from paretune.storage.trial_record import Record
 from paretune.tracking.mlflow_client import LogPlace
+from paretune.workflows.live_view import LiveView
 from paretune.workflows.sweep_log_client import SweepLogProcess
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class SweepReporter:
-    """Reports the progress of one sweep; pictures and log are made in a process of their own, from the records."""
+    """Reports the progress of one sweep; pictures and log are made in a process of their own, from the records.
 
-    def __init__(self, sweep: Sweep) -> None:
+    Args:
+        sweep: that runs.
+        console: a terminal, whose last lines show the sweep's state; None prints a line about it from time to time.
+    """
+
+    def __init__(self, sweep: Sweep, console: Console | None = None) -> None:
         self.sweep = sweep
         self._start = time.monotonic()
         self._log = SweepLogProcess(sweep, self.say)
+        self._view = LiveView(SweepReader(sweep).look, self.say, console)
         self.limit: Callable[[], float] = lambda: math.inf
         """Returns the seconds that the limits of the search in hours leave."""
 
@@ -35,11 +47,13 @@ class SweepReporter:
 
     def say(self, text: str) -> None:
         """Print one line with the time since the start."""
+        self._view.said()
         minutes, seconds = divmod(int(time.monotonic() - self._start), 60)
         print(f"[{minutes:02d}:{seconds:02d}] {text}", flush=True)
 
     def prepare(self) -> None:
-        """Start the process that draws and logs; its libraries load while the sweep begins."""
+        """Start the live view, and the process that draws and logs; its libraries load while the sweep begins."""
+        self._view.start()
         self._log.launch()
 
     def started(self) -> None:
@@ -64,8 +78,12 @@ class SweepReporter:
     def finished(self) -> None:
         """Print the front, the folder of its pictures, and the next command to type."""
         self._log.finish()
+        self._view.stop()
         print(front_text(self.sweep))
 
     def stop(self) -> None:
-        """Have the last trials drawn and logged if that is soon done, and end the process."""
-        self._log.stop()
+        """Have the last trials drawn and logged if that is soon done, and end the process and the view."""
+        try:
+            self._log.stop()
+        finally:
+            self._view.stop()

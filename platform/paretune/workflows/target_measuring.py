@@ -154,7 +154,7 @@ def measure_here(
         suffix: of the names of the stages.
     """
     with stages.stage(f"measure{suffix}"):
-        duet, reference = measure(context, number, artefact, instruments)
+        duet, reference = measure(context, number, artefact, instruments, stages.counter("rounds"))
     with stages.stage(f"energy{suffix}"):
         used = measure_energy(context, artefact, instruments)
     metrics: dict[str, float | None] = {**duet.metrics(), **used.figures()}

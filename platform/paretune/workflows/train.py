@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from paretune.results.folder_claims import removed_if_failed
 from paretune.results.sweep_folder import output_folder
 from paretune.storage.atomic_files import new_folder, write_text
 from paretune.system.file_lock import exclusive_file_lock
-from paretune.training.history import HISTORY, epochs_of, read_history, was_begun
+from paretune.training.history import HISTORY, TrainingStep, epochs_of, no_step, read_history, was_begun
 from paretune.training.settings import ELSEWHERE
 from paretune.training.training_job import TrainingJob
 from paretune.training.worker import divergence_as_user_error
@@ -134,7 +134,14 @@ def _training_of(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in own.items() if not key.endswith(".allow_missing")}  # asked at the beginning
 
 
-def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: bool = False) -> dict[str, Any]:
+def run_training(
+    place: TrainingPlace,
+    job: Job,
+    *,
+    test: bool = False,
+    new: bool = False,
+    on_step: Callable[[TrainingStep], None] = no_step,
+) -> dict[str, Any]:
     """Train a job's detector, evaluate it, and write network, history and pictures.
 
     Args:
@@ -142,6 +149,7 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
         job: from ``open_place``.
         test: whether to evaluate on the test split too.
         new: whether to remove the folder if a mistake ends the training before its first epoch.
+        on_step: called after each step, or, of a training on Ray workers, after each epoch.
 
     Returns:
         The contents of ``training.json``.
@@ -181,7 +189,7 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
         if (crowded := crowding_note(data.splits, order.thresholds)) is not None:
             print(crowded, flush=True)
         with _ray(place, job), divergence_as_user_error(order):
-            train_order(order, tell)
+            train_order(order, tell, on_step)
         facts = _evaluated(order, data, ("val", "test") if test else ("val",))
         write_text(place.folder / HISTORY, json.dumps(facts, indent=1))
         _write_artefact(order, data)

@@ -142,7 +142,7 @@ def _carry_out(
     built = _build(context, home.job.target, number, recipe, stages, progress, instruments, first=first)
     with stages.stage("evaluate"):
         progress("evaluating")
-        parity, accuracy, change, limit_notes = evaluate(home, number, built)
+        parity, accuracy, change, limit_notes = evaluate(home, number, built, stages.counter("images"))
     stages.known("evaluate", {name: value for name, value in accuracy.metrics().items() if value is not None})
     stages.decide_after("evaluate")
     artefact = built.artefact
@@ -180,8 +180,7 @@ def _build(
     first: bool,
 ) -> BuildResult:
     """Take the baseline through the recipe's steps, as a target wants them, and write the artefact."""
-    job = context.job
-    folder = context.trial_folder(number)
+    job, folder = context.job, context.trial_folder(number)
     (workdir := folder / "work").mkdir(parents=True, exist_ok=True)
     tools = step_context(
         recipe,
@@ -193,7 +192,8 @@ def _build(
         thresholds=job.thresholds.thresholds,
         workdir=workdir,
     )
-    tools = replace(tools, seed=job.search.seed, progress=progress, epoch_done=stages.epoch, rungs=rungs_of(job))
+    told: dict[str, Any] = {"progress": progress, "epoch_done": stages.epoch, "on_step": stages.on_step}
+    tools = replace(tools, seed=job.search.seed, rungs=rungs_of(job), **told)
     start, keep, store = InitialArtefactNetwork(context.baseline), folder / TRAINED, context.stage_store(progress)
     if not first and job.search.cheap_first:
         structure_first(context, number, recipe, tools, stages, store, instruments)

@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from paretune.verification.parity import Parity
 
 
+Counter = Callable[[int, int], None]
+"""Function that is called with the number of images or rounds that are done, and of all."""
+
+
+def no_count(_done: int, _of: int) -> None:
+    """Ignore a count."""
+
+
 @dataclass(frozen=True)
 class Instruments:
     """The functions that build and measure a trial's artefact; tests replace them."""
@@ -38,9 +46,15 @@ class Instruments:
 
 
 def evaluate(
-    context: TrialContext, number: int, built: BuildResult
+    context: TrialContext, number: int, built: BuildResult, count: Counter = no_count
 ) -> tuple[Parity, Accuracy, AccuracyDifference, list[str]]:
     """Evaluate the artefact on its runtime over ``val``, after checking it against the network it was made from.
+
+    Args:
+        context: of the sweep.
+        number: of the trial.
+        built: the artefact.
+        count: called after each image with the number done and the number of all.
 
     Returns:
         Parity, accuracy, difference to the eager baseline, and a note for each limit of boxes that was reached.
@@ -54,7 +68,7 @@ def evaluate(
     target, val = context.job.target, context.data.splits["val"]
     with shared_device(target.device):
         predictor = load_predictor(built.artefact.folder, target)
-        detections = detect(predictor, val)
+        detections = detect(predictor, val, count)
         parity = verify(predictor, built.network, val, changed=built.changed, found=detections)
         before, kept = context.trial_folder(EAGER) / DETECTIONS, built.artefact.thresholds
         notes = most_kept(detections, kept.detections, [val.annotations(index) for index in range(len(val))])
@@ -62,11 +76,22 @@ def evaluate(
 
 
 def measure(
-    context: TrialContext, number: int, artefact: Artefact, instruments: Instruments = Instruments()
+    context: TrialContext,
+    number: int,
+    artefact: Artefact,
+    instruments: Instruments = Instruments(),  # noqa: B008 - frozen
+    count: Counter = no_count,
 ) -> tuple[Duet, int]:
     """Measure the artefact in a duet with the sweep's reference, alone on the target, and keep the raw samples.
 
     A duet whose process was killed is measured again from its beginning, at most ``search.retries`` times.
+
+    Args:
+        context: as the target has it.
+        number: of the trial.
+        artefact: to measure.
+        instruments: functions that measure.
+        count: called before each round with the number done and the number of all.
 
     Returns:
         The duet, and the trial whose artefact is the reference: the artefact's own if there is none yet.
@@ -77,7 +102,7 @@ def measure(
     protocol = protocol_of(context.job.measuring)
     for left in reversed(range(context.job.search.retries + 1)):
         try:
-            duet = instruments.duet(artefact.folder, beside, images, context.job.target, protocol)
+            duet = instruments.duet(artefact.folder, beside, images, context.job.target, protocol, count=count)
             break
         except MeasuringKilled:
             if not left:

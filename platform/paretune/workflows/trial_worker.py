@@ -31,6 +31,7 @@ def run_in_worker(runs: str, name: str, proposal: dict[str, Any]) -> dict[str, A
         number, origin = proposal["number"], proposal["origin"]
         decide = decision(context.state, context.job, number, drawn=origin == "sampled")
         recipe = Recipe.model_validate(proposal["recipe"])
+        EventLog(context.trial_folder(number)).add("started", "", recipe=recipe.tree())
         with cores_of(context.sharing):
             ended = run(context, number, recipe, origin=origin, decide=decide)
         if ended is None:

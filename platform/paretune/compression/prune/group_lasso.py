@@ -105,6 +105,7 @@ def train_with_group_lasso(model: Model, context: Context, *, epochs: int, weigh
             val=context.data.splits.get("val"),
             keep_zeros="zeros" in model.weight_properties,
             thresholds=context.thresholds,
+            on_step=context.on_step,
         ),
     )
     return replace(model, network=result.network)

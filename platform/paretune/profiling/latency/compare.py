@@ -10,7 +10,7 @@ ICPE 2020.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -194,6 +194,7 @@ def compare(
     blocks: int = 8,
     protocol: MeasurementProtocol = MeasurementProtocol(),  # noqa: B008 - frozen
     loader: str = LOADER,
+    count: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Comparison:
     """Measure artefacts interleaved, alone on the target's device.
 
@@ -206,6 +207,7 @@ def compare(
         blocks: blocks of each artefact in a round, an even number, since each order is followed by its reverse.
         protocol: warm-up, length of a block, time limits.
         loader: ``module:function`` (folder, target) → predictor.
+        count: called before each round with the number done and the number of all; no process measures then.
 
     Raises:
         ValueError: there are too few rounds, or an odd number of blocks.
@@ -217,7 +219,10 @@ def compare(
     with exclusive_device(target.device), saved_images(images) as file, monitor_device(target) as watch:
         surroundings = environment(target)
         setting = MeasuringSettings(file, target, protocol, watch, loader)
-        results = [run_round(artefacts, setting, rng, blocks=blocks) for _ in range(rounds)]
+        results = []
+        for number in range(rounds):
+            count(number, rounds)
+            results.append(run_round(artefacts, setting, rng, blocks=blocks))
     gpu = watch.contention([look for one in results for look in one.looks])
     return summarised(results, target, surroundings, gpu, baseline=baseline)
 

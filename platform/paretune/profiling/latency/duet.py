@@ -8,7 +8,7 @@ times the latency of the reference, which every duet of a sweep measures.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -113,6 +113,7 @@ def measure_duet(
     protocol: MeasurementProtocol = MeasurementProtocol(),  # noqa: B008 - frozen
     *,
     loader: str = LOADER,
+    count: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Duet:
     """Measure an artefact beside a reference, alone on the target's device.
 
@@ -127,6 +128,7 @@ def measure_duet(
         target: device and threads.
         protocol: numbers and lengths of rounds, time limits.
         loader: ``module:function`` (folder, target) → predictor.
+        count: called before each round with the number done and the number of all; no process measures then.
 
     Raises:
         UserError: an artefact is damaged, or the machine has fewer cores than the target's threads.
@@ -138,6 +140,7 @@ def measure_duet(
         surroundings, began = environment(target), time.monotonic()
         setting = MeasuringSettings(file, target, protocol, watch, loader)
         while True:
+            count(len(rounds), 1 if reference is None else max(protocol.repetitions, len(rounds) + 1))
             blocks = len(rounds[0].batches) if rounds else None
             rounds.append(run_round(folders, setting, rng, blocks=blocks))
             spent = time.monotonic() - began
