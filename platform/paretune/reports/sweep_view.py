@@ -21,7 +21,7 @@ PLOT_HEIGHT = 8
 MOST_ROWS, MOST_FAILURES = 8, 3
 STAGES = {
     "baseline": "training the baseline",
-    "probe": "probing whether trials may train beside measurements",
+    "probe": "probing work beside measurements",
     "compare": "comparing the front, interleaved",
     "log": "drawing and logging the last trials",
 }
@@ -33,7 +33,7 @@ Line = tuple[str, str]
 def sweep_lines(
     snapshot: SweepSnapshot, width: int, height: int | None = None, *, ascii_only: bool = False
 ) -> list[Line]:
-    """Return the view of a sweep as lines, none of them wider than asked for.
+    """Return the view of a sweep as lines, none of them wider than asked for but a command to type.
 
     Args:
         snapshot: of the sweep.
@@ -126,7 +126,7 @@ def _head(snapshot: SweepSnapshot, width: int, ascii_only: bool) -> list[Line]:
     if snapshot.state == "finished":
         lines += _wrapped("finished", width, "green")
     elif snapshot.state == "stopped":
-        lines += _wrapped(f"nothing runs it; to go on: {snapshot.resume}", width, "yellow")
+        lines += [("nothing runs it; to go on:", "yellow"), (snapshot.resume, "yellow")]
     else:
         begun = f"running for {clock(snapshot.time - snapshot.started)}, " if snapshot.started else ""
         lines += _wrapped(f"{begun}{_left(snapshot)}", width)
@@ -179,12 +179,13 @@ def _table(front: TargetFront, several: bool, width: int) -> list[Line]:
     where = f" on {front.target}" if several else ""
     if not front.versions:
         return [(_cut(f"no version is on the front{where} yet", width), "dim")]
-    head = [f"{'trial':>5}", f"{'x eager':>8}", f"{quality.column:>8}", f"{cost.column:>9}", f" recipe, front{where}"]
-    lines = [(_cut("".join(head), width), "bold")]
+    wide, dear = max(8, len(quality.column) + 1), max(9, len(cost.column) + 1)
+    head = f"{'trial':>5}{'x eager':>8}{quality.column:>{wide}}{cost.column:>{dear}}  recipe, front{where}"
+    lines = [(_cut(head, width), "bold")]
     for one in front.versions[:MOST_ROWS]:
         gain = UNKNOWN if one.gain is None else f"{one.gain:.1f}"
-        figures = f"{one.number:>5}{gain:>8}{quality.text(one.quality):>8}{cost.text(one.cost):>9}"
-        lines.append((_cut(f"{figures} {' ' if width > len(figures) + 8 else ''}{one.recipe}", width), ""))
+        figures = f"{one.number:>5}{gain:>8}{quality.text(one.quality):>{wide}}{cost.text(one.cost):>{dear}}"
+        lines.append((_cut(f"{figures}  {one.recipe}", width), ""))
     left = len(front.versions) - MOST_ROWS
     return [*lines, (f"  and {left} more", "dim")] if left > 0 else lines
 
