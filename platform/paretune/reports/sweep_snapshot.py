@@ -117,4 +117,3 @@ class SweepSnapshot:
     def tree(self) -> Mapping[str, Any]:
         """Return the snapshot as plain data."""
         return asdict(self)
-

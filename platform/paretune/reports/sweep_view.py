@@ -122,7 +122,7 @@ def _head(snapshot: SweepSnapshot, width: int, ascii_only: bool) -> list[Line]:
     counts += [f"{snapshot.paused} paused"] if snapshot.paused else []
     lines = _wrapped(f"{snapshot.name}: {', '.join(counts)}", width, "bold")
     share = snapshot.done / snapshot.budget if snapshot.budget else 1.0
-    lines.append((f"{bar(share, width - 6, ascii_only=ascii_only)} {share:5.0%}", "cyan"))
+    lines.append((f"{bar(share, width - 5, ascii_only=ascii_only)} {share:4.0%}", "cyan"))
     if snapshot.state == "finished":
         lines += _wrapped("finished", width, "green")
     elif snapshot.state == "stopped":
@@ -132,7 +132,9 @@ def _head(snapshot: SweepSnapshot, width: int, ascii_only: bool) -> list[Line]:
         lines += _wrapped(f"{begun}{_left(snapshot)}", width)
         if snapshot.state == "unknown":
             lines += _wrapped("whether a process still runs it cannot be found out here", width, "yellow")
-        if snapshot.stage is not None and snapshot.stage.name in STAGES:
+        if snapshot.stage is None:
+            lines.append(("starting", ""))
+        elif snapshot.stage.name in STAGES:
             lines += _stage_lines(STAGES[snapshot.stage.name], snapshot.stage, snapshot.time, width, ascii_only)
     for front in snapshot.fronts:
         best = next((one for one in front.versions if one.number == front.best), None)
@@ -178,7 +180,7 @@ def _table(front: TargetFront, several: bool, width: int) -> list[Line]:
     cost, quality = metric_of(front.cost), metric_of(front.quality)
     where = f" on {front.target}" if several else ""
     if not front.versions:
-        return [(_cut(f"no version is on the front{where} yet", width), "dim")]
+        return []
     wide, dear = max(8, len(quality.column) + 1), max(9, len(cost.column) + 1)
     head = f"{'trial':>5}{'x eager':>8}{quality.column:>{wide}}{cost.column:>{dear}}  recipe, front{where}"
     lines = [(_cut(head, width), "bold")]

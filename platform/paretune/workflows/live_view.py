@@ -71,7 +71,7 @@ class LiveView:
         """
         now = self._seconds()
         due = self._console is not None or now - self._said >= SILENCE
-        if not due and not watching or now - self._looked < BESIDE and self._measured():
+        if not (due or watching) or (now - self._looked < BESIDE and self._measured()):
             return None
         self._looked = now
         snapshot = self._look()

@@ -79,7 +79,7 @@ def measure(
     context: TrialContext,
     number: int,
     artefact: Artefact,
-    instruments: Instruments = Instruments(),  # noqa: B008 - frozen
+    instruments: Instruments = Instruments(),
     count: Counter = no_count,
 ) -> tuple[Duet, int]:
     """Measure the artefact in a duet with the sweep's reference, alone on the target, and keep the raw samples.

@@ -184,7 +184,7 @@ class Comparison:
         }
 
 
-def compare(
+def compare(  # noqa: PLR0913 - passed by name
     artefacts: Sequence[Path],
     images: Sequence[Image] | Path,
     target: Target,
