@@ -55,11 +55,14 @@ def build_parser() -> argparse.ArgumentParser:
         advise,
         check,
         cluster,
+        completion,
         confirm,
         data,
+        doctor,
         evaluate,
         front,
         log,
+        look,
         optimize,
         pick,
         predict,
@@ -69,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
         sweep,
         train,
     )
+    from paretune.cli.examples import add_examples
 
     parser = argparse.ArgumentParser(
         prog="paretune",
@@ -77,7 +81,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"paretune {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    begin, look, use = (check, sweep, train, optimize), (evaluate, profile, advise), (predict, front, pick, confirm)
-    for module in (*begin, *look, *use, promote, log, store, cluster, data):
+    begin, measure, use = (check, sweep, train, optimize), (evaluate, profile, advise), (predict, front, pick, confirm)
+    for module in (*begin, *measure, look, *use, promote, log, store, cluster, data, doctor, completion):
         module.add(verbs)
+    add_examples(parser)
     return parser
