@@ -29,8 +29,8 @@ from paretune.workflows.doctor_hardware import GIB, Finding, State, cores, energ
 
 LITTLE_DISK, NO_DISK = 10 * GIB, GIB
 """Free bytes below which a sweep may not end, and below which none begins."""
-PATIENCE = 120.0
-"""Time limit in seconds for a small layer on a runtime; the first compilation takes a minute on a slow core."""
+PATIENCE = 240.0
+"""Time limit in seconds for a small layer on a runtime; a compilation takes half a minute on a quiet core."""
 ESSENTIAL = frozenset({"eager", "onnxruntime"})
 """Runtimes of the baselines, without which no sweep runs."""
 SECRET = re.compile(r"PASSWORD|TOKEN|SECRET|KEY", re.IGNORECASE)
@@ -186,9 +186,8 @@ def runtimes(say: Callable[[str], None], try_runtime: TryRuntime) -> Iterator[Fi
                 yield Finding(label, "ok", "ran a small layer")
             else:
                 broken: State = "error" if state == "error" else "warning"
-                yield Finding(
-                    label, broken, reason, f"install {', '.join(runtime.packages or runtime.libraries)} again"
-                )
+                libraries = ", ".join(runtime.packages or runtime.libraries)
+                yield Finding(label, broken, reason, f"try again on a quiet machine, or install {libraries} again")
 
 
 def run_layer(name: str, device: str, patience: float = PATIENCE) -> str | None:

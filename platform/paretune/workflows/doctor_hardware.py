@@ -90,7 +90,7 @@ def gpus() -> Iterator[Finding]:
         with started(library := nvml()):
             there = int(library.nvmlDeviceGetCount())
     except NoGpuError as error:
-        yield Finding("gpu", "absent", f"none: {error}", "needed for targets on a GPU only")
+        yield Finding("gpu", "absent", f"none, which only targets on a GPU need: {error}")
         return
     seen = device_kind("cuda").count() or 0
     if not seen:
