@@ -43,14 +43,12 @@ def _completion(given: argparse.Namespace) -> int:
     import shtab
 
     from paretune.cli.examples import leaves
-    from paretune.cli.main import build_parser
 
-    parser = build_parser()
-    for _, verb in leaves(parser):
+    for _, verb in leaves(given.parser):
         for action in verb._actions:  # noqa: SLF001 - argparse has no other way to them
             if action.dest == "sweep":
                 action.complete = {"bash": SWEEPS, "zsh": SWEEPS, "tcsh": ""}  # type: ignore[attr-defined]
             elif action.type is Path:
                 action.complete = shtab.FILE  # type: ignore[attr-defined] # folders, too
-    print(shtab.complete(parser, given.shell, preamble=PREAMBLE))
+    print(shtab.complete(given.parser, given.shell, preamble=PREAMBLE))
     return 0

@@ -85,4 +85,5 @@ def build_parser() -> argparse.ArgumentParser:
     for module in (*begin, *measure, look, *use, promote, log, store, cluster, data, doctor, completion):
         module.add(verbs)
     add_examples(parser)
+    parser.set_defaults(parser=parser)  # that completion reads
     return parser
