@@ -44,6 +44,8 @@ cases(
         "sweep, a misspelt field to set": ("sweep", "job.yaml", "--set", "serch.trials=3"),
         "train, no job": ("train", "none.yaml"),
         "resume, no sweep": ("resume", "nothing-of-that-name"),
+        "list, no folder": ("list", "--runs", "nowhere"),
+        "compare, half of the words": ("compare", "demo", "3"),
         "ui, no log": ("ui", "--runs", "nowhere"),
         "data check, no folder": ("data", "check", "lost"),
         "data download, a misspelt name": ("data", "download", "cocoo", "x"),
@@ -97,7 +99,7 @@ def made() -> Sweep:
 
 def of_a_sweep(*words: Any) -> str:
     made().comparison.write_text(json.dumps(comparison()))
-    return refused(words[0], "demo", "--runs", ".", *words[1:])
+    return refused(words[0], "demo", *words[1:], "--runs", ".")
 
 
 cases(
@@ -109,6 +111,8 @@ cases(
         "none at once": ("resume", "--concurrent", "0"),
         "far too many at once": ("resume", "--trials", "20", "--concurrent", "2000"),
         "no such target": ("front", "--target", "phone"),
+        "show, no such trial": ("show", "99"),
+        "compare, one trial twice": ("compare", "3", "3"),
         "confirm, no such trial": ("confirm", "--trial", "99"),
         "confirm, a failed trial": ("confirm", "--trial", "10"),
         "confirm, no seeds": ("confirm", "--seeds", "0"),

@@ -169,6 +169,36 @@ def test_the_table_of_a_front():
     assert intervals == "onnxruntime [7.06, 7.57] [3.34, 3.58]"
 
 
+@pytest.mark.parametrize("columns", [80, 40])
+def test_a_narrow_terminal_leaves_out_columns_and_names_them(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = display.front_table(front_of(fake_records()), comparison()).splitlines()
+    (head,) = [line for line in lines if line.startswith("trial ")]
+    assert {"recipe", "map", "ms"} <= set(head.split())
+    told = " ".join(lines).partition("left out")[2]
+    missing = {"params", "MiB"} if columns == 80 else {"params", "MiB", "map50", "x ONNX RT", "Δ map", "x eager"}
+    assert {name.strip() for name in told.partition(": ")[2].split(",")} >= missing
+    assert not {name for name in missing if name in head}
+    assert max(map(len, lines)) <= columns
+
+
+def test_a_table_for_a_file_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    wide = Table("", ("name", *"abc"), (("x" * 90, *("9" * 30 for _ in range(3))),), spare=("a",))
+    text = wide.text()
+    assert "x" * 90 in text
+    assert text.count("9" * 30) == 3
+
+
+def test_a_table_with_no_column_to_spare_becomes_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    rows = ((f"name{number}", "some words that are long", "1.25\n[1.20, 1.30]", "0.449") for number in range(2))
+    text = Table("title", ("artefact", "why", "times as fast", "map of all the classes"), tuple(rows)).text()
+    assert max(map(len, text.splitlines())) <= 40
+    assert text.count("artefact ") == 2
+    assert "1.25 [1.20, 1.30]" in text
+
+
 def test_before_the_comparison_no_speed_up_is_shown():
     text = display.front_table(front_of(fake_records()), None)
     assert row_of(text, 2)[0].split()[-5:] == ["-", "-", "1.21", "0.31", "M"]

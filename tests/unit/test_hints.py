@@ -45,6 +45,7 @@ PROVOKED = {
     # system/test_documented.py: the end of a sweep; test_measuring.py: no comparison; here: a damaged comparison
     "results/front_summary.py": 3,
     "results/sweep_reader.py": 1,  # test_live_view.py: a sweep that nothing runs
+    "results/trial_comparison.py": 2,  # test_look.py: latencies of two runs, intervals that overlap
     "workflows/sweep.py": 1,  # here: a full disk
     "tracking/sweep_tracker.py": 1,  # here
     "tracking/ui_server.py": 1,  # test_log_verbs.py: a sweep that the server does not have

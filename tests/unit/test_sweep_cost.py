@@ -213,4 +213,4 @@ def test_an_earlier_sweep_takes_the_place_of_the_probe(place: Path, capsys: Any)
 
 def test_options_of_a_dry_run_are_refused_without_it(place: Path, capsys: Any) -> None:
     assert main(["sweep", "job.yaml", "--price", "2"]) == 2
-    assert "--json and --price are for --dry-run" in capsys.readouterr().err
+    assert "--price is for --dry-run" in capsys.readouterr().err

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from paretune.core.errors import UserError
+from paretune.cli.options import NOTHING, answering, json_argument
+from paretune.core.errors import UserError, UserErrors
 
 
 def add(verbs: Any) -> None:
@@ -15,7 +17,8 @@ def add(verbs: Any) -> None:
     check.add_argument("files", nargs="+", type=Path, metavar="FILE")
     text = "change one field of the job that is checked"
     check.add_argument("--set", action="append", default=[], metavar="a.b=value", help=text)
-    check.set_defaults(run=_check, trials=None)
+    json_argument(check, "one JSON object: what is right, and every mistake with file and line")
+    check.set_defaults(run=answering(_check), trials=None)
     plugins = verbs.add_parser(
         "plugins", help="list detectors, datasets, steps, runtimes, devices, samplers, schedulers and metrics"
     )
@@ -30,7 +33,15 @@ def _check(given: argparse.Namespace) -> int:
 
     if given.set and len(given.files) > 1:
         raise UserError("--set changes one job: check it alone")
-    print(check_files(given.files, overrides(given)))
+    try:
+        right = check_files(given.files, overrides(given))
+    except UserErrors as error:
+        if not given.json:
+            raise
+        given.answer({"right": [], "problems": [asdict(problem) for problem in error.problems]})
+        return NOTHING
+    print(right)
+    given.answer({"right": right.splitlines(), "problems": []})
     return 0
 
 

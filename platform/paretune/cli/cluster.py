@@ -6,7 +6,7 @@ import argparse
 import functools
 from typing import Any
 
-from paretune.cli.options import first_argument, job_arguments
+from paretune.cli.options import answering, first_argument, job_arguments, json_argument
 from paretune.cli.resolve import tried_first
 
 
@@ -17,11 +17,13 @@ def add(verbs: Any) -> None:
     first_argument(submit)
     submit.add_argument("--address", required=True, help="of the cluster's head, such as http://HEAD:8265")
     submit.add_argument("--no-wait", action="store_true", help="do not follow the log")
-    submit.set_defaults(run=_submit)
+    json_argument(submit, "one JSON object when it is submitted, or with the log, at its end")
+    submit.set_defaults(run=answering(_submit))
     status = verbs.add_parser("status", help="show the sweeps submitted to a Ray cluster")
     status.add_argument("submission", nargs="?", metavar="ID", help="one of them, with the end of its log")
     status.add_argument("--address", required=True, help="of the cluster's head, such as http://HEAD:8265")
-    status.set_defaults(run=_status)
+    json_argument(status)
+    status.set_defaults(run=answering(_status))
 
 
 def _submit(given: argparse.Namespace) -> int:
@@ -35,11 +37,17 @@ def _submit(given: argparse.Namespace) -> int:
     name = new_sweep_name(given.name or given.job.stem)
     trees = [promise.tree() for promise in promises]
     refuse = functools.partial(refuse_unfit_cluster, plan.job)
-    return submit(plan.job.tree(), plan.space_text, trees, name, given.address, refuse, wait=not given.no_wait)
+    job, wait = plan.job.tree(), not given.no_wait
+    code, submission = submit(job, plan.space_text, trees, name, given.address, refuse, wait=wait)
+    told = {"sweep": name, "submission": submission, "address": given.address}
+    given.answer({**told, "followed": wait, "exit_code": code})
+    return code
 
 
 def _status(given: argparse.Namespace) -> int:
-    from paretune.distributed.ray_jobs import status
+    from paretune.distributed.ray_jobs import status, status_text
 
-    print(status(given.address, given.submission))
+    submissions = status(given.address, given.submission)
+    print(status_text(submissions))
+    given.answer({"address": given.address, "submissions": submissions})
     return 0

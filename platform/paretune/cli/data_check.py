@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from paretune.cli.options import progress
+from paretune.cli.options import answering, json_argument, progress
 
 DEFECTS = 1
 """Exit code of a check that found a defect that hinders training."""
@@ -24,7 +24,7 @@ def add(verbs: Any) -> None:
         "source", type=Path, metavar="JOB.yaml|FOLDER", help="a job, the folder of a dataset, or YOLO's data.yaml"
     )
     check.add_argument("--from", dest="format", metavar="FORMAT", help="of the folder (default: told by its layout)")
-    check.add_argument("--json", action="store_true", help="one JSON object with every defect")
+    json_argument(check, "one JSON object with every defect")
     check.add_argument("--picture", type=Path, metavar="FILE.png", help="classes, box sizes and samples as a picture")
     check.add_argument(
         "--near",
@@ -48,7 +48,8 @@ def add(verbs: Any) -> None:
         "--from", dest="base", metavar="URL", help="fetch the archives from below this address instead"
     )
     download.add_argument("--keep", action="store_true", help="keep the archives once they are unpacked")
-    download.set_defaults(run=_download)
+    json_argument(download)
+    download.set_defaults(run=answering(_download))
 
 
 def _check(given: argparse.Namespace) -> int:
@@ -85,6 +86,7 @@ def _download(given: argparse.Namespace) -> int:
 
     fetcher = Fetcher(progress=_bytes)
     download(given.dataset, given.folder, given.part, given.base, given.keep, fetcher=fetcher, tell=print)
+    given.answer({"dataset": given.dataset, "folder": str(given.folder), "parts": given.part})
     return 0
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from paretune.cli.options import check_confidence, progress
+from paretune.cli.options import answering, check_confidence, json_argument, progress
 from paretune.cli.resolve import dataset_of
 from paretune.core.errors import UserError
 from paretune.core.hints import command
@@ -19,7 +19,8 @@ def add(verbs: Any) -> None:
     _source(convert)
     convert.add_argument("--to", required=True, choices=FORMATS, help="format to write")
     _images(convert)
-    convert.set_defaults(run=_convert)
+    json_argument(convert)
+    convert.set_defaults(run=answering(_convert))
     split = verbs.add_parser("split", help="share the images of a dataset out anew, the same for the same seed")
     _source(split)
     split.add_argument("--to", choices=FORMATS, help="format to write (default: the source's)")
@@ -29,7 +30,8 @@ def add(verbs: Any) -> None:
     )
     split.add_argument("--seed", type=int, default=0)
     _images(split)
-    split.set_defaults(run=_split)
+    json_argument(split)
+    split.set_defaults(run=answering(_split))
     annotate = verbs.add_parser("annotate", help="write annotations for images: by a detector, or from a table")
     annotate.add_argument("images_in", type=Path, metavar="IMAGES", help="folder of images")
     annotate.add_argument("folder", type=Path, metavar="FOLDER", help="new folder of the dataset")
@@ -43,7 +45,8 @@ def add(verbs: Any) -> None:
     annotate.add_argument("--origin", type=int, choices=(0, 1), help=f"{text}xmax and ymax the object's last")
     annotate.add_argument("--score", type=float, default=0.5, help="smallest score that counts (default: 0.5)")
     _images(annotate)
-    annotate.set_defaults(run=_annotate)
+    json_argument(annotate)
+    annotate.set_defaults(run=answering(_annotate))
 
 
 def _source(parser: argparse.ArgumentParser) -> None:
@@ -110,10 +113,13 @@ def _write(data: Any, given: argparse.Namespace, form: str) -> int:
     from paretune.data.left_out import lines_of
 
     lost = write_dataset(data, given.folder, form, given.images)
-    for note in lines_of(data):
+    for note in (notes := lines_of(data)):
         print(note)
     for line in lost:
         print(f"lost: {line}")
     counts = ", ".join(f"{name} {len(split)}" for name, split in data.splits.items())
     print(f"{given.folder}: {form}, images: {counts}")
+    images = {name: len(split) for name, split in data.splits.items()}
+    told = {"format": form, "images": images, "lost": list(lost), "notes": list(notes)}
+    given.answer({"folder": str(given.folder), **told})
     return 0

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from paretune.cli.options import runs_argument, sweep_arguments
+from paretune.cli.options import answering, json_argument, runs_argument, sweep_arguments
 
 
 def add(verbs: Any) -> None:
@@ -17,7 +17,7 @@ def add(verbs: Any) -> None:
         "--target", metavar="T", help="one of the job's targets (default: each; JSON: the first, all below `targets`)"
     )
     front.add_argument("--importance", action="store_true", help="how much each knob of the space matters, too")
-    front.add_argument("--json", action="store_true", help="one JSON object")
+    json_argument(front)
     front.set_defaults(run=_front)
     text = "serve the MLflow UI, and print the addresses of its experiment and of a sweep's front"
     ui = verbs.add_parser("ui", help=text)
@@ -25,7 +25,8 @@ def add(verbs: Any) -> None:
     runs_argument(ui)
     ui.add_argument("--open", action="store_true", help="open the front in the browser")
     ui.add_argument("--port", type=int, default=5000)
-    ui.set_defaults(run=_ui)
+    json_argument(ui, "one JSON object with the addresses when they are there; it goes on serving")
+    ui.set_defaults(run=answering(_ui))
 
 
 def _front(given: argparse.Namespace) -> int:
@@ -57,7 +58,7 @@ def _ui(given: argparse.Namespace) -> int:
     from paretune.tracking.ui_server import open_ui, show_server
 
     if given.sweep is None:
-        open_ui(given.runs, given.port, browser=given.open)
+        open_ui(given.runs, given.port, browser=given.open, answer=given.answer)
         return 0
     from paretune.results.sweep_folder import find_sweep
     from paretune.tracking.mlflow_client import LogPlace
@@ -66,7 +67,7 @@ def _ui(given: argparse.Namespace) -> int:
     tracking = sweep.job.tracking
     place = LogPlace.of(sweep.runs, sweep.name, tracking.uri, tracking.experiment)
     if place.server is not None:
-        show_server(place, sweep.facts["created"], browser=given.open)
+        show_server(place, sweep.facts["created"], browser=given.open, answer=given.answer)
     else:
-        open_ui(given.runs, given.port, sweep.name, sweep.facts["created"], browser=given.open)
+        open_ui(given.runs, given.port, sweep.name, sweep.facts["created"], browser=given.open, answer=given.answer)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from paretune.cli.options import INCOMPLETE, sweep_arguments
+from paretune.cli.options import INCOMPLETE, answering, json_argument, sweep_arguments
 
 
 def add(verbs: Any) -> None:
@@ -13,13 +13,15 @@ def add(verbs: Any) -> None:
     codes = "exit code: 0 the log is complete, 1 it could not be written"
     sync = verbs.add_parser("sync", help="write into the MLflow log what it lacks of a sweep", epilog=codes)
     sweep_arguments(sync)
-    sync.set_defaults(run=_sync)
+    json_argument(sync)
+    sync.set_defaults(run=answering(_sync))
     mlflow = verbs.add_parser("mlflow", help="the MLflow log of a sweep: rebuild")
     parts = mlflow.add_subparsers(title="verbs", metavar="VERB", required=True)
     text = "delete the runs of a sweep and make all of them again from its records"
     rebuild = parts.add_parser("rebuild", help=text, epilog=codes)
     sweep_arguments(rebuild)
-    rebuild.set_defaults(run=_rebuild)
+    json_argument(rebuild)
+    rebuild.set_defaults(run=answering(_rebuild))
 
 
 def _sync(given: argparse.Namespace) -> int:
@@ -34,4 +36,6 @@ def _write(given: argparse.Namespace, *, again: bool) -> int:
     from paretune.results.sweep_folder import find_sweep
     from paretune.workflows.sweep_log import write_log
 
-    return 0 if write_log(find_sweep(given.runs, given.sweep), again=again) else INCOMPLETE
+    complete = write_log(find_sweep(given.runs, given.sweep), again=again)
+    given.answer({"sweep": given.sweep, "complete": complete})
+    return 0 if complete else INCOMPLETE

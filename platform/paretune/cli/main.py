@@ -55,11 +55,14 @@ def build_parser() -> argparse.ArgumentParser:
         advise,
         check,
         cluster,
+        completion,
         confirm,
         data,
+        doctor,
         evaluate,
         front,
         log,
+        look,
         optimize,
         pick,
         predict,
@@ -70,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         train,
         watch,
     )
+    from paretune.cli.examples import add_examples
 
     parser = argparse.ArgumentParser(
         prog="paretune",
@@ -78,7 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"paretune {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    begin, look, use = (check, sweep, train, optimize), (evaluate, profile, advise), (predict, front, pick, confirm)
-    for module in (*begin, watch, *look, *use, promote, log, store, cluster, data):
+    begin, measure, use = (check, sweep, train, optimize), (evaluate, profile, advise), (predict, front, pick, confirm)
+    for module in (*begin, watch, *measure, look, *use, promote, log, store, cluster, data, doctor, completion):
         module.add(verbs)
+    add_examples(parser)
+    parser.set_defaults(parser=parser)  # that completion reads
     return parser

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,29 @@ def runs_argument(parser: argparse.ArgumentParser) -> None:
     """Add the output folder."""
     text = f"output folder (default: {DEFAULT})"
     parser.add_argument("--runs", type=Path, default=Path(DEFAULT), metavar="FOLDER", help=text)
+
+
+def json_argument(parser: argparse.ArgumentParser, text: str = "one JSON object") -> None:
+    """Add ``--json``."""
+    parser.add_argument("--json", action="store_true", help=text)
+
+
+def answering(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """Return a verb that, with ``--json``, prints on stderr, except the object that it passes to ``given.answer``.
+
+    Without ``--json``, ``given.answer`` prints nothing.
+    """
+
+    def told(given: argparse.Namespace) -> int:
+        given.answer = lambda _: None
+        if not given.json:
+            return run(given)
+        stdout = sys.stdout
+        given.answer = lambda tree: print(json.dumps(tree, indent=1), file=stdout, flush=True)
+        with redirect_stdout(sys.stderr):
+            return run(given)
+
+    return told
 
 
 def overrides(given: argparse.Namespace) -> dict[str, Any]:

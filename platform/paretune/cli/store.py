@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from paretune.cli.options import runs_argument
+from paretune.cli.options import answering, json_argument, runs_argument
 
 if TYPE_CHECKING:
     from paretune.storage.stage_store import StageStore
@@ -18,12 +18,13 @@ def add(verbs: Any) -> None:
     actions = store.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="print what is stored, the least recently used first")
     _place(listing)
-    listing.add_argument("--json", action="store_true", help="one JSON object")
+    json_argument(listing)
     listing.set_defaults(run=_list)
     prune = actions.add_parser("prune", help="remove what was not used for longest")
     _place(prune)
     prune.add_argument("--max-gib", type=float, required=True, metavar="N", help="size that may stay; 0 removes all")
-    prune.set_defaults(run=_prune)
+    json_argument(prune)
+    prune.set_defaults(run=answering(_prune))
 
 
 def _place(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +52,11 @@ def _prune(given: argparse.Namespace) -> int:
     removed = store.prune(int(given.max_gib * 2**30))
     left = store.entries()
     print(f"removed {size_text(removed)}; {size_text(left)} stay in {store.url}")
+    sizes = {"removed": removed, "left": left}
+    told = {
+        name: {"results": len(stages), "bytes": sum(stage.bytes for stage in stages)} for name, stages in sizes.items()
+    }
+    given.answer({"store": store.url, **told})
     return 0
 
 

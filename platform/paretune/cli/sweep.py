@@ -8,9 +8,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from paretune.cli.options import INTERRUPTED, first_argument, job_arguments, sweep_arguments
+from paretune.cli.options import (
+    INTERRUPTED,
+    answering,
+    first_argument,
+    job_arguments,
+    json_argument,
+    sweep_arguments,
+)
 from paretune.cli.resolve import tried_first
 from paretune.core.errors import UserError
+
+AT_END = "one JSON object at the end, the front; what goes on is printed on stderr"
 
 
 def add(verbs: Any) -> None:
@@ -22,10 +31,10 @@ def add(verbs: Any) -> None:
     sweep.add_argument("--dry-run", action="store_true", help=text)
     text = "with --dry-run: what an hour of the machine costs, in any currency"
     sweep.add_argument("--price", type=float, metavar="X", help=text)
-    sweep.add_argument("--json", action="store_true", help="with --dry-run: one JSON object, in seconds")
+    json_argument(sweep, f"{AT_END}; with --dry-run the estimate in seconds")
     sweep.add_argument("--address", help=argparse.SUPPRESS)
     sweep.add_argument("--promises", type=Path, help=argparse.SUPPRESS)  # those of a submitted sweep
-    sweep.set_defaults(run=_sweep)
+    sweep.set_defaults(run=answering(_sweep))
     resume = verbs.add_parser("resume", help="go on with a sweep that was stopped or killed, or show a finished one")
     sweep_arguments(resume)
     resume.add_argument("--trials", type=int, metavar="N", help="let it try N in all, also where it is finished")
@@ -37,12 +46,13 @@ def add(verbs: Any) -> None:
         "--accept-changes", action="store_true", help="go on although data, versions or machine have changed since"
     )
     resume.add_argument("--address", help=argparse.SUPPRESS)
-    resume.set_defaults(run=_resume)
+    json_argument(resume, AT_END)
+    resume.set_defaults(run=answering(_resume))
 
 
 def _sweep(given: argparse.Namespace) -> int:
-    if not given.dry_run and (given.json or given.price is not None):
-        raise UserError("--json and --price are for --dry-run")
+    if not given.dry_run and given.price is not None:
+        raise UserError("--price is for --dry-run")
     from paretune.config.plan import read_plan
     from paretune.results.advice_outcomes import AdvicePrediction
     from paretune.results.sweep_folder import new_sweep
@@ -54,7 +64,7 @@ def _sweep(given: argparse.Namespace) -> int:
     _check_machine(plan.job, given.address)
     if given.dry_run:
         return _print_estimate(plan, given)
-    return _run(new_sweep(plan, given.name or given.job.stem, promises), given.address, new=True)
+    return _run(new_sweep(plan, given.name or given.job.stem, promises), given, new=True)
 
 
 def _print_estimate(plan: Any, given: argparse.Namespace) -> int:
@@ -65,7 +75,7 @@ def _print_estimate(plan: Any, given: argparse.Namespace) -> int:
     expected = dry_run(plan, lambda line: print(line, file=sys.stderr))
     name = given.name or given.job.stem
     if given.json:
-        print(json.dumps({"sweep": name, **expected.tree(), "price": given.price}))
+        given.answer({"sweep": name, **expected.tree(), "price": given.price})
     else:
         print(estimate_text(plan.job, name, expected, given.price))
     return 0
@@ -81,7 +91,7 @@ def _resume(given: argparse.Namespace) -> int:
         sweep = change_search(sweep, **changes)
     if not sweep.finished:
         _check_machine(sweep.job, given.address)
-    return _run(sweep, given.address, accept_changes=given.accept_changes)
+    return _run(sweep, given, accept_changes=given.accept_changes)
 
 
 def _check_machine(job: Any, address: str | None) -> None:
@@ -92,13 +102,17 @@ def _check_machine(job: Any, address: str | None) -> None:
         refuse_unfit_machine(job)
 
 
-def _run(sweep: Any, address: str | None, *, new: bool = False, accept_changes: bool = False) -> int:
+def _run(sweep: Any, given: argparse.Namespace, *, new: bool = False, accept_changes: bool = False) -> int:
     from paretune.core.console import live_console
     from paretune.workflows.sweep import run_sweep
     from paretune.workflows.sweep_reporter import SweepReporter
 
-    reporter = SweepReporter(sweep, live_console())
-    outcome = run_sweep(sweep, address=address, new=new, accept_changes=accept_changes, reporter=reporter)
+    reporter = SweepReporter(sweep, None if given.json else live_console())
+    outcome = run_sweep(sweep, address=given.address, new=new, accept_changes=accept_changes, reporter=reporter)
+    if given.json:
+        from paretune.results.front_summary import front_tree
+
+        given.answer({"finished": outcome.finished, "folder": str(sweep.folder), **front_tree(sweep)})
     if outcome.finished:
         return 0
     print(f"\nstopped; nothing is lost. To go on: {sweep.command('resume')}", file=sys.stderr)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from paretune.cli.options import INTERRUPTED, job_arguments, overrides
+from paretune.cli.options import INTERRUPTED, answering, job_arguments, json_argument, overrides
 from paretune.core.hints import command
 
 
@@ -16,7 +16,8 @@ def add(verbs: Any) -> None:
     job_arguments(train, "training", trials=False)
     train.add_argument("--resume", action="store_true", help="go on with a training that was stopped or killed")
     train.add_argument("--test", action="store_true", help="evaluate the trained network on the test split, too")
-    train.set_defaults(run=_train, trials=None)
+    json_argument(train, "one JSON object at the end; what goes on is printed on stderr")
+    train.set_defaults(run=answering(_train), trials=None)
 
 
 def _train(given: argparse.Namespace) -> int:
@@ -33,13 +34,17 @@ def _train(given: argparse.Namespace) -> int:
     changed = [word for text in given.set for word in ("--set", text)]
     try:
         with training_bar() as on_step:
-            run_training(place, job, test=given.test, new=not given.resume, on_step=on_step)
+            facts = run_training(place, job, test=given.test, new=not given.resume, on_step=on_step)
     except KeyboardInterrupt:
         again = command("train", given.job, "--name", place.name, "--resume", *tested, *changed)
         print(f"\nstopped; nothing is lost. To go on: {again}", file=sys.stderr)
         return INTERRUPTED
+    artefact = place.folder / "artefact"
     print(f"network, training.json, curves.png, samples.png: {place.folder}")
-    print(f"to evaluate it: {command('evaluate', place.folder / 'artefact')}")
+    if given.json:
+        figures = {name: facts[name] for name in ("metrics", "reasons")}
+        given.answer({"training": place.name, "folder": str(place.folder), "artefact": str(artefact), **figures})
+    print(f"to evaluate it: {command('evaluate', artefact)}")
     begun = ["--name", place.free_sweep_name(), "--set", f"baseline={place.folder}"]
     print(f"to search from it: {command('sweep', place.folder / JOB_FILE, *begun)}")  # what was chosen stands there
     return 0

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,13 +15,16 @@ if TYPE_CHECKING:
 
 
 WIDTH = 120
-"""Columns of a table that is printed to a file or a pipe."""
+"""Columns of a table that is printed to a file or a pipe, if it fits into so many."""
+NARROWEST = 20
+"""Fewest columns of a terminal that are believed."""
 
 
-def table_text(table: Table) -> str:
-    """Return the text of a table, without colours."""
+def table_text(table: Table, width: int | None = None) -> str:
+    """Return the text of a table, without colours, at most as wide as the terminal unless a width is given."""
     buffer = io.StringIO()
-    plain_console(file=buffer, width=terminal_width(), color_system=None).print(table)
+    columns = width or terminal_columns() or WIDTH
+    plain_console(file=buffer, width=columns, color_system=None).print(table)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
@@ -38,6 +42,16 @@ def live_console() -> Console | None:
     return None if os.environ.get("CI", "").lower() not in ("", "0", "false") else plain_console()
 
 
-def terminal_width() -> int:
-    """Return the terminal's columns, at least 100, or 120 if the output is no terminal."""
-    return max(100, shutil.get_terminal_size((WIDTH, 24)).columns) if sys.stdout.isatty() else WIDTH
+def terminal_columns() -> int | None:
+    """Return the columns of the terminal, or of the environment variable COLUMNS; None if nothing limits a line."""
+    if not (sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal()):
+        return None
+    return max(NARROWEST, shutil.get_terminal_size((WIDTH, 24)).columns)
+
+
+def filled(text: str, indent: str = "") -> str:
+    """Return a line of text, broken between words where the terminal ends; further lines begin with ``indent``."""
+    if (columns := terminal_columns()) is None:
+        return text
+    wrapper = textwrap.TextWrapper(columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(wrapper.wrap(text)) or text

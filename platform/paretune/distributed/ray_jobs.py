@@ -39,7 +39,7 @@ def submit(
     refuse: Callable[[Sequence[ClusterNode]], None],
     *,
     wait: bool,
-) -> int:
+) -> tuple[int, str]:
     """Run a sweep on the cluster with this package's code.
 
     Args:
@@ -52,7 +52,7 @@ def submit(
         wait: whether to follow the log until the job ends.
 
     Returns:
-        0 if it was submitted (``wait=False``) or succeeded, 1 if it failed.
+        0 if it was submitted (``wait=False``) or succeeded, 1 if it failed; and the name of the submission.
 
     Raises:
         UserError: no cluster answers, it refuses the token or lacks the resources, or the job's output folder would be
@@ -77,12 +77,12 @@ def submit(
         print(f"submitted sweep {name!r} as {submission}")
         if not wait:
             print(f"to look at it: {command('status', submission, '--address', address)}")
-            return 0
-        return _follow(client, submission, address)
+            return 0, submission
+        return _follow(client, submission, address), submission
 
 
-def status(address: str, submission: str | None) -> str:
-    """Return the state of one submitted sweep with the end of its log, or of all, newest first.
+def status(address: str, submission: str | None) -> list[dict[str, Any]]:
+    """Return the states of all submitted sweeps, newest first, or of one with the end of its ``log``.
 
     Raises:
         UserError: no cluster answers, or there is no such submission.
@@ -90,18 +90,30 @@ def status(address: str, submission: str | None) -> str:
     with _client(address) as client:
         jobs = [job for job in client.list_jobs() if "paretune_sweep" in (job.metadata or {})]
         if submission is None:
-            rows = [_row(job) for job in sorted(jobs, key=lambda job: -(job.start_time or 0))]
-            return "\n".join(rows) or "no sweeps have been submitted to this cluster"
+            return [_entry(job) for job in sorted(jobs, key=lambda job: -(job.start_time or 0))]
         found = next((job for job in jobs if job.submission_id == submission), None)
         if found is None:
             raise UserError(f"{address} knows no sweep submitted as {submission!r}")
-        tail = client.get_job_logs(submission).splitlines()[-20:]
-        return "\n".join([_row(found), *tail])
+        return [{**_entry(found), "log": client.get_job_logs(submission).splitlines()[-20:]}]
 
 
-def _row(job: Any) -> str:
-    began = datetime.fromtimestamp((job.start_time or 0) / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return f"{job.submission_id}  {job.metadata['paretune_sweep']}  {job.status.value.lower()}  {began}"
+def _entry(job: Any) -> dict[str, Any]:
+    """Return the state of a submitted sweep."""
+    return {
+        "submission": job.submission_id,
+        "sweep": job.metadata["paretune_sweep"],
+        "state": job.status.value.lower(),
+        "begun": (job.start_time or 0) / 1000,
+    }
+
+
+def status_text(submissions: Sequence[Mapping[str, Any]]) -> str:
+    """Return the results of ``status`` as text."""
+    lines = []
+    for one in submissions:
+        begun = datetime.fromtimestamp(one["begun"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+        lines += [f"{one['submission']}  {one['sweep']}  {one['state']}  {begun}", *one.get("log", ())]
+    return "\n".join(lines) or "no sweeps have been submitted to this cluster"
 
 
 @contextmanager

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import stat
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 ENDING = 5.0
 """Longest wait in seconds for killed processes."""
+AGE = 60.0
+"""Seconds after which a folder without processes is no Ray that is being started."""
 
 
 def session_processes(folder: Path) -> list[int]:
@@ -50,3 +54,50 @@ def end_session(folder: Path) -> None:
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class LeftSession:
+    """What a private Ray whose driver is gone has left."""
+
+    folder: Path
+    processes: tuple[int, ...]
+
+
+def left_sessions(place: Path) -> list[LeftSession]:
+    """Return what private Rays of this user have left in the folder for temporary files.
+
+    A Ray belongs to a living driver if a Python process has started one of its processes. A folder without processes
+    counts when it is older than a minute.
+
+    Args:
+        place: folder for temporary files.
+    """
+    found = []
+    for folder in sorted(place.glob("pt-*")):
+        with suppress(OSError):
+            status, processes = folder.lstat(), session_processes(folder)
+            if status.st_uid != os.getuid() or not stat.S_ISDIR(status.st_mode):
+                continue
+            parents = {_parent(pid) for pid in processes} - set(processes)
+            age = time.time() - status.st_mtime
+            old = age > AGE and any(folder.glob("session_*"))
+            if not any(map(_is_driver, parents)) and (processes or old):
+                found.append(LeftSession(folder, tuple(sorted(processes))))
+    return found
+
+
+def _parent(pid: int) -> int:
+    """Return the number of a process's parent; 0 if the process is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def _is_driver(pid: int) -> bool:
+    """Return whether a process may have started a Ray: it runs Python."""
+    try:
+        return "python" in Path(f"/proc/{pid}/exe").readlink().name
+    except OSError:
+        return False

@@ -50,4 +50,5 @@ def _verdict(report: DatasetReport) -> str:
 def _table(report: DatasetReport) -> Table:
     first = {finding.kind: str(finding) for finding in reversed(report.findings)}
     rows = ((kind, str(n), "yes" if KINDS[kind][0] else "no", first[kind]) for kind, n in report.counts.items())
-    return Table("", ("defect", "count", "hinders", "the first"), tuple(rows), words=("hinders", "the first"))
+    head = ("defect", "count", "hinders", "the first")
+    return Table("", head, tuple(rows), words=("hinders", "the first"), spare=("the first",))  # they follow below

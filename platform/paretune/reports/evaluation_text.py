@@ -92,7 +92,9 @@ def _classes(report: EvaluationReport) -> str:
         values = [entry.ap, entry.voc10, chosen.precision, chosen.recall, chosen.f1, best.f1, best.confidence]
         values += [] if report.at is None else [report.at.per_class[name]]
         rows.append((name, str(best.objects), *map(_figure, values)))
-    return Table("", head if report.at is None else (*head, f"ap {report.at.iou:g}"), tuple(rows)).text()
+    names = head if report.at is None else (*head, f"ap {report.at.iou:g}")
+    spare = ("at", "VOC ap", "objects", "best F1", "precision", "recall")
+    return Table("", names, tuple(rows), words=("class",), spare=spare).text()
 
 
 def _confusions(report: EvaluationReport) -> list[str]:

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paretune.core.baselines import BASELINES
-from paretune.core.metrics import UNKNOWN, Metric, change_in, in_order
+from paretune.core.metrics import UNKNOWN, Metric, change_in, in_order, metric_of
 from paretune.core.recipe_text import recipe_line
 from paretune.reports.tables import Table
 
 Metrics = Mapping[str, float | None]
 COLUMNS = ("map", "map50", "latency_ms", "size_mib", "params")
 """Metrics in the table of a front, with the objectives."""
+SPARE = ("params", "MiB", "map50", "Δ map test", "x ONNX RT", "Δ map", "x eager")
+"""Columns that a narrow terminal leaves out, unless they are objectives'; the first one first."""
 
 
 def front_table(
@@ -34,6 +36,7 @@ def front_table(
         tuple(_row(point, columns, front, comparison) for point in [*points, *others]),
         words=("recipe",),
         apart=len(others),
+        spare=tuple(head for head in SPARE if head not in [metric_of(name).column for name in front["objectives"]]),
     )
 
 
@@ -144,4 +147,5 @@ def advice_table(outcomes: Sequence[Mapping[str, Any]]) -> Table:
         ),
         ("measured: latency of what the advice was for / of the trial, interleaved in one run, with 95 % intervals",),
         words=("advice", "outcome"),
+        spare=("against", "predicted"),
     )

@@ -74,7 +74,8 @@ def stage_table(
         lines.append(f"to the GPU and back: not known, {besides.transfer}")
     lines += () if energy is None else energy.lines
     title = f"{name}: {facts['runtime']}, {facts['precision']}, {_where(latency)}"
-    return Table(title, ("stage", "p50 ms", "p90", "p95", "p99", "CPU p50", "share"), rows, (*lines, *latency.notes))
+    head = ("stage", "p50 ms", "p90", "p95", "p99", "CPU p50", "share")
+    return Table(title, head, rows, (*lines, *latency.notes), words=("stage",), spare=("p99", "p95", "CPU p50", "p90"))
 
 
 def ratio_table(names: Sequence[str], comparison: Comparison) -> Table:
@@ -95,6 +96,8 @@ def ratio_table(names: Sequence[str], comparison: Comparison) -> Table:
         head,
         tuple(rows),
         comparison.notes,
+        words=("artefact",),
+        spare=("network ms", "network alone", "p50 ms"),
     )
 
 
@@ -105,7 +108,7 @@ def operator_table(name: str, found: OperatorTimes) -> Table:
     if others:
         ms, share = found.scaled_ms(others), found.share(others)
         rows.append((f"{len(others)} others", "", f"{ms:.3f}", f"{share:.1%}"))
-    return Table(f"{name}: layers", ("layer", "kind", "ms", "share"), tuple(rows), found.notes)
+    return Table(f"{name}: layers", ("layer", "kind", "ms", "share"), tuple(rows), found.notes, words=("layer", "kind"))
 
 
 def kind_table(name: str, found: OperatorTimes) -> Table:

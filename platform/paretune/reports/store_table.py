@@ -23,7 +23,8 @@ def store_text(store: StageStore) -> str:
         for stage in stages
     ]
     head = ("key", "step", "MiB", "made", "used")
-    return f"{Table('', head, tuple(rows), words=('step',)).text()}\n{size_text(stages)} in {store.url}"
+    table = Table("", head, tuple(rows), words=("step",), spare=("made", "MiB"))
+    return f"{table.text()}\n{size_text(stages)} in {store.url}"
 
 
 def store_json(store: StageStore) -> dict[str, Any]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from paretune.core.console import table_text
+from paretune.core.metrics import UNKNOWN
 from paretune.core.recipe_text import recipe_line
+from paretune.reports.tables import Table
 from paretune.results.confirmation import Confirmation
-
-UNKNOWN = "-"
 
 
 def confirmation_text(confirmation: Confirmation) -> str:
@@ -30,19 +29,15 @@ def confirmation_text(confirmation: Confirmation) -> str:
 
 
 def _seeds(confirmation: Confirmation) -> str:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("seed", "lost on val", "lost on test", "x eager", "x onnxruntime"):
-        table.add_column(name, justify="right", no_wrap=True)
     on_test = confirmation.lost_on_test
     gains = [confirmation.speedups(name) for name in ("eager", "onnxruntime")]
+    rows = []
     for seed, lost in confirmation.kept.lost.items():
         tested = on_test.get(seed)
         ends = UNKNOWN if tested is None else f"{tested[1]:.4f} [{tested[0]:.4f}, {tested[2]:.4f}]"
-        table.add_row(str(seed), f"{lost:.4f}", ends, *(_gain(gain.get(seed)) for gain in gains))
-    return str(table_text(table))
+        rows.append((str(seed), f"{lost:.4f}", ends, *(_gain(gain.get(seed)) for gain in gains)))
+    head = ("seed", "lost on val", "lost on test", "x eager", "x onnxruntime")
+    return Table("", head, tuple(rows), spare=("x onnxruntime", "lost on val")).text()
 
 
 def _gain(row: Mapping[str, Any] | None) -> str:

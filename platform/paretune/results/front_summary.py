@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from paretune.config.output_folder import runs_option
@@ -68,9 +68,13 @@ def checked_front(sweep: Sweep, target: str | None) -> dict[str, Any]:
     """
     sweep = sweep.on(target)
     front = front_of(sweep, records_of(sweep))
+    _refuse_unmeasured(sweep, front)
+    return front
+
+
+def _refuse_unmeasured(sweep: Sweep, front: Mapping[str, Any]) -> None:
     if front["baseline"] is None:
         raise UserError(f"sweep {sweep.name!r} has no front yet: its eager baseline is not measured")
-    return front
 
 
 def front_json(sweep: Sweep, target: str | None = None) -> str:
@@ -79,17 +83,27 @@ def front_json(sweep: Sweep, target: str | None = None) -> str:
     Args:
         sweep: whose front.
         target: one of its targets; None is the first one, with the fronts of all below ``targets`` if it has several.
+
+    Raises:
+        UserError: the sweep has no such target, or its eager baseline is not measured yet.
     """
+    front = front_tree(sweep, target)
+    _refuse_unmeasured(sweep, front)
+    return json.dumps(front)
+
+
+def front_tree(sweep: Sweep, target: str | None = None) -> dict[str, Any]:
+    """Return the front as ``front_json`` does, as plain data; it is empty before the eager baseline is measured."""
     front = _front_tree(sweep.on(target))
     if target is None and sweep.job.further_targets:
         front |= {"targets": {one.job.target_name: _front_tree(one) for one in sweep.each_target()}}
-    return json.dumps(front)
+    return front
 
 
 def _front_tree(sweep: Sweep) -> dict[str, Any]:
     """Return the front of a sweep's target, what became of advice, and what ended the search."""
     advice = [one.tree() for one in advice_of(sweep)]
-    return {**checked_front(sweep, sweep.further), "advice": advice, "search_ended": sweep.ended}
+    return {**front_of(sweep, records_of(sweep)), "advice": advice, "search_ended": sweep.ended}
 
 
 def front_text(sweep: Sweep, target: str | None = None) -> str:

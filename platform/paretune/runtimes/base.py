@@ -164,7 +164,7 @@ class Runtime(Spec, ABC):
 
     @property
     def runs_single_layers(self) -> bool:
-        """Return whether ``layer_runner`` is written: it loads a single layer in less than a second."""
+        """Return whether ``layer_runner`` loads a single layer in less than a second."""
         return False
 
     def layer_runner(

@@ -8,11 +8,14 @@ Compilation, ASPLOS 2024 (https://doi.org/10.1145/3620665.3640366).
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -35,6 +38,7 @@ from paretune.runtimes.eager import (
     load_for_inference,
     read_facts,
     set_up_torch,
+    torch_dtype,
 )
 from paretune.runtimes.operator_timing import TimedRunner, inside
 from paretune.storage.artefact import Artefact
@@ -85,6 +89,19 @@ class Compiled(Runtime):
         ranged = replace(loaded, parts={name: marked(name, part) for name, part in loaded.parts.items()})
         modules = {name: part.kernels for name, part in loaded.parts.items() if isinstance(part, AotProgram)}
         return TimedRunner(ranged, TorchProfile(target.device, loaded.detector.part_names, of_kernels=modules))
+
+    @contextmanager
+    def layer_runner(self, layer: nn.Module | Path, images: Floats, target: Target) -> Iterator[Callable[[], object]]:
+        """Yield a call that runs a module, compiled in this precision, which takes many seconds."""
+        assert not isinstance(layer, Path)  # noqa: S101 - it loads torch models
+        set_up_torch(target)
+        weights = b"".join(weight.numpy().tobytes() for weight in layer.state_dict().values())
+        key = hashlib.sha256(repr(layer).encode() + weights).hexdigest()
+        given = ArrayConversion(target.device, self.precision)
+        network = layer.to(target.device, torch_dtype(self.precision)).eval().requires_grad_(False)
+        part = graphed(network, given) if target.device == "cuda" else AotProgram(network, given, key)
+        part(images)
+        yield lambda: part(images)
 
     def _loaded(self, artefact: Artefact, target: Target, *, count: bool = False) -> LoadedNetworks:
         if problem := _compiler_unsupported_reason(target):

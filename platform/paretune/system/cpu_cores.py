@@ -123,7 +123,7 @@ def reading(cores: Collection[int], own: float) -> dict[str, float]:
         line = next(line for line in PRESSURE.read_text().splitlines() if line.startswith("some"))
         clocks["waiting"] = int(line.rpartition("total=")[2]) / 1e6
     with suppress(OSError, KeyError):
-        usage = dict(line.split() for line in (_cgroup() / "cpu.stat").read_text().splitlines())
+        usage = dict(line.split() for line in (cgroup() / "cpu.stat").read_text().splitlines())
         clocks["throttled"] = int(usage["throttled_usec"]) / 1e6
     return clocks
 
@@ -167,7 +167,7 @@ def _busy(cores: Collection[int], own: float) -> dict[str, float]:
     return {"foreign": work / tick - own, "steal": sum(row[7] for row in fields) / tick}
 
 
-def _cgroup() -> Path:
+def cgroup() -> Path:
     """Return the folder of this process's control group (version 2), inside or outside of a container."""
     line = next((line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")), "0::/")
     folder = CGROUPS / line.removeprefix("0::").strip("/")

@@ -14,9 +14,10 @@ import subprocess
 import sys
 import time
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from paretune.core.errors import UserError, one_line
 from paretune.core.hints import command
@@ -42,7 +43,13 @@ PATIENCE = 10.0
 
 
 def open_ui(
-    runs: Path, port: int, sweep: str | None = None, started: float | None = None, *, browser: bool = False
+    runs: Path,
+    port: int,
+    sweep: str | None = None,
+    started: float | None = None,
+    *,
+    browser: bool = False,
+    answer: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> None:
     """Serve MLflow's UI on 127.0.0.1 until Ctrl-C, SIGTERM or SIGHUP, and print the addresses of its pages.
 
@@ -52,6 +59,7 @@ def open_ui(
         sweep: name of the sweep whose front is named; None for the newest one.
         started: time at which that sweep was made, in seconds since 1970.
         browser: whether the front is opened in a browser.
+        answer: called with the addresses, each null if there is no such page yet.
 
     Raises:
         UserError: the folder holds no log, the port is taken, or the server does not start.
@@ -64,7 +72,7 @@ def open_ui(
         pages = pages_of(database_uri(runs), sweep, started)
         with _server(runs, port) as server:
             _wait_until_it_answers(server, port, runs / LOG)
-            _show(f"http://127.0.0.1:{port}", pages, sweep, browser=browser)
+            answer(_show(f"http://127.0.0.1:{port}", pages, sweep, browser=browser))
             print("Ctrl-C ends it", flush=True)
             server.wait()
             raise UserError(f"the MLflow server ended with code {server.returncode}; {runs / LOG} says why")
@@ -181,13 +189,20 @@ def pages_of(uri: str, sweep: str | None = None, started: float | None = None) -
     return LogPages(runs_page(info.experiment_id), found[0].data.tags[SWEEP], run_page(info.experiment_id, info.run_id))
 
 
-def show_server(place: LogPlace, started: float, *, browser: bool = False) -> None:
+def show_server(
+    place: LogPlace,
+    started: float,
+    *,
+    browser: bool = False,
+    answer: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> None:
     """Print the addresses of a sweep's pages on the tracking server that it is logged on.
 
     Args:
         place: place of the sweep's log.
         started: time at which the sweep was made, in seconds since 1970.
         browser: whether the front is opened in a browser.
+        answer: called with the addresses, each null if there is no such page yet.
 
     Raises:
         UserError: the server does not answer, is no server with pages, or lacks the sweep.
@@ -204,14 +219,16 @@ def show_server(place: LogPlace, started: float, *, browser: bool = False) -> No
     if pages is None:
         missing = command("sync", place.sweep, "--runs", place.runs)
         raise UserError(f"sweep {place.sweep!r} is not in {place.words}; `{missing}` logs it there")
-    _show(place.address, pages, place.sweep, browser=browser)
+    answer(_show(place.address, pages, place.sweep, browser=browser))
 
 
-def _show(server: str, pages: LogPages | None, sweep: str | None, *, browser: bool) -> None:
-    """Print the addresses of pages, and open the front's if asked."""
+def _show(server: str, pages: LogPages | None, sweep: str | None, *, browser: bool) -> dict[str, Any]:
+    """Print the addresses of pages, open the front's if asked, and return the addresses."""
     if pages is None:
         print(f"{server}/" if sweep is None else f"{server}/\nsweep {sweep!r} is not logged here yet", flush=True)
-        return
+        return {"server": server, "sweep": sweep, "experiment": None, "front": None}
     print(f"experiment: {server}/{pages.experiment}\nfront of {pages.sweep}: {server}/{pages.front}", flush=True)
     if browser:
         webbrowser.open(f"{server}/{pages.front}")
+    addresses = {"experiment": f"{server}/{pages.experiment}", "front": f"{server}/{pages.front}"}
+    return {"server": server, "sweep": pages.sweep, **addresses}
