@@ -25,12 +25,12 @@ def add(verbs: Any) -> None:
 
 
 def _check(given: argparse.Namespace) -> int:
+    from paretune.api.running import check
     from paretune.cli.options import overrides
-    from paretune.workflows.check import check_files
 
     if given.set and len(given.files) > 1:
         raise UserError("--set changes one job: check it alone")
-    print(check_files(given.files, overrides(given)))
+    print("\n".join(check(*given.files, set=overrides(given))))
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,25 +44,28 @@ def add(verbs: Any) -> None:
 def _sweep(given: argparse.Namespace) -> int:
     if not given.dry_run and (given.json or given.price is not None):
         raise UserError("--json and --price are for --dry-run")
+    from paretune.api.running import begin_sweep
     from paretune.config.plan import read_plan
     from paretune.results.advice_outcomes import AdvicePrediction
-    from paretune.results.sweep_folder import new_sweep
 
     changes, promises = tried_first(given)
     if given.promises is not None:
         promises = [AdvicePrediction(**told) for told in json.loads(given.promises.read_text())]
     plan = read_plan(given.job, changes)
-    _check_machine(plan.job, given.address)
     if given.dry_run:
         return _print_estimate(plan, given)
-    return _run(new_sweep(plan, given.name or given.job.stem, promises), given.address, new=True)
+    name = given.name or given.job.stem
+    return _run(lambda reporter: begin_sweep(plan, name, reporter, promises, address=given.address))
 
 
 def _print_estimate(plan: Any, given: argparse.Namespace) -> int:
     """Print what a sweep would run and cost."""
     from paretune.results.sweep_cost import estimate_text
     from paretune.workflows.dry_run import dry_run
+    from paretune.workflows.machine_check import refuse_unfit_machine
 
+    if given.address is None:
+        refuse_unfit_machine(plan.job)
     expected = dry_run(plan, lambda line: print(line, file=sys.stderr))
     name = given.name or given.job.stem
     if given.json:
@@ -72,31 +76,22 @@ def _print_estimate(plan: Any, given: argparse.Namespace) -> int:
 
 
 def _resume(given: argparse.Namespace) -> int:
-    from paretune.results.sweep_changes import change_search
-    from paretune.results.sweep_folder import find_sweep
+    from paretune.api.running import changed_sweep, finish_sweep
 
-    sweep = find_sweep(given.runs, given.sweep)
-    changes = {name: getattr(given, name) for name in ("trials", "concurrent", "hours", "device_hours")}
-    if any(value is not None for value in changes.values()):
-        sweep = change_search(sweep, **changes)
-    if not sweep.finished:
-        _check_machine(sweep.job, given.address)
-    return _run(sweep, given.address, accept_changes=given.accept_changes)
+    limits = {name: getattr(given, name) for name in ("trials", "concurrent", "hours", "device_hours")}
+    sweep = changed_sweep(given.runs, given.sweep, address=given.address, **limits)
+    changes = given.accept_changes
+    return _run(lambda reporter: finish_sweep(sweep, reporter, address=given.address, accept_changes=changes))
 
 
-def _check_machine(job: Any, address: str | None) -> None:
-    """Refuse what this machine cannot do, where no cluster is joined."""
-    from paretune.workflows.machine_check import refuse_unfit_machine
+def _run(begin: Callable[[Any], Any]) -> int:
+    """Run a sweep to its end, and print how to go on with one that is stopped."""
+    from paretune.api.running import Stopped
+    from paretune.workflows.sweep_reporter import SweepReporter
 
-    if address is None:
-        refuse_unfit_machine(job)
-
-
-def _run(sweep: Any, address: str | None, *, new: bool = False, accept_changes: bool = False) -> int:
-    from paretune.workflows.sweep import run_sweep
-
-    outcome = run_sweep(sweep, address=address, new=new, accept_changes=accept_changes)
-    if outcome.finished:
-        return 0
-    print(f"\nstopped; nothing is lost. To go on: {sweep.command('resume')}", file=sys.stderr)
-    return INTERRUPTED
+    try:
+        begin(SweepReporter)
+    except Stopped as stop:
+        print(f"\nstopped; nothing is lost. To go on: {stop}", file=sys.stderr)
+        return INTERRUPTED
+    return 0

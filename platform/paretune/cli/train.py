@@ -20,20 +20,16 @@ def add(verbs: Any) -> None:
 
 
 def _train(given: argparse.Namespace) -> int:
+    from paretune.api.running import Stopped, train
     from paretune.config.output_folder import JOB_FILE
-    from paretune.config.plan import read_plan
-    from paretune.workflows.machine_check import refuse_unfit_for_training
-    from paretune.workflows.train import open_place, run_training
 
-    plan = read_plan(given.job, overrides(given))
-    refuse_unfit_for_training(plan.job)
-    tested = ["--test"] if given.test else []
-    place, job = open_place(plan, given.name or given.job.stem, resume=given.resume, test=given.test)
-    changed = [word for text in given.set for word in ("--set", text)]
+    name = given.name or given.job.stem
     try:
-        run_training(place, job, test=given.test, new=not given.resume)
-    except KeyboardInterrupt:
-        again = command("train", given.job, "--name", place.name, "--resume", *tested, *changed)
+        place = train(given.job, name, set=overrides(given), resume=given.resume, test=given.test, progress=True).place
+    except Stopped:
+        tested = ["--test"] if given.test else []
+        changed = [word for text in given.set for word in ("--set", text)]
+        again = command("train", given.job, "--name", name, "--resume", *tested, *changed)
         print(f"\nstopped; nothing is lost. To go on: {again}", file=sys.stderr)
         return INTERRUPTED
     print(f"network, training.json, curves.png, samples.png: {place.folder}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -134,7 +134,14 @@ def _training_of(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in own.items() if not key.endswith(".allow_missing")}  # asked at the beginning
 
 
-def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: bool = False) -> dict[str, Any]:
+def run_training(
+    place: TrainingPlace,
+    job: Job,
+    *,
+    test: bool = False,
+    new: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
     """Train a job's detector, evaluate it, and write network, history and pictures.
 
     Args:
@@ -142,6 +149,7 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
         job: from ``open_place``.
         test: whether to evaluate on the test split too.
         new: whether to remove the folder if a mistake ends the training before its first epoch.
+        progress: called with a line on the data, after each epoch, and on the result.
 
     Returns:
         The contents of ``training.json``.
@@ -164,25 +172,27 @@ def run_training(place: TrainingPlace, job: Job, *, test: bool = False, new: boo
         if not was_begun(place.folder):
             refuse_gaps(data, job.dataset)
         for line in lines_of(data):
-            print(line, flush=True)
+            progress(line)
         order = _order(place, job)
         where = LogPlace.of(place.runs, place.name, job.tracking.uri, job.tracking.experiment)
         begun = bool(epochs_of(order.work))
         params = {**flat(job.tree()), "left_out": left_out_line(data.left_out) or "nothing"}
         if job.tracking.trainings:
-            print(f"MLflow: {where.words}", flush=True)
+            progress(f"MLflow: {where.words}")
         log = TrainingLog(where if job.tracking.trainings else None, params, begun=begun)
 
         def tell(line: str) -> None:
-            print(line, flush=True)
+            progress(line)
             log.epochs(epochs_of(order.work))
 
-        print(f"training {place.name}: {job.training.epochs} epochs at {job.size}, {len(data.splits['train'])} images")
+        progress(
+            f"training {place.name}: {job.training.epochs} epochs at {job.size}, {len(data.splits['train'])} images"
+        )
         if (crowded := crowding_note(data.splits, order.thresholds)) is not None:
-            print(crowded, flush=True)
+            progress(crowded)
         with _ray(place, job), divergence_as_user_error(order):
             train_order(order, tell)
-        facts = _evaluated(order, data, ("val", "test") if test else ("val",))
+        facts = _evaluated(order, data, ("val", "test") if test else ("val",), progress)
         write_text(place.folder / HISTORY, json.dumps(facts, indent=1))
         _write_artefact(order, data)
         pictures = _pictures(order, data, facts)
@@ -208,7 +218,9 @@ def _ray(place: TrainingPlace, job: Job) -> Iterator[None]:
         yield
 
 
-def _evaluated(order: TrainingJob, data: Data, splits: tuple[str, ...]) -> dict[str, Any]:
+def _evaluated(
+    order: TrainingJob, data: Data, splits: tuple[str, ...], progress: Callable[[str], None]
+) -> dict[str, Any]:
     """Return the history with the network's accuracy on some splits."""
     from paretune.networks.network_files import load_network
     from paretune.system.device_lock import shared_device
@@ -227,7 +239,7 @@ def _evaluated(order: TrainingJob, data: Data, splits: tuple[str, ...]) -> dict[
         if accuracy is not None:
             facts["metrics"][name], facts["reasons"][name] = accuracy.metrics(), dict(accuracy.reasons)
             facts["metrics"][name]["images"] = accuracy.images
-            print(f"{name} ({accuracy.images} images): {figures_line(accuracy.metrics())}")
+            progress(f"{name} ({accuracy.images} images): {figures_line(accuracy.metrics())}")
     return facts
 
 
