@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from pathlib import Path
 from tests_support import ROOT
 
 GUIDES = tuple(
-    f"platform/guides/{name}.md" for name in ("data", "training", "sweeps", "compression", "evaluation", "profiling")
+    f"platform/guides/{name}.md"
+    for name in ("data", "training", "sweeps", "compression", "evaluation", "profiling", "python")
 )
 """The guides in the order in which the README lists them: later ones use what the commands of earlier ones make."""
 READMES = (
@@ -78,3 +80,9 @@ def words(line: str) -> list[str]:
 def is_ours(line: str) -> bool:
     """Tell whether a command is one of ours."""
     return Path(shlex.split(line, comments=True)[0]).name == "paretune"
+
+
+def notebook_cells(file: str) -> list[str]:
+    """Return the code cells of a notebook, in order."""
+    cells = json.loads((ROOT / file).read_text())["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]

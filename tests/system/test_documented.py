@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from tests_support import ROOT, with_locks_of_its_own
-from tests_support_documented import GUIDES, Block, blocks, lines, printed
+from tests_support_documented import GUIDES, Block, blocks, lines, notebook_cells, printed
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(5400)]
 
@@ -245,3 +245,9 @@ def test_a_cluster_of_one_machine_as_its_readme_says(copy: Copy) -> None:
                 copy.served(typed)
             else:
                 copy.run(f"{secret}\n{typed}")
+
+
+@pytest.mark.full
+def test_the_notebook_runs_as_it_stands(copy: Copy) -> None:
+    (copy.folder / "jobs" / "cells.py").write_text("\n".join(notebook_cells("jobs/quickstart.ipynb")))
+    copy.run("cd jobs && ../.venv/bin/python cells.py")

@@ -6,6 +6,7 @@ A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; ``NAME`` i
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import re
 import sys
@@ -25,6 +26,7 @@ FILES = (
     "platform/reference.md",
     "platform/guides/compression.md",
     "platform/guides/data.md",
+    "platform/guides/python.md",
     "platform/guides/training.md",
 )
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -143,8 +145,17 @@ def verbs() -> str:
     return table(["command", "what it does"], rows)
 
 
+def api() -> str:
+    """Return the names of the Python API, each with what it is."""
+    import paretune
+
+    docs = {name: inspect.getdoc(getattr(paretune, name)) or "" for name in paretune.__all__}
+    return table(["name", "what it is"], [[f"`{name}`", cell(doc.split("\n\n")[0])] for name, doc in docs.items()])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "verbs": verbs,
+    "api": api,
     "metrics": metrics,
     "job": job_fields,
     "training": lambda: job_fields("training."),

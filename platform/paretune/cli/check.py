@@ -28,20 +28,20 @@ def add(verbs: Any) -> None:
 
 
 def _check(given: argparse.Namespace) -> int:
+    from paretune.api.running import check
     from paretune.cli.options import overrides
-    from paretune.workflows.check import check_files
 
     if given.set and len(given.files) > 1:
         raise UserError("--set changes one job: check it alone")
     try:
-        right = check_files(given.files, overrides(given))
+        right = check(*given.files, set=overrides(given))
     except UserErrors as error:
         if not given.json:
             raise
         given.answer({"right": [], "problems": [asdict(problem) for problem in error.problems]})
         return NOTHING
-    print(right)
-    given.answer({"right": right.splitlines(), "problems": []})
+    print("\n".join(right))
+    given.answer({"right": right, "problems": []})
     return 0
 
 

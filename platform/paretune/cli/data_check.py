@@ -53,7 +53,7 @@ def add(verbs: Any) -> None:
 
 
 def _check(given: argparse.Namespace) -> int:
-    from paretune.cli.resolve import dataset_of
+    from paretune.api.inputs import dataset_of
     from paretune.data.checks.report import checked_dataset
 
     dataset, _ = dataset_of(given.source, given.format)

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from paretune.cli.options import answering, check_confidence, json_argument, progress
-from paretune.cli.resolve import dataset_of
+from paretune.api.inputs import dataset_of
+from paretune.api.measuring import check_confidence
+from paretune.cli.options import answering, json_argument, progress
 from paretune.core.errors import UserError
 from paretune.core.hints import command
 from paretune.data import WRITTEN_FORMATS as FORMATS

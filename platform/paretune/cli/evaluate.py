@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from paretune.cli.options import check_confidence, images_arguments, progress, target_arguments
-from paretune.cli.resolve import checked_target, named_images
-from paretune.core.errors import UserError
+from paretune.cli.options import images_arguments, progress, target_arguments
+from paretune.cli.resolve import say
 
 
 def add(verbs: Any) -> None:
@@ -43,18 +42,26 @@ def add(verbs: Any) -> None:
 
 
 def _evaluate(given: argparse.Namespace) -> int:
-    _check(given)
-    folders = [given.artefact, given.against] if given.artefact else []  # else they are files of results
-    target = checked_target(given, [folder for folder in folders if folder])
-    from paretune.workflows.evaluate import EvaluationOptions, evaluate_artefact, evaluate_files
+    from paretune.api.measuring import evaluate
 
-    wanted = EvaluationOptions(
-        given.confidence, given.split, given.limit, given.out, given.against, given.iou, given.max_detections
+    report = evaluate(
+        given.artefact,
+        given.data,
+        format=given.format,
+        split=given.split,
+        annotations=given.annotations,
+        detections=given.detections,
+        against=given.against,
+        confidence=given.confidence,
+        iou=given.iou,
+        limit=given.limit,
+        max_detections=given.max_detections,
+        device=given.device,
+        threads=given.threads,
+        out=given.out,
+        images_done=progress,
+        tell=say,
     )
-    if given.annotations:
-        report = evaluate_files(given.annotations, given.detections, wanted)
-    else:
-        report = evaluate_artefact(given.artefact, named_images(given), target, wanted, progress)
     if given.json:
         import json
 
@@ -69,24 +76,3 @@ def _evaluate(given: argparse.Namespace) -> int:
         if given.out:
             print(f"pictures: {given.out}")
     return 0
-
-
-def _check(given: argparse.Namespace) -> None:
-    """Check the arguments.
-
-    Raises:
-        UserError: an argument is out of range, or several do not go together.
-    """
-    files = [given.annotations, given.detections]
-    if any(files) and not all(files):
-        raise UserError("--annotations and --detections go together: a ground truth and what was found")
-    if bool(given.artefact) == bool(given.annotations):
-        raise UserError("evaluate: name an ARTEFACT, or --annotations and --detections")
-    if given.data and not given.artefact:
-        raise UserError("--data: the images of an ARTEFACT; results files bring their own ground truth")
-    check_confidence(given.confidence)
-    if given.iou is not None and not 0 < given.iou <= 1:
-        raise UserError(f"--iou {given.iou:g}: expected more than 0, at most 1")
-    for flag, number in (("--limit", given.limit), ("--max-detections", given.max_detections)):
-        if number is not None and number < 1:
-            raise UserError(f"{flag} {number}: expected at least 1")

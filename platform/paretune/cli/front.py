@@ -30,17 +30,16 @@ def add(verbs: Any) -> None:
 
 
 def _front(given: argparse.Namespace) -> int:
-    from paretune.results.front_summary import front_json, front_text
-    from paretune.results.sweep_folder import find_sweep
+    from paretune.api.front import Front
     from paretune.workflows.front_files import refresh_front
 
-    sweep = find_sweep(given.runs, given.sweep)
-    shown = front_json(sweep, given.target) if given.json else front_text(sweep, given.target)
+    front = Front(given.sweep, given.runs, target=given.target)
+    shown = front.json(given.target) if given.json else front.text(given.target)
     if given.importance:
-        shown = _with_importance(sweep.on(given.target), shown, as_json=given.json)
+        shown = _with_importance(front.sweep, shown, as_json=given.json)
     print(shown, flush=True)
     if not given.json:
-        refresh_front(sweep)
+        refresh_front(front.sweep.on(None))
     return 0
 
 

@@ -8,8 +8,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from paretune.cli.options import claiming_out, images_arguments, target_arguments
-from paretune.cli.resolve import checked_target, named_images, named_training
+from paretune.cli.options import images_arguments, target_arguments
+from paretune.cli.resolve import checked_target
 from paretune.core.errors import UserError
 from paretune.core.hints import command
 
@@ -40,33 +40,30 @@ def add(verbs: Any) -> None:
     optimize.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="new folder of the artefact")
     target_arguments(optimize)
     optimize.add_argument("--json", action="store_true", help="one JSON object; what goes on is told on stderr")
-    optimize.set_defaults(run=claiming_out(_optimize))
+    optimize.set_defaults(run=_optimize)
 
 
 def _optimize(given: argparse.Namespace) -> int:
-    if given.recipe and given.step:
-        raise UserError("--step: the steps stand in --recipe already; give one of the two")
-    if given.seed < 0:
-        raise UserError(f"--seed {given.seed}: expected 0 or more")
-    if given.max_drop is not None and not 0 <= given.max_drop <= 1:
-        raise UserError(f"--max-drop {given.max_drop:g}: expected 0 to 1, in map: 0.01 is one point")
-    target = checked_target(given, [given.source])
+    from paretune.api.optimizing import optimize
     from paretune.reports.progress_bar import training_bar
     from paretune.training.history import no_step
-    from paretune.workflows.optimize import OptimizationOptions, optimize
-    from paretune.workflows.recipe_source import images_of, read_recipe, read_source
 
-    source = read_source(given.source)
-    recipe = read_recipe(_written(given), source)
-    images = images_of(given.source, named_images(given), named_training(given))
+    target = checked_target(given, [given.source])  # its line goes to stderr
     with nullcontext(no_step) if given.json else training_bar() as on_step:
         outcome = optimize(
-            source,
-            recipe,
-            images,
-            given.out,
-            OptimizationOptions(given.seed, target, given.max_drop),
-            progress=lambda line: print(line, file=sys.stderr if given.json else sys.stdout, flush=True),
+            given.source,
+            given.recipe,
+            out=given.out,
+            steps=[_plugin(text, "--step") for text in given.step],
+            runtime=_plugin(given.runtime, "--runtime") if given.runtime else None,
+            input_size=given.input_size,
+            data=given.data,
+            format=given.format,
+            seed=given.seed,
+            max_drop=given.max_drop,
+            device=target.device,
+            threads=target.threads,
+            tell=lambda line: print(line, file=sys.stderr if given.json else sys.stdout, flush=True),
             on_step=on_step,
         )
     if given.json:
@@ -74,7 +71,7 @@ def _optimize(given: argparse.Namespace) -> int:
 
         print(json.dumps(outcome.tree(), indent=1))
     else:
-        _show(outcome, recipe.runtime.name)
+        _show(outcome, next(iter(outcome.artefact.runtime)))
     if outcome.drop is None:
         return 0
     print(outcome.drop, file=sys.stdout if outcome.drop.holds and not given.json else sys.stderr)
@@ -95,23 +92,6 @@ def _show(found: Any, runtime: str) -> None:
         print(f"it is kept in {made.folder} all the same; compress less, or fine-tune for more epochs")
     else:
         print(f"to use it: {command('predict', made.folder, 'IMAGE')}")
-
-
-def _written(given: argparse.Namespace) -> Any:
-    """Return the recipe of the file or the command line as a document."""
-    from paretune.core.yaml_document import Document, read_yaml
-
-    document = read_yaml(given.recipe) if given.recipe else Document("optimize", {"steps": []}, {})
-    if not isinstance(document.data, dict):
-        return document
-    data = dict(document.data)
-    if given.step:
-        data["steps"] = [_plugin(text, "--step") for text in given.step]
-    if given.runtime or not given.recipe:
-        data["runtime"] = _plugin(given.runtime or "onnxruntime", "--runtime")
-    if given.input_size:
-        data["input_size"] = given.input_size
-    return Document(document.file, data, document.lines)
 
 
 def _plugin(text: str, option: str) -> dict[str, Any]:

@@ -143,13 +143,3 @@ def target_arguments(parser: argparse.ArgumentParser) -> None:
     words = f"cpu, cuda, or a device of an installed runtime ({around} cpu)"
     parser.add_argument("--device", type=_device, metavar="DEVICE", help=words)
     parser.add_argument("--threads", type=int, metavar="N", help=f"of the network on a CPU ({around} 1)")
-
-
-def check_confidence(confidence: float | None, flag: str = "--confidence") -> None:
-    """Check a confidence; None is valid.
-
-    Raises:
-        UserError: the confidence is not from 0 to 1.
-    """
-    if confidence is not None and not 0 <= confidence <= 1:
-        raise UserError(f"{flag} {confidence}: expected 0 to 1")

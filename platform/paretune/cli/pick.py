@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from paretune.cli.options import claiming_out, sweep_arguments
-from paretune.core.errors import UserError
 
 
 def add(verbs: Any) -> None:
@@ -33,37 +31,14 @@ def add(verbs: Any) -> None:
     verb.set_defaults(run=claiming_out(_pick))
 
 
-def _rule(given: argparse.Namespace) -> Any:
-    """Return the rule of the arguments.
-
-    Raises:
-        UserError: a limit is not valid.
-    """
-    from paretune.results.pick import PickRule, lower_bound, milliseconds
-
-    if given.max_latency is not None:
-        return PickRule("max_latency", milliseconds(given.max_latency))
-    if given.max_drop is not None:
-        if not (math.isfinite(given.max_drop) and given.max_drop >= 0):
-            raise UserError(f"--max-drop {given.max_drop:g}: expected a number from 0, such as 0.01")
-        return PickRule("max_drop", given.max_drop)
-    if given.min is not None:
-        return lower_bound(given.min)
-    return PickRule("knee" if given.knee else "recommended")
-
-
 def _pick(given: argparse.Namespace) -> int:
-    from paretune.results.front_summary import judge_of
-    from paretune.results.pick import pick_text
-    from paretune.results.sweep_folder import find_sweep
-    from paretune.workflows.pick import pick_from, write_bundle
+    from paretune.api.front import Front
 
-    sweep = find_sweep(given.runs, given.sweep)
-    chosen = pick_from(sweep, _rule(given), given.target)
-    sweep = sweep.on(given.target)
-    folder, facts = write_bundle(sweep, chosen, given.out)
+    front = Front(given.sweep, given.runs, target=given.target)
+    rule = {"max_latency": given.max_latency, "max_drop": given.max_drop, "min": given.min, "knee": given.knee}
+    bundle = front.pick(**rule, out=given.out)
     if given.json:
-        print(json.dumps({"folder": str(folder), **facts}))
+        print(json.dumps({"folder": str(bundle.folder), **bundle.facts}))
     else:
-        print(f"{pick_text(chosen, judge_of(sweep))}\nbundle: {folder}")
+        print(f"{bundle.text}\nbundle: {bundle.folder}")
     return 0

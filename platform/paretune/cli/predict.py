@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from paretune.cli.options import INCOMPLETE, NOTHING, check_confidence, target_arguments
-from paretune.cli.resolve import checked_target
-from paretune.core.errors import UserError
+from paretune.cli.options import INCOMPLETE, NOTHING, target_arguments
+from paretune.cli.resolve import say
 from paretune.core.types import SURE
 
 OUT = Path("predictions")
@@ -37,15 +36,21 @@ def add(verbs: Any) -> None:
 
 
 def _predict(given: argparse.Namespace) -> int:
-    check_confidence(given.confidence)
-    if given.max_detections is not None and given.max_detections < 1:
-        raise UserError(f"--max-detections {given.max_detections}: expected at least 1")
-    target = checked_target(given, [given.artefact])
-    from paretune.workflows.predict import predict
+    from paretune.api.measuring import predictions
 
     out = given.out or (None if given.json else OUT)
+    found = predictions(
+        given.artefact,
+        given.images,
+        confidence=given.confidence,
+        max_detections=given.max_detections,
+        out=out,
+        device=given.device,
+        threads=given.threads,
+        tell=say,
+    )
     entries, failed, full = [], 0, 0
-    for image in predict(given.artefact, given.images, target, given.confidence, out, given.max_detections):
+    for image in found:
         full += image.full is not None
         if image.failure is not None:
             failed += 1

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from paretune.cli.options import INCOMPLETE, claiming_out, images_arguments, target_arguments
-from paretune.cli.resolve import checked_target, named_images
-from paretune.core.errors import UserError, one_line
+from paretune.cli.resolve import say
 
 
 def add(verbs: Any) -> None:
@@ -44,40 +41,32 @@ def add(verbs: Any) -> None:
 
 
 def _profile(given: argparse.Namespace) -> int:
-    _check(given)
-    target = checked_target(given, given.artefacts)
+    from paretune.api.measuring import profile
     from paretune.reports.profile_report import write_profile
-    from paretune.workflows.profile import ProfileOptions, profile_artefacts
 
-    loads = tuple(product(given.streams or [1], given.batch or [1])) if given.streams or given.batch else ()
-    wanted = ProfileOptions(given.split, given.repetitions, given.operators, loads, given.nsight, given.patience)
-    try:
-        profile = profile_artefacts(given.artefacts, named_images(given), target, wanted, _say)
-    except RuntimeError as error:
-        raise UserError(f"profile: {one_line(error)}") from error
-    _show(profile, as_json=given.json)
+    found = profile(
+        *given.artefacts,
+        data=given.data,
+        format=given.format,
+        split=given.split,
+        repetitions=given.repetitions,
+        patience=given.patience,
+        operators=given.operators,
+        streams=given.streams,
+        batch=given.batch,
+        nsight=given.nsight,
+        device=given.device,
+        threads=given.threads,
+        tell=say,
+    )
+    _show(found, as_json=given.json)
     if given.out:  # after all was shown: the disk may be full by now
-        write_profile(profile, given.out)
+        write_profile(found, given.out)
         if not given.json:
             print(f"page and raw samples: {given.out}")
-    for line in profile.failures:
-        _say(f"not measured: {line}")
-    return INCOMPLETE if profile.failures else 0
-
-
-def _check(given: argparse.Namespace) -> None:
-    """Check the numbers of the arguments.
-
-    Raises:
-        UserError: a number is out of range.
-    """
-    if not 1 <= given.repetitions <= 100:
-        raise UserError(f"--repetitions {given.repetitions}: expected 1 to 100")
-    if not 0 <= given.patience <= 3600:
-        raise UserError(f"--patience {given.patience:g}: expected 0 to 3600 seconds")
-    for name, numbers in (("streams", given.streams), ("batch", given.batch)):
-        if min(numbers, default=1) < 1:
-            raise UserError(f"--{name} {min(numbers)}: expected 1 or more")
+    for line in found.failures:
+        say(f"not measured: {line}")
+    return INCOMPLETE if found.failures else 0
 
 
 def _show(found: Any, *, as_json: bool) -> None:
@@ -90,7 +79,3 @@ def _show(found: Any, *, as_json: bool) -> None:
 
     for rows in found.tables():
         print_table(rows)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,25 +54,28 @@ def add(verbs: Any) -> None:
 def _sweep(given: argparse.Namespace) -> int:
     if not given.dry_run and given.price is not None:
         raise UserError("--price is for --dry-run")
+    from paretune.api.running import begin_sweep
     from paretune.config.plan import read_plan
     from paretune.results.advice_outcomes import AdvicePrediction
-    from paretune.results.sweep_folder import new_sweep
 
     changes, promises = tried_first(given)
     if given.promises is not None:
         promises = [AdvicePrediction(**told) for told in json.loads(given.promises.read_text())]
     plan = read_plan(given.job, changes)
-    _check_machine(plan.job, given.address)
     if given.dry_run:
         return _print_estimate(plan, given)
-    return _run(new_sweep(plan, given.name or given.job.stem, promises), given, new=True)
+    name = given.name or given.job.stem
+    return _run(lambda reporter: begin_sweep(plan, name, reporter, promises, address=given.address), given)
 
 
 def _print_estimate(plan: Any, given: argparse.Namespace) -> int:
     """Print what a sweep would run and cost."""
     from paretune.results.sweep_cost import estimate_text
     from paretune.workflows.dry_run import dry_run
+    from paretune.workflows.machine_check import refuse_unfit_machine
 
+    if given.address is None:
+        refuse_unfit_machine(plan.job)
     expected = dry_run(plan, lambda line: print(line, file=sys.stderr))
     name = given.name or given.job.stem
     if given.json:
@@ -82,38 +86,30 @@ def _print_estimate(plan: Any, given: argparse.Namespace) -> int:
 
 
 def _resume(given: argparse.Namespace) -> int:
-    from paretune.results.sweep_changes import change_search
-    from paretune.results.sweep_folder import find_sweep
+    from paretune.api.running import changed_sweep, finish_sweep
 
-    sweep = find_sweep(given.runs, given.sweep)
-    changes = {name: getattr(given, name) for name in ("trials", "concurrent", "hours", "device_hours")}
-    if any(value is not None for value in changes.values()):
-        sweep = change_search(sweep, **changes)
-    if not sweep.finished:
-        _check_machine(sweep.job, given.address)
-    return _run(sweep, given, accept_changes=given.accept_changes)
+    limits = {name: getattr(given, name) for name in ("trials", "concurrent", "hours", "device_hours")}
+    sweep = changed_sweep(given.runs, given.sweep, address=given.address, **limits)
+    changes = given.accept_changes
+    return _run(lambda reporter: finish_sweep(sweep, reporter, address=given.address, accept_changes=changes), given)
 
 
-def _check_machine(job: Any, address: str | None) -> None:
-    """Refuse what this machine cannot do, where no cluster is joined."""
-    from paretune.workflows.machine_check import refuse_unfit_machine
-
-    if address is None:
-        refuse_unfit_machine(job)
-
-
-def _run(sweep: Any, given: argparse.Namespace, *, new: bool = False, accept_changes: bool = False) -> int:
+def _run(begin: Callable[[Any], Any], given: argparse.Namespace) -> int:
+    """Run a sweep to its end, and print how to go on with one that is stopped."""
+    from paretune.api.running import Stopped
     from paretune.core.console import live_console
-    from paretune.workflows.sweep import run_sweep
     from paretune.workflows.sweep_reporter import SweepReporter
 
-    reporter = SweepReporter(sweep, None if given.json else live_console())
-    outcome = run_sweep(sweep, address=given.address, new=new, accept_changes=accept_changes, reporter=reporter)
+    stopped = None
+    try:
+        sweep = begin(lambda made: SweepReporter(made, None if given.json else live_console()))
+    except Stopped as stop:
+        stopped, sweep = stop, stop.sweep
     if given.json:
         from paretune.results.front_summary import front_tree
 
-        given.answer({"finished": outcome.finished, "folder": str(sweep.folder), **front_tree(sweep)})
-    if outcome.finished:
+        given.answer({"finished": stopped is None, "folder": str(sweep.folder), **front_tree(sweep)})
+    if stopped is None:
         return 0
-    print(f"\nstopped; nothing is lost. To go on: {sweep.command('resume')}", file=sys.stderr)
+    print(f"\nstopped; nothing is lost. To go on: {stopped}", file=sys.stderr)
     return INTERRUPTED

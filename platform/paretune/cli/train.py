@@ -21,25 +21,29 @@ def add(verbs: Any) -> None:
 
 
 def _train(given: argparse.Namespace) -> int:
+    from paretune.api.running import Stopped, train
     from paretune.config.output_folder import JOB_FILE
-    from paretune.config.plan import read_plan
     from paretune.reports.progress_bar import training_bar
-    from paretune.workflows.machine_check import refuse_unfit_for_training
-    from paretune.workflows.train import open_place, run_training
 
-    plan = read_plan(given.job, overrides(given))
-    refuse_unfit_for_training(plan.job)
-    tested = ["--test"] if given.test else []
-    place, job = open_place(plan, given.name or given.job.stem, resume=given.resume, test=given.test)
-    changed = [word for text in given.set for word in ("--set", text)]
+    name = given.name or given.job.stem
     try:
         with training_bar() as on_step:
-            facts = run_training(place, job, test=given.test, new=not given.resume, on_step=on_step)
-    except KeyboardInterrupt:
-        again = command("train", given.job, "--name", place.name, "--resume", *tested, *changed)
+            trained = train(
+                given.job,
+                name,
+                set=overrides(given),
+                resume=given.resume,
+                test=given.test,
+                progress=True,
+                on_step=on_step,
+            )
+    except Stopped:
+        tested = ["--test"] if given.test else []
+        changed = [word for text in given.set for word in ("--set", text)]
+        again = command("train", given.job, "--name", name, "--resume", *tested, *changed)
         print(f"\nstopped; nothing is lost. To go on: {again}", file=sys.stderr)
         return INTERRUPTED
-    artefact = place.folder / "artefact"
+    place, facts, artefact = trained.place, trained.facts, trained.artefact
     print(f"network, training.json, curves.png, samples.png: {place.folder}")
     if given.json:
         figures = {name: facts[name] for name in ("metrics", "reasons")}

@@ -10,15 +10,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from paretune.compression import STEPS
 from paretune.config.job import UNCHOSEN, Job
+from paretune.config.output_folder import SPACE_FILE
 from paretune.config.recipe import Recipe
 from paretune.core.errors import Problem, UserError, UserErrors
 from paretune.core.spec import older_names, record_at
 from paretune.core.types import InputSize
-from paretune.core.yaml_document import Document, Place, noting_older_names, problems_of, read_yaml, validate
+from paretune.core.yaml_document import (
+    Document,
+    Place,
+    noting_older_names,
+    parse_yaml,
+    problems_of,
+    read_yaml,
+    validate,
+)
 from paretune.runtimes import RUNTIMES
 from paretune.search.space import Sample, Space
 from paretune.search.space_reader import read_space
@@ -36,12 +46,12 @@ class Plan:
 
 
 def read_plan(
-    path: Path, overrides: Mapping[str, Any] | None = None, *, here: bool = True, unnamed: bool = False
+    source: Path | Document, overrides: Mapping[str, Any] | None = None, *, here: bool = True, unnamed: bool = False
 ) -> Plan:
     """Read a job and its space, and check them without running anything.
 
     Args:
-        path: the job's file.
+        source: the job's file, or a job that is no file; its field ``space`` may then hold the space itself.
         overrides: dotted place → value, set before the job is checked.
         here: whether it will run on this machine; for a cluster, folders must be absolute and are not looked up.
         unnamed: whether the dataset's folder may be left open.
@@ -50,26 +60,35 @@ def read_plan(
         UserErrors: every mistake in both files at once.
         UserError: a file or the dataset's folder is missing.
     """
-    document = overridden(read_yaml(path), overrides or {})
+    document = overridden(read_yaml(source) if isinstance(source, Path) else source, overrides or {})
+    document, inside = (document, None) if isinstance(source, Path) else _without_space(document)
     job = validate(Job, document)
     problems = [
         Problem(document.file, document.line((field,)), f"{field}: {reason}")
         for field, reason in (_folder_problems(job, unnamed=unnamed) if here else _cluster_problems(job))
     ]
-    space_path = path.parent / job.space
-    if not space_path.is_file():
+    space_path = Path(document.file).parent / job.space
+    if inside is None and not space_path.is_file():
         line = document.line(("space",))
         problems.append(
             Problem(document.file, line, f"space: no such file: {space_path} (paths are relative to the job's file)")
         )
         raise UserErrors(problems)
     try:
-        space = checked_space(read_yaml(space_path), job)
+        space = checked_space(read_yaml(space_path) if inside is None else parse_yaml(inside, "space"), job)
     except UserErrors as error:
         raise UserErrors([*problems, *error.problems]) from None
     if problems:
         raise UserErrors(problems)
-    return Plan(job, space, space_path.read_text())
+    return Plan(job, space, space_path.read_text() if inside is None else inside)
+
+
+def _without_space(document: Document) -> tuple[Document, str | None]:
+    """Return a job that names its space by a file, and the text of a space that the job held itself."""
+    if not isinstance(document.data, Mapping) or not isinstance(document.data.get("space"), Mapping):
+        return document, None
+    text = yaml.safe_dump(document.data["space"], sort_keys=False, allow_unicode=True)
+    return replace(document, data={**document.data, "space": SPACE_FILE}), text
 
 
 def _folder_problems(job: Job, *, unnamed: bool) -> list[tuple[str, str]]:

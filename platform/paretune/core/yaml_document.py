@@ -79,6 +79,19 @@ def read_yaml(path: Path, shown: str | None = None) -> Document:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UserError(f"{name}: cannot be read: {reason}") from error
+    return parse_yaml(text, name)
+
+
+def parse_yaml(text: str, name: str) -> Document:
+    """Return the data of a YAML text.
+
+    Args:
+        text: the text.
+        name: its name in messages.
+
+    Raises:
+        UserErrors: it is no YAML, or it has equal keys.
+    """
     try:
         node = yaml.compose(text, Loader=_CoreLoader)
     except yaml.MarkedYAMLError as error:

@@ -53,7 +53,7 @@ class ClassReport:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """One evaluation."""
+    """The accuracy of an artefact, or of results in COCO's format, on one split."""
 
     accuracy: Accuracy
     classes: Mapping[str, ClassReport]

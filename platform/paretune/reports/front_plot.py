@@ -112,20 +112,41 @@ def front_pictures(data: Mapping[str, Any], target: Mapping[str, Any], files: Ma
         target: one of its targets.
         files: ``png`` or ``svg`` → file.
     """
-    marks, axes = marks_of(data, target), axes_of(data["objectives"])
-    floor, ceiling = target["floors"].get(axes[1]), target["ceilings"].get(axes[0])
-    frame = frame_of(marks, axes, floor, ceiling) if marks else None
-    figure = drawn_front(f"{data['sweep']} on {target['name']}", marks, frame)
+    axes = front_axes()
+    plot_front(axes, data, target)
     for form, file in files.items():
-        save_figure(figure, file, form)
+        save_figure(axes.figure, file, form)
+
+
+def front_axes() -> Any:
+    """Return the axes of a new figure for a front."""
+    return new_figure(9, 5, dpi=130).add_subplot()
+
+
+def plot_front(axes: Any, data: Mapping[str, Any], target: Mapping[str, Any]) -> None:
+    """Draw the trials of one target with its front and the baselines into matplotlib axes.
+
+    Args:
+        axes: without drawings.
+        data: result of ``page_data.page_data``.
+        target: one of its targets.
+    """
+    marks, names = marks_of(data, target), axes_of(data["objectives"])
+    floor, ceiling = target["floors"].get(names[1]), target["ceilings"].get(names[0])
+    frame = frame_of(marks, names, floor, ceiling) if marks else None
+    _draw_front(axes, f"{data['sweep']} on {target['name']}", marks, frame)
 
 
 def drawn_front(title: str, marks: Sequence[PlottedTrial], frame: PlotRange | None) -> Any:
     """Return the picture as a matplotlib figure; without a frame there is no complete trial yet."""
+    axes = front_axes()
+    _draw_front(axes, title, marks, frame)
+    return axes.figure
+
+
+def _draw_front(axes: Any, title: str, marks: Sequence[PlottedTrial], frame: PlotRange | None) -> None:
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-    figure = new_figure(9, 5, dpi=130)
-    axes = figure.add_subplot()
     axes.set_title(label(title, 100), loc="left", fontsize=12, fontweight="bold")
     plain_axes(axes)
     if frame is not None:
@@ -139,7 +160,6 @@ def drawn_front(title: str, marks: Sequence[PlottedTrial], frame: PlotRange | No
         axes.legend(loc="lower right", fontsize=8, framealpha=0.9)
     else:
         axes.text(0.5, 0.5, "no complete trial yet", ha="center", transform=axes.transAxes)
-    return figure
 
 
 def _draw_marks(axes: Any, marks: Sequence[PlottedTrial], frame: PlotRange) -> None:

@@ -17,7 +17,7 @@ from paretune.core.errors import Problem, UserError, UserErrors, did_you_mean
 from paretune.core.metrics import METRICS, OTHERS, metric_of
 from paretune.core.registry import Registry
 from paretune.core.spec import Spec, inside
-from paretune.core.yaml_document import read_yaml
+from paretune.core.yaml_document import Document, read_yaml
 from paretune.data import DATASETS
 from paretune.detectors import DETECTORS
 from paretune.distributed.tune_schedulers import SCHEDULERS
@@ -36,11 +36,11 @@ TABLES: dict[str, Registry[Any]] = {
 }
 
 
-def check_files(files: Sequence[Path], overrides: Mapping[str, Any] | None = None) -> str:
+def check_files(files: Sequence[Path | Document], overrides: Mapping[str, Any] | None = None) -> str:
     """Check job and search-space files.
 
     Args:
-        files: jobs and search spaces.
+        files: jobs and search spaces, as files or as data.
         overrides: dotted place → value, set in each job before the check.
 
     Returns:
@@ -57,21 +57,23 @@ def check_files(files: Sequence[Path], overrides: Mapping[str, Any] | None = Non
         except UserErrors as error:
             problems += error.problems
         except UserError as error:
-            problems.append(Problem(str(file), 1, str(error).removeprefix(f"{file}: ")))
+            name = str(file) if isinstance(file, Path) else file.file
+            problems.append(Problem(name, 1, str(error).removeprefix(f"{name}: ")))
     if problems:
         raise UserErrors(problems)
     return "\n".join(lines)
 
 
-def _check_file(file: Path, overrides: Mapping[str, Any]) -> str:
-    document = read_yaml(file)
+def _check_file(source: Path | Document, overrides: Mapping[str, Any]) -> str:
+    document = read_yaml(source) if isinstance(source, Path) else source
+    file = document.file
     fields = set(document.data) if isinstance(document.data, Mapping) else set()
     as_job, as_space = fields & set(Job.model_fields), fields & {*Recipe.model_fields, "first"}
     if not as_job and not as_space:
         expected = "a job (dataset, detector, space, …) or a search space (input_size, steps, runtime) is expected"
-        raise UserErrors([Problem(str(file), 1, expected)])
+        raise UserErrors([Problem(file, 1, expected)])
     if len(as_job - {"input_size"}) >= len(as_space - {"input_size"}):
-        plan = read_plan(file, overrides, unnamed=True)
+        plan = read_plan(source, overrides, unnamed=True)
         problems = sweep_problems(plan.job, gpus_of_driver)  # noted only: it may be meant for another machine
         here = f"; not on this machine: {'; '.join(problems)}" if problems else ""
         dataset = plan.job.dataset

@@ -141,6 +141,7 @@ def run_training(
     test: bool = False,
     new: bool = False,
     on_step: Callable[[TrainingStep], None] = no_step,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Train a job's detector, evaluate it, and write network, history and pictures.
 
@@ -150,6 +151,7 @@ def run_training(
         test: whether to evaluate on the test split too.
         new: whether to remove the folder if a mistake ends the training before its first epoch.
         on_step: called after each step, or, of a training on Ray workers, after each epoch.
+        progress: called with a line on the data, after each epoch, and on the result.
 
     Returns:
         The contents of ``training.json``.
@@ -172,25 +174,27 @@ def run_training(
         if not was_begun(place.folder):
             refuse_gaps(data, job.dataset)
         for line in lines_of(data):
-            print(line, flush=True)
+            progress(line)
         order = _order(place, job)
         where = LogPlace.of(place.runs, place.name, job.tracking.uri, job.tracking.experiment)
         begun = bool(epochs_of(order.work))
         params = {**flat(job.tree()), "left_out": left_out_line(data.left_out) or "nothing"}
         if job.tracking.trainings:
-            print(f"MLflow: {where.words}", flush=True)
+            progress(f"MLflow: {where.words}")
         log = TrainingLog(where if job.tracking.trainings else None, params, begun=begun)
 
         def tell(line: str) -> None:
-            print(line, flush=True)
+            progress(line)
             log.epochs(epochs_of(order.work))
 
-        print(f"training {place.name}: {job.training.epochs} epochs at {job.size}, {len(data.splits['train'])} images")
+        progress(
+            f"training {place.name}: {job.training.epochs} epochs at {job.size}, {len(data.splits['train'])} images"
+        )
         if (crowded := crowding_note(data.splits, order.thresholds)) is not None:
-            print(crowded, flush=True)
+            progress(crowded)
         with _ray(place, job), divergence_as_user_error(order):
             train_order(order, tell, on_step)
-        facts = _evaluated(order, data, ("val", "test") if test else ("val",))
+        facts = _evaluated(order, data, ("val", "test") if test else ("val",), progress)
         write_text(place.folder / HISTORY, json.dumps(facts, indent=1))
         _write_artefact(order, data)
         pictures = _pictures(order, data, facts)
@@ -216,7 +220,9 @@ def _ray(place: TrainingPlace, job: Job) -> Iterator[None]:
         yield
 
 
-def _evaluated(order: TrainingJob, data: Data, splits: tuple[str, ...]) -> dict[str, Any]:
+def _evaluated(
+    order: TrainingJob, data: Data, splits: tuple[str, ...], progress: Callable[[str], None]
+) -> dict[str, Any]:
     """Return the history with the network's accuracy on some splits."""
     from paretune.networks.network_files import load_network
     from paretune.system.device_lock import shared_device
@@ -235,7 +241,7 @@ def _evaluated(order: TrainingJob, data: Data, splits: tuple[str, ...]) -> dict[
         if accuracy is not None:
             facts["metrics"][name], facts["reasons"][name] = accuracy.metrics(), dict(accuracy.reasons)
             facts["metrics"][name]["images"] = accuracy.images
-            print(f"{name} ({accuracy.images} images): {figures_line(accuracy.metrics())}")
+            progress(f"{name} ({accuracy.images} images): {figures_line(accuracy.metrics())}")
     return facts
 
 
