@@ -39,7 +39,7 @@ def step_line(step: TrainingStep, left: float | None, width: int, *, ascii_only:
         width: columns.
         ascii_only: whether the terminal shows only ASCII.
     """
-    epoch, steps = f"epoch {step.epoch}/{step.epochs}", f"{step.step}/{step.steps}"
+    epoch, steps = f"epoch {step.epoch}/{step.epochs}", f"{step.step:>{len(str(step.steps))}}/{step.steps}"
     words = [steps, f"loss {step.loss:.3f}", "" if left is None else f"{clock(left)} left"]
     for count in (3, 2, 1):  # what does not fit is left out from the end
         after = "  ".join(filter(None, words[:count]))
