@@ -54,7 +54,7 @@ PROVOKED = {
     "workflows/sweep_reporter.py": 1,  # test_log_verbs.py: where the log goes
     "workflows/sweep_identity.py": 1,  # test_sweep_identity.py: a sweep that changed
     "workflows/confirm.py": 1,  # test_confirm.py: a sweep without a front
-    "cli/sweep.py": 1,  # system/test_killed.py: Ctrl-C
+    "api/running.py": 1,  # system/test_killed.py: Ctrl-C
     "cli/train.py": 3,  # system/test_train.py: Ctrl-C; system/test_documented.py: the end
     "cli/optimize.py": 1,  # system/test_documented.py
     "cli/advise.py": 1,  # system/test_documented.py
