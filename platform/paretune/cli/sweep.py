@@ -36,6 +36,8 @@ def add(verbs: Any) -> None:
     resume.add_argument(
         "--accept-changes", action="store_true", help="go on although data, versions or machine have changed since"
     )
+    text = "search although the trained network has not learned (search.allow_unlearned)"
+    resume.add_argument("--allow-unlearned", action="store_true", default=None, help=text)
     resume.add_argument("--address", help=argparse.SUPPRESS)
     resume.set_defaults(run=_resume)
 
@@ -76,7 +78,8 @@ def _resume(given: argparse.Namespace) -> int:
     from paretune.results.sweep_folder import find_sweep
 
     sweep = find_sweep(given.runs, given.sweep)
-    changes = {name: getattr(given, name) for name in ("trials", "concurrent", "hours", "device_hours")}
+    fields = ("trials", "concurrent", "hours", "device_hours", "allow_unlearned")
+    changes = {name: getattr(given, name) for name in fields}
     if any(value is not None for value in changes.values()):
         sweep = change_search(sweep, **changes)
     if not sweep.finished:
