@@ -38,7 +38,9 @@ baseline: {baseline}
 space: space.yaml
 objectives: {{map: maximize, latency_ms: minimize}}
 constraints: {{map: {{max_drop: 0.25}}}}
-search: {{trials: {trials}, sampler: {sampler}, concurrent: {concurrent}, retries: 2, cheap_first: false}}
+search:
+  {{trials: {trials}, sampler: {sampler}, concurrent: {concurrent}, retries: 2, cheap_first: false,
+   allow_unlearned: true}}
 measuring: {{energy_seconds: 0}}
 """
 SPACE = """\

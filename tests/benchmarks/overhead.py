@@ -49,7 +49,7 @@ space: space.yaml
 targets: {{laptop: {{threads: 1}}}}
 objectives: {{map: maximize, latency_ms: minimize}}
 constraints: {{map: {{max_drop: 0.1}}}}
-search: {{trials: {trials}, sampler: {sampler}, concurrent: {concurrent}}}
+search: {{allow_unlearned: true, trials: {trials}, sampler: {sampler}, concurrent: {concurrent}}}
 """
 SPACE = """\
 input_size: {choices: [64, 96, 128, 160, 192, 224]}

@@ -18,7 +18,7 @@ detector: {{yolo: {{variant: nano}}}}
 input_size: 160
 training: {{epochs: 2}}
 space: real.yaml
-search: {{trials: 6}}
+search: {{allow_unlearned: true, trials: 6}}
 output: {output}
 """
 """A job as the demo's, with fewer images and trials."""

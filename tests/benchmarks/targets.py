@@ -36,7 +36,7 @@ input_size: 160x128
 training: {{epochs: {epochs}, batch_size: 8, lr: 4e-3}}
 space: space.yaml
 targets: {targets}
-search: {{trials: {trials}, sampler: random, seed: 3, cheap_first: false, siblings: 0}}
+search: {{allow_unlearned: true, trials: {trials}, sampler: random, seed: 3, cheap_first: false, siblings: 0}}
 measuring: {{energy_seconds: 0}}
 store: {{url: {store}}}
 """

@@ -17,7 +17,7 @@ detector: {yolo: {variant: nano, depthwise: false, width: 0.125}}
 input_size: 96x64
 training: {epochs: 2, batch_size: 8, lr: 4e-3}
 space: space.yaml
-search: {trials: 6, sampler: random}
+search: {allow_unlearned: true, trials: 6, sampler: random}
 measuring:
   {repetitions: 2, max_extra_repetitions: 0, seconds: 0.3, contention_wait_seconds: 0, rounds: 2, energy_seconds: 0}
 """

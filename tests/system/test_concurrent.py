@@ -82,7 +82,7 @@ detector: {noted: {variant: nano, depthwise: false, width: 0.125}}
 input_size: 96x64
 training: {epochs: 2, batch_size: 8, lr: 1e-2, threads: 1}
 space: space.yaml
-search: {trials: 6, concurrent: 2, sampler: random}
+search: {allow_unlearned: true, trials: 6, concurrent: 2, sampler: random}
 measuring:
   {repetitions: 2, max_extra_repetitions: 0, seconds: 0.3, rounds: 2, contention_wait_seconds: 0,
   energy_seconds: 0}

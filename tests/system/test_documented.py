@@ -83,7 +83,7 @@ class Copy:
             detector = SMALL_YOLO if "yolo" in tree["detector"] else tree["detector"]
             dataset = SHAPES if "shapes" in tree["dataset"] else tree["dataset"]
             kept = {key: tree[key] for key in ("space", "targets", "objectives", "constraints") if key in tree}
-            search = {"trials": 6 if dataset is SHAPES else 3, "sampler": "random"}
+            search = {"trials": 6 if dataset is SHAPES else 3, "sampler": "random", "allow_unlearned": True}
             job.write_text(yaml.safe_dump({"dataset": dataset, "detector": detector, "search": search, **kept, **TINY}))
         for space in ("quickstart", "photographs"):
             (folder / "search_spaces" / f"{space}.yaml").write_text(SPACE)

@@ -20,7 +20,7 @@ detector: {yolo: {variant: nano, depthwise: false, width: 0.125}}
 input_size: 96x64
 training: {epochs: 2, batch_size: 4, lr: 4e-3, workers: 2, threads: 1, device: cpu}
 space: space.yaml
-search: {trials: 3, sampler: random}
+search: {allow_unlearned: true, trials: 3, sampler: random}
 measuring:
   {repetitions: 2, max_extra_repetitions: 0, seconds: 0.3, contention_wait_seconds: 0, rounds: 2, energy_seconds: 0}
 """

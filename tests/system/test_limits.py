@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests_support_documented import printed
+
 
 def records_of(place: Any) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in sorted((place.runs / "tiny" / "trials").glob("*/record.json"))}
@@ -36,3 +38,18 @@ def test_a_limit_ends_the_search_and_a_larger_one_goes_on(place: Any) -> None:
     assert len(then) == 4
     assert {path: then[path] for path in first} == first
     assert json.loads(place.run("front", "tiny", "--json").stdout)["search_ended"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_baseline_that_has_not_learned_stops_the_sweep_and_nothing_is_lost(place: Any) -> None:
+    quick = ("--set", "search.allow_unlearned=false", "--set", "training.epochs=1", "--set", "training.lr=1e-8")
+    begun = place.run("sweep", "tiny.yaml", "--trials", "2", *quick)
+    assert begun.returncode == 2, begun.stdout + begun.stderr
+    assert len(records_of(place)) == 1
+    (line,) = [line for line in printed(begun.stderr) if " resume " in line]
+    went_on = place.typed(line)
+    said, _ = went_on.communicate(timeout=300)
+    assert went_on.returncode == 0, said
+    assert len(records_of(place)) == 2
+    assert "not learned" in said  # a quick try is told apart from an answer

@@ -55,7 +55,7 @@ input_size: 96x64
 training: {epochs: 12, batch_size: 8, threads: 1, device: cpu}
 space: space.yaml
 constraints: {map: {max_drop: 0.5}}
-search: {trials: 5, sampler: sobol}
+search: {allow_unlearned: true, trials: 5, sampler: sobol}
 measuring: {repetitions: 2, spare: 0, seconds: 0.2, patience: 0, rounds: 2, energy: 0}
 """
 SHAPES = "{shapes: {train: 96, val: 24, test: 24, size: 96x64, difficulty: 0}}"

@@ -20,7 +20,7 @@ input_size: 96x64
 training: {epochs: 4, batch_size: 4, lr: 1e-2, ema: 0.9}
 space: space.yaml
 targets: {one: {device: cpu, threads: 1}, two: {device: cpu, threads: 2}}
-search: {trials: 4, sampler: random}
+search: {allow_unlearned: true, trials: 4, sampler: random}
 measuring:
   {repetitions: 2, max_extra_repetitions: 0, seconds: 0.2, contention_wait_seconds: 0, rounds: 2, energy_seconds: 0}
 """

@@ -33,7 +33,7 @@ detector: {yolo: {variant: nano, depthwise: false, width: 0.125}}
 input_size: 96x64
 training: {epochs: 4, batch_size: 8, lr: 4e-3, validate_every: 2, threads: 1, device: cpu}
 space: space.yaml
-search: {trials: 2, sampler: random}
+search: {allow_unlearned: true, trials: 2, sampler: random}
 measuring:
   {repetitions: 2, max_extra_repetitions: 0, seconds: 0.3, contention_wait_seconds: 0, rounds: 2, energy_seconds: 0}
 """

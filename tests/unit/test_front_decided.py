@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paretune.search.contenders import contenders
 from paretune.search.latency_scale import on_one_scale
-from paretune.search.pareto_front import FrontRules, Objective, contenders, decides, front_object
+from paretune.search.pareto_front import FrontRules, Objective, decides, front_object
 from paretune.storage.trial_record import Record
 from tests_support_records import changed, compared, complete, fake_records, judge, recipe
 

@@ -41,7 +41,7 @@ SPOKEN = {
 PROVOKED = {
     "results/sweep_folder.py": 2,  # here: Sweep.command, and a name that is taken
     "profiling/nsight/run.py": 1,  # of ncu, for itself: nothing that is printed
-    "workflows/baseline.py": 1,  # test_sweep.py: a baseline that failed
+    "workflows/baseline.py": 2,  # test_sweep.py: a baseline that failed, and one that has not learned
     # system/test_documented.py: the end of a sweep; test_measuring.py: no comparison; here: a damaged comparison
     "results/front_summary.py": 3,
     "results/sweep_reader.py": 1,  # test_live_view.py: a sweep that nothing runs

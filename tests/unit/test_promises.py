@@ -82,7 +82,7 @@ def test_a_sweep_keeps_what_was_promised_of_the_recipes_it_tries_first(words: li
     assert [(one.knob, one.predicted) for one in kept.promises] == [("runtime: openvino", 2.0), ("input_size: 32", 1.5)]
     assert [one.recipe for one in kept.promises] == [normal(dict(one.recipe)) for one in (FASTER, SMALLER)]
     # what the advice was for is the eager baseline, which is tried anyway
-    assert [next(iter(tree["runtime"])) for tree, _ in first_recipes(kept.job)] == [
+    assert [next(iter(tree["runtime"])) for tree, _ in first_recipes(kept.job, kept.space)] == [
         *("eager", "onnxruntime"),
         *("openvino", "eager"),
     ]
@@ -102,7 +102,7 @@ def test_a_submitted_sweep_keeps_it_too(words: list[str], monkeypatch: pytest.Mo
     assert [(one.knob, one.recipe) for one in kept.promises] == [
         (one.knob, normal(dict(one.recipe))) for one in (FASTER, SMALLER)
     ]
-    assert [next(iter(tree["runtime"])) for tree, _ in first_recipes(kept.job)[2:]] == ["openvino", "eager"]
+    assert [next(iter(tree["runtime"])) for tree, _ in first_recipes(kept.job, kept.space)[2:]] == ["openvino", "eager"]
 
 
 @pytest.mark.parametrize("how", ["file", "set"])

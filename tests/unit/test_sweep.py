@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from paretune.cli.main import main
+from paretune.cli.main import build_parser, main
 from paretune.config.plan import read_plan
 from paretune.config.recipe import Recipe
 from paretune.core.errors import UserError
 from paretune.profiling.energy import measure as energy
+from paretune.results.sweep_changes import change_search
 from paretune.results.sweep_folder import Sweep, new_sweep
 from paretune.runtimes import eager
 from paretune.runtimes.openvino import OpenVino
@@ -21,6 +23,7 @@ from paretune.storage.trial_record import RUNTIME_UNAVAILABLE, Record, read_reco
 from paretune.workflows.machine_check import refuse_unfit_machine
 from paretune.workflows.sweep import run_trials
 from paretune.workflows.sweep_reporter import SweepReporter
+from tests_support_documented import printed, words
 
 JOB = """\
 dataset: {shapes: {}}
@@ -44,8 +47,15 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 class Tune:
     """Carries out proposals one by one, as Tune does; trials named in ``broken`` fail."""
 
-    def __init__(self, sweep: Sweep, broken: set[int], reasons: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        sweep: Sweep,
+        broken: set[int],
+        reasons: dict[str, str] | None = None,
+        metrics: dict[str, float] | None = None,
+    ) -> None:
         self.sweep, self.broken, self.reasons, self.ran = sweep, broken, reasons or {}, []
+        self.metrics = {"map": 0.5, "latency_ms": 3.0, **(metrics or {})}
 
     def __call__(self, _trial: Any, searcher: Any, *, most: int = 100, **_: Any) -> None:
         for turn in range(most):
@@ -58,7 +68,7 @@ class Tune:
             if number in self.broken:
                 record = Record.failed(*what, "RuntimeError: the measuring process died")
             else:
-                result = {"metrics": {"map": 0.5, "latency_ms": 3.0}, "reasons": self.reasons}
+                result = {"metrics": self.metrics, "reasons": self.reasons}
                 result |= {"notes": (), "artefact": "a"}
                 record = Record.complete(*what, started=1.0 + number, **result)
             write_record(self.sweep.folder, record)
@@ -106,6 +116,43 @@ def test_a_baseline_without_a_metric_that_is_asked_for_ends_the_sweep(job: Path,
         ):
             run_trials(sweep, Quiet(sweep), share=2, tuner=tune)
         assert tune.ran == ran
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [({}, {"map": 0.004}), ({"constraints": {"map50": {"max_drop": 0.3}}}, {"map": 0.2, "map50": 0.3})],
+    ids=["noise", "max_drop"],
+)
+def test_a_baseline_that_has_not_learned_ends_the_sweep_until_it_is_accepted(
+    job: Path, asked: dict[str, Any], found: dict[str, float]
+) -> None:
+    sweep = new_sweep(read_plan(job, asked), "one")
+    tune = Tune(sweep, set(), metrics=found)
+    for _ in range(2):  # on resume it is told again, and nothing is run
+        with pytest.raises(UserError, match=next(reversed(found))) as raised:
+            run_trials(sweep, Quiet(sweep), share=2, tuner=tune)
+        assert tune.ran == [0]
+    (line,) = [line for line in printed(str(raised.value)) if " resume " in line]
+    given = build_parser().parse_args(words(line))
+    assert (given.sweep, given.allow_unlearned) == ("one", True)
+    accepted = change_search(sweep, allow_unlearned=True)
+    run_trials(accepted, Quiet(accepted), share=2, tuner=tune)
+    assert tune.ran == [0, 1, 2, 3]
+    kept = new_sweep(read_plan(job, {"constraints": {"map50": {"max_drop": 0.29}}}), "two")
+    enough = Tune(kept, set(), metrics={"map": 0.2, "map50": 0.3})
+    run_trials(kept, Quiet(kept), share=2, tuner=enough)
+    assert enough.ran == [0, 1, 2, 3]
+
+
+def test_the_unchanged_network_is_measured_on_each_runtime_of_a_longer_search(job: Path) -> None:
+    space = "{input_size: 128, steps: [{prune: {ratio: {low: 0.1, high: 0.5}}}], runtime: {choices: {%s}}}"
+    Path("space.yaml").write_text(space % "a: onnxruntime, b: openvino, c: {openvino: {precision: bf16}}, d: eager")
+    for trials, expected in ((4, []), (12, ["openvino", "openvino"])):
+        sweep = new_sweep(read_plan(job, {"search.trials": trials}), f"of-{trials}")
+        tune = Tune(sweep, set())
+        run_trials(sweep, Quiet(sweep), share=2, tuner=functools.partial(tune, most=5))
+        plain = [record for record in read_records(sweep.folder)[2:] if not record.recipe["steps"]]
+        assert [next(iter(record.recipe["runtime"])) for record in plain] == expected
 
 
 def test_the_other_baseline_stops_nothing_and_is_run_again_before_what_is_left(job: Path) -> None:

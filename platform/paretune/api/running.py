@@ -240,6 +240,7 @@ def resume(  # noqa: PLR0913 - the options of the command
     hours: float | None = None,
     device_hours: float | None = None,
     concurrent: int | None = None,
+    allow_unlearned: bool | None = None,
     accept_changes: bool = False,
     address: str | None = None,
     progress: bool = False,
@@ -254,6 +255,7 @@ def resume(  # noqa: PLR0913 - the options of the command
         hours: hours of searching in all.
         device_hours: hours of all trials in all.
         concurrent: trials at the same time from now on.
+        allow_unlearned: whether to search although the trained network has not learned.
         accept_changes: whether to go on although data, versions or machine have changed since.
         address: of a Ray cluster to join.
         progress: whether to print a line after each trial.
@@ -266,9 +268,8 @@ def resume(  # noqa: PLR0913 - the options of the command
     Example:
         >>> front = paretune.resume("first", trials=40)
     """
-    sweep = changed_sweep(
-        Path(runs), name, trials=trials, hours=hours, device_hours=device_hours, concurrent=concurrent, address=address
-    )
+    limits = {"trials": trials, "hours": hours, "device_hours": device_hours, "concurrent": concurrent}
+    sweep = changed_sweep(Path(runs), name, address=address, allow_unlearned=allow_unlearned, **limits)
     reporter = telling(told(progress, tell))
     return Front(finish_sweep(sweep, reporter, address=address, accept_changes=accept_changes))
 

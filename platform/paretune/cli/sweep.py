@@ -46,6 +46,8 @@ def add(verbs: Any) -> None:
     resume.add_argument(
         "--accept-changes", action="store_true", help="go on although data, versions or machine have changed since"
     )
+    text = "search although the trained network has not learned (search.allow_unlearned)"
+    resume.add_argument("--allow-unlearned", action="store_true", default=None, help=text)
     resume.add_argument("--address", help=argparse.SUPPRESS)
     json_argument(resume, AT_END)
     resume.set_defaults(run=answering(_resume))
@@ -88,7 +90,8 @@ def _print_estimate(plan: Any, given: argparse.Namespace) -> int:
 def _resume(given: argparse.Namespace) -> int:
     from paretune.api.running import changed_sweep, finish_sweep
 
-    limits = {name: getattr(given, name) for name in ("trials", "concurrent", "hours", "device_hours")}
+    fields = ("trials", "concurrent", "hours", "device_hours", "allow_unlearned")
+    limits = {name: getattr(given, name) for name in fields}
     sweep = changed_sweep(given.runs, given.sweep, address=given.address, **limits)
     changes = given.accept_changes
     return _run(lambda reporter: finish_sweep(sweep, reporter, address=given.address, accept_changes=changes), given)

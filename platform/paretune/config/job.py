@@ -12,11 +12,11 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from paretune.config.flat_stop import FlatStop
 from paretune.config.measuring import Measuring
 from paretune.config.recipe import Recipe, readable_size
-from paretune.config.run_settings import Resources, Store, Tracking
+from paretune.config.run_settings import Postprocessing, Resources, Store, Tracking
 from paretune.core.metrics import metric_of
 from paretune.core.spec import Spec, misplaced, plugin
 from paretune.core.target import Target
-from paretune.core.types import LIMIT, InputSize, Thresholds
+from paretune.core.types import LIMIT, InputSize
 from paretune.data import DATASETS
 from paretune.data.base import Dataset
 from paretune.detectors import DETECTORS
@@ -107,21 +107,11 @@ class Search(Spec):
     earlier: str = "auto"
     """Finished sweep of the output folder whose front is tried first, as far as it lies in the space: its name; auto
     takes one with the same detector and classes, if there is one; none takes none."""
+    allow_unlearned: bool = False
+    """Whether to search although the trained network has not learned, or no accuracy would break a `max_drop`, such as
+    in a quick try."""
     concurrent: int = Field(default=1, ge=1, le=1024)
     """Trials at the same time; only one of them measures latency at a time."""
-
-
-class Postprocessing(Spec):
-    """Postprocessing of the detections, in training, in sweeps and in deployments."""
-
-    detections: int = Field(default=LIMIT, ge=1, le=10_000)
-    """Most boxes kept in an image; crowded scenes want more. Where it is above COCO's 100, accuracy counts as many
-    of a class in an image."""
-
-    @property
-    def thresholds(self) -> Thresholds:
-        """Return all thresholds."""
-        return Thresholds().keeping(self.detections)
 
 
 class Job(Spec):
@@ -299,6 +289,11 @@ class Job(Spec):
     def further_targets(self) -> tuple[str, ...]:
         """Return the names of the targets after the first."""
         return tuple(self.targets)[1:]
+
+    @property
+    def max_drops(self) -> dict[str, float]:
+        """Return metric → largest allowed loss against the eager baseline."""
+        return {name: one.max_drop for name, one in self.constraints.items() if one.max_drop is not None}
 
     def for_target(self, name: str) -> Job:
         """Return the job with one of its targets alone."""

@@ -1,10 +1,24 @@
-"""Settings of a job about where and with what it runs: cluster resources, stage store, log."""
+"""Settings of a job about how it runs: postprocessing, cluster resources, stage store, log."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
 from paretune.core.spec import Spec
+from paretune.core.types import LIMIT, Thresholds
+
+
+class Postprocessing(Spec):
+    """Postprocessing of the detections, in training, in sweeps and in deployments."""
+
+    detections: int = Field(default=LIMIT, ge=1, le=10_000)
+    """Most boxes kept in an image; crowded scenes want more. Where it is above COCO's 100, accuracy counts as many
+    of a class in an image."""
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Return all thresholds."""
+        return Thresholds().keeping(self.detections)
 
 
 class Resources(Spec):

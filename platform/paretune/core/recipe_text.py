@@ -69,6 +69,12 @@ STAR = "★"
 """Mark of a point of the front."""
 
 
+def runtime_title(recipe: Mapping[str, Any]) -> str:
+    """Return the name of a recipe's runtime as its makers call it, with its settings."""
+    name, fields = next(iter(recipe["runtime"].items()))
+    return _runtime_words(RUNTIME_TITLES.get(name, name), fields)
+
+
 def trial_title(number: int, recipe: Mapping[str, Any], *, starred: bool, usual_size: Any = None) -> str:
     """Return a trial as a title: ``004 ★ prune 40 % → finetune 7 → ONNX Runtime``.
 

@@ -46,7 +46,8 @@ def verdict(data: Mapping[str, Any], target: Mapping[str, Any]) -> str:
     row = _row(data, target, best["trial"])
     figures = [_figure(name, row["metrics"]) for name in dict.fromkeys(axes_of(data["objectives"]))]
     figures += [f"{gain} times as fast as {BASE_NAMES[base]}" for base, gain in _gains(target, best["trial"]).items()]
-    return f"Trial {best['trial']} ({row['recipe']}) is the {best['claim']}: {'; '.join(figures)}."
+    note = f" {best['note'][0].upper()}{best['note'][1:]}." if best["note"] else ""
+    return f"Trial {best['trial']} ({row['recipe']}) is the {best['claim']}: {'; '.join(figures)}.{note}"
 
 
 def report_markdown(data: Mapping[str, Any], parts: Sequence[Table]) -> str:

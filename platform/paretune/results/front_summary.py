@@ -14,7 +14,7 @@ from paretune.results.advice_outcomes import AdviceOutcome, outcomes
 from paretune.results.sweep_folder import Sweep
 from paretune.search.hypervolume_series import growth_line, hypervolume_series, series_tree
 from paretune.search.latency_scale import on_one_scale
-from paretune.search.pareto_front import FrontRules, front_object, objectives_of
+from paretune.search.pareto_front import FrontRules, best_point, front_object, objectives_of
 from paretune.storage.atomic_files import read_json
 from paretune.storage.target_records import on_target
 from paretune.storage.trial_record import Record, read_records
@@ -149,8 +149,8 @@ def _front_text(sweep: Sweep) -> str:
     lines += display.doubts(front, comparison)
     if best := front["best"]:
         lines.append(f"{best['claim']}: {sweep.folder / best['artefact']}")
-        metrics = next(point["metrics"] for point in front["front"] if point["trial"] == best["trial"])
-        drops = {name: kept.max_drop for name, kept in sweep.job.constraints.items() if kept.max_drop is not None}
-        doubts = (display.unsure(name, drop, metrics) for name, drop in drops.items())
+        lines += [best["note"]] if best["note"] else []
+        metrics = best_point(front)["metrics"]
+        doubts = (display.unsure(name, drop, metrics) for name, drop in sweep.job.max_drops.items())
         lines += [doubt for doubt in doubts if doubt is not None]
     return "\n".join(lines)

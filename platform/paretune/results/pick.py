@@ -13,7 +13,7 @@ from paretune.core.metrics import metric_of
 from paretune.core.recipe_text import recipe_line
 from paretune.reports.terminal import unsure
 from paretune.search.latency_scale import LATENCY
-from paretune.search.pareto_front import FrontRules
+from paretune.search.pareto_front import FrontRules, best_point, gained_nothing, is_tied, unchanged_instead
 
 Point = Mapping[str, Any]
 """One point of a front, as ``front --json`` prints it."""
@@ -94,7 +94,8 @@ def pick(front: Mapping[str, Any], rule: PickRule, judge: FrontRules) -> Pick:
 
     ``max_latency`` takes the point of the highest quality within the limit. ``max_drop`` and ``min`` take the cheapest
     point within the limit, ``knee`` the result of `knee`. Where the costs of other points that keep the rule are tied
-    with the chosen one's, the point of the highest quality among them is taken.
+    with the chosen one's, the point of the highest quality among them is taken; and the unchanged network, if it keeps
+    the limit, where compression gained nothing over it (`unchanged_instead`).
 
     Args:
         front: result of ``front_object``, with at least the eager baseline.
@@ -112,14 +113,25 @@ def pick(front: Mapping[str, Any], rule: PickRule, judge: FrontRules) -> Pick:
     rule = PickRule(rule.kind, rule.limit, LATENCY if rule.kind == "max_latency" else metric)
     kept = points if rule.limit is None else _within(points, rule, front)
     first, reason = _first(front, kept, rule, judge)
-    tied = [point for point in kept if _tied(first, point, front, judge)]
+    tied: list[Point] = []
+    if rule.kind != "recommended":  # which has weighed its ties
+        tied = [point for point in kept if is_tied(first, point, front["decided_by"], judge)]
     chosen = max([first, *tied], key=lambda point: judge.quality.gain(point["metrics"]))
+    notes = _tie_notes(first, chosen, tied, judge)
+    if rule.limit is not None:
+        baseline = front["baseline"]["metrics"].get(rule.metric)
+        same = [point for point in front["unchanged"] if _excess(point, rule, baseline) <= SLACK]
+        if (instead := unchanged_instead(chosen, same, front["decided_by"], judge)) is not None:
+            notes.append(gained_nothing(chosen, instead, judge))
+            chosen = instead
+    if chosen not in points:  # an unchanged network that is tied with a point of the front
+        points = sorted([*points, chosen], key=lambda point: -judge.cost.gain(point["metrics"]))
     place = points.index(chosen)
     better = points[place + 1] if place + 1 < len(points) else None
     return Pick(
         rule,
         chosen,
-        (reason, *_tie_notes(first, chosen, tied, judge), *_doubts(chosen, better, rule)),
+        (reason, *notes, *_doubts(chosen, better, rule)),
         points[place - 1] if place else None,
         better,
     )
@@ -130,8 +142,8 @@ def _first(front: Mapping[str, Any], kept: Sequence[Point], rule: PickRule, judg
     quality, cost = judge.quality.metric, judge.cost.metric
     if rule.kind == "recommended":
         best = front["best"]
-        point = next(point for point in kept if point["trial"] == best["trial"])
-        return point, f"recommended: {best['claim']}"
+        note = f"; {best['note']}" if best["note"] else ""
+        return best_point(front), f"recommended: {best['claim']}{note}"
     if rule.kind == "knee":
         ends = f"trial {kept[0]['trial']} and trial {kept[-1]['trial']}"
         place, distance = knee(kept, judge)
@@ -222,23 +234,6 @@ def knee(points: Sequence[Point], judge: FrontRules) -> tuple[int, float]:
 def _named(point: Point) -> str:
     """Return the end of a message that names the nearest point."""
     return f"; the nearest is trial {point['trial']}"
-
-
-def _tied(first: Point, other: Point, front: Mapping[str, Any], judge: FrontRules) -> bool:
-    """Return whether it is not known which of two points costs less.
-
-    The comparison of the front decides. Without it, costs are tied whose intervals overlap.
-    """
-    if other["trial"] == first["trial"]:
-        return False
-    if front["decided_by"] == "comparison":
-        return other["trial"] in first["tied_with"]
-    name = judge.cost.metric
-    ends = [point["metrics"].get(f"{name}_{end}") for point in (first, other) for end in ("low", "high")]
-    if any(end is None for end in ends):
-        return False
-    low, high, other_low, other_high = ends
-    return bool(low <= other_high and other_low <= high)
 
 
 def _tie_notes(first: Point, chosen: Point, tied: Sequence[Point], judge: FrontRules) -> list[str]:

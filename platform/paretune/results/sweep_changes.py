@@ -23,7 +23,8 @@ def change_search(
         sweep: found by ``find_sweep``.
         trials: all trials, with the baselines and the finished ones; None keeps the number.
         concurrent: trials at the same time; None keeps the number.
-        **budget: ``hours`` and ``device_hours`` of the search, with those that are over; None keeps a limit.
+        **budget: ``hours`` and ``device_hours`` of the search, with those that are over, and ``allow_unlearned``; None
+            keeps a field.
 
     Raises:
         UserError: fewer trials than before, a number out of range, or another process runs the sweep.
@@ -41,7 +42,7 @@ def change_search(
         field = str(told["loc"][-1])
         raise UserError(f"--{field.replace('_', '-')} {changes[field]}: {told['msg']}") from error
     with sweep.lock():
-        done, larger = len(read_records(sweep.folder)), set(changes) - {"concurrent"}
+        done, larger = len(read_records(sweep.folder)), set(changes) - {"concurrent", "allow_unlearned"}
         goes_on = larger and done < (trials or before)
         limited = goes_on and (sweep.ended or sweep.job.search.stop_when_flat)
         facts = {**sweep.facts, "job": job, **({"extended_at": done} if limited else {})}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import ge
 from typing import Any, Literal
 
 from paretune.core.baselines import EAGER
-from paretune.core.metrics import PRINTED, metric_of
+from paretune.core.metrics import PRINTED, change_in, metric_of
+from paretune.core.recipe_text import runtime_title
+from paretune.evaluation.learned import unlearned_reason
 from paretune.search.latency_scale import SCALED
 from paretune.storage.trial_record import Record
 
@@ -50,7 +52,8 @@ def pareto_front(points: Sequence[Mapping[str, float | None]], objectives: Seque
     return sorted(kept)
 
 
-def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+def dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    """Return whether gains are nowhere below others and not equal to them."""
     return all(a >= b for a, b in zip(one, other, strict=True)) and one != other
 
 
@@ -140,40 +143,6 @@ class FrontRules:
         return f"{first} that keeps the constraints" if self.constraints else f"{first} of the front"
 
 
-def contenders(records: Sequence[Record], judge: FrontRules) -> list[int]:
-    """Return the trials that may belong on the front by the intervals of their latencies, likeliest first.
-
-    A trial is left out if even at the low end of its interval it breaks a constraint, or another one dominates it at
-    the high end of that one's.
-    """
-    complete = [record for record in records if record.state == "complete"]
-    hopeful = [(record, _at(record, "low")) for record in complete if judge.feasible(_at(record, "low"))]
-    sure = [_at(record, "high") for record in complete if judge.feasible(_at(record, "high"))]
-    sure = [sure[i] for i in pareto_front([one.metrics for one in sure], judge.objectives)]
-    gains = [(one.number, tuple(o.gain(one.metrics) for o in judge.objectives)) for one in sure]
-    found = []
-    for record, best in hopeful:
-        mine = tuple(objective.gain(best.metrics) for objective in judge.objectives)
-        unknown = any(map(math.isnan, mine))
-        if not unknown and not any(number != record.number and _dominates(gain, mine) for number, gain in gains):
-            found.append((_behind(record, complete, judge), record.number))
-    return [number for _, number in sorted(found)]
-
-
-def _behind(record: Record, others: Sequence[Record], judge: FrontRules) -> float:
-    """Return the cost of a record as a multiple of the cheapest other's that is as good; below 1 it leads."""
-    wanted, cost = judge.quality.gain(record.metrics), -judge.cost.gain(record.metrics)
-    costs = [-judge.cost.gain(other.metrics) for other in others if judge.quality.gain(other.metrics) >= wanted]
-    least = min((value for value in costs if value > 0), default=math.nan)
-    return cost / least if math.isfinite(least) else 1.0
-
-
-def _at(record: Record, end: Literal["low", "high"]) -> Record:
-    """Return a record whose latencies are at one end of their intervals."""
-    ends = {name: record.metrics[f"{name}_{end}"] for name in SCALED if f"{name}_{end}" in record.metrics}
-    return replace(record, metrics={**record.metrics, **ends})
-
-
 def decides(comparison: Mapping[str, Any] | None, records: Sequence[Record], judge: FrontRules) -> bool:
     """Return whether a comparison decides the front: a latency is an objective, and all records were known to it."""
     if comparison is None or not judge.timed:
@@ -209,13 +178,18 @@ def front_object(
     chosen.sort(key=lambda record: (-judge.cost.gain(record.metrics), record.number))
     base: dict[str, float | None] = dict(eager.metrics) if eager else {}
     front = [point_of(record, told, chosen) for record in chosen]
+    unchanged = [point_of(one, told, chosen) for one in _unchanged(allowed, eager, judge)]
+    found = {
+        "baseline": point_of(eager, told) if eager else None,
+        "front": front,
+        "unchanged": unchanged,
+        "decided_by": "comparison" if decided else "trials",
+    }
     return {
         "sweep": sweep,
         "target": target,
-        "baseline": point_of(eager, told) if eager else None,
-        "front": front,
-        "decided_by": "comparison" if decided else "trials",
-        "best": _best(front, judge),
+        **found,
+        "best": _best(found, complete, judge),
         "objectives": {objective.metric: objective.direction for objective in judge.objectives},
         "hypervolume": hypervolume([r.metrics for r in allowed], judge.objectives, base),
         "hypervolume_unknown": no_hypervolume(judge.objectives, base),
@@ -223,14 +197,100 @@ def front_object(
     }
 
 
-def _best(front: Sequence[Mapping[str, Any]], judge: FrontRules) -> dict[str, Any] | None:
-    """Return the recommended point: of the cheapest and those tied with it, the one of the highest quality."""
-    if not front:
+def _unchanged(complete: Sequence[Record], eager: Record | None, judge: FrontRules) -> list[Record]:
+    """Return the records of the trained network without a step, at its own input size, that keep every constraint."""
+    if eager is None:
+        return []
+    size = str(eager.recipe.get("input_size"))
+    same = [one for one in complete if not one.recipe.get("steps") and str(one.recipe.get("input_size")) == size]
+    known = [one for one in same if not any(math.isnan(o.gain(one.metrics)) for o in judge.objectives)]
+    return [one for one in known if judge.feasible(one)]
+
+
+def is_tied(first: Mapping[str, Any], other: Mapping[str, Any], decided_by: str, judge: FrontRules) -> bool:
+    """Return whether it is not known which of two points costs less.
+
+    The comparison of the front decides. Without it, costs are tied whose intervals overlap.
+    """
+    if other["trial"] == first["trial"]:
+        return False
+    if decided_by == "comparison":
+        return other["trial"] in first["tied_with"] or first["trial"] in other["tied_with"]
+    name = judge.cost.metric
+    ends = [point["metrics"].get(f"{name}_{end}") for point in (first, other) for end in ("low", "high")]
+    if any(end is None for end in ends):
+        return False
+    low, high, other_low, other_high = ends
+    return bool(low <= other_high and other_low <= high)
+
+
+def unchanged_instead(
+    version: Mapping[str, Any], unchanged: Sequence[Mapping[str, Any]], decided_by: str, judge: FrontRules
+) -> Mapping[str, Any] | None:
+    """Return the cheapest unchanged network that is to be preferred to a version; None if there is none.
+
+    It is preferred if it surely costs no more or the costs are tied, and its quality is as high or within the 95 %
+    interval of the version's difference to the eager baseline.
+
+    Args:
+        version: point of a front.
+        unchanged: points of the unchanged network.
+        decided_by: what decided the front, as ``front_object`` returns it.
+        judge: objectives.
+    """
+    if version["trial"] in [point["trial"] for point in unchanged]:
         return None
-    first = front[0]
-    tied = [point for point in front if point["trial"] in first["tied_with"]]
+    cost, quality = judge.cost, judge.quality
+
+    def preferred(point: Mapping[str, Any]) -> bool:
+        dearer = cost.gain(point["metrics"]) < cost.gain(version["metrics"])
+        if dearer and not is_tied(version, point, decided_by, judge):
+            return False
+        if quality.gain(point["metrics"]) >= quality.gain(version["metrics"]):
+            return True
+        change = change_in(version["metrics"], quality.metric)
+        mine = change_in(point["metrics"], quality.metric)
+        return change is not None and change[0] <= (0.0 if mine is None else mine[1])
+
+    found = [point for point in unchanged if preferred(point)]
+    return max(found, key=lambda point: cost.gain(point["metrics"]), default=None)
+
+
+def _best(front: Mapping[str, Any], complete: Sequence[Record], judge: FrontRules) -> dict[str, Any] | None:
+    """Return the recommended point: of the cheapest and those tied with it, the one of the highest quality.
+
+    The unchanged network is recommended instead where the version gains nothing over it (`unchanged_instead`).
+    """
+    points, unchanged = front["front"], front["unchanged"]
+    if not points:
+        return None
+    first = points[0]
+    tied = [point for point in points if point["trial"] in first["tied_with"]]
     best = max([first, *tied], key=lambda point: judge.quality.gain(point["metrics"]))
-    return {"trial": best["trial"], "claim": judge.claim, "artefact": best["artefact"]}
+    instead = unchanged_instead(best, unchanged, front["decided_by"], judge)
+    chosen, note = instead or best, None
+    if (why := unlearned_reason((front["baseline"] or {"metrics": {}})["metrics"])) is not None:
+        note = f"no version is worth deploying, since the trained network {why}"
+    elif instead is not None:
+        note = gained_nothing(best, instead, judge)
+    elif best["trial"] in [point["trial"] for point in unchanged] and any(one.recipe.get("steps") for one in complete):
+        note = gained_nothing(None, best, judge)
+    return {"trial": chosen["trial"], "claim": judge.claim, "artefact": chosen["artefact"], "note": note}
+
+
+def gained_nothing(version: Mapping[str, Any] | None, unchanged: Mapping[str, Any], judge: FrontRules) -> str:
+    """Return the advice to deploy the unchanged network; ``version`` is a version that is no better, if any."""
+    why = ""
+    if version is not None:
+        aims = f"{judge.cost.metric} and {judge.quality.metric}"
+        why = f"trial {version['trial']} is not surely better than trial {unchanged['trial']} in {aims}; "
+    return f"compression gained nothing: {why}deploy the unchanged network on {runtime_title(unchanged['recipe'])}"
+
+
+def best_point(front: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the recommended point of a front that has one, which may be an unchanged network beside the front."""
+    points: list[Mapping[str, Any]] = [*front["front"], *front["unchanged"]]
+    return next(point for point in points if point["trial"] == front["best"]["trial"])
 
 
 def point_of(

@@ -148,6 +148,11 @@ class Space:
         for start in self._runtimes():
             yield from self._corners(start)
 
+    def runtimes(self) -> list[Any]:
+        """Return each option of the runtime as recipes write it, with the first alternative of its parameters."""
+        drawn = [self.sample(PointWalk(start, lambda one: _alternatives(one)[0])).value for start in self._runtimes()]
+        return [recipe["runtime"] for recipe in drawn if isinstance(recipe, dict) and "runtime" in recipe]
+
     def _runtimes(self) -> list[dict[str, Any]]:
         fields = self.root.items if isinstance(self.root, Fields) else {}
         choices = [node for key in ("runtime", "deploy") if isinstance(node := fields.get(key), Choices)]

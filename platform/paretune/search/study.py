@@ -82,10 +82,11 @@ class Study:
         enqueue_again(self._study, self._records)
         for frozen in self._study.get_trials(deepcopy=False)[known:]:
             self._file.changed(frozen._trial_id)  # noqa: SLF001 - ids are what Optuna's storages take
+        taken = {frozen.user_attrs.get(NUMBER) for frozen in self._study.get_trials(deepcopy=False)}
         self._waiting = [
             Proposal(number, recipe, origin)
             for number, (recipe, origin) in enumerate(setup.fixed)
-            if number not in self._records
+            if number not in self._records and number not in taken  # an extended search may have more of them
         ]
         self._open: dict[int, int] = {}
         """Trial number → Optuna's id, for proposed trials without a record."""

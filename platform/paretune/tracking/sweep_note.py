@@ -10,7 +10,7 @@ from typing import Any
 from paretune.core.baselines import EAGER
 from paretune.core.metrics import Metric, change_in, in_order, metric_of
 from paretune.core.recipe_text import trial_title
-from paretune.search.pareto_front import FrontRules
+from paretune.search.pareto_front import FrontRules, best_point
 from paretune.storage.trial_record import Record
 from paretune.tracking.mlflow_client import LONGEST
 
@@ -74,14 +74,15 @@ def _verdict(front: Mapping[str, Any], judge: FrontRules, *, ended: bool) -> str
     best = front["best"]
     if best is None:
         return f"{begin}no trial keeps the constraints."
-    point = next(point for point in front["front"] if point["trial"] == best["trial"])
+    point = best_point(front)
     title = trial_title(point["trial"], point["recipe"], starred=False, usual_size=_usual_size(front))
     figures = [metric_of(judge.cost.metric).phrase(point["metrics"].get(judge.cost.metric))]
     if (times := _times_cheaper(front, point, judge)) is not None:
         figures.append(times)
     if judge.quality.metric != judge.cost.metric:
         figures.append(_quality(point, judge))
-    return f"{begin}**{plain(title)}** is the {best['claim']}: {', '.join(figures)}."
+    note = f" {plain(best['note'][0].upper() + best['note'][1:])}." if best["note"] else ""
+    return f"{begin}**{plain(title)}** is the {best['claim']}: {', '.join(figures)}.{note}"
 
 
 def _times_cheaper(front: Mapping[str, Any], point: Mapping[str, Any], judge: FrontRules) -> str | None:

@@ -12,7 +12,9 @@ from paretune.core.baselines import BASELINES, EAGER
 from paretune.core.errors import UserError
 from paretune.data.left_out import lines_of, record_of, refuse_gaps
 from paretune.distributed.run_training import train_order
+from paretune.evaluation.learned import unlearned_reason
 from paretune.results.sweep_folder import Sweep
+from paretune.search.space import Space
 from paretune.storage.target_records import on_target
 from paretune.storage.trial_record import read_record
 from paretune.training.history import TrainingStep, no_step
@@ -21,6 +23,9 @@ from paretune.training.training_job import TrainingJob
 from paretune.training.worker import divergence_as_user_error
 from paretune.workflows.sweep_identity import check_identity
 
+ROOM_FOR_UNCHANGED = 12
+"""Fewest trials of a search that measures the unchanged network on every runtime of its space."""
+
 
 def baseline_recipes(job: Job) -> list[dict[str, Any]]:
     """Return the recipes of the baselines, in the order of their trials."""
@@ -28,14 +33,30 @@ def baseline_recipes(job: Job) -> list[dict[str, Any]]:
     return [Recipe.model_validate({"input_size": size, "runtime": runtime}).tree() for runtime in BASELINES]
 
 
-def first_recipes(job: Job) -> list[tuple[dict[str, Any], str]]:
-    """Return (recipe, origin) of the trials before those from the space, in order, each recipe once."""
+def unchanged_recipes(job: Job, space: Space) -> list[dict[str, Any]]:
+    """Return the recipe of the unchanged network on each runtime of a space that a target can run.
+
+    A version is worth deploying only if it is better than these. A search of a few trials has no room for them.
+    """
+    if job.search.trials < ROOM_FOR_UNCHANGED:
+        return []
+    size = str(job.size)
+    recipes = [Recipe.model_validate({"input_size": size, "runtime": runtime}) for runtime in space.runtimes()]
+    return [recipe.tree() for recipe in recipes if job.recipe_unsupported_reason(recipe) is None]
+
+
+def first_recipes(job: Job, space: Space) -> list[tuple[dict[str, Any], str]]:
+    """Return (recipe, origin) of the trials before those from the space, in order, each recipe once.
+
+    These are the baselines, those that the job lists, and the unchanged network on the other runtimes of the space.
+    """
     baselines = baseline_recipes(job)
     first: list[dict[str, Any]] = []
     for recipe in job.search.first:
         tree = {**recipe.tree(), "input_size": str(recipe.size)}  # 160 is 160x160
         if tree not in [*baselines, *first]:
             first.append(tree)
+    first += [tree for tree in unchanged_recipes(job, space) if tree not in [*baselines, *first]]
     return [*((tree, "baseline") for tree in baselines), *((tree, "enqueued") for tree in first)]
 
 
@@ -125,6 +146,16 @@ def baseline_failure(sweep: Sweep) -> str | None:
         return (
             f"trial {EAGER}, the eager baseline, failed, so there is nothing to compare with: {eager.failure}\n"
             f"to run it again: {sweep.command('resume')}"
+        )
+    if (
+        not sweep.job.search.allow_unlearned
+        and (why := unlearned_reason(eager.metrics, sweep.job.max_drops)) is not None
+    ):
+        return (
+            f"the trained network (trial {EAGER}) {why}\n"
+            f"train longer (training.epochs is {sweep.job.training.epochs}), check the annotations with `data check`, "
+            f"or lower max_drop; a new sweep with `--set baseline={sweep.baseline}` takes this network\n"
+            f"to search in spite of it: {sweep.command('resume', '--allow-unlearned')}"
         )
     for view in sweep.each_target():
         there = on_target(eager, view.further)

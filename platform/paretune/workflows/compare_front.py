@@ -20,8 +20,8 @@ from paretune.profiling.latency.shared_images import measuring_images
 from paretune.results.advice_outcomes import pairs
 from paretune.results.front_summary import comparison_of, judge_of, recorded
 from paretune.results.sweep_folder import Sweep
+from paretune.search.contenders import contenders
 from paretune.search.latency_scale import on_one_scale
-from paretune.search.pareto_front import contenders
 from paretune.storage.atomic_files import write_text
 from paretune.storage.trial_events import EventLog, Unit
 from paretune.storage.trial_record import Record

@@ -24,7 +24,7 @@ from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_record import recorded_trials
 from paretune.system.cpu_cores import separate_cores
 from paretune.system.device_lock import SharedCores, shared_device, sharing_cores
-from paretune.workflows.baseline import first_recipes
+from paretune.workflows.baseline import baseline_recipes
 from paretune.workflows.build_artefact import build
 from paretune.workflows.recipe_source import RecipeImages
 from paretune.workflows.step_chain import InitialArtefactNetwork
@@ -104,7 +104,7 @@ def training_shift(sweep: Sweep, cores: SharedCores) -> RatioShift:
     images = RecipeImages(job.dataset, context.cache, with_threads(job.training))
     with TemporaryDirectory(prefix="paretune-sharing-") as place:
         folders = []
-        for number, (tree, _) in enumerate(first_recipes(job)[:2]):
+        for number, tree in enumerate(baseline_recipes(job)):
             recipe, folder = Recipe.model_validate(tree), Path(place) / str(number)
             folder.mkdir()
             tools = step_context(

@@ -83,7 +83,7 @@ def dry_run(plan: Plan, say: Callable[[str], None]) -> SweepEstimate:
 def planned_trials(job: Job, space: Space) -> PlannedTrials:
     """Return how many trials of a job come from where; a budget below the first points leaves none to the sampler."""
     left = job.search.trials - len(BASELINES)
-    first = min(left, len(first_recipes(job)) - len(BASELINES))
+    first = min(left, len(first_recipes(job, space)) - len(BASELINES))
     enqueued = min(left - first, len(space.first))
     return PlannedTrials(len(BASELINES), first, enqueued, left - first - enqueued)
 
@@ -94,7 +94,7 @@ def expected_recipes(job: Job, space: Space, trials: PlannedTrials) -> list[tupl
     Recipes that a sampler would propose are drawn evenly from the space and share the number of its trials.
     """
     evenly = _evenly(random.Random(0))
-    first = [Recipe.model_validate(tree) for tree, _ in first_recipes(job)[len(BASELINES) :][: trials.first]]
+    first = [Recipe.model_validate(tree) for tree, _ in first_recipes(job, space)[len(BASELINES) :][: trials.first]]
     points = [PointWalk(point, evenly) for point in space.first[: trials.enqueued]]
     fixed = [*first, *(Recipe.model_validate(space.sample(chooser).value) for chooser in points)]
     count = DRAWN if trials.sampled else 0

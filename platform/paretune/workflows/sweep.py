@@ -122,7 +122,7 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
         tuner: runs the trials.
 
     Raises:
-        UserError: the eager baseline failed, or lacks a metric that is asked for.
+        UserError: the eager baseline failed, lacks a metric that is asked for, or has not learned.
     """
     from paretune.distributed import ray_session as session
     from paretune.distributed.tune_searcher import NoPausedTrials, StudySearcher
@@ -150,7 +150,9 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
     halving = isinstance(job.search.scheduler, HalvingScheduler)
     rungs = Rungs(sweep.folder, job) if halving else NoPausedTrials()
     ended = functools.partial(record_of, sweep.folder, retries=job.search.retries, say=reporter.say)
-    searcher = StudySearcher(study, ended, on_record, budget.spent, count=left, rungs=rungs)
+    searcher = StudySearcher(
+        study, ended, on_record, lambda: baseline_failure(sweep) or budget.spent(), count=left, rungs=rungs
+    )
     resources = job.resources.by_ray_name()
     if job.training.by_ray:
         resources = {**job.resources.custom, **session.NEXT_TO_NOTHING}  # the workers of its fine-tuning need the rest
@@ -166,10 +168,10 @@ def run_trials(sweep: Sweep, reporter: SweepReporter, *, share: float, tuner: Tu
             nested=job.training.by_ray,
             scheduler=job.search.scheduler.build(),
         )
+    if reason := baseline_failure(sweep):
+        raise UserError(reason)
     if searcher.exhausted:
         sweep.mark_exhausted()
     if searcher.ended is not None:
         sweep.mark_ended(searcher.ended)
         reporter.say(f"the search ends after {len(read_records(sweep.folder))} trials: {searcher.ended}")
-    if reason := baseline_failure(sweep):
-        raise UserError(reason)

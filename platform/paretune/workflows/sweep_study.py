@@ -49,7 +49,7 @@ def opened_study(sweep: Sweep, records: Sequence[Record], say: Callable[[str], N
         sampler=job.search.sampler,
         seed=job.search.seed,
         normal=normal_recipe,
-        fixed=first_recipes(job),
+        fixed=first_recipes(job, sweep.space),
         earlier=earlier_points(sweep, say),
         paused=paused_trials(sweep.folder) if isinstance(job.search.scheduler, HalvingScheduler) else (),
         siblings=job.search.siblings if job.store.max_gib else 0,

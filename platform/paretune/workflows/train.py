@@ -22,6 +22,7 @@ from paretune.core.yaml_document import read_yaml, validate
 from paretune.data.left_out import left_out_line, lines_of, refuse_gaps
 from paretune.data.statistics import crowding_note
 from paretune.distributed.run_training import train_order
+from paretune.evaluation.learned import unlearned_reason
 from paretune.reports.terminal import figures_line
 from paretune.results.folder_claims import removed_if_failed
 from paretune.results.sweep_folder import output_folder
@@ -200,6 +201,8 @@ def run_training(
         pictures = _pictures(order, data, facts)
         log.epochs(facts["epochs"])
         log.finish(flat(facts["metrics"]), [place.folder / HISTORY, *pictures])
+        if (why := unlearned_reason(facts["metrics"].get("val", {}), job.max_drops)) is not None:
+            print(f"the network {why}; train longer, or check the annotations with `data check`")
         return facts
 
 

@@ -32,7 +32,7 @@ function verdict(target) {
     if (metric(name, trial) !== null) parts.push(`${short(name)} ${phrase(name, metric(name, trial))} ${rangeText(name, trial)}`.trim());
   }
   for (const base of Object.keys(BASELINES)) { const row = gain(trial, base); if (row && row.low !== row.high) parts.push(`${gainText(row)} ${range([row.low, row.high], 2)} times as fast as ${BASE_WORDS[base]}`); }
-  return `★ Trial ${target.best.trial} (${own("recipe", trial)}) is the ${target.best.claim}: ${parts.join("; ")}.`;
+  return `★ Trial ${target.best.trial} (${own("recipe", trial)}) is the ${target.best.claim}: ${parts.join("; ")}.${target.best.note ? ` Note: ${target.best.note}.` : ""}`;
 }
 
 /** Return the columns of the table: head, cell of a trial, value to sort by. */
