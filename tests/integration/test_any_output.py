@@ -72,6 +72,7 @@ VERBS: dict[tuple[str, ...], int] = {
     ("confirm", "nirgends_é"): 2,
     ("store", "list", "--runs", "läufe"): 0,
     ("pick", "nirgends_é", "--out", "gewählt_é"): 2,
+    ("export", "kunstwerk_é", "--out", "bündel_é"): 0,
 }
 """Command → its exit code."""
 

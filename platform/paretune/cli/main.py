@@ -58,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
         confirm,
         data,
         evaluate,
+        export,
         front,
         log,
         optimize,
@@ -77,7 +78,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"paretune {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    begin, look, use = (check, sweep, train, optimize), (evaluate, profile, advise), (predict, front, pick, confirm)
+    begin, look, use = (
+        (check, sweep, train, optimize),
+        (evaluate, profile, advise),
+        (predict, front, pick, export, confirm),
+    )
     for module in (*begin, *look, *use, promote, log, store, cluster, data):
         module.add(verbs)
     return parser

@@ -21,19 +21,25 @@ def add(verbs: Any) -> None:
         "exit code: 0 a bundle is written, 2 no point of the front keeps the rule",
     )
     sweep_arguments(verb)
-    rules = verb.add_mutually_exclusive_group()
-    rules.add_argument("--max-latency", metavar="T", help="the most accurate point within a latency, such as 10ms")
-    text = "the fastest point that loses at most X against the eager baseline, such as 0.01"
-    rules.add_argument("--max-drop", type=float, metavar="X", help=text)
-    rules.add_argument("--min", metavar="METRIC=VALUE", help="the fastest point with at least that value")
-    rules.add_argument("--knee", action="store_true", help="the point farthest above the line between the front's ends")
+    rule_arguments(verb)
     verb.add_argument("--target", metavar="T", help="the target (default: the job's first)")
     verb.add_argument("--out", type=Path, metavar="FOLDER", help="of the bundle (default: SWEEP/picked/RULE)")
     verb.add_argument("--json", action="store_true", help="one JSON object")
     verb.set_defaults(run=claiming_out(_pick))
 
 
-def _rule(given: argparse.Namespace) -> Any:
+def rule_arguments(verb: argparse.ArgumentParser) -> Any:
+    """Add the rules, of which one may be given, and return their group."""
+    rules = verb.add_mutually_exclusive_group()
+    rules.add_argument("--max-latency", metavar="T", help="the most accurate point within a latency, such as 10ms")
+    text = "the fastest point that loses at most X against the eager baseline, such as 0.01"
+    rules.add_argument("--max-drop", type=float, metavar="X", help=text)
+    rules.add_argument("--min", metavar="METRIC=VALUE", help="the fastest point with at least that value")
+    rules.add_argument("--knee", action="store_true", help="the point farthest above the line between the front's ends")
+    return rules
+
+
+def rule_of(given: argparse.Namespace) -> Any:
     """Return the rule of the arguments.
 
     Raises:
@@ -59,11 +65,13 @@ def _pick(given: argparse.Namespace) -> int:
     from paretune.workflows.pick import pick_from, write_bundle
 
     sweep = find_sweep(given.runs, given.sweep)
-    chosen = pick_from(sweep, _rule(given), given.target)
+    chosen = pick_from(sweep, rule_of(given), given.target)
     sweep = sweep.on(given.target)
     folder, facts = write_bundle(sweep, chosen, given.out)
     if given.json:
         print(json.dumps({"folder": str(folder), **facts}))
     else:
         print(f"{pick_text(chosen, judge_of(sweep))}\nbundle: {folder}")
+        if reason := facts["loader_missing"]:
+            print(f"without detect.py: {reason}")
     return 0
