@@ -102,10 +102,13 @@ def write_loader(artefact: Artefact, target: Target, libraries: Mapping[str, str
     told = next(iter(artefact.detector))
     if not _template(name):
         return f"runtime {name} is of another package, which brings no loader: run it by `paretune predict`"
+    foreign = f"detector {told} is of another package, which brings no decoding: run it by `paretune predict`"
+    if not _template(told):
+        return foreign
     detector: Detector = parse_plugin(artefact.detector, DETECTORS)
     decoding = detector.decoding(artefact.input_size)
-    if decoding is None or not _template(told):
-        return f"detector {told} is of another package, which brings no decoding: run it by `paretune predict`"
+    if decoding is None:
+        return foreign
     runtime: Runtime = parse_plugin(artefact.runtime, RUNTIMES)
     try:
         networks, options = _networks(artefact, detector, runtime, target)
