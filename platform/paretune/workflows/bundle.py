@@ -101,8 +101,8 @@ def write_loader(artefact: Artefact, target: Target, libraries: Mapping[str, str
     name = next(iter(artefact.runtime))
     told = next(iter(artefact.detector))
     if not _template(name):
-        return f"runtime {name} is of another package, which brings no loader: run it by `paretune predict`"
-    foreign = f"detector {told} is of another package, which brings no decoding: run it by `paretune predict`"
+        return f"runtime {name} is of another package, which brings no loader: only Paretune itself runs it"
+    foreign = f"detector {told} is of another package, which brings no decoding: only Paretune itself runs it"
     if not _template(told):
         return foreign
     detector: Detector = parse_plugin(artefact.detector, DETECTORS)
@@ -113,7 +113,7 @@ def write_loader(artefact: Artefact, target: Target, libraries: Mapping[str, str
     try:
         networks, options = _networks(artefact, detector, runtime, target)
     except Exception as error:  # noqa: BLE001 - torch and its exporter raise errors of their own
-        return f"its network cannot be saved without Paretune ({one_line(error)}): run it by `paretune predict`"
+        return f"its network cannot be saved without Paretune ({one_line(error)}): only Paretune itself runs it"
     sources, constants = decoding
     settings = {
         "classes": artefact.classes,

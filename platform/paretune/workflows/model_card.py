@@ -90,7 +90,7 @@ def _figures(facts: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"| {name} | {UNKNOWN if ap is None else f'{ap:.3f}'} |" for name, ap in classes.items())
         yield ""
     else:
-        yield "AP of each class: not in the trial's record; `paretune evaluate` computes it from this folder.\n"
+        yield "AP of each class: unknown (the record of the trial has none).\n"
     for name, other in (facts.get("other_targets") or {}).items():
         cells = [f"{metric} {_cell(metric, other[metric])}" for metric in other if metric.startswith("latency_ms")]
         yield f"- target `{name}`: {', '.join(cells) or UNKNOWN}"
