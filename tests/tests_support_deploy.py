@@ -54,17 +54,23 @@ print(json.dumps([found, here]))
 """
 
 
-def exported(place: Path, family: str, runtimes: tuple[str, ...]) -> dict[str, Path]:
-    """An untrained network, made sure of what it sees by its predictors, as an artefact for each runtime."""
+def detecting_network(family: str) -> torch.nn.Module:
+    """An untrained network, made sure of what it sees by its predictors."""
     torch.manual_seed(0)
-    detector, size = DETECTORS[family]
+    detector, _ = DETECTORS[family]
     network = detector.build(len(CLASSES)).eval()
     with torch.no_grad():
         for layer in detector.protected(network):
             layer.weight.mul_(30)
             if family == "yolo":
                 layer.bias.fill_(2)
-    model = Export().apply(Model(network, None, size, params=1, flops=1), context(place, detector))
+    return network
+
+
+def exported(place: Path, family: str, runtimes: tuple[str, ...]) -> dict[str, Path]:
+    """A network that surely finds something as an artefact for each runtime."""
+    detector, size = DETECTORS[family]
+    model = Export().apply(Model(detecting_network(family), None, size, params=1, flops=1), context(place, detector))
     made = {}
     for runtime in runtimes:
         recipe = Recipe.model_validate({"input_size": str(size), "runtime": runtime})

@@ -1,181 +1,262 @@
-"""Export: the same numbers, a clean file, and an error that names the output when the numbers differ."""
+"""A bundle's own loader, where it may import its runtime and numpy only, against Paretune's predictor."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import subprocess
+import sys
+import tarfile
+import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-import torch
-from torch import nn
 
-from paretune.compression.export import OPSET, Export, check_parity, training_images
+from paretune.cli.main import main
+from paretune.compression.export import Export
+from paretune.compression.quantize.step import Quantize
+from paretune.config.recipe import Recipe
 from paretune.core.model import Model
+from paretune.core.target import Target
 from paretune.core.types import InputSize
-from paretune.detectors.yolox.detector import Yolo
-from paretune.networks.batchnorm_folding import folded
-from paretune.networks.layer_chain import Chain
-from paretune.runtimes.onnx_session import open_session
-from tests_support_compression import SIZE, MixedDetector, context, exported, model, outputs, same_state, state
+from paretune.data.preprocess import IN_FLOAT, SHRINKING, Preprocess
+from paretune.runtimes import RUNTIMES
+from paretune.runtimes.artefact_writer import write_artefact
+from paretune.runtimes.predictor import load_predictor
+from paretune.storage.artefact import read_artefact
+from paretune.workflows.bundle import _template, export_artefact, write_loader
+from tests_support import ROOT
+from tests_support_compression import context
+from tests_support_deploy import CLASSES, DETECTORS, detecting_network
 
-pytestmark = pytest.mark.slow
+ARCHIVE = ROOT / "tests" / "data" / "sweep_of_0.1.0.zip"
+SIZES = ((211, 333), (97, 64), (480, 641), (128, 160), (31, 500))
+PIXELS, SHARE = 0.01, 1e-4
+"""Farthest that a corner may lie away, in pixels of the image, and a score."""
+TORCH = ("eager", "compiled")
+BLOCKED = ("paretune", "cv2", "pydantic", "PIL", "yaml", "ray", "mlflow", "optuna")
+RUNS = """\
+import json, sys
+from importlib.abc import MetaPathFinder
+
+class Blocker(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(name, name=name)
+
+sys.meta_path.insert(0, Blocker())
+import importlib.util
+import numpy as np
+spec = importlib.util.spec_from_file_location("detect", sys.argv[1] + "/detect.py")
+loader = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(loader)
+images = np.load(sys.argv[2])
+found = {{}}
+for name in images.files:
+    for kind, array in zip(("boxes", "scores", "labels"), loader.detect(images[name])):
+        found[name + kind] = array
+np.savez(sys.argv[3], **found)
+"""
+
+
+def images() -> dict[str, Any]:
+    """Pictures of odd sizes with edges of all directions, and noise."""
+    random, made = np.random.default_rng(0), {}
+    for number, (height, width) in enumerate(SIZES):
+        y, x = np.mgrid[:height, :width]
+        waves = np.stack([np.sin(x / (3 + k) + y / (7 - k)) for k in range(3)], axis=-1) * 90 + 128
+        made[str(number)] = np.clip(waves + random.normal(0, 25, waves.shape), 0, 255).astype(np.uint8)
+    return made
+
+
+def found_by(python: str, bundle: Path, place: Path, blocked: tuple[str, ...]) -> Any:
+    """What the loader of a bundle finds in the pictures, in a process of its own."""
+    np.savez(place / "images.npz", **images())
+    words = [python, "-I", "-c", RUNS.format(blocked=blocked), bundle, place / "images.npz", place / "found.npz"]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return np.load(place / "found.npz")
+
+
+def same(found: Any, artefact: Path) -> tuple[int, float, float]:
+    """Hold the boxes to the predictor's; returns their number, and the largest differences of corners and scores.
+
+    Boxes are matched by class and place: near ties may change their order, and a box at a threshold may be missing.
+    """
+    predictor, count, off, apart, lost = load_predictor(artefact, Target()), 0, 0.0, 0.0, 0
+    for name, image in images().items():
+        expected = predictor(image)
+        boxes, scores, labels = (found[name + kind] for kind in ("boxes", "scores", "labels"))
+        assert abs(len(boxes) - len(expected.boxes)) <= max(1, len(expected.boxes) // 20)
+        for box, score, label in zip(expected.boxes, expected.scores, expected.labels, strict=True):
+            away = np.abs(boxes - box).max(axis=1) + np.where(labels == label, 0, np.inf)
+            nearest = int(away.argmin())
+            if away[nearest] > PIXELS or abs(scores[nearest] - score) > SHARE:
+                lost += 1
+                continue
+            off, apart = max(off, float(away[nearest])), max(apart, float(abs(scores[nearest] - score)))
+            count += 1
+    assert count >= 20
+    assert lost <= count // 20, (count, lost)
+    return count, off, apart
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return exported(tmp_path_factory.mktemp("made"))
+def artefact_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A function that returns an untrained network, which surely finds something, as an artefact."""
+    models: dict[tuple[str, str], Model] = {}
 
+    def made(family: str, runtime: str, kind: str = "float") -> Path:
+        place = tmp_path_factory.mktemp(family)
+        detector, size = DETECTORS[family]
+        form = kind if runtime in ("onnxruntime", "openvino", "tensorrt") else "torch"
+        if (family, form) not in models:
+            around, model = context(place, detector), Model(detecting_network(family), None, size, params=1, flops=1)
+            if form != "torch":
+                model = Export().apply(model, around)
+            if form == "int8":
+                model = Quantize(images=4).apply(model, around)
+            models[family, form] = model
+        recipe = Recipe.model_validate({"input_size": str(size), "runtime": runtime})
+        told: dict[str, Any] = {"runtime": recipe.runtime, "recipe_tree": recipe.tree(), "classes": CLASSES}
+        return write_artefact(place / "artefact", models[family, form], detector=detector, **told).folder
 
-def test_the_file_has_one_input_and_the_named_outputs_at_a_fixed_shape(made: Model) -> None:
-    onnx.checker.check_model(str(made.file), full_check=True)
-    graph = onnx.load(made.file)
-    shapes = {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for value in (*graph.graph.input, *graph.graph.output)
-    }
-    assert shapes == {"images": [1, 3, 48, 64], "box": [1, 4, 12, 16], "score": [1, 2, 12, 16]}
-    assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", OPSET)]
-
-
-def test_batch_norms_are_folded(made: Model) -> None:
-    kinds = [node.op_type for node in onnx.load(made.file).graph.node]
-    assert kinds.count("Conv") == 6
-    assert "BatchNormalization" not in kinds
-
-
-def test_the_file_says_nothing_of_the_machine_it_was_made_on(made: Model) -> None:
-    raw = made.file.read_bytes()
-    assert b".py" not in raw
-    assert str(Path(__file__).parents[2]).encode() not in raw
-
-
-def test_the_model_goes_on_as_a_file_with_its_counts(made: Model) -> None:
-    before = model()
-    assert (made.format, made.network, made.history) == ("onnx", None, ("export",))
-    assert (made.params, made.flops, made.input_size) == (before.params, before.flops, SIZE)
-
-
-def test_the_network_stays_as_it_was_and_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    given = model()
-    before, random = state(given.network), torch.get_rng_state()
-    gradients = [parameter.requires_grad for parameter in given.network.parameters()]
-    Export().apply(given, context(tmp_path))
-    assert same_state(before, state(given.network))
-    assert [parameter.requires_grad for parameter in given.network.parameters()] == gradients
-    assert torch.equal(random, torch.get_rng_state())
-    assert not any(module._forward_hooks for module in given.network.modules())
-    assert "".join(capfd.readouterr()) == ""
+    return made
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("norm", ["frozen", "none"])
-def test_other_norms_are_exported_too(norm: str, tmp_path: Path) -> None:
-    detector = MixedDetector.model_validate({"norm": norm})
-    given = model(detector)
-    found = Export().apply(given, context(tmp_path, detector))
-    (image,) = training_images(given, context(tmp_path, detector), 1)
-    got = open_session(found.file, 1).run(None, {"images": image})
-    with torch.no_grad():
-        wanted = given.network(torch.from_numpy(image))
-    assert all(np.allclose(a.numpy(), b, atol=1e-5, rtol=1e-4) for a, b in zip(wanted, got, strict=True))
+@pytest.mark.parametrize(
+    ("family", "runtime", "kind"),
+    [
+        ("yolo", "onnxruntime", "float"),
+        ("yolo", "openvino", "float"),
+        ("ssd", "onnxruntime", "float"),
+        ("faster_rcnn", "onnxruntime", "float"),
+        *(
+            pytest.param(family, runtime, kind, marks=pytest.mark.full)
+            for family, runtime, kind in (
+                ("ssd", "openvino", "float"),
+                ("faster_rcnn", "openvino", "float"),
+                *((family, runtime, "int8") for family in DETECTORS for runtime in ("onnxruntime", "openvino")),
+                *((family, runtime, "float") for family in DETECTORS for runtime in ("eager", "compiled")),
+            )
+        ),
+    ],
+)
+def test_the_loader_finds_what_the_predictor_finds(
+    family: str, runtime: str, kind: str, artefact_of: Any, tmp_path: Path
+) -> None:
+    artefact = artefact_of(family, runtime, kind)
+    assert export_artefact(artefact, tmp_path / "out")["loader_missing"] is None
+    found = found_by(sys.executable, tmp_path / "out", tmp_path, (*BLOCKED, *(() if runtime in TORCH else ("torch",))))
+    count, off, apart = same(found, artefact)
+    print(family, runtime, kind, count, off, apart)  # shown by -s
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("depthwise", [True, False])
-def test_a_yolo_is_nothing_but_folded_convolutions(depthwise: bool, tmp_path: Path) -> None:
-    detector = Yolo(width=0.125, depthwise=depthwise)
-    found = Export().apply(model(detector), context(tmp_path, detector))
-    kinds = {node.op_type for node in onnx.load(found.file).graph.node}
-    assert kinds == {"Conv", "Sigmoid", "Mul", "Add", "Concat", "MaxPool", "Resize"}
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_the_requirements_are_enough_in_an_empty_environment(runtime: str, artefact_of: Any, tmp_path: Path) -> None:
+    artefact = artefact_of("yolo", runtime)
+    export_artefact(artefact, tmp_path / "out")
+    python, uv = tmp_path / "env" / "bin" / "python", Path(sys.executable).with_name("uv")
+    for words in (
+        ["venv", "--python", sys.executable, tmp_path / "env"],
+        ["pip", "install", "--python", python, "-r", tmp_path / "out" / "requirements.txt"],
+    ):
+        done = subprocess.run([uv, *map(str, words)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    same(found_by(str(python), tmp_path / "out", tmp_path, ()), artefact)
 
 
-@pytest.mark.parametrize(("spoilt", "name"), [("box", "box"), ("score", "score"), ("stem.0", "box")])
-@pytest.mark.parametrize("value", [0.01, float("nan")])
-def test_an_output_that_differs_is_named(made: Model, spoilt: str, name: str, value: float, tmp_path: Path) -> None:
-    other = model()
-    with torch.no_grad():
-        other.network.get_submodule(spoilt).weight[0] += value
-    images = training_images(other, context(tmp_path))
-    check_parity(model().network, made.file, images, ("box", "score"))
-    with pytest.raises(RuntimeError, match=f"output '{name}' differs"):
-        check_parity(other.network, made.file, images, ("box", "score"))
+@pytest.mark.parametrize("shrinking", [SHRINKING, IN_FLOAT])
+@pytest.mark.parametrize("resize", ["letterbox", "stretch"])
+def test_images_are_resized_as_by_the_predictor(shrinking: Any, resize: Any) -> None:
+    module: dict[str, Any] = {}
+    exec(_template("math_begin"), module)  # noqa: S102 - what bundles hold
+    for order, fill in (("rgb", 114), ("bgr", "mean")):
+        how = Preprocess(resize=resize, order=order, fill=fill, mean=(0.4, 0.5, 0.6), shrinking=shrinking)  # type: ignore[arg-type]
+        for image in images().values():
+            settings = {"preprocessing": how.tree(), "input_size": [160, 128]}
+            batch, scales = module["network_input"](image, settings)
+            expected, placement = how(image, InputSize(160, 128))
+            assert np.abs(batch[0] - expected).max() < 1e-5
+            assert scales[:2] == pytest.approx([placement.scale_x, placement.scale_y])
 
 
-def test_parity_is_checked_on_training_pictures_only(tmp_path: Path) -> None:
-    used = context(tmp_path)
-    Export().apply(model(), used)
-    assert used.data.splits["train"].read != []
-    assert used.data.splits["val"].read == []
+@pytest.mark.parametrize("runtime", RUNTIMES.names)
+def test_every_runtime_has_a_loader_that_is_python(runtime: str) -> None:
+    compile(_template(runtime) + _template("detect_end"), runtime, "exec")
+    assert 20 <= len(_template(runtime).splitlines()) <= 50
 
 
-class Twice(nn.Module):
-    """One convolution before two norms."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.one, self.two = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return (self.two(self.conv(self.one(self.conv(x)))),)
-
-
-class Fork(nn.Module):
-    """A convolution whose output goes to a norm and around it (pre-activation residuals do so)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.norm, self.last = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        x = self.conv(x)
-        return (x + self.last(self.norm(x)),)
+def test_what_has_no_loader_gets_one_reason(artefact_of: Any) -> None:
+    artefact = read_artefact(artefact_of("yolo", "eager"))
+    for other, word in (
+        (replace(artefact, runtime={"packed": {}}), "runtime packed"),
+        (replace(artefact, detector={"fake": {}}), "detector fake"),
+    ):
+        assert word in str(write_loader(other, Target(), {}))
+        assert not artefact.file("detect.py").exists()
 
 
-@pytest.mark.parametrize("kind", [Twice, Fork])
-def test_what_must_not_be_folded_is_left_alone(kind: type[nn.Module]) -> None:
-    torch.manual_seed(0)
-    network = kind()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 2)
-    network.eval()
-    copied = folded(network, torch.rand(1, 3, 48, 64))
-    assert [type(module) for module in copied.modules()] == [type(module) for module in network.modules()]
-    assert all(torch.equal(a, b) for a, b in zip(outputs(network), outputs(copied), strict=True))
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        archive.extractall(tmp_path)  # noqa: S202 - our own
+    return tmp_path / "runs"
 
 
-def test_folding_keeps_the_function_and_removes_every_norm() -> None:
-    network = model().network
-    copied = folded(network, torch.rand(1, 3, 48, 64))
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in copied.modules())
-    for wanted, got in zip(outputs(network), outputs(copied), strict=True):
-        torch.testing.assert_close(wanted, got, rtol=1e-4, atol=1e-5)
+def test_a_trial_is_exported_with_its_figures_whole(runs: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "out"
+    words = [
+        "export",
+        "before",
+        "--runs",
+        str(runs),
+        "--trial",
+        "1",
+        "--out",
+        str(out),
+        "--archive",
+        ".tar.gz",
+        "--json",
+    ]
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["trial"], told["rule"]["kind"]) == (1, "trial")
+    listed = json.loads((out / "manifest.json").read_text())["files"]
+    for name, facts in listed.items():
+        assert hashlib.sha256((out / name).read_bytes()).hexdigest() == facts["sha256"]
+    assert {*listed, "manifest.json"} == {path.name for path in out.iterdir() if path.is_file()}
+    with tarfile.open(told["archive"]) as archive:
+        assert f"out/{next(iter(listed))}" in archive.getnames()
+    card = (out / "README.md").read_text()
+    assert all(
+        word in card for word in ("latency_ms", "the images hold no large objects", "AMD EPYC", "onnxruntime 1.32")
+    )
+    check = [sys.executable, str(out / "detect.py"), "--check"]
+    assert subprocess.run(check, capture_output=True, check=False).returncode == 0
+    (out / "settings.json").write_text((out / "settings.json").read_text() + " ")
+    assert subprocess.run(check, capture_output=True, check=False).returncode == 1
+    assert main(["export", str(out), "--out", str(tmp_path / "again")]) == 0  # of a bundle
+    assert json.loads((tmp_path / "again" / "bundle.json").read_text())["figures"] == told["figures"]
 
 
-@pytest.mark.parametrize("bias", [False, True])
-def test_yolos_first_layer_takes_the_picture_as_it_is(tmp_path: Path, bias: bool) -> None:
-    torch.manual_seed(0)
-    detector = Yolo(depthwise=False, width=0.125)
-    network = detector.build(2).eval()
-    stem = network.get_submodule("backbone.backbone.stem.conv")
-    stem.conv = torch.nn.Conv2d(12, 8, 3, padding=1, bias=bias)
-    images = torch.randn(2, 3, 64, 96)
-    simpler = folded(network, images)
-    with torch.no_grad():
-        for mine, wanted in zip(simpler(images), network(images), strict=True):
-            torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-4)
-    model_of_it = Model(network, None, InputSize(64, 64))
-    graph = onnx.load(Export().apply(model_of_it, context(tmp_path, detector)).file).graph
-    assert graph.node[0].op_type == "Conv"  # nothing is gathered before it
-    assert graph.node[0].name.startswith("backbone.backbone.stem.conv.conv::")
-
-
-def test_a_first_layer_that_was_factorized_stays_as_it_is() -> None:
-    network = Yolo(depthwise=False, width=0.125).build(2).eval()
-    network.set_submodule("backbone.backbone.stem.conv.conv", Chain(torch.nn.Conv2d(12, 8, 3, padding=1)))
-    images = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        for mine, wanted in zip(folded(network, images)(images), network(images), strict=True):
-            torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--trial", "9"], "no trial 9"),
+        (["--target", "phone"], "no target 'phone'"),
+        (["--max-latency", "1us"], "no point of the front"),
+    ],
+)
+def test_what_cannot_be_exported_ends_with_2(
+    words: list[str], reason: str, runs: Path, tmp_path: Path, capsys: Any
+) -> None:
+    assert main(["export", "before", "--runs", str(runs), "--out", str(tmp_path / "out"), *words]) == 2
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

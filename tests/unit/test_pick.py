@@ -21,7 +21,7 @@ from paretune.results.pick import PickRule, figures_of, knee, lower_bound, milli
 from paretune.results.sweep_folder import Sweep
 from paretune.search.latency_scale import on_one_scale
 from paretune.search.pareto_front import FrontRules, Objective, front_object
-from paretune.storage.artefact import read_artefact
+from paretune.storage.artefact import BUNDLE_FILES, read_artefact
 from paretune.workflows.pick import write_bundle
 from tests_support import ROOT
 from tests_support_records import changed, compared, complete, fake_records, judge, recipe
@@ -215,7 +215,7 @@ def test_a_bundle_is_the_artefact_with_its_reason(sweep: Sweep, tmp_path: Path, 
     assert told["rule"] == {"kind": "max_latency", "metric": "latency_ms", "limit": 10.0}
     ends = told["figures"]["latency_ms"]
     assert ends["low"] <= ends["value"] <= ends["high"]
-    copied = {path.relative_to(bundle) for path in bundle.rglob("*")} - {Path("bundle.json")}
+    copied = {path.relative_to(bundle) for path in bundle.rglob("*")} - set(map(Path, BUNDLE_FILES))
     assert copied == {path.relative_to(source) for path in source.rglob("*")}
     assert read_artefact(bundle).size_mib == read_artefact(source).size_mib
     assert target_around(bundle) == Target()

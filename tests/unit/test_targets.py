@@ -197,8 +197,7 @@ def test_pictures_and_comparisons_are_beside_those_of_the_first_target(sweep: Sw
 def test_a_bundle_is_for_its_target(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     from paretune.workflows import pick as module
 
-    monkeypatch.setattr(module, "read_artefact", lambda *_, **__: None)
-    monkeypatch.setattr(module, "MANIFEST", "artefact.json")
+    monkeypatch.setattr(module, "write_copy", lambda _source, _folder, facts, _target, **_: facts)
     for name, trial, folder in (("one", 6, "recommended"), ("two", 5, "recommended-two")):
         chosen = pick_from(sweep, PickRule("recommended"), name)
         assert chosen.point["trial"] == trial

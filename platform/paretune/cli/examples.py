@@ -12,6 +12,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "plugins": ("", "step"),
     "sweep": ("jobs/quickstart.yaml", "jobs/quickstart.yaml --name small --set training.epochs=4 --trials 6"),
     "resume": ("quickstart", "quickstart --trials 60"),
+    "watch": ("quickstart", "quickstart --once"),
     "train": ("jobs/quickstart.yaml --name trained",),
     "optimize": (
         "runs/trainings/trained --step 'prune={ratio: 0.5}' --step 'finetune={epochs: 6}' --out smaller",
@@ -27,6 +28,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "front": ("quickstart", "quickstart --json --importance"),
     "ui": ("--port 5001", "quickstart --open"),
     "pick": ("quickstart --max-latency 10ms --out chosen", "quickstart --max-drop 0.01"),
+    "export": ("quickstart --out deploy", "quickstart --trial 4 --out deploy --archive .tar.gz"),
     "confirm": ("quickstart --seeds 5",),
     "list": ("", "--runs /shared/runs --json"),
     "show": ("quickstart", "quickstart 4"),

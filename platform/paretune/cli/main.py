@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         data,
         doctor,
         evaluate,
+        export,
         front,
         log,
         look,
@@ -82,7 +83,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"paretune {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    begin, measure, use = (check, sweep, train, optimize), (evaluate, profile, advise), (predict, front, pick, confirm)
+    begin, measure = (check, sweep, train, optimize), (evaluate, profile, advise)
+    use = (predict, front, pick, export, confirm)
     for module in (*begin, watch, *measure, look, *use, promote, log, store, cluster, data, doctor, completion):
         module.add(verbs)
     add_examples(parser)

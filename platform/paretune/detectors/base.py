@@ -123,6 +123,14 @@ class Detector(Spec, ABC):
         ``raw_names``.
         """
 
+    def decoding(self, size: InputSize) -> tuple[tuple[Any, ...], dict[str, Any]] | None:  # noqa: ARG002 - for overriding
+        """Return what decodes its raw maps in a bundle, without Paretune, or None if nothing can.
+
+        The modules and functions in numpy whose source is copied, and the constants that they are called with, for the
+        function in ``runtimes/loaders/NAME.py.txt``.
+        """
+        return None
+
     @property
     def most_boxes(self) -> float:
         """Return the most boxes that the network can find in an image, whatever postprocessing keeps."""

@@ -27,7 +27,7 @@ _MS = {"ms": 1.0, "s": 1e3, "us": 1e-3, "µs": 1e-3, "μs": 1e-3}
 class PickRule:
     """Rule that chooses one point of a front."""
 
-    kind: Literal["recommended", "max_latency", "max_drop", "min", "knee"]
+    kind: Literal["recommended", "max_latency", "max_drop", "min", "knee", "trial"]
     limit: float | None = None
     """Limit in the metric's unit; None for rules without a limit."""
     metric: str | None = None

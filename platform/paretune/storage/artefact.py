@@ -22,6 +22,22 @@ from paretune.storage.atomic_files import _CHUNK, sha256
 MANIFEST = "artefact.json"
 BUNDLE = "bundle.json"
 """File in a copy of an artefact with its sweep, its trial and the rule that chose it."""
+BUNDLE_MANIFEST = "manifest.json"
+"""File in a bundle with the hash of every other file in it."""
+BUNDLE_FILES = (
+    BUNDLE,
+    BUNDLE_MANIFEST,
+    "README.md",
+    "detect.py",
+    "detection_math.py",
+    "requirements.txt",
+    "settings.json",
+    "model.pt2",
+    "model.box.pt2",
+    "model.fp16.onnx",
+    "model.box.fp16.onnx",
+)
+"""Files that a bundle has beside those of its artefact."""
 STRUCTURE = "structure.json"
 """File that marks a folder of a torch network: the widths of its layers, beside their weights."""
 WEIGHTS = "weights.safetensors"
@@ -95,7 +111,9 @@ class Artefact:
 
     def _model_files(self) -> list[Path]:
         return [
-            path for path in sorted(self.folder.iterdir()) if path.name not in (MANIFEST, BUNDLE) and path.is_file()
+            path
+            for path in sorted(self.folder.iterdir())
+            if path.name not in (MANIFEST, *BUNDLE_FILES) and path.is_file()
         ]
 
 

@@ -249,6 +249,13 @@ class FasterRcnn(Detector):
         ]
         return (regions, *(np.stack(entries) for entries in zip(*detections, strict=True)), seen)
 
+    def decoding(self, size: InputSize) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ARG002 the maps tell the size
+        """Return what computes between and after the networks, with the sides of anchors and the proposals."""
+        from paretune.detectors.faster_rcnn import decode as module
+
+        told = {"sizes": self._sizes, "proposals": self.proposals, "least": self.min_proposal_score}
+        return (shown, module), told
+
     def _regions(self, maps: Sequence[Floats], size: InputSize, seen: Floats) -> Floats:
         from paretune.detectors.faster_rcnn.decode import anchors, propose
 

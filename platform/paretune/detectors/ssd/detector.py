@@ -220,14 +220,23 @@ class Ssd(Detector):
 
     def anchors(self, shapes: Sequence[Sequence[int]], size: InputSize) -> Floats:
         """Return the default boxes (N, 4) in pixels of an input, for levels of these (rows, columns)."""
+        levels = tuple((rows, columns) for rows, columns in shapes)
+        return default_boxes(levels, self._ratios, self._scales, (size.width, size.height), self._strides(size))
+
+    @property
+    def _scales(self) -> tuple[float, ...]:
+        return even_scales(LEVELS, self.smallest, self.largest) if self._lite else _VGG_SCALES
+
+    def _strides(self, size: InputSize) -> tuple[int, ...] | None:
         own_size = (size.width, size.height) == (300, 300) and not self._lite
-        return default_boxes(
-            tuple((rows, columns) for rows, columns in shapes),
-            self._ratios,
-            even_scales(LEVELS, self.smallest, self.largest) if self._lite else _VGG_SCALES,
-            (size.width, size.height),
-            _VGG_STRIDES if own_size else None,
-        )
+        return _VGG_STRIDES if own_size else None
+
+    def decoding(self, size: InputSize) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the modules of default boxes and decoding, and what the default boxes are computed from."""
+        from paretune.detectors.ssd import decode, default_boxes
+
+        told = {"ratios": self._ratios, "scales": self._scales, "strides": self._strides(size)}
+        return (default_boxes, decode), told
 
     def prune_view(self, network: nn.Module) -> nn.Module:
         """Return the network itself: its forward already ends at the predictor convolutions."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from paretune.core.errors import did_you_mean
 from paretune.core.fields import Field, model_validator
@@ -136,6 +136,12 @@ class Yolo(Detector):
         from paretune.detectors.yolox.decode import decode
 
         return decode(raw, _STRIDES, thresholds)
+
+    def decoding(self, size: InputSize) -> tuple[tuple[Any, ...], dict[str, Any]]:  # noqa: ARG002 the maps tell the size
+        """Return the module that decodes, and the strides."""
+        from paretune.detectors.yolox import decode as module
+
+        return (module,), {"strides": list(_STRIDES)}
 
     def loss(
         self,
