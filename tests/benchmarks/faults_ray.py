@@ -65,8 +65,8 @@ def killed(part: str, codes: tuple[int, ...], bench: Bench, count: int | None) -
     """Kill a part of a sweep on Ray at random moments, resume, and yield what is wrong."""
     span = bench.trials * 4 * PACE * (1 if part == "driver" else 0.7)
     dice, count = bench.dice(part), count or 20
-    for number in range(count):
-        moment = span * (number + dice.random()) / count
+    moments = [span * (number + dice.random()) / count for number in range(count)]
+    for moment in moments[bench.skip :]:
         yield hit_once(bench, part, signal.SIGKILL, moment, codes)
 
 
@@ -117,11 +117,29 @@ def _notice_soon() -> None:
     os.environ |= {"RAY_gcs_rpc_server_reconnect_timeout_s": "3"}
 
 
+def failing_calls(bench: Bench, count: int | None) -> Iterator[Outcome]:
+    """Let one in twenty of Ray's calls fail, or each of its events be late: a small sweep ends as ever."""
+    for name, value in (FAILING, LATE)[bench.skip : count]:
+        place = bench.fresh()
+        ended = ON_RAY(place, "sweep", f"{NAME}.yaml", prepare=partial(_set, name, value))
+        wrong = [] if ended.code == 0 else [f"C9: the sweep ended with {ended.code}: {last(ended.text)}"]
+        yield Outcome(f"{name}={value}", [*wrong, *bench.ended(place)])
+
+
+FAILING = ("RAY_testing_rpc_failure", '{"*": {"num_failures": -1, "req_failure_prob": 5, "resp_failure_prob": 5}}')
+LATE = ("RAY_testing_asio_delay_us", "*=0:20000")
+
+
+def _set(name: str, value: str) -> None:
+    os.environ[name] = value
+
+
 CHAIN = Kind("F1-F4", "one sweep on Ray, hit five times", chain, 2)
 KINDS = [
     Kind("F1", "driver killed on Ray", partial(killed, "driver", (-9, 0))),
     Kind("F2", "worker killed on Ray", partial(killed, "worker", (0,))),
     Kind("F2", "measuring process killed on Ray", partial(killed, "profiler", (0,))),
     Kind("F3", "raylet killed", partial(killed, "raylet", (0, 1, 2))),
+    Kind("F22", "calls of Ray's that fail or are late", failing_calls, 2),
     Kind("F4", "head killed", partial(killed, "head", (0, 1, 2))),
 ]
