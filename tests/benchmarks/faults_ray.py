@@ -129,7 +129,7 @@ def failing_calls(bench: Bench, count: int | None) -> Iterator[Outcome]:
 
 def _fail_calls() -> None:
     chances = {"num_failures": -1, "req_failure_prob": 5, "resp_failure_prob": 5}
-    os.environ["RAY_testing_rpc_failure"] = json.dumps({"*": chances})
+    os.environ |= {"RAY_testing_rpc_failure": json.dumps({"*": chances})}
 
 
 CHAIN = Kind("F1-F4", "one sweep on Ray, hit five times", chain, 2)
