@@ -13,13 +13,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from compressed import optimized
-from figures import BENCH, ROOT, Figures, paretune, parser_of
+from figures import BENCH, ROOT, Figures, beside, paretune, parser_of
 
 from paretune.core.target import Target
 from paretune.profiling.latency.compare import Comparison, compare
@@ -151,13 +151,11 @@ def judge(
     figures.more["truth"] = wanted
 
 
-@contextmanager
-def neighbours(seed: int) -> Iterator[None]:
+def neighbours(seed: int) -> AbstractContextManager[None]:
     """Keep a core busy, or all of them, or none, for 1 to 5 seconds each, in an order that the seed draws."""
-    ended = threading.Event()
     cores = sorted(os.sched_getaffinity(0))
 
-    def come_and_go() -> None:
+    def come_and_go(ended: threading.Event) -> None:
         drawn = random.Random(seed)
         while not ended.is_set():
             busy = [
@@ -169,13 +167,7 @@ def neighbours(seed: int) -> Iterator[None]:
                 process.kill()
                 process.wait()
 
-    thread = threading.Thread(target=come_and_go)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    return beside(come_and_go)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 """Faults of every kind in sweeps: after each, the sweep is resumed to its end and checked by `faults_checker`.
 
-Trials cost next to nothing (`faults_sweep`), so that a fault takes seconds; `--real` adds faults in sweeps of real
-trials. Each fault is printed with its moment and result as it is tried, and a table comes at the end.
+Trials cost next to nothing (`faults_sweep`), so that a fault takes seconds. Each fault is printed with its moment and
+result as it is tried, and a table comes at the end. With `--into` each is also a line of a file, and those that stand
+there already are not tried again: a long run may be interrupted and goes on later.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import faults_files
@@ -44,6 +47,7 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="a moment of each important kind, in a minute or two")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=BENCH / "faults")
+    parser.add_argument("--into", type=Path, help="JSON lines to which outcomes are added; what stands there is done")
     given = parser.parse_args()
     asked = [part for part in given.only.split(",") if part]
     kinds = [
@@ -54,12 +58,23 @@ def main() -> int:
     if given.short:
         kinds = [kind for kind in (*KINDS, faults_ray.CHAIN) if kind.title in SHORT and (kind in kinds or not asked)]
     bench = Bench(given.folder.resolve(), given.seed)
+    done = (
+        [json.loads(line) for line in given.into.read_text().splitlines()]
+        if given.into and given.into.is_file()
+        else []
+    )
     tried, failed, seconds = Counter[str](), Counter[str](), Counter[str]()
     try:
         for kind in kinds:
             count = None if given.all_steps else min(given.moments, kind.at_most or given.moments)
             count = SHORT[kind.title] if given.short else count
             start = time.monotonic()
+            before = [one for one in done if (one["fault"], one["seed"]) == (kind.title, given.seed)]
+            tried[kind.title] += len(before)
+            failed[kind.title] += sum(bool(one["wrong"]) for one in before)
+            bench.skip = len(before)
+            if count is not None and len(before) >= count:
+                continue
             for outcome in kind.run(bench, count):
                 tried[kind.title] += 1
                 failed[kind.title] += bool(outcome.wrong)
@@ -69,6 +84,10 @@ def main() -> int:
                 print(f"{kind.number} {kind.title}: {outcome.moment}: {verdict} ({spent:.1f} s)", flush=True)
                 for line in outcome.wrong:
                     print(f"    {line}", flush=True)
+                if given.into:
+                    line = {"fault": kind.title, "seed": given.seed, **asdict(outcome)}
+                    with given.into.open("a") as file:
+                        file.write(json.dumps(line) + "\n")
                 start = time.monotonic()
     finally:
         end_processes(bench.place)

@@ -56,7 +56,7 @@ def cut(bench: Bench, file: Path, number: int) -> str:
 
 def damaged_record(damage: Callable[[Bench, Path, int], str], bench: Bench, count: int | None) -> Iterator[Outcome]:
     """Damage a record: it is refused by name, and its trial is run again once its folder is removed."""
-    for number in range(count or 20):
+    for number in range(bench.skip, count or 20):
         place = finished(bench)
         trial = f"{bench.dice('trial', number).randrange(1, bench.trials):04d}"
         seen = {name: body for name, body in recorded(place).items() if name != trial}
@@ -75,7 +75,7 @@ def damaged_record(damage: Callable[[Bench, Path, int], str], bench: Bench, coun
 
 def damaged_study(damage: Callable[[Bench, Path, int], str], bench: Bench, count: int | None) -> Iterator[Outcome]:
     """Damage the study's database: it is made again from its journal and the records."""
-    for number in range(count or 20):
+    for number in range(bench.skip, count or 20):
         place = finished(bench)
         moment = damage(bench, place.sweep / "study.db", number)
         yield Outcome(moment, bench.ended(place, options=MORE, trials=9))
@@ -83,7 +83,7 @@ def damaged_study(damage: Callable[[Bench, Path, int], str], bench: Bench, count
 
 def damaged_log(damage: Callable[[Bench, Path, int], str], bench: Bench, count: int | None) -> Iterator[Outcome]:
     """Damage the log's database: the sweep goes on, and is logged again once the database is removed."""
-    for number in range(count or 20):
+    for number in range(bench.skip, count or 20):
         place = finished(bench)
         moment = damage(bench, place.runs / "mlflow.db", number)
         ended = forked.run(place, "resume", NAME, *MORE)
@@ -96,7 +96,7 @@ def damaged_log(damage: Callable[[Bench, Path, int], str], bench: Bench, count: 
 
 def damaged_store(damage: Callable[[Bench, Path, int], str], bench: Bench, count: int | None) -> Iterator[Outcome]:
     """Damage every entry of the stage store: each is made again when it is wanted."""
-    for number in range(min(count or 6, 6)):
+    for number in range(bench.skip, min(count or 6, 6)):
         place = finished(bench)
         for file in sorted((place.runs / "store").glob("??/*/*/*")):
             moment = damage(bench, file, number)
@@ -105,7 +105,7 @@ def damaged_store(damage: Callable[[Bench, Path, int], str], bench: Bench, count
 
 def damaged_artefact(damage: Callable[[Bench, Path, int], str], bench: Bench, count: int | None) -> Iterator[Outcome]:
     """Damage the reference's artefact: trials that would be measured beside it fail and name it."""
-    for number in range(min(count or 6, 6)):
+    for number in range(bench.skip, min(count or 6, 6)):
         place = finished(bench)
         file = place.sweep / "trials" / "0001" / "artefact" / ("model.onnx", "artefact.json")[number % 2]
         moment = damage(bench, file, number)
@@ -121,7 +121,7 @@ def damaged_file(
     name: str, damage: Callable[[Bench, Path, int], str], bench: Bench, count: int | None
 ) -> Iterator[Outcome]:
     """Damage a file of the sweep that it cannot do without: it is refused in a line that names it, or does no harm."""
-    for number in range(min(count or 6, 6)):
+    for number in range(bench.skip, min(count or 6, 6)):
         place = finished(bench)
         file = place.sweep / name
         before = file.read_bytes()
@@ -138,7 +138,7 @@ def damaged_file(
 
 def torn_lines(bench: Bench, count: int | None) -> Iterator[Outcome]:
     """Cut the events of a trial and the journal of the study."""
-    for number in range(min(count or 6, 6)):
+    for number in range(bench.skip, min(count or 6, 6)):
         place = finished(bench)
         files = [place.sweep / "trials" / "0003" / "events.jsonl", *place.sweep.glob("*.jsonl")]
         moment = ", ".join(cut(bench, file, number) for file in files)
@@ -147,7 +147,7 @@ def torn_lines(bench: Bench, count: int | None) -> Iterator[Outcome]:
 
 def full_disk(bench: Bench, count: int | None) -> Iterator[Outcome]:
     """Fill a small disk under the sweep for a moment: trials wait, and nothing is lost."""
-    for number in range(count or 20):
+    for number in range(bench.skip, count or 20):
         place = bench.fresh()
         if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", place.folder], check=False).returncode:
             yield Outcome("no disk can be mounted here", ["not tried"])
@@ -188,7 +188,7 @@ def _fill(folder: Path, seconds: float) -> None:
 
 def two_of_one_name(bench: Bench, count: int | None) -> Iterator[Outcome]:
     """Start two sweeps of one name at the same moment: one is refused, and the other is whole."""
-    for _ in range(min(count or 20, 20)):
+    for _ in range(bench.skip, min(count or 20, 20)):
         place, second = bench.fresh(), list[forked.Result]()
 
         def another(_: int, place: Place = place, second: list[forked.Result] = second) -> None:

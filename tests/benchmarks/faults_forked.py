@@ -7,7 +7,6 @@ that is no query. Driver, trials and log are processes of their own, as in a rea
 from __future__ import annotations
 
 import errno
-import json
 import mmap
 import os
 import signal
@@ -22,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from faults_log_process import Forking
-from faults_sweep import MARK, PACE, Place, cheap_trial, install
+from faults_spawner import Forked, LogStarter, Spawner
+from faults_sweep import MARK, PACE, Place, install
 
 DRIVER, TRIAL, LOG = ROLES = ("driver", "trial", "log")
 KILL, TORN, FULL = "kill", "torn", "full"
@@ -179,6 +178,8 @@ def _in_child(
     place: Place, words: tuple[str, ...], steps: Steps, prepare: Any, tuner: Any, out: Path, pace: float
 ) -> None:
     """Run the command line; never returns."""
+    from paretune.system import device_lock
+
     code = 70
     try:
         os.setpgid(0, 0)
@@ -191,9 +192,10 @@ def _in_child(
         os.chdir(place.folder)
         os.environ |= {MARK: str(place.folder), PACE: str(pace), "HOME": str(place.folder / "home")}
         os.environ["PYTHONPATH"] = place.environment()["PYTHONPATH"]
-        _patch(place, steps, tuner)
+        device_lock.lock_folder = lambda: place.locks
         prepare()
         steps.watch()
+        _patch(Spawner(steps), tuner)
         from paretune.cli.main import main
 
         code = main(words)
@@ -204,82 +206,18 @@ def _in_child(
         os._exit(code)
 
 
-def _patch(place: Place, steps: Steps, tuner: Any) -> None:
-    """Take the locks of the place, forked processes for the log and, without a tuner, for the trials."""
+def _patch(spawner: Spawner, tuner: Any) -> None:
+    """Take forked processes for the log and, without a tuner, for the trials."""
     from paretune.distributed import ray_session
-    from paretune.system import device_lock
     from paretune.workflows import sweep_log_client
 
-    device_lock.lock_folder = lambda: place.locks
-    sweep_log_client.subprocess = Forking(steps)  # type: ignore[assignment]
+    sweep_log_client.subprocess = LogStarter(spawner)  # type: ignore[assignment]
     if tuner is None:
         ray_session.session = lambda *_, **__: nullcontext()  # type: ignore[assignment]
         ray_session.cores = lambda: 2.0
         ray_session.nodes = lambda: [{"CPU": 2.0}]
-        tuner = Forked(steps)
+        tuner = Forked(spawner)
     install(tuner)
-
-
-class Forked:
-    """Runs trials as Ray Tune does, each in a forked process."""
-
-    def __init__(self, steps: Steps) -> None:
-        self._steps = steps
-
-    def __call__(self, trial: Any, searcher: Any, *, concurrent: int, **_: Any) -> None:
-        """Run all trials that the searcher proposes; Ctrl-C ends it as it ends Tune."""
-        running: dict[int, tuple[str, int]] = {}
-        asked, more = 0, True
-        try:
-            while more or running:
-                while more and len(running) < concurrent:
-                    asked += 1
-                    proposal = searcher.suggest(str(asked))
-                    if proposal == searcher.FINISHED or proposal is None:
-                        more = proposal is None
-                        break
-                    pid, answers = self._start(trial, proposal)
-                    running[pid] = (str(asked), answers)
-                if running:
-                    self._await(running, searcher)
-        except KeyboardInterrupt:
-            for pid, (name, _answers) in running.items():
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                searcher.on_trial_complete(name)
-
-    def _start(self, trial: Any, proposal: Any) -> tuple[int, int]:
-        answers, end = os.pipe()
-        parent = os.getpid()
-        if pid := os.fork():
-            os.close(end)
-            return pid, answers
-        try:
-            from paretune.system.child_process import die_with_parent
-
-            die_with_parent(parent)
-            self._steps.role = TRIAL
-            os.write(end, json.dumps(cheap_trial(*trial.args, proposal)).encode())
-            os._exit(0)
-        except BaseException:  # noqa: BLE001 - as a worker of Ray's
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-
-    def _await(self, running: dict[int, tuple[str, int]], searcher: Any) -> None:
-        while True:
-            for pid, (name, answers) in list(running.items()):
-                if not (ended := os.waitpid(pid, os.WNOHANG))[0]:
-                    continue
-                said = os.read(answers, 1 << 16)
-                os.close(answers)
-                del running[pid]
-                if os.waitstatus_to_exitcode(ended[1]) == 0:
-                    searcher.on_trial_complete(name, json.loads(said))
-                else:
-                    searcher.on_trial_complete(name, error=True)
-                return
-            time.sleep(0.002)
 
 
 def load_libraries() -> None:

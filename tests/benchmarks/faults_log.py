@@ -1,16 +1,20 @@
-"""A log that cannot be written, and signals that a sweep gets."""
+"""A log that cannot be written, signals that a sweep gets, and trials that go wrong."""
 
 from __future__ import annotations
 
+import json
 import os
+import resource
 import signal
-import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import faults_forked as forked
 from faults_checker import check
@@ -26,7 +30,7 @@ SERVER = "tracking: {uri: 'http://127.0.0.1:9'}\n"
 
 def no_server(bench: Bench, count: int | None) -> Iterator[Outcome]:
     """Log to a server that is not there: the sweep ends, with one line about it; once there is a log, it has all."""
-    for _ in range(min(count or 1, 1)):
+    for _ in range(bench.skip, min(count or 1, 1)):
         place = bench.fresh()
         job = place.folder / f"{NAME}.yaml"
         job.write_text(job.read_text() + SERVER)
@@ -41,29 +45,34 @@ def no_server(bench: Bench, count: int | None) -> Iterator[Outcome]:
 
 def locked_log(bench: Bench, count: int | None) -> Iterator[Outcome]:
     """Lock the log's database for some seconds of a sweep, or to its end: no trial waits for it."""
-    for number in range(min(count or 5, 5)):
+    for number in range(bench.skip, min(count or 5, 5)):
         place = bench.fresh()
         seconds = (0.5, 2.0, 5.0, 8.0, 100.0)[number]
-        done = threading.Event()
-        holder = threading.Thread(target=_hold, args=(place.runs / "mlflow.db", seconds, done))
-        holder.start()
-        ended = forked.run(place, "sweep", f"{NAME}.yaml", pace=PACE, limit=240)
-        done.set()
-        holder.join()
+        with subprocess.Popen([sys.executable, "-c", HOLD, place.runs / "mlflow.db"], stdout=subprocess.PIPE) as holder:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            timer = threading.Timer(seconds, holder.kill)
+            timer.start()
+            ended = forked.run(place, "sweep", f"{NAME}.yaml", pace=PACE, limit=240)
+            timer.cancel()
+            holder.kill()
         wrong = [] if ended.code == 0 else [f"C9: the sweep ended with {ended.code}: {last(ended.text)}"]
         yield Outcome(f"for {seconds:g} s", [*wrong, *bench.ended(place)])
 
 
-def _hold(file: Path, seconds: float, done: threading.Event) -> None:
-    with closing(sqlite3.connect(file, isolation_level=None)) as database:
-        database.execute("BEGIN EXCLUSIVE")
-        done.wait(seconds)
-        database.execute("ROLLBACK")
+HOLD = """
+import sqlite3, sys, time
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("BEGIN EXCLUSIVE")
+print("held", flush=True)
+time.sleep(300)
+"""
+"""Program that locks a database: SQLite's locks of a thread here would be inherited by the sweep, and never end."""
 
 
 def stopped_log(bench: Bench, count: int | None) -> Iterator[Outcome]:
     """Stop the process of the log: trials go on, and once it goes on, it logs all."""
-    for number in range(min(count or 3, 3)):
+    for number in range(bench.skip, min(count or 3, 3)):
         place, moment = bench.fresh(), bench.dice("stopped", number).uniform(0.5, 3.0)
         threads: list[threading.Thread] = []
 
@@ -78,13 +87,13 @@ def stopped_log(bench: Bench, count: int | None) -> Iterator[Outcome]:
 
 
 def _stop_for(place: Place, driver: int, moment: float, seconds: float) -> None:
-    """Stop the child of the driver that leads a session of its own, which is the log's process, for a time."""
+    """Stop the process that leads a session of its own, which is the log's, for a time."""
     time.sleep(moment)
     logs = []
     for pid in processes(place):
         with suppress(OSError):
             parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            if int(parts[1]) == driver and int(parts[3]) == pid:
+            if int(parts[3]) == pid != driver:
                 logs.append(pid)
     for pid in logs:
         with suppress(ProcessLookupError):
@@ -97,7 +106,7 @@ def _stop_for(place: Place, driver: int, moment: float, seconds: float) -> None:
 
 def first_starts(bench: Bench, count: int | None) -> Iterator[Outcome]:
     """Start two sweeps at once where there is no log yet: one makes its database, and both are logged."""
-    for _ in range(min(count or 2, 2)):
+    for _ in range(bench.skip, min(count or 2, 2)):
         place, other = bench.fresh(), list[forked.Result]()
         for file in place.runs.glob("mlflow.db*"):
             file.unlink()
@@ -116,7 +125,7 @@ def first_starts(bench: Bench, count: int | None) -> Iterator[Outcome]:
 
 def signalled(numbers: tuple[int, ...], bench: Bench, count: int | None) -> Iterator[Outcome]:
     """Send signals to a sweep at random moments: it ends with 130 and a line with the command that goes on."""
-    for number in range(count or 20):
+    for number in range(bench.skip, count or 20):
         place, moment = bench.fresh(), bench.dice("signal", numbers, number).uniform(0.1, 3.0)
 
         def meanwhile(driver: int, place: Place = place, moment: float = moment) -> None:
@@ -138,7 +147,7 @@ def signalled(numbers: tuple[int, ...], bench: Bench, count: int | None) -> Iter
 
 def odd_clock(bench: Bench, count: int | None) -> Iterator[Outcome]:
     """Let the clock of every other process of a sweep be an hour early or late."""
-    for number in range(min(count or 4, 4)):
+    for number in range(bench.skip, min(count or 4, 4)):
         place, hours = bench.fresh(), (1, -1, 24, -24)[number]
         ended = forked.run(place, "sweep", f"{NAME}.yaml", prepare=partial(_shift, 3600.0 * hours))
         wrong = [] if ended.code == 0 else [f"C9: the sweep ended with {ended.code}: {last(ended.text)}"]
@@ -152,7 +161,7 @@ def _shift(seconds: float) -> None:
 
 def odd_figures(bench: Bench, count: int | None) -> Iterator[Outcome]:
     """Let an evaluation give figures that are no numbers: such a trial is not on the front, and the sweep goes on."""
-    for number in range(min(count or 3, 3)):
+    for number in range(bench.skip, min(count or 3, 3)):
         place, odd = bench.fresh(), (float("nan"), float("inf"), -float("inf"))[number]
         ended = forked.run(place, "sweep", f"{NAME}.yaml", prepare=partial(_odd, odd))
         wrong = [] if ended.code == 0 else [f"C9: the sweep ended with {ended.code}: {last(ended.text)}"]
@@ -175,12 +184,76 @@ def _odd(value: float) -> None:
     faults_sweep.cheap_evaluate = evaluate  # type: ignore[assignment]
 
 
+def too_little_memory(bench: Bench, count: int | None) -> Iterator[Outcome]:
+    """Let a trial ask for more memory than its process may have: it fails with that reason, and the others do not."""
+    for _ in range(bench.skip, min(count or 1, 1)):
+        place = bench.fresh()
+        ended = forked.run(place, "sweep", f"{NAME}.yaml", prepare=_hungry)
+        wrong = [] if ended.code == 0 else [f"C9: the sweep ended with {ended.code}: {last(ended.text)}"]
+        record = json.loads((place.sweep / "trials" / "0003" / "record.json").read_text())
+        if record["state"] != "failed" or "MemoryError" not in record["failure"]:
+            wrong.append(f"C9: {record['state']}, {record['failure']}")
+        yield Outcome("trial 3", [*wrong, *bench.ended(place, failed=(3,))])
+
+
+def _hungry() -> None:
+    import faults_sweep
+
+    real = faults_sweep.cheap_evaluate
+
+    def evaluate(context: object, number: int, built: object) -> object:
+        if number == 3:
+            with Path("/proc/self/statm").open() as file:
+                used = int(file.read().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, resource.RLIM_INFINITY))
+            try:
+                bytearray(2**30)
+            finally:
+                resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        return real(context, number, built)
+
+    faults_sweep.cheap_evaluate = evaluate  # type: ignore[assignment]
+
+
+def stopped_trial(bench: Bench, count: int | None) -> Iterator[Outcome]:
+    """Stop the process of a trial for good: it is killed once a stage's limit is over, and the trial runs again."""
+    for number in range(bench.skip, min(count or 3, 3)):
+        place = bench.fresh()
+        job = place.folder / f"{NAME}.yaml"
+        job.write_text(job.read_text().replace("retries: 2", f"retries: 2, stage_hours: {4 / 3600}"))
+        stage = ("write", "evaluate", "measure")[number]
+        ended = forked.run(place, "sweep", f"{NAME}.yaml", prepare=partial(_stops, stage), limit=120)
+        wrong = [] if ended.code == 0 else [f"C9: the sweep ended with {ended.code}: {last(ended.text)}"]
+        wrong += [] if "stood still" in ended.text else [f"C9: nothing was said of it: {last(ended.text)}"]
+        yield Outcome(f"in stage {stage}", [*wrong, *bench.ended(place)])
+
+
+def _stops(stage: str) -> None:
+    """Stop the process that begins a stage of trial 3 for the first time."""
+    from paretune.storage.trial_events import EventLog
+    from paretune.workflows import trial_guard
+
+    trial_guard.MARGIN = 1.0
+    real = EventLog.add
+
+    def add(log: EventLog, kind: Any, name: str, **fields: Any) -> Any:
+        event, mark = real(log, kind, name, **fields), Path("stopped")
+        if (kind, name, log.folder.name) == ("begin", stage, "0003") and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return event
+
+    EventLog.add = add  # type: ignore[method-assign]
+
+
 KINDS = [
     Kind("F6", "no server of the log", no_server, 1),
     Kind("F7", "the log's database is locked", locked_log, 5),
     Kind("F7", "the log's process is stopped", stopped_log, 3),
     Kind("F8", "two first starts at once", first_starts, 2),
     Kind("F14", "figures that are no numbers", odd_figures, 3),
+    Kind("F15", "too little memory", too_little_memory, 1),
+    Kind("F16", "a trial's process is stopped", stopped_trial, 3),
     Kind("F18", "clocks that differ", odd_clock, 4),
     Kind("F26", "Ctrl-C", partial(signalled, (signal.SIGINT,))),
     Kind("F26", "Ctrl-C twice", partial(signalled, (signal.SIGINT, signal.SIGINT))),

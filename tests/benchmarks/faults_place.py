@@ -31,6 +31,8 @@ class Bench:
     folder: Path
     seed: int = 0
     trials: int = 6
+    skip: int = 0
+    """First moments of the kind that were tried in an earlier run."""
     steps: dict[str, list[str]] = field(default_factory=dict)
     """Role → its steps in a sweep without a fault."""
 

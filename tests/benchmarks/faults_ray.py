@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -65,8 +66,8 @@ def killed(part: str, codes: tuple[int, ...], bench: Bench, count: int | None) -
     """Kill a part of a sweep on Ray at random moments, resume, and yield what is wrong."""
     span = bench.trials * 4 * PACE * (1 if part == "driver" else 0.7)
     dice, count = bench.dice(part), count or 20
-    for number in range(count):
-        moment = span * (number + dice.random()) / count
+    moments = [span * (number + dice.random()) / count for number in range(count)]
+    for moment in moments[bench.skip :]:
         yield hit_once(bench, part, signal.SIGKILL, moment, codes)
 
 
@@ -117,11 +118,26 @@ def _notice_soon() -> None:
     os.environ |= {"RAY_gcs_rpc_server_reconnect_timeout_s": "3"}
 
 
+def failing_calls(bench: Bench, count: int | None) -> Iterator[Outcome]:
+    """Let one in twenty of Ray's calls fail: a small sweep ends as ever."""
+    for _ in range(bench.skip, min(count or 1, 1)):
+        place = bench.fresh()
+        ended = ON_RAY(place, "sweep", f"{NAME}.yaml", prepare=_fail_calls)
+        wrong = [] if ended.code == 0 else [f"C9: the sweep ended with {ended.code}: {last(ended.text)}"]
+        yield Outcome("calls and their answers", [*wrong, *bench.ended(place)])
+
+
+def _fail_calls() -> None:
+    chances = {"num_failures": -1, "req_failure_prob": 5, "resp_failure_prob": 5}
+    os.environ |= {"RAY_testing_rpc_failure": json.dumps({"*": chances})}
+
+
 CHAIN = Kind("F1-F4", "one sweep on Ray, hit five times", chain, 2)
 KINDS = [
     Kind("F1", "driver killed on Ray", partial(killed, "driver", (-9, 0))),
     Kind("F2", "worker killed on Ray", partial(killed, "worker", (0,))),
     Kind("F2", "measuring process killed on Ray", partial(killed, "profiler", (0,))),
     Kind("F3", "raylet killed", partial(killed, "raylet", (0, 1, 2))),
+    Kind("F22", "calls of Ray's that fail", failing_calls, 1),
     Kind("F4", "head killed", partial(killed, "head", (0, 1, 2))),
 ]

@@ -45,7 +45,7 @@ def moments(bench: Bench, role: str, what: str, count: int | None) -> list[int]:
 
 def at_steps(role: str, what: str, bench: Bench, count: int | None) -> Iterator[Outcome]:
     """Try a fault at steps of a role, and yield each outcome."""
-    for step in moments(bench, role, what, count):
+    for step in moments(bench, role, what, count)[bench.skip :]:
         yield at_step(bench, Fault(role, step, what))
 
 
@@ -82,7 +82,7 @@ NAMED = (
 
 def at_named(bench: Bench, count: int | None) -> Iterator[Outcome]:
     """Try a fault at each of the named steps."""
-    for role, name, what in NAMED[:count]:
+    for role, name, what in NAMED[bench.skip : count]:
         text = name.replace(" /", f" {bench.place.folder}/")
         place = bench.fresh()
         ended = forked.run(place, "sweep", f"{NAME}.yaml", fault=Fault(role, -1, what, text))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from figures import Figures
+from figures import Figures, beside
 
 from paretune.search.pareto_front import hypervolume_2d
 from paretune.storage.atomic_files import write_text
@@ -147,20 +147,16 @@ class Clock:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Count the block, also if this process is killed in it."""
-        ended = threading.Event()
         self.attempts.append([time.time(), time.time()])
 
-        def beat() -> None:
+        def beat(ended: threading.Event) -> None:
             while not ended.wait(BEAT):
                 self._note()
 
-        thread = threading.Thread(target=beat)
-        thread.start()
         try:
-            yield
+            with beside(beat):
+                yield
         finally:
-            ended.set()
-            thread.join()
             self._note()
 
     def _note(self) -> None:

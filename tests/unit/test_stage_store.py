@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -112,6 +115,53 @@ def test_a_maker_that_was_killed_leaves_no_entry_and_is_cleared_away_later(store
     assert files.exists(f"{place}/attempt/weights")  # its maker may still be at work
     StageStore(store.url, clock=lambda: time.time() + 7200).prune(10**9)
     assert not files.exists(f"{place}/attempt/weights")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from paretune.storage.stage_store import StageStore
+
+def at(event, given, seen=[]):
+    if event == sys.argv[3] and "stage.json" in str(given[0]) and not seen:
+        seen.append(event)
+        if event == "open":
+            os.close(os.open(given[0], os.O_WRONLY | os.O_CREAT))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+store, folder = StageStore(sys.argv[1]), Path(sys.argv[2])
+with store.making("KEY"):
+    sys.addaudithook(at)
+    store.write("KEY", folder, {})
+""".replace("KEY", KEY)
+
+
+@pytest.mark.parametrize("step", ["open", "os.rename"])
+def test_the_draft_of_a_killed_maker_is_never_read_and_is_cleared_away_later(tmp_path: Path, step: str) -> None:
+    """The index is an empty draft at the first step, and a whole one without its name at the second."""
+    store, goal = StageStore(str(tmp_path / "store")), made(tmp_path / "a", weights=b"12")
+    words = [sys.executable, "-c", KILLED, store.url, str(goal), step]
+    assert subprocess.run(words, check=False, timeout=60).returncode == -signal.SIGKILL
+    _, place = index_of(store, KEY)
+    drafts = [path for path in Path(place).iterdir() if path.is_file()]
+    assert len(drafts) == 1
+    assert drafts[0].name != INDEX
+    assert drafts[0].read_bytes() == b"" if step == "open" else KEY in drafts[0].read_text()
+    assert store.entry(KEY) is None
+    assert store.read(KEY, tmp_path / "back") is None
+    assert store.entries() == []
+    store.prune(10**9)
+    assert drafts[0].exists()  # its maker may still be at work
+    later = StageStore(store.url, clock=lambda: time.time() + 7200)
+    with later.making(KEY):  # the lock of the killed maker is free
+        assert later.write(KEY, made(tmp_path / "b", weights=b"345"), {"made": "again"})
+    later.prune(10**9)
+    assert later.read(KEY, tmp_path / "back") == {"made": "again"}
+    assert (tmp_path / "back" / "weights").read_bytes() == b"345"
+    left = {path.name for path in Path(place).iterdir()}
+    assert len(left) == 3  # index, time of use, folder of the files
+    assert {INDEX, USED} < left
+    assert drafts[0].name not in left
 
 
 def test_the_entries_that_were_not_used_for_longest_go_first(url: str, tmp_path: Path) -> None:

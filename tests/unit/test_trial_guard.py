@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -16,10 +17,12 @@ import torch
 
 from paretune.config.job import Job
 from paretune.core.types import Data
+from paretune.storage.trial_events import EventLog, read_events
 from paretune.workflows import trial_guard
 from paretune.workflows.stages import Stages
 from paretune.workflows.trial_context import TrialContext
 from paretune.workflows.trial_guard import HUNG, is_full_disk, is_out_of_memory, stage_limit, with_half_batch
+from paretune.workflows.trial_worker import record_of
 
 
 @pytest.mark.parametrize(
@@ -122,3 +125,37 @@ def test_a_process_with_a_stage_that_hangs_ends_with_a_record(tmp_path: Path) ->
     record: dict[str, Any] = json.loads((tmp_path / "trials" / "0003" / "record.json").read_text())
     assert record["state"] == "failed"
     assert record["failure"].startswith("TimeoutError: stage finetune")
+
+
+STOPPED = """
+import os, signal, sys, time
+from pathlib import Path
+from paretune.storage.trial_events import EventLog
+from paretune.workflows import trial_guard
+from paretune.workflows.stages import Stages
+
+trial_guard.MARGIN = 1.0
+stages = Stages(events=EventLog(Path(sys.argv[1])))
+with trial_guard.stage_limit(stages, 2.0, print):
+    for name in ("one", "two"):
+        with stages.stage(name):
+            time.sleep(1.5)
+    with stages.stage("finetune"):
+        os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_a_process_that_is_stopped_is_killed_from_outside_and_its_trial_runs_again(tmp_path: Path) -> None:
+    folder = tmp_path / "trials" / "0003"
+    done = subprocess.run([sys.executable, "-c", STOPPED, str(folder)], timeout=50, check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    begun = [event.stage for event in read_events(folder) if event.kind == "begin"]
+    assert begun == ["one", "two", "finetune"]
+    said: list[str] = []
+    proposal = {"number": 3, "recipe": {"runtime": "eager"}, "origin": "sampled"}
+    assert record_of(tmp_path, proposal, retries=1, say=said.append) is None
+    assert "stage_hours" in said[0]
+    EventLog(folder).add("begin", "prune")
+    record = record_of(tmp_path, proposal, retries=1)
+    assert record is not None
+    assert record.state == "failed"

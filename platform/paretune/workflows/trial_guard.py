@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from paretune.core.errors import UserError, one_line
+from paretune.storage.trial_events import EVENTS
 from paretune.workflows.stages import Stages
 from paretune.workflows.trial_context import TrialContext
 
@@ -22,6 +25,30 @@ FREE = 256 * 2**20
 """Bytes that must be free before a trial that met a full disk goes on."""
 _FULL_DATABASE = "database or disk is full"
 """What SQLite says."""
+GUARD = """
+import ctypes, json, os, signal, sys, time
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+watched, limit, file = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+size, since = None, time.monotonic()
+while os.getppid() == watched:
+    now = os.path.getsize(file) if os.path.exists(file) else 0
+    if now != size:
+        size, since = now, time.monotonic()
+    if time.monotonic() - since > limit:
+        reason = f"its process stood still for more than {limit / 3600:g} h (search.stage_hours)"
+        line = json.dumps({"kind": "failed", "stage": "", "time": time.time(), "reason": reason}) + "\\n"
+        with open(file, "ab", 0) as events:
+            events.write(line.encode())
+        os.kill(watched, signal.SIGKILL)
+        break
+    time.sleep(limit / 20)
+"""
+"""Program that kills its parent when the parent's events have not grown for a time, and leaves the reason there.
+
+Its arguments are the parent's number, the seconds and the file of events. It dies with its parent.
+"""
+SLACK, MARGIN = 1.1, 60.0
+"""Share of a stage's limit, and seconds after that, in which a process ends itself before it is killed from outside."""
 _NO_MEMORY = ("out of memory", "failed to allocate memory", "cannot allocate memory")
 
 
@@ -84,6 +111,9 @@ def wait_for_space(folder: Path, say: Callable[[str], None], *, sleep: Callable[
 def stage_limit(stages: Stages, seconds: float | None, overrun: Callable[[str], None]) -> Iterator[None]:
     """Watch the stages of a trial while the block runs.
 
+    A process that is stopped, or in a library that keeps Python's lock, cannot watch itself: another one kills it if no
+    event is added for somewhat longer than the limit, and the trial is run again as that of any process that died.
+
     Args:
         stages: of the trial.
         seconds: that a stage may take; None for no limit.
@@ -101,12 +131,19 @@ def stage_limit(stages: Stages, seconds: float | None, overrun: Callable[[str], 
                 overrun(f"stage {current.name} took more than {seconds / 3600:g} h (search.stage_hours)")
                 return
 
+    guard = None
+    if stages.events is not None:
+        words = [str(os.getpid()), str(SLACK * seconds + MARGIN), str(stages.events.folder / EVENTS)]
+        guard = subprocess.Popen([sys.executable, "-S", "-E", "-c", GUARD, *words], stdin=subprocess.DEVNULL)
     watcher = threading.Thread(target=watch, name="stage limit", daemon=True)
     watcher.start()
     try:
         yield
     finally:
         ended.set()
+        if guard is not None:
+            guard.kill()
+            guard.wait()
 
 
 def end_process() -> None:
