@@ -35,7 +35,8 @@ from paretune.config.plan import Plan, read_plan
 from paretune.config.recipe import Recipe
 from paretune.core.errors import one_line
 from paretune.core.yaml_document import read_value
-from paretune.storage.artefact import NETWORK
+from paretune.profiling.environment import cpu_name
+from paretune.storage.artefact import MANIFEST, NETWORK
 from paretune.workflows.build_artefact import InitialArtefactNetwork, build
 from paretune.workflows.recipe_source import RecipeImages
 from paretune.workflows.stages import Stages
@@ -134,6 +135,19 @@ class Recorder:
             print(paretune(*words, *(["--resume"] if folder.is_dir() else [])).stdout, flush=True)
         return folder
 
+    @property
+    def reference(self) -> Path:
+        """Return the artefact beside which latencies are measured, which is made if it does not exist."""
+        folder, work = self.folder / "reference", self.folder / "reference-work"
+        if not (folder / MANIFEST).is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            params = {**network_params(self.space, 0), **REFERENCE}
+            recipe = Recipe.model_validate(recipe_of(self.space, params))
+            start = InitialArtefactNetwork(self.baseline)
+            build(start, recipe, self.context(recipe, work), folder, meter(), idle=False)
+            shutil.rmtree(work, ignore_errors=True)
+        return folder
+
     def context(self, recipe: Recipe, workdir: Path) -> Context:
         """Return what the steps of a recipe may use."""
         workdir.mkdir(parents=True, exist_ok=True)
@@ -167,7 +181,7 @@ class Recorder:
                 for deploy in deployments(self.space):
                     if rung == max(networks) or label_of(deploy) in LOWER:
                         rows.append(self._deployed(number, rung, start, {**params, **deploy}, folder))
-        append(self.file, Network(number, params, stages.seconds, epochs.seconds, failure), *rows)
+        append(self.file, Network(number, params, stages.seconds, epochs.seconds, failure, cpu_name()), *rows)
         shutil.rmtree(folder / "work", ignore_errors=True)
 
     def _networks(

@@ -93,30 +93,31 @@ class Pool:
 
 
 def pool_of(table: Table, space: Space) -> Pool:
-    """Return the rows of a table at the last rung of each network."""
+    """Return the rows of a table at the last rung of each network; once some are measured, only of the measured ones."""
     rows = {row.key: row for row in table.rows}
     last = {
         number: max((row.rung for row in table.rows if row.network == number), default=0) for number in table.networks
     }
-    measured = bool(table.latency) and all((row.network, label_of(row.deploy)) in table.latency for row in table.rows
-                                           if row.rung == last[row.network] and row.failure is None)  # fmt: skip
+    timed = {number for number, _ in table.latency}
+    lost = {number for number, network in table.networks.items() if network.failure is not None}
+    networks = {number: table.networks[number] for number in sorted(timed | lost)} if timed else table.networks
     answers, base = list[Answer](), None
-    rungs = {number: _rungs(number, network, rows) for number, network in table.networks.items()}
-    for number, network in table.networks.items():
+    rungs = {number: _rungs(number, network, rows) for number, network in networks.items()}
+    for number, network in networks.items():
         for deploy in deployments(space):
             row = rows.get((number, last[number], label_of(deploy)))
             seconds = sum(network.seconds.values()) + (0.0 if row is None else sum(row.seconds.values()))
             cost = np.nan
             if row is not None and row.failure is None:
                 taken = table.latency.get((number, label_of(deploy)), {})
-                cost = taken["latency_ms"] if measured else row.metrics["network_cpu_ms"]
+                cost = taken.get("latency_ms", np.nan) if timed else row.metrics["network_cpu_ms"]
             quality = None if np.isnan(cost) or row is None else row.metrics.get("map")
             stages = Stages(network.seconds, {} if row is None else row.seconds, rungs[number])
             answers.append(Answer({**network.params, **deploy}, quality, float(cost), seconds, number, stages))
             if number == 0 and label_of(deploy) == "eager-fp32":
                 base = answers[-1]
     assert base is not None, "network 0 of a table is the uncompressed one"
-    return Pool(space, answers, base, measured)
+    return Pool(space, answers, base, bool(timed))
 
 
 def _rungs(number: int, network: Network, rows: Mapping[tuple[int, int, str], Row]) -> dict[int, tuple[float, float]]:

@@ -1,7 +1,7 @@
 """Recorded tables of real trials: their lines on disk, and the recipes that are recorded.
 
 A table is a file of JSON lines. A line with ``seconds`` and without ``deploy`` describes a network, the lines after it
-the artefacts that were made of it; a second file holds the latencies, which are measured later on a quiet machine.
+the artefacts that were made of it; a second file holds their latencies.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class Network:
     """Rung → CPU seconds of fine-tuning until it."""
     failure: str | None = None
     """Reason why there is no network."""
+    machine: str | None = None
+    """Name of the processor on which it was recorded."""
 
 
 @dataclass(frozen=True)

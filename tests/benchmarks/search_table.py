@@ -1,12 +1,12 @@
 """Record a table of real trials, on which search methods are replayed: networks, epochs and deployments crossed.
 
     python tests/benchmarks/search_table.py record --table yolo --hours 2
-    python tests/benchmarks/search_table.py measure --table yolo
     python tests/benchmarks/search_table.py status
 
-Both commands go on where they were interrupted. Both count CPU seconds, so that they may run on a busy machine: the
-latencies of a table are good enough to replay a search on them, and are compared with nothing else. Artefacts lie in
-the folder PARETUNE_TABLES (by default ``runs/bench/tables``), rows in ``tests/data/search_tables``.
+A table goes on where it was interrupted, also on another machine: rows lie in ``tests/data/search_tables``, and the
+folder PARETUNE_TABLES (by default ``runs/bench/tables``) holds no more than the trained network and what is being
+recorded. Times are CPU seconds, so that it may run on a busy machine: the latencies of a table are good enough to
+replay a search on them, and are compared with nothing else.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 from search_meters import cpu_seconds
-from search_recorder import REFERENCE, SOURCES, Recorder
-from search_rows import DEPLOY, TABLES, append, label_of, latency_file, lines_of, read_table
+from search_recorder import SOURCES, Recorder
+from search_rows import DEPLOY, TABLES, append, latency_file, read_table
 
 from paretune.core.types import Image
 from paretune.profiling.latency.quick_compare import interleaved
@@ -36,47 +36,39 @@ ROUND_SECONDS = 0.1
 
 
 def record(name: str, hours: float, networks: int) -> None:
-    """Record recipes until the time is over or the table is full."""
+    """Record recipes, and the latencies of their artefacts, until the time is over or the table is full."""
+    from paretune.runtimes.predictor import load_predictor
+
     recorder, until = Recorder(name), time.monotonic() + 3600 * hours
-    _ = recorder.baseline
-    known = set(read_table(recorder.file).networks)
+    reference = load_predictor(recorder.reference, recorder.target)
+    split = recorder.data.splits["val"]
+    images = [split.image(number) for number in range(min(IMAGES, len(split)))]
+    table = read_table(recorder.file)
+    known = {number for number, network in table.networks.items() if network.failure is not None}
+    known |= {number for number, _ in table.latency}
     for number in (number for number in range(networks) if number not in known):
         if time.monotonic() > until:
             break
         start, began = cpu_seconds(), time.monotonic()
         recorder.record(number)
+        measure(recorder, number, reference, images)
         print(f"{name} {number}: {cpu_seconds() - start:.0f} CPU s, {time.monotonic() - began:.0f} s", flush=True)
 
 
-def measure(name: str, hours: float) -> None:
-    """Measure the artefacts of the last rungs on one thread, interleaved with the uncompressed network in this process.
+def measure(recorder: Recorder, number: int, reference: Predictor, images: Sequence[Image]) -> None:
+    """Measure the artefacts of a network's last rung on one thread, interleaved with the uncompressed network.
 
-    Counted is CPU time, which other users of the machine hardly change. What was measured is removed, except the
-    uncompressed network's artefact.
+    Counted is CPU time in this process, which other users of the machine hardly change. The artefacts are then removed.
     """
     from paretune.runtimes.predictor import load_predictor
 
-    recorder, until = Recorder(name), time.monotonic() + 3600 * hours
-    known = {(line["network"], line[DEPLOY]) for line in lines_of(latency_file(recorder.file))}
-    reference_folder = recorder.folder / "networks" / "0" / "artefacts" / f"0-{label_of(REFERENCE)}"
-    split = recorder.data.splits["val"]
-    images = [split.image(number) for number in range(min(IMAGES, len(split)))]
-    reference = load_predictor(reference_folder, recorder.target)
-    for number in sorted(read_table(recorder.file).networks):
-        began, lines = time.monotonic(), []
-        places = sorted((recorder.folder / "networks" / str(number) / "artefacts").glob("*-*"))
-        waiting = [place for place in places if (number, place.name.partition("-")[2]) not in known]
-        for place in waiting:
-            figures = ratio_to(load_predictor(place, recorder.target), reference, images)
-            rounded = {key: float(f"{value:.6g}") for key, value in figures.items()}
-            lines.append({"network": number, DEPLOY: place.name.partition("-")[2], **rounded})
-        append(latency_file(recorder.file), *lines)
-        for place in set(waiting) - {reference_folder}:
-            shutil.rmtree(place)
-        if waiting:
-            print(f"{name} {number}: {len(waiting)} artefacts in {time.monotonic() - began:.0f} s", flush=True)
-        if time.monotonic() > until:
-            break
+    lines, folder = [], recorder.folder / "networks" / str(number)
+    for place in sorted((folder / "artefacts").glob("*-*")):
+        figures = ratio_to(load_predictor(place, recorder.target), reference, images)
+        rounded = {key: float(f"{value:.6g}") for key, value in figures.items()}
+        lines.append({"network": number, DEPLOY: place.name.partition("-")[2], **rounded})
+    append(latency_file(recorder.file), *lines)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def ratio_to(version: Predictor, reference: Predictor, images: Sequence[Image]) -> dict[str, float]:
@@ -124,15 +116,13 @@ def status(name: str) -> str:
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["record", "measure", "status"])
+    parser.add_argument("command", choices=["record", "status"])
     parser.add_argument("--table", choices=list(SOURCES), default="yolo")
     parser.add_argument("--hours", type=float, default=1.0, help="after which no further recipe is begun")
     parser.add_argument("--networks", type=int, default=200, help="recipes in the whole table")
     given = parser.parse_args()
     if given.command == "record":
         record(given.table, given.hours, given.networks)
-    elif given.command == "measure":
-        measure(given.table, given.hours)
     else:
         print("\n".join(map(status, SOURCES)))
     return 0
