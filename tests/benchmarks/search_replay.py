@@ -93,7 +93,7 @@ class Pool:
 
 
 def pool_of(table: Table, space: Space) -> Pool:
-    """Return the rows of a table at the last rung of each network; once some are measured, only of the measured ones."""
+    """Return the rows of a table at each network's last rung; of the measured ones alone, once some are measured."""
     rows = {row.key: row for row in table.rows}
     last = {
         number: max((row.rung for row in table.rows if row.network == number), default=0) for number in table.networks

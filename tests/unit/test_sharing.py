@@ -160,7 +160,7 @@ def test_work_that_sleeps_shows_nothing(measured: Any) -> None:
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that makes a sweep whose job has other fields."""
-    (tmp_path / "job.yaml").write_text(SMALL_JOB.replace("trials: 4", "trials: 20, concurrent: 2"))
+    (tmp_path / "job.yaml").write_text(SMALL_JOB.replace("trials: 4", f"trials: {LEAST_TRIALS}, concurrent: 2"))
     (tmp_path / "space.yaml").write_text(SMALL_SPACE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(core_sharing, "separate_cores", lambda _: ([1], [0]))
