@@ -113,7 +113,8 @@ def test_what_the_job_tries_first_is_tried_after_it(words: list[str], how: str) 
     else:
         Path("job.yaml").write_text(JOB.replace("{trials: 6}", f"{{trials: 6, first: [{own}]}}"))
     assert main(words) == 0
-    tried = [tree for tree, origin in first_recipes(Sweep(Path("runs"), "mine").job) if origin == "enqueued"]
+    kept = Sweep(Path("runs"), "mine")
+    tried = [tree for tree, origin in first_recipes(kept.job, kept.space) if origin == "enqueued"]
     assert tried == [normal(dict(FASTER.recipe)), normal(dict(SMALLER.recipe)), normal(recipe(size=96))]
 
 
@@ -121,7 +122,8 @@ def test_what_the_advice_was_for_is_tried_before_it(words: list[str]) -> None:
     told = json.loads(Path("advice", FILE).read_text())
     Path("advice", FILE).write_text(json.dumps({**told, "recipe": recipe(CLUSTERED, runtime="onnxruntime")}))
     assert main(words) == 0
-    tried = [tree for tree, origin in first_recipes(Sweep(Path("runs"), "mine").job) if origin == "enqueued"]
+    kept = Sweep(Path("runs"), "mine")
+    tried = [tree for tree, origin in first_recipes(kept.job, kept.space) if origin == "enqueued"]
     assert [next(iter(tree["runtime"])) for tree in tried] == ["onnxruntime", "openvino", "eager"]
     assert [next(iter(step)) for step in tried[0]["steps"]] == ["cluster"]
 
