@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes with two threads each spin ten times as long
+os.environ.pop("COLUMNS", None)  # of the terminal, set by pytest-xdist: tables would be as narrow
 # a shell that starts the tests in the background has Ctrl-C ignored, and the processes they interrupt would inherit it
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

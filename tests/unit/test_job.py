@@ -60,13 +60,13 @@ def test_every_space_of_ours_is_right(path, capsys):
 def test_recipes_to_try_first_come_after_the_baselines_each_once(plan):
     advised = {"input_size": 128, "steps": [{"quantize": {}}], "runtime": "onnxruntime"}
     dense = {"input_size": 160, "runtime": "onnxruntime"}
-    job = plan(search__first=[advised, dense, advised]).job
-    found = first_recipes(job)
+    made = plan(search__first=[advised, dense, advised])
+    job, found = made.job, first_recipes(made.job, made.space)
     assert [origin for _, origin in found] == ["baseline", "baseline", "enqueued"]
     assert Recipe.model_validate(found[2][0]).size == InputSize(128, 128)
     assert [next(iter(step)) for step in found[2][0]["steps"]] == ["quantize"]
     again = Job.model_validate(job.tree())
-    assert first_recipes(again) == found
+    assert first_recipes(again, made.space) == found
 
 
 def test_a_loss_may_be_bounded_for_sure(plan):
@@ -201,7 +201,7 @@ def test_submit_reaches_the_cluster_though_this_machine_lacks_the_dataset(tmp_pa
     (tmp_path / "job.yaml").write_text(FOLDERED)
     (tmp_path / "space.yaml").write_text(SPACE)
     asked = []
-    monkeypatch.setattr("paretune.distributed.ray_jobs.submit", lambda *given, **_: (asked.append(given) or 0, "one"))
+    monkeypatch.setattr("paretune.distributed.ray_jobs.submit", lambda *given, **_: asked.append(given) or 0)
     assert main(["submit", str(tmp_path / "job.yaml"), "--address", "http://head:8265"]) == 0
     assert asked[0][0]["dataset"] == {"voc": {**asked[0][0]["dataset"]["voc"], "root": "/not/here"}}
 
