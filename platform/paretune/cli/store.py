@@ -50,7 +50,7 @@ def _prune(given: argparse.Namespace) -> int:
     store = _store(given)
     removed = store.prune(int(given.max_gib * 2**30))
     left = store.entries()
-    print(f"removed {size_text(removed)}; {size_text(left)} stay in {store.url}")
+    print(f"removed {size_text(removed)}; {size_text(left)} stay in {store.shown}")
     return 0
 
 
