@@ -42,7 +42,7 @@ def hostile_sweep(runs: Path) -> Sweep:
 def harm(page: BrowserPage) -> list[str]:
     """Return what a name has done to the page that is open: scripts that ran, elements, dialogs, requests elsewhere."""
     found = [] if page.run("window.harmed") is None else ["a script ran"]
-    count = page.run("document.querySelectorAll('img[onerror], img[src=\"x\"], a[href^=\"javascript\"]').length")
+    count = page.run('document.querySelectorAll(\'img[onerror], img[src="x"], a[href^="javascript"]\').length')
     found += [f"{count} injected elements"] if count else []
     for event in page.events:
         if event.get("method") == "Page.javascriptDialogOpening":

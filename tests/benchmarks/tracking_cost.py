@@ -72,7 +72,9 @@ def by_number(figures: Figures, folder: Path) -> None:
             each[count] = one_more(figures, log, sweep, records[count : count + MORE])
             done += MORE
         listed(figures, sweep, done)
-    figures.add("log: CPU for a trial at the most trials, of that at the fewest", each[POINTS[-1]] / each[POINTS[0]], "x")
+    figures.add(
+        "log: CPU for a trial at the most trials, of that at the fewest", each[POINTS[-1]] / each[POINTS[0]], "x"
+    )
 
 
 def one_more(figures: Figures, log: SweepLog, sweep: Sweep, records: list[Record]) -> float:
@@ -109,7 +111,12 @@ def listed(figures: Figures, sweep: Sweep, count: int) -> None:
     found = client.search_runs([experiment], chosen, max_results=50_000)
     figures.add(f"{count} trials: search_runs of all", time.monotonic() - start, "s")
     assert len(found) == count
-    body = {"experiment_ids": [experiment], "filter": chosen, "max_results": 100, "order_by": ["metrics.`latency/ms` ASC"]}
+    body = {
+        "experiment_ids": [experiment],
+        "filter": chosen,
+        "max_results": 100,
+        "order_by": ["metrics.`latency/ms` ASC"],
+    }
     with mlflow_server(sweep.runs) as server:
         asked = urllib.request.Request(  # noqa: S310 - ours
             f"{server.uri}/ajax-api/2.0/mlflow/runs/search",

@@ -113,8 +113,10 @@ def wrong_in(bench: Bench) -> list[str]:
     """Return what the log of a sweep lacks or has twice, by the checker, and its artefacts on the server."""
     place, wrong = bench.place, list[str]()
     with closing(sqlite3.connect(place.runs / "mlflow.db")) as database:
-        rows = database.execute("SELECT r.artifact_uri, t.value FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid "
-                                "WHERE r.lifecycle_stage = 'active' AND t.key = 'paretune.trial'").fetchall()
+        rows = database.execute(
+            "SELECT r.artifact_uri, t.value FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid "
+            "WHERE r.lifecycle_stage = 'active' AND t.key = 'paretune.trial'"
+        ).fetchall()
     records = records_of(place.sweep)
     for where, number in rows:
         if where.startswith("mlflow-artifacts:"):
@@ -133,7 +135,9 @@ def add_row(figures: Figures, name: str, waits: Waits, well: Waits, wrong: list[
         print(f"    {line}", flush=True)
     figures.add(f"{name}: lost or twice after sync", len(wrong), at_most=0)
     figures.add(f"{name}: longest call in a trial", waits.call, "s", at_most=STAGE)
-    figures.add(f"{name}: a measurement's wait, beyond a healthy server's", waits.device - well.device, "s", at_most=STAGE)
+    figures.add(
+        f"{name}: a measurement's wait, beyond a healthy server's", waits.device - well.device, "s", at_most=STAGE
+    )
     figures.add(f"{name}: the sweep's end, beyond a healthy server's", waits.end - well.end, "s", at_most=END)
 
 

@@ -18,13 +18,22 @@ from paretune.tracking.mlflow_client import LogPlace
 from tests_support_browser import BrowserPage, browser
 from tests_support_hostile import EVIL, harm, hostile_sweep
 
-COMMANDS = (("front", "demo"), ("front", "demo", "--json"), ("pick", "demo", "--knee", "--out", "picked"), ("sync", "demo"))
+COMMANDS = (
+    ("front", "demo"),
+    ("front", "demo", "--json"),
+    ("pick", "demo", "--knee", "--out", "picked"),
+    ("sync", "demo"),
+)
 RAW = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def said(runs: Path, *words: str) -> str:
     """Return all that a command prints."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "platform"), "MLFLOW_EXPERIMENT_NAME": EVIL.replace("\n", " ")}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT / "platform"),
+        "MLFLOW_EXPERIMENT_NAME": EVIL.replace("\n", " "),
+    }
     command = [sys.executable, "-m", "paretune", *words, "--runs", str(runs)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=runs, env=environment, check=False)
     return done.stdout + done.stderr

@@ -55,4 +55,6 @@ def test_no_secret_is_left_or_printed(tried: Any) -> None:
 def test_the_long_form(part: str, tmp_path: Path) -> None:
     figures, text = benchmark(tmp_path, "--part", part)
     assert figures
-    assert all(row["met"] for row in figures.values() if row["at_most"] is not None or row["at_least"] is not None), text
+    assert all(row["met"] for row in figures.values() if row["at_most"] is not None or row["at_least"] is not None), (
+        text
+    )

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from paretune.core.secret_texts import without_secrets
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 

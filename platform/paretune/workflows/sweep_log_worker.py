@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,22 @@ class SweepLog:
                 self.tracker.compared(log.records, log.front, comparison, log.target)
 
 
+@dataclass
+class Due:
+    """When something is to be done: asked for, and not too soon after the last time."""
+
+    at: float = math.inf
+    earliest: float = -math.inf
+
+    def ask(self) -> None:
+        """Have it done as soon as it may be."""
+        self.at = min(self.at, max(time.monotonic(), self.earliest))
+
+    def done(self, pause: float) -> None:
+        """Note that it was done, and may be done again after seconds."""
+        self.at, self.earliest = math.inf, time.monotonic() + pause
+
+
 def follow(log: SweepLog, words: queue.Queue[str], answer: Callable[[str], None], *, at_once: bool) -> None:
     """Draw and log a sweep until its end.
 
@@ -199,34 +216,23 @@ def follow(log: SweepLog, words: queue.Queue[str], answer: Callable[[str], None]
         answer: called with "ready", "drawn" and "done".
         at_once: whether "ready" may wait for the log, since no server can keep it waiting.
     """
-    log_due, draw_due, log_from, draw_from = math.inf, math.inf, -math.inf, -math.inf
+    logging, drawing = Due(), Due()
     while True:
-        due = min(log_due, draw_due)
+        due = min(logging.at, drawing.at)
         try:
             word = words.get(timeout=None if due == math.inf else max(0.0, due - time.monotonic()))
         except queue.Empty:
-            word = "due"
-        now = time.monotonic()
+            _update(log, logging, drawing)
+            continue
+        if word not in ("start", "trial"):
+            break
         if word == "start":
             log.start()
             if at_once:
                 log.wait()
             answer("ready")
-        if word in ("start", "trial"):
-            log_due = min(log_due, max(now, log_from))
-            draw_due = min(draw_due, max(now, draw_from))
-        elif word == "due":
-            draw, write, cost = draw_due <= now, not log.writing, time.thread_time()
-            if write:
-                log.wait()  # it is done
-            if draw or write:
-                log.update(draw=draw, write=write)
-            now, pause = time.monotonic(), (time.thread_time() - cost) / SHARE
-            log_due, log_from = math.inf if write else now + LOG_PAUSE, now + max(LOG_PAUSE, 0 if draw else pause)
-            if draw:
-                draw_due, draw_from = math.inf, now + max(DRAW_PAUSE, pause)
-        else:
-            break
+        logging.ask()
+        drawing.ask()
     if word == "finish":
         log.finish(partial(answer, "drawn"))
     elif word == "stop":
@@ -235,6 +241,21 @@ def follow(log: SweepLog, words: queue.Queue[str], answer: Callable[[str], None]
     else:
         return
     answer("done")
+
+
+def _update(log: SweepLog, logging: Due, drawing: Due) -> None:
+    """Draw if that is due, and log unless a server still takes its time for the last update."""
+    draw, write, start = drawing.at <= time.monotonic(), not log.writing, time.thread_time()
+    if write:
+        log.wait()  # it is done
+    if draw or write:
+        log.update(draw=draw, write=write)
+    pause = (time.thread_time() - start) / SHARE
+    logging.done(LOG_PAUSE if draw else max(LOG_PAUSE, pause))
+    if draw:
+        drawing.done(max(DRAW_PAUSE, pause))
+    if not write:
+        logging.ask()
 
 
 def _read(words: queue.Queue[str]) -> None:
