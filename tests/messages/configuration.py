@@ -52,6 +52,7 @@ cases(
         "one objective": ("search", "objectives: {map: maximize}\nsearch"),
         "a bound of both kinds": ("search", "constraints: {map: {max: 1, min: 0}}\nsearch"),
         "a drop of a cost": ("search", "constraints: {latency_ms_p50: {max_drop: 1}}\nsearch"),
+        "a password in an address": ("search", "tracking: {uri: 'http://me:hunter22@host'}\nsearch"),
         "energy that is not taken": (
             "search",
             "objectives: {map: maximize, energy_mj_image: minimize}\nmeasuring: {energy_seconds: 0}\nsearch",

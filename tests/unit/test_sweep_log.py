@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import queue
+import shlex
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paretune.cli.main import build_parser
 from paretune.core.errors import UserError
 from paretune.results.sweep_folder import Sweep
 from paretune.storage.trial_record import read_records, record_file, write_record
@@ -27,18 +30,28 @@ JOB = {"dataset": "shapes", "detector": "yolo", "space": "none.yaml", "input_siz
 
 
 class Noting:
-    """A log that notes what is asked of it."""
+    """A log that notes what is asked of it; ``busy`` is while a server takes its time."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
+        self.busy = False
+
+    @property
+    def writing(self) -> bool:
+        return self.busy
+
+    def wait(self) -> None:
+        self.done.append("wait")
 
     def start(self) -> None:
         self.done.append("start")
 
-    def update(self, *, draw: bool) -> None:
+    def update(self, *, draw: bool, write: bool = True) -> None:
         self.done.append("draw" if draw else "log")
+        self.done += [] if write else ["not written"]
 
-    def finish(self) -> None:
+    def finish(self, drawn: Callable[[], None]) -> None:
+        drawn()
         self.done.append("finish")
 
 
@@ -54,20 +67,20 @@ def followed(*words: str, at_once: bool = True) -> tuple[list[str], list[str]]:
 
 def test_many_trials_are_one_update(monkeypatch: pytest.MonkeyPatch) -> None:
     done, answers = followed("start", *["trial"] * 50, "finish")
-    assert answers == ["ready", "done"]
+    assert answers == ["ready", "drawn", "done"]
     assert done[0] == "start"
     assert done.count("log") + done.count("draw") <= 1
-    assert done[-2:] == ["finish", "done"]
+    assert done[-3:] == ["drawn", "finish", "done"]
 
 
 def test_a_server_may_keep_the_log_waiting_but_not_the_sweep() -> None:
-    assert followed("start", "", at_once=False)[0][:2] == ["ready", "start"]
-    assert followed("start", "", at_once=True)[0][:2] == ["start", "ready"]
+    assert followed("start", "", at_once=False)[0][:2] == ["start", "ready"]
+    assert followed("start", "", at_once=True)[0][:3] == ["start", "wait", "ready"]
 
 
 def test_a_parent_that_has_gone_ends_it_without_another_word() -> None:
     assert followed("") == ([], [])
-    assert followed("stop") == (["draw", "done"], ["done"])
+    assert followed("stop") == (["draw", "wait", "done"], ["done"])
 
 
 def test_pictures_are_drawn_less_often_than_the_log_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +97,29 @@ def test_pictures_are_drawn_less_often_than_the_log_is_written(monkeypatch: pyte
     running.join(20)
     assert log.done.count("log") >= 5
     assert log.done.count("draw") == 2  # the first update and the last
+
+
+def test_a_slow_server_keeps_no_picture_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "LOG_PAUSE", 0.02)
+    monkeypatch.setattr(worker, "DRAW_PAUSE", 0.05)
+    waiting: queue.Queue[str] = queue.Queue()
+    log = Noting()
+    log.busy = True
+    running = threading.Thread(target=worker.follow, args=(log, waiting, print), kwargs={"at_once": False})
+    running.start()
+    end = time.monotonic() + 20
+    while log.done.count("draw") < 3 and time.monotonic() < end:
+        waiting.put("trial")
+        time.sleep(0.01)
+    logged = log.done.count("log")
+    assert log.done.count("not written") >= 2
+    assert logged == 0
+    log.busy = False
+    while not log.done.count("log") and time.monotonic() < end:
+        time.sleep(0.01)
+    waiting.put("")
+    running.join(20)
+    assert log.done.count("log")  # once it can be written again, without another trial
 
 
 def test_a_turn_ends_though_its_block_goes_on() -> None:
@@ -143,6 +179,26 @@ def test_a_process_that_died_is_started_again_at_the_end(tmp_path: Path, monkeyp
     dead, _ = process(monkeypatch, "import sys; sys.exit(1)", tmp_path)
     with pytest.raises(RuntimeError, match="could not be drawn and logged"):
         dead.finish()
+
+
+def test_the_end_of_a_sweep_waits_for_a_server_no_longer_than_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "LOGGING", 0.3)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:canary@127.0.0.1:9")
+    sweep = finished_sweep(tmp_path, JOB)
+    log, said = process(monkeypatch, "print('drawn', flush=True); import time; time.sleep(600)", tmp_path)
+    monkeypatch.setattr(client, "QUIET", 60.0)
+    log.launch()
+    hung = log._process
+    log.finish()
+    assert hung is not None
+    assert hung.returncode == -9
+    (line,) = said
+    assert "canary" not in line
+    typed = line[line.rindex("`paretune ") :].strip("`").partition("`")[0]
+    given = build_parser().parse_args(shlex.split(typed)[1:])
+    assert (given.sweep, given.runs) == ("demo", sweep.runs)
 
 
 def test_a_mistake_of_the_user_is_one_here_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import socket
 import threading
 import types
 from collections import Counter
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ import pytest
 from paretune.search.pareto_front import hypervolume, pareto_front
 from paretune.tracking import sweep_tracker as module
 from paretune.tracking.log_names import log_name
-from paretune.tracking.mlflow_client import LogPlace, database_uri
+from paretune.tracking.mlflow_client import ClientInTurns, LogPlace, database_uri
 from paretune.tracking.sweep_tracker import MlflowTracker
 from paretune.tracking.training_run import TrainingLog
 from tests_support_records import OBJECTIVES, changed, compared, fake_records, feasible, front_of, judge, write_sweep
@@ -221,6 +221,71 @@ def test_a_writer_killed_anywhere_is_carried_on_without_doubles(runs, monkeypatc
     assert {run.info.status for run in children.values()} == {"FINISHED", "FAILED"}
     history = client_of(runs).get_metric_history(parents[0].info.run_id, "trials/done")
     assert [m.value for m in sorted(history, key=lambda m: m.step)] == list(range(1, 15))
+
+
+@slow
+def test_a_run_that_a_server_makes_without_an_answer_is_there_once(runs, monkeypatch, capsys):
+    from mlflow import MlflowClient
+
+    real, made = MlflowClient.create_run, []
+
+    def unanswered(*given, **named):
+        made.append(real(*given, **named))
+        if len(made) % 2:
+            raise ConnectionResetError("connection reset by peer")
+        return made[-1]
+
+    monkeypatch.setattr(MlflowClient, "create_run", unanswered)
+    monkeypatch.setattr(LogPlace, "pauses", property(lambda _: (0.0, 0.0)))
+    sync(tracker_of(runs), runs, fake_records())
+    assert len(made) == 15
+    assert capsys.readouterr().err == ""
+    parents, children = runs_in(runs)
+    assert (len(parents), sorted(children)) == (1, list(range(14)))
+
+
+@slow
+def test_a_run_that_a_server_makes_too_late_is_removed(runs):
+    """As by a request that was given up, and carried out a minute later."""
+    sync(tracker_of(runs), runs, fake_records()[:9])
+    (parent,), children = runs_in(runs)
+    for run in (parent, children[3], children[8]):
+        kept = {name: text for name, text in run.data.tags.items() if name in ("paretune.log_form", *OWN)}
+        client_of(runs).create_run(experiment_of(runs).experiment_id, run.info.start_time, kept)
+    sync(tracker_of(runs), runs, fake_records())
+    parents, after = runs_in_experiment(runs)
+    assert [run.info.run_id for run in parents] == [parent.info.run_id]
+    assert sorted(int(run.data.tags["paretune.trial"]) for run in after) == list(range(14))
+    assert {run.info.run_id for run in children.values()} < {run.info.run_id for run in after}
+
+
+OWN = ("paretune.sweep", "paretune.trial", "mlflow.parentRunId")
+
+
+def test_only_what_may_pass_is_tried_again_and_nothing_is_made_twice():
+    from mlflow.exceptions import MlflowException
+
+    def client_that(error):
+        called = []
+
+        def call(*_):
+            called.append(1)
+            raise error
+
+        return ClientInTurns(SimpleNamespace(set_tag=call, create_run=call), nullcontext, (0.0, 0.0)), called
+
+    silent = MlflowException("API request to http://h failed: Read timed out. (read timeout=10)")
+    refused = MlflowException("no permission", error_code=7)
+    for error, tries in ((MlflowException("too many 500 error responses"), 3), (OSError("reset"), 3), (silent, 1)):
+        client, called = client_that(error)
+        with pytest.raises(type(error)):
+            client.set_tag("run", "a", "b")
+        assert len(called) == tries
+    for method, error in (("set_tag", refused), ("set_tag", KeyError("a")), ("create_run", OSError("reset"))):
+        client, called = client_that(error)
+        with pytest.raises(type(error)):
+            getattr(client, method)("1")
+        assert len(called) == 1
 
 
 def raised_by(library, error):

@@ -45,6 +45,7 @@ def test_the_log_has_the_figures_of_every_target(tmp_path: Path) -> None:
     log = SweepLog(sweep)
     log.start()
     log.update(draw=True)
+    log.wait()
     first = logged(tmp_path)
     metrics, _, fronts, _ = first["3"]
     assert (metrics[LATENCY], metrics[f"two/{LATENCY}"]) == (pytest.approx(3.0), pytest.approx(1.0))
@@ -60,6 +61,7 @@ def test_the_log_has_the_figures_of_every_target(tmp_path: Path) -> None:
     again = SweepLog(Sweep(sweep.runs, sweep.name))
     again.start()
     again.update(draw=True)
+    again.wait()
     assert logged(tmp_path) == first
     told = {**compared(records_on_both(), {0: 2.25, 1: 1.0, 3: 0.5}), "reference_ms": 3.0}
     sweep.on("two").comparison.write_text(json.dumps(told))

@@ -51,12 +51,12 @@ def _prune(given: argparse.Namespace) -> int:
     store = _store(given)
     removed = store.prune(int(given.max_gib * 2**30))
     left = store.entries()
-    print(f"removed {size_text(removed)}; {size_text(left)} stay in {store.url}")
+    print(f"removed {size_text(removed)}; {size_text(left)} stay in {store.shown}")
     sizes = {"removed": removed, "left": left}
     told = {
         name: {"results": len(stages), "bytes": sum(stage.bytes for stage in stages)} for name, stages in sizes.items()
     }
-    given.answer({"store": store.url, **told})
+    given.answer({"store": store.shown, **told})
     return 0
 
 

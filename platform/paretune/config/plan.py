@@ -18,7 +18,8 @@ from paretune.config.job import UNCHOSEN, Job
 from paretune.config.output_folder import SPACE_FILE
 from paretune.config.recipe import Recipe
 from paretune.core.errors import Problem, UserError, UserErrors
-from paretune.core.spec import older_names, record_at
+from paretune.core.secret_texts import holds_secret, is_secret_name
+from paretune.core.spec import flat, older_names, record_at
 from paretune.core.types import InputSize
 from paretune.core.yaml_document import (
     Document,
@@ -63,10 +64,9 @@ def read_plan(
     document = overridden(read_yaml(source) if isinstance(source, Path) else source, overrides or {})
     document, inside = (document, None) if isinstance(source, Path) else _without_space(document)
     job = validate(Job, document)
-    problems = [
-        Problem(document.file, document.line((field,)), f"{field}: {reason}")
-        for field, reason in (_folder_problems(job, unnamed=unnamed) if here else _cluster_problems(job))
-    ]
+    folders = _folder_problems(job, unnamed=unnamed) if here else _cluster_problems(job)
+    problems = _secret_problems(document)
+    problems += [Problem(document.file, document.line((field,)), f"{field}: {reason}") for field, reason in folders]
     space_path = Path(document.file).parent / job.space
     if inside is None and not space_path.is_file():
         line = document.line(("space",))
@@ -89,6 +89,19 @@ def _without_space(document: Document) -> tuple[Document, str | None]:
         return document, None
     text = yaml.safe_dump(document.data["space"], sort_keys=False, allow_unicode=True)
     return replace(document, data={**document.data, "space": SPACE_FILE}), text
+
+
+def _secret_problems(document: Document) -> list[Problem]:
+    """Return a problem for each secret in a job, which its sweeps keep in their folders, logs and pages."""
+    advice = "give it in an environment variable, as in https://$NAME:$PASSWORD@host"
+    problems = []
+    for field, value in flat(document.data).items():
+        place = tuple(field.split("."))
+        named = is_secret_name(place[-1]) and not str(value).startswith("$")
+        if isinstance(value, str) and (named or holds_secret(value)):
+            message = f"{field}: a secret does not belong into a job, which is copied and logged; {advice}"
+            problems.append(Problem(document.file, document.line(place), message))
+    return problems
 
 
 def _folder_problems(job: Job, *, unnamed: bool) -> list[tuple[str, str]]:

@@ -39,7 +39,11 @@ def live_console() -> Console | None:
     """Return a console for output that is redrawn; None where stdout is no terminal that can do so, or in CI."""
     if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
         return None
-    return None if os.environ.get("CI", "").lower() not in ("", "0", "false") else plain_console()
+    if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+        return None
+    # a stream of its own, since stdout escapes control characters
+    stream = open(sys.stdout.fileno(), "w", encoding=sys.stdout.encoding, errors="replace", closefd=False)  # noqa: SIM115
+    return plain_console(file=stream)
 
 
 def terminal_columns() -> int | None:

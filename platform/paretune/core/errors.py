@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from paretune.core.secret_texts import without_secrets
+
 
 class UserError(Exception):
     """A mistake of the user; the message names what is wrong, where, and what would be right."""
@@ -76,8 +78,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's text in one line."""
-    return " ".join(str(error).split())
+    """Return an error's text in one line, without secrets."""
+    return without_secrets(" ".join(str(error).split()))
 
 
 def reason_of(error: BaseException) -> str:

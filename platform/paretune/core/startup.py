@@ -5,9 +5,16 @@ from __future__ import annotations
 import io
 import locale
 import os
+import re
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from paretune.core.errors import needed
+from paretune.core.secret_texts import without_secrets
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but the tab and the end of a line, and those that reverse the order of a text."""
 
 
 def in_utf8() -> None:
@@ -24,10 +31,27 @@ def in_utf8() -> None:
 
 
 def any_output() -> None:
-    """Print a question mark for characters that the encoding of stdout or stderr lacks."""
+    """Let stdout and stderr take any text, such as names of files and classes from anywhere.
+
+    Characters that the encoding lacks are question marks, control characters, which a terminal would obey, are
+    escaped, and stderr gets no secrets.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+            if "write" not in vars(stream):
+                stream.write = partial(_write, stream.write, hide=stream is sys.stderr)  # type: ignore[method-assign]
+
+
+def escaped(text: str) -> str:
+    """Return a text with escapes in place of the control characters that a terminal would obey."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def _write(write: Callable[[str], int], text: str, *, hide: bool) -> int:
+    """Write a text with escapes in place of control characters, and return its length."""
+    write(escaped(without_secrets(text) if hide else text))
+    return len(text)
 
 
 def missing_package(error: ModuleNotFoundError) -> str:

@@ -16,7 +16,7 @@ def store_text(store: StageStore) -> str:
     """Return the entries of a store as a table, the least recently used first."""
     stages = store.entries()
     if not stages:
-        return f"nothing is stored in {store.url}"
+        return f"nothing is stored in {store.shown}"
     now = time.time()
     rows = [
         (stage.key, _step(stage), f"{stage.bytes / 2**20:.1f}", _ago(now - stage.created), _ago(now - stage.used))
@@ -24,7 +24,7 @@ def store_text(store: StageStore) -> str:
     ]
     head = ("key", "step", "MiB", "made", "used")
     table = Table("", head, tuple(rows), words=("step",), spare=("made", "MiB"))
-    return f"{table.text()}\n{size_text(stages)} in {store.url}"
+    return f"{table.text()}\n{size_text(stages)} in {store.shown}"
 
 
 def store_json(store: StageStore) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def store_json(store: StageStore) -> dict[str, Any]:
         }
         for stage in store.entries()
     ]
-    return {"store": store.url, "bytes": sum(entry["bytes"] for entry in entries), "entries": entries}
+    return {"store": store.shown, "bytes": sum(entry["bytes"] for entry in entries), "entries": entries}
 
 
 def size_text(stages: Sequence[StoredStage]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from paretune.core.metrics import UNKNOWN, metric_of
+from paretune.core.startup import escaped
 from paretune.reports.progress_bar import bar, clock
 from paretune.reports.sweep_snapshot import RunningStage, RunningTrial, SweepSnapshot, TargetFront, Version
 from paretune.reports.terminal import words_left
@@ -58,7 +59,7 @@ def sweep_view(snapshot: SweepSnapshot, width: int, height: int | None, *, ascii
     from rich.text import Text
 
     lines = sweep_lines(snapshot, width, height, ascii_only=ascii_only)
-    return Text("\n").join(Text(text, style=style, no_wrap=True, overflow="crop") for text, style in lines)
+    return Text("\n").join(Text(escaped(text), style=style, no_wrap=True, overflow="crop") for text, style in lines)
 
 
 def print_sweep(snapshot: SweepSnapshot) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from paretune.core.errors import UserError, one_line
+from paretune.core.secret_texts import without_secrets
 from paretune.storage.artefact import facts_of
 from paretune.storage.atomic_files import draft_of, sha256
 from paretune.system.file_lock import locked_file
@@ -82,8 +83,13 @@ class StageStore:
         try:
             files, root = fsspec.core.url_to_fs(self.url)
         except (ImportError, ValueError) as error:
-            raise UserError(f"store {self.url}: {one_line(error)}") from error
+            raise UserError(f"store {self.shown}: {one_line(error)}") from error
         return files, root
+
+    @property
+    def shown(self) -> str:
+        """Return the URL without secrets, for lines of text."""
+        return without_secrets(self.url)
 
     @property
     def is_local(self) -> bool:
@@ -103,7 +109,7 @@ class StageStore:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):
-            self.warn(f"store {self.url}: the entry {key} is damaged; it is made again")
+            self.warn(f"store {self.shown}: the entry {key} is damaged; it is made again")
             self.remove(key)
             return None
 
@@ -128,7 +134,7 @@ class StageStore:
             except (FileNotFoundError, OSError):
                 goal.unlink(missing_ok=True)
             if Path(name).name != name or not goal.is_file() or sha256(goal) != facts["sha256"]:
-                self.warn(f"store {self.url}: {name} of the entry {key} is damaged; the entry is made again")
+                self.warn(f"store {self.shown}: {name} of the entry {key} is damaged; the entry is made again")
                 self.remove(key)
                 shutil.rmtree(folder, ignore_errors=True)
                 return None
@@ -170,7 +176,7 @@ class StageStore:
         except OSError as error:
             with suppress(OSError):
                 files.rm(f"{place}/{attempt}", recursive=True)
-            self.warn(f"store {self.url}: a result could not be stored ({one_line(error)}); it is used here only")
+            self.warn(f"store {self.shown}: a result could not be stored ({one_line(error)}); it is used here only")
             return False
         if self.max_bytes is not None:
             self.prune(self.max_bytes, keep=key)
@@ -190,7 +196,7 @@ class StageStore:
             name = hashlib.sha256(self.url.encode()).hexdigest()[:16]
             folder = Path(tempfile.gettempdir()) / f"paretune-{os.getuid()}" / f"store-{name}"
         folder.mkdir(parents=True, exist_ok=True)
-        with locked_file(folder / key, taken=None, gone=f"store {self.url}: the folder {folder} was removed"):
+        with locked_file(folder / key, taken=None, gone=f"store {self.shown}: the folder {folder} was removed"):
             yield
 
     def entries(self) -> list[StoredStage]:

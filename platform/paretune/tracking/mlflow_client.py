@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from paretune.core.secret_texts import without_secrets
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -34,10 +36,13 @@ METRICS_IN_BATCH = 900
 EXPERIMENT = "paretune"
 """Experiment of a job that names none."""
 DATABASE, ARTEFACTS = "mlflow.db", "mlartifacts"
+PAUSES = (0.5, 2.0)
+"""Seconds before a call of a server that failed is made again."""
+PASSING = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE")
+"""Codes of errors that may pass; a server that answers nonsense, or not at all, has the first one."""
 ENVIRONMENT = {
     # by default a dead server blocks for minutes, and a sweep must not wait for its log
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # calls are repeated here: a repeated POST would make a run twice
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -85,10 +90,10 @@ class LogPlace:
         Args:
             runs: output folder.
             name: of the sweep or training.
-            uri: URI of the tracking server that the job names, or None.
+            uri: URI of the tracking server that the job names, in which variables such as $HOST are replaced; or None.
             experiment: experiment that the job names, or None.
         """
-        server = uri or os.environ.get("MLFLOW_TRACKING_URI") or None
+        server = os.path.expandvars(uri or "") or os.environ.get("MLFLOW_TRACKING_URI") or None
         return cls(runs, name, server, experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
 
     @property
@@ -101,13 +106,18 @@ class LogPlace:
         """Return the address of the tracking server for people, without user and password; None for a database."""
         if self.server is None or not self.server.startswith(("http://", "https://")):
             return None
-        return _without_password(self.server).rstrip("/")
+        return without_secrets(self.server).rstrip("/")
 
     @property
     def words(self) -> str:
         """Return the place in words, for a line of text."""
-        where = str(self.runs / DATABASE) if self.server is None else _without_password(self.server)
+        where = str(self.runs / DATABASE) if self.server is None else without_secrets(self.server)
         return f"experiment {self.experiment!r} in {where}"
+
+    @property
+    def pauses(self) -> tuple[float, ...]:
+        """Return the seconds before each further attempt at a call that failed; none for a database."""
+        return PAUSES if self.address else ()
 
     def connect(self, turn: Turn = nullcontext) -> MlflowClient:
         """Return a client of the log; the first use of a new database takes some seconds.
@@ -123,7 +133,7 @@ class LogPlace:
             utils.MAX_RETRY_COUNT = 4  # by default MLflow tries to open a database for 100 s
             self.runs.mkdir(parents=True, exist_ok=True)
             client = MlflowClient(tracking_uri=self.uri)
-        return cast("MlflowClient", ClientInTurns(client, turn))
+        return cast("MlflowClient", ClientInTurns(client, turn, self.pauses))
 
     def experiment_id(self, client: MlflowClient) -> str:
         """Return the id of the experiment, which is made if it does not exist.
@@ -147,27 +157,33 @@ class LogPlace:
             return str(found.experiment_id)  # another sweep has made it at the same moment
 
 
-def _without_password(uri: str) -> str:
-    """Return a URI without user and password."""
-    return re.sub(r"//[^/@]*@", "//", uri)
-
-
 Turn = Callable[[], AbstractContextManager[object]]
 """Makes the context in which one call of MLflow is made, such as a turn on the device."""
 
 
 class ClientInTurns:
-    """An MLflow client, each of whose calls is made within a turn."""
+    """An MLflow client, each of whose calls is made within a turn; on a server, most calls that fail are repeated.
 
-    def __init__(self, client: Any, turn: Turn) -> None:
-        self._client, self._turn = client, turn
+    A call that makes something new is not repeated here: a server may have made it, and not have answered.
+    """
+
+    def __init__(self, client: Any, turn: Turn, pauses: Sequence[float] = ()) -> None:
+        self._client, self._turn, self._pauses = client, turn, pauses
 
     def __getattr__(self, name: str) -> Any:
         """Return a method of the client."""
         call = getattr(self._client, name)
+        pauses = () if name.startswith("create_") else self._pauses
 
         @functools.wraps(call)
         def in_turn(*given: Any, **named: Any) -> Any:
+            for pause in pauses:
+                try:
+                    return self._call(call, given, named)
+                except Exception as error:
+                    if not is_passing(error):
+                        raise
+                time.sleep(pause)
             return self._call(call, given, named)
 
         return in_turn
@@ -179,6 +195,13 @@ class ClientInTurns:
     def _made(self, call: Callable[..., Any], given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Make a call, once its turn has come."""
         return call(*given, **named)
+
+
+def is_passing(error: Exception) -> bool:
+    """Return whether the call of a server that failed may succeed in a moment: not if it refuses it, or is silent."""
+    if "timed out" in str(error):
+        return False
+    return isinstance(error, OSError) or getattr(error, "error_code", None) in PASSING
 
 
 def runs_page(experiment_id: str, view: str | None = None) -> str:

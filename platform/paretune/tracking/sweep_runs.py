@@ -20,6 +20,7 @@ from paretune.storage.trial_events import read_events
 from paretune.storage.trial_record import Record, trial_folder
 from paretune.tracking import trial_values
 from paretune.tracking.experiment_page import ExperimentPage
+from paretune.tracking.experiment_runs import ExperimentRuns
 from paretune.tracking.front_steps import front_steps
 from paretune.tracking.log_names import log_name
 from paretune.tracking.mlflow_client import (
@@ -88,6 +89,7 @@ class SweepRuns:
         self._sweep, self._about, self._begun = place.sweep, about or SweepAbout(), _ms(started)
         self._client = place.connect(turn)
         self._experiment_id = place.experiment_id(self._client)
+        self._runs = ExperimentRuns(self._client, self._experiment_id, place.pauses)
         parent = self._parent(started)
         self._parent_id: str = parent.info.run_id
         self._grouped = parent.data.tags.get(FORM) == LOG_FORM
@@ -101,10 +103,13 @@ class SweepRuns:
         self._usual_size: Any = None
         self._tags: dict[int, dict[str, str]] = {}
         self._titles: dict[int, str] = {}
-        for run in self._find(f"tags.`{PARENT}` = '{self._parent_id}'"):
-            number, running = int(run.data.tags[TRIAL]), run.info.status == "RUNNING"
+        runs_of: dict[int, list[Run]] = {}
+        for run in self._runs.find(f"tags.`{PARENT}` = '{self._parent_id}'"):
+            runs_of.setdefault(int(run.data.tags[TRIAL]), []).append(run)
+        for number, found in runs_of.items():
+            run = self._runs.one_of(found, lambda run: run.info.status != "RUNNING")
             measured = {name.partition("/")[0] for name in run.data.metrics} & set(self._about.targets)
-            ended = None if running else run.info.end_time
+            ended = None if run.info.status == "RUNNING" else run.info.end_time
             self._children[number] = _Child(run.info.run_id, run.info.start_time, ended, measured)
             self._titles[number] = run.info.run_name
             self._tags[number] = {name: text for name, text in run.data.tags.items() if name.startswith(ON_FRONT)}
@@ -115,16 +120,11 @@ class SweepRuns:
 
     def _parent(self, started: float) -> Run:
         """Return the run of this sweep, by its start time: other sweeps may have the same name."""
-        named = f"tags.`{SWEEP}` = '{self._sweep}' and tags.`{TRIAL}` = 'all'"
-        found = self._find(f"{named} and attributes.start_time = {_ms(started)}")
-        if found:
-            return found[0]
-        return self._client.create_run(
-            self._experiment_id,
-            start_time=_ms(started),
-            run_name=self._sweep,
-            tags={SWEEP: self._sweep, TRIAL: "all", FORM: LOG_FORM},
-        )
+        ours = f"tags.`{SWEEP}` = '{self._sweep}' and tags.`{TRIAL}` = 'all' and attributes.start_time = {_ms(started)}"
+        if found := self._runs.find(ours):
+            return self._runs.one_of(found, lambda run: bool(run.data.params))
+        tags = {SWEEP: self._sweep, TRIAL: "all", FORM: LOG_FORM}
+        return self._runs.make(ours, start_time=_ms(started), run_name=self._sweep, tags=tags)
 
     def _describe_run(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Log the data and the lineage of a run, unless its tags have them."""
@@ -133,9 +133,6 @@ class SweepRuns:
             self._log(run_id, tags=lineage)
             if self._about.dataset is not None:
                 self._client.log_inputs(run_id, datasets=self._about.dataset.inputs())
-
-    def _find(self, condition: str) -> list[Run]:
-        return list(self._client.search_runs([self._experiment_id], condition, max_results=50_000))
 
     def resume(self) -> None:
         """Mark the sweep's run as running."""
@@ -189,10 +186,13 @@ class SweepRuns:
         return _Child(run_id, started, ended)
 
     def _new_child(self, record: Record) -> str:
-        tags = {SWEEP: self._sweep, TRIAL: str(record.number), PARENT: self._parent_id}
+        parent, number = self._parent_id, str(record.number)
         self._titles[record.number] = self._title(record, starred=False)
-        run = self._client.create_run(
-            self._experiment_id, start_time=_ms(record.started), run_name=self._titles[record.number], tags=tags
+        run = self._runs.make(
+            f"tags.`{PARENT}` = '{parent}' and tags.`{TRIAL}` = '{number}' and attributes.status = 'RUNNING'",
+            start_time=_ms(record.started),
+            run_name=self._titles[record.number],
+            tags={SWEEP: self._sweep, TRIAL: number, PARENT: parent},
         )
         return str(run.info.run_id)
 

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from paretune.core.errors import reason_of
 from paretune.core.hints import command
 from paretune.search.pareto_front import FrontRules
 from paretune.storage.trial_record import Record
@@ -164,7 +165,7 @@ class MlflowTracker:
 
     def _warn(self, error: Exception) -> None:
         if not self._warned:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            reason = reason_of(error)[:300]
             again = f"`{command('sync', self.place.sweep, '--runs', self.place.runs)}` logs them"
             print(f"MLflow cannot be written ({reason}); the records are kept, {again}", file=sys.stderr)
         self._warned = True

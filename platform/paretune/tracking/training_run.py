@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paretune.core.errors import reason_of
 from paretune.tracking.mlflow_client import LogPlace, log_values
 
 if TYPE_CHECKING:
@@ -90,6 +91,6 @@ class TrainingLog:
             self._client = self._client or self._open(self._place)
             do(self._client)
         except Exception as error:  # noqa: BLE001 - no error of server, database or disk may end a training
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            reason = reason_of(error)[:300]
             print(f"MLflow cannot be written ({reason}); the training's files have it all", file=sys.stderr)
             self._place = None

@@ -11,6 +11,7 @@ from paretune.search.latency_scale import SCALED
 from paretune.storage.trial_events import Event
 from paretune.storage.trial_record import Record
 from paretune.tracking.mlflow_client import NOTE
+from paretune.tracking.sweep_note import plain
 
 FAILURE, STOPPED, QUALITY = "paretune.failure", "paretune.stopped", "paretune.quality"
 STATUS = {"complete": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
@@ -56,11 +57,11 @@ def tags_of(record: Record) -> dict[str, str]:
     tags = {f"paretune.unknown.{name}": reason for name, reason in record.reasons.items()}
     tags |= {"paretune.recipe": recipe_line(record.recipe), "paretune.origin": record.origin}
     if record.failure is not None:
-        tags |= {FAILURE: record.failure, NOTE: f"Failed: {record.failure}"}
+        tags |= {FAILURE: record.failure, NOTE: f"Failed: {plain(record.failure)}"}
     elif record.stop_reason is not None:
-        tags |= {STOPPED: record.stop_reason, NOTE: f"Stopped early: {record.stop_reason}"}
+        tags |= {STOPPED: record.stop_reason, NOTE: f"Stopped early: {plain(record.stop_reason)}"}
     elif record.notes:
-        tags[NOTE] = "\n\n".join(record.notes)
+        tags[NOTE] = "\n\n".join(map(plain, record.notes))
     if record.state == "complete":
         tags[QUALITY] = quality_of(record)
     return tags

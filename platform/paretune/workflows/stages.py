@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from paretune.core.secret_texts import without_secrets
 from paretune.storage.trial_events import EventLog, Unit
 from paretune.training.history import TrainingStep
 
@@ -136,7 +137,8 @@ class Stages:
 
     def ended(self, kind: str, reason: str) -> None:
         """Note that the trial was stopped, or failed, and why."""
-        self._event(kind, self.done[-1]["stage"] if self.done else "", reason=reason)
+        stage = self.done[-1]["stage"] if self.done else ""
+        self._event(kind, stage, reason=without_secrets(reason))
 
     def _ask(self, result: PartialResult) -> None:
         reason = self.decide(result)

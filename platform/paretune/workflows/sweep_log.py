@@ -20,11 +20,10 @@ def write_log(sweep: Sweep, *, again: bool = False) -> bool:
 
     with sweep.lock():
         log = SweepLog(sweep)
-        log.start()
-        if again and not log.tracker.failed:
-            log.tracker.delete()
+        if again:
+            log.delete()
         if not log.tracker.failed:
-            log.write(ended=sweep.finished)
+            log.finish(ended=sweep.finished)
     if log.tracker.failed:
         return False
     count = len(recorded_trials(sweep.folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import subprocess
@@ -16,14 +17,23 @@ from paretune.core.errors import UserError
 from paretune.distributed.ray_session import python_path
 from paretune.results.sweep_folder import Sweep
 from paretune.system.device_holders import doing
+from paretune.tracking.mlflow_client import LogPlace
 
 COMMAND = (sys.executable, "-P", "-m", "paretune.workflows.sweep_log_worker")
 STARTING = 60.0
 """Longest wait in seconds for the process before the trials begin."""
 STOPPING = 10.0
 """Longest wait in seconds for the process if the sweep stops before its end."""
+LOGGING = 60.0
+"""Longest wait in seconds for a server of the log at the end of a sweep, once the front is drawn."""
 QUIET = 10.0
 """Seconds of waiting at the end of a sweep before a line about it is printed."""
+
+
+def log_place(sweep: Sweep) -> LogPlace:
+    """Return the place in which a sweep is logged."""
+    tracking = sweep.job.tracking
+    return LogPlace.of(sweep.runs, sweep.name, tracking.uri, tracking.experiment)
 
 
 class SweepLogProcess:
@@ -87,14 +97,25 @@ class SweepLogProcess:
         raise RuntimeError(f"the front of {self._sweep.name!r} could not be drawn and logged; the reason is above")
 
     def _done(self) -> bool:
-        """Wait until the process is done, with a line if that takes long; returns False if it died."""
-        deadline: float | None = time.monotonic() + QUIET
-        while (answer := self._answer(deadline)) != "done":
-            if answer is None and (deadline is None or self._process is None or self._process.poll() is not None):
+        """Wait until the process is done, with a line if that takes long; returns False if it died.
+
+        The server of a log may take ``LOGGING`` seconds: what it did not get then is left to ``paretune sync``.
+        """
+        quiet, latest = time.monotonic() + QUIET, math.inf
+        while (answer := self._answer(min(quiet, latest))) != "done":
+            now = time.monotonic()
+            if answer == "drawn":
+                latest = now + LOGGING if log_place(self._sweep).server else math.inf
+            elif answer is None and now >= latest:
+                words, again = log_place(self._sweep).words, self._sweep.command("sync")
+                self._say(f"{words} did not take the last trials within {LOGGING:g} s; `{again}` logs them")
+                self._end(0.0)
+                return True
+            elif answer is None and now < quiet:  # it has died
                 return False
-            if answer is None:
+            elif answer is None:
                 self._say("the last trials are being logged; Ctrl-C ends it, and the sweep can be resumed")
-                deadline = None
+                quiet = math.inf
         return True
 
     def stop(self) -> None:
@@ -109,7 +130,7 @@ class SweepLogProcess:
             with suppress(BrokenPipeError, BlockingIOError):
                 os.write(self._process.stdin.fileno(), f"{word}\n".encode())
 
-    def _answer(self, deadline: float | None) -> str | None:
+    def _answer(self, deadline: float) -> str | None:
         """Return the next answer; None if the process has died or does not answer in time.
 
         Raises:
@@ -120,7 +141,7 @@ class SweepLogProcess:
         waiting = select.poll()  # select() cannot take the high file numbers of a large parent
         waiting.register(self._process.stdout, select.POLLIN)
         while b"\n" not in self._unread:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+            left = None if deadline == math.inf else max(0.0, deadline - time.monotonic()) * 1000
             if not waiting.poll(left) or not (chunk := os.read(self._process.stdout.fileno(), 1 << 16)):
                 return None
             self._unread += chunk

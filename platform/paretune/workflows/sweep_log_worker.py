@@ -13,16 +13,21 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from paretune.core.errors import UserError
+from paretune.core.secret_texts import without_secrets
 from paretune.core.spec import flat
+from paretune.core.startup import any_output
 from paretune.core.types import LeftOut
 from paretune.data.left_out import left_out_line
-from paretune.results.front_data import views_of
+from paretune.results.front_data import SweepView, views_of
 from paretune.results.front_summary import comparison_of, judge_of
 from paretune.results.sweep_folder import Sweep
 from paretune.system.child_process import die_with_parent, private_stdout
@@ -39,12 +44,16 @@ LOG_PAUSE = 2.0
 """Least seconds between two updates of the log."""
 DRAW_PAUSE = 30.0
 """Least seconds between two pictures of a running sweep."""
+SHARE = 0.01
+"""Share of a core that drawing may take while a sweep runs, and that making the log may take: with thousands of trials
+the pauses are longer."""
 
 
 def log_params(sweep: Sweep) -> dict[str, object]:
     """Return the params of a sweep's run in the log: its job, and what of the data is left out."""
     left_out = left_out_line([LeftOut(**entry) for entry in sweep.left_out]) or "nothing"
-    return flat({**sweep.job.tree(), "paretune": sweep.facts["paretune"], "left_out": left_out})
+    params = flat({**sweep.job.tree(), "paretune": sweep.facts["paretune"], "left_out": left_out})
+    return {name: without_secrets(value) if isinstance(value, str) else value for name, value in params.items()}
 
 
 def sweep_about(sweep: Sweep) -> SweepAbout:
@@ -78,7 +87,8 @@ def sweep_about(sweep: Sweep) -> SweepAbout:
 class SweepLog:
     """The pictures and the log of a sweep, as far as its records go.
 
-    Nothing is drawn or written while a measurement holds the target's device on this machine.
+    Nothing is drawn or written while a measurement holds the target's device on this machine. The log is written in a
+    thread of its own, so that a slow server keeps no picture waiting.
 
     Args:
         sweep: to draw and log.
@@ -92,6 +102,8 @@ class SweepLog:
         self._devices = [target.device for target in sweep.job.targets.values() if not target.elsewhere]
         tracking, turn = sweep.job.tracking, partial(device_turn, sweep.job.target.device)
         self.tracker = MlflowTracker(sweep.runs, sweep.name, tracking.uri, tracking.experiment, turn)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="log")
+        self._written: list[Future[None]] = []
 
     def load_libraries(self) -> None:
         """Import what drawing and logging need."""
@@ -101,23 +113,64 @@ class SweepLog:
             new_figure(1, 1)
             load_mlflow()
 
-    def start(self) -> None:
-        """Open the sweep's run in the log, or continue it."""
-        now = Sweep(self._sweep.runs, self._sweep.name)  # facts may have been added since this process began
-        self.tracker.start(log_params(now), now.facts["created"], sweep_about(now))
+    @property
+    def writing(self) -> bool:
+        """Return whether the log is being written."""
+        return any(not one.done() for one in self._written)
 
-    def update(self, *, draw: bool, last: bool = False) -> None:
-        """Log what the log lacks; before the eager baseline is done there is nothing.
+    def wait(self) -> None:
+        """Wait until the log is written, or could not be; a mistake of this package in that is raised here."""
+        while self._written:
+            self._written.pop(0).result()
+
+    def start(self) -> None:
+        """Have the sweep's run opened in the log, or continued."""
+        now = Sweep(self._sweep.runs, self._sweep.name)  # facts may have been added since this process began
+        self._write(self.tracker.start, log_params(now), now.facts["created"], sweep_about(now))
+
+    def update(self, *, draw: bool, write: bool = True) -> None:
+        """Have the log get what it lacks; before the eager baseline is done there is nothing.
 
         Args:
             draw: whether the front is drawn.
-            last: whether the comparison of the front is logged too.
+            write: whether the log is written.
         """
+        views, logs = self._logs(draw=draw)
+        if write and logs:
+            self._write(self._log, views, logs)
+
+    def delete(self) -> None:
+        """Delete the sweep's runs in the log."""
+        self.start()
+        self._write(self.tracker.delete)
+        self.wait()
+
+    def finish(self, drawn: Callable[[], None] = lambda: None, *, ended: bool = True) -> None:
+        """Draw and log all that there is; a log that could not be written before is tried again.
+
+        Args:
+            drawn: called when only the log is left to be written.
+            ended: whether the sweep is finished.
+        """
+        views, logs = self._logs(draw=True)
+        drawn()
+        self.start()
+        if logs:
+            self._write(partial(self._log, views, logs, last=ended))
+        if ended:
+            self._write(self.tracker.finish)
+        self.wait()
+
+    def _write(self, do: Callable[..., None], *given: Any) -> None:
+        self._written.append(self._writer.submit(do, *given))
+
+    def _logs(self, *, draw: bool) -> tuple[list[SweepView], list[TargetLog]]:
+        """Return what the log gets of each target, with pictures if asked; empty before the eager baseline is done."""
         with shared_device(*self._devices):
             views = views_of(self._sweep)
             if any(view.front["baseline"] is None for view in views):
-                return
-            logs = [
+                return [], []
+            return views, [
                 TargetLog(
                     view.sweep.further,
                     view.records,
@@ -127,6 +180,9 @@ class SweepLog:
                 )
                 for view in views
             ]
+
+    def _log(self, views: Sequence[SweepView], logs: Sequence[TargetLog], *, last: bool = False) -> None:
+        """Write what the log lacks; at last the comparison of the front too."""
         log, *further = logs
         self.tracker.sync(log.records, self._sweep.folder, log.front, log.judge, log.files, ended=last, further=further)
         for view, log in zip(views, logs, strict=True):
@@ -134,20 +190,21 @@ class SweepLog:
             if last and comparison is not None and "ended" in comparison:
                 self.tracker.compared(log.records, log.front, comparison, log.target)
 
-    def finish(self) -> None:
-        """Draw and log all of a finished sweep; a log that could not be written before is tried again."""
-        self.start()
-        self.write(ended=True)
 
-    def write(self, *, ended: bool) -> None:
-        """Draw and log all that there is.
+@dataclass
+class Due:
+    """When something is to be done: asked for, and not too soon after the last time."""
 
-        Args:
-            ended: whether the sweep is finished.
-        """
-        self.update(draw=True, last=ended)
-        if ended:
-            self.tracker.finish()
+    at: float = math.inf
+    earliest: float = -math.inf
+
+    def ask(self) -> None:
+        """Have it done as soon as it may be."""
+        self.at = min(self.at, max(time.monotonic(), self.earliest))
+
+    def done(self, pause: float) -> None:
+        """Note that it was done, and may be done again after seconds."""
+        self.at, self.earliest = math.inf, time.monotonic() + pause
 
 
 def follow(log: SweepLog, words: queue.Queue[str], answer: Callable[[str], None], *, at_once: bool) -> None:
@@ -156,38 +213,49 @@ def follow(log: SweepLog, words: queue.Queue[str], answer: Callable[[str], None]
     Args:
         log: of the sweep.
         words: commands; an empty one means that the parent has gone.
-        answer: called with "ready" and "done".
+        answer: called with "ready", "drawn" and "done".
         at_once: whether "ready" may wait for the log, since no server can keep it waiting.
     """
-    log_due, draw_due, logged, drawn = math.inf, math.inf, -math.inf, -math.inf
+    logging, drawing = Due(), Due()
     while True:
-        due = min(log_due, draw_due)
+        due = min(logging.at, drawing.at)
         try:
             word = words.get(timeout=None if due == math.inf else max(0.0, due - time.monotonic()))
         except queue.Empty:
-            word, logged = "due", time.monotonic()
-        if word == "start":
-            steps = (log.start, partial(answer, "ready")) if at_once else (partial(answer, "ready"), log.start)
-            for step in steps:
-                step()
-        if word in ("start", "trial"):
-            now = time.monotonic()
-            log_due = min(log_due, max(now, logged + LOG_PAUSE))
-            draw_due = min(draw_due, max(now, drawn + DRAW_PAUSE))
-        elif word == "due":
-            draw = draw_due <= logged
-            log.update(draw=draw)
-            logged = time.monotonic()
-            log_due, draw_due, drawn = math.inf, math.inf if draw else draw_due, logged if draw else drawn
-        else:
+            _update(log, logging, drawing)
+            continue
+        if word not in ("start", "trial"):
             break
+        if word == "start":
+            log.start()
+            if at_once:
+                log.wait()
+            answer("ready")
+        logging.ask()
+        drawing.ask()
     if word == "finish":
-        log.finish()
+        log.finish(partial(answer, "drawn"))
     elif word == "stop":
         log.update(draw=True)
+        log.wait()
     else:
         return
     answer("done")
+
+
+def _update(log: SweepLog, logging: Due, drawing: Due) -> None:
+    """Draw if that is due, and log unless a server still takes its time for the last update."""
+    draw, write, start = drawing.at <= time.monotonic(), not log.writing, time.thread_time()
+    if write:
+        log.wait()  # it is done
+    if draw or write:
+        log.update(draw=draw, write=write)
+    pause = (time.thread_time() - start) / SHARE
+    logging.done(LOG_PAUSE if draw else max(LOG_PAUSE, pause))
+    if draw:
+        drawing.done(max(DRAW_PAUSE, pause))
+    if not write:
+        logging.ask()
 
 
 def _read(words: queue.Queue[str]) -> None:
@@ -199,6 +267,7 @@ def _read(words: queue.Queue[str]) -> None:
 def main() -> int:
     """Follow the sweep that the first line names."""
     answers = private_stdout()
+    any_output()
 
     def answer(text: str) -> None:
         answers.write(text + "\n")

@@ -15,9 +15,8 @@ from paretune.results.sweep_reader import SweepReader
 from paretune.search.progress import SweepProgress
 from paretune.storage.target_records import on_target
 from paretune.storage.trial_record import Record
-from paretune.tracking.mlflow_client import LogPlace
 from paretune.workflows.live_view import LiveView
-from paretune.workflows.sweep_log_client import SweepLogProcess
+from paretune.workflows.sweep_log_client import SweepLogProcess, log_place
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,9 +57,7 @@ class SweepReporter:
 
     def started(self) -> None:
         """Print where the log goes, and open the sweep's run in it or continue it."""
-        tracking = self.sweep.job.tracking
-        place = LogPlace.of(self.sweep.runs, self.sweep.name, tracking.uri, tracking.experiment)
-        self.say(f"MLflow: {place.words}; to look at it: {self.sweep.command('ui')}")
+        self.say(f"MLflow: {log_place(self.sweep).words}; to look at it: {self.sweep.command('ui')}")
         self._log.start()
 
     def trial_done(self, record: Record) -> None:

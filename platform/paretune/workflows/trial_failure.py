@@ -10,6 +10,7 @@ from typing import Any
 
 from paretune.config.recipe import Recipe
 from paretune.core.errors import UnfitRuntimeError, UserError
+from paretune.core.secret_texts import without_secrets
 from paretune.storage.trial_record import KEPT, RUNTIME_UNAVAILABLE, STAGES, Record, write_record
 from paretune.workflows.build_artefact import kept_of
 from paretune.workflows.stages import Stages
@@ -46,14 +47,14 @@ def failed_record(
     folder.mkdir(parents=True, exist_ok=True)
     kept = kept_of(folder)
     hint = f"\nwhat was made until then is kept, for `paretune optimize` to go on from: {kept}\n" if kept else ""
-    text = traceback.format_exc() + hint
+    text = without_secrets(traceback.format_exc()) + hint
     with suppress(OSError) if is_full_disk(error) else nullcontext():
         (folder / FAILURE).write_text(text)
     kind = "UserError" if isinstance(error, UserError) else type(error).__name__
     facts: dict[str, Any] = {RUNTIME_UNAVAILABLE: True} if isinstance(error, UnfitRuntimeError) else {}
     facts |= {KEPT: str(kept.relative_to(context.folder))} if kept else {}
     facts[STAGES] = stages.done
-    failure = f"{kind}: {error}".strip()
+    failure = without_secrets(f"{kind}: {error}".strip())
     return Record.failed(*identity, failure, started=started, seconds=stages.seconds, facts=facts)
 
 
