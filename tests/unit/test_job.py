@@ -201,7 +201,7 @@ def test_submit_reaches_the_cluster_though_this_machine_lacks_the_dataset(tmp_pa
     (tmp_path / "job.yaml").write_text(FOLDERED)
     (tmp_path / "space.yaml").write_text(SPACE)
     asked = []
-    monkeypatch.setattr("paretune.distributed.ray_jobs.submit", lambda *given, **_: asked.append(given) or 0)
+    monkeypatch.setattr("paretune.distributed.ray_jobs.submit", lambda *given, **_: (asked.append(given) or 0, "one"))
     assert main(["submit", str(tmp_path / "job.yaml"), "--address", "http://head:8265"]) == 0
     assert asked[0][0]["dataset"] == {"voc": {**asked[0][0]["dataset"]["voc"], "root": "/not/here"}}
 

@@ -41,9 +41,12 @@ def live_console() -> Console | None:
         return None
     if os.environ.get("CI", "").lower() not in ("", "0", "false"):
         return None
+    try:
+        handle = sys.stdout.fileno()
+    except OSError:
+        return plain_console()
     # a stream of its own, since stdout escapes control characters
-    stream = open(sys.stdout.fileno(), "w", encoding=sys.stdout.encoding, errors="replace", closefd=False)  # noqa: SIM115
-    return plain_console(file=stream)
+    return plain_console(file=open(handle, "w", encoding=sys.stdout.encoding, errors="replace", closefd=False))
 
 
 def terminal_columns() -> int | None:
