@@ -19,6 +19,10 @@ class Table:
     """Columns of words, beside the first one; the others hold numbers, and stand to the right."""
     apart: int = 0
     """Number of last rows that are set apart from the others."""
+    share: str = ""
+    """Column of percentages behind which a page draws bars."""
+    about: str = ""
+    """How the figures relate to others, for pages; a terminal shows the notes only."""
 
     def is_words(self, column: int) -> bool:
         """Return whether a column, by its index, holds words."""
